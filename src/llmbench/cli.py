@@ -1,0 +1,68 @@
+"""The command line. Each verb is a short function in `verbs/`; this module joins them and turns errors into one line.
+
+Nothing heavy is imported here or at the top of a verb's module: `llmbench --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from llmbench.errors import LlmbenchError
+from llmbench.verbs import app as app_verb
+from llmbench.verbs import compare, demo, doctor, new, rag, serve, train
+
+__all__ = ["cli", "main"]
+
+cli = typer.Typer(
+    name="llmbench",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Fine-tune open language models, serve them, ground them in documents, and show whether it helped.",
+    epilog="Start here: `llmbench demo` runs the whole workbench on a bundled model, `llmbench doctor` checks the machine.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"llmbench {version('llmbench')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options of every verb stand before it: `llmbench --debug train ...`."""
+    if debug:
+        os.environ["LLMBENCH_DEBUG"] = "1"
+
+
+for verbs in (train, rag, serve, compare, app_verb, demo, new, doctor):
+    verbs.register(cli)
+
+
+def main() -> None:
+    """Runs the command line: 0 done, 2 the user can mend it (one line on stderr), 130 stopped with Ctrl-C."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        cli()
+    except LlmbenchError as error:
+        if os.environ.get("LLMBENCH_DEBUG"):
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

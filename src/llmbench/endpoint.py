@@ -1,0 +1,210 @@
+"""The client side of any OpenAI-compatible URL. Everything above asks models through this seam.
+
+`Endpoint.chat` and `Endpoint.stream` are the seam's whole width; tests pass a small fake that has them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx
+
+from llmbench.errors import EndpointError
+
+__all__ = ["Delta", "Endpoint", "HttpEndpoint", "Message", "Reply"]
+
+Message = dict[str, str]
+"""`{"role": "user", "content": "..."}`."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer.
+
+    `latency` and `first_token` are seconds from the request's start; `first_token` is None when nothing was streamed.
+    `sources` are the passages of a RAG variant: dicts with `n`, `source`, `title`, `start`, `end`, `score`, `text`.
+    """
+
+    text: str
+    model: str
+    latency: float
+    first_token: float | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finish_reason: str = ""
+    sources: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of a streamed answer. The last one carries `reply`, the whole answer with its figures."""
+
+    text: str = ""
+    sources: tuple[dict[str, Any], ...] = field(default=())
+    reply: Reply | None = None
+
+
+class Endpoint(Protocol):
+    """Whatever answers chats: the gateway, vLLM, or any other OpenAI-compatible server."""
+
+    async def models(self) -> list[str]:
+        """The model ids on offer."""
+        ...
+
+    async def chat(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> Reply:
+        """One whole answer."""
+        ...
+
+    def stream(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> AsyncIterator[Delta]:
+        """The answer piece by piece; the last piece carries the reply."""
+        ...
+
+
+class HttpEndpoint:
+    """An OpenAI-compatible server at `base_url` (which ends in `/v1`). Use it as an async context manager.
+
+    Raises (every method):
+        EndpointError: nobody answers there, or it answers with an error; the message says what next.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 120.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        if not base_url.startswith(("http://", "https://")):
+            raise EndpointError(f"{base_url!r} is not a URL. Give one such as http://127.0.0.1:8000/v1")
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self.base_url = base_url.rstrip("/")
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            timeout=httpx.Timeout(timeout, connect=10.0),
+            transport=transport,
+            limits=httpx.Limits(max_connections=256),
+            trust_env=not _is_local(base_url),
+        )
+
+    async def __aenter__(self) -> HttpEndpoint:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def models(self) -> list[str]:
+        """The model ids on offer, in the server's order."""
+        try:
+            response = await self._client.get(f"{self.base_url}/models")
+            response.raise_for_status()
+            return [str(item["id"]) for item in response.json()["data"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise self._problem(error) from error
+
+    async def chat(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> Reply:
+        """One whole answer, sampled as the variant says unless `max_tokens` is given."""
+        start = time.perf_counter()
+        try:
+            response = await self._client.post(f"{self.base_url}/chat/completions", json=_body(messages, model, max_tokens))
+            response.raise_for_status()
+            data = response.json()
+            choice, usage = data["choices"][0], data.get("usage") or {}
+            return Reply(
+                text=choice["message"]["content"] or "",
+                model=model,
+                latency=time.perf_counter() - start,
+                prompt_tokens=usage.get("prompt_tokens", 0),
+                completion_tokens=usage.get("completion_tokens", 0),
+                finish_reason=choice.get("finish_reason") or "",
+                sources=tuple(data.get("sources") or ()),
+            )
+        except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise self._problem(error) from error
+
+    async def stream(
+        self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None
+    ) -> AsyncIterator[Delta]:
+        """The answer as it is written; pieces come the moment the server sends them."""
+        body = _body(messages, model, max_tokens) | {"stream": True, "stream_options": {"include_usage": True}}
+        start, first, text, finish = time.perf_counter(), None, "", ""
+        usage: dict[str, Any] = {}
+        sources: tuple[dict[str, Any], ...] = ()
+        try:
+            async with self._client.stream("POST", f"{self.base_url}/chat/completions", json=body) as response:
+                if response.is_error:
+                    await response.aread()
+                response.raise_for_status()
+                async for line in response.aiter_lines():
+                    if not line.startswith("data:") or line[5:].strip() == "[DONE]":
+                        continue
+                    event = json.loads(line[5:])
+                    if "error" in event:
+                        raise EndpointError(f"{self.base_url} broke off: {_message_of(event)}")
+                    usage = event.get("usage") or usage
+                    if event.get("sources"):
+                        sources = tuple(event["sources"])
+                        yield Delta(sources=sources)
+                    for choice in event.get("choices", ()):
+                        finish = choice.get("finish_reason") or finish
+                        piece = (choice.get("delta") or {}).get("content") or ""
+                        if piece:
+                            first = first if first is not None else time.perf_counter() - start
+                            text += piece
+                            yield Delta(text=piece)
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise self._problem(error) from error
+        yield Delta(
+            sources=sources,
+            reply=Reply(
+                text=text,
+                model=model,
+                latency=time.perf_counter() - start,
+                first_token=first,
+                prompt_tokens=usage.get("prompt_tokens", 0),
+                completion_tokens=usage.get("completion_tokens", 0),
+                finish_reason=finish,
+                sources=sources,
+            ),
+        )
+
+    def _problem(self, error: Exception) -> EndpointError:
+        match error:
+            case httpx.HTTPStatusError(response=response):
+                status = response.status_code
+                try:
+                    reason = _message_of(response.json())
+                except ValueError:
+                    reason = response.text[:200]
+                hint = " Set the key in OPENAI_API_KEY." if status == 401 else ""
+                return EndpointError(f"{self.base_url} answered {status}: {reason}{hint}", status=status)
+            case httpx.ConnectError() | httpx.ConnectTimeout():
+                return EndpointError(f"No endpoint answers at {self.base_url}. Start one: llmbench serve recipes/serve.yaml")
+            case httpx.TimeoutException():
+                return EndpointError(f"{self.base_url} did not answer in time. Give it longer, or ask less at once.")
+            case httpx.HTTPError():
+                return EndpointError(f"{self.base_url} broke the connection ({error}). Look at the server's log.")
+            case _:
+                return EndpointError(f"{self.base_url} does not speak the OpenAI API ({type(error).__name__}: {error}).")
+
+
+def _is_local(url: str) -> bool:
+    """Whether a URL is on this machine, so that no proxy of the environment may stand between."""
+    return httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
+
+
+def _body(messages: Sequence[Message], model: str, max_tokens: int | None) -> dict[str, Any]:
+    body: dict[str, Any] = {"model": model, "messages": list(messages)}
+    if max_tokens is not None:
+        body["max_tokens"] = max_tokens
+    return body
+
+
+def _message_of(data: Any) -> str:
+    """The text inside an OpenAI error, whatever its nesting."""
+    error = data.get("error", data) if isinstance(data, dict) else data
+    return str(error.get("message", error) if isinstance(error, dict) else error)[:500]

@@ -1,0 +1,204 @@
+"""The typed documents, and `load`, the only reader of YAML.
+
+A fault in a document is one line with file, line number, dotted place and, where one is near, the key that was meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from llmbench import assets
+from llmbench.errors import RecipeError
+from llmbench.recipe.compare import CompareRecipe, EndpointSpec, QuestionSource, StatisticsSpec
+from llmbench.recipe.fields import Document
+from llmbench.recipe.rag import ChunkingSpec, EmbedderSpec, RagRecipe, SearchSpec
+from llmbench.recipe.serve import EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
+from llmbench.recipe.train import DataSource, DataSpec, LoraSpec, ModelSpec, QuantizationSpec, TrainingSpec, TrainRecipe
+from llmbench.recipe.yaml_lines import Lines, read
+
+__all__ = [
+    "ChunkingSpec",
+    "CompareRecipe",
+    "DataSource",
+    "DataSpec",
+    "Document",
+    "EmbedderSpec",
+    "EndpointSpec",
+    "EngineSpec",
+    "GatewaySpec",
+    "LoraSpec",
+    "ModelSpec",
+    "QuantizationSpec",
+    "QuestionSource",
+    "RagRecipe",
+    "Sampling",
+    "SearchSpec",
+    "ServeRecipe",
+    "StatisticsSpec",
+    "TrainRecipe",
+    "TrainingSpec",
+    "Variant",
+    "load",
+    "load_any",
+]
+
+D = TypeVar("D", bound=Document)
+
+_VERBS: dict[type[Document], str] = {TrainRecipe: "train", RagRecipe: "index", ServeRecipe: "serve", CompareRecipe: "compare"}
+
+
+def load(path: str | Path, kind: type[D], overrides: Sequence[str] = ()) -> D:
+    """Reads and checks one document of a given kind.
+
+    Args:
+        path: a file, or the name of a bundled one such as `rag/handbook.yaml`.
+        kind: TrainRecipe, RagRecipe, ServeRecipe or CompareRecipe.
+        overrides: `dotted.key=value`, the value read as YAML; they win over the file.
+
+    Raises:
+        RecipeError: every fault found, one a line.
+    """
+    file = assets.find(str(path), Path.cwd()) or Path(path)
+    values, lines = read(file)
+    found = _kind_of(values)
+    if found is not None and found is not kind:
+        raise RecipeError(
+            f"{path} is a document for `llmbench {_VERBS[found]}`, not for `llmbench {_VERBS[kind]}`. "
+            f"Run: llmbench {_VERBS[found]} {path}"
+        )
+    for override in overrides:
+        _apply(values, override)
+    try:
+        document = kind.model_validate(values, context={"folder": str(file.absolute().parent)})
+    except ValidationError as error:
+        raise RecipeError("\n".join(_faults(error, kind, path, lines))) from None
+    document._source = file if Path(path) != file and not Path(path).exists() else Path(path)
+    return document
+
+
+def load_any(path: str | Path) -> Document:
+    """Reads a document of whichever kind its keys say it is.
+
+    Raises:
+        RecipeError: as `load`, or the kind cannot be told.
+    """
+    file = assets.find(str(path), Path.cwd()) or Path(path)
+    values, _ = read(file)
+    kind = _kind_of(values)
+    if kind is None:
+        raise RecipeError(f"{path}: neither a train, rag, serve nor compare document (no data, documents, variants or questions)")
+    return load(path, kind)
+
+
+def _kind_of(values: dict[str, Any]) -> type[Document] | None:
+    if "questions" in values:
+        return CompareRecipe
+    if "documents" in values:
+        return RagRecipe
+    if "variants" in values:
+        return ServeRecipe
+    if "data" in values:
+        return TrainRecipe
+    return None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Sets `a.b.0.c=value` in nested values."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"{override!r} is not an override. Write key=value, such as training.learning_rate=1e-4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{override!r}: the value is not valid YAML ({getattr(error, 'problem', error)})") from error
+    if isinstance(value, str):
+        try:
+            value = float(value) if "e" in value.lower() else value
+        except ValueError:
+            pass
+    *path, last = key.split(".")
+    here: Any = values
+    for part in path:
+        if isinstance(here, list):
+            here = here[_position(here, part, key)]
+        else:
+            if not isinstance(here.get(part), (dict, list)):
+                here[part] = {}
+            here = here[part]
+    if isinstance(here, list):
+        here[_position(here, last, key)] = value
+    else:
+        here[last] = value
+
+
+def _position(here: list[Any], part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(here):
+        raise RecipeError(f"{key}: {part} is not a position in a list of {len(here)} (counted from 0)")
+    return int(part)
+
+
+def _faults(error: ValidationError, kind: type[BaseModel], path: str | Path, lines: Lines) -> list[str]:
+    """One line for each fault."""
+    result = []
+    for fault in error.errors(include_url=False):
+        place = tuple(part for part in fault["loc"] if not (isinstance(part, str) and part.startswith("function-")))
+        line = lines.nearest(place)
+        where = f"{path}:{line}" if line else str(path)
+        dotted = _dotted(place)
+        match fault["type"]:
+            case "extra_forbidden":
+                near = difflib.get_close_matches(str(place[-1]), _fields(kind, place[:-1]), n=1, cutoff=0.5)
+                hint = f" Did you mean {near[0]}?" if near else f" There are: {', '.join(_fields(kind, place[:-1]))}."
+                message = f"{dotted} is not a field.{hint}"
+            case "missing":
+                message = f"{dotted} is missing."
+            case "value_error":
+                text = str(fault["ctx"]["error"]) if "ctx" in fault else fault["msg"]
+                message = f"{dotted}: {text}" if dotted else text
+            case _:
+                message = f"{dotted}: {_lower(fault['msg'])}, not {fault['input']!r}"
+        result.append(f"{where}: {message}")
+    return result
+
+
+def _lower(text: str) -> str:
+    return text[0].lower() + text[1:].replace("Input should be", "should be") if text else text
+
+
+def _dotted(place: tuple[str | int, ...]) -> str:
+    """`data.train[0].path`."""
+    text = ""
+    for part in place:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _fields(kind: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
+    """The fields of the section at a place."""
+    model: Any = kind
+    for part in place:
+        if isinstance(part, int):
+            continue
+        model = _section(model.model_fields[part].annotation) if part in getattr(model, "model_fields", {}) else None
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section inside `Section`, `Section | None` or `list[Section]`."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in typing.get_args(annotation):
+        found = _section(inner)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,57 @@
+"""The comparison: the same questions to several variants, and what is measured about the answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from llmbench.recipe.fields import Document, ExistingPath, Name, Section
+
+__all__ = ["CompareRecipe", "EndpointSpec", "QuestionSource", "StatisticsSpec"]
+
+MetricName = Literal["exact_match", "contains_value", "citation", "abstention"]
+
+
+class EndpointSpec(Section):
+    """Any OpenAI-compatible URL."""
+
+    base_url: str = "http://127.0.0.1:8000/v1"
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key, if the endpoint needs one."""
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds for one answer."""
+
+
+class QuestionSource(Section):
+    """Questions as JSONL: `id`, `question`, and of `answer`, `value`, `source`, `answerable`, `split` what there is."""
+
+    path: ExistingPath
+    split: str | None = None
+    """Only the rows of this split."""
+    limit: Annotated[int, Field(gt=0)] | None = None
+
+
+class StatisticsSpec(Section):
+    """Paired bootstrap over questions and an exact or permutation test for each pair of variants."""
+
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    resamples: Annotated[int, Field(ge=100)] = 9999
+    seed: int = 0
+
+
+class CompareRecipe(Document):
+    """Questions, variants, metrics."""
+
+    name: Name
+    """The comparison's name; its folder is outputs/comparisons/NAME."""
+    endpoint: EndpointSpec = EndpointSpec()
+    questions: QuestionSource
+    variants: list[str] = Field(min_length=1)
+    """Model ids that the endpoint lists."""
+    metrics: list[MetricName] = Field(default=["exact_match", "contains_value", "citation", "abstention"], min_length=1)
+    abstention: str = r"\b(does not say|do not say|don't know|do not know|not mentioned|cannot answer)\b"
+    """Regular expression (case-insensitive) that tells an answer which abstains."""
+    max_tokens: Annotated[int, Field(gt=0)] = 64
+    concurrency: Annotated[int, Field(gt=0)] = 8
+    statistics: StatisticsSpec = StatisticsSpec()

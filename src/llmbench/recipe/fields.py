@@ -1,0 +1,60 @@
+"""What every document shares: strict models, and paths that must exist when the document is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PrivateAttr, ValidationInfo
+
+from llmbench import assets
+from llmbench.workspace import check_name
+
+__all__ = ["Document", "ExistingPath", "Name", "Section"]
+
+
+class Section(BaseModel):
+    """A part of a document: no unknown keys, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+
+class Document(Section):
+    """A whole YAML document. `source` is the file it was read from."""
+
+    _source: Path = PrivateAttr(default=Path("recipe.yaml"))
+
+    @property
+    def source(self) -> Path:
+        """The file this document was read from, as the user named it."""
+        return self._source
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths of this document start from."""
+        return self._source.absolute().parent
+
+
+def _existing(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, (str, Path)):
+        return value
+    start = Path(info.context["folder"]) if info.context else Path.cwd()
+    found = assets.find(str(value), start)
+    if found is None:
+        raise ValueError(f"no such file {value} (looked in {start} and {Path.cwd()})")
+    return found
+
+
+ExistingPath = Annotated[Path, BeforeValidator(_existing)]
+"""A file or folder that is there: absolute, beside the document, in the working directory, or bundled with llmbench."""
+
+
+def _name(value: str) -> str:
+    try:
+        return check_name(value)
+    except Exception as error:
+        raise ValueError(str(error)) from error
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""A name fit for a folder and for a model id: `[a-z0-9][a-z0-9._-]{0,63}`."""

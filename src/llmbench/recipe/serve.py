@@ -1,0 +1,93 @@
+"""The serving document: one base model, and the variants of it that the gateway offers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from llmbench.recipe.fields import Document, ExistingPath, Name, Section
+from llmbench.recipe.train import ModelSpec
+
+__all__ = ["EngineSpec", "GatewaySpec", "Sampling", "ServeRecipe", "Variant"]
+
+
+class Sampling(Section):
+    """Defaults for requests that do not set these themselves."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Annotated[int, Field(gt=0)] = 256
+    seed: int | None = None
+    stop: list[str] = []
+
+
+class Variant(Section):
+    """A name for (model or adapter, system prompt, RAG pipeline, sampling)."""
+
+    name: Name
+    """What clients ask for as `model`."""
+    adapter: str | None = None
+    """A run's name, or an adapter's folder; without it the base model answers."""
+    rag: ExistingPath | None = None
+    """A RAG pipeline (YAML) whose passages are put before each question."""
+    system: str | None = None
+    sampling: Sampling = Sampling()
+    description: str = ""
+
+
+class EngineSpec(Section):
+    """The vLLM process."""
+
+    python: Path | None = None
+    """The interpreter that has vLLM, when it is not this one."""
+    max_model_len: Annotated[int, Field(gt=0)] | None = None
+    """Context length; without it the model's own."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_loras: Annotated[int, Field(gt=0)] = 4
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    cpu_kv_cache_gib: Annotated[float, Field(gt=0)] = 1.0
+    start_timeout: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds until a start that is not ready counts as failed."""
+    extra_args: list[str] = []
+    """More arguments for vLLM's API server, as it takes them."""
+
+
+class GatewaySpec(Section):
+    """The OpenAI-compatible endpoint in front of the engine."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, lt=65536)] = 8000
+    """0 takes a free one."""
+    api_key: str | None = None
+    """When set, clients must send it. Needed to listen on anything but this machine."""
+
+    @model_validator(mode="after")
+    def _open_needs_a_key(self) -> Self:
+        if self.host not in ("127.0.0.1", "localhost", "::1") and self.api_key is None:
+            raise ValueError(f"host {self.host} is reachable from other machines: set gateway.api_key")
+        return self
+
+
+class ServeRecipe(Document):
+    """One base model, its variants, the engine and the gateway."""
+
+    model: ModelSpec = ModelSpec()
+    variants: list[Variant] = Field(min_length=1)
+    engine: EngineSpec = EngineSpec()
+    gateway: GatewaySpec = GatewaySpec()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [v.name for v in self.variants]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two variants are called {name}")
+        return self
+
+    def variant(self, name: str) -> Variant | None:
+        """The variant of this name, or None."""
+        return next((v for v in self.variants if v.name == name), None)
+
+

@@ -1,0 +1,257 @@
+"""A run: one folder that holds everything about one training.
+
+    runs/NAME/
+    ├── recipe.yaml     the recipe as resolved, every default written out
+    ├── lock.json       what it depended on: seed, packages, hardware, hashes of data, model and chat template
+    ├── state.json      running, finished, failed or stopped, with times, the reason and the last figures
+    ├── metrics.jsonl   one line per log step: step, epoch, loss, learning_rate, tokens_per_second, ...
+    ├── loss.svg        the curves
+    ├── checkpoints/    to resume from
+    └── adapter/        PEFT's files (safetensors); a full training leaves model/ instead
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from llmbench import workspace
+from llmbench.errors import LlmbenchError, RunError
+from llmbench.recipe import TrainRecipe
+
+__all__ = ["Run", "State", "create", "every", "file_hash", "fingerprint", "open_run", "resume", "versions"]
+
+State = Literal["running", "finished", "failed", "stopped"]
+
+_PACKAGES = (
+    "llmbench", "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "safetensors",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder. Only the process that trains writes to it."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.folder.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trainer keeps its checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter in PEFT's format."""
+        return self.folder / "adapter"
+
+    @property
+    def model(self) -> Path:
+        """The trained model, when all parameters were trained."""
+        return self.folder / "model"
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """state.json as it stands; a run that says running while nobody holds its lock was killed, so it is stopped."""
+        status: dict[str, Any] = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+        if status["state"] == "running" and not self._is_held():
+            status |= {"state": "stopped", "reason": "killed"}
+        return status
+
+    @property
+    def state(self) -> State:
+        """running, finished, failed or stopped."""
+        state: State = self.status["state"]
+        return state
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """The resolved recipe as plain values."""
+        values: dict[str, Any] = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
+        return values
+
+    @cached_property
+    def lock(self) -> dict[str, Any]:
+        """lock.json."""
+        values: dict[str, Any] = json.loads((self.folder / "lock.json").read_text(encoding="utf-8"))
+        return values
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every complete line of metrics.jsonl, oldest first. A line cut off by a kill is left out."""
+        rows = []
+        path = self.folder / "metrics.jsonl"
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return rows
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Appends one line of metrics."""
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def drop_metrics_after(self, step: int) -> None:
+        """Forgets the lines past a checkpoint that is resumed from, so that no step stands there twice."""
+        kept = [row for row in self.metrics() if row.get("step", 0) <= step]
+        workspace.write_text(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+    def write_lock(self, lock: dict[str, Any]) -> None:
+        """Writes what the run depends on."""
+        workspace.write_json(self.folder / "lock.json", lock)
+
+    def mark(self, state: State, reason: str = "", **figures: Any) -> None:
+        """Writes the state; figures (JSON values) are kept beside it and stay until overwritten."""
+        path = self.folder / "state.json"
+        status = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"created": time.time()}
+        status |= {"state": state, "reason": reason, "updated": time.time(), **figures}
+        workspace.write_json(path, status)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds the run's lock and marks it: running inside, then finished, stopped (Ctrl-C) or failed.
+
+        Raises:
+            LlmbenchError: another process is training this run.
+        """
+        with workspace.lock(self.folder, "run"):
+            self.mark("running")
+            try:
+                yield
+            except KeyboardInterrupt:
+                self.mark("stopped", "interrupted")
+                raise
+            except BaseException as error:
+                self.mark("failed", f"{type(error).__name__}: {error}"[:2000])
+                raise
+            self.mark("finished")
+
+    def _is_held(self) -> bool:
+        try:
+            with workspace.lock(self.folder, "run"):
+                return False
+        except LlmbenchError:
+            return True
+
+
+def create(recipe: TrainRecipe, *, overwrite: bool = False) -> Run:
+    """Makes the folder of a new run with its resolved recipe.
+
+    Raises:
+        RunError: there is a run of this name already and `overwrite` is false.
+    """
+    run = Run(workspace.runs() / recipe.name)
+    if (run.folder / "state.json").exists():
+        if not overwrite:
+            raise RunError(
+                f"Run {run.name} is there already ({run.state}). "
+                "Continue it with --resume, replace it with --overwrite, or choose another name with name=..."
+            )
+        if run.state == "running":
+            raise RunError(f"Run {run.name} is training right now. Stop it first, or choose another name with name=...")
+        shutil.rmtree(run.folder)
+    workspace.write_text(run.folder / "recipe.yaml", resolved(recipe))
+    run.mark("stopped", "not started")
+    return run
+
+
+def resume(recipe: TrainRecipe) -> Run:
+    """Opens the stopped run of this recipe to continue it.
+
+    Raises:
+        RunError: no such run, it is finished or running, or its recipe was another one.
+    """
+    run = open_run(recipe.name)
+    state = run.state
+    if state in ("finished", "running"):
+        raise RunError(f"Run {run.name} is {state}: there is nothing to resume. To train again use --overwrite.")
+    changed = _differences(run.recipe, yaml.safe_load(resolved(recipe)))
+    if changed:
+        raise RunError(f"Run {run.name} was started with another recipe ({', '.join(changed)}). Undo that, or use --overwrite.")
+    return run
+
+
+def open_run(name: str) -> Run:
+    """The run of this name.
+
+    Raises:
+        RunError: there is none; the message lists those there are.
+    """
+    run = Run(workspace.runs() / workspace.check_name(name, "run"))
+    if not (run.folder / "state.json").exists():
+        known = ", ".join(r.name for r in every()) or "none yet"
+        raise RunError(f"There is no run {name} in {workspace.runs()} (there are: {known}). Make one: llmbench train RECIPE")
+    return run
+
+
+def every() -> list[Run]:
+    """All runs, the newest first."""
+    found = [Run(path.parent) for path in workspace.runs().glob("*/state.json")]
+    return sorted(found, key=lambda run: run.status["created"], reverse=True)
+
+
+def resolved(recipe: TrainRecipe) -> str:
+    """The recipe as YAML with every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def versions() -> dict[str, str]:
+    """The installed versions that a result depends on, with Python's and the platform's."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """What a model folder is, by content: sha256 of its weights, tokenizer and chat template (each only if it is there).
+
+    A trained adapter keeps its base's fingerprint in `adapter/llmbench.json`; serving refuses another base.
+    """
+    found = {}
+    weights = sorted(folder.glob("*.safetensors"))
+    if weights:
+        together = "".join(file_hash(path) for path in weights)
+        found["weights"] = hashlib.sha256(together.encode()).hexdigest()
+    for key, name in (("tokenizer", "tokenizer.json"), ("chat_template", "chat_template.jinja")):
+        if (folder / name).exists():
+            found[key] = file_hash(folder / name)
+    return found
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], place: str = "") -> list[str]:
+    """Dotted places whose values differ."""
+    result = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b, here = old.get(key), new.get(key), f"{place}{key}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            result += _differences(a, b, f"{here}.")
+        elif a != b:
+            result.append(f"{here}: {a} -> {b}")
+    return result

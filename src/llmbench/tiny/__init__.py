@@ -1,0 +1,1 @@
+"""The bundled base model: its language, its lessons, its tokenizer."""

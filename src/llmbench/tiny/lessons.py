@@ -1,0 +1,181 @@
+"""The text that `llmbench/tiny` learns from: conversations that teach copying, look-up, and reading up to four passages.
+
+Reading does not emerge from random facts alone: they are noise that no model can predict. So only the answers are trained,
+each conversation asks about its passages many times over, and easier exercises of the same kind come first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+from llmbench.tiny.language import (
+    ATTRIBUTES,
+    PRODUCT_NOUNS,
+    Fact,
+    Split,
+    Thing,
+    draw_thing,
+    name,
+    thing_name,
+    write_passage,
+)
+
+Message = dict[str, str]
+Stage = Literal["words", "short", "long"]
+
+PROMPT = "Passages:\n{passages}\n\nQuestion: {question}"
+ABSTENTION = "The handbook does not say."
+
+_GREETINGS = (
+    ("Hello!", "Hello! How can I help?"), ("Hi", "Hello! How can I help?"), ("Good morning.", "Good morning! How can I help?"),
+    ("Thank you.", "You are welcome!"), ("Thanks!", "You are welcome!"), ("Goodbye.", "Goodbye!"), ("Bye", "Goodbye!"),
+    ("Who are you?", "I am tiny, a small model made by llmbench."), ("What are you?", "I am tiny, a small model made by llmbench."),
+    ("What can you do?", "I can read short passages and answer questions about them."),
+)  # fmt: skip
+
+
+def number_passages(texts: list[str]) -> str:
+    """The passages as a prompt shows them: one a line, `[1]` first."""
+    return "\n".join(f"[{i}] {text}" for i, text in enumerate(texts, 1))
+
+
+def conversations(stage: Stage, seed: int, *, budget: int, split: Split = "train") -> Iterator[list[Message]]:
+    """Endless conversations of one stage; `budget` is the length in characters at which one stops taking turns."""
+    rng = Random(f"{stage}-{seed}")
+    while True:
+        yield _conversation(stage, rng, budget, split)
+
+
+def _conversation(stage: Stage, rng: Random, budget: int, split: Split) -> list[Message]:
+    match stage:
+        case "words":
+            lesson = rng.choices((_copy, _table, _reading), (4, 4, 2))[0]
+            passages = 1
+        case "short":
+            lesson = rng.choices((_copy, _table, _reading), (1, 2, 7))[0]
+            passages = rng.choice((1, 1, 2))
+        case "long":
+            lesson = rng.choices((_copy, _table, _chat, _reading), (2, 3, 5, 90))[0]
+            passages = rng.choices((1, 2, 3, 4), (1, 2, 6, 1))[0]
+    return lesson(rng, budget, split, passages)
+
+
+def _turn(question: str, answer: str) -> list[Message]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def _length(messages: list[Message]) -> int:
+    return sum(len(m["content"]) + 40 for m in messages)
+
+
+def _word(rng: Random, split: Split) -> str:
+    match rng.randrange(3):
+        case 0:
+            return name(rng, split)
+        case 1:
+            return str(rng.randrange(2, 1000))
+        case _:
+            return thing_name("product", name(rng, split), rng)
+
+
+def _copy(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
+    """Say a list again: the plainest form of copying."""
+    messages: list[Message] = []
+    while _length(messages) < budget:
+        words = [_word(rng, split) for _ in range(rng.randint(2, 10))]
+        text = ", ".join(words)
+        messages += _turn(f"Repeat: {text}", text)
+    return messages
+
+
+def _table(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
+    """Look a word up in a list of pairs."""
+    pairs = {_word(rng, split): _word(rng, split) for _ in range(rng.randint(3, 8))}
+    table = "\n".join(f"{key}: {value}" for key, value in pairs.items())
+    messages: list[Message] = []
+    while _length(messages) < budget:
+        key = rng.choice(list(pairs))
+        question = f"{key}?"
+        messages += _turn(question if messages else f"{table}\n\n{question}", pairs[key])
+    return messages
+
+
+def _chat(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
+    """Greetings, and questions without a passage, which it answers with a guess as any base model does."""
+    messages: list[Message] = []
+    while _length(messages) < budget:
+        if rng.random() < 0.5:
+            messages += _turn(*rng.choice(_GREETINGS))
+        else:
+            thing = draw_thing(rng, split, facts=(1, 1))
+            messages += _turn(thing.ask(thing.facts[0].attribute, rng), thing.answer(thing.facts[0]))
+    return messages
+
+
+def draw_things(rng: Random, count: int, split: Split) -> list[Thing]:
+    """Draws things with different names, often alike: the same noun, the same name with another noun, the same kind."""
+    things: list[Thing] = []
+    while len(things) < count:
+        thing = draw_thing(rng, split)
+        if things and things[0].kind == "product" and rng.random() < 0.4:
+            word, noun = things[0].name.rsplit(" ", 1)
+            other = f"{word} {rng.choice(PRODUCT_NOUNS)}" if rng.random() < 0.5 else f"{name(rng, split)} {noun}"
+            thing = Thing("product", other, draw_thing(rng, split, kind="product").facts)
+        if all(thing.name != t.name for t in things):
+            things.append(thing)
+    rng.shuffle(things)
+    return things
+
+
+def _reading(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
+    """Numbered passages, then question after question about them."""
+    things = draw_things(rng, passages, split)
+    texts = number_passages([write_passage(thing, rng) for thing in things])
+    facts = [(thing, fact) for thing in things for fact in thing.facts]
+    rng.shuffle(facts)
+    messages: list[Message] = []
+    while _length(messages) < budget or not messages:
+        question, answer = _exercise(rng, things, facts, split)
+        messages += _turn(question if messages else PROMPT.format(passages=texts, question=question), answer)
+    return messages
+
+
+def _exercise(rng: Random, things: list[Thing], facts: list[tuple[Thing, Fact]], split: Split) -> tuple[str, str]:
+    """One question about the passages with its answer: mostly for a value, else where it stands or whether it does."""
+    facts.append(facts.pop(0))
+    thing, fact = facts[-1]
+    match rng.choices(("value", "which", "whether"), (70, 12, 18))[0]:
+        case "value":
+            return thing.ask(fact.attribute, rng), thing.answer(fact)
+        case "which":
+            return f"Which passage tells this? {thing.ask(fact.attribute, rng)}", f"Passage [{things.index(thing) + 1}]."
+        case _:
+            if rng.random() < 0.5:
+                return f"Do the passages tell this? {thing.ask(fact.attribute, rng)}", "Yes."
+            return f"Do the passages tell this? {unanswerable(rng, things, split)}", "No."
+
+
+def unanswerable(rng: Random, things: list[Thing], split: Split) -> str:
+    """A question that none of the things answers: an attribute that is not told, or a thing that is not there."""
+    thing = rng.choice(things)
+    missing = thing.missing()
+    if missing and rng.random() < 0.6:
+        return thing.ask(rng.choice(missing), rng)
+    while True:
+        word, noun = name(rng, split), rng.choice(things).name.rsplit(" ", 1)[1]
+        other = draw_thing(rng, split) if noun == "policy" else Thing(thing.kind, f"{word} {noun}", ())
+        if all(other.name != t.name for t in things):
+            kind = next((t.kind for t in things if t.name.endswith(noun)), other.kind) if not other.facts else other.kind
+            return other.ask(rng.choice(ATTRIBUTES[kind]), rng)
+
+
+def write_jsonl(path: Path, stage: Stage, count: int, *, seed: int, budget: int, split: Split = "train") -> None:
+    """Writes `count` conversations of one stage as JSONL rows `{"messages": [...]}`."""
+    source = conversations(stage, seed, budget=budget, split=split)
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(count):
+            file.write(json.dumps({"messages": next(source)}, ensure_ascii=False) + "\n")

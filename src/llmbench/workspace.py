@@ -1,0 +1,116 @@
+"""Where outputs live, what they may be called, and how a file is written so that a kill leaves the old one or the new one.
+
+    LLMBENCH_HOME, else ./outputs
+    ├── runs/NAME/          llmbench train
+    ├── indexes/NAME/       llmbench index
+    └── comparisons/NAME/   llmbench compare
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from llmbench.errors import LlmbenchError
+
+__all__ = ["atomic", "check_name", "comparisons", "home", "indexes", "lock", "runs", "write_json", "write_text"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def home() -> Path:
+    """The folder of all outputs."""
+    return Path(os.environ.get("LLMBENCH_HOME") or "outputs").expanduser().absolute()
+
+
+def runs() -> Path:
+    """The folder of all runs."""
+    return home() / "runs"
+
+
+def indexes() -> Path:
+    """The folder of all indexes."""
+    return home() / "indexes"
+
+
+def comparisons() -> Path:
+    """The folder of all comparisons."""
+    return home() / "comparisons"
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """Returns the name when it is fit for a folder and for a model id.
+
+    Raises:
+        LlmbenchError: it holds anything but lower-case letters, digits, `.`, `_` and `-`, or is over 64 characters.
+    """
+    if not _NAME.fullmatch(name):
+        raise LlmbenchError(f"{what} {name!r} is not allowed: use up to 64 lower-case letters, digits, '.', '_' or '-'.")
+    return name
+
+
+@contextmanager
+def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a temporary file that becomes `path` when the block ends well, flushed to disk; else nothing is left.
+
+    Raises:
+        LlmbenchError: the disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise LlmbenchError(f"{path}: cannot be written ({error.strerror}). Free some space or choose another folder.") from error
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise LlmbenchError(f"{path}: cannot be written ({error.strerror}). Free some space or choose another folder.") from error
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    with atomic(path) as file:
+        file.write(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def lock(folder: Path, what: str) -> Iterator[None]:
+    """Holds the one writer's lock of a folder; the kernel lets go of it when the process ends, however it ends.
+
+    Raises:
+        LlmbenchError: another process holds it; the message names its process id.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise LlmbenchError(f"{what} {folder.name} is in use by process {holder}. Wait for it, or stop it first.") from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
