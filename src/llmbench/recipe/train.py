@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from llmbench.recipe.fields import Document, ExistingPath, Name, Section
 
-__all__ = ["DataSource", "DataSpec", "LoraSpec", "ModelSpec", "QuantizationSpec", "TrainRecipe", "TrainingSpec"]
+__all__ = ["DataSource", "DataSpec", "LessonsSpec", "LoraSpec", "ModelSpec", "QuantizationSpec", "TrainRecipe", "TrainingSpec"]
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -38,14 +38,32 @@ class ModelSpec(Section):
         return self
 
 
+class LessonsSpec(Section):
+    """Conversations that llmbench writes itself, as its bundled model was taught with (`llmbench.tiny.lessons`)."""
+
+    stage: Literal["words", "short", "long"]
+    conversations: Positive
+    characters: Positive
+    """A conversation takes turns until it is this long."""
+    seed: int = 0
+
+
 class DataSource(Section):
     """One file of training rows: JSONL, JSON, CSV or Parquet with `messages`, or with `prompt` and `completion`."""
 
-    path: ExistingPath
+    path: ExistingPath | None = None
+    lessons: LessonsSpec | None = None
+    """Instead of a file: generated conversations."""
     columns: dict[str, str] = {}
     """Standard name -> name in the file, such as `{prompt: question, completion: answer}`."""
     limit: Positive | None = None
     """Use the first N rows only."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.path is None) == (self.lessons is None):
+            raise ValueError("give either a path or lessons")
+        return self
 
 
 class DataSpec(Section):
