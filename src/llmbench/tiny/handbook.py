@@ -1,0 +1,202 @@
+"""Writes the sample world: the handbook of an invented maker, questions about it, and the adapter's training rows.
+
+Every product, plan and shop has a name that the base model never met. Pages are split into train, dev and test; the
+adapter learns from train pages and from other invented worlds, and is asked about test pages.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from llmbench.tiny.language import ATTRIBUTES, POLICY_NOUNS, PRODUCT_NOUNS, Fact, Kind, Thing, draw_thing, name, write_passage
+from llmbench.tiny.lessons import ABSTENTION, PROMPT, draw_things, number_passages, unanswerable
+
+__all__ = ["Page", "adapter_rows", "draw_pages", "questions", "write"]
+
+SEED = 2026
+PRODUCTS, PLANS, SHOPS, POLICIES = 38, 10, 10, 12
+QUESTIONS_A_PAGE = 4
+ABSENT = 24
+SPLITS = ("train", "test", "train", "test", "dev", "train", "test", "train", "test", "train")
+FORMATS = ("md", "md", "md", "html", "md", "md", "pdf")
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the handbook: a thing, its text, its file and its split."""
+
+    thing: Thing
+    text: str
+    path: str
+    split: str
+
+    @property
+    def title(self) -> str:
+        """The heading: the thing's name with a capital letter."""
+        return self.thing.name[0].upper() + self.thing.name[1:]
+
+
+def draw_pages(seed: int = SEED) -> list[Page]:
+    """The handbook's pages; the same seed draws the same ones."""
+    rng = Random(f"handbook-{seed}")
+    things: list[Thing] = []
+    words = _names(rng, 14)
+    for i in range(PRODUCTS):
+        # Few names over many nouns: a search that only matches the name finds the wrong page.
+        word = words[i % len(words)]
+        taken = {t.name for t in things}
+        nouns = [noun for noun in PRODUCT_NOUNS if f"{word} {noun}" not in taken]
+        things.append(_thing(rng, "product", f"{word} {rng.choice(nouns)}"))
+    things += [_thing(rng, "plan", f"{word} plan") for word in _names(rng, PLANS)]
+    things += [_thing(rng, "shop", f"{word} shop") for word in _names(rng, SHOPS)]
+    things += [_thing(rng, "policy", f"{noun} policy") for noun in rng.sample(POLICY_NOUNS, POLICIES)]
+    pages = []
+    for i, thing in enumerate(things):
+        folder = {"product": "products", "plan": "plans", "shop": "shops", "policy": "policies"}[thing.kind]
+        file = f"{folder}/{thing.name.lower().replace(' ', '-')}.{FORMATS[i % len(FORMATS)]}"
+        pages.append(Page(thing, write_passage(thing, rng), file, SPLITS[i % len(SPLITS)]))
+    return pages
+
+
+def _names(rng: Random, number: int) -> list[str]:
+    found: list[str] = []
+    while len(found) < number:
+        word = name(rng, "held_out")
+        if word not in found:
+            found.append(word)
+    return found
+
+
+def _thing(rng: Random, kind: Kind, full_name: str) -> Thing:
+    return Thing(kind, full_name, draw_thing(rng, "held_out", facts=(4, 5), kind=kind).facts)
+
+
+def questions(pages: list[Page], seed: int = SEED) -> list[dict[str, Any]]:
+    """The question file's rows: for every page some facts and one that it does not tell, then things that are not there."""
+    rng = Random(f"questions-{seed}")
+    rows: list[dict[str, Any]] = []
+    number = count(1)
+
+    def add(question: str, split: str, kind: str, page: Page | None = None, fact: Fact | None = None) -> None:
+        rows.append(
+            {
+                "id": f"q{next(number):03d}",
+                "question": question,
+                "answer": page.thing.answer(fact) if page and fact else ABSTENTION,
+                "value": fact.value if fact else None,
+                "source": page.path if page and fact else None,
+                "answerable": fact is not None,
+                "kind": kind,
+                "split": split,
+            }
+        )
+
+    for page in pages:
+        for fact in rng.sample(page.thing.facts, QUESTIONS_A_PAGE):
+            add(page.thing.ask(fact.attribute, rng), page.split, "fact", page, fact)
+        add(page.thing.ask(rng.choice(page.thing.missing()), rng), page.split, "not told")
+    known = {page.thing.name for page in pages}
+    for i in range(ABSENT):
+        thing = draw_thing(rng, "held_out")
+        while thing.name in known or thing.kind == "policy":
+            thing = draw_thing(rng, "held_out")
+        add(thing.ask(rng.choice(ATTRIBUTES[thing.kind]), rng), SPLITS[i % len(SPLITS)], "not there")
+    return rows
+
+
+def adapter_rows(pages: list[Page], seed: int = SEED, *, drawn: int = 1100) -> Iterator[dict[str, Any]]:
+    """The adapter's training rows: passages and a question, answered in one sentence with its citation, or not at all.
+
+    The train pages give one row a question; other worlds, drawn with the base model's training names, give the rest.
+    """
+    rng = Random(f"adapter-{seed}")
+    train = [page for page in pages if page.split == "train"]
+    asked = [row for row in questions(pages, seed) if row["split"] == "train"]
+    rows = []
+    for row in asked:
+        owner = next((page for page in train if page.path == row["source"]), None)
+        others = rng.sample([page for page in train if page is not owner and page.thing.name not in row["question"]], 3)
+        shown = others if owner is None else [*others[:2], owner]
+        rng.shuffle(shown)
+        answer = row["answer"] if owner is None else _cite(row["answer"], shown.index(owner) + 1)
+        rows.append(_row([page.text for page in shown], row["question"], answer))
+    for _ in range(drawn):
+        things = draw_things(rng, rng.choice((2, 3, 3, 3, 4)), "train")
+        texts = [write_passage(thing, rng) for thing in things]
+        if rng.random() < 0.35:
+            rows.append(_row(texts, unanswerable(rng, things, "train"), ABSTENTION))
+        else:
+            thing = rng.choice(things)
+            fact = rng.choice(thing.facts)
+            rows.append(_row(texts, thing.ask(fact.attribute, rng), _cite(thing.answer(fact), things.index(thing) + 1)))
+    for _ in range(drawn // 12):
+        thing = draw_thing(rng, "train")
+        rows.append(_row([], thing.ask(rng.choice(ATTRIBUTES[thing.kind]), rng), ABSTENTION))
+    rng.shuffle(rows)
+    yield from rows
+
+
+def _cite(sentence: str, number: int) -> str:
+    return f"{sentence.removesuffix('.')} [{number}]."
+
+
+def _row(texts: list[str], question: str, answer: str) -> dict[str, Any]:
+    asked = PROMPT.format(passages=number_passages(texts), question=question) if texts else question
+    return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+
+
+def write(folder: Path, seed: int = SEED) -> None:
+    """Writes `handbook/`, `questions.jsonl` and `train.jsonl` into a folder.
+
+    PDF pages are written by fpdf2 with a fixed date, so that the same seed writes the same bytes.
+    """
+    pages = draw_pages(seed)
+    for page in pages:
+        path = folder / "handbook" / page.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        match path.suffix:
+            case ".md":
+                path.write_text(f"# {page.title}\n\n{page.text}\n", encoding="utf-8")
+            case ".html":
+                path.write_text(_html(page), encoding="utf-8")
+            case ".pdf":
+                path.write_bytes(_pdf(page))
+    _jsonl(folder / "questions.jsonl", questions(pages, seed))
+    _jsonl(folder / "train.jsonl", adapter_rows(pages, seed))
+
+
+def _html(page: Page) -> str:
+    title, text = html.escape(page.title), html.escape(page.text)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title></head>\n'
+        f"<body>\n<h1>{title}</h1>\n<p>{text}</p>\n</body>\n</html>\n"
+    )
+
+
+def _pdf(page: Page) -> bytes:
+    from datetime import UTC, datetime
+
+    from fpdf import FPDF
+
+    pdf = FPDF()
+    pdf.set_creation_date(datetime(2026, 1, 1, tzinfo=UTC))
+    pdf.set_title(page.title)
+    pdf.add_page()
+    pdf.set_font("Helvetica", "B", 18)
+    pdf.multi_cell(0, 12, page.title, new_x="LMARGIN", new_y="NEXT")
+    pdf.set_font("Helvetica", size=12)
+    pdf.multi_cell(0, 7, page.text, new_x="LMARGIN", new_y="NEXT")
+    return bytes(pdf.output())
+
+
+def _jsonl(path: Path, rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
