@@ -126,9 +126,7 @@ class HttpEndpoint:
         except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
             raise self._problem(error) from error
 
-    async def stream(
-        self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None
-    ) -> AsyncIterator[Delta]:
+    async def stream(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> AsyncIterator[Delta]:
         """The answer as it is written; pieces come the moment the server sends them."""
         body = _body(messages, model, max_tokens) | {"stream": True, "stream_options": {"include_usage": True}}
         start, first, text, finish = time.perf_counter(), None, "", ""

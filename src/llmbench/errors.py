@@ -1,13 +1,13 @@
 """What can go wrong in a way that the user can mend. `cli` prints each as one line and exits with code 2.
 
-    LlmbenchError           says what, where and what next
-    ├── RecipeError         a YAML document that cannot be used as it stands
-    ├── DataError           training rows or question files
-    ├── MissingPackage      a package that a verb needs is not installed
-    ├── RunError            a run folder: not found, locked, of another recipe
-    ├── IndexError_         an index: not built, of another embedder, broken
-    ├── EngineError         vLLM did not start or died
-    └── EndpointError       an OpenAI-compatible URL does not answer, or answers with an error
+LlmbenchError           says what, where and what next
+├── RecipeError         a YAML document that cannot be used as it stands
+├── DataError           training rows or question files
+├── MissingPackage      a package that a verb needs is not installed
+├── RunError            a run folder: not found, locked, of another recipe
+├── IndexError_         an index: not built, of another embedder, broken
+├── EngineError         vLLM did not start or died
+└── EndpointError       an OpenAI-compatible URL does not answer, or answers with an error
 """
 
 from __future__ import annotations

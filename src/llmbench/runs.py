@@ -1,13 +1,13 @@
 """A run: one folder that holds everything about one training.
 
-    runs/NAME/
-    ├── recipe.yaml     the recipe as resolved, every default written out
-    ├── lock.json       what it depended on: seed, packages, hardware, hashes of data, model and chat template
-    ├── state.json      running, finished, failed or stopped, with times, the reason and the last figures
-    ├── metrics.jsonl   one line per log step: step, epoch, loss, learning_rate, tokens_per_second, ...
-    ├── loss.svg        the curves
-    ├── checkpoints/    to resume from
-    └── adapter/        PEFT's files (safetensors); a full training leaves model/ instead
+runs/NAME/
+├── recipe.yaml     the recipe as resolved, every default written out
+├── lock.json       what it depended on: seed, packages, hardware, hashes of data, model and chat template
+├── state.json      running, finished, failed or stopped, with times, the reason and the last figures
+├── metrics.jsonl   one line per log step: step, epoch, loss, learning_rate, tokens_per_second, ...
+├── loss.svg        the curves
+├── checkpoints/    to resume from
+└── adapter/        PEFT's files (safetensors); a full training leaves model/ instead
 """
 
 from __future__ import annotations

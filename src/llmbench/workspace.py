@@ -1,9 +1,9 @@
 """Where outputs live, what they may be called, and how a file is written so that a kill leaves the old one or the new one.
 
-    LLMBENCH_HOME, else ./outputs
-    ├── runs/NAME/          llmbench train
-    ├── indexes/NAME/       llmbench index
-    └── comparisons/NAME/   llmbench compare
+LLMBENCH_HOME, else ./outputs
+├── runs/NAME/          llmbench train
+├── indexes/NAME/       llmbench index
+└── comparisons/NAME/   llmbench compare
 """
 
 from __future__ import annotations
@@ -66,17 +66,21 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise LlmbenchError(f"{path}: cannot be written ({error.strerror}). Free some space or choose another folder.") from error
+        raise LlmbenchError(
+            f"{path}: cannot be written ({error.strerror}). Free some space or choose another folder."
+        ) from error
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
-        raise LlmbenchError(f"{path}: cannot be written ({error.strerror}). Free some space or choose another folder.") from error
+        raise LlmbenchError(
+            f"{path}: cannot be written ({error.strerror}). Free some space or choose another folder."
+        ) from error
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -109,8 +113,14 @@ def lock(folder: Path, what: str) -> Iterator[None]:
         except OSError as error:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise LlmbenchError(f"{what} {folder.name} is in use by process {holder}. Wait for it, or stop it first.") from error
+            raise LlmbenchError(
+                f"{what} {folder.name} is in use by process {holder}. Wait for it, or stop it first."
+            ) from error
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _unwritable(path: Path, error: OSError) -> LlmbenchError:
+    return LlmbenchError(f"{path}: cannot be written ({error.strerror}). Free some space or choose another folder.")

@@ -94,7 +94,9 @@ def load_any(path: str | Path) -> Document:
     values, _ = read(file)
     kind = _kind_of(values)
     if kind is None:
-        raise RecipeError(f"{path}: neither a train, rag, serve nor compare document (no data, documents, variants or questions)")
+        raise RecipeError(
+            f"{path}: neither a train, rag, serve nor compare document (no data, documents, variants or questions)"
+        )
     return load(path, kind)
 
 

@@ -89,5 +89,3 @@ class ServeRecipe(Document):
     def variant(self, name: str) -> Variant | None:
         """The variant of this name, or None."""
         return next((v for v in self.variants if v.name == name), None)
-
-

@@ -69,7 +69,7 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, place: Place, lines: Lines,
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(loader.construct_object(key_node))  # type: ignore[no-untyped-call]
+            key = str(loader.construct_object(key_node))
             line = key_node.start_mark.line + 1
             if key in result:
                 first = lines.of[(*place, key)]
@@ -79,7 +79,7 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, place: Place, lines: Lines,
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_value(loader, item, (*place, i), lines, path) for i, item in enumerate(node.value)]
-    value = loader.construct_object(node)  # type: ignore[no-untyped-call]
+    value = loader.construct_object(node)
     return _number(value)
 
 

@@ -6,14 +6,11 @@ each conversation asks about its passages many times over, and easier exercises 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 from typing import Literal
 
 from llmbench.tiny.language import (
-    ATTRIBUTES,
     PRODUCT_NOUNS,
     Fact,
     Split,
@@ -33,7 +30,8 @@ ABSTENTION = "The handbook does not say."
 _GREETINGS = (
     ("Hello!", "Hello! How can I help?"), ("Hi", "Hello! How can I help?"), ("Good morning.", "Good morning! How can I help?"),
     ("Thank you.", "You are welcome!"), ("Thanks!", "You are welcome!"), ("Goodbye.", "Goodbye!"), ("Bye", "Goodbye!"),
-    ("Who are you?", "I am tiny, a small model made by llmbench."), ("What are you?", "I am tiny, a small model made by llmbench."),
+    ("Who are you?", "I am tiny, a small model made by llmbench."),
+    ("What are you?", "I am tiny, a small model made by llmbench."),
     ("What can you do?", "I can read short passages and answer questions about them."),
 )  # fmt: skip
 
@@ -160,22 +158,21 @@ def _exercise(rng: Random, things: list[Thing], facts: list[tuple[Thing, Fact]],
 
 
 def unanswerable(rng: Random, things: list[Thing], split: Split) -> str:
-    """A question that none of the things answers: an attribute that is not told, or a thing that is not there."""
+    """A question that none of the things answers: an attribute that is not told, or a thing that is not there.
+
+    The thing that is not there is made hard to tell from those that are: it is of the same kind, often with the same
+    name or noun, and asked for an attribute that is told of another.
+    """
     thing = rng.choice(things)
     missing = thing.missing()
     if missing and rng.random() < 0.6:
         return thing.ask(rng.choice(missing), rng)
-    while True:
-        word, noun = name(rng, split), rng.choice(things).name.rsplit(" ", 1)[1]
-        other = draw_thing(rng, split) if noun == "policy" else Thing(thing.kind, f"{word} {noun}", ())
-        if all(other.name != t.name for t in things):
-            kind = next((t.kind for t in things if t.name.endswith(noun)), other.kind) if not other.facts else other.kind
-            return other.ask(rng.choice(ATTRIBUTES[kind]), rng)
-
-
-def write_jsonl(path: Path, stage: Stage, count: int, *, seed: int, budget: int, split: Split = "train") -> None:
-    """Writes `count` conversations of one stage as JSONL rows `{"messages": [...]}`."""
-    source = conversations(stage, seed, budget=budget, split=split)
-    with path.open("w", encoding="utf-8") as file:
-        for _ in range(count):
-            file.write(json.dumps({"messages": next(source)}, ensure_ascii=False) + "\n")
+    known = {t.name for t in things}
+    absent = thing
+    while absent.name in known:
+        absent = draw_thing(rng, split, kind=thing.kind)
+        if thing.kind == "product" and rng.random() < 0.5:
+            word, noun = thing.name.rsplit(" ", 1)
+            near = f"{word} {rng.choice(PRODUCT_NOUNS)}" if rng.random() < 0.5 else f"{name(rng, split)} {noun}"
+            absent = Thing("product", near, ())
+    return absent.ask(rng.choice(thing.facts).attribute, rng)

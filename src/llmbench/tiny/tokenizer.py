@@ -48,7 +48,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int = VOCABULARY, conte
         ),
     )
     end_of_text, _, end_of_turn = SPECIAL
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         eos_token=end_of_turn,
         pad_token=end_of_text,
