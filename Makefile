@@ -1,0 +1,72 @@
+# `make` alone lists the commands. Needed beforehand: Linux, make, Python 3.11 or newer. Nothing has to be activated.
+#   PYTHON=python3.12   the Python that .venv is made with
+#   BUILD=cpu|cuda      the build of PyTorch and vLLM (found out by itself)
+
+FIND_PYTHON = for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; exit; }; done; echo python3
+PYTHON ?= $(shell $(FIND_PYTHON))
+NEED_PYTHON = command -v $(PYTHON) >/dev/null || { echo "install: no $(PYTHON) here. \
+	Run: sudo apt-get install python3 python3-venv, or name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+export BUILD
+BIN := .venv/bin
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo app test check bench tiny install install-dev doctor clean
+
+help:
+	@echo "llmbench: fine-tune, ground, serve and compare language models"
+	@echo
+	@echo "  make demo    install (2 to 5 minutes, once), then the whole workbench on a bundled model (6 minutes on two cores)"
+	@echo "  make app     open the app on what the demo left (half a minute to start; Ctrl-C ends it)"
+	@echo "  make test    install, then every check and test, with real vLLM and a real browser (under 20 minutes)"
+	@echo "  make check   ruff, mypy and the fast tests (2 minutes)"
+	@echo "  make bench   the tables of docs/benchmarks.md (about an hour)"
+	@echo "  make tiny    make the bundled base model again (hours; its model card says how many)"
+	@echo "  make doctor  what is there, what is missing, and the command that mends it"
+	@echo "  make clean   remove what was installed and built (outputs/ stays)"
+
+demo: install
+	@echo "Running the demo: train, index, serve, compare (about 6 minutes on two cores; a second run reuses what is there)"
+	@$(BIN)/llmbench demo
+
+app: install
+	@echo "Starting vLLM, the gateway and the app (half a minute; Ctrl-C ends all of them)"
+	@$(BIN)/llmbench app --serve recipes/serve.yaml
+
+test: install-dev
+	@echo "Testing: ruff, mypy, then pytest with real vLLM, embedder and browser (under 20 minutes on two cores)"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+check: install-dev
+	@echo "Checking: ruff, mypy and the fast tests (about 2 minutes)"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+
+bench: install
+	@echo "Measuring the tables of docs/benchmarks.md (about an hour)"
+	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
+
+tiny: install
+	@echo "Making the bundled base model: text, tokenizer, pre-training (hours on two cores; Ctrl-C, then the same again, goes on)"
+	@$(BIN)/python -m llmbench.tiny data
+	@$(BIN)/llmbench train recipes/pretrain-tiny.yaml
+
+doctor: install
+	@$(BIN)/llmbench doctor
+
+install:
+	@$(NEED_PYTHON)
+	@$(PYTHON) install.py
+
+install-dev:
+	@$(NEED_PYTHON)
+	@$(PYTHON) install.py --dev
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache
