@@ -1,0 +1,97 @@
+"""The client of any OpenAI-compatible URL, against a transport that answers as such servers do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from llmbench.endpoint import Delta, HttpEndpoint
+from llmbench.errors import EndpointError
+
+Answer = Callable[[httpx.Request], httpx.Response]
+HI = [{"role": "user", "content": "Hi"}]
+
+
+def endpoint(answer: Answer) -> HttpEndpoint:
+    return HttpEndpoint("http://127.0.0.1:9/v1", transport=httpx.MockTransport(answer))
+
+
+def event(**fields: object) -> bytes:
+    return b"data: " + json.dumps(fields).encode() + b"\n\n"
+
+
+async def test_a_whole_answer_carries_usage_and_sources() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        assert body == {"model": "base", "messages": HI, "max_tokens": 5}
+        choice = {"message": {"content": "Hello!"}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 7, "completion_tokens": 2}
+        return httpx.Response(200, json={"choices": [choice], "usage": usage, "sources": [{"n": 1}]})
+
+    async with endpoint(answer) as client:
+        reply = await client.chat(HI, "base", max_tokens=5)
+    assert (reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("Hello!", "stop", 7, 2)
+    assert reply.sources == ({"n": 1},)
+    assert reply.latency > 0
+
+
+async def test_a_stream_gives_its_pieces_then_the_whole_reply() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert json.loads(request.content)["stream"] is True
+        pieces = [
+            event(sources=[{"n": 1}], choices=[]),
+            event(choices=[{"delta": {"role": "assistant", "content": ""}}]),
+            event(choices=[{"delta": {"content": "Hel"}}]),
+            event(choices=[{"delta": {"content": "lo"}, "finish_reason": "stop"}]),
+            event(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 2}),
+            b"data: [DONE]\n\n",
+        ]
+        return httpx.Response(200, content=b"".join(pieces))
+
+    async with endpoint(answer) as client:
+        deltas: list[Delta] = [delta async for delta in client.stream(HI, "base")]
+    assert [delta.text for delta in deltas if delta.text] == ["Hel", "lo"]
+    reply = deltas[-1].reply
+    assert reply is not None
+    assert (reply.text, reply.finish_reason, reply.completion_tokens) == ("Hello", "stop", 2)
+    assert reply.sources == ({"n": 1},)
+    assert reply.first_token is not None
+    assert 0 < reply.first_token <= reply.latency
+
+
+async def test_an_error_inside_a_stream_is_not_taken_for_an_answer() -> None:
+    content = event(choices=[{"delta": {"content": "Hel"}}]) + event(error={"message": "the engine died"})
+    async with endpoint(lambda _: httpx.Response(200, content=content)) as client:
+        with pytest.raises(EndpointError, match="the engine died"):
+            _ = [delta async for delta in client.stream(HI, "base")]
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        (httpx.Response(404, json={"error": {"message": "There is no model x."}}), "answered 404: There is no model x."),
+        (httpx.Response(401, json={"error": {"message": "no"}}), "Set the key"),
+        (httpx.Response(502, text="<html>bad gateway"), "answered 502"),
+        (httpx.Response(200, text="<html>hello"), "does not speak the OpenAI API"),
+        (httpx.Response(200, json={"choices": []}), "does not speak the OpenAI API"),
+    ],
+)
+async def test_a_server_that_answers_wrongly_is_one_line(response: httpx.Response, words: str) -> None:
+    async with endpoint(lambda _: response) as client:
+        with pytest.raises(EndpointError, match=words) as caught:
+            await client.chat(HI, "x")
+    assert "\n" not in str(caught.value)
+
+
+async def test_nobody_there_says_how_to_start_one() -> None:
+    async with HttpEndpoint("http://127.0.0.1:9/v1") as client:
+        with pytest.raises(EndpointError, match=r"No endpoint answers at .* Start one: llmbench serve"):
+            await client.models()
+
+
+def test_what_is_no_url_is_refused_at_once() -> None:
+    with pytest.raises(EndpointError, match="is not a URL"):
+        HttpEndpoint("localhost:8000")

@@ -1,0 +1,83 @@
+"""The sample world as it ships: enough pages and questions, split by page, true to their pages, and reproducible."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbench import assets
+from llmbench.tiny import handbook
+from llmbench.tiny.language import split_of
+from llmbench.tiny.lessons import ABSTENTION
+
+PAGES = handbook.draw_pages()
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
+    path = assets.bundled("rag/questions.jsonl")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_shipped_world_is_what_the_generator_writes(tmp_path: Path) -> None:
+    handbook.write(tmp_path)
+    shipped = assets.bundled("rag")
+    for written in sorted(path for path in tmp_path.rglob("*") if path.is_file()):
+        assert (shipped / written.relative_to(tmp_path)).read_bytes() == written.read_bytes(), written.name
+
+
+def test_there_are_enough_pages_in_three_formats(rows: list[dict[str, Any]]) -> None:
+    assert len(PAGES) >= 60
+    assert {Path(page.path).suffix for page in PAGES} == {".md", ".html", ".pdf"}
+    assert sum(row["answerable"] for row in rows) >= 200
+    assert sum(not row["answerable"] for row in rows) >= 60
+
+
+def test_no_page_is_in_two_splits(rows: list[dict[str, Any]]) -> None:
+    splits: dict[str, set[str]] = {}
+    for row in rows:
+        if row["source"]:
+            splits.setdefault(row["source"], set()).add(row["split"])
+    assert all(len(found) == 1 for found in splits.values())
+    assert set.union(*splits.values()) == {"train", "dev", "test"}
+
+
+def test_every_answer_stands_on_its_page(rows: list[dict[str, Any]]) -> None:
+    text = {page.path: page.text for page in PAGES}
+    for row in rows:
+        if row["answerable"]:
+            assert row["value"] in text[row["source"]]
+            assert row["value"] in row["answer"]
+        else:
+            assert row["answer"] == ABSTENTION
+
+
+def test_the_adapter_never_sees_a_test_page() -> None:
+    shown = assets.bundled("rag/train.jsonl").read_text(encoding="utf-8")
+    for page in PAGES:
+        if page.split != "train":
+            assert page.text not in shown
+
+
+def test_names_of_the_handbook_are_held_out_from_the_base_model() -> None:
+    for page in PAGES:
+        if page.thing.kind != "policy":
+            assert split_of(page.thing.name.split()[0]) == "held_out"
+
+
+def test_the_adapters_rows_cite_the_passage_that_tells() -> None:
+    cited = abstained = 0
+    for row in handbook.adapter_rows(PAGES):
+        question, answer = (turn["content"] for turn in row["messages"])
+        if answer == ABSTENTION:
+            abstained += 1
+            continue
+        sentence, number = answer.removesuffix("].").rsplit(" [", 1)
+        passage = next(line for line in question.splitlines() if line.startswith(f"[{number}] "))
+        assert any(word in passage for word in sentence.split()[-4:] if word not in ("is", "of", "in"))
+        cited += 1
+    assert cited > 500
+    assert abstained > 200
