@@ -1,0 +1,19 @@
+"""The vLLM process: which adapters it may see, its command line, its start, its end. vLLM itself is never imported here."""
+
+from llmbench.engine.admission import Adapter, admit, admit_all, base_folder
+from llmbench.engine.command import BASE, command
+from llmbench.engine.interpreter import Interpreter, inspect
+from llmbench.engine.process import Engine, Progress
+
+__all__ = [
+    "BASE",
+    "Adapter",
+    "Engine",
+    "Interpreter",
+    "Progress",
+    "admit",
+    "admit_all",
+    "base_folder",
+    "command",
+    "inspect",
+]

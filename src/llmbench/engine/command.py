@@ -1,0 +1,89 @@
+"""The command line of vLLM's API server, from the serving document. Pure: nothing is started, looked up or written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from llmbench import assets
+from llmbench.engine.admission import Adapter
+from llmbench.engine.interpreter import Device
+from llmbench.errors import EngineError
+from llmbench.recipe import ServeRecipe
+
+__all__ = ["BASE", "MAX_RANK", "command"]
+
+BASE = "base"
+"""What the base model is called inside the engine; adapters are called by their hash. Clients see variants only."""
+
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+MAX_RANK = _RANKS[-1]
+_LAUNCH = Path(__file__).with_name("launch.py")
+
+
+def command(
+    recipe: ServeRecipe,
+    adapters: Mapping[str, Adapter],
+    socket: Path,
+    *,
+    python: Path,
+    device: Device,
+) -> list[str]:
+    """The arguments of the process that serves the base and the adapters on a Unix socket.
+
+    Args:
+        recipe: the serving document.
+        adapters: what the variants name -> the admitted adapter; an adapter that two names share is registered once.
+        socket: where the API will listen.
+        python: the interpreter that has vLLM.
+        device: what that vLLM computes on.
+
+    Raises:
+        EngineError: an adapter's rank is more than vLLM takes.
+    """
+    model, engine = recipe.model, recipe.engine
+    argv = [str(python), str(_LAUNCH), "--model", assets.model_folder(model.model_name_or_path)]
+    argv += ["--served-model-name", BASE, "--uds", str(socket)]
+    if model.revision is not None:
+        argv += ["--revision", model.revision]
+    if model.tokenizer is not None:
+        argv += ["--tokenizer", str(model.tokenizer)]
+    if model.trust_remote_code:
+        argv += ["--trust-remote-code"]
+    argv += ["--dtype", engine.dtype if engine.dtype != "auto" else model.dtype]
+    if engine.max_model_len is not None:
+        argv += ["--max-model-len", str(engine.max_model_len)]
+    match device:
+        case "cpu":
+            # LoRA turns torch.compile off on CPU anyway; without LoRA it costs 27 s and more at each start.
+            argv += ["--kv-cache-memory-bytes", str(int(engine.cpu_kv_cache_gib * 2**30)), "--enforce-eager"]
+        case "cuda":
+            argv += ["--gpu-memory-utilization", str(engine.gpu_memory_utilization)]
+    # A model's generation_config.json may hold a repetition penalty or top_k that nobody asked for.
+    argv += ["--generation-config", "vllm"]
+    argv += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
+    argv += _lora_arguments(adapters, engine.max_loras)
+    return argv + list(engine.extra_args)
+
+
+def _lora_arguments(adapters: Mapping[str, Adapter], max_loras: int) -> list[str]:
+    """Rank, slots and modules. All adapters stay in memory, so that none is read from disk again while serving."""
+    distinct = {adapter.id: adapter for adapter in adapters.values()}
+    if not distinct:
+        return []
+    slots = min(max_loras, len(distinct))
+    return [
+        "--enable-lora",
+        "--max-lora-rank", str(_allowed_rank(max(adapter.rank for adapter in distinct.values()))),
+        "--max-loras", str(slots),
+        "--max-cpu-loras", str(max(slots, len(distinct))),
+        "--lora-modules", *(f"{adapter.id}={adapter.folder}" for adapter in distinct.values()),
+    ]  # fmt: skip
+
+
+def _allowed_rank(rank: int) -> int:
+    """The smallest rank of vLLM's list that an adapter of this rank fits in."""
+    for allowed in _RANKS:
+        if rank <= allowed:
+            return allowed
+    raise EngineError(f"an adapter of rank {rank} cannot be served: vLLM takes at most {MAX_RANK}. Train with a smaller lora.r")

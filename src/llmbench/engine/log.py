@@ -1,0 +1,67 @@
+"""Reads vLLM's log for people: what it is doing while it starts, and why it ended."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+__all__ = ["Tail", "cause", "last_lines"]
+
+_PHASES = (
+    ("non-default args", "reading the model's configuration"),
+    ("Resolved architecture", "starting the engine"),
+    ("Starting to load model", "loading the weights"),
+    ("Loading weights took", "warming up"),
+    ("init engine", "opening the API"),
+    ("Starting vLLM server", "opening the API"),
+)
+_FIRST = "importing vLLM"
+_PREFIX = re.compile(r"^(\([^)]*pid=\d+\) ?)?((INFO|WARNING|ERROR|CRITICAL|DEBUG) [\d-]+ [\d:]+ \[[^\]]*\] ?)?")
+_ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b(?::.*)?$")
+_SECONDHAND = ("Engine core initialization failed", "WorkerProc initialization failed", "See root cause above")
+_TAIL_BYTES = 200_000
+
+
+class Tail:
+    """Follows a growing log: the phase that its lines so far say."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self.phase = _FIRST
+
+    def read(self) -> str:
+        """Takes in what was added; returns the phase."""
+        if not self._path.exists():
+            return self.phase
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.decode("utf-8", "replace").splitlines():
+            self.phase = next((phase for mark, phase in _PHASES if mark in line), self.phase)
+        return self.phase
+
+
+def last_lines(path: Path, count: int = 15) -> list[str]:
+    """The last lines that are not empty, without vLLM's prefix of process, time and place."""
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        text = file.read().decode("utf-8", "replace")
+    lines = [_PREFIX.sub("", line).rstrip()[:300] for line in text.splitlines()]
+    return [line for line in lines if line.strip()][-count:]
+
+
+def cause(path: Path) -> str:
+    """The line of a log that says best why vLLM ended: the first root error of the last tracebacks, else the last line."""
+    lines = last_lines(path, 400)
+    errors = [line.strip() for line in lines if _ERROR.match(line.strip())]
+    first_hand = [line for line in errors if not any(mark in line for mark in _SECONDHAND)]
+    usage = [line.strip() for line in lines if ": error: " in line]
+    for found in (usage, first_hand, errors, lines):
+        if found:
+            return found[-1]
+    return "it wrote nothing"

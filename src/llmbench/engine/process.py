@@ -1,0 +1,198 @@
+"""A running vLLM: start, readiness, end. Nothing of it outlives this process (see supervisor.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from llmbench import assets, workspace
+from llmbench.engine import log
+from llmbench.engine.admission import Adapter
+from llmbench.engine.command import command
+from llmbench.engine.interpreter import Device, inspect
+from llmbench.errors import EngineError
+from llmbench.recipe import ServeRecipe
+
+__all__ = ["Engine", "Progress"]
+
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_GRACE = 5.0
+_POLL = 0.2
+_KEPT_LOGS = 20
+_BINDING_PAYS_FROM = 9
+"""From this many cores on vLLM's own binding of threads to cores is worth its slower start."""
+
+_DROPPED = (
+    "VLLM_API_KEY",  # would guard some paths behind our back
+    "VLLM_CPU_KVCACHE_SPACE",  # would win over the recipe
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
+    "VLLM_SERVER_DEV_MODE",
+    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE",
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a start is: seconds since it began, and what vLLM is doing."""
+
+    seconds: float
+    phase: str
+
+
+class Engine:
+    """vLLM with a base and its adapters on a Unix socket in a folder that only this user can enter.
+
+    Use it as a context manager: entering starts the process and returns at once, `wait` blocks until it answers.
+    """
+
+    def __init__(self, recipe: ServeRecipe, adapters: Mapping[str, Adapter]) -> None:
+        self._recipe = recipe
+        self._adapters = dict(adapters)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+        self._stopping = threading.Lock()
+        self._started = 0.0
+        self.log = Path()
+        self.socket = Path()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts the process and returns at once.
+
+        Raises:
+            MissingPackage, EngineError: there is no vLLM, it is too old, or it cannot do what the recipe asks.
+        """
+        interpreter = inspect(self._recipe.engine.python)
+        if self._recipe.model.device == "cuda" and interpreter.device == "cpu":
+            raise EngineError(
+                f"model.device is cuda, but vLLM {interpreter.version} computes on the CPU. "
+                "Install its CUDA build, or set model.device=auto"
+            )
+        self._folder = Path(tempfile.mkdtemp(prefix="llmbench-"))  # mode 0700: nobody else reaches the socket
+        self.socket = self._folder / "vllm.sock"
+        self.log = _new_log()
+        argv = command(self._recipe, self._adapters, self.socket, python=interpreter.python, device=interpreter.device)
+        watch = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(self._folder), str(_GRACE)]
+        self._started = time.monotonic()
+        with self.log.open("wb") as file:
+            self._process = subprocess.Popen(
+                watch + argv,
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=_environment(self._recipe, self._folder, interpreter.device),
+                start_new_session=True,  # Ctrl-C in the terminal is for llmbench, which then ends vLLM in order
+            )
+
+    def wait(self, progress: Callable[[Progress], None] | None = None) -> None:
+        """Blocks until vLLM answers; `progress` is called about five times a second and may raise to give up.
+
+        Raises:
+            EngineError: vLLM ended, or was not ready within `engine.start_timeout`.
+        """
+        tail = log.Tail(self.log)
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=2.0) as client:
+            while True:
+                seconds, phase = time.monotonic() - self._started, tail.read()
+                if progress is not None:
+                    progress(Progress(seconds, phase))
+                self.check(phase)
+                with contextlib.suppress(httpx.HTTPError):
+                    if self.socket.exists() and client.get("http://engine/health").is_success:
+                        return
+                if seconds > self._recipe.engine.start_timeout:
+                    raise EngineError(
+                        f"vLLM was not ready after {seconds:.0f} s (it was {phase}). Its log: {self.log}. "
+                        "Give it longer with engine.start_timeout=..."
+                    )
+                time.sleep(_POLL)
+
+    @property
+    def problem(self) -> str | None:
+        """Why it does not run, in one line; None while it runs."""
+        if self._process is None:
+            return "vLLM was not started"
+        code = self._process.poll()
+        return None if code is None else f"vLLM ended (exit code {code}): {log.cause(self.log)}"
+
+    def check(self, phase: str = "serving") -> None:
+        """Raises EngineError with the cause and the last lines of the log if vLLM has ended."""
+        if self.problem is not None:
+            code = self._process.returncode if self._process else None
+            lines = "\n".join(f"    {line}" for line in log.last_lines(self.log))
+            raise EngineError(
+                f"vLLM ended while {phase} (exit code {code}): {log.cause(self.log)}\n{lines}\n  The whole log: {self.log}"
+            )
+
+    def stop(self) -> None:
+        """Ends every process that the start made, and waits for it. Does nothing the second time."""
+        with self._stopping:
+            process = self._process
+            if process is not None:
+                if process.stdin is not None:
+                    process.stdin.close()  # the supervisor ends vLLM and then itself
+                try:
+                    process.wait(_GRACE + 10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                _kill_session(process.pid)
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _kill_session(leader: int) -> None:
+    """Kills what is left of a session whose supervisor itself was killed."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                session = int((entry / "stat").read_bytes().rsplit(b") ", 1)[1].split()[3])
+                if session == leader:
+                    os.kill(int(entry.name), signal.SIGKILL)
+
+
+def _new_log() -> Path:
+    """A fresh log file in outputs/logs; the oldest ones go."""
+    folder = workspace.home() / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in sorted(folder.glob("engine-*.log"))[: -_KEPT_LOGS + 1]:
+        old.unlink(missing_ok=True)
+    return folder / f"engine-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+
+
+def _environment(recipe: ServeRecipe, folder: Path, device: Device) -> dict[str, str]:
+    """What vLLM's processes see: no telemetry, no network for a local model, temporary files that go with the folder."""
+    env = {key: value for key, value in os.environ.items() if key not in _DROPPED}
+    env |= {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(folder),
+    }
+    if Path(assets.model_folder(recipe.model.model_name_or_path)).is_dir():
+        env["HF_HUB_OFFLINE"] = "1"
+    if device == "cpu" and len(os.sched_getaffinity(0)) < _BINDING_PAYS_FROM:
+        env.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    return env
