@@ -1,0 +1,70 @@
+"""Builds the program and serves it on this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from . import compare
+from .door import Door
+from .settings import Settings
+from .theme import theme
+from .widgets import html
+
+__all__ = ["Settings", "build", "launch"]
+
+_HERE = Path(__file__).parent
+_HOST = "127.0.0.1"
+
+
+def build(settings: Settings) -> gr.Blocks:
+    """The program, not yet served."""
+    with gr.Blocks(title="llmbench", fill_width=True, analytics_enabled=False) as blocks:
+        with gr.Row(elem_classes="top"):
+            html((_HERE / "wordmark.html").read_text(encoding="utf-8"), "brand")
+            pill = html("", "connection")
+            html('<button type="button" id="theme" aria-label="Light or dark"></button>', "theme-box")
+        with gr.Tabs(elem_classes="pages"):
+            with gr.Tab("Compare", id="compare", elem_id="page-compare"):
+                compare.build(blocks, settings, pill)
+    return blocks
+
+
+def launch(settings: Settings, *, port: int, ready: Callable[[str], None] | None = None) -> None:
+    """Serves the program until Ctrl-C. `ready` is called with its address; port 0 takes a free one."""
+    blocks = build(settings)
+    blocks.queue(api_open=False, default_concurrency_limit=None)
+    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    try:
+        _, address, _ = blocks.launch(
+            server_name=_HOST, server_port=port or _free_port(), prevent_thread_lock=True, quiet=True, share=False,
+            show_error=False, ssr_mode=False, mcp_server=False, pwa=False, enable_monitoring=False, strict_cors=True,
+            allowed_paths=[], max_file_size=1, footer_links=[], theme=theme(), css_paths=[_HERE / "style.css"],
+            head=f"<script>{script}</script>", favicon_path=_HERE / "icon.svg",
+            app_kwargs={
+                "middleware": [Middleware(Door, hosts=frozenset({_HOST, "localhost"}))],
+                "docs_url": None, "redoc_url": None, "openapi_url": None,
+            },
+        )  # fmt: skip
+        if ready is not None:
+            ready(address.rstrip("/"))
+        while True:
+            time.sleep(3600)
+    finally:
+        blocks.close(verbose=False)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,20 @@
+"""What the program is opened with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The endpoint to talk to, and the RAG pipeline that Documents shows first.
+
+    `api_key` goes to `url` and to no other address: a URL typed in the app starts without a key.
+    """
+
+    url: str = "http://127.0.0.1:8000/v1"
+    api_key: str | None = None
+    pipeline: Path | None = None
