@@ -1,0 +1,174 @@
+"""The architecture, held by reading the imports: who may import whom, where each heavy package lives, and what is banned."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "llmbench"
+
+LAYERS = [
+    {"errors"},
+    {"assets", "workspace", "tiny"},
+    {"recipe"},
+    {"data", "runs", "endpoint"},
+    {"training", "retrieval", "engine"},
+    {"gateway"},
+    {"compare"},
+    {"demo", "doctor"},
+    {"verbs"},
+    {"cli"},
+    {"__main__"},
+]
+"""From the bottom to the top. A room imports from lower lines only, never from its own."""
+
+HOMES = {
+    "torch": {"training"},
+    "transformers": {"training", "tiny"},  # tiny/tokenizer.py learns the bundled model's tokenizer
+    "tokenizers": {"tiny"},
+    "trl": {"training"},
+    "peft": {"training"},
+    "bitsandbytes": {"training"},
+    "accelerate": {"training"},
+    "datasets": {"data"},
+    "sentence_transformers": {"retrieval"},
+    "faiss": {"retrieval"},
+    "pypdf": {"retrieval"},
+    "bs4": {"retrieval"},
+    "starlette": {"gateway", "app"},  # app/ is a web program too
+    "fastapi": {"gateway"},
+    "uvicorn": {"gateway", "app"},
+    "gradio": {"app"},
+    "vllm": set(),  # a process that engine/ starts; imported nowhere
+}
+"""Each heavy package's one home; `app` is the program outside src."""
+
+HEAVY = [*HOMES, "pandas", "numpy", "scipy", "matplotlib", "sklearn", "pyarrow", "playwright"]
+
+
+def sources() -> list[Path]:
+    return sorted(path for folder in (PACKAGE, ROOT / "app") for path in folder.rglob("*.py") if "_bundled" not in path.parts)
+
+
+def room(path: Path) -> str:
+    """`src/llmbench/recipe/train.py` -> recipe, `src/llmbench/runs.py` -> runs, `app/main.py` -> app."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py") if path.is_relative_to(PACKAGE) else "app"
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Every module that a file imports, at its top or inside a function, with the line; names of packages made absolute."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level and room(path) == "app":
+                continue  # the program's own modules: it is loaded from wherever it lies
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import; write it whole"
+            module = node.module or ""
+            if module == "llmbench":
+                yield from ((f"llmbench.{alias.name}", node.lineno) for alias in node.names)
+            else:
+                yield module, node.lineno
+
+
+def test_every_room_has_its_place_in_the_table() -> None:
+    rooms = {room(path) for path in sources()} - {"app", "__init__"}
+    assert rooms - set().union(*LAYERS) == set()
+
+
+def test_imports_go_downwards_only() -> None:
+    level = {name: height for height, line in enumerate(LAYERS) for name in line}
+    wrong = []
+    for path in sources():
+        here = room(path)
+        for module, line in imports(path):
+            parts = module.split(".")
+            if parts[0] != "llmbench" or len(parts) == 1 or here in ("app", "__init__"):
+                continue
+            if parts[1] != here and level[parts[1]] >= level[here]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {here} imports {module}")
+    assert wrong == []
+
+
+def test_the_library_imports_nothing_from_the_top_folders() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {module}"
+        for path in sources()
+        for module, line in imports(path)
+        if room(path) not in ("app",) and path != PACKAGE / "verbs" / "app.py"
+        if module.split(".")[0] in ("app", "recipes", "rag", "tests", "benchmarks")
+    ]
+    assert wrong == []
+
+
+def test_each_heavy_package_has_one_home() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {room(path)} imports {module}"
+        for path in sources()
+        for module, line in imports(path)
+        if (home := HOMES.get(module.split(".")[0])) is not None and room(path) not in home
+    ]
+    assert wrong == []
+
+
+BANNED_CALLS = {"os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.load"}
+
+
+def banned(node: ast.AST) -> str | None:
+    """What a node does that no code of this project may do."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=module), attr=name)) if f"{module}.{name}" in BANNED_CALLS:
+            return f"{module}.{name}()"
+        case ast.Call(func=ast.Name(id="eval" | "exec" as name)):
+            return f"{name}()"
+        case ast.keyword(arg="shell" | "allow_pickle" | "trust_remote_code" as name, value=ast.Constant(value=True)):
+            return f"{name}=True"
+        case ast.Import(names=names) if any(
+            alias.name.split(".")[0] in ("pickle", "dill", "joblib", "shelve") for alias in names
+        ):
+            return "import of a pickle reader"
+        case ast.ImportFrom(module="pickle" | "dill" | "joblib" | "shelve"):
+            return "import of a pickle reader"
+    return None
+
+
+def test_nothing_that_runs_foreign_code_is_used() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', getattr(getattr(node, 'value', None), 'lineno', '?'))}: {what}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (what := banned(node))
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os.system('ls')", "yaml.load(text)", "torch.load(path)", "eval(text)", "run(text, shell=True)", "import pickle",
+        "np.load(path, allow_pickle=True)", "from pickle import loads", "f(trust_remote_code=True)",
+    ],
+)  # fmt: skip
+def test_the_ban_list_sees_what_it_bans(code: str) -> None:
+    assert any(banned(node) for node in ast.walk(ast.parse(code)))
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"], ["--version"], ["new"], ["no-such-verb"]])
+def test_the_command_line_answers_without_a_heavy_package(arguments: list[str]) -> None:
+    code = (
+        "import json, sys\n"
+        f"sys.argv = {['llmbench', *arguments]!r}\n"
+        "from llmbench.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stderr.splitlines()[-1]) == []
