@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from llmbench.recipe.fields import Document, ExistingPath, Name, Section
 
-__all__ = ["CompareRecipe", "EndpointSpec", "QuestionSource", "StatisticsSpec"]
+__all__ = ["CompareRecipe", "EndpointSpec", "MetricName", "QuestionSource", "StatisticsSpec"]
 
-MetricName = Literal["exact_match", "contains_value", "citation", "abstention"]
+MetricName = Literal["grounded", "contains_value", "citation", "abstention", "exact_match"]
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return text
+
+
+def _all_different(names: list[str]) -> list[str]:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice} stands there twice")
+    return names
 
 
 class EndpointSpec(Section):
@@ -30,6 +46,7 @@ class QuestionSource(Section):
     split: str | None = None
     """Only the rows of this split."""
     limit: Annotated[int, Field(gt=0)] | None = None
+    """At most so many, spread evenly over the file so that every part of it is asked about."""
 
 
 class StatisticsSpec(Section):
@@ -47,11 +64,17 @@ class CompareRecipe(Document):
     """The comparison's name; its folder is outputs/comparisons/NAME."""
     endpoint: EndpointSpec = EndpointSpec()
     questions: QuestionSource
-    variants: list[str] = Field(min_length=1)
+    variants: Annotated[list[str], Field(min_length=1), AfterValidator(_all_different)]
     """Model ids that the endpoint lists."""
-    metrics: list[MetricName] = Field(default=["exact_match", "contains_value", "citation", "abstention"], min_length=1)
-    abstention: str = r"\b(does not say|do not say|don't know|do not know|not mentioned|cannot answer)\b"
+    metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(_all_different)] = [
+        "grounded", "contains_value", "citation", "abstention", "exact_match",
+    ]  # fmt: skip
+    """The verdict is about the first one that fits the questions. Latency and tokens are always measured."""
+    abstention: Annotated[str, AfterValidator(_pattern)] = (
+        r"\b(does not say|do not say|don't know|do not know|not mentioned|cannot answer)\b"
+    )
     """Regular expression (case-insensitive) that tells an answer which abstains."""
     max_tokens: Annotated[int, Field(gt=0)] = 64
     concurrency: Annotated[int, Field(gt=0)] = 8
+    """Requests in flight at once."""
     statistics: StatisticsSpec = StatisticsSpec()

@@ -1,0 +1,138 @@
+"""The answers of a comparison: one JSON line each, appended as they arrive, so that a kill loses none that was given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+from llmbench import workspace
+from llmbench.compare.questions import Question
+from llmbench.errors import LlmbenchError
+
+__all__ = ["Answer", "AnswerLog", "Cell", "Scores", "key_of", "scored"]
+
+Cell = tuple[str, str]
+"""A question's id and a variant."""
+Scores = Mapping[str, float | None]
+"""Metric -> value; None where the metric does not apply."""
+
+# What servers put anew into each listing, so that it says nothing about the model.
+_VOLATILE = ("created", "permission")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one variant answered to one question, or the error that came instead.
+
+    `key` is the hash of all that the answer depends on; `latency` and `first_token` are seconds.
+    """
+
+    id: str
+    variant: str
+    key: str
+    text: str = ""
+    sources: tuple[dict[str, Any], ...] = ()
+    latency: float = 0.0
+    first_token: float | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finish_reason: str = ""
+    error: str | None = None
+
+    @property
+    def cell(self) -> Cell:
+        """Its place in the table of questions and variants."""
+        return self.id, self.variant
+
+
+_FIELDS = {field.name for field in fields(Answer)}
+
+
+def key_of(question: Question, entry: Mapping[str, Any], max_tokens: int, base_url: str) -> str:
+    """The hash of all that an answer depends on; an answer of another key is asked for again.
+
+    `entry` is what the endpoint lists about the variant. A server that tells of neither adapter nor RAG says too little
+    about what answers there, so its URL counts too.
+    """
+    known = {name: value for name, value in entry.items() if name not in _VOLATILE}
+    where = "" if {"adapter", "rag"} <= known.keys() else base_url
+    text = json.dumps([question.question, max_tokens, known, where], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class AnswerLog:
+    """answers.jsonl: the latest line of a question and variant counts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: dict[Cell, dict[str, Any]] = {}
+        for row in _rows(path):
+            self._rows[row["id"], row["variant"]] = row
+
+    def answer(self, cell: Cell) -> Answer | None:
+        """The latest answer of a cell, failed ones included."""
+        row = self._rows.get(cell)
+        return None if row is None else _answer(row)
+
+    def has(self, cell: Cell, key: str) -> bool:
+        """Whether a cell holds an answer, not an error, of this key."""
+        row = self._rows.get(cell)
+        return row is not None and row["key"] == key and row.get("error") is None
+
+    def append(self, answer: Answer) -> None:
+        """Adds one answer, on disk when this returns."""
+        row = {name: value for name, value in asdict(answer).items() if value is not None}
+        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a+b") as file:
+                if file.tell() and not _ends_in_newline(file):
+                    line = b"\n" + line
+                file.write(line)
+        except OSError as error:
+            raise LlmbenchError(f"{self.path}: cannot be written ({error.strerror}). The answers so far are kept.") from error
+        self._rows[answer.cell] = row
+
+    def finish(self, scores: Mapping[Cell, Scores]) -> None:
+        """Writes the file anew, one line a cell, those of this comparison with their scores.
+
+        Answers to questions that are not asked this time stay, without scores, for when they are asked again.
+        """
+        for cell, row in self._rows.items():
+            row.pop("scores", None)
+            if cell in scores:
+                row["scores"] = dict(scores[cell])
+        ordered = [*scores, *(cell for cell in self._rows if cell not in scores)]
+        workspace.write_text(self.path, "".join(json.dumps(self._rows[c], ensure_ascii=False) + "\n" for c in ordered))
+
+
+def scored(path: Path) -> list[tuple[Answer, dict[str, float | None]]]:
+    """The answers that carry scores, in the file's order: those of the comparison as it was last finished."""
+    return [(_answer(row), row["scores"]) for row in _rows(path) if "scores" in row]
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Every whole line. A line that a kill cut off is left out."""
+    # Not splitlines(): JSON strings may hold U+2028, which it would cut at.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict) and "id" in row and "variant" in row:
+            yield row
+
+
+def _answer(row: dict[str, Any]) -> Answer:
+    known = {name: value for name, value in row.items() if name in _FIELDS}
+    return Answer(**known | {"sources": tuple(row.get("sources", ()))})
+
+
+def _ends_in_newline(file: IO[bytes]) -> bool:
+    """False when a kill cut the last line off; the next one must not run on from it."""
+    file.seek(-1, 2)
+    return file.read(1) == b"\n"

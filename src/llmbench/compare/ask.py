@@ -1,0 +1,161 @@
+"""Puts every question to every variant, several at once, and keeps each answer the moment it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Protocol
+
+from llmbench.compare.answers import Answer, AnswerLog, Cell, key_of
+from llmbench.compare.questions import Question
+from llmbench.endpoint import Delta, Message
+from llmbench.errors import EndpointError
+
+__all__ = ["Endpoint", "Progress", "Tally", "ask", "entries"]
+
+_FAILURES_IN_A_ROW = 10
+"""So many and the endpoint is taken to be gone, rather than a few questions to be bad."""
+
+
+class Endpoint(Protocol):
+    """What a comparison needs of an endpoint; `endpoint.HttpEndpoint` has it."""
+
+    async def listing(self) -> list[dict[str, Any]]:
+        """One entry a model, with its `id`."""
+        ...
+
+    def stream(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> AsyncIterator[Delta]:
+        """The answer piece by piece; the last piece carries the reply."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How far the asking is: answers there (`kept` of them from an earlier time), wanted, and failed this time."""
+
+    done: int
+    wanted: int
+    kept: int
+    failed: int
+
+
+Progress = Callable[[Tally], None]
+"""Called at the start and after each answer."""
+
+
+async def entries(endpoint: Endpoint, variants: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What the endpoint lists about each variant.
+
+    Raises:
+        EndpointError: nobody answers, or a variant is not listed; the message names the nearest that is.
+    """
+    listed = {entry["id"]: entry for entry in await endpoint.listing()}
+    missing = [variant for variant in variants if variant not in listed]
+    if missing:
+        near = difflib.get_close_matches(missing[0], listed, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise EndpointError(
+            f"The endpoint has no variant {missing[0]}.{hint} It lists: {', '.join(listed) or 'none'}. Mend `variants`, or serve it."
+        )
+    return {variant: listed[variant] for variant in variants}
+
+
+async def ask(
+    endpoint: Endpoint,
+    questions: Sequence[Question],
+    listed: Mapping[str, Mapping[str, Any]],
+    log: AnswerLog,
+    *,
+    base_url: str,
+    max_tokens: int,
+    concurrency: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> None:
+    """Asks what the log has no answer of yet; `listed` are the variants as `entries` gave them.
+
+    A question that fails is recorded with its error and asked again next time.
+
+    Raises:
+        EndpointError: ten failed one after another. What was answered before is kept.
+    """
+    keys = {(q.id, variant): key_of(q, entry, max_tokens, base_url) for q in questions for variant, entry in listed.items()}
+    text = {q.id: q.question for q in questions}
+    todo = [cell for cell in _interleaved(questions, list(listed), seed) if not log.has(cell, keys[cell])]
+    kept = len(keys) - len(todo)
+    state = _State(Tally(done=kept, wanted=len(keys), kept=kept, failed=0), progress)
+    waiting = iter(todo)
+
+    async def worker() -> None:
+        for cell in waiting:
+            answer = await _one(endpoint, cell, text[cell[0]], keys[cell], max_tokens)
+            log.append(answer)
+            state.count(answer)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(todo))):
+                group.create_task(worker())
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
+
+
+class _State:
+    """Counts answers and failures; the workers of one event loop share it."""
+
+    def __init__(self, tally: Tally, progress: Progress | None) -> None:
+        self.tally, self._progress, self._in_a_row = tally, progress, 0
+        if progress is not None:
+            progress(tally)
+
+    def count(self, answer: Answer) -> None:
+        """Notes one answer, and gives up after too many failures in a row."""
+        t = self.tally
+        failed = answer.error is not None
+        self._in_a_row = self._in_a_row + 1 if failed else 0
+        self.tally = Tally(t.done + (not failed), t.wanted, t.kept, t.failed + failed)
+        if self._progress is not None:
+            self._progress(self.tally)
+        if self._in_a_row >= _FAILURES_IN_A_ROW:
+            raise EndpointError(
+                f"{answer.error} ({self._in_a_row} questions in a row failed; "
+                f"{self.tally.done} of {t.wanted} answers are kept: run the same command to go on.)"
+            )
+
+
+async def _one(endpoint: Endpoint, cell: Cell, question: str, key: str, max_tokens: int) -> Answer:
+    """Asks one question of one variant; what goes wrong at the endpoint becomes part of the answer."""
+    id, variant = cell
+    reply = None
+    try:
+        async for delta in endpoint.stream([{"role": "user", "content": question}], variant, max_tokens=max_tokens):
+            reply = delta.reply or reply
+        if reply is None:
+            raise EndpointError("the stream ended without an answer")
+    except EndpointError as error:
+        return Answer(id, variant, key, error=str(error))
+    return Answer(
+        id,
+        variant,
+        key,
+        text=reply.text,
+        sources=reply.sources,
+        latency=reply.latency,
+        first_token=reply.first_token,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+        finish_reason=reply.finish_reason,
+    )
+
+
+def _interleaved(questions: Sequence[Question], variants: Sequence[str], seed: int) -> list[Cell]:
+    """Questions in random order, and for each the variants in random order.
+
+    So every variant meets the same load, and none is measured on a warmer server than the others.
+    """
+    rng = Random(f"ask-{seed}")
+    order = rng.sample(list(questions), len(questions))
+    return [(q.id, variant) for q in order for variant in rng.sample(list(variants), len(variants))]

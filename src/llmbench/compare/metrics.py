@@ -1,0 +1,164 @@
+"""What is measured about one answer. Each docstring is the definition that the report prints.
+
+Every function is pure, takes a question, an answer and the pattern of an abstention, and returns a number, or None where
+the metric does not apply to that question.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from pathlib import PurePosixPath
+
+from llmbench.compare.answers import Answer
+from llmbench.compare.questions import Question
+
+__all__ = [
+    "COST",
+    "METRICS",
+    "QUALITY",
+    "abstention",
+    "abstains",
+    "citation",
+    "contains_value",
+    "definition",
+    "exact_match",
+    "grounded",
+    "same_page",
+    "score",
+]
+
+_CITATION = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+
+
+def grounded(question: Question, answer: Answer, pattern: str) -> float | None:
+    """The whole job done right: the right value with a right citation, and no abstention beside it.
+
+    A question that the documents do not answer is done right by abstaining. Not measured for answerable questions of
+    which the value or the source page is not known.
+    """
+    if not question.answerable:
+        return float(abstains(answer, pattern))
+    value, cited = contains_value(question, answer, pattern), citation(question, answer, pattern)
+    if value is None or cited is None:
+        return None
+    return float(value == 1 and cited == 1 and not abstains(answer, pattern))
+
+
+def contains_value(question: Question, answer: Answer, pattern: str) -> float | None:
+    """The answer holds the right value as words of their own ("12" is not in "120" or "1.12"), whatever the case.
+
+    Listing does not count: where the value holds a number, the answer may name no other number but those of the
+    question and of the expected answer. Citations are no numbers. Answerable questions only.
+    """
+    if not question.answerable or question.value is None:
+        return None
+    text, value = _plain(_without_citations(answer.text)), _plain(question.value)
+    # A number is not found inside a longer one, such as 300 in 1,300 or in 300.5, nor a code's end such as 300 in AB-300.
+    before = r"(?<![\w])(?<!\d[.,])(?<!\w-)" if value[0].isdigit() else r"(?<!\w)"
+    after = r"(?!\w)(?![.,-]\d)" if value[-1].isdigit() else r"(?!\w)"
+    if not re.search(before + re.escape(value) + after, text):
+        return 0.0
+    known = f"{value} {_plain(question.question)} {_plain(question.answer or '')}"
+    rivals = set(_NUMBER.findall(text)) - set(_NUMBER.findall(known))
+    return float(not (rivals and _NUMBER.search(value)))
+
+
+def citation(question: Question, answer: Answer, pattern: str) -> float | None:
+    """The answer cites at least one passage as [n], and every passage it cites exists and is from the right page.
+
+    An answer that was given no passages can cite nothing right. Answerable questions with a known source page only.
+    """
+    if not question.answerable or question.source is None:
+        return None
+    pages = {passage["n"]: str(passage["source"]) for passage in answer.sources if passage.keys() >= {"n", "source"}}
+    cited = {int(n) for group in _CITATION.findall(answer.text) for n in group.split(",")}
+    return float(bool(cited) and all(n in pages and same_page(pages[n], question.source) for n in cited))
+
+
+def abstention(question: Question, answer: Answer, pattern: str) -> float | None:
+    """The answer abstains where the documents tell nothing, and does not abstain where they tell. All questions.
+
+    An answer abstains when it matches the recipe's `abstention` pattern. An empty answer is never right.
+    """
+    return float(bool(answer.text.strip()) and abstains(answer, pattern) != question.answerable)
+
+
+def exact_match(question: Question, answer: Answer, pattern: str) -> float | None:
+    """The answer is the expected sentence, apart from case, spaces, final punctuation and citations.
+
+    Where the documents tell nothing, abstaining in any words is right and everything else is wrong.
+    """
+    if not question.answerable:
+        return float(abstains(answer, pattern))
+    if question.answer is None:
+        return None
+    return float(_sentence(answer.text) == _sentence(question.answer))
+
+
+def latency(question: Question, answer: Answer, pattern: str) -> float | None:
+    """Seconds from the request to the end of the answer, seen by the client, with other requests in flight."""
+    return answer.latency
+
+
+def first_token(question: Question, answer: Answer, pattern: str) -> float | None:
+    """Seconds from the request to the first text of the answer, retrieval included."""
+    return answer.first_token
+
+
+def prompt_tokens(question: Question, answer: Answer, pattern: str) -> float | None:
+    """Tokens that the model read, retrieved passages included, as the server counted them."""
+    return float(answer.prompt_tokens) if answer.prompt_tokens else None
+
+
+def completion_tokens(question: Question, answer: Answer, pattern: str) -> float | None:
+    """Tokens that the model wrote, as the server counted them."""
+    return float(answer.completion_tokens) if answer.prompt_tokens else None
+
+
+Metric = Callable[[Question, Answer, str], float | None]
+
+QUALITY: dict[str, Metric] = {f.__name__: f for f in (grounded, contains_value, citation, abstention, exact_match)}
+"""Shares of questions, 0 or 1 each; more is better."""
+COST: dict[str, Metric] = {f.__name__: f for f in (latency, first_token, prompt_tokens, completion_tokens)}
+"""Seconds or tokens; less is better. Always measured."""
+METRICS: dict[str, Metric] = QUALITY | COST
+
+
+def score(question: Question, answer: Answer, names: list[str], pattern: str) -> dict[str, float | None]:
+    """The named metrics of one answer; an answer that failed has none."""
+    if answer.error is not None:
+        return dict.fromkeys(names)
+    return {name: METRICS[name](question, answer, pattern) for name in names}
+
+
+def definition(name: str) -> str:
+    """The metric's docstring as one paragraph."""
+    return " ".join((METRICS[name].__doc__ or "").split())
+
+
+def abstains(answer: Answer, pattern: str) -> bool:
+    """Whether the answer says that it has no answer."""
+    return re.search(pattern, answer.text.replace("\u2019", "'"), re.IGNORECASE) is not None
+
+
+def _without_citations(text: str) -> str:
+    return _CITATION.sub(" ", text)
+
+
+def _plain(text: str) -> str:
+    """One case, one kind of space, one way to write each character."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _sentence(text: str) -> str:
+    return _plain(_without_citations(text)).rstrip(" .!?,;:")
+
+
+def same_page(one: str, other: str) -> bool:
+    """Whether two paths name the same page: one may start further down, as `shops/a.md` does in `rag/handbook/shops/a.md`."""
+    a, b = PurePosixPath(one).parts, PurePosixPath(other).parts
+    short = min(len(a), len(b))
+    return short > 0 and a[-short:] == b[-short:]

@@ -1,0 +1,155 @@
+"""What a comparison found, as values: estimates, paired differences, and the whole with its rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llmbench.compare.answers import Answer
+from llmbench.compare.grid import Grid
+from llmbench.compare.questions import Question
+
+__all__ = ["Comparison", "Difference", "Estimate", "Row"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean of a metric over n questions, with its interval. A share is between 0 and 1."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Variant `a` minus variant `b` on one metric, over the n questions that both answered.
+
+    `p` is of the test alone, `p_holm` after Holm's correction over all pairs of this metric. `a_only` and `b_only` count
+    the questions where a, or b, has the higher value. `detectable` is the smallest true difference that a test of this
+    size would find in four of five repetitions, judged by the spread that was seen.
+    """
+
+    metric: str
+    a: str
+    b: str
+    mean: float
+    low: float
+    high: float
+    n: int
+    a_only: int
+    b_only: int
+    p: float
+    p_holm: float
+    detectable: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer to one question with its scores; a score is None where the metric does not apply."""
+
+    question: Question
+    answer: Answer
+    scores: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One finished comparison, as its folder tells it.
+
+    `headline` is the metric that the verdict is about. `estimates` is metric -> variant -> estimate, without the metrics
+    that fit none of the questions. `quantiles` is `latency` and `first_token` -> variant -> `p50` and `p95` in seconds.
+    `kinds` is the headline metric again, on `answerable` and on `unanswerable` questions alone (empty if all are alike).
+    `missing` counts answers that failed.
+    """
+
+    folder: Path
+    created: float
+    endpoint: str
+    source: str
+    split: str | None
+    variants: tuple[str, ...]
+    questions: tuple[Question, ...]
+    headline: str
+    verdict: str
+    estimates: dict[str, dict[str, Estimate]]
+    kinds: dict[str, dict[str, Estimate]]
+    differences: tuple[Difference, ...]
+    quantiles: dict[str, dict[str, dict[str, float]]]
+    grid: Grid | None
+    interaction: Estimate | None
+    missing: int
+    confidence: float
+    concurrency: int
+    max_tokens: int
+    listing: dict[str, dict[str, Any]]
+    versions: dict[str, str]
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The comparison's name."""
+        return self.folder.name
+
+    @property
+    def report(self) -> Path:
+        """The report for people."""
+        return self.folder / "report.html"
+
+    @property
+    def summary(self) -> Path:
+        """The figures for programs."""
+        return self.folder / "summary.json"
+
+    @property
+    def answers(self) -> Path:
+        """Every answer with its scores, one JSON object a line."""
+        return self.folder / "answers.jsonl"
+
+    def pairs(self, metric: str) -> list[Difference]:
+        """The differences of one metric."""
+        return [one for one in self.differences if one.metric == metric]
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the rows, which answers.jsonl holds."""
+        values = {key: value for key, value in vars(self).items() if key not in ("folder", "rows", "questions")}
+        values |= {
+            "name": self.name,
+            "differences": [asdict(one) for one in self.differences],
+            "estimates": _plain(self.estimates),
+            "kinds": _plain(self.kinds),
+            "grid": asdict(self.grid) if self.grid else None,
+            "interaction": asdict(self.interaction) if self.interaction else None,
+            "questions": [asdict(question) for question in self.questions],
+            "files": {"report": str(self.report), "answers": str(self.answers), "summary": str(self.summary)},
+        }
+        return values
+
+    @staticmethod
+    def from_json(folder: Path, values: dict[str, Any], rows: tuple[Row, ...]) -> Comparison:
+        """The inverse of `to_json`."""
+        values = {key: value for key, value in values.items() if key not in ("name", "files")}
+        return Comparison(
+            **values
+            | {
+                "variants": tuple(values["variants"]),
+                "questions": tuple(Question(**question) for question in values["questions"]),
+                "differences": tuple(Difference(**one) for one in values["differences"]),
+                "estimates": _estimates(values["estimates"]),
+                "kinds": _estimates(values["kinds"]),
+                "grid": Grid(**values["grid"]) if values["grid"] else None,
+                "interaction": Estimate(**values["interaction"]) if values["interaction"] else None,
+            },
+            folder=folder,
+            rows=rows,
+        )
+
+
+def _plain(of: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, dict[str, Any]]]:
+    return {name: {variant: asdict(one) for variant, one in each.items()} for name, each in of.items()}
+
+
+def _estimates(of: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Estimate]]:
+    return {name: {variant: Estimate(**one) for variant, one in each.items()} for name, each in of.items()}

@@ -1,0 +1,130 @@
+"""Figures in words: how each is written, and the sentences that say what a comparison has shown and what it has not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from llmbench.compare.result import Difference, Estimate
+
+__all__ = ["LABELS", "amount", "interval", "p_value", "pair_sentence", "signed", "verdict"]
+
+LABELS = {
+    "grounded": "Right and cited",
+    "contains_value": "Value right",
+    "citation": "Citation right",
+    "abstention": "Abstains rightly",
+    "exact_match": "Exact match",
+    "latency": "Latency",
+    "first_token": "First token",
+    "prompt_tokens": "Prompt tokens",
+    "completion_tokens": "Answer tokens",
+}
+"""What people read for each metric."""
+
+_MORE = {
+    "grounded": "answers right more often than",
+    "contains_value": "gives the right value more often than",
+    "citation": "cites the right page more often than",
+    "abstention": "is right to answer or abstain more often than",
+    "exact_match": "gives the expected sentence more often than",
+    "latency": "takes longer than",
+    "first_token": "starts to answer later than",
+    "prompt_tokens": "reads more tokens than",
+    "completion_tokens": "writes more tokens than",
+}
+_DOES = {
+    "grounded": "answers right in",
+    "contains_value": "gives the right value in",
+    "citation": "cites the right page in",
+    "abstention": "is right to answer or abstain in",
+    "exact_match": "gives the expected sentence in",
+}
+
+
+def amount(metric: str, value: float) -> str:
+    """`85.0%`, `0.84 s` or `117 tokens`."""
+    match metric:
+        case "latency" | "first_token":
+            return f"{_seconds(value)} s"
+        case "prompt_tokens" | "completion_tokens":
+            return f"{value:.1f}"
+        case _:
+            return f"{100 * value:.1f}%"
+
+
+def interval(metric: str, low: float, high: float, *, sign: bool = False) -> str:
+    """`[78.1, 90.2]`, in the unit of the amount before it."""
+    return f"[{_bare(metric, low, sign)}, {_bare(metric, high, sign)}]"
+
+
+def signed(metric: str, value: float) -> str:
+    """A difference: `+31.0 points`, `-0.42 s` or `+12.0 tokens`."""
+    unit = {"latency": "s", "first_token": "s", "prompt_tokens": "tokens", "completion_tokens": "tokens"}.get(metric, "points")
+    return f"{_bare(metric, value, True)} {unit}"
+
+
+def p_value(p: float) -> str:
+    """`p < 0.001` or `p = 0.043`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def pair_sentence(one: Difference, alpha: float) -> str:
+    """What one pair shows: who is ahead, by how much and how surely; or how large a difference would have been seen."""
+    figures = f"{signed(one.metric, one.mean)} {interval(one.metric, one.low, one.high)}"
+    if one.p_holm < alpha:
+        if one.mean < 0:
+            figures = f"{signed(one.metric, -one.mean)} {interval(one.metric, -one.high, -one.low)}"
+        ahead, behind = (one.a, one.b) if one.mean > 0 else (one.b, one.a)
+        return f"{ahead} {_MORE[one.metric]} {behind}: {figures}, {p_value(one.p_holm)}, n = {one.n}."
+    return (
+        f"No difference shown between {one.a} and {one.b}: {figures}, {p_value(one.p_holm)}; "
+        f"with n = {one.n} only differences above {_rounded(one)} would show."
+    )
+
+
+def verdict(metric: str, estimates: Mapping[str, Estimate], pairs: Sequence[Difference], alpha: float) -> str:
+    """The one sentence about a quality metric: the best variant against the next best, and against all."""
+    ranked = sorted(estimates, key=lambda variant: estimates[variant].mean, reverse=True)
+    best = ranked[0]
+    share = estimates[best]
+    if len(ranked) == 1:
+        return (
+            f"{best} {_DOES[metric]} {amount(metric, share.mean)} {interval(metric, share.low, share.high)} "
+            f"of {share.n} questions."
+        )
+    of_best = {one.b if one.a == best else one.a: one for one in pairs if best in (one.a, one.b)}
+    if ranked[1] not in of_best:
+        return f"{best} and {ranked[1]} share too few answered questions to be compared."
+    sentence = pair_sentence(of_best[ranked[1]], alpha)
+    beaten = [other for other in ranked[1:] if other in of_best and of_best[other].p_holm < alpha]
+    if of_best[ranked[1]].p_holm < alpha:
+        if len(ranked) > 2 and len(beaten) == len(ranked) - 1:
+            sentence += " It is ahead of every other variant too." if len(ranked) > 3 else f" It is ahead of {ranked[2]} too."
+    elif beaten:
+        sentence += f" {best} is ahead of {_and(beaten)}."
+    return sentence
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 0.1 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _bare(metric: str, value: float, sign: bool) -> str:
+    match metric:
+        case "latency" | "first_token":
+            text = _seconds(value)
+        case "prompt_tokens" | "completion_tokens":
+            text = f"{value:.1f}"
+        case _:
+            text = f"{100 * value:.1f}"
+    text = text.removeprefix("-") if not any(c in "123456789" for c in text) else text
+    return f"+{text}" if sign and not text.startswith("-") else text
+
+
+def _rounded(one: Difference) -> str:
+    unit = signed(one.metric, 0.0).split(" ", 1)[1]
+    return f"{_bare(one.metric, one.detectable, False).removesuffix('.0')} {unit}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
