@@ -99,10 +99,14 @@ class HttpEndpoint:
 
     async def models(self) -> list[str]:
         """The model ids on offer, in the server's order."""
+        return [str(entry["id"]) for entry in await self.listing()]
+
+    async def listing(self) -> list[dict[str, Any]]:
+        """All that `/models` tells of each model; the gateway adds `adapter` and `rag`, either of which may be None."""
         try:
             response = await self._client.get(f"{self.base_url}/models")
             response.raise_for_status()
-            return [str(item["id"]) for item in response.json()["data"]]
+            return [{**item, "id": str(item["id"])} for item in response.json()["data"]]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise self._problem(error) from error
 
