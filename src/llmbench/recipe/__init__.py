@@ -22,7 +22,7 @@ from llmbench.recipe.fields import Document
 from llmbench.recipe.rag import ChunkingSpec, EmbedderSpec, RagRecipe, SearchSpec
 from llmbench.recipe.serve import EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
 from llmbench.recipe.train import DataSource, DataSpec, LoraSpec, ModelSpec, QuantizationSpec, TrainingSpec, TrainRecipe
-from llmbench.recipe.yaml_lines import Lines, read
+from llmbench.recipe.yaml_lines import Lines, Place, read
 
 __all__ = [
     "ChunkingSpec",
@@ -67,19 +67,18 @@ def load(path: str | Path, kind: type[D], overrides: Sequence[str] = ()) -> D:
         RecipeError: every fault found, one a line.
     """
     file = assets.find(str(path), Path.cwd()) or Path(path)
-    values, lines = read(file)
+    values, lines = read(file, path)
     found = _kind_of(values)
     if found is not None and found is not kind:
         raise RecipeError(
             f"{path} is a document for `llmbench {_VERBS[found]}`, not for `llmbench {_VERBS[kind]}`. "
             f"Run: llmbench {_VERBS[found]} {path}"
         )
-    for override in overrides:
-        _apply(values, override)
+    given = {_apply(values, override): override for override in overrides}
     try:
         document = kind.model_validate(values, context={"folder": str(file.absolute().parent)})
     except ValidationError as error:
-        raise RecipeError("\n".join(_faults(error, kind, path, lines))) from None
+        raise RecipeError("\n".join(_faults(error, kind, path, lines, given))) from None
     document._source = file if Path(path) != file and not Path(path).exists() else Path(path)
     return document
 
@@ -91,7 +90,7 @@ def load_any(path: str | Path) -> Document:
         RecipeError: as `load`, or the kind cannot be told.
     """
     file = assets.find(str(path), Path.cwd()) or Path(path)
-    values, _ = read(file)
+    values, _ = read(file, path)
     kind = _kind_of(values)
     if kind is None:
         raise RecipeError(
@@ -112,8 +111,8 @@ def _kind_of(values: dict[str, Any]) -> type[Document] | None:
     return None
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Sets `a.b.0.c=value` in nested values."""
+def _apply(values: dict[str, Any], override: str) -> Place:
+    """Sets `a.b.0.c=value` in nested values and returns the place that was set."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"{override!r} is not an override. Write key=value, such as training.learning_rate=1e-4")
@@ -128,17 +127,15 @@ def _apply(values: dict[str, Any], override: str) -> None:
             pass
     *path, last = key.split(".")
     here: Any = values
+    place: list[str | int] = []
     for part in path:
-        if isinstance(here, list):
-            here = here[_position(here, part, key)]
-        else:
-            if not isinstance(here.get(part), (dict, list)):
-                here[part] = {}
-            here = here[part]
-    if isinstance(here, list):
-        here[_position(here, last, key)] = value
-    else:
-        here[last] = value
+        place.append(_position(here, part, key) if isinstance(here, list) else part)
+        if isinstance(here, dict) and not isinstance(here.get(part), (dict, list)):
+            here[part] = {}
+        here = here[place[-1]]
+    place.append(_position(here, last, key) if isinstance(here, list) else last)
+    here[place[-1]] = value
+    return tuple(place)
 
 
 def _position(here: list[Any], part: str, key: str) -> int:
@@ -147,13 +144,16 @@ def _position(here: list[Any], part: str, key: str) -> int:
     return int(part)
 
 
-def _faults(error: ValidationError, kind: type[BaseModel], path: str | Path, lines: Lines) -> list[str]:
-    """One line for each fault."""
+def _faults(
+    error: ValidationError, kind: type[BaseModel], path: str | Path, lines: Lines, given: dict[Place, str]
+) -> list[str]:
+    """One line for each fault, in the file's order; those of overrides last, each with its override."""
     result = []
     for fault in error.errors(include_url=False):
         place = tuple(part for part in fault["loc"] if not (isinstance(part, str) and part.startswith("function-")))
         line = lines.nearest(place)
         where = f"{path}:{line}" if line else str(path)
+        override = next((text for set_, text in given.items() if place[: len(set_)] == set_), None)
         dotted = _dotted(place)
         match fault["type"]:
             case "extra_forbidden":
@@ -166,13 +166,33 @@ def _faults(error: ValidationError, kind: type[BaseModel], path: str | Path, lin
                 text = str(fault["ctx"]["error"]) if "ctx" in fault else fault["msg"]
                 message = f"{dotted}: {text}" if dotted else text
             case _:
-                message = f"{dotted}: {_lower(fault['msg'])}, not {fault['input']!r}"
-        result.append(f"{where}: {message}")
-    return result
+                message = f"{dotted} {_should_be(fault['type'], fault['msg'])}, not {_short(fault['input'])}"
+        result.append((override is not None, line or 0, f"{override or where}: {message}"))
+    return [message for *_, message in sorted(result, key=lambda item: item[:2])]
 
 
-def _lower(text: str) -> str:
-    return text[0].lower() + text[1:].replace("Input should be", "should be") if text else text
+def _should_be(fault: str, message: str) -> str:
+    """pydantic's words for a wrong type or value, in the words of a person who writes YAML."""
+    match fault:
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "should be a section of `key: value` lines"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return "should be a whole number"
+        case "float_type" | "float_parsing":
+            return "should be a number"
+        case "bool_type" | "bool_parsing":
+            return "should be true or false"
+        case "string_type":
+            return "should be text (in quotes, if it looks like something else)"
+        case "list_type":
+            return "should be a list"
+        case _:
+            return message.replace("Input should", "should")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _dotted(place: tuple[str | int, ...]) -> str:

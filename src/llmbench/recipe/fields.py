@@ -16,7 +16,9 @@ __all__ = ["Document", "ExistingPath", "Name", "Section"]
 class Section(BaseModel):
     """A part of a document: no unknown keys, nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 class Document(Section):
@@ -53,7 +55,7 @@ def _name(value: str) -> str:
     try:
         return check_name(value)
     except Exception as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(str(error).removeprefix("name ")) from error
 
 
 Name = Annotated[str, AfterValidator(_name)]

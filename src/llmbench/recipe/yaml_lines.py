@@ -10,11 +10,16 @@ import yaml
 
 from llmbench.errors import RecipeError
 
-__all__ = ["Lines", "read"]
+__all__ = ["Lines", "Place", "read"]
 
 Place = tuple[str | int, ...]
+"""Where a value stands, such as `("data", "train", 0, "path")`."""
 _LIMIT = 1_000_000
 _MAX_NODES = 100_000
+_MAX_DEPTH = 32
+_PLAIN = {
+    f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "value")
+}  # fmt: skip
 
 
 @dataclass
@@ -30,47 +35,61 @@ class Lines:
         return self.of.get(place)
 
 
-def read(path: Path) -> tuple[dict[str, Any], Lines]:
+def read(file: Path, path: str | Path | None = None) -> tuple[dict[str, Any], Lines]:
     """Reads a YAML document whose top is a mapping.
 
+    Args:
+        file: the file to read.
+        path: what the user calls it, for messages.
+
     Raises:
-        RecipeError: not there, not readable, not YAML, a key given twice, or no mapping.
+        RecipeError: not there, not readable, not YAML, a tag, a key given twice, nested too deeply, or no mapping.
     """
+    path = path or file
     try:
-        text = path.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such file. `llmbench new` lists the bundled recipes.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
     if len(text) > _LIMIT:
         raise RecipeError(f"{path}: {len(text):,} characters is too large for a recipe (at most {_LIMIT:,}).")
-    loader = yaml.SafeLoader(text)
+    lines = Lines()
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        lines = Lines()
-        if node is None:
-            return {}, lines
-        value = _value(loader, node, (), lines, path)
+        value = {} if node is None else _value(loader, node, (), lines, path)
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise RecipeError(f"{path}:{line}: not valid YAML: the character {error.character:#x} may not stand in it") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise RecipeError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
-    finally:
-        loader.dispose()
+    except RecursionError as error:
+        raise RecipeError(f"{path}: nested too deeply (at most {_MAX_DEPTH} levels)") from error
     if not isinstance(value, dict):
         raise RecipeError(f"{path}:1: a recipe is a mapping of keys to values, not a {type(value).__name__}")
     return value, lines
 
 
-def _value(loader: yaml.SafeLoader, node: yaml.Node, place: Place, lines: Lines, path: Path) -> Any:
+def _value(loader: yaml.SafeLoader, node: yaml.Node, place: Place, lines: Lines, path: str | Path) -> Any:
+    here = f"{path}:{node.start_mark.line + 1}"
+    if len(place) > _MAX_DEPTH:
+        raise RecipeError(f"{here}: nested too deeply (at most {_MAX_DEPTH} levels)")
+    if node.tag not in _PLAIN:
+        raise RecipeError(f"{here}: the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not allowed: write plain values")
     lines.of.setdefault(place, node.start_mark.line + 1)
     if len(lines.of) > _MAX_NODES:
         raise RecipeError(f"{path}: more than {_MAX_NODES:,} values; aliases that multiply are not allowed")
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(loader.construct_object(key_node))
             line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _PLAIN:
+                what = "merging with << is not supported" if key_node.value == "<<" else "a key must be a word"
+                raise RecipeError(f"{path}:{line}: {what}")
+            key = str(loader.construct_object(key_node))
             if key in result:
                 first = lines.of[(*place, key)]
                 raise RecipeError(f"{path}:{line}: {'.'.join(map(str, (*place, key)))} is given twice (first on line {first})")
