@@ -1,10 +1,10 @@
 """Questions x variants -> answers -> metrics -> paired statistics -> verdict and report.
 
-    outputs/comparisons/NAME/
-    ├── recipe.yaml     the recipe as resolved, every default written out
-    ├── answers.jsonl   every answer with its scores
-    ├── summary.json    the figures, for programs
-    └── report.html     the figures, for people
+outputs/comparisons/NAME/
+├── recipe.yaml     the recipe as resolved, every default written out
+├── answers.jsonl   every answer with its scores
+├── summary.json    the figures, for programs
+└── report.html     the figures, for people
 """
 
 from __future__ import annotations

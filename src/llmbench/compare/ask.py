@@ -58,7 +58,8 @@ async def entries(endpoint: Endpoint, variants: Sequence[str]) -> dict[str, dict
         near = difflib.get_close_matches(missing[0], listed, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise EndpointError(
-            f"The endpoint has no variant {missing[0]}.{hint} It lists: {', '.join(listed) or 'none'}. Mend `variants`, or serve it."
+            f"The endpoint has no variant {missing[0]}.{hint} It lists: {', '.join(listed) or 'none'}. "
+            "Mend `variants` in the recipe, or serve it."
         )
     return {variant: listed[variant] for variant in variants}
 

@@ -9,7 +9,7 @@ from html import escape
 from llmbench.compare.result import Difference, Estimate
 from llmbench.compare.verdict import amount, interval, p_value, signed
 
-__all__ = ["curves", "dots", "forest", "meter", "ticks"]
+__all__ = ["curves", "dots", "forest", "meter", "name", "ticks"]
 
 
 def dots(metric: str, of: Mapping[str, Estimate], colours: Mapping[str, int]) -> str:
@@ -19,8 +19,8 @@ def dots(metric: str, of: Mapping[str, Estimate], colours: Mapping[str, int]) ->
     for variant, one in of.items():
         figures = f"<b>{amount(metric, one.mean)}</b> <span>{interval(metric, one.low, one.high)}</span>"
         mark = _interval(one.low, one.high) + _dot(one.mean)
-        rows.append(_row(_name(variant, colours), _track(mark, scale), figures, f"v{colours[variant]}"))
-    return f'<div class="plot">{"".join(rows)}{_axis([(x, f"{100 * x:.0f}%") for x in scale])}</div>'
+        rows.append(_row(name(variant, colours), _track(mark, scale), figures, f"v{colours[variant]}"))
+    return f'<div class="plot">{"".join(rows)}{_axis([(x, f"{100 * x:.0f}%") for x in scale[::2]])}</div>'
 
 
 def forest(metric: str, pairs: Sequence[Difference], colours: Mapping[str, int], alpha: float) -> str:
@@ -35,7 +35,7 @@ def forest(metric: str, pairs: Sequence[Difference], colours: Mapping[str, int],
     rows = []
     for one in pairs:
         shown = one.p_holm < alpha
-        name = f'{_name(one.a, colours)} <span class="minus">minus</span> {_name(one.b, colours)}'
+        who = f'{name(one.a, colours)} <span class="minus">minus</span> {name(one.b, colours)}'
         mark = _interval(at(one.low), at(one.high)) + _dot(at(one.mean), hollow=not shown)
         figures = (
             f"<b>{signed(metric, one.mean)}</b> <span>{interval(metric, one.low, one.high)}</span> "
@@ -43,7 +43,7 @@ def forest(metric: str, pairs: Sequence[Difference], colours: Mapping[str, int],
         )
         ahead = one.a if one.mean > 0 else one.b
         kind = f"v{colours[ahead]}" if shown else "unsure"
-        rows.append(_row(name, _track(mark, [at(x) for x in marks], zero=at(0.0)), figures, kind))
+        rows.append(_row(who, _track(mark, [at(x) for x in marks], zero=at(0.0)), figures, kind))
     labels = [(at(x), _tick(metric, x)) for x in marks]
     return f'<div class="plot forest">{"".join(rows)}{_axis(labels)}</div>'
 
@@ -73,12 +73,17 @@ def curves(of: Mapping[str, Sequence[float]], colours: Mapping[str, int]) -> str
     grid = "".join(f'<path class="grid" d="M0 {y}H100"/>' for y in (0, 25, 50, 75))
     shares = "".join(f'<span style="top:{y}%">{100 - y}%</span>' for y in (0, 25, 50, 75, 100))
     seconds = "".join(f'<span style="left:{100 * x / end:.2f}%">{_short(x)} s</span>' for x in marks)
-    legend = " ".join(_name(variant, colours) for variant in of)
+    legend = " ".join(name(variant, colours) for variant in of)
     return (
         f'<div class="legend">{legend}</div><div class="curves"><div class="ys">{shares}</div>'
         f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="Share of answers by seconds">'
         f'{grid}{"".join(lines)}</svg><div class="xs">{seconds}</div></div>'
     )
+
+
+def name(variant: str, colours: Mapping[str, int]) -> str:
+    """A variant's name behind a dot of its colour."""
+    return f'<span class="name"><i class="v{colours[variant]}"></i>{escape(variant)}</span>'
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
@@ -90,8 +95,8 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     return [i * step for i in range(first, last + 1)]
 
 
-def _row(name: str, track: str, figures: str, kind: str) -> str:
-    return f'<div class="line {kind}"><div class="who">{name}</div>{track}<div class="num">{figures}</div></div>'
+def _row(who: str, track: str, figures: str, kind: str) -> str:
+    return f'<div class="line {kind}"><div class="who">{who}</div>{track}<div class="num">{figures}</div></div>'
 
 
 def _track(mark: str, marks: Sequence[float], zero: float | None = None) -> str:
@@ -112,10 +117,6 @@ def _interval(low: float, high: float) -> str:
 
 def _dot(x: float, *, hollow: bool = False) -> str:
     return f'<circle class="{"hollow" if hollow else "dot"}" cx="{100 * x:.2f}%" cy="50%" r="6"/>'
-
-
-def _name(variant: str, colours: Mapping[str, int]) -> str:
-    return f'<span class="name"><i class="v{colours[variant]}"></i>{escape(variant)}</span>'
 
 
 def _tick(metric: str, value: float) -> str:

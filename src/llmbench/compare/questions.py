@@ -79,7 +79,9 @@ def _of_split(questions: list[Question], spec: QuestionSource) -> list[Question]
     wanted = [q for q in questions if q.split == spec.split]
     if not wanted:
         splits = ", ".join(sorted({q.split for q in questions if q.split})) or "none"
-        raise DataError(f"{spec.path}: no question has split {spec.split!r} (splits in the file: {splits}). Set questions.split.")
+        raise DataError(
+            f"{spec.path}: no question has split {spec.split!r} (splits in the file: {splits}). Set questions.split."
+        )
     return wanted
 
 

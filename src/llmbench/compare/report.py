@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import time
 from html import escape
 from importlib import resources
@@ -111,7 +112,8 @@ def _parts(c: Comparison, of: dict[str, Estimate]) -> str:
     start = of[c.grid.base].mean
     steps = {"RAG alone": c.grid.base_rag, "Adapter alone": c.grid.adapter, "Both": c.grid.adapter_rag}
     items = "".join(
-        f"<div><dt>{label}</dt><dd>{signed(c.headline, of[variant].mean - start)}</dd></div>" for label, variant in steps.items()
+        f"<div><dt>{label}</dt><dd>{signed(c.headline, of[variant].mean - start)}</dd></div>"
+        for label, variant in steps.items()
     )
     extra = ""
     if c.interaction is not None:
@@ -177,20 +179,22 @@ def _cost(c: Comparison, colours: dict[str, int]) -> str:
         values = [fast.get("p50"), fast.get("p95"), first.get("p50")]
         cells = "".join(f"<td>{amount('latency', x) if x is not None else '-'}</td>" for x in values)
         cells += "".join(f"<td>{cell(c, name, variant)}</td>" for name in ["latency", *tokens] if name in c.estimates)
-        rows += f'<tr><th scope=row><span class="name"><i class="v{colours[variant]}"></i>{escape(variant)}</span></th>{cells}</tr>'
+        rows += f"<tr><th scope=row>{charts.name(variant, colours)}</th>{cells}</tr>"
     note = (
-        f"Seen by the client with up to {c.concurrency} requests in flight, variants interleaved at random. They tell of this "
-        "server as much as of the variants: on a CPU, vLLM runs adapters without compilation, and a merged adapter costs nothing."
+        f"Seen by the client with up to {c.concurrency} requests in flight, variants interleaved at random. They tell of "
+        "this server as much as of the variants: on a CPU, vLLM runs adapters without compilation, and a merged adapter costs "
+        "nothing."
     )
     return (
         f'<section id="cost"><h2>Speed and tokens</h2><p class="lead">{note}</p><figure class="panel"><figcaption>Latency '
         f"<span>share of answers complete after so many seconds</span></figcaption>{charts.curves(times, colours)}</figure>"
-        f'<div class="scroll"><table class="plain"><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table></div></section>'
+        f'<div class="scroll"><table class="plain"><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table></div>'
+        "</section>"
     )
 
 
 def _definitions(c: Comparison) -> str:
-    items = "".join(f"<div><dt>{LABELS[m]}</dt><dd>{escape(metrics.definition(m))}</dd></div>" for m in c.estimates)
+    items = "".join(f"<div><dt>{LABELS[m]}</dt><dd>{_code(metrics.definition(m))}</dd></div>" for m in c.estimates)
     percent = f"{100 * c.confidence:g}%"
     items += (
         f"<div><dt>Intervals</dt><dd>{percent}: Wilson's for shares; BCa bootstrap over questions, paired, for differences and "
@@ -202,6 +206,11 @@ def _definitions(c: Comparison) -> str:
     return f'<section id="definitions"><h2>What is measured</h2><dl class="definitions">{items}</dl></section>'
 
 
+def _code(text: str) -> str:
+    """A docstring's `words` as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def _explorer(c: Comparison) -> str:
     variants = "".join(f'<option value="{i}">{escape(v)}</option>' for i, v in enumerate(c.variants))
     names = "".join(f'<option value="{m}">{LABELS[m]}</option>' for m in c.estimates if m in SHARES)
@@ -210,8 +219,8 @@ def _explorer(c: Comparison) -> str:
 <label class="grow">Search<input type="search" id="search" placeholder="question, answer or page"></label>
 <label>Judged by<select id="metric">{names}</select></label>
 <label>Variant<select id="variant"><option value="any">any</option><option value="all">every</option>{variants}</select></label>
-<label>Is<select id="outcome"><option value="">right or wrong</option><option value="1">right</option>
-<option value="0">wrong</option><option value="split">where variants disagree</option></select></label>
+<label>Outcome<select id="outcome"><option value="">any</option><option value="1">right</option>
+<option value="0">wrong</option><option value="split">variants disagree</option></select></label>
 <label>Questions<select id="kind"><option value="">all</option><option value="1">answerable</option>
 <option value="0">not answerable</option></select></label>
 </form><p class="count" id="count" aria-live="polite"></p><div id="cards"></div>

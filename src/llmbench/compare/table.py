@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from llmbench.compare.result import Comparison, Difference
 from llmbench.compare.verdict import LABELS, amount, interval, p_value, signed
 
-__all__ = ["SHARES", "Rows", "cell", "grid_rows", "markdown", "pair_rows", "variant_rows"]
+__all__ = ["SHARES", "Rows", "cell", "grid_rows", "markdown", "metric_rows", "pair_rows"]
 
 SHARES = ("grounded", "contains_value", "citation", "abstention", "exact_match")
 """The metrics that are shares of questions; the others are seconds and tokens."""
@@ -21,10 +21,10 @@ def cell(comparison: Comparison, metric: str, variant: str) -> str:
     return f"{amount(metric, one.mean)} {interval(metric, one.low, one.high)}" if one else "-"
 
 
-def variant_rows(comparison: Comparison, names: Sequence[str]) -> Rows:
-    """One row a variant, one column a metric."""
-    heading = ["variant", *(LABELS[metric] for metric in names)]
-    return [heading, *([v, *(cell(comparison, m, v) for m in names)] for v in comparison.variants)]
+def metric_rows(comparison: Comparison, names: Sequence[str]) -> Rows:
+    """One row a metric, one column a variant."""
+    rows = [[LABELS[metric], *(cell(comparison, metric, v) for v in comparison.variants)] for metric in names]
+    return [["", *comparison.variants], *rows]
 
 
 def grid_rows(comparison: Comparison, metric: str) -> Rows:
@@ -32,28 +32,25 @@ def grid_rows(comparison: Comparison, metric: str) -> Rows:
     if comparison.grid is None:
         return []
     rows = [[label, *(cell(comparison, metric, v) for v in variants)] for label, variants in comparison.grid.rows]
-    return [["", "without RAG", "with RAG"], *rows]
+    return [[LABELS[metric], "without RAG", "with RAG"], *rows]
 
 
 def pair_rows(comparison: Comparison, metric: str) -> Rows:
     """One row a pair: the difference, its interval, and whether it is more than chance."""
-    heading = ["pair", "difference", "interval", "p (Holm)", "only first right", "only second right", "shown"]
+    heading = ["pair", "difference", "interval", "p (Holm)", "only first", "only second", "shown"]
     return [heading, *(_pair(one, comparison) for one in comparison.pairs(metric))]
 
 
 def markdown(comparison: Comparison) -> str:
-    """The verdict, the 2x2 tables or the variants' table, and the pairs, as Markdown."""
+    """The verdict, the 2x2 table of the headline metric if there is one, all metrics, and the pairs, as Markdown."""
     lines = [f"**{comparison.verdict}**", ""]
     if comparison.grid is not None:
-        for metric in [m for m in comparison.estimates if m in SHARES]:
-            rows = grid_rows(comparison, metric)
-            lines += _markdown([[LABELS[metric], *rows[0][1:]], *rows[1:]])
-    else:
-        lines += _markdown(variant_rows(comparison, list(comparison.estimates)))
+        lines += _markdown(grid_rows(comparison, comparison.headline))
+    lines += _markdown(metric_rows(comparison, list(comparison.estimates)))
     lines += _markdown([row[:4] for row in pair_rows(comparison, comparison.headline)])
     percent = f"{100 * comparison.confidence:g}%"
     n = len(comparison.questions)
-    return "\n".join([*lines, f"{n} questions; brackets are {percent} intervals; differences are in points, paired by question."])
+    return "\n".join([*lines, f"{n} questions. Brackets are {percent} intervals. Differences are paired by question."])
 
 
 def _markdown(rows: Rows) -> list[str]:

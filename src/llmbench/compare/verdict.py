@@ -12,7 +12,7 @@ LABELS = {
     "grounded": "Right and cited",
     "contains_value": "Value right",
     "citation": "Citation right",
-    "abstention": "Abstains rightly",
+    "abstention": "Abstention right",
     "exact_match": "Exact match",
     "latency": "Latency",
     "first_token": "First token",

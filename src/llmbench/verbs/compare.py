@@ -68,28 +68,24 @@ def show(comparison: Comparison) -> None:
     from llmbench.compare import table
     from llmbench.compare.verdict import LABELS
 
-    quality = [metric for metric in comparison.estimates if metric in table.SHARES]
     if comparison.grid is not None:
-        for metric in quality:
-            _table(LABELS[metric], table.grid_rows(comparison, metric))
-    else:
-        _table("Quality", table.variant_rows(comparison, quality))
-    cost = [metric for metric in comparison.estimates if metric not in quality]
-    _table("Cost, means", table.variant_rows(comparison, cost))
+        _table(table.grid_rows(comparison, comparison.headline))
+    _table(table.metric_rows(comparison, list(comparison.estimates)))
     if len(comparison.variants) > 1:
-        _table(f"Pairs: {LABELS[comparison.headline]}", table.pair_rows(comparison, comparison.headline))
+        rows = table.pair_rows(comparison, comparison.headline)
+        _table([[LABELS[comparison.headline], *rows[0][1:]], *rows[1:]])
     print(f"{comparison.verdict}\n")
     if comparison.missing:
         print(f"{comparison.missing} answers failed and are left out. Run the same command to ask them again.\n")
     print(f"Report   {comparison.report}\nFigures  {comparison.summary}\nAnswers  {comparison.answers}")
 
 
-def _table(title: str, rows: Rows) -> None:
+def _table(rows: Rows) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(rows[0]):
         drawn.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows[1:]:
