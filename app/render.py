@@ -30,21 +30,21 @@ def prose(text: str) -> str:
     return html
 
 
-def turn(turn: Turn, *, side: str) -> str:
+def turn(turn: Turn, *, side: str, open_passages: bool = True) -> str:
     """One question with its answer, passages and figures. `side` makes ids unique on the page."""
     return (
         f'<article class="turn" data-state="{_state(turn)}">'
         f'<p class="question">{escape(turn.question)}</p>'
         f'<div class="answer">{_answer(turn)}</div>'
         f"{_figures(turn)}"
-        f"{_passages(turn, side)}"
+        f"{_passages(turn, side, open_passages)}"
         "</article>"
     )
 
 
 def past(turns: list[Turn], *, side: str) -> str:
     """The turns before the current one."""
-    return "".join(turn(t, side=f"{side}-{i}") for i, t in enumerate(turns))
+    return "".join(turn(t, side=f"{side}-{i}", open_passages=False) for i, t in enumerate(turns))
 
 
 def empty(title: str, text: str, *, command: str = "") -> str:
@@ -105,7 +105,7 @@ def _seconds(value: float) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
 
 
-def _passages(turn: Turn, side: str) -> str:
+def _passages(turn: Turn, side: str, is_open: bool) -> str:
     """The passages behind a switch whose state is the browser's own, so that an update of the page leaves it as it is."""
     if not turn.passages:
         return ""
@@ -116,7 +116,7 @@ def _passages(turn: Turn, side: str) -> str:
     label = f"{count} passage{'s' if count > 1 else ''}" + (f", {known} cited" if known else "")
     switch = f"passages-{escape(side)}"
     return (
-        f'<div class="passages"><input type="checkbox" id="{switch}"><label for="{switch}">{label}</label>'
+        f'<div class="passages"><input type="checkbox" id="{switch}"{" checked" if is_open else ""}><label for="{switch}">{label}</label>'
         f"<ol>{items}</ol></div>"
     )
 
