@@ -68,6 +68,8 @@ class Engine:
         self._started = 0.0
         self.log = Path()
         self.socket = Path()
+        self.context = 0
+        """Tokens that the base takes, once it answers."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -119,6 +121,8 @@ class Engine:
                 self.check(phase)
                 with contextlib.suppress(httpx.HTTPError):
                     if self.socket.exists() and client.get("http://engine/health").is_success:
+                        models = client.get("http://engine/v1/models").json()["data"]
+                        self.context = int(models[0]["max_model_len"])
                         return
                 if seconds > self._recipe.engine.start_timeout:
                     raise EngineError(

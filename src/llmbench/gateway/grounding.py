@@ -1,0 +1,78 @@
+"""The seam to retrieval: `ground(messages)` puts passages into a conversation and says where they are from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from llmbench import recipe
+from llmbench.endpoint import Message
+from llmbench.recipe import RagRecipe
+
+__all__ = ["Grounded", "Grounder", "Grounding", "open_retriever"]
+
+
+class Grounded(Protocol):
+    """A conversation with its passages in it; `sources[i]` is passage `i + 1`, as a JSON object."""
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """What the model is asked."""
+        ...
+
+    @property
+    def sources(self) -> Sequence[dict[str, Any]]:
+        """The passages, in the order of their numbers."""
+        ...
+
+
+class Grounder(Protocol):
+    """Whatever finds passages for a conversation."""
+
+    def ground(self, messages: Sequence[Message]) -> Grounded:
+        """Searches with the last user message."""
+        ...
+
+
+class Grounding:
+    """One grounder in one thread of its own, so that searching never holds up the event loop; variants share it.
+
+    It opens there at once, while vLLM loads; `ready` tells when, or raises why not.
+    """
+
+    def __init__(self, name: str, opening: Callable[[], Grounder]) -> None:
+        self.name = name
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"ground-{name}")
+        self._grounder: Future[Grounder] = self._thread.submit(opening)
+
+    @property
+    def failed(self) -> bool:
+        """Whether opening ended in an error."""
+        return self._grounder.done() and self._grounder.exception() is not None
+
+    def ready(self) -> None:
+        """Blocks until the grounder is open; raises what went wrong."""
+        self._grounder.result()
+
+    async def ground(self, messages: Sequence[Message]) -> Grounded:
+        """The conversation with its passages."""
+        return await asyncio.wrap_future(self._thread.submit(lambda: self._grounder.result().ground(messages)))
+
+    def close(self) -> None:
+        """Lets go of the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def open_retriever(pipeline: Path) -> Grounding:
+    """The retriever of a RAG pipeline, opening in its thread."""
+    document = recipe.load(pipeline, RagRecipe)
+
+    def opening() -> Grounder:
+        from llmbench.retrieval import Retriever
+
+        return Retriever.open(document)
+
+    return Grounding(document.name, opening)
