@@ -54,7 +54,7 @@ def main() -> None:
     """Runs the command line: 0 done, 2 the user can mend it (one line on stderr), 130 stopped with Ctrl-C."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        cli()
+        cli(prog_name="llmbench")  # also under `python -m llmbench`, where completion would take another name
     except LlmbenchError as error:
         if os.environ.get("LLMBENCH_DEBUG"):
             raise

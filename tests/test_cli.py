@@ -1,0 +1,141 @@
+"""The command line as a user meets it: help, version, completion, errors, exit codes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from llmbench.cli import cli
+
+PROGRAM = [sys.executable, "-m", "llmbench"]
+
+
+def llmbench(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the program in a folder of its own."""
+    env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120", **environment}
+    return subprocess.run([*PROGRAM, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def commands() -> list[str]:
+    group = typer.main.get_command(cli)
+    assert isinstance(group, typer.core.TyperGroup)
+    return sorted(group.commands)
+
+
+def test_every_verb_of_the_guide_is_there() -> None:
+    wanted = {"train", "runs", "index", "search", "ask", "serve", "compare", "app", "demo", "new", "doctor"}
+    assert wanted - set(commands()) == set()
+
+
+@pytest.mark.parametrize("verb", commands())
+def test_the_help_of_every_verb_has_an_example(verb: str, tmp_path: Path) -> None:
+    done = llmbench(verb, "--help", folder=tmp_path)
+    assert done.returncode == 0
+    text = re.sub(r"[\s│]+", " ", done.stdout)
+    assert re.search(rf"Examples?:.*llmbench {verb}", text), "no example"
+
+
+def test_without_a_verb_the_help_is_shown(tmp_path: Path) -> None:
+    done = llmbench(folder=tmp_path)
+    assert "llmbench demo" in done.stdout + done.stderr
+    assert all(verb in done.stdout + done.stderr for verb in commands())
+
+
+def test_the_version_is_the_packages(tmp_path: Path) -> None:
+    from importlib.metadata import version
+
+    assert llmbench("--version", folder=tmp_path).stdout == f"llmbench {version('llmbench')}\n"
+
+
+def test_an_unknown_verb_is_an_error_that_names_the_near_one(tmp_path: Path) -> None:
+    done = llmbench("trian", folder=tmp_path)
+    assert done.returncode == 2
+    assert "trian" in done.stderr and "train" in done.stderr
+
+
+def test_an_error_of_the_user_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    done = llmbench("new", "sft-loora", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = llmbench("--debug", "new", "sft-loora", folder=tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path) -> None:
+    with subprocess.Popen([*PROGRAM, "new"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stderr is not None
+        child.stdout.close()
+        assert child.stderr.read() == b""
+        assert child.wait() in (0, 1)  # 1 is rich's answer
+
+
+def test_ctrl_c_ends_with_a_word_and_130(tmp_path: Path) -> None:
+    code = (
+        "import signal, os\n"
+        "from llmbench import verbs, cli\n"
+        "@cli.cli.command()\n"
+        "def wait() -> None:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "import sys; sys.argv = ['llmbench', 'wait']; cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("llmbench tra", "train"),
+        ("llmbench doc", "doctor"),
+        ("llmbench doctor --j", "--json"),
+        ("llmbench new hand", "handbook"),
+    ],
+)
+def test_bash_completes_verbs_options_and_recipe_names(words: str, expected: str, tmp_path: Path) -> None:
+    script = (
+        'eval "$(_LLMBENCH_COMPLETE=source_bash llmbench)"\n'
+        f"COMP_WORDS=({words}) COMP_CWORD={len(words.split()) - 1}\n"
+        '_llmbench_completion llmbench; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True
+    )
+    assert expected in done.stdout.split()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_is_installed_for_each_shell(shell: str, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    done = llmbench("--install-completion", shell, folder=tmp_path, **home)
+    assert done.returncode == 0, done.stderr
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and "_LLMBENCH_COMPLETE" in path.read_text()]
+    assert len(written) == 1
+
+
+def test_every_option_of_every_verb_is_explained() -> None:
+    group = typer.main.get_command(cli)
+    assert isinstance(group, typer.core.TyperGroup)
+    silent = [
+        f"{name} {parameter.name}"
+        for name, command in group.commands.items()
+        for parameter in command.params
+        if isinstance(parameter, click.Option | typer.core.TyperOption | typer.core.TyperArgument)
+        if not getattr(parameter, "help", None) and parameter.name != "help"
+    ]
+    assert silent == []

@@ -1,0 +1,132 @@
+"""Names, places, locks, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmbench import workspace
+from llmbench.errors import LlmbenchError
+
+
+def test_outputs_live_under_the_working_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("LLMBENCH_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert workspace.home() == tmp_path / "outputs"
+    assert workspace.runs() == tmp_path / "outputs" / "runs"
+    assert workspace.indexes() == tmp_path / "outputs" / "indexes"
+    assert workspace.comparisons() == tmp_path / "outputs" / "comparisons"
+
+
+def test_llmbench_home_moves_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "elsewhere"))
+    assert workspace.home() == tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize("name", ["a", "sft-lora", "qwen3.5_run-2", "0", "x" * 64])
+def test_a_plain_name_is_allowed(name: str) -> None:
+    assert workspace.check_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", ".hidden", "-a", "A", "a b", "é", "x" * 65, "a\n", "a\0"])
+def test_a_name_that_could_leave_its_folder_or_hide_is_refused(name: str) -> None:
+    with pytest.raises(LlmbenchError, match="is not allowed"):
+        workspace.check_name(name, "run")
+
+
+def test_a_file_is_written_whole_and_readable_by_others(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "state.json"
+    workspace.write_json(target, {"größe": 1})
+    assert json.loads(target.read_text(encoding="utf-8")) == {"größe": 1}
+    assert target.stat().st_mode & 0o777 == 0o644
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    workspace.write_text(target, "old")
+    with pytest.raises(ZeroDivisionError), workspace.atomic(target) as file:
+        file.write("new")
+        file.write(str(1 // 0))
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may grow past 4,096 bytes: writing past it fails as on a full disk, with an OSError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    workspace.write_text(target, "old")
+    with pytest.raises(LlmbenchError, match=r"a\.txt: cannot be written \(File too large\)\. Free some space") as caught:
+        workspace.write_text(target, "new" * 10_000)
+    assert "\n" not in str(caught.value)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LlmbenchError, match=r"cannot be written \((Not a directory|File exists)\)"):
+        workspace.write_text(tmp_path / "file" / "a.txt", "x")
+
+
+def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    workspace.write_text(target, "old")
+    code = (
+        "import sys, time; from pathlib import Path; from llmbench import workspace\n"
+        f"with workspace.atomic(Path({str(target)!r})) as file:\n"
+        "    file.write('new' * 100_000); file.flush(); print('half', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"half\n"
+        child.kill()
+    assert target.read_text() == "old"
+
+
+def test_a_second_holder_of_a_lock_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
+    folder = tmp_path / "my-run"
+    refused = pytest.raises(LlmbenchError, match=rf"run my-run is in use by process {os.getpid()}\.")
+    with workspace.lock(folder, "run"), refused, workspace.lock(folder, "run"):
+        pass
+    with workspace.lock(folder, "run"):
+        pass
+
+
+def test_a_killed_process_lets_go_of_its_lock(tmp_path: Path) -> None:
+    code = (
+        "import time; from pathlib import Path; from llmbench import workspace\n"
+        f"with workspace.lock(Path({str(tmp_path)!r}), 'run'): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"held\n"
+        with pytest.raises(LlmbenchError, match=f"in use by process {child.pid}"), workspace.lock(tmp_path, "run"):
+            pass
+        child.kill()
+        child.wait()
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            with workspace.lock(tmp_path, "run"):
+                return
+        except LlmbenchError:
+            assert time.monotonic() < deadline
