@@ -12,6 +12,11 @@ __all__ = ["DataSource", "DataSpec", "LessonsSpec", "LoraSpec", "ModelSpec", "Qu
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Scheduler = Literal[
+    "linear", "cosine", "cosine_with_min_lr", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt",
+    "warmup_stable_decay",
+]  # fmt: skip
+Optimizer = Literal["adamw_torch_fused", "adamw_torch", "muon", "adafactor", "sgd"]
 
 
 class ModelSpec(Section):
@@ -106,16 +111,21 @@ class TrainingSpec(Section):
     max_steps: int = -1
     """Stop after this many steps; -1 goes by epochs."""
     per_device_train_batch_size: Positive = 8
+    """Rows in a batch, unless `max_tokens_per_batch` says how many fit."""
+    max_tokens_per_batch: Positive | None = None
+    """A batch takes as many rows as fit into this many tokens, padding counted: short rows many, long rows few."""
     per_device_eval_batch_size: Positive = 8
     gradient_accumulation_steps: Positive = 1
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    lr_scheduler_type: str = "cosine"
+    lr_scheduler_type: Scheduler = "cosine"
     lr_scheduler_kwargs: dict[str, Any] = {}
+    """What the scheduler takes besides. `num_decay_steps` of warmup_stable_decay may be a share of all steps."""
     warmup_steps: Annotated[float, Field(ge=0)] = 0.03
     """Below 1 a share of all steps, else a number of steps."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    optim: str = "adamw_torch_fused"
+    optim: Optimizer = "adamw_torch_fused"
+    """muon orthogonalises the updates of hidden matrices; embeddings and vectors go to AdamW at the same rate."""
     adam_beta2: Fraction = 0.999
     gradient_checkpointing: bool = False
     torch_compile: bool = False

@@ -1,0 +1,73 @@
+"""lock.json: everything that a result depends on, by content."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmbench import runs
+from llmbench.recipe import DataSource, TrainRecipe
+from llmbench.training.model import Loaded
+
+__all__ = ["base", "of"]
+
+
+def of(recipe: TrainRecipe, loaded: Loaded) -> dict[str, Any]:
+    """The lock of a run: seed, versions, hardware, and the sha256 of data, model and tokenizer."""
+    files = {"train": recipe.data.train, "eval": recipe.data.eval}
+    return {
+        "seed": recipe.training.seed,
+        "versions": runs.versions(),
+        "hardware": hardware(loaded),
+        "data": {part: [_source(source) for source in sources] for part, sources in files.items()},
+        "model": base(recipe, loaded),
+    }
+
+
+def _source(source: DataSource) -> dict[str, Any]:
+    """A file by its content; generated lessons by what they follow from."""
+    if source.path is None:
+        return {"lessons": source.lessons.model_dump() if source.lessons else None}
+    return {"path": str(source.path), "sha256": runs.file_hash(source.path), "bytes": source.path.stat().st_size}
+
+
+def base(recipe: TrainRecipe, loaded: Loaded) -> dict[str, Any]:
+    """What was started from: its name, revision and fingerprint; for random weights the configuration and the tokenizer."""
+    spec = recipe.model
+    if loaded.folder is None:
+        tokenizer = Path(spec.tokenizer) if spec.tokenizer else None
+        return {"name": None, "config": spec.config, "fingerprint": runs.fingerprint(tokenizer) if tokenizer else {}}
+    commit = loaded.folder.name if loaded.folder.parent.name == "snapshots" else None
+    return {
+        "name": spec.model_name_or_path,
+        "revision": commit or spec.revision,
+        "fingerprint": runs.fingerprint(loaded.folder),
+    }
+
+
+def hardware(loaded: Loaded) -> dict[str, Any]:
+    """The processor, the memory and the GPU that it ran on."""
+    found: dict[str, Any] = {
+        "device": loaded.device,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+    if loaded.device == "cuda":
+        found["gpu"] = torch.cuda.get_device_name()
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,261 @@
+"""The model and its tokenizer: found, checked, loaded in the right precision, and given what is to be trained."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+
+from llmbench import assets
+from llmbench.errors import LlmbenchError, RecipeError
+from llmbench.recipe import LoraSpec, ModelSpec, TrainRecipe
+
+__all__ = ["Loaded", "computation_dtype", "device_of", "load_model", "local_folder"]
+
+_TRIES_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that is ready to train, and how."""
+
+    model: Any
+    tokenizer: Any
+    folder: Path | None
+    """Where the base came from; None when it started from random weights."""
+    device: str
+    dtype: torch.dtype
+    """Precision of the computation; trained parameters are float32."""
+
+
+def load_model(recipe: TrainRecipe) -> Loaded:
+    """Loads the model and its tokenizer and adds LoRA, as the recipe says.
+
+    Raises:
+        LlmbenchError: not found, hub not reachable, no safetensors, no GPU where the recipe asks for one.
+    """
+    from transformers import AutoTokenizer
+
+    spec = recipe.model
+    device = device_of(spec)
+    dtype = computation_dtype(spec, device)
+    if device == "cpu" and dtype == torch.float16:
+        raise RecipeError("model.dtype: float16 does not train on a CPU. Use auto, bfloat16 or float32.")
+    folder = None
+    if spec.config is None or spec.tokenizer is None:
+        folder = local_folder(spec)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(spec.tokenizer or folder), trust_remote_code=spec.trust_remote_code)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, KeyError) as error:
+        raise LlmbenchError(f"{spec.tokenizer or folder}: no tokenizer can be loaded from there ({_first(error)}).") from error
+    if not tokenizer.is_fast:
+        raise LlmbenchError(f"{spec.tokenizer or folder}: the tokenizer has no tokenizer.json, which llmbench needs.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if spec.config is not None:
+        model, base = _from_config(spec, spec.config, tokenizer), None
+    else:
+        assert folder is not None
+        model, base = _from_folder(recipe, folder, device, dtype), folder
+    if recipe.lora is not None:
+        model = _with_lora(model, recipe.lora, quantized=recipe.quantization is not None)
+    model.config.use_cache = False
+    return Loaded(model, tokenizer, base, device, dtype)
+
+
+def device_of(spec: ModelSpec) -> str:
+    """`cpu` or `cuda`.
+
+    Raises:
+        RecipeError: the recipe asks for a GPU and there is none.
+    """
+    if spec.device == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("model.device: cuda, but torch sees no NVIDIA GPU here. Use model.device=auto, or see: llmbench doctor")
+    if spec.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return spec.device
+
+
+def computation_dtype(spec: ModelSpec, device: str) -> torch.dtype:
+    """What `auto` means here: bfloat16 where the hardware multiplies in it, else float32."""
+    if spec.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, spec.dtype)
+        return dtype
+    if device == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if capable else torch.float32
+
+
+def local_folder(spec: ModelSpec) -> Path:
+    """The folder of a model: the bundled one, one on this disk, or the hub's, downloaded (safetensors only).
+
+    Raises:
+        LlmbenchError: not found, no access, or not downloaded while the hub is out of reach. Answers within seconds.
+    """
+    name = assets.model_folder(spec.model_name_or_path)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise LlmbenchError(f"{name}: is a folder without config.json, so it is no model. Name a model's folder or hub name.")
+        return folder
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise LlmbenchError(f"model.model_name_or_path: there is no folder {name}. Name a model's folder, or a hub name.")
+    return _from_hub(name, spec)
+
+
+def _from_hub(name: str, spec: ModelSpec) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    hub = _hub()
+    reachable = _answers(hub)
+    wanted = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"] + (["*.py"] if spec.trust_remote_code else [])
+    try:
+        folder = Path(
+            snapshot_download(
+                name,
+                revision=spec.revision,
+                allow_patterns=wanted,
+                ignore_patterns=["*/*"],
+                local_files_only=not reachable,
+            )
+        )
+    except GatedRepoError as error:
+        raise LlmbenchError(f"{name}: needs its owner's consent. Ask for it on {hub}/{name}, then set HF_TOKEN.") from error
+    except RevisionNotFoundError as error:
+        raise LlmbenchError(f"{name}: has no revision {spec.revision}. Look at {hub}/{name}/commits.") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise LlmbenchError(f"model.model_name_or_path: neither a folder nor a model on {hub} is called {name}.") from error
+    except LocalEntryNotFoundError as error:
+        raise LlmbenchError(
+            f"{name}: no such folder, not downloaded before, and {hub} cannot be reached. "
+            f"Check the network or the name, or use model.model_name_or_path={assets.TINY}"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise LlmbenchError(f"{name}: the download from {hub} broke off ({_first(error)}). Try again; it continues.") from error
+    if not list(folder.glob("*.safetensors")):
+        raise LlmbenchError(f"{name}: has no safetensors weights, and llmbench opens no pickled ones. Choose another model.")
+    return folder
+
+
+def _hub() -> str:
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
+
+
+def _answers(url: str) -> bool:
+    """Whether the hub (or the proxy on the way to it) takes a connection within seconds; the hub's client tries for minutes."""
+    import os
+    from urllib.request import getproxies, proxy_bypass
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE"):
+        return False
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if proxy and not proxy_bypass(parts.hostname or ""):
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname or "", port), timeout=_TRIES_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _from_config(spec: ModelSpec, values: dict[str, Any], tokenizer: Any) -> Any:
+    """A model of random weights, float32, its vocabulary and special tokens those of the tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    values = dict(values)
+    kind = values.pop("model_type", None)
+    if kind is None:
+        raise RecipeError("model.config.model_type is missing: name an architecture of transformers, such as qwen3 or llama.")
+    tokens = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    try:
+        config = AutoConfig.for_model(kind, **{**tokens, **values})
+    except (ValueError, TypeError, KeyError) as error:
+        raise RecipeError(f"model.config: {_first(error)}") from error
+    unknown = sorted(key for key in values if not hasattr(type(config)(), key))
+    if unknown:
+        raise RecipeError(f"model.config: {kind} has no field {', '.join(unknown)}.")
+    if config.vocab_size < len(tokenizer):
+        raise RecipeError(f"model.config.vocab_size: {config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} tokens.")
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=spec.attn_implementation)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def _from_folder(recipe: TrainRecipe, folder: Path, device: str, dtype: torch.dtype) -> Any:
+    """The pretrained model: frozen weights in the computation's precision, trained ones in float32."""
+    from transformers import AutoModelForCausalLM
+
+    spec = recipe.model
+    quantization = None
+    if recipe.quantization is not None:
+        from transformers import BitsAndBytesConfig
+
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=recipe.quantization.load_in_4bit,
+            bnb_4bit_quant_type=recipe.quantization.bnb_4bit_quant_type,
+            bnb_4bit_use_double_quant=recipe.quantization.bnb_4bit_use_double_quant,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=torch.float32 if recipe.lora is None else dtype,
+            attn_implementation=spec.attn_implementation,
+            trust_remote_code=spec.trust_remote_code,
+            use_safetensors=True,
+            quantization_config=quantization,
+            device_map={"": device} if quantization is not None else None,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise LlmbenchError(f"{spec.model_name_or_path}: the model cannot be loaded ({_first(error)}).") from error
+
+
+def _with_lora(model: Any, spec: LoraSpec, *, quantized: bool) -> Any:
+    """The model with LoRA beside its frozen weights. Nothing else is trained, so that vLLM can load what is saved."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if quantized:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    config = LoraConfig(
+        r=spec.r,
+        lora_alpha=spec.lora_alpha,
+        lora_dropout=spec.lora_dropout,
+        target_modules=spec.target_modules,
+        use_rslora=spec.use_rslora,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise RecipeError(f"lora.target_modules: {_first(error)}") from error
+
+
+def _first(error: BaseException) -> str:
+    """The first line of a library's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

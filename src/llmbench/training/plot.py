@@ -1,0 +1,61 @@
+"""loss.svg: the loss of every log step, the held-out loss, and the learning rate below."""
+
+from __future__ import annotations
+
+import io
+
+from llmbench import workspace
+from llmbench.runs import Run
+
+__all__ = ["write"]
+
+_INK, _GRID, _TRAIN, _EVAL, _RATE = "#1f2430", "#e3e6ec", "#2563eb", "#d9480f", "#64748b"
+
+
+def write(run: Run) -> None:
+    """Draws the curves of a run into loss.svg. A run without a logged step gets none."""
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    rows = run.metrics()
+    train = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    held_out = [(row["step"], row["eval_loss"]) for row in rows if "eval_loss" in row]
+    rate = [(row["step"], row["learning_rate"]) for row in rows if "learning_rate" in row]
+    if not train:
+        return
+    with matplotlib.style.context({"svg.fonttype": "none", "svg.hashsalt": run.name, "font.family": "sans-serif", "font.size": 10}):
+        figure = Figure(figsize=(7.2, 4.2), layout="constrained", facecolor="white")
+        loss, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        faint = len(train) > 60
+        loss.plot(*zip(*train, strict=True), color=_TRAIN, linewidth=1 if faint else 1.8, alpha=0.35 if faint else 1, label=None if faint else "train")
+        if faint:
+            loss.plot(*zip(*_smooth(train), strict=True), color=_TRAIN, linewidth=1.8, label="train (smoothed)")
+        if held_out:
+            loss.plot(*zip(*held_out, strict=True), color=_EVAL, linewidth=1.8, marker="o", markersize=4, label="held out")
+        loss.set_ylabel("loss (nats per token)")
+        loss.set_ylim(bottom=0)
+        loss.set_title(run.name, loc="left", color=_INK, fontweight="bold")
+        loss.legend(frameon=False)
+        below.plot(*zip(*rate, strict=True), color=_RATE, linewidth=1.5)
+        below.set_ylabel("rate")
+        below.set_ylim(bottom=0)
+        below.set_xlabel("step")
+        for axes in (loss, below):
+            axes.grid(color=_GRID, linewidth=0.8)
+            axes.set_axisbelow(True)
+            axes.tick_params(colors=_INK, length=0)
+            for side in axes.spines.values():
+                side.set_visible(False)
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    workspace.write_text(run.folder / "loss.svg", drawn.getvalue())
+
+
+def _smooth(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """A running mean over a thirtieth of the curve."""
+    width = max(len(points) // 30, 2)
+    result = []
+    for i, (step, _) in enumerate(points):
+        near = [value for _, value in points[max(0, i - width) : i + width + 1]]
+        result.append((step, sum(near) / len(near)))
+    return result

@@ -1,0 +1,32 @@
+"""Keeps the libraries' bars, notices and warnings away from the user, and compiles what is worth compiling."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any
+
+import torch
+
+__all__ = ["compile_backbone", "libraries"]
+
+
+def libraries() -> None:
+    """Silences what transformers, datasets, TRL, PEFT and torch say on every start."""
+    import transformers
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for name in ("trl", "peft", "accelerate", "torch._inductor", "torch._dynamo", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # torch's learning-rate schedulers warn about the order of steps when accelerate has wrapped the optimizer.
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.step\\(\\).*", category=UserWarning)
+
+
+def compile_backbone(model: Any) -> None:
+    """Compiles all but the head, one graph for each padded shape; the head's input differs in every batch."""
+    torch._dynamo.config.recompile_limit = 64
+    backbone = (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
+    backbone.compile(dynamic=False)

@@ -1,0 +1,174 @@
+"""What a training leaves behind while it runs: metrics, a progress bar or lines, and a clean stop at Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+from llmbench.runs import Run
+from llmbench.training.trainer import Trainer
+
+__all__ = ["Recorder", "Stop", "peak_memory"]
+
+_LINE_SECONDS = 5.0
+
+
+class Stop:
+    """Whether somebody asked for the end. The first Ctrl-C asks, the second one ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Takes SIGINT and SIGTERM while the block runs."""
+        import threading
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+            print("\nStopping after this step and saving. Ctrl-C again ends at once, without saving.", file=sys.stderr)
+
+        for number in before:
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class Recorder(TrainerCallback):  # type: ignore[misc]
+    """Writes metrics.jsonl, shows progress on stderr, and stops the training when it is asked to."""
+
+    def __init__(self, run: Run, stop: Stop) -> None:
+        self.run, self.stop = run, stop
+        self.trainer: Trainer
+        self.last: dict[str, Any] = {}
+        console = Console(stderr=True)
+        self.bar = _bar(console) if console.is_terminal else None
+        self.printed = self.since = self.began = 0.0
+        self.tokens = self.first_step = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Starts the clocks."""
+        self.began = self.since = self.printed = time.perf_counter()
+        self.tokens, self.first_step = state.num_input_tokens_seen, state.global_step
+        self.trainer.paused = 0.0
+        if self.bar is not None:
+            self.bar.start()
+            self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step, figures="")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Moves the bar; at the last step, and when asked to stop, has everything written."""
+        if self.bar is not None:
+            self.bar.update(self.task, completed=state.global_step)
+        if self.stop.asked:
+            control.should_save = control.should_training_stop = control.should_log = True
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        """One line of metrics for each log step."""
+        row: dict[str, Any] = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4)}
+        if "eval_loss" in logs:
+            row["eval_loss"] = logs["eval_loss"]
+        elif "loss" in logs:
+            now = time.perf_counter()
+            seconds = now - self.since - self.trainer.paused
+            row |= {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
+            row["tokens"] = state.num_input_tokens_seen
+            row["tokens_per_second"] = round((state.num_input_tokens_seen - self.tokens) / max(seconds, 1e-9), 1)
+            row["seconds"] = round(now - self.began, 2)
+            row["peak_memory"] = peak_memory(self.trainer.args.device.type)
+            self.since, self.tokens, self.trainer.paused = now, state.num_input_tokens_seen, 0.0
+        else:
+            return
+        self.run.log(row)
+        self.last |= row
+        self._show(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ends the bar."""
+        if self.bar is not None:
+            self.bar.stop()
+
+    def at(self, step: int) -> dict[str, Any]:
+        """What was logged at a step."""
+        rows = [row for row in self.run.metrics() if row["step"] == step]
+        return {key: value for row in rows for key, value in row.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """The figures of a finished training, over every session that it took."""
+        rows = self.run.metrics()
+        logged = [row for row in rows if "loss" in row]
+        seconds = sum(row["seconds"] for row, after in zip(logged, [*logged[1:], {"seconds": 0.0}]) if after["seconds"] < row["seconds"])
+        held_out = [row["eval_loss"] for row in rows if "eval_loss" in row]
+        return {
+            "loss": logged[-1]["loss"] if logged else None,
+            "eval_loss": held_out[-1] if held_out else None,
+            "tokens": logged[-1]["tokens"] if logged else 0,
+            "seconds": round(seconds, 2),
+            "tokens_per_second": round(logged[-1]["tokens"] / max(seconds, 1e-9), 1) if logged else None,
+            "peak_memory": max((row["peak_memory"] for row in logged), default=0),
+        }
+
+    def _show(self, state: Any) -> None:
+        figures = f"loss {self.last['loss']:.4f}" if "loss" in self.last else ""
+        if "eval_loss" in self.last:
+            figures += f"  eval {self.last['eval_loss']:.4f}"
+        if "tokens_per_second" in self.last:
+            figures += f"  {self.last['tokens_per_second']:,.0f} tok/s"
+        if self.bar is not None:
+            self.bar.update(self.task, figures=figures)
+            return
+        now, done = time.perf_counter(), state.global_step >= state.max_steps
+        if now - self.printed > _LINE_SECONDS or done or self.stop.asked:
+            steps = state.global_step - self.first_step
+            left = (state.max_steps - state.global_step) * (now - self.began) / max(steps, 1)
+            print(f"step {state.global_step}/{state.max_steps}  {figures}  {clock(left)} left", file=sys.stderr, flush=True)
+            self.printed = now
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+    )
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03` or `2:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def peak_memory(device: str) -> int:
+    """The most memory this process has held so far, in bytes: the GPU's when it trains there, else the machine's."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,137 @@
+"""TRL's SFTTrainer with four things of our own: the order of batches, the loss, Muon, and checkpoints that are whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from trl import SFTTrainer
+from trl.trainer import utils as trl_utils
+
+from llmbench.recipe import TrainRecipe
+from llmbench.training.batches import Batches, Collator
+
+__all__ = ["Trainer", "last_checkpoint"]
+
+
+class Trainer(SFTTrainer):  # type: ignore[misc]
+    """Trains on rows of `input_ids` and `labels` in the order of `Batches`."""
+
+    def __init__(self, recipe: TrainRecipe, collator: Collator, **arguments: Any) -> None:
+        self.recipe = recipe
+        self.paused = 0.0
+        """Seconds spent on evaluation and checkpoints, which are no part of the training's speed."""
+        super().__init__(data_collator=collator, **arguments)
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:  # TRL casts a quantised model's adapter to bfloat16, which loses small updates
+                parameter.data = parameter.data.float()
+        self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the learned tokens of the whole step
+        # TRL scores every position off CUDA; the assistant's are a fifth of them, and a CPU has no time for the rest.
+        trl_utils._use_triton = lambda device: True
+
+    def _send_telemetry(self) -> None:
+        """TRL would report the training to its makers; llmbench reports nothing to anybody."""
+
+    def _loader(self, dataset: Any, batches: Batches) -> Any:
+        loader: DataLoader[Any] = DataLoader(dataset.with_format("numpy"), batch_sampler=batches, collate_fn=self.data_collator)
+        return self.accelerator.prepare(loader)
+
+    def get_train_dataloader(self) -> Any:
+        """Batches in the recipe's order."""
+        return self._loader(self.train_dataset, Batches(lengths(self.train_dataset), self.recipe))
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Every held-out row once."""
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        return self._loader(rows, Batches(lengths(rows), self.recipe, train=False))
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The mean negative log-likelihood of the learned tokens, over all batches of a step together.
+
+        Padding stands on the right and attention looks left, so no token sees any and no attention mask is needed. TRL's
+        own version synchronises with the device three times a step to report accuracy and entropy.
+        """
+        if self.aux_loss_enabled:  # a mixture of experts balances its routers
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        outputs = model(input_ids=inputs["input_ids"], labels=inputs["labels"], use_cache=False, fused_lm_head=True)
+        count = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
+        loss = -outputs.log_probs.sum() / torch.as_tensor(count).clamp(min=1)
+        return loss * self.accelerator.num_processes if num_items_in_batch is not None else loss
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """The mean loss over every learned token of the held-out rows, each counted once."""
+        start = time.perf_counter()
+        self.model.eval()
+        total, count = 0.0, 0
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            for batch in self.get_eval_dataloader(eval_dataset):
+                learned = int((batch["labels"][:, 1:] != -100).sum())
+                with self.compute_loss_context_manager():
+                    total += float(self.compute_loss(self.model_wrapped, batch)) * learned
+                count += learned
+        self.model.train()
+        metrics = {f"{metric_key_prefix}_loss": total / count}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.paused += time.perf_counter() - start
+        return metrics
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Writes a checkpoint beside the others and renames it when it is whole."""
+        start = time.perf_counter()
+        folder = Path(self.args.output_dir)
+        part = folder / ".part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        self.args.output_dir = str(part)
+        try:
+            super(SFTTrainer, self)._save_checkpoint(model, trial)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        finally:
+            self.args.output_dir = str(folder)
+        [whole] = part.iterdir()
+        sync(whole)
+        shutil.rmtree(folder / whole.name, ignore_errors=True)
+        os.replace(whole, folder / whole.name)
+        part.rmdir()
+        for old in checkpoints(folder)[: -self.recipe.training.save_total_limit]:
+            shutil.rmtree(old)
+        self.paused += time.perf_counter() - start
+
+
+def lengths(dataset: Any) -> list[int]:
+    """Tokens of each row."""
+    import pyarrow.compute as pc
+
+    found: list[int] = pc.list_value_length(dataset.with_format("arrow")["input_ids"][:]).to_pylist()
+    return found
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run, oldest first."""
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint to continue from, or None."""
+    found = checkpoints(folder)
+    return found[-1] if found else None
+
+
+def sync(folder: Path) -> None:
+    """Flushes every file of a folder to disk, so that a rename cannot overtake its content."""
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
