@@ -26,6 +26,12 @@ __all__ = ["build"]
 _LETTERS = "ABCD"
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 300.0
+_TO_TOP = """
+watch('value', () => {
+  const talk = element.closest('.talk');
+  if (element.querySelector('[data-state="waiting"]')) talk.scrollTop += element.getBoundingClientRect().top - talk.getBoundingClientRect().top - 16;
+});
+"""
 Updates = dict[Any, Any]
 
 
@@ -37,7 +43,10 @@ class _Page:
     pill: gr.HTML
     session: gr.State
     stored: gr.BrowserState
-    banner: gr.HTML = field(init=False)
+    offline: gr.Column = field(init=False)
+    problem: gr.HTML = field(init=False)
+    again: gr.Button = field(init=False)
+    stage: gr.Column = field(init=False)
     columns: list[gr.Column] = field(default_factory=list)
     pickers: list[gr.Dropdown] = field(default_factory=list)
     removers: list[gr.Button] = field(default_factory=list)
@@ -62,14 +71,17 @@ class _Page:
 def build(blocks: gr.Blocks, settings: Settings, pill: gr.HTML) -> None:
     """Lays the page out in the current tab and wires it."""
     page = _Page(settings, pill, gr.State(lambda: Session(url=settings.url)), gr.BrowserState(None, storage_key="llmbench"))
-    page.banner = html("", "banner", visible=False)
-    with gr.Row(elem_classes="sides", equal_height=True):
-        for i in range(MAX_SIDES):
-            _side(page, i)
-    questions = _examples()
-    with gr.Row(elem_classes="examples", visible=bool(questions)) as page.examples:
-        chips = [gr.Button(text, elem_classes="chip", size="sm", min_width=0) for text in questions]
-    _composer(page)
+    with gr.Column(elem_classes="offline", visible=False) as page.offline:
+        page.problem = html("")
+        page.again = gr.Button("Connect again", variant="primary", elem_id="again", min_width=0, scale=0)
+    with gr.Column(elem_classes="stage") as page.stage:
+        with gr.Row(elem_classes="sides", equal_height=True):
+            for i in range(MAX_SIDES):
+                _side(page, i)
+        questions = _examples()
+        with gr.Row(elem_classes="examples", visible=bool(questions)) as page.examples:
+            chips = [gr.Button(text, elem_classes="chip", size="sm", min_width=0) for text in questions]
+        _composer(page)
     _endpoint(page)
     _wire(blocks, page, list(zip(chips, questions, strict=True)))
 
@@ -87,7 +99,7 @@ def _side(page: _Page, i: int) -> None:
             page.removers.append(gr.Button("Remove", elem_classes="remove", size="sm", min_width=0, scale=0, visible=False))
         with gr.Column(elem_classes="talk"):
             page.pasts.append(html("", "past"))
-            page.lives.append(html(_idle(i), "live", autoscroll=True))
+            page.lives.append(html(_idle(i), "live", js_on_load=_TO_TOP))
     page.columns.append(column)
 
 
@@ -112,16 +124,15 @@ def _endpoint(page: _Page) -> None:
         with gr.Row(elem_classes="fields"):
             page.system = gr.Textbox(label="System prompt, for every side", lines=2, max_lines=6, scale=3, min_width=220)
             page.max_tokens = gr.Number(
-                None, label="Most tokens an answer may have", placeholder="as the variant says", minimum=1, precision=0,
-                scale=2, min_width=160,
-            )  # fmt: skip
+                0, label="Most tokens an answer may have (0: as the variant says)", minimum=0, precision=0, scale=2, min_width=160
+            )
 
 
 def _wire(blocks: gr.Blocks, page: _Page, examples: list[tuple[gr.Button, str]]) -> None:
     streaming: dict[str, Any] = HANDLER | {"concurrency_limit": None, "trigger_mode": "once"}
     asked = [page.prompt, page.system, page.max_tokens, page.session, *page.pickers]
     everything = [
-        page.banner, page.pill, page.session, page.stored, page.examples, page.prompt, page.send, page.stop, page.clear,
+        page.offline, page.problem, page.stage, page.pill, page.session, page.stored, page.examples, page.prompt, page.send, page.stop, page.clear,
         page.add, page.endpoint, page.url, page.key, *page.columns, *page.pickers, *page.removers, *page.pasts, *page.lives,
     ]  # fmt: skip
 
@@ -146,13 +157,13 @@ def _wire(blocks: gr.Blocks, page: _Page, examples: list[tuple[gr.Button, str]])
 
     blocks.load(load, page.stored, everything, **HANDLER)
     gr.on([page.send.click, page.prompt.submit], ask, asked, everything, **streaming)
-    page.stop.click(stop, **HANDLER, queue=False)
+    page.stop.click(stop, **HANDLER)
     gr.on(
-        [page.connect.click, page.url.submit, page.key.submit], connect,
+        [page.connect.click, page.again.click, page.url.submit, page.key.submit], connect,
         [page.url, page.key, page.session, *page.pickers], everything, **HANDLER,
     )  # fmt: skip
     for chip, text in examples:
-        chip.click(lambda text=text: text, None, page.prompt, **HANDLER, queue=False).then(ask, asked, everything, **streaming)
+        chip.click(lambda text=text: text, None, page.prompt, **HANDLER).then(ask, asked, everything, **streaming)
 
     def clear(session: Session) -> Updates:
         for side in session.sides:
@@ -188,6 +199,7 @@ async def _connect(page: _Page, session: Session, url: str, key: str) -> Updates
     except EndpointError as error:
         models, problem = [], str(error)
     session.choose(models)
+    reason, _, command = problem.partition(" Start one: ")
     pickers = {
         picker: gr.Dropdown(choices=session.models, value=side.model or None)
         for picker, side in zip(page.pickers, session.sides, strict=True)
@@ -195,9 +207,10 @@ async def _connect(page: _Page, session: Session, url: str, key: str) -> Updates
     return {
         page.session: session,
         page.pill: pill(session),
-        page.banner: gr.HTML(render.notice(problem), visible=bool(problem)),
+        page.offline: gr.Column(visible=bool(problem)),
+        page.stage: gr.Column(visible=not problem),
+        page.problem: render.empty("No endpoint to talk to", reason, command=command),
         page.endpoint: gr.Accordion(open=bool(problem)),
-        page.send: gr.Button(interactive=bool(models)),
         **pickers,
     }
 
@@ -207,10 +220,7 @@ async def _ask(
 ) -> AsyncIterator[Updates]:
     """Sends the prompt to every shown side and yields what changed on the page, at most ten times a second."""
     question = prompt.strip()
-    if not question or who in page.stops:
-        return
-    if not session.models:
-        yield {page.banner: gr.HTML(render.notice("Connect an endpoint first."), visible=True), page.endpoint: gr.Accordion(open=True)}
+    if not question or not session.models or who in page.stops:
         return
     _choose(session, models)
     switch = page.stops[who] = asyncio.Event()
@@ -223,7 +233,7 @@ async def _ask(
                 streams[i] = endpoint.stream(messages, side.model, max_tokens=int(max_tokens) if max_tokens else None)
                 turns[i] = Turn(question, side.model)
                 side.turns.append(turns[i])
-            yield _talks(page, session) | _busy(page, True) | {page.prompt: "", page.banner: gr.HTML(visible=False)}
+            yield _talks(page, session) | _busy(page, True) | {page.prompt: ""}
             ticks = merged(streams, turns, switch)
             stack.push_async_callback(ticks.aclose)
             async for changed in ticks:
@@ -267,8 +277,11 @@ def pill(session: Session) -> str:
     if not session.models:
         return f'<span class="pill" data-on="no" title="{render.escape(session.url)}">no endpoint</span>'
     count = len(session.models)
-    label = f"{address} · {count} variant{'s' if count > 1 else ''}"
-    return f'<span class="pill" data-on="yes" title="{render.escape(session.url)}">{render.escape(label)}</span>'
+    variants = f"{count} variant{'s' if count > 1 else ''}"
+    return (
+        f'<span class="pill" data-on="yes" title="{render.escape(session.url)}">'
+        f'<span class="address">{render.escape(address)} · </span>{variants}</span>'
+    )
 
 
 def _examples() -> list[str]:

@@ -12,7 +12,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 import gradio as gr
 from starlette.middleware import Middleware
 
-from . import compare, reports, runs
+from . import compare, documents, reports, runs
 from .door import Door
 from .settings import Settings
 from .theme import theme
@@ -34,6 +34,8 @@ def build(settings: Settings) -> gr.Blocks:
         with gr.Tabs(elem_classes="pages"):
             with gr.Tab("Compare", id="compare", elem_id="page-compare"):
                 compare.build(blocks, settings, pill)
+            with gr.Tab("Documents", id="documents", elem_id="page-documents") as tab:
+                documents.build(tab, settings)
             with gr.Tab("Runs", id="runs", elem_id="page-runs") as tab:
                 runs.build(tab)
             with gr.Tab("Reports", id="reports", elem_id="page-reports") as tab:

@@ -82,7 +82,7 @@ def _answer(turn: Turn) -> str:
 
 
 def _figures(turn: Turn) -> str:
-    """Latency, time to the first token, tokens and their rate: whatever the endpoint told."""
+    """Latency, time to the first token, tokens and how fast they came after the first: whatever the endpoint told."""
     reply = turn.reply
     if reply is None:
         return '<dl class="figures"></dl>'
@@ -94,8 +94,6 @@ def _figures(turn: Turn) -> str:
         writing = reply.latency - (reply.first_token or 0.0)
         if reply.completion_tokens > 1 and writing > 0:
             figures.append(("Tokens/s", f"{(reply.completion_tokens - 1) / writing:,.0f}"))
-    if reply.prompt_tokens:
-        figures.append(("Prompt", f"{reply.prompt_tokens:,}"))
     cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures)
     cut = '<p class="aside">Cut off at the token limit.</p>' if reply.finish_reason == "length" else ""
     return f'<dl class="figures">{cells}</dl>{cut}'

@@ -28,7 +28,7 @@ _HEAD = re.compile(r"<head\b[^>]*>", re.IGNORECASE)
 def build(tab: gr.Tab) -> None:
     """Lays the page out in the current tab and wires it."""
     with gr.Row(elem_classes="split"):
-        with gr.Column(elem_classes="list", scale=0, min_width=260):
+        with gr.Column(elem_classes="list", scale=0, min_width=260) as index:
             picker = gr.Radio([], label="Comparisons", show_label=False, container=False, elem_classes="rows", elem_id="reports")
             refresh = gr.Button("Look again", size="sm", elem_classes="quiet")
         with gr.Column(elem_classes="detail", min_width=280):
@@ -39,7 +39,8 @@ def build(tab: gr.Tab) -> None:
         names = [one.name for one in found]
         kept = chosen if chosen in names else next(iter(names), None)
         return {
-            picker: gr.Radio(choices=[(_row(one), one.name) for one in found], value=kept, visible=bool(found)),
+            picker: gr.Radio(choices=[(_row(one), one.name) for one in found], value=kept),
+            index: gr.Column(visible=bool(found)),
             view: show(kept) if kept else _nothing(),
         }
 
@@ -49,7 +50,7 @@ def build(tab: gr.Tab) -> None:
         except LlmbenchError as error:
             return render.notice(str(error))
 
-    gr.on([tab.select, refresh.click], look, picker, [picker, view], **HANDLER)
+    gr.on([tab.select, refresh.click], look, picker, [picker, index, view], **HANDLER)
     picker.input(show, picker, view, **HANDLER)
 
 

@@ -27,7 +27,7 @@ _SECONDS = 3.0
 def build(tab: gr.Tab) -> None:
     """Lays the page out in the current tab and wires it."""
     with gr.Row(elem_classes="split"):
-        with gr.Column(elem_classes="list", scale=0, min_width=260):
+        with gr.Column(elem_classes="list", scale=0, min_width=260) as index:
             picker = gr.CheckboxGroup([], label="Runs", show_label=False, container=False, elem_classes="rows", elem_id="runs")
             refresh = gr.Button("Look again", size="sm", elem_classes="quiet")
         with gr.Column(elem_classes="detail", min_width=280):
@@ -40,7 +40,8 @@ def build(tab: gr.Tab) -> None:
         kept = [name for name in chosen or [] if name in names] or names[:1]
         shown = [run for run in found if run.name in kept]
         return {
-            picker: gr.CheckboxGroup(choices=[(_row(run), run.name) for run in found], value=kept, visible=bool(found)),
+            picker: gr.CheckboxGroup(choices=[(_row(run), run.name) for run in found], value=kept),
+            index: gr.Column(visible=bool(found)),
             view: _view(shown) if found else _nothing(),
             timer: gr.Timer(active=any(run.state == "running" for run in shown)),
         }
@@ -50,7 +51,7 @@ def build(tab: gr.Tab) -> None:
         live = any(run.state == "running" for run in shown)
         return {view: _view(shown), timer: gr.Timer(active=live)}
 
-    gr.on([tab.select, refresh.click], look, picker, [picker, view, timer], **HANDLER)
+    gr.on([tab.select, refresh.click], look, picker, [picker, index, view, timer], **HANDLER)
     gr.on([picker.input, timer.tick], draw, picker, [view, timer], **HANDLER, trigger_mode="always_last")
 
 

@@ -1,0 +1,223 @@
+"""Documents: search the index of a pipeline, see the hits with their scores and each passage in its page."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from llmbench import assets, recipe, retrieval
+from llmbench.errors import IndexError_, LlmbenchError
+from llmbench.recipe import RagRecipe
+from llmbench.retrieval import Document, Hit, Retriever
+
+from . import render
+from .settings import Settings
+from .widgets import HANDLER, html
+
+__all__ = ["build", "page", "pipelines"]
+
+_TOP_K = 8
+_CLICK = """
+element.addEventListener('click', (event) => {
+  const hit = event.target.closest('[data-hit]');
+  window.picked = Boolean(hit);
+  if (hit) trigger('click', { hit: Number(hit.dataset.hit) });
+});
+"""
+_SHOW = """
+watch('value', () => {
+  const mark = element.querySelector('mark.hit');
+  if (!mark) return;
+  const box = mark.closest('.text');
+  box.scrollTop += mark.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 3;
+  if (window.picked && innerWidth <= 760) mark.scrollIntoView({ block: 'center', behavior: 'smooth' });
+  window.picked = false;
+});
+"""
+Hits = tuple[str, list[Hit]]
+"""The pipeline that was searched, and what was found."""
+
+
+def build(tab: gr.Tab, settings: Settings) -> None:
+    """Lays the page out in the current tab and wires it."""
+    desk = _Desk()
+    found = gr.State(("", []))
+    with gr.Row(elem_classes="finder"):
+        pipeline = gr.Dropdown(
+            [], label="Pipeline", show_label=False, container=False, elem_classes="picker", elem_id="pipeline", scale=0,
+            min_width=220,
+        )  # fmt: skip
+        query = gr.Textbox(
+            placeholder="Search the documents", show_label=False, label="Search", container=False, elem_id="query", scale=1,
+            min_width=160,
+        )  # fmt: skip
+        search = gr.Button("Search", variant="primary", elem_id="search", min_width=0, scale=0)
+        index = gr.Button("Index now", elem_id="index", min_width=0, scale=0, visible=False)
+    with gr.Row(elem_classes="split found"):
+        with gr.Column(elem_classes="list", scale=0, min_width=280):
+            hits = html("", "hits", js_on_load=_CLICK)
+        with gr.Column(elem_classes="detail", min_width=280):
+            view = html("", "page-view", js_on_load=_SHOW)
+    outputs = [pipeline, index, hits, view, found]
+
+    def look(chosen: str | None) -> dict[Any, Any]:
+        choices = pipelines(settings.pipeline)
+        paths = [path for _, path in choices]
+        kept = chosen if chosen in paths else next(iter(paths), None)
+        return {pipeline: gr.Dropdown(choices=choices, value=kept)}
+
+    def start(chosen: str | None) -> Iterator[dict[Any, Any]]:
+        if not chosen:
+            yield {hits: render.empty("No pipelines", "Put a RAG pipeline into rag/, or give one: llmbench app --pipeline FILE")}
+            return
+        yield {hits: render.notice("Opening the index.", "info"), view: "", index: gr.Button(visible=False), found: ("", [])}
+        try:
+            retriever = desk.retriever(chosen)
+            count, complete = len(retriever.sources()), retriever.complete
+        except LlmbenchError as error:
+            yield unready(error)
+            return
+        pages = f"{count:,} document{'s' if count != 1 else ''} to search."
+        more = "" if complete else " The index is not complete: indexing was interrupted, or is under way."
+        yield {hits: render.empty("Ask the documents", pages + more), index: gr.Button(visible=not complete)}
+
+    def look_up(chosen: str | None, text: str | None) -> dict[Any, Any]:
+        if not chosen or not (text or "").strip():
+            return {found: gr.skip()}
+        try:
+            result: Hits = (chosen, desk.retriever(chosen).search(str(text).strip(), _TOP_K))
+        except LlmbenchError as error:
+            return unready(error)
+        return {found: result, index: gr.Button(visible=False)} | show(result, 0)
+
+    def show(result: Hits, position: int) -> dict[Any, Any]:
+        chosen, listed = result
+        if not 0 <= position < len(listed):
+            return {hits: render.empty("Nothing found", "No passage comes near these words."), view: ""}
+        try:
+            document = desk.retriever(chosen).document(listed[position].chunk.source)
+        except LlmbenchError as error:
+            return {view: render.notice(str(error))}
+        return {hits: _list(listed, position), view: page(document, listed, position)}
+
+    def pick(result: Hits, event: gr.EventData) -> dict[Any, Any]:
+        position = event._data.get("hit") if isinstance(event._data, dict) else None
+        return show(result, position) if isinstance(position, int) else {found: gr.skip()}
+
+    def index_now(chosen: str | None) -> Iterator[dict[Any, Any]]:
+        if not chosen:
+            return
+        yield {index: gr.Button(interactive=False)}
+        try:
+            for line in desk.index(chosen):
+                yield {hits: render.notice(line, "info")}
+        except LlmbenchError as error:
+            yield unready(error) | {index: gr.Button(interactive=True)}
+            return
+        yield {index: gr.Button(interactive=True)}
+        yield from start(chosen)
+
+    def unready(error: LlmbenchError) -> dict[Any, Any]:
+        missing = isinstance(error, IndexError_)
+        message = render.empty("Not indexed yet", str(error)) if missing else render.notice(str(error))
+        return {hits: message, view: "", index: gr.Button(visible=missing), found: ("", [])}
+
+    tab.select(look, pipeline, pipeline, **HANDLER).then(start, pipeline, outputs, **HANDLER)
+    pipeline.input(start, pipeline, outputs, **HANDLER)
+    gr.on([query.submit, search.click], look_up, [pipeline, query], outputs, **HANDLER)
+    hits.click(pick, found, [hits, view, found], **HANDLER)
+    index.click(index_now, pipeline, outputs, **HANDLER, concurrency_limit=1)
+
+
+class _Desk:
+    """The open retrievers, shared by every browser: an embedder is loaded once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, Retriever] = {}
+
+    def retriever(self, path: str) -> Retriever:
+        """The retriever of a pipeline, opened when it is first asked for."""
+        with self._lock:
+            if path not in self._open:
+                self._open[path] = Retriever.open(recipe.load(path, RagRecipe))
+            return self._open[path]
+
+    def index(self, path: str) -> Iterator[str]:
+        """Builds the index, and says about five times a second how far it is."""
+        last = "Reading the documents."
+
+        def tell(done: int, total: int, source: str) -> None:
+            nonlocal last
+            last = f"{done:,} of {total:,} documents: {source}"
+
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="index") as thread:
+            work = thread.submit(retrieval.build, recipe.load(path, RagRecipe), progress=tell)
+            while not work.done():
+                yield last
+                wait([work], timeout=0.2)
+            work.result()
+
+
+def pipelines(first: Path | None = None) -> list[tuple[str, str]]:
+    """Label and file of every RAG pipeline there is: the one asked for, those of the working directory, the bundled."""
+    here = sorted((Path.cwd() / "rag").glob("*.yaml"))
+    bundled = [assets.bundle() / name for name in assets.documents() if name.startswith("rag/")]
+    found: dict[str, str] = {}
+    for path in [*([first] if first else []), *here, *bundled]:
+        try:
+            name = recipe.load(path, RagRecipe).name
+        except LlmbenchError:
+            continue
+        if str(path.resolve()) not in found:
+            found[str(path.resolve())] = name if name not in found.values() else f"{name} ({path})"
+    return [(label, path) for path, label in found.items()]
+
+
+def page(document: Document, hits: Sequence[Hit], position: int) -> str:
+    """A whole page with the chosen passage highlighted, and more quietly the other hits in it. Everything is escaped."""
+    chosen = hits[position].chunk
+    same = [(h.chunk.start, h.chunk.end, i == position) for i, h in enumerate(hits) if h.chunk.source == chosen.source]
+    text, parts, at = document.text, [], 0
+    for start, end, is_chosen in _apart(same):
+        kind = "hit" if is_chosen else "other"
+        parts.append(f'{escape(text[at:start])}<mark class="{kind}">{escape(text[start:end])}</mark>')
+        at = end
+    parts.append(escape(text[at:]))
+    where = escape(chosen.source) + (f" · page {chosen.page}" if chosen.page else "")
+    return (
+        f'<article class="card page"><header><h3>{escape(document.title or chosen.source)}</h3></header>'
+        f'<p class="source">{where} · characters {chosen.start:,} to {chosen.end:,}</p>'
+        f'<div class="text">{"".join(parts)}</div></article>'
+    )
+
+
+def _apart(spans: list[tuple[int, int, bool]]) -> list[tuple[int, int, bool]]:
+    """Spans in order without overlap; where two overlap, the chosen one keeps its whole length."""
+    chosen = next(span for span in spans if span[2])
+    apart = [chosen]
+    for start, end, _ in sorted(spans):
+        pieces = [(start, min(end, chosen[0])), (max(start, chosen[1]), end)]
+        apart += [(a, b, False) for a, b in pieces if a < b]
+    result: list[tuple[int, int, bool]] = []
+    for start, end, is_chosen in sorted(apart):
+        start = max(start, result[-1][1]) if result else start
+        if start < end:
+            result.append((start, end, is_chosen))
+    return result
+
+
+def _list(hits: Sequence[Hit], position: int) -> str:
+    items = "".join(
+        f'<li><button type="button" data-hit="{i}"{" aria-current=true" if i == position else ""}>'
+        f'<span class="top-line"><b>{escape(h.chunk.title or h.chunk.source)}</b><span class="score">{h.score:.3f}</span></span>'
+        f'<span class="source">{escape(h.chunk.source)}</span><span class="text">{escape(h.chunk.text[:240])}</span></button></li>'
+        for i, h in enumerate(hits)
+    )
+    return f'<ol class="hit-list">{items}</ol>'
