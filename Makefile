@@ -53,9 +53,10 @@ bench: install
 	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
 
 tiny: install
-	@echo "Making the bundled base model: text, tokenizer, pre-training (hours on two cores; Ctrl-C, then the same again, goes on)"
-	@$(BIN)/python -m llmbench.tiny data
-	@$(BIN)/llmbench train recipes/pretrain-tiny.yaml
+	@echo "Making the bundled base model: tokenizer, then pre-training (hours on two cores; stopped, the same command goes on)"
+	@$(BIN)/python -m llmbench.tiny tokenizer outputs/tiny/tokenizer
+	@LLMBENCH_HOME=outputs $(BIN)/llmbench train recipes/pretrain-tiny.yaml $(if $(wildcard outputs/runs/pretrain-tiny),--resume)
+	@cp outputs/runs/pretrain-tiny/model/* src/llmbench/tiny/model/
 
 doctor: install
 	@$(BIN)/llmbench doctor

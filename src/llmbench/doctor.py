@@ -97,7 +97,7 @@ def _disk() -> Finding:
     home = workspace.home()
     folder = next(place for place in (home, *home.parents) if place.exists())
     free = shutil.disk_usage(folder).free / 2**30
-    if not os.access(folder, os.W_OK):
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
         return Finding("machine", "disk", "missing", f"{folder} cannot be written", "export LLMBENCH_HOME=~/llmbench-outputs")
     if free < 2:
         return Finding("machine", "disk", "note", f"{free:.1f} GiB free for {home}", "free some space, or set LLMBENCH_HOME")
