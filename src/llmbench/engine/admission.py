@@ -213,10 +213,10 @@ def _manifest(folder: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        base = json.loads(path.read_text(encoding="utf-8"))["base"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        fingerprint = json.loads(path.read_text(encoding="utf-8"))["base_fingerprint"] or {}
+        return {key: str(value) for key, value in fingerprint.items() if key in _PARTS}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EngineError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
-    return {key: str(value) for key, value in base.items() if key in _PARTS}
 
 
 def _same_model(named: str, base: str, base_folder: Path | None) -> bool:

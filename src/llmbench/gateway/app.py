@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmbench.errors import LlmbenchError
+from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.gateway import chat, relay
 from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.guard import Guard
@@ -150,8 +150,10 @@ async def _answer(served: Served, wanted: chat.ChatRequest, upstream: relay.Upst
     if served.grounding is not None:
         try:
             grounded = await served.grounding.ground(messages)
-        except LlmbenchError as error:
+        except IndexError_ as error:
             raise Refusal(503, str(error), code="retrieval_unavailable") from error
+        except LlmbenchError as error:
+            raise Refusal(400, str(error), param="messages") from error
         messages, sources = list(grounded.messages), list(grounded.sources)
     variant = served.variant
     body = chat.with_defaults(wanted.fields, variant.sampling) | {

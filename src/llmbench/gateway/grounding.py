@@ -36,6 +36,10 @@ class Grounder(Protocol):
         """Searches with the last user message."""
         ...
 
+    def close(self) -> None:
+        """Lets go of the index."""
+        ...
+
 
 class Grounding:
     """One grounder in one thread of its own, so that searching never holds up the event loop; variants share it.
@@ -62,7 +66,11 @@ class Grounding:
         return await asyncio.wrap_future(self._thread.submit(lambda: self._grounder.result().ground(messages)))
 
     def close(self) -> None:
-        """Lets go of the thread."""
+        """Lets go of the index and of the thread."""
+        if not self._grounder.done():
+            self._grounder.add_done_callback(_close)
+        else:
+            _close(self._grounder)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
@@ -76,3 +84,8 @@ def open_retriever(pipeline: Path) -> Grounding:
         return Retriever.open(document)
 
     return Grounding(document.name, opening)
+
+
+def _close(opened: Future[Grounder]) -> None:
+    if not opened.cancelled() and opened.exception() is None:
+        opened.result().close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,14 +19,17 @@ _CONNECTIONS = 512
 
 
 class Upstream:
-    """vLLM's API on its Unix socket. `problem` says in one line why the engine does not run, or None."""
+    """vLLM's API. `transport` leads to it, `problem` says in one line why the engine does not run, or None."""
 
-    def __init__(self, socket: str, problem: Callable[[], str | None]) -> None:
+    def __init__(self, transport: httpx.AsyncBaseTransport, problem: Callable[[], str | None]) -> None:
         self._problem = problem
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=_TIMEOUT)
+
+    @classmethod
+    def at(cls, socket: Path, problem: Callable[[], str | None]) -> Upstream:
+        """The API on a Unix socket."""
         limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=64)
-        self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=socket, limits=limits), base_url="http://engine", timeout=_TIMEOUT
-        )
+        return cls(httpx.AsyncHTTPTransport(uds=str(socket), limits=limits), problem)
 
     async def close(self) -> None:
         """Closes every connection."""

@@ -89,7 +89,7 @@ def started(
         for grounding in groundings.values():
             grounding.ready()
         models = tuple(_served(recipe, adapters, groundings))
-        upstream = Upstream(str(engine.socket), lambda: engine.problem)
+        upstream = Upstream.at(engine.socket, lambda: engine.problem)
         spec = recipe.gateway
         hosts = _LOCAL if spec.host in _LOCAL else None
         app = build(models, upstream, context=engine.context, api_key=spec.api_key, hosts=hosts)

@@ -1,0 +1,178 @@
+"""What tests share: an outputs folder of their own each, the bundled model, and one real endpoint for the whole session.
+
+`endpoint` starts vLLM, which takes half a minute; every test that uses it is marked `slow` by itself. Heavy packages are
+imported by the fixtures that need them and by nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from llmbench import assets, recipe
+from llmbench.recipe import RagRecipe, ServeRecipe
+
+PAGES = {
+    "kettle.md": "# Alba kettle\n\nThe Alba kettle is red. It weighs 300 grams and costs 40 euros.\n",
+    "lamp.md": "# Borin lamp\n\nThe Borin lamp is made of brass. It weighs 900 grams.\n",
+    "refunds.md": "# Refund policy\n\nRefunds take 14 days. Ask Cora about them.\n",
+}
+
+
+@dataclass(frozen=True)
+class Served:
+    """The session's endpoint. `adapter` is PEFT's folder, `log` vLLM's log, `socket` where vLLM itself answers."""
+
+    base_url: str
+    variants: tuple[str, ...]
+    adapter: Path
+    pipeline: Path
+    log: Path
+    socket: Path
+
+
+class Mark:
+    """A variable in the environment that a process hands on to all its descendants, so that each of them can be found."""
+
+    name = "LLMBENCH_TEST_MARK"
+
+    def __init__(self) -> None:
+        self.value = uuid.uuid4().hex
+        self.env = os.environ | {self.name: self.value}
+
+    def alive(self) -> dict[int, str]:
+        """Process id -> command line of every living process that carries the mark."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    is_zombie = (entry / "stat").read_bytes().rsplit(b") ", 1)[1][:1] == b"Z"
+                    if not is_zombie and f"{self.name}={self.value}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                        found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        return found
+
+    def left(self, seconds: float = 30.0) -> dict[int, str]:
+        """What is still alive after at most that time; stops waiting when nothing is."""
+        end = time.monotonic() + seconds
+        while (found := self.alive()) and time.monotonic() < end:
+            time.sleep(0.1)
+        return found
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs vLLM as slow."""
+    for item in items:
+        if "endpoint" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The outputs folder of one test."""
+    folder = tmp_path / "outputs"
+    monkeypatch.setenv("LLMBENCH_HOME", str(folder))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    return folder
+
+
+@pytest.fixture
+def mark() -> Iterator[Mark]:
+    """A fresh mark; whatever still carries it at the end of the test is killed."""
+    mark = Mark()
+    yield mark
+    for pid in mark.alive():
+        if pid != os.getpid():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run on asyncio alone, as the gateway does."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Path:
+    """The folder of the bundled base model."""
+    return Path(assets.model_folder(assets.TINY))
+
+
+@pytest.fixture(scope="session")
+def lora(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter of the bundled model, saved by PEFT; its answers differ from the base's."""
+    folder = tmp_path_factory.mktemp("lora") / "adapter"
+    program = """
+        import sys, torch
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM
+
+        torch.manual_seed(1)
+        model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
+        config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = get_peft_model(model, config)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.02)
+        model.save_pretrained(sys.argv[2])
+    """
+    run = [sys.executable, "-c", textwrap.dedent(program), str(tiny), str(folder)]
+    subprocess.run(run, check=True, capture_output=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A RAG pipeline over three pages, not indexed yet."""
+    folder = tmp_path_factory.mktemp("pages")
+    for name, text in PAGES.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    path = folder / "pages.yaml"
+    text = "name: pages\ndocuments: [kettle.md, lamp.md, refunds.md]\nsearch: {top_k: 2}\n"
+    path.write_text(text + r'prompt: "Passages:\n{passages}\n\nQuestion: {question}"' + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def endpoint(lora: Path, pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A real vLLM with the bundled model and an adapter behind the gateway: `base`, `adapter`, `base-rag`, `adapter-rag`."""
+    from llmbench.gateway import started
+
+    folder = tmp_path_factory.mktemp("endpoint")
+    variants = [
+        {"name": "base"},
+        {"name": "adapter", "adapter": str(lora)},
+        {"name": "base-rag", "rag": str(pipeline)},
+        {"name": "adapter-rag", "adapter": str(lora), "rag": str(pipeline)},
+    ]
+    document = {
+        "variants": [v | {"sampling": {"max_tokens": 48}} for v in variants],
+        "engine": {"dtype": "float32", "cpu_kv_cache_gib": 0.25},
+        "gateway": {"port": 0},
+    }
+    path = folder / "serve.yaml"
+    path.write_text(json.dumps(document), encoding="utf-8")  # JSON is YAML
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMBENCH_HOME", str(folder / "outputs"))
+        _index(pipeline)
+        with started(recipe.load(path, ServeRecipe)) as gateway:
+            names = tuple(served.variant.name for served in gateway.models)
+            yield Served(gateway.base_url, names, lora, pipeline, gateway.engine.log, gateway.engine.socket)
+
+
+def _index(pipeline: Path) -> None:
+    from llmbench import retrieval
+
+    retrieval.build(recipe.load(pipeline, RagRecipe))

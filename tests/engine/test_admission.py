@@ -1,0 +1,154 @@
+"""Which adapters may be served, and what the others are told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbench import runs
+from llmbench.engine import admit, admit_all
+from llmbench.errors import EngineError
+from llmbench.recipe import ServeRecipe
+
+BASE = "llmbench/tiny"
+
+
+@pytest.fixture
+def mine(lora: Path, tmp_path: Path) -> Path:
+    """A copy of the adapter to spoil."""
+    return Path(shutil.copytree(lora, tmp_path / "mine"))
+
+
+def configure(folder: Path, **changes: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_an_adapter_is_copied_to_a_place_named_by_its_content(mine: Path, tiny: Path, home: Path) -> None:
+    first = admit(str(mine), BASE, tiny)
+    assert first.folder == home / "adapters" / first.id
+    assert sorted(p.name for p in first.folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert first.rank == 8
+    again = admit(str(mine), BASE, tiny)
+    assert again.folder == first.folder
+    configure(mine, lora_alpha=99)
+    assert admit(str(mine), BASE, tiny).folder != first.folder
+    assert json.loads((first.folder / "adapter_config.json").read_text())["lora_alpha"] == 16
+
+
+def test_nothing_half_copied_stays_in_the_store(mine: Path, tiny: Path, home: Path) -> None:
+    admit(str(mine), BASE, tiny)
+    admit(str(mine), BASE, tiny)
+    assert len(list((home / "adapters").iterdir())) == 1
+
+
+def test_a_runs_name_stands_for_its_adapter(mine: Path, tiny: Path, home: Path) -> None:
+    run = runs.Run(home / "runs" / "my-run")
+    run.mark("finished")
+    shutil.copytree(mine, run.adapter)
+    assert admit("my-run", BASE, tiny).source == "my-run"
+
+
+def test_an_unfinished_run_has_no_adapter(tiny: Path, home: Path) -> None:
+    runs.Run(home / "runs" / "my-run").mark("stopped")
+    with pytest.raises(EngineError, match=r"run my-run has no adapter \(it is stopped\)"):
+        admit("my-run", BASE, tiny)
+
+
+def test_a_name_that_is_nothing_lists_the_runs(tiny: Path) -> None:
+    with pytest.raises(EngineError, match="neither a folder nor a run"):
+        admit("nobody", BASE, tiny)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"bias": "all"}, "bias"),
+        ({"lora_bias": True}, "bias"),
+        ({"r": 1024}, "rank 1024"),
+        ({"r": 8, "rank_pattern": {"q_proj": 600}}, "rank 600"),
+        ({"r": 0}, "r must be a whole number"),
+        ({"peft_type": "IA3"}, "IA3"),
+        ({"init_lora_weights": "pissa"}, "pissa"),
+        ({"alora_invocation_tokens": [1]}, "activated"),
+        ({"trainable_token_indices": [5]}, "trained tokens"),
+        ({"layer_replication": [[0, 2]]}, "repeats layers"),
+    ],
+)
+def test_what_vllm_cannot_serve_is_refused_by_name(mine: Path, tiny: Path, changes: dict[str, Any], words: str) -> None:
+    configure(mine, **changes)
+    with pytest.raises(EngineError, match=words):
+        admit(str(mine), BASE, tiny)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt", "extra.pkl"])
+def test_a_pickle_is_refused_without_being_opened(mine: Path, tiny: Path, name: str) -> None:
+    (mine / name).write_bytes(b"cos\nsystem\n")
+    with pytest.raises(EngineError, match=f"{name}, a pickle"):
+        admit(str(mine), BASE, tiny)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_missing_file_is_named(mine: Path, tiny: Path, name: str) -> None:
+    (mine / name).unlink()
+    with pytest.raises(EngineError, match=f"has no {name}"):
+        admit(str(mine), BASE, tiny)
+
+
+def test_a_cut_off_file_is_noticed(mine: Path, tiny: Path) -> None:
+    weights = mine / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(EngineError, match="cut off"):
+        admit(str(mine), BASE, tiny)
+
+
+def test_weights_with_another_prefix_would_be_ignored_by_vllm(mine: Path, tiny: Path) -> None:
+    weights = mine / "adapter_model.safetensors"
+    data = weights.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length].replace(b"base_model.model.", b"other_prefix.abc.")
+    weights.write_bytes(data[:8] + header + data[8 + length :])
+    with pytest.raises(EngineError, match="does not start with base_model"):
+        admit(str(mine), BASE, tiny)
+
+
+def test_an_adapter_of_another_base_is_refused_and_both_are_named(mine: Path, tiny: Path) -> None:
+    configure(mine, base_model_name_or_path="org/other-7b")
+    with pytest.raises(EngineError, match=r"trained on org/other-7b, but the recipe serves llmbench/tiny"):
+        admit(str(mine), BASE, tiny)
+
+
+def test_the_base_is_known_by_its_content_where_training_wrote_it_down(mine: Path, tiny: Path) -> None:
+    configure(mine, base_model_name_or_path="somewhere/else")
+    fingerprint = runs.fingerprint(tiny)
+    (mine / "llmbench.json").write_text(json.dumps({"base_fingerprint": fingerprint}))
+    assert admit(str(mine), BASE, tiny).rank == 8
+    for part, words in (("weights", "weights"), ("chat_template", "chat template")):
+        (mine / "llmbench.json").write_text(json.dumps({"base_fingerprint": fingerprint | {part: "0" * 64}}))
+        with pytest.raises(EngineError, match=words):
+            admit(str(mine), BASE, tiny)
+
+
+def test_a_base_of_other_width_is_noticed_by_its_shapes(mine: Path, tiny: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(tiny, tmp_path / "other"))
+    weights = other / "model.safetensors"
+    data = weights.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length].replace(b"[256,256]", b"[128,512]").ljust(length)
+    weights.write_bytes(data[:8] + header + data[8 + length :])
+    configure(mine, base_model_name_or_path=str(other))
+    with pytest.raises(EngineError, match="does not fit"):
+        admit(str(mine), str(other), other)
+
+
+def test_the_recipe_and_the_variant_are_named_with_the_fault(mine: Path) -> None:
+    configure(mine, use_dora=True)
+    recipe = ServeRecipe.model_validate({"variants": [{"name": "mine", "adapter": str(mine)}]})
+    with pytest.raises(EngineError, match=r"recipe\.yaml: variant mine: .*DoRA"):
+        admit_all(recipe)

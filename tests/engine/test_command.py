@@ -1,0 +1,92 @@
+"""The command line that vLLM is started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbench.engine import Adapter, command
+from llmbench.engine.interpreter import Device
+from llmbench.errors import EngineError
+from llmbench.recipe import ServeRecipe
+
+PYTHON, SOCKET = Path("/usr/bin/python3"), Path("/run/x/vllm.sock")
+
+
+def argv(adapters: dict[str, Adapter] | None = None, device: Device = "cpu", **sections: Any) -> list[str]:
+    recipe = ServeRecipe.model_validate(
+        {"variants": [{"name": "base"}], "model": {"model_name_or_path": "org/model"}} | sections
+    )
+    return command(recipe, adapters or {}, SOCKET, python=PYTHON, device=device)
+
+
+def after(words: list[str], flag: str) -> str:
+    return words[words.index(flag) + 1]
+
+
+def adapter(id: str, rank: int) -> Adapter:
+    return Adapter(id, id, Path(f"/store/{id}"), rank)
+
+
+def test_vllm_listens_on_a_socket_and_on_no_port() -> None:
+    words = argv()
+    assert after(words, "--uds") == str(SOCKET)
+    assert not {"--host", "--port"} & set(words)
+
+
+def test_a_base_without_adapters_needs_no_lora() -> None:
+    assert not any("lora" in word for word in argv())
+
+
+@pytest.mark.parametrize(("rank", "allowed"), [(1, "1"), (2, "8"), (8, "8"), (9, "16"), (64, "64"), (257, "320"), (512, "512")])
+def test_the_highest_rank_is_rounded_up_to_one_that_vllm_knows(rank: int, allowed: str) -> None:
+    assert after(argv({"a": adapter("a", 1), "b": adapter("b", rank)}), "--max-lora-rank") == allowed
+
+
+def test_a_rank_that_vllm_does_not_take_is_an_error() -> None:
+    with pytest.raises(EngineError, match="rank 513"):
+        argv({"a": adapter("a", 513)})
+
+
+def test_an_adapter_with_two_names_is_registered_once() -> None:
+    words = argv({"run": adapter("abc", 8), "folder": adapter("abc", 8), "other": adapter("xyz", 8)})
+    assert words[words.index("--lora-modules") + 1 :] == ["abc=/store/abc", "xyz=/store/xyz"]
+    assert after(words, "--max-loras") == "2"
+
+
+def test_adapters_beyond_the_slots_stay_in_memory() -> None:
+    words = argv({str(i): adapter(str(i), 8) for i in range(6)}, engine={"max_loras": 2})
+    assert (after(words, "--max-loras"), after(words, "--max-cpu-loras")) == ("2", "6")
+
+
+def test_remote_code_runs_only_when_the_recipe_allows_it() -> None:
+    assert "--trust-remote-code" not in argv()
+    model = {"model_name_or_path": "org/model", "trust_remote_code": True, "revision": "abc123"}
+    words = argv(model=model)
+    assert "--trust-remote-code" in words
+    assert after(words, "--revision") == "abc123"
+
+
+def test_the_engines_dtype_wins_over_the_models() -> None:
+    model = {"model_name_or_path": "org/model", "dtype": "bfloat16"}
+    assert after(argv(model=model), "--dtype") == "bfloat16"
+    assert after(argv(model=model, engine={"dtype": "float32"}), "--dtype") == "float32"
+
+
+def test_memory_is_set_the_way_the_device_takes_it() -> None:
+    engine = {"cpu_kv_cache_gib": 0.5, "gpu_memory_utilization": 0.7}
+    cpu, cuda = argv(engine=engine), argv(engine=engine, device="cuda")
+    assert after(cpu, "--kv-cache-memory-bytes") == str(2**29)
+    assert "--gpu-memory-utilization" not in cpu
+    assert after(cuda, "--gpu-memory-utilization") == "0.7"
+    assert not {"--kv-cache-memory-bytes", "--enforce-eager"} & set(cuda)
+
+
+def test_extra_arguments_come_last_so_that_they_win() -> None:
+    assert argv(engine={"extra_args": ["--max-num-seqs", "4"]})[-2:] == ["--max-num-seqs", "4"]
+
+
+def test_the_models_own_sampling_defaults_stay_out() -> None:
+    assert after(argv(), "--generation-config") == "vllm"
