@@ -10,13 +10,14 @@ outputs/comparisons/NAME/
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, TypeVar
 
 import yaml
 
@@ -33,6 +34,7 @@ from llmbench.runs import versions
 
 __all__ = ["Comparison", "Difference", "Estimate", "Progress", "Question", "Row", "Tally", "every", "load", "run"]
 
+T = TypeVar("T")
 Table = dict[str, dict[str, dict[str, float]]]
 """Metric -> variant -> question id -> value."""
 
@@ -53,10 +55,8 @@ def run(
         EndpointError: nobody answers, a variant is not served, or too many questions failed.
         LlmbenchError: another process is writing this comparison.
     """
-    try:
-        importlib.import_module("scipy.stats")  # Before any question is asked, not after.
-    except ImportError as error:
-        raise MissingPackage("compare", "scipy", "compare") from error
+    if find_spec("scipy") is None:  # Told before any question is asked, not after.
+        raise MissingPackage("compare", "scipy", "compare")
     asked = questions.read(recipe.questions)
     folder = workspace.comparisons() / recipe.name
     with workspace.lock(folder, "comparison"):
@@ -66,7 +66,7 @@ def run(
         resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         workspace.write_text(folder / "recipe.yaml", resolved)
         log = AnswerLog(folder / "answers.jsonl")
-        listed = asyncio.run(_answers(recipe, asked, log, progress, endpoint))
+        listed = _wait_for(_answers(recipe, asked, log, progress, endpoint))
         comparison = _measure(recipe, asked, log, listed)
         _write(comparison, log)
     return comparison
@@ -105,6 +105,16 @@ def every() -> list[Comparison]:
 
 def _names() -> list[str]:
     return sorted(path.parent.name for path in workspace.comparisons().glob("*/summary.json"))
+
+
+def _wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Runs it to its end; in a thread of its own where an event loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 async def _answers(

@@ -63,13 +63,9 @@ def curves(of: Mapping[str, Sequence[float]], colours: Mapping[str, int]) -> str
     lines = []
     for variant, values in of.items():
         n, path = len(values), "M0 100"
-        for i, x in enumerate(sorted(values), 1):
-            path += f"H{min(100.0, 100 * x / end):.2f}V{100 - 100 * i / n:.2f}"
-            if x >= end:
-                break
-        else:
-            path += "H100"
-        lines.append(f'<path class="v{colours[variant]}" d="{path}"/>')
+        for i, x in enumerate(sorted(x for x in values if x <= end), 1):
+            path += f"H{100 * x / end:.2f}V{100 - 100 * i / n:.2f}"
+        lines.append(f'<path class="v{colours[variant]}" d="{path}H100"/>')
     grid = "".join(f'<path class="grid" d="M0 {y}H100"/>' for y in (0, 25, 50, 75))
     shares = "".join(f'<span style="top:{y}%">{100 - y}%</span>' for y in (0, 25, 50, 75, 100))
     seconds = "".join(f'<span style="left:{100 * x / end:.2f}%">{_short(x)} s</span>' for x in marks)

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbench.cli import main
+from llmbench.recipe import CompareRecipe
+
+
+def command(home: Path, server: Any, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "llmbench", "compare", str(home / "compare.yaml"),
+        f"endpoint.base_url={server.base_url}", "concurrency=2", *more,
+    ]  # fmt: skip
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def here(home: Path, server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command in this process; gives exit code, stdout and stderr."""
+
+    def run(*more: str, verb: list[str] | None = None) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["llmbench", *(verb or command(home, server)[3:]), *more])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def written(document: Callable[..., CompareRecipe]) -> None:
+    document()
+
+
+def test_people_get_tables_the_verdict_and_the_paths(home: Path, server: Any, here: Run) -> None:
+    code, out, err = here()
+    assert (code, err.splitlines()[-1]) == (0, "Asking: 64 of 64")
+    assert "adapter-rag - base-rag" in out
+    assert "adapter-rag answers right more often than base: +100.0 points" in out
+    assert f"Report   {home / 'outputs' / 'comparisons' / 'kettles' / 'report.html'}" in out
+    assert here()[0] == 0
+    assert len(server.handler.asked) == 64
+
+
+def test_programs_get_one_json_document(here: Run) -> None:
+    _, out, _ = here("--json", "questions.limit=4")
+    values = json.loads(out)
+    assert values["estimates"]["grounded"]["adapter-rag"]["n"] == 4
+    assert Path(values["files"]["report"]).exists()
+    _, out, _ = here(verb=["comparisons", "--json"])
+    assert [one["name"] for one in json.loads(out)] == ["kettles"]
+
+
+def test_comparisons_are_listed_with_their_verdicts(here: Run) -> None:
+    assert "No comparisons yet. Make one: llmbench compare" in here(verb=["comparisons"])[1]
+    here()
+    assert here(verb=["comparisons"])[1].startswith("kettles: adapter-rag answers right more often than base")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_midway_it_goes_on_from_there(home: Path, server: Any, here: Run, how: signal.Signals) -> None:
+    server.handler.delay = 0.1
+    process = subprocess.Popen(command(home, server), stderr=subprocess.PIPE, text=True)
+    answers = home / "outputs" / "comparisons" / "kettles" / "answers.jsonl"
+    deadline = time.monotonic() + 30
+    while not (answers.exists() and answers.read_bytes().count(b"\n") >= 6) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(how)
+    _, told = process.communicate(timeout=30)
+    kept = answers.read_bytes().count(b"\n")
+    assert 6 <= kept < 64
+    if how is signal.SIGINT:
+        assert process.returncode == 130
+        assert f"{kept} of 64 answers are kept. The same command goes on from there." in told
+    assert not (answers.parent / "summary.json").exists()
+    server.handler.delay = 0.0
+    server.handler.asked.clear()
+    code, _, told = here()
+    assert code == 0
+    assert f"({kept} kept from before)" in told
+    assert len(server.handler.asked) == 64 - kept
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "variants=[base, adaptor]",
+            "The endpoint has no variant adaptor. Did you mean adapter? It lists: base, base-rag, adapter,",
+        ),
+        ("questions.split=dev", "no question has split 'dev' (splits in the file: test). Set questions.split."),
+        ("metric=[grounded]", "metric is not a field. Did you mean metrics?"),
+        ("endpoint.base_url=127.0.0.1:8000", "'127.0.0.1:8000' is not a URL. Give one such as http://127.0.0.1:8000/v1"),
+        ("endpoint.base_url=http://127.0.0.1:1/v1", "No endpoint answers at http://127.0.0.1:1/v1. Start one: llmbench serve"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(here: Run, change: str, message: str) -> None:
+    code, out, err = here(change)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert message in err
