@@ -1,0 +1,25 @@
+"""Documents to answers: read, cut, embed, keep, search, ground, evaluate.
+
+report = retrieval.build(recipe)
+with Retriever.open(recipe) as retriever:
+    hits = retriever.search("How long is the warranty?")
+"""
+
+from llmbench.retrieval.answer import Citations, ask, check_citations
+from llmbench.retrieval.build import IndexReport, build
+from llmbench.retrieval.chunking import Chunk
+from llmbench.retrieval.documents import Document
+from llmbench.retrieval.search import Grounded, Hit, Retriever
+
+__all__ = [
+    "Chunk",
+    "Citations",
+    "Document",
+    "Grounded",
+    "Hit",
+    "IndexReport",
+    "Retriever",
+    "ask",
+    "build",
+    "check_citations",
+]
