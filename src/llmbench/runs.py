@@ -31,7 +31,7 @@ from llmbench import workspace
 from llmbench.errors import LlmbenchError, RunError
 from llmbench.recipe import TrainRecipe
 
-__all__ = ["Run", "State", "create", "every", "file_hash", "fingerprint", "open_run", "resume", "versions"]
+__all__ = ["Run", "State", "check", "create", "every", "file_hash", "fingerprint", "open_run", "resume", "versions"]
 
 State = Literal["running", "finished", "failed", "stopped"]
 
@@ -151,21 +151,32 @@ class Run:
             return True
 
 
-def create(recipe: TrainRecipe, *, overwrite: bool = False) -> Run:
-    """Makes the folder of a new run with its resolved recipe.
+def check(recipe: TrainRecipe, *, overwrite: bool = False) -> Run:
+    """The run that `create` would make, before anything is loaded or replaced.
 
     Raises:
-        RunError: there is a run of this name already and `overwrite` is false.
+        RunError: there is a run of this name already and `overwrite` is false, or it is training right now.
     """
     run = Run(workspace.runs() / recipe.name)
     if (run.folder / "state.json").exists():
+        if run.state == "running":
+            raise RunError(f"Run {run.name} is training right now. Stop it first, or choose another name with name=...")
         if not overwrite:
             raise RunError(
                 f"Run {run.name} is there already ({run.state}). "
                 "Continue it with --resume, replace it with --overwrite, or choose another name with name=..."
             )
-        if run.state == "running":
-            raise RunError(f"Run {run.name} is training right now. Stop it first, or choose another name with name=...")
+    return run
+
+
+def create(recipe: TrainRecipe, *, overwrite: bool = False) -> Run:
+    """Makes the folder of a new run with its resolved recipe.
+
+    Raises:
+        RunError: as `check`.
+    """
+    run = check(recipe, overwrite=overwrite)
+    if run.folder.exists():
         shutil.rmtree(run.folder)
     workspace.write_text(run.folder / "recipe.yaml", resolved(recipe))
     run.mark("stopped", "not started")

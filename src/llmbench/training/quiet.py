@@ -19,7 +19,7 @@ def libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    for name in ("trl", "peft", "accelerate", "torch._inductor", "torch._dynamo", "torch.utils.cpp_extension"):
+    for name in ("bitsandbytes", "trl", "peft", "accelerate", "torch._inductor", "torch._dynamo", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # torch's learning-rate schedulers warn about the order of steps when accelerate has wrapped the optimizer.
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step\\(\\).*", category=UserWarning)

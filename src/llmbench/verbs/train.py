@@ -1,9 +1,240 @@
-"""placeholder"""
+"""`llmbench train` and `llmbench runs`."""
 
 from __future__ import annotations
 
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from llmbench import recipe as recipes
+from llmbench import runs
+from llmbench.errors import MissingPackage, RunError
+
+if TYPE_CHECKING:
+    from llmbench.recipe import TrainRecipe
+    from llmbench.runs import Run
+    from llmbench.training import Job
+
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verbs."""
+    cli.command("train", epilog="Example: `llmbench train recipes/sft-lora.yaml training.learning_rate=1e-4`")(train)
+    cli.command("runs", epilog="Example: `llmbench runs`, then `llmbench runs sft-lora`")(list_runs)
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A training recipe (YAML): your own, or a bundled one.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that win over the recipe's.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped run from its last checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Load and check everything, say what would be done, stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+) -> None:
+    """Fine-tunes a model (LoRA, QLoRA, all parameters) or pre-trains one, as a recipe says."""
+    document = recipes.load(recipe, recipes.TrainRecipe, overrides or ())
+    if resume and overwrite:
+        raise RunError("--resume continues a run and --overwrite replaces it: choose one.")
+    _need_packages(document)
+    run = None if dry_run else runs.resume(document) if resume else runs.check(document, overwrite=overwrite)
+
+    from llmbench import training
+
+    job = training.prepare(document)
+    if not as_json:
+        print("\n".join(_plan(job)))
+    if run is None:
+        if as_json:
+            print(json.dumps({"steps": job.steps, **_counts(job)}))
+        return
+    if not resume:
+        run = runs.create(document, overwrite=overwrite)
+    try:
+        training.train(document, run, resume=resume, job=job)
+    except KeyboardInterrupt:
+        again = " ".join(["llmbench train", str(recipe), *(overrides or ()), "--resume"])
+        print(f"Stopped at step {run.status.get('step', 0)}. Continue with: {again}")
+        raise
+    print(json.dumps(_record(run)) if as_json else "\n".join(_result(run)))
+
+
+def _need_packages(document: TrainRecipe) -> None:
+    """Raises MissingPackage for the first package that this recipe needs and that is not installed."""
+    packages = ["torch", "transformers", "datasets", "trl", "accelerate", "matplotlib"]
+    packages += ["peft"] * (document.lora is not None) + ["bitsandbytes"] * (document.quantization is not None)
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingPackage("train", package, "train")
+
+
+def _plan(job: Job) -> list[str]:
+    """What is about to be done."""
+    document, rows, loaded = job.recipe, job.rows, job.loaded
+    how = "all parameters" if document.lora is None else f"LoRA r={document.lora.r}"
+    if document.quantization is not None:
+        how += f" beside a 4-bit base ({document.quantization.bnb_4bit_quant_type})"
+    start = "random weights" if loaded.folder is None else document.model.model_name_or_path
+    lines = [
+        f"Run {document.name}: {document.method}, {how}",
+        f"  model   {start}, {job.parameters:,} parameters, {job.trained_parameters:,} trained",
+        f"  data    {_rows(rows.train_report)}",
+    ]
+    if rows.eval_report is not None:
+        lines.append(f"  held out {_rows(rows.eval_report)}")
+    lines.append(f"  steps   {job.steps:,} on {loaded.device} in {str(loaded.dtype).removeprefix('torch.')}")
+    if rows.train_report.unstopped:
+        lines.append(
+            f"  note    {rows.train_report.unstopped:,} answers end without a learned end-of-turn token, so the model may not stop"
+        )
+    return lines
+
+
+def _rows(report: Any) -> str:
+    text = f"{report.rows:,} rows, {report.tokens:,} tokens, {report.trained_tokens:,} of them learned, longest {report.longest:,}"
+    if report.dropped:
+        text += f"; {report.dropped:,} rows dropped as too long"
+    return text + (f"; {report.truncated:,} rows cut" if report.truncated else "")
+
+
+def _counts(job: Job) -> dict[str, Any]:
+    report = job.rows.train_report
+    return {
+        "name": job.recipe.name,
+        "parameters": job.parameters,
+        "trained_parameters": job.trained_parameters,
+        "rows": report.rows,
+        "tokens": report.tokens,
+        "trained_tokens": report.trained_tokens,
+        "dropped": report.dropped,
+        "device": job.loaded.device,
+        "dtype": str(job.loaded.dtype).removeprefix("torch."),
+    }
+
+
+def _result(run: Run) -> list[str]:
+    """Where the result is, and what to do with it."""
+    status = run.status
+    what, where = ("Adapter", run.adapter) if run.adapter.exists() else ("Model", run.model)
+    figures = f"loss {status['loss']:.4f}"
+    if status.get("eval_loss") is not None:
+        figures += f" (held out {status['eval_loss']:.4f})"
+    figures += f", {_clock(status['seconds'])}, {status['tokens_per_second']:,.0f} tokens/s"
+    following = (
+        f"name it in a serving document (adapter: {run.name}), then: llmbench serve recipes/serve.yaml"
+        if run.adapter.exists()
+        else f"llmbench train recipes/sft-lora.yaml model.model_name_or_path={where}"
+    )
+    return [f"{what}: {where}", f"  {figures}", f"  curves: {run.folder / 'loss.svg'}", f"Next: {following}"]
+
+
+def list_runs(
+    name: Annotated[str | None, typer.Argument(help="Show this run.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Lists the runs, or shows one: its recipe, figures, curve and files."""
+    if name is not None:
+        run = runs.open_run(name)
+        record = _record(run)
+        if as_json:
+            print(json.dumps(record | {"recipe": run.recipe, "lock": run.lock if _has_lock(run) else None, "metrics": run.metrics()}))
+        else:
+            print("\n".join(_details(run, record)))
+        return
+    records = [_record(run) for run in runs.every()]
+    if as_json:
+        print(json.dumps(records))
+    elif not records:
+        print("No runs yet. Make one: llmbench train recipes/sft-lora.yaml")
+    else:
+        _table(records)
+
+
+def _has_lock(run: Run) -> bool:
+    return (run.folder / "lock.json").exists()
+
+
+def _record(run: Run) -> dict[str, Any]:
+    """A run as a program reads it."""
+    status, document = run.status, run.recipe
+    rows = [row for row in run.metrics() if "loss" in row]
+    result = run.adapter if run.adapter.exists() else run.model if run.model.exists() else None
+    base = "random weights" if document["model"]["config"] else document["model"]["model_name_or_path"]
+    return {
+        "name": run.name,
+        "state": status["state"],
+        "reason": status["reason"],
+        "method": document["method"] + ("" if document["lora"] is None else "+qlora" if document["quantization"] else "+lora"),
+        "base": base,
+        "step": status.get("step", rows[-1]["step"] if rows else 0),
+        "steps": status.get("steps"),
+        "loss": status.get("loss", rows[-1]["loss"] if rows else None),
+        "eval_loss": status.get("eval_loss"),
+        "seconds": status.get("seconds"),
+        "tokens_per_second": status.get("tokens_per_second"),
+        "peak_memory": status.get("peak_memory"),
+        "created": status["created"],
+        "folder": str(run.folder),
+        "result": str(result) if result else None,
+    }
+
+
+def _table(records: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("run", "state", "method", "base", "steps", "loss", "time"):
+        table.add_column(title, justify="right" if title in ("steps", "loss", "time") else "left", no_wrap=title == "run")
+    for r in records:
+        held_out = "" if r["eval_loss"] is None else f" / {r['eval_loss']:.3f}"
+        steps = f"{r['step']}" if r["steps"] in (None, r["step"]) else f"{r['step']}/{r['steps']}"
+        loss = "" if r["loss"] is None else f"{r['loss']:.3f}{held_out}"
+        table.add_row(r["name"], r["state"], r["method"], r["base"], steps, loss, _clock(r["seconds"]))
+    Console().print(table)
+
+
+def _details(run: Run, record: dict[str, Any]) -> list[str]:
+    document, reason = run.recipe, f" ({record['reason']})" if record["reason"] else ""
+    lines = [f"{run.name}: {record['state']}{reason}", f"  {record['method']} on {record['base']}"]
+    training, settings = document["training"], []
+    if document["lora"]:
+        settings.append(f"LoRA r={document['lora']['r']} alpha={document['lora']['lora_alpha']}")
+    settings += [f"{training['optim']} at {training['learning_rate']:g}", f"seed {training['seed']}"]
+    lines.append(f"  {', '.join(settings)}")
+    lines += [f"  data    {source['path'] or source['lessons']}" for source in document["data"]["train"]]
+    rows = [row for row in run.metrics() if "loss" in row]
+    if rows:
+        first, last = rows[0], rows[-1]
+        lines.append(f"  loss    {first['loss']:.4f} {_sparkline([row['loss'] for row in rows])} {last['loss']:.4f}")
+        if record["eval_loss"] is not None:
+            lines.append(f"  held out {record['eval_loss']:.4f}")
+        lines.append(f"  steps   {record['step']}{'' if record['steps'] is None else '/' + str(record['steps'])}")
+    if record["seconds"] is not None:
+        memory = record["peak_memory"] / 2**30
+        lines.append(f"  time    {_clock(record['seconds'])}, {record['tokens_per_second']:,.0f} tokens/s, {memory:.1f} GiB at most")
+    if record["result"]:
+        lines.append(f"  result  {record['result']}")
+    return [*lines, f"  folder  {run.folder}"]
+
+
+def _sparkline(values: list[float], width: int = 40) -> str:
+    """A curve in at most `width` characters, each the mean of its share of the values."""
+    count = min(width, len(values))
+    edges = [round(i * len(values) / count) for i in range(count + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    low, high = min(means), max(means)
+    return "".join(_BARS[round((value - low) / (high - low or 1) * (len(_BARS) - 1))] for value in means)
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
