@@ -16,7 +16,7 @@ from llmbench.recipe import RagRecipe
 from llmbench.retrieval import chunking, documents
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document, File, Skipped, Unreadable
-from llmbench.retrieval.embedding import Dtype, Embedder, native_dtype
+from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.store import Contract, Index, current, generation, point
 
 __all__ = ["IndexReport", "build"]
@@ -56,8 +56,7 @@ def build(recipe: RagRecipe, *, rebuild: bool = False, progress: Progress | None
     """
     began = time.perf_counter()
     _need_packages()
-    device = "cuda" if _cuda() else "cpu"
-    embedder = Embedder(recipe.embedder, device=device)
+    embedder = Embedder(recipe.embedder, gpu=True)
     folder = workspace.indexes() / recipe.name
     with workspace.lock(folder, "index"):
         index = _open(folder, recipe, embedder, rebuild)
@@ -87,11 +86,6 @@ def _need_packages() -> None:
             raise MissingPackage("index", package, "rag")
 
 
-def _cuda() -> bool:
-    """Whether an NVIDIA driver is loaded; asking torch would cost its import when there is nothing to embed."""
-    return Path("/proc/driver/nvidia/version").exists()
-
-
 def _open(folder: Path, recipe: RagRecipe, embedder: Embedder, rebuild: bool) -> Index:
     """The database to write: the current one, a new one, or the next generation of a rebuild, begun or continued."""
     contract = Contract.of(recipe, embedder.fingerprint)
@@ -114,9 +108,8 @@ def _open(folder: Path, recipe: RagRecipe, embedder: Embedder, rebuild: bool) ->
         index.close()
         for part in folder.glob(f"{path.name}*"):
             part.unlink()
-    dtype: Dtype = native_dtype(embedder.device)
-    embedder.dtype = dtype
-    index = Index.create(path, contract, dtype)
+    embedder.load()
+    index = Index.create(path, contract, str(embedder.dtype))
     if now is None or not now.exists():
         point(folder, path)
     return index

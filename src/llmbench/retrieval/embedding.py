@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Dtype", "Embedder", "Embeds", "locate", "native_dtype"]
+__all__ = ["Dtype", "Embedder", "Embeds", "locate"]
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -50,10 +50,17 @@ class Embedder:
         LlmbenchError: the model is not here and cannot be fetched, or it is not a sentence-transformers model.
     """
 
-    def __init__(self, spec: EmbedderSpec, *, dtype: Dtype = "float32", device: str = "cpu") -> None:
+    def __init__(self, spec: EmbedderSpec, *, dtype: Dtype | None = None, gpu: bool = False) -> None:
+        """Finds the model; does not load it.
+
+        Args:
+            spec: the recipe's section.
+            dtype: how it computes; None is the fastest that the hardware has, known once it is loaded.
+            gpu: whether to use a GPU where there is one.
+        """
         self.spec = spec
-        self.dtype: Dtype = dtype
-        self.device = device
+        self.dtype = dtype
+        self._gpu = gpu
         self.folder = locate(spec.model_name_or_path)
         self.fingerprint = _fingerprint(self.folder)
         self._lock = threading.Lock()
@@ -116,8 +123,10 @@ class Embedder:
             try:
                 with _quiet():
                     from sentence_transformers import SentenceTransformer
+                    from sentence_transformers.util import get_device_name
 
-                    model = SentenceTransformer(str(self.folder), device=self.device, local_files_only=True)
+                    device = get_device_name() if self._gpu else "cpu"
+                    model = SentenceTransformer(str(self.folder), device=device, local_files_only=True)
             except ImportError as error:
                 raise MissingPackage("index", error.name or "sentence-transformers", "rag") from error
             except (OSError, ValueError, KeyError, AttributeError) as error:
@@ -134,6 +143,7 @@ class Embedder:
             self._tokenizer = type(tokenizer).from_str(tokenizer.to_str())
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
+            self.dtype = self.dtype or _native_dtype(device)
             self._model = model.bfloat16() if self.dtype == "bfloat16" else model.float()
         return self._model
 
@@ -159,12 +169,13 @@ def _quiet() -> Iterator[None]:
         bitsandbytes.setLevel(level)
 
 
-def native_dtype(device: str) -> Dtype:
+def _native_dtype(device: str) -> Dtype:
     """bfloat16 where the hardware multiplies it natively, else float32.
 
-    On CPUs with AVX512-BF16 or AMX it embeds about three times as fast; elsewhere the CPU emulates it and is slower.
+    On a CPU with AVX512-BF16 all-MiniLM-L6-v2 takes 0.55 of float32's time, with nDCG@10 on SciFact's 809 training queries
+    .6595 against .6602 and no cosine between the two under .9999; elsewhere the CPU emulates it and is slower.
     """
-    if device == "cuda":
+    if device.startswith("cuda"):
         return "bfloat16"
     cpu = Path("/proc/cpuinfo")
     flags = cpu.read_text(encoding="utf-8", errors="replace") if cpu.exists() else ""

@@ -1,9 +1,263 @@
-"""placeholder"""
+"""`llmbench index`, `llmbench search` and `llmbench ask`: documents to passages to answers."""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from llmbench.errors import EndpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from rich.console import Console
+    from rich.text import Text
+
+    from llmbench.endpoint import HttpEndpoint, Reply
+    from llmbench.recipe import RagRecipe
+    from llmbench.retrieval import IndexReport
+
+__all__ = ["register"]
+
+Pipeline = Annotated[str, typer.Argument(help="A RAG pipeline, such as rag/handbook.yaml.", metavar="PIPELINE")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Fields to change: key=value.", metavar="[key=value]...")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verbs."""
+    cli.command("index", epilog="Example: `llmbench index rag/handbook.yaml`")(index)
+    cli.command("search", epilog='Example: `llmbench search rag/handbook.yaml "How long is the warranty?"`')(search)
+    cli.command("ask", epilog='Example: `llmbench ask rag/handbook.yaml "How long is the warranty?" --model base`')(ask)
+
+
+def index(
+    pipeline: Pipeline,
+    overrides: Overrides = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Cut and embed everything anew.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring the index of a pipeline up to date with its documents; only what changed is embedded."""
+    recipe = _load(pipeline, overrides)
+    from llmbench import retrieval
+
+    with _bar() as progress:
+        report = retrieval.build(recipe, rebuild=rebuild, progress=progress)
+    if as_json:
+        _print_json(_report(report, recipe))
+        return
+    for source, reason in report.skipped:
+        print(f"skipped {source}: {reason}", file=sys.stderr)
+    counts = {"added": report.added, "changed": report.changed, "removed": report.removed, "unchanged": report.unchanged}
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no documents"
+    told += f", {len(report.skipped)} skipped" if report.skipped else ""
+    print(f"{recipe.name}: {told}. {report.chunks} passages, {report.embedded} embedded now, in {report.seconds:.1f} s.")
+    print(f'Search it: llmbench search {pipeline} "..."')
+
+
+def search(
+    pipeline: Pipeline,
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    overrides: Overrides = None,
+    top_k: Annotated[int | None, typer.Option("-k", "--top-k", min=1, max=1000, help="How many passages.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the passages nearest to a query, best first, with their place in the documents."""
+    recipe = _load(pipeline, overrides)
+    from llmbench.retrieval import Retriever
+
+    with _status("Loading the embedder"):
+        retriever = Retriever.open(recipe)
+    with retriever:
+        hits = [hit.source() for hit in retriever.search(query, top_k)]
+        _warn_incomplete(recipe, complete=retriever.complete)
+    if as_json:
+        _print_json({"pipeline": recipe.name, "query": query, "hits": hits})
+        return
+    console = _console()
+    if not hits:
+        console.print(f"Nothing found in {recipe.name}.")
+    for hit in hits:
+        console.print(_headline(hit, f"{hit['score']:.3f}"))
+        console.print(_snippet(hit["text"], query))
+
+
+def ask(
+    pipeline: Pipeline,
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="The variant that answers, as the endpoint names it.")],
+    overrides: Overrides = None,
+    url: Annotated[str, typer.Option("--url", help="An OpenAI-compatible endpoint.")] = "http://127.0.0.1:8000/v1",
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Length of the answer at most.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Answer a question from the documents, then list the sources and check the citations.
+
+    A variant that retrieves by itself is asked as it is; any other model is given this pipeline's passages.
+    """
+    recipe = _load(pipeline, overrides)
+    import asyncio
+
+    from llmbench.endpoint import HttpEndpoint
+    from llmbench.retrieval import check_citations
+
+    async def run() -> Reply:
+        async with HttpEndpoint(url, api_key=os.environ.get("OPENAI_API_KEY")) as endpoint:
+            return await _answer(recipe, endpoint, question, model, max_tokens, show=not as_json)
+
+    reply = asyncio.run(run())
+    citations = check_citations(reply.text, reply.sources)
+    if as_json:
+        figures = {"latency": reply.latency, "first_token": reply.first_token, "completion_tokens": reply.completion_tokens}
+        checked = {"valid": citations.valid, "invalid": citations.invalid}
+        answer = {"answer": reply.text, "sources": reply.sources, "citations": checked}
+        _print_json({"pipeline": recipe.name, "question": question, "model": model, **answer, **figures})
+        return
+    console = _console()
+    console.print("\n")
+    for source in reply.sources:
+        mark = "cited" if source["n"] in citations.valid else ""
+        console.print(_headline(source, mark, span=True))
+    if citations.invalid:
+        wrong = ", ".join(f"[{n}]" for n in citations.invalid)
+        console.print(f"The answer cites {wrong}, but there is no such passage.", style="bold red", markup=False)
+
+
+async def _answer(
+    recipe: RagRecipe, endpoint: HttpEndpoint, question: str, model: str, max_tokens: int | None, *, show: bool
+) -> Reply:
+    """Streams the answer to the terminal and returns it whole."""
+    from llmbench import retrieval
+
+    listed = {entry["id"]: entry for entry in await endpoint.listing()}
+    if model not in listed:
+        raise EndpointError(f"{endpoint.base_url} has no model {model}. There are: {', '.join(listed) or 'none'}.", status=404)
+    messages = [{"role": "user", "content": question}]
+    if listed[model].get("rag"):
+        stream = endpoint.stream(messages, model, max_tokens=max_tokens)
+    else:
+        with _status("Loading the embedder"):
+            retriever = retrieval.Retriever.open(recipe)
+        _warn_incomplete(recipe, complete=retriever.complete)
+        stream = retrieval.ask(retriever, endpoint, messages, model, max_tokens=max_tokens)
+    async for delta in stream:
+        if show and delta.text:
+            print(delta.text, end="", flush=True)
+        if delta.reply is not None:
+            return delta.reply
+    raise EndpointError(f"{endpoint.base_url} ended the answer early. Look at the server's log.")
+
+
+def _load(pipeline: str, overrides: list[str] | None) -> RagRecipe:
+    from llmbench import recipe
+    from llmbench.recipe import RagRecipe
+
+    return recipe.load(pipeline, RagRecipe, overrides or [])
+
+
+def _report(report: IndexReport, recipe: RagRecipe) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    skipped = [{"source": source, "reason": reason} for source, reason in report.skipped]
+    return {"pipeline": recipe.name, **asdict(report), "skipped": skipped}
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _warn_incomplete(recipe: RagRecipe, *, complete: bool) -> None:
+    if not complete:
+        print(f"Index {recipe.name} is not complete: it is being built, or building was stopped. ", end="", file=sys.stderr)
+        print(f"Run: llmbench index {recipe.source}", file=sys.stderr)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def _status(what: str) -> AbstractContextManager[object]:
+    from rich.console import Console
+
+    return Console(stderr=True).status(f"{what} ...")
+
+
+def _bar() -> AbstractContextManager[Callable[[int, int, str], None]]:
+    """A progress bar on stderr, as the function that moves it."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("Indexing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+
+    @contextmanager
+    def bar() -> Iterator[Callable[[int, int, str], None]]:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("loading the embedder", total=None)
+
+            def move(done: int, total: int, source: str) -> None:
+                progress.update(task, completed=done, total=total, description=source.replace("[", r"\["))
+
+            yield move
+
+    return bar()
+
+
+def _headline(source: dict[str, Any], extra: str, *, span: bool = False) -> Text:
+    """`[1] 0.655  products/elwa-speaker.md:3  Elwa speaker`."""
+    from rich.text import Text
+
+    line = Text(f"[{source['n']}] ", style="bold")
+    if extra:
+        line.append(f"{extra}  ", style="green")
+    line.append(_place(source), style="cyan")
+    if span:
+        line.append(f" characters {source['start']}-{source['end']}", style="dim")
+    return line.append(f"  {source['title']}", style="bold")
+
+
+def _place(source: dict[str, Any]) -> str:
+    """`file.md:3`, `report.pdf page 7`, or the file alone."""
+    if source.get("page"):
+        return f"{source['source']} page {source['page']}"
+    return f"{source['source']}:{source['line']}" if source.get("line") else str(source["source"])
+
+
+def _snippet(text: str, query: str, width: int = 320) -> Text:
+    """The stretch of a passage that holds most of the query's words, which are made bold."""
+    import re
+
+    from rich.text import Text
+
+    flat = " ".join(text.split())
+    words = {word for word in re.findall(r"\w+", query.lower()) if len(word) > 3} or set(re.findall(r"\w+", query.lower()))
+    pattern = re.compile(r"\b(" + "|".join(map(re.escape, sorted(words))) + r")\w*", re.IGNORECASE) if words else None
+    places = [match.start() for match in pattern.finditer(flat)] if pattern else []
+    start = _densest(places, width, len(flat))
+    shown = flat[start : start + width]
+    line = Text("    " + ("... " if start else "") + shown + (" ..." if start + width < len(flat) else ""))
+    if pattern:
+        line.highlight_regex(pattern, style="bold yellow")
+    return line
+
+
+def _densest(places: Sequence[int], width: int, length: int) -> int:
+    """Where a window of `width` begins that holds most of the places; 0 when the text fits."""
+    if length <= width or not places:
+        return 0
+    best = max(places, key=lambda place: sum(place <= other < place + width - 40 for other in places))
+    return max(min(best - 40, length - width), 0)
