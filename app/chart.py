@@ -121,7 +121,8 @@ def _path(line: Line, places: Sequence[Point]) -> str:
 
 def _legend(lines: Sequence[Line]) -> str:
     items = "".join(
-        f'<li class="{"dashed" if one.dashed else ""}" style="--line-colour: var(--{escape(one.colour)})">{escape(one.name)}</li>'
+        f'<li class="{"dashed" if one.dashed else ""}" style="--line-colour: var(--{escape(one.colour)})">'
+        f"{escape(one.name)}</li>"
         for one in lines
     )
     return f'<ul class="legend">{items}</ul>' if len(lines) > 1 else ""

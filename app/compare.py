@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -28,10 +29,13 @@ _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 300.0
 _TO_TOP = """
 watch('value', () => {
+  if (!element.querySelector('[data-state="waiting"]')) return;
   const talk = element.closest('.talk');
-  if (element.querySelector('[data-state="waiting"]')) talk.scrollTop += element.getBoundingClientRect().top - talk.getBoundingClientRect().top - 16;
+  talk.scrollTop += element.getBoundingClientRect().top - talk.getBoundingClientRect().top - 16;
 });
 """
+"""A new question goes to the top of its side; the answer then grows under it and moves nothing."""
+
 Updates = dict[Any, Any]
 
 
@@ -124,23 +128,32 @@ def _endpoint(page: _Page) -> None:
         with gr.Row(elem_classes="fields"):
             page.system = gr.Textbox(label="System prompt, for every side", lines=2, max_lines=6, scale=3, min_width=220)
             page.max_tokens = gr.Number(
-                0, label="Most tokens an answer may have (0: as the variant says)", minimum=0, precision=0, scale=2, min_width=160
+                0,
+                label="Most tokens an answer may have (0: as the variant says)",
+                minimum=0,
+                precision=0,
+                scale=2,
+                min_width=160,
             )
 
 
 def _wire(blocks: gr.Blocks, page: _Page, examples: list[tuple[gr.Button, str]]) -> None:
+    """Loading, connecting, asking and stopping."""
     streaming: dict[str, Any] = HANDLER | {"concurrency_limit": None, "trigger_mode": "once"}
     asked = [page.prompt, page.system, page.max_tokens, page.session, *page.pickers]
     everything = [
-        page.offline, page.problem, page.stage, page.pill, page.session, page.stored, page.examples, page.prompt, page.send, page.stop, page.clear,
-        page.add, page.endpoint, page.url, page.key, *page.columns, *page.pickers, *page.removers, *page.pasts, *page.lives,
+        page.offline, page.problem, page.stage, page.pill, page.session, page.stored, page.examples, page.prompt, page.send,
+        page.stop, page.clear, page.add, page.endpoint, page.url, *page.columns, *page.pickers, *page.removers, *page.pasts,
+        *page.lives,
     ]  # fmt: skip
 
     async def ask(
         prompt: str, system: str, max_tokens: float | None, session: Session, request: gr.Request, *models: str
     ) -> AsyncIterator[Updates]:
-        async for updates in _ask(page, prompt, system or "", max_tokens, session, models, request.session_hash or ""):
-            yield updates
+        answers = _ask(page, prompt, system or "", max_tokens, session, models, request.session_hash or "")
+        async with aclosing(answers):  # a page that is closed closes its requests too
+            async for updates in answers:
+                yield updates
 
     async def stop(request: gr.Request) -> None:
         switch = page.stops.get(request.session_hash or "")
@@ -164,6 +177,11 @@ def _wire(blocks: gr.Blocks, page: _Page, examples: list[tuple[gr.Button, str]])
     )  # fmt: skip
     for chip, text in examples:
         chip.click(lambda text=text: text, None, page.prompt, **HANDLER).then(ask, asked, everything, **streaming)
+    _wire_sides(page, everything)
+
+
+def _wire_sides(page: _Page, everything: list[Any]) -> None:
+    """Clear, add and remove: what changes the sides without asking anybody."""
 
     def clear(session: Session) -> Updates:
         for side in session.sides:
@@ -217,7 +235,7 @@ async def _connect(page: _Page, session: Session, url: str, key: str) -> Updates
 
 async def _ask(
     page: _Page, prompt: str, system: str, max_tokens: float | None, session: Session, models: tuple[str, ...], who: str
-) -> AsyncIterator[Updates]:
+) -> AsyncGenerator[Updates]:
     """Sends the prompt to every shown side and yields what changed on the page, at most ten times a second."""
     question = prompt.strip()
     if not question or not session.models or who in page.stops:
@@ -225,7 +243,10 @@ async def _ask(
     _choose(session, models)
     switch = page.stops[who] = asyncio.Event()
     try:
-        async with HttpEndpoint(session.url, api_key=session.api_key, timeout=_ANSWER_SECONDS) as endpoint, AsyncExitStack() as stack:
+        async with (
+            HttpEndpoint(session.url, api_key=session.api_key, timeout=_ANSWER_SECONDS) as endpoint,
+            AsyncExitStack() as stack,
+        ):
             streams, turns = {}, {}
             for i in session.shown:
                 side = session.sides[i]
@@ -234,8 +255,7 @@ async def _ask(
                 turns[i] = Turn(question, side.model)
                 side.turns.append(turns[i])
             yield _talks(page, session) | _busy(page, True) | {page.prompt: ""}
-            ticks = merged(streams, turns, switch)
-            stack.push_async_callback(ticks.aclose)
+            ticks = await stack.enter_async_context(aclosing(merged(streams, turns, switch)))
             async for changed in ticks:
                 yield {page.lives[i]: render.turn(turns[i], side=str(i)) for i in changed}
     finally:
@@ -275,12 +295,12 @@ def pill(session: Session) -> str:
     """The state of the connection, for the page's head."""
     address = session.url.split("://")[-1].removesuffix("/v1")
     if not session.models:
-        return f'<span class="pill" data-on="no" title="{render.escape(session.url)}">no endpoint</span>'
+        return f'<span class="pill" data-on="no" title="{escape(session.url)}">no endpoint</span>'
     count = len(session.models)
     variants = f"{count} variant{'s' if count > 1 else ''}"
     return (
-        f'<span class="pill" data-on="yes" title="{render.escape(session.url)}">'
-        f'<span class="address">{render.escape(address)} · </span>{variants}</span>'
+        f'<span class="pill" data-on="yes" title="{escape(session.url)}">'
+        f'<span class="address">{escape(address)} · </span>{variants}</span>'
     )
 
 

@@ -67,7 +67,13 @@ class Turn:
     def stored(self) -> dict[str, Any]:
         """The turn as JSON values, to be kept in the browser."""
         reply = self.reply
-        figures = reply and [reply.latency, reply.first_token, reply.prompt_tokens, reply.completion_tokens, reply.finish_reason]
+        figures = reply and [
+            reply.latency,
+            reply.first_token,
+            reply.prompt_tokens,
+            reply.completion_tokens,
+            reply.finish_reason,
+        ]
         passages = [[p.n, p.text, p.source, p.title, p.score] for p in self.passages]
         return {
             "question": self.question, "model": self.model, "text": self.text, "passages": passages,

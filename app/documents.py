@@ -74,7 +74,9 @@ def build(tab: gr.Tab, settings: Settings) -> None:
 
     def start(chosen: str | None) -> Iterator[dict[Any, Any]]:
         if not chosen:
-            yield {hits: render.empty("No pipelines", "Put a RAG pipeline into rag/, or give one: llmbench app --pipeline FILE")}
+            yield {
+                hits: render.empty("No pipelines", "Put a RAG pipeline into rag/, or give one: llmbench app --pipeline FILE")
+            }
             return
         yield {hits: render.notice("Opening the index.", "info"), view: "", index: gr.Button(visible=False), found: ("", [])}
         try:
@@ -216,8 +218,10 @@ def _apart(spans: list[tuple[int, int, bool]]) -> list[tuple[int, int, bool]]:
 def _list(hits: Sequence[Hit], position: int) -> str:
     items = "".join(
         f'<li><button type="button" data-hit="{i}"{" aria-current=true" if i == position else ""}>'
-        f'<span class="top-line"><b>{escape(h.chunk.title or h.chunk.source)}</b><span class="score">{h.score:.3f}</span></span>'
-        f'<span class="source">{escape(h.chunk.source)}</span><span class="text">{escape(h.chunk.text[:240])}</span></button></li>'
+        f'<span class="top-line"><b>{escape(h.chunk.title or h.chunk.source)}</b>'
+        f'<span class="score">{h.score:.3f}</span></span>'
+        f'<span class="source">{escape(h.chunk.source)}</span>'
+        f'<span class="text">{escape(h.chunk.text[:240])}</span></button></li>'
         for i, h in enumerate(hits)
     )
     return f'<ol class="hit-list">{items}</ol>'

@@ -61,7 +61,7 @@ class Door:
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if urlsplit(f"//{host}").hostname not in self.hosts:  # a name that was bound to this address: DNS rebinding
+        if host.rsplit(":", 1)[0] not in self.hosts:  # a name that was bound to this address: DNS rebinding
             return PlainTextResponse("This app answers on its own machine only.", status_code=403)
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:  # another site's page, or `null`

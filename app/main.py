@@ -26,6 +26,7 @@ _HOST = "127.0.0.1"
 
 def build(settings: Settings) -> gr.Blocks:
     """The program, not yet served."""
+    blocks: gr.Blocks
     with gr.Blocks(title="llmbench", fill_width=True, analytics_enabled=False) as blocks:
         with gr.Row(elem_classes="top"):
             html((_HERE / "wordmark.html").read_text(encoding="utf-8"), "brand")

@@ -113,10 +113,8 @@ def _passages(turn: Turn, side: str, is_open: bool) -> str:
     known = sum(p.n in cited for p in turn.passages)
     label = f"{count} passage{'s' if count > 1 else ''}" + (f", {known} cited" if known else "")
     switch = f"passages-{escape(side)}"
-    return (
-        f'<div class="passages"><input type="checkbox" id="{switch}"{" checked" if is_open else ""}><label for="{switch}">{label}</label>'
-        f"<ol>{items}</ol></div>"
-    )
+    box = f'<input type="checkbox" id="{switch}"{" checked" if is_open else ""}>'
+    return f'<div class="passages">{box}<label for="{switch}">{label}</label><ol>{items}</ol></div>'
 
 
 def _passage(passage: Passage, *, cited: bool) -> str:

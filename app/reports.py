@@ -29,7 +29,9 @@ def build(tab: gr.Tab) -> None:
     """Lays the page out in the current tab and wires it."""
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="list", scale=0, min_width=260) as index:
-            picker = gr.Radio([], label="Comparisons", show_label=False, container=False, elem_classes="rows", elem_id="reports")
+            picker = gr.Radio(
+                [], label="Comparisons", show_label=False, container=False, elem_classes="rows", elem_id="reports"
+            )
             refresh = gr.Button("Look again", size="sm", elem_classes="quiet")
         with gr.Column(elem_classes="detail", min_width=280):
             view = html("", "report-view")
@@ -80,5 +82,5 @@ def _view(one: Comparison) -> str:
     return (
         f'<section class="card verdict"><header><h3>{escape(one.name)}</h3>'
         f'<button type="button" class="download" data-name="{escape(one.name)}.html">Download the report</button></header>'
-        f"<p>{escape(one.verdict)}</p><p class=\"aside\">{escape(str(one.folder))}</p></section>{sealed(report)}"
+        f'<p>{escape(one.verdict)}</p><p class="aside">{escape(str(one.folder))}</p></section>{sealed(report)}'
     )

@@ -110,8 +110,14 @@ def _card(run: Run, colour: str) -> str:
 def _figures(run: Run, status: dict[str, Any]) -> list[tuple[str, str]]:
     recipe = run.recipe
     base = recipe["model"]["model_name_or_path"] if recipe["method"] != "pretrain" else "random weights"
-    how = recipe["method"] + (" · QLoRA" if recipe["quantization"] else f" · LoRA r={recipe['lora']['r']}" if recipe["lora"] else " · full")
-    found = [("Method", how), ("Base", str(base)), ("Started", time.strftime("%d %b %Y, %H:%M", time.localtime(status["created"])))]
+    how = recipe["method"] + (
+        " · QLoRA" if recipe["quantization"] else f" · LoRA r={recipe['lora']['r']}" if recipe["lora"] else " · full"
+    )
+    found = [
+        ("Method", how),
+        ("Base", str(base)),
+        ("Started", time.strftime("%d %b %Y, %H:%M", time.localtime(status["created"]))),
+    ]
     if status.get("steps"):
         found.append(("Steps", f"{status.get('step', 0):,} of {status['steps']:,}"))
     for label, key, form in (

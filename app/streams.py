@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from llmbench.endpoint import Delta
@@ -22,7 +22,7 @@ _log = logging.getLogger("llmbench.app")
 
 async def merged(
     streams: Mapping[int, AsyncIterator[Delta]], turns: Mapping[int, Turn], stop: asyncio.Event, *, tick: float = TICK
-) -> AsyncIterator[set[int]]:
+) -> AsyncGenerator[set[int]]:
     """Fills the turns from their streams and yields, at most once a tick, the sides that changed.
 
     A side that is slow, hangs or fails changes nothing for the others. When `stop` is set, what still runs is cancelled,
@@ -64,7 +64,8 @@ async def merged(
             changed.clear()
             if now:
                 yield now
-                await asyncio.wait({stopping}, timeout=tick)
+                if not all(task.done() for task in tasks):
+                    await asyncio.wait({stopping}, timeout=tick)
     finally:
         await _end([*tasks, stopping])
 

@@ -39,8 +39,9 @@ def theme() -> gr.themes.Base:
     both = {name + end: f"var({token})" for name, token in _TOKENS.items() for end in ("", "_dark")}
     plain = {
         "block_shadow": "none", "block_shadow_dark": "none", "block_border_width": "1px", "block_radius": "var(--radius)",
-        "container_radius": "var(--radius)", "input_radius": "var(--radius-small)", "button_large_radius": "var(--radius-small)",
-        "button_medium_radius": "var(--radius-small)", "button_small_radius": "var(--radius-small)",
+        "container_radius": "var(--radius)", "input_radius": "var(--radius-small)",
+        "button_large_radius": "var(--radius-small)", "button_medium_radius": "var(--radius-small)",
+        "button_small_radius": "var(--radius-small)",
         "input_shadow_focus": "0 0 0 3px var(--accent-soft)", "input_shadow_focus_dark": "0 0 0 3px var(--accent-soft)",
         "color_accent": "var(--accent)", "layout_gap": "12px", "button_transition": "background-color .12s, border-color .12s",
         "block_label_text_size": "var(--small)", "block_title_text_size": "var(--small)", "input_text_size": "var(--body)",

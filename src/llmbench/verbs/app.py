@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmbench import assets
 from llmbench.errors import LlmbenchError, MissingPackage, RecipeError
+
+if TYPE_CHECKING:
+    from llmbench.engine import Progress
 
 __all__ = ["program", "register"]
 
@@ -49,8 +52,9 @@ def register(cli: typer.Typer) -> None:
         _check_port(port)
         main = program()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with _served(serve) if serve else nullcontext(url or _URL) as base_url:
-            settings = main.Settings(url=base_url, api_key=os.environ.get("OPENAI_API_KEY"), pipeline=found)
+        key = os.environ.get("OPENAI_API_KEY")
+        with _served(serve) if serve else nullcontext((url or _URL, key)) as (base_url, api_key):
+            settings = main.Settings(url=base_url, api_key=api_key, pipeline=found)
             main.launch(settings, port=port, ready=_say)
 
 
@@ -76,16 +80,26 @@ def program() -> ModuleType:
 
 
 @contextmanager
-def _served(path: Path) -> Iterator[str]:
-    """The endpoint of a serving recipe while the app is open."""
+def _served(path: Path) -> Iterator[tuple[str, str | None]]:
+    """The endpoint of a serving recipe while the app is open, and its key."""
     from llmbench import recipe
     from llmbench.gateway import server
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+    document = recipe.load(path, recipe.ServeRecipe)
+    phase = ""
 
-    with server.running(recipe.load(path, recipe.ServeRecipe), progress=say) as base_url:
-        yield base_url
+    def show(state: Progress) -> None:
+        nonlocal phase
+        if state.phase != phase:
+            phase = state.phase
+            _tell(f"{state.seconds:5.1f} s  {phase}")
+
+    with server.running(document, progress=show, log=_tell) as base_url:
+        yield base_url, document.gateway.api_key
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _check_port(port: int) -> None:
@@ -105,4 +119,4 @@ def _check_port(port: int) -> None:
 
 
 def _say(address: str) -> None:
-    print(f"The app is open at {address} (Ctrl-C ends it).", flush=True)
+    print(f"The app is open at {address}  (Ctrl-C ends it)", flush=True)
