@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +99,7 @@ def train(recipe: TrainRecipe, run: Run, *, resume: bool = False, job: Job | Non
             trainer.evaluate()
         save.result(trainer.model, job, run)
         plot.write(run)
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
         run.mark("running", step=trainer.state.global_step, steps=trainer.state.max_steps, **recorder.summary())
 
 

@@ -14,6 +14,7 @@ from trl import SFTTrainer
 from trl.trainer import utils as trl_utils
 
 from llmbench.recipe import TrainRecipe
+from llmbench.training import checkpoint
 from llmbench.training.batches import Batches, Collator
 
 __all__ = ["Trainer", "last_checkpoint"]
@@ -93,19 +94,34 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self.args.output_dir = str(part)
         try:
             super(SFTTrainer, self)._save_checkpoint(model, trial)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
+            [whole] = part.iterdir()
+            (whole / "training_args.bin").unlink()  # a pickle, which nobody reads: the recipe says it all
+            sync(whole)
+            shutil.rmtree(folder / whole.name, ignore_errors=True)
+            os.replace(whole, folder / whole.name)
         finally:
             self.args.output_dir = str(folder)
-        [whole] = part.iterdir()
-        sync(whole)
-        shutil.rmtree(folder / whole.name, ignore_errors=True)
-        os.replace(whole, folder / whole.name)
-        part.rmdir()
+            shutil.rmtree(part, ignore_errors=True)
         for old in checkpoints(folder)[: -self.recipe.training.save_total_limit]:
             shutil.rmtree(old)
         self.paused += time.perf_counter() - start
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.lr_scheduler.state_dict()}
+        checkpoint.write(Path(output_dir), "optimizer", state)
+
+    def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
+        if folder is not None:
+            state = checkpoint.read(Path(folder), "optimizer")
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.lr_scheduler.load_state_dict(state["scheduler"])
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        checkpoint.write(Path(output_dir), "random", checkpoint.random_state())
+
+    def _load_rng_state(self, folder: str | None) -> None:
+        if folder is not None:
+            checkpoint.restore_random_state(checkpoint.read(Path(folder), "random"))
 
 
 def lengths(dataset: Any) -> list[int]:
