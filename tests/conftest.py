@@ -44,24 +44,35 @@ class Served:
 
 
 class Mark:
-    """A variable in the environment that a process hands on to all its descendants, so that each of them can be found."""
+    """A variable in the environment that a process hands on to all its descendants, so that each of them can be found.
+
+    A process that changes its title, as vLLM's do, overwrites its environment, so every process of a session in which one
+    with the mark was seen counts too: look once while they all live.
+    """
 
     name = "LLMBENCH_TEST_MARK"
 
     def __init__(self) -> None:
         self.value = uuid.uuid4().hex
         self.env = os.environ | {self.name: self.value}
+        self._sessions: set[int] = set()
 
     def alive(self) -> dict[int, str]:
-        """Process id -> command line of every living process that carries the mark."""
-        found = {}
+        """Process id -> command line of every living process that carries the mark or is of a marked session."""
+        sessions, marked, lines = {}, set(), {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
-                    is_zombie = (entry / "stat").read_bytes().rsplit(b") ", 1)[1][:1] == b"Z"
-                    if not is_zombie and f"{self.name}={self.value}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                        found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        return found
+                    state, _, _, session = (entry / "stat").read_bytes().rsplit(b") ", 1)[1].split()[:4]
+                    if state == b"Z":
+                        continue
+                    pid = int(entry.name)
+                    lines[pid] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    sessions[pid] = int(session)
+                    if f"{self.name}={self.value}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                        marked.add(pid)
+        self._sessions |= {sessions[pid] for pid in marked} - {os.getsid(0)}
+        return {pid: line for pid, line in lines.items() if pid in marked or sessions[pid] in self._sessions}
 
     def left(self, seconds: float = 30.0) -> dict[int, str]:
         """What is still alive after at most that time; stops waiting when nothing is."""
@@ -125,7 +136,7 @@ def lora(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         model = get_peft_model(model, config)
         for name, weight in model.named_parameters():
             if "lora_B" in name:
-                torch.nn.init.normal_(weight, std=0.02)
+                torch.nn.init.normal_(weight, std=0.04)
         model.save_pretrained(sys.argv[2])
     """
     run = [sys.executable, "-c", textwrap.dedent(program), str(tiny), str(folder)]

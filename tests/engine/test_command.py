@@ -51,14 +51,20 @@ def test_a_rank_that_vllm_does_not_take_is_an_error() -> None:
 
 
 def test_an_adapter_with_two_names_is_registered_once() -> None:
-    words = argv({"run": adapter("abc", 8), "folder": adapter("abc", 8), "other": adapter("xyz", 8)})
+    words = argv({"run": adapter("abc", 8), "folder": adapter("abc", 8), "other": adapter("xyz", 8)}, device="cuda")
     assert words[words.index("--lora-modules") + 1 :] == ["abc=/store/abc", "xyz=/store/xyz"]
     assert after(words, "--max-loras") == "2"
 
 
 def test_adapters_beyond_the_slots_stay_in_memory() -> None:
-    words = argv({str(i): adapter(str(i), 8) for i in range(6)}, engine={"max_loras": 2})
+    words = argv({str(i): adapter(str(i), 8) for i in range(6)}, device="cuda", engine={"max_loras": 2})
     assert (after(words, "--max-loras"), after(words, "--max-cpu-loras")) == ("2", "6")
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_on_cpu_the_last_slot_stays_empty_because_the_base_is_given_what_is_in_it(count: int) -> None:
+    words = argv({str(i): adapter(str(i), 8) for i in range(count)}, engine={"max_loras": 1})
+    assert (after(words, "--max-loras"), after(words, "--max-cpu-loras")) == (str(count + 1), str(count + 1))
 
 
 def test_remote_code_runs_only_when_the_recipe_allows_it() -> None:

@@ -62,16 +62,20 @@ def command(
     # A model's generation_config.json may hold a repetition penalty or top_k that nobody asked for.
     argv += ["--generation-config", "vllm"]
     argv += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
-    argv += _lora_arguments(adapters, engine.max_loras)
+    argv += _lora_arguments(adapters, engine.max_loras, device)
     return argv + list(engine.extra_args)
 
 
-def _lora_arguments(adapters: Mapping[str, Adapter], max_loras: int) -> list[str]:
-    """Rank, slots and modules. All adapters stay in memory, so that none is read from disk again while serving."""
+def _lora_arguments(adapters: Mapping[str, Adapter], max_loras: int, device: Device) -> list[str]:
+    """Rank, slots and modules. All adapters stay in memory, so that none is read from disk again while serving.
+
+    On CPU there is a slot more than adapters, and it stays empty: rows of the base model in a batch with rows of an adapter
+    are given the *last* slot's adapter there (https://github.com/vllm-project/vllm/pull/48421), so an empty one must be last.
+    """
     distinct = {adapter.id: adapter for adapter in adapters.values()}
     if not distinct:
         return []
-    slots = min(max_loras, len(distinct))
+    slots = min(max_loras, len(distinct)) if device == "cuda" else len(distinct) + 1
     return [
         "--enable-lora",
         "--max-lora-rank", str(_allowed_rank(max(adapter.rank for adapter in distinct.values()))),

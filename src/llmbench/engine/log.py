@@ -18,7 +18,11 @@ _PHASES = (
 _FIRST = "importing vLLM"
 _PREFIX = re.compile(r"^(\([^)]*pid=\d+\) ?)?((INFO|WARNING|ERROR|CRITICAL|DEBUG) [\d-]+ [\d:]+ \[[^\]]*\] ?)?")
 _ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b(?::.*)?$")
-_SECONDHAND = ("Engine core initialization failed", "WorkerProc initialization failed", "See root cause above")
+_SECONDHAND = (
+    "Engine core initialization failed", "WorkerProc initialization failed", "See root cause above", "EngineDeadError",
+)  # fmt: skip
+_SUDDEN = ("exited unexpectedly", "died unexpectedly")
+_NOISE = re.compile(r"^\s*(nanobind: |- leaked |- \.\.\. skipped|See https://nanobind|.*resource_tracker: |Route: )")
 _TAIL_BYTES = 200_000
 
 
@@ -45,23 +49,24 @@ class Tail:
 
 
 def last_lines(path: Path, count: int = 15) -> list[str]:
-    """The last lines that are not empty, without vLLM's prefix of process, time and place."""
+    """The last lines that say something, without vLLM's prefix of process, time and place."""
     if not path.exists():
         return []
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
         text = file.read().decode("utf-8", "replace")
     lines = [_PREFIX.sub("", line).rstrip()[:300] for line in text.splitlines()]
-    return [line for line in lines if line.strip()][-count:]
+    return [line for line in lines if line.strip() and not _NOISE.match(line)][-count:]
 
 
 def cause(path: Path) -> str:
-    """The line of a log that says best why vLLM ended: the first root error of the last tracebacks, else the last line."""
+    """The line of a log that says best why vLLM ended: a mistake in the arguments, the last first-hand error, else the last line."""
     lines = last_lines(path, 400)
     errors = [line.strip() for line in lines if _ERROR.match(line.strip())]
     first_hand = [line for line in errors if not any(mark in line for mark in _SECONDHAND)]
     usage = [line.strip() for line in lines if ": error: " in line]
-    for found in (usage, first_hand, errors, lines):
+    sudden = [line for line in lines if any(mark in line for mark in _SUDDEN)]
+    for found in (usage, first_hand, sudden, errors, lines):
         if found:
             return found[-1]
     return "it wrote nothing"

@@ -46,6 +46,7 @@ class EngineSpec(Section):
     """Context length; without it the model's own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_loras: Annotated[int, Field(gt=0)] = 4
+    """Adapters of one batch, on a GPU; on CPU all of them fit."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     cpu_kv_cache_gib: Annotated[float, Field(gt=0)] = 1.0
     start_timeout: Annotated[float, Field(gt=0)] = 600.0

@@ -1,0 +1,352 @@
+"""The application's paths, keys, limits and errors, with a transport that answers in vLLM's place and counts its calls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from llmbench.endpoint import Message
+from llmbench.errors import IndexError_, LlmbenchError
+from llmbench.gateway import Grounding, Served, build
+from llmbench.gateway.relay import Upstream
+from llmbench.recipe import Variant
+
+HI = [{"role": "user", "content": "Hi"}]
+ASK = {"model": "base", "messages": HI}
+
+
+class FakeEngine(httpx.AsyncBaseTransport):
+    """Answers every chat with `answer` and keeps what it was asked."""
+
+    def __init__(self, answer: Callable[[], httpx.Response]) -> None:
+        self.answer = answer
+        self.bodies: list[dict[str, Any]] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            self.bodies.append(json.loads(request.content))
+        return self.answer()
+
+
+@dataclass(frozen=True)
+class Passages:
+    messages: Sequence[Message]
+    sources: Sequence[dict[str, Any]]
+
+
+class FakeRetriever:
+    """Puts one passage into the last message, or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.closed = False
+        self.threads: set[str] = set()
+
+    def ground(self, messages: Sequence[Message]) -> Passages:
+        self.threads.add(threading.current_thread().name)
+        if self.error is not None:
+            raise self.error
+        text = f"[1] Red.\n\n{messages[-1]['content']}"
+        return Passages([*messages[:-1], {"role": "user", "content": text}], [{"n": 1, "text": "Red."}])
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def reply() -> httpx.Response:
+    choice = {"index": 0, "message": {"role": "assistant", "content": 'It says "model":"abc"'}, "finish_reason": "stop"}
+    return httpx.Response(200, json={"id": "1", "object": "chat.completion", "model": "abc", "choices": [choice]})
+
+
+def serve(
+    engine: FakeEngine,
+    *,
+    problem: str | None = None,
+    api_key: str | None = None,
+    retriever: FakeRetriever | None = None,
+    hosts: frozenset[str] | None = frozenset({"127.0.0.1"}),
+) -> Starlette:
+    models = [
+        Served(Variant(name="base"), "base", {"description": "the base"}),
+        Served(Variant(name="mine", adapter="x", system="Brief."), "abc", {}),
+    ]
+    if retriever is not None:
+        models.append(Served(Variant(name="rag"), "base", {}, Grounding("pages", lambda: retriever)))
+    return build(models, Upstream(engine, lambda: problem), context=1024, api_key=api_key, hosts=hosts)
+
+
+def client(app: Starlette) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8000")
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine(reply)
+
+
+async def test_the_answer_comes_under_the_variants_name_from_its_model(engine: FakeEngine) -> None:
+    async with client(serve(engine)) as http:
+        data = (await http.post("/v1/chat/completions", json=ASK | {"model": "mine"})).json()
+    assert data["model"] == "mine"
+    assert "sources" not in data
+    assert engine.bodies[0]["model"] == "abc"
+    assert engine.bodies[0]["messages"] == [{"role": "system", "content": "Brief."}, *HI]
+    assert (engine.bodies[0]["temperature"], engine.bodies[0]["max_tokens"]) == (0.0, 256)
+
+
+async def test_models_are_the_variants_and_nothing_of_the_engine(engine: FakeEngine) -> None:
+    async with client(serve(engine)) as http:
+        data = (await http.get("/v1/models")).json()["data"]
+    assert [model["id"] for model in data] == ["base", "mine"]
+    assert data[0]["owned_by"] == "llmbench"
+    assert data[0]["description"] == "the base"
+
+
+BAD_PATHS = [
+    "/", "/v1", "/v1/", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages", "/v1/systemone", "/v1/models/",
+    "/v1/models/base", "/v1/chat/completions/", "/v1/chat/completions/batch", "/v1/chat/completions/render",
+    "/v1/CHAT/completions", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "//v1/models", "/v1//models",
+    "/v1/../invocations", "/v1/%2e%2e/metrics", "/v1/chat%2fcompletions%00", "/invocations", "/ping", "/metrics", "/docs",
+    "/redoc", "/openapi.json", "/version", "/load", "/tokenize", "/detokenize", "/pause", "/resume", "/sleep",
+    "/collective_rpc", "/scale_elastic_ep", "/is_scaling_elastic_ep", "/inference/v1/generate", "/generative_scoring",
+    "/adapters", "/server_info", "/reset_prefix_cache", "/Health",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [None, "secret"])
+async def test_every_other_path_is_refused_and_never_reaches_the_engine(engine: FakeEngine, key: str | None) -> None:
+    async with client(serve(engine, api_key=key)) as http:
+        for path in BAD_PATHS:
+            for method in ("GET", "POST"):
+                response = await http.request(method, f"http://127.0.0.1:8000{path}", json={})
+                assert response.status_code in ((401,) if key else (404, 405)), path
+                assert response.json()["error"]["message"]
+    assert engine.bodies == []
+
+
+async def test_a_wrong_method_is_refused(engine: FakeEngine) -> None:
+    async with client(serve(engine)) as http:
+        assert (await http.get("/v1/chat/completions")).status_code == 405
+        assert (await http.delete("/v1/models")).status_code == 405
+
+
+async def test_an_unknown_model_is_answered_with_the_list(engine: FakeEngine) -> None:
+    async with client(serve(engine)) as http:
+        response = await http.post("/v1/chat/completions", json=ASK | {"model": "gpt"})
+    assert response.status_code == 404
+    error = response.json()["error"]
+    assert error["code"] == "model_not_found"
+    assert "base, mine" in error["message"]
+    assert engine.bodies == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("Authorization", "Bearer wrong")],
+        [("Authorization", "secret")],
+        [("Authorization", "bearer secret ")],
+        [("x-api-key", "secret")],
+        [("Authorization", "Bearer secret"), ("Authorization", "Bearer wrong")],
+        [("Authorization", "Bearer wrong"), ("X-Forwarded-For", "127.0.0.1"), ("X-Original-URL", "/health")],
+    ],
+)
+async def test_without_the_key_nothing_is_answered(engine: FakeEngine, headers: list[tuple[str, str]]) -> None:
+    async with client(serve(engine, api_key="secret")) as http:
+        for path in ("/v1/models", "/v1/models?api_key=secret", "/v1/models?path=/health"):
+            assert (await http.get(path, headers=headers)).status_code == 401
+        assert (await http.post("/v1/chat/completions", json=ASK, headers=headers)).status_code == 401
+    assert engine.bodies == []
+
+
+async def test_with_the_key_everything_is_answered_and_health_needs_none(engine: FakeEngine) -> None:
+    async with client(serve(engine, api_key="secret")) as http:
+        headers = {"Authorization": "Bearer secret"}
+        assert (await http.post("/v1/chat/completions", json=ASK, headers=headers)).status_code == 200
+        assert (await http.get("/health")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "127.0.0.1@evil", "evil?x=127.0.0.1", ""]
+)
+async def test_a_foreign_host_name_is_refused(engine: FakeEngine, host: str) -> None:
+    async with client(serve(engine)) as http:
+        assert (await http.get("/v1/models", headers={"Host": host})).status_code == 421
+
+
+async def test_a_web_page_cannot_post_across_origins(engine: FakeEngine) -> None:
+    async with client(serve(engine)) as http:
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+            response = await http.post("/v1/chat/completions", content=json.dumps(ASK), headers={"Content-Type": kind})
+            assert response.status_code == 415
+        response = await http.options("/v1/chat/completions", headers={"Origin": "http://evil.example"})
+    assert "access-control-allow-origin" not in response.headers
+    assert engine.bodies == []
+
+
+async def test_a_request_that_is_too_large_is_refused(engine: FakeEngine) -> None:
+    async with client(serve(engine)) as http:
+        response = await http.post("/v1/chat/completions", json=ASK | {"stop": "x" * 1_000_001})
+    assert response.status_code == 413
+    assert engine.bodies == []
+
+
+async def test_a_rag_variant_grounds_the_question_and_names_its_sources(engine: FakeEngine) -> None:
+    retriever = FakeRetriever()
+    async with client(serve(engine, retriever=retriever)) as http:
+        data = (await http.post("/v1/chat/completions", json=ASK | {"model": "rag"})).json()
+    assert data["sources"] == [{"n": 1, "text": "Red."}]
+    assert engine.bodies[0]["messages"][-1]["content"] == "[1] Red.\n\nHi"
+    assert retriever.threads == {"ground-pages_0"}  # never the thread of the event loop
+
+
+@pytest.mark.parametrize(("error", "status"), [(IndexError_("index pages is not built."), 503), (LlmbenchError("empty"), 400)])
+async def test_a_failing_search_is_told(engine: FakeEngine, error: Exception, status: int) -> None:
+    async with client(serve(engine, retriever=FakeRetriever(error))) as http:
+        response = await http.post("/v1/chat/completions", json=ASK | {"model": "rag"})
+    assert response.status_code == status
+    assert response.json()["error"]["message"] == str(error)
+
+
+def test_a_grounding_closes_its_index() -> None:
+    retriever = FakeRetriever()
+    grounding = Grounding("pages", lambda: retriever)
+    grounding.ready()
+    grounding.close()
+    assert retriever.closed
+
+
+def test_a_grounding_that_does_not_open_says_why() -> None:
+    def opening() -> FakeRetriever:
+        raise IndexError_("index pages is not built.")
+
+    grounding = Grounding("pages", opening)
+    with pytest.raises(IndexError_, match="not built"):
+        grounding.ready()
+    assert grounding.failed
+    grounding.close()
+
+
+async def test_the_engines_complaint_about_a_request_is_passed_on() -> None:
+    error = {
+        "error": {"message": "temperature must be in [0, 2]", "type": "BadRequestError", "param": "temperature", "code": 400}
+    }
+    async with client(serve(FakeEngine(lambda: httpx.Response(400, json=error)))) as http:
+        response = await http.post("/v1/chat/completions", json=ASK)
+    assert response.status_code == 400
+    assert response.json()["error"] == {
+        "message": "temperature must be in [0, 2]", "type": "invalid_request_error", "param": "temperature", "code": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "answer", [httpx.Response(500, text="Internal Server Error"), httpx.Response(404, json={"error": {"message": "x"}})]
+)
+async def test_other_errors_of_the_engine_are_the_servers_fault(answer: httpx.Response) -> None:
+    async with client(serve(FakeEngine(lambda: answer))) as http:
+        response = await http.post("/v1/chat/completions", json=ASK)
+    assert response.status_code == 502
+    assert response.json()["error"]["type"] == "server_error"
+
+
+def refuse_connection() -> httpx.Response:
+    raise httpx.ConnectError("No such file or directory")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_dead_engine_is_reported_with_its_cause(stream: bool) -> None:
+    app = serve(FakeEngine(refuse_connection), problem="vLLM ended (exit code 1): MemoryError")
+    async with client(app) as http:
+        response = await http.post("/v1/chat/completions", json=ASK | {"stream": stream})
+        health = await http.get("/health")
+    for answer in (response, health):
+        assert answer.status_code == 503
+        assert answer.json()["error"]["message"] == "vLLM ended (exit code 1): MemoryError"
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A body in the pieces that the network cuts it into; an exception among them breaks it off."""
+
+    def __init__(self, *pieces: bytes | Exception) -> None:
+        self.pieces = pieces
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            await asyncio.sleep(0)
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def event(text: str) -> bytes:
+    data = {"id": "1", "model": "abc", "choices": [{"index": 0, "delta": {"content": text}}]}
+    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line[5:]) for line in text.split("\n\n") if line.startswith("data: {")]
+
+
+async def stream(pieces: Pieces, model: str, **options: Any) -> str:
+    engine = FakeEngine(lambda: httpx.Response(200, stream=pieces))
+    async with client(serve(engine, **options)) as http:
+        return (await http.post("/v1/chat/completions", json=ASK | {"model": model, "stream": True})).text
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+async def test_a_stream_is_handed_on_whole_however_the_network_cuts_it(size: int) -> None:
+    whole = event("Hel") + event('lo "model":"abc" ü') + b"data: [DONE]\n\n"
+    pieces = Pieces(*(whole[i : i + size] for i in range(0, len(whole), size)))
+    text = await stream(pieces, "mine")
+    assert [e["model"] for e in events(text)] == ["mine", "mine"]
+    assert "".join(e["choices"][0]["delta"]["content"] for e in events(text)) == 'Hello "model":"abc" ü'
+    assert text.endswith("data: [DONE]\n\n")
+    assert pieces.closed
+
+
+async def test_the_first_event_of_a_rag_variant_carries_the_sources() -> None:
+    engine_stream = Pieces(event("a"), event("b"), b"data: [DONE]\n\n")
+    found = events(await stream(engine_stream, "rag", retriever=FakeRetriever()))
+    assert found[0]["sources"] == [{"n": 1, "text": "Red."}]
+    assert found[0]["choices"][0]["delta"]["content"] == "a"
+    assert all("sources" not in later for later in found[1:])
+
+
+async def test_a_stream_that_the_engine_breaks_off_ends_in_an_error() -> None:
+    pieces = Pieces(event("a"), httpx.ReadError("gone"))
+    found = events(await stream(pieces, "mine", problem="vLLM ended (exit code -9): killed"))
+    assert found[0]["choices"][0]["delta"]["content"] == "a"
+    assert found[-1]["error"]["message"] == "vLLM ended (exit code -9): killed"
+    assert pieces.closed
+
+
+async def test_nothing_blocks_the_event_loop_while_a_search_takes_long(engine: FakeEngine) -> None:
+    started, release = threading.Event(), threading.Event()
+
+    class Slow(FakeRetriever):
+        def ground(self, messages: Sequence[Message]) -> Passages:
+            started.set()
+            release.wait(30)
+            return super().ground(messages)
+
+    async with client(serve(engine, retriever=Slow())) as http:
+        slow = asyncio.create_task(http.post("/v1/chat/completions", json=ASK | {"model": "rag"}))
+        while not started.is_set():
+            await asyncio.sleep(0.01)
+        assert (await http.post("/v1/chat/completions", json=ASK)).status_code == 200  # while the other still searches
+        assert not slow.done()
+        release.set()
+        assert (await slow).status_code == 200

@@ -1,0 +1,126 @@
+"""What a chat request may say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from llmbench.gateway import chat
+from llmbench.gateway.refusal import Refusal
+from llmbench.recipe import Sampling
+
+HI = [{"role": "user", "content": "Hi"}]
+
+
+def parse(**fields: Any) -> chat.ChatRequest:
+    return chat.parse(json.dumps({"model": "base", "messages": HI} | fields).encode(), context=1024)
+
+
+def refused(**fields: Any) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        parse(**fields)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def test_a_plain_request_passes() -> None:
+    request = parse(temperature=0.5, max_tokens=10, stream=True, stream_options={"include_usage": True})
+    assert (request.model, request.messages, request.stream) == ("base", HI, True)
+    assert request.fields == {"temperature": 0.5, "max_tokens": 10, "stream_options": {"include_usage": True}}
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["chat_template", "chat_template_kwargs", "mm_processor_kwargs", "prompt_embeds", "structured_outputs", "guided_regex",
+     "kv_transfer_params", "vllm_xargs", "documents", "api_base", "tempreature", "use_beam_search", "prompt_logprobs"],
+)  # fmt: skip
+def test_a_field_that_is_not_listed_is_refused_by_name(field: str) -> None:
+    refusal = refused(**{field: {"x": 1}})
+    assert (refusal.param, refusal.code) == (field, "unknown_parameter")
+
+
+def test_bookkeeping_that_clients_send_unasked_is_dropped() -> None:
+    assert parse(user="me", store=True, metadata={"a": "b"}, seed=None).fields == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 100}, "n"),
+        ({"n": 0}, "n"),
+        ({"n": True}, "n"),
+        ({"max_tokens": 1025}, "max_tokens"),
+        ({"max_completion_tokens": 10**12}, "max_completion_tokens"),
+        ({"max_tokens": "10"}, "max_tokens"),
+        ({"top_logprobs": 21}, "top_logprobs"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"stream": "yes"}, "stream"),
+        ({"model": 3}, "model"),
+        ({"messages": []}, "messages"),
+        ({"messages": "Hi"}, "messages"),
+        ({"messages": HI * 1001}, "messages"),
+        ({"messages": [{"role": "root", "content": "Hi"}]}, "messages[0]"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "Hi", "chat_template": "x"}]}, "messages[0].chat_template"),
+        ({"response_format": {"type": "structural_tag"}}, "response_format"),
+        ({"response_format": "json"}, "response_format"),
+    ],
+)
+def test_values_out_of_bounds_are_refused_with_their_place(fields: dict[str, Any], param: str) -> None:
+    assert refused(**fields).param == param
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}},
+        {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}},
+        {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}},
+        {"type": "video_url", "video_url": {"url": "http://localhost/"}},
+        {"type": "text"},
+        "text",
+    ],
+)
+def test_nothing_but_text_is_accepted_so_nothing_is_ever_fetched(part: Any) -> None:
+    assert refused(messages=[{"role": "user", "content": [part]}]).param == "messages[0].content"
+
+
+def test_parts_of_text_are_joined() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert parse(messages=[{"role": "user", "content": parts}]).messages == [{"role": "user", "content": "a\nb"}]
+
+
+def test_a_reply_can_be_sent_back_as_the_client_got_it() -> None:
+    reply: dict[str, Any] = {"role": "assistant", "content": "Hello!", "refusal": None, "annotations": None, "tool_calls": []}
+    assert parse(messages=[*HI, reply, *HI]).messages[1]["content"] == "Hello!"
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"3", b"[" * 100_000, b'"\xff"'])
+def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
+    with pytest.raises(Refusal) as caught:
+        chat.parse(raw, context=10)
+    assert caught.value.status == 400
+
+
+def test_a_schema_nested_too_deep_is_refused() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(40):
+        schema = {"properties": {"a": schema}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    assert refused(response_format=form).param == "response_format"
+
+
+def test_the_variants_sampling_fills_only_what_the_client_left_open() -> None:
+    sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=100, seed=3, stop=["\n"])
+    filled = chat.with_defaults({"temperature": 0.0, "max_completion_tokens": 5}, sampling)
+    assert filled == {"temperature": 0.0, "max_completion_tokens": 5, "top_p": 0.9, "seed": 3, "stop": ["\n"]}
+
+
+def test_the_variants_system_text_comes_before_the_clients_own_in_one_message() -> None:
+    own = {"role": "system", "content": "Own."}
+    assert chat.with_system(HI, None) == HI
+    assert chat.with_system(HI, "Brief.") == [{"role": "system", "content": "Brief."}, *HI]
+    assert chat.with_system([own, *HI], "Brief.") == [{"role": "system", "content": "Brief.\n\nOwn."}, *HI]

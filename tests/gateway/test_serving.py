@@ -1,0 +1,227 @@
+"""The whole way: OpenAI's own client, the gateway, a real vLLM, a real adapter, a real index."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import openai
+import pytest
+
+from llmbench.endpoint import HttpEndpoint
+
+
+class Served(Protocol):
+    """The fixture of tests/conftest.py."""
+
+    base_url: str
+    variants: tuple[str, ...]
+    adapter: Path
+    log: Path
+    socket: Path
+
+
+PROMPTS = [
+    "Hello!",
+    "Repeat: Alba, 17, Borin lamp, 300",
+    "Passages:\n[1] The Alba kettle is red. It weighs 300 grams.\n\nQuestion: How heavy is the Alba kettle?",
+    "Passages:\n[1] The Borin lamp is made of brass.\n[2] The Alba kettle is red.\n\nQuestion: What colour is the Alba kettle?",
+    "Alba: 12\nBorin: 90\nCora: 7\n\nBorin?",
+]
+
+
+def ask(text: str) -> list[Any]:
+    return [{"role": "user", "content": text}]
+
+
+@pytest.fixture
+def client(endpoint: Served) -> openai.OpenAI:
+    return openai.OpenAI(base_url=endpoint.base_url, api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def expected(tiny: Path, lora: Path) -> dict[str, list[str]]:
+    """What transformers and PEFT answer greedily in float32, by model."""
+    program = """
+        import json, sys, torch
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+        base = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
+        tuned = PeftModel.from_pretrained(base, sys.argv[2]).eval()
+        prompts = json.loads(sys.argv[3])
+
+        def answer(prompt):
+            chat = [{"role": "user", "content": prompt}]
+            ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+            out = tuned.generate(**ids, do_sample=False, max_new_tokens=48)
+            return tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+
+        result = {"adapter": [answer(p) for p in prompts]}
+        with tuned.disable_adapter():
+            result["base"] = [answer(p) for p in prompts]
+        print(json.dumps(result))
+    """
+    argv = [sys.executable, "-c", textwrap.dedent(program), str(tiny), str(lora), json.dumps(PROMPTS)]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    answers: dict[str, list[str]] = json.loads(done.stdout)
+    return answers
+
+
+@pytest.mark.parametrize("variant", ["base", "adapter"])
+def test_greedy_answers_equal_those_of_transformers_and_peft(
+    client: openai.OpenAI, expected: dict[str, list[str]], variant: str
+) -> None:
+    found = []
+    for prompt in PROMPTS:
+        reply = client.chat.completions.create(model=variant, messages=ask(prompt), temperature=0, max_tokens=48)
+        found.append(reply.choices[0].message.content)
+    assert found == expected[variant]
+
+
+def test_the_adapter_answers_otherwise_than_its_base(expected: dict[str, list[str]], client: openai.OpenAI) -> None:
+    def answer(variant: str) -> list[Any]:
+        replies = [client.chat.completions.create(model=variant, messages=ask(prompt)) for prompt in PROMPTS]
+        return [reply.choices[0].message.content for reply in replies]
+
+    assert answer("base") != answer("adapter")
+
+
+def test_models_lists_the_variants_with_what_they_are(client: openai.OpenAI, endpoint: Served) -> None:
+    models = {model.id: model for model in client.models.list()}
+    assert tuple(models) == endpoint.variants == ("base", "adapter", "base-rag", "adapter-rag")
+    tuned = models["adapter-rag"].model_dump()
+    assert tuned["root"] == tuned["parent"] == "llmbench/tiny"
+    assert (tuned["adapter"]["rank"], tuned["rag"], tuned["max_model_len"]) == (8, "pages", 1024)
+
+
+def test_a_whole_answer_has_the_usual_fields(client: openai.OpenAI) -> None:
+    reply = client.chat.completions.create(model="base", messages=ask("Hello!"))
+    assert (reply.model, reply.object, reply.choices[0].finish_reason) == ("base", "chat.completion", "stop")
+    assert reply.usage is not None
+    assert reply.usage.prompt_tokens > 0
+    assert not hasattr(reply, "sources")
+
+
+def test_a_stream_comes_in_pieces_that_make_up_the_whole_answer(client: openai.OpenAI) -> None:
+    options: dict[str, Any] = {
+        "model": "adapter",
+        "messages": ask(PROMPTS[1]),
+        "max_tokens": 32,
+        "extra_body": {"ignore_eos": True},
+    }
+    whole = client.chat.completions.create(**options)
+    events = list(client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}))
+    pieces = [e.choices[0].delta.content for e in events if e.choices and e.choices[0].delta.content]
+    assert len(pieces) > 8
+    assert "".join(pieces) == whole.choices[0].message.content
+    assert {e.model for e in events} == {"adapter"}
+    assert events[-1].usage is not None
+    assert events[-1].usage.completion_tokens == 32
+
+
+def test_pieces_leave_the_gateway_when_they_come_and_not_at_the_end(endpoint: Served) -> None:
+    body = {"model": "base", "messages": ask("Hello!"), "stream": True, "max_tokens": 200, "ignore_eos": True}
+    reads = 0
+    with httpx.stream("POST", f"{endpoint.base_url}/chat/completions", json=body, timeout=60) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        for piece in response.iter_raw():
+            reads += bool(piece)
+    assert reads > 50
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_rag_variant_answers_with_its_sources(client: openai.OpenAI, stream: bool) -> None:
+    question = ask("How heavy is the Alba kettle?")
+    if stream:
+        events = list(client.chat.completions.create(model="base-rag", messages=question, stream=True))
+        sources = events[0].sources  # type: ignore[attr-defined]
+        assert not any(hasattr(event, "sources") for event in events[1:])
+    else:
+        sources = client.chat.completions.create(model="base-rag", messages=question).sources  # type: ignore[attr-defined]
+    assert [source["n"] for source in sources] == [1, 2]
+    assert sources[0]["source"].endswith("kettle.md")
+    assert "300 grams" in sources[0]["text"]
+
+
+def test_passages_reach_the_model(client: openai.OpenAI) -> None:
+    question = ask("How heavy is the Alba kettle?")
+    plain = client.chat.completions.create(model="base", messages=question).usage
+    grounded = client.chat.completions.create(model="base-rag", messages=question).usage
+    assert plain is not None
+    assert grounded is not None
+    assert grounded.prompt_tokens > plain.prompt_tokens + 20
+
+
+async def test_our_own_client_reads_answers_streams_and_sources(endpoint: Served) -> None:
+    async with HttpEndpoint(endpoint.base_url) as http:
+        assert await http.models() == list(endpoint.variants)
+        reply = await http.chat(ask("What is the Borin lamp made of?"), "adapter-rag")
+        deltas = [delta async for delta in http.stream(ask("What is the Borin lamp made of?"), "adapter-rag")]
+    last = deltas[-1].reply
+    assert last is not None
+    assert (last.text, last.sources) == (reply.text, reply.sources)
+    assert deltas[0].sources == reply.sources
+    assert reply.completion_tokens == last.completion_tokens > 0
+
+
+async def test_many_at_once_answer_as_each_alone(endpoint: Served, expected: dict[str, list[str]]) -> None:
+    async with HttpEndpoint(endpoint.base_url) as http:
+        jobs = [(variant, i) for variant in ("base", "adapter") for i in range(len(PROMPTS))] * 2
+        replies = await asyncio.gather(*(http.chat(ask(PROMPTS[i]), variant, max_tokens=48) for variant, i in jobs))
+    assert [reply.text for reply in replies] == [expected[variant][i] for variant, i in jobs]
+
+
+def test_an_unknown_model_is_openais_not_found_error(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="base, adapter, base-rag, adapter-rag"):
+        client.chat.completions.create(model="gpt", messages=ask("Hi"))
+
+
+def test_more_tokens_than_the_context_are_refused(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="from 1 to 1024"):
+        client.chat.completions.create(model="base", messages=ask("Hi"), max_tokens=1025)
+    with pytest.raises(openai.BadRequestError, match="maximum context length"):
+        client.chat.completions.create(model="base", messages=ask("Hello there. " * 500))
+
+
+def test_a_clients_chat_template_does_not_reach_the_engine(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="chat_template is not accepted"):
+        client.chat.completions.create(model="base", messages=ask("Hi"), extra_body={"chat_template": "{{ 1 }}"})
+
+
+def metric(endpoint: Served, name: str) -> float:
+    """One of vLLM's own figures."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(endpoint.socket))) as engine:
+        lines = engine.get("http://engine/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{"))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_when_the_client_goes_away_the_engine_stops_computing(endpoint: Served, stream: bool) -> None:
+    before = metric(endpoint, "vllm:generation_tokens_total")
+    body = {"model": "base", "messages": ask("Hello!"), "stream": stream, "max_tokens": 1000, "ignore_eos": True}
+    if stream:
+        with httpx.stream("POST", f"{endpoint.base_url}/chat/completions", json=body, timeout=60) as response:
+            next(response.iter_raw())
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{endpoint.base_url}/chat/completions", json=body, timeout=0.3)
+    end = time.monotonic() + 60
+    while metric(endpoint, "vllm:num_requests_running") and time.monotonic() < end:
+        time.sleep(0.1)
+    assert metric(endpoint, "vllm:num_requests_running") == 0
+    assert metric(endpoint, "vllm:generation_tokens_total") - before < 1000
+
+
+def test_the_engine_listens_on_no_port(endpoint: Served) -> None:
+    assert endpoint.socket.is_socket()
+    assert endpoint.socket.parent.stat().st_mode & 0o077 == 0
