@@ -12,24 +12,33 @@ API, CORE = "(APIServer pid=7) ", "(EngineCore pid=8) ERROR 11-23 20:05:20 [core
 NOISE = ["nanobind: leaked 514 functions!", ' - leaked function "get_split"', " - ... skipped remainder"]
 
 
-@pytest.mark.parametrize(
-    ("lines", "cause"),
-    [
-        ([f"{CORE}Traceback (most recent call last):", f"{CORE}ValueError: head size 16", "RuntimeError: Engine core initialization failed."],
-         "ValueError: head size 16"),
-        ([f"{API}WARNING 11-23 20:05:20 [c.py:817] engine core exited unexpectedly; starting cleanup",
-          f"{CORE}vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue."],
-         "engine core exited unexpectedly; starting cleanup"),
-        (["usage: api_server.py [-h]", "launch.py: error: unrecognized arguments: --no-such"], "launch.py: error: unrecognized arguments: --no-such"),
-        (["torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB"], "torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB"),
-        (["INFO 11-23 20:05:20 [a.py:1] something", "Killed"], "Killed"),
-        ([], "it wrote nothing"),
-    ],
-)  # fmt: skip
+CASES = {
+    "a first-hand error, not the one that follows from it": (
+        [f"{CORE}Traceback (most recent call last):", f"{CORE}ValueError: head size 16", "RuntimeError: See root cause above"],
+        "ValueError: head size 16",
+    ),
+    "a process that was killed": (
+        [
+            f"{API}WARNING 11-23 20:05:20 [c.py:817] engine core exited unexpectedly",
+            f"{CORE}vllm.v1.EngineDeadError: an issue.",
+        ],
+        "engine core exited unexpectedly",
+    ),
+    "a mistake in the arguments": (
+        ["usage: api_server.py [-h]", "launch.py: error: unrecognized arguments: --no"],
+        "launch.py: error: unrecognized arguments: --no",
+    ),
+    "no memory": (["torch.OutOfMemoryError: CUDA out of memory."], "torch.OutOfMemoryError: CUDA out of memory."),
+    "no error at all": (["INFO 11-23 20:05:20 [a.py:1] something", "Killed"], "Killed"),
+    "nothing": ([], "it wrote nothing"),
+}
+
+
+@pytest.mark.parametrize(("lines", "cause"), CASES.values(), ids=CASES.keys())
 def test_the_most_telling_line_is_found(tmp_path: Path, lines: list[str], cause: str) -> None:
     path = tmp_path / "engine.log"
     path.write_text("\n".join(lines + NOISE))
-    assert log.cause(path) == (cause if lines else "it wrote nothing")
+    assert log.cause(path) == cause
 
 
 def test_the_last_lines_leave_out_prefixes_and_noise(tmp_path: Path) -> None:

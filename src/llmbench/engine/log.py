@@ -60,7 +60,7 @@ def last_lines(path: Path, count: int = 15) -> list[str]:
 
 
 def cause(path: Path) -> str:
-    """The line of a log that says best why vLLM ended: a mistake in the arguments, the last first-hand error, else the last line."""
+    """The line that says best why vLLM ended: a mistake in the arguments, the last first-hand error, else the last line."""
     lines = last_lines(path, 400)
     errors = [line.strip() for line in lines if _ERROR.match(line.strip())]
     first_hand = [line for line in errors if not any(mark in line for mark in _SECONDHAND)]
