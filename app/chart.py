@@ -13,7 +13,7 @@ __all__ = ["COLOURS", "Line", "chart"]
 COLOURS = ("a", "b", "c", "d", "e", "f")
 """Names of colour tokens; line i of a page has colour i."""
 
-_HEIGHT = 250
+_WIDTH, _HEIGHT = 480, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 30
 _MOST = 400
 """Points a drawn line has at most; more are finer than the screen."""
@@ -31,10 +31,10 @@ class Line:
     dashed: bool = False
 
 
-def chart(title: str, lines: Sequence[Line], *, x_title: str = "step", width: int = 480, from_zero: bool = False) -> str:
+def chart(title: str, lines: Sequence[Line], *, x_title: str = "step", from_zero: bool = False) -> str:
     """A figure with axes, lines and legend; an empty string when no line has a finite point.
 
-    `width` against a height of 250 is the shape; `from_zero` starts the vertical axis at nothing. x starts at 0.
+    x starts at 0; `from_zero` starts the vertical axis there too.
     """
     shown = [Line(one.name, one.colour, _thin(_finite(one.points)), one.dashed) for one in lines]
     shown = [one for one in shown if one.points]
@@ -51,7 +51,7 @@ def chart(title: str, lines: Sequence[Line], *, x_title: str = "step", width: in
         across = (point[0] - x_low) / (x_high - x_low or 1)
         up = (point[1] - y_low) / (y_high - y_low or 1)
         return (
-            round(_LEFT + across * (width - _LEFT - _RIGHT), 1),
+            round(_LEFT + across * (_WIDTH - _LEFT - _RIGHT), 1),
             round(_HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM), 1),
         )
 
@@ -60,7 +60,7 @@ def chart(title: str, lines: Sequence[Line], *, x_title: str = "step", width: in
         {"name": one.name, "colour": one.colour, "at": [[*place(p), _label(p[0]), _label(p[1])] for p in one.points]}
         for one in shown
     ]
-    box = f"0 0 {width} {_HEIGHT}"
+    box = f"0 0 {_WIDTH} {_HEIGHT}"
     return (
         f'<figure class="chart" data-lines="{escape(json.dumps(data))}" data-x="{escape(x_title)}">'
         f"<figcaption>{escape(title)}</figcaption>"

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from llmbench import assets, recipe, retrieval
+from llmbench import assets, recipe, retrieval, workspace
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import Document, Hit, Retriever
@@ -168,18 +168,27 @@ class _Desk:
 
 
 def pipelines(first: Path | None = None) -> list[tuple[str, str]]:
-    """Label and file of every RAG pipeline there is: the one asked for, those of the working directory, the bundled."""
+    """Label and file of every RAG pipeline there is: the one asked for, then those of the working directory and the bundled.
+
+    Those with an index stand before those without.
+    """
     here = sorted((Path.cwd() / "rag").glob("*.yaml"))
     bundled = [assets.bundle() / name for name in assets.documents() if name.startswith("rag/")]
-    found: dict[str, str] = {}
+    found: dict[Path, str] = {}
     for path in [*([first] if first else []), *here, *bundled]:
         try:
-            name = recipe.load(path, RagRecipe).name
+            found.setdefault(path.resolve(), recipe.load(path, RagRecipe).name)
         except LlmbenchError:
             continue
-        if str(path.resolve()) not in found:
-            found[str(path.resolve())] = name if name not in found.values() else f"{name} ({path})"
-    return [(label, path) for path, label in found.items()]
+
+    def place(path: Path) -> tuple[bool, bool]:
+        return first is None or path != first.resolve(), not (workspace.indexes() / found[path]).is_dir()
+
+    names = list(found.values())
+    return [
+        (f"{found[path]} ({path})" if names.count(found[path]) > 1 else found[path], str(path))
+        for path in sorted(found, key=place)
+    ]
 
 
 def page(document: Document, hits: Sequence[Hit], position: int) -> str:

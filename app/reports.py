@@ -80,7 +80,7 @@ def _view(one: Comparison) -> str:
         return render.notice(f"{one.report} is missing. Run llmbench compare again: the answers are kept.")
     report = one.report.read_text(encoding="utf-8", errors="replace")
     return (
-        f'<section class="card verdict"><header><h3>{escape(one.name)}</h3>'
-        f'<button type="button" class="download" data-name="{escape(one.name)}.html">Download the report</button></header>'
-        f'<p>{escape(one.verdict)}</p><p class="aside">{escape(str(one.folder))}</p></section>{sealed(report)}'
+        f'<section class="card verdict"><h3>{escape(one.name)}</h3><p class="aside">{escape(str(one.folder))}</p>'
+        f'<button type="button" class="download" data-name="{escape(one.name)}.html">Download the report</button></section>'
+        f"{sealed(report)}"
     )

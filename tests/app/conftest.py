@@ -133,9 +133,12 @@ def program() -> ModuleType:
     return app.program()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A real Chromium: LLMBENCH_CHROMIUM, one in PATH, or playwright's own. Without any the test fails and says so."""
+    """A real Chromium: LLMBENCH_CHROMIUM, one in PATH, or playwright's own. Without any the test fails and says so.
+
+    One a file and no longer: while it is open its event loop counts as running in this thread, and no async test can run.
+    """
     from playwright.sync_api import Error, sync_playwright
 
     path = os.environ.get("LLMBENCH_CHROMIUM") or next(filter(None, map(shutil.which, _BROWSERS)), None)
@@ -200,7 +203,7 @@ def opened(*arguments: str, home: Path) -> Iterator[str]:
                 process.kill()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def open_app() -> Any:
     """`opened`, for a test that opens the app its own way."""
     return opened

@@ -1,0 +1,64 @@
+"""A passage in its page: exact, apart, escaped."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from html import unescape
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from llmbench import assets
+from llmbench.retrieval import Chunk, Document, Hit
+
+
+@pytest.fixture
+def documents(program: ModuleType) -> Any:
+    return importlib.import_module("llmbench_app.documents")
+
+
+def document(text: str, source: str = "a.md") -> Document:
+    return Document(id="0", source=source, title="A", text=text, kind="markdown")
+
+
+def hit(text: str, start: int, end: int, source: str = "a.md") -> Hit:
+    return Hit(Chunk(f"{start}", source, "A", text[start:end], start, end, None, 1), 0.5, 1)
+
+
+def marks(html: str) -> list[tuple[str, str]]:
+    return [(kind, unescape(text)) for kind, text in re.findall(r'<mark class="(\w+)">(.*?)</mark>', html, re.DOTALL)]
+
+
+def body(html: str) -> str:
+    return unescape(re.sub(r"<[^>]+>", "", html.split('<div class="text">')[1]))
+
+
+def test_the_chosen_passage_is_marked_exactly_and_the_page_is_whole(documents: Any) -> None:
+    text = "Zero & one. <b>Two</b> three. Four."
+    html = documents.page(document(text), [hit(text, 12, 29), hit(text, 0, 4, "b.md")], 0)
+    assert marks(html) == [("hit", text[12:29])]
+    assert body(html) == text
+
+
+def test_overlapping_passages_do_not_repeat_text(documents: Any) -> None:
+    text = "".join(f"{n:02d} " for n in range(30))
+    hits = [hit(text, 30, 60), hit(text, 21, 39), hit(text, 51, 90), hit(text, 33, 36), hit(text, 0, 9), hit(text, 3, 12)]
+    html = documents.page(document(text), hits, 0)
+    assert body(html) == text
+    assert [kind for kind, _ in marks(html)] == ["other", "other", "other", "hit", "other"]
+    assert ("hit", text[30:60]) in marks(html)
+
+
+def test_a_hostile_page_is_inert(documents: Any) -> None:
+    text = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+    html = documents.page(document(text, '"><script>x</script>.md'), [hit(text, 0, 25, '"><script>x</script>.md')], 0)
+    assert "<script" not in html and "<img" not in html
+
+
+def test_the_bundled_pipelines_are_offered(documents: Any) -> None:
+    paths = [path for _, path in documents.pipelines()]
+    assert str(assets.bundle() / "rag" / "handbook.yaml") in paths
+    first = assets.bundle() / "rag" / "handbook.yaml"
+    assert documents.pipelines(first)[0][1] == str(first)

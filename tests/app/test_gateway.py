@@ -1,0 +1,60 @@
+"""The whole way: the app in a real browser, on the real gateway, on a real vLLM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import BrowserContext, Page
+
+WATCH = """() => {
+  window.grown = [[], []];
+  const look = () => window.grown.forEach((lengths, i) => {
+    const text = document.querySelector(`.side-${i} .live .answer`)?.innerText.trim() ?? '';
+    if (text && lengths.at(-1) !== text.length) lengths.push(text.length);
+  });
+  new MutationObserver(look).observe(document.querySelector('.sides'), {subtree: true, childList: true, characterData: true});
+}"""
+
+
+def choose(page: Page, position: int, model: str) -> None:
+    page.locator(f".side-{position} .picker input").click()
+    page.get_by_role("option", name=model, exact=True).click()
+
+
+def test_both_sides_stream_and_the_grounded_one_shows_its_passages(
+    endpoint: Any, open_app: Any, context: BrowserContext, tmp_path: Path
+) -> None:
+    with open_app("--url", endpoint.base_url, "--pipeline", str(endpoint.pipeline), home=tmp_path / "home") as address:
+        page = context.new_page()
+        page.goto(address)
+        page.wait_for_selector(".pill[data-on=yes]")
+        page.locator(".side-0 .picker input").click()
+        assert tuple(page.get_by_role("option").all_inner_texts()) == endpoint.variants
+        page.keyboard.press("Escape")
+        choose(page, 0, "adapter")
+        choose(page, 1, "adapter-rag")
+        page.click("#endpoint button")
+        page.fill(".settings input[type=number]", "400")
+        page.click("#endpoint button")
+        page.evaluate(WATCH)
+        page.fill("#prompt textarea", "How much does the Alba kettle weigh?")
+        page.click("#send")
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('.live .turn')].filter((t) => t.dataset.state === 'done').length === 2"
+        )
+        for lengths in page.evaluate("() => window.grown"):
+            assert len(lengths) >= 3 and lengths == sorted(lengths), lengths
+        passages = page.locator(".side-1 .passages li")
+        assert passages.count() == 2
+        assert "Alba kettle" in passages.first.inner_text() and "kettle.md" in passages.first.inner_text()
+        assert page.locator(".side-0 .passages").count() == 0
+        for i in (0, 1):
+            named = page.locator(f".side-{i} .figures dt").all_inner_texts()
+            assert named == ["Latency", "First token", "Tokens", "Tokens/s"]
+        picture = tmp_path / "compare.png"
+        page.screenshot(path=picture)
+        print(f"screenshot: {picture}")
+        assert picture.stat().st_size > 20_000

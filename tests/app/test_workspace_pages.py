@@ -1,0 +1,135 @@
+"""Documents, Runs and Reports, in a real browser, on real files: an index, runs and a comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llmbench import assets, compare, recipe, runs
+from llmbench.recipe import CompareRecipe, TrainRecipe
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Page
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def address(server: Any, pipeline: Path, open_app: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app on two runs, one comparison, and a pipeline that is not indexed yet."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMBENCH_HOME", str(home))
+        for name in ("first", "second"):
+            _run(home, name)
+        with ThreadPoolExecutor() as thread:  # the browser's event loop may be open in this one
+            thread.submit(_comparison, home, server.base_url).result()
+    with open_app("--url", server.base_url, "--pipeline", str(pipeline), home=home) as url:
+        yield url
+
+
+def _run(home: Path, name: str) -> None:
+    path = home / f"{name}.yaml"
+    rows = assets.bundle() / "rag" / "train.jsonl"
+    path.write_text(json.dumps({"name": name, "data": {"train": [{"path": str(rows)}]}}), encoding="utf-8")
+    run = runs.create(recipe.load(path, TrainRecipe))
+    run.write_lock({"seed": 42, "note": "<script>window.harmed='lock'</script>"})
+    for step in range(1, 21):
+        run.log({"step": step, "loss": 2 / step, "learning_rate": 1e-4, "tokens_per_second": 900.0})
+    run.log({"step": 20, "eval_loss": 0.25})
+    run.adapter.mkdir()
+    (run.adapter / "adapter_model.safetensors").write_bytes(b"x" * 2_500_000)
+    run.mark("finished", step=20, steps=20, loss=0.1, eval_loss=0.25)
+
+
+def _comparison(home: Path, url: str) -> None:
+    asked = [
+        {"id": f"q{n}", "question": f"What is {n}?", "value": str(n), "answer": f"It is {n}.", "answerable": True}
+        for n in range(6)
+    ]
+    (home / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), encoding="utf-8")
+    document = {
+        "name": "two-models",
+        "endpoint": {"base_url": url},
+        "questions": {"path": str(home / "asked.jsonl")},
+        "variants": ["fast", "hostile"],
+        "metrics": ["exact_match", "contains_value"],
+        "statistics": {"resamples": 200},
+    }
+    (home / "compare.yaml").write_text(json.dumps(document), encoding="utf-8")
+    compare.run(recipe.load(home / "compare.yaml", CompareRecipe))
+
+
+@pytest.fixture
+def page(context: BrowserContext, address: str) -> Page:
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector(".pill[data-on=yes]")
+    return page
+
+
+def show(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+    page.wait_for_selector(f"#page-{name.lower()}", state="visible")
+
+
+def test_documents_are_indexed_searched_and_shown_in_their_page(page: Page) -> None:
+    show(page, "Documents")
+    page.wait_for_selector("#index", state="visible")
+    assert "index pages is not built" in page.locator(".list .hits").first.inner_text()
+    page.click("#index")
+    page.get_by_text("3 documents to search.").wait_for(timeout=200_000)
+    page.fill("#query textarea, #query input", "How much does the Alba kettle weigh?")
+    page.click("#search")
+    page.wait_for_selector(".hit-list")
+    first = page.locator(".hit-list button").first
+    assert "Alba kettle" in first.inner_text() and "kettle.md" in first.inner_text()
+    scores = [float(text) for text in page.locator(".hit-list .score").all_inner_texts()]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 3
+    assert page.locator("mark.hit").inner_text() == "The Alba kettle is red. It weighs 300 grams and costs 40 euros."
+    page.locator(".hit-list button", has_text="Borin lamp").click()
+    page.wait_for_selector(".page h3:has-text('Borin lamp')")
+    assert "made of brass" in page.locator("mark.hit").inner_text()
+    assert "Borin lamp" in page.locator(".hit-list [aria-current]").inner_text()
+
+
+def test_runs_lie_over_each_other_with_recipe_lock_and_adapter(page: Page) -> None:
+    show(page, "Runs")
+    page.wait_for_selector(".chart")
+    assert page.locator(".chart").count() == 3
+    assert page.locator(".chart").first.locator("polyline").count() == 2, "the loss, and the loss on held-out rows"
+    page.locator("#runs label", has_text="first").click()
+    page.wait_for_function("() => document.querySelectorAll('.run-view .card').length === 2")
+    assert page.locator(".chart").first.locator("polyline").count() == 4
+    card = page.locator(".card", has_text="second").first
+    assert "finished" in card.inner_text() and "2.5 MB" in card.inner_text()
+    card.locator("summary", has_text="Recipe").click()
+    assert "learning_rate: 0.0002" in card.inner_text()
+    card.locator("summary", has_text="Lock").click()
+    assert "<script>" in card.inner_text()
+    assert page.evaluate("() => window.harmed === undefined")
+    page.locator(".chart svg").first.hover()
+    assert page.locator(".chart .readout").first.inner_text().startswith("step ")
+
+
+def test_a_report_is_shown_sealed_and_can_be_saved(page: Page, tmp_path: Path) -> None:
+    show(page, "Reports")
+    frame = page.locator("#page-reports iframe")
+    frame.wait_for()
+    assert frame.get_attribute("sandbox") == "allow-scripts"
+    assert "two-models" in page.locator(".verdict").inner_text()
+    inside = page.frame_locator("#page-reports iframe")
+    inside.locator("body").wait_for()
+    assert "hostile" in inside.locator("body").inner_text()
+    assert page.evaluate("() => window.harmed === undefined")
+    assert page.frames[-1].evaluate("() => window.harmed === undefined")
+    with page.expect_download() as started:
+        page.click(".download")
+    started.value.save_as(tmp_path / "report.html")
+    assert started.value.suggested_filename == "two-models.html"
+    assert "</html>" in (tmp_path / "report.html").read_text(encoding="utf-8")
