@@ -68,7 +68,7 @@ def read(source: DataSource, path: Path) -> tuple[list[Conversation], list[str]]
         more = f" ({len(faults) - 1:,} more rows of this file cannot be used)" if len(faults) > 1 else ""
         raise DataError(faults[0] + more)
     if not conversations:
-        raise DataError(f"{path}: has no rows. {_READS[0].upper()}{_READS[1:]}.")
+        raise DataError(f"{path}: has no rows; {_READS}.")
     return conversations, places
 
 
@@ -105,7 +105,7 @@ def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 hint = " One row a line is needed; name the file .json if it is one list." if line.strip() in "[{" else ""
                 raise DataError(f"{path}:{number}: not valid JSON: {error.msg} at column {error.colno}.{hint}") from error
             if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: a row is an object with {_READS.split('reads ')[1]}, not a {_kind(row)}")
+                raise DataError(f"{path}:{number}: a row is an object with {_READS.split('reads ')[1]}, not {_kind(row)}")
             yield f"{path}:{number}", row
 
 
@@ -117,10 +117,10 @@ def _json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         hint = " One row a line? Name it .jsonl." if error.msg == "Extra data" else ""
         raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg} at column {error.colno}.{hint}") from error
     if not isinstance(rows, list):
-        raise DataError(f"{path}:1: a .json file holds a list of rows, not a {_kind(rows)}")
+        raise DataError(f"{path}:1: a .json file holds a list of rows, not {_kind(rows)}")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise DataError(f"{path}: row {number}: a row is an object, not a {_kind(row)}")
+            raise DataError(f"{path}: row {number}: a row is an object, not {_kind(row)}")
         yield f"{path}: row {number}", row
 
 
@@ -138,7 +138,7 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     raise DataError(f"{path}:{start}: {have} fields where the first line names {columns} columns")
                 yield f"{path}:{start}", _parsed(row, f"{path}:{start}")
         except csv.Error as error:
-            raise DataError(f"{path}:{reader.line_num}: not valid CSV: {error}") from error
+            raise DataError(f"{path}:{line + 1}: not valid CSV: {error}") from error
 
 
 def _parsed(row: dict[str, Any], place: str) -> dict[str, Any]:
@@ -215,26 +215,26 @@ def _side(value: Any, name: str, role: str) -> Conversation:
     if isinstance(value, list):
         return _messages(value, name)
     if not isinstance(value, str):
-        raise ValueError(f"{name} should be text or a list of messages, not a {_kind(value)}")
+        raise ValueError(f"{name} should be text or a list of messages, not {_kind(value)}")
     return [{"role": role, "content": value}]
 
 
 def _messages(value: Any, name: str) -> Conversation:
     if not isinstance(value, list):
         hint = " (in CSV: a JSON string that starts with `[{`)" if isinstance(value, str) else ""
-        raise ValueError(f"{name} should be a list of {{role, content}}, not a {_kind(value)}{hint}")
+        raise ValueError(f"{name} should be a list of {{role, content}}, not {_kind(value)}{hint}")
     turns: Conversation = []
     for i, message in enumerate(value):
         here = f"{name}[{i}]"
         if not isinstance(message, dict):
-            raise ValueError(f"{here} should be {{role, content}}, not a {_kind(message)}")
+            raise ValueError(f"{here} should be {{role, content}}, not {_kind(message)}")
         if "from" in message and "value" in message:
             raise ValueError(f"{here} has from/value (ShareGPT); rename them to role/content")
         role, content = message.get("role"), message.get("content")
         if role not in _ROLES:
             raise ValueError(f"{here}.role should be one of {', '.join(_ROLES)}, not {role!r}")
         if not isinstance(content, str):
-            raise ValueError(f"{here}.content should be text, not a {_kind(content)}")
+            raise ValueError(f"{here}.content should be text, not {_kind(content)}")
         others = [key for key, item in message.items() if key not in ("role", "content") and item is not None]
         if others:
             raise ValueError(f"{here} has {', '.join(map(str, others))}, which llmbench cannot train on; remove it")
@@ -243,19 +243,19 @@ def _messages(value: Any, name: str) -> Conversation:
 
 
 def _kind(value: Any) -> str:
-    """The value's type in JSON's words."""
+    """The value's type in JSON's words, with its article."""
     match value:
         case None:
             return "null"
         case bool():
-            return "true/false"
+            return "true or false"
         case int() | float():
-            return "number"
+            return "a number"
         case str():
-            return "string"
+            return "a string"
         case list():
-            return "list"
+            return "a list"
         case dict():
-            return "object"
+            return "an object"
         case _:
             return type(value).__name__

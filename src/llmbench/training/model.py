@@ -16,7 +16,9 @@ from llmbench.recipe import LoraSpec, ModelSpec, TrainRecipe
 
 __all__ = ["Loaded", "computation_dtype", "device_of", "load_model", "local_folder"]
 
-_TRIES_SECONDS = 5.0
+_CONNECT_SECONDS = 5.0
+_ROPE = ("rope_theta", "rope_scaling")
+"""Fields of transformers 4 that version 5 still takes and moves into `rope_parameters`."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def _answers(url: str) -> bool:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        with socket.create_connection((parts.hostname or "", port), timeout=_TRIES_SECONDS):
+        with socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_SECONDS):
             return True
     except OSError:
         return False
@@ -195,7 +197,9 @@ def _from_config(spec: ModelSpec, values: dict[str, Any], tokenizer: Any) -> Any
         config = AutoConfig.for_model(kind, **{**tokens, **values})
     except (ValueError, TypeError, KeyError) as error:
         raise RecipeError(f"model.config: {_first(error)}") from error
-    unknown = sorted(key for key in values if not hasattr(type(config)(), key))
+    known = type(config)()
+    older = _ROPE if hasattr(known, "rope_parameters") else ()
+    unknown = sorted(key for key in values if not hasattr(known, key) and key not in older)
     if unknown:
         raise RecipeError(f"model.config: {kind} has no field {', '.join(unknown)}.")
     if config.vocab_size < len(tokenizer):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,8 +60,8 @@ def train(
     try:
         training.train(document, run, resume=resume, job=job)
     except KeyboardInterrupt:
-        again = " ".join(["llmbench train", str(recipe), *(overrides or ()), "--resume"])
-        print(f"Stopped at step {run.status.get('step', 0)}. Continue with: {again}")
+        again = shlex.join(["llmbench", "train", str(recipe), *(overrides or ()), "--resume"])
+        print(f"Stopped at step {run.status.get('step', 0)}. Continue with: {again}", file=sys.stderr)
         raise
     print(json.dumps(_record(run)) if as_json else "\n".join(_result(run)))
 

@@ -1,0 +1,192 @@
+"""Every format a row may come in, and every way in which it may be wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbench.data.files import read
+from llmbench.errors import DataError
+from llmbench.recipe import DataSource
+
+TURNS = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Élise,\n\"she\" said."}]
+Read = Callable[..., Any]
+
+
+def read_file(path: Path, **settings: Any) -> Any:
+    return read(DataSource(path=path, **settings), path)
+
+
+def jsonl(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def fault(path: Path, **settings: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        read_file(path, **settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.replace(f"{path}", path.name)
+
+
+def write_csv(path: Path, *rows: list[str]) -> Path:
+    import csv
+
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def test_messages_as_jsonl(tmp_path: Path) -> None:
+    rows, places = read_file(jsonl(tmp_path / "a.jsonl", {"messages": TURNS}, {"messages": TURNS, "id": 3}))
+    assert rows == [TURNS, TURNS]
+    assert places == [f"{tmp_path}/a.jsonl:1", f"{tmp_path}/a.jsonl:2"]
+
+
+def test_blank_lines_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\ufeff" + json.dumps({"messages": TURNS}) + "\n\n" + json.dumps({"messages": TURNS}), encoding="utf-8")
+    assert read_file(path)[1] == [f"{path}:1", f"{path}:3"]
+
+
+def test_messages_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"messages": TURNS}]), encoding="utf-8")
+    assert read_file(path)[0] == [TURNS]
+
+
+def test_messages_as_a_json_string_in_csv(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", ["id", "messages"], ["1", json.dumps(TURNS)])
+    assert read_file(path)[0] == [TURNS]
+
+
+def test_messages_as_parquet(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist([{"messages": TURNS}, {"messages": TURNS}]), path)
+    rows, places = read_file(path)
+    assert rows == [TURNS, TURNS]
+    assert places[1] == f"{path}: row 2"
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "parquet"])
+def test_prompt_and_completion_become_two_turns(tmp_path: Path, ending: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = {"prompt": "Who?", "completion": "Me."}
+    path = tmp_path / f"a.{ending}"
+    match ending:
+        case "jsonl":
+            jsonl(path, row)
+        case "json":
+            path.write_text(json.dumps([row]), encoding="utf-8")
+        case "csv":
+            write_csv(path, list(row), list(row.values()))
+        case "parquet":
+            pq.write_table(pa.Table.from_pylist([row]), path)
+    assert read_file(path)[0] == [[{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]]
+
+
+def test_prompt_and_completion_may_be_turns_already(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", {"prompt": TURNS[:1], "completion": TURNS[1:]})
+    assert read_file(path)[0] == [TURNS]
+
+
+def test_columns_are_renamed(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", ["text", "label"], ["I lost my card", "lost_card"])
+    rows, _ = read_file(path, columns={"prompt": "text", "completion": "label"})
+    assert [turn["content"] for turn in rows[0]] == ["I lost my card", "lost_card"]
+
+
+def test_the_limit_takes_the_first_rows(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", *[{"prompt": str(i), "completion": "x"} for i in range(9)])
+    assert [row[0]["content"] for row in read_file(path, limit=2)[0]] == ["0", "1"]
+
+
+def test_places_count_the_lines_of_a_csv_with_fields_of_several_lines(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", ["prompt", "completion"], ["a\nb", "c"], ["d", "e"])
+    assert read_file(path)[1] == [f"{path}:2", f"{path}:4"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": TURNS[:1]}, "a.jsonl:1: no assistant turn, so there is nothing to learn from this row"),
+        ({"messages": "Who?"}, "a.jsonl:1: messages should be a list of {role, content}, not a string"),
+        ({"messages": ["Who?"]}, "a.jsonl:1: messages[0] should be {role, content}, not a string"),
+        ({"messages": [{"role": "bot", "content": ""}]}, "a.jsonl:1: messages[0].role should be one of system, "),
+        ({"messages": [{"role": "user", "content": 3}]}, "a.jsonl:1: messages[0].content should be text, not a number"),
+        ({"messages": [{"from": "human", "value": "x"}]}, "a.jsonl:1: messages[0] has from/value (ShareGPT)"),
+        ({"messages": [TURNS[1] | {"tool_calls": [1]}]}, "a.jsonl:1: messages[0] has tool_calls, which llmbench cannot"),
+        ({"prompt": 3, "completion": "x"}, "a.jsonl:1: prompt should be text or a list of messages, not a number"),
+        ({"prompt": "x"}, "It looks like prompt/completion without its completion."),
+        ({"instruction": "a", "output": "b"}, "It looks like Alpaca; write columns: {prompt: instruction, "),
+        ({"conversations": []}, "a.jsonl:1: columns are conversations; llmbench reads `messages`, or `prompt` and "),
+        ({"chosen": "a", "rejected": "b"}, "It looks like preferences"),
+        ({"text": "a", "label": "b"}, "write columns: {prompt: text, completion: label}"),
+        ({"a": "b"}, "Name yours with columns: {prompt: ..., completion: ...}."),
+        ([1], "a.jsonl:1: a row is an object with `messages`, or `prompt` and `completion`, not a list"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, row: Any, message: str) -> None:
+    assert message in fault(jsonl(tmp_path / "a.jsonl", row))
+
+
+def test_the_first_bad_row_is_shown_and_the_others_counted(tmp_path: Path) -> None:
+    bad = {"messages": TURNS[:1]}
+    message = fault(jsonl(tmp_path / "a.jsonl", {"messages": TURNS}, bad, {"messages": TURNS}, bad, bad))
+    assert message.startswith("a.jsonl:2: no assistant turn")
+    assert "(2 more rows" in message
+
+
+def test_a_later_row_without_the_columns_is_named(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", {"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": None})
+    assert fault(path).startswith("a.jsonl:2: messages and completion missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", "", "a.jsonl: has no rows; llmbench reads"),
+        ("a.json", "", "a.json: has no rows;"),
+        ("a.json", "[]", "a.json: has no rows;"),
+        ("a.csv", "prompt,completion\n", "a.csv: has no rows;"),
+        ("a.jsonl", '{"messages": []}\n{"messages": [', "a.jsonl:2: not valid JSON"),
+        ("a.jsonl", '[\n{"messages": []}\n]', "a.jsonl:1: not valid JSON"),
+        ("a.json", '{"prompt": "a"}\n{"prompt": "b"}', "Name it .jsonl."),
+        ("a.json", '{"rows": []}', "a.json:1: a .json file holds a list of rows, not an object"),
+        ("a.csv", "prompt,completion\na\n", "a.csv:2: 1 fields where the first line names 2 columns"),
+        ("a.csv", 'prompt,completion\na,"b', "a.csv:2: not valid CSV"),
+        ("a.csv", 'messages\n"[{bad"\n', "a.csv:2: messages is not valid JSON"),
+        ("a.parquet", "no parquet", "a.parquet: not a valid Parquet file"),
+        ("a.xlsx", "x", "a.xlsx: .xlsx is not known."),
+        ("a", "x", "a: no ending is not known."),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    assert message in fault(path)
+
+
+def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("prompt,completion\ncafé,x\n".encode("latin-1"))
+    assert "a.csv: is not UTF-8 text" in fault(path)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    assert "is a folder" in fault(tmp_path)
+
+
+def test_a_column_to_rename_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", ["text", "label"], ["a", "b"])
+    assert "a.csv:2: has no column query to take as prompt. There are: text, label." in fault(path, columns={"prompt": "query"})

@@ -1,0 +1,103 @@
+"""Models that cannot be had: one line, at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from llmbench.errors import LlmbenchError, RecipeError
+from llmbench.recipe import ModelSpec
+from llmbench.training.model import computation_dtype, device_of, load_model, local_folder
+
+from .conftest import Write
+
+
+@pytest.fixture
+def hub_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub whose port nobody listens on."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+
+
+@pytest.mark.usefixtures("hub_is_away")
+@pytest.mark.parametrize("name", ["nobody/no-such-model", "gpt-none"])
+def test_a_hub_model_that_cannot_be_reached_is_one_line(name: str) -> None:
+    with pytest.raises(LlmbenchError) as caught:
+        local_folder(ModelSpec(model_name_or_path=name))
+    assert str(caught.value) == (
+        f"{name}: no such folder, not downloaded before, and http://127.0.0.1:9 cannot be reached. "
+        "Check the network or the name, or use model.model_name_or_path=llmbench/tiny"
+    )
+
+
+def test_a_folder_that_is_not_there_is_not_looked_up_on_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(LlmbenchError, match="there is no folder"):
+        local_folder(ModelSpec(model_name_or_path=str(tmp_path / "none")))
+    with pytest.raises(LlmbenchError, match="there is no folder"):
+        local_folder(ModelSpec(model_name_or_path="./none"))
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LlmbenchError, match=r"is a folder without config.json"):
+        local_folder(ModelSpec(model_name_or_path=str(tmp_path)))
+
+
+def test_pickled_weights_are_not_opened(tmp_path: Path, tiny: Path, write: Write) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny, folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(LlmbenchError, match="the model cannot be loaded") as caught:
+        load_model(write("pickled", f"model.model_name_or_path={folder}"))
+    assert "safetensors" in str(caught.value)
+
+
+def test_a_model_of_an_unknown_kind_is_one_line(tmp_path: Path, tiny: Path, write: Write) -> None:
+    folder = tmp_path / "unknown"
+    shutil.copytree(tiny, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "nonesuch"}), encoding="utf-8")
+    with pytest.raises(LlmbenchError, match=f"{folder.name}: .*cannot be loaded") as caught:
+        load_model(write("unknown", f"model.model_name_or_path={folder}"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_recipe_that_asks_for_a_gpu_where_there_is_none() -> None:
+    with pytest.raises(RecipeError, match="model.device: cuda, but torch sees no NVIDIA GPU here"):
+        device_of(ModelSpec(device="cuda"))
+
+
+def test_a_target_that_the_model_does_not_have_is_named(write: Write) -> None:
+    with pytest.raises(RecipeError, match=r"lora.target_modules: .*nonesuch"):
+        load_model(write("target", "lora.target_modules=[nonesuch]"))
+
+
+def test_float16_is_not_for_a_cpu(write: Write) -> None:
+    with pytest.raises(RecipeError, match="float16 does not train on a CPU"):
+        load_model(write("half", "model.dtype=float16", "model.device=cpu"))
+
+
+def test_auto_takes_bfloat16_only_where_the_processor_multiplies_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capable, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda capable=capable: capable)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        assert computation_dtype(ModelSpec(), "cpu") == dtype
+    assert computation_dtype(ModelSpec(dtype="float32"), "cpu") == torch.float32
+
+
+def test_frozen_weights_take_the_computations_precision_and_trained_ones_float32(write: Write) -> None:
+    loaded = load_model(write("precision", "model.dtype=bfloat16"))
+    kinds = {(p.requires_grad, p.dtype) for p in loaded.model.parameters()}
+    assert kinds == {(False, torch.bfloat16), (True, torch.float32)}
+    assert all("lora_" in name for name, p in loaded.model.named_parameters() if p.requires_grad)
+
+
+def test_all_parameters_are_trained_without_lora(write: Write) -> None:
+    loaded = load_model(write("full", "model.dtype=bfloat16", lora=None))
+    assert {(p.requires_grad, p.dtype) for p in loaded.model.parameters()} == {(True, torch.float32)}

@@ -1,0 +1,120 @@
+"""Stopped by Ctrl-C, by kill -9, and by a full disk: what is left is whole, and goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbench import runs, training
+from llmbench.runs import Run
+from llmbench.training.record import Stop
+
+from .conftest import Write
+
+LONG = ("training.max_steps=100000", "training.save_steps=3", "training.lr_scheduler_type=constant", "training.warmup_steps=0")
+
+
+def start(recipe: Path, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "llmbench", "train", str(recipe), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Any:
+    """Kills what the test has not ended itself."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_steps(run: Run, count: int, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 240
+    while len(run.metrics()) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(write: Write, home: Path) -> None:
+    document = write("stopped", *LONG)
+    run = Run(home / "runs" / "stopped")
+    with ended(start(document.source, *LONG)) as process:
+        wait_for_steps(run, 2, process)
+        assert run.state == "running"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert f"llmbench train {document.source} {' '.join(LONG)} --resume" in err
+    assert out.startswith("Run stopped: sft, LoRA r=4")
+    assert run.state == "stopped" and run.status["reason"] == "interrupted"
+    step = run.status["step"]
+    checkpoint = run.checkpoints / f"checkpoint-{step}"
+    assert json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"] == step
+    assert [row["step"] for row in run.metrics()] == list(range(1, step + 1))
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(write: Write, home: Path) -> None:
+    document = write("killed", *LONG)
+    run = Run(home / "runs" / "killed")
+    with ended(start(document.source, *LONG)) as process:
+        wait_for_steps(run, 5, process)
+        process.kill()
+        process.communicate(timeout=60)
+    assert run.state == "stopped" and run.status["reason"] == "killed"
+    before = {row["step"]: row["loss"] for row in run.metrics()}
+    again = runs.resume(document)
+    with pytest.MonkeyPatch.context() as patch:
+        from llmbench.training import record
+
+        last = max(before) + 2
+        ask = lambda self, args, state, control, **_: setattr(self.stop, "asked", state.global_step >= last)  # noqa: E731
+        patch.setattr(record.Recorder, "on_step_begin", ask)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(document, again, resume=True)
+    rows = run.metrics()
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    assert {row["step"]: row["loss"] for row in rows}.items() >= before.items()
+
+
+def limit() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing_half_written(write: Write, home: Path) -> None:
+    """No file may grow past 100 kB: the recipe and the metrics fit, the adapter does not."""
+    document = write("full", "training.max_steps=2")
+    environment = os.environ | {"MPLCONFIGDIR": str(home)}
+    with ended(start(document.source, "training.max_steps=2", preexec_fn=limit, env=environment)) as process:
+        _, err = process.communicate(timeout=240)
+    run = Run(home / "runs" / "full")
+    assert process.returncode == 2
+    assert "Traceback" not in err
+    assert f"{run.folder}: cannot be written (disk full). Free some space, then continue with --resume." in err
+    assert run.state == "failed"
+    assert not run.adapter.exists()
+    assert not [path for path in run.folder.rglob("*") if "part" in path.name or path.name.endswith(".safetensors")]
+
+
+def test_the_second_ctrl_c_ends_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    stop = Stop()
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), stop.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked
+        assert "Ctrl-C again ends at once" in capsys.readouterr().err
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    assert signal.getsignal(signal.SIGINT) is before
