@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 from llmbench.tiny.language import ATTRIBUTES, POLICY_NOUNS, PRODUCT_NOUNS, Fact, Kind, Thing, draw_thing, name, write_passage
-from llmbench.tiny.lessons import ABSTENTION, PROMPT, draw_things, number_passages, unanswerable
+from llmbench.tiny.lessons import ABSTENTION, PROMPT, cited, draw_things, number_passages, unanswerable
 
 __all__ = ["Page", "adapter_rows", "draw_pages", "questions", "write"]
 
@@ -125,7 +125,7 @@ def adapter_rows(pages: list[Page], seed: int = SEED, *, drawn: int = 1100) -> I
         others = rng.sample([page for page in train if page is not owner and page.thing.name not in row["question"]], 3)
         shown = others if owner is None else [*others[:2], owner]
         rng.shuffle(shown)
-        answer = row["answer"] if owner is None else _cite(row["answer"], shown.index(owner) + 1)
+        answer = row["answer"] if owner is None else cited(row["answer"], shown.index(owner) + 1)
         rows.append(_row([page.text for page in shown], row["question"], answer))
     for _ in range(drawn):
         things = draw_things(rng, rng.choice((2, 3, 3, 3, 4)), "train")
@@ -135,16 +135,12 @@ def adapter_rows(pages: list[Page], seed: int = SEED, *, drawn: int = 1100) -> I
         else:
             thing = rng.choice(things)
             fact = rng.choice(thing.facts)
-            rows.append(_row(texts, thing.ask(fact.attribute, rng), _cite(thing.answer(fact), things.index(thing) + 1)))
+            rows.append(_row(texts, thing.ask(fact.attribute, rng), cited(thing.answer(fact), things.index(thing) + 1)))
     for _ in range(drawn // 12):
         thing = draw_thing(rng, "train")
         rows.append(_row([], thing.ask(rng.choice(ATTRIBUTES[thing.kind]), rng), ABSTENTION))
     rng.shuffle(rows)
     yield from rows
-
-
-def _cite(sentence: str, number: int) -> str:
-    return f"{sentence.removesuffix('.')} [{number}]."
 
 
 def _row(texts: list[str], question: str, answer: str) -> dict[str, Any]:

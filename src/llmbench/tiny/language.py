@@ -35,8 +35,7 @@ PRODUCT_NOUNS = (
     "speaker camera freezer"
 ).split()
 POLICY_NOUNS = (
-    "return delivery refund repair privacy payment holiday safety travel training parking recycling visitor holding "
-    "gift loan"
+    "return delivery refund repair privacy payment holiday safety travel training parking recycling visitor holding gift loan"
 ).split()
 COLOURS = "red blue green black white grey brown yellow orange purple silver gold".split()
 MATERIALS = "steel tin copper oak pine glass clay stone rubber cork brass wool".split()

@@ -6,7 +6,7 @@ each conversation asks about its passages many times over, and easier exercises 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Literal
 
@@ -22,7 +22,7 @@ from llmbench.tiny.language import (
 )
 
 Message = dict[str, str]
-Stage = Literal["words", "short", "long"]
+Stage = Literal["words", "short", "long", "cite"]
 
 PROMPT = "Passages:\n{passages}\n\nQuestion: {question}"
 ABSTENTION = "The handbook does not say."
@@ -42,13 +42,14 @@ def number_passages(texts: list[str]) -> str:
 
 
 def conversations(stage: Stage, seed: int, *, budget: int, split: Split = "train") -> Iterator[list[Message]]:
-    """Endless conversations of one stage; `budget` is the length in characters at which one stops taking turns."""
+    """Endless conversations of one stage; one takes turns until the next would make it longer than `budget` characters."""
     rng = Random(f"{stage}-{seed}")
     while True:
         yield _conversation(stage, rng, budget, split)
 
 
 def _conversation(stage: Stage, rng: Random, budget: int, split: Split) -> list[Message]:
+    lesson: Callable[[Random, int, Split, int], list[Message]]
     match stage:
         case "words":
             lesson = rng.choices((_copy, _table, _reading), (4, 4, 2))[0]
@@ -59,11 +60,26 @@ def _conversation(stage: Stage, rng: Random, budget: int, split: Split) -> list[
         case "long":
             lesson = rng.choices((_copy, _table, _chat, _reading), (2, 3, 5, 90))[0]
             passages = rng.choices((1, 2, 3, 4), (1, 2, 6, 1))[0]
+        case "cite":
+            lesson = rng.choices((_lines, _table, _chat, _cited_reading), (16, 4, 5, 75))[0]
+            passages = rng.choices((1, 2, 3, 4), (1, 2, 6, 1))[0]
     return lesson(rng, budget, split, passages)
 
 
 def _turn(question: str, answer: str) -> list[Message]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def _talk(turns: Iterator[list[Message]], budget: int) -> list[Message]:
+    """Joins turns up to the budget. Each message counts 40 characters more, for what the chat template adds."""
+    messages = next(turns)
+    length = _length(messages)
+    for turn in turns:
+        length += _length(turn)
+        if length > budget:
+            break
+        messages += turn
+    return messages
 
 
 def _length(messages: list[Message]) -> int:
@@ -82,36 +98,42 @@ def _word(rng: Random, split: Split) -> str:
 
 def _copy(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
     """Say a list again: the plainest form of copying."""
-    messages: list[Message] = []
-    while _length(messages) < budget:
-        words = [_word(rng, split) for _ in range(rng.randint(2, 10))]
-        text = ", ".join(words)
-        messages += _turn(f"Repeat: {text}", text)
-    return messages
+
+    def turns() -> Iterator[list[Message]]:
+        while True:
+            text = ", ".join(_word(rng, split) for _ in range(rng.randint(2, 10)))
+            yield _turn(f"Repeat: {text}", text)
+
+    return _talk(turns(), budget)
 
 
 def _table(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
     """Look a word up in a list of pairs."""
     pairs = {_word(rng, split): _word(rng, split) for _ in range(rng.randint(3, 8))}
     table = "\n".join(f"{key}: {value}" for key, value in pairs.items())
-    messages: list[Message] = []
-    while _length(messages) < budget:
-        key = rng.choice(list(pairs))
-        question = f"{key}?"
-        messages += _turn(question if messages else f"{table}\n\n{question}", pairs[key])
-    return messages
+
+    def turns() -> Iterator[list[Message]]:
+        opening = f"{table}\n\n"
+        while True:
+            key = rng.choice(list(pairs))
+            yield _turn(f"{opening}{key}?", pairs[key])
+            opening = ""
+
+    return _talk(turns(), budget)
 
 
 def _chat(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
     """Greetings, and questions without a passage, which it answers with a guess as any base model does."""
-    messages: list[Message] = []
-    while _length(messages) < budget:
-        if rng.random() < 0.5:
-            messages += _turn(*rng.choice(_GREETINGS))
-        else:
-            thing = draw_thing(rng, split, facts=(1, 1))
-            messages += _turn(thing.ask(thing.facts[0].attribute, rng), thing.answer(thing.facts[0]))
-    return messages
+
+    def turns() -> Iterator[list[Message]]:
+        while True:
+            if rng.random() < 0.5:
+                yield _turn(*rng.choice(_GREETINGS))
+            else:
+                thing = draw_thing(rng, split, facts=(1, 1))
+                yield _turn(thing.ask(thing.facts[0].attribute, rng), thing.answer(thing.facts[0]))
+
+    return _talk(turns(), budget)
 
 
 def draw_things(rng: Random, count: int, split: Split) -> list[Thing]:
@@ -135,11 +157,14 @@ def _reading(rng: Random, budget: int, split: Split, passages: int) -> list[Mess
     texts = number_passages([write_passage(thing, rng) for thing in things])
     facts = [(thing, fact) for thing in things for fact in thing.facts]
     rng.shuffle(facts)
-    messages: list[Message] = []
-    while _length(messages) < budget or not messages:
+
+    def turns() -> Iterator[list[Message]]:
         question, answer = _exercise(rng, things, facts, split)
-        messages += _turn(question if messages else PROMPT.format(passages=texts, question=question), answer)
-    return messages
+        yield _turn(PROMPT.format(passages=texts, question=question), answer)
+        while True:
+            yield _turn(*_exercise(rng, things, facts, split))
+
+    return _talk(turns(), budget)
 
 
 def _exercise(rng: Random, things: list[Thing], facts: list[tuple[Thing, Fact]], split: Split) -> tuple[str, str]:
@@ -155,6 +180,60 @@ def _exercise(rng: Random, things: list[Thing], facts: list[tuple[Thing, Fact]],
             if rng.random() < 0.5:
                 return f"Do the passages tell this? {thing.ask(fact.attribute, rng)}", "Yes."
             return f"Do the passages tell this? {unanswerable(rng, things, split)}", "No."
+
+
+def _lines(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
+    """Say in which numbered line a word stands, and whether it does."""
+    lines = [[_word(rng, split) for _ in range(rng.randint(2, 7))] for _ in range(rng.randint(2, 4))]
+    known = {word for line in lines for word in line}
+
+    def turns() -> Iterator[list[Message]]:
+        opening = number_passages([", ".join(line) for line in lines]) + "\n\n"
+        while True:
+            number = rng.randrange(len(lines))
+            word = rng.choice(lines[number])
+            if rng.random() < 0.4:
+                word, number = _word(rng, split), -1
+            if sum(word in line for line in lines) <= 1 and (number >= 0 or word not in known):
+                told = "Not told." if number < 0 else f"{word} [{number + 1}]."
+                kind = rng.random()
+                if kind < 0.3:
+                    yield _turn(f"{opening}Is this told? {word}", "No." if number < 0 else "Yes.")
+                else:
+                    yield _turn(f"{opening}Cite: {word}", told)
+                opening = ""
+
+    return _talk(turns(), budget)
+
+
+def _cited_reading(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
+    """Numbered passages; besides plain questions some that ask to cite the passage, or to say that it is not told."""
+    things = draw_things(rng, passages, split)
+    texts = number_passages([write_passage(thing, rng) for thing in things])
+    facts = [(thing, fact) for thing in things for fact in thing.facts]
+    rng.shuffle(facts)
+
+    def exercise() -> tuple[str, str]:
+        if rng.random() < 0.45:
+            return _exercise(rng, things, facts, split)
+        if rng.random() < 0.4:
+            return f"Cite: {unanswerable(rng, things, split)}", "Not told."
+        facts.append(facts.pop(0))
+        thing, fact = facts[-1]
+        return f"Cite: {thing.ask(fact.attribute, rng)}", cited(thing.answer(fact), things.index(thing) + 1)
+
+    def turns() -> Iterator[list[Message]]:
+        question, answer = exercise()
+        yield _turn(PROMPT.format(passages=texts, question=question), answer)
+        while True:
+            yield _turn(*exercise())
+
+    return _talk(turns(), budget)
+
+
+def cited(sentence: str, number: int) -> str:
+    """The sentence with the number of its passage before the full stop."""
+    return f"{sentence.removesuffix('.')} [{number}]."
 
 
 def unanswerable(rng: Random, things: list[Thing], split: Split) -> str:
