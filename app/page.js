@@ -6,7 +6,12 @@
     const chosen = localStorage.getItem(KEY);
     return chosen ? chosen === "dark" : system.matches;
   };
-  const paint = () => document.body && document.body.classList.toggle("dark", wanted());
+  const tell = (frame) => frame.contentWindow.postMessage(wanted() ? "dark" : "light", "*");
+  const paint = () => {
+    document.body.classList.toggle("dark", wanted());
+    document.querySelectorAll("#page-reports iframe").forEach(tell);
+  };
+  document.addEventListener("load", (event) => event.target.matches?.("#page-reports iframe") && tell(event.target), true);
   // Gradio sets its own idea of the theme once it has mounted: keep ours.
   const keep = () => new MutationObserver(() => {
     if (document.body.classList.contains("dark") !== wanted()) paint();

@@ -18,10 +18,17 @@ from .widgets import HANDLER, html
 
 __all__ = ["build", "sealed"]
 
-_SEAL = (
-    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
-    "img-src data:; font-src data:; script-src 'unsafe-inline'\">"
-)
+_SEAL = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:;
+font-src data:; script-src 'unsafe-inline'"><script>addEventListener("message", ({ data }) => {
+  document.documentElement.style.colorScheme = data;
+  for (const sheet of document.styleSheets) for (const rule of sheet.cssRules) {
+    if (!rule.media) continue;
+    rule.own ??= rule.media.mediaText;
+    if (/prefers-color-scheme: *dark/.test(rule.own)) rule.media.mediaText = data === "dark" ? "all" : "not all";
+  }
+});</script>"""
+"""Put into a report that is shown here: it may load nothing, and it is light or dark as this page is."""
+
 _HEAD = re.compile(r"<head\b[^>]*>", re.IGNORECASE)
 
 

@@ -77,7 +77,7 @@ def _view(shown: Sequence[Run]) -> str:
     loss = [line for run in shown for line in (_line(run, "loss", colour), _line(run, "eval_loss", colour, held_out=True))]
     charts = [
         chart("Loss", loss),
-        chart("Learning rate", [_line(run, "learning_rate", colour) for run in shown]),
+        chart("Learning rate", [_line(run, "learning_rate", colour) for run in shown], from_zero=True),
         chart("Gradient norm", [_line(run, "grad_norm", colour) for run in shown]),
         chart("Tokens per second", [_line(run, "tokens_per_second", colour) for run in shown], from_zero=True),
     ]

@@ -128,6 +128,10 @@ def test_a_report_is_shown_sealed_and_can_be_saved(page: Page, tmp_path: Path) -
     assert "hostile" in inside.locator("body").inner_text()
     assert page.evaluate("() => window.harmed === undefined")
     assert page.frames[-1].evaluate("() => window.harmed === undefined")
+    background = "() => getComputedStyle(document.body).backgroundColor"
+    light = page.frames[-1].evaluate(background)
+    page.click("#theme")
+    page.frames[-1].wait_for_function(f"() => ({background})() !== '{light}'")
     with page.expect_download() as started:
         page.click(".download")
     started.value.save_as(tmp_path / "report.html")
