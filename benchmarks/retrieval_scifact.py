@@ -64,10 +64,8 @@ def measure(path: Path, split: str, max_tokens: int, folder: Path, output: Path 
     print("|" + "---|" * len(figures))
     print("| " + " | ".join(map(str, figures.values())) + " |")
     packages = ("sentence-transformers", "faiss-cpu", "torch", "transformers")
-    print(
-        f"\n{path.name}/{split}, passages of {max_tokens} tokens, {recipe.embedder.model_name_or_path}, {os.cpu_count()} cores; ",
-        end="",
-    )
+    embedder = recipe.embedder.model_name_or_path
+    print(f"\n{path.name}/{split}, passages of {max_tokens} tokens, {embedder}, {os.cpu_count()} cores; ", end="")
     print(", ".join(f"{name} {version(name)}" for name in packages))
     if output is not None:
         workspace.write_json(output, figures)

@@ -60,9 +60,8 @@ def measure(recipe: RagRecipe, queries: list[str]) -> None:
         for query in queries:
             print(f"- {query}")
             for hit in retriever.search(query, 3):
-                print(
-                    f"  {hit.rank}. {hit.score:.3f} {hit.chunk.source} page {hit.chunk.page}: {' '.join(hit.chunk.text.split())[:220]}"
-                )
+                text = " ".join(hit.chunk.text.split())[:220]
+                print(f"  {hit.rank}. {hit.score:.3f} {hit.chunk.source} page {hit.chunk.page}: {text}")
 
 
 if __name__ == "__main__":

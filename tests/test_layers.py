@@ -54,8 +54,7 @@ ALLOWED = {
     ("tiny/tokenizer.py", "transformers"),  # writes the bundled model's tokenizer in transformers' format
     ("data/tokens.py", "transformers"),  # renders chat templates by the code that TRL and vLLM render them with; without torch
     ("training/quiet.py", "datasets"),  # switches off its progress bars
-    ("retrieval/embedding.py", "transformers"),  # likewise
-    ("retrieval/embedding.py", "transformers"),  # switches off the bar that sentence_transformers would draw
+    ("retrieval/embedding.py", "transformers"),  # likewise, the bar that sentence_transformers would draw
 }
 """The exceptions, file by file, each with its reason."""
 
