@@ -9,6 +9,7 @@ import pytest
 
 from llmbench import assets, recipe
 from llmbench.recipe import CompareRecipe, RagRecipe, ServeRecipe, TrainRecipe
+from llmbench.verbs import new
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(path for folder in ("recipes", "rag") for end in ("*.yaml", "*.yml") for path in (ROOT / folder).rglob(end))
@@ -38,12 +39,14 @@ def test_it_opens_with_its_purpose_and_the_command_that_runs_it(path: Path) -> N
 
 
 @each_document
-def test_a_copy_in_another_folder_finds_the_same_files(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_in_another_folder_finds_the_same_files(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     original = recipe.load_any(path)
     monkeypatch.chdir(tmp_path)
-    copy = tmp_path / "copy.yaml"
-    copy.write_text(path.read_text(encoding="utf-8"))
-    assert recipe.load_any(copy).model_dump() == original.model_dump()
+    new.new(path.relative_to(ROOT).as_posix(), Path("copy.yaml"))
+    assert recipe.load_any("copy.yaml").model_dump() == original.model_dump()
+    assert "copy.yaml is a copy of" in capsys.readouterr().out
 
 
 @each_document

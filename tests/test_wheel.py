@@ -119,10 +119,10 @@ def bundle_of(python: Path, folder: Path) -> Path:
 
 
 def travelling() -> set[str]:
-    """What must be in every wheel, by its path in the checkout: recipes, pipelines, the corpus, the app."""
+    """What must be in every wheel, by its path in the checkout: recipes, pipelines, the two corpora, the app."""
     return {
         path.relative_to(ROOT).as_posix()
-        for folder in ("recipes", "rag", "app")
+        for folder in ("recipes", "rag", "app", "docs")
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and not {"__pycache__", ".ruff_cache", ".mypy_cache"} & set(path.parts)
     }
@@ -228,6 +228,13 @@ def test_a_bare_install_lists_and_copies_the_recipes(bare: Path, tmp_path: Path)
     code = "from llmbench import recipe; print(recipe.load_any('mine.yaml').documents[0])"
     done = subprocess.run([str(bare), "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()) == bundle_of(bare, tmp_path) / "rag" / "handbook"
+
+
+def test_every_document_loads_from_a_bare_install(bare: Path, tmp_path: Path) -> None:
+    code = "from llmbench import assets, recipe\nfor name in assets.documents(): print(recipe.load_any(name).source)"
+    done = subprocess.run([str(bare), "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == len(assets.documents())
 
 
 def test_a_bare_install_has_the_model(bare: Path, tmp_path: Path) -> None:

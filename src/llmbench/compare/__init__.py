@@ -64,9 +64,9 @@ def run(
             for name in ("answers.jsonl", "summary.json", "report.html"):
                 (folder / name).unlink(missing_ok=True)
         resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        workspace.write_text(folder / "recipe.yaml", resolved)
         log = AnswerLog(folder / "answers.jsonl")
         listed = _wait_for(_answers(recipe, asked, log, progress, endpoint))
+        workspace.write_text(folder / "recipe.yaml", resolved)  # Not before: an endpoint that is not there leaves nothing.
         comparison = _measure(recipe, asked, log, listed)
         _write(comparison, log)
     return comparison

@@ -46,6 +46,8 @@ def register(cli: typer.Typer) -> None:
         """
         if url and serve:
             raise LlmbenchError("--url and --serve exclude each other: give the endpoint that runs, or the recipe to start.")
+        if url and not url.startswith(("http://", "https://")):
+            raise LlmbenchError(f"--url {url} is not a URL. Give one such as {_URL}")
         found = pipeline and (assets.find(str(pipeline), Path.cwd()) or pipeline)
         if found and not found.is_file():
             raise RecipeError(f"--pipeline {pipeline}: no such file. The bundled ones are listed by: llmbench new")

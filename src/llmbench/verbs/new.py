@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +45,7 @@ def new(
     from llmbench import workspace
 
     text = assets.bundled(document).read_text(encoding="utf-8")
-    workspace.write_text(target, text.replace(document, str(target)))
+    workspace.write_text(target, _moved(text).replace(document, str(target)))
     command = _command(text, document)
     then = f"then run: {command.replace(document, str(target))}" if command else "then run the command of its first lines."
     print(f"{target} is a copy of {document}. Edit it, {then}")
@@ -65,6 +66,11 @@ def _document(name: str) -> str:
     near = difflib.get_close_matches(wanted, names, n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
     raise LlmbenchError(f"No bundled document is called {name}. {hint}List them: llmbench new")
+
+
+def _moved(text: str) -> str:
+    """`../docs` -> `docs`: what a copy names from the top is found in the working folder or in the bundle."""
+    return re.sub(r"(?m)^(\s*(?:- |\w+: ))\.\./", r"\1", text)
 
 
 def _short(document: str) -> str:

@@ -206,7 +206,9 @@ def _bar() -> AbstractContextManager[Callable[[int, int, str], None]]:
 
     @contextmanager
     def bar() -> Iterator[Callable[[int, int, str], None]]:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        console = Console(stderr=True)
+        # Where there is no terminal, a bar would leave an empty line in the log.
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("loading the embedder", total=None)
 
             def move(done: int, total: int, source: str) -> None:

@@ -1,0 +1,284 @@
+"""The table of bad inputs. Each ends with exit code 2 and lines that say what, where and what next; nothing is left behind."""
+
+# ruff: noqa: E501 - a row of the table is a line
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from llmbench import assets
+
+TRAIN = "name: mine\ndata:\n  train:\n    - path: rows.jsonl\ntraining:\n  max_steps: 2\n"
+RAG = "name: mine\ndocuments: [pages]\n"
+SERVE = "variants:\n  - name: base\n"
+COMPARE = "name: mine\nquestions: {path: questions.jsonl}\nvariants: [base]\nendpoint: {base_url: 'http://127.0.0.1:9/v1'}\n"
+ROW = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}\n'
+FILES = {"train.yaml": TRAIN, "rag.yaml": RAG, "serve.yaml": SERVE, "compare.yaml": COMPARE, "rows.jsonl": ROW * 8}
+OFFLINE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1"}
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One bad input: what is run, with which files changed, and what each line of the answer says (regular expressions)."""
+
+    name: str
+    command: str
+    says: str | list[str]
+    files: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+LORA = "lora.r=4"
+TABLE = [
+    # Recipes
+    Bad("unknown key", "train train.yaml", r"train\.yaml:8: training\.learning_rat is not a field\. Did you mean learning_rate\?",
+        {"train.yaml": TRAIN + "  seed: 1\n  learning_rat: 1\n"}),
+    Bad("unknown key of a pipeline", "index rag.yaml", r"rag\.yaml:3: chunkin is not a field\. Did you mean chunking\?",
+        {"rag.yaml": RAG + "chunkin: {}\n"}),
+    Bad("unknown key of a serving document", "serve serve.yaml", r"serve\.yaml:3: variants\[0\]\.adaptor is not a field\. Did you mean ad",
+        {"serve.yaml": SERVE + "    adaptor: x\n"}),
+    Bad("unknown key of a comparison", "compare compare.yaml", r"compare\.yaml:5: metric is not a field\. Did you mean metrics\?",
+        {"compare.yaml": COMPARE + "metric: []\n"}),
+    Bad("unknown key in an override", "train train.yaml lora.rr=8", r"lora\.rr=8: lora\.rr is not a field\. Did you mean r\?"),
+    Bad("several faults at once", "train train.yaml", [
+        r"train\.yaml:1: name: '\.\./x' is not allowed: use up to 64 lower-case letters",
+        r"train\.yaml:4: data\.train\[0\]\.path: no such file gone\.jsonl \(looked in ",
+        r"train\.yaml:5: lora should be a section of `key: value` lines, not 8",
+    ], {"train.yaml": "name: ../x\ndata:\n  train:\n    - path: gone.jsonl\nlora: 8\n"}),
+    Bad("wrong type", "train train.yaml training.learning_rate=fast",
+        r"training\.learning_rate=fast: training\.learning_rate should be a number, not 'fast'"),
+    Bad("no YAML", "train train.yaml", r"train\.yaml:2: not valid YAML", {"train.yaml": "name: [\n"}),
+    Bad("missing recipe", "train gone.yaml", r"gone\.yaml: no such file\. `llmbench new` lists the bundled recipes"),
+    Bad("recipe of another verb", "train serve.yaml", r"serve\.yaml is a document for `llmbench serve`.* Run: llmbench serve serve\.yaml"),
+    # Training data
+    Bad("missing data", "train train.yaml data.train.0.path=gone.jsonl", r"no such file gone\.jsonl \(looked in "),
+    Bad("empty data set", "train train.yaml", r"rows\.jsonl: has no rows\. ", {"rows.jsonl": ""}),
+    Bad("row without an assistant turn", "train train.yaml",
+        r"rows\.jsonl:2: .*no assistant turn, so there is nothing to learn from this row",
+        {"rows.jsonl": ROW + '{"messages": [{"role": "user", "content": "Hi"}]}\n'}),
+    Bad("row that is no JSON", "train train.yaml", r"rows\.jsonl:2: not valid JSON", {"rows.jsonl": ROW + "{\n"}),
+    Bad("unknown columns", "train train.yaml", r"rows\.jsonl:1: columns are q, a", {"rows.jsonl": '{"q": "x", "a": "y"}\n'}),
+    # The base model
+    Bad("base model not found", "train train.yaml model.model_name_or_path=./gone", r"model\.model_name_or_path: there is no folder \./gone\."),
+    Bad("hub unreachable", "train train.yaml model.model_name_or_path=nobody/nothing", r"nobody/nothing.*(reach|answer)", {}, OFFLINE),
+    Bad("hub switched off", "train train.yaml model.model_name_or_path=nobody/nothing", r"nobody/nothing", {}, {"HF_HUB_OFFLINE": "1"}),
+    # Runs
+    Bad("no such run to resume", "train train.yaml --resume", r"There is no run mine in .*outputs/runs \(there are: none yet\)"),
+    Bad("unknown run", "runs gone", r"There is no run gone in .* Make one: llmbench train"),
+    # Documents and indexes
+    Bad("index not built", "search rag.yaml kettle", r"index mine is not built\. Run: llmbench index rag\.yaml"),
+    Bad("embedder not found", "index rag.yaml embedder.model_name_or_path=./gone", r"\./gone", {}, {"HF_HUB_OFFLINE": "1"}),
+    Bad("documents not found", "index rag.yaml", r"rag\.yaml:2: documents\[0\]: no such file gone", {"rag.yaml": "name: a\ndocuments: [gone]\n"}),
+    # Serving
+    Bad("adapter that is not there", "serve serve.yaml --dry-run", r"serve\.yaml: variant base: .*gone", {"serve.yaml": SERVE + "    adapter: gone\n"}),
+    Bad("open to others without a key", "serve serve.yaml gateway.host=0.0.0.0", r"gateway: host 0\.0\.0\.0 is reachable from other machines: set gateway\.api_key"),
+    # Comparing
+    Bad("endpoint not running", "compare compare.yaml", r"No endpoint answers at http://127\.0\.0\.1:9/v1\. Start one: llmbench serve"),
+    Bad("question file with a broken row", "compare compare.yaml", r"questions\.jsonl:2: ", {"questions.jsonl": '{"id": "1", "question": "a?", "answer": "b"}\n{\n'}),
+    Bad("question file without rows", "compare compare.yaml", r"questions\.jsonl", {"questions.jsonl": ""}),
+    # The rest
+    Bad("unknown bundled document", "new sft-loora", r"No bundled document is called sft-loora\. .*llmbench new"),
+    Bad("app on a URL that is none", "app --url 127.0.0.1:8000", r"--url 127\.0\.0\.1:8000 is not a URL\. Give one such as http://127\.0\.0\.1:8000/v1"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A project with one good document of each kind."""
+    place = tmp_path / "project"
+    place.mkdir()
+    (place / "pages").mkdir()
+    (place / "pages" / "kettle.md").write_text("# Kettle\n\nThe kettle is red.\n")
+    for name, text in FILES.items():
+        (place / name).write_text(text)
+    (place / "questions.jsonl").write_text('{"id": "1", "question": "Which colour?", "answer": "red"}\n')
+    return place
+
+
+def run(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
+    """Runs `llmbench`, returns its exit code, stdout and stderr. Deaf to the outer environment's settings of llmbench."""
+    outer = {key: value for key, value in os.environ.items() if not key.startswith(("LLMBENCH", "HF_", "OPENAI"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "llmbench", *arguments],
+        cwd=folder, env=outer | (environment or {}), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def files(folder: Path) -> dict[str, int]:
+    """Every file with its size, locks left out (they are empty marks of the kernel's lock)."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def check(answer: tuple[int, str, str], says: str | list[str]) -> None:
+    code, out, err = answer
+    lines = err.splitlines()
+    expected = [says] if isinstance(says, str) else says
+    assert code == 2, out + err
+    assert out == ""
+    assert len(lines) == len(expected), err
+    for line, pattern in zip(lines, expected, strict=True):
+        assert re.search(pattern, line), line
+
+
+@pytest.mark.parametrize("bad", TABLE, ids=lambda bad: bad.name)
+def test_bad_input(bad: Bad, folder: Path) -> None:
+    for name, text in bad.files.items():
+        (folder / name).write_text(text)
+    before = files(folder)
+    check(run(folder, *bad.command.split(), environment=bad.environment), bad.says)
+    assert files(folder) == before
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("command", ["serve serve.yaml gateway.port={}", "app --port {}"])
+def test_a_port_in_use_is_told_before_anything_starts(command: str, folder: Path, taken: int) -> None:
+    before = files(folder)
+    check(run(folder, *command.format(taken).split()), rf"{taken} .*(in use|taken)")
+    assert files(folder) == before
+
+
+def test_an_interpreter_without_vllm_is_told_with_the_command_that_mends_it(folder: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "empty")], check=True)
+    python = tmp_path / "empty" / "bin" / "python"
+    before = files(folder)
+    check(
+        run(folder, "serve", "serve.yaml", f"engine.python={python}"),
+        rf"engine\.python: {python} has no vLLM\. Run: {python} -m pip install",
+    )
+    assert files(folder) == before
+
+
+def test_an_adapter_of_another_base_is_refused(folder: Path, lora: Path) -> None:
+    other = folder / "other"
+    shutil.copytree(lora, other)
+    (other / "llmbench.json").write_text(json.dumps({"base": {"weights": "0" * 64}}))
+    (folder / "serve.yaml").write_text(SERVE + "    adapter: other\n")
+    before = files(folder)
+    check(run(folder, "serve", "serve.yaml"), r"serve\.yaml: variant base: .*other")
+    assert files(folder) == before
+
+
+def test_an_index_of_another_embedder_is_refused_with_the_way_out(folder: Path) -> None:
+    from llmbench.retrieval.embedding import locate
+
+    code, _, err = run(folder, "index", "rag.yaml")
+    assert code == 0, err
+    other = folder / "other"
+    shutil.copytree(locate("all-MiniLM-L6-v2"), other, copy_function=os.symlink)
+    settings = other / "config_sentence_transformers.json"
+    text = settings.read_text()
+    settings.unlink()
+    settings.write_text(text + "\n")
+    (folder / "rag.yaml").write_text(RAG + "embedder: {model_name_or_path: other}\n")
+    before = files(folder)
+    check(run(folder, "search", "rag.yaml", "kettle"), r"mine.*another embedder.*llmbench index rag\.yaml")
+    assert files(folder) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with 400 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small disk needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_while_training_saves_is_one_line_and_no_half_adapter(folder: Path, small_disk: Path) -> None:
+    code, _, err = run(folder, "train", "train.yaml", "lora.r=64", environment={"LLMBENCH_HOME": str(small_disk)})
+    assert code == 2, err
+    assert re.search(r"cannot be written \(No space left on device\)\. Free some space", err.splitlines()[-1]), err
+    assert not (small_disk / "runs" / "mine" / "adapter").exists()
+    assert json.loads((small_disk / "runs" / "mine" / "state.json").read_text())["state"] == "failed"
+
+
+@pytest.mark.slow
+def test_a_full_disk_while_indexing_is_one_line_and_leaves_the_old_index(folder: Path, small_disk: Path) -> None:
+    here = {"LLMBENCH_HOME": str(small_disk)}
+    code, _, err = run(folder, "index", "rag.yaml", environment=here)
+    assert code == 0, err
+    for number in range(200):
+        (folder / "pages" / f"{number}.md").write_text(f"# Page {number}\n\n" + f"Lamp {number} is green. " * 30)
+    code, _, err = run(folder, "index", "rag.yaml", environment=here)
+    assert code == 2, err
+    assert re.search(r"Free some space", err.splitlines()[-1]), err
+    assert len(err.splitlines()) == 1
+    found = hits(run(folder, "search", "rag.yaml", "kettle", "--json", environment=here))
+    assert any("kettle is red" in str(hit["text"]) for hit in found)
+
+
+def hits(answer: tuple[int, str, str]) -> list[dict[str, object]]:
+    code, out, err = answer
+    assert code == 0, err
+    document = json.loads(out)
+    found = document["hits"] if isinstance(document, dict) else document
+    assert isinstance(found, list)
+    return found
+
+
+def test_broken_and_encrypted_pdfs_are_reported_skipped_and_counted(folder: Path) -> None:
+    from fpdf import FPDF
+    from fpdf.enums import EncryptionMethod
+
+    def pdf(name: str, text: str, password: str | None = None) -> None:
+        document = FPDF()
+        document.add_page()
+        document.set_font("helvetica", size=12)
+        document.cell(text=text)
+        if password:
+            document.set_encryption(owner_password="owner", user_password=password, encryption_method=EncryptionMethod.AES_256)
+        document.output(str(folder / "pages" / name))
+
+    pdf("good.pdf", "The lamp is green.")
+    pdf("locked.pdf", "The secret is blue.", "word")
+    (folder / "pages" / "broken.pdf").write_bytes(b"%PDF-1.7\n" + b"\x00garbage" * 50)
+    code, out, err = run(folder, "index", "rag.yaml")
+    assert code == 0, err
+    told = out + err
+    assert re.search(r"broken\.pdf", told) and re.search(r"locked\.pdf.*(encrypted|password)", told)
+    assert re.search(r"2 .*skipped|skipped.* 2", told)
+    assert "Traceback" not in told
+    assert hits(run(folder, "search", "rag.yaml", "lamp", "--json"))[0]["source"] == "pages/good.pdf"
+
+
+def test_a_recipe_for_a_gpu_says_so_where_there_is_none(folder: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has an NVIDIA GPU")
+    before = files(folder)
+    check(run(folder, "train", "train.yaml", "model.device=cuda"), r"model\.device: cuda, but torch sees no NVIDIA GPU here")
+    assert files(folder) == before
+
+
+def test_the_table_covers_the_bundled_models_name() -> None:
+    """`llmbench/tiny` is the default base of every document above: it must be there, or the table tests something else."""
+    assert Path(assets.model_folder(assets.TINY), "model.safetensors").is_file()
