@@ -92,17 +92,15 @@ def _open(folder: Path, recipe: RagRecipe, embedder: Embedder, rebuild: bool) ->
     now = current(folder)
     if now is not None and now.exists() and not rebuild:
         index = Index(now)
-        difference = index.contract.difference(contract)
-        if difference:
-            index.close()
-            raise IndexError_(f"index {recipe.name} was built with {difference}. Run: llmbench index {recipe.source} --rebuild")
+        index.check(recipe, embedder.fingerprint)
         embedder.dtype = index.get("dtype")
         index.set(complete=False)
         return index
     path = folder / f"index-{generation(now) + 1 if now else 1}.sqlite"
     if path.exists():
         index = Index(path)
-        if index.get("contract") and not index.contract.difference(contract):
+        begun = index.contract
+        if begun is not None and not begun.difference(contract):
             embedder.dtype = index.get("dtype")
             return index
         index.close()

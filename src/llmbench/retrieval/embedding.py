@@ -244,9 +244,8 @@ def _fingerprint(folder: Path) -> str:
     """SHA-256 over every file that decides a vector: weights, tokenizer, pooling, window."""
     digest = hashlib.sha256()
     files = [p for p in folder.rglob("*") if p.is_file() and p.suffix in (".safetensors", ".json", ".txt", ".model")]
-    unrelated = {"config_sentence_transformers.json", "data_config.json", "model_card.json"}
     for path in sorted(files):
-        if path.name in unrelated or path.relative_to(folder).parts[0] in ("onnx", "openvino"):
+        if path.name == "data_config.json" or path.relative_to(folder).parts[0] in ("onnx", "openvino"):
             continue
         digest.update(f"{path.relative_to(folder).as_posix()} {_sha256(path)}\n".encode())
     return digest.hexdigest()

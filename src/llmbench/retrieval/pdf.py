@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ from llmbench.retrieval.documents import Document, Heading, Unreadable
 
 __all__ = ["document"]
 
-SECONDS = 300
-"""Time for one file; a report of 80 pages takes about 5 seconds."""
+SECONDS = 120
+"""Processor time for one file; a report of 80 pages takes about 5 seconds."""
+PATIENCE = 10
+"""How many times as long it may take by the clock, on a machine that is busy with other things."""
 MEMORY = 2 * 2**30
 """Bytes of address space for one file."""
 
@@ -63,9 +66,11 @@ def _extract(path: Path) -> dict[str, Any]:
     child = Path(__file__).with_name("pdf_child.py")
     command = [sys.executable, "-P", str(child), str(path.absolute()), str(SECONDS), str(MEMORY)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, timeout=SECONDS * PATIENCE, check=False, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
-        raise Unreadable(f"not read within {SECONDS} seconds") from None
+        raise Unreadable(f"not read within {SECONDS * PATIENCE} seconds") from None
+    if -done.returncode in (signal.SIGXCPU, signal.SIGKILL):
+        raise Unreadable(f"not read within {SECONDS} seconds of processor time")
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:

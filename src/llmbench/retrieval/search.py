@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from llmbench.recipe import RagRecipe
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder, Embeds
-from llmbench.retrieval.store import Contract, Index, current
+from llmbench.retrieval.store import Index, current
 
 __all__ = ["Grounded", "Hit", "Retriever"]
 
@@ -74,10 +75,7 @@ class Retriever:
             IndexError_: not built, or built with another embedder or other chunks; the message holds the command.
             MissingPackage: FAISS or sentence-transformers is not installed.
         """
-        try:
-            import faiss  # noqa: F401
-        except ImportError as error:
-            raise MissingPackage("search", "faiss-cpu", "rag") from error
+        _faiss()
         retriever = cls(recipe, embedder)
         with retriever._lock:
             retriever._fresh()
@@ -176,7 +174,8 @@ class Retriever:
         """The index as it now is on disk, FAISS with it. Called under the lock."""
         path = current(self._folder)
         if path is None or not path.exists():
-            raise IndexError_(f"index {self.recipe.name} is not built. Run: llmbench index {self.recipe.source}")
+            source = self.recipe.source
+            raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")
         if self._index is None or self._index.path != path:
             self._attach(path)
         assert self._index is not None
@@ -190,12 +189,7 @@ class Retriever:
         """Opens a database and the embedder that it was made with."""
         embedder = self._given or Embedder(self.recipe.embedder)
         index = Index(path)
-        difference = index.contract.difference(Contract.of(self.recipe, embedder.fingerprint))
-        if difference:
-            index.close()
-            raise IndexError_(
-                f"index {self.recipe.name} was built with {difference}. Run: llmbench index {self.recipe.source} --rebuild"
-            )
+        index.check(self.recipe, embedder.fingerprint)
         if self._given is None:
             embedder.dtype = index.get("dtype")
             embedder.load()
@@ -206,14 +200,23 @@ class Retriever:
 
 def _exact(index: Index) -> Any:
     """FAISS over all vectors, exact; None when there are none."""
-    import faiss
-
-    result = None
+    faiss, result = _faiss(), None
     for numbers, vectors in index.vectors():
         if result is None:
             result = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
         result.add_with_ids(vectors, numbers)
     return result
+
+
+def _faiss() -> Any:
+    """The package; its SWIG types warn of themselves when Python 3.12 or newer imports them."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import faiss
+    except ImportError as error:
+        raise MissingPackage("search", "faiss-cpu", "rag") from error
+    return faiss
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:

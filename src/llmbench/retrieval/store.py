@@ -72,9 +72,9 @@ class Contract:
             if field.name == "embedder" or mine == theirs:
                 continue
             if field.name == "fingerprint":
-                same = " (a model of the same name with other files)" if self.embedder == other.embedder else ""
-                return f"embedder {self.embedder}, not {other.embedder}{same}"
-            return f"{field.name} {mine!r}, not {theirs!r}"
+                same = ", whose files differ" if self.embedder == other.embedder else ""
+                return f"another embedder ({self.embedder}, not {other.embedder}{same})"
+            return f"another {field.name} ({mine!r}, not {theirs!r})"
         return ""
 
 
@@ -130,13 +130,11 @@ class Index:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if "full" in str(error):
-                raise IndexError_(
-                    f"{self.path}: the disk is full. Free some space and index again; what was done is kept."
-                ) from error
-            raise IndexError_(
-                f"{self.path} cannot be used ({error}). Build it again: llmbench index PIPELINE --rebuild"
-            ) from error
+            if "full" in str(error) or "disk I/O" in str(error):
+                advice = "Free some space and index again; what was done before is kept."
+                raise IndexError_(f"{self.path} cannot be written ({error}). {advice}") from error
+            again = "Build it again: llmbench index PIPELINE --rebuild"
+            raise IndexError_(f"{self.path} cannot be used ({error}). {again}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -162,9 +160,19 @@ class Index:
         return None if row is None else json.loads(row[0])
 
     @property
-    def contract(self) -> Contract:
-        """What the vectors depend on."""
-        return Contract(**(self.get("contract") or {}))
+    def contract(self) -> Contract | None:
+        """What the vectors depend on; None when creating the database was interrupted."""
+        values = self.get("contract")
+        return None if values is None else Contract(**values)
+
+    def check(self, recipe: RagRecipe, fingerprint: str) -> None:
+        """Closes the index and raises IndexError_ when a recipe with such an embedder does not fit it."""
+        mine = self.contract
+        difference = mine.difference(Contract.of(recipe, fingerprint)) if mine else "nothing in it"
+        if difference:
+            self.close()
+            built = f"{recipe.source}: index {recipe.name} was built with {difference}"
+            raise IndexError_(f"{built}. Run: llmbench index {recipe.source} --rebuild")
 
     @property
     def version(self) -> int:
