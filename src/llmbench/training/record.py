@@ -5,22 +5,25 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import torch
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
 from llmbench.runs import Run
 from llmbench.training.trainer import Trainer
 
-__all__ = ["Recorder", "Stop", "peak_memory"]
+__all__ = ["Progress", "Recorder", "Stop", "peak_memory"]
 
 _LINE_SECONDS = 5.0
+
+Progress = Callable[[int, int, str], None]
+"""Called with steps done, steps in all, and the latest figures."""
 
 
 class Stop:
@@ -54,15 +57,15 @@ class Stop:
                 signal.signal(number, handler)
 
 
-class Recorder(TrainerCallback):  # type: ignore[misc]
+class Recorder(TrainerCallback):
     """Writes metrics.jsonl, shows progress on stderr, and stops the training when it is asked to."""
 
-    def __init__(self, run: Run, stop: Stop) -> None:
-        self.run, self.stop = run, stop
+    def __init__(self, run: Run, stop: Stop, progress: Progress | None = None) -> None:
+        self.run, self.stop, self.progress = run, stop, progress
         self.trainer: Trainer
         self.last: dict[str, Any] = {}
         console = Console(stderr=True)
-        self.bar = _bar(console) if console.is_terminal else None
+        self.bar = _bar(console) if console.is_terminal and progress is None else None
         self.printed = self.since = self.began = 0.0
         self.tokens = self.first_step = 0
 
@@ -79,13 +82,16 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Moves the bar; at the last step, and when asked to stop, has everything written."""
         if self.bar is not None:
             self.bar.update(self.task, completed=state.global_step)
+        if self.progress is not None:
+            self.progress(state.global_step, state.max_steps, self._figures())
         if self.stop.asked:
             control.should_save = control.should_training_stop = control.should_log = True
         if state.global_step >= state.max_steps:
             control.should_log = True
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """One line of metrics for each log step."""
+        logs = more["logs"]
         row: dict[str, Any] = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4)}
         if "eval_loss" in logs:
             row["eval_loss"] = logs["eval_loss"]
@@ -118,7 +124,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """The figures of a finished training, over every session that it took."""
         rows = self.run.metrics()
         logged = [row for row in rows if "loss" in row]
-        seconds = sum(row["seconds"] for row, after in zip(logged, [*logged[1:], {"seconds": 0.0}]) if after["seconds"] < row["seconds"])
+        after = [row["seconds"] for row in logged[1:]] + [0.0]  # each session counts its own seconds from nought
+        seconds = sum(row["seconds"] for row, then in zip(logged, after, strict=True) if then < row["seconds"])
         held_out = [row["eval_loss"] for row in rows if "eval_loss" in row]
         return {
             "loss": logged[-1]["loss"] if logged else None,
@@ -129,12 +136,19 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             "peak_memory": max((row["peak_memory"] for row in logged), default=0),
         }
 
-    def _show(self, state: Any) -> None:
+    def _figures(self) -> str:
+        """The latest loss, evaluation and speed in a few words."""
         figures = f"loss {self.last['loss']:.4f}" if "loss" in self.last else ""
         if "eval_loss" in self.last:
             figures += f"  eval {self.last['eval_loss']:.4f}"
         if "tokens_per_second" in self.last:
             figures += f"  {self.last['tokens_per_second']:,.0f} tok/s"
+        return figures
+
+    def _show(self, state: Any) -> None:
+        if self.progress is not None:
+            return
+        figures = self._figures()
         if self.bar is not None:
             self.bar.update(self.task, figures=figures)
             return
@@ -146,14 +160,14 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self.printed = now
 
 
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
+def _bar(console: Console) -> rich_progress.Progress:
+    return rich_progress.Progress(
+        rich_progress.TextColumn("[bold]{task.description}"),
+        rich_progress.BarColumn(bar_width=None),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[figures]}"),
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("left"),
         console=console,
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from transformers import PrinterCallback, set_seed
-from trl import SFTConfig
+from trl import SFTConfig  # type: ignore[attr-defined]
 
 from llmbench import data
 from llmbench.errors import RecipeError
@@ -19,7 +19,7 @@ from llmbench.training import lock, plot, quiet, save
 from llmbench.training.batches import Batches, Collator
 from llmbench.training.model import Loaded, load_model
 from llmbench.training.optimizer import MuonWithAdamW
-from llmbench.training.record import Recorder, Stop
+from llmbench.training.record import Progress, Recorder, Stop
 from llmbench.training.trainer import Trainer, last_checkpoint, lengths
 
 __all__ = ["Job", "prepare", "train"]
@@ -70,7 +70,9 @@ def prepare(recipe: TrainRecipe) -> Job:
     return Job(recipe, loaded, rows, spec.max_steps if spec.max_steps > 0 else steps)
 
 
-def train(recipe: TrainRecipe, run: Run, *, resume: bool = False, job: Job | None = None) -> None:
+def train(
+    recipe: TrainRecipe, run: Run, *, resume: bool = False, job: Job | None = None, progress: Progress | None = None
+) -> None:
     """Trains and leaves an adapter, or a model when all parameters were trained, in the run's folder.
 
     Args:
@@ -78,6 +80,7 @@ def train(recipe: TrainRecipe, run: Run, *, resume: bool = False, job: Job | Non
         run: its folder, from `runs.create` or, to continue, from `runs.resume`.
         resume: continue from the last checkpoint, exactly as if nothing had happened; without one, from the start.
         job: the recipe's model and data where `prepare` has loaded them already.
+        progress: told of each step, in place of the bar on stderr.
 
     Raises:
         LlmbenchError: something the user can mend; the run is marked failed.
@@ -89,7 +92,7 @@ def train(recipe: TrainRecipe, run: Run, *, resume: bool = False, job: Job | Non
         checkpoint = last_checkpoint(run.checkpoints) if resume else None
         run.drop_metrics_after(int(checkpoint.name.split("-")[1]) if checkpoint else -1)
         run.write_lock(lock.of(job.recipe, job.loaded))
-        recorder = Recorder(run, stop)
+        recorder = Recorder(run, stop, progress)
         trainer = _trainer(job, run, recorder)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.asked and trainer.state.global_step < trainer.state.max_steps:
