@@ -97,14 +97,7 @@ def flaky() -> Callable[[str], FakeEndpoint]:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty workspace."""
-    monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "outputs"))
-    return tmp_path
-
-
-@pytest.fixture
-def document(home: Path) -> Callable[..., CompareRecipe]:
+def document(tmp_path: Path) -> Callable[..., CompareRecipe]:
     """Writes questions (12 answerable, 4 not) and a recipe over them; takes overrides."""
     rows: list[dict[str, Any]] = [
         {"id": f"q{i}", "question": f"How heavy is kettle {i}?", "answer": "It weighs 300 grams.", "value": "300 grams",
@@ -112,8 +105,8 @@ def document(home: Path) -> Callable[..., CompareRecipe]:
         for i in range(12)
     ]  # fmt: skip
     rows += [{"id": f"u{i}", "question": f"Who made kettle {i}?", "answerable": False, "split": "test"} for i in range(4)]
-    (home / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    file = home / "compare.yaml"
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    file = tmp_path / "compare.yaml"
     file.write_text(
         "name: kettles\nquestions: {path: questions.jsonl}\nvariants: [base, base-rag, adapter, adapter-rag]\n"
         "statistics: {resamples: 500}\n",

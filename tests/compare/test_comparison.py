@@ -101,17 +101,17 @@ def test_nobody_at_the_url_says_how_to_start_one(document: Document) -> None:
         compare.run(document("endpoint.base_url=http://127.0.0.1:1/v1"))
 
 
-def test_questions_that_no_wanted_metric_fits_are_told(fake: Any, home: Path, document: Document) -> None:
+def test_questions_that_no_wanted_metric_fits_are_told(fake: Any, tmp_path: Path, document: Document) -> None:
     recipe = document("metrics=[citation, contains_value]")
-    (home / "questions.jsonl").write_text('{"id": "a", "question": "Why?"}\n', encoding="utf-8")
+    (tmp_path / "questions.jsonl").write_text('{"id": "a", "question": "Why?"}\n', encoding="utf-8")
     with pytest.raises(DataError, match="none of citation, contains_value can be measured"):
         compare.run(recipe, endpoint=fake)
 
 
-def test_bare_questions_are_judged_by_what_fits_them(fake: Any, home: Path, document: Document) -> None:
+def test_bare_questions_are_judged_by_what_fits_them(fake: Any, tmp_path: Path, document: Document) -> None:
     recipe = document("variants=[base, adapter]")
     rows = [{"id": str(i), "question": f"How heavy is kettle {i}?", "answer": "It weighs 9 grams."} for i in range(4)]
-    (home / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     result = compare.run(recipe, endpoint=fake)
     assert result.headline == "abstention"
     assert set(result.estimates) & set(table.SHARES) == {"abstention", "exact_match"}

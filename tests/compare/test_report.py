@@ -64,11 +64,11 @@ def test_the_report_needs_nothing_from_outside(made: Comparison) -> None:
     assert "unsafe-inline'; img-src data:; script-src 'sha256-" in policy
 
 
-def test_what_models_and_users_write_stays_text(fake: Any, home: Path, document: Document) -> None:
+def test_what_models_and_users_write_stays_text(fake: Any, tmp_path: Path, document: Document) -> None:
     recipe = document("variants=[base, adapter]")
     fake.answer = lambda variant, question: EVIL
     fake.entries = [{**entry, "description": EVIL} for entry in fake.entries]
-    path = home / "questions.jsonl"
+    path = tmp_path / "questions.jsonl"
     path.write_text(
         path.read_text(encoding="utf-8").replace("How heavy", "<script>alert(3)</script>How heavy"), encoding="utf-8"
     )

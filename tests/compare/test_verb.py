@@ -15,9 +15,9 @@ from llmbench.cli import main
 from llmbench.recipe import CompareRecipe
 
 
-def command(home: Path, server: Any, *more: str) -> list[str]:
+def command(tmp_path: Path, server: Any, *more: str) -> list[str]:
     return [
-        sys.executable, "-m", "llmbench", "compare", str(home / "compare.yaml"),
+        sys.executable, "-m", "llmbench", "compare", str(tmp_path / "compare.yaml"),
         f"endpoint.base_url={server.base_url}", "concurrency=2", *more,
     ]  # fmt: skip
 
@@ -26,11 +26,11 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def here(home: Path, server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def here(tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs the command in this process; gives exit code, stdout and stderr."""
 
     def run(*more: str, verb: list[str] | None = None) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["llmbench", *(verb or command(home, server)[3:]), *more])
+        monkeypatch.setattr(sys, "argv", ["llmbench", *(verb or command(tmp_path, server)[3:]), *more])
         with pytest.raises(SystemExit) as ended:
             main()
         printed = capsys.readouterr()
@@ -44,12 +44,12 @@ def written(document: Callable[..., CompareRecipe]) -> None:
     document()
 
 
-def test_people_get_tables_the_verdict_and_the_paths(home: Path, server: Any, here: Run) -> None:
+def test_people_get_tables_the_verdict_and_the_paths(tmp_path: Path, server: Any, here: Run) -> None:
     code, out, err = here()
     assert (code, err.splitlines()[-1]) == (0, "Asking: 64 of 64")
     assert "adapter-rag - base-rag" in out
     assert "adapter-rag answers right more often than base: +100.0 points" in out
-    assert f"Report   {home / 'outputs' / 'comparisons' / 'kettles' / 'report.html'}" in out
+    assert f"Report   {tmp_path / 'outputs' / 'comparisons' / 'kettles' / 'report.html'}" in out
     assert here()[0] == 0
     assert len(server.handler.asked) == 64
 
@@ -70,10 +70,10 @@ def test_comparisons_are_listed_with_their_verdicts(here: Run) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_midway_it_goes_on_from_there(home: Path, server: Any, here: Run, how: signal.Signals) -> None:
+def test_stopped_midway_it_goes_on_from_there(tmp_path: Path, server: Any, here: Run, how: signal.Signals) -> None:
     server.handler.delay = 0.1
-    process = subprocess.Popen(command(home, server), stderr=subprocess.PIPE, text=True)
-    answers = home / "outputs" / "comparisons" / "kettles" / "answers.jsonl"
+    process = subprocess.Popen(command(tmp_path, server), stderr=subprocess.PIPE, text=True)
+    answers = tmp_path / "outputs" / "comparisons" / "kettles" / "answers.jsonl"
     deadline = time.monotonic() + 30
     while not (answers.exists() and answers.read_bytes().count(b"\n") >= 6) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -70,14 +70,15 @@ def p_value(p: float) -> str:
 
 def pair_sentence(one: Difference, alpha: float) -> str:
     """What one pair shows: who is ahead, by how much and how surely; or how large a difference would have been seen."""
-    figures = f"{signed(one.metric, one.mean)} {interval(one.metric, one.low, one.high)}"
+    # Told from the side of the one that is ahead, whichever way the pair is written.
+    ahead, behind, mean, low, high = one.a, one.b, one.mean, one.low, one.high
+    if mean < 0:
+        ahead, behind, mean, low, high = behind, ahead, -mean, -high, -low
+    figures = f"{signed(one.metric, mean)} {interval(one.metric, low, high)}, {p_value(one.p_holm)}"
     if one.p_holm < alpha:
-        if one.mean < 0:
-            figures = f"{signed(one.metric, -one.mean)} {interval(one.metric, -one.high, -one.low)}"
-        ahead, behind = (one.a, one.b) if one.mean > 0 else (one.b, one.a)
-        return f"{ahead} {_MORE[one.metric]} {behind}: {figures}, {p_value(one.p_holm)}, n = {one.n}."
+        return f"{ahead} {_MORE[one.metric]} {behind}: {figures}, n = {one.n}."
     return (
-        f"No difference shown between {one.a} and {one.b}: {figures}, {p_value(one.p_holm)}; "
+        f"No difference shown between {ahead} and {behind}: {figures}; "
         f"with n = {one.n} only differences above {_rounded(one)} would show."
     )
 

@@ -1,0 +1,75 @@
+"""A comparison over the real gateway with the real vLLM behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbench import compare, recipe
+from llmbench.endpoint import HttpEndpoint
+from llmbench.recipe import CompareRecipe
+
+QUESTIONS = [
+    {"id": "weight", "question": "How much does the Alba kettle weigh?", "value": "300 grams", "source": "kettle.md"},
+    {"id": "price", "question": "How much does the Alba kettle cost?", "value": "40 euros", "source": "kettle.md"},
+    {"id": "made", "question": "What is the Borin lamp made of?", "value": "brass", "source": "lamp.md"},
+    {"id": "who", "question": "Who designed the Borin lamp?", "answerable": False},
+]
+
+
+@pytest.fixture
+def document(tmp_path: Path, endpoint: Any) -> CompareRecipe:
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, QUESTIONS)), encoding="utf-8")
+    text = (
+        "name: real\nquestions: {path: questions.jsonl}\nvariants: [base, adapter, base-rag, adapter-rag]\n"
+        f"endpoint: {{base_url: '{endpoint.base_url}'}}\nmax_tokens: 24\nconcurrency: 4\n"
+    )
+    (tmp_path / "compare.yaml").write_text(text, encoding="utf-8")
+    return recipe.load(tmp_path / "compare.yaml", CompareRecipe)
+
+
+def test_a_real_comparison_from_questions_to_report(document: CompareRecipe, endpoint: Any) -> None:
+    result = compare.run(document)
+    assert result.missing == 0
+    assert result.grid is not None
+    assert (result.grid.base, result.grid.adapter_rag) == ("base", "adapter-rag")
+    assert len(result.rows) == 16
+    for row in result.rows:
+        given = row.answer
+        assert given.prompt_tokens > 0
+        assert 0 < given.completion_tokens <= 24
+        assert (given.first_token is None) == (given.text == "")  # a model may end its turn at once
+        assert 0 < (given.first_token or given.latency) <= given.latency
+        assert len(given.sources) == (2 if given.variant.endswith("rag") else 0)
+    found = next(row.answer for row in result.rows if row.answer.cell == ("weight", "base-rag"))
+    assert any("300 grams" in source["text"] for source in found.sources)
+    assert result.report.exists()
+    assert compare.load("real") == result
+
+
+def test_what_is_recorded_is_what_the_endpoint_answers(document: CompareRecipe, endpoint: Any) -> None:
+    # Of the base, which is sure of its words; it was asked in one batch with the adapter, here it is asked alone.
+    rows = compare.run(document).rows
+    recorded = {row.answer.variant: row.answer.text for row in rows if row.question.id == "made"}
+
+    async def direct(variant: str) -> str:
+        async with HttpEndpoint(endpoint.base_url) as client:
+            question = [{"role": "user", "content": "What is the Borin lamp made of?"}]
+            return (await client.chat(question, variant, max_tokens=24)).text
+
+    assert asyncio.run(direct("base")) == recorded["base"]
+    assert asyncio.run(direct("base-rag")) == recorded["base-rag"]
+
+
+def test_the_second_time_no_model_is_asked(document: CompareRecipe) -> None:
+    told: list[compare.Tally] = []
+    first = compare.run(document)
+    again = compare.run(document, progress=told.append)
+    assert told == [compare.Tally(done=16, wanted=16, kept=16, failed=0)]
+    assert again.rows == first.rows
+    assert again.estimates == first.estimates
+    assert again.differences == first.differences
