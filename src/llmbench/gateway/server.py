@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import logging
 import socket
 import threading
@@ -13,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmbench import assets
 from llmbench.engine import BASE, Adapter, Engine, Progress, admit_all
 from llmbench.errors import EngineError, MissingPackage, RecipeError
 from llmbench.gateway.app import Served, build
 from llmbench.gateway.grounding import Grounding, open_retriever
 from llmbench.gateway.relay import Upstream
-from llmbench.recipe import GatewaySpec, ServeRecipe
+from llmbench.recipe import GatewaySpec, RagRecipe, ServeRecipe, Variant, load
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -170,9 +173,22 @@ def _served(recipe: ServeRecipe, adapters: Mapping[str, Adapter], groundings: Ma
             "parent": base if adapter is not None else None,
             "adapter": {"name": name, "id": adapter.id, "rank": adapter.rank} if adapter is not None else None,
             "rag": grounding.name if grounding is not None else None,
+            "fingerprint": _fingerprint(recipe, variant, adapter),
             "description": variant.description or ", ".join(part for part in parts if part),
         }
         yield Served(variant, adapter.id if adapter is not None else BASE, card, grounding)
+
+
+def _fingerprint(recipe: ServeRecipe, variant: Variant, adapter: Adapter | None) -> str:
+    """Changes with whatever shapes a variant's answers, the pages of its index apart; clients may keep answers by it."""
+    base = assets.model_folder(recipe.model.model_name_or_path)
+    # Size and time of the weights, not their hash: hashing 100 GB would take longer than loading them.
+    files = [(path.name, path.stat()) for path in sorted(Path(base).glob("*.safetensors"))]
+    weights = [(name, about.st_size, about.st_mtime_ns) for name, about in files]
+    pipeline = load(variant.rag, RagRecipe).model_dump(mode="json") if variant.rag is not None else None
+    spoken = variant.model_dump(mode="json", include={"system", "sampling"})
+    parts = [weights, base, recipe.engine.dtype, adapter.id if adapter else None, pipeline, spoken]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _plain(name: str) -> str:
