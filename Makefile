@@ -59,11 +59,15 @@ else
 	@echo "The other tables need their data: make bench DATA=FOLDER, with banking77/train.csv, scifact/ and kg_rag_sec10q/docs/"
 endif
 
+tiny: export LLMBENCH_HOME = outputs
 tiny: install
-	@echo "Making the bundled base model: tokenizer, then pre-training (hours on two cores; stopped, the same command goes on)"
+	@echo "Making the bundled base model: tokenizer, then two trainings (hours on two cores; stopped, the same command goes on)"
 	@$(BIN)/python -m llmbench.tiny tokenizer outputs/tiny/tokenizer
-	@LLMBENCH_HOME=outputs $(BIN)/llmbench train recipes/pretrain-tiny.yaml $(if $(wildcard outputs/runs/pretrain-tiny),--resume)
-	@cp outputs/runs/pretrain-tiny/model/* src/llmbench/tiny/model/
+	@$(call TRAIN,pretrain-tiny,model.tokenizer=outputs/tiny/tokenizer)
+	@$(call TRAIN,pretrain-tiny-cite)
+	@cp outputs/runs/pretrain-tiny-cite/model/* src/llmbench/tiny/model/
+TRAIN = grep -qs '"state": "finished"' outputs/runs/$(1)/state.json || \
+	$(BIN)/llmbench train recipes/$(1).yaml $(2) $(if $(wildcard outputs/runs/$(1)/state.json),--resume)
 
 doctor: install
 	@$(BIN)/llmbench doctor

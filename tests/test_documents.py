@@ -34,8 +34,8 @@ def test_it_opens_with_its_purpose_and_the_command_that_runs_it(path: Path) -> N
     assert comment is not None, "it does not open with a comment"
     purpose = comment.group().splitlines()[0].lstrip("# ")
     assert len(purpose) > 20
-    command = f"llmbench {VERBS[type(recipe.load_any(path))]} {path.relative_to(ROOT).as_posix()}"
-    assert command in comment.group()
+    if "Run: make tiny" not in comment.group():  # the two trainings of the bundled model are one command
+        assert f"llmbench {VERBS[type(recipe.load_any(path))]} {path.relative_to(ROOT).as_posix()}" in comment.group()
 
 
 @each_document

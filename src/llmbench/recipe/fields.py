@@ -40,6 +40,8 @@ class Document(Section):
 def _existing(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, (str, Path)):
         return value
+    if value == assets.TINY:
+        return Path(assets.model_folder(value))
     start = Path(info.context["folder"]) if info.context else Path.cwd()
     found = assets.find(str(value), start)
     if found is None:
@@ -48,7 +50,10 @@ def _existing(value: Any, info: ValidationInfo) -> Any:
 
 
 ExistingPath = Annotated[Path, BeforeValidator(_existing)]
-"""A file or folder that is there: absolute, beside the document, in the working directory, or bundled with llmbench."""
+"""A file or folder that is there: absolute, beside the document, in the working directory, or bundled with llmbench.
+
+`llmbench/tiny` is the folder of the bundled model.
+"""
 
 
 def _name(value: str) -> str:
