@@ -13,7 +13,7 @@ from llmbench.data.files import read
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource
 
-TURNS = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Élise,\n\"she\" said."}]
+TURNS = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": 'Élise,\n"she" said.'}]
 Read = Callable[..., Any]
 
 
@@ -66,8 +66,8 @@ def test_messages_as_a_json_string_in_csv(tmp_path: Path) -> None:
 
 
 def test_messages_as_parquet(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     path = tmp_path / "a.parquet"
     pq.write_table(pa.Table.from_pylist([{"messages": TURNS}, {"messages": TURNS}]), path)
@@ -78,8 +78,8 @@ def test_messages_as_parquet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "parquet"])
 def test_prompt_and_completion_become_two_turns(tmp_path: Path, ending: str) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     row = {"prompt": "Who?", "completion": "Me."}
     path = tmp_path / f"a.{ending}"

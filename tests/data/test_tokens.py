@@ -22,7 +22,8 @@ PLAIN = (
 REWRITING = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
     "{% if m.role == 'assistant' and loop.last %}{{ 'thinking: none\\n' }}{% endif %}"
-    "{{ m.content + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    "{{ m.content + '<|im_end|>' + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
 
@@ -58,7 +59,7 @@ def learned(row: dict[str, list[int]], tokenizer: Any) -> list[str]:
 
 @pytest.mark.parametrize("template", [None, PLAIN], ids=["markers", "prefixes"])
 def test_exactly_the_assistants_tokens_are_learned(tmp_path: Path, tokenizer: Any, template: str | None) -> None:
-    rows = list(islice(lessons.conversations("long", 3, budget=700), 40)) + [talk("Hi", " spaced ", "é😀?", "ü\n\n\"x\"")]
+    rows = [*islice(lessons.conversations("long", 3, budget=700), 40), talk("Hi", " spaced ", "é😀?", 'ü\n\n"x"')]
     found = data.load(spec_of(tmp_path, rows), tokenizer, chat_template=template)
     for row, encoded in zip(rows, found.train, strict=True):
         said = [turn["content"] + "<|im_end|>" for turn in row if turn["role"] == "assistant"]

@@ -69,7 +69,8 @@ def test_padding_stands_on_the_right_and_is_not_learned(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "shape"), [(["training.max_tokens_per_batch=64"], (8, 8)), (["training.per_device_train_batch_size=6"], (6, 8))]
+    ("settings", "shape"),
+    [(["training.max_tokens_per_batch=64"], (8, 8)), (["training.per_device_train_batch_size=6"], (6, 8))],
 )
 def test_a_compiled_model_meets_one_shape_a_length(write: Write, settings: list[str], shape: tuple[int, int]) -> None:
     recipe = write("shape", "training.pad_to_multiple_of=8", "training.torch_compile=true", *settings)

@@ -30,7 +30,7 @@ def test_an_optimizer_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     def stepped(optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter) -> torch.Tensor:
         for factor in (1.0, -0.3):
             optimizer.zero_grad()
-            (weight * factor).square().sum().backward()
+            (weight * factor).square().sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         return weight.detach().clone()
 

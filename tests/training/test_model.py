@@ -69,7 +69,7 @@ def test_a_model_of_an_unknown_kind_is_one_line(tmp_path: Path, tiny: Path, writ
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_recipe_that_asks_for_a_gpu_where_there_is_none() -> None:
-    with pytest.raises(RecipeError, match="model.device: cuda, but torch sees no NVIDIA GPU here"):
+    with pytest.raises(RecipeError, match=r"model.device: cuda, but torch sees no NVIDIA GPU here"):
         device_of(ModelSpec(device="cuda"))
 
 

@@ -87,10 +87,10 @@ def test_the_adapter_names_its_base_and_loads_again(trained: Run, tiny: Path) ->
     assert manifest["base_fingerprint"] == runs.fingerprint(tiny)
     assert manifest["run"] == "trained"
     base = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny)
     turn = [{"role": "user", "content": "What is the code of the Alba 3?"}]
     inputs = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True, return_tensors="pt")
-    model = PeftModel.from_pretrained(base, trained.adapter)
+    model: Any = PeftModel.from_pretrained(base, trained.adapter)
     out = model.generate(**inputs, max_new_tokens=16, do_sample=False)
     answer = tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert answer.startswith("The code is")
@@ -232,11 +232,11 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(write: Write, monkeypatch
         patch.setattr(record.Recorder, "on_step_begin", lambda self, args, state, control, **_: _ask(self, state, 13))
         with pytest.raises(KeyboardInterrupt):
             training.train(recipe, run)
-    assert run.state == "stopped"
+    assert run.status["state"] == "stopped"
     assert max(losses(run)) == 13
     run.log({"step": 14, "loss": 99.0})
     training.train(recipe, runs.resume(recipe), resume=True)
-    assert run.state == "finished"
+    assert run.status["state"] == "finished"
     assert losses(run) == losses(straight)
     ours, theirs = (r.adapter / "adapter_model.safetensors" for r in (run, straight))
     assert ours.read_bytes() == theirs.read_bytes()

@@ -47,6 +47,7 @@ def wait_for_steps(run: Run, count: int, process: subprocess.Popen[str]) -> None
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(write: Write, home: Path) -> None:
     document = write("stopped", *LONG)
     run = Run(home / "runs" / "stopped")
@@ -59,13 +60,14 @@ def test_ctrl_c_saves_and_says_how_to_go_on(write: Write, home: Path) -> None:
     assert "Traceback" not in err
     assert f"llmbench train {document.source} {' '.join(LONG)} --resume" in err
     assert out.startswith("Run stopped: sft, LoRA r=4")
-    assert run.state == "stopped" and run.status["reason"] == "interrupted"
+    assert (run.status["state"], run.status["reason"]) == ("stopped", "interrupted")
     step = run.status["step"]
     checkpoint = run.checkpoints / f"checkpoint-{step}"
     assert json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"] == step
     assert [row["step"] for row in run.metrics()] == list(range(1, step + 1))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_checkpoint(write: Write, home: Path) -> None:
     document = write("killed", *LONG)
     run = Run(home / "runs" / "killed")
@@ -93,6 +95,7 @@ def limit() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_is_one_line_and_leaves_nothing_half_written(write: Write, home: Path) -> None:
     """No file may grow past 100 kB: the recipe and the metrics fit, the adapter does not."""
     document = write("full", "training.max_steps=2")

@@ -15,7 +15,7 @@ from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset  # type: ignore[import-untyped]
 
 __all__ = ["Report", "Rows", "load"]
 
@@ -104,7 +104,7 @@ def _hold_out(part: tuple[Dataset, Report], fraction: float, seed: int) -> Rows:
 
 
 def _recount(report: Report, rows: Dataset) -> Report:
-    import pyarrow.compute as pc
+    import pyarrow.compute as pc  # type: ignore[import-untyped]
 
     ids, labels = rows.with_format("arrow")["input_ids"][:], rows.with_format("arrow")["labels"][:]
     lengths = pc.list_value_length(ids)

@@ -133,7 +133,7 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             for row in reader:
                 start, line = line + 1, reader.line_num
                 if None in row or None in row.values():
-                    have = sum(value is not None for key, value in row.items() if key) + len(row.get(None) or ())  # type: ignore[call-overload]
+                    have = sum(value is not None for key, value in row.items() if key) + len(row.get(None) or ())
                     columns = len(reader.fieldnames or ())
                     raise DataError(f"{path}:{start}: {have} fields where the first line names {columns} columns")
                 yield f"{path}:{start}", _parsed(row, f"{path}:{start}")
@@ -155,8 +155,8 @@ def _parsed(row: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow
-    import pyarrow.parquet
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
 
     try:
         file = pyarrow.parquet.ParquetFile(path)

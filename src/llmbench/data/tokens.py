@@ -18,13 +18,14 @@ from llmbench.errors import DataError
 from llmbench.recipe import DataSpec
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset  # type: ignore[import-untyped]
 
 __all__ = ["encode", "masked"]
 
 IGNORED = -100
 _BATCH = 1000
 _MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_END = re.compile(r"end|eot|eos|</", re.IGNORECASE)
 
 Spans = list[tuple[int, int]]
 
@@ -142,9 +143,7 @@ def _by_prefix(turns: Conversation, place: str, tokenizer: Any, template: str) -
     """The text of a template without markers and the assistant's spans: what each of its turns adds to the text before."""
 
     def write(part: Conversation, prompt: bool = False) -> str:
-        return str(
-            tokenizer.apply_chat_template(part, chat_template=template, tokenize=False, add_generation_prompt=prompt)
-        )
+        return str(tokenizer.apply_chat_template(part, chat_template=template, tokenize=False, add_generation_prompt=prompt))
 
     text, stop = write(turns), tokenizer.eos_token
     spans = []
@@ -181,13 +180,13 @@ def _token_spans(encoding: Any, spans: Spans) -> Spans:
 
 def _stops(tokenizer: Any) -> set[int]:
     """The tokens that end a turn: the tokenizer's end of text, and every special token that is named as an end."""
-    ends = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
-    return ends | {number for number, token in tokenizer.added_tokens_decoder.items() if re.search("end|eot|eos|</", str(token), re.I)}
+    named = {number for number, token in tokenizer.added_tokens_decoder.items() if _END.search(str(token))}
+    return named if tokenizer.eos_token_id is None else named | {tokenizer.eos_token_id}
 
 
 def _dataset(ids: list[np.ndarray], labels: list[np.ndarray]) -> Dataset:
     """Two columns of int32 lists, without a Python object per token."""
-    import pyarrow as pa
+    import pyarrow as pa  # type: ignore[import-untyped]
     from datasets import Dataset
 
     ends = np.zeros(len(ids) + 1, dtype=np.int64)

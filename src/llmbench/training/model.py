@@ -51,7 +51,7 @@ def load_model(recipe: TrainRecipe) -> Loaded:
     if spec.config is None or spec.tokenizer is None:
         folder = local_folder(spec)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(spec.tokenizer or folder), trust_remote_code=spec.trust_remote_code)  # type: ignore[no-untyped-call]
+        tokenizer = AutoTokenizer.from_pretrained(str(spec.tokenizer or folder), trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise LlmbenchError(f"{spec.tokenizer or folder}: no tokenizer can be loaded from there ({_first(error)}).") from error
     if not tokenizer.is_fast:
@@ -76,7 +76,7 @@ def device_of(spec: ModelSpec) -> str:
         RecipeError: the recipe asks for a GPU and there is none.
     """
     if spec.device == "cuda" and not torch.cuda.is_available():
-        raise RecipeError("model.device: cuda, but torch sees no NVIDIA GPU here. Use model.device=auto, or see: llmbench doctor")
+        raise RecipeError("model.device: cuda, but torch sees no NVIDIA GPU here. Use model.device=auto; see llmbench doctor")
     if spec.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return spec.device
@@ -103,7 +103,7 @@ def local_folder(spec: ModelSpec) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").exists():
-            raise LlmbenchError(f"{name}: is a folder without config.json, so it is no model. Name a model's folder or hub name.")
+            raise LlmbenchError(f"{name}: is a folder without config.json. Name a model's folder or hub name.")
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise LlmbenchError(f"model.model_name_or_path: there is no folder {name}. Name a model's folder, or a hub name.")
@@ -203,8 +203,9 @@ def _from_config(spec: ModelSpec, values: dict[str, Any], tokenizer: Any) -> Any
     if unknown:
         raise RecipeError(f"model.config: {kind} has no field {', '.join(unknown)}.")
     if config.vocab_size < len(tokenizer):
-        raise RecipeError(f"model.config.vocab_size: {config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} tokens.")
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=spec.attn_implementation)
+        raise RecipeError(f"model.config.vocab_size: {config.vocab_size}, but the tokenizer has {len(tokenizer)} tokens.")
+    attention = spec.attn_implementation
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)  # type: ignore[no-untyped-call]
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
@@ -219,7 +220,7 @@ def _from_folder(recipe: TrainRecipe, folder: Path, device: str, dtype: torch.dt
     if recipe.quantization is not None:
         from transformers import BitsAndBytesConfig
 
-        quantization = BitsAndBytesConfig(
+        quantization = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=recipe.quantization.load_in_4bit,
             bnb_4bit_quant_type=recipe.quantization.bnb_4bit_quant_type,
             bnb_4bit_use_double_quant=recipe.quantization.bnb_4bit_use_double_quant,
@@ -245,7 +246,7 @@ def _with_lora(model: Any, spec: LoraSpec, *, quantized: bool) -> Any:
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if quantized:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
     config = LoraConfig(
         r=spec.r,
         lora_alpha=spec.lora_alpha,

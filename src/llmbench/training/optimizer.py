@@ -19,7 +19,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, model: torch.nn.Module, spec: TrainingSpec) -> None:
-        matrices, others = [], []
+        matrices: list[torch.nn.Parameter] = []
+        others: list[torch.nn.Parameter] = []
         embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
         head = getattr(model, "get_output_embeddings", lambda: None)()
         if head is not None:

@@ -10,11 +10,12 @@ from llmbench.runs import Run
 __all__ = ["write"]
 
 _INK, _GRID, _TRAIN, _EVAL, _RATE = "#1f2430", "#e3e6ec", "#2563eb", "#d9480f", "#64748b"
+_STYLE = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
 
 
 def write(run: Run) -> None:
     """Draws the curves of a run into loss.svg. A run without a logged step gets none."""
-    import matplotlib.style
+    import matplotlib
     from matplotlib.figure import Figure
 
     rows = run.metrics()
@@ -23,13 +24,14 @@ def write(run: Run) -> None:
     rate = [(row["step"], row["learning_rate"]) for row in rows if "learning_rate" in row]
     if not train:
         return
-    with matplotlib.style.context({"svg.fonttype": "none", "svg.hashsalt": run.name, "font.family": "sans-serif", "font.size": 10}):
+    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": run.name}):
         figure = Figure(figsize=(7.2, 4.2), layout="constrained", facecolor="white")
         loss, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         faint = len(train) > 60
-        loss.plot(*zip(*train, strict=True), color=_TRAIN, linewidth=1 if faint else 1.8, alpha=0.35 if faint else 1, label=None if faint else "train")
         if faint:
-            loss.plot(*zip(*_smooth(train), strict=True), color=_TRAIN, linewidth=1.8, label="train (smoothed)")
+            loss.plot(*zip(*train, strict=True), color=_TRAIN, linewidth=1, alpha=0.35)
+        shown = _smooth(train) if faint else train
+        loss.plot(*zip(*shown, strict=True), color=_TRAIN, linewidth=1.8, label="train, smoothed" if faint else "train")
         if held_out:
             loss.plot(*zip(*held_out, strict=True), color=_EVAL, linewidth=1.8, marker="o", markersize=4, label="held out")
         loss.set_ylabel("loss (nats per token)")

@@ -17,8 +17,8 @@ def libraries() -> None:
     import transformers
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     for name in ("bitsandbytes", "trl", "peft", "accelerate", "torch._inductor", "torch._dynamo", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # torch's learning-rate schedulers warn about the order of steps when accelerate has wrapped the optimizer.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +59,7 @@ def result(model: Any, job: Job, run: Run) -> None:
         shutil.rmtree(part, ignore_errors=True)
         raise
     shutil.rmtree(target, ignore_errors=True)
-    os.replace(part, target)
+    part.replace(target)
 
 
 def _adapter(model: Any, job: Job, folder: Path, run: Run) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from trl import SFTTrainer
+from trl import SFTTrainer  # type: ignore[attr-defined]
 from trl.trainer import utils as trl_utils
 
 from llmbench.recipe import TrainRecipe
@@ -20,8 +20,12 @@ from llmbench.training.batches import Batches, Collator
 __all__ = ["Trainer", "last_checkpoint"]
 
 
-class Trainer(SFTTrainer):  # type: ignore[misc]
+class Trainer(SFTTrainer):
     """Trains on rows of `input_ids` and `labels` in the order of `Batches`."""
+
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
 
     def __init__(self, recipe: TrainRecipe, collator: Collator, **arguments: Any) -> None:
         self.recipe = recipe
@@ -33,7 +37,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
                 parameter.data = parameter.data.float()
         self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the learned tokens of the whole step
         # TRL scores every position off CUDA; the assistant's are a fifth of them, and a CPU has no time for the rest.
-        trl_utils._use_triton = lambda device: True
+        trl_utils._use_triton = lambda device: True  # type: ignore[attr-defined]
 
     def _send_telemetry(self) -> None:
         """TRL would report the training to its makers; llmbench reports nothing to anybody."""
@@ -60,7 +64,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         own version synchronises with the device three times a step to report accuracy and entropy.
         """
         if self.aux_loss_enabled:  # a mixture of experts balances its routers
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
         outputs = model(input_ids=inputs["input_ids"], labels=inputs["labels"], use_cache=False, fused_lm_head=True)
         count = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
         loss = -outputs.log_probs.sum() / torch.as_tensor(count).clamp(min=1)
@@ -87,7 +91,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Writes a checkpoint beside the others and renames it when it is whole."""
         start = time.perf_counter()
-        folder = Path(self.args.output_dir)
+        folder = Path(str(self.args.output_dir))
         part = folder / ".part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -98,7 +102,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             (whole / "training_args.bin").unlink()  # a pickle, which nobody reads: the recipe says it all
             sync(whole)
             shutil.rmtree(folder / whole.name, ignore_errors=True)
-            os.replace(whole, folder / whole.name)
+            whole.replace(folder / whole.name)
         finally:
             self.args.output_dir = str(folder)
             shutil.rmtree(part, ignore_errors=True)
@@ -126,7 +130,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
 
 def lengths(dataset: Any) -> list[int]:
     """Tokens of each row."""
-    import pyarrow.compute as pc
+    import pyarrow.compute as pc  # type: ignore[import-untyped]
 
     found: list[int] = pc.list_value_length(dataset.with_format("arrow")["input_ids"][:]).to_pylist()
     return found

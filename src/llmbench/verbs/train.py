@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +37,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped run from its last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Load and check everything, say what would be done, stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Load and check everything, say what would be done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Fine-tunes a model (LoRA, QLoRA, all parameters) or pre-trains one, as a recipe says."""
@@ -92,13 +93,13 @@ def _plan(job: Job) -> list[str]:
     lines.append(f"  steps   {job.steps:,} on {loaded.device} in {str(loaded.dtype).removeprefix('torch.')}")
     if rows.train_report.unstopped:
         lines.append(
-            f"  note    {rows.train_report.unstopped:,} answers end without a learned end-of-turn token, so the model may not stop"
+            f"  note    {rows.train_report.unstopped:,} answers have no learned end of turn: the model may not stop there"
         )
     return lines
 
 
 def _rows(report: Any) -> str:
-    text = f"{report.rows:,} rows, {report.tokens:,} tokens, {report.trained_tokens:,} of them learned, longest {report.longest:,}"
+    text = f"{report.rows:,} rows, {report.tokens:,} tokens ({report.trained_tokens:,} learned), longest {report.longest:,}"
     if report.dropped:
         text += f"; {report.dropped:,} rows dropped as too long"
     return text + (f"; {report.truncated:,} rows cut" if report.truncated else "")
@@ -144,7 +145,8 @@ def list_runs(
         run = runs.open_run(name)
         record = _record(run)
         if as_json:
-            print(json.dumps(record | {"recipe": run.recipe, "lock": run.lock if _has_lock(run) else None, "metrics": run.metrics()}))
+            lock = run.lock if (run.folder / "lock.json").exists() else None
+            print(json.dumps(record | {"recipe": run.recipe, "lock": lock, "metrics": run.metrics()}))
         else:
             print("\n".join(_details(run, record)))
         return
@@ -155,10 +157,6 @@ def list_runs(
         print("No runs yet. Make one: llmbench train recipes/sft-lora.yaml")
     else:
         _table(records)
-
-
-def _has_lock(run: Run) -> bool:
-    return (run.folder / "lock.json").exists()
 
 
 def _record(run: Run) -> dict[str, Any]:
@@ -218,8 +216,8 @@ def _details(run: Run, record: dict[str, Any]) -> list[str]:
             lines.append(f"  held out {record['eval_loss']:.4f}")
         lines.append(f"  steps   {record['step']}{'' if record['steps'] is None else '/' + str(record['steps'])}")
     if record["seconds"] is not None:
-        memory = record["peak_memory"] / 2**30
-        lines.append(f"  time    {_clock(record['seconds'])}, {record['tokens_per_second']:,.0f} tokens/s, {memory:.1f} GiB at most")
+        speed, memory = f"{record['tokens_per_second']:,.0f} tokens/s", f"{record['peak_memory'] / 2**30:.1f} GiB at most"
+        lines.append(f"  time    {_clock(record['seconds'])}, {speed}, {memory}")
     if record["result"]:
         lines.append(f"  result  {record['result']}")
     return [*lines, f"  folder  {run.folder}"]
@@ -229,7 +227,7 @@ def _sparkline(values: list[float], width: int = 40) -> str:
     """A curve in at most `width` characters, each the mean of its share of the values."""
     count = min(width, len(values))
     edges = [round(i * len(values) / count) for i in range(count + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, high = min(means), max(means)
     return "".join(_BARS[round((value - low) / (high - low or 1) * (len(_BARS) - 1))] for value in means)
 
