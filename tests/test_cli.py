@@ -107,6 +107,7 @@ def test_ctrl_c_ends_with_a_word_and_130(tmp_path: Path) -> None:
     ],
 )
 def test_bash_completes_verbs_options_and_recipe_names(words: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("")
     script = (
         'eval "$(_LLMBENCH_COMPLETE=source_bash llmbench)"\n'
         f"COMP_WORDS=({words}) COMP_CWORD={len(words.split()) - 1}\n"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmbench.verbs import completion
+
 if TYPE_CHECKING:
     from llmbench.compare import Comparison, Tally
     from llmbench.compare.table import Rows
@@ -22,7 +24,9 @@ def register(cli: typer.Typer) -> None:
 
 
 def compare(
-    recipe: Annotated[str, typer.Argument(help="A comparison recipe, such as recipes/compare.yaml.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A comparison recipe, such as recipes/compare.yaml.", autocompletion=completion.recipes)
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, wins over the recipe.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON document.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask everything again, also what was answered before.")] = False,

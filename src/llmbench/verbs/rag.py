@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmbench.errors import EndpointError
+from llmbench.verbs import completion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-Pipeline = Annotated[str, typer.Argument(help="A RAG pipeline, such as rag/handbook.yaml.", metavar="PIPELINE")]
+Pipeline = Annotated[
+    str,
+    typer.Argument(help="A RAG pipeline, such as rag/handbook.yaml.", metavar="PIPELINE", autocompletion=completion.pipelines),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Fields to change: key=value.", metavar="[key=value]...")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmbench.verbs import completion
+
 if TYPE_CHECKING:
     from llmbench.engine import Progress
     from llmbench.gateway import Gateway
@@ -29,7 +31,12 @@ def register(cli: typer.Typer) -> None:
 
 
 def serve(
-    recipe: Annotated[str, typer.Argument(help="A serving document, such as recipes/serve.yaml.", show_default=False)],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A serving document, such as recipes/serve.yaml.", show_default=False, autocompletion=completion.recipes
+        ),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields to set, such as engine.dtype=bfloat16.")
     ] = None,

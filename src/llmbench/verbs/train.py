@@ -15,6 +15,7 @@ import typer
 from llmbench import recipe as recipes
 from llmbench import runs
 from llmbench.errors import MissingPackage, RunError
+from llmbench.verbs import completion
 
 if TYPE_CHECKING:
     from llmbench.recipe import TrainRecipe
@@ -31,7 +32,9 @@ def register(cli: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A training recipe (YAML): your own, or a bundled one.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A training recipe (YAML): your own, or a bundled one.", autocompletion=completion.recipes)
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that win over the recipe's.")
     ] = None,
