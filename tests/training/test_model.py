@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -33,6 +38,84 @@ def test_a_hub_model_that_cannot_be_reached_is_one_line(name: str) -> None:
         f"{name}: no such folder, not downloaded before, and http://127.0.0.1:9 cannot be reached. "
         "Check the network or the name, or use model.model_name_or_path=llmbench/tiny"
     )
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A hub on this machine with one model, `someone/small`, as the real one answers for it."""
+
+    folder: Path
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def answer(self, *, body: bool) -> None:
+        path = self.path.split("?")[0]
+        if path.startswith("/api/models/someone/small"):
+            names = [*sorted(p.name for p in self.folder.iterdir()), "pytorch_model.bin", "original/model.safetensors"]
+            if "/tree/" in path:
+                tree = [{"type": "file", "path": name, "size": 1, "oid": f"{i:040}"} for i, name in enumerate(names)]
+                return self.send(200, json.dumps(tree).encode(), {}, body)
+            info = {"id": "someone/small", "sha": self.commit, "siblings": [{"rfilename": name} for name in names]}
+            return self.send(200, json.dumps(info).encode(), {}, body)
+        file = self.folder / path.rpartition("/")[2]
+        if path.startswith(f"/someone/small/resolve/{self.commit}/") and file.is_file():
+            self.asked.append(file.name)
+            data = file.read_bytes()
+            etag = f'"{hashlib.sha256(data).hexdigest()}"'
+            return self.send(200, data, {"X-Repo-Commit": self.commit, "ETag": etag}, body)
+        self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
+
+    def send(self, status: int, data: bytes, headers: dict[str, str], body: bool) -> None:
+        self.send_response(status)
+        for key, value in ({"Content-Length": str(len(data)), "Content-Type": "application/json"} | headers).items():
+            self.send_header(key, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+    """The local hub with the bundled model, and an empty cache."""
+    from huggingface_hub import constants
+
+    Hub.folder, Hub.asked = tiny, []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("NO_PROXY", "*")
+        yield Hub
+        server.shutdown()
+
+
+def test_a_hub_model_is_downloaded_once_and_kept_by_its_commit(
+    hub: type[Hub], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    folder = local_folder(ModelSpec(model_name_or_path="someone/small"))
+    assert folder.name == hub.commit
+    assert (folder / "model.safetensors").read_bytes() == (tiny / "model.safetensors").read_bytes()
+    assert not {"pytorch_model.bin"} & {path.name for path in folder.iterdir()} and not (folder / "original").exists()
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert local_folder(ModelSpec(model_name_or_path="someone/small")) == folder
+
+
+def test_a_model_that_the_hub_does_not_have_is_one_line(hub: type[Hub]) -> None:
+    with pytest.raises(LlmbenchError, match=r"neither a folder nor a model on http://127.* is called nobody/none"):
+        local_folder(ModelSpec(model_name_or_path="nobody/none"))
 
 
 def test_a_folder_that_is_not_there_is_not_looked_up_on_the_hub(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmbench import runs, training
-from llmbench.errors import LlmbenchError, RecipeError
+from llmbench.errors import LlmbenchError, RecipeError, RunError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 
@@ -240,6 +240,52 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(write: Write, monkeypatch
     assert losses(run) == losses(straight)
     ours, theirs = (r.adapter / "adapter_model.safetensors" for r in (run, straight))
     assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_run_whose_data_changed_does_not_go_on(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmbench.training import record
+
+    recipe = write("changed")
+    run = runs.create(recipe)
+    with monkeypatch.context() as patch:
+        patch.setattr(record.Recorder, "on_step_begin", lambda self, args, state, control, **_: _ask(self, state, 1))
+        with pytest.raises(KeyboardInterrupt):
+            training.train(recipe, run)
+    path = recipe.data.train[0].path
+    assert path is not None
+    path.write_text(path.read_text(encoding="utf-8").replace("AB-3", "AB-4"), encoding="utf-8")
+    with pytest.raises(RunError, match="Run changed cannot go on: its data changed"):
+        training.train(recipe, runs.resume(recipe), resume=True)
+
+
+def test_a_training_that_diverges_is_stopped(write: Write) -> None:
+    recipe = write("diverged", "training.learning_rate=1e30", "training.max_grad_norm=1e30", "training.warmup_steps=0")
+    run = runs.create(recipe)
+    with pytest.raises(LlmbenchError, match=r"The loss is (nan|inf) at step \d+: the training has diverged. Lower"):
+        training.train(recipe, run)
+    assert run.state == "failed"
+    assert not run.adapter.exists()
+
+
+def test_only_learned_positions_are_scored(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head is most of a small model's work, and the assistant says a fifth of the tokens."""
+    from trl.trainer import utils
+
+    from llmbench.training import sft
+    from llmbench.training.record import Recorder, Stop
+
+    recipe = write("scored")
+    job = training.prepare(recipe)
+    trainer = sft._trainer(job, runs.create(recipe), Recorder(Run(Path("unused")), Stop()))
+    batch = next(iter(trainer.get_train_dataloader()))
+    scored = []
+    apply = utils._ChunkedLogProbFunction.apply
+    monkeypatch.setattr(
+        utils._ChunkedLogProbFunction, "apply", lambda hidden, *rest: scored.append(len(hidden)) or apply(hidden, *rest)
+    )
+    trainer.compute_loss(trainer.model, batch)
+    assert scored == [int((batch["labels"][:, 1:] != -100).sum())]
+    assert scored[0] < batch["labels"].numel() / 2
 
 
 def _ask(recorder: Any, state: Any, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import torch
 
 from llmbench import runs
+from llmbench.errors import RunError
 from llmbench.recipe import DataSource, TrainRecipe
+from llmbench.runs import Run
 from llmbench.training.model import Loaded
 
-__all__ = ["base", "of"]
+__all__ = ["base", "of", "write"]
 
 
 def of(recipe: TrainRecipe, loaded: Loaded) -> dict[str, Any]:
@@ -33,6 +36,24 @@ def _source(source: DataSource) -> dict[str, Any]:
     if source.path is None:
         return {"lessons": source.lessons.model_dump() if source.lessons else None}
     return {"path": str(source.path), "sha256": runs.file_hash(source.path), "bytes": source.path.stat().st_size}
+
+
+def write(run: Run, recipe: TrainRecipe, loaded: Loaded, *, resume: bool) -> None:
+    """Writes the lock of a run that begins; of one that goes on, makes sure that data and model are still the same.
+
+    Raises:
+        RunError: they are not.
+    """
+    new = json.loads(json.dumps(of(recipe, loaded)))
+    if resume:
+        changed = [part for part in ("data", "model") if run.lock[part] != new[part]]
+        if changed:
+            raise RunError(
+                f"Run {run.name} cannot go on: its {' and '.join(changed)} changed since it began "
+                f"(see {run.folder / 'lock.json'}). Undo that, or start again with --overwrite."
+            )
+        return
+    run.write_lock(new)
 
 
 def base(recipe: TrainRecipe, loaded: Loaded) -> dict[str, Any]:

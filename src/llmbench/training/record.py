@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich import progress as rich_progress
 from rich.console import Console
 from transformers import TrainerCallback
 
+from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
 from llmbench.training.trainer import Trainer
 
@@ -69,13 +71,18 @@ class Recorder(TrainerCallback):
         self.printed = self.since = self.began = 0.0
         self.tokens = self.first_step = 0
 
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        """Shows the bar while the block runs, and leaves the terminal in order however it ends."""
+        with self.bar or nullcontext():
+            yield
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Starts the clocks."""
         self.began = self.since = self.printed = time.perf_counter()
         self.tokens, self.first_step = state.num_input_tokens_seen, state.global_step
         self.trainer.paused = 0.0
         if self.bar is not None:
-            self.bar.start()
             self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step, figures="")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -96,6 +103,11 @@ class Recorder(TrainerCallback):
         if "eval_loss" in logs:
             row["eval_loss"] = logs["eval_loss"]
         elif "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise LlmbenchError(
+                    f"The loss is {logs['loss']} at step {state.global_step}: the training has diverged. "
+                    f"Lower training.learning_rate (it is {self.trainer.recipe.training.learning_rate:g})."
+                )
             now = time.perf_counter()
             seconds = now - self.since - self.trainer.paused
             row |= {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
@@ -109,11 +121,6 @@ class Recorder(TrainerCallback):
         self.run.log(row)
         self.last |= row
         self._show(state)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ends the bar."""
-        if self.bar is not None:
-            self.bar.stop()
 
     def at(self, step: int) -> dict[str, Any]:
         """What was logged at a step."""

@@ -90,11 +90,12 @@ def train(
     with run.writing(), stop.listening(), save.disk_errors(run):
         job = job or prepare(recipe)
         checkpoint = last_checkpoint(run.checkpoints) if resume else None
+        lock.write(run, job.recipe, job.loaded, resume=checkpoint is not None)
         run.drop_metrics_after(int(checkpoint.name.split("-")[1]) if checkpoint else -1)
-        run.write_lock(lock.of(job.recipe, job.loaded))
         recorder = Recorder(run, stop, progress)
         trainer = _trainer(job, run, recorder)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with recorder.showing():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.asked and trainer.state.global_step < trainer.state.max_steps:
             run.mark("running", step=trainer.state.global_step, steps=trainer.state.max_steps)
             raise KeyboardInterrupt
@@ -142,6 +143,8 @@ def _trainer(job: Job, run: Run, recorder: Recorder) -> Trainer:
         report_to=[],
         disable_tqdm=True,
     )
+    if loaded.device == "cuda":
+        arguments._n_gpu = 1  # where several are visible: one process trains on one GPU, torchrun starts one for each
     if spec.torch_compile:
         quiet.compile_backbone(loaded.model)
     trainer = Trainer(
