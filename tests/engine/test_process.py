@@ -192,3 +192,15 @@ def test_settings_of_the_shell_do_not_reach_around_the_recipe(monkeypatch: pytes
     )
     assert (env["VLLM_NO_USAGE_STATS"], env["DO_NOT_TRACK"], env["HF_HUB_OFFLINE"]) == ("1", "1", "1")
     assert env["TMPDIR"] == str(tmp_path)
+
+
+def test_a_small_model_is_computed_by_one_thread_unless_the_shell_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    document = ServeRecipe.model_validate({"variants": [{"name": "base"}]})
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert _environment(document, tmp_path, "cpu")["OMP_NUM_THREADS"] == "1"
+    assert "OMP_NUM_THREADS" not in _environment(document, tmp_path, "cuda")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert _environment(document, tmp_path, "cpu")["OMP_NUM_THREADS"] == "2"
