@@ -35,10 +35,12 @@ def main(path: str, seconds: int, memory: int) -> dict[str, Any]:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        from pypdf import PdfReader
+        from pypdf import PdfReader, overwrite_configuration
         from pypdf.errors import DependencyError
     except ImportError:
         return {"error": "pypdf is not installed (pip install 'llmbench[rag]')"}
+    # Real reports of 80 pages have arrays of over 100,000 elements, pypdf's bound; this process has limits of its own.
+    overwrite_configuration(array_maximum_element_count=5_000_000, dictionary_maximum_element_count=5_000_000)
     try:
         reader = PdfReader(path)
         if reader.is_encrypted and not reader.decrypt(""):
