@@ -11,6 +11,7 @@ import argparse
 import platform
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -89,7 +90,7 @@ def main() -> None:
     folder = assets.model_folder(options.model)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     tokenizer.padding_side = "left"  # so that every prompt ends where its answer begins
-    exercises = {
+    exercises: dict[str, Callable[[Random], Case]] = {
         "value, 1 passage": lambda rng: reading(rng, 1),
         "value, 2 passages": lambda rng: reading(rng, 2),
         "**value, 3 passages**": lambda rng: reading(rng, 3),

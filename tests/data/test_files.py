@@ -78,8 +78,8 @@ def test_messages_as_parquet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "parquet"])
 def test_prompt_and_completion_become_two_turns(tmp_path: Path, ending: str) -> None:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     row = {"prompt": "Who?", "completion": "Me."}
     path = tmp_path / f"a.{ending}"

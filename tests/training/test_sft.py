@@ -278,11 +278,15 @@ def test_only_learned_positions_are_scored(write: Write, monkeypatch: pytest.Mon
     job = training.prepare(recipe)
     trainer = sft._trainer(job, runs.create(recipe), Recorder(Run(Path("unused")), Stop()))
     batch = next(iter(trainer.get_train_dataloader()))
-    scored = []
-    apply = utils._ChunkedLogProbFunction.apply
-    monkeypatch.setattr(
-        utils._ChunkedLogProbFunction, "apply", lambda hidden, *rest: scored.append(len(hidden)) or apply(hidden, *rest)
-    )
+    scored: list[int] = []
+    kernel: Any = vars(utils)["_ChunkedLogProbFunction"]
+    apply = kernel.apply
+
+    def counting(hidden: Any, *rest: Any) -> Any:
+        scored.append(len(hidden))
+        return apply(hidden, *rest)
+
+    monkeypatch.setattr(kernel, "apply", counting)
     trainer.compute_loss(trainer.model, batch)
     assert scored == [int((batch["labels"][:, 1:] != -100).sum())]
     assert scored[0] < batch["labels"].numel() / 2

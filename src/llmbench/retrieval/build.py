@@ -98,12 +98,10 @@ def _open(folder: Path, recipe: RagRecipe, embedder: Embedder, rebuild: bool) ->
         return index
     path = folder / f"index-{generation(now) + 1 if now else 1}.sqlite"
     if path.exists():
-        index = Index(path)
-        begun = index.contract
-        if begun is not None and not begun.difference(contract):
-            embedder.dtype = index.get("dtype")
-            return index
-        index.close()
+        begun = _begun(path, contract)
+        if begun is not None:
+            embedder.dtype = begun.get("dtype")
+            return begun
         for part in folder.glob(f"{path.name}*"):
             part.unlink()
     embedder.load()
@@ -111,6 +109,18 @@ def _open(folder: Path, recipe: RagRecipe, embedder: Embedder, rebuild: bool) ->
     if now is None or not now.exists():
         point(folder, path)
     return index
+
+
+def _begun(path: Path, contract: Contract) -> Index | None:
+    """A database that an interrupted run left behind, when it can be continued."""
+    index = Index(path)
+    try:
+        if index.contract == contract:
+            return index
+    except IndexError_:  # killed before its tables were made
+        pass
+    index.close()
+    return None
 
 
 class _Job:

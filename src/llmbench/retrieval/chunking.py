@@ -158,8 +158,9 @@ def _resume(sentences: list[int], words: list[int], starts: list[int], here: int
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int]:
-    part = text[start:end]
-    return start + len(part) - len(part.lstrip()), max(end - len(part) + len(part.rstrip()), start)
+    part = text[start:end].strip()
+    start = text.index(part, start) if part else start
+    return start, start + len(part)
 
 
 def _token_starts(text: str, start: int, end: int, tokens: Tokens, words: list[int], block: int = 20_000) -> list[int]:

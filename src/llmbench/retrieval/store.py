@@ -72,8 +72,9 @@ class Contract:
             if field.name == "embedder" or mine == theirs:
                 continue
             if field.name == "fingerprint":
-                same = ", whose files differ" if self.embedder == other.embedder else ""
-                return f"another embedder ({self.embedder}, not {other.embedder}{same})"
+                if self.embedder == other.embedder:
+                    return f"another embedder (the files of {self.embedder} have changed)"
+                return f"another embedder ({self.embedder}, not {other.embedder})"
             return f"another {field.name} ({mine!r}, not {theirs!r})"
         return ""
 

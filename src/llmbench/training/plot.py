@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from llmbench import workspace
 from llmbench.runs import Run
@@ -24,7 +25,8 @@ def write(run: Run) -> None:
     rate = [(row["step"], row["learning_rate"]) for row in rows if "learning_rate" in row]
     if not train:
         return
-    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": run.name}):
+    style: Any = _STYLE | {"svg.hashsalt": run.name}  # matplotlib types every key of its settings by name
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=(7.2, 4.2), layout="constrained", facecolor="white")
         loss, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         faint = len(train) > 60
