@@ -61,12 +61,11 @@ endif
 
 tiny: export LLMBENCH_HOME = outputs
 tiny: install
-	@echo "Making the bundled base model: tokenizer, then three trainings (two hours on two cores; stopped, the same command goes on)"
+	@echo "Making the bundled base model: tokenizer, then two trainings (an hour on two cores; stopped, the same command goes on)"
 	@$(BIN)/python -m llmbench.tiny tokenizer outputs/tiny/tokenizer
 	@$(call TRAIN,pretrain-tiny,model.tokenizer=outputs/tiny/tokenizer)
 	@$(call TRAIN,pretrain-tiny-cite)
-	@$(call TRAIN,pretrain-tiny-told)
-	@cp outputs/runs/pretrain-tiny-told/model/* src/llmbench/tiny/model/
+	@cp outputs/runs/pretrain-tiny-cite/model/* src/llmbench/tiny/model/
 TRAIN = grep -qs '"state": "finished"' outputs/runs/$(1)/state.json || \
 	$(BIN)/llmbench train recipes/$(1).yaml $(2) $(if $(wildcard outputs/runs/$(1)/state.json),--resume)
 

@@ -46,7 +46,7 @@ class ModelSpec(Section):
 class LessonsSpec(Section):
     """Conversations that llmbench writes itself, as its bundled model was taught with (`llmbench.tiny.lessons`)."""
 
-    stage: Literal["words", "short", "long", "cite", "told"]
+    stage: Literal["words", "short", "long", "cite"]
     conversations: Positive
     characters: Positive
     """A conversation takes turns until it is this long."""

@@ -10,7 +10,21 @@ from llmbench.retrieval.documents import Heading, Unreadable
 
 __all__ = ["visible"]
 
-_SILENT = {"script", "style", "noscript", "template", "head", "svg", "math", "iframe", "object", "select", "button", "nav"}
+_SILENT = {
+    "title",
+    "script",
+    "style",
+    "noscript",
+    "template",
+    "head",
+    "svg",
+    "math",
+    "iframe",
+    "object",
+    "select",
+    "button",
+    "nav",
+}
 _BLOCKS = {
     *("address", "article", "aside", "blockquote", "body", "dd", "details", "div", "dl", "dt", "fieldset", "figcaption"),
     *("figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "html", "main", "ol", "p", "pre"),
@@ -38,6 +52,7 @@ class _Writer:
         if not text.strip():
             text = " " if text and not self._break and self.parts and not self.parts[-1].endswith((" ", "\n")) else ""
         elif self._break and self.parts:
+            self._strip()
             text = "\n" * self._break + (text if keep else text.lstrip())
         elif not keep and (not self.parts or self.parts[-1].endswith((" ", "\n"))):
             text = text.lstrip()
@@ -45,6 +60,12 @@ class _Writer:
             self._break = 0 if text.strip() else self._break
             self.parts.append(text)
             self.length += len(text)
+
+    def _strip(self) -> None:
+        """Takes the spaces off the end of the line."""
+        last = self.parts[-1].rstrip(" ")
+        self.length -= len(self.parts[-1]) - len(last)
+        self.parts[-1] = last
 
 
 def visible(data: bytes) -> tuple[str, tuple[Heading, ...], str]:
@@ -103,5 +124,5 @@ def _heading(out: _Writer, first: int, level: int) -> list[Heading]:
     """The heading whose text began with a certain piece; none when it had no words."""
     text = "".join(out.parts[first:])
     words = " ".join(text.split())
-    start = out.length - len(text) + len(text) - len(text.lstrip())
+    start = out.length - len(text.lstrip())
     return [Heading(start, start + len(text.strip()), level, words)] if words else []

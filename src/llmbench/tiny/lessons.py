@@ -11,7 +11,6 @@ from random import Random
 from typing import Literal
 
 from llmbench.tiny.language import (
-    ATTRIBUTES,
     PRODUCT_NOUNS,
     Fact,
     Split,
@@ -23,7 +22,7 @@ from llmbench.tiny.language import (
 )
 
 Message = dict[str, str]
-Stage = Literal["words", "short", "long", "cite", "told"]
+Stage = Literal["words", "short", "long", "cite"]
 
 PROMPT = "Passages:\n{passages}\n\nQuestion: {question}"
 ABSTENTION = "The handbook does not say."
@@ -64,9 +63,6 @@ def _conversation(stage: Stage, rng: Random, budget: int, split: Split) -> list[
         case "cite":
             lesson = rng.choices((_lines, _table, _chat, _cited_reading), (16, 4, 5, 75))[0]
             passages = rng.choices((1, 2, 3, 4), (1, 2, 6, 1))[0]
-        case "told":
-            lesson = rng.choices((_known_words, _lines, _chat, _told_reading), (25, 10, 3, 62))[0]
-            passages = rng.choices((1, 2, 3, 4), (2, 2, 5, 1))[0]
     return lesson(rng, budget, split, passages)
 
 
@@ -225,61 +221,6 @@ def _cited_reading(rng: Random, budget: int, split: Split, passages: int) -> lis
         facts.append(facts.pop(0))
         thing, fact = facts[-1]
         return f"Cite: {thing.ask(fact.attribute, rng)}", cited(thing.answer(fact), things.index(thing) + 1)
-
-    def turns() -> Iterator[list[Message]]:
-        question, answer = exercise()
-        yield _turn(PROMPT.format(passages=texts, question=question), answer)
-        while True:
-            yield _turn(*exercise())
-
-    return _talk(turns(), budget)
-
-
-def _known_words(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
-    """Say which words of a list stood in an earlier one: every word of the answer needs what is there told from what is not."""
-    known = [_word(rng, split) for _ in range(rng.randint(2, 10))]
-
-    def turns() -> Iterator[list[Message]]:
-        opening = ", ".join(known) + "\n\n"
-        while True:
-            asked = [rng.choice(known) if rng.random() < 0.5 else _word(rng, split) for _ in range(rng.randint(1, 8))]
-            told = [word for word in asked if word in known]
-            yield _turn(f"{opening}Which of these are told? {', '.join(asked)}", f"{', '.join(told) or 'None'}.")
-            opening = ""
-
-    return _talk(turns(), budget)
-
-
-def _told_reading(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
-    """Numbered passages; most questions turn on what they do not tell."""
-    things = draw_things(rng, passages, split)
-    texts = number_passages([write_passage(thing, rng) for thing in things])
-    facts = [(thing, fact) for thing in things for fact in thing.facts]
-    rng.shuffle(facts)
-
-    def exercise() -> tuple[str, str]:
-        thing = rng.choice(things)
-        match rng.choices(("facts", "things", "cite", "other"), (40, 12, 33, 15))[0]:
-            case "facts":
-                keys = rng.sample(ATTRIBUTES[thing.kind], rng.randint(2, 6))
-                told = {fact.attribute.key for fact in thing.facts}
-                names = [attribute.label for attribute in keys if attribute.key in told]
-                asked = ", ".join(attribute.label for attribute in keys)
-                return f"Which of these are told of {thing.the}? {asked}", f"{', '.join(names) or 'None'}."
-            case "things":
-                others = [draw_thing(rng, split).name for _ in range(rng.randint(1, 4))]
-                asked_names = [*others, *rng.sample([t.name for t in things], rng.randint(0, len(things)))]
-                rng.shuffle(asked_names)
-                present = [asked for asked in asked_names if any(asked == t.name for t in things)]
-                return f"Which of these are told? {', '.join(asked_names)}", f"{', '.join(present) or 'None'}."
-            case "cite":
-                if rng.random() < 0.45:
-                    return f"Cite: {unanswerable(rng, things, split)}", "Not told."
-                facts.append(facts.pop(0))
-                thing, fact = facts[-1]
-                return f"Cite: {thing.ask(fact.attribute, rng)}", cited(thing.answer(fact), things.index(thing) + 1)
-            case _:
-                return _exercise(rng, things, facts, split)
 
     def turns() -> Iterator[list[Message]]:
         question, answer = exercise()

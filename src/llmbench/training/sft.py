@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +46,8 @@ class Job:
         return int(self.loaded.model.num_parameters())
 
 
-def prepare(recipe: TrainRecipe) -> Job:
-    """Loads and checks the model and the data.
+def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = None) -> Job:
+    """Loads and checks the model and the data; `progress` is called with the number of rows read since its last call.
 
     Raises:
         LlmbenchError: see `load_model` and `data.load`; or rows longer than the model's context.
@@ -55,7 +56,11 @@ def prepare(recipe: TrainRecipe) -> Job:
     set_seed(recipe.training.seed)
     loaded = load_model(recipe)
     rows = data.load(
-        recipe.data, loaded.tokenizer, seed=recipe.training.seed, chat_template=save.training_template(loaded.tokenizer)
+        recipe.data,
+        loaded.tokenizer,
+        seed=recipe.training.seed,
+        chat_template=save.training_template(loaded.tokenizer),
+        progress=progress,
     )
     context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(rows.train_report.longest, rows.eval_report.longest if rows.eval_report else 0)

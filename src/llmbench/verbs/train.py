@@ -50,15 +50,15 @@ def train(
     _need_packages(document)
     run = None if dry_run else runs.resume(document) if resume else runs.check(document, overwrite=overwrite)
 
-    from llmbench import training
-
-    job = training.prepare(document)
+    job = _prepared(document)
     if not as_json:
         print("\n".join(_plan(job)))
     if run is None:
         if as_json:
             print(json.dumps({"steps": job.steps, **_counts(job)}))
         return
+    from llmbench import training
+
     if not resume:
         run = runs.create(document, overwrite=overwrite)
     try:
@@ -68,6 +68,23 @@ def train(
         print(f"Stopped at step {run.status.get('step', 0)}. Continue with: {again}", file=sys.stderr)
         raise
     print(json.dumps(_record(run)) if as_json else "\n".join(_result(run)))
+
+
+def _prepared(document: TrainRecipe) -> Job:
+    """The loaded model and data, with a word on a terminal while that takes its time."""
+    from rich.console import Console
+
+    read = 0
+    with Console(stderr=True).status("Loading the libraries") as status:
+        from llmbench import training
+
+        def count(rows: int) -> None:
+            nonlocal read
+            read += rows
+            status.update(f"Reading the data: {read:,} rows")
+
+        status.update("Loading the model")
+        return training.prepare(document, progress=count)
 
 
 def _need_packages(document: TrainRecipe) -> None:
