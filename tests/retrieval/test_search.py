@@ -1,0 +1,134 @@
+"""Searching and grounding, on the real embedder and the real FAISS."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmbench import recipe as recipes
+from llmbench import retrieval
+from llmbench.errors import IndexError_, LlmbenchError
+from llmbench.recipe import RagRecipe, SearchSpec
+from llmbench.retrieval import Retriever
+from llmbench.retrieval.embedding import locate
+from llmbench.retrieval.search import fill
+
+
+@pytest.mark.parametrize(
+    ("query", "source"),
+    [
+        ("How heavy is the Alba kettle?", "kettle.md"),
+        ("What is the Borin lamp made of?", "lamp.md"),
+        ("How long until I get my money back?", "refunds.html"),
+        ("When can I come and buy something?", "shop/hours.txt"),
+    ],
+)
+def test_a_question_finds_its_page_first(recipe: RagRecipe, query: str, source: str) -> None:
+    retrieval.build(recipe)
+    with Retriever.open(recipe) as retriever:
+        hits = retriever.search(query)
+    assert hits[0].chunk.source == source
+    assert [hit.rank for hit in hits] == [1, 2, 3, 4]
+    scores = [hit.score for hit in hits]
+    assert scores == sorted(scores, reverse=True) and 1 >= scores[0] > scores[-1] >= -1
+
+
+def test_search_agrees_with_sentence_transformers_own_exact_search() -> None:
+    recipe = recipes.load("rag/handbook.yaml", RagRecipe)
+    retrieval.build(recipe)
+    questions = ["How long is the warranty?", "Who looks after the plan?", "Where is the shop?", "What does it cost?"]
+
+    from sentence_transformers import SentenceTransformer, util
+
+    model = SentenceTransformer(str(locate("all-MiniLM-L6-v2")), device="cpu")
+    with Retriever.open(recipe) as retriever:
+        every = {hit.chunk.id: hit.chunk for hit in retriever.search("x", 1000)}
+        texts = model.encode([f"{chunk.title}\n{chunk.text}" for chunk in every.values()], convert_to_tensor=True)
+        exact = util.semantic_search(model.encode(questions, convert_to_tensor=True), texts, top_k=len(every))
+        for question, expected in zip(questions, exact, strict=True):
+            scores = {list(every)[int(hit["corpus_id"])]: hit["score"] for hit in expected}
+            found = retriever.search(question, 10)
+            # The index may hold bfloat16's vectors: near the same score, passages may change places.
+            assert all(abs(hit.score - scores[hit.chunk.id]) < 0.01 for hit in found)
+            assert found[-1].score > expected[9]["score"] - 0.01
+            assert np.argmax([scores[hit.chunk.id] for hit in found]) == 0 or expected[0]["score"] - expected[1]["score"] < 0.01
+
+
+def test_top_k_and_min_score_bound_what_is_found(recipe: RagRecipe) -> None:
+    retrieval.build(recipe)
+    strict = recipe.model_copy(update={"search": SearchSpec(top_k=2, min_score=0.5)})
+    with Retriever.open(recipe) as retriever, Retriever.open(strict) as bounded:
+        assert [hit.score > 0.5 for hit in retriever.search("The Borin lamp is made of brass", 3)] == [True, False, False]
+        assert [hit.chunk.source for hit in bounded.search("The Borin lamp is made of brass")] == ["lamp.md"]
+        assert bounded.search("quantum chromodynamics") == []
+        assert len(retriever.search("lamp", 100)) == 4
+        with pytest.raises(LlmbenchError, match="query is empty"):
+            retriever.search(" \n")
+
+
+def test_an_open_retriever_sees_what_is_written_later(recipe: RagRecipe, pages: Path) -> None:
+    retrieval.build(recipe)
+    with Retriever.open(recipe) as retriever:
+        assert retriever.search("pump", 1)[0].chunk.source != "pump.md"
+        (pages / "pump.md").write_text("# Pump\n\nThe pump is loud.")
+        (pages / "lamp.md").unlink()
+        retrieval.build(recipe)
+        assert retriever.search("pump", 1)[0].chunk.text == "The pump is loud."
+        assert [source for source, _, _ in retriever.sources()] == ["kettle.md", "pump.md", "refunds.html", "shop/hours.txt"]
+        with pytest.raises(IndexError_, match=r"no document lamp\.md"):
+            retriever.document("lamp.md")
+
+
+def test_many_threads_may_search_at_once(recipe: RagRecipe) -> None:
+    retrieval.build(recipe)
+    queries = ["kettle", "lamp", "money back", "opening hours"] * 8
+    with Retriever.open(recipe) as retriever, ThreadPoolExecutor(8) as pool:
+        alone = [retriever.search(query)[0].chunk for query in queries]
+        assert [hits[0].chunk for hits in pool.map(retriever.search, queries)] == alone
+
+
+def test_an_index_that_is_not_built_says_how(recipe: RagRecipe) -> None:
+    with pytest.raises(IndexError_, match=r"index pages is not built\. Run: llmbench index recipe\.yaml"):
+        Retriever.open(recipe)
+
+
+def test_grounding_puts_passages_into_the_last_question(recipe: RagRecipe) -> None:
+    own = {"prompt": "P:\n{passages}\n\nQ: {question}", "system": "Be brief.", "search": SearchSpec(top_k=2)}
+    recipe = recipe.model_copy(update=own)
+    retrieval.build(recipe)
+    earlier = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    question = {"role": "user", "content": "What is the Borin lamp made of?"}
+    with Retriever.open(recipe) as retriever:
+        found = retriever.ground([*earlier, question])
+        [first, second] = found.sources
+        system, *rest, last = found.messages
+        assert (system, rest) == ({"role": "system", "content": "Be brief."}, earlier)
+        assert last["content"] == f"P:\n[1] {first['text']}\n[2] {second['text']}\n\nQ: {question['content']}"
+        assert first["text"] == "The Borin lamp is made of brass. Its bulb lasts for ten years."
+        assert {key: first[key] for key in ("n", "source", "title", "start", "end", "page", "line")} == {
+            "n": 1, "source": "lamp.md", "title": "Borin lamp", "start": 14, "end": 76, "page": None, "line": 3,
+        }  # fmt: skip
+        assert question["content"] == "What is the Borin lamp made of?"
+        with_system = retriever.ground([{"role": "system", "content": "Speak German."}, question])
+        assert [m["role"] for m in with_system.messages] == ["system", "user"]
+        assert with_system.messages[0]["content"] == "Be brief.\n\nSpeak German."
+        with pytest.raises(LlmbenchError, match="no user message"):
+            retriever.ground([{"role": "assistant", "content": "Hello."}])
+
+
+def test_braces_in_documents_and_questions_are_left_as_they_are(recipe: RagRecipe, pages: Path) -> None:
+    text = "The template reads {question} and {passages}\nand {n} and {text} and {0}."
+    (pages / "template.md").write_text(f"# Template\n\n{text}\n")
+    recipe = recipe.model_copy(update={"prompt": "{passages}|{question}|{question}", "search": SearchSpec(top_k=1)})
+    retrieval.build(recipe)
+    with Retriever.open(recipe) as retriever:
+        question = "What does the template {passages} read?"
+        [message] = retriever.ground([{"role": "user", "content": question}]).messages
+    assert message["content"] == f"[1] {text}|{question}|{{question}}".replace("\n", " ")
+
+
+def test_filling_replaces_each_place_once() -> None:
+    assert fill("{a} {b} {a} {c}", {"a": "{b}", "b": "{a}"}) == "{b} {a} {a} {c}"

@@ -1,0 +1,134 @@
+"""`llmbench index`, `search` and `ask`: what they print, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from llmbench.cli import cli
+from llmbench.errors import EndpointError
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(cli, list(words))
+
+
+def printed(*words: str) -> Any:
+    result = run(*words, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def pages(pipeline: Path) -> str:
+    """The session's three pages, indexed in this test's own outputs folder."""
+    assert run("index", str(pipeline)).exit_code == 0
+    return str(pipeline)
+
+
+def test_index_sums_up_and_names_what_it_skipped(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("# Pump\n\nThe pump is loud.")
+    (tmp_path / "docs" / "b.pdf").write_bytes(b"%PDF broken")
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("name: mine\ndocuments: [docs]\n")
+    result = run("index", str(recipe))
+    assert result.stdout.startswith("mine: 1 added, 1 skipped. 1 passages, 1 embedded now, in ")
+    assert "skipped b.pdf: broken PDF" in result.stderr
+    report = printed("index", str(recipe))
+    assert (report["unchanged"], report["embedded"], report["chunks"]) == (1, 0, 1)
+    assert [entry["source"] for entry in report["skipped"]] == ["b.pdf"]
+    rebuilt = printed("index", str(recipe), "--rebuild", "chunking.max_tokens=50")
+    assert (rebuilt["added"], rebuilt["embedded"]) == (1, 1)
+
+
+def test_search_prints_ranked_passages_with_their_place(pages: str) -> None:
+    result = run("search", pages, "What is the Borin lamp made of?", "-k", "1")
+    first, second = result.stdout.splitlines()
+    assert first.startswith("[1] 0.") and first.endswith("lamp.md:3  Borin lamp")
+    assert second.strip() == "The Borin lamp is made of brass. It weighs 900 grams."
+    found = printed("search", pages, "refunds")
+    assert found["hits"][0]["source"] == "refunds.md"
+    assert found["hits"][0].keys() == {"n", "source", "title", "start", "end", "page", "line", "score", "text"}
+
+
+class Model(BaseHTTPRequestHandler):
+    """Speaks as much of the OpenAI API as `ask` uses: `plain` answers wrongly cited, `grounded` has sources of its own."""
+
+    asked: list[str] = []
+
+    def do_GET(self) -> None:
+        models = [{"id": "plain"}, {"id": "grounded", "rag": "pages"}]
+        self._send("application/json", json.dumps({"data": models}).encode())
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        Model.asked.append(body["messages"][-1]["content"])
+        events: list[dict[str, Any]] = [{"choices": [{"delta": {"content": text}}]} for text in ("It is ", "brass [1] [9].")]
+        if body["model"] == "grounded":
+            source = {"n": 1, "source": "far.md", "title": "Far", "start": 0, "end": 5, "score": 0.5, "text": "Brass"}
+            events[0]["sources"] = [source]
+        self._send(
+            "text/event-stream", b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in events) + b"data: [DONE]\n\n"
+        )
+
+    def _send(self, kind: str, data: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Keeps quiet."""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """Where `Model` answers."""
+    Model.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Model) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join()
+
+
+def test_ask_gives_a_plain_model_the_passages_and_flags_a_citation_of_none(pages: str, url: str) -> None:
+    result = run("ask", pages, "What is the Borin lamp made of?", "--model", "plain", "--url", url)
+    assert result.exit_code == 0, result.output
+    answer, _, first, second, flag = result.stdout.splitlines()
+    assert answer == "It is brass [1] [9]."
+    assert first == "[1] cited  lamp.md:3 characters 14-67  Borin lamp"
+    assert second.startswith("[2] ") and "cited" not in second
+    assert flag == "The answer cites [9], but there is no such passage."
+    assert Model.asked[0].startswith("Passages:\n[1] The Borin lamp is made of brass. It weighs 900 grams.\n[2] ")
+
+
+def test_ask_leaves_retrieval_to_a_variant_that_does_it(pages: str, url: str) -> None:
+    found = printed("ask", pages, "Brass?", "--model", "grounded", "--url", url)
+    assert Model.asked == ["Brass?"]
+    assert [source["source"] for source in found["sources"]] == ["far.md"]
+    assert found["citations"] == {"valid": [1], "invalid": [9]}
+
+
+def test_ask_says_who_is_there_when_the_model_is_not(pages: str, url: str) -> None:
+    with pytest.raises(EndpointError, match=r"has no model gone\. There are: plain, grounded\."):
+        CliRunner().invoke(cli, ["ask", pages, "x", "--model", "gone", "--url", url], catch_exceptions=False)
+    with pytest.raises(EndpointError, match=r"No endpoint answers at http://127\.0\.0\.1:9/v1"):
+        CliRunner().invoke(cli, ["ask", pages, "x", "--model", "a", "--url", "http://127.0.0.1:9/v1"], catch_exceptions=False)
+
+
+def test_ask_with_the_real_gateway_answers_from_the_passages(endpoint: Any, pages: str) -> None:
+    for model in ("base", "base-rag"):
+        found = printed("ask", pages, "What is the Borin lamp made of?", "--model", model, "--url", endpoint.base_url)
+        assert found["answer"]
+        assert found["sources"][0]["text"] == "The Borin lamp is made of brass. It weighs 900 grams."
