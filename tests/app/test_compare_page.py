@@ -195,17 +195,17 @@ def test_without_an_endpoint_the_page_says_how_to_start_one(context: BrowserCont
 
 
 def test_the_theme_follows_the_system_until_it_is_chosen(page: Page) -> None:
-    def is_dark() -> bool:
-        return bool(page.evaluate("() => document.body.classList.contains('dark')"))
+    def turns(dark: bool) -> None:
+        page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=dark)
 
-    assert not is_dark()
+    turns(dark=False)
     page.emulate_media(color_scheme="dark")
-    assert is_dark()
+    turns(dark=True)
     page.click("#theme")
-    assert not is_dark()
+    turns(dark=False)
     page.reload()
     page.wait_for_selector(".pill")
-    assert not is_dark()
+    turns(dark=False)
 
 
 def test_a_phone_shows_every_page_without_scrolling_sideways(browser: Any, address: str) -> None:
