@@ -55,8 +55,10 @@ def index(
     if as_json:
         _print_json(_report(report, recipe))
         return
-    for source, reason in report.skipped:
+    for source, reason in report.skipped[:20]:
         print(f"skipped {source}: {reason}", file=sys.stderr)
+    if len(report.skipped) > 20:
+        print(f"... and {len(report.skipped) - 20} more; --json lists them all", file=sys.stderr)
     counts = {"added": report.added, "changed": report.changed, "removed": report.removed, "unchanged": report.unchanged}
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no documents"
     told += f", {len(report.skipped)} skipped" if report.skipped else ""
