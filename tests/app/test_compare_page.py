@@ -34,6 +34,7 @@ def choose(page: Page, position: int, model: str) -> None:
     picker = side(page, position).locator(".picker input")
     picker.click()
     page.get_by_role("option", name=model, exact=True).click()
+    page.get_by_role("option").first.wait_for(state="detached")
     assert picker.input_value() == model
 
 
