@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -61,22 +62,27 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: P
     assert list(tmp_path.iterdir()) == [target]
 
 
-@pytest.fixture
+@contextmanager
 def small_disk() -> Iterator[None]:
-    """No file may grow past 4,096 bytes: writing past it fails as on a full disk, with an OSError."""
+    """No file may grow past 4,096 bytes: writing past it fails as on a full disk, with an OSError.
+
+    It holds around the one call and not around the test: the report of the tests is a file too.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     workspace.write_text(target, "old")
-    with pytest.raises(LlmbenchError, match=r"a\.txt: cannot be written \(File too large\)\. Free some space") as caught:
+    full = pytest.raises(LlmbenchError, match=r"a\.txt: cannot be written \(File too large\)\. Free some space")
+    with full as caught, small_disk():
         workspace.write_text(target, "new" * 10_000)
     assert "\n" not in str(caught.value)
     assert target.read_text() == "old"

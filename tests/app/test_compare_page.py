@@ -33,7 +33,8 @@ def side(page: Page, position: int) -> Locator:
 def choose(page: Page, position: int, model: str) -> None:
     picker = side(page, position).locator(".picker input")
     picker.click()
-    page.get_by_role("option", name=model, exact=True).click()
+    # Gradio takes the mouse going down; a click would first wait for the list to stop moving.
+    page.get_by_role("option", name=model, exact=True).dispatch_event("mousedown")
     page.get_by_role("option").first.wait_for(state="detached")
     assert picker.input_value() == model
 

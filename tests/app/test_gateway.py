@@ -24,7 +24,8 @@ def choose(page: Page, position: int, model: str) -> list[str]:
     page.locator(f".side-{position} .picker input").click()
     offered = page.get_by_role("option")
     names = [text.split()[-1] for text in offered.all_inner_texts()]  # the chosen one has a tick before its name
-    page.get_by_role("option", name=model, exact=True).click()
+    # Gradio takes the mouse going down; a click would first wait for the list to stop moving.
+    page.get_by_role("option", name=model, exact=True).dispatch_event("mousedown")
     offered.first.wait_for(state="detached")
     return names
 
