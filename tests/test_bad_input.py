@@ -63,7 +63,7 @@ TABLE = [
     Bad("recipe of another verb", "train serve.yaml", r"serve\.yaml is a document for `llmbench serve`.* Run: llmbench serve serve\.yaml"),
     # Training data
     Bad("missing data", "train train.yaml data.train.0.path=gone.jsonl", r"no such file gone\.jsonl \(looked in "),
-    Bad("empty data set", "train train.yaml", r"rows\.jsonl: has no rows\. ", {"rows.jsonl": ""}),
+    Bad("empty data set", "train train.yaml", r"rows\.jsonl: has no rows; llmbench reads", {"rows.jsonl": ""}),
     Bad("row without an assistant turn", "train train.yaml",
         r"rows\.jsonl:2: .*no assistant turn, so there is nothing to learn from this row",
         {"rows.jsonl": ROW + '{"messages": [{"role": "user", "content": "Hi"}]}\n'}),
