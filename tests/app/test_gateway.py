@@ -10,13 +10,29 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
 WATCH = """() => {
-  window.grown = [[], []];
   const look = () => window.grown.forEach((lengths, i) => {
     const text = document.querySelector(`.side-${i} .live .answer`)?.innerText.trim() ?? '';
     if (text && lengths.at(-1) !== text.length) lengths.push(text.length);
   });
   new MutationObserver(look).observe(document.querySelector('.sides'), {subtree: true, childList: true, characterData: true});
 }"""
+
+
+DONE = """(question) => [...document.querySelectorAll('.side .live .turn')].filter(
+  (turn) => turn.dataset.state === 'done' && turn.querySelector('.question').innerText === question
+).length === 2"""
+QUESTIONS = ["How much does the Alba kettle weigh?", "What does the Alba kettle cost, and what is its colour?"] * 4
+
+
+def ask(page: Page, question: str) -> list[list[int]]:
+    """Sends a question and waits for both answers; returns the lengths that each had on the page."""
+    page.evaluate("() => window.grown = [[], []]")
+    page.fill("#prompt textarea", question)
+    page.click("#send")
+    page.wait_for_function(DONE, arg=question)
+    page.wait_for_selector("#send", state="visible")
+    lengths: list[list[int]] = page.evaluate("() => window.grown")
+    return lengths
 
 
 def choose(page: Page, position: int, model: str) -> list[str]:
@@ -43,13 +59,14 @@ def test_both_sides_stream_and_the_grounded_one_shows_its_passages(
         page.fill(".settings input[type=number]", "400")
         page.click("#endpoint button")
         page.evaluate(WATCH)
-        page.fill("#prompt textarea", "How much does the Alba kettle weigh?")
-        page.click("#send")
-        page.wait_for_function(
-            "() => [...document.querySelectorAll('.live .turn')].filter((t) => t.dataset.state === 'done').length === 2"
-        )
-        for lengths in page.evaluate("() => window.grown"):
-            assert len(lengths) >= 3 and lengths == sorted(lengths), lengths
+        seen = [False, False]
+        for question in QUESTIONS:  # a short answer on a fast machine may come within one update of the page: ask again
+            lengths = ask(page, question)
+            seen = [before or len(side) >= 2 for before, side in zip(seen, lengths, strict=True)]
+            assert all(side and side == sorted(side) for side in lengths), "text only grows"
+            if all(seen):
+                break
+        assert seen == [True, True], "each side was seen to stream"
         passages = page.locator(".side-1 .passages li")
         assert passages.count() == 2
         assert "Alba kettle" in passages.first.inner_text() and "kettle.md" in passages.first.inner_text()
