@@ -61,11 +61,12 @@ endif
 
 tiny: export LLMBENCH_HOME = outputs
 tiny: install
-	@echo "Making the bundled base model: tokenizer, then two trainings (an hour on two cores; stopped, the same command goes on)"
+	@echo "Making the bundled base model: tokenizer, then three trainings (an hour and a half on two cores; stopped, the same command goes on)"
 	@$(BIN)/python -m llmbench.tiny tokenizer outputs/tiny/tokenizer
 	@$(call TRAIN,pretrain-tiny,model.tokenizer=outputs/tiny/tokenizer)
 	@$(call TRAIN,pretrain-tiny-cite)
-	@cp outputs/runs/pretrain-tiny-cite/model/* src/llmbench/tiny/model/
+	@$(call TRAIN,pretrain-tiny-absence)
+	@cp outputs/runs/pretrain-tiny-absence/model/* src/llmbench/tiny/model/
 TRAIN = grep -qs '"state": "finished"' outputs/runs/$(1)/state.json || \
 	$(BIN)/llmbench train recipes/$(1).yaml $(2) $(if $(wildcard outputs/runs/$(1)/state.json),--resume)
 

@@ -162,7 +162,13 @@ def _wire(blocks: gr.Blocks, page: _Page, examples: list[tuple[gr.Button, str]])
 
     async def load(stored: Any) -> Updates:
         session = Session.restored(stored, page.settings.url)
-        return await _connect(page, session, session.url, "") | {page.url: session.url} | _talks(page, session)
+        updates = await _connect(page, session, session.url, "") | _talks(page, session)
+        # Whoever was quick has opened the settings and is typing: nothing is written there that stands there already.
+        if session.models:
+            del updates[page.endpoint]
+        if session.url != page.settings.url:
+            updates[page.url] = session.url
+        return updates
 
     async def connect(url: str, key: str, session: Session, *models: str) -> Updates:
         _choose(session, models)

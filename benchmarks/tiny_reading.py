@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmbench import assets
 from llmbench.tiny.language import write_passage
-from llmbench.tiny.lessons import PROMPT, draw_things, number_passages, unanswerable
+from llmbench.tiny.lessons import NOT_TOLD, PROMPT, cited, draw_things, not_told, number_passages
 
 BATCH = 50
 
@@ -45,14 +45,19 @@ def reading(rng: Random, passages: int) -> Case:
     return Case(PROMPT.format(passages=texts, question=thing.ask(fact.attribute, rng)), fact.value, thing.answer(fact))
 
 
-def whether(rng: Random, told: bool) -> Case:
-    """Whether three passages tell something."""
+def cite(rng: Random, told: bool) -> Case:
+    """A question about three passages that asks to cite: for a fact that they tell, or for one that they do not."""
     things = draw_things(rng, 3, "held_out")
     texts = number_passages([write_passage(thing, rng) for thing in things])
-    thing = rng.choice(things)
-    ask = thing.ask(rng.choice(thing.facts).attribute, rng) if told else unanswerable(rng, things, "held_out")
-    answer = "Yes" if told else "No"
-    return Case(PROMPT.format(passages=texts, question=f"Do the passages tell this? {ask}"), answer, f"{answer}.")
+    if told:
+        thing = rng.choice(things)
+        fact = rng.choice(thing.facts)
+        attribute, value = fact.attribute, fact.value
+        answer = cited(thing.state(attribute, value), things.index(thing) + 1)
+    else:
+        thing, attribute = not_told(rng, things, "held_out")
+        value, answer = NOT_TOLD, thing.state(attribute, NOT_TOLD)
+    return Case(PROMPT.format(passages=texts, question=f"Cite: {thing.ask(attribute, rng)}"), value, answer)
 
 
 def which(rng: Random) -> Case:
@@ -96,8 +101,8 @@ def main() -> None:
         "**value, 3 passages**": lambda rng: reading(rng, 3),
         "value, 4 passages": lambda rng: reading(rng, 4),
         "which of 3 passages": which,
-        "whether told: it is": lambda rng: whether(rng, True),
-        "whether told: it is not": lambda rng: whether(rng, False),
+        "asked to cite what 3 passages tell": lambda rng: cite(rng, True),
+        "asked to cite what 3 passages do not tell": lambda rng: cite(rng, False),
     }
     print(f"{options.model}, {platform.processor() or platform.machine()}, torch {torch.__version__}, seed {options.seed}\n")
     print("| exercise | cases | right | 95 % interval | whole answer right | turn ended | seconds |")

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from llmbench.tiny.language import ATTRIBUTES, Kind, draw_thing, name, split_of, write_passage
+from llmbench.tiny.language import ATTRIBUTES, CUSTOMERS, Kind, draw_thing, name, split_of, write_passage
 
 KINDS: tuple[Kind, ...] = ("product", "plan", "shop", "policy")
 
@@ -40,9 +40,9 @@ def test_every_way_of_asking_names_the_thing_and_leaves_no_gap(kind: Kind) -> No
     thing = draw_thing(rng, "train", kind=kind)
     for attribute in ATTRIBUTES[kind]:
         for _ in range(20):
-            question = thing.ask(attribute, rng)
-            assert thing.name in question
-            assert "{" not in question
+            for question in (thing.ask(attribute, rng), thing.ask_as_customer(attribute, rng)):
+                assert thing.name in question
+                assert "{" not in question
 
 
 def test_an_answer_is_one_sentence_with_the_value() -> None:
@@ -59,3 +59,9 @@ def test_missing_attributes_are_those_that_no_fact_tells() -> None:
     told = {fact.attribute.key for fact in thing.facts}
     assert told | {attribute.key for attribute in thing.missing()} == {attribute.key for attribute in ATTRIBUTES["plan"]}
     assert not told & {attribute.key for attribute in thing.missing()}
+
+
+def test_customers_ask_for_everything_in_ways_that_the_base_model_never_met() -> None:
+    attributes = [attribute for kind in KINDS for attribute in ATTRIBUTES[kind]]
+    assert set(CUSTOMERS) == {attribute.key for attribute in attributes}
+    assert not {way for ways in CUSTOMERS.values() for way in ways} & {way for a in attributes for way in a.asks}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from itertools import islice
 from random import Random
+from typing import get_args
 
 import pytest
 
-from llmbench.tiny.lessons import Stage, conversations, draw_things, unanswerable
+from llmbench.tiny.lessons import NOT_TOLD, Stage, conversations, draw_things, not_told, unanswerable
 
-STAGES: tuple[Stage, ...] = ("words", "short", "long")
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -57,3 +58,32 @@ def test_passages_often_share_a_name_or_a_noun() -> None:
         words = [word for thing in draw_things(rng, 3, "train") for word in thing.name.split()]
         alike += len(set(words)) < len(words)
     assert alike > 60
+
+
+def test_what_is_not_told_is_a_missing_fact_or_a_missing_thing() -> None:
+    rng = Random(5)
+    kinds = {True: 0, False: 0}
+    for _ in range(300):
+        things = draw_things(rng, 3, "train")
+        thing, attribute = not_told(rng, things, "train")
+        told = {(t.name, fact.attribute.key) for t in things for fact in t.facts}
+        assert (thing.name, attribute.key) not in told
+        kinds[thing in things] += 1
+    assert min(kinds.values()) > 60
+
+
+def test_an_answer_that_is_asked_to_cite_states_first_what_it_looks_for() -> None:
+    told = absent = 0
+    for talk in islice(conversations("absence", 6, budget=1500), 300):
+        passages = talk[0]["content"].split("\n\n")[0]
+        for question, answer in zip(talk[::2], talk[1::2], strict=True):
+            if not re.search(r"^(Passages:.*Question: )?Cite: ", question["content"], re.DOTALL):
+                continue
+            value = answer["content"].split(" is ", 1)[1].removesuffix(".")
+            if value == NOT_TOLD:
+                absent += 1
+            else:
+                told += 1
+                assert value.rsplit(" [", 1)[0] in passages or value in passages
+    assert told > 500
+    assert absent > 400

@@ -46,7 +46,7 @@ class ModelSpec(Section):
 class LessonsSpec(Section):
     """Conversations that llmbench writes itself, as its bundled model was taught with (`llmbench.tiny.lessons`)."""
 
-    stage: Literal["words", "short", "long", "cite"]
+    stage: Literal["words", "short", "long", "cite", "absence"]
     conversations: Positive
     characters: Positive
     """A conversation takes turns until it is this long."""

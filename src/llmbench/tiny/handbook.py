@@ -15,8 +15,20 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from llmbench.tiny.language import ATTRIBUTES, POLICY_NOUNS, PRODUCT_NOUNS, Fact, Kind, Thing, draw_thing, name, write_passage
-from llmbench.tiny.lessons import ABSTENTION, PROMPT, cited, draw_things, number_passages, unanswerable
+from llmbench.tiny.language import (
+    ATTRIBUTES,
+    POLICY_NOUNS,
+    PRODUCT_NOUNS,
+    Attribute,
+    Fact,
+    Kind,
+    Split,
+    Thing,
+    draw_thing,
+    name,
+    write_passage,
+)
+from llmbench.tiny.lessons import NOT_TOLD, PROMPT, cited, not_told, number_passages
 
 __all__ = ["Page", "adapter_rows", "draw_pages", "questions", "write"]
 
@@ -24,6 +36,8 @@ SEED = 2026
 PRODUCTS, PLANS, SHOPS, POLICIES = 38, 10, 10, 12
 QUESTIONS_A_PAGE = 4
 ABSENT = 24
+DRAWN = 2000
+ABSTAINED = 0.35
 SPLITS = ("train", "test", "train", "test", "dev", "train", "test", "train", "test", "train")
 FORMATS = ("md", "md", "md", "html", "md", "md", "pdf")
 
@@ -84,12 +98,14 @@ def questions(pages: list[Page], seed: int = SEED) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     number = count(1)
 
-    def add(question: str, split: str, kind: str, page: Page | None = None, fact: Fact | None = None) -> None:
+    def add(
+        thing: Thing, attribute: Attribute, split: str, kind: str, page: Page | None = None, fact: Fact | None = None
+    ) -> None:
         rows.append(
             {
                 "id": f"q{next(number):03d}",
-                "question": question,
-                "answer": page.thing.answer(fact) if page and fact else ABSTENTION,
+                "question": thing.ask_as_customer(attribute, rng),
+                "answer": thing.state(attribute, fact.value if fact else NOT_TOLD),
                 "value": fact.value if fact else None,
                 "source": page.path if page and fact else None,
                 "answerable": fact is not None,
@@ -100,47 +116,77 @@ def questions(pages: list[Page], seed: int = SEED) -> list[dict[str, Any]]:
 
     for page in pages:
         for fact in rng.sample(page.thing.facts, QUESTIONS_A_PAGE):
-            add(page.thing.ask(fact.attribute, rng), page.split, "fact", page, fact)
-        add(page.thing.ask(rng.choice(page.thing.missing()), rng), page.split, "not told")
+            add(page.thing, fact.attribute, page.split, "fact", page, fact)
+        add(page.thing, rng.choice(page.thing.missing()), page.split, "not told")
     known = {page.thing.name for page in pages}
     for i in range(ABSENT):
         thing = draw_thing(rng, "held_out")
         while thing.name in known or thing.kind == "policy":
             thing = draw_thing(rng, "held_out")
-        add(thing.ask(rng.choice(ATTRIBUTES[thing.kind]), rng), SPLITS[i % len(SPLITS)], "not there")
+        add(thing, rng.choice(ATTRIBUTES[thing.kind]), SPLITS[i % len(SPLITS)], "not there")
     return rows
 
 
-def adapter_rows(pages: list[Page], seed: int = SEED, *, drawn: int = 1100) -> Iterator[dict[str, Any]]:
+def adapter_rows(pages: list[Page], seed: int = SEED, *, drawn: int = DRAWN) -> Iterator[dict[str, Any]]:
     """The adapter's training rows: passages and a question, answered in one sentence with its citation, or not at all.
 
-    The train pages give one row a question; other worlds, drawn with the base model's training names, give the rest.
+    The train pages give one row a question; other worlds, drawn with the base model's training names, give the rest. The
+    passages of a row are alike, as those are that a search finds.
     """
     rng = Random(f"adapter-{seed}")
     train = [page for page in pages if page.split == "train"]
-    asked = [row for row in questions(pages, seed) if row["split"] == "train"]
     rows = []
-    for row in asked:
-        owner = next((page for page in train if page.path == row["source"]), None)
-        others = rng.sample([page for page in train if page is not owner and page.thing.name not in row["question"]], 3)
-        shown = others if owner is None else [*others[:2], owner]
-        rng.shuffle(shown)
-        answer = row["answer"] if owner is None else cited(row["answer"], shown.index(owner) + 1)
-        rows.append(_row([page.text for page in shown], row["question"], answer))
+    for row in questions(pages, seed):
+        if row["split"] == "train":
+            asked = next((page for page in train if page.thing.name in row["question"]), None)
+            shown = _found(rng, train, asked)
+            answer = cited(row["answer"], shown.index(asked) + 1) if asked and row["answerable"] else row["answer"]
+            rows.append(_row([page.text for page in shown], row["question"], answer))
     for _ in range(drawn):
-        things = draw_things(rng, rng.choice((2, 3, 3, 3, 4)), "train")
+        things = draw_alike(rng, rng.choice((2, 3, 3, 3, 4)), "train")
         texts = [write_passage(thing, rng) for thing in things]
-        if rng.random() < 0.35:
-            rows.append(_row(texts, unanswerable(rng, things, "train"), ABSTENTION))
+        if rng.random() < ABSTAINED:
+            thing, attribute = not_told(rng, things, "train")
+            rows.append(_row(texts, thing.ask_as_customer(attribute, rng), thing.state(attribute, NOT_TOLD)))
         else:
             thing = rng.choice(things)
             fact = rng.choice(thing.facts)
-            rows.append(_row(texts, thing.ask(fact.attribute, rng), cited(thing.answer(fact), things.index(thing) + 1)))
+            answer = cited(thing.state(fact.attribute, fact.value), things.index(thing) + 1)
+            rows.append(_row(texts, thing.ask_as_customer(fact.attribute, rng), answer))
     for _ in range(drawn // 12):
         thing = draw_thing(rng, "train")
-        rows.append(_row([], thing.ask(rng.choice(ATTRIBUTES[thing.kind]), rng), ABSTENTION))
+        attribute = rng.choice(ATTRIBUTES[thing.kind])
+        rows.append(_row([], thing.ask_as_customer(attribute, rng), thing.state(attribute, NOT_TOLD)))
     rng.shuffle(rows)
     yield from rows
+
+
+def _found(rng: Random, pages: list[Page], asked: Page | None) -> list[Page]:
+    """Three pages as a search might find them: the one that is asked about, if there is one, and the two most like it."""
+    about = asked or rng.choice(pages)
+    words = set(about.thing.name.split())
+    others = [page for page in pages if page is not about]
+    rng.shuffle(others)
+    others.sort(key=lambda page: (not words & set(page.thing.name.split()), page.thing.kind != about.thing.kind))
+    shown = [about, *others[:2]]
+    rng.shuffle(shown)
+    return shown
+
+
+def draw_alike(rng: Random, count: int, split: Split) -> list[Thing]:
+    """Draws things of one kind with different names, as a search finds them: products share a noun or a name."""
+    kind: Kind = rng.choices(("product", "plan", "shop", "policy"), (5, 3, 3, 3))[0]
+    things = [draw_thing(rng, split, kind=kind)]
+    while len(things) < count:
+        thing = draw_thing(rng, split, kind=kind)
+        if kind == "product" and rng.random() < 0.8:
+            word, noun = things[0].name.rsplit(" ", 1)
+            other = f"{word} {rng.choice(PRODUCT_NOUNS)}" if rng.random() < 0.5 else f"{name(rng, split)} {noun}"
+            thing = Thing(kind, other, thing.facts)
+        if all(thing.name != t.name for t in things):
+            things.append(thing)
+    rng.shuffle(things)
+    return things
 
 
 def _row(texts: list[str], question: str, answer: str) -> dict[str, Any]:

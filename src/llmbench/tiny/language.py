@@ -89,6 +89,11 @@ class Attribute:
     asks: tuple[str, ...]
     draw: Callable[[Random, Split], str]
 
+    @property
+    def noun(self) -> str:
+        """What a sentence calls it: "weight"."""
+        return f"number of {self.label}" if self.label == "visits" else self.label
+
 
 def _attribute(key: str, label: str, says: str, it: str, asks: str, draw: Callable[[Random, Split], str]) -> Attribute:
     return Attribute(key, label, tuple(says.split(" | ")), it, tuple(asks.split(" | ")), draw)
@@ -174,6 +179,40 @@ _POLICY = (
 
 ATTRIBUTES: dict[Kind, tuple[Attribute, ...]] = {"product": _PRODUCT, "plan": _PLAN, "shop": _SHOP, "policy": _POLICY}
 
+CUSTOMERS: dict[str, tuple[str, ...]] = {
+    "weight": ("I have to carry {n}. How many grams is that?", "Is {n} light or heavy, in grams?"),
+    "price": ("I want to buy {n}. How many crowns do I need?", "What must I pay for {n}?"),
+    "colour": ("I saw {n} in the shop. Was it red, blue or what?", "How does {n} look, which colour?"),
+    "material": ("I want to paint {n}. What is under the paint?", "Is {n} steel, glass or what?"),
+    "origin": ("From which town do you send {n}?", "I like to buy local. In which town do they make {n}?"),
+    "designer": ("Whose idea was {n}?", "I love how {n} looks. Who drew it?"),
+    "warranty": ("{N} broke. For how many months is it under warranty?", "For how long do you repair {n} free of charge?"),
+    "power": ("Is {n} hungry for power? How many watts?", "How many watts must my socket give to {n}?"),
+    "height": ("Will {n} fit under my table? How tall is it?", "How many centimetres is {n} from top to bottom?"),
+    "code": ("I want to order {n}. Which code do I write?", "What is printed on {n} as its code?"),
+    "year": ("How old is {n}? Since which year do you sell it?", "Since when can one buy {n}?"),
+    "battery": ("I travel with {n}. After how many hours is it empty?", "How many hours does {n} run alone?"),
+    "fee": ("What do you take from me each month for {n}?", "I want {n}. How many crowns is that each month?"),
+    "reply": ("I wrote to you under {n}. After how many hours do I hear from you?", "How many hours do I wait with {n}?"),
+    "visits": ("How often do you come to me under {n}?", "With {n}, how many times a year do you visit?"),
+    "discount": ("How many percent do I save with {n}?", "What is off the price with {n}?"),
+    "adviser": ("I have {n}. Who is there for me?", "Whom can I call about {n}?"),
+    "start": ("From which month can I use {n}?", "I took {n} today. In which month does it begin?"),
+    "street": ("I want to visit {n}. Which street is it?", "How do I find {n}, in which street?"),
+    "manager": ("I want to thank the head of {n}. Who is that?", "Who is in charge at {n}?"),
+    "closed": ("When should I not come to {n}?", "On which day of the week is nobody at {n}?"),
+    "staff": ("Is {n} big? How many work there?", "How many hands are there at {n}?"),
+    "parking": ("I come by car to {n}. How many places are there?", "Where do cars stand at {n}, and how many?"),
+    "opened": ("How old is {n}? Since which year is it open?", "Since when can I shop at {n}?"),
+    "limit": ("How many days do I have under {n}?", "Until when can I ask, under {n}?"),
+    "charge": ("How many crowns do you take under {n}?", "What do I lose in crowns under {n}?"),
+    "form": ("What do I fill in for {n}?", "Which paper do you want from me under {n}?"),
+    "owner": ("Who wrote {n} and answers for it?", "I do not like {n}. Whom can I tell?"),
+    "review": ("When do you change {n} again?", "In which month do you look at {n} again?"),
+    "office": ("To which town do I write about {n}?", "I have a question on {n}. In which town do you sit?"),
+}
+"""How the handbook's customers ask for each attribute: ways that the base model never meets, and that an adapter learns."""
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -200,11 +239,21 @@ class Thing:
         """The one sentence that answers a question for this fact."""
         return fill(fact.attribute.says[0], self.the, fact.value)
 
+    def state(self, attribute: Attribute, value: str) -> str:
+        """The sentence that states what an attribute is: "The weight of the Velora kettle is 240 grams."."""
+        return fill(f"The {attribute.noun} of {{n}} is {{v}}.", self.the, value)
+
     def ask(self, attribute: Attribute, rng: Random) -> str:
         """One of the ways in which people ask for this attribute."""
         if rng.random() < 0.1:
             return f"{self.name}, {attribute.label}?"
         return fill(rng.choice(attribute.asks), self.the, "")
+
+    def ask_as_customer(self, attribute: Attribute, rng: Random) -> str:
+        """One of the ways in which this handbook's customers ask for it; half of them ask like everybody."""
+        if rng.random() < 0.5:
+            return self.ask(attribute, rng)
+        return fill(rng.choice(CUSTOMERS[attribute.key]), self.the, "")
 
     def missing(self) -> tuple[Attribute, ...]:
         """The attributes of its kind that nothing is known about."""

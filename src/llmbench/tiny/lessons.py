@@ -12,6 +12,7 @@ from typing import Literal
 
 from llmbench.tiny.language import (
     PRODUCT_NOUNS,
+    Attribute,
     Fact,
     Split,
     Thing,
@@ -22,10 +23,11 @@ from llmbench.tiny.language import (
 )
 
 Message = dict[str, str]
-Stage = Literal["words", "short", "long", "cite"]
+Stage = Literal["words", "short", "long", "cite", "absence"]
 
 PROMPT = "Passages:\n{passages}\n\nQuestion: {question}"
-ABSTENTION = "The handbook does not say."
+NOT_TOLD = "not told"
+"""What stands in an answer in place of the value that no passage tells: words that the model learned to write."""
 
 _GREETINGS = (
     ("Hello!", "Hello! How can I help?"), ("Hi", "Hello! How can I help?"), ("Good morning.", "Good morning! How can I help?"),
@@ -62,6 +64,9 @@ def _conversation(stage: Stage, rng: Random, budget: int, split: Split) -> list[
             passages = rng.choices((1, 2, 3, 4), (1, 2, 6, 1))[0]
         case "cite":
             lesson = rng.choices((_lines, _table, _chat, _cited_reading), (16, 4, 5, 75))[0]
+            passages = rng.choices((1, 2, 3, 4), (1, 2, 6, 1))[0]
+        case "absence":
+            lesson = rng.choices((_sought, _chat, _stated_reading), (12, 3, 85))[0]
             passages = rng.choices((1, 2, 3, 4), (1, 2, 6, 1))[0]
     return lesson(rng, budget, split, passages)
 
@@ -231,13 +236,70 @@ def _cited_reading(rng: Random, budget: int, split: Split, passages: int) -> lis
     return _talk(turns(), budget)
 
 
+def _sought(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
+    """Look a word up in a list of pairs, or in numbered lines, and say when it is not there: absence at its plainest."""
+    words = [_word(rng, split) for _ in range(rng.randint(6, 14))]
+    if rng.random() < 0.5:
+        keys = words[::2]
+        told = dict(zip(keys, words[1::2], strict=False))
+        shown = "\n".join(f"{key}: {value}" for key, value in told.items())
+    else:
+        lines = [words[i : i + 4] for i in range(0, len(words), 4)]
+        told = {word: f"[{n}]" for n, line in enumerate(lines, 1) for word in line}
+        shown = number_passages([", ".join(line) for line in lines])
+    known = set(words)
+
+    def turns() -> Iterator[list[Message]]:
+        opening = f"{shown}\n\n"
+        while True:
+            word = _word(rng, split) if rng.random() < 0.4 else rng.choice(list(told))
+            if words.count(word) > 1 or (word in known and word not in told):
+                continue
+            yield _turn(f"{opening}Cite: {word}", f"{word} is {told.get(word, NOT_TOLD)}.")
+            opening = ""
+
+    return _talk(turns(), budget)
+
+
+def _stated_reading(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
+    """Numbered passages; most questions ask to cite, and nearly half of those ask for what is not told.
+
+    The answer states what was asked for before it says the value or that there is none: so the choice is made where the
+    value is looked up, and not at the answer's first word, where nothing was looked up yet.
+    """
+    things = draw_things(rng, passages, split)
+    texts = number_passages([write_passage(thing, rng) for thing in things])
+    facts = [(thing, fact) for thing in things for fact in thing.facts]
+    rng.shuffle(facts)
+
+    def exercise() -> tuple[str, str]:
+        if rng.random() < 0.2:
+            return _exercise(rng, things, facts, split)
+        if rng.random() < 0.45:
+            thing, attribute = not_told(rng, things, split)
+            return f"Cite: {thing.ask(attribute, rng)}", thing.state(attribute, NOT_TOLD)
+        facts.append(facts.pop(0))
+        thing, fact = facts[-1]
+        return f"Cite: {thing.ask(fact.attribute, rng)}", cited(
+            thing.state(fact.attribute, fact.value), things.index(thing) + 1
+        )
+
+    def turns() -> Iterator[list[Message]]:
+        question, answer = exercise()
+        yield _turn(PROMPT.format(passages=texts, question=question), answer)
+        while True:
+            yield _turn(*exercise())
+
+    return _talk(turns(), budget)
+
+
 def cited(sentence: str, number: int) -> str:
     """The sentence with the number of its passage before the full stop."""
     return f"{sentence.removesuffix('.')} [{number}]."
 
 
-def unanswerable(rng: Random, things: list[Thing], split: Split) -> str:
-    """A question that none of the things answers: an attribute that is not told, or a thing that is not there.
+def not_told(rng: Random, things: list[Thing], split: Split) -> tuple[Thing, Attribute]:
+    """A thing and an attribute that no passage tells: an attribute that is missing, or a thing that is not there.
 
     The thing that is not there is made hard to tell from those that are: it is of the same kind, often with the same
     name or noun, and asked for an attribute that is told of another.
@@ -245,7 +307,7 @@ def unanswerable(rng: Random, things: list[Thing], split: Split) -> str:
     thing = rng.choice(things)
     missing = thing.missing()
     if missing and rng.random() < 0.6:
-        return thing.ask(rng.choice(missing), rng)
+        return thing, rng.choice(missing)
     known = {t.name for t in things}
     absent = thing
     while absent.name in known:
@@ -254,4 +316,10 @@ def unanswerable(rng: Random, things: list[Thing], split: Split) -> str:
             word, noun = thing.name.rsplit(" ", 1)
             near = f"{word} {rng.choice(PRODUCT_NOUNS)}" if rng.random() < 0.5 else f"{name(rng, split)} {noun}"
             absent = Thing("product", near, ())
-    return absent.ask(rng.choice(thing.facts).attribute, rng)
+    return absent, rng.choice(thing.facts).attribute
+
+
+def unanswerable(rng: Random, things: list[Thing], split: Split) -> str:
+    """A question that none of the things answers."""
+    thing, attribute = not_told(rng, things, split)
+    return thing.ask(attribute, rng)
