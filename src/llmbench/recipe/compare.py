@@ -71,7 +71,8 @@ class CompareRecipe(Document):
     ]  # fmt: skip
     """The verdict is about the first one that fits the questions. Latency and tokens are always measured."""
     abstention: Annotated[str, AfterValidator(_pattern)] = (
-        r"\b(not told|not in the (handbook|documents|passages|context)|(does|do) not say|(don.t|do not) know|not mentioned|cannot answer)\b"
+        r"\b(not told|not in the (handbook|documents|passages|context)|(does|do) not say|(don.t|do not) know|"
+        r"not mentioned|cannot answer)\b"
     )
     """Regular expression (case-insensitive) that tells an answer which abstains."""
     max_tokens: Annotated[int, Field(gt=0)] = 64
