@@ -39,7 +39,7 @@ def demo(fresh: Annotated[bool, typer.Option("--fresh", help="Do everything agai
     for command, what in (
         ("llmbench app --serve recipes/serve.yaml", "ask the four variants side by side in the browser"),
         ("llmbench serve recipes/serve.yaml", "an OpenAI-compatible endpoint for other programs"),
-        ('llmbench search rag/handbook.yaml "How heavy is the Belvi camera?"', "the retriever alone"),
+        ('llmbench search rag/handbook.yaml "How heavy is the Bergaba camera?"', "the retriever alone"),
         ("llmbench new sft-lora my-recipe.yaml", "a recipe of your own to edit"),
     ):
         print(f"  {command}\n      {what}")
