@@ -82,7 +82,7 @@ def _answer(turn: Turn) -> str:
 
 
 def _figures(turn: Turn) -> str:
-    """Latency, time to the first token, tokens and how fast they came after the first: whatever the endpoint told."""
+    """Latency, time to the first token, tokens, and tokens by latency: whatever the endpoint told."""
     reply = turn.reply
     if reply is None:
         return '<dl class="figures"></dl>'
@@ -91,9 +91,8 @@ def _figures(turn: Turn) -> str:
         figures.append(("First token", _seconds(reply.first_token)))
     if reply.completion_tokens:
         figures.append(("Tokens", f"{reply.completion_tokens:,}"))
-        writing = reply.latency - (reply.first_token or 0.0)
-        if reply.completion_tokens > 1 and writing > 0:
-            figures.append(("Tokens/s", f"{(reply.completion_tokens - 1) / writing:,.0f}"))
+        # By the whole latency: a short answer may arrive at once, and the time after its first token says nothing then.
+        figures.append(("Tokens/s", f"{reply.completion_tokens / reply.latency:,.0f}"))
     cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures)
     cut = '<p class="aside">Cut off at the token limit.</p>' if reply.finish_reason == "length" else ""
     return f'<dl class="figures">{cells}</dl>{cut}'
