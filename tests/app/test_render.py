@@ -108,7 +108,7 @@ def test_figures_show_what_the_endpoint_told(render: Any, turn: Any) -> None:
         Delta(text="x", reply=Reply("x", "m", latency=2.5, first_token=0.5, completion_tokens=41, finish_reason="length"))
     )
     html = render.turn(said, side="0")
-    assert all(part in html for part in ("2.50 s", "500 ms", "<dd>41</dd>", "<dd>20</dd>", "Cut off at the token limit"))
+    assert all(part in html for part in ("2.50 s", "500 ms", "<dd>41</dd>", "<dd>16</dd>", "Cut off at the token limit"))
 
 
 def test_figures_that_the_endpoint_did_not_tell_are_left_out(render: Any, turn: Any) -> None:
