@@ -67,12 +67,12 @@ def test_both_sides_stream_and_the_grounded_one_shows_its_passages(
             if all(seen):
                 break
         assert seen == [True, True], "each side was seen to stream"
-        passages = page.locator(".side-1 .passages li")
+        passages = page.locator(".side-1 .live .passages li")
         assert passages.count() == 2
         assert "Alba kettle" in passages.first.inner_text() and "kettle.md" in passages.first.inner_text()
         assert page.locator(".side-0 .passages").count() == 0
         for i in (0, 1):
-            named = page.locator(f".side-{i} .figures dt").all_inner_texts()
+            named = page.locator(f".side-{i} .live .figures dt").all_inner_texts()
             assert named == ["Latency", "First token", "Tokens", "Tokens/s"]
         picture = tmp_path / "compare.png"
         page.screenshot(path=picture)
