@@ -87,7 +87,8 @@ class HttpEndpoint:
             headers=headers,
             timeout=httpx.Timeout(timeout, connect=10.0),
             transport=transport,
-            limits=httpx.Limits(max_connections=256),
+            # Common servers close idle connections after five seconds; a request sent at that moment would be lost.
+            limits=httpx.Limits(max_connections=256, keepalive_expiry=2.0),
             trust_env=not _is_local(base_url),
         )
 

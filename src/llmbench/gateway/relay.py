@@ -28,7 +28,8 @@ class Upstream:
     @classmethod
     def at(cls, socket: Path, problem: Callable[[], str | None]) -> Upstream:
         """The API on a Unix socket."""
-        limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=64)
+        # A connection each: vLLM closes an idle one after five seconds, and a request that is sent at that moment is lost.
+        limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=0)
         return cls(httpx.AsyncHTTPTransport(uds=str(socket), limits=limits), problem)
 
     async def close(self) -> None:

@@ -209,6 +209,7 @@ def _answering(app: Starlette, listener: socket.socket) -> Iterator[None]:
         ws="none",
         proxy_headers=False,
         timeout_graceful_shutdown=_SHUTDOWN,
+        timeout_keep_alive=75,  # seconds; longer than clients keep theirs (httpx: 5), so that none asks a closing connection
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="gateway", daemon=True)
