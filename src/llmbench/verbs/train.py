@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmbench import recipe as recipes
-from llmbench import runs
 from llmbench.errors import MissingPackage, RunError
 from llmbench.verbs import completion
 
@@ -44,6 +42,9 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Fine-tunes a model (LoRA, QLoRA, all parameters) or pre-trains one, as a recipe says."""
+    from llmbench import recipe as recipes
+    from llmbench import runs
+
     document = recipes.load(recipe, recipes.TrainRecipe, overrides or ())
     if resume and overwrite:
         raise RunError("--resume continues a run and --overwrite replaces it: choose one.")
@@ -161,6 +162,8 @@ def list_runs(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Lists the runs, or shows one: its recipe, figures, curve and files."""
+    from llmbench import runs
+
     if name is not None:
         run = runs.open_run(name)
         record = _record(run)
