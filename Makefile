@@ -21,7 +21,7 @@ help:
 	@echo "  make app     open the app on what the demo left (half a minute to start; Ctrl-C ends it)"
 	@echo "  make test    install, then every check and test, with real vLLM and a real browser (under 20 minutes)"
 	@echo "  make check   ruff, mypy and the fast tests (2 minutes)"
-	@echo "  make bench   the tables of docs/benchmarks.md (a minute; with DATA=FOLDER about an hour)"
+	@echo "  make bench   the tables of docs/benchmarks.md (10 minutes; with DATA=FOLDER half an hour)"
 	@echo "  make tiny    make the bundled base model again (hours; its model card says how many)"
 	@echo "  make doctor  what is there, what is missing, and the command that mends it"
 	@echo "  make clean   remove what was installed and built (outputs/ stays)"
@@ -49,8 +49,9 @@ check: install-dev
 	@$(BIN)/pytest -m "not slow and not gpu" $(PYTEST_ARGS)
 
 bench: install
-	@echo "Measuring the tables of docs/benchmarks.md (about an hour with DATA, a minute without)"
+	@echo "Measuring the tables of docs/benchmarks.md (half an hour with DATA, 10 minutes without)"
 	@$(BIN)/python benchmarks/tiny_reading.py
+	@$(BIN)/python benchmarks/demo_worlds.py
 ifdef DATA
 	@$(BIN)/python benchmarks/banking77.py $(DATA)/banking77/train.csv
 	@$(BIN)/python benchmarks/retrieval_scifact.py $(DATA)/scifact
