@@ -26,6 +26,7 @@ from llmbench.tiny.language import (
     Thing,
     draw_thing,
     name,
+    near_name,
     write_passage,
 )
 from llmbench.tiny.lessons import NOT_TOLD, PROMPT, cited, not_told, number_passages
@@ -180,9 +181,7 @@ def draw_alike(rng: Random, count: int, split: Split) -> list[Thing]:
     while len(things) < count:
         thing = draw_thing(rng, split, kind=kind)
         if kind == "product" and rng.random() < 0.8:
-            word, noun = things[0].name.rsplit(" ", 1)
-            other = f"{word} {rng.choice(PRODUCT_NOUNS)}" if rng.random() < 0.5 else f"{name(rng, split)} {noun}"
-            thing = Thing(kind, other, thing.facts)
+            thing = Thing(kind, near_name(rng, things[0].name, split), thing.facts)
         if all(thing.name != t.name for t in things):
             things.append(thing)
     rng.shuffle(things)

@@ -279,6 +279,12 @@ def thing_name(kind: Kind, word: str, rng: Random) -> str:
             return f"{rng.choice(POLICY_NOUNS)} policy"
 
 
+def near_name(rng: Random, full_name: str, split: Split) -> str:
+    """A product's name that is easily taken for this one: the same word with another noun, or another word with its noun."""
+    word, noun = full_name.rsplit(" ", 1)
+    return f"{word} {rng.choice(PRODUCT_NOUNS)}" if rng.random() < 0.5 else f"{name(rng, split)} {noun}"
+
+
 def draw_thing(rng: Random, split: Split, facts: tuple[int, int] = (3, 6), kind: Kind | None = None) -> Thing:
     """Draws a thing with between `facts[0]` and `facts[1]` facts (both included)."""
     kind = kind or rng.choices(("product", "plan", "shop", "policy"), (6, 2, 2, 2))[0]

@@ -7,17 +7,18 @@ each conversation asks about its passages many times over, and easier exercises 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
 from typing import Literal
 
 from llmbench.tiny.language import (
-    PRODUCT_NOUNS,
     Attribute,
     Fact,
     Split,
     Thing,
     draw_thing,
     name,
+    near_name,
     thing_name,
     write_passage,
 )
@@ -28,6 +29,9 @@ Stage = Literal["words", "short", "long", "cite", "absence"]
 PROMPT = "Passages:\n{passages}\n\nQuestion: {question}"
 NOT_TOLD = "not told"
 """What stands in an answer in place of the value that no passage tells: words that the model learned to write."""
+
+Exercise = Callable[[Random, list[Thing], list[tuple[Thing, Fact]], Split], tuple[str, str]]
+"""Makes one question about things and their facts, with its answer; the facts take turns, so it may reorder them."""
 
 _GREETINGS = (
     ("Hello!", "Hello! How can I help?"), ("Hi", "Hello! How can I help?"), ("Good morning.", "Good morning! How can I help?"),
@@ -63,10 +67,10 @@ def _conversation(stage: Stage, rng: Random, budget: int, split: Split) -> list[
             lesson = rng.choices((_copy, _table, _chat, _reading), (2, 3, 5, 90))[0]
             passages = rng.choices((1, 2, 3, 4), (1, 2, 6, 1))[0]
         case "cite":
-            lesson = rng.choices((_lines, _table, _chat, _cited_reading), (16, 4, 5, 75))[0]
+            lesson = rng.choices((_lines, _table, _chat, partial(_reading, exercise=_cited_exercise)), (16, 4, 5, 75))[0]
             passages = rng.choices((1, 2, 3, 4), (1, 2, 6, 1))[0]
         case "absence":
-            lesson = rng.choices((_sought, _chat, _stated_reading), (12, 3, 85))[0]
+            lesson = rng.choices((_sought, _chat, partial(_reading, exercise=_stated_exercise)), (12, 3, 85))[0]
             passages = rng.choices((1, 2, 3, 4), (1, 2, 6, 1))[0]
     return lesson(rng, budget, split, passages)
 
@@ -147,27 +151,26 @@ def draw_things(rng: Random, count: int, split: Split) -> list[Thing]:
     while len(things) < count:
         thing = draw_thing(rng, split)
         if things and things[0].kind == "product" and rng.random() < 0.4:
-            word, noun = things[0].name.rsplit(" ", 1)
-            other = f"{word} {rng.choice(PRODUCT_NOUNS)}" if rng.random() < 0.5 else f"{name(rng, split)} {noun}"
-            thing = Thing("product", other, draw_thing(rng, split, kind="product").facts)
+            thing = Thing("product", near_name(rng, things[0].name, split), draw_thing(rng, split, kind="product").facts)
         if all(thing.name != t.name for t in things):
             things.append(thing)
     rng.shuffle(things)
     return things
 
 
-def _reading(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
-    """Numbered passages, then question after question about them."""
+def _reading(rng: Random, budget: int, split: Split, passages: int, exercise: Exercise | None = None) -> list[Message]:
+    """Numbered passages, then question after question about them: plain ones, or what `exercise` makes of them."""
     things = draw_things(rng, passages, split)
     texts = number_passages([write_passage(thing, rng) for thing in things])
     facts = [(thing, fact) for thing in things for fact in thing.facts]
     rng.shuffle(facts)
+    ask = exercise or _exercise
 
     def turns() -> Iterator[list[Message]]:
-        question, answer = _exercise(rng, things, facts, split)
+        question, answer = ask(rng, things, facts, split)
         yield _turn(PROMPT.format(passages=texts, question=question), answer)
         while True:
-            yield _turn(*_exercise(rng, things, facts, split))
+            yield _turn(*ask(rng, things, facts, split))
 
     return _talk(turns(), budget)
 
@@ -211,29 +214,15 @@ def _lines(rng: Random, budget: int, split: Split, passages: int) -> list[Messag
     return _talk(turns(), budget)
 
 
-def _cited_reading(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
-    """Numbered passages; besides plain questions some that ask to cite the passage, or to say that it is not told."""
-    things = draw_things(rng, passages, split)
-    texts = number_passages([write_passage(thing, rng) for thing in things])
-    facts = [(thing, fact) for thing in things for fact in thing.facts]
-    rng.shuffle(facts)
-
-    def exercise() -> tuple[str, str]:
-        if rng.random() < 0.45:
-            return _exercise(rng, things, facts, split)
-        if rng.random() < 0.4:
-            return f"Cite: {unanswerable(rng, things, split)}", "Not told."
-        facts.append(facts.pop(0))
-        thing, fact = facts[-1]
-        return f"Cite: {thing.ask(fact.attribute, rng)}", cited(thing.answer(fact), things.index(thing) + 1)
-
-    def turns() -> Iterator[list[Message]]:
-        question, answer = exercise()
-        yield _turn(PROMPT.format(passages=texts, question=question), answer)
-        while True:
-            yield _turn(*exercise())
-
-    return _talk(turns(), budget)
+def _cited_exercise(rng: Random, things: list[Thing], facts: list[tuple[Thing, Fact]], split: Split) -> tuple[str, str]:
+    """Besides plain questions some that ask to cite the passage, or to say that it is not told."""
+    if rng.random() < 0.45:
+        return _exercise(rng, things, facts, split)
+    if rng.random() < 0.4:
+        return f"Cite: {unanswerable(rng, things, split)}", "Not told."
+    facts.append(facts.pop(0))
+    thing, fact = facts[-1]
+    return f"Cite: {thing.ask(fact.attribute, rng)}", cited(thing.answer(fact), things.index(thing) + 1)
 
 
 def _sought(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
@@ -261,36 +250,21 @@ def _sought(rng: Random, budget: int, split: Split, passages: int) -> list[Messa
     return _talk(turns(), budget)
 
 
-def _stated_reading(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
-    """Numbered passages; most questions ask to cite, and nearly half of those ask for what is not told.
+def _stated_exercise(rng: Random, things: list[Thing], facts: list[tuple[Thing, Fact]], split: Split) -> tuple[str, str]:
+    """Mostly questions that ask to cite, nearly half of them for what is not told.
 
     The answer states what was asked for before it says the value or that there is none: so the choice is made where the
     value is looked up, and not at the answer's first word, where nothing was looked up yet.
     """
-    things = draw_things(rng, passages, split)
-    texts = number_passages([write_passage(thing, rng) for thing in things])
-    facts = [(thing, fact) for thing in things for fact in thing.facts]
-    rng.shuffle(facts)
-
-    def exercise() -> tuple[str, str]:
-        if rng.random() < 0.2:
-            return _exercise(rng, things, facts, split)
-        if rng.random() < 0.45:
-            thing, attribute = not_told(rng, things, split)
-            return f"Cite: {thing.ask(attribute, rng)}", thing.state(attribute, NOT_TOLD)
-        facts.append(facts.pop(0))
-        thing, fact = facts[-1]
-        return f"Cite: {thing.ask(fact.attribute, rng)}", cited(
-            thing.state(fact.attribute, fact.value), things.index(thing) + 1
-        )
-
-    def turns() -> Iterator[list[Message]]:
-        question, answer = exercise()
-        yield _turn(PROMPT.format(passages=texts, question=question), answer)
-        while True:
-            yield _turn(*exercise())
-
-    return _talk(turns(), budget)
+    if rng.random() < 0.2:
+        return _exercise(rng, things, facts, split)
+    if rng.random() < 0.45:
+        thing, attribute = not_told(rng, things, split)
+        return f"Cite: {thing.ask(attribute, rng)}", thing.state(attribute, NOT_TOLD)
+    facts.append(facts.pop(0))
+    thing, fact = facts[-1]
+    sentence = thing.state(fact.attribute, fact.value)
+    return f"Cite: {thing.ask(fact.attribute, rng)}", cited(sentence, things.index(thing) + 1)
 
 
 def cited(sentence: str, number: int) -> str:
@@ -313,9 +287,7 @@ def not_told(rng: Random, things: list[Thing], split: Split) -> tuple[Thing, Att
     while absent.name in known:
         absent = draw_thing(rng, split, kind=thing.kind)
         if thing.kind == "product" and rng.random() < 0.5:
-            word, noun = thing.name.rsplit(" ", 1)
-            near = f"{word} {rng.choice(PRODUCT_NOUNS)}" if rng.random() < 0.5 else f"{name(rng, split)} {noun}"
-            absent = Thing("product", near, ())
+            absent = Thing("product", near_name(rng, thing.name, split), ())
     return absent, rng.choice(thing.facts).attribute
 
 
