@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,6 @@ Hits = tuple[str, list[Hit]]
 
 def build(tab: gr.Tab, settings: Settings) -> None:
     """Lays the page out in the current tab and wires it."""
-    desk = _Desk()
     found = gr.State(("", []))
     with gr.Row(elem_classes="finder"):
         pipeline = gr.Dropdown(
@@ -64,77 +64,97 @@ def build(tab: gr.Tab, settings: Settings) -> None:
             hits = html("", "hits", js_on_load=_CLICK)
         with gr.Column(elem_classes="detail", min_width=280):
             view = html("", "page-view", js_on_load=_SHOW)
+    on = _Page(settings, _Desk(), pipeline, index, hits, view, found)
     outputs = [pipeline, index, hits, view, found]
+    tab.select(on.look, pipeline, pipeline, **HANDLER).then(on.start, pipeline, outputs, **HANDLER)
+    pipeline.input(on.start, pipeline, outputs, **HANDLER)
+    gr.on([query.submit, search.click], on.look_up, [pipeline, query], outputs, **HANDLER)
+    hits.click(on.pick, found, [hits, view, found], **HANDLER)
+    index.click(on.index_now, pipeline, outputs, **HANDLER, concurrency_limit=1)
 
-    def look(chosen: str | None) -> dict[Any, Any]:
-        choices = pipelines(settings.pipeline)
+
+@dataclass(frozen=True)
+class _Page:
+    """The components that the handlers write, and the handlers."""
+
+    settings: Settings
+    desk: _Desk
+    pipeline: gr.Dropdown
+    index: gr.Button
+    hits: gr.HTML
+    view: gr.HTML
+    found: gr.State
+
+    def look(self, chosen: str | None) -> dict[Any, Any]:
+        choices = pipelines(self.settings.pipeline)
         paths = [path for _, path in choices]
         kept = chosen if chosen in paths else next(iter(paths), None)
-        return {pipeline: gr.Dropdown(choices=choices, value=kept)}
+        return {self.pipeline: gr.Dropdown(choices=choices, value=kept)}
 
-    def start(chosen: str | None) -> Iterator[dict[Any, Any]]:
+    def start(self, chosen: str | None) -> Iterator[dict[Any, Any]]:
         if not chosen:
             yield {
-                hits: render.empty("No pipelines", "Put a RAG pipeline into rag/, or give one: llmbench app --pipeline FILE")
+                self.hits: render.empty(
+                    "No pipelines", "Put a RAG pipeline into rag/, or give one: llmbench app --pipeline FILE"
+                )
             }
             return
-        yield {hits: render.notice("Opening the index.", "info"), view: "", index: gr.Button(visible=False), found: ("", [])}
+        yield {
+            self.hits: render.notice("Opening the index.", "info"),
+            self.view: "",
+            self.index: gr.Button(visible=False),
+            self.found: ("", []),
+        }
         try:
-            retriever = desk.retriever(chosen)
+            retriever = self.desk.retriever(chosen)
             count, complete = len(retriever.sources()), retriever.complete
         except LlmbenchError as error:
-            yield unready(error)
+            yield self.unready(error)
             return
         pages = f"{count:,} document{'s' if count != 1 else ''} to search."
         more = "" if complete else " The index is not complete: indexing was interrupted, or is under way."
-        yield {hits: render.empty("Ask the documents", pages + more), index: gr.Button(visible=not complete)}
+        yield {self.hits: render.empty("Ask the documents", pages + more), self.index: gr.Button(visible=not complete)}
 
-    def look_up(chosen: str | None, text: str | None) -> dict[Any, Any]:
+    def look_up(self, chosen: str | None, text: str | None) -> dict[Any, Any]:
         if not chosen or not (text or "").strip():
-            return {found: gr.skip()}
+            return {self.found: gr.skip()}
         try:
-            result: Hits = (chosen, desk.retriever(chosen).search(str(text).strip(), _TOP_K))
+            result: Hits = (chosen, self.desk.retriever(chosen).search(str(text).strip(), _TOP_K))
         except LlmbenchError as error:
-            return unready(error)
-        return {found: result, index: gr.Button(visible=False)} | show(result, 0)
+            return self.unready(error)
+        return {self.found: result, self.index: gr.Button(visible=False)} | self.show(result, 0)
 
-    def show(result: Hits, position: int) -> dict[Any, Any]:
+    def show(self, result: Hits, position: int) -> dict[Any, Any]:
         chosen, listed = result
         if not 0 <= position < len(listed):
-            return {hits: render.empty("Nothing found", "No passage comes near these words."), view: ""}
+            return {self.hits: render.empty("Nothing found", "No passage comes near these words."), self.view: ""}
         try:
-            document = desk.retriever(chosen).document(listed[position].chunk.source)
+            document = self.desk.retriever(chosen).document(listed[position].chunk.source)
         except LlmbenchError as error:
-            return {view: render.notice(str(error))}
-        return {hits: _list(listed, position), view: page(document, listed, position)}
+            return {self.view: render.notice(str(error))}
+        return {self.hits: _list(listed, position), self.view: page(document, listed, position)}
 
-    def pick(result: Hits, event: gr.EventData) -> dict[Any, Any]:
+    def pick(self, result: Hits, event: gr.EventData) -> dict[Any, Any]:
         position = event._data.get("hit") if isinstance(event._data, dict) else None
-        return show(result, position) if isinstance(position, int) else {found: gr.skip()}
+        return self.show(result, position) if isinstance(position, int) else {self.found: gr.skip()}
 
-    def index_now(chosen: str | None) -> Iterator[dict[Any, Any]]:
+    def index_now(self, chosen: str | None) -> Iterator[dict[Any, Any]]:
         if not chosen:
             return
-        yield {index: gr.Button(interactive=False)}
+        yield {self.index: gr.Button(interactive=False)}
         try:
-            for line in desk.index(chosen):
-                yield {hits: render.notice(line, "info")}
+            for line in self.desk.index(chosen):
+                yield {self.hits: render.notice(line, "info")}
         except LlmbenchError as error:
-            yield unready(error) | {index: gr.Button(interactive=True)}
+            yield self.unready(error) | {self.index: gr.Button(interactive=True)}
             return
-        yield {index: gr.Button(interactive=True)}
-        yield from start(chosen)
+        yield {self.index: gr.Button(interactive=True)}
+        yield from self.start(chosen)
 
-    def unready(error: LlmbenchError) -> dict[Any, Any]:
+    def unready(self, error: LlmbenchError) -> dict[Any, Any]:
         missing = isinstance(error, IndexError_)
         message = render.empty("Not indexed yet", str(error)) if missing else render.notice(str(error))
-        return {hits: message, view: "", index: gr.Button(visible=missing), found: ("", [])}
-
-    tab.select(look, pipeline, pipeline, **HANDLER).then(start, pipeline, outputs, **HANDLER)
-    pipeline.input(start, pipeline, outputs, **HANDLER)
-    gr.on([query.submit, search.click], look_up, [pipeline, query], outputs, **HANDLER)
-    hits.click(pick, found, [hits, view, found], **HANDLER)
-    index.click(index_now, pipeline, outputs, **HANDLER, concurrency_limit=1)
+        return {self.hits: message, self.view: "", self.index: gr.Button(visible=missing), self.found: ("", [])}
 
 
 class _Desk:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 WATCH = """() => {
   const look = () => window.grown.forEach((lengths, i) => {
-    const text = document.querySelector(`.side-${i} .live .answer`)?.innerText.trim() ?? '';
+    const live = document.querySelector(`.side-${i} .live`);
+    if (live?.querySelector('.question')?.innerText !== window.asked) return;  // the answer before
+    const text = live.querySelector('.answer')?.innerText.trim() ?? '';
     if (text && lengths.at(-1) !== text.length) lengths.push(text.length);
   });
   new MutationObserver(look).observe(document.querySelector('.sides'), {subtree: true, childList: true, characterData: true});
@@ -26,7 +28,7 @@ QUESTIONS = ["How much does the Alba kettle weigh?", "What does the Alba kettle 
 
 def ask(page: Page, question: str) -> list[list[int]]:
     """Sends a question and waits for both answers; returns the lengths that each had on the page."""
-    page.evaluate("() => window.grown = [[], []]")
+    page.evaluate("(question) => { window.grown = [[], []]; window.asked = question; }", question)
     page.fill("#prompt textarea", question)
     page.click("#send")
     page.wait_for_function(DONE, arg=question)
@@ -63,7 +65,7 @@ def test_both_sides_stream_and_the_grounded_one_shows_its_passages(
         for question in QUESTIONS:  # a short answer on a fast machine may come within one update of the page: ask again
             lengths = ask(page, question)
             seen = [before or len(side) >= 2 for before, side in zip(seen, lengths, strict=True)]
-            assert all(side and side == sorted(side) for side in lengths), "text only grows"
+            assert all(side and side == sorted(side) for side in lengths), f"text only grows: {lengths}"
             if all(seen):
                 break
         assert seen == [True, True], "each side was seen to stream"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -83,16 +84,29 @@ def test_the_adapters_rows_cite_the_passage_that_tells() -> None:
     assert abstained > 200
 
 
-def test_the_passages_of_a_row_are_alike_as_a_search_finds_them() -> None:
-    alike = several = 0
+def test_a_row_about_a_page_shows_pages_of_its_kind_as_a_search_finds_them() -> None:
+    kind = {page.text: page.thing.kind for page in PAGES}
+    rows = 0
     for row in handbook.adapter_rows(PAGES):
-        passages = [line for line in row["messages"][0]["content"].splitlines() if line.startswith("[")]
-        several += len(passages) > 1
-        words = [set(passage.split(". ")[0].split()) for passage in passages]
-        alike += len(passages) > 1 and any(
-            one & other - {"The", "the", "is", "of"} for one in words for other in words if one is not other
-        )
-    assert alike > 0.8 * several
+        shown = [line[4:] for line in row["messages"][0]["content"].splitlines() if line.startswith("[")]
+        if shown and all(text in kind for text in shown):
+            assert len({kind[text] for text in shown}) == 1
+            rows += 1
+    assert rows > 150
+
+
+def test_drawn_things_are_alike_and_have_different_names() -> None:
+    rng = Random(8)
+    shared = products = 0
+    for _ in range(200):
+        things = handbook.draw_alike(rng, 3, "train")
+        assert len({thing.kind for thing in things}) == 1
+        assert len({thing.name for thing in things}) == 3
+        if things[0].kind == "product":
+            words = [word for thing in things for word in thing.name.split()]
+            products += 1
+            shared += len(set(words)) < len(words)
+    assert shared > 0.8 * products > 40
 
 
 def test_a_page_that_does_not_tell_is_shown_when_it_is_asked() -> None:

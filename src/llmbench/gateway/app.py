@@ -87,19 +87,6 @@ def build(
             raise Refusal(404, message, param="model", code="model_not_found")
         return await _unless_gone(request, _answer(served, wanted, upstream))
 
-    async def refuse(_: Request, error: Exception) -> Response:
-        assert isinstance(error, Refusal)
-        return error.response()
-
-    async def no_such_path(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 404
-        return Refusal(
-            status, f"There is no {request.method} {request.scope['path']!r:.100} here.", code="not_found"
-        ).response()
-
-    async def failed(_: Request, error: Exception) -> Response:
-        return Refusal(500, f"The gateway failed ({type(error).__name__}). Its log says more.").response()
-
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
@@ -112,11 +99,27 @@ def build(
             Route("/v1/chat/completions", ask, methods=["POST"]),
         ],
         middleware=[Middleware(partial(Guard, api_key=api_key, hosts=hosts))],
-        exception_handlers={Refusal: refuse, HTTPException: no_such_path, Exception: failed},
+        exception_handlers={Refusal: _refuse, HTTPException: _no_such_path, Exception: _failed},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     return app
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return error.response()
+
+
+async def _no_such_path(request: Request, error: Exception) -> Response:
+    from starlette.exceptions import HTTPException
+
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    return Refusal(status, f"There is no {request.method} {request.scope['path']!r:.100} here.", code="not_found").response()
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return Refusal(500, f"The gateway failed ({type(error).__name__}). Its log says more.").response()
 
 
 async def _body(request: Request) -> bytes:

@@ -31,7 +31,7 @@ from llmbench.tiny.language import (
 )
 from llmbench.tiny.lessons import NOT_TOLD, PROMPT, cited, not_told, number_passages
 
-__all__ = ["Page", "adapter_rows", "draw_pages", "questions", "write"]
+__all__ = ["Page", "adapter_rows", "draw_alike", "draw_pages", "questions", "write"]
 
 SEED = 2026
 PRODUCTS, PLANS, SHOPS, POLICIES = 38, 10, 10, 12
