@@ -101,7 +101,7 @@ def test_the_held_out_loss_is_the_mean_over_learned_tokens(write: Write) -> None
     from torch.nn import functional
 
     from llmbench.runs import Run as Folder
-    from llmbench.training import sft
+    from llmbench.training import job as training_job
     from llmbench.training.record import Recorder, Stop
 
     recipe = write("held-out", "data.eval_fraction=0.2", "model.dtype=float32")
@@ -115,7 +115,7 @@ def test_the_held_out_loss_is_the_mean_over_learned_tokens(write: Write) -> None
             target = torch.tensor(row["labels"][1:])
             total += float(functional.cross_entropy(logits, target, ignore_index=-100, reduction="sum"))
             count += int((target != -100).sum())
-    trainer = sft._trainer(job, run, Recorder(run, Stop()))
+    trainer = training_job._trainer(job, run, Recorder(run, Stop()))
     assert trainer.evaluate()["eval_loss"] == pytest.approx(total / count, rel=1e-4)
 
 
@@ -271,12 +271,12 @@ def test_only_learned_positions_are_scored(write: Write, monkeypatch: pytest.Mon
     """The head is most of a small model's work, and the assistant says a fifth of the tokens."""
     from trl.trainer import utils
 
-    from llmbench.training import sft
+    from llmbench.training import job as training_job
     from llmbench.training.record import Recorder, Stop
 
     recipe = write("scored")
     job = training.prepare(recipe)
-    trainer = sft._trainer(job, runs.create(recipe), Recorder(Run(Path("unused")), Stop()))
+    trainer = training_job._trainer(job, runs.create(recipe), Recorder(Run(Path("unused")), Stop()))
     batch = next(iter(trainer.get_train_dataloader()))
     scored: list[int] = []
     kernel: Any = vars(utils)["_ChunkedLogProbFunction"]
@@ -313,7 +313,7 @@ def test_a_muon_run_resumes_too(write: Write, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_checkpoint_cut_off_by_a_kill_is_passed_over(tmp_path: Path) -> None:
-    from llmbench.training.trainer import last_checkpoint
+    from llmbench.training.checkpoint import last_checkpoint
 
     for name in ("checkpoint-9", "checkpoint-10", ".part/checkpoint-11"):
         (tmp_path / name).mkdir(parents=True)

@@ -17,11 +17,15 @@ from pydantic import BaseModel, ValidationError
 
 from llmbench import assets
 from llmbench.errors import RecipeError
+from llmbench.recipe.adapter import LoraSpec, QuantizationSpec
 from llmbench.recipe.compare import CompareRecipe, EndpointSpec, QuestionSource, StatisticsSpec
+from llmbench.recipe.data import DataSource, DataSpec
 from llmbench.recipe.fields import Document
+from llmbench.recipe.model import ModelSpec
+from llmbench.recipe.optimization import TrainingSpec
 from llmbench.recipe.rag import ChunkingSpec, EmbedderSpec, RagRecipe, SearchSpec
 from llmbench.recipe.serve import EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
-from llmbench.recipe.train import DataSource, DataSpec, LoraSpec, ModelSpec, QuantizationSpec, TrainingSpec, TrainRecipe
+from llmbench.recipe.train import TrainRecipe
 from llmbench.recipe.yaml_lines import Lines, Place, read
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from llmbench.recipe.fields import Document, ExistingPath, Name, Section
-from llmbench.recipe.train import ModelSpec
+from llmbench.recipe.model import ModelSpec
 
 __all__ = ["EngineSpec", "GatewaySpec", "Sampling", "ServeRecipe", "Variant"]
 

@@ -5,6 +5,6 @@ import logging
 # Said by every import of bitsandbytes on a CPU with bfloat16: a faster kernel is on the hub. It is a choice, not a fault.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-from llmbench.training.sft import Job, prepare, train  # noqa: E402
+from llmbench.training.job import Job, prepare, train  # noqa: E402
 
 __all__ = ["Job", "prepare", "train"]

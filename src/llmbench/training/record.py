@@ -18,7 +18,6 @@ from transformers import TrainerCallback
 
 from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
-from llmbench.training.trainer import Trainer
 
 __all__ = ["Progress", "Recorder", "Stop", "peak_memory"]
 
@@ -64,7 +63,7 @@ class Recorder(TrainerCallback):
 
     def __init__(self, run: Run, stop: Stop, progress: Progress | None = None) -> None:
         self.run, self.stop, self.progress = run, stop, progress
-        self.trainer: Trainer
+        self.trainer: Any
         self.last: dict[str, Any] = {}
         console = Console(stderr=True)
         self.bar = _bar(console) if console.is_terminal and progress is None else None

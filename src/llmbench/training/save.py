@@ -14,10 +14,10 @@ from llmbench import runs
 from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
 from llmbench.training import lock
-from llmbench.training.trainer import sync
+from llmbench.training.checkpoint import sync
 
 if TYPE_CHECKING:
-    from llmbench.training.sft import Job
+    from llmbench.training.job import Job
 
 __all__ = ["disk_errors", "result", "training_template"]
 

@@ -1,11 +1,8 @@
-"""TRL's SFTTrainer with four things of our own: the order of batches, the loss, Muon, and checkpoints that are whole."""
+"""TRL's SFTTrainer with three things of our own: the order of batches, the loss, and checkpoints that are whole."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,23 +11,20 @@ from trl import SFTTrainer  # type: ignore[attr-defined]
 from trl.trainer import utils as trl_utils
 
 from llmbench.recipe import TrainRecipe
-from llmbench.training import checkpoint
 from llmbench.training.batches import Batches, Collator
+from llmbench.training.checkpoint import WholeCheckpoints
 
-__all__ = ["Trainer", "last_checkpoint"]
+__all__ = ["Trainer", "lengths"]
 
 
-class Trainer(SFTTrainer):
+class Trainer(WholeCheckpoints, SFTTrainer):
     """Trains on rows of `input_ids` and `labels` in the order of `Batches`."""
 
     model: Any
-    optimizer: Any
-    lr_scheduler: Any
 
     def __init__(self, recipe: TrainRecipe, collator: Collator, **arguments: Any) -> None:
         self.recipe = recipe
         self.paused = 0.0
-        """Seconds spent on evaluation and checkpoints, which are no part of the training's speed."""
         super().__init__(data_collator=collator, **arguments)
         for parameter in self.model.parameters():
             if parameter.requires_grad:  # TRL casts a quantised model's adapter to bfloat16, which loses small updates
@@ -38,9 +32,6 @@ class Trainer(SFTTrainer):
         self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the learned tokens of the whole step
         # TRL scores every position off CUDA; the assistant's are a fifth of them, and a CPU has no time for the rest.
         trl_utils._use_triton = lambda device: True  # type: ignore[attr-defined]
-
-    def _send_telemetry(self) -> None:
-        """TRL would report the training to its makers; llmbench reports nothing to anybody."""
 
     def _loader(self, dataset: Any, batches: Batches) -> Any:
         loader: DataLoader[Any] = DataLoader(dataset.with_format("numpy"), batch_sampler=batches, collate_fn=self.data_collator)
@@ -88,45 +79,6 @@ class Trainer(SFTTrainer):
         self.paused += time.perf_counter() - start
         return metrics
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Writes a checkpoint beside the others and renames it when it is whole."""
-        start = time.perf_counter()
-        folder = Path(str(self.args.output_dir))
-        part = folder / ".part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        self.args.output_dir = str(part)
-        try:
-            super(SFTTrainer, self)._save_checkpoint(model, trial)
-            [whole] = part.iterdir()
-            (whole / "training_args.bin").unlink()  # a pickle, which nobody reads: the recipe says it all
-            sync(whole)
-            shutil.rmtree(folder / whole.name, ignore_errors=True)
-            whole.replace(folder / whole.name)
-        finally:
-            self.args.output_dir = str(folder)
-            shutil.rmtree(part, ignore_errors=True)
-        for old in checkpoints(folder)[: -self.recipe.training.save_total_limit]:
-            shutil.rmtree(old)
-        self.paused += time.perf_counter() - start
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.lr_scheduler.state_dict()}
-        checkpoint.write(Path(output_dir), "optimizer", state)
-
-    def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
-        if folder is not None:
-            state = checkpoint.read(Path(folder), "optimizer")
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.lr_scheduler.load_state_dict(state["scheduler"])
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        checkpoint.write(Path(output_dir), "random", checkpoint.random_state())
-
-    def _load_rng_state(self, folder: str | None) -> None:
-        if folder is not None:
-            checkpoint.restore_random_state(checkpoint.read(Path(folder), "random"))
-
 
 def lengths(dataset: Any) -> list[int]:
     """Tokens of each row."""
@@ -134,24 +86,3 @@ def lengths(dataset: Any) -> list[int]:
 
     found: list[int] = pc.list_value_length(dataset.with_format("arrow")["input_ids"][:]).to_pylist()
     return found
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
-    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to continue from, or None."""
-    found = checkpoints(folder)
-    return found[-1] if found else None
-
-
-def sync(folder: Path) -> None:
-    """Flushes every file of a folder to disk, so that a rename cannot overtake its content."""
-    for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,0 +1,52 @@
+"""How a training goes about it: batches, optimizer, schedule, checkpoints. Fields keep the names of TrainingArguments."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from llmbench.recipe.fields import Fraction, Positive, Section
+
+__all__ = ["TrainingSpec"]
+
+Scheduler = Literal[
+    "linear", "cosine", "cosine_with_min_lr", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt",
+    "warmup_stable_decay",
+]  # fmt: skip
+Optimizer = Literal["adamw_torch_fused", "adamw_torch", "muon", "adafactor", "sgd"]
+
+
+class TrainingSpec(Section):
+    """The optimisation, as transformers' TrainingArguments names it."""
+
+    num_train_epochs: Annotated[float, Field(gt=0)] = 1.0
+    max_steps: int = -1
+    """Stop after this many steps; -1 goes by epochs."""
+    per_device_train_batch_size: Positive = 8
+    """Rows in a batch, unless `max_tokens_per_batch` says how many fit."""
+    max_tokens_per_batch: Positive | None = None
+    """A batch takes as many rows as fit into this many tokens, padding counted: short rows many, long rows few."""
+    per_device_eval_batch_size: Positive = 8
+    gradient_accumulation_steps: Positive = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    lr_scheduler_type: Scheduler = "cosine"
+    lr_scheduler_kwargs: dict[str, Any] = {}
+    """What the scheduler takes besides. `num_decay_steps` of warmup_stable_decay may be a share of all steps."""
+    warmup_steps: Annotated[float, Field(ge=0)] = 0.03
+    """Below 1 a share of all steps, else a number of steps."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    optim: Optimizer = "adamw_torch_fused"
+    """muon orthogonalises the updates of hidden matrices; embeddings and vectors go to AdamW at the same rate."""
+    adam_beta2: Fraction = 0.999
+    gradient_checkpointing: bool = False
+    torch_compile: bool = False
+    """Faster steps after a minute of compiling: worth it for runs of many minutes with few padded shapes."""
+    pad_to_multiple_of: Positive | None = None
+    logging_steps: Positive = 10
+    eval_steps: Positive | None = None
+    """Evaluate every N steps; without it once at the end."""
+    save_steps: Positive = 200
+    save_total_limit: Positive = 2
+    seed: int = 42
