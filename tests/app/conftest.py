@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +28,7 @@ from starlette.routing import Route
 from llmbench.verbs import app
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext
+    from playwright.sync_api import Browser, BrowserContext, Locator
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _ARGS = [
@@ -171,6 +171,21 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     made.close()
     assert not [url for url in asked if not url.startswith(("http://127.0.0.1:", "data:", "blob:"))]
     assert not errors
+
+
+@pytest.fixture(scope="session")
+def write() -> Callable[[Locator, str], None]:
+    """Types until it stays: on a busy machine Gradio sets a field that just opened to its old value for a moment more."""
+
+    def until_it_stays(field: Locator, text: str) -> None:
+        for _ in range(20):
+            field.fill(text)
+            field.page.wait_for_timeout(250)
+            if field.input_value() == text:
+                return
+        pytest.fail(f"the field does not take {text}")
+
+    return until_it_stays
 
 
 @pytest.fixture(scope="session")

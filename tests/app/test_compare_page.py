@@ -181,16 +181,19 @@ def test_an_example_asks_itself(page: Page) -> None:
     assert not chip.is_visible()
 
 
-def test_without_an_endpoint_the_page_says_how_to_start_one(context: BrowserContext, address: str, server: Any) -> None:
+def test_without_an_endpoint_the_page_says_how_to_start_one(
+    context: BrowserContext, address: str, server: Any, write: Any
+) -> None:
     page = open_page(context, address)
     page.click("#endpoint button")
-    page.fill("#url input, #url textarea", "http://127.0.0.1:9/v1")
+    url = page.locator("#url input, #url textarea")
+    write(url, "http://127.0.0.1:9/v1")
     page.click("#connect")
     page.wait_for_selector(".offline", state="visible")
     assert "No endpoint answers at http://127.0.0.1:9/v1" in page.locator(".offline").inner_text()
     assert "llmbench serve recipes/serve.yaml" in page.locator(".offline").inner_text()
     assert page.locator(".pill[data-on=no]").is_visible()
-    page.fill("#url input, #url textarea", server.base_url)
+    write(url, server.base_url)
     page.click("#again")
     page.wait_for_selector(".sides", state="visible")
     assert side(page, 0).locator(".picker input").input_value() == "fast"

@@ -49,7 +49,7 @@ def choose(page: Page, position: int, model: str) -> list[str]:
 
 
 def test_both_sides_stream_and_the_grounded_one_shows_its_passages(
-    endpoint: Any, open_app: Any, context: BrowserContext, tmp_path: Path
+    endpoint: Any, open_app: Any, context: BrowserContext, write: Any, tmp_path: Path
 ) -> None:
     with open_app("--url", endpoint.base_url, "--pipeline", str(endpoint.pipeline), home=tmp_path / "home") as address:
         page = context.new_page()
@@ -58,7 +58,7 @@ def test_both_sides_stream_and_the_grounded_one_shows_its_passages(
         assert choose(page, 0, "adapter") == list(endpoint.variants)
         choose(page, 1, "adapter-rag")
         page.click("#endpoint button")
-        page.fill(".settings input[type=number]", "400")
+        write(page.locator(".settings input[type=number]"), "400")
         page.click("#endpoint button")
         page.evaluate(WATCH)
         seen = [False, False]
