@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llmbench.recipe.fields import Fraction, Positive, Section
 
@@ -14,7 +14,9 @@ Scheduler = Literal[
     "linear", "cosine", "cosine_with_min_lr", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt",
     "warmup_stable_decay",
 ]  # fmt: skip
-Optimizer = Literal["adamw_torch_fused", "adamw_torch", "muon", "adafactor", "sgd"]
+Optimizer = Literal[
+    "adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "lion_8bit", "muon", "adafactor", "sgd"
+]  # fmt: skip
 
 
 class TrainingSpec(Section):
@@ -40,9 +42,21 @@ class TrainingSpec(Section):
     optim: Optimizer = "adamw_torch_fused"
     """muon orthogonalises the updates of hidden matrices; embeddings and vectors go to AdamW at the same rate."""
     adam_beta2: Fraction = 0.999
-    gradient_checkpointing: bool = False
-    torch_compile: bool = False
+    performance: Literal["auto", "plain"] = "auto"
+    """auto chooses what is left null below for this model and machine and prints why; plain leaves all of it off."""
+    padding_free: bool | None = None
+    """Rows of a batch stand end to end, attention stays within each: the same losses without computing padding."""
+    packing: bool = False
+    """A batch takes `per_device_train_batch_size` bins of `data.max_length` tokens, filled best-fit-decreasing with whole
+    rows, so that each step sees about as many tokens. More rows a step than without: fewer steps an epoch."""
+    gradient_checkpointing: bool | None = None
+    """Compute activations again on the way back: less memory, about a third more time."""
+    activation_offloading: bool = False
+    """Hold activations in the machine's memory while the GPU goes on. CUDA only."""
+    torch_compile: bool | None = None
     """Faster steps after a minute of compiling: worth it for runs of many minutes with few padded shapes."""
+    use_liger_kernel: bool = False
+    """Liger's layers in Triton. CUDA only; needs liger-kernel."""
     pad_to_multiple_of: Positive | None = None
     logging_steps: Positive = 10
     eval_steps: Positive | None = None
@@ -50,3 +64,15 @@ class TrainingSpec(Section):
     save_steps: Positive = 200
     save_total_limit: Positive = 2
     seed: int = 42
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.packing and self.padding_free is False:
+            raise ValueError(
+                "packing puts whole rows end to end, which is padding_free: leave padding_free out, or set it true"
+            )
+        if self.packing and self.max_tokens_per_batch is not None:
+            raise ValueError("packing and max_tokens_per_batch both say how much a batch holds: choose one")
+        if self.padding_free and self.torch_compile:
+            raise ValueError("torch_compile needs few shapes and padding_free makes one a batch: choose one")
+        return self

@@ -33,6 +33,7 @@ def arguments(job: Job, run: Run) -> dict[str, Any]:
         "optim": "adamw_torch" if spec.optim == "muon" else spec.optim,
         "adam_beta2": spec.adam_beta2,
         "gradient_checkpointing": spec.gradient_checkpointing,
+        "use_liger_kernel": spec.use_liger_kernel,
         "logging_steps": spec.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain
 from random import Random
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch.utils.data import Sampler
 
 from llmbench.recipe import TrainRecipe
 
-__all__ = ["Batches", "Collator"]
+__all__ = ["Batches", "Collator", "packed"]
 
 _WINDOW = 4096
 
@@ -41,6 +43,7 @@ class Batches(Sampler[list[int]]):
             order = [row for window in windows for row in sorted(window, key=lambda row: lengths[row])]
         self.order = order
         self.grouped = self.budget is not None
+        self.bin = recipe.data.max_length if spec.packing and train else None
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of an epoch."""
@@ -61,6 +64,8 @@ class Batches(Sampler[list[int]]):
             if self.shuffle:
                 order = list(order)
                 Random(f"epoch {self.seed} {self.epoch}").shuffle(order)
+            if self.bin is not None:
+                return self._packed(order, self.bin)
             return [order[i : i + self.rows] for i in range(0, len(order), self.rows)]
         batches: list[list[int]] = []
         longest = 0
@@ -74,9 +79,48 @@ class Batches(Sampler[list[int]]):
                 longest = length
         return batches
 
+    def _packed(self, order: list[int], size: int) -> list[list[int]]:
+        """Batches of `rows` bins each, the bins in an order of the epoch's own."""
+        bins: list[list[int]] = []
+        for start in range(0, len(order), _WINDOW):
+            window = order[start : start + _WINDOW]
+            bins += [[window[i] for i in found] for found in packed([self.lengths[row] for row in window], size)]
+        if self.shuffle:
+            Random(f"bins {self.seed} {self.epoch}").shuffle(bins)
+        return [list(chain.from_iterable(bins[i : i + self.rows])) for i in range(0, len(bins), self.rows)]
+
+
+def packed(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Best-fit-decreasing bin packing: the longest first, each into the fullest bin that still has room.
+
+    Args:
+        lengths: of the rows, in tokens.
+        size: what a bin holds, in tokens; a longer row has a bin to itself.
+
+    Returns:
+        Row numbers of each bin, in the order of the first (longest) row in it.
+    """
+    bins: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # (tokens left, bin), ascending
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        at = bisect_left(room, (lengths[row], 0))
+        if at == len(room):
+            bins.append([row])
+            left, number = size - lengths[row], len(bins) - 1
+        else:
+            left, number = room.pop(at)
+            bins[number].append(row)
+            left -= lengths[row]
+        if left > 0:
+            insort(room, (left, number))
+    return bins
+
 
 class Collator:
-    """Rows -> `input_ids`, `labels` (-100 where nothing is learned) and `attention_mask`, padded on the right.
+    """Rows -> `input_ids`, `labels` (-100 where nothing is learned) and `attention_mask`, padded on the right; or end to end.
+
+    Padding-free, all rows stand in one of shape (1, tokens): `position_ids` begin anew in each, `cu_seq_lens_q` says where
+    each ends, and attention stays within them (see `segments`).
 
     With `fill` a batch is made up to its full number of rows with empty ones, so that a compiled model meets one shape a
     length: each new shape costs a CPU half a minute of compilation.
@@ -87,11 +131,14 @@ class Collator:
         self.pad = pad_token_id
         self.multiple = spec.pad_to_multiple_of or 1
         self.fill = spec.torch_compile
+        self.end_to_end = spec.padding_free
         self.rows = spec.per_device_train_batch_size
         self.budget = spec.max_tokens_per_batch
 
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Makes one batch of shape (rows, padded length)."""
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Makes one batch of shape (rows, padded length), or (1, tokens)."""
+        if self.end_to_end:
+            return _joined(examples)
         length = padded(max(len(example["input_ids"]) for example in examples), self.multiple)
         full = self.rows if self.budget is None else max(self.budget // length, 1)
         rows = max(len(examples), full) if self.fill else len(examples)
@@ -106,6 +153,25 @@ class Collator:
             batch["labels"][i, :end] = torch.as_tensor(example["labels"], dtype=torch.long)
             batch["attention_mask"][i, :end] = 1
         return batch
+
+
+def _joined(examples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows end to end. The first token of each is never learned: what stands before it is another row."""
+    lengths = [len(example["input_ids"]) for example in examples]
+    ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    ids = torch.cat([torch.as_tensor(example["input_ids"], dtype=torch.long) for example in examples])
+    labels = torch.cat([torch.as_tensor(example["labels"], dtype=torch.long) for example in examples])
+    labels[ends[:-1].long()] = -100
+    return {
+        "input_ids": ids[None],
+        "labels": labels[None],
+        "attention_mask": torch.ones_like(ids)[None],  # for counting tokens; attention goes by the ends
+        "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+        "cu_seq_lens_q": ends,
+        "cu_seq_lens_k": ends,
+        "max_length_q": max(lengths),
+        "max_length_k": max(lengths),
+    }
 
 
 def padded(length: int, multiple: int) -> int:

@@ -14,10 +14,11 @@ from llmbench import data
 from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
-from llmbench.training import lock, plot, quiet, save, sft
+from llmbench.training import lock, performance, plot, quiet, save, sft
 from llmbench.training.batches import Batches
 from llmbench.training.checkpoint import last_checkpoint
 from llmbench.training.model import Loaded, load_model
+from llmbench.training.performance import Choice
 from llmbench.training.record import Progress, Recorder, Stop
 from llmbench.training.trainer import lengths
 
@@ -32,6 +33,8 @@ class Job:
     loaded: Loaded
     rows: data.Rows
     steps: int
+    choices: tuple[Choice, ...]
+    """What `training.performance` chose; `recipe` holds it."""
 
     @property
     def trained_parameters(self) -> int:
@@ -67,10 +70,11 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
             f"data.max_length: the longest row has {longest:,} tokens and the model reads {context:,}. "
             f"Set data.max_length={context} and data.over_length to drop or truncate."
         )
+    recipe, choices = performance.choose(recipe, loaded)
     spec = recipe.training
     batches = len(Batches(lengths(rows.train), recipe))
     steps = math.ceil(spec.num_train_epochs * math.ceil(batches / spec.gradient_accumulation_steps))
-    return Job(recipe, loaded, rows, spec.max_steps if spec.max_steps > 0 else steps)
+    return Job(recipe, loaded, rows, spec.max_steps if spec.max_steps > 0 else steps, choices)
 
 
 def train(

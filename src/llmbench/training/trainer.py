@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from trl import SFTTrainer  # type: ignore[attr-defined]
-from trl.trainer import utils as trl_utils
 
 from llmbench.recipe import TrainRecipe
+from llmbench.training import head
 from llmbench.training.batches import Batches, Collator
 from llmbench.training.checkpoint import WholeCheckpoints
 
@@ -30,8 +30,7 @@ class Trainer(WholeCheckpoints, SFTTrainer):
             if parameter.requires_grad:  # TRL casts a quantised model's adapter to bfloat16, which loses small updates
                 parameter.data = parameter.data.float()
         self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the learned tokens of the whole step
-        # TRL scores every position off CUDA; the assistant's are a fifth of them, and a CPU has no time for the rest.
-        trl_utils._use_triton = lambda device: True  # type: ignore[attr-defined]
+        head.install(self.model)
 
     def _loader(self, dataset: Any, batches: Batches) -> Any:
         loader: DataLoader[Any] = DataLoader(dataset.with_format("numpy"), batch_sampler=batches, collate_fn=self.data_collator)
@@ -51,12 +50,13 @@ class Trainer(WholeCheckpoints, SFTTrainer):
     ) -> Any:
         """The mean negative log-likelihood of the learned tokens, over all batches of a step together.
 
-        Padding stands on the right and attention looks left, so no token sees any and no attention mask is needed. TRL's
-        own version synchronises with the device three times a step to report accuracy and entropy.
+        Padding stands on the right and attention looks left, so no token sees any and no attention mask is needed; rows end
+        to end need none either. TRL's own version synchronises with the device three times a step to report accuracy.
         """
         if self.aux_loss_enabled:  # a mixture of experts balances its routers
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
-        outputs = model(input_ids=inputs["input_ids"], labels=inputs["labels"], use_cache=False, fused_lm_head=True)
+        read = {name: value for name, value in inputs.items() if name != "attention_mask"}
+        outputs = model(**read, use_cache=False, fused_lm_head=True)
         count = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
         loss = -outputs.log_probs.sum() / torch.as_tensor(count).clamp(min=1)
         return loss * self.accelerator.num_processes if num_items_in_batch is not None else loss

@@ -112,6 +112,7 @@ def _plan(job: Job) -> list[str]:
     if rows.eval_report is not None:
         lines.append(f"  held out {_rows(rows.eval_report)}")
     lines.append(f"  steps   {job.steps:,} on {loaded.device} in {str(loaded.dtype).removeprefix('torch.')}")
+    lines += [f"  chosen  {c.name}: {str(c.value).lower()} ({c.reason})" for c in job.choices]
     if rows.train_report.unstopped:
         lines.append(
             f"  note    {rows.train_report.unstopped:,} answers have no learned end of turn: the model may not stop there"

@@ -1,0 +1,90 @@
+"""The log-probabilities of the learned tokens under a frozen head, with the gradient found on the way forward.
+
+For log p(t) = z_t - logsumexp(z) and z = W h the gradient by h is W_t - W^T softmax(z): once the logits of some positions
+are there, so is their gradient up to a factor for each position. So each position's logits are computed once, for
+`_ROWS` positions at a time, and never kept: two products with W a position, where recomputing them backward takes three.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from trl.kernels import ChunkedLogProbFunction
+from trl.trainer import utils as trl_utils
+
+__all__ = ["FrozenHead", "Scored", "install"]
+
+_ROWS = {"cpu": 128, "cuda": 2048}
+"""Positions at a time. On a CPU the float32 logits of 128 over 32,000 tokens are 16 MiB, which its cache still holds."""
+
+
+def install(model: Any) -> None:
+    """Gives a model TRL's fused head (`model(..., labels=..., fused_lm_head=True).log_probs`), scored as above where it fits.
+
+    Where it does not (a head that is trained, or logits that are capped or scaled), TRL's own kernel does the work.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    trl_utils._ChunkedLogProbFunction = Scored  # type: ignore[assignment, attr-defined]
+    # TRL scores every position off CUDA; the assistant's are a fifth of them, and a CPU has no time for the rest.
+    trl_utils._use_triton = lambda device: True  # type: ignore[attr-defined]
+    trl_utils.add_fused_lm_head(inner, outputs=("log_probs",))
+
+
+class Scored:
+    """Stands for TRL's ChunkedLogProbFunction where TRL looks it up."""
+
+    @staticmethod
+    def apply(
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        temperature: float,
+        tile: int,
+        cap: float | None,
+        scale: float,
+        outputs: tuple[str, ...],
+    ) -> tuple[Any, ...]:
+        """TRL's arguments and results: five tensors, those that were not asked for None."""
+        frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
+        if frozen and cap is None and scale == temperature == 1.0 and outputs == ("log_probs",):
+            return FrozenHead.apply(hidden, weight, bias, targets), None, None, None, None  # type: ignore[no-untyped-call]
+        return tuple(ChunkedLogProbFunction.apply(hidden, weight, bias, targets, temperature, tile, cap, scale, outputs))  # type: ignore[no-untyped-call]
+
+
+class FrozenHead(torch.autograd.Function):
+    """(hidden (n, d), weight (v, d), bias (v) or None, targets (n)) -> float32 log-probabilities (n)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Scores, and keeps d log p / d hidden where a gradient is wanted."""
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        wanted = ctx.needs_input_grad[0]
+        weight = weight.to(dtype)
+        scores = torch.empty(len(hidden), device=hidden.device, dtype=torch.float32)
+        slopes = torch.empty_like(hidden) if wanted else None
+        rows = _ROWS[device]
+        for start in range(0, len(hidden), rows):
+            part = slice(start, start + rows)
+            logits = (hidden[part].to(dtype) @ weight.t()).float()
+            if bias is not None:
+                logits += bias
+            target = targets[part, None]
+            total = torch.logsumexp(logits, 1, keepdim=True)
+            scores[part] = (logits.gather(1, target) - total)[:, 0]
+            if slopes is not None:
+                shares = logits.sub_(total).exp_().neg_()
+                shares.scatter_add_(1, target, torch.ones_like(total))
+                slopes[part] = shares.to(dtype) @ weight
+        ctx.save_for_backward(slopes)
+        return scores
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None]:
+        """The gradient by `hidden`."""
+        (slopes,) = ctx.saved_tensors
+        return None if slopes is None else slopes * gradients[0][:, None].to(slopes.dtype), None, None, None

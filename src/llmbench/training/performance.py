@@ -1,0 +1,118 @@
+"""What `training.performance: auto` chooses for a model on a machine, and why. Whatever the recipe sets is left as it is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmbench.errors import RecipeError
+from llmbench.recipe import TrainRecipe
+from llmbench.training import segments
+from llmbench.training.model import Loaded
+
+__all__ = ["Choice", "choose"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One setting that was made, with its reason."""
+
+    name: str
+    value: Any
+    reason: str
+
+
+def choose(recipe: TrainRecipe, loaded: Loaded) -> tuple[TrainRecipe, tuple[Choice, ...]]:
+    """The recipe with nothing left open, and what was chosen.
+
+    Raises:
+        RecipeError: the recipe sets what this model or machine cannot do.
+    """
+    spec = recipe.training
+    _refuse(recipe, loaded)
+    choices = [_precision(recipe, loaded), *_threads(loaded)]
+    wanted = spec.packing or spec.padding_free or (spec.padding_free is None and spec.performance == "auto")
+    obstacle = _padding_free_obstacle(recipe, loaded) if wanted else None
+    if spec.padding_free is None:
+        choices.append(
+            Choice("padding_free", obstacle is None, obstacle or "rows end to end need no padding, at the same losses")
+            if wanted
+            else Choice("padding_free", False, "performance: plain")
+        )
+    elif spec.padding_free and obstacle:
+        raise RecipeError(f"training.padding_free: not with this model: {obstacle}. Leave it out.")
+    if spec.packing and obstacle:
+        raise RecipeError(f"training.packing: not with this model: {obstacle}. Set training.packing=false.")
+    if spec.gradient_checkpointing is None:
+        choices.append(Choice("gradient_checkpointing", False, "costs a third more time; set it where memory is short"))
+    if spec.torch_compile is None:
+        choices.append(Choice("torch_compile", False, "does not pay back within a run of minutes; set it for runs of hours"))
+    settled = {choice.name: choice.value for choice in choices if choice.name in type(spec).model_fields}
+    return recipe.model_copy(update={"training": spec.model_copy(update=settled)}), tuple(choices)
+
+
+def _refuse(recipe: TrainRecipe, loaded: Loaded) -> None:
+    """Raises for what needs a GPU and has none."""
+    spec = recipe.training
+    if loaded.device == "cuda":
+        return
+    for name, value in (("activation_offloading", spec.activation_offloading), ("use_liger_kernel", spec.use_liger_kernel)):
+        if value:
+            raise RecipeError(
+                f"training.{name}: works on CUDA only, and this trains on {loaded.device}. Set training.{name}=false."
+            )
+
+
+def _padding_free_obstacle(recipe: TrainRecipe, loaded: Loaded) -> str | None:
+    if recipe.method not in ("sft", "pretrain"):
+        return f"TRL's {recipe.method} trainer pads its own batches"
+    if recipe.training.torch_compile:
+        return "torch_compile needs few shapes, and padded batches have few"
+    if recipe.model.attn_implementation != "sdpa":
+        return f"model.attn_implementation is {recipe.model.attn_implementation}"
+    reason = segments.obstacle(loaded.model.config)
+    if reason is None:
+        segments.install(loaded.model)
+        reason = segments.leak(loaded.model)
+        segments.uninstall(loaded.model)
+    return reason
+
+
+def _precision(recipe: TrainRecipe, loaded: Loaded) -> Choice:
+    name = str(loaded.dtype).removeprefix("torch.")
+    if recipe.model.dtype != "auto":
+        return Choice("dtype", name, "as the recipe says")
+    if loaded.device == "cuda":
+        return Choice("dtype", name, "the GPU multiplies in it" if name == "bfloat16" else "the GPU has no bfloat16")
+    if name == "bfloat16":
+        return Choice("dtype", name, f"the processor multiplies in it ({_instructions()})")
+    return Choice("dtype", name, "the processor has neither AVX512_BF16 nor AMX")
+
+
+def _instructions() -> str:
+    return "AMX" if torch.cpu._is_amx_tile_supported() else "AVX512_BF16"
+
+
+def _threads(loaded: Loaded) -> list[Choice]:
+    """One thread a core that this process may use; torch counts the machine's, also where a container has fewer."""
+    if loaded.device != "cpu" or "OMP_NUM_THREADS" in os.environ:
+        return []
+    cores = _cores()
+    if torch.get_num_threads() <= cores:
+        return []
+    torch.set_num_threads(cores)
+    return [Choice("threads", cores, "as many as this process has cores")]
+
+
+def _cores() -> int:
+    """Cores that this process may keep busy: its affinity, and the quota of its control group."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))

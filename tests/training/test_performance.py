@@ -1,0 +1,84 @@
+"""What `performance: auto` chooses, and that its choices change speed and not what is learned."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmbench import runs, training
+from llmbench.errors import RecipeError
+from llmbench.runs import Run
+
+from .conftest import Write
+
+EXACT = ("model.dtype=float32", "training.max_steps=4")
+
+
+def run_of(write: Write, name: str, *overrides: str) -> Run:
+    recipe = write(name, *overrides)
+    run = runs.create(recipe)
+    training.train(recipe, run)
+    return run
+
+
+def losses(run: Run) -> list[float]:
+    return [row["loss"] for row in run.metrics() if "loss" in row]
+
+
+def test_every_choice_says_why(write: Write) -> None:
+    choices = {choice.name: choice for choice in training.prepare(write("auto")).choices}
+    assert choices["padding_free"].value is True
+    assert choices["torch_compile"].value is choices["gradient_checkpointing"].value is False
+    assert all(choice.reason for choice in choices.values())
+
+
+def test_what_the_recipe_sets_is_left_alone(write: Write) -> None:
+    job = training.prepare(write("set", "training.padding_free=false", "training.gradient_checkpointing=true"))
+    assert not job.recipe.training.padding_free
+    assert job.recipe.training.gradient_checkpointing
+    assert not {"padding_free", "gradient_checkpointing"} & {choice.name for choice in job.choices}
+    plain = training.prepare(write("plain", "training.performance=plain"))
+    assert not plain.recipe.training.padding_free
+
+
+def test_rows_end_to_end_train_as_padded_rows(write: Write) -> None:
+    padded = run_of(write, "padded", *EXACT, "training.padding_free=false")
+    joined = run_of(write, "joined", *EXACT)
+    assert losses(joined) == pytest.approx(losses(padded), rel=1e-5)
+    assert [r["tokens"] for r in joined.metrics()] == [r["tokens"] for r in padded.metrics()]
+
+
+def test_checkpointing_changes_nothing(write: Write) -> None:
+    plain = run_of(write, "kept", *EXACT)
+    again = run_of(write, "again", *EXACT, "training.gradient_checkpointing=true")
+    assert losses(again) == pytest.approx(losses(plain), rel=1e-6)
+
+
+def test_packing_fills_a_step_with_tokens_and_learns(write: Write) -> None:
+    packed = run_of(write, "packed", "training.packing=true", "training.per_device_train_batch_size=1", "training.max_steps=8")
+    plain = run_of(write, "plain", "training.per_device_train_batch_size=1", "training.max_steps=8")
+    assert packed.metrics()[-1]["tokens"] > 1.5 * plain.metrics()[-1]["tokens"]
+    assert losses(packed)[-1] < losses(packed)[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.packing=true", "training.padding_free=false"], "packing puts whole rows end to end"),
+        (["training.packing=true", "training.max_tokens_per_batch=512"], "choose one"),
+        (["training.padding_free=true", "training.torch_compile=true"], "choose one"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused_by_the_recipe(write: Write, overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        write("refused", *overrides)
+
+
+@pytest.mark.parametrize("setting", ["activation_offloading", "use_liger_kernel"])
+def test_what_needs_a_gpu_is_refused_without_one(write: Write, setting: str) -> None:
+    with pytest.raises(RecipeError, match="works on CUDA only"):
+        training.prepare(write("cuda-only", f"training.{setting}=true", "model.device=cpu"))
+
+
+def test_packing_with_another_attention_is_refused(write: Write) -> None:
+    with pytest.raises(RecipeError, match="attn_implementation is eager"):
+        training.prepare(write("eager", "training.packing=true", "model.attn_implementation=eager"))

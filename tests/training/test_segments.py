@@ -1,0 +1,172 @@
+"""Rows end to end give the losses and gradients of rows one by one, and see nothing of each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+from trl.kernels import ChunkedLogProbFunction
+
+from llmbench.training import segments
+from llmbench.training.batches import packed
+from llmbench.training.head import FrozenHead
+
+SMALL = {
+    "vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2,
+    "pad_token_id": 0,
+}  # fmt: skip
+FAMILIES: dict[str, dict[str, Any]] = {
+    "qwen3": {},
+    "llama": {},
+    "qwen2": {"use_sliding_window": False},
+    "mistral": {"sliding_window": 5},
+    "gemma3_text": {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]},
+    "phi3": {},
+    "olmo2": {},
+}
+LENGTHS = (9, 1, 14, 6)
+
+
+def model_of(kind: str, attention: str = "sdpa", **more: Any) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **{**SMALL, **FAMILIES[kind], **more})
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()  # type: ignore[no-untyped-call]
+
+
+def rows() -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    return [torch.randint(3, 97, (1, length), generator=draw) for length in LENGTHS]
+
+
+def end_to_end(parts: list[torch.Tensor]) -> dict[str, Any]:
+    ends = torch.tensor([0, *torch.tensor([part.shape[1] for part in parts]).cumsum(0)], dtype=torch.int32)
+    return {
+        "input_ids": torch.cat(parts, 1),
+        "position_ids": torch.cat([torch.arange(part.shape[1]) for part in parts])[None],
+        "cu_seq_lens_q": ends,
+        "cu_seq_lens_k": ends,
+        "max_length_q": max(LENGTHS),
+        "max_length_k": max(LENGTHS),
+        "use_cache": False,
+    }
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_rows_end_to_end_score_and_learn_as_rows_one_by_one(kind: str) -> None:
+    plain, joined = model_of(kind, "eager"), model_of(kind)
+    assert segments.obstacle(joined.config) is None
+    segments.install(joined)
+    parts = rows()
+    apart = torch.cat([plain(input_ids=part, use_cache=False).logits for part in parts], 1)
+    together = joined(**end_to_end(parts)).logits
+    assert torch.allclose(together, apart, atol=2e-5)
+    target = torch.cat(parts, 1)[0]
+    for logits in (apart, together):
+        functional.cross_entropy(logits[0], target).backward()  # type: ignore[no-untyped-call]
+    for (name, ours), theirs in zip(joined.named_parameters(), plain.parameters(), strict=True):
+        assert ours.grad is not None, name
+        assert torch.allclose(ours.grad, theirs.grad, atol=2e-5), name
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_row_does_not_see_the_row_before_it(kind: str) -> None:
+    model = model_of(kind)
+    segments.install(model)
+    parts = rows()
+    with torch.no_grad():
+        before = model(**end_to_end(parts)).logits[:, LENGTHS[0] :]
+        parts[0] = (parts[0] + 5) % 90 + 3
+        after = model(**end_to_end(parts)).logits[:, LENGTHS[0] :]
+    assert torch.equal(before, after)
+
+
+def test_without_row_ends_a_model_reads_as_it_did() -> None:
+    """Generation pads on the left, brings a mask, and keeps keys and values."""
+    plain, installed = model_of("mistral"), model_of("mistral")
+    segments.install(installed)
+    parts = rows()
+    ids = torch.stack([functional.pad(part[0], (14 - part.shape[1], 0)) for part in parts])
+    mask = torch.stack([functional.pad(torch.ones(part.shape[1], dtype=torch.long), (14 - part.shape[1], 0)) for part in parts])
+    said = [m.generate(input_ids=ids, attention_mask=mask, max_new_tokens=8, do_sample=False) for m in (plain, installed)]
+    assert torch.equal(*said)
+    with torch.no_grad():
+        assert torch.allclose(installed(input_ids=parts[2]).logits, plain(input_ids=parts[2]).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "reason"),
+    [
+        ("gemma2", {}, "caps its scores"),
+        ("mamba", {}, "linear_attention"),
+        ("recurrent_gemma", {}, "state"),
+        ("bloom", {}, "cannot be replaced"),
+        ("gpt_oss", {}, "cannot be replaced"),
+        ("qwen3_next", {"layer_types": ["linear_attention", "full_attention"]}, "linear_attention"),
+    ],
+)
+def test_a_model_that_cannot_says_why(kind: str, values: dict[str, Any], reason: str) -> None:
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model(kind, num_hidden_layers=2, **values)
+    assert reason in (segments.obstacle(config) or "")
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_trial_tells_a_model_that_keeps_rows_apart_from_one_that_does_not(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(kind)
+    segments.install(model)
+    assert segments.leak(model) is None
+    segments.uninstall(model)
+    whole = model.forward
+    monkeypatch.setattr(model, "forward", lambda **given: whole(**{k: v for k, v in given.items() if not k.startswith("cu_")}))
+    segments.install(model)
+    assert "changed the next one's logits" in (segments.leak(model) or "")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_frozen_head_scores_as_the_chunked_one(dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn((300, 32), generator=draw).to(dtype)
+    weight, bias = torch.randn((517, 32), generator=draw).to(dtype), torch.randn(517, generator=draw).to(dtype)
+    target, slope = torch.randint(0, 517, (300,), generator=draw), torch.rand(300, generator=draw)
+    ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
+    a: Any = FrozenHead.apply(ours, weight, bias, target)  # type: ignore[no-untyped-call]
+    b = ChunkedLogProbFunction.apply(theirs, weight, bias, target, 1.0, 32768, None, 1.0, ("log_probs",))[0]  # type: ignore[no-untyped-call]
+    a.backward(slope)
+    b.backward(slope)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.2  # the other accumulates bfloat16 tiles; scores are near -20
+    assert torch.allclose(a, b, atol=tolerance)
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    assert torch.allclose(ours.grad.float(), theirs.grad.float(), atol=tolerance)
+
+
+def test_bins_hold_every_row_once_and_no_more_than_they_can() -> None:
+    lengths = torch.randint(1, 500, (997,), generator=torch.Generator().manual_seed(3)).tolist()
+    bins = packed(lengths, 512)
+    assert sorted(row for rows in bins for row in rows) == list(range(997))
+    assert all(sum(lengths[row] for row in rows) <= 512 for rows in bins)
+    assert len(bins) <= -(-sum(lengths) // 512) * 1.03, "best fit wastes a few percent"
+    assert packed([700, 100], 512) == [[0], [1]], "a row over the size has a bin to itself"
+    assert packed([4, 3, 3, 2], 6) == [[0, 3], [1, 2]]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+def test_rows_end_to_end_score_as_rows_one_by_one_on_a_gpu() -> None:
+    for kind in FAMILIES:
+        plain, joined = model_of(kind).cuda().bfloat16(), model_of(kind).cuda().bfloat16()
+        segments.install(joined)
+        parts = [part.cuda() for part in rows()]
+        with torch.no_grad():
+            apart = torch.cat([plain(input_ids=part, use_cache=False).logits for part in parts], 1)
+            batch = {
+                name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in end_to_end(parts).items()
+            }
+            together = joined(**batch).logits
+        assert torch.allclose(together.float(), apart.float(), atol=5e-2), kind
