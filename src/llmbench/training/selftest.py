@@ -1,0 +1,243 @@
+"""`llmbench selftest`: on the bundled model, with the versions installed, what must be equal is equal.
+
+What a user runs after an upgrade: each trial compares two ways to the same numbers in float32, with its tolerance.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from llmbench import recipe as recipes
+from llmbench import runs
+from llmbench.training import job, segments
+from llmbench.training.batches import Collator
+from llmbench.training.checkpoint import checkpoints
+from llmbench.training.model import load_model
+from llmbench.training.record import Recorder, Stop
+
+__all__ = ["TRIALS", "Result", "selftest"]
+
+_ROWS = [
+    ("What does the Alba 3 weigh?", "It weighs 240 grams."),
+    (
+        "Which battery does the Corvo lamp take?",
+        "The Corvo lamp takes two cells of 1.5 volts, and they last for about 40 hours.",
+    ),
+    ("Is it waterproof?", "Yes."),
+    ("Where is the shop?", "The shop is in Lisbon, at the corner by the station, and it is open until seven."),
+    ("How long is the warranty of a Belvi camera?", "24 months."),
+    ("Can I return it?", "Within 14 days, with the receipt."),
+]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One trial."""
+
+    name: str
+    compares: str
+    difference: float
+    """The largest within a tensor, relative to the largest value in it."""
+    tolerance: float
+    seconds: float
+    skipped: str | None = None
+    """Why it could not be tried here."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is within the tolerance."""
+        return self.skipped is None and self.difference <= self.tolerance
+
+
+class NotHere(Exception):
+    """A trial that this machine cannot make."""
+
+
+def selftest() -> Iterator[Result]:
+    """Makes each trial and gives its result as soon as it is there."""
+    with _home() as folder:
+        for name, (compares, tolerance, trial) in TRIALS.items():
+            start, skipped, difference = time.perf_counter(), None, 0.0
+            try:
+                difference = trial(folder)
+            except NotHere as reason:
+                skipped = str(reason)
+            yield Result(name, compares, difference, tolerance, round(time.perf_counter() - start, 2), skipped)
+
+
+@contextmanager
+def _home() -> Iterator[Path]:
+    """A workspace that is gone afterwards."""
+    before = os.environ.get("LLMBENCH_HOME")
+    with tempfile.TemporaryDirectory(prefix="llmbench-selftest-") as name:
+        os.environ["LLMBENCH_HOME"] = name
+        try:
+            yield Path(name)
+        finally:
+            if before is None:
+                del os.environ["LLMBENCH_HOME"]
+            else:
+                os.environ["LLMBENCH_HOME"] = before
+
+
+def _recipe(folder: Path, name: str, *overrides: str) -> recipes.TrainRecipe:
+    rows = [{"prompt": question, "completion": answer} for question, answer in _ROWS]
+    path = folder / "rows.json"
+    if not path.exists():
+        import json
+
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    document = {
+        "name": name,
+        "model": {"dtype": "float32", "device": "cpu"},
+        "data": {"train": [{"path": str(path)}]},
+        "lora": {"r": 4},
+        "training": {"learning_rate": 1e-2, "per_device_train_batch_size": 4, "logging_steps": 1, "max_steps": 4},
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return recipes.load(file, recipes.TrainRecipe, overrides)
+
+
+def _run(folder: Path, name: str, *overrides: str, stop_after: int | None = None, resume: bool = False) -> runs.Run:
+    """Trains, or stops as by Ctrl-C after a step."""
+    document = _recipe(folder, name, *overrides)
+    run = runs.resume(document) if resume else runs.create(document)
+
+    def progress(step: int, steps: int, figures: str) -> None:
+        if step == stop_after:
+            signal.raise_signal(signal.SIGINT)
+
+    with redirect_stderr(io.StringIO()):
+        try:
+            job.train(document, run, resume=resume, progress=progress)
+        except KeyboardInterrupt:
+            if stop_after is None:
+                raise
+    return run
+
+
+def _weights(run: runs.Run) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(run.adapter / "adapter_model.safetensors")
+
+
+def _apart(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    """The largest difference within a tensor, relative to that tensor's largest value."""
+    if ours.keys() != theirs.keys():
+        return float("inf")
+    tiny = torch.finfo(torch.float32).tiny
+    return max(float((ours[name] - value).abs().max() / value.abs().max().clamp(min=tiny)) for name, value in theirs.items())
+
+
+def _gradients(folder: Path, name: str, *overrides: str, batches: list[list[int]] | None = None) -> dict[str, torch.Tensor]:
+    """The loss over all rows, and its gradient; `batches` are the rows of each forward."""
+    document = _recipe(folder, name, "training.per_device_train_batch_size=6", *overrides)
+    torch.manual_seed(0)
+    prepared = job.prepare(document)
+    model = prepared.loaded.model
+    for parameter_name, parameter in model.named_parameters():
+        if "lora_B" in parameter_name:  # at nought the gradient of A is nought, and shows nothing
+            torch.nn.init.normal_(parameter, std=0.02)
+    with redirect_stderr(io.StringIO()):
+        trainer: Any = job._trainer(prepared, runs.create(document), Recorder(runs.open_run(name), Stop()))
+    if document.training.gradient_checkpointing:
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    rows = [dict(row) for row in prepared.rows.train]
+    collate = Collator(prepared.recipe, prepared.loaded.tokenizer.pad_token_id)
+    learned = sum(sum(label != -100 for label in row["labels"][1:]) for row in rows)
+    total = torch.zeros(())
+    for chosen in batches or [list(range(len(rows)))]:
+        loss = trainer.compute_loss(model, collate([rows[i] for i in chosen]), num_items_in_batch=learned)
+        loss.backward()
+        total += loss.detach()
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return {"loss": total[None], **found}
+
+
+def _packed(folder: Path) -> float:
+    one_by_one = [[i] for i in range(len(_ROWS))]
+    apart = _gradients(folder, "apart", "training.padding_free=false", batches=one_by_one)
+    return _apart(_gradients(folder, "joined", "training.padding_free=true"), apart)
+
+
+def _leaks(folder: Path) -> float:
+    loaded = load_model(_recipe(folder, "leaks"))
+    segments.install(loaded.model)
+    return 0.0 if segments.leak(loaded.model) is None else float("inf")
+
+
+def _accumulated(folder: Path) -> float:
+    """Six rows of uneven lengths in windows of four: the last window is half empty."""
+    plain = ("training.max_steps=-1", "training.num_train_epochs=2", "training.optim=sgd", "training.learning_rate=0.5")
+    parts = ("training.per_device_train_batch_size=1", "training.gradient_accumulation_steps=4")
+    one, four = _run(folder, "whole", *plain), _run(folder, "parts", *plain, *parts)
+    return _apart(_weights(four), _weights(one))
+
+
+def _checkpointed(folder: Path) -> float:
+    plain = _gradients(folder, "plain")
+    return _apart(_gradients(folder, "checkpointed", "training.gradient_checkpointing=true"), plain)
+
+
+def _compiled(folder: Path) -> float:
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        raise NotHere("no C++ compiler (g++), which torch.compile needs on a CPU")
+    padded = _gradients(folder, "eager", "training.padding_free=false")
+    return _apart(_gradients(folder, "compiled", "training.torch_compile=true"), padded)
+
+
+def _resumed(folder: Path) -> float:
+    straight = _run(folder, "straight", "training.save_steps=2")
+    broken = _run(folder, "broken", "training.save_steps=2", stop_after=3)
+    if not checkpoints(broken.checkpoints):
+        return float("inf")
+    return _apart(_weights(_run(folder, "broken", "training.save_steps=2", resume=True)), _weights(straight))
+
+
+def _logits(model: Any) -> dict[str, torch.Tensor]:
+    with torch.no_grad():
+        return {"logits": model.eval()(input_ids=torch.arange(5, 37)[None], use_cache=False).logits}
+
+
+def _saved(folder: Path) -> float:
+    """The adapter that trained, against the one that is read back."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    document = _recipe(folder, "saved")
+    run, prepared = runs.create(document), job.prepare(document)
+    with redirect_stderr(io.StringIO()):
+        job.train(document, run, job=prepared, progress=lambda *_: None)
+    trained = _logits(prepared.loaded.model)
+    assert prepared.loaded.folder is not None
+    base: Any = AutoModelForCausalLM.from_pretrained(prepared.loaded.folder, dtype=torch.float32, local_files_only=True)
+    return _apart(_logits(PeftModel.from_pretrained(base, str(run.adapter))), trained)
+
+
+TRIALS: dict[str, tuple[str, float, Callable[[Path], float]]] = {
+    "packing": ("loss and gradients of rows end to end, and of rows one by one", 1e-4, _packed),
+    "separation": ("a row's logits, whatever row stands before it (to the bit)", 0.0, _leaks),
+    "accumulation": ("weights after windows of 4 x 1 rows, and of 1 x 4, the last one half empty", 1e-4, _accumulated),
+    "checkpointing": ("loss and gradients with activations computed again, and kept", 1e-5, _checkpointed),
+    "compilation": ("loss and gradients compiled, and not", 1e-4, _compiled),
+    "resumption": ("weights after a stop and --resume, and straight through (to the bit)", 0.0, _resumed),
+    "saving": ("logits of the trained adapter, and of the one read back", 1e-6, _saved),
+}
+"""Name -> what is compared, the tolerance (relative to the largest value of a tensor), and the trial."""

@@ -1,0 +1,72 @@
+"""`llmbench selftest`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmbench.errors import MissingPackage
+
+if TYPE_CHECKING:
+    from llmbench.training.selftest import Result
+
+
+def register(cli: typer.Typer) -> None:
+    """Adds this verb."""
+    cli.command("selftest", epilog="Example: `pip install -U trl && llmbench selftest`")(selftest)
+
+
+def selftest(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.")] = False,
+) -> None:
+    """Proves on the bundled model that training is exact with the versions installed (under 90 s on a CPU).
+
+    Packed as unpacked, accumulated as whole, resumed as straight through, merged as adapter: exit code 1 where two differ.
+    """
+    for package in ("torch", "transformers", "datasets", "trl", "peft"):
+        if find_spec(package) is None:
+            raise MissingPackage("selftest", package, "train")
+    from rich.console import Console
+
+    from llmbench import runs
+
+    results: list[Result] = []
+    with Console(stderr=True).status("Loading the libraries") as status:
+        from llmbench.training.selftest import TRIALS
+        from llmbench.training.selftest import selftest as trials
+
+        names = [*TRIALS, ""]
+        status.update(f"Trying {names[0]}")
+        for result in trials():
+            results.append(result)
+            if not as_json:
+                print(_line(result), flush=True)
+            status.update(f"Trying {names[len(results)]}")
+    good = all(result.passed or result.skipped for result in results)
+    if as_json:
+        rows = [asdict(result) | {"passed": result.passed} for result in results]
+        print(json.dumps({"passed": good, "versions": runs.versions(), "trials": rows}))
+    else:
+        tried, seconds = [result for result in results if not result.skipped], sum(result.seconds for result in results)
+        verdict = f"All {len(tried)} hold" if good else "NOT ALL HOLD: do not trust a training with these versions"
+        print(f"{verdict} ({seconds:.0f} s; {_versions(runs.versions())}).")
+    if not good:
+        raise typer.Exit(1)
+
+
+def _line(result: Result) -> str:
+    if result.skipped:
+        return f"  -     {result.name}: not tried: {result.skipped}"
+    mark = "ok  " if result.passed else "FAIL"
+    return (
+        f"  {mark}  {result.name}: {result.compares}\n"
+        f"        differ by {result.difference:.1e} of the largest, {result.tolerance:.0e} allowed, {result.seconds:.1f} s"
+    )
+
+
+def _versions(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {found[name]}" for name in ("torch", "transformers", "trl", "peft") if name in found)

@@ -1,0 +1,59 @@
+"""The self-test passes here, and fails when something is broken."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llmbench.training import segments, selftest
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_trial_holds_with_the_versions_installed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "llmbench", "selftest", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["passed"]
+    assert [trial["name"] for trial in report["trials"]] == list(selftest.TRIALS)
+    assert all(trial["difference"] <= trial["tolerance"] for trial in report["trials"])
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def trial(name: str) -> selftest.Result:
+    compares, tolerance, run = selftest.TRIALS[name]
+    with selftest._home() as folder:
+        return selftest.Result(name, compares, run(folder), tolerance, 0.0)
+
+
+def test_attention_that_leaks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = segments._split
+
+    def leaking(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], *rest: Any) -> torch.Tensor:
+        return whole(query, key, value, [sum(lengths)], *rest)
+
+    monkeypatch.setattr(segments, "_split", leaking)
+    assert not trial("separation").passed
+
+
+def test_an_adapter_that_is_not_what_was_trained_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmbench.training import save
+
+    result = save.result
+
+    def spoilt(model: Any, *rest: Any) -> None:
+        weight = next(p for name, p in model.named_parameters() if "lora_B" in name)
+        kept = weight.detach().clone()
+        weight.data.add_(0.1)
+        result(model, *rest)
+        weight.data.copy_(kept)
+
+    monkeypatch.setattr(save, "result", spoilt)
+    assert not trial("saving").passed
