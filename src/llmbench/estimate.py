@@ -1,0 +1,344 @@
+"""What a training will need, before it starts: memory, disk and time, from the model's config.json and the rows' lengths.
+
+Nothing heavy is imported. Activations follow the architecture exactly (each coefficient below is what autograd keeps, counted
+with saved-tensor hooks); what depends on the machine (the libraries' own memory, speeds) was fitted to measured runs, and is
+corrected by the finished runs of this workspace. `benchmarks/estimates.py` compares estimates with runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmbench.errors import LlmbenchError
+from llmbench.recipe import TrainRecipe
+
+__all__ = ["Estimate", "Machine", "Shape", "Work", "estimate", "fitting", "machine", "shape"]
+
+GIB = 2**30
+
+_QK_NORM = {"qwen3", "qwen3_moe", "gemma3", "gemma3_text", "olmo2", "olmo3"}
+_KEPT = {
+    # Bytes a token and layer that autograd keeps, by width: hidden, intermediate, queries, keys/values, heads, and a constant.
+    # (bfloat16 computation, adapter): with norms on queries and keys, and without.
+    (True, True): ((18, 8, 9.87, 8.13, 12, 8), (18, 8, 6, 4, 4, 8)),
+    (False, True): ((16, 16, 15.87, 12.13, 12, 8), (16, 16, 12, 8, 4, 8)),
+    (True, False): ((26, 8, 11.87, 10.13, 12, 8), (26, 8, 6, 4, 4, 8)),
+    (False, False): ((24, 16, 19.88, 16.12, 12, 8), (24, 16, 12, 8, 4, 8)),
+}
+_LINEARS = 7
+"""Projections of a layer: queries, keys, values, output, gate, up, down."""
+_OPTIMIZER_BYTES = {
+    "adamw_torch_fused": 8, "adamw_torch": 8, "adamw_8bit": 2.1, "paged_adamw_8bit": 2.1, "lion_8bit": 1.05, "muon": 4.5,
+    "adafactor": 0.1, "sgd": 0,
+}  # fmt: skip
+"""Of state, a trained parameter."""
+_LIBRARIES = {"cpu": 1.0 * GIB, "cuda": 3.0 * GIB}
+"""Host memory of Python with torch, transformers, TRL, PEFT and datasets loaded."""
+_ROWS = {"cpu": 128, "cuda": 2048}
+"""Positions whose logits exist at a time, see training/head.py."""
+_SPARE = 1.1
+"""The allocator holds more than is asked of it."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to train on."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    cores: int
+    memory: int
+    """Bytes of host memory that are free now."""
+    bfloat16: bool
+    """Whether the device multiplies in it."""
+    gpu: str | None = None
+    gpu_memory: int = 0
+    """Bytes of GPU memory that are free now."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The widths of a decoder, from its config.json; parameters counted in the weights' headers where there are any."""
+
+    kind: str
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    queries: int
+    keys: int
+    vocabulary: int
+    tied: bool
+    parameters: int
+    stored: int
+    """Bytes of the weights' files; 0 for random weights."""
+
+    @property
+    def embedding(self) -> int:
+        """Parameters of embedding and head."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def body(self) -> int:
+        """Parameters of all layers."""
+        return max(self.parameters - self.embedding, 0)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The rows that are trained on, and how they fall into batches."""
+
+    lengths: np.ndarray
+    """Tokens of each row (int)."""
+    learned: float
+    """Share of tokens that are learned."""
+    rows: int
+    """Rows (or bins) in a batch."""
+    steps: int
+    accumulation: int
+    end_to_end: bool
+    """Without padding."""
+    tokens_per_batch: int | None = None
+
+    @cached_property
+    def batch_tokens(self) -> float:
+        """Tokens of a batch on average, padding counted."""
+        return float(self._drawn.mean())
+
+    @cached_property
+    def largest_batch(self) -> float:
+        """Tokens of the largest batch, padding counted."""
+        return float(self._drawn.max())
+
+    @cached_property
+    def real(self) -> float:
+        """Tokens of a batch on average without padding."""
+        return float(self.lengths.mean()) * min(self.rows, len(self.lengths)) if self.tokens_per_batch is None else self.batch_tokens
+
+    @cached_property
+    def _drawn(self) -> np.ndarray:
+        if self.tokens_per_batch is not None:
+            return np.array([float(max(self.tokens_per_batch, int(self.lengths.max())))])
+        count = max(min(self.steps * self.accumulation, 2000), 1)
+        drawn = np.random.default_rng(0).permutation(np.resize(self.lengths, count * self.rows)).reshape(count, self.rows)
+        return drawn.sum(1) if self.end_to_end else drawn.max(1) * self.rows
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one training needs."""
+
+    device: str
+    memory: dict[str, int]
+    """Bytes at the worst moment, by what takes them: on the GPU for cuda, else of the host."""
+    host: int
+    """Bytes of host memory."""
+    disk: int
+    """Bytes written under outputs/ at the worst moment."""
+    seconds: float
+    tokens_per_second: float
+    """Real tokens, without padding."""
+    corrected_by: int
+    """Finished runs of this workspace and machine that the time was corrected with."""
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the worst moment."""
+        return sum(self.memory.values())
+
+    @property
+    def dominated_by(self) -> str:
+        """The largest part."""
+        return max(self.memory, key=lambda name: self.memory[name])
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"peak": self.peak, "dominated_by": self.dominated_by}
+
+
+def machine(device: str = "auto") -> Machine:
+    """This machine: /proc, and nvidia-smi where there is one."""
+    gpu = _gpu() if device in ("auto", "cuda") else None
+    flags = _read("/proc/cpuinfo")
+    bfloat16 = "avx512_bf16" in flags or "amx_tile" in flags
+    free = next((int(line.split()[1]) * 1024 for line in _read("/proc/meminfo").splitlines() if line.startswith("MemAvail")), 0)
+    cores = len(os.sched_getaffinity(0))
+    if gpu is None:
+        return Machine("cpu", cores, free, bfloat16)
+    return Machine("cuda", cores, free, bfloat16=True, gpu=gpu[0], gpu_memory=gpu[1])
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _gpu() -> tuple[str, int] | None:
+    command = ["nvidia-smi", "--query-gpu=name,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return None
+    name, free = said.rsplit(",", 1)
+    return name.strip(), int(free) * 2**20
+
+
+def shape(folder: Path | None, config: dict[str, Any] | None = None) -> Shape:
+    """The shape of a model's folder, or of a configuration with random weights.
+
+    Raises:
+        LlmbenchError: the configuration lacks a width, or is not one of a decoder.
+    """
+    values = config if folder is None else json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert values is not None
+    values = values.get("text_config", values)
+    try:
+        hidden, layers, heads = values["hidden_size"], values["num_hidden_layers"], values["num_attention_heads"]
+        intermediate, vocabulary = values["intermediate_size"], values["vocab_size"]
+    except KeyError as error:
+        raise LlmbenchError(f"{folder or 'model.config'}: no estimate without {error.args[0]} in the configuration.") from error
+    head = values.get("head_dim") or hidden // heads
+    keys = (values.get("num_key_value_heads") or heads) * head
+    queries = heads * head
+    tied = bool(values.get("tie_word_embeddings", False))
+    body = layers * (hidden * (2 * queries + 2 * keys) + 3 * hidden * intermediate)
+    parameters, stored = (body + vocabulary * hidden * (1 if tied else 2), 0) if folder is None else _stored(folder)
+    kind = values["model_type"]
+    return Shape(kind, hidden, intermediate, layers, heads, queries, keys, vocabulary, tied, parameters, stored)
+
+
+def _stored(folder: Path) -> tuple[int, int]:
+    """Parameters and bytes of the weights, from the headers of their files."""
+    from math import prod
+
+    parameters = size = 0
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        parameters += sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        size += path.stat().st_size
+    return parameters, size
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is trained of a model."""
+
+    parameters: int
+    adapter: bool
+    rank: int
+    """Of LoRA; 0 without."""
+
+
+def trained(recipe: TrainRecipe, found: Shape) -> Trained:
+    """How many parameters a recipe trains: LoRA beside all linear layers, or all parameters; other adapters as LoRA of their rank."""
+    if recipe.lora is None:
+        return Trained(found.parameters, adapter=False, rank=0)
+    widths = 2 * (found.hidden + found.queries) + 2 * (found.hidden + found.keys) + 3 * (found.hidden + found.intermediate)
+    share = 1.0
+    targets = recipe.lora.target_modules
+    if isinstance(targets, list):
+        share = min(len(targets) / _LINEARS, 1.0)
+    return Trained(round(recipe.lora.r * widths * found.layers * share), adapter=True, rank=recipe.lora.r)
+
+
+def estimate(recipe: TrainRecipe, found: Shape, work: Work, there: Machine, *, correction: Sequence[float] = ()) -> Estimate:
+    """What a training will need.
+
+    Args:
+        recipe: with `dtype`, `padding_free` and the like settled or left open (open ones count as `auto` chooses).
+        found: the model.
+        work: the rows.
+        there: the machine.
+        correction: measured / estimated seconds of earlier runs here; their median multiplies the time.
+    """
+    spec, what = recipe.training, trained(recipe, found)
+    low = recipe.model.dtype in ("bfloat16", "float16") or (recipe.model.dtype == "auto" and there.bfloat16)
+    parts = {
+        "weights": _weights(recipe, found, what, low=low),
+        "trained": int(what.parameters * (4 + 4 + _OPTIMIZER_BYTES[spec.optim] + (0 if not what.adapter else 0))),
+        "activations": _activations(recipe, found, what, work, low=low),
+        "logits": _logits(found, what, work, there.device, low=low),
+    }
+    parts = {name: int(size * _SPARE) if name in ("activations", "logits") else int(size) for name, size in parts.items()}
+    libraries = int(_LIBRARIES[there.device])
+    if there.device == "cpu":
+        parts = {"libraries": libraries, **parts}
+        host = sum(parts.values())
+    else:
+        host = libraries + found.stored // 4
+    seconds = _seconds(recipe, found, what, work, there, low=low)
+    if correction:
+        seconds *= statistics.median(correction)
+    saved = int(what.parameters * 4)
+    checkpoint = int(saved * (1 + _OPTIMIZER_BYTES[spec.optim] / 4))
+    tokens = work.real * work.steps * work.accumulation
+    return Estimate(
+        there.device, parts, host, saved + checkpoint * (spec.save_total_limit + 1), seconds, tokens / seconds, len(correction)
+    )
+
+
+def _weights(recipe: TrainRecipe, found: Shape, what: Trained, *, low: bool) -> float:
+    """Of the frozen base, and for full training the copies in the computation's precision that autocast keeps."""
+    if not what.adapter:
+        return 2.0 * found.parameters if low else 0.0  # float32 itself is counted as trained
+    width = 2 if low else 4
+    quantization = recipe.quantization
+    if quantization is None:
+        return width * found.parameters
+    each = 0.516 if quantization.bnb_4bit_use_double_quant else 0.5625  # 4 bits, and a scale for each 64 weights
+    if getattr(quantization, "load_in_8bit", False):
+        each = 1.0
+    largest = max(found.intermediate, found.queries) * found.hidden * width  # one layer at a time is written out again
+    return each * found.body + width * found.embedding + largest
+
+
+def _activations(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, *, low: bool) -> float:
+    """What autograd keeps from the largest batch, and twice a layer's width while a layer is at work."""
+    kept = _KEPT[low, what.adapter][0 if found.kind in _QK_NORM else 1]
+    widths = (found.hidden, found.intermediate, found.queries, found.keys, found.heads, 1)
+    layer = sum(a * b for a, b in zip(kept, widths, strict=True)) + what.rank * _LINEARS * (2 if low else 4)
+    stream = found.hidden * 4
+    layers = found.layers * stream + layer if recipe.training.gradient_checkpointing else found.layers * layer
+    return work.largest_batch * (layers + 2 * stream + 4 * max(found.intermediate, found.queries) * (2 if low else 4))
+
+
+def _logits(found: Shape, what: Trained, work: Work, device: str, *, low: bool) -> float:
+    """Of the positions scored at a time, and the hidden states of all that are scored."""
+    width = 2 if low else 4
+    positions = min(_ROWS[device], work.largest_batch * work.learned)
+    return positions * found.vocabulary * (2 * width + 8) + work.largest_batch * work.learned * found.hidden * (4 + 2 * width)
+
+
+def features(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, *, low: bool) -> dict[str, float]:
+    """What a batch's time is made of: GFLOP of matrices, GFLOP of attention, GiB moved, layers run, parameters stepped."""
+    spec, tokens = recipe.training, work.batch_tokens
+    passes = 2 if what.adapter else 3
+    passes += 1 if spec.gradient_checkpointing else 0
+    body = 2e-9 * tokens * (found.body * passes + 3 * (what.parameters if what.adapter else 0))
+    scored = tokens * work.learned
+    head = 2e-9 * scored * found.vocabulary * found.hidden * (2 if what.adapter else 4)
+    context = float((work.lengths.astype(np.float64) ** 2).mean() / work.lengths.mean())
+    attention = 2e-9 * tokens * found.layers * found.queries * context * 3.5
+    kept = _KEPT[low, what.adapter][0 if found.kind in _QK_NORM else 1]
+    moved = tokens * found.layers * (kept[0] * found.hidden + kept[1] * found.intermediate + kept[2] * found.queries) * passes
+    return {
+        "matrices": body + head,
+        "attention": attention,
+        "moved": (moved + scored * found.vocabulary * 24) / GIB,
+        "layers": float(found.layers * passes) * (4 if recipe.quantization is not None else 1),
+        "dequantised": found.body * passes / 1e9 if recipe.quantization is not None else 0.0,
+        "stepped": what.parameters / 1e9 / work.accumulation,
+    }
