@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -112,13 +111,13 @@ class Run:
         state: State = self.status["state"]
         return state
 
-    @cached_property
+    @property
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe as plain values."""
         values: dict[str, Any] = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
         return values
 
-    @cached_property
+    @property
     def lock(self) -> dict[str, Any]:
         """lock.json."""
         values: dict[str, Any] = json.loads((self.folder / "lock.json").read_text(encoding="utf-8"))
