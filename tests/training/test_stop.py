@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from llmbench import runs, training
+from llmbench import checkpoints, runs, training
 from llmbench.runs import Run
 from llmbench.training.record import Stop
 
@@ -121,3 +122,48 @@ def test_the_second_ctrl_c_ends_at_once(capsys: pytest.CaptureFixture[str]) -> N
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+KILLS = int(os.environ.get("LLMBENCH_TEST_KILLS", "5"))
+KILLED = (
+    "training.max_steps=60", "training.save_steps=1", "training.gradient_accumulation_steps=2", "lora.lora_dropout=0.1",
+    "data.eval_fraction=0.2", "training.eval_steps=7", "training.load_best_model_at_end=true",
+)  # fmt: skip
+"""A checkpoint after each step, so that about every second kill falls into the writing of one."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + 60 * KILLS)
+def test_kills_at_random_moments_change_no_byte_of_the_result(write: Write, home: Path) -> None:
+    document = write("killed", *KILLED)
+    whole = write("whole", *KILLED)
+    training.train(whole, runs.create(whole))
+    chance = random.Random(20)
+    run = Run(home / "runs" / "killed")
+    began, killed = False, []
+    while len(killed) < KILLS and not (began and run.state == "finished"):
+        before = len(run.metrics()) if began else 0
+        with ended(start(document.source, *KILLED, *(["--resume"] if began else []))) as process:
+            moment = before + chance.randint(0, 60 // KILLS)
+            while process.poll() is None and not (run.folder / "state.json").exists():
+                time.sleep(0.01)
+            while process.poll() is None and not (run.state == "running" and len(run.metrics()) >= moment):
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 0.2))
+            if process.poll() is None:
+                process.kill()
+                process.communicate(timeout=60)
+                killed.append(max((row["step"] for row in run.metrics()), default=0))
+            else:
+                assert process.returncode == 0, process.communicate()
+        began = True
+        for path in checkpoints.every(run.checkpoints)[-2:]:
+            assert checkpoints.fault(path) is None
+    print("killed after steps", killed)
+    assert len(killed) == KILLS
+    if run.state != "finished":
+        training.train(document, runs.resume(document), resume=True)
+    ours, theirs = (r.adapter / "adapter_model.safetensors" for r in (run, Run(home / "runs" / "whole")))
+    assert ours.read_bytes() == theirs.read_bytes()
+    assert run.status["kept_step"] == Run(home / "runs" / "whole").status["kept_step"]
+    assert [row["step"] for row in run.metrics() if "loss" in row] == list(range(1, 61))

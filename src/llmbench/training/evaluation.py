@@ -155,6 +155,7 @@ class Measured:
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
         """What transformers' loop calls at an evaluation step."""
+        self.control.should_evaluate = False  # at the end of an epoch the loop looks again
         return self.measure()
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
