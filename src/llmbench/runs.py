@@ -189,11 +189,7 @@ class Run:
             self.mark("finished")
 
     def _is_held(self) -> bool:
-        try:
-            with workspace.lock(self.folder, "run"):
-                return False
-        except LlmbenchError:
-            return True
+        return workspace.held(self.folder)
 
 
 def check(recipe: TrainRecipe, *, overwrite: bool = False) -> Run:
@@ -221,10 +217,14 @@ def create(recipe: TrainRecipe, *, overwrite: bool = False) -> Run:
         RunError: as `check`.
     """
     run = check(recipe, overwrite=overwrite)
-    if run.folder.exists():
-        shutil.rmtree(run.folder)
-    workspace.write_text(run.folder / "recipe.yaml", resolved(recipe))
-    run.mark("stopped", "not started")
+    with workspace.lock(run.folder, "run"):  # nobody may begin to train in what is being replaced
+        for path in run.folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != ".lock":
+                path.unlink()
+        workspace.write_text(run.folder / "recipe.yaml", resolved(recipe))
+        run.mark("stopped", "not started")
     return run
 
 

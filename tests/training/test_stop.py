@@ -126,7 +126,7 @@ def test_the_second_ctrl_c_ends_at_once(capsys: pytest.CaptureFixture[str]) -> N
 
 KILLS = int(os.environ.get("LLMBENCH_TEST_KILLS", "5"))
 KILLED = (
-    "training.max_steps=60", "training.save_steps=1", "training.gradient_accumulation_steps=2", "lora.lora_dropout=0.1",
+    "training.max_steps=40", "training.save_steps=1", "training.gradient_accumulation_steps=2", "lora.lora_dropout=0.1",
     "data.eval_fraction=0.2", "training.eval_steps=7", "training.load_best_model_at_end=true",
 )  # fmt: skip
 """A checkpoint after each step, so that about every second kill falls into the writing of one."""
@@ -144,7 +144,7 @@ def test_kills_at_random_moments_change_no_byte_of_the_result(write: Write, home
     while len(killed) < KILLS and not (began and run.state == "finished"):
         before = len(run.metrics()) if began else 0
         with ended(start(document.source, *KILLED, *(["--resume"] if began else []))) as process:
-            moment = before + chance.randint(0, 60 // KILLS)
+            moment = before + chance.randint(0, 40 // KILLS)
             while process.poll() is None and not (run.folder / "state.json").exists():
                 time.sleep(0.01)
             while process.poll() is None and not (run.state == "running" and len(run.metrics()) >= moment):
@@ -166,4 +166,4 @@ def test_kills_at_random_moments_change_no_byte_of_the_result(write: Write, home
     ours, theirs = (r.adapter / "adapter_model.safetensors" for r in (run, Run(home / "runs" / "whole")))
     assert ours.read_bytes() == theirs.read_bytes()
     assert run.status["kept_step"] == Run(home / "runs" / "whole").status["kept_step"]
-    assert [row["step"] for row in run.metrics() if "loss" in row] == list(range(1, 61))
+    assert [row["step"] for row in run.metrics() if "loss" in row] == list(range(1, 41))
