@@ -13,7 +13,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from llmbench.errors import RunError
+from llmbench import scan
+from llmbench.errors import LlmbenchError, RunError
 
 __all__ = ["MANIFEST", "PICKLES", "choose", "every", "fault", "remove", "seal", "step_of"]
 
@@ -51,6 +52,10 @@ def fault(checkpoint: Path, *, sizes_only: bool = False) -> str | None:
     link = next((path.relative_to(checkpoint) for path in checkpoint.rglob("*") if path.is_symlink()), None)
     if link is not None:
         return f"{link} is a link"
+    try:
+        scan.folder(checkpoint)
+    except LlmbenchError as error:
+        return str(error)
     try:
         files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
         expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import yaml
 
 from llmbench import workspace
-from llmbench.errors import LlmbenchError, RunError
+from llmbench.errors import RunError
 from llmbench.recipe import TrainRecipe
 
 __all__ = [
