@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,7 @@ def cache(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def hub_recipe(tmp_path: Path) -> Iterator[Any]:
+def hub_recipe(tmp_path: Path) -> Any:
     def made(*overrides: str) -> TrainRecipe:
         return write_recipe(tmp_path, "spied", "model.model_name_or_path=somebody/tiny", f"model.revision={COMMIT}", *overrides)
 

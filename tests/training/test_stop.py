@@ -140,7 +140,8 @@ def test_kills_at_random_moments_change_no_byte_of_the_result(write: Write, home
     training.train(whole, runs.create(whole))
     chance = random.Random(20)
     run = Run(home / "runs" / "killed")
-    began, killed = False, []
+    began = False
+    killed: list[int] = []
     while len(killed) < KILLS and not (began and run.state == "finished"):
         before = len(run.metrics()) if began else 0
         with ended(start(document.source, *KILLED, *(["--resume"] if began else []))) as process:
