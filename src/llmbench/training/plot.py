@@ -13,7 +13,6 @@ from llmbench.selection import goal
 __all__ = ["write"]
 
 _INK, _GRID, _TRAIN, _EVAL, _RATE = "#1f2430", "#e3e6ec", "#2563eb", "#d9480f", "#64748b"
-_LOSSES = ("eval_loss", "eval_perplexity")
 _STYLE = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
 
 
@@ -26,8 +25,9 @@ def write(run: Run) -> None:
     train = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     held_out = [(row["step"], row["eval_loss"]) for row in rows if "eval_loss" in row]
     rate = [(row["step"], row["learning_rate"]) for row in rows if "learning_rate" in row]
-    names = dict.fromkeys(key for row in rows for key in row if key.startswith("eval_") and key not in _LOSSES)
-    answers = {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}
+    asked = run.recipe["evaluation"]
+    names = [f"eval_{name}" for name in asked["metrics"]] if asked is not None else []
+    answers = {name: points for name in names if (points := [(row["step"], row[name]) for row in rows if name in row])}
     judged = goal(TrainingSpec.model_validate(run.recipe["training"]))
     best = judged.best(rows) if judged is not None else None
     if not train:
@@ -71,9 +71,8 @@ def _answers(axes: Any, curves: dict[str, list[tuple[int, float]]]) -> None:
     """The other metrics of the evaluations, one curve each."""
     for name, points in curves.items():
         axes.plot(*zip(*points, strict=True), linewidth=1.8, marker="o", markersize=4, label=name.removeprefix("eval_"))
-    axes.set_ylabel("answers")
-    if all(0 <= value <= 1 for points in curves.values() for _, value in points):
-        axes.set_ylim(-0.03, 1.03)
+    axes.set_ylabel("share right")
+    axes.set_ylim(-0.03, 1.03)
     axes.legend(frameon=False)
 
 

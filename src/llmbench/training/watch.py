@@ -114,7 +114,9 @@ class Watched:
         accumulated = self.recipe.training.gradient_accumulation_steps
         loader = self.get_train_dataloader()  # type: ignore[attr-defined]
         sampler = getattr(loader, "batch_sampler", None)
-        if sampler is None:  # rows that are streamed have no numbers
+        if sampler is None or hasattr(
+            self, "num_generations"
+        ):  # streamed rows have no numbers; GRPO repeats and buffers its own
             return []
         steps_an_epoch = math.ceil(len(loader) / accumulated)
         epoch, step = divmod(steps_done, steps_an_epoch)

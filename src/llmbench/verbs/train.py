@@ -288,13 +288,15 @@ def _evaluated(figures: dict[str, float]) -> str:
 def _evaluations(run: Run, record: dict[str, Any]) -> list[str]:
     """A line for each metric of the evaluations: its first and last value, its curve, and where it was best; some answers."""
     rows = run.metrics()
-    names = dict.fromkeys(key for row in rows for key in row if key.startswith("eval_") and key != "eval_perplexity")
+    asked, best = run.recipe["evaluation"], record["best"]
+    names = ["eval_loss", *(f"eval_{name}" for name in (asked["metrics"] if asked is not None else []))]
     lines = []
-    for name in names:
+    for name in dict.fromkeys([*names, *([best["metric"]] if best is not None else [])]):
         values = [row[name] for row in rows if name in row]
+        if not values:
+            continue
         label = "held out" if name == "eval_loss" else name.removeprefix("eval_")
         lines.append(f"  {label:<7} {values[0]:.4f} {_sparkline(values)} {values[-1]:.4f}")
-    best = record["best"]
     if best is not None:
         kept = "; its weights are kept" if record["kept_step"] == best["step"] else ""
         lines.append(f"  best    {best['metric'].removeprefix('eval_')} {best['value']:.4f} at step {best['step']}{kept}")
