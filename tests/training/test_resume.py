@@ -145,7 +145,7 @@ def test_the_loss_between_two_log_steps_is_the_mean_of_all_of_them(write: Write)
         (lambda folder: (folder / "random.json").unlink(), "random.json is missing"),
         (lambda folder: (folder / checkpoints.MANIFEST).write_text("{"), "manifest.json cannot be read"),
         (lambda folder: (folder / checkpoints.MANIFEST).unlink(), "it has no manifest.json"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "model.safetensors was not saved with it"),
+        (lambda folder: (folder / "notes.json").write_text("{}"), "notes.json was not saved with it"),
     ],
 )  # fmt: skip
 def test_each_kind_of_damage_is_seen(again: TrainRecipe, damage: Any, says: str) -> None:

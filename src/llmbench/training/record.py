@@ -166,8 +166,8 @@ class Recorder(TrainerCallback):
         now, done = time.perf_counter(), state.global_step >= state.max_steps
         if now - self.printed > _LINE_SECONDS or done or self.stop.asked:
             steps = state.global_step - self.first_step
-            left = (state.max_steps - state.global_step) * (now - self.began) / max(steps, 1)
-            print(f"step {state.global_step}/{state.max_steps}  {figures}  {clock(left)} left", file=sys.stderr, flush=True)
+            left = clock((state.max_steps - state.global_step) * (now - self.began) / steps) + " left" if steps else ""
+            print(f"step {state.global_step}/{state.max_steps}  {figures}  {left}".rstrip(), file=sys.stderr, flush=True)
             self.printed = now
 
 
