@@ -35,13 +35,13 @@ NOTHING_TO_TRUST = {"PeftModel", "PeftConfig", "GenerationConfig"}
 
 
 def dotted(node: ast.expr) -> str:
-    """`a.b.c` of a name or an attribute, else an empty text."""
+    """`a.b.c` of a name or an attribute; `?` stands for what is computed."""
     match node:
         case ast.Name(id=name):
             return name
         case ast.Attribute(value=value, attr=attr):
-            return f"{dotted(value)}.{attr}".removeprefix(".")
-    return ""
+            return f"{dotted(value)}.{attr}"
+    return "?"
 
 
 def faults(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -113,7 +113,8 @@ def test_the_list_sees_what_it_bans(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["np.load(p, allow_pickle=False)", "json.load(f)", "yaml.safe_load(t)", "subprocess.run(['a'])", "model.eval()"]
+    "code",
+    ["np.load(p, allow_pickle=False)", "json.load(f)", "yaml.safe_load(t)", "subprocess.run(['a'])", "copy(model).eval()"],
 )
 def test_the_list_leaves_alone_what_is_harmless(code: str) -> None:
     assert not list(faults(ast.parse(code)))
