@@ -75,6 +75,11 @@ TABLE = [
     Bad("hub switched off", "train train.yaml model.model_name_or_path=nobody/nothing", r"nobody/nothing", {}, {"HF_HUB_OFFLINE": "1"}),
     # Runs
     Bad("no such run to resume", "train train.yaml --resume", r"There is no run mine in .*outputs/runs \(there are: none yet\)"),
+    Bad("no such run to resume from a step", "train train.yaml --resume-from-checkpoint 5", r"There is no run mine in "),
+    Bad("nothing to evaluate", "train train.yaml training.eval_steps=1", r"train\.yaml:1: training\.eval_steps has nothing to evaluate: set data\.eval"),
+    Bad("broken question of an evaluation", "train train.yaml evaluation.questions=asked.jsonl", r"asked\.jsonl:1: answer is missing, so nothing can be compared",
+        {"asked.jsonl": '{"question": "Why?"}\n'}),
+    Bad("a run that leads elsewhere", "runs ../../etc", r"run '\.\./\.\./etc' is not allowed: use up to 64 lower-case letters"),
     Bad("unknown run", "runs gone", r"There is no run gone in .* Make one: llmbench train"),
     # Documents and indexes
     Bad("index not built", "search rag.yaml kettle", r"index mine is not built\. Run: llmbench index rag\.yaml"),
@@ -188,7 +193,7 @@ def test_an_index_of_another_embedder_is_refused_with_the_way_out(folder: Path) 
     code, _, err = run(folder, "index", "rag.yaml")
     assert code == 0, err
     other = folder / "other"
-    shutil.copytree(locate("all-MiniLM-L6-v2"), other, copy_function=os.symlink)
+    shutil.copytree(locate("all-MiniLM-L6-v2"), other)
     settings = other / "config_sentence_transformers.json"
     text = settings.read_text()
     settings.unlink()

@@ -16,9 +16,9 @@ PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
     {"errors"},
-    {"assets", "workspace", "tiny"},
+    {"assets", "workspace", "tiny", "scan", "scoring"},
     {"recipe"},
-    {"data", "runs", "endpoint"},
+    {"data", "runs", "endpoint", "checkpoints", "selection"},
     {"training", "retrieval", "engine"},
     {"gateway"},
     {"compare"},

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,3 +137,31 @@ def test_a_killed_process_lets_go_of_its_lock(tmp_path: Path) -> None:
                 return
         except LlmbenchError:
             assert time.monotonic() < deadline
+
+
+def test_looking_at_a_lock_neither_takes_it_nor_keeps_others_from_it(tmp_path: Path) -> None:
+    """Somebody who watches runs all the time must not make a training fail that begins meanwhile."""
+    assert not workspace.held(tmp_path)
+    with workspace.lock(tmp_path, "run"):
+        assert workspace.held(tmp_path)
+        written = (tmp_path / ".lock").read_text(encoding="utf-8")
+    assert not workspace.held(tmp_path)
+    assert (tmp_path / ".lock").read_text(encoding="utf-8") == written
+
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            workspace.held(tmp_path)
+
+    watchers = [threading.Thread(target=watch) for _ in range(3)]
+    for watcher in watchers:
+        watcher.start()
+    try:
+        for _ in range(50):
+            with workspace.lock(tmp_path, "run"):
+                pass
+    finally:
+        over.set()
+        for watcher in watchers:
+            watcher.join()

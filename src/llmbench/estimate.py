@@ -123,7 +123,11 @@ class Work:
     @cached_property
     def real(self) -> float:
         """Tokens of a batch on average without padding."""
-        return float(self.lengths.mean()) * min(self.rows, len(self.lengths)) if self.tokens_per_batch is None else self.batch_tokens
+        return (
+            float(self.lengths.mean()) * min(self.rows, len(self.lengths))
+            if self.tokens_per_batch is None
+            else self.batch_tokens
+        )
 
     @cached_property
     def _drawn(self) -> np.ndarray:
@@ -131,7 +135,8 @@ class Work:
             return np.array([float(max(self.tokens_per_batch, int(self.lengths.max())))])
         count = max(min(self.steps * self.accumulation, 2000), 1)
         drawn = np.random.default_rng(0).permutation(np.resize(self.lengths, count * self.rows)).reshape(count, self.rows)
-        return drawn.sum(1) if self.end_to_end else drawn.max(1) * self.rows
+        tokens: np.ndarray = drawn.sum(1) if self.end_to_end else drawn.max(1) * self.rows
+        return tokens
 
 
 @dataclass(frozen=True)
@@ -266,13 +271,13 @@ def estimate(recipe: TrainRecipe, found: Shape, work: Work, there: Machine, *, c
     """
     spec, what = recipe.training, trained(recipe, found)
     low = recipe.model.dtype in ("bfloat16", "float16") or (recipe.model.dtype == "auto" and there.bfloat16)
-    parts = {
+    needed: dict[str, float] = {
         "weights": _weights(recipe, found, what, low=low),
-        "trained": int(what.parameters * (4 + 4 + _OPTIMIZER_BYTES[spec.optim] + (0 if not what.adapter else 0))),
+        "trained": (what.parameters * (4 + 4 + _OPTIMIZER_BYTES[spec.optim])),
         "activations": _activations(recipe, found, what, work, low=low),
         "logits": _logits(found, what, work, there.device, low=low),
     }
-    parts = {name: int(size * _SPARE) if name in ("activations", "logits") else int(size) for name, size in parts.items()}
+    parts = {name: int(size * _SPARE if name in ("activations", "logits") else size) for name, size in needed.items()}
     libraries = int(_LIBRARIES[there.device])
     if there.device == "cpu":
         parts = {"libraries": libraries, **parts}
@@ -282,8 +287,8 @@ def estimate(recipe: TrainRecipe, found: Shape, work: Work, there: Machine, *, c
     seconds = _seconds(recipe, found, what, work, there, low=low)
     if correction:
         seconds *= statistics.median(correction)
-    saved = int(what.parameters * 4)
-    checkpoint = int(saved * (1 + _OPTIMIZER_BYTES[spec.optim] / 4))
+    saved = what.parameters * 4
+    checkpoint = int(what.parameters * (4 + _OPTIMIZER_BYTES[spec.optim]))
     tokens = work.real * work.steps * work.accumulation
     return Estimate(
         there.device, parts, host, saved + checkpoint * (spec.save_total_limit + 1), seconds, tokens / seconds, len(correction)
@@ -342,3 +347,20 @@ def features(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, *, lo
         "dequantised": found.body * passes / 1e9 if recipe.quantization is not None else 0.0,
         "stepped": what.parameters / 1e9 / work.accumulation,
     }
+
+
+_SPEEDS = {
+    "matrices": 1 / 100,
+    "attention": 1 / 50,
+    "moved": 1 / 10,
+    "layers": 2e-4,
+    "dequantised": 1.0,
+    "stepped": 10.0,
+}
+"""Seconds a unit of each feature, on one core that multiplies bfloat16."""
+
+
+def _seconds(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, there: Machine, *, low: bool) -> float:
+    made = features(recipe, found, what, work, low=low)
+    batch = sum(_SPEEDS[name] * amount for name, amount in made.items())
+    return batch * work.steps * work.accumulation

@@ -5,6 +5,7 @@ runs/NAME/
 ├── lock.json       what it depended on: seed, packages, hardware, hashes of data, model and chat template
 ├── state.json      running, finished, failed or stopped, with times, the reason and the last figures
 ├── metrics.jsonl   one line per log step: step, epoch, loss, learning_rate, tokens_per_second, ...
+├── samples.jsonl   some answers of each evaluation, where the recipe asks questions
 ├── loss.svg        the curves
 ├── checkpoints/    to resume from
 └── adapter/        PEFT's files (safetensors); a full training leaves model/ instead
@@ -17,10 +18,9 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -28,16 +28,47 @@ from typing import Any, Literal
 import yaml
 
 from llmbench import workspace
-from llmbench.errors import LlmbenchError, RunError
+from llmbench.errors import RunError
 from llmbench.recipe import TrainRecipe
 
-__all__ = ["Run", "State", "check", "create", "every", "file_hash", "fingerprint", "open_run", "resume", "versions"]
+__all__ = [
+    "Change", "Run", "State", "changes", "check", "create", "every", "file_hash", "fingerprint", "open_run", "resume",
+    "versions",
+]  # fmt: skip
 
 State = Literal["running", "finished", "failed", "stopped"]
 
 _PACKAGES = (
     "llmbench", "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "safetensors",
 )  # fmt: skip
+
+
+_MAY_CHANGE = {f"training.{name}" for name in (
+    "logging_steps", "save_steps", "save_total_limit", "eval_steps", "per_device_eval_batch_size",
+    "early_stopping_patience", "early_stopping_threshold",
+)} | {"evaluation.samples_shown"}  # fmt: skip
+"""What a resumed run may say otherwise: it changes what is seen and kept, and no step."""
+_MAY_GROW = ("training.max_steps", "training.num_train_epochs")
+"""What may be made larger. The learning rate follows the longer schedule from there on."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One place of a recipe that says otherwise than the run's own."""
+
+    place: str
+    old: Any
+    new: Any
+
+    @property
+    def allowed(self) -> bool:
+        """Whether a run may go on with it."""
+        if self.place in _MAY_GROW:
+            return isinstance(self.old, (int, float)) and 0 < self.old < self.new
+        return self.place in _MAY_CHANGE
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.old} -> {self.new}"
 
 
 @dataclass(frozen=True)
@@ -80,13 +111,13 @@ class Run:
         state: State = self.status["state"]
         return state
 
-    @cached_property
+    @property
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe as plain values."""
         values: dict[str, Any] = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
         return values
 
-    @cached_property
+    @property
     def lock(self) -> dict[str, Any]:
         """lock.json."""
         values: dict[str, Any] = json.loads((self.folder / "lock.json").read_text(encoding="utf-8"))
@@ -94,24 +125,38 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every complete line of metrics.jsonl, oldest first. A line cut off by a kill is left out."""
-        rows = []
-        path = self.folder / "metrics.jsonl"
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return rows
+        return _lines(self.folder / "metrics.jsonl")
 
     def log(self, row: dict[str, Any]) -> None:
         """Appends one line of metrics."""
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
+    def samples(self) -> list[dict[str, Any]]:
+        """Every complete line of samples.jsonl, oldest first."""
+        return _lines(self.folder / "samples.jsonl")
+
+    def log_samples(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Appends answers that an evaluation was given."""
+        with (self.folder / "samples.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
     def drop_metrics_after(self, step: int) -> None:
         """Forgets the lines past a checkpoint that is resumed from, so that no step stands there twice."""
-        kept = [row for row in self.metrics() if row.get("step", 0) <= step]
-        workspace.write_text(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            path = self.folder / name
+            if path.exists() or name == "metrics.jsonl":
+                kept = [row for row in _lines(path) if row["step"] <= step]
+                workspace.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def rewind(self, step: int, recipe: TrainRecipe) -> None:
+        """Forgets what came after a step, and takes the recipe that the training goes on with; the lock keeps what changed."""
+        self.drop_metrics_after(step)
+        changed = [str(change) for change in changes(self, recipe)]
+        if changed:
+            lock = json.loads((self.folder / "lock.json").read_text(encoding="utf-8"))
+            self.write_lock(lock | {"changed": [*lock.get("changed", []), {"step": max(step, 0), "recipe": changed}]})
+            workspace.write_text(self.folder / "recipe.yaml", resolved(recipe))
 
     def write_lock(self, lock: dict[str, Any]) -> None:
         """Writes what the run depends on."""
@@ -144,11 +189,7 @@ class Run:
             self.mark("finished")
 
     def _is_held(self) -> bool:
-        try:
-            with workspace.lock(self.folder, "run"):
-                return False
-        except LlmbenchError:
-            return True
+        return workspace.held(self.folder)
 
 
 def check(recipe: TrainRecipe, *, overwrite: bool = False) -> Run:
@@ -176,27 +217,36 @@ def create(recipe: TrainRecipe, *, overwrite: bool = False) -> Run:
         RunError: as `check`.
     """
     run = check(recipe, overwrite=overwrite)
-    if run.folder.exists():
-        shutil.rmtree(run.folder)
-    workspace.write_text(run.folder / "recipe.yaml", resolved(recipe))
-    run.mark("stopped", "not started")
+    with workspace.lock(run.folder, "run"):  # nobody may begin to train in what is being replaced
+        for path in run.folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != ".lock":
+                path.unlink()
+        workspace.write_text(run.folder / "recipe.yaml", resolved(recipe))
+        run.mark("stopped", "not started")
     return run
 
 
 def resume(recipe: TrainRecipe) -> Run:
-    """Opens the stopped run of this recipe to continue it.
+    """Opens the stopped run of this recipe to continue it. `changes` tells what the recipe may say otherwise than before.
 
     Raises:
-        RunError: no such run, it is finished or running, or its recipe was another one.
+        RunError: no such run, it is finished or running, or its recipe differs in something that matters to the result.
     """
     run = open_run(recipe.name)
     state = run.state
     if state in ("finished", "running"):
         raise RunError(f"Run {run.name} is {state}: there is nothing to resume. To train again use --overwrite.")
-    changed = _differences(run.recipe, yaml.safe_load(resolved(recipe)))
-    if changed:
-        raise RunError(f"Run {run.name} was started with another recipe ({', '.join(changed)}). Undo that, or use --overwrite.")
+    refused = [str(change) for change in changes(run, recipe) if not change.allowed]
+    if refused:
+        raise RunError(f"Run {run.name} was started with another recipe ({', '.join(refused)}). Undo that, or use --overwrite.")
     return run
+
+
+def changes(run: Run, recipe: TrainRecipe) -> list[Change]:
+    """What a recipe says otherwise than the run's own."""
+    return _differences(run.recipe, yaml.safe_load(resolved(recipe)))
 
 
 def open_run(name: str) -> Run:
@@ -256,13 +306,24 @@ def fingerprint(folder: Path) -> dict[str, str]:
     return found
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], place: str = "") -> list[str]:
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a file that is appended to; a line cut off by a kill is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], place: str = "") -> list[Change]:
     """Dotted places whose values differ."""
-    result = []
+    result: list[Change] = []
     for key in sorted(old.keys() | new.keys()):
         a, b, here = old.get(key), new.get(key), f"{place}{key}"
         if isinstance(a, dict) and isinstance(b, dict):
             result += _differences(a, b, f"{here}.")
         elif a != b:
-            result.append(f"{here}: {a} -> {b}")
+            result.append(Change(here, a, b))
     return result

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,10 @@ from typing import IO, Any
 
 from llmbench.errors import LlmbenchError
 
-__all__ = ["atomic", "check_name", "comparisons", "home", "indexes", "lock", "runs", "write_json", "write_text"]
+__all__ = ["atomic", "check_name", "comparisons", "held", "home", "indexes", "lock", "runs", "write_json", "write_text"]
 
+_GLANCE_SECONDS = 0.3
+"""How long a lock is tried for: longer than anybody takes to see whether it is held."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -108,18 +111,38 @@ def lock(folder: Path, what: str) -> Iterator[None]:
 
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise LlmbenchError(
-                f"{what} {folder.name} is in use by process {holder}. Wait for it, or stop it first."
-            ) from error
+        end = time.monotonic() + _GLANCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() < end:  # it may be somebody who only looks, in `held`
+                    time.sleep(0.01)
+                    continue
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise LlmbenchError(
+                    f"{what} {folder.name} is in use by process {holder}. Wait for it, or stop it first."
+                ) from error
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def held(folder: Path) -> bool:
+    """Whether a process holds a folder's lock. Looking neither takes it nor keeps others from it."""
+    import fcntl
+
+    try:
+        with (folder / ".lock").open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _unwritable(path: Path, error: OSError) -> LlmbenchError:

@@ -135,7 +135,7 @@ def test_pickled_weights_are_not_opened(tmp_path: Path, tiny: Path, write: Write
     shutil.copytree(tiny, folder)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(LlmbenchError, match="the model cannot be loaded") as caught:
+    with pytest.raises(LlmbenchError, match="is a pickle, which can run code") as caught:
         load_model(write("pickled", f"model.model_name_or_path={folder}"))
     assert "safetensors" in str(caught.value)
 

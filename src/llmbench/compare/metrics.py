@@ -7,10 +7,10 @@ the metric does not apply to that question.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
+from llmbench import scoring
 from llmbench.compare.answers import Answer
 from llmbench.compare.questions import Question
 
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 _CITATION = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 def grounded(question: Question, answer: Answer, pattern: str) -> float | None:
@@ -55,15 +54,8 @@ def contains_value(question: Question, answer: Answer, pattern: str) -> float | 
     """
     if not question.answerable or question.value is None:
         return None
-    text, value = _plain(_without_citations(answer.text)), _plain(question.value)
-    # A number is not found inside a longer one, such as 300 in 1,300 or in 300.5, nor a code's end such as 300 in AB-300.
-    before = r"(?<![\w])(?<!\d[.,])(?<!\w-)" if value[0].isdigit() else r"(?<!\w)"
-    after = r"(?!\w)(?![.,-]\d)" if value[-1].isdigit() else r"(?!\w)"
-    if not re.search(before + re.escape(value) + after, text):
-        return 0.0
-    known = f"{value} {_plain(question.question)} {_plain(question.answer or '')}"
-    rivals = set(_NUMBER.findall(text)) - set(_NUMBER.findall(known))
-    return float(not (rivals and _NUMBER.search(value)))
+    known = f"{question.question} {question.answer or ''}"
+    return float(scoring.holds_value(_without_citations(answer.text), question.value, known))
 
 
 def citation(question: Question, answer: Answer, pattern: str) -> float | None:
@@ -95,7 +87,7 @@ def exact_match(question: Question, answer: Answer, pattern: str) -> float | Non
         return float(abstains(answer, pattern))
     if question.answer is None:
         return None
-    return float(_sentence(answer.text) == _sentence(question.answer))
+    return float(scoring.same_sentence(_without_citations(answer.text), _without_citations(question.answer)))
 
 
 def latency(question: Question, answer: Answer, pattern: str) -> float | None:
@@ -146,15 +138,6 @@ def abstains(answer: Answer, pattern: str) -> bool:
 
 def _without_citations(text: str) -> str:
     return _CITATION.sub(" ", text)
-
-
-def _plain(text: str) -> str:
-    """One case, one kind of space, one way to write each character."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def _sentence(text: str) -> str:
-    return _plain(_without_citations(text)).rstrip(" .!?,;:")
 
 
 def same_page(one: str, other: str) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmbench import assets, runs, workspace
+from llmbench import assets, runs, scan, workspace
 from llmbench.engine.tensors import Tensors, read_header
 from llmbench.errors import EngineError, LlmbenchError, RunError
 from llmbench.recipe import ServeRecipe
@@ -48,6 +48,11 @@ def admit_all(recipe: ServeRecipe) -> dict[str, Adapter]:
     """
     base = assets.model_folder(recipe.model.model_name_or_path)
     folder = base_folder(base, recipe.model.revision)
+    try:
+        for place in {folder, recipe.model.tokenizer} - {None}:
+            scan.folder(Path(str(place)), trust_remote_code=recipe.model.trust_remote_code)
+    except LlmbenchError as error:
+        raise EngineError(f"{recipe.source}: {error}") from error
     admitted: dict[str, Adapter] = {}
     for variant in recipe.variants:
         if variant.adapter is not None and variant.adapter not in admitted:
@@ -73,6 +78,7 @@ def admit(reference: str, base: str, base_folder: Path | None, *, start: Path | 
     folder = _resolve(reference, start or Path.cwd())
     config = _config(folder)
     _refuse_pickles(folder)
+    scan.folder(folder)
     rank = _check_kind(folder, config)
     tensors = read_header(folder / _WEIGHTS)
     _check_tensors(folder, tensors, rank)

@@ -20,6 +20,7 @@ from llmbench.errors import RecipeError
 from llmbench.recipe.adapter import LoraSpec, QuantizationSpec
 from llmbench.recipe.compare import CompareRecipe, EndpointSpec, QuestionSource, StatisticsSpec
 from llmbench.recipe.data import DataSource, DataSpec
+from llmbench.recipe.evaluation import EvaluationSpec
 from llmbench.recipe.fields import Document
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.optimization import TrainingSpec
@@ -37,6 +38,7 @@ __all__ = [
     "EmbedderSpec",
     "EndpointSpec",
     "EngineSpec",
+    "EvaluationSpec",
     "GatewaySpec",
     "LoraSpec",
     "ModelSpec",

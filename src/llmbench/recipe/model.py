@@ -30,6 +30,11 @@ class ModelSpec(Section):
 
     @model_validator(mode="after")
     def _remote_code_is_pinned(self) -> Self:
+        if not self.trust_remote_code and set(self.attn_implementation) & set("/:|"):
+            raise ValueError(
+                f"attn_implementation: {self.attn_implementation} names kernels of the hub, which are code. Take sdpa, eager "
+                "or flash_attention_2, or allow the code with trust_remote_code and a pinned revision"
+            )
         if self.trust_remote_code and self.revision is None:
             raise ValueError("trust_remote_code runs the model's own code: pin a revision (a commit hash) with it")
         return self

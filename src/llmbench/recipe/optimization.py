@@ -60,9 +60,22 @@ class TrainingSpec(Section):
     pad_to_multiple_of: Positive | None = None
     logging_steps: Positive = 10
     eval_steps: Positive | None = None
-    """Evaluate every N steps; without it once at the end."""
+    """Evaluate every N steps and at the end; without it at the end only."""
+    eval_on_start: bool = False
+    """Evaluate before the first step too, which shows what the base can do. It is no candidate for the best one."""
+    metric_for_best_model: str | None = None
+    """What an evaluation is judged by: loss, perplexity, or a metric of the evaluation section; None is loss."""
+    greater_is_better: bool | None = None
+    """None: less is better of a loss and of perplexity, more of everything else."""
+    load_best_model_at_end: bool = False
+    """Keep the model of the best evaluation, not that of the last step. Its checkpoint is saved when it is found."""
+    early_stopping_patience: Positive | None = None
+    """Stop when so many evaluations in a row are no better than the best one before them."""
+    early_stopping_threshold: Annotated[float, Field(ge=0)] = 0.0
+    """What counts as better: more than this."""
     save_steps: Positive = 200
     save_total_limit: Positive = 2
+    """How many checkpoints stay: the newest, and the best one beside them."""
     seed: int = 42
 
     @model_validator(mode="after")

@@ -28,6 +28,8 @@ class EmbedderSpec(Section):
     """A sentence-transformers model: `all-MiniLM-L6-v2` (installed with llmbench), a hub name, or a folder."""
 
     model_name_or_path: str = "all-MiniLM-L6-v2"
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
     batch_size: Annotated[int, Field(gt=0)] = 64
     query_prefix: str = ""
     document_prefix: str = ""

@@ -13,6 +13,31 @@ from llmbench.recipe.model import ModelSpec
 __all__ = ["EngineSpec", "GatewaySpec", "Sampling", "ServeRecipe", "Variant"]
 
 
+_CODE = "it loads code that a recipe may not choose"
+_REFUSED_ARGS = {
+    "--trust-remote-code": "set model.trust_remote_code and model.revision, so that training and serving agree",
+    "--middleware": _CODE,
+    "--worker-cls": _CODE,
+    "--worker-extension-cls": _CODE,
+    "--scheduler-cls": _CODE,
+    "--logits-processors": _CODE,
+    "--tool-parser-plugin": _CODE,
+    "--reasoning-parser-plugin": _CODE,
+    "--io-processor-plugin": _CODE,
+    "--model-loader-extra-config": _CODE,
+    "--kv-transfer-config": _CODE,
+    "--config": "it would read more arguments from a file; write them here",
+    "--hf-overrides": _CODE,
+    "--load-format": "weights are read as safetensors only",
+    "--enable-prompt-embeds": "it loads tensors that clients send",
+    "--allowed-local-media-path": "it opens this machine's files to clients",
+    "--host": "vLLM listens on a socket of its own; set gateway.host",
+    "--port": "vLLM listens on a socket of its own; set gateway.port",
+    "--uds": "vLLM listens on a socket of its own",
+}
+"""Options of vLLM's server that a serving document may not pass on, each with the reason."""
+
+
 class Sampling(Section):
     """Defaults for requests that do not set these themselves."""
 
@@ -52,7 +77,19 @@ class EngineSpec(Section):
     start_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds until a start that is not ready counts as failed."""
     extra_args: list[str] = []
-    """More arguments for vLLM's API server, as it takes them."""
+    """More arguments for vLLM's API server, as it takes them, but for those that load code or open another door."""
+
+    @model_validator(mode="after")
+    def _extra_args_load_no_code(self) -> Self:
+        for argument in self.extra_args:
+            given = argument.partition("=")[0].partition(".")[0].replace("_", "-")
+            # argparse takes any beginning of an option that is not the beginning of another one too.
+            refused = next(
+                (name for name in _REFUSED_ARGS if given.startswith("--") and given != "--" and name.startswith(given)), None
+            )
+            if refused is not None:
+                raise ValueError(f"extra_args: {argument} is not passed on: {_REFUSED_ARGS[refused]}")
+        return self
 
 
 class GatewaySpec(Section):

@@ -14,9 +14,11 @@ __all__ = ["Lines", "Place", "read"]
 
 Place = tuple[str | int, ...]
 """Where a value stands, such as `("data", "train", 0, "path")`."""
-_LIMIT = 1_000_000
+_LIMIT = 300_000
 _MAX_NODES = 100_000
 _MAX_DEPTH = 32
+_MAX_DIGITS = 64
+_TEXT = "tag:yaml.org,2002:str"
 _PLAIN = {
     f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "value")
 }  # fmt: skip
@@ -47,6 +49,12 @@ def read(file: Path, path: str | Path | None = None) -> tuple[dict[str, Any], Li
     """
     path = path or file
     try:
+        if not file.is_dir() and file.exists() and not file.is_file():
+            raise RecipeError(f"{path}: is a device or a pipe. Name a YAML file.")
+        if not file.is_dir() and file.stat().st_size > 4 * _LIMIT:
+            raise RecipeError(
+                f"{path}: {file.stat().st_size:,} bytes is too large for a recipe (at most {_LIMIT:,} characters)."
+            )
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such file. `llmbench new` lists the bundled recipes.") from None
@@ -89,7 +97,7 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, place: Place, lines: Lines,
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _PLAIN:
                 what = "merging with << is not supported" if key_node.value == "<<" else "a key must be a word"
                 raise RecipeError(f"{path}:{line}: {what}")
-            key = str(loader.construct_object(key_node))
+            key = str(_scalar(loader, key_node, f"{path}:{line}"))
             if key in result:
                 first = lines.of[(*place, key)]
                 raise RecipeError(f"{path}:{line}: {'.'.join(map(str, (*place, key)))} is given twice (first on line {first})")
@@ -98,8 +106,17 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, place: Place, lines: Lines,
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_value(loader, item, (*place, i), lines, path) for i, item in enumerate(node.value)]
-    value = loader.construct_object(node)
-    return _number(value)
+    return _number(_scalar(loader, node, here))
+
+
+def _scalar(loader: yaml.SafeLoader, node: yaml.Node, here: str) -> Any:
+    """One value that is neither a list nor a mapping."""
+    if node.tag != _TEXT and len(node.value) > _MAX_DIGITS:  # YAML 1.1 also reads 1:10:10:... as a number, at length
+        raise RecipeError(f"{here}: a number of {len(node.value):,} characters is too long (at most {_MAX_DIGITS})")
+    try:
+        return loader.construct_object(node)
+    except (ValueError, OverflowError) as error:
+        raise RecipeError(f"{here}: {node.value} is no value: {error}. Put it in quotes if it is text") from error
 
 
 def _number(value: Any) -> Any:

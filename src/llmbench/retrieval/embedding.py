@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from llmbench import scan
 from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.recipe import EmbedderSpec
 
@@ -62,7 +63,8 @@ class Embedder:
         self.spec = spec
         self.dtype = dtype
         self._gpu = gpu
-        self.folder = locate(spec.model_name_or_path)
+        self.folder = locate(spec.model_name_or_path, spec.revision)
+        scan.folder(self.folder)
         self.fingerprint = _fingerprint(self.folder)
         self._lock = threading.Lock()
         self._model: Any = None
@@ -127,7 +129,7 @@ class Embedder:
                     from sentence_transformers.util import get_device_name
 
                     device = get_device_name() if self._gpu else "cpu"
-                    model = SentenceTransformer(str(self.folder), device=device, local_files_only=True)
+                    model = SentenceTransformer(str(self.folder), device=device, local_files_only=True, trust_remote_code=False)
             except ImportError as error:
                 raise MissingPackage("index", error.name or "sentence-transformers", "rag") from error
             except (OSError, ValueError, KeyError, AttributeError) as error:
@@ -183,7 +185,7 @@ def _native_dtype(device: str) -> Dtype:
     return "bfloat16" if " avx512_bf16" in flags or " amx_bf16" in flags else "float32"
 
 
-def locate(name: str) -> Path:
+def locate(name: str, revision: str | None = None) -> Path:
     """The folder of a model: the packaged one, a folder, the hub's cache, or the hub itself.
 
     Raises:
@@ -206,10 +208,10 @@ def locate(name: str) -> Path:
                 f"embedder {name}: no sentence-transformers model (no modules.json in it). Name another folder."
             )
         return folder.resolve()
-    return _from_hub(name)
+    return _from_hub(name, revision)
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, revision: str | None) -> Path:
     """A model of the hub by name: from the cache, else fetched; never with pickled weights or code."""
     try:
         from huggingface_hub import snapshot_download
@@ -221,7 +223,11 @@ def _from_hub(name: str) -> Path:
     refused = ["onnx/*", "openvino/*"]
     for offline in (True, False):
         try:
-            folder = Path(snapshot_download(full, local_files_only=offline, allow_patterns=wanted, ignore_patterns=refused))
+            folder = Path(
+                snapshot_download(
+                    full, revision=revision, local_files_only=offline, allow_patterns=wanted, ignore_patterns=refused
+                )
+            )
         except Exception as error:
             if offline and not os.environ.get("HF_HUB_OFFLINE"):
                 continue

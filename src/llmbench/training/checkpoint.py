@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside the weights: optimizer, scheduler and random numbers, without pickle.
+"""What a checkpoint holds beside the weights: optimizer, scheduler, random numbers and the running loss, without pickle.
 
 transformers writes these with `torch.save`. Here tensors go to state.safetensors and all else to state.json, where
 `{"tensor": name}` stands for a tensor and `{"pairs": [...]}` for a dict, whose keys JSON would turn into text.
@@ -8,40 +8,75 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from llmbench import checkpoints
 from llmbench.recipe import TrainRecipe
+from llmbench.selection import goal
+from llmbench.training.chance import random_state, restore_random_state
+from llmbench.training.evaluation import Measured
+from llmbench.training.watch import Watched
 
-__all__ = [
-    "WholeCheckpoints",
-    "checkpoints",
-    "last_checkpoint",
-    "random_state",
-    "read",
-    "restore_random_state",
-    "sync",
-    "write",
-]
+__all__ = ["WholeCheckpoints", "read", "sync", "write"]
 
 
-class WholeCheckpoints:
-    """Stands before one of TRL's trainers: checkpoints that are whole or not there, without pickle, and no telemetry."""
+class WholeCheckpoints(Watched, Measured):
+    """Stands before one of TRL's trainers: checkpoints that are whole or not there, without pickle, and no telemetry.
+
+    With it come what `Watched` and `Measured` do: no step that is not finite, and evaluations that disturb nothing.
+    """
 
     recipe: TrainRecipe
     paused: float
     """Seconds spent on evaluation and checkpoints, which are no part of the training's speed."""
     args: Any
+    model: Any
+    state: Any
+    accelerator: Any
     optimizer: Any
     lr_scheduler: Any
+    _tr_loss: torch.Tensor
+    _globalstep_last_logged: int
+
+    def train_from(self, checkpoint: Path | None, steps: int) -> None:
+        """Trains to the end, from the start or from a checkpoint.
+
+        A checkpoint of the last step, or of the step that early stopping ended at, is loaded and nothing is trained:
+        transformers would take one step more.
+        """
+        if checkpoint is None:
+            self.train()  # type: ignore[attr-defined]
+            return
+        state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        judged = goal(self.recipe.training)
+        if state.global_step < steps and not (judged is not None and judged.exhausted(state.log_history)):
+            self.train(resume_from_checkpoint=str(checkpoint))  # type: ignore[attr-defined]
+            return
+        self._load_from_checkpoint(str(checkpoint))  # type: ignore[attr-defined]
+        state.max_steps = steps
+        self.state = state
+
+    def stopped_early(self) -> bool:
+        """Whether the evaluations said that the training gains no more."""
+        judged = goal(self.recipe.training)
+        return judged is not None and judged.exhausted(self.state.log_history)
+
+    def keep_best(self) -> int | None:
+        """Takes up the weights of the best evaluation, where the recipe asks for them; returns its step."""
+        judged = goal(self.recipe.training)
+        best = judged.best(self.state.log_history) if judged is not None else None
+        if best is None or not self.recipe.training.load_best_model_at_end:
+            return None
+        if best[0] != self.state.global_step:
+            self._load_from_checkpoint(str(Path(str(self.args.output_dir)) / f"checkpoint-{best[0]}"))  # type: ignore[attr-defined]
+        return best[0]
 
     def _send_telemetry(self) -> None:
         """TRL would report the training to its makers; llmbench reports nothing to anybody."""
@@ -49,6 +84,7 @@ class WholeCheckpoints:
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Writes a checkpoint beside the others and renames it when it is whole."""
         start = time.perf_counter()
+        self.refuse_unusable_weights()
         folder = Path(str(self.args.output_dir))
         part = folder / ".part"
         shutil.rmtree(part, ignore_errors=True)
@@ -58,14 +94,19 @@ class WholeCheckpoints:
             transformers.Trainer._save_checkpoint(self, model, trial)  # type: ignore[arg-type]
             [whole] = part.iterdir()
             (whole / "training_args.bin").unlink()  # a pickle, which nobody reads: the recipe says it all
+            checkpoints.seal(whole)
             sync(whole)
-            shutil.rmtree(folder / whole.name, ignore_errors=True)
+            checkpoints.remove(folder / whole.name)
             whole.replace(folder / whole.name)
+            _sync_entry(folder)
         finally:
             self.args.output_dir = str(folder)
             shutil.rmtree(part, ignore_errors=True)
-        for old in checkpoints(folder)[: -self.recipe.training.save_total_limit]:
-            shutil.rmtree(old)
+        judged = goal(self.recipe.training)
+        best = judged.best(self.state.log_history) if judged is not None else None
+        for old in checkpoints.every(folder)[: -self.recipe.training.save_total_limit]:
+            if best is None or checkpoints.step_of(old) != best[0]:
+                checkpoints.remove(old)
         self.paused += time.perf_counter() - start
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -80,10 +121,22 @@ class WholeCheckpoints:
 
     def _save_rng_state(self, output_dir: str) -> None:
         write(Path(output_dir), "random", random_state())
+        write(Path(output_dir), "running", {"loss": self._tr_loss, "logged": self._globalstep_last_logged})
 
     def _load_rng_state(self, folder: str | None) -> None:
         if folder is not None:
             restore_random_state(read(Path(folder), "random"))
+            running = read(Path(folder), "running")
+            self._tr_loss.copy_(running["loss"])  # the loss since the last log step, so that its mean is over all of them
+            self._globalstep_last_logged = running["logged"]
+
+    def _save_scaler(self, output_dir: str) -> None:
+        if getattr(self.accelerator, "scaler", None) is not None:
+            write(Path(output_dir), "scaler", self.accelerator.scaler.state_dict())
+
+    def _load_scaler(self, folder: str | None) -> None:
+        if folder is not None and getattr(self.accelerator, "scaler", None) is not None:
+            self.accelerator.scaler.load_state_dict(read(Path(folder), "scaler"))
 
 
 def write(folder: Path, name: str, value: Any) -> None:
@@ -100,29 +153,6 @@ def read(folder: Path, name: str) -> Any:
     path = folder / f"{name}.safetensors"
     tensors = load_file(path) if path.exists() else {}
     return _unpacked(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), tensors)
-
-
-def random_state() -> dict[str, Any]:
-    """The state of every random number generator that a training draws from."""
-    version, numbers, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()
-    return {
-        "python": [version, list(numbers), gauss],
-        "numpy": [kind, [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
-        "torch": torch.random.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Takes up the state that `random_state` gave."""
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    torch.random.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def _packed(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
@@ -151,17 +181,6 @@ def _unpacked(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     return value
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
-    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to continue from, or None."""
-    found = checkpoints(folder)
-    return found[-1] if found else None
-
-
 def sync(folder: Path) -> None:
     """Flushes every file of a folder to disk, so that a rename cannot overtake its content."""
     for path in [*folder.rglob("*"), folder]:
@@ -170,3 +189,12 @@ def sync(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _sync_entry(folder: Path) -> None:
+    """Flushes a folder's list of names, so that a rename in it outlives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
-from llmbench import data
-from llmbench.errors import RecipeError
+from llmbench import checkpoints, data
+from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
-from llmbench.training import lock, performance, plot, quiet, save, sft
+from llmbench.selection import goal
+from llmbench.training import lock, performance, plot, questions, quiet, save, sft
 from llmbench.training.batches import Batches
-from llmbench.training.checkpoint import last_checkpoint
+from llmbench.training.evaluation import Exam
 from llmbench.training.model import Loaded, load_model
 from llmbench.training.performance import Choice
 from llmbench.training.record import Progress, Recorder, Stop
 from llmbench.training.trainer import lengths
+from llmbench.training.watch import Diverged
 
 __all__ = ["Job", "prepare", "train"]
 
@@ -33,8 +39,10 @@ class Job:
     loaded: Loaded
     rows: data.Rows
     steps: int
-    choices: tuple[Choice, ...]
+    choices: tuple[Choice, ...] = ()
     """What `training.performance` chose; `recipe` holds it."""
+    questions: tuple[questions.Question, ...] = ()
+    """What is asked at each evaluation."""
 
     @property
     def trained_parameters(self) -> int:
@@ -74,18 +82,26 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     spec = recipe.training
     batches = len(Batches(lengths(rows.train), recipe))
     steps = math.ceil(spec.num_train_epochs * math.ceil(batches / spec.gradient_accumulation_steps))
-    return Job(recipe, loaded, rows, spec.max_steps if spec.max_steps > 0 else steps, choices)
+    asked = questions.read(recipe, rows, loaded.tokenizer, context) if recipe.evaluation is not None else []
+    return Job(recipe, loaded, rows, spec.max_steps if spec.max_steps > 0 else steps, choices, tuple(asked))
 
 
 def train(
-    recipe: TrainRecipe, run: Run, *, resume: bool = False, job: Job | None = None, progress: Progress | None = None
+    recipe: TrainRecipe,
+    run: Run,
+    *,
+    resume: bool = False,
+    resume_from_checkpoint: int | None = None,
+    job: Job | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Trains and leaves an adapter, or a model when all parameters were trained, in the run's folder.
 
     Args:
         recipe: what to train.
         run: its folder, from `runs.create` or, to continue, from `runs.resume`.
-        resume: continue from the last checkpoint, exactly as if nothing had happened; without one, from the start.
+        resume: continue from the last whole checkpoint, as if nothing had happened; without one, from the start.
+        resume_from_checkpoint: with `resume`, the step of the checkpoint to continue from instead. Later ones are dropped.
         job: the recipe's model and data where `prepare` has loaded them already.
         progress: told of each step, in place of the bar on stderr.
 
@@ -96,23 +112,64 @@ def train(
     stop = Stop()
     with run.writing(), stop.listening(), save.disk_errors(run):
         job = job or prepare(recipe)
-        checkpoint = last_checkpoint(run.checkpoints) if resume else None
+        checkpoint = _start(run, recipe, resume_from_checkpoint) if resume else None
         lock.write(run, job.recipe, job.loaded, resume=checkpoint is not None)
-        run.drop_metrics_after(int(checkpoint.name.split("-")[1]) if checkpoint else -1)
+        run.rewind(checkpoints.step_of(checkpoint) if checkpoint else -1, recipe)
         recorder = Recorder(run, stop, progress)
         trainer = _trainer(job, run, recorder)
-        recorder.trainer = trainer
-        with recorder.showing():
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if stop.asked and trainer.state.global_step < trainer.state.max_steps:
-            run.mark("running", step=trainer.state.global_step, steps=trainer.state.max_steps)
+        recorder.trainer, trainer.run = trainer, run
+        if recipe.evaluation is not None:
+            batch_size = recipe.training.per_device_eval_batch_size
+            trainer.exam = Exam(recipe.evaluation, job.questions, job.loaded.tokenizer, batch_size, run)
+        with recorder.showing(), _diverging(run):
+            trainer.train_from(checkpoint, job.steps)
+        step, steps = trainer.state.global_step, trainer.state.max_steps
+        if stop.asked and step < steps and not trainer.stopped_early():
+            run.mark("running", step=step, steps=steps)
             raise KeyboardInterrupt
-        if job.rows.eval is not None and "eval_loss" not in recorder.at(trainer.state.global_step):
-            trainer.evaluate()
+        if not any(key.startswith("eval_") for key in recorder.at(step)):
+            trainer.measure()
+        kept = trainer.keep_best()
+        with _diverging(run):
+            trainer.refuse_unusable_weights()
         save.result(trainer.model, job, run)
         plot.write(run)
-        shutil.rmtree(run.checkpoints, ignore_errors=True)
-        run.mark("running", step=trainer.state.global_step, steps=trainer.state.max_steps, **recorder.summary())
+        run.mark("finished", step=step, steps=steps, stopped_early=trainer.stopped_early(), **recorder.summary(kept))
+        shutil.rmtree(run.checkpoints, ignore_errors=True)  # after the mark: a kill in between leaves a finished run
+
+
+def _start(run: Run, recipe: TrainRecipe, step: int | None) -> Path | None:
+    """The checkpoint to go on from. What is damaged is named on stderr; what is later goes, and will be made again."""
+
+    def best(checkpoint: Path) -> int | None:
+        judged = goal(recipe.training)
+        if judged is None or not recipe.training.load_best_model_at_end:
+            return None
+        log = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+        found = judged.best(log)
+        return found[0] if found is not None else None
+
+    checkpoint, damaged = checkpoints.choose(run.checkpoints, step, needs=best)
+    if checkpoint is None:
+        return None
+    for line in damaged:
+        print(f"{line}: passed over for {checkpoint.name}.", file=sys.stderr)
+    for later in reversed(checkpoints.every(run.checkpoints)):
+        if checkpoints.step_of(later) > checkpoints.step_of(checkpoint):
+            checkpoints.remove(later)
+    return checkpoint
+
+
+@contextmanager
+def _diverging(run: Run) -> Iterator[None]:
+    """Keeps the rows and figures of a step that is no number in the run's state, and names the checkpoint that stays."""
+    try:
+        yield
+    except Diverged as error:
+        run.mark("running", **error.figures)
+        last = checkpoints.every(run.checkpoints)
+        stays = f" Checkpoint {checkpoints.step_of(last[-1])} is the last good one." if last else ""
+        raise LlmbenchError(f"{error}{stays}") from error
 
 
 def _trainer(job: Job, run: Run, recorder: Recorder) -> Any:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import torch
 
-from llmbench import assets
+from llmbench import assets, scan
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import LoraSpec, ModelSpec, TrainRecipe
 
@@ -50,6 +50,8 @@ def load_model(recipe: TrainRecipe) -> Loaded:
     folder = None
     if spec.config is None or spec.tokenizer is None:
         folder = local_folder(spec)
+    for place in {folder, spec.tokenizer} - {None}:
+        scan.folder(Path(str(place)), trust_remote_code=spec.trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(spec.tokenizer or folder), trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -183,6 +185,7 @@ def _from_config(spec: ModelSpec, values: dict[str, Any], tokenizer: Any) -> Any
     """A model of random weights, float32, its vocabulary and special tokens those of the tokenizer."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    scan.values(values, "model.config")
     values = dict(values)
     kind = values.pop("model_type", None)
     if kind is None:

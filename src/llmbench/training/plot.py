@@ -1,4 +1,4 @@
-"""loss.svg: the loss of every log step, the held-out loss, and the learning rate below."""
+"""loss.svg: the loss of every log step, the held-out loss, what was answered right, and the learning rate below."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import io
 from typing import Any
 
 from llmbench import workspace
+from llmbench.recipe import TrainingSpec
 from llmbench.runs import Run
+from llmbench.selection import goal
 
 __all__ = ["write"]
 
@@ -23,12 +25,18 @@ def write(run: Run) -> None:
     train = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     held_out = [(row["step"], row["eval_loss"]) for row in rows if "eval_loss" in row]
     rate = [(row["step"], row["learning_rate"]) for row in rows if "learning_rate" in row]
+    asked = run.recipe["evaluation"]
+    names = [f"eval_{name}" for name in asked["metrics"]] if asked is not None else []
+    answers = {name: points for name in names if (points := [(row["step"], row[name]) for row in rows if name in row])}
+    judged = goal(TrainingSpec.model_validate(run.recipe["training"]))
+    best = judged.best(rows) if judged is not None else None
     if not train:
         return
     style: Any = _STYLE | {"svg.hashsalt": run.name}  # matplotlib types every key of its settings by name
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(7.2, 4.2), layout="constrained", facecolor="white")
-        loss, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        figure = Figure(figsize=(7.2, 5.6 if answers else 4.2), layout="constrained", facecolor="white")
+        panels = figure.subplots(3 if answers else 2, 1, sharex=True, height_ratios=(4, 2, 1) if answers else (4, 1))
+        loss, below = panels[0], panels[-1]
         faint = len(train) > 60
         if faint:
             loss.plot(*zip(*train, strict=True), color=_TRAIN, linewidth=1, alpha=0.35)
@@ -36,6 +44,10 @@ def write(run: Run) -> None:
         loss.plot(*zip(*shown, strict=True), color=_TRAIN, linewidth=1.8, label="train, smoothed" if faint else "train")
         if held_out:
             loss.plot(*zip(*held_out, strict=True), color=_EVAL, linewidth=1.8, marker="o", markersize=4, label="held out")
+        if best is not None:
+            loss.axvline(best[0], color=_INK, linewidth=1, linestyle=":", label=f"best ({best[0]})")
+        if answers:
+            _answers(panels[1], answers)
         loss.set_ylabel("loss (nats per token)")
         loss.set_ylim(bottom=0)
         loss.set_title(run.name, loc="left", color=_INK, fontweight="bold")
@@ -44,7 +56,7 @@ def write(run: Run) -> None:
         below.set_ylabel("rate")
         below.set_ylim(bottom=0)
         below.set_xlabel("step")
-        for axes in (loss, below):
+        for axes in panels:
             axes.grid(color=_GRID, linewidth=0.8)
             axes.set_axisbelow(True)
             axes.tick_params(colors=_INK, length=0)
@@ -53,6 +65,15 @@ def write(run: Run) -> None:
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     workspace.write_text(run.folder / "loss.svg", drawn.getvalue())
+
+
+def _answers(axes: Any, curves: dict[str, list[tuple[int, float]]]) -> None:
+    """The other metrics of the evaluations, one curve each."""
+    for name, points in curves.items():
+        axes.plot(*zip(*points, strict=True), linewidth=1.8, marker="o", markersize=4, label=name.removeprefix("eval_"))
+    axes.set_ylabel("share right")
+    axes.set_ylim(-0.03, 1.03)
+    axes.legend(frameon=False)
 
 
 def _smooth(points: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import sys
 import time
@@ -16,12 +15,13 @@ from rich import progress as rich_progress
 from rich.console import Console
 from transformers import TrainerCallback
 
-from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
 
 __all__ = ["Progress", "Recorder", "Stop", "peak_memory"]
 
 _LINE_SECONDS = 5.0
+_CLOCKED = ("_runtime", "_per_second")
+"""Endings of what transformers measures about an evaluation's speed."""
 
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and the latest figures."""
@@ -77,7 +77,9 @@ class Recorder(TrainerCallback):
             yield
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Starts the clocks."""
+        """Evaluates the base where the recipe wants it, and starts the clocks."""
+        if self.trainer.recipe.training.eval_on_start and state.global_step == 0:
+            self.trainer.measure()
         self.began = self.since = self.printed = time.perf_counter()
         self.tokens, self.first_step = state.num_input_tokens_seen, state.global_step
         self.trainer.paused = 0.0
@@ -94,19 +96,18 @@ class Recorder(TrainerCallback):
             control.should_save = control.should_training_stop = control.should_log = True
         if state.global_step >= state.max_steps:
             control.should_log = True
+        every = self.trainer.recipe.training.eval_steps
+        if every is not None and (state.global_step % every == 0 or state.global_step >= state.max_steps):
+            control.should_evaluate = True  # transformers does so only where there are held-out rows
 
     def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """One line of metrics for each log step."""
         logs = more["logs"]
         row: dict[str, Any] = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4)}
-        if "eval_loss" in logs:
-            row["eval_loss"] = logs["eval_loss"]
+        held_out = {key: value for key, value in logs.items() if key.startswith("eval_") and not key.endswith(_CLOCKED)}
+        if held_out:
+            row |= held_out
         elif "loss" in logs:
-            if not math.isfinite(logs["loss"]):
-                raise LlmbenchError(
-                    f"The loss is {logs['loss']} at step {state.global_step}: the training has diverged. "
-                    f"Lower training.learning_rate (it is {self.trainer.recipe.training.learning_rate:g})."
-                )
             now = time.perf_counter()
             seconds = now - self.since - self.trainer.paused
             row |= {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
@@ -126,16 +127,20 @@ class Recorder(TrainerCallback):
         rows = [row for row in self.run.metrics() if row["step"] == step]
         return {key: value for row in rows for key, value in row.items()}
 
-    def summary(self) -> dict[str, Any]:
-        """The figures of a finished training, over every session that it took."""
+    def summary(self, kept: int | None = None) -> dict[str, Any]:
+        """The figures of a finished training, over every session that it took; `kept` is the best step, if that is kept."""
         rows = self.run.metrics()
         logged = [row for row in rows if "loss" in row]
         after = [row["seconds"] for row in logged[1:]] + [0.0]  # each session counts its own seconds from nought
         seconds = sum(row["seconds"] for row, then in zip(logged, after, strict=True) if then < row["seconds"])
-        held_out = [row["eval_loss"] for row in rows if "eval_loss" in row]
+        measured = [row for row in rows if any(key.startswith("eval_") for key in row)]
+        step = kept if kept is not None else measured[-1]["step"] if measured else None
+        at = {key: value for row in measured if row["step"] == step for key, value in row.items() if key.startswith("eval_")}
         return {
             "loss": logged[-1]["loss"] if logged else None,
-            "eval_loss": held_out[-1] if held_out else None,
+            "eval_loss": at.get("eval_loss"),
+            "evaluation": at,
+            "kept_step": kept,
             "tokens": logged[-1]["tokens"] if logged else 0,
             "seconds": round(seconds, 2),
             "tokens_per_second": round(logged[-1]["tokens"] / max(seconds, 1e-9), 1) if logged else None,
@@ -161,8 +166,8 @@ class Recorder(TrainerCallback):
         now, done = time.perf_counter(), state.global_step >= state.max_steps
         if now - self.printed > _LINE_SECONDS or done or self.stop.asked:
             steps = state.global_step - self.first_step
-            left = (state.max_steps - state.global_step) * (now - self.began) / max(steps, 1)
-            print(f"step {state.global_step}/{state.max_steps}  {figures}  {clock(left)} left", file=sys.stderr, flush=True)
+            left = clock((state.max_steps - state.global_step) * (now - self.began) / steps) + " left" if steps else ""
+            print(f"step {state.global_step}/{state.max_steps}  {figures}  {left}".rstrip(), file=sys.stderr, flush=True)
             self.printed = now
 
 

@@ -20,11 +20,10 @@ from typing import Any
 import torch
 import yaml
 
+from llmbench import checkpoints, runs
 from llmbench import recipe as recipes
-from llmbench import runs
 from llmbench.training import job, segments
 from llmbench.training.batches import Collator
-from llmbench.training.checkpoint import checkpoints
 from llmbench.training.model import load_model
 from llmbench.training.record import Recorder, Stop
 
@@ -206,7 +205,7 @@ def _compiled(folder: Path) -> float:
 def _resumed(folder: Path) -> float:
     straight = _run(folder, "straight", "training.save_steps=2")
     broken = _run(folder, "broken", "training.save_steps=2", stop_after=3)
-    if not checkpoints(broken.checkpoints):
+    if not checkpoints.every(broken.checkpoints):
         return float("inf")
     return _apart(_weights(_run(folder, "broken", "training.save_steps=2", resume=True)), _weights(straight))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -73,7 +74,8 @@ class Trainer(WholeCheckpoints, SFTTrainer):
                     total += float(self.compute_loss(self.model_wrapped, batch)) * learned
                 count += learned
         self.model.train()
-        metrics = {f"{metric_key_prefix}_loss": total / count}
+        loss = total / count
+        metrics = {f"{metric_key_prefix}_loss": loss, f"{metric_key_prefix}_perplexity": math.exp(min(loss, 700.0))}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.paused += time.perf_counter() - start

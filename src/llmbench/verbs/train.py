@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llmbench.training import Job
 
 _BARS = "▁▂▃▄▅▆▇█"
+_SHOWN_SAMPLES = 4
 
 
 def register(cli: typer.Typer) -> None:
@@ -36,7 +37,10 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that win over the recipe's.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped run from its last checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped run from its last whole checkpoint.")] = False,
+    resume_from_checkpoint: Annotated[
+        int | None, typer.Option(metavar="STEP", help="Continue from the checkpoint of this step; later ones are dropped.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Load and check everything, say what would be done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
@@ -46,10 +50,14 @@ def train(
     from llmbench import runs
 
     document = recipes.load(recipe, recipes.TrainRecipe, overrides or ())
+    resume = resume or resume_from_checkpoint is not None
     if resume and overwrite:
         raise RunError("--resume continues a run and --overwrite replaces it: choose one.")
     _need_packages(document)
     run = None if dry_run else runs.resume(document) if resume else runs.check(document, overwrite=overwrite)
+    if run is not None and resume:
+        for change in runs.changes(run, document):
+            print(f"Going on with {change}", file=sys.stderr)
 
     job = _prepared(document)
     if not as_json:
@@ -63,7 +71,7 @@ def train(
     if not resume:
         run = runs.create(document, overwrite=overwrite)
     try:
-        training.train(document, run, resume=resume, job=job)
+        training.train(document, run, resume=resume, resume_from_checkpoint=resume_from_checkpoint, job=job)
     except KeyboardInterrupt:
         again = shlex.join(["llmbench", "train", str(recipe), *(overrides or ()), "--resume"])
         print(f"Stopped at step {run.status.get('step', 0)}. Continue with: {again}", file=sys.stderr)
@@ -147,8 +155,12 @@ def _result(run: Run) -> list[str]:
     status = run.status
     what, where = ("Adapter", run.adapter) if run.adapter.exists() else ("Model", run.model)
     figures = f"loss {status['loss']:.4f}"
-    if status.get("eval_loss") is not None:
-        figures += f" (held out {status['eval_loss']:.4f})"
+    if status["evaluation"]:
+        figures += f" ({_evaluated(status['evaluation'])})"
+    if status["kept_step"] is not None:
+        figures += f", best at step {status['kept_step']} of {status['step']}, which is kept"
+    elif status["stopped_early"]:
+        figures += f", stopped early at step {status['step']}"
     figures += f", {_clock(status['seconds'])}, {status['tokens_per_second']:,.0f} tokens/s"
     following = (
         f"name it in a serving document (adapter: {run.name}), then: llmbench serve recipes/serve.yaml"
@@ -185,8 +197,14 @@ def list_runs(
 
 def _record(run: Run) -> dict[str, Any]:
     """A run as a program reads it."""
+    from llmbench import checkpoints
+    from llmbench.recipe import TrainingSpec
+    from llmbench.selection import goal
+
     status, document = run.status, run.recipe
     rows = [row for row in run.metrics() if "loss" in row]
+    judged = goal(TrainingSpec.model_validate(document["training"]))
+    best = judged.best(run.metrics()) if judged is not None else None
     result = run.adapter if run.adapter.exists() else run.model if run.model.exists() else None
     base = "random weights" if document["model"]["config"] else document["model"]["model_name_or_path"]
     return {
@@ -199,6 +217,11 @@ def _record(run: Run) -> dict[str, Any]:
         "steps": status.get("steps"),
         "loss": status.get("loss", rows[-1]["loss"] if rows else None),
         "eval_loss": status.get("eval_loss"),
+        "evaluation": status.get("evaluation"),
+        "best": None if best is None or judged is None else {"metric": judged.metric, "step": best[0], "value": best[1]},
+        "kept_step": status.get("kept_step"),
+        "stopped_early": status.get("stopped_early", False),
+        "checkpoints": [_checkpoint(path) for path in checkpoints.every(run.checkpoints)],
         "seconds": status.get("seconds"),
         "tokens_per_second": status.get("tokens_per_second"),
         "peak_memory": status.get("peak_memory"),
@@ -206,6 +229,14 @@ def _record(run: Run) -> dict[str, Any]:
         "folder": str(run.folder),
         "result": str(result) if result else None,
     }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint as a program reads it. Its hashes are left for the resume, which looks at every byte."""
+    from llmbench import checkpoints
+
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return {"step": checkpoints.step_of(path), "bytes": size, "fault": checkpoints.fault(path, sizes_only=True)}
 
 
 def _table(records: list[dict[str, Any]]) -> None:
@@ -236,15 +267,64 @@ def _details(run: Run, record: dict[str, Any]) -> list[str]:
     if rows:
         first, last = rows[0], rows[-1]
         lines.append(f"  loss    {first['loss']:.4f} {_sparkline([row['loss'] for row in rows])} {last['loss']:.4f}")
-        if record["eval_loss"] is not None:
-            lines.append(f"  held out {record['eval_loss']:.4f}")
-        lines.append(f"  steps   {record['step']}{'' if record['steps'] is None else '/' + str(record['steps'])}")
+        lines += _evaluations(run, record)
+        early = ", stopped early" if record["stopped_early"] else ""
+        lines.append(f"  steps   {record['step']}{'' if record['steps'] is None else '/' + str(record['steps'])}{early}")
     if record["seconds"] is not None:
         speed, memory = f"{record['tokens_per_second']:,.0f} tokens/s", f"{record['peak_memory'] / 2**30:.1f} GiB at most"
         lines.append(f"  time    {_clock(record['seconds'])}, {speed}, {memory}")
     if record["result"]:
         lines.append(f"  result  {record['result']}")
+    lines += _checkpoints(run, record)
     return [*lines, f"  folder  {run.folder}"]
+
+
+def _evaluated(figures: dict[str, float]) -> str:
+    """`held out 1.2345, exact_match 0.500` of an evaluation's figures."""
+    words = {"loss": "held out", "perplexity": "perplexity"}
+    named = ((name.removeprefix("eval_"), value) for name, value in figures.items())
+    return ", ".join(f"{words.get(name, name)} {value:.{4 if name == 'loss' else 3}f}" for name, value in named)
+
+
+def _evaluations(run: Run, record: dict[str, Any]) -> list[str]:
+    """A line for each metric of the evaluations: its first and last value, its curve, and where it was best; some answers."""
+    rows = run.metrics()
+    asked, best = run.recipe["evaluation"], record["best"]
+    names = ["eval_loss", *(f"eval_{name}" for name in (asked["metrics"] if asked is not None else []))]
+    lines = []
+    for name in dict.fromkeys([*names, *([best["metric"]] if best is not None else [])]):
+        values = [row[name] for row in rows if name in row]
+        if not values:
+            continue
+        label = "held out" if name == "eval_loss" else name.removeprefix("eval_")
+        lines.append(f"  {label:<7} {values[0]:.4f} {_sparkline(values)} {values[-1]:.4f}")
+    if best is not None:
+        kept = "; its weights are kept" if record["kept_step"] == best["step"] else ""
+        lines.append(f"  best    {best['metric'].removeprefix('eval_')} {best['value']:.4f} at step {best['step']}{kept}")
+    samples = run.samples()
+    last = [row for row in samples if row["step"] == samples[-1]["step"]]
+    for row in last[:_SHOWN_SAMPLES]:
+        mark = "".join("✓" if value else "✗" for value in row["scores"].values() if value is not None)
+        lines.append(f"  answer  {mark} {_short(row['answer'])}   (expected: {_short(row['expected'] or '')})")
+    return lines
+
+
+def _checkpoints(run: Run, record: dict[str, Any]) -> list[str]:
+    """The checkpoints that there are to go on from, the damaged ones marked."""
+    lines = []
+    for entry in record["checkpoints"]:
+        wrong = f", damaged: {entry['fault']}" if entry["fault"] else ""
+        best = ", the best so far" if record["best"] is not None and record["best"]["step"] == entry["step"] else ""
+        lines.append(f"  checkpoint {entry['step']}, {entry['bytes'] / 2**20:,.1f} MiB{best}{wrong}")
+    if lines and record["state"] in ("stopped", "failed"):
+        lines.append("  go on with the run's recipe and --resume, or with --resume-from-checkpoint STEP")
+    return lines
+
+
+def _short(text: str, width: int = 60) -> str:
+    """One line of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def _sparkline(values: list[float], width: int = 40) -> str:

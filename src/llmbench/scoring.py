@@ -1,0 +1,35 @@
+"""When two texts say the same, and when one holds a fact: what trainings and comparisons both score answers by."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+__all__ = ["holds_value", "plain", "same_sentence"]
+
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+
+
+def plain(text: str) -> str:
+    """One case, one kind of space, one way to write each character."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def same_sentence(text: str, expected: str) -> bool:
+    """Whether two texts are the same apart from case, spaces and final punctuation."""
+    return plain(text).rstrip(" .!?,;:") == plain(expected).rstrip(" .!?,;:")
+
+
+def holds_value(text: str, value: str, known: str = "") -> bool:
+    """Whether a text holds a value as words of their own ("12" is not in "120" or "1.12"), whatever the case.
+
+    Listing does not count: where the value holds a number, the text may name no other number but those of `known`.
+    """
+    text, value = plain(text), plain(value)
+    # A number is not found inside a longer one, such as 300 in 1,300 or in 300.5, nor a code's end such as 300 in AB-300.
+    before = r"(?<![\w])(?<!\d[.,])(?<!\w-)" if value[0].isdigit() else r"(?<!\w)"
+    after = r"(?!\w)(?![.,-]\d)" if value[-1].isdigit() else r"(?!\w)"
+    if not re.search(before + re.escape(value) + after, text):
+        return False
+    rivals = set(_NUMBER.findall(text)) - set(_NUMBER.findall(plain(f"{value} {known}")))
+    return not (rivals and _NUMBER.search(value))
