@@ -19,6 +19,7 @@ LAYERS = [
     {"assets", "workspace", "tiny", "scan", "scoring"},
     {"recipe"},
     {"data", "runs", "endpoint", "checkpoints", "selection"},
+    {"estimate"},
     {"training", "retrieval", "engine"},
     {"gateway"},
     {"compare"},

@@ -248,7 +248,7 @@ class Trained:
 
 
 def trained(recipe: TrainRecipe, found: Shape) -> Trained:
-    """How many parameters a recipe trains: LoRA beside all linear layers, or all parameters; other adapters as LoRA of their rank."""
+    """How many parameters a recipe trains: LoRA beside the linear layers, or all parameters."""
     if recipe.lora is None:
         return Trained(found.parameters, adapter=False, rank=0)
     widths = 2 * (found.hidden + found.queries) + 2 * (found.hidden + found.keys) + 3 * (found.hidden + found.intermediate)
@@ -364,3 +364,87 @@ def _seconds(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, there
     made = features(recipe, found, what, work, low=low)
     batch = sum(_SPEEDS[name] * amount for name, amount in made.items())
     return batch * work.steps * work.accumulation
+
+
+def work(recipe: TrainRecipe, lengths: np.ndarray, learned: float, *, end_to_end: bool | None = None) -> Work:
+    """The batches that a recipe makes of rows.
+
+    Args:
+        recipe: what is left open counts as `auto` chooses it for models that can read rows end to end.
+        lengths: tokens of each row, after `max_length`.
+        learned: share of tokens that are learned.
+        end_to_end: whether batches have no padding, where it is known.
+    """
+    spec = recipe.training
+    if end_to_end is None:
+        open_ = spec.padding_free is None and not spec.torch_compile and spec.performance == "auto"
+        end_to_end = bool(spec.padding_free) or spec.packing or (open_ and recipe.method in ("sft", "pretrain"))
+    rows, accumulation = spec.per_device_train_batch_size, spec.gradient_accumulation_steps
+    if spec.packing:
+        bins = max(int(lengths.sum()) / recipe.data.max_length * 1.02, 1.0)
+        rows = max(round(len(lengths) / bins * rows), 1)
+    per_batch = rows
+    if spec.max_tokens_per_batch is not None:
+        per_batch = max(round(spec.max_tokens_per_batch / float(lengths.mean())), 1)
+    batches = -(-len(lengths) // per_batch)
+    steps = spec.max_steps if spec.max_steps > 0 else -(-int(spec.num_train_epochs * batches) // accumulation)
+    return Work(lengths, learned, rows, max(steps, 1), accumulation, end_to_end, spec.max_tokens_per_batch)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Other settings, and what the training needs with them."""
+
+    settings: dict[str, Any]
+    """Dotted names, as the command line takes them."""
+    estimate: Estimate
+
+    @property
+    def overrides(self) -> str:
+        """For the command line."""
+        return " ".join(f"{name}={json.dumps(value)}" for name, value in self.settings.items())
+
+
+def fitting(
+    recipe: TrainRecipe, found: Shape, lengths: np.ndarray, learned: float, there: Machine, *, limit: int, count: int = 3
+) -> list[Change]:
+    """The nearest settings whose estimate fits into `limit` bytes, the fastest first; each keeps the rows of a step.
+
+    Smaller batches with more accumulation, activations computed again, a base in four bits, shorter rows, in that order alone
+    and together.
+    """
+    spec = recipe.training
+    steps: list[dict[str, Any]] = [{}]
+    rows, accumulation = spec.per_device_train_batch_size, spec.gradient_accumulation_steps
+    halves = []
+    while rows > 1:
+        rows, accumulation = -(-rows // 2), accumulation * 2
+        halves.append({"training.per_device_train_batch_size": rows, "training.gradient_accumulation_steps": accumulation})
+    again = [{"training.gradient_checkpointing": True}] if not spec.gradient_checkpointing else []
+    four = [{"quantization.load_in_4bit": True}] if recipe.lora is not None and recipe.quantization is None else []
+    shorter = int(np.quantile(lengths, 0.95))
+    cut = [{"data.max_length": shorter, "data.over_length": "drop"}] if shorter < int(lengths.max()) else []
+    singles = [*halves, *again, *four, *cut]
+    steps += singles
+    steps += [half | other for half in halves for other in again]
+    steps += [half | other | more for half in halves for other in again for more in four]
+    fits: list[Change] = []
+    for settings in steps[1:]:
+        changed = _changed(recipe, settings)
+        kept = lengths[lengths <= changed.data.max_length] if "data.max_length" in settings else lengths
+        need = estimate(changed, found, work(changed, kept, learned), there)
+        if need.peak <= limit:
+            fits.append(Change(settings, need))
+        if len(fits) >= count:
+            break
+    return sorted(fits, key=lambda change: change.estimate.seconds)
+
+
+def _changed(recipe: TrainRecipe, settings: dict[str, Any]) -> TrainRecipe:
+    """The recipe with dotted settings replaced."""
+    document = recipe.model_dump()
+    for name, value in settings.items():
+        section, key = name.split(".")
+        document[section] = (document[section] or {}) | {key: value}
+    made: TrainRecipe = type(recipe).model_validate(document)
+    return made
