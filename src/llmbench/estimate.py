@@ -416,14 +416,18 @@ def fitting(
     spec = recipe.training
     steps: list[dict[str, Any]] = [{}]
     rows, accumulation = spec.per_device_train_batch_size, spec.gradient_accumulation_steps
-    halves = []
+    halves: list[dict[str, Any]] = []
     while rows > 1:
         rows, accumulation = -(-rows // 2), accumulation * 2
         halves.append({"training.per_device_train_batch_size": rows, "training.gradient_accumulation_steps": accumulation})
-    again = [{"training.gradient_checkpointing": True}] if not spec.gradient_checkpointing else []
-    four = [{"quantization.load_in_4bit": True}] if recipe.lora is not None and recipe.quantization is None else []
+    again: list[dict[str, Any]] = [{"training.gradient_checkpointing": True}] if not spec.gradient_checkpointing else []
+    four: list[dict[str, Any]] = (
+        [{"quantization.load_in_4bit": True}] if recipe.lora is not None and recipe.quantization is None else []
+    )
     shorter = int(np.quantile(lengths, 0.95))
-    cut = [{"data.max_length": shorter, "data.over_length": "drop"}] if shorter < int(lengths.max()) else []
+    cut: list[dict[str, Any]] = (
+        [{"data.max_length": shorter, "data.over_length": "drop"}] if shorter < int(lengths.max()) else []
+    )
     singles = [*halves, *again, *four, *cut]
     steps += singles
     steps += [half | other for half in halves for other in again]
