@@ -1,0 +1,79 @@
+"""The rows of one part as flat arrays, for figures without a Python object per token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from datasets import Dataset  # type: ignore[import-untyped]
+
+__all__ = ["ROLES", "Columns", "columns"]
+
+IGNORED = -100
+ROLES = ("template", "system", "user", "assistant", "tool")
+"""Names of the numbers in the column `roles`."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """`ids`, `trained` and `roles` of all rows one after another; row i has those from `starts[i]` to `starts[i + 1]`."""
+
+    ids: np.ndarray
+    trained: np.ndarray
+    """Whether a token is learned; the first of a row never is, as nothing stands before it."""
+    roles: np.ndarray
+    starts: np.ndarray
+    source: np.ndarray
+    row: np.ndarray
+    """Line or row number in the file."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row."""
+        return np.diff(self.starts)
+
+    def per_row(self, flags: np.ndarray) -> np.ndarray:
+        """How many of a row's tokens have a flag."""
+        sums = np.concatenate([[0], np.cumsum(flags, dtype=np.int64)])
+        counted: np.ndarray = sums[self.starts[1:]] - sums[self.starts[:-1]]
+        return counted
+
+    def prompt_ends(self) -> np.ndarray:
+        """Where each row's first learned token stands (its end, where none is)."""
+        at = np.flatnonzero(self.trained)
+        first = np.append(at, len(self.ids))[np.searchsorted(at, self.starts[:-1])]
+        ends: np.ndarray = np.minimum(first, self.starts[1:])
+        return ends
+
+
+def columns(dataset: Dataset) -> Columns:
+    """The arrays of a prepared dataset (`input_ids`, `labels`, `roles`, `source`, `row`)."""
+    ids, starts = _flat(dataset, "input_ids")
+    labels, _ = _flat(dataset, "labels")
+    roles, _ = _flat(dataset, "roles")
+    trained = labels != IGNORED
+    trained[starts[:-1][starts[:-1] < len(trained)]] = False
+    source, row = (_column(dataset, name).to_numpy(zero_copy_only=False) for name in ("source", "row"))
+    return Columns(ids, trained, roles, starts, source, row)
+
+
+def _column(dataset: Dataset, name: str) -> Any:
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+    found = dataset.with_format("arrow")[name][:]
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+
+
+def _flat(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
+    import pyarrow.compute as pc  # type: ignore[import-untyped]
+
+    lists = _column(dataset, name)
+    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return pc.list_flatten(lists).to_numpy(zero_copy_only=False), starts
