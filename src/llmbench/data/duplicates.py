@@ -54,9 +54,10 @@ class Words:
         words = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(apart))
         coded = pc.dictionary_encode(words.flatten())
         known = [self._numbers.setdefault(word, len(self._numbers)) for word in coded.dictionary.to_pylist()]
-        codes = _mixed(np.asarray(known, dtype=np.uint64)[coded.indices.to_numpy()]) if known else np.zeros(0, np.uint64)
-        ends = words.offsets.to_numpy().astype(np.int64)
-        return _rolled(codes, ends - ends[0])
+        codes = np.asarray(known, dtype=np.uint64)[coded.indices.to_numpy()] if known else np.zeros(0, np.uint64)
+        real = codes != self._numbers.setdefault("", len(self._numbers))  # splitting an empty text gives one empty word
+        starts = np.concatenate([[0], np.cumsum(real)])[words.offsets.to_numpy() - words.offsets[0].as_py()]
+        return _rolled(_mixed(codes[real]), starts)
 
 
 def _rolled(codes: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
