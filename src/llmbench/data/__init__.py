@@ -17,15 +17,7 @@ from llmbench.recipe import DataSource, DataSpec
 if TYPE_CHECKING:
     from datasets import Dataset  # type: ignore[import-untyped]
 
-__all__ = ["Report", "Rows", "Skipped", "load"]
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A row that is not used."""
-
-    place: str
-    reason: str
+__all__ = ["Report", "Rows", "load"]
 
 
 @dataclass(frozen=True)
@@ -43,11 +35,6 @@ class Report:
     truncated: int = 0
     unstopped: int = 0
     """Assistant turns whose last learned token does not end the turn, so that the model never learns to stop there."""
-    rows_in: int = 0
-    double_bos: int = 0
-    skipped: tuple[Skipped, ...] = ()
-    length_before: Any = ()
-    """All row lengths before `max_length` (int32)."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +83,12 @@ def _part(
     from llmbench.data.files import read, taught
     from llmbench.data.tokens import encode
 
-    conversations, places, origin = [], [], []
-    for number, source in enumerate(sources):
+    conversations, places = [], []
+    for source in sources:
         rows, where = read(source, source.path) if source.path is not None else taught(source)
         conversations += rows
         places += where
-        origin += [(number, int(place.replace(":", " ").split()[-1])) for place in where]
-    return encode(conversations, places, tokenizer, spec, origin=origin, chat_template=template, progress=progress)
+    return encode(conversations, places, tokenizer, spec, chat_template=template, progress=progress)
 
 
 def _hold_out(part: tuple[Dataset, Report], fraction: float, seed: int) -> Rows:
@@ -112,17 +98,9 @@ def _hold_out(part: tuple[Dataset, Report], fraction: float, seed: int) -> Rows:
     if not 0 < count < len(rows):
         raise DataError(f"data.eval_fraction: {fraction} of {len(rows)} rows leaves {count} to evaluate. Change it, or set 0.")
     held_out = set(Random(f"held out {seed}").sample(range(len(rows)), count))
-    chosen = sorted(held_out)
-    rest = [i for i in range(len(rows)) if i not in held_out]
-    kept, apart = rows.select(rest), rows.select(chosen)
-    if len(report.length_before) == len(rows):
-        report, lone = (
-            replace(report, length_before=report.length_before[rest], rows_in=len(rest)),
-            report.length_before[chosen],
-        )
-    else:
-        lone = report.length_before[:count]
-    return Rows(kept, _recount(report, kept), apart, _recount(Report(0, 0, 0, 0, rows_in=count, length_before=lone), apart))
+    kept = rows.select([i for i in range(len(rows)) if i not in held_out])
+    apart = rows.select(sorted(held_out))
+    return Rows(kept, _recount(report, kept), apart, _recount(Report(0, 0, 0, 0), apart))
 
 
 def _recount(report: Report, rows: Dataset) -> Report:

@@ -45,10 +45,13 @@ def examine(
         hashes: of the tokenizer and the chat template.
         shown: rows to render token by token.
         threshold: the Jaccard similarity from which rows are near duplicates.
-        refused: why training would not start, where the rows were prepared without `max_length` to be able to show them.
+        refused: why training would not start, where the rows were prepared otherwise than it would, to be able to show them.
     """
     parts = [_Looked(columns(rows.train), rows.train_report, recipe.data.train)]
     if rows.eval is not None and rows.eval_report is not None:
+        if not recipe.data.eval:  # drawn from the same rows
+            apart = rows.train_report.rows_in - rows.eval_report.rows_in
+            parts = [replace(parts[0], report=replace(rows.train_report, rows_in=apart))]
         parts.append(_Looked(columns(rows.eval), rows.eval_report, recipe.data.eval or recipe.data.train))
     report = DataReport(
         recipe=str(recipe.source),
@@ -80,16 +83,31 @@ class _Looked:
         name = _name(source, self.sources)
         return f"{name}:{number}" if name.endswith((".jsonl", ".ndjson", ".csv", ".tsv")) else f"{name}: row {number}"
 
+    def shortened(self, place: str) -> str:
+        """A place as `data` names it, with the end of the path only."""
+        for source in self.sources:
+            if source.path is not None and place.startswith(str(source.path)):
+                return _name(source, self.sources) + place.removeprefix(str(source.path))
+        return place
+
     def texts(self, tokenizer: Any, *, roles: tuple[int, ...] | None) -> list[str]:
-        """What the rows say: all of it, special tokens as they are written; or what some roles wrote."""
+        """What the rows say: all of it, special tokens as they are written; or what some roles wrote, a line each."""
         c = self.columns
-        chosen, starts = c.ids, c.starts
-        if roles is not None:
-            mine = np.isin(c.roles, roles)
-            chosen, starts = c.ids[mine], np.concatenate([[0], np.cumsum(c.per_row(mine))])
-        ids = [chosen[a:b].tolist() for a, b in pairwise(starts)]
-        texts: list[str] = tokenizer.decode_batch(ids, skip_special_tokens=roles is not None)
-        return texts
+        if roles is None:
+            ids = [c.ids[a:b].tolist() for a, b in pairwise(c.starts)]
+            texts: list[str] = tokenizer.decode_batch(ids, skip_special_tokens=False)
+            return texts
+        mine = np.isin(c.roles, roles)
+        edge = np.zeros(len(mine) + 1, dtype=bool)
+        edge[c.starts] = True
+        edge[1:-1] |= mine[1:] != mine[:-1]
+        edges = np.flatnonzero(edge)
+        spans = [(a, b) for a, b in pairwise(edges) if mine[a]]
+        said = tokenizer.decode_batch([c.ids[a:b].tolist() for a, b in spans], skip_special_tokens=True)
+        lines: list[list[str]] = [[] for _ in range(len(c))]
+        for row, text in zip(np.searchsorted(c.starts, [a for a, _ in spans], side="right") - 1, said, strict=True):
+            lines[row].append(text)
+        return ["\n".join(found) for found in lines]
 
 
 def _name(source: DataSource, sources: Sequence[DataSource]) -> str:
@@ -116,7 +134,7 @@ def _part(part: _Looked, recipe: TrainRecipe) -> Part:
     return Part(
         rows_in=part.report.rows_in,
         rows=part.report.rows,
-        skipped=tuple(_skips(part.report)),
+        skipped=tuple(_skips(part)),
         sources=tuple(_shares(part)),
         tokens=len(c.ids),
         trained_tokens=int(c.trained.sum()),
@@ -133,6 +151,10 @@ def _part(part: _Looked, recipe: TrainRecipe) -> Part:
         roles=tuple(_roles(c)),
         turns=int(begins),
         turns_ended=int(begins) - min(part.report.unstopped, int(begins)),
+        control=part.report.control,
+        split=part.report.split,
+        unprompted=part.report.unprompted,
+        remarks=part.report.notes,
         cut_turns=int(np.count_nonzero(c.trained[c.starts[1:][cut] - 1])),
         untrained_rows=len(untrained),
         untrained_places=tuple(part.place(int(i)) for i in untrained[:_PLACES]),
@@ -140,12 +162,13 @@ def _part(part: _Looked, recipe: TrainRecipe) -> Part:
     )
 
 
-def _skips(report: Report) -> list[Skips]:
-    reasons = Counter(skip.reason for skip in report.skipped)
-    return [
-        Skips(reason, count, tuple([skip.place for skip in report.skipped if skip.reason == reason][:_PLACES]))
-        for reason, count in reasons.most_common()
-    ]
+def _skips(part: _Looked) -> list[Skips]:
+    reasons = Counter(skip.reason for skip in part.report.skipped)
+    first: dict[str, list[str]] = {reason: [] for reason in reasons}
+    for skip in part.report.skipped:
+        if len(first[skip.reason]) < _PLACES:
+            first[skip.reason].append(part.shortened(skip.place))
+    return [Skips(reason, count, tuple(first[reason])) for reason, count in reasons.most_common()]
 
 
 def _shares(part: _Looked) -> list[SourceShare]:
@@ -170,28 +193,54 @@ def _roles(c: Columns) -> list[RoleTokens]:
     return [RoleTokens(name, int(all_[i]), int(learned[i])) for i, name in enumerate(ROLES) if all_[i]]
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What the rows of all parts say, each row of a file once, however many samples training makes of it."""
+
+    parts: list[_Looked]
+    at: list[np.ndarray]
+    """Of each part the samples that stand for a row of a file: its last, which says the most."""
+    texts: list[str]
+    keys: list[bytes]
+
+    @property
+    def train(self) -> int:
+        """How many of them are training rows; they come first."""
+        return len(self.at[0])
+
+    def place(self, i: int) -> str:
+        """Where the i-th of them stands."""
+        if i < self.train:
+            return self.parts[0].place(int(self.at[0][i]))
+        return f"eval {self.parts[1].place(int(self.at[1][i - self.train]))}"
+
+
+def _told(parts: list[_Looked], tokenizer: Any) -> _Told:
+    """What users, assistants and tools say: without template and system prompt, which all rows have in common."""
+    said = (ROLES.index("user"), ROLES.index("assistant"), ROLES.index("tool"))
+    at, texts, keys = [], [], []
+    for part in parts:
+        c = part.columns
+        chosen = c.last_of_rows()
+        written = part.texts(tokenizer, roles=said if np.isin(c.roles, said).any() else None)
+        hashes = duplicates.digests(c.ids, c.starts[:-1], c.starts[1:])
+        at.append(chosen)
+        texts += [written[i] for i in chosen]
+        keys += [hashes[i] for i in chosen]
+    return _Told(parts, at, texts, keys)
+
+
 def _duplicates(parts: list[_Looked], tokenizer: Any, threshold: float) -> Duplicates:
-    """Groups over all parts together; rows are told apart by what they say, without template and system prompt."""
     import pyarrow as pa  # type: ignore[import-untyped]
 
-    said = (ROLES.index("user"), ROLES.index("assistant"), ROLES.index("tool"))
-    texts = [text for part in parts for text in part.texts(tokenizer, roles=said)]
-    whole, prompts = [], []
-    for part in parts:
-        c, starts = part.columns, part.columns.starts
-        whole.append(duplicates.digests(c.ids, starts[:-1], starts[1:]))
-        prompts.append(duplicates.digests(c.ids, starts[:-1], np.maximum(c.prompt_ends(), starts[:-1])))
-    first = len(parts[0].columns)
-
-    def place(row: int) -> str:
-        return parts[0].place(row) if row < first else f"eval {parts[1].place(row - first)}"
-
-    found = duplicates.groups(pa.array(texts, pa.large_string()), [key for keys in whole for key in keys], threshold)
-    exact, near = _surplus(found, [key for keys in whole for key in keys], first)
-    held_out = set(whole[1]) if len(parts) > 1 else set()
-    same = {row for row in range(first) if whole[0][row] in held_out}
+    told = _told(parts, tokenizer)
+    first = told.train
+    found = duplicates.groups(pa.array(told.texts, pa.large_string()), told.keys, threshold)
+    exact, near = _surplus(found, told)
+    held_out = set(told.keys[first:])
+    same = {row for row in range(first) if told.keys[row] in held_out}
     across = {row for group in found if group.rows[-1] >= first for row in group.rows if row < first}
-    asked = _same_prompts(parts, prompts)
+    asked = _same_prompts(told)
     return Duplicates(
         threshold=threshold,
         exact_rows=exact,
@@ -199,42 +248,45 @@ def _duplicates(parts: list[_Looked], tokenizer: Any, threshold: float) -> Dupli
         contaminated_exact=len(same),
         contaminated_near=len(across - same),
         contaminated_prompts=len(asked - same),
-        contaminated_places=tuple(place(row) for row in sorted(same | across | asked)[:_PLACES]),
+        contaminated_places=tuple(told.place(row) for row in sorted(same | across | asked)[:_PLACES]),
+        groups_found=len(found),
         groups=tuple(
             Group(
                 "exact" if group.exact else "near",
                 round(group.similarity, 3),
                 sum(row < first for row in group.rows),
                 sum(row >= first for row in group.rows),
-                tuple(place(row) for row in _mixed(group.rows, first)),
-                _short(texts[group.rows[0]]),
+                tuple(told.place(row) for row in _some(group.rows, first)),
+                _short(told.texts[group.rows[0]]),
             )
             for group in sorted(found, key=lambda group: group.rows[0] >= first or group.rows[-1] < first)[:_GROUPS]
         ),
     )
 
 
-def _surplus(found: list[duplicates.Group], keys: list[bytes], first: int) -> tuple[int, int]:
+def _surplus(found: list[duplicates.Group], told: _Told) -> tuple[int, int]:
     """Training rows that are equal to an earlier one, and those that are only nearly so."""
     exact = near = 0
     for group in found:
-        mine = [row for row in group.rows if row < first]
-        different = len({keys[row] for row in mine})
+        mine = [row for row in group.rows if row < told.train]
+        different = len({told.keys[row] for row in mine})
         exact += len(mine) - different
         near += max(different - 1, 0)
     return exact, near
 
 
-def _same_prompts(parts: list[_Looked], prompts: list[list[bytes]]) -> set[int]:
+def _same_prompts(told: _Told) -> set[int]:
     """Training rows that ask what a held-out row asks. A prompt of one token at most is none."""
-    if len(parts) < 2:
-        return set()
-    long = [part.columns.prompt_ends() - part.columns.starts[:-1] > 1 for part in parts]
-    asked = {key for key, is_one in zip(prompts[1], long[1], strict=True) if is_one}
-    return {row for row, key in enumerate(prompts[0]) if long[0][row] and key in asked}
+    prompts = []
+    for part, at in zip(told.parts, told.at, strict=True):
+        starts, ends = part.columns.starts[:-1][at], part.columns.prompt_ends()[at]
+        hashes = duplicates.digests(part.columns.ids, starts, ends)
+        prompts.append([key if end - start > 1 else None for key, start, end in zip(hashes, starts, ends, strict=True)])
+    asked = {key for keys in prompts[1:] for key in keys if key is not None}
+    return {row for row, key in enumerate(prompts[0]) if key in asked}
 
 
-def _mixed(rows: Sequence[int], first: int) -> list[int]:
+def _some(rows: Sequence[int], first: int) -> list[int]:
     """A few rows of a group, of both parts where it has both."""
     mine, theirs = [row for row in rows if row < first], [row for row in rows if row >= first]
     half = _PLACES - min(len(theirs), _PLACES // 2)

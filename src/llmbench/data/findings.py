@@ -18,11 +18,12 @@ _PADDED = 0.3
 
 def notes(report: DataReport, recipe: TrainRecipe, refused: str | None) -> list[Note]:
     """Everything worth saying about a report, in the order of its sections."""
-    found = [Note("refused", *_split(refused))] if refused else []
+    # What max_length refuses is worded from the figures, with both numbers that would do.
+    found = [Note("refused", *_split(refused))] if refused and not refused.startswith("data.max_length:") else []
     for name, part in (("train", report.train), ("eval", report.eval)):
         if part is not None:
             found += _of_part(name, part)
-    found += _length(report.train, recipe, refused)
+    found += _length(report, recipe)
     found += _twice(report, recipe)
     found += _private(report)
     return found
@@ -52,22 +53,43 @@ def _of_part(name: str, part: Part) -> list[Note]:
     if part.cut_turns:
         text = f"{part.cut_turns:,} answers are cut by max_length, so the model learns to break off"
         found.append(Note("warning", "data.max_length", text, f"Raise it to {part.lengths.longest}, or over_length: drop."))
+    if part.unprompted:
+        text = f"{part.unprompted:,} answers are learned without the end of the generation prompt, such as an opened <think>"
+        found.append(
+            Note("warning", where, text, "Served, the model begins there: set data.chat_template_kwargs as you will serve.")
+        )
+    if part.control:
+        text = f"{_rows(part.control)} spell out control tokens in their words; these are learned as plain text"
+        found.append(Note("note", where, text))
+    if part.split:
+        text = f"{_rows(part.split)} became several: each answer in the form that the model meets, or a long text in pieces"
+        found.append(Note("note", where, text))
+    found += [Note("note", where, remark) for remark in part.remarks]
     for skip in part.skipped:
+        if "max_length" in skip.reason:
+            continue  # the note on max_length tells of them
         text = f"{_rows(skip.rows)} not used: {skip.reason} ({_places(skip.places, skip.rows)})"
         found.append(Note("warning", where, text))
     return found
 
 
-def _length(part: Part, recipe: TrainRecipe, refused: str | None) -> list[Note]:
-    limit, found = part.limit, []
-    if limit.rows_over and not refused:
-        lost = limit.tokens_lost_by_drop_share if limit.over_length == "drop" else limit.tokens_lost_by_truncate_share
-        text = f"over_length: {limit.over_length} costs {_percent(lost)} of the tokens in {_rows(limit.rows_over)}"
-        next_ = f"{limit.fits_999:,} would keep 99.9 % of the rows whole, {limit.fits_all:,} all."
-        found.append(Note("warning" if lost > _MANY else "note", "data.max_length", text, next_))
-    elif refused and limit.rows_over:
-        next_ = f"data.max_length={limit.fits_999} keeps 99.9 % of the rows whole, {limit.fits_all} all"
-        found.append(Note("note", "data.max_length", f"{_rows(limit.rows_over)} longer than {limit.max_length:,}", next_ + "."))
+def _length(report: DataReport, recipe: TrainRecipe) -> list[Note]:
+    found = []
+    for name, part in (("train", report.train), ("eval", report.eval)):
+        if part is None or not part.limit.rows_over or (name == "eval" and not recipe.data.eval):
+            continue
+        limit = part.limit
+        text = f"{_rows(limit.rows_over)} of {name} ({_percent(limit.rows_over_share)}) longer than {limit.max_length:,} tokens"
+        fits = f"{limit.fits_all} fits all rows" + (f", {limit.fits_999} 99.9 %" if limit.fits_999 < limit.fits_all else "")
+        if limit.over_length in ("drop", "truncate"):
+            drop = limit.over_length == "drop"
+            lost = limit.tokens_lost_by_drop_share if drop else limit.tokens_lost_by_truncate_share
+            text += f": over_length: {limit.over_length} costs {_percent(lost)} of the tokens"
+            found.append(Note("warning" if lost > _MANY else "note", "data.max_length", text, f"{fits}."))
+        elif limit.over_length == "error":
+            next_ = f"Set data.max_length ({fits}), or data.over_length to drop or truncate."
+            found.append(Note("refused", "data.max_length", text, next_))
+    part = report.train
     if part.padding.share > _PADDED and recipe.training.max_tokens_per_batch is None:
         text = f"{_percent(part.padding.share)} of a batch is padding at {part.padding.batch}"
         next_ = "Rows of like length together save most of it: training.max_tokens_per_batch."
@@ -92,8 +114,9 @@ def _twice(report: DataReport, recipe: TrainRecipe) -> list[Note]:
     for count, what in ((d.exact_rows, "the same as an earlier row"), (d.near_rows, "nearly the same as an earlier row")):
         if count:
             share = count / report.train.rows
-            text = f"{_rows(count)} of train ({_percent(share)}) {'is' if count == 1 else 'are'} {what}"
-            found.append(Note("warning" if share >= _MANY else "note", "data.train", text, "They weigh double in the loss."))
+            text = f"{_rows(count)} ({_percent(share)}) {'is' if count == 1 else 'are'} {what}"
+            next_ = "What is said twice weighs double in the loss; remove what is not meant to."
+            found.append(Note("warning" if share >= _MANY else "note", "data.train", text, next_))
     return found
 
 

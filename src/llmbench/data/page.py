@@ -1,4 +1,4 @@
-"""The data report as one HTML file: it needs nothing else, runs no script, and shows what stands in the data without obeying it."""
+"""The data report as one HTML file: it needs nothing else, runs no script, and obeys nothing that stands in the data."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def _head(report: DataReport) -> str:
     }
     items = "".join(f"<div><dt>{key}</dt><dd><code>{_text(value)}</code></dd></div>" for key, value in facts.items())
     notes = "".join(
-        f'<li class="{note.level}"><span class="level">{note.level}</span><p><code>{_text(note.where)}</code> {_text(note.text)}</p>'
+        f'<li class="{note.level}"><span class="level">{note.level}</span>'
+        f"<p><code>{_text(note.where)}</code> {_text(note.text)}</p>"
         + (f'<p class="next">{_text(note.next)}</p>' if note.next else "")
         + "</li>"
         for note in report.notes
@@ -140,16 +141,15 @@ def _histogram(of: Lengths, limit: Limit) -> str:
         kind = ' class="beyond"' if one.first > limit.max_length else ""
         top = _HEIGHT - height
         said = f"{one.first:,} to {one.last:,} tokens: {one.rows:,} rows"
+        left, wide, middle = i * step + step * 0.06, step * 0.88, (i + 0.5) * step
         drawn.append(
-            f'<rect{kind} x="{i * step + step * 0.06:.2f}%" width="{step * 0.88:.2f}%" y="{top:.1f}" height="{height:.1f}" rx="2">'
+            f'<rect{kind} x="{left:.2f}%" width="{wide:.2f}%" y="{top:.1f}" height="{height:.1f}" rx="2">'
             f"<title>{said}</title></rect>"
         )
         if one.rows:
-            drawn.append(
-                f'<text class="count" x="{(i + 0.5) * step:.2f}%" y="{top - 5:.1f}" text-anchor="middle">{one.rows:,}</text>'
-            )
+            drawn.append(f'<text class="count" x="{middle:.2f}%" y="{top - 5:.1f}" text-anchor="middle">{one.rows:,}</text>')
     edges = "".join(
-        f'<text class="edge" x="{i * step:.2f}%" y="{_HEIGHT + 18}" text-anchor="{"start" if i == 0 else "middle"}">{one.first:,}</text>'
+        f'<text class="edge{"" if i else " least"}" x="{i * step:.2f}%" y="{_HEIGHT + 18}">{one.first:,}</text>'
         for i, one in enumerate(bins)
     )
     at = (limit.max_length - bins[0].first) / (width * len(bins)) * 100

@@ -102,6 +102,14 @@ class Part:
     """Rows without a learned token."""
     untrained_places: tuple[str, ...]
     double_bos: int
+    control: int
+    """Rows whose words spell out control tokens, which are learned as plain text."""
+    split: int
+    """Rows that training makes several of."""
+    unprompted: int
+    """Answers learned without what the generation prompt ends with, such as an opened `<think>`."""
+    remarks: tuple[str, ...]
+    """What else came up while the rows were prepared."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,7 @@ class Duplicates:
     contaminated_prompts: int
     """Training rows whose prompt is a held-out row's prompt."""
     contaminated_places: tuple[str, ...]
+    groups_found: int
     groups: tuple[Group, ...]
     """The first of them: those across train and eval, then the largest."""
 

@@ -69,7 +69,9 @@ def verdict(report: DataReport) -> str:
     )
     if counts["refused"]:
         return f"Training would refuse this data{f' ({more} besides)' if more else ''}."
-    return f"Training would start: {more}." if more else "Training would start, and nothing speaks against it."
+    if not counts["error"] and not counts["warning"]:
+        return f"Nothing speaks against this training{f' ({more})' if more else ''}."
+    return f"Training would start, with {more}."
 
 
 def brief(report: DataReport) -> list[str]:
@@ -164,8 +166,8 @@ def _duplicates(d: Duplicates, *, held_out: bool) -> Iterator[tuple[str, str]]:
         rows = group.train_rows + group.eval_rows
         yield kind, f"{rows} rows: {', '.join(group.places)}{', ...' if rows > len(group.places) else ''}"
         yield " ", group.text
-    if len(d.groups) > _GROUPS:
-        yield " ", f"more groups: see --html or --json ({len(d.groups)} there)"
+    if d.groups_found > _GROUPS:
+        yield " ", f"and {d.groups_found - _GROUPS:,} groups more (--html and --json show {len(d.groups)})"
 
 
 def _secrets(found: Sequence[Secret]) -> Iterator[tuple[str, str]]:

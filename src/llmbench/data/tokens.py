@@ -36,7 +36,6 @@ def encode(
     tokenizer: Any,
     spec: DataSpec,
     *,
-    origin: Sequence[tuple[int, int]],
     chat_template: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Dataset, Report]:
@@ -55,8 +54,6 @@ def encode(
     ids: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     long: list[int] = []
-    before: list[int] = []
-    kept: list[int] = []
     dropped = truncated = unstopped = 0
     for start in range(0, len(conversations), _BATCH):
         chunk, where = conversations[start : start + _BATCH], places[start : start + _BATCH]
@@ -65,7 +62,6 @@ def encode(
                 raise DataError(f"{place}: the chat template leaves no token of the assistant's to learn in this row.")
             ends = np.flatnonzero(said & ~np.append(said[1:], False))
             unstopped += sum(int(token) not in stops for token in row[ends])
-            before.append(len(row))
             if len(row) > spec.max_length:
                 long.append(len(row))
                 row, said = row[: spec.max_length], said[: spec.max_length]
@@ -75,7 +71,6 @@ def encode(
                     dropped += 1
                     continue
                 truncated += 1
-            kept.append(len(before) - 1)
             ids.append(row)
             labels.append(np.where(said, row, np.int32(IGNORED)))
         if progress is not None:
@@ -95,17 +90,8 @@ def encode(
         dropped=dropped,
         truncated=truncated,
         unstopped=unstopped,
-        rows_in=len(conversations),
-        double_bos=_double(ids, tokenizer.bos_token_id),
-        length_before=np.asarray(before, dtype=np.int32),
     )
-    special = np.asarray(tokenizer.all_special_ids)
-    roles = [np.where(said != IGNORED, 3, np.where(np.isin(row, special), 0, 2)) for row, said in zip(ids, labels, strict=True)]
-    return _dataset(ids, labels, [role.astype(np.int8) for role in roles], [origin[i] for i in kept]), report
-
-
-def _double(ids: list[np.ndarray], bos: int | None) -> int:
-    return sum(bos is not None and len(row) > 1 and row[0] == row[1] == bos for row in ids)
+    return _dataset(ids, labels), report
 
 
 def masked(
@@ -198,9 +184,7 @@ def _stops(tokenizer: Any) -> set[int]:
     return named if tokenizer.eos_token_id is None else named | {tokenizer.eos_token_id}
 
 
-def _dataset(
-    ids: list[np.ndarray], labels: list[np.ndarray], roles: list[np.ndarray], origin: list[tuple[int, int]]
-) -> Dataset:
+def _dataset(ids: list[np.ndarray], labels: list[np.ndarray]) -> Dataset:
     """Two columns of int32 lists, without a Python object per token."""
     import pyarrow as pa  # type: ignore[import-untyped]
     from datasets import Dataset
@@ -209,8 +193,6 @@ def _dataset(
     np.cumsum([len(row) for row in ids], out=ends[1:])
     column = {
         name: pa.LargeListArray.from_arrays(pa.array(ends), pa.array(np.concatenate(values)))
-        for name, values in (("input_ids", ids), ("labels", labels), ("roles", roles))
+        for name, values in (("input_ids", ids), ("labels", labels))
     }
-    column["source"] = pa.array([source for source, _ in origin], pa.int16())
-    column["row"] = pa.array([row for _, row in origin], pa.int64())
     return Dataset(pa.table(column))
