@@ -14,7 +14,7 @@ import pytest
 from llmbench.data import duplicates
 from llmbench.data.duplicates import Group
 
-LONG = "The warranty of the Belvi camera lasts 24 months and covers the lens , the shutter , the battery and every cable in the box"
+LONG = "The warranty of the Belvi camera lasts 24 months and covers the lens , the shutter , the battery and every cable in it"
 
 
 def found(*texts: str, threshold: float = 0.8) -> list[Group]:

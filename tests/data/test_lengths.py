@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,7 @@ def test_bins_hold_every_row_once_and_join_on() -> None:
     values = np.random.default_rng(1).integers(5, 900, 2000).astype(np.int32)
     bins = lengths.lengths(values).histogram
     assert sum(one.rows for one in bins) == 2000
-    assert all(a.last + 1 == b.first for a, b in zip(bins, bins[1:], strict=False))
+    assert all(a.last + 1 == b.first for a, b in pairwise(bins))
     for one in bins:
         assert one.rows == np.count_nonzero((values >= one.first) & (values <= one.last))
 

@@ -313,8 +313,8 @@ def _secrets(parts: list[_Looked], tokenizer: Any) -> tuple[Secret, ...]:
 
 def _rendered(part: _Looked, tokenizer: Any, count: int) -> list[rendering.Row]:
     """Rows from all over the part."""
-    c = part.columns
-    chosen = sorted({round(i * (len(c) - 1) / max(count - 1, 1)) for i in range(min(count, len(c)))})
+    c, count = part.columns, min(count, len(part.columns))
+    chosen = [round(i * (len(c) - 1) / max(count - 1, 1)) for i in range(count)]
     spans = [slice(int(c.starts[i]), int(c.starts[i + 1])) for i in chosen]
     return [
         rendering.row(part.place(i), c.ids[span].tolist(), c.trained[span].tolist(), tokenizer)

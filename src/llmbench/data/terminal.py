@@ -34,9 +34,11 @@ def show(report: DataReport, console: Console) -> None:
     from rich.text import Text
 
     def title(text: str) -> None:
-        console.print(Text(f"\n{text}", "bold"))
+        console.print()
+        _hang(console, Text(), Text(rendering.visible(text), "bold"))
 
-    console.print(Text.assemble((report.name, "bold"), f"  {report.method} on {report.model}, from {report.recipe}"))
+    about = rendering.visible(f"{report.method} on {report.model}, from {report.recipe}")
+    _hang(console, Text(f"{report.name}  ", "bold"), Text(about))
     title("Rows")
     _lines(console, _rows(report))
     title("Tokens a row")
@@ -208,7 +210,9 @@ def _row(console: Console, row: Row) -> None:
             text.append_text(_piece(piece, at, coloured=coloured))
         text.append("⟧" if bracket else "")
     text.rstrip()
-    console.print(Text(f"\n  {row.place}: {row.tokens:,} tokens, {row.trained_tokens:,} learned", "bold"))
+    about = f"{row.place}: {row.tokens:,} tokens, {row.trained_tokens:,} learned"
+    console.print()
+    _hang(console, Text("  "), Text(rendering.visible(about), "bold"))
     _hang(console, Text("  "), text)
 
 
@@ -230,7 +234,7 @@ def _note(console: Console, note: Note) -> None:
     from rich.text import Text
 
     mark, style = _MARKS[note.level]
-    text = Text.assemble((note.level, style), " ", (note.where, "bold"), f": {rendering.visible(note.text)}")
+    text = Text.assemble((note.level, style), " ", (rendering.visible(note.where), "bold"), f": {rendering.visible(note.text)}")
     _hang(console, Text(f"  {mark} ", style), text)
     if note.next:
         _hang(console, Text("    → ", "cyan"), Text(rendering.visible(note.next), "cyan"))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmbench.errors import MissingPackage
 from llmbench.verbs import completion
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+_PACKAGES = ("numpy", "pyarrow", "tokenizers", "rensa", "transformers", "datasets", "trl")
 _GENERAL = "TokenizersBackend"
 _MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -52,6 +55,9 @@ def check(
     from llmbench import recipe as recipes
 
     document = recipes.load(recipe, recipes.TrainRecipe, overrides or ())
+    for package in _PACKAGES:
+        if find_spec(package) is None:
+            raise MissingPackage("check", package, "train")
     report = _report(document, rows, threshold)
     if html is not None:
         from llmbench import workspace
@@ -111,8 +117,12 @@ def _tokenizer_folder(spec: ModelSpec) -> Path:
     if folder.is_dir():
         return folder
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    found = try_to_load_from_cache(spec.model_name_or_path, "tokenizer.json", revision=spec.revision)
+    try:
+        found = try_to_load_from_cache(spec.model_name_or_path, "tokenizer.json", revision=spec.revision)
+    except HFValidationError:  # no name that a hub could have; what follows says so
+        found = None
     if isinstance(found, str):
         return Path(found).parent
     from llmbench.training.model import local_folder
