@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["ROLES", "Columns", "columns"]
 
 IGNORED = -100
-ROLES = ("template", "system", "user", "assistant", "tool")
-"""Names of the numbers in the column `roles`."""
+ROLES = ("template", "system", "user", "assistant", "tool", "prompt")
+"""Names of the numbers in the column `roles`; the last is everything before a judged answer, whoever wrote it."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,12 @@ class Columns:
     def lengths(self) -> np.ndarray:
         """Tokens of each row."""
         return np.diff(self.starts)
+
+    def first(self, rows: int) -> Columns:
+        """The first of the rows."""
+        end = self.starts[rows]
+        flat = (self.ids[:end], self.trained[:end], self.roles[:end])
+        return self if rows == len(self) else Columns(*flat, self.starts[: rows + 1], self.source[:rows], self.row[:rows])
 
     def per_row(self, flags: np.ndarray) -> np.ndarray:
         """How many of a row's tokens have a flag."""
@@ -61,7 +67,9 @@ class Columns:
 
 
 def columns(dataset: Dataset) -> Columns:
-    """The arrays of a prepared dataset (`input_ids`, `labels`, `roles`, `source`, `row`)."""
+    """The arrays of a prepared dataset: conversations, or prompts with judged answers, each answer a row of its own."""
+    if "input_ids" not in dataset.column_names:
+        return _judged(dataset)
     ids, starts = _flat(dataset, "input_ids")
     labels, _ = _flat(dataset, "labels")
     roles, _ = _flat(dataset, "roles")
@@ -69,6 +77,51 @@ def columns(dataset: Dataset) -> Columns:
     trained[starts[:-1][starts[:-1] < len(trained)]] = False
     source, row = (_column(dataset, name).to_numpy(zero_copy_only=False) for name in ("source", "row"))
     return Columns(ids, trained, roles, starts, source, row)
+
+
+def _judged(dataset: Dataset) -> Columns:
+    """Rows of `chosen_ids` and `rejected_ids`, or of `completion_ids`, behind `prompt_ids` where those stand apart."""
+    names = [name for name in ("chosen_ids", "rejected_ids", "completion_ids") if name in dataset.column_names]
+    answers = [_rows(dataset, name) for name in names]
+    prompts = _rows(dataset, "prompt_ids") if "prompt_ids" in dataset.column_names else _shared(*answers)
+    whole = "prompt_ids" not in dataset.column_names
+    ids, roles = [], []
+    for i, prompt in enumerate(prompts):
+        for answer in (side[i][len(prompt) if whole else 0 :] for side in answers):
+            ids += [prompt, answer]
+            roles.append(
+                np.repeat(np.asarray([ROLES.index("prompt"), ROLES.index("assistant")], np.int8), [len(prompt), len(answer)])
+            )
+    lengths = np.asarray([len(role) for role in roles], dtype=np.int64)
+    known = "source" in dataset.column_names
+    source, row = (
+        np.repeat(_column(dataset, name).to_numpy(zero_copy_only=False), len(names)) if known else np.full(len(roles), -1)
+        for name in ("source", "row")
+    )
+    flat = np.concatenate(roles)
+    return Columns(
+        np.concatenate(ids).astype(np.int32),
+        flat == ROLES.index("assistant"),
+        flat,
+        np.concatenate([[0], np.cumsum(lengths)]),
+        source,
+        row if known else np.repeat(np.arange(len(prompts)), len(names)),
+    )
+
+
+def _shared(first: list[np.ndarray], second: list[np.ndarray]) -> list[np.ndarray]:
+    """What both sequences of a row begin with."""
+    found = []
+    for a, b in zip(first, second, strict=True):
+        size = min(len(a), len(b))
+        differ = np.flatnonzero(a[:size] != b[:size])
+        found.append(a[: differ[0] if len(differ) else size])
+    return found
+
+
+def _rows(dataset: Dataset, name: str) -> list[np.ndarray]:
+    flat, starts = _flat(dataset, name)
+    return np.split(flat, starts[1:-1])
 
 
 def _column(dataset: Dataset, name: str) -> Any:

@@ -24,6 +24,8 @@ __all__ = ["examine"]
 _PLACES = 5
 _TEXT = 160
 _GROUPS = 20
+_READ = 50_000_000
+"""Tokens of a part that are read as text, for duplicates and secrets: some 200 MB, a minute or two."""
 
 
 def examine(
@@ -76,8 +78,15 @@ class _Looked:
     report: Report
     sources: list[DataSource]
 
+    @property
+    def read(self) -> int:
+        """How many rows, from the first, are read as text."""
+        return int(np.searchsorted(self.columns.starts, _READ, side="right")) - 1
+
     def place(self, row: int) -> str:
-        """`train.jsonl:17`, or `train.json: row 17`."""
+        """`train.jsonl:17`, or `train.json: row 17`; `sample 17` of rows that do not know where they come from."""
+        if self.columns.source[row] < 0:
+            return f"sample {row + 1}"
         source = self.sources[self.columns.source[row]]
         number = int(self.columns.row[row])
         name = _name(source, self.sources)
@@ -92,7 +101,7 @@ class _Looked:
 
     def texts(self, tokenizer: Any, *, roles: tuple[int, ...] | None) -> list[str]:
         """What the rows say: all of it, special tokens as they are written; or what some roles wrote, a line each."""
-        c = self.columns
+        c = self.columns.first(self.read)
         if roles is None:
             ids = [c.ids[a:b].tolist() for a, b in pairwise(c.starts)]
             texts: list[str] = tokenizer.decode_batch(ids, skip_special_tokens=False)
@@ -124,7 +133,7 @@ def _name(source: DataSource, sources: Sequence[DataSource]) -> str:
 
 def _part(part: _Looked, recipe: TrainRecipe) -> Part:
     c, spec, training = part.columns, recipe.data, recipe.training
-    before = np.asarray(part.report.length_before)
+    before = c.lengths if part.report.length_before is None else part.report.length_before
     trained = c.per_row(c.trained)
     untrained = np.flatnonzero(trained == 0)
     begins = np.count_nonzero(np.diff(c.trained.astype(np.int8), prepend=0) == 1)
@@ -154,12 +163,18 @@ def _part(part: _Looked, recipe: TrainRecipe) -> Part:
         control=part.report.control,
         split=part.report.split,
         unprompted=part.report.unprompted,
-        remarks=part.report.notes,
+        remarks=(*part.report.notes, *_unread(part)),
         cut_turns=int(np.count_nonzero(c.trained[c.starts[1:][cut] - 1])),
         untrained_rows=len(untrained),
         untrained_places=tuple(part.place(int(i)) for i in untrained[:_PLACES]),
         double_bos=part.report.double_bos,
     )
+
+
+def _unread(part: _Looked) -> list[str]:
+    if part.read == len(part.columns):
+        return []
+    return [f"duplicates and secrets were looked for in the first {part.read:,} of {len(part.columns):,} rows"]
 
 
 def _skips(part: _Looked) -> list[Skips]:
@@ -173,8 +188,9 @@ def _skips(part: _Looked) -> list[Skips]:
 
 def _shares(part: _Looked) -> list[SourceShare]:
     c = part.columns
-    rows = np.bincount(c.source, minlength=len(part.sources))
-    tokens = np.bincount(c.source, weights=c.lengths, minlength=len(part.sources)).astype(np.int64)
+    known = c.source >= 0
+    rows = np.bincount(c.source[known], minlength=len(part.sources))
+    tokens = np.bincount(c.source[known], weights=c.lengths[known], minlength=len(part.sources)).astype(np.int64)
     return [
         SourceShare(
             _name(source, part.sources),
@@ -217,11 +233,11 @@ class _Told:
 
 def _told(parts: list[_Looked], tokenizer: Any) -> _Told:
     """What users, assistants and tools say: without template and system prompt, which all rows have in common."""
-    said = (ROLES.index("user"), ROLES.index("assistant"), ROLES.index("tool"))
+    said = tuple(ROLES.index(role) for role in ("user", "assistant", "tool", "prompt"))
     at, texts, keys = [], [], []
     for part in parts:
         c = part.columns
-        chosen = c.last_of_rows()
+        chosen = c.first(part.read).last_of_rows()
         written = part.texts(tokenizer, roles=said if np.isin(c.roles, said).any() else None)
         hashes = duplicates.digests(c.ids, c.starts[:-1], c.starts[1:])
         at.append(chosen)

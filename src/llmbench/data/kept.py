@@ -33,7 +33,6 @@ def report(
     folder: Path,
     load: Load,
     *,
-    chat_template: str | None = None,
     shown: int = 3,
     threshold: float = THRESHOLD,
 ) -> DataReport:
@@ -45,21 +44,20 @@ def report(
         recipe: what the rows are for.
         folder: where the tokenizer is.
         load: `data.load` with everything but the `data` section filled in; called only when there is no report yet.
-        chat_template: what `load` uses in place of the recipe's and the tokenizer's own.
         shown: rows to render token by token.
         threshold: the Jaccard similarity from which rows are near duplicates.
 
     Raises:
         DataError: see `data.load`; a fault that leaves nothing to report on.
     """
-    path = workspace.cache() / "reports" / f"{_key(recipe, folder, chat_template, shown, threshold)}.json"
+    path = workspace.cache() / "reports" / f"{_key(recipe, folder, shown, threshold)}.json"
     try:
         kept = read_json(path.read_text(encoding="utf-8"))
         os.utime(path)
         return kept
     except (OSError, ValueError):  # none yet, or not whole: it is made anew
         pass
-    made = _made(recipe, folder, load, chat_template, shown, threshold)
+    made = _made(recipe, folder, load, shown, threshold)
     workspace.write_text(path, to_json(made))
     _forget(path.parent)
     return made
@@ -71,9 +69,9 @@ def write(report: DataReport, folder: Path) -> None:
     workspace.write_text(folder / "data.html", page.html(report))
 
 
-def hashes(recipe: TrainRecipe, folder: Path, chat_template: str | None) -> Hashes:
+def hashes(recipe: TrainRecipe, folder: Path) -> Hashes:
     """sha256 of the tokenizer and of the chat template that is in force."""
-    template = chat_template or recipe.data.template() or own_template(folder)
+    template = recipe.data.template() or own_template(folder)
     return Hashes(
         hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest(),
         hashlib.sha256(template.encode()).hexdigest() if template else None,
@@ -92,7 +90,7 @@ def own_template(folder: Path) -> str | None:
     return found
 
 
-def _made(recipe: TrainRecipe, folder: Path, load: Load, chat_template: str | None, shown: int, threshold: float) -> DataReport:
+def _made(recipe: TrainRecipe, folder: Path, load: Load, shown: int, threshold: float) -> DataReport:
     from tokenizers import Tokenizer
 
     from llmbench.data.examination import examine
@@ -104,7 +102,7 @@ def _made(recipe: TrainRecipe, folder: Path, load: Load, chat_template: str | No
         refused = str(error)
         rows = _all_the_same(recipe.data, load, error)
     tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    found = hashes(recipe, folder, chat_template)
+    found = hashes(recipe, folder)
     return examine(recipe, rows, tokenizer, found, shown=shown, threshold=threshold, refused=refused)
 
 
@@ -120,14 +118,14 @@ def _all_the_same(spec: DataSpec, load: Load, error: DataError) -> Rows:
     raise error
 
 
-def _key(recipe: TrainRecipe, folder: Path, chat_template: str | None, shown: int, threshold: float) -> str:
+def _key(recipe: TrainRecipe, folder: Path, shown: int, threshold: float) -> str:
     """The hash of everything that a report follows from: the rows of both parts and the recipe."""
     files, spec, seed = cache.Hashes(workspace.cache()), recipe.data, recipe.training.seed
     tokenizer = cache.tokenizer_hash(folder)
     fraction = 0.0 if spec.eval else spec.eval_fraction
-    parts = [cache.key(spec, spec.train, tokenizer, chat_template, fraction, seed, files)]
+    parts = [cache.key(spec, spec.train, tokenizer, None, fraction, seed, files)]
     if spec.eval:
-        parts.append(cache.key(spec, spec.eval, tokenizer, chat_template, 0.0, seed, files))
+        parts.append(cache.key(spec, spec.eval, tokenizer, None, 0.0, seed, files))
     files.save()
     batches = {"per_device_train_batch_size", "max_tokens_per_batch", "pad_to_multiple_of"}
     used = recipe.model_dump(mode="json", include={"name": True, "method": True, "data": True, "training": batches})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,9 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_PACKAGES = ("numpy", "pyarrow", "tokenizers", "rensa", "transformers", "datasets", "trl")
+_PACKAGES = ("numpy", "pyarrow", "tokenizers", "rensa", "transformers", "datasets")
 _GENERAL = "TokenizersBackend"
-_MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 def register(cli: typer.Typer) -> None:
@@ -88,7 +86,6 @@ def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
     from llmbench.data import kept
 
     folder = _tokenizer_folder(document.model)
-    template = _training_template(document, folder)
     with _Progress() as progress:
 
         def load(spec: DataSpec) -> Any:
@@ -98,12 +95,11 @@ def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
                 spec,
                 lambda: _tokenizer(document.model, folder),
                 seed=document.training.seed,
-                chat_template=template,
                 folder=folder,
                 progress=progress.count,
             )
 
-        report = kept.report(document, folder, load, chat_template=template, shown=shown, threshold=threshold)
+        report = kept.report(document, folder, load, shown=shown, threshold=threshold)
     return report.adding(_context(document, report, folder))
 
 
@@ -141,30 +137,6 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=spec.trust_remote_code)
-
-
-def _training_template(document: TrainRecipe, folder: Path) -> str | None:
-    """What training renders with in place of the tokenizer's own template; remembered, as finding it out loads TRL."""
-    from importlib import metadata
-
-    from llmbench import workspace
-    from llmbench.data import cache, kept
-
-    own = kept.own_template(folder)
-    if own is None or document.data.chat_template is not None or _MARKER.search(own):
-        return None
-    key = f"{cache.tokenizer_hash(folder)} trl {metadata.version('trl')}"
-    path = workspace.cache() / "templates.json"
-    try:
-        known: dict[str, str | None] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    if key not in known:
-        from llmbench.training.save import training_template
-
-        known[key] = training_template(_tokenizer(document.model, folder))
-        workspace.write_json(path, known)
-    return known[key]
 
 
 def _context(document: TrainRecipe, report: DataReport, folder: Path) -> list[Note]:
