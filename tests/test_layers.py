@@ -52,7 +52,7 @@ HOMES = {
 
 ALLOWED = {
     ("tiny/tokenizer.py", "transformers"),  # writes the bundled model's tokenizer in transformers' format
-    ("data/tokens.py", "transformers"),  # renders chat templates by the code that TRL and vLLM render them with; without torch
+    ("data/tokens.py", "tokenizers"),  # makes a copy of the model's tokenizer to which control tokens are plain text
     ("training/quiet.py", "datasets"),  # switches off its progress bars
     ("retrieval/embedding.py", "transformers"),  # likewise, the bar that sentence_transformers would draw
 }
