@@ -53,14 +53,13 @@ HOMES = {
 
 ALLOWED = {
     ("tiny/tokenizer.py", "transformers"),  # writes the bundled model's tokenizer in transformers' format
-    ("data/tokens.py", "transformers"),  # renders chat templates by the code that TRL and vLLM render them with; without torch
     ("verbs/check.py", "transformers"),  # loads a tokenizer without a model, and so without torch
     ("training/quiet.py", "datasets"),  # switches off its progress bars
     ("retrieval/embedding.py", "transformers"),  # likewise, the bar that sentence_transformers would draw
 }
 """The exceptions, file by file, each with its reason."""
 
-HEAVY = [*HOMES, "pandas", "numpy", "scipy", "matplotlib", "sklearn", "pyarrow", "playwright", "pydantic", "rensa"]
+HEAVY = [*HOMES, "pandas", "numpy", "scipy", "matplotlib", "sklearn", "pyarrow", "playwright", "pydantic"]
 
 
 def sources() -> list[Path]:

@@ -53,13 +53,10 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     quiet.libraries()
     set_seed(recipe.training.seed)
     loaded = load_model(recipe)
-    rows = data.load(
-        recipe.data,
-        loaded.tokenizer,
-        seed=recipe.training.seed,
-        chat_template=save.training_template(loaded.tokenizer),
-        progress=progress,
-    )
+    if recipe.data.chat_template is not None:
+        loaded.tokenizer.chat_template = recipe.data.template()  # so that it is saved with a model that learned it
+    folder = recipe.model.tokenizer or loaded.folder
+    rows = data.load(recipe.data, loaded.tokenizer, seed=recipe.training.seed, folder=folder, progress=progress)
     context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(rows.train_report.longest, rows.eval_report.longest if rows.eval_report else 0)
     if context is not None and longest > context:

@@ -112,11 +112,7 @@ def _plan(job: Job) -> list[str]:
     if rows.eval_report is not None:
         lines.append(f"  held out {_rows(rows.eval_report)}")
     lines.append(f"  steps   {job.steps:,} on {loaded.device} in {str(loaded.dtype).removeprefix('torch.')}")
-    if rows.train_report.unstopped:
-        lines.append(
-            f"  note    {rows.train_report.unstopped:,} answers have no learned end of turn: the model may not stop there"
-        )
-    return lines
+    return lines + [f"  note    {remark}" for remark in rows.train_report.remarks()]
 
 
 def _rows(report: Any) -> str:
@@ -230,7 +226,7 @@ def _details(run: Run, record: dict[str, Any]) -> list[str]:
         settings.append(f"LoRA r={document['lora']['r']} alpha={document['lora']['lora_alpha']}")
     settings += [f"{training['optim']} at {training['learning_rate']:g}", f"seed {training['seed']}"]
     lines.append(f"  {', '.join(settings)}")
-    lines += [f"  data    {source['path'] or source['lessons']}" for source in document["data"]["train"]]
+    lines += [f"  data    {_origin(source)}" for source in document["data"]["train"]]
     rows = [row for row in run.metrics() if "loss" in row]
     if rows:
         first, last = rows[0], rows[-1]
@@ -244,6 +240,11 @@ def _details(run: Run, record: dict[str, Any]) -> list[str]:
     if record["result"]:
         lines.append(f"  result  {record['result']}")
     return [*lines, f"  folder  {run.folder}"]
+
+
+def _origin(source: dict[str, Any]) -> Any:
+    """A data source of a recorded recipe; runs of before had no hub data sets."""
+    return source["path"] or source.get("dataset") or source["lessons"]
 
 
 def _sparkline(values: list[float], width: int = 40) -> str:
