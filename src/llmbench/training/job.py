@@ -14,7 +14,7 @@ from llmbench import data
 from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
-from llmbench.training import lock, plot, quiet, save, sft
+from llmbench.training import first_page, lock, plot, quiet, save, sft
 from llmbench.training.batches import Batches
 from llmbench.training.checkpoint import last_checkpoint
 from llmbench.training.model import Loaded, load_model
@@ -91,6 +91,7 @@ def train(
         job = job or prepare(recipe)
         checkpoint = last_checkpoint(run.checkpoints) if resume else None
         lock.write(run, job.recipe, job.loaded, resume=checkpoint is not None)
+        first_page.write(job, run)
         run.drop_metrics_after(int(checkpoint.name.split("-")[1]) if checkpoint else -1)
         recorder = Recorder(run, stop, progress)
         trainer = _trainer(job, run, recorder)

@@ -112,7 +112,16 @@ def _plan(job: Job) -> list[str]:
     if rows.eval_report is not None:
         lines.append(f"  held out {_rows(rows.eval_report)}")
     lines.append(f"  steps   {job.steps:,} on {loaded.device} in {str(loaded.dtype).removeprefix('torch.')}")
-    return lines + [f"  note    {remark}" for remark in rows.train_report.remarks()]
+    return lines + [f"  {line}" for line in _look(job)]
+
+
+def _look(job: Job) -> list[str]:
+    """What the data report warns of."""
+    from llmbench.data import terminal
+    from llmbench.training import first_page
+
+    report = first_page.report(job)
+    return [] if report is None else terminal.brief(report)
 
 
 def _rows(report: Any) -> str:
