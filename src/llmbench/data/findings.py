@@ -43,7 +43,7 @@ def _of_part(name: str, part: Part) -> list[Note]:
             Note("refused", where, text, "Remove them, or see why the chat template shows nothing of the assistant's.")
         )
     if part.double_bos:
-        text = f"{_rows(part.double_bos)} begin with two beginning-of-text tokens, which no serving engine sends"
+        text = f"two beginning-of-text tokens at the beginning of {_rows(part.double_bos)}, which no serving engine sends"
         found.append(Note("error", where, text, "Take the token out of the texts, or out of the chat template."))
     open_turns = part.turns - part.turns_ended
     if open_turns:
@@ -59,10 +59,10 @@ def _of_part(name: str, part: Part) -> list[Note]:
             Note("warning", where, text, "Served, the model begins there: set data.chat_template_kwargs as you will serve.")
         )
     if part.control:
-        text = f"{_rows(part.control)} spell out control tokens in their words; these are learned as plain text"
+        text = f"control tokens spelled out in the words of {_rows(part.control)}; they are learned as plain text"
         found.append(Note("note", where, text))
     if part.split:
-        text = f"{_rows(part.split)} became several: each answer in the form that the model meets, or a long text in pieces"
+        text = f"several samples made of {_rows(part.split)}: each answer as the model meets it, or a long text in pieces"
         found.append(Note("note", where, text))
     found += [Note("note", where, remark) for remark in part.remarks]
     for skip in part.skipped:
@@ -103,18 +103,19 @@ def _twice(report: DataReport, recipe: TrainRecipe) -> list[Note]:
         "Remove duplicates before eval_fraction draws, or name a file of its own in data.eval."
     )  # fmt: skip
     if d.contaminated_exact:
-        text = f"{_rows(d.contaminated_exact)} of train are held out as well: the held-out loss tells of memory"
+        count = d.contaminated_exact
+        text = f"{_rows(count)} of train {_are(count)} held out as well: the held-out loss tells of memory"
         found.append(Note("error", "data.eval", text, how))
     if d.contaminated_near:
-        text = f"{_rows(d.contaminated_near)} of train are nearly the same as a held-out row"
+        text = f"{_rows(d.contaminated_near)} of train {_are(d.contaminated_near)} nearly the same as a held-out row"
         found.append(Note("warning", "data.eval", text, how))
     if d.contaminated_prompts:
-        text = f"{_rows(d.contaminated_prompts)} of train have the prompt of a held-out row, with another answer"
+        text = f"{_rows(d.contaminated_prompts)} of train with the prompt of a held-out row and another answer"
         found.append(Note("warning", "data.eval", text, how))
     for count, what in ((d.exact_rows, "the same as an earlier row"), (d.near_rows, "nearly the same as an earlier row")):
         if count:
             share = count / report.train.rows
-            text = f"{_rows(count)} ({_percent(share)}) {'is' if count == 1 else 'are'} {what}"
+            text = f"{_rows(count)} ({_percent(share)}) {_are(count)} {what}"
             next_ = "What is said twice weighs double in the loss; remove what is not meant to."
             found.append(Note("warning" if share >= _MANY else "note", "data.train", text, next_))
     return found
@@ -125,7 +126,7 @@ def _private(report: DataReport) -> list[Note]:
     for one in report.secrets:
         text = f"{one.found:,} {one.kind}{'' if one.found == 1 else _plural(one.kind)} in {_rows(one.rows)}"
         text += f" ({_places([place for place, _ in one.examples], one.found)})"
-        next_ = "Revoke it and take it out: a model repeats what it learned." if one.key else "Is the model to learn them?"
+        next_ = "Revoke it and take it out: a model repeats what it learned." if one.key else "Should the model learn this?"
         found.append(Note("error" if one.key else "warning", "data", text, next_))
     return found
 
@@ -136,6 +137,10 @@ def _plural(kind: str) -> str:
 
 def _rows(count: int) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _percent(share: float) -> str:

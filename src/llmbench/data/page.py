@@ -55,6 +55,8 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _head(report: DataReport) -> str:
+    claim, more = verdict(report)
+    figures = f'<p class="figures">{more}</p>' if more else ""
     facts = {
         "Recipe": report.recipe,
         "Method": report.method,
@@ -71,7 +73,7 @@ def _head(report: DataReport) -> str:
         for note in report.notes
     )
     return (
-        f'<header><p class="over">llmbench data report <b>{_text(report.name)}</b></p><h1>{_text(verdict(report))}</h1>'
+        f'<header><p class="over">llmbench data report <b>{_text(report.name)}</b></p><h1>{claim}</h1>{figures}'
         f'<dl class="facts">{items}</dl>' + (f'<ul class="notes">{notes}</ul>' if notes else "") + "</header>"
     )
 

@@ -22,8 +22,9 @@ _MARKS: dict[Level, tuple[str, str]] = {
     "note": ("·", "cyan"),
 }
 _BLOCKS = " ▏▎▍▌▋▊▉█"
-_LEARNED = ("bold black on green", "bold black on bright_green")
-_PLAIN = ("", "bright_black")
+_LEARNED = ("bold black on bright_green", "bold underline black on bright_green")
+_PLAIN = ("", "underline")
+"""Every other token is underlined, so that each can be told from the next in any colour scheme."""
 _HEAD, _TAIL = 120, 40
 _LABEL = 11
 _GROUPS = 5
@@ -60,20 +61,21 @@ def show(report: DataReport, console: Console) -> None:
     title("What to know")
     for note in report.notes:
         _note(console, note)
-    console.print(Text(verdict(report), "green" if report.worst in (None, "note") else ""))
+    claim, more = verdict(report)
+    console.print(Text(f"{claim} ({more})." if more else f"{claim}.", "green" if report.worst in (None, "note") else ""))
 
 
-def verdict(report: DataReport) -> str:
-    """The last line: what the notes come to."""
+def verdict(report: DataReport) -> tuple[str, str]:
+    """What the notes come to, and how many of them there are besides what it says."""
     counts = {level: sum(note.level == level for note in report.notes) for level in _MARKS}
     more = ", ".join(
         f"{count} {level}{'' if count == 1 else 's'}" for level, count in counts.items() if count and level != "refused"
     )
     if counts["refused"]:
-        return f"Training would refuse this data{f' ({more} besides)' if more else ''}."
+        return "Training would refuse this data", more
     if not counts["error"] and not counts["warning"]:
-        return f"Nothing speaks against this training{f' ({more})' if more else ''}."
-    return f"Training would start, with {more}."
+        return "Nothing speaks against this training", more
+    return "Training would start", more
 
 
 def brief(report: DataReport) -> list[str]:
@@ -137,7 +139,8 @@ def _lengths(part: Part) -> Iterator[tuple[str, str]]:
         ):
             chosen = ", as the recipe says" if policy == limit.over_length else ""
             yield " ", f"over_length {policy} loses {lost:,} tokens ({100 * share:.2g} %){chosen}"
-        yield "fits", f"{limit.fits_999:,} for 99.9 % of the rows, {limit.fits_all:,} for all"
+        most = f"{limit.fits_999:,} for 99.9 % of the rows, " if limit.fits_999 < limit.fits_all else ""
+        yield "fits", f"{most}{limit.fits_all:,} for all rows"
     else:
         yield "limit", f"max_length {limit.max_length:,}, and every row fits ({limit.fits_all:,} would do)"
     yield "padding", f"{100 * part.padding.share:.1f} % in batches of {part.padding.batch}"
