@@ -281,7 +281,17 @@ def test_a_note_of_another_part_takes_its_rank(plain: DataReport) -> None:
     assert plain.adding([Note("error", "lora", "cannot be served")]).notes[0].where == "lora"
 
 
-def test_other_template_tokens_and_prompts_of_raw_text(tmp_path: Path) -> None:
+def test_raw_text_has_neither_roles_nor_turns(tmp_path: Path) -> None:
     report = looked(tmp_path, [{"text": said(i, 20)} for i in range(5)] + [{"text": said(0, 20)}], method="pretrain")
     assert report.duplicates.exact_rows == 1
     assert report.train.trained_tokens == report.train.tokens - report.train.rows
+    assert [role.role for role in report.train.roles] == ["text"]
+    assert report.train.turns == 0
+
+
+def test_long_texts_in_pieces_are_compared_whole(tmp_path: Path) -> None:
+    long = said(2, 60)
+    rows = [{"text": long + " the end"}, {"text": said(9, 40)}, {"text": long + " or not"}]
+    report = looked(tmp_path, rows, method="pretrain", data={"max_length": 64, "over_length": "split"})
+    assert report.train.rows > 6
+    assert [group.places for group in report.duplicates.groups] == [("t.jsonl:1", "t.jsonl:3")]

@@ -50,13 +50,12 @@ class Columns:
         counted: np.ndarray = sums[self.starts[1:]] - sums[self.starts[:-1]]
         return counted
 
-    def last_of_rows(self) -> np.ndarray:
-        """The last sample of each row of a file: a row may be several, one an answer, or be taken several times."""
-        order = np.lexsort((np.arange(len(self)), self.row, self.source))
-        source, row = self.source[order], self.row[order]
-        last = np.append((source[1:] != source[:-1]) | (row[1:] != row[:-1]), True)[: len(self)]
-        found: np.ndarray = np.sort(order[last])
-        return found
+    def samples_of_rows(self) -> list[list[int]]:
+        """The samples of each row of a file: one an answer, the pieces of a long text, or the same one many times."""
+        found: dict[tuple[int, int], list[int]] = {}
+        for sample, origin in enumerate(zip(self.source.tolist(), self.row.tolist(), strict=True)):
+            found.setdefault(origin, []).append(sample)
+        return list(found.values())
 
     def prompt_ends(self) -> np.ndarray:
         """Where each row's first learned token stands (its end, where none is)."""

@@ -136,7 +136,9 @@ def _part(part: _Looked, recipe: TrainRecipe) -> Part:
     before = c.lengths if part.report.length_before is None else part.report.length_before
     trained = c.per_row(c.trained)
     untrained = np.flatnonzero(trained == 0)
-    begins = np.count_nonzero(np.diff(c.trained.astype(np.int8), prepend=0) == 1)
+    begins = (c.roles == ROLES.index("assistant")).any() and np.count_nonzero(
+        np.diff(c.trained.astype(np.int8), prepend=0) == 1
+    )
     within = c.lengths > 0
     cut = (c.lengths == spec.max_length) & within & (part.report.truncated > 0)
     kept = np.minimum(before, spec.max_length) if spec.over_length == "truncate" else before[before <= spec.max_length]
@@ -206,7 +208,8 @@ def _shares(part: _Looked) -> list[SourceShare]:
 
 def _roles(c: Columns) -> list[RoleTokens]:
     all_, learned = np.bincount(c.roles, minlength=len(ROLES)), np.bincount(c.roles[c.trained], minlength=len(ROLES))
-    return [RoleTokens(name, int(all_[i]), int(learned[i])) for i, name in enumerate(ROLES) if all_[i]]
+    names = ROLES if all_[1:].any() else ("text", *ROLES[1:])
+    return [RoleTokens(name, int(all_[i]), int(learned[i])) for i, name in enumerate(names) if all_[i]]
 
 
 @dataclass(frozen=True)
@@ -214,8 +217,8 @@ class _Told:
     """What the rows of all parts say, each row of a file once, however many samples training makes of it."""
 
     parts: list[_Looked]
-    at: list[np.ndarray]
-    """Of each part the samples that stand for a row of a file: its last, which says the most."""
+    at: list[list[int]]
+    """Of each part a sample of each row, the last."""
     texts: list[str]
     keys: list[bytes]
 
@@ -236,13 +239,13 @@ def _told(parts: list[_Looked], tokenizer: Any) -> _Told:
     said = tuple(ROLES.index(role) for role in ("user", "assistant", "tool", "prompt"))
     at, texts, keys = [], [], []
     for part in parts:
-        c = part.columns
-        chosen = c.first(part.read).last_of_rows()
+        c = part.columns.first(part.read)
         written = part.texts(tokenizer, roles=said if np.isin(c.roles, said).any() else None)
         hashes = duplicates.digests(c.ids, c.starts[:-1], c.starts[1:])
-        at.append(chosen)
-        texts += [written[i] for i in chosen]
-        keys += [hashes[i] for i in chosen]
+        samples = c.samples_of_rows()
+        at.append([row[-1] for row in samples])
+        texts += ["\n".join(dict.fromkeys(written[i] for i in row)) for row in samples]
+        keys += [b"".join(dict.fromkeys(hashes[i] for i in row)) for row in samples]
     return _Told(parts, at, texts, keys)
 
 

@@ -106,7 +106,13 @@ def _rows(report: DataReport) -> Iterator[tuple[str, str]]:
     for name, part in (("train", report.train), ("held out", report.eval)):
         if part is None:
             continue
-        used = f"all {part.rows:,} used" if part.rows == part.rows_in else f"{part.rows:,} of {part.rows_in:,} used"
+        match part.rows - part.rows_in:
+            case 0:
+                used = f"all {part.rows:,} used"
+            case more if more > 0:
+                used = f"{part.rows:,} samples of {part.rows_in:,} row{'' if part.rows_in == 1 else 's'}"
+            case _:
+                used = f"{part.rows:,} of {part.rows_in:,} used"
         learned = f"{part.trained_tokens:,} learned ({_percent(part.trained_tokens, part.tokens)})"
         yield name, f"{used}: {part.tokens:,} tokens, {learned}"
         for skip in part.skipped:
@@ -139,8 +145,8 @@ def _lengths(part: Part) -> Iterator[tuple[str, str]]:
         ):
             chosen = ", as the recipe says" if policy == limit.over_length else ""
             yield " ", f"over_length {policy} loses {lost:,} tokens ({100 * share:.2g} %){chosen}"
-        most = f"{limit.fits_999:,} for 99.9 % of the rows, " if limit.fits_999 < limit.fits_all else ""
-        yield "fits", f"{most}{limit.fits_all:,} for all rows"
+        nearly = f"{limit.fits_999:,} for 99.9 % of the rows, " if limit.fits_999 < limit.fits_all else ""
+        yield "fits", f"{nearly}{limit.fits_all:,} for all rows"
     else:
         yield "limit", f"max_length {limit.max_length:,}, and every row fits ({limit.fits_all:,} would do)"
     yield "padding", f"{100 * part.padding.share:.1f} % in batches of {part.padding.batch}"
