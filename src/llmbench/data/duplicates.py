@@ -24,7 +24,7 @@ _PERMUTATIONS = 256
 _RECALL = 0.98
 _CROWD = 24
 """Rows of one bucket up to which each pair is looked at; above, each with the first and with its neighbour."""
-_CHUNK = 20_000
+_CHUNK = 5_000
 _APART = r"([^\p{L}\p{N}\s]|[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])"
 """What is a word of its own: every sign, and characters of scripts that are written without spaces."""
 

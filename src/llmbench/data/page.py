@@ -140,7 +140,7 @@ def _histogram(of: Lengths, limit: Limit) -> str:
     drawn = [f'<line class="base" x1="0" x2="100%" y1="{_HEIGHT}" y2="{_HEIGHT}"/>']
     for i, one in enumerate(bins):
         height = max(_HEIGHT * 0.88 * one.rows / most, 1 if one.rows else 0)
-        kind = ' class="beyond"' if one.first > limit.max_length else ""
+        kind = ' class="beyond"' if one.first >= limit.max_length else ""
         top = _HEIGHT - height
         said = f"{one.first:,} to {one.last:,} tokens: {one.rows:,} rows"
         left, wide, middle = i * step + step * 0.06, step * 0.88, (i + 0.5) * step

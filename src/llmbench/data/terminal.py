@@ -130,7 +130,7 @@ def _lengths(part: Part) -> Iterator[tuple[str, str]]:
     most = max(one.rows for one in of.histogram)
     wide, count = len(f"{of.histogram[-1].last:,}"), len(f"{most:,}")
     for one in of.histogram:
-        over = " over" if one.first > limit.max_length else ""
+        over = " over" if one.first >= limit.max_length else ""
         yield "", f"{one.first:>{wide},} to {one.last:>{wide},}  {one.rows:>{count},} {_bar(one.rows / most, 40)}{over}"
     yield (
         "mean",

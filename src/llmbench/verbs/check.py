@@ -100,6 +100,7 @@ def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
             )
 
         report = kept.report(document, folder, load, shown=shown, threshold=threshold)
+    # What other parts say of a recipe, such as its memory and time or whether vLLM will serve it, joins here: notes, sections.
     return report.adding(_context(document, report, folder))
 
 
