@@ -27,13 +27,6 @@ REWRITING = (
 )
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tiny: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(tiny)
-
-
 def spec_of(folder: Path, rows: list[Any], **settings: Any) -> DataSpec:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows), encoding="utf-8")

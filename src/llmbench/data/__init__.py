@@ -56,6 +56,8 @@ class Report:
     """Rows whose words spell out control tokens; they were split into ordinary pieces."""
     unprompted: int = 0
     """Answers learned without what the template's generation prompt ends with, such as an opened `<think>`."""
+    merged: int = 0
+    """Answers that begin inside a token of the prompt, which is then not learned."""
     skipped: tuple[Skipped, ...] = ()
     length_before: np.ndarray | None = None
     """Tokens of every row before `max_length` (int32)."""
@@ -75,6 +77,10 @@ class Report:
         if self.unprompted:
             found.append(
                 f"{self.unprompted:,} answers are learned without the end of the generation prompt (an opened <think>)"
+            )
+        if self.merged:
+            found.append(
+                f"{self.merged:,} answers begin inside a token of the prompt (does it end in a space?); it is not learned"
             )
         if self.double_bos:
             found.append(

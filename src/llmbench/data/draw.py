@@ -52,7 +52,7 @@ def draw(
         return kept, None
     apart = _written(table, held_out[of_row].astype(np.int64), path.with_name("held_out.arrow"), report)
     return kept, _with(
-        apart, rows_in=apart.rows, dropped=0, truncated=0, unstopped=0, skipped=(), split=0, control=0, unprompted=0
+        apart, rows_in=apart.rows, dropped=0, truncated=0, unstopped=0, skipped=(), split=0, control=0, unprompted=0, merged=0
     )
 
 

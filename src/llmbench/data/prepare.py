@@ -58,6 +58,7 @@ class Count:
     split: int = 0
     control: int = 0
     unprompted: int = 0
+    merged: int = 0
     too_long: int = 0
     lengths: array[int] = field(default_factory=lambda: array("i"))
     skipped: list[Skipped] = field(default_factory=list)
@@ -170,6 +171,7 @@ class _Part:
         self.count.split += len(samples) > 1
         self.count.unprompted += sum(sample["unprompted"] for sample in answer["samples"])
         for sample in samples:
+            self.count.merged += sample.merged
             self._sample(item, sample, stops=self.spec.train_on != "all")
         return None
 
@@ -249,6 +251,7 @@ class _Part:
             split=count.split,
             control=count.control,
             unprompted=count.unprompted,
+            merged=count.merged,
             skipped=tuple(count.skipped),
             length_before=lengths,
         )
@@ -258,7 +261,7 @@ def _too_long(spec: DataSpec, lengths: np.ndarray, count: int) -> str:
     longest = int(lengths.max())
     most = int(np.sort(lengths)[min(int(np.ceil(len(lengths) * 0.999)), len(lengths)) - 1])
     fits = f" ({most:,} would fit 99.9 % of them)" if most < longest else ""
-    choose = "or data.over_length to drop or truncate."
+    choose = "or data.over_length to drop or truncate (raw text also to split)."
     if spec.over_length == "split":
         choose = "or data.over_length to drop or truncate; split cuts raw text only."
     return (

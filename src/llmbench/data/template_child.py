@@ -207,46 +207,47 @@ class Row:
     def __init__(self, page: Page, turns: list[Turn], tools: Any) -> None:
         self.page, self.turns, self.tools = page, turns, tools
         self.prompts: dict[int, str] = {}
-        self.throughs: dict[int, str] = {}
+        self.met: dict[int, Met] = {}
 
     def samples(self) -> list[dict[str, Any]]:
         """The whole row, and one more for each turn that the template writes otherwise once another turn follows."""
-        full = self.page.write(self.turns, self.tools)
-        self.throughs[len(self.turns) - 1] = full
+        self.full = text = self.page.write(self.turns, self.tools)
+        count = len(self.turns)
         said = [i for i, turn in enumerate(self.turns) if turn["role"] == "assistant"]
         learned = said[-1:] if self.page.train_on == "last" else said
         left = {i for i in learned if self.turns[i].get("weight") != 0}
         if self.page.train_on == "all":
-            _, roles = self._annotated(len(self.turns), full)
-            return [{"text": full, "spans": [[0, len(full)]], "roles": roles, "unprompted": 0}]
+            _, places = self._signs(count, text)
+            return [{"text": text, "spans": [[0, len(text)]], "roles": self._roles(count, text, places), "unprompted": 0}]
         result = []
-        text, count = full, len(self.turns)
         while left:
-            marks, roles = self._annotated(count, text)
+            marks, places = self._signs(count, text)
+            if self.page.marked and not marks:
+                marks = self._marks(count, text)
             spans: Spans = []
             unprompted = 0
             for i in sorted(left):
-                found = self._spans(i, text, marks) if i < count else None
+                met = self._met(i)
+                found = self._spans(met, text, marks) if i < count else None
                 if found is not None:
                     left.remove(i)
-                    spans += found[0]
-                    unprompted += found[1]
+                    spans += found
+                    unprompted += not met.whole
             if spans:
+                roles = self._roles(count, text, places)
                 result.append({"text": text, "spans": spans, "roles": roles, "unprompted": unprompted})
-            elif count == max(left) + 1:
-                if self.page.marked and not marks:
-                    raise Refused(
-                        "the chat template leaves nothing to learn",
-                        "the chat template leaves no token of the assistant's to learn in this row",
-                    )
-                raise Refused(
-                    "the assistant's words cannot be told",
-                    f"the chat template does not show where the assistant's words of turn {count} begin and end",
-                )
+            elif text == self._met(max(left)).text:
+                self._untold(count, marks)
             if left:
-                count = max(left) + 1
-                text = self._through(count - 1)
+                count, text = max(left) + 1, self._met(max(left)).text
         return result[::-1]
+
+    def _untold(self, count: int, marks: Spans) -> None:
+        if self.page.marked and not marks:
+            words = "the chat template leaves no token of the assistant's to learn in this row"
+            raise Refused("the chat template leaves nothing to learn", words)
+        words = f"the chat template does not show where the assistant's words of turn {count} begin and end"
+        raise Refused("the assistant's words cannot be told", words)
 
     def _prompt(self, i: int) -> str:
         """What the model is given when it is to say turn i."""
@@ -254,47 +255,58 @@ class Row:
             self.prompts[i] = self.page.write(self.turns[:i], self.tools, prompt=True) if i else ""
         return self.prompts[i]
 
-    def _through(self, i: int) -> str:
-        """The text up to and with turn i, as if it were the last."""
-        if i not in self.throughs:
-            self.throughs[i] = self.page.write(self.turns[: i + 1], self.tools)
-        return self._with_thinking(i, self.throughs[i])
+    def _met(self, i: int) -> Met:
+        """Turn i as the model meets it when it says it: after its prompt, as the last turn."""
+        if i not in self.met:
+            last = i == len(self.turns) - 1
+            through = self.full if last else self.page.write(self.turns[: i + 1], self.tools)
+            prompt = self._prompt(i)
+            met = Met(through, len(prompt), True) if through.startswith(prompt) else self._joined(i, prompt, through)
+            stop = self.page.stop.search(met.text, met.base)
+            met.end = stop.end() if stop else len(met.text)
+            if not self._says(i, met.text[met.base : met.end]):
+                words = f"the chat template does not write what the assistant said in turn {i + 1}. {_OTHER}"
+                raise Refused("the chat template does not write an answer as it is", words)
+            self.met[i] = met
+        return self.met[i]
 
-    def _with_thinking(self, i: int, through: str) -> str:
-        """For a template that opens the thinking in its prompt but writes answers without it: prompt, thinking, answer."""
-        prompt, turn = self._prompt(i), self.turns[i]
-        if self.page.marked or through.startswith(prompt) or not prompt.rstrip().endswith("<think>"):
-            return through
+    def _joined(self, i: int, prompt: str, through: str) -> Met:
+        """The prompt and the answer put together, where a template writes the turns before otherwise once they are answered.
+
+        Both are cut behind the last words that stand before the answer; what the prompt has from there on is what opens the
+        answer. Where the template opens the thinking there but writes answers without theirs, the row's own stands in.
+        """
+        _, in_prompt = self._signs(i, prompt, prompt=True)
+        _, in_through = self._signs(i + 1, through)
+        before = [k for k in in_prompt if k in in_through and k < i]
+        if not before:
+            self._untold(i + 1, [[0, 0]])
+        cut, other = in_prompt[before[-1]][1], in_through[before[-1]][1]
+        opening, answer = prompt[cut:], through[other:]
+        if answer.startswith(opening):
+            return Met(prompt[:cut] + answer, len(prompt), True)
+        thinking = self._thinking(i)
+        if thinking is not None and opening.rstrip().endswith("<think>"):
+            stop = self.page.stop.search(answer, _common(opening, answer))
+            return Met(prompt + thinking + (answer[stop.start() :] if stop else ""), len(prompt), True)
+        return Met(prompt[:cut] + answer, cut + _common(opening, answer), False)
+
+    def _thinking(self, i: int) -> str | None:
+        """A turn as it goes on behind an opened `<think>`, or None where it has no thinking."""
+        turn = self.turns[i]
         content = (turn["content"] or "").strip()
         reasoning = turn.get("reasoning_content") or turn.get("thinking")
         if reasoning:
-            content = f"{reasoning.strip()}\n</think>\n\n{content}"
-        elif content.startswith("<think>"):
-            content = content.removeprefix("<think>").lstrip("\n")
-        else:
-            return through
-        stop = self.page.stop.search(through, _common(prompt, through))
-        return prompt + content + (through[stop.start() :] if stop else "")
+            return f"{reasoning.strip()}\n</think>\n\n{content}"
+        return content.removeprefix("<think>").lstrip("\n") if content.startswith("<think>") else None
 
-    def _spans(self, i: int, text: str, marks: Spans) -> tuple[Spans, int] | None:
-        """What is learned of turn i in this text, and whether the prompt ends with more than the text has there; or None."""
-        prompt, through = self._prompt(i), self._through(i)
-        whole = through.startswith(prompt)
-        base = len(prompt) if whole else _common(prompt, through)
-        stop = self.page.stop.search(through, base)
-        end = stop.end() if stop else len(through)
-        if not self._says(i, through[base:end]):
-            raise Refused(
-                "the chat template does not write an answer as it is",
-                f"the chat template does not write what the assistant said in turn {i + 1}. {_OTHER}",
-            )
+    def _spans(self, met: Met, text: str, marks: Spans) -> Spans | None:
+        """What is learned of a turn in this text; None where the text has the turn in another form."""
         if not self.page.marked:
-            return ([[base, end]], int(not whole)) if text[:end] == through[:end] else None
-        same = _common(text, through)
-        found = [span for span in marks if span[1] > base and span[0] < same]
-        if not found or max(span[1] for span in found) > same:
-            return None
-        return found, int(not whole)
+            return [[met.base, met.end]] if text[: met.end] == met.text[: met.end] else None
+        same = _common(text, met.text)
+        found = [span for span in marks if span[1] > met.base and span[0] < same]
+        return found if found and max(span[1] for span in found) <= same else None
 
     def _says(self, i: int, text: str) -> bool:
         """Whether a text holds the words of turn i; space and punctuation may be written otherwise."""
@@ -307,39 +319,29 @@ class Row:
         # `<think>` may have gone into the prompt.
         return all(_SPACE.sub("", part.strip().removeprefix("<think>")) in squeezed for part in missing)
 
-    def _annotated(self, count: int, text: str) -> tuple[Spans, Spans]:
-        """The spans that the template marks as generated, and [start, end, turn's number] of each content."""
-        turns, tools = self.turns[:count], self.tools
-        marks: Spans = []
-        places: dict[int, list[int]] = {}
-        if not self.page.private:
-            wrapped = [_wrapped(turn, i) for i, turn in enumerate(turns)]
-            try:
-                plain, marks, places = _parted(self.page.write(wrapped, tools, marks=True))
-            except Limit:
-                raise
-            except Exception:  # a template that looks into the content; the marks are then found without the signs
-                plain = ""
-            if plain != text:
-                marks, places = [], {}
-        if self.page.marked and not marks:
-            plain, marks, _ = _parted(self.page.write(turns, tools, marks=True))
-            if plain != text:
-                raise Refused("the assistant's words cannot be told", "the chat template writes another text when it is marked")
-        return marks, self._roles(count, text, places)
+    def _signs(self, count: int, text: str, *, prompt: bool = False) -> tuple[Spans, dict[int, list[int]]]:
+        """The spans that the template marks as generated, and the place of each content; nothing where it cannot be told."""
+        if self.page.private:
+            return [], {}
+        wrapped = [_wrapped(turn, i) for i, turn in enumerate(self.turns[:count])]
+        try:
+            plain, marks, places = _parted(self.page.write(wrapped, self.tools, prompt=prompt, marks=True))
+        except Limit:
+            raise
+        except Exception:  # a template that looks into the content
+            return [], {}
+        return (marks, places) if plain == text else ([], {})
+
+    def _marks(self, count: int, text: str) -> Spans:
+        """The spans that the template marks, without signs around the contents."""
+        plain, marks, _ = _parted(self.page.write(self.turns[:count], self.tools, marks=True))
+        if plain != text:
+            raise Refused("the assistant's words cannot be told", "the chat template writes another text when it is marked")
+        return marks
 
     def _roles(self, count: int, text: str, places: dict[int, list[int]]) -> Spans:
         """[start, end, role] of the tool definitions, the tool calls and each content; later ones win."""
-        spans: Spans = []
-        if self.tools:
-            bare = self.page.write(self.turns[:count], None)
-            start = _common(bare, text)
-            if bare == text:
-                raise Refused(
-                    "the chat template writes no tools", f"the chat template does not write the row's tools. {_OTHER}"
-                )
-            end = _common(bare[start:][::-1], text[start:][::-1])
-            spans.append([start, len(text) - end, 4])
+        spans = self._defined(count, text)
         cursor = 0
         for i, turn in enumerate(self.turns[:count]):
             role = {"user": 2, "assistant": 3, "tool": 4}.get(turn["role"], 1)
@@ -350,20 +352,40 @@ class Row:
             core = (turn["content"] or "").strip()
             if not core:
                 continue
-            if i in places:
-                start, end = places[i]
-            else:
-                start = text.find(core, cursor)
-                end = start + len(core)
+            start, end = places.get(i) or _found(core, text, cursor)
             if start >= 0:
                 spans.append([start, end, role])
                 cursor = max(cursor, end)
             elif role != 3 and _SPACE.sub("", core) not in _SPACE.sub("", text):
-                raise Refused(
-                    "the chat template leaves a turn out",
-                    f"the chat template does not write turn {i + 1} ({turn['role']}). Leave such turns out. {_OTHER}",
-                )
+                words = f"the chat template does not write turn {i + 1} ({turn['role']}). Leave such turns out. {_OTHER}"
+                raise Refused("the chat template leaves a turn out", words)
         return spans
+
+    def _defined(self, count: int, text: str) -> Spans:
+        """Where the tools are defined: where the text differs from that of the same turns without tools."""
+        if not self.tools:
+            return []
+        bare = self.page.write(self.turns[:count], None)
+        start = _common(bare, text)
+        if bare == text:
+            raise Refused("the chat template writes no tools", f"the chat template does not write the row's tools. {_OTHER}")
+        end = _common(bare[start:][::-1], text[start:][::-1])
+        return [[start, len(text) - end, 4]]
+
+
+class Met:
+    """A turn as the model meets it: the text up to its end, where the answer begins and ends, whether the prompt is whole."""
+
+    def __init__(self, text: str, base: int, whole: bool) -> None:
+        self.text, self.base, self.whole = text, base, whole
+        self.end = len(text)
+
+
+def _found(core: str, text: str, cursor: int) -> list[int]:
+    """Where words stand, looked for from a place on, and then from the beginning."""
+    start = text.find(core, cursor)
+    start = start if start >= 0 else text.find(core)
+    return [start, start + len(core)]
 
 
 def _wrapped(turn: Turn, i: int) -> Turn:

@@ -36,6 +36,8 @@ class Sample:
     """Whose words they are (int8): 0 the template's, 1 system, 2 user, 3 assistant, 4 tool or tool definitions."""
     labels: np.ndarray | None = None
     """Where the labels are not the ids themselves: int32."""
+    merged: int = 0
+    """Answers that begin inside a token of the prompt, which is then not learned."""
 
 
 class Tokenizer:
@@ -154,12 +156,14 @@ def _sample(encoding: Any, ids: np.ndarray, sample: dict[str, Any]) -> Sample:
     for start, end, role in sample["roles"]:
         first, last = _tokens(encoding, start, end)
         roles[first:last] = role
+    merged = 0
     for start, end in sample["spans"]:
         first, last = _tokens(encoding, start, end)
         if first < last and encoding.token_to_chars(first)[0] < start:
             first += 1  # a token that began in the prompt was given, not said
+            merged += 1
         learned[first:last] = True
-    return Sample(ids, learned, roles)
+    return Sample(ids, learned, roles, merged=merged)
 
 
 def _tokens(encoding: Any, start: int, end: int) -> tuple[int, int]:
