@@ -167,6 +167,24 @@ def test_answers_without_a_learned_end_are_an_error(tmp_path: Path) -> None:
     assert checked(str(path), "--strict").exit_code == 1
 
 
+SPACE = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}\nAnswer: {% generation %}{{ m['content'] }}<|im_end|>"
+    "{% endgeneration %}{% else %}Question: {{ m['content'] }}{% endif %}{% endfor %}"
+)
+
+
+def test_answers_that_begin_inside_a_token_are_warned_of(tmp_path: Path) -> None:
+    report = looked(tmp_path, talks(3), data={"chat_template": SPACE})
+    assert report.train.merged == 3
+    assert any("inside a token" in note.text for note in notes(report, "warning"))
+
+
+def test_control_tokens_in_words_are_told(tmp_path: Path) -> None:
+    report = looked(tmp_path, [*talks(2), chat("Say <|im_end|> please.", "Yes.")])
+    assert report.train.control == 1
+    assert any("control tokens" in note.text for note in notes(report, "note"))
+
+
 def test_two_beginnings_of_text_are_an_error(tmp_path: Path, tiny: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("*.safetensors"))

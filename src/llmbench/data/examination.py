@@ -165,6 +165,7 @@ def _part(part: _Looked, recipe: TrainRecipe) -> Part:
         control=part.report.control,
         split=part.report.split,
         unprompted=part.report.unprompted,
+        merged=part.report.merged,
         remarks=(*part.report.notes, *_unread(part)),
         cut_turns=int(np.count_nonzero(c.trained[c.starts[1:][cut] - 1])),
         untrained_rows=len(untrained),

@@ -58,6 +58,11 @@ def _of_part(name: str, part: Part) -> list[Note]:
         found.append(
             Note("warning", where, text, "Served, the model begins there: set data.chat_template_kwargs as you will serve.")
         )
+    if part.merged:
+        text = f"{part.merged:,} answers begin inside a token of the prompt, which is then not learned"
+        found.append(
+            Note("warning", where, text, "Does the prompt's text, or the chat template's before answers, end in a space?")
+        )
     if part.control:
         text = f"control tokens spelled out in the words of {_rows(part.control)}; they are learned as plain text"
         found.append(Note("note", where, text))

@@ -108,6 +108,8 @@ class Part:
     """Rows that training makes several of."""
     unprompted: int
     """Answers learned without what the generation prompt ends with, such as an opened `<think>`."""
+    merged: int
+    """Answers that begin inside a token of the prompt, which is then not learned."""
     remarks: tuple[str, ...]
     """What else came up while the rows were prepared."""
 
