@@ -5,9 +5,9 @@
 
 Makes a Qwen3 of 42M random parameters and a tokenizer of 4,000 tokens from the data, trains LoRA r=16 on the same rows in the
 same order with each, each in a process of its own and its own environment (named by --trl and --llamafactory; an arm whose
-environment is not named is left out), taking turns. Prints real tokens (padding not counted) a second of the training loop, peak
-memory of the process, and the loss of each adapter on 64 held-out rows, counted by one program for all. Then the table that
-adds one technique at a time. Everything lies in outputs/train-speed/.
+environment is not named is left out), taking turns. Prints real tokens (padding not counted) a second of the training loop, the
+peak memory of the process, and the loss of each adapter on 64 held-out rows, counted by one program for all. The arms that
+begin with + add one technique at a time. Everything lies in outputs/train-speed/.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ OURS: dict[str, list[str]] = {
     "+ rows end to end": [],
 }
 TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'assistant' %}<|im_start|>assistant\n{% generation %}{{ m['content'] }}<|im_end|>"
-    "{% endgeneration %}\n{% else %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}<|im_start|>assistant\n{% generation %}{{ m['content'] }}"
+    "<|im_end|>{% endgeneration %}\n{% else %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endif %}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -65,7 +66,9 @@ def make(source: Path, folder: Path) -> None:
         vocab_size=4000, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     text.train_from_iterator((row["question"] + "\n" + row["answer"] for row in rows[HELD_OUT:]), trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=text, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=text, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
     tokenizer.chat_template = TEMPLATE
     torch.manual_seed(0)
     config = Qwen3Config(
@@ -73,7 +76,8 @@ def make(source: Path, folder: Path) -> None:
         num_key_value_heads=4, head_dim=64, tie_word_embeddings=True, max_position_embeddings=2048,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder / "model")
+    model: Any = Qwen3ForCausalLM(config)  # type: ignore[no-untyped-call]
+    model.to(torch.bfloat16).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
 
 
@@ -103,7 +107,8 @@ def llamafactory(folder: Path, steps: int, output: Path) -> Path:
     document = {
         "model_name_or_path": str(folder / "model"), "stage": "sft", "do_train": True, "finetuning_type": "lora",
         "lora_rank": 16, "lora_alpha": 32, "lora_target": "all", "dataset_dir": str(folder), "dataset": "rows",
-        "template": "qwen", "default_system": "", "cutoff_len": 1024, "max_samples": steps * ROWS, "output_dir": str(output / "adapter"),
+        "template": "qwen", "default_system": "", "cutoff_len": 1024, "max_samples": steps * ROWS,
+        "output_dir": str(output / "adapter"),
         "overwrite_output_dir": True, "per_device_train_batch_size": ROWS, "gradient_accumulation_steps": 1, "max_steps": steps,
         "learning_rate": 2e-4, "lr_scheduler_type": "constant", "bf16": True, "use_cpu": True, "report_to": "none",
         "logging_steps": 10, "save_strategy": "no", "disable_shuffling": True,
@@ -243,9 +248,8 @@ def main() -> None:
     (folder / "measured.json").write_text(
         json.dumps({"measured": measured, "losses": losses, "tokens": work}), encoding="utf-8"
     )
-    print(
-        f"{work:,} tokens in {arguments.steps} steps of {ROWS} rows, {arguments.threads} threads; held-out loss of the base {losses['base']:.4f}\n"
-    )
+    print(f"{work:,} tokens in {arguments.steps} steps of {ROWS} rows, {arguments.threads} threads")
+    print(f"Held-out loss of the base: {losses['base']:.4f}\n")
     print("| arm | tokens/s, median [least, most] | peak memory GiB | held-out loss |\n| --- | --- | --- | --- |")
     for arm in arms:
         speeds = sorted(work / one["seconds"] for one in measured[arm])

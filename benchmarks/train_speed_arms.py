@@ -2,8 +2,8 @@
 
     python train_speed_arms.py ARM FOLDER STEPS OUTPUT
 
-Reads FOLDER/model and FOLDER/train.jsonl (prompt, completion), trains LoRA r=16 for STEPS steps of 8 rows in file order, saves the
-adapter to OUTPUT/adapter and prints one JSON line: seconds of the steps, without starting up.
+Reads FOLDER/model and FOLDER/train.jsonl (prompt, completion), trains LoRA r=16 for STEPS steps of 8 rows in file order, saves
+the adapter to OUTPUT/adapter and prints one JSON line: seconds of the steps, without starting up.
 """
 
 from __future__ import annotations
@@ -46,23 +46,24 @@ def rows(folder: Path, count: int) -> list[dict[str, Any]]:
 def trl(arm: str, folder: Path, steps: int, output: Path) -> float:
     """TRL's SFTTrainer: with its defaults (told only that there is no GPU), or tuned as its documentation advises."""
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
-    tuned: dict[str, Any] = {
+    settings: dict[str, dict[str, Any]] = {
         "trl-float32": {"bf16": False},
         "trl": {},
         "trl-tuned": {"gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"},
         "trl-packed": {"gradient_checkpointing": False, "packing": True, "max_length": 512},
-    }[arm]
+    }
+    tuned = settings[arm]
     arguments = SFTConfig(
         output_dir=str(output / "trl"), max_steps=steps, per_device_train_batch_size=ROWS, learning_rate=RATE,
         lr_scheduler_type="constant", use_cpu=True, save_strategy="no", report_to=[], disable_tqdm=True, seed=0,
         **{"logging_steps": 10, **tuned},
     )  # fmt: skip
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder / "model", dtype=torch.float32 if arm == "trl-float32" else torch.bfloat16
     )
-    trainer = SFTTrainer(
+    trainer: Any = SFTTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_list(rows(folder, steps * ROWS)),
         processing_class=AutoTokenizer.from_pretrained(folder / "model"), peft_config=lora(),
     )  # fmt: skip
@@ -91,8 +92,8 @@ def by_hand(folder: Path, steps: int, output: Path) -> float:
     AttentionInterface.register("by_hand", attention)
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-    base = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.bfloat16, attn_implementation="by_hand")
-    model = get_peft_model(base, lora())
+    base: Any = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.bfloat16, attn_implementation="by_hand")
+    model: Any = get_peft_model(base, lora())
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.0, fused=True)
     encoded = []
@@ -110,7 +111,8 @@ def by_hand(folder: Path, steps: int, output: Path) -> float:
         with torch.autocast("cpu", torch.bfloat16):
             hidden = base.model(input_ids=ids, position_ids=places, attention_mask=None, use_cache=False).last_hidden_state[0]
             logits = base.lm_head(hidden[learned - 1])
-        functional.cross_entropy(logits.float(), ids[0, learned]).backward()
+        loss: Any = functional.cross_entropy(logits.float(), ids[0, learned])
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -2,6 +2,7 @@
 
 runs/NAME/
 ├── recipe.yaml     the recipe as resolved, every default written out
+├── data.json       the data report, and data.html for people
 ├── lock.json       what it depended on: seed, packages, hardware, hashes of data, model and chat template
 ├── state.json      running, finished, failed or stopped, with times, the reason and the last figures
 ├── metrics.jsonl   one line per log step: step, epoch, loss, learning_rate, tokens_per_second, ...

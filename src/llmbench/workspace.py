@@ -3,7 +3,8 @@
 LLMBENCH_HOME, else ./outputs
 ├── runs/NAME/          llmbench train
 ├── indexes/NAME/       llmbench index
-└── comparisons/NAME/   llmbench compare
+├── comparisons/NAME/   llmbench compare
+└── cache/              prepared rows; may be removed at any time
 """
 
 from __future__ import annotations
@@ -20,7 +21,19 @@ from typing import IO, Any
 
 from llmbench.errors import LlmbenchError
 
-__all__ = ["atomic", "check_name", "comparisons", "held", "home", "indexes", "lock", "runs", "write_json", "write_text"]
+__all__ = [
+    "atomic",
+    "cache",
+    "check_name",
+    "comparisons",
+    "held",
+    "home",
+    "indexes",
+    "lock",
+    "runs",
+    "write_json",
+    "write_text",
+]
 
 _GLANCE_SECONDS = 0.3
 """How long a lock is tried for: longer than anybody takes to see whether it is held."""
@@ -45,6 +58,17 @@ def indexes() -> Path:
 def comparisons() -> Path:
     """The folder of all comparisons."""
     return home() / "comparisons"
+
+
+def cache() -> Path:
+    """The folder of what can be made again, made when it is asked for, closed to other users."""
+    folder = home() / "cache"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return folder
 
 
 def check_name(name: str, what: str = "name") -> str:

@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 
-from llmbench.data.files import read
+from llmbench.data.items import batches
 from llmbench.errors import DataError
-from llmbench.recipe import DataSource
+from llmbench.recipe import DataSource, DataSpec
 
 TURNS = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": 'Élise,\n"she" said.'}]
 Read = Callable[..., Any]
 
 
 def read_file(path: Path, **settings: Any) -> Any:
-    return read(DataSource(path=path, **settings), path)
+    """The conversations of a file and their places."""
+    spec = DataSpec(train=[DataSource(path=path, **settings)])
+    items = [item for batch in batches(spec, spec.train) for item in batch]
+    return [item.holds.messages for item in items], [item.place for item in items]  # type: ignore[union-attr]
 
 
 def jsonl(path: Path, *rows: Any) -> Path:
@@ -120,20 +123,40 @@ def test_places_count_the_lines_of_a_csv_with_fields_of_several_lines(tmp_path: 
     ("row", "message"),
     [
         ({"messages": TURNS[:1]}, "a.jsonl:1: no assistant turn, so there is nothing to learn from this row"),
+        ({"messages": []}, "a.jsonl:1: messages is an empty list"),
         ({"messages": "Who?"}, "a.jsonl:1: messages should be a list of {role, content}, not a string"),
         ({"messages": ["Who?"]}, "a.jsonl:1: messages[0] should be {role, content}, not a string"),
         ({"messages": [{"role": "bot", "content": ""}]}, "a.jsonl:1: messages[0].role should be one of system, "),
         ({"messages": [{"role": "user", "content": 3}]}, "a.jsonl:1: messages[0].content should be text, not a number"),
-        ({"messages": [{"from": "human", "value": "x"}]}, "a.jsonl:1: messages[0] has from/value (ShareGPT)"),
-        ({"messages": [TURNS[1] | {"tool_calls": [1]}]}, "a.jsonl:1: messages[0] has tool_calls, which llmbench cannot"),
+        ({"messages": [{"role": "user", "content": None}]}, "a.jsonl:1: messages[0].content should be text, not null"),
+        ({"messages": [{"from": "human", "value": "x"}]}, "a.jsonl:1: messages[0] has from/value (ShareGPT); write columns: {"),
+        ({"messages": [TURNS[1] | {"tool_calls": [1]}]}, "a.jsonl:1: messages[0].tool_calls: a call is {name, arguments} or"),
+        ({"messages": [TURNS[1] | {"audio": "x"}]}, "a.jsonl:1: messages[0] has audio, which llmbench cannot"),
+        ({"messages": [TURNS[1] | {"weight": 2}]}, "weight should be 0 (do not learn this turn) or 1, not 2"),
+        ({"messages": [TURNS[0], {"role": "assistant", "content": " "}]}, "a.jsonl:1: the assistant's turn 2 is empty"),
+        ({"messages": [TURNS[0], {"role": "assistant", "content": "a\0b"}]}, "messages[1].content holds a NUL character"),
         ({"prompt": 3, "completion": "x"}, "a.jsonl:1: prompt should be text or a list of messages, not a number"),
-        ({"prompt": "x"}, "It looks like prompt/completion without its completion."),
-        ({"instruction": "a", "output": "b"}, "It looks like Alpaca; write columns: {prompt: instruction, "),
-        ({"conversations": []}, "a.jsonl:1: columns are conversations; llmbench reads `messages`, or `prompt` and "),
-        ({"chosen": "a", "rejected": "b"}, "It looks like preferences"),
-        ({"text": "a", "label": "b"}, "write columns: {prompt: text, completion: label}"),
+        ({"prompt": "x"}, "It looks like prompt_completion without its completion."),
+        ({"conversations": []}, "a.jsonl:1: conversations should be a list of {from, value}"),
+        ({"conversations": [{"from": "cat", "value": "x"}]}, "conversations[0].from should be one of human, user, gpt"),
+        ({"conversations": [{"from": "function_call", "value": "{"}]}, "conversations[0].value: not valid JSON"),
+        ({"instruction": "a", "output": "b", "history": ["x"]}, "history should be a list of [question, answer] pairs"),
+        ({"instruction": "a"}, "It looks like alpaca without its output."),
+        ({"chosen": "a", "rejected": "b"}, "It looks like preferences, which method: dpo"),
+        (
+            {"prompt": "a", "completion": "b", "label": True},
+            "method: kto trains on. To learn from all of them, write format: pr",
+        ),
+        (
+            {"prompt": "a", "completion": "b", "text": "c", "messages": TURNS},
+            "It fits messages and prompt_completion: write fo",
+        ),
+        ({"text": "a", "label": "b"}, "write columns: {prompt: text, completion: label} beside its path, or format: text"),
+        ({"Question": "a", "LONG_ANSWER": "b"}, "write columns: {prompt: Question, completion: LONG_ANSWER} beside its path."),
+        ({"a": "b"}, 'columns are a (first row: {"a": "b"})'),
         ({"a": "b"}, "Name yours with columns: {prompt: ..., completion: ...}."),
-        ([1], "a.jsonl:1: a row is an object with `messages`, or `prompt` and `completion`, not a list"),
+        ({"input_ids": [1, 2], "labels": [1]}, "labels has 1 numbers and input_ids 2"),
+        ([1], "a.jsonl:1: a row is an object with columns, not a list"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, row: Any, message: str) -> None:
@@ -149,7 +172,7 @@ def test_the_first_bad_row_is_shown_and_the_others_counted(tmp_path: Path) -> No
 
 def test_a_later_row_without_the_columns_is_named(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", {"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": None})
-    assert fault(path).startswith("a.jsonl:2: messages and completion missing")
+    assert fault(path).startswith("a.jsonl:2: completion missing, which format prompt_completion needs")
 
 
 @pytest.mark.parametrize(
@@ -159,10 +182,14 @@ def test_a_later_row_without_the_columns_is_named(tmp_path: Path) -> None:
         ("a.json", "", "a.json: has no rows;"),
         ("a.json", "[]", "a.json: has no rows;"),
         ("a.csv", "prompt,completion\n", "a.csv: has no rows;"),
-        ("a.jsonl", '{"messages": []}\n{"messages": [', "a.jsonl:2: not valid JSON"),
+        ("a.jsonl", '{"prompt": "a", "completion": "b"}\n{"messages": [', "a.jsonl:2: not valid JSON"),
         ("a.jsonl", '[\n{"messages": []}\n]', "a.jsonl:1: not valid JSON"),
         ("a.json", '{"prompt": "a"}\n{"prompt": "b"}', "Name it .jsonl."),
-        ("a.json", '{"rows": []}', "a.json:1: a .json file holds a list of rows, not an object"),
+        (
+            "a.json",
+            '{"rows": []}',
+            "a.json:1: a .json file holds a list of rows, not an object. Its rows may be under rows: write field: rows",
+        ),
         ("a.csv", "prompt,completion\na\n", "a.csv:2: 1 fields where the first line names 2 columns"),
         ("a.csv", 'prompt,completion\na,"b', "a.csv:2: not valid CSV"),
         ("a.csv", 'messages\n"[{bad"\n', "a.csv:2: messages is not valid JSON"),
@@ -180,11 +207,8 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, text: st
 def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes("prompt,completion\ncafé,x\n".encode("latin-1"))
-    assert "a.csv: is not UTF-8 text" in fault(path)
-
-
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    assert "is a folder" in fault(tmp_path)
+    assert "a.csv:2: is not UTF-8 text (byte 0xe9 at column 4). Write encoding: latin-1" in fault(path)
+    assert read_file(path, encoding="latin-1")[0][0][0]["content"] == "café"
 
 
 def test_a_column_to_rename_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -27,13 +27,6 @@ REWRITING = (
 )
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tiny: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(tiny)
-
-
 def spec_of(folder: Path, rows: list[Any], **settings: Any) -> DataSpec:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows), encoding="utf-8")
@@ -76,9 +69,12 @@ def test_a_system_turn_is_context_only(tmp_path: Path, tokenizer: Any) -> None:
     assert learned(encoded, tokenizer) == ["Hello!<|im_end|>"]
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(tmp_path: Path, tokenizer: Any) -> None:
-    with pytest.raises(DataError, match=r"rows.jsonl:2: the chat template has no .* markers and rewrites earlier turns"):
-        data.load(spec_of(tmp_path, [talk("a", "b"), talk("a", "b", "c", "d")]), tokenizer, chat_template=REWRITING)
+def test_a_template_that_rewrites_earlier_turns_gives_each_answer_a_row_of_its_own(tmp_path: Path, tokenizer: Any) -> None:
+    found = data.load(spec_of(tmp_path, [talk("a", "b"), talk("a", "b", "c", "d")]), tokenizer, chat_template=REWRITING)
+    said = [learned(row, tokenizer) for row in found.train]
+    assert said == [["thinking: none\nb<|im_end|>"], ["thinking: none\nb<|im_end|>"], ["thinking: none\nd<|im_end|>"]]
+    assert (found.train_report.rows_in, found.train_report.rows, found.train_report.split) == (2, 3, 1)
+    assert found.train["row"][:] == [1, 2, 2]
 
 
 def test_a_template_that_marks_no_end_of_turn_is_noticed(tmp_path: Path, tokenizer: Any) -> None:

@@ -57,19 +57,19 @@ def test_json_is_one_document_on_stdout(write: Write, home: Path) -> None:
     assert record["loss"] > 0 and record["tokens_per_second"] > 0
 
 
-def test_a_dry_run_leaves_nothing(write: Write, home: Path) -> None:
+def test_a_dry_run_leaves_no_run(write: Write, home: Path) -> None:
     document = write("dry")
     result = typed("train", str(document.source), "--dry-run", "--json")
     plan = json.loads(result.stdout)
     assert (plan["name"], plan["rows"], plan["steps"]) == ("dry", 40, 12)
     assert 0 < plan["trained_parameters"] < plan["parameters"]
-    assert not home.exists()
+    assert [path.name for path in home.iterdir()] == ["cache"]
 
 
 def test_bad_data_leaves_no_run_and_replaces_none(write: Write, home: Path) -> None:
     document = write("bad")
     assert "longer than 4 tokens" in str(fault("train", str(document.source), "data.max_length=4"))
-    assert not home.exists()
+    assert not (home / "runs").exists()
     typed("train", str(document.source), "training.max_steps=1")
     assert "longer than 4" in str(fault("train", str(document.source), "data.max_length=4", "--overwrite"))
     assert Run(home / "runs" / "bad").state == "finished"

@@ -1,29 +1,42 @@
-"""Training files -> token ids with labels, ready for the trainer.
+"""Training rows -> token ids with labels, ready for the trainer, in a memory-mapped file.
 
-`load` reads every file of a recipe's `data` section, checks each row, renders it with the model's chat template, and marks
-which tokens are learned: the assistant's, and no others.
+`load` reads every source of a recipe's `data` section, checks each row, renders it with the model's chat template, and marks
+which tokens are learned: the assistant's, and no others. What it made is kept in the cache and found there the next time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from random import Random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset  # type: ignore[import-untyped]
 
-__all__ = ["Report", "Rows", "load"]
+__all__ = ["Report", "Rows", "Skipped", "load", "rows"]
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """A row that is not used."""
+
+    place: str
+    reason: str
+    """One of a few fixed phrases, so that they can be counted."""
+    detail: str = ""
+    """What is wrong with this row."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """What became of the rows of one part (train or eval)."""
 
+    rows_in: int
+    """Rows read. One row may become several rows of the data set, or none."""
     rows: int
     """Rows that are trained or evaluated on."""
     tokens: int
@@ -35,11 +48,61 @@ class Report:
     truncated: int = 0
     unstopped: int = 0
     """Assistant turns whose last learned token does not end the turn, so that the model never learns to stop there."""
+    double_bos: int = 0
+    """Rows that begin with two beginning-of-text tokens."""
+    split: int = 0
+    """Rows that became several: conversations whose earlier turns the template rewrites, documents longer than max_length."""
+    control: int = 0
+    """Rows whose words spell out control tokens; they were split into ordinary pieces."""
+    unprompted: int = 0
+    """Answers learned without what the template's generation prompt ends with, such as an opened `<think>`."""
+    merged: int = 0
+    """Answers that begin inside a token of the prompt, which is then not learned."""
+    skipped: tuple[Skipped, ...] = ()
+    length_before: np.ndarray | None = None
+    """Tokens of every row before `max_length` (int32)."""
+    notes: tuple[str, ...] = ()
+    """What else a person should know, a line each: how sources were mixed, that a cache was broken."""
+
+    def remarks(self) -> list[str]:
+        """Everything that a person should look at, a line each."""
+        found = []
+        if self.skipped and len(self.skipped) > self.dropped:
+            first = next(row for row in self.skipped if "max_length" not in row.reason)
+            found.append(
+                f"{len(self.skipped) - self.dropped:,} rows cannot be used; the first is {first.place}: {first.detail}"
+            )
+        if self.unstopped:
+            found.append(f"{self.unstopped:,} answers have no learned end of turn: the model may not stop there")
+        if self.unprompted:
+            found.append(
+                f"{self.unprompted:,} answers are learned without the end of the generation prompt (an opened <think>)"
+            )
+        if self.merged:
+            found.append(
+                f"{self.merged:,} answers begin inside a token of the prompt (does it end in a space?); it is not learned"
+            )
+        if self.double_bos:
+            found.append(
+                f"{self.double_bos:,} rows begin with two beginning-of-text tokens: the template and the data write one"
+            )
+        if self.control:
+            found.append(f"{self.control:,} rows spell out control tokens in their words; these are learned as plain text")
+        if self.split:
+            found.append(
+                f"{self.split:,} rows became several: each answer in the form that the model meets, or a long text in pieces"
+            )
+        return [*found, *self.notes]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a recipe as `datasets.Dataset` with `input_ids` and `labels` (int32 lists), in file order."""
+    """The rows of a recipe, in file order, each part a `datasets.Dataset` in a memory-mapped file.
+
+    Columns: `input_ids`, `labels` (int32 lists), `roles` (int8 list, one a token: 0 the template's text, 1 system, 2 user,
+    3 assistant, 4 tool and tool definitions), `source` (its position among the part's sources) and `row` (its line or
+    position there, from 1).
+    """
 
     train: Dataset
     train_report: Report
@@ -53,62 +116,41 @@ def load(
     *,
     seed: int = 0,
     chat_template: str | None = None,
+    folder: Path | None = None,
+    added_tokens: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Rows:
-    """Reads, checks and tokenises the rows of a recipe.
+    """Reads, checks and tokenises the rows of a recipe, or takes them from the cache.
 
     Args:
         spec: the recipe's `data` section.
-        tokenizer: a fast tokenizer of transformers.
-        seed: draws the rows held out by `eval_fraction`.
-        chat_template: takes the place of the tokenizer's own.
+        tokenizer: a fast tokenizer of transformers, or a function without arguments that loads it, which is called only when
+            the cache does not have the rows.
+        seed: draws the rows held out by `eval_fraction` and the rows mixed by `weight`.
+        chat_template: takes the place of the recipe's and the tokenizer's own.
+        folder: where the tokenizer was loaded from: it is then known by its files, without loading it.
+        added_tokens: tokens that the tokenizer has beyond those of the folder.
         progress: called with the number of rows tokenised since the last call.
 
     Raises:
-        DataError: a file without rows or of unknown format, a row that cannot be used, rows that are too long while
+        DataError: a source without rows or of unknown format, a row that cannot be used, rows that are too long while
             `over_length` is `error`, or a chat template that does not show what the assistant said.
     """
-    train = _part(spec, spec.train, tokenizer, chat_template, progress)
+    from llmbench.data.parts import Parts
+
+    parts = Parts(spec, tokenizer, seed, chat_template, folder, tuple(added_tokens), progress)
     if spec.eval:
-        held_out = _part(spec, spec.eval, tokenizer, chat_template, progress)
-        return Rows(train[0], train[1], held_out[0], held_out[1])
-    if not spec.eval_fraction:
-        return Rows(*train)
-    return _hold_out(train, spec.eval_fraction, seed)
+        [train], [held_out] = parts.part(spec.train), parts.part(spec.eval)
+        return Rows(*train, *held_out)
+    return Rows(*(value for part in parts.part(spec.train, spec.eval_fraction) for value in part))
 
 
-def _part(
-    spec: DataSpec, sources: list[DataSource], tokenizer: Any, template: str | None, progress: Callable[[int], None] | None
-) -> tuple[Dataset, Report]:
-    from llmbench.data.files import read, taught
-    from llmbench.data.tokens import encode
+def rows(source: DataSource) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row of a source as it stands there: its place (`file:line`) and its columns, renamed as the source says.
 
-    conversations, places = [], []
-    for source in sources:
-        rows, where = read(source, source.path) if source.path is not None else taught(source)
-        conversations += rows
-        places += where
-    return encode(conversations, places, tokenizer, spec, chat_template=template, progress=progress)
+    Raises:
+        DataError: the source cannot be read, or the first row that is broken.
+    """
+    from llmbench.data.sources import rows as found
 
-
-def _hold_out(part: tuple[Dataset, Report], fraction: float, seed: int) -> Rows:
-    """Splits the rows; which ones are held out depends on their number and the seed only."""
-    rows, report = part
-    count = round(len(rows) * fraction)
-    if not 0 < count < len(rows):
-        raise DataError(f"data.eval_fraction: {fraction} of {len(rows)} rows leaves {count} to evaluate. Change it, or set 0.")
-    held_out = set(Random(f"held out {seed}").sample(range(len(rows)), count))
-    kept = rows.select([i for i in range(len(rows)) if i not in held_out])
-    apart = rows.select(sorted(held_out))
-    return Rows(kept, _recount(report, kept), apart, _recount(Report(0, 0, 0, 0), apart))
-
-
-def _recount(report: Report, rows: Dataset) -> Report:
-    import pyarrow.compute as pc  # type: ignore[import-untyped]
-
-    ids, labels = rows.with_format("arrow")["input_ids"][:], rows.with_format("arrow")["labels"][:]
-    lengths = pc.list_value_length(ids)
-    learned = pc.sum(pc.not_equal(pc.list_flatten(labels), -100)).as_py() or 0
-    return replace(
-        report, rows=len(rows), tokens=pc.sum(lengths).as_py(), trained_tokens=learned, longest=pc.max(lengths).as_py()
-    )
+    return found(source)

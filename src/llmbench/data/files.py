@@ -1,248 +1,258 @@
-"""Files of training rows -> conversations, each with its place (`file:line`) for messages.
+"""Files -> rows, each with its number and its place (`file:line`) for messages. What a row means is in formats.
 
-A row holds `messages` (OpenAI's chat format), or `prompt` and `completion`, which become a user and an assistant turn.
+A row that is broken comes out as a fault, so that the reader may name it, count it or pass over it.
 """
 
 from __future__ import annotations
 
 import csv
-import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from llmbench.data.json_rows import parse
 from llmbench.errors import DataError
-from llmbench.recipe import DataSource
 
-__all__ = ["Conversation", "read", "taught"]
+__all__ = ["ENDINGS", "Fault", "Row", "kind", "read_file"]
 
-Conversation = list[dict[str, str]]
-
-_ROLES = ("system", "developer", "user", "assistant", "tool")
-_READS = "llmbench reads `messages`, or `prompt` and `completion`"
-_OTHERS = {
-    ("instruction", "output"): "Alpaca; write columns: {prompt: instruction, completion: output}",
-    ("conversations",): "ShareGPT; rewrite its from/value as messages with role/content",
-    ("chosen", "rejected"): "preferences, which no method here trains on yet",
-    ("question", "answer"): "questions; write columns: {prompt: question, completion: answer}",
-    ("text", "label"): "classification; write columns: {prompt: text, completion: label}",
-    ("text",): "plain text, which has no assistant turn",
-}
+ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".ipc", ".txt")
+_BATCH = 1000
+_LISTS = ("input_ids", "labels", "completion_mask", "assistant_masks", "history")
 
 
-def taught(source: DataSource) -> tuple[list[Conversation], list[str]]:
-    """The conversations that llmbench writes itself, drawn anew from their seed."""
-    from itertools import islice
+class Fault(NamedTuple):
+    """Why a row cannot be used: a fixed phrase to count by, and the words for this row."""
 
-    from llmbench.tiny import lessons
-
-    assert source.lessons is not None
-    spec = source.lessons
-    count = min(spec.conversations, source.limit or spec.conversations)
-    talks = list(islice(lessons.conversations(spec.stage, spec.seed, budget=spec.characters), count))
-    return talks, [f"lessons {spec.stage}: row {i}" for i in range(1, count + 1)]
+    reason: str
+    detail: str
 
 
-def read(source: DataSource, path: Path) -> tuple[list[Conversation], list[str]]:
-    """The conversations of one file and the place of each.
+class Row(NamedTuple):
+    """One row of a source: its line (or its position, from 1), where that is, and its columns, or what is wrong with it."""
+
+    number: int
+    place: str
+    values: dict[str, Any]
+    fault: Fault | None = None
+
+
+def read_file(path: Path, *, encoding: str = "utf-8", field: str | None = None) -> Iterator[Row]:
+    """Each row of a file.
 
     Raises:
-        DataError: no rows, unknown format, or a row that cannot be used; the message names the first and counts them.
+        DataError: the file cannot be read at all, or its ending is not known.
     """
-    conversations: list[Conversation] = []
-    places: list[str] = []
-    faults: list[str] = []
-    for place, row in _rows(path):
-        if source.limit is not None and len(conversations) + len(faults) == source.limit:
-            break
-        row = _renamed(row, source.columns, place)
-        if not conversations and not faults:
-            _check_format(row, place)
-        try:
-            conversations.append(_conversation(row))
-            places.append(place)
-        except ValueError as error:
-            faults.append(f"{place}: {error}")
-    if faults:
-        more = f" ({len(faults) - 1:,} more rows of this file cannot be used)" if len(faults) > 1 else ""
-        raise DataError(faults[0] + more)
-    if not conversations:
-        raise DataError(f"{path}: has no rows; {_READS}.")
-    return conversations, places
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row with its place."""
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder. Name a file: .jsonl, .json, .csv or .parquet.")
     try:
         match path.suffix.lower():
             case ".jsonl" | ".ndjson":
-                yield from _jsonl(path)
+                yield from _jsonl(path, encoding)
             case ".json":
-                yield from _json(path)
+                yield from _json(path, encoding, field)
             case ".csv":
-                yield from _csv(path)
+                yield from _csv(path, encoding, ",")
+            case ".tsv":
+                yield from _csv(path, encoding, "\t")
             case ".parquet":
                 yield from _parquet(path)
+            case ".arrow" | ".feather" | ".ipc":
+                yield from _arrow(path)
+            case ".txt":
+                yield Row(1, str(path), {"text": path.read_text(encoding=_signed(encoding))})
             case other:
-                raise DataError(f"{path}: {other or 'no ending'} is not known. Name a .jsonl, .json, .csv or .parquet file.")
+                known = "a .jsonl, .json, .csv, .tsv, .parquet, .arrow, .txt or .sqlite file"
+                raise DataError(f"{path}: {other or 'no ending'} is not known. Name {known}.")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+        raise DataError(_undecodable(path, encoding, error)) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
-def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig") as file:
+def _jsonl(path: Path, encoding: str) -> Iterator[Row]:
+    with path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff") and encoding == "utf-8":
+            raise DataError(f"{path}: is UTF-16, not UTF-8. Write encoding: utf-16 beside its path, or save it as UTF-8.")
+    lines: Any = path.open("rb") if _signed(encoding) == "utf-8-sig" else path.open(encoding=encoding)
+    with lines as file:
         for number, line in enumerate(file, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf" if isinstance(line, bytes) else "\ufeff")
             if not line.strip():
                 continue
+            place = f"{path}:{number}"
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                hint = " One row a line is needed; name the file .json if it is one list." if line.strip() in "[{" else ""
-                raise DataError(f"{path}:{number}: not valid JSON: {error.msg} at column {error.colno}.{hint}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: a row is an object with {_READS.split('reads ')[1]}, not {_kind(row)}")
-            yield f"{path}:{number}", row
+                row = parse(line)
+            except ValueError as error:
+                brackets = ("[", "{", b"[", b"{")
+                hint = " One row a line is needed; name the file .json if it is one list." if line.strip() in brackets else ""
+                yield Row(number, place, {}, Fault("not valid JSON", f"not valid JSON: {error}.{hint}"))
+                continue
+            if isinstance(row, dict):
+                yield Row(number, place, row)
+            else:
+                yield Row(number, place, {}, Fault("not an object", f"a row is an object with columns, not {kind(row)}"))
 
 
-def _json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    text = path.read_text(encoding="utf-8-sig")
+def _json(path: Path, encoding: str, field: str | None) -> Iterator[Row]:
+    """A list of rows; or an object that holds it under `field`; or an object of rows, each under its own key."""
+    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode(encoding)
     try:
-        rows = json.loads(text) if text.strip() else []
-    except json.JSONDecodeError as error:
-        hint = " One row a line? Name it .jsonl." if error.msg == "Extra data" else ""
-        raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg} at column {error.colno}.{hint}") from error
+        rows = parse(text) if text.strip() else []
+    except ValueError as error:
+        message = str(error)
+        line = re.search(r"at line (\d+)", message)
+        hint = " One row a line? Name it .jsonl." if _lines_of_json(text) else ""
+        where = f"{path}:{line[1]}" if line else str(path)
+        raise DataError(f"{where}: not valid JSON: {message}.{hint}") from error
+    if field is not None:
+        if not isinstance(rows, dict) or field not in rows:
+            have = ", ".join(rows) if isinstance(rows, dict) else kind(rows)
+            raise DataError(f"{path}: has no field {field}. There are: {_short(have)}.")
+        rows = rows[field]
+    if isinstance(rows, dict) and rows and all(isinstance(row, dict) for row in rows.values()):
+        for number, (key, row) in enumerate(rows.items(), 1):
+            yield Row(number, f"{path}: {_short(key, 40)}", row)
+        return
     if not isinstance(rows, list):
-        raise DataError(f"{path}:1: a .json file holds a list of rows, not {_kind(rows)}")
+        lists = [key for key, value in rows.items() if isinstance(value, list)] if isinstance(rows, dict) else []
+        hint = f" Its rows may be under {lists[0]}: write field: {lists[0]} beside its path." if lists else ""
+        raise DataError(f"{path}:1: a .json file holds a list of rows, not {kind(rows)}.{hint}")
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: row {number}: a row is an object, not {_kind(row)}")
-        yield f"{path}: row {number}", row
+        place = f"{path}: row {number}"
+        if isinstance(row, dict):
+            yield Row(number, place, row)
+        else:
+            yield Row(number, place, {}, Fault("not an object", f"a row is an object, not {kind(row)}"))
 
 
-def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _lines_of_json(text: str) -> bool:
+    """Whether the first line is a whole JSON object, as in a .jsonl file."""
+    first = text.lstrip().split("\n", 1)[0].strip()
+    try:
+        return isinstance(parse(first), dict)
+    except ValueError:
+        return False
+
+
+def _csv(path: Path, encoding: str, delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+    with path.open(encoding=_signed(encoding), newline="") as file:
+        reader = csv.DictReader(file, strict=True, delimiter=delimiter)
         line = 1
         try:
             for row in reader:
                 start, line = line + 1, reader.line_num
+                place = f"{path}:{start}"
                 if None in row or None in row.values():
                     have = sum(value is not None for key, value in row.items() if key) + len(row.get(None) or ())
                     columns = len(reader.fieldnames or ())
-                    raise DataError(f"{path}:{start}: {have} fields where the first line names {columns} columns")
-                yield f"{path}:{start}", _parsed(row, f"{path}:{start}")
+                    detail = f"{have} fields where the first line names {columns} columns"
+                    yield Row(start, place, {}, Fault("wrong number of fields", detail))
+                    continue
+                try:
+                    yield Row(start, place, _cells(row))
+                except ValueError as error:
+                    yield Row(start, place, {}, Fault("not valid JSON", str(error)))
         except csv.Error as error:
             raise DataError(f"{path}:{line + 1}: not valid CSV: {error}") from error
 
 
-def _parsed(row: dict[str, Any], place: str) -> dict[str, Any]:
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
     """A CSV row whose messages, written as a JSON string, are a list again."""
     result = dict(row)
     for key, value in row.items():
-        if value.lstrip().startswith("[{"):
+        if value.lstrip().startswith("[{") or (key in _LISTS and value.startswith("[")):
             try:
-                result[key] = json.loads(value)
-            except json.JSONDecodeError as error:
-                if key == "messages":
-                    raise DataError(f"{place}: messages is not valid JSON: {error.msg} at character {error.pos + 1}") from error
+                result[key] = parse(value)
+            except ValueError as error:
+                if key in ("messages", "conversations"):
+                    raise ValueError(f"{key} is not valid JSON: {error}") from error
     return result
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-        number = 0
-        for batch in file.iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path}: row {number}", row
+        yield from _batches(path, pyarrow.parquet.ParquetFile(path).iter_batches(_BATCH))
     except pyarrow.ArrowException as error:
         raise DataError(f"{path}: not a valid Parquet file ({str(error).splitlines()[0]})") from error
 
 
-def _renamed(row: dict[str, Any], columns: dict[str, str], place: str) -> dict[str, Any]:
-    """The row under the standard names."""
-    for standard, name in columns.items():
-        if name not in row:
-            raise DataError(f"{place}: has no column {name} to take as {standard}. There are: {', '.join(map(str, row))}.")
-        row = {key: value for key, value in row.items() if key not in (standard, name)} | {standard: row[name]}
-    return row
+def _arrow(path: Path) -> Iterator[Row]:
+    """An Arrow file (Feather) or an Arrow stream, as data sets on disk have it."""
+    import pyarrow
+    import pyarrow.ipc  # type: ignore[import-untyped]
+
+    try:
+        with pyarrow.memory_map(str(path)) as file:
+            try:
+                reader = pyarrow.ipc.open_file(file)
+                batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+            except pyarrow.ArrowInvalid:
+                file.seek(0)
+                batches = iter(pyarrow.ipc.open_stream(file))
+            yield from _batches(path, (part for batch in batches for part in _slices(batch)))
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path}: not a valid Arrow file ({str(error).splitlines()[0]})") from error
 
 
-def _check_format(row: dict[str, Any], place: str) -> None:
-    """Raises when the first row has neither format, naming what it nearly is."""
-    if "messages" in row or {"prompt", "completion"} <= row.keys():
-        return
-    columns = ", ".join(map(str, row)) or "none"
-    near = next((text for keys, text in _OTHERS.items() if set(keys) <= row.keys()), None)
-    if near is None:
-        missing = next((name for name in ("prompt", "completion") if name not in row), "messages")
-        one = {"prompt", "completion"} & row.keys()
-        near = f"prompt/completion without its {missing}" if one else None
-    hint = f" It looks like {near}." if near else " Name yours with columns: {prompt: ..., completion: ...}."
-    raise DataError(f"{place}: columns are {columns}; {_READS}.{hint}")
+def _slices(batch: Any) -> Iterator[Any]:
+    for start in range(0, batch.num_rows, _BATCH):
+        yield batch.slice(start, _BATCH)
 
 
-def _conversation(row: dict[str, Any]) -> Conversation:
-    """The row's turns.
-
-    Raises:
-        ValueError: what is wrong with the row.
-    """
-    if row.get("messages") is not None:
-        turns = _messages(row["messages"], "messages")
-    elif row.get("prompt") is not None and row.get("completion") is not None:
-        turns = _side(row["prompt"], "prompt", "user") + _side(row["completion"], "completion", "assistant")
-    else:
-        missing = [name for name in ("messages", "prompt", "completion") if row.get(name) is None]
-        raise ValueError(f"{' and '.join(missing)} missing; {_READS}")
-    if not any(turn["role"] == "assistant" for turn in turns):
-        raise ValueError("no assistant turn, so there is nothing to learn from this row")
-    return turns
-
-
-def _side(value: Any, name: str, role: str) -> Conversation:
-    """A prompt or completion: text is one turn, a list is turns already."""
-    if isinstance(value, list):
-        return _messages(value, name)
-    if not isinstance(value, str):
-        raise ValueError(f"{name} should be text or a list of messages, not {_kind(value)}")
-    return [{"role": role, "content": value}]
+def _batches(path: Path, batches: Iterator[Any]) -> Iterator[Row]:
+    """The rows of record batches; one whose text is not UTF-8 is a fault of its own."""
+    number = 0
+    for batch in batches:
+        try:
+            rows = batch.to_pylist()
+        except UnicodeDecodeError:
+            rows = [_decoded(batch.slice(i, 1)) for i in range(batch.num_rows)]
+        for row in rows:
+            number += 1
+            place = f"{path}: row {number}"
+            if row is None:
+                yield Row(number, place, {}, Fault("not UTF-8", "its text is not UTF-8; write the file anew, or skip the row"))
+            else:
+                yield Row(number, place, row)
 
 
-def _messages(value: Any, name: str) -> Conversation:
-    if not isinstance(value, list):
-        hint = " (in CSV: a JSON string that starts with `[{`)" if isinstance(value, str) else ""
-        raise ValueError(f"{name} should be a list of {{role, content}}, not {_kind(value)}{hint}")
-    turns: Conversation = []
-    for i, message in enumerate(value):
-        here = f"{name}[{i}]"
-        if not isinstance(message, dict):
-            raise ValueError(f"{here} should be {{role, content}}, not {_kind(message)}")
-        if "from" in message and "value" in message:
-            raise ValueError(f"{here} has from/value (ShareGPT); rename them to role/content")
-        role, content = message.get("role"), message.get("content")
-        if role not in _ROLES:
-            raise ValueError(f"{here}.role should be one of {', '.join(_ROLES)}, not {role!r}")
-        if not isinstance(content, str):
-            raise ValueError(f"{here}.content should be text, not {_kind(content)}")
-        others = [key for key, item in message.items() if key not in ("role", "content") and item is not None]
-        if others:
-            raise ValueError(f"{here} has {', '.join(map(str, others))}, which llmbench cannot train on; remove it")
-        turns.append({"role": role, "content": content})
-    return turns
+def _decoded(row: Any) -> dict[str, Any] | None:
+    try:
+        values: dict[str, Any] = row.to_pylist()[0]
+    except UnicodeDecodeError:
+        return None
+    return values
 
 
-def _kind(value: Any) -> str:
+def _signed(encoding: str) -> str:
+    """UTF-8 with or without a byte order mark."""
+    return "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+
+
+def _undecodable(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
+    """The line and the byte that are not text in this encoding."""
+    what = f"byte 0x{error.object[error.start]:02x}"
+    place = str(path)
+    if "16" not in encoding and "32" not in encoding:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    line.decode(encoding)
+                except UnicodeDecodeError as here:
+                    place, what = f"{path}:{number}", f"byte 0x{line[here.start]:02x} at column {here.start + 1}"
+                    break
+    name = "UTF-8" if encoding == "utf-8" else encoding
+    return (
+        f"{place}: is not {name} text ({what}). Write encoding: latin-1 (or what it is) beside its path, or save it as UTF-8."
+    )
+
+
+def kind(value: Any) -> str:
     """The value's type in JSON's words, with its article."""
     match value:
         case None:
@@ -259,3 +269,7 @@ def _kind(value: Any) -> str:
             return "an object"
         case _:
             return type(value).__name__
+
+
+def _short(text: str, length: int = 100) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -1,198 +1,182 @@
-"""Conversations -> token ids and labels. A label is the token itself where the assistant speaks, else -100.
+"""Rendered conversations, documents and ready tokens -> token ids, labels and roles, as numpy arrays.
 
-What the assistant said is known from the chat template's `{% generation %}` markers. For a template without them it is
-the difference between the text before the turn (with the generation prompt) and the text after it, checked in every row.
+A label is the token itself where it is learned, else -100. Control tokens in the words of a row are split into ordinary
+pieces: only what the chat template writes is control.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from llmbench.data import Report
-from llmbench.data.files import Conversation
+from llmbench.data.formats import Text, Tokens
+from llmbench.data.template import Template
 from llmbench.errors import DataError
-from llmbench.recipe import DataSpec
 
-if TYPE_CHECKING:
-    from datasets import Dataset  # type: ignore[import-untyped]
-
-__all__ = ["encode", "masked"]
+__all__ = ["IGNORED", "Sample", "Tokenizer"]
 
 IGNORED = -100
-_BATCH = 1000
-_MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_END = re.compile(r"end|eot|eos|</", re.IGNORECASE)
-
-Spans = list[tuple[int, int]]
+_CODED = 0xF8000  # as in template_child
+_END = re.compile(r"end|eot|eos|eom|</", re.IGNORECASE)
 
 
-def encode(
-    conversations: Sequence[Conversation],
-    places: Sequence[str],
-    tokenizer: Any,
-    spec: DataSpec,
-    *,
-    chat_template: str | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> tuple[Dataset, Report]:
-    """Tokenises conversations.
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one row, or one turn of it, is to the trainer."""
 
-    Returns:
-        A dataset with the columns `input_ids` and `labels` (lists of int32), and the count of what became of the rows.
-
-    Raises:
-        DataError: see `llmbench.data.load`.
-    """
-    template = chat_template or tokenizer.chat_template
-    if not template:
-        raise DataError("The model's tokenizer has no chat template, so turns cannot be written. Choose a chat model.")
-    stops = _stops(tokenizer)
-    ids: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    long: list[int] = []
-    dropped = truncated = unstopped = 0
-    for start in range(0, len(conversations), _BATCH):
-        chunk, where = conversations[start : start + _BATCH], places[start : start + _BATCH]
-        for place, (row, said) in zip(where, masked(chunk, where, tokenizer, template), strict=True):
-            if not said[1:].any():
-                raise DataError(f"{place}: the chat template leaves no token of the assistant's to learn in this row.")
-            ends = np.flatnonzero(said & ~np.append(said[1:], False))
-            unstopped += sum(int(token) not in stops for token in row[ends])
-            if len(row) > spec.max_length:
-                long.append(len(row))
-                row, said = row[: spec.max_length], said[: spec.max_length]
-                if spec.over_length == "error":
-                    continue
-                if spec.over_length == "drop" or not said[1:].any():
-                    dropped += 1
-                    continue
-                truncated += 1
-            ids.append(row)
-            labels.append(np.where(said, row, np.int32(IGNORED)))
-        if progress is not None:
-            progress(len(chunk))
-    if long and spec.over_length == "error":
-        raise DataError(
-            f"data.max_length: {len(long):,} of {len(conversations):,} rows are longer than {spec.max_length:,} tokens "
-            f"(the longest has {max(long):,}). Set data.max_length={max(long)}, or data.over_length to drop or truncate."
-        )
-    if not ids:
-        raise DataError(f"data.max_length: no row is left within {spec.max_length:,} tokens. Raise it.")
-    report = Report(
-        rows=len(ids),
-        tokens=sum(map(len, ids)),
-        trained_tokens=int(sum((row[1:] != IGNORED).sum() for row in labels)),
-        longest=max(map(len, ids)),
-        dropped=dropped,
-        truncated=truncated,
-        unstopped=unstopped,
-    )
-    return _dataset(ids, labels), report
+    ids: np.ndarray
+    """int32."""
+    learned: np.ndarray
+    """Which of them are learned (bool)."""
+    roles: np.ndarray
+    """Whose words they are (int8): 0 the template's, 1 system, 2 user, 3 assistant, 4 tool or tool definitions."""
+    labels: np.ndarray | None = None
+    """Where the labels are not the ids themselves: int32."""
+    merged: int = 0
+    """Answers that begin inside a token of the prompt, which is then not learned."""
 
 
-def masked(
-    conversations: Sequence[Conversation], places: Sequence[str], tokenizer: Any, template: str
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each conversation's token ids (int32) and which of them are the assistant's (bool).
+class Tokenizer:
+    """A fast tokenizer of transformers, as preparation needs it."""
 
-    Raises:
-        DataError: the template refuses a row, or does not show what the assistant said.
-    """
-    from jinja2 import TemplateError
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.backend = tokenizer.backend_tokenizer
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        added = {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self.specials = tuple(added)
+        self.stops = {number for text, number in added.items() if _END.search(text)}
+        if tokenizer.eos_token_id is not None:
+            self.stops.add(tokenizer.eos_token_id)
+        self._numbers = sorted(added, key=len, reverse=True)
+        self._special_ids = added
+        self._literal: Any = None
+        self._coded: Any = None
+        self._first_coded = 0
 
-    try:
-        if _MARKER.search(template):
-            out = tokenizer.apply_chat_template(
-                list(conversations), chat_template=template, return_dict=True, return_assistant_tokens_mask=True
-            )
-            for row, mask in zip(out["input_ids"], out["assistant_masks"], strict=True):
-                yield np.asarray(row, dtype=np.int32), np.asarray(mask, dtype=bool)
-            return
-        texts, spans = [], []
-        for turns, place in zip(conversations, places, strict=True):
-            text, found = _by_prefix(turns, place, tokenizer, template)
-            texts.append(text)
-            spans.append(found)
-        for encoding, found in zip(tokenizer(texts, add_special_tokens=False).encodings, spans, strict=True):
-            said = np.zeros(len(encoding.ids), dtype=bool)
-            for first, end in _token_spans(encoding, found):
-                said[first:end] = True
-            yield np.asarray(encoding.ids, dtype=np.int32), said
-    except TemplateError as error:
-        place = places[0] if len(places) == 1 else _refused(conversations, places, tokenizer, template)
-        raise DataError(f"{place}: the model's chat template refuses this row: {error}") from error
+    def template(self, override: str | None, variables: dict[str, Any], train_on: str) -> Template:
+        """The chat template, its variables and its control tokens.
 
-
-def _refused(conversations: Sequence[Conversation], places: Sequence[str], tokenizer: Any, template: str) -> str:
-    """The place of the first row that the template refuses."""
-    from jinja2 import TemplateError
-
-    for turns, place in zip(conversations, places, strict=True):
-        try:
-            tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
-        except TemplateError:
-            return place
-    return f"{places[0]} to {places[-1]}"
-
-
-def _by_prefix(turns: Conversation, place: str, tokenizer: Any, template: str) -> tuple[str, Spans]:
-    """The text of a template without markers and the assistant's spans: what each of its turns adds to the text before."""
-
-    def write(part: Conversation, prompt: bool = False) -> str:
-        return str(tokenizer.apply_chat_template(part, chat_template=template, tokenize=False, add_generation_prompt=prompt))
-
-    text, stop = write(turns), tokenizer.eos_token
-    spans = []
-    for i, turn in enumerate(turns):
-        if turn["role"] != "assistant":
-            continue
-        before, through = write(turns[:i], prompt=True), write(turns[: i + 1])
-        added = through[len(before) :]
-        if not (text.startswith(through) and through.startswith(before) and turn["content"].strip() in added):
+        Raises:
+            DataError: the tokenizer has none and the recipe gives none.
+        """
+        own = override or self.tokenizer.chat_template
+        if not own:
             raise DataError(
-                f"{place}: the chat template has no {{% generation %}} markers and rewrites earlier turns, so the assistant's "
-                f"tokens cannot be told (turn {i + 1}). Use a template with markers, or rows of one assistant turn."
+                "The model's tokenizer has no chat template, so turns cannot be written. "
+                "Choose a chat model, set data.chat_template, or train on raw text (format: text)."
             )
-        end = added.rfind(stop) + len(stop) if stop and stop in added else len(added)
-        spans.append((len(before), len(before) + end))
-    return text, spans
+        templates = own if isinstance(own, dict) else {"default": own}
+        if "default" not in templates:
+            templates = templates | {"default": next(iter(templates.values()))}
+        stops = tuple(self.tokenizer.convert_ids_to_tokens(sorted(self.stops)))
+        special = {key: str(value) for key, value in self.tokenizer.special_tokens_map.items() if isinstance(value, str)}
+        return Template(templates, special | variables, self.specials, stops, train_on)
+
+    def chats(self, samples: Sequence[dict[str, Any]]) -> list[Sample]:
+        """Rendered samples, as the template's process gives them."""
+        plain = [i for i, sample in enumerate(samples) if "coded" not in sample]
+        coded = [i for i, sample in enumerate(samples) if "coded" in sample]
+        encodings: list[Any] = [None] * len(samples)
+        for i, found in zip(plain, self._encode(self.backend, [samples[i]["text"] for i in plain]), strict=True):
+            encodings[i] = found
+        if coded:
+            backend, first = self._coded_backend()
+            for i, found in zip(coded, self._encode(backend, [samples[i]["coded"] for i in coded]), strict=True):
+                encodings[i] = found
+        result = []
+        for i, (sample, encoding) in enumerate(zip(samples, encodings, strict=True)):
+            ids = np.asarray(encoding.ids, dtype=np.int32)
+            if "coded" in samples[i]:
+                real = np.asarray([self._special_ids[name] for name in self._numbers], dtype=np.int32)
+                ids = np.where(ids >= first, real[np.clip(ids - first, 0, len(real) - 1)], ids)
+            result.append(_sample(encoding, ids, sample))
+        return result
+
+    def texts(self, texts: Sequence[Text]) -> list[Sample]:
+        """Documents: the tokenizer's own beginning, every token learned, end of text at the end."""
+        if self._literal is None:
+            self._literal = type(self.backend).from_str(self.backend.to_str())
+            self._literal.encode_special_tokens = True
+        end = self.tokenizer.eos_token_id
+        result = []
+        for encoding in self._literal.encode_batch_fast([text.text for text in texts], add_special_tokens=True):
+            ids = np.asarray(encoding.ids, dtype=np.int32)
+            if end is not None and (not len(ids) or ids[-1] != end):
+                ids = np.append(ids, np.int32(end))
+            result.append(Sample(ids, np.ones(len(ids), dtype=bool), np.zeros(len(ids), dtype=np.int8)))
+        return result
+
+    def tokens(self, row: Tokens) -> Sample:
+        """A row of ids and labels.
+
+        Raises:
+            ValueError: an id that the tokenizer does not have.
+        """
+        ids, labels = np.asarray(row.ids, dtype=np.int32), np.asarray(row.labels, dtype=np.int32)
+        size = len(self.tokenizer)
+        if len(ids) and (ids.min() < 0 or ids.max() >= size):
+            raise ValueError(f"input_ids holds {ids.min() if ids.min() < 0 else ids.max()}; the tokenizer has {size:,} tokens")
+        learned = labels != IGNORED
+        same = np.array_equal(labels[learned], ids[learned])
+        return Sample(ids, learned, np.where(learned, np.int8(3), np.int8(0)), None if same else labels)
+
+    def in_words(self, text: str) -> bool:
+        """Whether control tokens are spelled out in a document."""
+        return any(special in text for special in self.specials)
+
+    def _encode(self, backend: Any, texts: list[str]) -> list[Any]:
+        found: list[Any] = backend.encode_batch(texts, add_special_tokens=False) if texts else []
+        return found
+
+    def _coded_backend(self) -> tuple[Any, int]:
+        """A tokenizer to which control tokens are plain text, and private characters control tokens; the first id of those."""
+        if self._coded is None:
+            from tokenizers import AddedToken
+
+            self._coded = type(self.backend).from_str(self.backend.to_str())
+            self._coded.encode_special_tokens = True
+            options = {token.content: token for token in self.tokenizer.added_tokens_decoder.values()}
+            for i, name in enumerate(self._numbers):
+                token = options[name]
+                sides = {"lstrip": token.lstrip, "rstrip": token.rstrip, "single_word": token.single_word}
+                self._coded.add_tokens([AddedToken(chr(_CODED + i) * len(name), normalized=False, special=False, **sides)])
+            self._first_coded = self._coded.token_to_id(chr(_CODED) * len(self._numbers[0]))
+        return self._coded, self._first_coded
 
 
-def _token_spans(encoding: Any, spans: Spans) -> Spans:
-    """Character spans as token spans; characters that belong to no token (stripped space) are passed over."""
-    result = []
-    for start, end in spans:
-        first = last = None
-        while start < end and first is None:
-            first = encoding.char_to_token(start)
-            start += first is None
-        while start < end and last is None:
-            last = encoding.char_to_token(end - 1)
-            end -= last is None
-        if first is not None and last is not None:
-            result.append((first, last + 1))
-    return result
+def _sample(encoding: Any, ids: np.ndarray, sample: dict[str, Any]) -> Sample:
+    learned = np.zeros(len(ids), dtype=bool)
+    roles = np.zeros(len(ids), dtype=np.int8)
+    for start, end, role in sample["roles"]:
+        first, last = _tokens(encoding, start, end)
+        roles[first:last] = role
+    merged = 0
+    for start, end in sample["spans"]:
+        first, last = _tokens(encoding, start, end)
+        if first < last and encoding.token_to_chars(first)[0] < start:
+            first += 1  # a token that began in the prompt was given, not said
+            merged += 1
+        learned[first:last] = True
+    return Sample(ids, learned, roles, merged=merged)
 
 
-def _stops(tokenizer: Any) -> set[int]:
-    """The tokens that end a turn: the tokenizer's end of text, and every special token that is named as an end."""
-    named = {number for number, token in tokenizer.added_tokens_decoder.items() if _END.search(str(token))}
-    return named if tokenizer.eos_token_id is None else named | {tokenizer.eos_token_id}
-
-
-def _dataset(ids: list[np.ndarray], labels: list[np.ndarray]) -> Dataset:
-    """Two columns of int32 lists, without a Python object per token."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-    from datasets import Dataset
-
-    ends = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in ids], out=ends[1:])
-    column = {
-        name: pa.LargeListArray.from_arrays(pa.array(ends), pa.array(np.concatenate(values)))
-        for name, values in (("input_ids", ids), ("labels", labels))
-    }
-    return Dataset(pa.table(column))
+def _tokens(encoding: Any, start: int, end: int) -> tuple[int, int]:
+    """The tokens of a span of characters; characters that belong to no token (stripped space) are passed over."""
+    first = last = None
+    while start < end and first is None:
+        first = encoding.char_to_token(start)
+        start += first is None
+    while start < end and last is None:
+        last = encoding.char_to_token(end - 1)
+        end -= last is None
+    if first is None or last is None:
+        return 0, 0
+    while last + 1 < len(encoding) and (place := encoding.token_to_chars(last + 1)) is not None and place[0] < end:
+        last += 1  # one character may be several tokens
+    return first, last + 1

@@ -1,14 +1,19 @@
-"""What a training reads: files or generated lessons, and how long a row may be."""
+"""What a training reads: files, queries, hub data sets or generated lessons, and how long a row may be."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
-from llmbench.recipe.fields import ExistingPath, Fraction, Positive, Section
+from llmbench import assets
+from llmbench.recipe.fields import Fraction, Positive, Section, existing
 
-__all__ = ["DataSource", "DataSpec", "LessonsSpec"]
+__all__ = ["DataSource", "DataSpec", "Format", "LessonsSpec"]
+
+Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "text", "tokenized"]
+_DATABASES = (".db", ".sqlite", ".sqlite3")
 
 
 class LessonsSpec(Section):
@@ -21,21 +26,64 @@ class LessonsSpec(Section):
     seed: int = 0
 
 
-class DataSource(Section):
-    """One file of training rows: JSONL, JSON, CSV or Parquet with `messages`, or with `prompt` and `completion`."""
+def _rows(value: Any, info: ValidationInfo) -> Any:
+    """A file, a folder or a pattern such as `data/*.jsonl`, found as other paths are."""
+    if not isinstance(value, (str, Path)) or not any(sign in str(value) for sign in "*?["):
+        return existing(value, info)
+    start = Path(info.context["folder"]) if info.context else Path.cwd()
+    pattern = Path(value).expanduser()
+    if assets.find(str(value), start) is not None:
+        return existing(value, info)
+    for root in (start, Path.cwd()):
+        whole = (root / pattern).absolute()
+        if any(Path(whole.anchor).glob(str(whole.relative_to(whole.anchor)))):
+            return whole
+    raise ValueError(f"no file matches {value} (looked in {start} and {Path.cwd()})")
 
-    path: ExistingPath | None = None
+
+class DataSource(Section):
+    """Where training rows come from: files, a query of an SQLite database, a data set of a hub, or generated lessons."""
+
+    path: Annotated[Path, BeforeValidator(_rows)] | None = None
+    """JSONL, JSON, CSV, TSV, Parquet, Arrow, text or SQLite: one file, a folder of them, or a pattern (`data/*.jsonl`)."""
+    query: str | None = None
+    """For an SQLite file: the SELECT whose rows are taken. The database is opened read-only."""
+    dataset: str | None = None
+    """Instead of a file: a data set of the hub, `owner/name`."""
+    name: str | None = None
+    """The configuration of a hub data set that has several."""
+    split: str = "train"
+    """The split of a hub data set; `train[:1000]` takes a part."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub data set."""
     lessons: LessonsSpec | None = None
     """Instead of a file: generated conversations."""
+    format: Format | None = None
+    """What the columns mean. null finds out, and asks where it cannot."""
     columns: dict[str, str] = {}
     """Standard name -> name in the file, such as `{prompt: question, completion: answer}`."""
+    field: str | None = None
+    """For a .json file that holds an object: the key under which the list of rows stands."""
+    encoding: str = "utf-8"
+    """Of text files: utf-8, latin-1, cp1252, utf-16 and so on."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """This source's share of the rows drawn, beside the weights of the other sources; null takes every row once."""
     limit: Positive | None = None
     """Use the first N rows only."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if (self.path is None) == (self.lessons is None):
-            raise ValueError("give either a path or lessons")
+        if sum(origin is not None for origin in (self.path, self.dataset, self.lessons)) != 1:
+            raise ValueError("give one of path, dataset and lessons")
+        database = self.path is not None and self.path.suffix.lower() in _DATABASES
+        if self.query is not None and not database:
+            raise ValueError("query is for an SQLite file (.db, .sqlite, .sqlite3)")
+        if (self.name is not None or self.revision is not None) and self.dataset is None:
+            raise ValueError("name and revision belong to a hub data set: give `dataset` with them")
+        try:
+            "".encode(self.encoding)
+        except LookupError:
+            raise ValueError(f"encoding: Python knows none called {self.encoding}; try utf-8, latin-1 or cp1252") from None
         return self
 
 
@@ -48,7 +96,40 @@ class DataSpec(Section):
     """Hold out this share of the training rows when `eval` is empty."""
     max_length: Positive = 1024
     """Tokens a row may have."""
-    over_length: Literal["error", "drop", "truncate"] = "error"
-    """What happens to a longer row. The default asks you to choose."""
+    over_length: Literal["error", "drop", "truncate", "split"] = "error"
+    """What happens to a longer row. The default asks you to choose; split is for raw text and makes several rows of one."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """What happens to a row that cannot be used. skip counts it and names it in the report."""
+    train_on: Literal["assistant", "last", "all"] = "assistant"
+    """Which tokens are learned: every assistant turn, the last one only, or all tokens, the prompt's included."""
+    chat_template: str | None = None
+    """In place of the tokenizer's own: the path of a .jinja file, or the template itself."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """Variables for the chat template, such as `{enable_thinking: false}`."""
     shuffle: bool = True
     """false keeps the file's order, as a curriculum needs."""
+
+    @model_validator(mode="after")
+    def _weights_of_all_or_none(self) -> Self:
+        for part, sources in (("train", self.train), ("eval", self.eval)):
+            if len({source.weight is None for source in sources}) > 1:
+                raise ValueError(f"{part}: give every source a weight, or none")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _template_is_found(cls, values: Any, info: ValidationInfo) -> Any:
+        """The path of a template, found as other paths are; a text stays as it is."""
+        template = values.get("chat_template") if isinstance(values, dict) else None
+        if not isinstance(template, str) or "{" in template:
+            return values
+        try:
+            return values | {"chat_template": str(existing(template, info))}
+        except ValueError as error:
+            raise ValueError(f"chat_template: {error}") from None
+
+    def template(self) -> str | None:
+        """The text of `chat_template`."""
+        if self.chat_template is None or "{" in self.chat_template:
+            return self.chat_template
+        return Path(self.chat_template).read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from llmbench import assets
 from llmbench.workspace import check_name
 
-__all__ = ["Document", "ExistingPath", "Fraction", "Name", "Positive", "Section"]
+__all__ = ["Document", "ExistingPath", "Fraction", "Name", "Positive", "Section", "existing"]
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -40,7 +40,8 @@ class Document(Section):
         return self._source.absolute().parent
 
 
-def _existing(value: Any, info: ValidationInfo) -> Any:
+def existing(value: Any, info: ValidationInfo) -> Any:
+    """The path of a file or folder that is there; what is no path stays as it is."""
     if not isinstance(value, (str, Path)):
         return value
     if value == assets.TINY:
@@ -52,7 +53,7 @@ def _existing(value: Any, info: ValidationInfo) -> Any:
     return found
 
 
-ExistingPath = Annotated[Path, BeforeValidator(_existing)]
+ExistingPath = Annotated[Path, BeforeValidator(existing)]
 """A file or folder that is there: absolute, beside the document, in the working directory, or bundled with llmbench.
 
 `llmbench/tiny` is the folder of the bundled model.

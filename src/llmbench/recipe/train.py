@@ -22,7 +22,8 @@ class TrainRecipe(Document):
     name: Name
     """The run's name; its folder is outputs/runs/NAME."""
     method: Literal["sft", "pretrain"] = "sft"
-    """sft trains the assistant's tokens of a chat model; pretrain does so from random weights with all parameters."""
+    """sft trains a chat model; pretrain starts from random weights where `model.config` is given, and otherwise continues a
+    model, on raw text or on conversations."""
     model: ModelSpec = ModelSpec()
     data: DataSpec
     lora: LoraSpec | None = LoraSpec()
@@ -34,10 +35,8 @@ class TrainRecipe(Document):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.method == "pretrain" and self.model.config is None:
-            raise ValueError("method: pretrain starts from nothing and needs model.config; to continue a model use method: sft")
-        if self.method == "pretrain" and self.lora is not None:
-            raise ValueError("method: pretrain trains all parameters; write `lora: null`")
+        if self.method == "pretrain" and self.model.config is not None and self.lora is not None:
+            raise ValueError("method: pretrain with model.config trains all parameters of a new model; write `lora: null`")
         if self.quantization is not None and self.lora is None:
             raise ValueError("quantization freezes the base, so something must be trained beside it; add a lora section")
         return self

@@ -19,7 +19,7 @@ from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 from llmbench.selection import goal
-from llmbench.training import lock, performance, plot, questions, quiet, save, sft
+from llmbench.training import first_page, lock, performance, plot, questions, quiet, save, sft
 from llmbench.training.batches import Batches
 from llmbench.training.evaluation import Exam
 from llmbench.training.model import Loaded, load_model
@@ -64,13 +64,10 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     quiet.libraries()
     set_seed(recipe.training.seed)
     loaded = load_model(recipe)
-    rows = data.load(
-        recipe.data,
-        loaded.tokenizer,
-        seed=recipe.training.seed,
-        chat_template=save.training_template(loaded.tokenizer),
-        progress=progress,
-    )
+    if recipe.data.chat_template is not None:
+        loaded.tokenizer.chat_template = recipe.data.template()  # so that it is saved with a model that learned it
+    folder = recipe.model.tokenizer or loaded.folder
+    rows = data.load(recipe.data, loaded.tokenizer, seed=recipe.training.seed, folder=folder, progress=progress)
     context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(rows.train_report.longest, rows.eval_report.longest if rows.eval_report else 0)
     if context is not None and longest > context:
@@ -114,6 +111,7 @@ def train(
         job = job or prepare(recipe)
         checkpoint = _start(run, recipe, resume_from_checkpoint) if resume else None
         lock.write(run, job.recipe, job.loaded, resume=checkpoint is not None)
+        first_page.write(job, run)
         run.rewind(checkpoints.step_of(checkpoint) if checkpoint else -1, recipe)
         recorder = Recorder(run, stop, progress)
         trainer = _trainer(job, run, recorder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from llmbench import runs
+from llmbench.data import sources
 from llmbench.errors import RunError
 from llmbench.recipe import DataSource, TrainRecipe
 from llmbench.runs import Run
@@ -32,10 +34,16 @@ def of(recipe: TrainRecipe, loaded: Loaded) -> dict[str, Any]:
 
 
 def _source(source: DataSource) -> dict[str, Any]:
-    """A file by its content; generated lessons by what they follow from."""
-    if source.path is None:
-        return {"lessons": source.lessons.model_dump() if source.lessons else None}
-    return {"path": str(source.path), "sha256": runs.file_hash(source.path), "bytes": source.path.stat().st_size}
+    """Files by their content; a hub data set by its revision; generated lessons by what they follow from."""
+    if source.lessons is not None:
+        return {"lessons": source.lessons.model_dump()}
+    if source.dataset is not None:
+        return {"dataset": source.dataset, "name": source.name, "split": source.split, "revision": source.revision}
+    files = sources.files(source)
+    hashes = [runs.file_hash(path) for path in files]
+    together = hashes[0] if len(files) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    found = {"path": str(source.path), "sha256": together, "bytes": sum(path.stat().st_size for path in files)}
+    return found if source.query is None else found | {"query": source.query}
 
 
 def write(run: Run, recipe: TrainRecipe, loaded: Loaded, *, resume: bool) -> None:

@@ -19,21 +19,7 @@ from llmbench.training.checkpoint import sync
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["disk_errors", "result", "training_template"]
-
-
-def training_template(tokenizer: Any) -> str | None:
-    """TRL's version of a known chat template with `{% generation %}` markers, or None where the own one has to do."""
-    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
-
-    template = tokenizer.chat_template
-    if not template or has_generation_markers(template):
-        return None
-    try:
-        marked: str | None = get_training_chat_template(tokenizer)
-    except ValueError:
-        return None
-    return marked
+__all__ = ["disk_errors", "result"]
 
 
 def result(model: Any, job: Job, run: Run) -> None:

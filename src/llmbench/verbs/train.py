@@ -121,11 +121,16 @@ def _plan(job: Job) -> list[str]:
         lines.append(f"  held out {_rows(rows.eval_report)}")
     lines.append(f"  steps   {job.steps:,} on {loaded.device} in {str(loaded.dtype).removeprefix('torch.')}")
     lines += [f"  chosen  {c.name}: {str(c.value).lower()} ({c.reason})" for c in job.choices]
-    if rows.train_report.unstopped:
-        lines.append(
-            f"  note    {rows.train_report.unstopped:,} answers have no learned end of turn: the model may not stop there"
-        )
-    return lines
+    return lines + [f"  {line}" for line in _look(job)]
+
+
+def _look(job: Job) -> list[str]:
+    """What the data report warns of."""
+    from llmbench.data import terminal
+    from llmbench.training import first_page
+
+    report = first_page.report(job)
+    return [] if report is None else terminal.brief(report)
 
 
 def _rows(report: Any) -> str:
@@ -262,7 +267,7 @@ def _details(run: Run, record: dict[str, Any]) -> list[str]:
         settings.append(f"LoRA r={document['lora']['r']} alpha={document['lora']['lora_alpha']}")
     settings += [f"{training['optim']} at {training['learning_rate']:g}", f"seed {training['seed']}"]
     lines.append(f"  {', '.join(settings)}")
-    lines += [f"  data    {source['path'] or source['lessons']}" for source in document["data"]["train"]]
+    lines += [f"  data    {_origin(source)}" for source in document["data"]["train"]]
     rows = [row for row in run.metrics() if "loss" in row]
     if rows:
         first, last = rows[0], rows[-1]
@@ -325,6 +330,11 @@ def _short(text: str, width: int = 60) -> str:
     """One line of at most so many characters."""
     line = " ".join(text.split())
     return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def _origin(source: dict[str, Any]) -> Any:
+    """A data source of a recorded recipe; runs of before had no hub data sets."""
+    return source["path"] or source.get("dataset") or source["lessons"]
 
 
 def _sparkline(values: list[float], width: int = 40) -> str:

@@ -1,0 +1,157 @@
+"""What a data report means for the user: notes, each with what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmbench.data.report import DataReport, Level, Note, Part
+
+if TYPE_CHECKING:
+    from llmbench.recipe import TrainRecipe
+
+__all__ = ["notes"]
+
+_MANY = 0.01
+"""Share of rows from which duplicates are worth a warning."""
+_PADDED = 0.3
+
+
+def notes(report: DataReport, recipe: TrainRecipe, refused: str | None) -> list[Note]:
+    """Everything worth saying about a report, in the order of its sections."""
+    # What max_length refuses is worded from the figures, with both numbers that would do.
+    found = [Note("refused", *_split(refused))] if refused and not refused.startswith("data.max_length:") else []
+    for name, part in (("train", report.train), ("eval", report.eval)):
+        if part is not None:
+            found += _of_part(name, part)
+    found += _length(report, recipe)
+    found += _twice(report, recipe)
+    found += _private(report)
+    return found
+
+
+def _split(refused: str) -> tuple[str, str]:
+    """`data.max_length: 3 rows ...` -> where, text."""
+    where, colon, text = refused.partition(": ")
+    return (where, text) if colon and " " not in where else ("data", refused)
+
+
+def _of_part(name: str, part: Part) -> list[Note]:
+    where, found = f"data.{name}", []
+    if part.untrained_rows:
+        text = f"{_rows(part.untrained_rows)} without a learned token ({', '.join(part.untrained_places)})"
+        found.append(
+            Note("refused", where, text, "Remove them, or see why the chat template shows nothing of the assistant's.")
+        )
+    if part.double_bos:
+        text = f"two beginning-of-text tokens at the beginning of {_rows(part.double_bos)}, which no serving engine sends"
+        found.append(Note("error", where, text, "Take the token out of the texts, or out of the chat template."))
+    open_turns = part.turns - part.turns_ended
+    if open_turns:
+        level: Level = "error" if open_turns == part.turns else "warning"
+        text = f"{open_turns:,} of {part.turns:,} answers do not teach the end of the turn: the model may not stop there"
+        found.append(Note(level, where, text, "See the last learned token in the rendering; mend the chat template's markers."))
+    if part.cut_turns:
+        text = f"{part.cut_turns:,} answers are cut by max_length, so the model learns to break off"
+        found.append(Note("warning", "data.max_length", text, f"Raise it to {part.lengths.longest}, or over_length: drop."))
+    if part.unprompted:
+        text = f"{part.unprompted:,} answers are learned without the end of the generation prompt, such as an opened <think>"
+        found.append(
+            Note("warning", where, text, "Served, the model begins there: set data.chat_template_kwargs as you will serve.")
+        )
+    if part.merged:
+        text = f"{part.merged:,} answers begin inside a token of the prompt, which is then not learned"
+        found.append(
+            Note("warning", where, text, "Does the prompt's text, or the chat template's before answers, end in a space?")
+        )
+    if part.control:
+        text = f"control tokens spelled out in the words of {_rows(part.control)}; they are learned as plain text"
+        found.append(Note("note", where, text))
+    if part.split:
+        text = f"several samples made of {_rows(part.split)}: each answer as the model meets it, or a long text in pieces"
+        found.append(Note("note", where, text))
+    found += [Note("note", where, remark) for remark in part.remarks]
+    for skip in part.skipped:
+        if "max_length" in skip.reason:
+            continue  # the note on max_length tells of them
+        text = f"{_rows(skip.rows)} not used: {skip.reason} ({_places(skip.places, skip.rows)})"
+        found.append(Note("warning", where, text))
+    return found
+
+
+def _length(report: DataReport, recipe: TrainRecipe) -> list[Note]:
+    found = []
+    for name, part in (("train", report.train), ("eval", report.eval)):
+        if part is None or not part.limit.rows_over or (name == "eval" and not recipe.data.eval):
+            continue
+        limit = part.limit
+        text = f"{_rows(limit.rows_over)} of {name} ({_percent(limit.rows_over_share)}) longer than {limit.max_length:,} tokens"
+        fits = f"{limit.fits_all} fits all rows" + (f", {limit.fits_999} 99.9 %" if limit.fits_999 < limit.fits_all else "")
+        if limit.over_length in ("drop", "truncate"):
+            drop = limit.over_length == "drop"
+            lost = limit.tokens_lost_by_drop_share if drop else limit.tokens_lost_by_truncate_share
+            text += f": over_length: {limit.over_length} costs {_percent(lost)} of the tokens"
+            found.append(Note("warning" if lost > _MANY else "note", "data.max_length", text, f"{fits}."))
+        elif limit.over_length == "error":
+            next_ = f"Set data.max_length ({fits}), or data.over_length to drop or truncate."
+            found.append(Note("refused", "data.max_length", text, next_))
+    part = report.train
+    if part.padding.share > _PADDED and recipe.training.max_tokens_per_batch is None:
+        text = f"{_percent(part.padding.share)} of a batch is padding at {part.padding.batch}"
+        next_ = "Rows of like length together save most of it: training.max_tokens_per_batch."
+        found.append(Note("note", "training.per_device_train_batch_size", text, next_))
+    return found
+
+
+def _twice(report: DataReport, recipe: TrainRecipe) -> list[Note]:
+    d, found = report.duplicates, []
+    how = "Hold other rows out, or remove these from the training rows." if recipe.data.eval else (
+        "Remove duplicates before eval_fraction draws, or name a file of its own in data.eval."
+    )  # fmt: skip
+    if d.contaminated_exact:
+        count = d.contaminated_exact
+        text = f"{_rows(count)} of train {_are(count)} held out as well: the held-out loss tells of memory"
+        found.append(Note("error", "data.eval", text, how))
+    if d.contaminated_near:
+        text = f"{_rows(d.contaminated_near)} of train {_are(d.contaminated_near)} nearly the same as a held-out row"
+        found.append(Note("warning", "data.eval", text, how))
+    if d.contaminated_prompts:
+        text = f"{_rows(d.contaminated_prompts)} of train with the prompt of a held-out row and another answer"
+        found.append(Note("warning", "data.eval", text, how))
+    for count, what in ((d.exact_rows, "the same as an earlier row"), (d.near_rows, "nearly the same as an earlier row")):
+        if count:
+            share = count / report.train.rows
+            text = f"{_rows(count)} ({_percent(share)}) {_are(count)} {what}"
+            next_ = "What is said twice weighs double in the loss; remove what is not meant to."
+            found.append(Note("warning" if share >= _MANY else "note", "data.train", text, next_))
+    return found
+
+
+def _private(report: DataReport) -> list[Note]:
+    found = []
+    for one in report.secrets:
+        text = f"{one.found:,} {one.kind}{'' if one.found == 1 else _plural(one.kind)} in {_rows(one.rows)}"
+        text += f" ({_places([place for place, _ in one.examples], one.found)})"
+        next_ = "Revoke it and take it out: a model repeats what it learned." if one.key else "Should the model learn this?"
+        found.append(Note("error" if one.key else "warning", "data", text, next_))
+    return found
+
+
+def _plural(kind: str) -> str:
+    return "es" if kind.endswith("s") else "s"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.0005 else "under 0.1 %"
+
+
+def _places(places: tuple[str, ...] | list[str], count: int) -> str:
+    shown = list(dict.fromkeys(places))[:3]
+    return ", ".join(shown) + (", ..." if count > len(shown) else "")

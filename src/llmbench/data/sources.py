@@ -1,0 +1,198 @@
+"""A recipe's data source -> its rows: the files of a folder, a query's result, a hub data set, or generated lessons."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from llmbench.data.files import ENDINGS, Fault, Row, read_file
+from llmbench.errors import DataError
+from llmbench.recipe import DataSource
+
+__all__ = ["files", "hub", "read", "rows", "title"]
+
+_DATABASES = (".db", ".sqlite", ".sqlite3")
+_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_CONNECT_SECONDS = 5.0
+
+
+def rows(source: DataSource) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row of a source with its place (`file:line`), columns renamed as the source says, `limit` kept.
+
+    Raises:
+        DataError: the source cannot be read, or the first row that is broken.
+    """
+    for row in read(source):
+        if row.fault is not None:
+            raise DataError(f"{row.place}: {row.fault.detail}")
+        yield row.place, row.values
+
+
+def read(source: DataSource) -> Iterator[Row]:
+    """The same rows, the broken ones among them with their fault."""
+    found = _origin(source)
+    if source.columns:
+        found = (_renamed(row, source.columns) for row in found)
+    return found if source.limit is None else islice(found, source.limit)
+
+
+def title(source: DataSource) -> str:
+    """What a source is called in messages."""
+    if source.lessons is not None:
+        return f"lessons {source.lessons.stage}"
+    return str(source.path or source.dataset)
+
+
+def files(source: DataSource) -> list[Path]:
+    """The files of a source, in the order in which they are read.
+
+    Raises:
+        DataError: there is none that llmbench reads.
+    """
+    path = source.path
+    if path is None:
+        return []
+    if not path.is_dir() and path.exists():
+        return [path]
+    if path.is_dir():
+        found = [file for file in path.rglob("*") if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    else:
+        found = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    known = sorted(file for file in found if file.is_file() and file.suffix.lower() in ENDINGS)
+    if not known:
+        what = "is a folder" if path.is_dir() else "is a pattern"
+        raise DataError(f"{path}: {what} without a file that llmbench reads ({', '.join(ENDINGS)}).")
+    return known
+
+
+def _origin(source: DataSource) -> Iterator[Row]:
+    if source.lessons is not None:
+        return _taught(source)
+    if source.dataset is not None:
+        return _hub_rows(source)
+    assert source.path is not None
+    if source.path.suffix.lower() in _DATABASES:
+        return _queried(source.path, source.query)
+    return _of_files(source)
+
+
+def _of_files(source: DataSource) -> Iterator[Row]:
+    """The rows of all files; their numbers go on from file to file."""
+    before = 0
+    for path in files(source):
+        number = 0
+        for row in read_file(path, encoding=source.encoding, field=source.field):
+            number = row.number
+            yield row if not before else row._replace(number=before + number)
+        before += number
+
+
+def _taught(source: DataSource) -> Iterator[Row]:
+    """The conversations that llmbench writes itself, drawn anew from their seed."""
+    from llmbench.tiny import lessons
+
+    spec = source.lessons
+    assert spec is not None
+    talks = islice(lessons.conversations(spec.stage, spec.seed, budget=spec.characters), spec.conversations)
+    for number, talk in enumerate(talks, 1):
+        yield Row(number, f"lessons {spec.stage}: row {number}", {"messages": talk})
+
+
+def _queried(path: Path, query: str | None) -> Iterator[Row]:
+    """The rows that a SELECT finds. The database is opened read-only, and nothing but reading is permitted."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            if query is None:
+                tables = [
+                    name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+                ]
+                raise DataError(f"{path}: is a database. Write query: SELECT ... beside it. Its tables: {', '.join(tables)}.")
+            connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY)
+            cursor = connection.execute(query)
+            names = [column[0] for column in cursor.description or ()]
+            for number, values in enumerate(cursor, 1):
+                yield Row(number, f"{path}: row {number}", dict(zip(names, values, strict=True)))
+    except (sqlite3.Error, sqlite3.Warning) as error:
+        hint = " Only SELECT is permitted." if "authoriz" in str(error) or "prohibited" in str(error) else ""
+        raise DataError(f"{path}: the query fails: {error}.{hint}") from error
+
+
+def hub(source: DataSource) -> Any:
+    """The data set of a hub, downloaded or from its cache.
+
+    Raises:
+        DataError: there is no such data set, or it cannot be reached and is not in the cache.
+    """
+    import datasets  # type: ignore[import-untyped]
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    datasets.disable_progress_bars()
+    name, where, before = source.dataset, constants.ENDPOINT, constants.HF_HUB_OFFLINE
+    reachable = _answers(where)
+    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = not reachable
+    try:
+        return datasets.load_dataset(name, source.name, split=source.split, revision=source.revision)
+    except (datasets.exceptions.DatasetNotFoundError, ConnectionError, FileNotFoundError, HfHubHTTPError) as error:
+        if not reachable:
+            raise DataError(
+                f"data set {name}: not downloaded before, and {where} cannot be reached. Check the network, or give a path."
+            ) from error
+        raise DataError(f"data set {name}: not found on {where} ({_first(error)}). Look there, or give a path.") from error
+    except (ValueError, OSError) as error:
+        raise DataError(f"data set {name}: {_first(error)}") from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = before
+
+
+def _hub_rows(source: DataSource) -> Iterator[Row]:
+    number = 0
+    for batch in hub(source).with_format("arrow").iter(batch_size=1000):
+        for values in batch.to_pylist():
+            number += 1
+            yield Row(number, f"{source.dataset} {source.split}: row {number}", values)
+
+
+def _answers(url: str) -> bool:
+    """Whether the hub (or the proxy on the way to it) takes a connection within seconds; its client tries for minutes."""
+    import socket
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if proxy and not proxy_bypass(parts.hostname or ""):
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    try:
+        with socket.create_connection(
+            (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), timeout=_CONNECT_SECONDS
+        ):
+            return True
+    except OSError:
+        return False
+
+
+def _renamed(row: Row, columns: dict[str, str]) -> Row:
+    """The row under the standard names."""
+    if row.fault is not None:
+        return row
+    values = row.values
+    for standard, name in columns.items():
+        if name not in values:
+            there = ", ".join(map(str, values))
+            detail = f"has no column {name} to take as {standard}. There are: {there}."
+            return row._replace(values={}, fault=Fault("a column is missing", detail))
+        values = {key: value for key, value in values.items() if key not in (standard, name)} | {standard: values[name]}
+    return row._replace(values=values)
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

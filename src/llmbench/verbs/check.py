@@ -1,0 +1,182 @@
+"""`llmbench check`: what a training would read, before it costs hours."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmbench.errors import MissingPackage
+from llmbench.verbs import completion
+
+if TYPE_CHECKING:
+    from llmbench.data.report import DataReport, Note
+    from llmbench.recipe import DataSpec, ModelSpec, TrainRecipe
+
+__all__ = ["register"]
+
+_PACKAGES = ("numpy", "pyarrow", "tokenizers", "rensa", "transformers", "datasets")
+_GENERAL = "TokenizersBackend"
+
+
+def register(cli: typer.Typer) -> None:
+    """Adds `check`."""
+    cli.command(epilog="Example: `llmbench check recipes/sft-lora.yaml` · for CI: `llmbench check my.yaml --json --strict`")(
+        check
+    )
+
+
+def check(
+    recipe: Annotated[
+        Path, typer.Argument(help="A training recipe (YAML): your own, or a bundled one.", autocompletion=completion.recipes)
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that win over the recipe's.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
+    rows: Annotated[int, typer.Option(min=0, max=1000, help="Rows to show token by token.")] = 3,
+    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file as well.")] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0.1, max=1.0, help="Jaccard similarity from which rows are near duplicates.")
+    ] = 0.8,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when there is an error.")] = False,
+) -> None:
+    """Reads a recipe's data as training would, and says what it is: lengths, what is learned, duplicates, secrets.
+
+    Trains nothing and loads no model. Exit code 0: training would start; 1: with --strict, and there are errors; 2: training
+    would refuse it.
+    """
+    from llmbench import recipe as recipes
+
+    document = recipes.load(recipe, recipes.TrainRecipe, overrides or ())
+    for package in _PACKAGES:
+        if find_spec(package) is None:
+            raise MissingPackage("check", package, "train")
+    report = _report(document, rows, threshold)
+    if html is not None:
+        from llmbench import workspace
+        from llmbench.data import page
+
+        workspace.write_text(html, page.html(report))
+    if as_json:
+        from llmbench.data.report import to_json
+
+        print(to_json(report), end="")
+    else:
+        from rich.console import Console
+
+        from llmbench.data import terminal
+
+        terminal.show(report, Console(highlight=False, markup=False))
+        if html is not None:
+            print(f"Page: {html}")
+    match report.worst:
+        case "refused":
+            raise typer.Exit(2)
+        case "error" if strict:
+            raise typer.Exit(1)
+
+
+def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
+    """The report with what else is known of the recipe."""
+    from llmbench.data import kept
+
+    folder = _tokenizer_folder(document.model)
+    with _Progress() as progress:
+
+        def load(spec: DataSpec) -> Any:
+            from llmbench import data
+
+            return data.load(
+                spec,
+                lambda: _tokenizer(document.model, folder),
+                seed=document.training.seed,
+                folder=folder,
+                progress=progress.count,
+            )
+
+        report = kept.report(document, folder, load, shown=shown, threshold=threshold)
+    # What other parts say of a recipe, such as its memory and time or whether vLLM will serve it, joins here: notes, sections.
+    return report.adding(_context(document, report, folder))
+
+
+def _tokenizer_folder(spec: ModelSpec) -> Path:
+    """Where the tokenizer is: in a folder of this disk or of the hub's cache, and only else by asking the hub."""
+    from llmbench import assets
+
+    if spec.tokenizer is not None:
+        return Path(spec.tokenizer)
+    folder = Path(assets.model_folder(spec.model_name_or_path)).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(spec.model_name_or_path, "tokenizer.json", revision=spec.revision)
+    except HFValidationError:  # no name that a hub could have; what follows says so
+        found = None
+    if isinstance(found, str):
+        return Path(found).parent
+    from llmbench.training.model import local_folder
+
+    return local_folder(spec)
+
+
+def _tokenizer(spec: ModelSpec, folder: Path) -> Any:
+    """The tokenizer as training loads it. One that says it is of the general class needs no model's code, nor torch."""
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if settings.keys() & {"tokenizer_class", "auto_map"} == {"tokenizer_class"} and settings["tokenizer_class"] == _GENERAL:
+        from transformers.tokenization_utils_tokenizers import TokenizersBackend
+
+        return TokenizersBackend.from_pretrained(str(folder))
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=spec.trust_remote_code)
+
+
+def _context(document: TrainRecipe, report: DataReport, folder: Path) -> list[Note]:
+    """Whether the longest row that is kept fits into the model."""
+    from llmbench.data.report import Note
+
+    path = folder / "config.json"
+    if document.model.config is not None or not path.exists() or report.worst == "refused":
+        return []
+    config = json.loads(path.read_text(encoding="utf-8"))
+    context = config.get("text_config", config).get("max_position_embeddings")
+    longest = min(report.train.limit.fits_all, report.train.limit.max_length)
+    if context is None or longest <= context:
+        return []
+    text = f"the longest row has {longest:,} tokens and the model reads {context:,}"
+    next_ = f"Set data.max_length={context} and data.over_length to drop or truncate."
+    return [Note("refused", "data.max_length", text, next_)]
+
+
+class _Progress:
+    """A word on a terminal while rows are read; nothing in a log, where the report follows in seconds."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._rows = 0
+        self._status = Console(stderr=True).status("Looking at the data") if sys.stderr.isatty() else None
+
+    def __enter__(self) -> _Progress:
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            self._status.stop()
+
+    def count(self, rows: int) -> None:
+        """Called with the number of rows read since the last call."""
+        self._rows += rows
+        if self._status:
+            self._status.update(f"Reading the data: {self._rows:,} rows")

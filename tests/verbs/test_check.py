@@ -1,0 +1,203 @@
+"""`llmbench check` as typed: what it prints, its exit codes, and that it stays light."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from llmbench import recipe as recipes
+from llmbench.cli import cli
+from llmbench.data import kept
+from llmbench.errors import DataError, LlmbenchError, RecipeError
+
+HEAVY = ["torch", "transformers", "trl", "peft", "accelerate", "matplotlib", "pandas", "datasets"]
+
+
+def typed(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["check", *arguments])
+
+
+def write(folder: Path, *answers: str, **data: Any) -> Path:
+    """A recipe over one question and its answers."""
+    rows = [
+        {"prompt": f"Question {i} of {'abcdefghij'[i % 10] * 5}?", "completion": answer} for i, answer in enumerate(answers)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path = folder / "mine.yaml"
+    document = {"name": "mine", "data": {"train": [{"path": "rows.jsonl"}], "max_length": 128} | data}
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    return write(tmp_path, "one", "two", "three", "four")
+
+
+def test_the_report_is_printed_section_by_section(mine: Path) -> None:
+    result = typed(str(mine))
+    assert result.exit_code == 0, result.output
+    titles = [line for line in result.stdout.splitlines() if line and not line.startswith(" ")]
+    assert titles[0].startswith("mine  sft on llmbench/tiny, from")
+    assert titles[1:] == [
+        "Rows", "Tokens a row", "Learned", "Duplicates", "Secrets and personal data", "As it is trained", "What to know",
+        "Nothing speaks against this training.",
+    ]  # fmt: skip
+    assert "⟦one<|im_end|>⟧↵" in result.stdout
+
+
+def test_json_is_one_document_with_what_the_guide_promises(mine: Path) -> None:
+    report = json.loads(typed(str(mine), "--json").stdout)
+    assert report["schema"] == "llmbench.check/1"
+    assert set(report) == {
+        "schema", "recipe", "name", "method", "model", "hashes", "train", "eval", "duplicates", "secrets", "rendering", "notes",
+        "sections",
+    }  # fmt: skip
+    guide = (Path(__file__).parents[2] / "docs" / "guide" / "check.md").read_text(encoding="utf-8")
+    told = [
+        *report,
+        *report["train"],
+        *report["duplicates"],
+        *report["hashes"],
+        *report["train"]["lengths"],
+        *report["train"]["limit"],
+    ]
+    assert [name for name in told if f"`{name}`" not in guide] == []
+
+
+def test_nothing_is_left_but_the_cache(mine: Path, home: Path) -> None:
+    typed(str(mine))
+    assert [path.name for path in home.iterdir()] == ["cache"]
+    assert sorted(path.name for path in mine.parent.iterdir()) == ["mine.yaml", "outputs", "rows.jsonl"]
+
+
+def test_a_page_is_written_where_it_is_asked_for(mine: Path, tmp_path: Path) -> None:
+    result = typed(str(mine), "--html", str(tmp_path / "deep" / "page.html"))
+    assert result.stdout.splitlines()[-1] == f"Page: {tmp_path / 'deep' / 'page.html'}"
+    assert (tmp_path / "deep" / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_overrides_win(mine: Path) -> None:
+    result = typed(str(mine), "data.max_length=8", "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["train"]["limit"]["max_length"] == 8
+
+
+def test_exit_codes_tell_of_the_gravest_note(tmp_path: Path) -> None:
+    clean = write(tmp_path, "one", "two")
+    assert typed(str(clean), "--strict").exit_code == 0
+    warned = write(tmp_path, "one", "write to ada@lovelace.org")
+    assert typed(str(warned), "--strict").exit_code == 0
+    leaked = write(tmp_path, "one", "the key is AKIA" + "QZX7KM2PLW4TJ6VB")
+    assert typed(str(leaked)).exit_code == 0
+    assert typed(str(leaked), "--strict").exit_code == 1
+    refused = write(tmp_path, "one", "two " * 200)
+    assert typed(str(refused)).exit_code == 2
+    assert typed(str(refused), "--strict").exit_code == 2
+
+
+def test_a_row_longer_than_the_model_reads_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "one", "two " * 900, max_length=8192)
+    result = typed(str(path), "--json")
+    assert result.exit_code == 2
+    [note] = [note for note in json.loads(result.stdout)["notes"] if note["level"] == "refused"]
+    assert note["where"] == "data.max_length" and "the model reads 1,024" in note["text"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (["data.max_lenght=3"], RecipeError, "Did you mean max_length?"),
+        (["data.train.0.path=absent.jsonl"], RecipeError, "no such file absent.jsonl"),
+        (["model.model_name_or_path=./absent"], LlmbenchError, "there is no folder ./absent"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(mine: Path, arguments: list[str], kind: type[Exception], message: str) -> None:
+    result = typed(str(mine), *arguments)
+    assert isinstance(result.exception, kind)
+    assert message in str(result.exception)
+    assert result.stdout == ""
+
+
+def test_data_without_a_usable_row_is_one_line(mine: Path) -> None:
+    (mine.parent / "rows.jsonl").write_text("[]\n", encoding="utf-8")
+    result = typed(str(mine))
+    assert isinstance(result.exception, DataError)
+    assert "rows.jsonl:1" in str(result.exception)
+
+
+def document(path: Path) -> recipes.TrainRecipe:
+    return recipes.load(path, recipes.TrainRecipe)
+
+
+def never(spec: recipes.DataSpec) -> Any:
+    raise AssertionError("the rows are prepared although the report is known")
+
+
+def test_a_known_report_is_not_made_again(mine: Path, tiny: Path) -> None:
+    first = json.loads(typed(str(mine), "--json").stdout)
+    again = kept.report(document(mine), tiny, never)
+    assert again.train.tokens == first["train"]["tokens"]
+
+
+@pytest.mark.parametrize("change", ["rows", "shown", "threshold", "max_length", "batch"])
+def test_whatever_changes_the_report_makes_a_new_one(mine: Path, tiny: Path, change: str) -> None:
+    typed(str(mine))
+    found = document(mine)
+    settings: dict[str, Any] = {}
+    match change:
+        case "rows":
+            with (mine.parent / "rows.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"prompt": "More?", "completion": "more"}) + "\n")
+        case "shown":
+            settings = {"shown": 4}
+        case "threshold":
+            settings = {"threshold": 0.5}
+        case "max_length":
+            found = recipes.load(mine, recipes.TrainRecipe, ["data.max_length=100"])
+        case "batch":
+            found = recipes.load(mine, recipes.TrainRecipe, ["training.per_device_train_batch_size=2"])
+    with pytest.raises(AssertionError, match="prepared although"):
+        kept.report(found, tiny, never, **settings)
+
+
+def test_what_the_report_does_not_depend_on_makes_none(mine: Path, tiny: Path) -> None:
+    typed(str(mine))
+    assert kept.report(recipes.load(mine, recipes.TrainRecipe, ["training.learning_rate=1e-5"]), tiny, never)
+
+
+def test_a_broken_report_is_made_again(mine: Path, home: Path) -> None:
+    first = typed(str(mine), "--json").stdout
+    [path] = (home / "cache" / "reports").glob("*.json")
+    path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
+    assert typed(str(mine), "--json").stdout == first
+
+
+def test_a_second_look_loads_no_trainer(mine: Path) -> None:
+    typed(str(mine))
+    code = (
+        "import json, sys\n"
+        f"sys.argv = ['llmbench', 'check', {str(mine)!r}]\n"
+        "from llmbench.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "As it is trained" in done.stdout
+    assert json.loads(done.stderr.splitlines()[-1]) == []
+
+
+def test_the_bundled_recipe_comes_out_clean() -> None:
+    result = typed("recipes/sft-lora.yaml", "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert {note["level"] for note in report["notes"]} <= {"note"}
+    assert report["train"]["turns"] == report["train"]["turns_ended"] == report["train"]["rows"]
