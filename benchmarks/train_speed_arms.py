@@ -28,7 +28,7 @@ def lora() -> LoraConfig:
 
 def rows(folder: Path, count: int) -> list[dict[str, Any]]:
     """The first rows as conversations."""
-    found = []
+    found: list[dict[str, Any]] = []
     with (folder / "train.jsonl").open(encoding="utf-8") as file:
         for line in file:
             if len(found) == count:
@@ -45,7 +45,7 @@ def rows(folder: Path, count: int) -> list[dict[str, Any]]:
 
 def trl(arm: str, folder: Path, steps: int, output: Path) -> float:
     """TRL's SFTTrainer: with its defaults (told only that there is no GPU), or tuned as its documentation advises."""
-    from datasets import Dataset
+    from datasets import Dataset  # type: ignore[import-untyped]
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
     settings: dict[str, dict[str, Any]] = {

@@ -22,7 +22,7 @@ import numpy as np
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
 
-__all__ = ["Estimate", "Machine", "Shape", "Work", "estimate", "fitting", "machine", "shape"]
+__all__ = ["Estimate", "Machine", "Shape", "Work", "corrections", "estimate", "fitting", "machine", "shape", "spread", "work"]
 
 GIB = 2**30
 
@@ -151,6 +151,8 @@ class Estimate:
     disk: int
     """Bytes written under outputs/ at the worst moment."""
     seconds: float
+    uncorrected_seconds: float
+    """Before finished runs had their say."""
     tokens_per_second: float
     """Real tokens, without padding."""
     corrected_by: int
@@ -284,14 +286,20 @@ def estimate(recipe: TrainRecipe, found: Shape, work: Work, there: Machine, *, c
         host = sum(parts.values())
     else:
         host = libraries + found.stored // 4
-    seconds = _seconds(recipe, found, what, work, there, low=low)
-    if correction:
-        seconds *= statistics.median(correction)
+    uncorrected = _seconds(recipe, found, what, work, there, low=low)
+    seconds = uncorrected * statistics.median(correction or (1.0,))
     saved = what.parameters * 4
     checkpoint = int(what.parameters * (4 + _OPTIMIZER_BYTES[spec.optim]))
     tokens = work.real * work.steps * work.accumulation
     return Estimate(
-        there.device, parts, host, saved + checkpoint * (spec.save_total_limit + 1), seconds, tokens / seconds, len(correction)
+        there.device,
+        parts,
+        host,
+        saved + checkpoint * (spec.save_total_limit + 1),
+        seconds,
+        uncorrected,
+        tokens / seconds,
+        len(correction),
     )
 
 
@@ -376,9 +384,7 @@ def work(recipe: TrainRecipe, lengths: np.ndarray, learned: float, *, end_to_end
         end_to_end: whether batches have no padding, where it is known.
     """
     spec = recipe.training
-    if end_to_end is None:
-        open_ = spec.padding_free is None and not spec.torch_compile and spec.performance == "auto"
-        end_to_end = bool(spec.padding_free) or spec.packing or (open_ and recipe.method in ("sft", "pretrain"))
+    end_to_end = recipe.end_to_end if end_to_end is None else end_to_end
     rows, accumulation = spec.per_device_train_batch_size, spec.gradient_accumulation_steps
     if spec.packing:
         bins = max(int(lengths.sum()) / recipe.data.max_length * 1.02, 1.0)
@@ -403,6 +409,36 @@ class Change:
     def overrides(self) -> str:
         """For the command line."""
         return " ".join(f"{name}={json.dumps(value)}" for name, value in self.settings.items())
+
+
+def corrections(there: Machine, *, count: int = 10) -> list[float]:
+    """Measured / estimated seconds of this workspace's last finished runs on a machine of as many cores; at least 5 s each."""
+    from llmbench import runs
+
+    found = []
+    for run in sorted(runs.every(), key=lambda run: str(run.status["created"]), reverse=True):
+        said = run.status.get("estimate")
+        if run.state != "finished" or said is None or run.status["seconds"] < 5 or said["seconds"] <= 0:
+            continue
+        hardware = run.lock["hardware"]
+        if (hardware["device"], hardware["cores"]) == (there.device, there.cores):
+            found.append(run.status["seconds"] / said["uncorrected_seconds"])
+    return found[:count]
+
+
+def spread(rows: int, mean: float, bins: Sequence[tuple[int, int, int]], longest: int) -> np.ndarray:
+    """Row lengths that a histogram could have come from, with its mean as far as the bins allow.
+
+    Args:
+        rows: how many.
+        mean: tokens.
+        bins: first and last length of each, and its rows.
+        longest: no row is longer.
+    """
+    values = np.concatenate([np.linspace(first, min(last, longest), count) for first, last, count in bins if count])
+    values = np.minimum(np.resize(values, rows) * (mean / values.mean()), longest)
+    made: np.ndarray = np.maximum(values.round().astype(np.int64), 1)
+    return made
 
 
 def fitting(

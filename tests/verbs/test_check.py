@@ -47,7 +47,8 @@ def test_the_report_is_printed_section_by_section(mine: Path) -> None:
     titles = [line for line in result.stdout.splitlines() if line and not line.startswith(" ")]
     assert titles[0].startswith("mine  sft on llmbench/tiny, from")
     assert titles[1:] == [
-        "Rows", "Tokens a row", "Learned", "Duplicates", "Secrets and personal data", "As it is trained", "What to know",
+        "Rows", "Tokens a row", "Learned", "Duplicates", "Secrets and personal data",
+        "Memory and time (estimated)", "As it is trained", "What to know",
         "Nothing speaks against this training.",
     ]  # fmt: skip
     assert "⟦one<|im_end|>⟧↵" in result.stdout

@@ -158,6 +158,7 @@ def _part(part: _Looked, recipe: TrainRecipe) -> Part:
             shuffle=spec.shuffle,
             multiple=training.pad_to_multiple_of or 1,
             seed=training.seed,
+            avoided=recipe.end_to_end,
         ),
         roles=tuple(_roles(c)),
         turns=int(begins),

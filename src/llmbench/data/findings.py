@@ -95,7 +95,7 @@ def _length(report: DataReport, recipe: TrainRecipe) -> list[Note]:
             next_ = f"Set data.max_length ({fits}), or data.over_length to drop or truncate."
             found.append(Note("refused", "data.max_length", text, next_))
     part = report.train
-    if part.padding.share > _PADDED and recipe.training.max_tokens_per_batch is None:
+    if part.padding.share > _PADDED and not recipe.end_to_end and recipe.training.max_tokens_per_batch is None:
         text = f"{_percent(part.padding.share)} of a batch is padding at {part.padding.batch}"
         next_ = "Rows of like length together save most of it: training.max_tokens_per_batch."
         found.append(Note("note", "training.per_device_train_batch_size", text, next_))

@@ -127,7 +127,10 @@ def _key(recipe: TrainRecipe, folder: Path, shown: int, threshold: float) -> str
     if spec.eval:
         parts.append(cache.key(spec, spec.eval, tokenizer, None, 0.0, seed, files))
     files.save()
-    batches = {"per_device_train_batch_size", "max_tokens_per_batch", "pad_to_multiple_of"}
+    batches = {
+        "per_device_train_batch_size", "max_tokens_per_batch", "pad_to_multiple_of", "padding_free", "packing", "performance",
+        "torch_compile",
+    }  # fmt: skip
     used = recipe.model_dump(mode="json", include={"name": True, "method": True, "data": True, "training": batches})
     what = [SCHEMA, *parts, str(recipe.source), recipe.model.model_name_or_path, used, seed, shown, threshold]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]

@@ -60,7 +60,9 @@ class Padding:
     batch: str
     """`8 rows`, or `2,048 tokens`."""
     share: float
-    """Of all tokens that are computed on."""
+    """Of all tokens in padded batches."""
+    avoided: bool = False
+    """Rows stand end to end instead, and none is computed."""
 
 
 def lengths(values: np.ndarray) -> Lengths:
@@ -112,7 +114,9 @@ def limit(values: np.ndarray, max_length: int, over_length: str) -> Limit:
     )
 
 
-def padding(values: np.ndarray, *, rows: int, tokens: int | None, shuffle: bool, multiple: int, seed: int) -> Padding:
+def padding(
+    values: np.ndarray, *, rows: int, tokens: int | None, shuffle: bool, multiple: int, seed: int, avoided: bool = False
+) -> Padding:
     """The share of padding in batches of so many rows, or of so many tokens with rows of like length together."""
     padded = -(-values // multiple) * multiple
     order = np.random.default_rng(seed).permutation(len(values)) if shuffle else np.arange(len(values))
@@ -121,12 +125,12 @@ def padding(values: np.ndarray, *, rows: int, tokens: int | None, shuffle: bool,
         starts = np.arange(0, len(drawn), rows)
         sizes = np.diff(np.append(starts, len(drawn)))
         computed = int((np.maximum.reduceat(drawn, starts) * sizes).sum())
-        return Padding(f"{rows:,} rows", round(1 - int(values.sum()) / computed, 4))
+        return Padding(f"{rows:,} rows", round(1 - int(values.sum()) / computed, 4), avoided)
     if shuffle:
         windows = (order[i : i + _WINDOW] for i in range(0, len(order), _WINDOW))
         order = np.concatenate([window[np.argsort(padded[window], kind="stable")] for window in windows])
     computed = _filled(padded[order].tolist(), tokens)
-    return Padding(f"{tokens:,} tokens", round(1 - int(values.sum()) / computed, 4))
+    return Padding(f"{tokens:,} tokens", round(1 - int(values.sum()) / computed, 4), avoided)
 
 
 def _filled(padded: list[int], tokens: int) -> int:

@@ -113,7 +113,8 @@ def _lengths(part: Part) -> str:
         ("Median", of.p50), ("90 %", of.p90), ("95 %", of.p95), ("99 %", of.p99), ("99.9 %", limit.fits_999),
         ("All", limit.fits_all),
     )]  # fmt: skip
-    says = f"<p>{100 * part.padding.share:.1f} % of the tokens are padding in batches of {part.padding.batch}.</p>"
+    avoided = " Rows stand end to end, so that none is computed." if part.padding.avoided else ""
+    says = f"<p>{100 * part.padding.share:.1f} % of padded batches of {part.padding.batch} would be padding.{avoided}</p>"
     if limit.rows_over:
         lost = _table(
             ["Rows over <code>max_length</code>", "Rows", "Tokens lost", "Share"],

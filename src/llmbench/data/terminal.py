@@ -149,7 +149,8 @@ def _lengths(part: Part) -> Iterator[tuple[str, str]]:
         yield "fits", f"{nearly}{limit.fits_all:,} for all rows"
     else:
         yield "limit", f"max_length {limit.max_length:,}, and every row fits ({limit.fits_all:,} would do)"
-    yield "padding", f"{100 * part.padding.share:.1f} % in batches of {part.padding.batch}"
+    avoided = "; none is computed, rows stand end to end" if part.padding.avoided else ""
+    yield "padding", f"{100 * part.padding.share:.1f} % of padded batches of {part.padding.batch}{avoided}"
 
 
 def _bar(share: float, width: int) -> str:

@@ -33,6 +33,13 @@ class TrainRecipe(Document):
     evaluation: EvaluationSpec | None = None
     """Questions that the model answers at each evaluation; null measures the held-out loss alone."""
 
+    @property
+    def end_to_end(self) -> bool:
+        """Whether rows stand end to end without padding, unless the model turns out not to read them so."""
+        spec = self.training
+        left_open = spec.padding_free is None and spec.performance == "auto" and not spec.torch_compile
+        return self.method in ("sft", "pretrain") and (bool(spec.padding_free) or spec.packing or left_open)
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.method == "pretrain" and self.model.config is not None and self.lora is not None:

@@ -16,10 +16,11 @@ from transformers import set_seed
 
 from llmbench import checkpoints, data
 from llmbench.errors import LlmbenchError, RecipeError
+from llmbench.estimate import Estimate
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 from llmbench.selection import goal
-from llmbench.training import first_page, lock, performance, plot, questions, quiet, save, sft
+from llmbench.training import first_page, lock, needs, performance, plot, questions, quiet, save, sft
 from llmbench.training.batches import Batches
 from llmbench.training.evaluation import Exam
 from llmbench.training.model import Loaded, load_model
@@ -41,6 +42,8 @@ class Job:
     steps: int
     choices: tuple[Choice, ...] = ()
     """What `training.performance` chose; `recipe` holds it."""
+    needs: Estimate | None = None
+    """What it was estimated to need; None where the configuration does not say how wide the model is."""
     questions: tuple[questions.Question, ...] = ()
     """What is asked at each evaluation."""
 
@@ -80,7 +83,8 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     batches = len(Batches(lengths(rows.train), recipe))
     steps = math.ceil(spec.num_train_epochs * math.ceil(batches / spec.gradient_accumulation_steps))
     asked = questions.read(recipe, rows, loaded.tokenizer, context) if recipe.evaluation is not None else []
-    return Job(recipe, loaded, rows, spec.max_steps if spec.max_steps > 0 else steps, choices, tuple(asked))
+    steps = spec.max_steps if spec.max_steps > 0 else steps
+    return Job(recipe, loaded, rows, steps, choices, needs.of(recipe, loaded, rows), tuple(asked))
 
 
 def train(
@@ -132,7 +136,8 @@ def train(
             trainer.refuse_unusable_weights()
         save.result(trainer.model, job, run)
         plot.write(run)
-        run.mark("finished", step=step, steps=steps, stopped_early=trainer.stopped_early(), **recorder.summary(kept))
+        figures = recorder.summary(kept) | {"estimate": needs.figures(job.needs)}
+        run.mark("finished", step=step, steps=steps, stopped_early=trainer.stopped_early(), **figures)
         shutil.rmtree(run.checkpoints, ignore_errors=True)  # after the mark: a kill in between leaves a finished run
 
 

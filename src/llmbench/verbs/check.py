@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmbench.errors import MissingPackage
+from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.verbs import completion
 
 if TYPE_CHECKING:
-    from llmbench.data.report import DataReport, Note
+    from llmbench.data.report import DataReport, Note, Section
+    from llmbench.estimate import Estimate, Machine, Work
     from llmbench.recipe import DataSpec, ModelSpec, TrainRecipe
 
 __all__ = ["register"]
@@ -101,7 +102,8 @@ def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
 
         report = kept.report(document, folder, load, shown=shown, threshold=threshold)
     # What other parts say of a recipe, such as its memory and time or whether vLLM will serve it, joins here: notes, sections.
-    return report.adding(_context(document, report, folder))
+    notes, sections = _needs(document, report, folder)
+    return report.adding([*_context(document, report, folder), *notes], sections)
 
 
 def _tokenizer_folder(spec: ModelSpec) -> Path:
@@ -155,6 +157,54 @@ def _context(document: TrainRecipe, report: DataReport, folder: Path) -> list[No
     text = f"the longest row has {longest:,} tokens and the model reads {context:,}"
     next_ = f"Set data.max_length={context} and data.over_length to drop or truncate."
     return [Note("refused", "data.max_length", text, next_)]
+
+
+def _needs(document: TrainRecipe, report: DataReport, folder: Path) -> tuple[list[Note], list[Section]]:
+    """Memory, disk and time, and settings that fit where these do not."""
+    from llmbench import estimate
+    from llmbench.data.report import Note, Section
+
+    if document.method not in ("sft", "pretrain") or report.worst == "refused":
+        return [], []
+    try:
+        found = estimate.shape(None if document.model.config is not None else folder, document.model.config)
+    except LlmbenchError as error:
+        return [], [Section("Memory and time", (str(error),))]
+    part, there = report.train, estimate.machine(document.model.device)
+    longest = min(part.lengths.longest, part.limit.max_length)
+    bins = [(one.first, one.last, one.rows) for one in part.lengths.histogram]
+    lengths = estimate.spread(part.rows, part.tokens / part.rows, bins, longest)
+    learned = part.trained_tokens / part.tokens
+    batches = estimate.work(document, lengths, learned)
+    need = estimate.estimate(document, found, batches, there, correction=estimate.corrections(there))
+    free = there.gpu_memory if there.device == "cuda" else there.memory
+    notes = []
+    if need.peak > free:
+        fits = estimate.fitting(document, found, lengths, learned, there, limit=free)
+        other = "; or ".join(f"{one.overrides} ({one.estimate.peak / 2**30:.1f} GiB)" for one in fits)
+        text = (
+            f"about {need.peak / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are free, mostly for {need.dominated_by}"
+        )
+        notes.append(Note("error", "memory", text, other or "No nearby setting fits: take a smaller model."))
+    return notes, [Section("Memory and time (estimated)", tuple(_need_lines(need, batches, there)))]
+
+
+def _need_lines(need: Estimate, batches: Work, there: Machine) -> list[str]:
+    where = there.gpu or f"CPU, {there.cores} cores"
+    parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in need.memory.items())
+    hours, rest = divmod(round(need.seconds), 3600)
+    learnt = (
+        f"corrected by {need.corrected_by} finished runs here"
+        if need.corrected_by
+        else "no finished run here yet to correct it"
+    )
+    lines = [
+        f"Memory  {need.peak / 2**30:.1f} GiB on {where} (GiB: {parts})",
+        f"Time    {hours}:{rest // 60:02}:{rest % 60:02}, {batches.steps:,} steps at {need.tokens_per_second:,.0f} tokens/s",
+        f"        {learnt}",
+        f"Disk    {need.disk / 2**20:,.0f} MiB",
+    ]
+    return lines if there.device == "cpu" else [*lines, f"Host    {need.host / 2**30:.1f} GiB of the machine's memory"]
 
 
 class _Progress:

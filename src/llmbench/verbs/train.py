@@ -121,6 +121,11 @@ def _plan(job: Job) -> list[str]:
         lines.append(f"  held out {_rows(rows.eval_report)}")
     lines.append(f"  steps   {job.steps:,} on {loaded.device} in {str(loaded.dtype).removeprefix('torch.')}")
     lines += [f"  chosen  {c.name}: {str(c.value).lower()} ({c.reason})" for c in job.choices]
+    if job.needs is not None:
+        need = job.needs
+        lines.append(
+            f"  needs   about {_clock(need.seconds)} and {need.peak / 2**30:.1f} GiB, mostly {need.dominated_by} (estimated)"
+        )
     return lines + [f"  {line}" for line in _look(job)]
 
 
@@ -172,7 +177,16 @@ def _result(run: Run) -> list[str]:
         if run.adapter.exists()
         else f"llmbench train recipes/sft-lora.yaml model.model_name_or_path={where}"
     )
+    figures += _beside(status)
     return [f"{what}: {where}", f"  {figures}", f"  curves: {run.folder / 'loss.svg'}", f"Next: {following}"]
+
+
+def _beside(status: dict[str, Any]) -> str:
+    """The measured memory and time beside what was estimated."""
+    peak, said = status["peak_memory"] / 2**30, status.get("estimate")
+    if said is None:
+        return f", {peak:.1f} GiB at most"
+    return f", {peak:.1f} GiB at most (estimated: {_clock(said['seconds'])}, {said['peak_memory'] / 2**30:.1f} GiB)"
 
 
 def list_runs(

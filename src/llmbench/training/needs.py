@@ -1,0 +1,40 @@
+"""What a loaded job was estimated to need, and what it took."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from llmbench import data, estimate
+from llmbench.errors import LlmbenchError
+from llmbench.recipe import TrainRecipe
+from llmbench.training.model import Loaded
+from llmbench.training.trainer import lengths
+
+__all__ = ["figures", "of"]
+
+
+def of(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> estimate.Estimate | None:
+    """The estimate from the rows' own lengths; None for methods and models that it does not know."""
+    if recipe.method not in ("sft", "pretrain"):
+        return None
+    try:
+        found = estimate.shape(loaded.folder, recipe.model.config)
+    except LlmbenchError:
+        return None
+    report, there = rows.train_report, estimate.machine(loaded.device)
+    batches = estimate.work(
+        recipe,
+        np.array(lengths(rows.train)),
+        report.trained_tokens / report.tokens,
+        end_to_end=bool(recipe.training.padding_free),
+    )
+    return estimate.estimate(recipe, found, batches, there, correction=estimate.corrections(there))
+
+
+def figures(needs: estimate.Estimate | None) -> dict[str, Any] | None:
+    """What a run's state keeps of an estimate, to stand beside what was measured."""
+    if needs is None:
+        return None
+    return {"seconds": needs.seconds, "uncorrected_seconds": needs.uncorrected_seconds, "peak_memory": needs.peak}
