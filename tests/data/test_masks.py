@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from llmbench import data
+from llmbench import assets, data
+from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
 
 CHATML = (
@@ -79,7 +80,7 @@ EOS = {
 
 
 def tokenizer_of(family: str, template: str) -> Any:
-    """A tokenizer of single bytes with the control tokens of a family."""
+    """A tokenizer of single bytes with the control tokens of a family; its padding is its end token, which is still learned."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -87,7 +88,7 @@ def tokenizer_of(family: str, template: str) -> Any:
     backend = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    made = PreTrainedTokenizerFast(
+    made = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend,
         bos_token=BOS.get(family),
         eos_token=EOS[family],
@@ -232,3 +233,45 @@ def test_the_masks_of_a_known_template(tmp_path: Path, name: str) -> None:
     assert len(cases) == 3
     tokenizer = tokenizer_of(cases[0][0], name if "{" in name else published(name))
     assert masks(tmp_path, tokenizer, [row for _, _, row, _ in cases]) == [expected for *_, expected in cases]
+
+
+def test_a_row_that_begins_with_two_beginnings_is_noticed(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of("zephyr", "{{ bos_token + bos_token }}" + ZEPHYR)
+    path = tmp_path / "row.jsonl"
+    path.write_text(json.dumps(ONE), encoding="utf-8")
+    report = data.load(DataSpec(train=[DataSource(path=path)]), tokenizer).train_report
+    assert report.double_bos == 1
+    assert "begin with two beginning-of-text tokens" in " ".join(report.remarks())
+
+
+def test_answers_without_the_thinking_that_the_prompt_opens_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "row.jsonl"
+    path.write_text(json.dumps(TWO), encoding="utf-8")
+    tokenizer = tokenizer_of("deepseek", published("deepseek_r1_distill"))
+    assert data.load(DataSpec(train=[DataSource(path=path)]), tokenizer).train_report.unprompted == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "template", "message"),
+    [
+        (CALL, CHATML, "the chat template writes no tool calls (weather). Set data.chat_template to one that does"),
+        ({**ONE, "tools": [WEATHER]}, CHATML, "the chat template does not write the row's tools."),
+        (TWO, "{% for m in messages if m.role != 'system' %}{{ m.role + m.content + eos_token }}{% endfor %}"
+              "{% if add_generation_prompt %}assistant{% endif %}", "the chat template does not write turn 1 (system)."),
+        (ONE, "{% for m in messages %}{{ m.role + m.content | upper + eos_token }}{% endfor %}"
+              "{% if add_generation_prompt %}assistant{% endif %}", "does not write what the assistant said in turn 2."),
+    ],
+)  # fmt: skip
+def test_what_a_template_leaves_out_is_an_error(tmp_path: Path, row: dict[str, Any], template: str, message: str) -> None:
+    path = tmp_path / "row.jsonl"
+    path.write_text(json.dumps(row), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        data.load(DataSpec(train=[DataSource(path=path)]), tokenizer_of("chatml", template))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_bundled_template_for_tools_writes_calls(tmp_path: Path) -> None:
+    template = Path(assets.bundled("recipes/tools.jinja")).read_text(encoding="utf-8")
+    [[text]] = masks(tmp_path, tokenizer_of("chatml", template), [CALL])
+    assert f'{A}[<tool_call>{{"name": "weather", "arguments": {{"city": "Oslo"}}}}</tool_call>{E}]\n' in text
+    assert text.endswith(f"<|im_start|>tool\nrain{E}\n{A}[It rains.{E}]\n")

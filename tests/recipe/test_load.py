@@ -99,6 +99,14 @@ def test_a_wrong_value_says_what_it_should_be(fault: Fault, text: str, message: 
     assert fault(SMALL + text + "\n").startswith(message)
 
 
+@pytest.mark.parametrize("text", ["", "lora: null\n"])
+def test_pretraining_without_a_config_continues_a_model(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "my.yaml"
+    (tmp_path / "rows.jsonl").write_text("{}", encoding="utf-8")
+    path.write_text("name: more\nmethod: pretrain\ndata: {train: [{path: rows.jsonl}]}\n" + text, encoding="utf-8")
+    assert recipe.load(path, TrainRecipe).model.config is None
+
+
 def test_a_missing_section_is_named(fault: Fault) -> None:
     assert fault("name: small\n") == "my.yaml:1: data is missing."
 
