@@ -122,11 +122,11 @@ def run(folder: Path, *arguments: str, environment: dict[str, str] | None = None
 
 
 def files(folder: Path) -> dict[str, int]:
-    """Every file with its size, locks left out (they are empty marks of the kernel's lock)."""
+    """Every file with its size, but for locks (empty marks of the kernel's lock) and the cache, which rows may be in whole."""
     return {
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name != ".lock" and "cache" not in path.parts
     }
 
 
