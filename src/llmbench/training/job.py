@@ -14,7 +14,7 @@ from llmbench import data
 from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
-from llmbench.training import lock, plot, quiet, save, sft
+from llmbench.training import adapter, lock, plot, quiet, save, sft
 from llmbench.training.batches import Batches
 from llmbench.training.checkpoint import last_checkpoint
 from llmbench.training.model import Loaded, load_model
@@ -70,7 +70,9 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     spec = recipe.training
     batches = len(Batches(lengths(rows.train), recipe))
     steps = math.ceil(spec.num_train_epochs * math.ceil(batches / spec.gradient_accumulation_steps))
-    return Job(recipe, loaded, rows, spec.max_steps if spec.max_steps > 0 else steps)
+    job = Job(recipe, loaded, rows, spec.max_steps if spec.max_steps > 0 else steps)
+    adapter.initialise(job)
+    return job
 
 
 def train(

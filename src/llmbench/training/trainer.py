@@ -11,6 +11,7 @@ from trl import SFTTrainer  # type: ignore[attr-defined]
 from trl.trainer import utils as trl_utils
 
 from llmbench.recipe import TrainRecipe
+from llmbench.training.adapter import keep_precision
 from llmbench.training.batches import Batches, Collator
 from llmbench.training.checkpoint import WholeCheckpoints
 
@@ -25,10 +26,8 @@ class Trainer(WholeCheckpoints, SFTTrainer):
     def __init__(self, recipe: TrainRecipe, collator: Collator, **arguments: Any) -> None:
         self.recipe = recipe
         self.paused = 0.0
-        super().__init__(data_collator=collator, **arguments)
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:  # TRL casts a quantised model's adapter to bfloat16, which loses small updates
-                parameter.data = parameter.data.float()
+        with keep_precision(arguments["model"]):
+            super().__init__(data_collator=collator, **arguments)
         self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the learned tokens of the whole step
         # TRL scores every position off CUDA; the assistant's are a fifth of them, and a CPU has no time for the rest.
         trl_utils._use_triton = lambda device: True  # type: ignore[attr-defined]

@@ -44,6 +44,7 @@ def train(
     """Fine-tunes a model (LoRA, QLoRA, all parameters) or pre-trains one, as a recipe says."""
     from llmbench import recipe as recipes
     from llmbench import runs
+    from llmbench.recipe.servability import servability
 
     document = recipes.load(recipe, recipes.TrainRecipe, overrides or ())
     if resume and overwrite:
@@ -56,7 +57,7 @@ def train(
         print("\n".join(_plan(job)))
     if run is None:
         if as_json:
-            print(json.dumps({"steps": job.steps, **_counts(job)}))
+            print(json.dumps({"steps": job.steps, **_counts(job), "servability": servability(document)}))
         return
     from llmbench import training
 
@@ -91,7 +92,7 @@ def _prepared(document: TrainRecipe) -> Job:
 def _need_packages(document: TrainRecipe) -> None:
     """Raises MissingPackage for the first package that this recipe needs and that is not installed."""
     packages = ["torch", "transformers", "datasets", "trl", "accelerate", "matplotlib"]
-    packages += ["peft"] * (document.lora is not None) + ["bitsandbytes"] * (document.quantization is not None)
+    packages += ["peft"] * document.adapts + ["bitsandbytes"] * (document.quantization is not None)
     for package in packages:
         if find_spec(package) is None:
             raise MissingPackage("train", package, "train")
@@ -99,10 +100,12 @@ def _need_packages(document: TrainRecipe) -> None:
 
 def _plan(job: Job) -> list[str]:
     """What is about to be done."""
+    from llmbench.recipe.servability import servability
+
     document, rows, loaded = job.recipe, job.rows, job.loaded
-    how = "all parameters" if document.lora is None else f"LoRA r={document.lora.r}"
+    how = _how(document)
     if document.quantization is not None:
-        how += f" beside a 4-bit base ({document.quantization.bnb_4bit_quant_type})"
+        how += f" beside {'an' if document.quantization.bits == 8 else 'a'} {document.quantization.words}"
     start = "random weights" if loaded.folder is None else document.model.model_name_or_path
     lines = [
         f"Run {document.name}: {document.method}, {how}",
@@ -116,7 +119,24 @@ def _plan(job: Job) -> list[str]:
         lines.append(
             f"  note    {rows.train_report.unstopped:,} answers have no learned end of turn: the model may not stop there"
         )
-    return lines
+    return lines + [f"  serving {line}" for line in servability(document)]
+
+
+def _how(document: TrainRecipe) -> str:
+    """What is trained, in a few words: `DoRA r=8`."""
+    lora, other = document.lora, document.adapter
+    if lora is not None:
+        kind = "DoRA" if lora.use_dora else "rsLoRA" if lora.use_rslora else "LoRA"
+        start = "" if lora.init_lora_weights is True else f", start {lora.init_lora_weights}"
+        return f"{kind} r={lora.r}{start}" + (f", going on from {document.adapter_name_or_path}" * _goes_on(document))
+    if other is not None:
+        names = {"oft": "OFT", "vera": "VeRA", "ia3": "IA3", "prompt_tuning": "prompt tuning"}
+        return names[other.type] + (f", going on from {document.adapter_name_or_path}" * _goes_on(document))
+    return "all parameters" if document.freeze is None else "all parameters but the frozen ones"
+
+
+def _goes_on(document: TrainRecipe) -> bool:
+    return document.adapter_name_or_path is not None
 
 
 def _rows(report: Any) -> str:
@@ -192,7 +212,7 @@ def _record(run: Run) -> dict[str, Any]:
         "name": run.name,
         "state": status["state"],
         "reason": status["reason"],
-        "method": document["method"] + ("" if document["lora"] is None else "+qlora" if document["quantization"] else "+lora"),
+        "method": document["method"] + _beside(document),
         "base": base,
         "step": status.get("step", rows[-1]["step"] if rows else 0),
         "steps": status.get("steps"),
@@ -205,6 +225,14 @@ def _record(run: Run) -> dict[str, Any]:
         "folder": str(run.folder),
         "result": str(result) if result else None,
     }
+
+
+def _beside(document: dict[str, Any]) -> str:
+    """`+lora`, `+qlora`, `+oft`, or nothing when all parameters were trained."""
+    other = document.get("adapter")  # recipes of earlier versions have no such key
+    if document["lora"] is None:
+        return f"+{other['type']}" if other else ""
+    return "+qlora" if document["quantization"] else "+lora"
 
 
 def _table(records: list[dict[str, Any]]) -> None:
