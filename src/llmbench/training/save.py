@@ -22,7 +22,7 @@ from llmbench.training.checkpoint import sync
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["disk_errors", "result", "training_template"]
+__all__ = ["disk_errors", "is_full", "result", "training_template"]
 
 
 def training_template(tokenizer: Any) -> str | None:
@@ -112,14 +112,14 @@ def disk_errors(run: Run) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _is_full(error):
+        if is_full(error):
             raise LlmbenchError(
                 f"{run.folder}: cannot be written (disk full). Free some space, then continue with --resume."
             ) from error
         raise
 
 
-def _is_full(error: BaseException | None) -> bool:
+def is_full(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, says that there is no space (safetensors and torch say it in words only)."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
