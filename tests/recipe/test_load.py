@@ -92,7 +92,7 @@ def test_every_fault_is_told_at_once_in_the_files_order(fault: Fault) -> None:
         ("method: no", "my.yaml:5: method should be 'sft' or 'pretrain', not False"),
         ("model:\n  revision: 12", "my.yaml:6: model.revision should be text (in quotes, if"),
         ("model:\n  trust_remote_code: true", "my.yaml:5: model: trust_remote_code runs the model's own code: pin a revision"),
-        ("method: pretrain", "my.yaml:1: method: pretrain starts from nothing and needs model.config"),
+        ("method: pretrain", "my.yaml:5: method: pretrain starts from nothing and needs model.config"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_says_what_it_should_be(fault: Fault, text: str, message: str) -> None:

@@ -172,7 +172,7 @@ def _faults(
                 text = str(fault["ctx"]["error"]) if "ctx" in fault else fault["msg"]
                 message = text if not dotted or text.startswith(f"{dotted}: ") else f"{dotted}: {text}"
             case "union_tag_not_found" | "union_tag_invalid":
-                message = f"{dotted}.type is missing or unknown: it is one of {fault['ctx'].get('expected_tags') or _tags(kind, place)}"
+                message = f"{dotted}.type is missing or unknown: it is one of {_tags(kind, place)}"
             case _:
                 message = f"{dotted} {_should_be(fault['type'], fault['msg'])}, not {_short(fault['input'])}"
         result.append((override is not None, line or 0, f"{override or where}: {message}"))
@@ -187,7 +187,12 @@ def _named(fault: Any) -> Place:
 
 def _untagged(kind: type[BaseModel], place: Place) -> Place:
     """A place without the tags that pydantic puts behind a section of several types: adapter.oft.r -> adapter.r."""
-    if len(place) > 1 and isinstance(place[0], str) and place[0] in kind.model_fields and repr(place[1]) in _tags(kind, place[:1]):
+    if (
+        len(place) > 1
+        and isinstance(place[0], str)
+        and place[0] in kind.model_fields
+        and repr(place[1]) in _tags(kind, place[:1])
+    ):
         return (place[0], *place[2:])
     return place
 

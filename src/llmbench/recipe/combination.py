@@ -90,7 +90,7 @@ def _whole(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
     if recipe.quantization is not None and not recipe.adapts:
         yield "quantization freezes the base, so something must be trained beside it; add a lora section"
     if recipe.freeze is not None and recipe.adapts:
-        yield "freeze is for training all parameters, and an adapter freezes the base already; write `lora: null` or leave it out"
+        yield "freeze is for training all parameters, and an adapter freezes the base already; write `lora: null`"
     if recipe.freeze is not None and recipe.method == "pretrain":
         yield "freeze would keep random weights as they are; use it with a model that was trained, method: sft"
 
@@ -156,8 +156,8 @@ def _targets(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
     head = names(section.target_modules, HEADS)
     if head is not None:
         yield (
-            f"{place}.target_modules: an adapter on {head} would never be trained, because the loss is computed from the head's "
-            f"own weights; train the head whole: modules_to_save: [{head}]"
+            f"{place}.target_modules: an adapter on {head} would never be trained, because the loss is computed from "
+            f"the head's own weights; train the head whole: modules_to_save: [{head}]"
         )
     embedding = names(section.target_modules, EMBEDDINGS)
     if embedding is not None and isinstance(section, VeraSpec | IA3Spec):
@@ -175,7 +175,7 @@ def _targets(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
 
 def _tokens(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
     """Rows of the embedding, old and new."""
-    place, section = _section(recipe)
+    section = _section(recipe)[1]
     lora = recipe.lora
     saved = [] if section is None or isinstance(section, PromptTuningSpec) else section.modules_to_save
     embedding = next((name for name in saved if name in EMBEDDINGS), None)
@@ -183,8 +183,10 @@ def _tokens(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
     if recipe.tokenizer is not None and recipe.method == "pretrain":
         yield "tokenizer.add_tokens: is for a model that has a vocabulary; for pretrain make the tokens part of model.tokenizer"
     if recipe.tokenizer is not None and section is not None and lora is None and embedding is None:
-        what = "write modules_to_save: [embed_tokens, lm_head], or use lora"
-        yield f"tokenizer.add_tokens: the new rows would not be trained with adapter.type {getattr(section, 'type', '')}; {what}"
+        yield (
+            f"tokenizer.add_tokens: the new rows would not be trained with adapter.type {getattr(section, 'type', '')}; "
+            "write modules_to_save: [embed_tokens, lm_head], or use lora"
+        )
     if lora is None:
         return
     rows = lora.trainable_token_indices is not None
@@ -225,7 +227,11 @@ def _others(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
         widths = [base.get(key) for key in ("hidden_size", "intermediate_size")]
         odd = next((w for w in widths if isinstance(w, int) and w % adapter.oft_block_size), None)
         if odd is not None:
-            fits = next(size for size in range(adapter.oft_block_size, 0, -1) if all(isinstance(w, int) and w % size == 0 for w in widths if w))
+            fits = next(
+                size
+                for size in range(adapter.oft_block_size, 0, -1)
+                if all(isinstance(w, int) and w % size == 0 for w in widths if w)
+            )
             yield f"adapter.oft_block_size: {adapter.oft_block_size} does not divide the model's width {odd}; use {fits}"
 
 

@@ -19,8 +19,14 @@ _FIELDS = {
         "alpha_pattern", "bias", "modules_to_save", "trainable_token_indices", "ensure_weight_tying", "use_rslora", "use_dora",
         "init_lora_weights",
     ),
-    "OFT": ("oft_block_size", "module_dropout", "target_modules", "layers_to_transform", "bias", "modules_to_save", "coft", "eps", "block_share"),
-    "VERA": ("r", "vera_dropout", "d_initial", "target_modules", "layers_to_transform", "bias", "modules_to_save", "projection_prng_key"),
+    "OFT": (
+        "oft_block_size", "module_dropout", "target_modules", "layers_to_transform", "bias", "modules_to_save", "coft", "eps",
+        "block_share",
+    ),
+    "VERA": (
+        "r", "vera_dropout", "d_initial", "target_modules", "layers_to_transform", "bias", "modules_to_save",
+        "projection_prng_key",
+    ),
     "IA3": ("target_modules", "feedforward_modules", "modules_to_save"),
     "PROMPT_TUNING": ("num_virtual_tokens", "prompt_tuning_init", "prompt_tuning_init_text"),
 }  # fmt: skip
@@ -84,7 +90,8 @@ def adapter_folder(reference: str, start: Path) -> Path:
         if folder is not None and (folder / _CONFIG).exists():
             return folder
     raise ValueError(
-        f"adapter_name_or_path: {reference} is neither a run with an adapter nor a folder with {_CONFIG}; `llmbench runs` lists runs"
+        f"adapter_name_or_path: {reference} is neither a run with an adapter nor a folder with {_CONFIG}; "
+        "`llmbench runs` lists the runs"
     )
 
 

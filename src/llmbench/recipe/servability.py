@@ -23,7 +23,9 @@ MAX_RANK = 512
 PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 """Starts that leave the base's weights alone; every other one means that the adapter fits changed weights only."""
 
-_NO_MERGE = {"PROMPT_TUNING": "Prompt tuning cannot be merged either. Train a LoRA to serve it (`lora:` in place of `adapter:`)"}
+_NO_MERGE = {
+    "PROMPT_TUNING": "Prompt tuning cannot be merged either. Train a LoRA to serve it (`lora:` in place of `adapter:`)"
+}
 
 
 def servability(recipe: TrainRecipe) -> list[str]:

@@ -26,16 +26,17 @@ class TrainRecipe(Document):
     method: Literal["sft", "pretrain"] = "sft"
     """sft trains the assistant's tokens of a chat model; pretrain does so from random weights with all parameters."""
     model: ModelSpec = ModelSpec()
-    tokenizer: TokenizerSpec | None = None
     data: DataSpec
-    adapter_name_or_path: str | None = None
-    """Go on from a trained adapter: a run's name, or a folder. Its own settings hold."""
     lora: LoraSpec | None = LoraSpec()
     """null trains all parameters."""
     adapter: AdapterSpec | None = None
     """Instead of `lora`: oft, vera, ia3 or prompt_tuning, as `type` says."""
+    adapter_name_or_path: str | None = None
+    """Go on from a trained adapter: a run's name, or a folder. Its own settings hold."""
     freeze: FreezeSpec | None = None
     """With `lora: null`: parameters that are not trained."""
+    tokenizer: TokenizerSpec | None = None
+    """Tokens to add; their rows are trained."""
     quantization: QuantizationSpec | None = None
     training: TrainingSpec = TrainingSpec()
 

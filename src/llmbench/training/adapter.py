@@ -199,8 +199,8 @@ def _check_names(model: Any, recipe: TrainRecipe) -> None:
     base = model.get_base_model()
     if isinstance(base.get_output_embeddings(), BaseTunerLayer):
         raise RecipeError(
-            f"{place}.target_modules: an adapter on the head would never be trained, because the loss is computed from the head's "
-            "own weights; name it in modules_to_save"
+            f"{place}.target_modules: an adapter on the head would never be trained, because the loss is computed from the "
+            "head's own weights; name it in modules_to_save"
         )
 
 

@@ -56,7 +56,8 @@ def load_model(recipe: TrainRecipe) -> Loaded:
         raise RecipeError("model.dtype: float16 does not train on a CPU. Use auto, bfloat16 or float32.")
     if device == "cpu" and recipe.lora is not None and recipe.lora.start == "loftq":
         raise RecipeError(
-            "lora.init_lora_weights: PEFT computes LoftQ on an NVIDIA GPU, and this trains on a CPU; use eva, or quantization alone"
+            "lora.init_lora_weights: PEFT computes LoftQ on an NVIDIA GPU, and this trains on a CPU; "
+            "use eva, or quantization alone"
         )
     folder = None
     if spec.config is None or spec.tokenizer is None:

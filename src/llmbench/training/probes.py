@@ -31,7 +31,7 @@ _PROMPTS = (
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model makes of the probe texts: logits of each, (tokens, vocabulary) in float32, and the greedy tokens after it."""
+    """What a model makes of the probe texts: logits of each, (tokens, vocabulary) in float32, and what it writes after it."""
 
     logits: list[torch.Tensor]
     greedy: list[list[int]]
@@ -70,20 +70,23 @@ def texts(recipe: dict[str, Any], tokenizer: Any) -> tuple[list[list[int]], int]
 
 
 @torch.no_grad()
-def answers(model: Any, probes: list[list[int]]) -> Answers:
-    """Runs a model on the probe texts, one at a time."""
+def answers(model: Any, probes: list[list[int]], dtype: torch.dtype) -> Answers:
+    """Runs a model on the probe texts, in the precision that it computes in."""
     from transformers import GenerationConfig
 
     model.eval()
     vocabulary = model.config.get_text_config().vocab_size
     greedily = GenerationConfig(max_new_tokens=_NEW_TOKENS, do_sample=False, pad_token_id=0)  # type: ignore[no-untyped-call]
-    logits, greedy = [], []
-    for ids in probes:
-        batch = torch.tensor([ids], device=model.device)
-        logits.append(model(input_ids=batch, use_cache=False).logits[0, :, :vocabulary].float().cpu())
-        made = model.generate(input_ids=batch, attention_mask=torch.ones_like(batch), generation_config=greedily)
-        greedy.append(made[0, len(ids) :].tolist())
-    return Answers(logits, greedy)
+    width = max(map(len, probes))
+    batch = torch.tensor([[0] * (width - len(ids)) + ids for ids in probes], device=model.device)
+    mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in probes], device=model.device)
+    with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        logits = [
+            model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, :, :vocabulary].float().cpu()
+            for ids in probes
+        ]
+        made = model.generate(input_ids=batch, attention_mask=mask, generation_config=greedily)
+    return Answers(logits, made[:, width:].tolist())
 
 
 def distance(one: Answers, other: Answers) -> Distance:

@@ -116,6 +116,11 @@ def dequantize(model: Any, dtype: torch.dtype) -> Any:
     for attribute in ("is_loaded_in_4bit", "is_loaded_in_8bit", "hf_quantizer", "quantization_method", "is_quantized"):
         if attribute in model.__dict__:
             delattr(model, attribute)
+    # How the weights were read is how transformers would write them; the steps that read few bits have no way back.
+    steps = getattr(model, "_weight_conversions", None)
+    if steps is not None:
+        few = [step for step in steps if any("eserialize" in type(op).__name__ for op in getattr(step, "operations", []))]
+        model._weight_conversions = [step for step in steps if step not in few]
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     return model.to(dtype)

@@ -68,9 +68,7 @@ def merge(
     with Console(stderr=True).status("Merging and comparing"):
         from llmbench.training import merge as merging
 
-        result = merging.merge(
-            found, output=output, dtype=dtype.value if dtype else None, onto=onto.value, overwrite=overwrite
-        )
+        result = merging.merge(found, output=output, dtype=dtype.value if dtype else None, onto=onto.value, overwrite=overwrite)
     print(json.dumps(result.as_json()) if as_json else "\n".join(_lines(result)))
 
 
@@ -81,9 +79,7 @@ def _lines(result: Merged) -> list[str]:
         f"  base to base + adapter    {result.trained}  (what was trained)",
         f"  base + adapter to merged  {result.lost}  (allowed: {result.tolerance})",
     ]
-    lines += [
-        f"  {_WORDS[way]}: {far}" for way, far in result.candidates.items() if way != result.onto
-    ]
+    lines += [f"  {_WORDS[way]}: {far}" for way, far in result.candidates.items() if way != result.onto]
     lines.append(
         f"  greedy answers            {result.greedy_same} of {result.texts} as base + adapter; the training changed "
         f"{result.greedy_changed} ({result.rows} of the texts are rows of its data)"
