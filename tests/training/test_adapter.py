@@ -237,3 +237,27 @@ def biased(tiny: Path, folder: Path) -> Path:
 
 def test_every_kind_has_a_test() -> None:
     assert set(KINDS) == {*EXACT, *SERVED, *UNSERVED, "int8", "qdora", "qia3"}
+
+
+@pytest.mark.parametrize("name", ["pissa", *(pytest.param(name, marks=pytest.mark.slow) for name in ("eva", "tokens", "plus"))])
+def test_a_resumed_adapter_ends_as_if_it_had_never_stopped(write: Write, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """What the start took out of the base, ranks that followed from the data, and new rows are there again."""
+    from llmbench.training import record
+
+    sections = KINDS[name] if name in KINDS else {"lora": LORA | {"loraplus_lr_ratio": 4}}
+    steps = "training.max_steps=4"
+    straight = write("straight", steps, **sections)
+    training.train(straight, runs.create(straight))
+    document = write("stopped", steps, **sections)
+    run = runs.create(document)
+
+    def stop(recorder: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
+        recorder.stop.asked = state.global_step == 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record.Recorder, "on_step_begin", stop)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(document, run)
+    training.train(document, runs.resume(document), resume=True)
+    ours, theirs = (r.adapter / "adapter_model.safetensors" for r in (run, runs.open_run("straight")))
+    assert ours.read_bytes() == theirs.read_bytes()

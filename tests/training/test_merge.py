@@ -64,7 +64,7 @@ def test_qlora_is_merged_onto_the_weights_that_it_was_trained_on(kind: Kinds, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "limit"), [("int8", 2e-2), ("qdora", 1e-9), ("qia3", 1e-9)])
+@pytest.mark.parametrize(("name", "limit"), [("int8", 2e-2), ("qdora", 1e-9), ("qia3", 1e-3)])
 def test_other_quantised_bases_are_merged_too(kind: Kinds, tmp_path: Path, name: str, limit: float) -> None:
     result = merge(kind(name).run, output=tmp_path / "merged")
     assert result.lost.kl < limit and set(result.candidates) == {"dequantized", "original"}

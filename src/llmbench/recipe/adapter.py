@@ -96,7 +96,7 @@ class LoraSpec(Section):
     use_rslora: bool = False
     """Scales by lora_alpha / sqrt(r), so that high ranks learn as fast as low ones."""
     use_dora: bool = False
-    """Trains each column's length apart from its direction: learns a little more, a third slower."""
+    """Trains the length of each weight vector apart from its direction: takes more time, and must be merged to be served."""
     init_lora_weights: Annotated[bool | str, AfterValidator(_start)] = True
     """true, gaussian, pissa, pissa_niter_N, olora, orthogonal, mica, eva (reads training batches), loftq."""
     loftq_config: LoftQSpec | None = None

@@ -166,9 +166,10 @@ def _plan(run: Run, dtype: str | None, onto: Onto) -> _Plan:
     here = runs.fingerprint(base)
     for part in ("weights", "tokenizer"):
         if known.get(part) != here.get(part):
+            then, now = (str(prints.get(part))[:12] for prints in (known, here))
             raise LlmbenchError(
-                f"{spec.model_name_or_path}: its {part} changed since run {run.name} was trained "
-                f"({str(known.get(part))[:12]} then, {str(here.get(part))[:12]} now), so the adapter does not fit it. Put the old base back, or train again"
+                f"{spec.model_name_or_path}: its {part} changed since run {run.name} was trained ({then} then, {now} now), "
+                "so the adapter does not fit it. Put the old base back, or train again"
             )
     values = json.loads((base / "config.json").read_text(encoding="utf-8"))
     quantization = QuantizationSpec.model_validate(run.recipe["quantization"]) if run.recipe["quantization"] else None
