@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from llmbench import assets, runs, training
 from llmbench.engine import admit
 from llmbench.errors import EngineError, RecipeError
+from llmbench.recipe import ModelSpec
 from llmbench.recipe.servability import servability
 from llmbench.training.model import load_base, load_model, load_tokenizer, resize
 
@@ -145,9 +147,10 @@ def test_a_name_that_means_nothing_in_the_model_is_an_error(write: Write, lora: 
         load_model(write("nothing", "model.device=cpu", lora=LORA | lora))
 
 
-def test_tokens_that_are_there_already_are_not_added(write: Write) -> None:
-    document = write("there", tokenizer={"add_tokens": ["<new>", "the"]})
-    with pytest.raises(RecipeError, match=r"'the' is token \d+ already; .*lora\.trainable_token_indices"):
+def test_tokens_that_are_there_already_are_not_added(write: Write, tiny: Path) -> None:
+    there = load_tokenizer(tiny, ModelSpec()).eos_token
+    document = write("there", tokenizer={"add_tokens": ["<new>", there]})
+    with pytest.raises(RecipeError, match=rf"'{re.escape(there)}' is token \d+ already; .*lora\.trainable_token_indices"):
         load_model(document)
 
 
@@ -214,6 +217,21 @@ def test_a_bias_is_trained_saved_and_merged(write: Write, tiny: Path, tmp_path: 
     from llmbench.training.merge import merge
 
     assert "holds bias terms" in told and merge(run).lost.kl < 1e-9
+
+
+def test_lora_on_an_untied_embedding_is_merged_and_not_served(write: Write, tiny: Path, tmp_path: Path) -> None:
+    base = biased(tiny, tmp_path / "untied")
+    lora = LORA | {"target_modules": ["q_proj", "embed_tokens"]}
+    document = write("embedding", *FEW, lora=lora, model={"model_name_or_path": str(base), "dtype": "float32"})
+    run = runs.create(document)
+    training.train(document, run)
+    [told] = servability(document)
+    assert "changes the embedding or the head (embed_tokens)" in told
+    with pytest.raises(EngineError, match=r"changes the embedding or the head .* llmbench merge embedding"):
+        admit(str(run.adapter), str(base), base)
+    from llmbench.training.merge import merge
+
+    assert merge(run).lost.kl < 1e-9
 
 
 def biased(tiny: Path, folder: Path) -> Path:
