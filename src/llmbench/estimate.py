@@ -251,8 +251,10 @@ class Trained:
 
 def trained(recipe: TrainRecipe, found: Shape) -> Trained:
     """How many parameters a recipe trains: LoRA beside the linear layers, or all parameters."""
-    if recipe.lora is None:
+    if not recipe.adapts:
         return Trained(found.parameters, adapter=False, rank=0)
+    if recipe.lora is None:
+        return Trained(16 * found.layers * found.hidden, adapter=True, rank=0)  # OFT, VeRA, IA3, prompts: next to nothing
     widths = 2 * (found.hidden + found.queries) + 2 * (found.hidden + found.keys) + 3 * (found.hidden + found.intermediate)
     share = 1.0
     targets = recipe.lora.target_modules
@@ -457,9 +459,7 @@ def fitting(
         rows, accumulation = -(-rows // 2), accumulation * 2
         halves.append({"training.per_device_train_batch_size": rows, "training.gradient_accumulation_steps": accumulation})
     again: list[dict[str, Any]] = [{"training.gradient_checkpointing": True}] if not spec.gradient_checkpointing else []
-    four: list[dict[str, Any]] = (
-        [{"quantization.load_in_4bit": True}] if recipe.lora is not None and recipe.quantization is None else []
-    )
+    four: list[dict[str, Any]] = [{"quantization.load_in_4bit": True}] if recipe.adapts and recipe.quantization is None else []
     shorter = int(np.quantile(lengths, 0.95))
     cut: list[dict[str, Any]] = (
         [{"data.max_length": shorter, "data.over_length": "drop"}] if shorter < int(lengths.max()) else []

@@ -21,12 +21,11 @@ from llmbench import assets, runs, scan, workspace
 from llmbench.engine.tensors import Tensors, read_header
 from llmbench.errors import EngineError, LlmbenchError, RunError
 from llmbench.recipe import ServeRecipe
+from llmbench.recipe.servability import remedy, unservable
 
 __all__ = ["Adapter", "admit", "admit_all", "base_folder"]
 
 _CONFIG, _WEIGHTS, _MANIFEST = "adapter_config.json", "adapter_model.safetensors", "llmbench.json"
-_MAX_RANK = 512
-_PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 _PARTS = {"weights": "weights", "tokenizer": "tokenizer", "chat_template": "chat template"}
 
 
@@ -148,37 +147,23 @@ def _refuse_pickles(folder: Path) -> None:
 
 
 def _check_kind(folder: Path, config: dict[str, Any]) -> int:
-    """Refuses what vLLM cannot serve; returns the highest rank."""
-    rank = config.get("r")
-    ranks = [rank, *(config.get("rank_pattern") or {}).values()]
-    start = config.get("init_lora_weights", True)
-    refused = {
-        f"a {config.get('peft_type')} adapter; only LoRA can be served": config.get("peft_type", "LORA") != "LORA",
-        "a DoRA adapter, which vLLM does not serve. Train with use_dora: false": config.get("use_dora"),
-        "an adapter with whole modules (modules_to_save), which vLLM does not serve. Merge it, or train without": config.get(
-            "modules_to_save"
-        ),
-        "an adapter with bias terms, which vLLM does not serve. Train with bias: none": config.get("lora_bias")
-        or config.get("bias", "none") != "none",
-        "an activated LoRA, which vLLM does not serve": config.get("alora_invocation_tokens"),
-        "an adapter that repeats layers, which vLLM does not serve": config.get("layer_replication"),
-        "a QALoRA adapter, which vLLM does not serve": config.get("use_qalora"),
-        "a block-diagonal LoRA, which vLLM does not serve": config.get("use_bdlora"),
-        "an adapter with trained tokens, which vLLM does not serve": config.get("trainable_token_indices"),
-        f"an adapter whose start ({start}) changed the base's weights. Convert it to a plain LoRA with PEFT": isinstance(
-            start, str
-        )
-        and start.lower() not in _PLAIN_STARTS,
-    }
-    for reason, holds in refused.items():
-        if holds:
-            raise EngineError(f"{folder} is {reason}")
+    """Refuses what vLLM cannot serve, in the words that its training said it with; returns the highest rank."""
+    reasons = unservable(config)
+    if reasons:
+        raise EngineError(f"{folder} {reasons[0]}, so vLLM cannot load it. {_remedy(folder, str(config.get('peft_type')))}")
+    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
     if not all(isinstance(r, int) and r > 0 for r in ranks):
-        raise EngineError(f"{folder / _CONFIG}: r must be a whole number above 0, not {rank!r}")
-    highest = max(r for r in ranks if isinstance(r, int))
-    if highest > _MAX_RANK:
-        raise EngineError(f"{folder} has rank {highest}; vLLM takes at most {_MAX_RANK}. Train with a smaller lora.r")
-    return highest
+        raise EngineError(f"{folder / _CONFIG}: r must be a whole number above 0, not {ranks[0]!r}")
+    return max(r for r in ranks if isinstance(r, int))
+
+
+def _remedy(folder: Path, peft_type: str) -> str:
+    """Merging, by the run's name where training wrote it down."""
+    try:
+        run = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["run"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "Merge it into its base with PEFT (merge_and_unload), then serve that folder (model.model_name_or_path)"
+    return remedy(str(run), peft_type)
 
 
 def _check_tensors(folder: Path, tensors: Tensors, rank: int) -> None:
@@ -186,6 +171,11 @@ def _check_tensors(folder: Path, tensors: Tensors, rank: int) -> None:
     halves = [name for name in tensors if ".lora_A." in name or ".lora_B." in name]
     if not halves:
         raise EngineError(f"{folder / _WEIGHTS} holds no LoRA weights")
+    embeddings = [name for name in tensors if ".lora_embedding_" in name]
+    if embeddings:
+        raise EngineError(
+            f"{folder} changes the embedding ({embeddings[0]}), so vLLM cannot load it. {_remedy(folder, 'LORA')}"
+        )
     for name in halves:
         if not name.startswith("base_model.model."):
             raise EngineError(f"{folder / _WEIGHTS}: {name} does not start with base_model.model., so vLLM would ignore it")

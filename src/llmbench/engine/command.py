@@ -10,14 +10,14 @@ from llmbench.engine.admission import Adapter
 from llmbench.engine.interpreter import Device
 from llmbench.errors import EngineError
 from llmbench.recipe import ServeRecipe
+from llmbench.recipe.servability import MAX_RANK
 
 __all__ = ["BASE", "MAX_RANK", "command"]
 
 BASE = "base"
 """What the base model is called inside the engine; adapters are called by their hash. Clients see variants only."""
 
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-MAX_RANK = _RANKS[-1]
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, MAX_RANK)
 _LAUNCH = Path(__file__).with_name("launch.py")
 
 

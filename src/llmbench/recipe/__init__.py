@@ -6,6 +6,7 @@ A fault in a document is one line with file, line number, dotted place and, wher
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -157,6 +158,7 @@ def _faults(
     result = []
     for fault in error.errors(include_url=False):
         place = tuple(part for part in fault["loc"] if not (isinstance(part, str) and part.startswith("function-")))
+        place = _named(fault) if not place and fault["type"] == "value_error" else _untagged(kind, place)
         line = lines.nearest(place)
         where = f"{path}:{line}" if line else str(path)
         override = next((text for set_, text in given.items() if place[: len(set_)] == set_), None)
@@ -170,11 +172,39 @@ def _faults(
                 message = f"{dotted} is missing."
             case "value_error":
                 text = str(fault["ctx"]["error"]) if "ctx" in fault else fault["msg"]
-                message = f"{dotted}: {text}" if dotted else text
+                message = text if not dotted or text.startswith(f"{dotted}: ") else f"{dotted}: {text}"
+            case "union_tag_not_found" | "union_tag_invalid":
+                message = f"{dotted}.type is missing or unknown: it is one of {_tags(kind, place)}"
             case _:
                 message = f"{dotted} {_should_be(fault['type'], fault['msg'])}, not {_short(fault['input'])}"
         result.append((override is not None, line or 0, f"{override or where}: {message}"))
     return [message for *_, message in sorted(result, key=lambda item: item[:2])]
+
+
+def _named(fault: Any) -> Place:
+    """The place that the text of a fault in several sections at once begins with: `lora.use_dora: ...`."""
+    found = re.match(r"[a-z_0-9]+(\.[a-z_0-9]+)*(?=: )", str(fault["ctx"]["error"]) if "ctx" in fault else fault["msg"])
+    return tuple(found[0].split(".")) if found else ()
+
+
+def _untagged(kind: type[BaseModel], place: Place) -> Place:
+    """A place without the tags that pydantic puts behind a section of several types: adapter.oft.r -> adapter.r."""
+    if (
+        len(place) > 1
+        and isinstance(place[0], str)
+        and place[0] in kind.model_fields
+        and repr(place[1]) in _tags(kind, place[:1])
+    ):
+        return (place[0], *place[2:])
+    return place
+
+
+def _tags(kind: type[BaseModel], place: Place) -> str:
+    """The values of `type` of the sections that may stand at a place of the top level, in quotes."""
+    field = kind.model_fields.get(str(place[0])) if place else None
+    sections = _sections(field.annotation) if field else []
+    tags = [typing.get_args(s.model_fields["type"].annotation)[0] for s in sections if "type" in s.model_fields]
+    return ", ".join(map(repr, tags))
 
 
 def _should_be(fault: str, message: str) -> str:
@@ -210,23 +240,17 @@ def _dotted(place: tuple[str | int, ...]) -> str:
 
 
 def _fields(kind: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
-    """The fields of the section at a place."""
-    model: Any = kind
+    """The fields of the section at a place; of one that has several types, those of all."""
+    models: list[type[BaseModel]] = [kind]
     for part in place:
         if isinstance(part, int):
             continue
-        model = _section(model.model_fields[part].annotation) if part in getattr(model, "model_fields", {}) else None
-        if model is None:
-            return []
-    return list(model.model_fields)
+        models = [s for model in models if part in model.model_fields for s in _sections(model.model_fields[part].annotation)]
+    return list(dict.fromkeys(name for model in models for name in model.model_fields))
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section inside `Section`, `Section | None` or `list[Section]`."""
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections inside `Section`, `Section | None`, `list[Section]` or `Section | Section`."""
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in typing.get_args(annotation):
-        found = _section(inner)
-        if found is not None:
-            return found
-    return None
+        return [annotation]
+    return [section for inner in typing.get_args(annotation) for section in _sections(inner)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import ValidationInfo, model_validator
 
-from llmbench.recipe.adapter import LoraSpec, QuantizationSpec
+from llmbench.recipe.adapter import AdapterSpec, FreezeSpec, LoraSpec, QuantizationSpec, TokenizerSpec
+from llmbench.recipe.combination import base_config, refusals
+from llmbench.recipe.continuation import continued
 from llmbench.recipe.data import DataSpec
 from llmbench.recipe.evaluation import EvaluationSpec
 from llmbench.recipe.fields import Document, Name
@@ -28,6 +31,14 @@ class TrainRecipe(Document):
     data: DataSpec
     lora: LoraSpec | None = LoraSpec()
     """null trains all parameters."""
+    adapter: AdapterSpec | None = None
+    """Instead of `lora`: oft, vera, ia3 or prompt_tuning, as `type` says."""
+    adapter_name_or_path: str | None = None
+    """Go on from a trained adapter: a run's name, or a folder. Its own settings hold."""
+    freeze: FreezeSpec | None = None
+    """With `lora: null`: parameters that are not trained."""
+    tokenizer: TokenizerSpec | None = None
+    """Tokens to add; their rows are trained."""
     quantization: QuantizationSpec | None = None
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec | None = None
@@ -40,12 +51,32 @@ class TrainRecipe(Document):
         left_open = spec.padding_free is None and spec.performance == "auto" and not spec.torch_compile
         return self.method in ("sft", "pretrain") and (bool(spec.padding_free) or spec.packing or left_open)
 
+    @property
+    def adapts(self) -> bool:
+        """Whether something is trained beside a frozen base, so that the run leaves an adapter and not a model."""
+        return self.lora is not None or self.adapter is not None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_thing_is_trained(cls, values: Any, info: ValidationInfo) -> Any:
+        """`adapter` or `freeze` alone mean that there is no LoRA; an adapter that is gone on from says what it is."""
+        if not isinstance(values, dict):
+            return values
+        if values.get("adapter_name_or_path") is not None:
+            return continued(values, Path(info.context["folder"]) if info.context else Path.cwd())
+        if values.get("adapter") is not None and values.get("lora") is not None:
+            raise ValueError("lora and adapter: choose one, and write `lora: null` for the other kinds (or lora=null)")
+        if "lora" not in values and (values.get("adapter") is not None or values.get("freeze") is not None):
+            return {**values, "lora": None}
+        return values
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.method == "pretrain" and self.model.config is not None and self.lora is not None:
+        if self.method == "pretrain" and self.model.config is not None and self.adapts:
             raise ValueError("method: pretrain with model.config trains all parameters of a new model; write `lora: null`")
-        if self.quantization is not None and self.lora is None:
-            raise ValueError("quantization freezes the base, so something must be trained beside it; add a lora section")
+        refused = refusals(self, base_config(self.model))
+        if refused:
+            raise ValueError(refused[0])
         return self
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from llmbench.estimate import Estimate
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 from llmbench.selection import goal
-from llmbench.training import first_page, lock, needs, performance, plot, questions, quiet, save, sft
+from llmbench.training import adapter, first_page, lock, needs, performance, plot, questions, quiet, save, sft
 from llmbench.training.batches import Batches
 from llmbench.training.evaluation import Exam
 from llmbench.training.model import Loaded, load_model
@@ -70,7 +70,10 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     if recipe.data.chat_template is not None:
         loaded.tokenizer.chat_template = recipe.data.template()  # so that it is saved with a model that learned it
     folder = recipe.model.tokenizer or loaded.folder
-    rows = data.load(recipe.data, loaded.tokenizer, seed=recipe.training.seed, folder=folder, progress=progress)
+    added = recipe.tokenizer.add_tokens if recipe.tokenizer is not None else ()
+    rows = data.load(
+        recipe.data, loaded.tokenizer, seed=recipe.training.seed, folder=folder, added_tokens=added, progress=progress
+    )
     context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(rows.train_report.longest, rows.eval_report.longest if rows.eval_report else 0)
     if context is not None and longest > context:
@@ -84,7 +87,9 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     steps = math.ceil(spec.num_train_epochs * math.ceil(batches / spec.gradient_accumulation_steps))
     asked = questions.read(recipe, rows, loaded.tokenizer, context) if recipe.evaluation is not None else []
     steps = spec.max_steps if spec.max_steps > 0 else steps
-    return Job(recipe, loaded, rows, steps, choices, needs.of(recipe, loaded, rows), tuple(asked))
+    job = Job(recipe, loaded, rows, steps, choices, needs.of(recipe, loaded, rows), tuple(asked))
+    adapter.initialise(job)
+    return job
 
 
 def train(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,9 +14,11 @@ import torch
 
 from llmbench import assets, scan
 from llmbench.errors import LlmbenchError, RecipeError
-from llmbench.recipe import LoraSpec, ModelSpec, TrainRecipe
+from llmbench.recipe import ModelSpec, TrainRecipe
+from llmbench.recipe.combination import refusals
+from llmbench.training import adapter, quantized
 
-__all__ = ["Loaded", "computation_dtype", "device_of", "load_model", "local_folder"]
+__all__ = ["Loaded", "computation_dtype", "device_of", "load_base", "load_model", "load_tokenizer", "local_folder", "resize"]
 
 _CONNECT_SECONDS = 5.0
 _ROPE = ("rope_theta", "rope_scaling")
@@ -32,43 +36,78 @@ class Loaded:
     device: str
     dtype: torch.dtype
     """Precision of the computation; trained parameters are float32."""
+    start: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """LoRA's matrices as they began, where the start was taken out of the base (PiSSA, OLoRA)."""
+    grown: bool = False
+    """Whether the tokenizer knows tokens that the base's does not, so that it must be saved with the adapter."""
 
 
 def load_model(recipe: TrainRecipe) -> Loaded:
-    """Loads the model and its tokenizer and adds LoRA, as the recipe says.
+    """Loads the model and its tokenizer and adds what is trained, as the recipe says.
 
     Raises:
-        LlmbenchError: not found, hub not reachable, no safetensors, no GPU where the recipe asks for one.
+        LlmbenchError: not found, hub not reachable, no safetensors, no GPU where the recipe asks for one, or parts of the
+            recipe that do not go together on this model.
     """
-    from transformers import AutoTokenizer
-
     spec = recipe.model
     device = device_of(spec)
     dtype = computation_dtype(spec, device)
     if device == "cpu" and dtype == torch.float16:
         raise RecipeError("model.dtype: float16 does not train on a CPU. Use auto, bfloat16 or float32.")
+    if device == "cpu" and recipe.lora is not None and recipe.lora.start == "loftq":
+        raise RecipeError(
+            "lora.init_lora_weights: PEFT computes LoftQ on an NVIDIA GPU, and this trains on a CPU; "
+            "use eva, or quantization alone"
+        )
     folder = None
     if spec.config is None or spec.tokenizer is None:
         folder = local_folder(spec)
     for place in {folder, spec.tokenizer} - {None}:
         scan.folder(Path(str(place)), trust_remote_code=spec.trust_remote_code)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(spec.tokenizer or folder), trust_remote_code=spec.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise LlmbenchError(f"{spec.tokenizer or folder}: no tokenizer can be loaded from there ({_first(error)}).") from error
-    if not tokenizer.is_fast:
-        raise LlmbenchError(f"{spec.tokenizer or folder}: the tokenizer has no tokenizer.json, which llmbench needs.")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    started = Path(recipe.adapter_name_or_path) if recipe.adapter_name_or_path is not None else None
+    grown = started if started is not None and (started / "tokenizer.json").exists() else None  # it brings tokens along
+    tokenizer = load_tokenizer(spec.tokenizer or grown or folder, spec)
+    new_rows = adapter.add_tokens(tokenizer, recipe.tokenizer) if recipe.tokenizer is not None else []
     if spec.config is not None:
         model, base = _from_config(spec, spec.config, tokenizer), None
     else:
         assert folder is not None
-        model, base = _from_folder(recipe, folder, device, dtype), folder
-    if recipe.lora is not None:
-        model = _with_lora(model, recipe.lora, quantized=recipe.quantization is not None)
+        model, base = _to_train(recipe, folder, device, dtype), folder
+    resize(model, tokenizer)
+    if recipe.adapts:
+        model = adapter.attach(model, recipe, base, new_rows)
+        if quantized.is_quantized(model):
+            quantized.probe(model, "lora" if recipe.lora is not None else "adapter")
+    elif recipe.freeze is not None:
+        adapter.freeze(model, recipe.freeze)
     model.config.use_cache = False
-    return Loaded(model, tokenizer, base, device, dtype)
+    start = adapter.starting_matrices(model, recipe)
+    return Loaded(model, tokenizer, base, device, dtype, start, grown=bool(new_rows) or grown is not None)
+
+
+def load_tokenizer(folder: Path | None, spec: ModelSpec) -> Any:
+    """The tokenizer of a folder, with a token to pad with.
+
+    Raises:
+        LlmbenchError: there is none, or none with a tokenizer.json.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=spec.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise LlmbenchError(f"{folder}: no tokenizer can be loaded from there ({_first(error)}).") from error
+    if not tokenizer.is_fast:
+        raise LlmbenchError(f"{folder}: the tokenizer has no tokenizer.json, which llmbench needs.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def resize(model: Any, tokenizer: Any) -> None:
+    """Gives the model rows for tokens that it has none for; many models have spare ones."""
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer))
 
 
 def device_of(spec: ModelSpec) -> str:
@@ -214,54 +253,46 @@ def _from_config(spec: ModelSpec, values: dict[str, Any], tokenizer: Any) -> Any
     return model
 
 
-def _from_folder(recipe: TrainRecipe, folder: Path, device: str, dtype: torch.dtype) -> Any:
-    """The pretrained model: frozen weights in the computation's precision, trained ones in float32."""
+def _to_train(recipe: TrainRecipe, folder: Path, device: str, dtype: torch.dtype) -> Any:
+    """The pretrained model: frozen weights in the computation's precision or in few bits, trained ones in float32."""
+    from peft import prepare_model_for_kbit_training
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    refused = refusals(recipe, config)
+    if refused:
+        raise RecipeError(refused[0])
+    quantized.check_package(recipe.model.model_name_or_path, config)
+    quantization = quantized.config(recipe.quantization, dtype) if recipe.quantization is not None else None
+    model = load_base(recipe.model, folder, device, dtype if recipe.adapts else torch.float32, quantization)
+    if quantized.is_quantized(model):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
+    return model
+
+
+def load_base(spec: ModelSpec, folder: Path, device: str, dtype: torch.dtype, quantization: Any = None) -> Any:
+    """A pretrained model from its folder; `quantization` is bitsandbytes' config, or None.
+
+    Raises:
+        LlmbenchError: it cannot be loaded.
+    """
     from transformers import AutoModelForCausalLM
 
-    spec = recipe.model
-    quantization = None
-    if recipe.quantization is not None:
-        from transformers import BitsAndBytesConfig
-
-        quantization = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-            load_in_4bit=recipe.quantization.load_in_4bit,
-            bnb_4bit_quant_type=recipe.quantization.bnb_4bit_quant_type,
-            bnb_4bit_use_double_quant=recipe.quantization.bnb_4bit_use_double_quant,
-            bnb_4bit_compute_dtype=dtype,
-        )
+    few_bits = quantization is not None or "quantization_config" in (folder / "config.json").read_text(encoding="utf-8")
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             str(folder),
-            dtype=torch.float32 if recipe.lora is None else dtype,
+            dtype=dtype,
             attn_implementation=spec.attn_implementation,
             trust_remote_code=spec.trust_remote_code,
             use_safetensors=True,
-            quantization_config=quantization,
-            device_map={"": device} if quantization is not None else None,
+            device_map={"": device} if few_bits else None,
             local_files_only=True,
+            **({} if quantization is None else {"quantization_config": quantization}),  # a None would unquantise the base's own
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise LlmbenchError(f"{spec.model_name_or_path}: the model cannot be loaded ({_first(error)}).") from error
-
-
-def _with_lora(model: Any, spec: LoraSpec, *, quantized: bool) -> Any:
-    """The model with LoRA beside its frozen weights. Nothing else is trained, so that vLLM can load what is saved."""
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
-    if quantized:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
-    config = LoraConfig(
-        r=spec.r,
-        lora_alpha=spec.lora_alpha,
-        lora_dropout=spec.lora_dropout,
-        target_modules=spec.target_modules,
-        use_rslora=spec.use_rslora,
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        raise RecipeError(f"lora.target_modules: {_first(error)}") from error
+    quantized.keep_gradients(model)
+    return model
 
 
 def _first(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Muon for the hidden matrices, AdamW for the rest, as one optimizer that the trainer can checkpoint."""
+"""Optimizers that transformers does not make by itself: LoRA+, and Muon with AdamW as one that can be checkpointed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,30 @@ from typing import Any
 
 import torch
 
-from llmbench.recipe import TrainingSpec
+from llmbench.recipe import TrainingSpec, TrainRecipe
 
-__all__ = ["MuonWithAdamW"]
+__all__ = ["MuonWithAdamW", "own_optimizer"]
+
+
+def own_optimizer(model: Any, recipe: TrainRecipe) -> torch.optim.Optimizer | None:
+    """Muon or LoRA+, where the recipe asks for them; None leaves the choice to transformers."""
+    spec = recipe.training
+    if spec.optim == "muon":
+        return MuonWithAdamW(model, spec)
+    if recipe.lora is None or recipe.lora.loraplus_lr_ratio is None:
+        return None
+    from peft.optimizers import create_loraplus_optimizer
+
+    return create_loraplus_optimizer(
+        model,
+        torch.optim.AdamW,
+        lr=spec.learning_rate,
+        loraplus_lr_ratio=recipe.lora.loraplus_lr_ratio,
+        loraplus_weight_decay=spec.weight_decay,
+        loraplus_lr_embedding=spec.learning_rate,  # PEFT's default, 1e-6, would leave LoRA on an embedding as it is
+        betas=(0.9, spec.adam_beta2),
+        fused=spec.optim == "adamw_torch_fused",
+    )
 
 
 class MuonWithAdamW(torch.optim.Optimizer):

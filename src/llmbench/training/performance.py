@@ -72,6 +72,8 @@ def _padding_free_obstacle(recipe: TrainRecipe, loaded: Loaded) -> str | None:
         return f"TRL's {recipe.method} trainer pads its own batches"
     if recipe.training.torch_compile:
         return "torch_compile needs few shapes, and padded batches have few"
+    if recipe.adapter is not None and recipe.adapter.type == "prompt_tuning":
+        return "prompt tuning puts tokens of its own before each row"
     if recipe.model.attn_implementation != "sdpa":
         return f"model.attn_implementation is {recipe.model.attn_implementation}"
     reason = segments.obstacle(loaded.model.config)

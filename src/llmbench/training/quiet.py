@@ -21,6 +21,8 @@ def libraries() -> None:
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     for name in ("bitsandbytes", "trl", "peft", "accelerate", "torch._inductor", "torch._dynamo", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # A checkpoint of a model with more tokens holds its embedding whole, which is right and of no interest.
+    warnings.filterwarnings("ignore", message="Setting `save_embedding_layers` to `True`", category=UserWarning)
     # torch's learning-rate schedulers warn about the order of steps when accelerate has wrapped the optimizer.
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step\\(\\).*", category=UserWarning)
 

@@ -10,16 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from safetensors.torch import load_file, save_file
+
 from llmbench import runs
 from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
-from llmbench.training import lock
+from llmbench.training import adapter, lock
 from llmbench.training.checkpoint import sync
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["disk_errors", "result"]
+__all__ = ["disk_errors", "is_full", "result"]
 
 
 def result(model: Any, job: Job, run: Run) -> None:
@@ -29,11 +32,11 @@ def result(model: Any, job: Job, run: Run) -> None:
         LlmbenchError: the disk is full; nothing half-written is left.
     """
     recipe = job.recipe
-    target = run.adapter if recipe.lora is not None else run.model
+    target = run.adapter if recipe.adapts else run.model
     part = run.folder / f".{target.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     try:
-        if recipe.lora is not None:
+        if recipe.adapts:
             _adapter(model, job, part, run)
         else:
             model.save_pretrained(part, max_shard_size="5GB")
@@ -50,14 +53,25 @@ def result(model: Any, job: Job, run: Run) -> None:
 
 def _adapter(model: Any, job: Job, folder: Path, run: Run) -> None:
     """PEFT's own files, with the base called as the recipe calls it and not by a path of this machine."""
+    recipe, loaded = job.recipe, job.loaded
+    section = recipe.lora or recipe.adapter
+    assert section is not None
     model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
+    weights = folder / "adapter_model.safetensors"
+    dtype: torch.dtype = getattr(torch, section.save_dtype)
+    state = {name: tensor.to(dtype) for name, tensor in adapter.plain(load_file(weights), loaded.start).items()}
+    save_file(state, weights, metadata={"format": "pt"})
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = job.recipe.model.model_name_or_path
-    config["revision"] = job.recipe.model.revision
+    if loaded.start:
+        config = adapter.plain_config(config)
+    config["base_model_name_or_path"] = recipe.model.model_name_or_path
+    config["revision"] = recipe.model.revision
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "llmbench.json").write_text(json.dumps(_manifest(job, run), indent=2) + "\n", encoding="utf-8")
+    if loaded.grown:
+        loaded.tokenizer.save_pretrained(folder)
 
 
 def _manifest(job: Job, run: Run) -> dict[str, Any]:
@@ -84,14 +98,14 @@ def disk_errors(run: Run) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _is_full(error):
+        if is_full(error):
             raise LlmbenchError(
                 f"{run.folder}: cannot be written (disk full). Free some space, then continue with --resume."
             ) from error
         raise
 
 
-def _is_full(error: BaseException | None) -> bool:
+def is_full(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, says that there is no space (safetensors and torch say it in words only)."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -11,7 +11,7 @@ from llmbench.runs import Run
 from llmbench.training import quiet, segments
 from llmbench.training.arguments import arguments, one_gpu
 from llmbench.training.batches import Collator
-from llmbench.training.optimizer import MuonWithAdamW
+from llmbench.training.optimizer import own_optimizer
 from llmbench.training.record import Recorder
 from llmbench.training.trainer import Trainer
 
@@ -37,7 +37,7 @@ def trainer(job: Job, run: Run, recorder: Recorder) -> Trainer:
         eval_dataset=job.rows.eval,
         processing_class=loaded.tokenizer,
         callbacks=[recorder],
-        optimizers=(MuonWithAdamW(loaded.model, spec) if spec.optim == "muon" else None, None),
+        optimizers=(own_optimizer(loaded.model, job.recipe), None),
     )
     made.remove_callback(PrinterCallback)
     return made

@@ -12,6 +12,7 @@ from trl import SFTTrainer  # type: ignore[attr-defined]
 
 from llmbench.recipe import TrainRecipe
 from llmbench.training import head
+from llmbench.training.adapter import keep_precision
 from llmbench.training.batches import Batches, Collator
 from llmbench.training.checkpoint import WholeCheckpoints
 
@@ -26,10 +27,8 @@ class Trainer(WholeCheckpoints, SFTTrainer):
     def __init__(self, recipe: TrainRecipe, collator: Collator, **arguments: Any) -> None:
         self.recipe = recipe
         self.paused = 0.0
-        super().__init__(data_collator=collator, **arguments)
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:  # TRL casts a quantised model's adapter to bfloat16, which loses small updates
-                parameter.data = parameter.data.float()
+        with keep_precision(arguments["model"]):
+            super().__init__(data_collator=collator, **arguments)
         self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the learned tokens of the whole step
         head.install(self.model)
 

@@ -48,6 +48,7 @@ def train(
     """Fine-tunes a model (LoRA, QLoRA, all parameters) or pre-trains one, as a recipe says."""
     from llmbench import recipe as recipes
     from llmbench import runs
+    from llmbench.recipe.servability import servability
 
     document = recipes.load(recipe, recipes.TrainRecipe, overrides or ())
     resume = resume or resume_from_checkpoint is not None
@@ -64,7 +65,7 @@ def train(
         print("\n".join(_plan(job)))
     if run is None:
         if as_json:
-            print(json.dumps({"steps": job.steps, **_counts(job)}))
+            print(json.dumps({"steps": job.steps, **_counts(job), "servability": servability(document)}))
         return
     from llmbench import training
 
@@ -99,7 +100,7 @@ def _prepared(document: TrainRecipe) -> Job:
 def _need_packages(document: TrainRecipe) -> None:
     """Raises MissingPackage for the first package that this recipe needs and that is not installed."""
     packages = ["torch", "transformers", "datasets", "trl", "accelerate", "matplotlib"]
-    packages += ["peft"] * (document.lora is not None) + ["bitsandbytes"] * (document.quantization is not None)
+    packages += ["peft"] * document.adapts + ["bitsandbytes"] * (document.quantization is not None)
     for package in packages:
         if find_spec(package) is None:
             raise MissingPackage("train", package, "train")
@@ -107,10 +108,12 @@ def _need_packages(document: TrainRecipe) -> None:
 
 def _plan(job: Job) -> list[str]:
     """What is about to be done."""
+    from llmbench.recipe.servability import servability
+
     document, rows, loaded = job.recipe, job.rows, job.loaded
-    how = "all parameters" if document.lora is None else f"LoRA r={document.lora.r}"
+    how = _how(document)
     if document.quantization is not None:
-        how += f" beside a 4-bit base ({document.quantization.bnb_4bit_quant_type})"
+        how += f" beside {'an' if document.quantization.bits == 8 else 'a'} {document.quantization.words}"
     start = "random weights" if loaded.folder is None else document.model.model_name_or_path
     lines = [
         f"Run {document.name}: {document.method}, {how}",
@@ -126,6 +129,7 @@ def _plan(job: Job) -> list[str]:
         lines.append(
             f"  needs   about {_clock(need.seconds)} and {need.peak / 2**30:.1f} GiB, mostly {need.dominated_by} (estimated)"
         )
+    lines += [f"  serving {line}" for line in servability(document)]
     return lines + [f"  {line}" for line in _look(job)]
 
 
@@ -136,6 +140,23 @@ def _look(job: Job) -> list[str]:
 
     report = first_page.report(job)
     return [] if report is None else terminal.brief(report)
+
+
+def _how(document: TrainRecipe) -> str:
+    """What is trained, in a few words: `DoRA r=8`."""
+    lora, other = document.lora, document.adapter
+    if lora is not None:
+        kind = "DoRA" if lora.use_dora else "rsLoRA" if lora.use_rslora else "LoRA"
+        start = "" if lora.init_lora_weights is True else f", start {lora.init_lora_weights}"
+        return f"{kind} r={lora.r}{start}" + (f", going on from {document.adapter_name_or_path}" * _goes_on(document))
+    if other is not None:
+        names = {"oft": "OFT", "vera": "VeRA", "ia3": "IA3", "prompt_tuning": "prompt tuning"}
+        return names[other.type] + (f", going on from {document.adapter_name_or_path}" * _goes_on(document))
+    return "all parameters" if document.freeze is None else "all parameters but the frozen ones"
+
+
+def _goes_on(document: TrainRecipe) -> bool:
+    return document.adapter_name_or_path is not None
 
 
 def _rows(report: Any) -> str:
@@ -177,11 +198,11 @@ def _result(run: Run) -> list[str]:
         if run.adapter.exists()
         else f"llmbench train recipes/sft-lora.yaml model.model_name_or_path={where}"
     )
-    figures += _beside(status)
+    figures += _against(status)
     return [f"{what}: {where}", f"  {figures}", f"  curves: {run.folder / 'loss.svg'}", f"Next: {following}"]
 
 
-def _beside(status: dict[str, Any]) -> str:
+def _against(status: dict[str, Any]) -> str:
     """The measured memory and time beside what was estimated."""
     peak, said = status["peak_memory"] / 2**30, status.get("estimate")
     if said is None:
@@ -230,7 +251,7 @@ def _record(run: Run) -> dict[str, Any]:
         "name": run.name,
         "state": status["state"],
         "reason": status["reason"],
-        "method": document["method"] + ("" if document["lora"] is None else "+qlora" if document["quantization"] else "+lora"),
+        "method": document["method"] + _beside(document),
         "base": base,
         "step": status.get("step", rows[-1]["step"] if rows else 0),
         "steps": status.get("steps"),
@@ -256,6 +277,14 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return {"step": checkpoints.step_of(path), "bytes": size, "fault": checkpoints.fault(path, sizes_only=True)}
+
+
+def _beside(document: dict[str, Any]) -> str:
+    """`+lora`, `+qlora`, `+oft`, or nothing when all parameters were trained."""
+    other = document.get("adapter")  # recipes of earlier versions have no such key
+    if document["lora"] is None:
+        return f"+{other['type']}" if other else ""
+    return "+qlora" if document["quantization"] else "+lora"
 
 
 def _table(records: list[dict[str, Any]]) -> None:

@@ -1,0 +1,366 @@
+"""What is trained: an adapter beside the frozen base, single rows of the embedding, or the base's own parameters."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llmbench import runs
+from llmbench.errors import RecipeError
+from llmbench.recipe import TrainRecipe
+from llmbench.recipe.adapter import (
+    FreezeSpec,
+    IA3Spec,
+    LoraSpec,
+    OFTSpec,
+    PromptTuningSpec,
+    TokenizerSpec,
+    VeraSpec,
+)
+
+if TYPE_CHECKING:
+    from llmbench.training.job import Job
+
+__all__ = ["add_tokens", "attach", "freeze", "initialise", "keep_precision", "plain", "starting_matrices"]
+
+_EVA_BATCHES = 64
+Tensors = Mapping[str, torch.Tensor]
+
+
+def attach(model: Any, recipe: TrainRecipe, folder: Path | None, new_rows: list[int]) -> Any:
+    """The model with the recipe's adapter beside its frozen weights; what is trained is float32.
+
+    Args:
+        model: the base.
+        recipe: with `lora` or `adapter`.
+        folder: where the base's files are, to compare with the base of an adapter that is gone on from.
+        new_rows: tokens that the recipe adds.
+
+    Raises:
+        RecipeError: PEFT refuses, or a name in the recipe means nothing in this model.
+    """
+    from peft import PeftConfig, PeftModel, get_peft_model
+
+    place = "lora" if recipe.lora is not None else "adapter"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PEFT warns of is refused, by the recipe or by `_check_names`
+            if recipe.adapter_name_or_path is None:
+                model = get_peft_model(model, _config(recipe, model, new_rows))
+            else:
+                path = Path(recipe.adapter_name_or_path)
+                _check_continues(path, folder)
+                config = PeftConfig.from_pretrained(str(path))
+                config.base_model_name_or_path = str(folder)  # PEFT would look a name up on the hub
+                _set_dropout(config, recipe)
+                model = PeftModel.from_pretrained(model, str(path), is_trainable=True, config=config)
+    except (ValueError, TypeError, RuntimeError) as error:
+        where = f"{place}.target_modules" if "target module" in str(error).lower() else place
+        raise RecipeError(f"{where}: {_first(error)}") from error
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    _check_names(model, recipe)
+    _give_head_a_bias(model)
+    return model
+
+
+def _config(recipe: TrainRecipe, model: Any, new_rows: list[int]) -> Any:
+    """The section as PEFT's config of its kind."""
+    import peft
+
+    kind = recipe.lora or recipe.adapter
+    match kind:
+        case LoraSpec():
+            return _lora_config(kind, model, new_rows)
+        case OFTSpec() | VeraSpec():
+            values = kind.model_dump(exclude={"type", "save_dtype", "modules_to_save"})
+            config = peft.OFTConfig if isinstance(kind, OFTSpec) else peft.VeraConfig
+            return config(task_type="CAUSAL_LM", modules_to_save=kind.modules_to_save or None, **values)
+        case IA3Spec():
+            return peft.IA3Config(
+                task_type="CAUSAL_LM",
+                target_modules=kind.target_modules,
+                feedforward_modules=kind.feedforward_modules if kind.target_modules is None else kind.feedforward_modules or [],
+                modules_to_save=kind.modules_to_save or None,
+            )
+        case PromptTuningSpec():
+            return peft.PromptTuningConfig(
+                task_type="CAUSAL_LM",
+                num_virtual_tokens=kind.num_virtual_tokens,
+                prompt_tuning_init=kind.prompt_tuning_init,
+                prompt_tuning_init_text=kind.prompt_tuning_init_text,
+                tokenizer_name_or_path=model.name_or_path if kind.prompt_tuning_init == "TEXT" else None,
+            )
+    raise AssertionError("no adapter in this recipe")
+
+
+def _lora_config(spec: LoraSpec, model: Any, new_rows: list[int]) -> Any:
+    from peft import EvaConfig, LoftQConfig, LoraConfig
+
+    from llmbench.recipe.adapter import EvaSpec, LoftQSpec
+
+    own = {"loftq_config", "eva_config", "loraplus_lr_ratio", "save_dtype", "modules_to_save", "trainable_token_indices"}
+    values = spec.model_dump(exclude=own)
+    if spec.start == "loftq":
+        values["loftq_config"] = LoftQConfig(**(spec.loftq_config or LoftQSpec()).model_dump())
+    if spec.start == "eva":
+        values["eva_config"] = EvaConfig(**(spec.eva_config or EvaSpec()).model_dump())
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        modules_to_save=list(spec.modules_to_save) or None,
+        trainable_token_indices=_rows(spec, model, new_rows),
+        **values,
+    )
+
+
+def _rows(spec: LoraSpec, model: Any, new_rows: list[int]) -> list[int] | dict[str, list[int]] | None:
+    """Rows of the embedding that are trained; new ones in the head as well, where it is a matrix of its own."""
+    saved = {name.rsplit(".", 1)[-1] for name in spec.modules_to_save}
+    embedding, head = _name(model, model.get_input_embeddings()), _name(model, model.get_output_embeddings())
+    if not new_rows or embedding in saved:
+        return spec.trainable_token_indices
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    old = spec.trainable_token_indices or []
+    if tied and not isinstance(old, dict):
+        return sorted({*old, *new_rows})
+    rows = dict(old) if isinstance(old, dict) else {embedding: old}
+    for name in (embedding,) if tied or head in saved else (embedding, head):
+        rows[name] = sorted({*rows.get(name, []), *new_rows})
+    return rows
+
+
+def _name(model: Any, module: Any) -> str:
+    """The last part of a module's name."""
+    return next((name.rsplit(".", 1)[-1] for name, found in model.named_modules() if found is module), "")
+
+
+def _set_dropout(config: Any, recipe: TrainRecipe) -> None:
+    for section, name in ((recipe.lora, "lora_dropout"), (recipe.adapter, "vera_dropout"), (recipe.adapter, "module_dropout")):
+        if section is not None and hasattr(section, name):
+            setattr(config, name, getattr(section, name))
+
+
+def _check_continues(path: Path, folder: Path | None) -> None:
+    """An adapter that is trained further must be safetensors, and of this base."""
+    if not (path / "adapter_model.safetensors").is_file():
+        raise RecipeError(f"adapter_name_or_path: {path} has no adapter_model.safetensors, and llmbench opens no pickles")
+    manifest = path / "llmbench.json"
+    if not manifest.exists() or folder is None:
+        return
+    try:
+        trained_on = json.loads(manifest.read_text(encoding="utf-8"))["base_fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecipeError(f"adapter_name_or_path: {manifest} cannot be read ({type(error).__name__}: {error})") from error
+    here = runs.fingerprint(folder)
+    if trained_on.get("weights") != here.get("weights"):
+        raise RecipeError(
+            f"adapter_name_or_path: {path} was trained on another base (weights {str(trained_on.get('weights'))[:12]}, here "
+            f"{str(here.get('weights'))[:12]}); set model.model_name_or_path to its base"
+        )
+
+
+def _check_names(model: Any, recipe: TrainRecipe) -> None:
+    """PEFT passes over names that match nothing as long as one does; here each must mean something."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import ModulesToSaveWrapper
+
+    section: Any = recipe.lora or recipe.adapter
+    if isinstance(section, PromptTuningSpec):
+        return
+    place = "lora" if recipe.lora is not None else "adapter"
+    tuned = [name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    whole = [name for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+    looked_up: list[tuple[str, list[str], list[str]]] = [
+        ("target_modules", section.target_modules if isinstance(section.target_modules, list) else [], tuned),
+        ("modules_to_save", section.modules_to_save, whole),
+        ("rank_pattern", list(getattr(section, "rank_pattern", {})), tuned),
+        ("alpha_pattern", list(getattr(section, "alpha_pattern", {})), tuned),
+    ]
+    for field, wanted, there in looked_up:
+        for name in wanted:
+            if not any(re.fullmatch(rf"(.*\.)?({name})", module) for module in there):
+                raise RecipeError(f"{place}.{field}: no module of this model is called {name}; {_known(model)}")
+    layers = getattr(section, "layers_to_transform", None)
+    for layer in [layers] if isinstance(layers, int) else layers or []:
+        if not any(f".{layer}." in name for name in tuned):
+            raise RecipeError(f"{place}.layers_to_transform: there is no layer {layer} (they count from 0)")
+    if getattr(section, "bias", "none") != "none" and not any(
+        p.requires_grad and name.endswith(".bias") for name, p in model.named_parameters()
+    ):
+        raise RecipeError(f"{place}.bias: {section.bias}, but no layer that is adapted has a bias; write bias: none")
+    base = model.get_base_model()
+    if isinstance(base.get_output_embeddings(), BaseTunerLayer):
+        raise RecipeError(
+            f"{place}.target_modules: an adapter on the head would never be trained, because the loss is computed from the "
+            "head's own weights; name it in modules_to_save"
+        )
+
+
+def _known(model: Any) -> str:
+    """The names of the model's linear layers, for a message."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    kinds = (torch.nn.Linear, torch.nn.Embedding, BaseTunerLayer)
+    found = {name.rsplit(".", 1)[-1] for name, module in model.get_base_model().named_modules() if isinstance(module, kinds)}
+    inner = {"base_layer", "default"}
+    return f"there are: {', '.join(sorted(found - inner))}"
+
+
+def _give_head_a_bias(model: Any) -> None:
+    """TRL reads weight and bias of the head, and PEFT's wrapper for trained rows has no bias to show."""
+    from peft.utils.other import TrainableTokensWrapper
+
+    head = model.get_base_model().get_output_embeddings()
+    if isinstance(head, TrainableTokensWrapper):
+        object.__setattr__(head, "bias", getattr(head.original_module, "bias", None))
+
+
+def freeze(model: Any, spec: FreezeSpec) -> None:
+    """Keeps the first layers, or those that a regular expression finds, and the embeddings as they are.
+
+    Raises:
+        RecipeError: nothing is found, or nothing is left to train.
+    """
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    frozen = 0
+    for name, parameter in model.named_parameters():
+        match spec.layers:
+            case int(count):
+                layer = re.search(r"\.(\d+)\.", name)
+                hit = layer is not None and int(layer[1]) < count
+            case str(pattern):
+                hit = re.search(pattern, name) is not None
+            case _:
+                hit = False
+        frozen += hit
+        if hit or (spec.embeddings and (parameter is embedding or (head is not None and parameter is head.weight))):
+            parameter.requires_grad = False
+    if spec.layers is not None and not frozen:
+        raise RecipeError(f"freeze.layers: {spec.layers} matches no parameter of this model")
+    layers = [p.requires_grad for name, p in model.named_parameters() if re.search(r"\.\d+\.", name)]
+    if not any(layers) and isinstance(spec.layers, int):
+        raise RecipeError(f"freeze.layers: {spec.layers} is every layer of this model; nothing would be left to train")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise RecipeError("freeze: nothing is left to train")
+
+
+def add_tokens(tokenizer: Any, spec: TokenizerSpec) -> list[int]:
+    """Adds the recipe's tokens and returns their ids.
+
+    Raises:
+        RecipeError: one of them is a token already.
+    """
+    vocabulary = tokenizer.get_vocab()
+    there = next((token for token in spec.add_tokens if token in vocabulary), None)
+    if there is not None:
+        raise RecipeError(
+            f"tokenizer.add_tokens: {there!r} is token {vocabulary[there]} already; leave it out, or train its row with "
+            f"lora.trainable_token_indices: [{vocabulary[there]}]"
+        )
+    tokenizer.add_tokens(spec.add_tokens, special_tokens=spec.special)
+    return [int(tokenizer.convert_tokens_to_ids(token)) for token in spec.add_tokens]
+
+
+def starting_matrices(model: Any, recipe: TrainRecipe) -> dict[str, torch.Tensor]:
+    """A and B as PiSSA and OLoRA begin with; empty for starts that leave the base alone."""
+    if recipe.lora is None or recipe.lora.start not in ("pissa", "olora") or recipe.adapter_name_or_path is not None:
+        return {}
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items() if _half(name)}
+
+
+def plain(state: Tensors, start: Tensors) -> dict[str, torch.Tensor]:
+    """An adapter for the untouched base, from one for a base out of which its start was taken.
+
+    W' + s B A = W + s (B A - B0 A0) = W + s [B, -B0] [A; A0]: twice the rank, nothing lost but the rounding of W' in bfloat16.
+    """
+    result = dict(state)
+    for name, first in start.items():
+        last = state[name]
+        side = _half(name)
+        first = first.to(last.dtype).to(last.device)
+        result[name] = torch.cat([last, first], dim=0) if side == "A" else torch.cat([last, -first], dim=1)
+    return result
+
+
+def plain_config(config: dict[str, Any]) -> dict[str, Any]:
+    """adapter_config.json of what `plain` makes: ranks doubled, and alphas so that the scale stays."""
+    factor = 2**0.5 if config["use_rslora"] else 2
+    return {
+        **config,
+        "init_lora_weights": True,
+        "r": 2 * config["r"],
+        "lora_alpha": factor * config["lora_alpha"],
+        "rank_pattern": {name: 2 * rank for name, rank in (config["rank_pattern"] or {}).items()},
+        "alpha_pattern": {name: factor * alpha for name, alpha in (config["alpha_pattern"] or {}).items()},
+    }
+
+
+def _half(name: str) -> str:
+    found = re.search(r"lora_(?:embedding_)?([AB])", name)
+    return found[1] if found else ""
+
+
+def initialise(job: Job) -> None:
+    """Starts EVA's matrices from what the layers see of the training rows; nothing to do for other starts.
+
+    Raises:
+        RecipeError: no batch has as many tokens as EVA looks for directions.
+    """
+    recipe = job.recipe
+    if recipe.lora is None or recipe.lora.start != "eva" or recipe.adapter_name_or_path is not None:
+        return
+    from peft import initialize_lora_eva_weights
+
+    from llmbench.training.batches import Batches, Collator
+    from llmbench.training.trainer import lengths
+
+    model, rows = job.loaded.model, job.rows.train.with_format("numpy")
+    collate = Collator(recipe, job.loaded.tokenizer.pad_token_id)
+    config = model.peft_config["default"]
+    wanted = round(max([recipe.lora.r, *recipe.lora.rank_pattern.values()]) * config.eva_config.rho)
+    batches = []
+    for numbers in Batches(lengths(job.rows.train), recipe):
+        batch = collate([rows[number] for number in numbers])
+        if int(batch["attention_mask"].sum()) > wanted:
+            batches.append({"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]})
+        if len(batches) == _EVA_BATCHES:
+            break
+    if not batches:
+        raise RecipeError(
+            f"lora.init_lora_weights: eva looks for {wanted} directions, and no batch has as many tokens; "
+            "raise training.per_device_train_batch_size, or lower lora.r"
+        )
+    initialize_lora_eva_weights(model, batches, show_progress_bar=False)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+@contextmanager
+def keep_precision(model: Any) -> Iterator[None]:
+    """Around the making of one of TRL's trainers, which rounds what is trained beside a quantised base to bfloat16.
+
+    Small updates would be lost in it, and so would digits of an adapter that is trained further.
+    """
+    rounds = getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)
+    before = {name: p.data for name, p in model.named_parameters() if p.requires_grad} if rounds else {}
+    yield
+    for name, parameter in model.named_parameters():
+        if name in before:
+            parameter.data = before[name]
+
+
+def _first(error: BaseException) -> str:
+    """The first line of a library's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -1,0 +1,87 @@
+"""`llmbench merge`."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmbench.errors import MissingPackage
+
+if TYPE_CHECKING:
+    from llmbench.training.merge import Merged
+
+
+class Onto(StrEnum):
+    """Which weights of a quantised base an adapter is merged onto."""
+
+    auto = "auto"
+    dequantized = "dequantized"
+    original = "original"
+
+
+class Dtype(StrEnum):
+    """Precision of the merged weights."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+_WORDS = {
+    "base": "onto the base",
+    "dequantized": "onto the base as it was trained on, its few bits turned back into ordinary weights",
+    "original": "onto the base's unrounded weights",
+}
+
+
+def register(cli: typer.Typer) -> None:
+    """Adds this job's verb."""
+    cli.command("merge", epilog="Example: `llmbench merge sft-lora`, then serve the folder as a model")(merge)
+
+
+def merge(
+    run: Annotated[str, typer.Argument(help="A finished run that left an adapter.")],
+    output: Annotated[Path | None, typer.Option("--output", help="The folder to write; RUN's `merged` if not given.")] = None,
+    onto: Annotated[
+        Onto, typer.Option("--onto", help="For a quantised base: its rounded weights, the unrounded ones, or the closer.")
+    ] = Onto.auto,
+    dtype: Annotated[
+        Dtype | None, typer.Option("--dtype", help="Precision of the merged weights; the base's own if not given.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+) -> None:
+    """Makes an adapter part of its base, and proves that the merged model is what was trained."""
+    from rich.console import Console
+
+    from llmbench import runs
+
+    found = runs.open_run(run)
+    for package in ("torch", "transformers", "peft"):
+        if find_spec(package) is None:
+            raise MissingPackage("merge", package, "train")
+    with Console(stderr=True).status("Merging and comparing"):
+        from llmbench.training import merge as merging
+
+        result = merging.merge(found, output=output, dtype=dtype.value if dtype else None, onto=onto.value, overwrite=overwrite)
+    print(json.dumps(result.as_json()) if as_json else "\n".join(_lines(result)))
+
+
+def _lines(result: Merged) -> list[str]:
+    """The folder, the proof, and what to do next."""
+    lines = [
+        f"Merged: {result.folder} ({result.dtype}, {_WORDS[result.onto]})",
+        f"  base to base + adapter    {result.trained}  (what was trained)",
+        f"  base + adapter to merged  {result.lost}  (allowed: {result.tolerance})",
+    ]
+    lines += [f"  {_WORDS[way]}: {far}" for way, far in result.candidates.items() if way != result.onto]
+    lines.append(
+        f"  greedy answers            {result.greedy_same} of {result.texts} as base + adapter; the training changed "
+        f"{result.greedy_changed} ({result.rows} of the texts are rows of its data)"
+    )
+    return [*lines, f"Next: name it in a serving document (model.model_name_or_path: {result.folder})"]
