@@ -21,9 +21,11 @@ from llmbench.recipe.adapter import LoraSpec, QuantizationSpec
 from llmbench.recipe.compare import CompareRecipe, EndpointSpec, QuestionSource, StatisticsSpec
 from llmbench.recipe.data import DataSource, DataSpec
 from llmbench.recipe.fields import Document
+from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, OrpoSpec, RewardSpec, TeacherSpec
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.optimization import TrainingSpec
 from llmbench.recipe.rag import ChunkingSpec, EmbedderSpec, RagRecipe, SearchSpec
+from llmbench.recipe.rewards import RewardFunction
 from llmbench.recipe.serve import EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
 from llmbench.recipe.train import TrainRecipe
 from llmbench.recipe.yaml_lines import Lines, Place, read
@@ -33,20 +35,28 @@ __all__ = [
     "CompareRecipe",
     "DataSource",
     "DataSpec",
+    "DistillationSpec",
     "Document",
+    "DpoSpec",
     "EmbedderSpec",
     "EndpointSpec",
     "EngineSpec",
     "GatewaySpec",
+    "GrpoSpec",
+    "KtoSpec",
     "LoraSpec",
     "ModelSpec",
+    "OrpoSpec",
     "QuantizationSpec",
     "QuestionSource",
     "RagRecipe",
+    "RewardFunction",
+    "RewardSpec",
     "Sampling",
     "SearchSpec",
     "ServeRecipe",
     "StatisticsSpec",
+    "TeacherSpec",
     "TrainRecipe",
     "TrainingSpec",
     "Variant",

@@ -11,10 +11,11 @@ from typing import Any
 from transformers import set_seed
 
 from llmbench import data
+from llmbench.data import preferences
 from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
-from llmbench.training import lock, plot, quiet, save, sft
+from llmbench.training import lock, plot, quiet, save
 from llmbench.training.batches import Batches
 from llmbench.training.checkpoint import last_checkpoint
 from llmbench.training.model import Loaded, load_model
@@ -32,6 +33,8 @@ class Job:
     loaded: Loaded
     rows: data.Rows
     steps: int
+    teacher: Any = None
+    """The model that a distillation learns from."""
 
     @property
     def trained_parameters(self) -> int:
@@ -53,13 +56,7 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     quiet.libraries()
     set_seed(recipe.training.seed)
     loaded = load_model(recipe)
-    rows = data.load(
-        recipe.data,
-        loaded.tokenizer,
-        seed=recipe.training.seed,
-        chat_template=save.training_template(loaded.tokenizer),
-        progress=progress,
-    )
+    rows = _rows(recipe, loaded, progress)
     context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(rows.train_report.longest, rows.eval_report.longest if rows.eval_report else 0)
     if context is not None and longest > context:
@@ -67,10 +64,45 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
             f"data.max_length: the longest row has {longest:,} tokens and the model reads {context:,}. "
             f"Set data.max_length={context} and data.over_length to drop or truncate."
         )
+    teacher = None
+    match recipe.method:
+        case "grpo":
+            from llmbench.training import grpo
+
+            grpo.check(recipe, rows.train, device=loaded.device, context=context, longest=longest)
+        case "distillation":
+            from llmbench.training import distillation
+
+            teacher = distillation.teacher(recipe, loaded)
+    return Job(recipe, loaded, rows, _steps(recipe, rows), teacher)
+
+
+def _rows(recipe: TrainRecipe, loaded: Loaded, progress: Callable[[int], None] | None) -> data.Rows:
+    """The rows in the form that the method learns from."""
+    seed = recipe.training.seed
+    match recipe.method:
+        case "sft" | "pretrain" | "distillation":
+            template = save.training_template(loaded.tokenizer)
+            return data.load(recipe.data, loaded.tokenizer, seed=seed, chat_template=template, progress=progress)
+        case method:
+            return preferences.load(method, recipe.data, loaded.tokenizer, seed=seed, progress=progress)
+
+
+def _steps(recipe: TrainRecipe, rows: data.Rows) -> int:
+    """How many steps the training takes."""
     spec = recipe.training
-    batches = len(Batches(lengths(rows.train), recipe))
-    steps = math.ceil(spec.num_train_epochs * math.ceil(batches / spec.gradient_accumulation_steps))
-    return Job(recipe, loaded, rows, spec.max_steps if spec.max_steps > 0 else steps)
+    if spec.max_steps > 0:
+        return spec.max_steps
+    match recipe.method:
+        case "sft" | "pretrain":
+            batches = len(Batches(lengths(rows.train), recipe))
+        case "grpo":
+            from llmbench.training import grpo
+
+            batches = grpo.batches(recipe, len(rows.train))
+        case _:
+            batches = math.ceil(len(rows.train) / spec.per_device_train_batch_size)
+    return math.ceil(spec.num_train_epochs * math.ceil(batches / spec.gradient_accumulation_steps))
 
 
 def train(
@@ -112,7 +144,33 @@ def train(
 
 
 def _trainer(job: Job, run: Run, recorder: Recorder) -> Any:
-    """The trainer of the recipe's method."""
+    """The trainer of the recipe's method, whose libraries are loaded for no other."""
     match job.recipe.method:
         case "sft" | "pretrain":
+            from llmbench.training import sft
+
             return sft.trainer(job, run, recorder)
+        case "dpo":
+            from llmbench.training import dpo
+
+            return dpo.trainer(job, run, recorder)
+        case "orpo":
+            from llmbench.training import orpo
+
+            return orpo.trainer(job, run, recorder)
+        case "kto":
+            from llmbench.training import kto
+
+            return kto.trainer(job, run, recorder)
+        case "reward":
+            from llmbench.training import reward
+
+            return reward.trainer(job, run, recorder)
+        case "grpo":
+            from llmbench.training import grpo
+
+            return grpo.trainer(job, run, recorder)
+        case "distillation":
+            from llmbench.training import distillation
+
+            return distillation.trainer(job, run, recorder)

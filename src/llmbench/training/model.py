@@ -64,7 +64,8 @@ def load_model(recipe: TrainRecipe) -> Loaded:
         assert folder is not None
         model, base = _from_folder(recipe, folder, device, dtype), folder
     if recipe.lora is not None:
-        model = _with_lora(model, recipe.lora, quantized=recipe.quantization is not None)
+        task = "SEQ_CLS" if recipe.method == "reward" else "CAUSAL_LM"
+        model = _with_lora(model, recipe.lora, quantized=recipe.quantization is not None, task=task)
     model.config.use_cache = False
     return Loaded(model, tokenizer, base, device, dtype)
 
@@ -213,9 +214,11 @@ def _from_config(spec: ModelSpec, values: dict[str, Any], tokenizer: Any) -> Any
 
 def _from_folder(recipe: TrainRecipe, folder: Path, device: str, dtype: torch.dtype) -> Any:
     """The pretrained model: frozen weights in the computation's precision, trained ones in float32."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     spec = recipe.model
+    judge = recipe.method == "reward"
+    kind: Any = AutoModelForSequenceClassification if judge else AutoModelForCausalLM
     quantization = None
     if recipe.quantization is not None:
         from transformers import BitsAndBytesConfig
@@ -227,8 +230,9 @@ def _from_folder(recipe: TrainRecipe, folder: Path, device: str, dtype: torch.dt
             bnb_4bit_compute_dtype=dtype,
         )
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        return kind.from_pretrained(
             str(folder),
+            **({"num_labels": 1} if judge else {}),
             dtype=torch.float32 if recipe.lora is None else dtype,
             attn_implementation=spec.attn_implementation,
             trust_remote_code=spec.trust_remote_code,
@@ -241,7 +245,7 @@ def _from_folder(recipe: TrainRecipe, folder: Path, device: str, dtype: torch.dt
         raise LlmbenchError(f"{spec.model_name_or_path}: the model cannot be loaded ({_first(error)}).") from error
 
 
-def _with_lora(model: Any, spec: LoraSpec, *, quantized: bool) -> Any:
+def _with_lora(model: Any, spec: LoraSpec, *, quantized: bool, task: str = "CAUSAL_LM") -> Any:
     """The model with LoRA beside its frozen weights. Nothing else is trained, so that vLLM can load what is saved."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -253,7 +257,7 @@ def _with_lora(model: Any, spec: LoraSpec, *, quantized: bool) -> Any:
         lora_dropout=spec.lora_dropout,
         target_modules=spec.target_modules,
         use_rslora=spec.use_rslora,
-        task_type="CAUSAL_LM",
+        task_type=task,  # SEQ_CLS trains the head of a reward model whole
     )
     try:
         return get_peft_model(model, config)

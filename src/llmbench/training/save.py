@@ -64,7 +64,7 @@ def result(model: Any, job: Job, run: Run) -> None:
 
 def _adapter(model: Any, job: Job, folder: Path, run: Run) -> None:
     """PEFT's own files, with the base called as the recipe calls it and not by a path of this machine."""
-    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False, selected_adapters=["default"])
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
