@@ -164,7 +164,7 @@ def _tokens(
             borders.append(before)
     alone = tokenizer(starts, add_special_tokens=False)["input_ids"]
     whole = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True) if texts else None
-    result = []
+    result: list[tuple[list[int], list[list[int]], int]] = []
     at = 0
     for example, prompt in zip(examples, alone, strict=True):
         if whole is None or not example.answers:

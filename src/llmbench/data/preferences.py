@@ -117,14 +117,12 @@ def read(source: DataSource, method: str) -> Iterator[Example]:
     Raises:
         DataError: no rows, a file for another method, or a row that cannot be used; the message names the first and counts.
     """
-    assert source.path is not None
     wanted = _READ_BY[method]
     faults: list[str] = []
     count = 0
-    for place, row in files._rows(source.path):
+    for place, row in _rows(source):
         if count == source.limit:
             break
-        row = files._renamed(row, source.columns, place)
         if not count:
             _check_kind(row, wanted, method, place)
         count += 1
@@ -140,6 +138,13 @@ def read(source: DataSource, method: str) -> Iterator[Example]:
         raise DataError(faults[0] + more)
     if not count:
         raise DataError(f"{source.path}: has no rows; method: {method} reads {_NEEDS[wanted]}.")
+
+
+def _rows(source: DataSource) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row of a source under its standard names, with its place."""
+    assert source.path is not None
+    for place, row in files._rows(source.path):
+        yield place, files._renamed(row, source.columns, place)
 
 
 def _check_kind(row: dict[str, Any], wanted: str, method: str, place: str) -> None:

@@ -147,6 +147,8 @@ def _check_kind(folder: Path, config: dict[str, Any]) -> int:
     ranks = [rank, *(config.get("rank_pattern") or {}).values()]
     start = config.get("init_lora_weights", True)
     refused = {
+        "a reward model, which judges answers and writes none. Name the adapter of a chat model": config.get("task_type")
+        == "SEQ_CLS",
         f"a {config.get('peft_type')} adapter; only LoRA can be served": config.get("peft_type", "LORA") != "LORA",
         "a DoRA adapter, which vLLM does not serve. Train with use_dora: false": config.get("use_dora"),
         "an adapter with whole modules (modules_to_save), which vLLM does not serve. Merge it, or train without": config.get(

@@ -195,6 +195,7 @@ def section(values: dict[str, Any]) -> dict[str, Any]:
     training = values.get("training", {})
     if isinstance(training, dict) and training.get("learning_rate") is None:
         full, adapter = LEARNING_RATES[method]
-        rate = full if "lora" in values and values["lora"] is None else adapter
+        beside = "lora" not in values or any(values.get(key) is not None for key in ("lora", "adapter", "adapter_name_or_path"))
+        rate = adapter if beside else full
         values = values | {"training": training | {"learning_rate": rate}}
     return values

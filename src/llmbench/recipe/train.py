@@ -7,9 +7,9 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from llmbench.recipe.adapter import LoraSpec, QuantizationSpec
-from llmbench.recipe.combinations import refusal
 from llmbench.recipe.data import DataSpec
 from llmbench.recipe.fields import Document, Name
+from llmbench.recipe.method_rules import refusal
 from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec, section
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.optimization import TrainingSpec

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
-from trl import TRLExperimentalWarning  # type: ignore[attr-defined]
+from trl.import_utils import TRLExperimentalWarning
 
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import ModelSpec, TrainRecipe
@@ -120,4 +120,5 @@ def teacher(recipe: TrainRecipe, loaded: Loaded) -> Any:
             f"distillation.teacher: {spec.model_name_or_path} has another vocabulary than {recipe.model.model_name_or_path} "
             f"({own:,} tokens to {student:,}), so their distributions cannot be compared. Choose a teacher of the same family."
         )
-    return model.eval().requires_grad_(False)
+    frozen: Any = model
+    return frozen.eval().requires_grad_(False)

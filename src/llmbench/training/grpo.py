@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback
-from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
-from trl.trainer import grpo_trainer
+from trl import import_utils
 
 from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
@@ -21,33 +18,34 @@ from llmbench.training.record import Recorder
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["Trainer", "batches", "check", "trainer"]
+__all__ = ["batches", "check", "trainer"]
 
 
-class Trainer(Judged, GRPOTrainer):
-    """TRL's GRPOTrainer on our rows."""
-
-
-def trainer(job: Job, run: Run, recorder: Recorder) -> Trainer:
+def trainer(job: Job, run: Run, recorder: Recorder) -> Any:
     """TRL's GRPOTrainer on prompts, with the recipe's reward functions."""
     spec, training = job.recipe.grpo, job.recipe.training
     assert spec is not None
-    with _started_from(reference(job) if spec.beta else None):
-        made = Trainer(
+    trl = _trl(vllm=spec.use_vllm)
+    settings_of_trl = trl.GRPOConfig(
+        **settings(job, run),
+        **spec.model_dump(exclude={"reward_functions"}),
+        reward_weights=[reward.weight for reward in spec.reward_functions],
+        shuffle_dataset=job.recipe.data.shuffle,
+        disable_dropout=True,
+        pad_to_multiple_of=training.pad_to_multiple_of,
+    )
+    load = trl.create_model_from_path
+    if spec.beta and (frozen := reference(job)) is not None:  # TRL would load the base a second time, by its path
+        trl.create_model_from_path = lambda *_, **__: frozen
+    try:
+        made = type("Trainer", (Judged, trl.GRPOTrainer), {})(
             job.recipe,
             **parts(job, recorder),
             reward_funcs=rewards.functions(spec.reward_functions, _columns(job.rows.train)),
-            args=one_gpu(
-                GRPOConfig(
-                    **settings(job, run),
-                    **spec.model_dump(exclude={"reward_functions"}),
-                    reward_weights=[reward.weight for reward in spec.reward_functions],
-                    shuffle_dataset=job.recipe.data.shuffle,
-                    disable_dropout=True,
-                    pad_to_multiple_of=training.pad_to_multiple_of,
-                )
-            ),
+            args=one_gpu(settings_of_trl),
         )
+    finally:
+        trl.create_model_from_path = load
     made.remove_callback(PrinterCallback)
     return made
 
@@ -92,13 +90,13 @@ def _columns(rows: Any) -> list[str]:
     return [name for name in rows.column_names if name != "prompt"]
 
 
-@contextmanager
-def _started_from(frozen: Any) -> Iterator[None]:
-    """Gives TRL this model as the reference, which it would load a second time from the base's folder."""
-    own = grpo_trainer.create_model_from_path
-    if frozen is not None:
-        grpo_trainer.create_model_from_path = lambda *_, **__: frozen  # type: ignore[assignment]
+def _trl(*, vllm: bool) -> Any:
+    """TRL's module of GRPO, which would import vLLM wherever that is installed; here only where answers are drawn with it."""
+    own = import_utils.is_vllm_available
+    if not vllm:
+        import_utils.is_vllm_available = lambda min_version=None: False
     try:
-        yield
+        from trl.trainer import grpo_trainer
     finally:
-        grpo_trainer.create_model_from_path = own  # type: ignore[assignment]
+        import_utils.is_vllm_available = own
+    return grpo_trainer

@@ -84,10 +84,9 @@ def reference(job: Job) -> Any:
 
     With an adapter there is none of its own; TRL keeps a copy of the adapter as it begins, named `ref`.
     """
-    if job.recipe.lora is not None:
+    if hasattr(job.loaded.model, "peft_config"):
         return None
-    frozen = copy.deepcopy(job.loaded.model)
-    return frozen.eval().requires_grad_(False)
+    return copy.deepcopy(job.loaded.model).eval().requires_grad_(False)
 
 
 def _copy_reference(model: Any) -> None:

@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback
-from trl import TRLExperimentalWarning  # type: ignore[attr-defined]
+from trl.import_utils import TRLExperimentalWarning
 
 from llmbench.runs import Run
 from llmbench.training.arguments import one_gpu

@@ -99,6 +99,8 @@ def _need_packages(document: TrainRecipe) -> None:
 
 def _plan(job: Job) -> list[str]:
     """What is about to be done."""
+    from llmbench import training
+
     document, rows, loaded = job.recipe, job.rows, job.loaded
     how = "all parameters" if document.lora is None else f"LoRA r={document.lora.r}"
     if document.quantization is not None:
@@ -111,6 +113,7 @@ def _plan(job: Job) -> list[str]:
     ]
     if rows.eval_report is not None:
         lines.append(f"  held out {_rows(rows.eval_report)}")
+    lines += training.method_lines(job)
     lines.append(f"  steps   {job.steps:,} on {loaded.device} in {str(loaded.dtype).removeprefix('torch.')}")
     if rows.train_report.unstopped:
         lines.append(
@@ -150,7 +153,9 @@ def _result(run: Run) -> list[str]:
         figures += f" (held out {status['eval_loss']:.4f})"
     figures += f", {_clock(status['seconds'])}, {status['tokens_per_second']:,.0f} tokens/s"
     following = (
-        f"name it in a serving document (adapter: {run.name}), then: llmbench serve recipes/serve.yaml"
+        "judge answers with it; see docs/guide/methods.md"
+        if run.recipe["method"] == "reward"
+        else f"name it in a serving document (adapter: {run.name}), then: llmbench serve recipes/serve.yaml"
         if run.adapter.exists()
         else f"llmbench train recipes/sft-lora.yaml model.model_name_or_path={where}"
     )

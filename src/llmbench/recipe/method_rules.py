@@ -1,4 +1,4 @@
-"""What does not go together in a training recipe: each with the reason, and the nearest that works."""
+"""What a method does not go together with in a recipe: each with the reason, and the nearest that works."""
 
 from __future__ import annotations
 
@@ -47,9 +47,18 @@ def _of_the_method(recipe: TrainRecipe) -> str | None:
                 "training.per_device_train_batch_size: 1, but kto measures its KL on the other rows of a batch; use 2 or more, "
                 "or kto.loss_type: apo_zero_unpaired"
             )
-        case "grpo":
-            return _groups(recipe)
+        case "grpo" if (fault := _groups(recipe)) is not None:
+            return fault
+        case "dpo" | "kto" | "grpo" if recipe.lora is not None and _on_the_head(recipe.lora.target_modules):
+            return (
+                f"lora.target_modules: lm_head, but {recipe.method} computes with the head's own weights and would never train "
+                "an adapter of it; use all-linear, which leaves it out"
+            )
     return None
+
+
+def _on_the_head(targets: str | list[str]) -> bool:
+    return "lm_head" in ([targets] if isinstance(targets, str) else targets)
 
 
 def _groups(recipe: TrainRecipe) -> str | None:
