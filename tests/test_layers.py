@@ -37,6 +37,7 @@ HOMES = {
     "peft": {"training"},
     "bitsandbytes": {"training"},
     "accelerate": {"training"},
+    "jsonschema": {"training"},
     "datasets": {"data"},
     "sentence_transformers": {"retrieval"},
     "faiss": {"retrieval"},

@@ -14,7 +14,7 @@ from llmbench.training import distillation
 
 from .judgements import rows, stopped, trained, written
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "model_type": "qwen3",
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -73,10 +73,14 @@ def test_another_vocabulary_is_one_line(tmp_path: Path) -> None:
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
     folder = tmp_path / "stranger"
-    words = PreTrainedTokenizerFast(tokenizer_object=_words(Tokenizer, models, pre_tokenizers))
+    words: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=_words(Tokenizer, models, pre_tokenizers)
+    )
     words.save_pretrained(folder)
     torch.manual_seed(0)
-    Qwen3ForCausalLM(Qwen3Config(vocab_size=3, **{k: v for k, v in SMALL.items() if k != "model_type"})).save_pretrained(folder)
+    Qwen3ForCausalLM(  # type: ignore[no-untyped-call]
+        Qwen3Config(vocab_size=3, **{k: v for k, v in SMALL.items() if k != "model_type"})
+    ).save_pretrained(folder)
     section = {"teacher": {"model_name_or_path": str(folder)}}
     with pytest.raises(
         RecipeError, match=r"stranger has another vocabulary than llmbench/tiny \(3 tokens to 1,024\)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_kto_weighs_the_neighbour_s_answer_within_each_batch(tmp_path: Path) -> 
     job = training.prepare(document)
     from llmbench.training import kto
 
-    made = kto.trainer(job, run, Recorder(run, Stop()))
+    made: Any = kto.trainer(job, run, Recorder(run, Stop()))
     answers = made.train_dataset["completion_ids"][:]
     for start in range(0, len(answers), 4):
         batch = answers[start : start + 4]
@@ -108,7 +109,7 @@ def test_a_reward_model_says_that_it_does_not_chat_and_judges_when_loaded_again(
         admission._check_kind(run.adapter, json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8")))
     base = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1, dtype=torch.float32, pad_token_id=0)
     judge = PeftModel.from_pretrained(base, run.adapter)
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny)
 
     def score(answer: str) -> float:
         turns = [{"role": "user", "content": "What is the code of the Alba 3?"}, {"role": "assistant", "content": answer}]

@@ -12,19 +12,19 @@ from random import Random
 from typing import Any
 
 from llmbench.tiny.handbook import draw_alike
-from llmbench.tiny.language import Attribute, Fact, Thing, write_passage
+from llmbench.tiny.language import Attribute, Fact, Thing, draw_thing, write_passage
 from llmbench.tiny.lessons import NOT_TOLD, PROMPT, cited, number_passages
 
-__all__ = ["rows", "write"]
+__all__ = ["prompts", "rows", "write"]
 
 SEED = 2027
 ROWS = 96
 
 
 def rows(count: int = ROWS, seed: int = SEED) -> list[dict[str, str]]:
-    """Rows of `prompt`, a good and a bad answer, what kind of bad it is, and the good one without its citation."""
+    """Rows of `prompt`, a good and a bad answer, and what kind of bad it is."""
     rng = Random(f"judgements-{seed}")
-    made = []
+    made: list[dict[str, str]] = []
     while len(made) < count:
         things = draw_alike(rng, rng.choice((2, 3)), "train")
         asked = rng.choice(things)
@@ -43,9 +43,19 @@ def rows(count: int = ROWS, seed: int = SEED) -> list[dict[str, str]]:
                 "good": good,
                 "bad": _bad(kind, asked, fact.attribute, fact, other, number, len(things)),
                 "kind": kind,
-                "plain": asked.state(fact.attribute, fact.value),
             }
         )
+    return made
+
+
+def prompts(count: int = ROWS, seed: int = SEED) -> list[dict[str, str]]:
+    """Questions without a passage, and the only true answer to them: that it is not told."""
+    rng = Random(f"prompts-{seed}")
+    made: list[dict[str, str]] = []
+    for _ in range(count):
+        thing = draw_thing(rng, "train")
+        attribute = rng.choice(thing.facts).attribute
+        made.append({"prompt": thing.ask_as_customer(attribute, rng), "answer": thing.state(attribute, NOT_TOLD)})
     return made
 
 
@@ -70,7 +80,7 @@ def write(folder: Path, seed: int = SEED) -> None:
         for i, r in enumerate(made)
     ]
     _jsonl(folder / "marked.jsonl", marked)
-    _jsonl(folder / "prompts.jsonl", [{"prompt": r["prompt"], "answer": r["plain"]} for r in made])
+    _jsonl(folder / "prompts.jsonl", prompts(seed=seed))
 
 
 def _jsonl(path: Path, made: list[dict[str, Any]]) -> None:

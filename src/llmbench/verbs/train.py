@@ -123,7 +123,8 @@ def _plan(job: Job) -> list[str]:
 
 
 def _rows(report: Any) -> str:
-    text = f"{report.rows:,} rows, {report.tokens:,} tokens ({report.trained_tokens:,} learned), longest {report.longest:,}"
+    learned = f" ({report.trained_tokens:,} learned)" if report.trained_tokens else ""  # prompts alone have none
+    text = f"{report.rows:,} rows, {report.tokens:,} tokens{learned}, longest {report.longest:,}"
     if report.dropped:
         text += f"; {report.dropped:,} rows dropped as too long"
     return text + (f"; {report.truncated:,} rows cut" if report.truncated else "")
