@@ -38,6 +38,7 @@ HOMES = {
     "peft": {"training"},
     "bitsandbytes": {"training"},
     "accelerate": {"training"},
+    "jsonschema": {"training"},
     "datasets": {"data"},
     "rensa": {"data"},
     "sentence_transformers": {"retrieval"},

@@ -149,8 +149,9 @@ def _refuse_pickles(folder: Path) -> None:
 def _check_kind(folder: Path, config: dict[str, Any]) -> int:
     """Refuses what vLLM cannot serve, in the words that its training said it with; returns the highest rank."""
     reasons = unservable(config)
+    kind = "SEQ_CLS" if config.get("task_type") == "SEQ_CLS" else str(config.get("peft_type"))
     if reasons:
-        raise EngineError(f"{folder} {reasons[0]}, so vLLM cannot load it. {_remedy(folder, str(config.get('peft_type')))}")
+        raise EngineError(f"{folder} {reasons[0]}, so vLLM cannot load it. {_remedy(folder, kind)}")
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
     if not all(isinstance(r, int) and r > 0 for r in ranks):
         raise EngineError(f"{folder / _CONFIG}: r must be a whole number above 0, not {ranks[0]!r}")

@@ -23,9 +23,11 @@ from llmbench.recipe.compare import CompareRecipe, EndpointSpec, QuestionSource,
 from llmbench.recipe.data import DataSource, DataSpec
 from llmbench.recipe.evaluation import EvaluationSpec
 from llmbench.recipe.fields import Document
+from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, OrpoSpec, RewardSpec, TeacherSpec
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.optimization import TrainingSpec
 from llmbench.recipe.rag import ChunkingSpec, EmbedderSpec, RagRecipe, SearchSpec
+from llmbench.recipe.rewards import RewardFunction
 from llmbench.recipe.serve import EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
 from llmbench.recipe.train import TrainRecipe
 from llmbench.recipe.yaml_lines import Lines, Place, read
@@ -35,21 +37,29 @@ __all__ = [
     "CompareRecipe",
     "DataSource",
     "DataSpec",
+    "DistillationSpec",
     "Document",
+    "DpoSpec",
     "EmbedderSpec",
     "EndpointSpec",
     "EngineSpec",
     "EvaluationSpec",
     "GatewaySpec",
+    "GrpoSpec",
+    "KtoSpec",
     "LoraSpec",
     "ModelSpec",
+    "OrpoSpec",
     "QuantizationSpec",
     "QuestionSource",
     "RagRecipe",
+    "RewardFunction",
+    "RewardSpec",
     "Sampling",
     "SearchSpec",
     "ServeRecipe",
     "StatisticsSpec",
+    "TeacherSpec",
     "TrainRecipe",
     "TrainingSpec",
     "Variant",

@@ -24,13 +24,16 @@ PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 """Starts that leave the base's weights alone; every other one means that the adapter fits changed weights only."""
 
 _NO_MERGE = {
-    "PROMPT_TUNING": "Prompt tuning cannot be merged either. Train a LoRA to serve it (`lora:` in place of `adapter:`)"
+    "SEQ_CLS": "Name the adapter of a chat model",
+    "PROMPT_TUNING": "Prompt tuning cannot be merged either. Train a LoRA to serve it (`lora:` in place of `adapter:`)",
 }
 
 
 def servability(recipe: TrainRecipe) -> list[str]:
     """Why vLLM will not load what this recipe trains as an adapter, a line each with the remedy; empty when it will."""
     config = _config(recipe)
+    if recipe.method == "reward":
+        return ["vLLM serves chat models, and this run leaves a reward model, which judges answers and writes none"]
     if config is None:
         return []
     return [
@@ -58,6 +61,8 @@ def unservable(config: Mapping[str, Any]) -> list[str]:
         return config.get(key)  # files of older PEFT lack the newer keys
 
     kind = has("peft_type") or "LORA"
+    if has("task_type") == "SEQ_CLS":
+        return ["is a reward model, which judges answers and writes none"]
     if kind != "LORA":
         return [f"is {_article(kind)} {kind} adapter, and only LoRA is served"]
     start = has("init_lora_weights")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import ValidationInfo, model_validator
 
@@ -13,6 +13,8 @@ from llmbench.recipe.continuation import continued
 from llmbench.recipe.data import DataSpec
 from llmbench.recipe.evaluation import EvaluationSpec
 from llmbench.recipe.fields import Document, Name
+from llmbench.recipe.method_rules import refusal
+from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec, section
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.optimization import TrainingSpec
 
@@ -24,9 +26,13 @@ class TrainRecipe(Document):
 
     name: Name
     """The run's name; its folder is outputs/runs/NAME."""
-    method: Literal["sft", "pretrain"] = "sft"
-    """sft trains a chat model; pretrain starts from random weights where `model.config` is given, and otherwise continues a
-    model, on raw text or on conversations."""
+    method: Method = "sft"
+    """sft trains the assistant's tokens of a chat model; pretrain starts from random weights where `model.config` is given, and
+    otherwise continues a model, on raw text or on conversations.
+
+    dpo and orpo train on pairs of answers, kto on single answers marked good or bad, reward makes a judge of pairs, grpo has
+    its own answers judged by functions, distillation takes over a teacher's distribution.
+    """
     model: ModelSpec = ModelSpec()
     data: DataSpec
     lora: LoraSpec | None = LoraSpec()
@@ -43,6 +49,13 @@ class TrainRecipe(Document):
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec | None = None
     """Questions that the model answers at each evaluation; null measures the held-out loss alone."""
+    dpo: DpoSpec | None = None
+    """The section of the chosen method is there with its defaults; those of others are null."""
+    orpo: OrpoSpec | None = None
+    kto: KtoSpec | None = None
+    reward: RewardSpec | None = None
+    grpo: GrpoSpec | None = None
+    distillation: DistillationSpec | None = None
 
     @property
     def end_to_end(self) -> bool:
@@ -69,6 +82,18 @@ class TrainRecipe(Document):
         if "lora" not in values and (values.get("adapter") is not None or values.get("freeze") is not None):
             return {**values, "lora": None}
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_brings_its_section(cls, values: Any) -> Any:
+        return section(values) if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> Self:
+        fault = refusal(self)
+        if fault is not None:
+            raise ValueError(fault)
+        return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

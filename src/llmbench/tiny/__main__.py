@@ -1,4 +1,6 @@
-"""`python -m llmbench.tiny tokenizer FOLDER` learns the tokenizer; `... handbook FOLDER` writes the sample world."""
+"""`python -m llmbench.tiny tokenizer FOLDER` learns the tokenizer, `... handbook FOLDER` writes the sample world, and
+`... judgements FOLDER` the judged answers of recipes/data.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import get_args
 
-from llmbench.tiny import handbook, lessons, tokenizer
+from llmbench.tiny import handbook, judgements, lessons, tokenizer
 
-USAGE = "usage: python -m llmbench.tiny (tokenizer | handbook) FOLDER"
+USAGE = "usage: python -m llmbench.tiny (tokenizer | handbook | judgements) FOLDER"
 CONVERSATIONS = 700
 CHARACTERS = 1500
 SEED = 7
@@ -26,6 +28,8 @@ def main() -> int:
             tokenizer.save_tokenizer((message["content"] for talk in talks for message in talk), Path(folder))
         case ["handbook", folder]:
             handbook.write(Path(folder))
+        case ["judgements", folder]:
+            judgements.write(Path(folder))
         case _:
             print(USAGE, file=sys.stderr)
             return 2

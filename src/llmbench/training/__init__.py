@@ -6,5 +6,6 @@ import logging
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 from llmbench.training.job import Job, prepare, train  # noqa: E402
+from llmbench.training.plan import lines as method_lines  # noqa: E402
 
-__all__ = ["Job", "prepare", "train"]
+__all__ = ["Job", "method_lines", "prepare", "train"]

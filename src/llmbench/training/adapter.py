@@ -77,23 +77,24 @@ def _config(recipe: TrainRecipe, model: Any, new_rows: list[int]) -> Any:
     import peft
 
     kind = recipe.lora or recipe.adapter
+    task = "SEQ_CLS" if recipe.method == "reward" else "CAUSAL_LM"  # the head of a reward model is trained whole
     match kind:
         case LoraSpec():
-            return _lora_config(kind, model, new_rows)
+            return _lora_config(kind, model, new_rows, task)
         case OFTSpec() | VeraSpec():
             values = kind.model_dump(exclude={"type", "save_dtype", "modules_to_save"})
             config = peft.OFTConfig if isinstance(kind, OFTSpec) else peft.VeraConfig
-            return config(task_type="CAUSAL_LM", modules_to_save=kind.modules_to_save or None, **values)
+            return config(task_type=task, modules_to_save=kind.modules_to_save or None, **values)
         case IA3Spec():
             return peft.IA3Config(
-                task_type="CAUSAL_LM",
+                task_type=task,
                 target_modules=kind.target_modules,
                 feedforward_modules=kind.feedforward_modules if kind.target_modules is None else kind.feedforward_modules or [],
                 modules_to_save=kind.modules_to_save or None,
             )
         case PromptTuningSpec():
             return peft.PromptTuningConfig(
-                task_type="CAUSAL_LM",
+                task_type=task,
                 num_virtual_tokens=kind.num_virtual_tokens,
                 prompt_tuning_init=kind.prompt_tuning_init,
                 prompt_tuning_init_text=kind.prompt_tuning_init_text,
@@ -102,7 +103,7 @@ def _config(recipe: TrainRecipe, model: Any, new_rows: list[int]) -> Any:
     raise AssertionError("no adapter in this recipe")
 
 
-def _lora_config(spec: LoraSpec, model: Any, new_rows: list[int]) -> Any:
+def _lora_config(spec: LoraSpec, model: Any, new_rows: list[int], task: str) -> Any:
     from peft import EvaConfig, LoftQConfig, LoraConfig
 
     from llmbench.recipe.adapter import EvaSpec, LoftQSpec
@@ -114,7 +115,7 @@ def _lora_config(spec: LoraSpec, model: Any, new_rows: list[int]) -> Any:
     if spec.start == "eva":
         values["eva_config"] = EvaConfig(**(spec.eva_config or EvaSpec()).model_dump())
     return LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=task,
         modules_to_save=list(spec.modules_to_save) or None,
         trainable_token_indices=_rows(spec, model, new_rows),
         **values,

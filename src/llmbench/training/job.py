@@ -15,12 +15,13 @@ from typing import Any
 from transformers import set_seed
 
 from llmbench import checkpoints, data
+from llmbench.data import preferences
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.estimate import Estimate
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 from llmbench.selection import goal
-from llmbench.training import adapter, first_page, lock, needs, performance, plot, questions, quiet, save, sft
+from llmbench.training import adapter, first_page, lock, needs, performance, plot, questions, quiet, save
 from llmbench.training.batches import Batches
 from llmbench.training.evaluation import Exam
 from llmbench.training.model import Loaded, load_model
@@ -46,6 +47,8 @@ class Job:
     """What it was estimated to need; None where the configuration does not say how wide the model is."""
     questions: tuple[questions.Question, ...] = ()
     """What is asked at each evaluation."""
+    teacher: Any = None
+    """The model that a distillation learns from."""
 
     @property
     def trained_parameters(self) -> int:
@@ -69,11 +72,7 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     loaded = load_model(recipe)
     if recipe.data.chat_template is not None:
         loaded.tokenizer.chat_template = recipe.data.template()  # so that it is saved with a model that learned it
-    folder = recipe.model.tokenizer or loaded.folder
-    added = recipe.tokenizer.add_tokens if recipe.tokenizer is not None else ()
-    rows = data.load(
-        recipe.data, loaded.tokenizer, seed=recipe.training.seed, folder=folder, added_tokens=added, progress=progress
-    )
+    rows = _rows(recipe, loaded, progress)
     context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(rows.train_report.longest, rows.eval_report.longest if rows.eval_report else 0)
     if context is not None and longest > context:
@@ -81,15 +80,51 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
             f"data.max_length: the longest row has {longest:,} tokens and the model reads {context:,}. "
             f"Set data.max_length={context} and data.over_length to drop or truncate."
         )
+    teacher = None
+    match recipe.method:
+        case "grpo":
+            from llmbench.training import grpo
+
+            grpo.check(recipe, rows.train, device=loaded.device, context=context, longest=longest)
+        case "distillation":
+            from llmbench.training import distillation
+
+            teacher = distillation.teacher(recipe, loaded)
     recipe, choices = performance.choose(recipe, loaded)
-    spec = recipe.training
-    batches = len(Batches(lengths(rows.train), recipe))
-    steps = math.ceil(spec.num_train_epochs * math.ceil(batches / spec.gradient_accumulation_steps))
     asked = questions.read(recipe, rows, loaded.tokenizer, context) if recipe.evaluation is not None else []
-    steps = spec.max_steps if spec.max_steps > 0 else steps
-    job = Job(recipe, loaded, rows, steps, choices, needs.of(recipe, loaded, rows), tuple(asked))
+    needed = needs.of(recipe, loaded, rows)
+    job = Job(recipe, loaded, rows, _steps(recipe, rows), choices, needed, tuple(asked), teacher)
     adapter.initialise(job)
     return job
+
+
+def _rows(recipe: TrainRecipe, loaded: Loaded, progress: Callable[[int], None] | None) -> data.Rows:
+    """The rows in the form that the method learns from."""
+    seed = recipe.training.seed
+    match recipe.method:
+        case "sft" | "pretrain" | "distillation":
+            folder = recipe.model.tokenizer or loaded.folder
+            added = recipe.tokenizer.add_tokens if recipe.tokenizer is not None else ()
+            return data.load(recipe.data, loaded.tokenizer, seed=seed, folder=folder, added_tokens=added, progress=progress)
+        case method:
+            return preferences.load(method, recipe.data, loaded.tokenizer, seed=seed, progress=progress)
+
+
+def _steps(recipe: TrainRecipe, rows: data.Rows) -> int:
+    """How many steps the training takes."""
+    spec = recipe.training
+    if spec.max_steps > 0:
+        return spec.max_steps
+    match recipe.method:
+        case "sft" | "pretrain":
+            batches = len(Batches(lengths(rows.train), recipe))
+        case "grpo":
+            from llmbench.training import grpo
+
+            batches = grpo.batches(recipe, len(rows.train))
+        case _:
+            batches = math.ceil(len(rows.train) / spec.per_device_train_batch_size)
+    return math.ceil(spec.num_train_epochs * math.ceil(batches / spec.gradient_accumulation_steps))
 
 
 def train(
@@ -181,7 +216,33 @@ def _diverging(run: Run) -> Iterator[None]:
 
 
 def _trainer(job: Job, run: Run, recorder: Recorder) -> Any:
-    """The trainer of the recipe's method."""
+    """The trainer of the recipe's method, whose libraries are loaded for no other."""
     match job.recipe.method:
         case "sft" | "pretrain":
+            from llmbench.training import sft
+
             return sft.trainer(job, run, recorder)
+        case "dpo":
+            from llmbench.training import dpo
+
+            return dpo.trainer(job, run, recorder)
+        case "orpo":
+            from llmbench.training import orpo
+
+            return orpo.trainer(job, run, recorder)
+        case "kto":
+            from llmbench.training import kto
+
+            return kto.trainer(job, run, recorder)
+        case "reward":
+            from llmbench.training import reward
+
+            return reward.trainer(job, run, recorder)
+        case "grpo":
+            from llmbench.training import grpo
+
+            return grpo.trainer(job, run, recorder)
+        case "distillation":
+            from llmbench.training import distillation
+
+            return distillation.trainer(job, run, recorder)

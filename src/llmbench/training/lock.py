@@ -14,9 +14,9 @@ import torch
 from llmbench import runs
 from llmbench.data import sources
 from llmbench.errors import RunError
-from llmbench.recipe import DataSource, TrainRecipe
+from llmbench.recipe import DataSource, ModelSpec, TrainRecipe
 from llmbench.runs import Run
-from llmbench.training.model import Loaded
+from llmbench.training.model import Loaded, local_folder
 
 __all__ = ["base", "of", "write"]
 
@@ -30,6 +30,7 @@ def of(recipe: TrainRecipe, loaded: Loaded) -> dict[str, Any]:
         "hardware": hardware(loaded),
         "data": {part: [_source(source) for source in sources] for part, sources in files.items()},
         "model": base(recipe, loaded),
+        "method": _method(recipe),
     }
 
 
@@ -46,15 +47,26 @@ def _source(source: DataSource) -> dict[str, Any]:
     return found if source.query is None else found | {"query": source.query}
 
 
+def _method(recipe: TrainRecipe) -> dict[str, Any]:
+    """What a method reads beside the data: files of reward functions by their content, a teacher by its fingerprint."""
+    if recipe.grpo is not None:
+        files = [reward.function.rpartition(":")[0] for reward in recipe.grpo.reward_functions if reward.function]
+        return {"functions": {path: runs.file_hash(Path(path)) for path in files}}
+    if recipe.distillation is not None:
+        spec = ModelSpec(**recipe.distillation.teacher.model_dump())
+        return {"teacher": runs.fingerprint(local_folder(spec))}
+    return {}
+
+
 def write(run: Run, recipe: TrainRecipe, loaded: Loaded, *, resume: bool) -> None:
-    """Writes the lock of a run that begins; of one that goes on, makes sure that data and model are still the same.
+    """Writes the lock of a run that begins; of one that goes on, makes sure that all it depends on is still the same.
 
     Raises:
         RunError: they are not.
     """
     new = json.loads(json.dumps(of(recipe, loaded)))
     if resume:
-        changed = [part for part in ("data", "model") if run.lock[part] != new[part]]
+        changed = [part for part in ("data", "model", "method") if run.lock.get(part, {}) != new[part]]
         if changed:
             raise RunError(
                 f"Run {run.name} cannot go on: its {' and '.join(changed)} changed since it began "

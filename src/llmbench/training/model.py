@@ -263,24 +263,30 @@ def _to_train(recipe: TrainRecipe, folder: Path, device: str, dtype: torch.dtype
         raise RecipeError(refused[0])
     quantized.check_package(recipe.model.model_name_or_path, config)
     quantization = quantized.config(recipe.quantization, dtype) if recipe.quantization is not None else None
-    model = load_base(recipe.model, folder, device, dtype if recipe.adapts else torch.float32, quantization)
+    model = load_base(
+        recipe.model, folder, device, dtype if recipe.adapts else torch.float32, quantization, judge=recipe.method == "reward"
+    )
     if quantized.is_quantized(model):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
     return model
 
 
-def load_base(spec: ModelSpec, folder: Path, device: str, dtype: torch.dtype, quantization: Any = None) -> Any:
-    """A pretrained model from its folder; `quantization` is bitsandbytes' config, or None.
+def load_base(
+    spec: ModelSpec, folder: Path, device: str, dtype: torch.dtype, quantization: Any = None, *, judge: bool = False
+) -> Any:
+    """A pretrained model from its folder; `quantization` is bitsandbytes' config, or None; a `judge` gives one score.
 
     Raises:
         LlmbenchError: it cannot be loaded.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    kind: Any = AutoModelForSequenceClassification if judge else AutoModelForCausalLM
     few_bits = quantization is not None or "quantization_config" in (folder / "config.json").read_text(encoding="utf-8")
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = kind.from_pretrained(
             str(folder),
+            **({"num_labels": 1} if judge else {}),
             dtype=dtype,
             attn_implementation=spec.attn_implementation,
             trust_remote_code=spec.trust_remote_code,

@@ -1,4 +1,4 @@
-"""loss.svg: the loss of every log step, the held-out loss, what was answered right, and the learning rate below."""
+"""loss.svg: the loss of every log step and held out, what was answered right, what a method measures, the learning rate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from llmbench import workspace
 from llmbench.recipe import TrainingSpec
 from llmbench.runs import Run
 from llmbench.selection import goal
+from llmbench.training import figures
 
 __all__ = ["write"]
 
@@ -34,8 +35,10 @@ def write(run: Run) -> None:
         return
     style: Any = _STYLE | {"svg.hashsalt": run.name}  # matplotlib types every key of its settings by name
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(7.2, 5.6 if answers else 4.2), layout="constrained", facecolor="white")
-        panels = figure.subplots(3 if answers else 2, 1, sharex=True, height_ratios=(4, 2, 1) if answers else (4, 1))
+        own = next((name for name in figures.SHOWN if any(name in row for row in rows)), None)
+        more = bool(answers) + (own is not None)
+        figure = Figure(figsize=(7.2, 4.2 + 1.4 * more), layout="constrained", facecolor="white")
+        panels = figure.subplots(2 + more, 1, sharex=True, height_ratios=(4, *(2,) * more, 1))
         loss, below = panels[0], panels[-1]
         faint = len(train) > 60
         if faint:
@@ -48,8 +51,11 @@ def write(run: Run) -> None:
             loss.axvline(best[0], color=_INK, linewidth=1, linestyle=":", label=f"best ({best[0]})")
         if answers:
             _answers(panels[1], answers)
-        loss.set_ylabel("loss (nats per token)")
-        loss.set_ylim(bottom=0)
+        if own is not None:
+            _own(panels[-2], own, rows)
+        loss.set_ylabel("loss" if own else "loss (nats per token)")
+        if min(value for _, value in train) >= 0:  # a policy's loss may be below
+            loss.set_ylim(bottom=0)
         loss.set_title(run.name, loc="left", color=_INK, fontweight="bold")
         loss.legend(frameon=False)
         below.plot(*zip(*rate, strict=True), color=_RATE, linewidth=1.5)
@@ -74,6 +80,15 @@ def _answers(axes: Any, curves: dict[str, list[tuple[int, float]]]) -> None:
     axes.set_ylabel("share right")
     axes.set_ylim(-0.03, 1.03)
     axes.legend(frameon=False)
+
+
+def _own(axes: Any, name: str, rows: list[dict[str, Any]]) -> None:
+    """What the method measures beside the loss, in training and held out."""
+    for key, color, label in ((name, _TRAIN, None), (f"eval_{name}", _EVAL, "held out")):
+        points = [(row["step"], row[key]) for row in rows if key in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=color, linewidth=1.5, label=label)
+    axes.set_ylabel(name)
 
 
 def _smooth(points: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -14,11 +14,13 @@ __all__ = ["compile_backbone", "libraries"]
 
 def libraries() -> None:
     """Silences what transformers, datasets, TRL, PEFT and torch say on every start."""
+    import datasets  # type: ignore[import-untyped]
     import transformers
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    datasets.disable_progress_bars()
     for name in ("bitsandbytes", "trl", "peft", "accelerate", "torch._inductor", "torch._dynamo", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # A checkpoint of a model with more tokens holds its embedding whole, which is right and of no interest.

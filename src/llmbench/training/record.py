@@ -16,6 +16,7 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from llmbench.runs import Run
+from llmbench.training import figures
 
 __all__ = ["Progress", "Recorder", "Stop", "peak_memory"]
 
@@ -118,6 +119,7 @@ class Recorder(TrainerCallback):
             self.since, self.tokens, self.trainer.paused = now, state.num_input_tokens_seen, 0.0
         else:
             return
+        row |= figures.of(logs)
         self.run.log(row)
         self.last |= row
         self._show(state)
@@ -149,25 +151,26 @@ class Recorder(TrainerCallback):
 
     def _figures(self) -> str:
         """The latest loss, evaluation and speed in a few words."""
-        figures = f"loss {self.last['loss']:.4f}" if "loss" in self.last else ""
+        words = [f"loss {self.last['loss']:.4f}"] if "loss" in self.last else []
         if "eval_loss" in self.last:
-            figures += f"  eval {self.last['eval_loss']:.4f}"
+            words.append(f"eval {self.last['eval_loss']:.4f}")
+        words.append(figures.shown(self.last))
         if "tokens_per_second" in self.last:
-            figures += f"  {self.last['tokens_per_second']:,.0f} tok/s"
-        return figures
+            words.append(f"{self.last['tokens_per_second']:,.0f} tok/s")
+        return "  ".join(word for word in words if word)
 
     def _show(self, state: Any) -> None:
         if self.progress is not None:
             return
-        figures = self._figures()
+        latest = self._figures()
         if self.bar is not None:
-            self.bar.update(self.task, figures=figures)
+            self.bar.update(self.task, figures=latest)
             return
         now, done = time.perf_counter(), state.global_step >= state.max_steps
         if now - self.printed > _LINE_SECONDS or done or self.stop.asked:
             steps = state.global_step - self.first_step
             left = clock((state.max_steps - state.global_step) * (now - self.began) / steps) + " left" if steps else ""
-            print(f"step {state.global_step}/{state.max_steps}  {figures}  {left}".rstrip(), file=sys.stderr, flush=True)
+            print(f"step {state.global_step}/{state.max_steps}  {latest}  {left}".rstrip(), file=sys.stderr, flush=True)
             self.printed = now
 
 

@@ -56,7 +56,7 @@ def _adapter(model: Any, job: Job, folder: Path, run: Run) -> None:
     recipe, loaded = job.recipe, job.loaded
     section = recipe.lora or recipe.adapter
     assert section is not None
-    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False, selected_adapters=["default"])
     (folder / "README.md").unlink(missing_ok=True)
     weights = folder / "adapter_model.safetensors"
     dtype: torch.dtype = getattr(torch, section.save_dtype)

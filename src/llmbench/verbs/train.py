@@ -108,6 +108,7 @@ def _need_packages(document: TrainRecipe) -> None:
 
 def _plan(job: Job) -> list[str]:
     """What is about to be done."""
+    from llmbench import training
     from llmbench.recipe.servability import servability
 
     document, rows, loaded = job.recipe, job.rows, job.loaded
@@ -122,6 +123,7 @@ def _plan(job: Job) -> list[str]:
     ]
     if rows.eval_report is not None:
         lines.append(f"  held out {_rows(rows.eval_report)}")
+    lines += training.method_lines(job)
     lines.append(f"  steps   {job.steps:,} on {loaded.device} in {str(loaded.dtype).removeprefix('torch.')}")
     lines += [f"  chosen  {c.name}: {str(c.value).lower()} ({c.reason})" for c in job.choices]
     if job.needs is not None:
@@ -160,7 +162,8 @@ def _goes_on(document: TrainRecipe) -> bool:
 
 
 def _rows(report: Any) -> str:
-    text = f"{report.rows:,} rows, {report.tokens:,} tokens ({report.trained_tokens:,} learned), longest {report.longest:,}"
+    learned = f" ({report.trained_tokens:,} learned)" if report.trained_tokens else ""  # prompts alone have none
+    text = f"{report.rows:,} rows, {report.tokens:,} tokens{learned}, longest {report.longest:,}"
     if report.dropped:
         text += f"; {report.dropped:,} rows dropped as too long"
     return text + (f"; {report.truncated:,} rows cut" if report.truncated else "")
@@ -194,7 +197,9 @@ def _result(run: Run) -> list[str]:
         figures += f", stopped early at step {status['step']}"
     figures += f", {_clock(status['seconds'])}, {status['tokens_per_second']:,.0f} tokens/s"
     following = (
-        f"name it in a serving document (adapter: {run.name}), then: llmbench serve recipes/serve.yaml"
+        "judge answers with it; see docs/guide/methods.md"
+        if run.recipe["method"] == "reward"
+        else f"name it in a serving document (adapter: {run.name}), then: llmbench serve recipes/serve.yaml"
         if run.adapter.exists()
         else f"llmbench train recipes/sft-lora.yaml model.model_name_or_path={where}"
     )

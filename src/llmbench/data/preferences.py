@@ -1,0 +1,283 @@
+"""Files of judged answers -> rows for the methods that learn from judgements, each fit for TRL's trainer as it is.
+
+| rows | columns | learned by |
+|---|---|---|
+| pairs | `prompt`, `chosen`, `rejected` (text or messages) | dpo, orpo, reward |
+| pairs | `chosen` and `rejected` as whole conversations, whose common beginning is the prompt | dpo, orpo, reward |
+| pairs, ShareGPT | `conversations` (or `messages`) and `chosen`, `rejected` with from/value | dpo, orpo, reward |
+| marked answers | `prompt`, `completion` and `label`; or `messages`/`conversations` and `label` or `kto_tag` | kto |
+| prompts | `prompt` (text or messages), and whatever columns the reward functions read | grpo |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from llmbench.data import Report, Rows, files
+from llmbench.data import rows as data_rows
+from llmbench.data.formats import Conversation
+from llmbench.errors import DataError
+from llmbench.recipe import DataSource, DataSpec
+
+if TYPE_CHECKING:
+    from llmbench.data.answers import Encoded
+
+__all__ = ["Example", "load"]
+
+_ROLES = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system", "developer": "developer",
+    "observation": "tool", "tool": "tool",
+}  # fmt: skip
+_KINDS = {
+    "pairs": ("pairs of a chosen and a rejected answer", "dpo, orpo or reward"),
+    "marked": ("single answers with a label", "kto"),
+    "conversations": ("conversations without a judgement", "sft"),
+    "prompts": ("prompts without an answer", "grpo"),
+}
+"""What a file is, and the methods that learn from it."""
+_READ_BY = {"dpo": "pairs", "orpo": "pairs", "reward": "pairs", "kto": "marked", "grpo": "prompts"}
+_NEEDS = {
+    "pairs": "`prompt`, `chosen` and `rejected`, or `chosen` and `rejected` as whole conversations",
+    "marked": "`prompt`, `completion` and `label`, or `messages` and `label`",
+    "prompts": "`prompt`",
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row: a prompt, and the answers to it that were judged (chosen, rejected), or one with its label, or none."""
+
+    place: str
+    prompt: Conversation
+    answers: tuple[str, ...] = ()
+    label: bool | None = None
+    columns: dict[str, Any] = field(default_factory=dict)
+    """For prompts: the columns that reward functions may read."""
+
+
+def load(method: str, spec: DataSpec, tokenizer: Any, *, seed: int = 0, progress: Callable[[int], None] | None = None) -> Rows:
+    """Reads, checks and tokenises the rows of a recipe for dpo, orpo, kto, reward or grpo.
+
+    Columns of the result: dpo and orpo `prompt_ids`, `chosen_ids`, `rejected_ids`; reward the same without the first, which
+    stands before both; kto `prompt_ids`, `completion_ids`, `label`; grpo `prompt` (messages) and the file's other columns.
+
+    Raises:
+        DataError: a file for another method, a row that cannot be used, rows that are too long while `over_length` is
+            `error`, answers of one kind only for kto, or a chat template that does not show what was answered.
+    """
+    train = _part(method, spec, spec.train, tokenizer, seed, progress)
+    if spec.eval:
+        held_out = _part(method, spec, spec.eval, tokenizer, seed, progress)
+    elif spec.eval_fraction:
+        train, held_out = _hold_out(train, spec.eval_fraction, seed)
+    else:
+        return Rows(train.dataset(method), _checked(method, train))
+    return Rows(train.dataset(method), _checked(method, train), held_out.dataset(method), held_out.report())
+
+
+def _part(
+    method: str, spec: DataSpec, sources: list[DataSource], tokenizer: Any, seed: int, progress: Callable[[int], None] | None
+) -> Encoded:
+    from llmbench.data.answers import encode
+
+    examples = [example for source in sources for example in read(source, method)]
+    if method == "kto" and spec.shuffle:
+        # TRL keeps the order of KTO's rows, since each one's KL is measured on its neighbour.
+        Random(f"rows {seed}").shuffle(examples)
+    return encode(examples, tokenizer, spec, progress=progress)
+
+
+def _hold_out(part: Encoded, fraction: float, seed: int) -> tuple[Encoded, Encoded]:
+    """Splits the rows; which ones are held out depends on their number and the seed only."""
+    total = len(part.examples)
+    count = round(total * fraction)
+    if not 0 < count < total:
+        raise DataError(f"data.eval_fraction: {fraction} of {total} rows leaves {count} to evaluate. Change it, or set 0.")
+    held_out = set(Random(f"held out {seed}").sample(range(total), count))
+    kept = [i for i in range(total) if i not in held_out]
+    return part.select(kept), part.select(sorted(held_out)).without_losses()
+
+
+def _checked(method: str, part: Encoded) -> Report:
+    labels = {example.label for example in part.examples}
+    if method == "kto" and len(labels) == 1:
+        kind = "good" if labels == {True} else "bad"
+        raise DataError(
+            f"data.train: all {len(part.examples):,} answers are marked {kind}, and kto learns from the difference. "
+            f"Add {'bad' if kind == 'good' else 'good'} ones, or use method: sft on good ones."
+        )
+    return part.report()
+
+
+def read(source: DataSource, method: str) -> Iterator[Example]:
+    """The rows of one file.
+
+    Raises:
+        DataError: no rows, a file for another method, or a row that cannot be used; the message names the first and counts.
+    """
+    wanted = _READ_BY[method]
+    faults: list[str] = []
+    count = 0
+    for place, row in _rows(source):
+        if count == source.limit:
+            break
+        if not count:
+            _check_kind(row, wanted, method, place)
+        count += 1
+        try:
+            example = _example(row, wanted, place)
+        except ValueError as error:
+            faults.append(f"{place}: {error}")
+            continue
+        if not faults:
+            yield example
+    if faults:
+        more = f" ({len(faults) - 1:,} more rows of this file cannot be used)" if len(faults) > 1 else ""
+        raise DataError(faults[0] + more)
+    if not count:
+        raise DataError(f"{source.path}: has no rows; method: {method} reads {_NEEDS[wanted]}.")
+
+
+def _rows(source: DataSource) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row of a source under its standard names, with its place."""
+    return data_rows(source)
+
+
+def _check_kind(row: dict[str, Any], wanted: str, method: str, place: str) -> None:
+    """Raises when the first row is of another kind than the method reads, naming what it is and who reads it."""
+    found = _kind(row)
+    if found == wanted or (wanted == "prompts" and "prompt" in row and found != "pairs"):
+        return
+    columns = ", ".join(map(str, row)) or "none"
+    if found is None:
+        raise DataError(
+            f"{place}: columns are {columns}; method: {method} reads {_NEEDS[wanted]}. "
+            "Name yours with columns: {prompt: ..., chosen: ...}."
+        )
+    what, methods = _KINDS[found]
+    raise DataError(
+        f"{place}: these are {what} ({columns}), which fit method: {methods}; method: {method} reads {_NEEDS[wanted]}."
+    )
+
+
+def _kind(row: dict[str, Any]) -> str | None:
+    """What a row is by its columns."""
+    keys = row.keys()
+    talk = "messages" in keys or "conversations" in keys
+    if {"chosen", "rejected"} <= keys:
+        return "pairs"
+    if (talk or {"prompt", "completion"} <= keys) and ("kto_tag" in keys or "label" in keys):
+        return "marked"
+    if talk or {"prompt", "completion"} <= keys:
+        return "conversations"
+    return "prompts" if "prompt" in keys else None
+
+
+def _example(row: dict[str, Any], wanted: str, place: str) -> Example:
+    """A row as an example.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    match wanted:
+        case "pairs":
+            return _pair(row, place)
+        case "marked":
+            return _marked(row, place)
+    prompt = _prompt(row["prompt"], "prompt")
+    rest = {key: value for key, value in row.items() if key not in ("prompt", "completion", "messages")}
+    return Example(place, prompt, columns=rest)
+
+
+def _pair(row: dict[str, Any], place: str) -> Example:
+    chosen, rejected = _turns(row["chosen"], "chosen", "assistant"), _turns(row["rejected"], "rejected", "assistant")
+    if row.get("prompt") is not None:
+        prompt = _prompt(row["prompt"], "prompt")
+    elif (talk := next((name for name in ("conversations", "messages") if row.get(name) is not None), None)) is not None:
+        prompt = _prompt(row[talk], talk)
+    else:
+        shared = 0
+        while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+            shared += 1
+        if shared == len(chosen) == len(rejected):
+            raise ValueError("chosen and rejected are the same, so nothing is preferred")
+        if not shared:
+            raise ValueError("chosen and rejected begin differently, so they have no prompt in common; give a `prompt` column")
+        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+    answers = (_answer(chosen, "chosen"), _answer(rejected, "rejected"))
+    if answers[0].strip() == answers[1].strip():
+        raise ValueError("chosen and rejected are the same, so nothing is preferred")
+    return Example(place, prompt, answers)
+
+
+def _marked(row: dict[str, Any], place: str) -> Example:
+    mark = "kto_tag" if row.get("kto_tag") is not None else "label"
+    match row.get(mark):
+        case bool(label):
+            pass
+        case 0 | 1 as number:
+            label = bool(number)
+        case str(text) if text.strip().lower() in ("true", "false"):
+            label = text.strip().lower() == "true"
+        case other:
+            raise ValueError(f"{mark} should be true or false, not {other!r}")
+    if row.get("prompt") is not None and row.get("completion") is not None:
+        return Example(
+            place,
+            _prompt(row["prompt"], "prompt"),
+            (_answer(_turns(row["completion"], "completion", "assistant"), "completion"),),
+            label,
+        )
+    name = "messages" if row.get("messages") is not None else "conversations"
+    if row.get(name) is None:
+        raise ValueError("prompt and completion, or messages, are missing")
+    turns = _turns(row[name], name, "user")
+    return Example(place, _prompt(turns[:-1], name), (_answer(turns[-1:], name),), label)
+
+
+def _prompt(value: Any, name: str) -> Conversation:
+    turns = _turns(value, name, "user")
+    if not turns:
+        raise ValueError(f"{name} has no turn to answer")
+    if turns[-1]["role"] == "assistant":
+        raise ValueError(f"{name} ends with the assistant's turn, so there is nothing to answer")
+    return turns
+
+
+def _answer(turns: Conversation, name: str) -> str:
+    """The text of the one turn that was judged."""
+    if len(turns) != 1 or turns[0]["role"] != "assistant":
+        raise ValueError(f"{name} should be one turn of the assistant after the prompt, not {len(turns)} ({_roles(turns)})")
+    if not turns[0]["content"].strip():
+        raise ValueError(f"{name} is empty")
+    return str(turns[0]["content"])
+
+
+def _roles(turns: Conversation) -> str:
+    return ", ".join(turn["role"] for turn in turns) or "none"
+
+
+def _turns(value: Any, name: str, role: str) -> Conversation:
+    """Text as one turn of `role`; one message or a list of them, with role/content or from/value, as turns."""
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    messages = value if isinstance(value, list) else [value]
+    turns: Conversation = []
+    for i, message in enumerate(messages):
+        here = f"{name}[{i}]" if isinstance(value, list) else name
+        if not isinstance(message, dict):
+            raise ValueError(f"{here} should be text or {{role, content}}, not {files.kind(message)}")
+        speaker = message.get("role", message.get("from"))
+        content = message.get("content", message.get("value"))
+        if speaker not in _ROLES:
+            raise ValueError(f"{here}.role should be one of {', '.join(_ROLES)}, not {speaker!r}")
+        if not isinstance(content, str):
+            raise ValueError(f"{here}.content should be text, not {files.kind(content)}")
+        others = [k for k, item in message.items() if k not in ("role", "content", "from", "value") and item is not None]
+        if others:
+            raise ValueError(f"{here} has {', '.join(map(str, others))}, which this method cannot train on; remove it")
+        turns.append({"role": _ROLES[speaker], "content": content})
+    return turns

@@ -1,0 +1,97 @@
+"""What a method does not go together with in a recipe: each with the reason, and the nearest that works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmbench.recipe.train import TrainRecipe
+
+__all__ = ["refusal"]
+
+
+def refusal(recipe: TrainRecipe) -> str | None:
+    """Why this method cannot be trained as the recipe says, or None."""
+    if recipe.method in ("sft", "pretrain"):
+        return None
+    return _batches(recipe) or _data(recipe) or _of_the_method(recipe)
+
+
+def _batches(recipe: TrainRecipe) -> str | None:
+    method, training = recipe.method, recipe.training
+    if training.max_tokens_per_batch is not None:
+        return f"training.max_tokens_per_batch: method: {method} counts rows; use training.per_device_train_batch_size"
+    if training.torch_compile:
+        return f"training.torch_compile: method: {method} compiles anew for each length, a minute each; set it false"
+    return None
+
+
+def _data(recipe: TrainRecipe) -> str | None:
+    method, data = recipe.method, recipe.data
+    sources = [*data.train, *data.eval]
+    if method != "distillation" and any(source.lessons is not None for source in sources):
+        return f"data: lessons hold no judgement, which method: {method} needs; give a file, or use method: sft"
+    if method in ("reward", "grpo") and data.over_length == "truncate":
+        where = "an answer is judged at its last token" if method == "reward" else "a prompt's end is what is asked"
+        return f"data.over_length: truncate does not fit method: {method}, since {where}; use drop"
+    if method != "distillation" and recipe.model.config is not None:
+        return f"model.config: method: {method} needs a trained model, not random weights; use method: pretrain"
+    return None
+
+
+def _of_the_method(recipe: TrainRecipe) -> str | None:
+    training = recipe.training
+    match recipe.method:
+        case "kto" if recipe.kto is not None and recipe.kto.loss_type == "kto" and training.per_device_train_batch_size < 2:
+            return (
+                "training.per_device_train_batch_size: 1, but kto measures its KL on the other rows of a batch; use 2 or more, "
+                "or kto.loss_type: apo_zero_unpaired"
+            )
+        case "grpo" if (fault := _groups(recipe)) is not None:
+            return fault
+        case "dpo" | "kto" | "grpo" if recipe.lora is not None and _on_the_head(recipe.lora.target_modules):
+            return (
+                f"lora.target_modules: lm_head, but {recipe.method} computes with the head's own weights and would never train "
+                "an adapter of it; use all-linear, which leaves it out"
+            )
+    return None
+
+
+def _on_the_head(targets: str | list[str]) -> bool:
+    return "lm_head" in ([targets] if isinstance(targets, str) else targets)
+
+
+def _groups(recipe: TrainRecipe) -> str | None:
+    """GRPO draws whole groups of answers; a round of generation must hold them."""
+    assert recipe.grpo is not None
+    training, spec = recipe.training, recipe.grpo
+    batches = spec.steps_per_generation or training.gradient_accumulation_steps
+    answers = training.per_device_train_batch_size * batches
+    if answers % spec.num_generations:
+        factor = "steps_per_generation" if spec.steps_per_generation else "gradient_accumulation_steps"
+        fits = _up(training.per_device_train_batch_size, batches, spec.num_generations)
+        return (
+            f"grpo.num_generations: {spec.num_generations} answers a prompt do not divide the {answers} of a round "
+            f"(per_device_train_batch_size x {factor}); use training.per_device_train_batch_size={fits}"
+        )
+    drawn = spec.num_generations_eval or spec.num_generations
+    evaluated = bool(recipe.data.eval) or recipe.data.eval_fraction > 0
+    if evaluated and training.per_device_eval_batch_size % drawn:
+        return (
+            f"training.per_device_eval_batch_size: {training.per_device_eval_batch_size} does not hold whole groups of {drawn} "
+            f"answers; use {_up(training.per_device_eval_batch_size, 1, drawn)}, or set grpo.num_generations_eval"
+        )
+    if spec.use_vllm and recipe.model.device == "cpu":
+        return "grpo.use_vllm: vLLM beside the trainer shares a GPU, and model.device is cpu; set use_vllm: false"
+    if spec.use_vllm and recipe.quantization is not None:
+        return (
+            "grpo.use_vllm: vLLM takes the weights over at every step, and a 4-bit base has none to give; set one of both off"
+        )
+    return None
+
+
+def _up(rows: int, batches: int, group: int) -> int:
+    """The next number of rows of which `batches` hold whole groups."""
+    while rows * batches % group:
+        rows += 1
+    return rows

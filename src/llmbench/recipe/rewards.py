@@ -1,0 +1,113 @@
+"""What an answer is worth to GRPO: built-in functions, or one of the user's own in a file that the recipe names."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+
+from llmbench import assets
+from llmbench.recipe.fields import Positive, Section
+
+__all__ = ["ExactMatchSpec", "LengthSpec", "RegexSpec", "RewardFunction"]
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return text
+
+
+def _function(value: Any, info: ValidationInfo) -> Any:
+    """`file.py:name` with the file found and the function seen in it; nothing of the file is run."""
+    if not isinstance(value, str):
+        return value
+    name, colon, function = value.rpartition(":")
+    if not colon or not name.endswith(".py") or not function.isidentifier():
+        raise ValueError(f"write path/to/file.py:function, not {value!r}")
+    start = Path(info.context["folder"]) if info.context else Path.cwd()
+    path = assets.find(name, start)
+    if path is None:
+        raise ValueError(f"no such file {name} (looked in {start} and {Path.cwd()})")
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}:{getattr(error, 'lineno', None) or 1}: is not valid Python ({error})") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+    found = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    if function not in found:
+        raise ValueError(f"{path} defines no function {function} (there are: {', '.join(found) or 'none'})")
+    return f"{path}:{function}"
+
+
+class ExactMatchSpec(Section):
+    """1 when the answer is the text of a column, else 0; spaces around both are passed over."""
+
+    column: str
+    ignore_case: bool = False
+
+
+class RegexSpec(Section):
+    """1 when the pattern is found in the answer (and what it finds is what a column says), else 0."""
+
+    pattern: Annotated[str, AfterValidator(_pattern)]
+    group: Annotated[int, Field(ge=0)] = 0
+    """What counts as found; 0 is all of the pattern."""
+    column: str | None = None
+    """Compare with this column; where the pattern is found in its text too, with what it finds there."""
+
+    @model_validator(mode="after")
+    def _group_exists(self) -> Self:
+        groups = re.compile(self.pattern).groups
+        if self.group > groups:
+            raise ValueError(f"group: {self.group}, but the pattern has {groups} (round brackets make one)")
+        return self
+
+
+class LengthSpec(Section):
+    """1 when the answer has about `target` tokens; falls in a line to 0 at no tokens, or at twice the target."""
+
+    target: Positive
+    tolerance: Annotated[int, Field(ge=0)] = 0
+    """Tokens more or less that still count as 1."""
+
+
+class RewardFunction(Section):
+    """One function and its weight; the rewards of all are added up."""
+
+    exact_match: ExactMatchSpec | None = None
+    regex: RegexSpec | None = None
+    json_schema: dict[str, Any] | None = None
+    """1 when the answer is JSON that fits this schema, 0.2 when it is JSON, else 0."""
+    length: LengthSpec | None = None
+    function: Annotated[str, BeforeValidator(_function)] | None = None
+    """`path/to/file.py:name`, called as TRL does: prompts, completions, completion_ids and the data's columns by name."""
+    weight: float = 1.0
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        kinds = ("exact_match", "regex", "json_schema", "length", "function")
+        given = [kind for kind in kinds if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of {', '.join(kinds)}, not {' and '.join(given) or 'none'}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What the reward is called in metrics and messages."""
+        if self.function is not None:
+            return self.function.rpartition(":")[2]
+        return next(kind for kind in ("exact_match", "regex", "json_schema", "length") if getattr(self, kind) is not None)
+
+    @property
+    def column(self) -> str | None:
+        """The column of the data that it reads, where one is named."""
+        if self.exact_match is not None:
+            return self.exact_match.column
+        return self.regex.column if self.regex is not None else None

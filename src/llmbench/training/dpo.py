@@ -1,0 +1,43 @@
+"""Direct preference optimisation: of two answers the chosen one becomes likelier than the reference has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from transformers import PrinterCallback
+from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]
+
+from llmbench.runs import Run
+from llmbench.training.arguments import one_gpu
+from llmbench.training.judged import Judged, parts, reference, settings
+from llmbench.training.record import Recorder
+
+if TYPE_CHECKING:
+    from llmbench.training.job import Job
+
+__all__ = ["Trainer", "trainer"]
+
+
+class Trainer(Judged, DPOTrainer):
+    """TRL's DPOTrainer on our rows."""
+
+
+def trainer(job: Job, run: Run, recorder: Recorder) -> Trainer:
+    """TRL's DPOTrainer on pairs that are tokenised already, against the model that is started from."""
+    spec, training = job.recipe.dpo, job.recipe.training
+    assert spec is not None
+    made = Trainer(
+        job.recipe,
+        **parts(job, recorder),
+        ref_model=reference(job),
+        args=one_gpu(
+            DPOConfig(
+                **settings(job, run),
+                **spec.model_dump(),
+                max_length=None,
+                pad_to_multiple_of=training.pad_to_multiple_of,
+            )
+        ),
+    )
+    made.remove_callback(PrinterCallback)
+    return made

@@ -1,0 +1,231 @@
+"""Files of judged answers: what each form becomes, what is refused, and which tokens an answer has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbench.data import Rows, preferences
+from llmbench.errors import DataError
+from llmbench.recipe import DataSpec
+
+ASK = {"role": "user", "content": "How tall is it?"}
+GOOD, BAD = "It is 40 centimetres tall.", "It is not told."
+PAIR = {"prompt": "How tall is it?", "chosen": GOOD, "rejected": BAD}
+BOS = "{{ '<|endoftext|>' }}"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny)
+
+
+@pytest.fixture
+def with_bos(tiny: Path) -> Any:
+    """A tokenizer that begins every text with BOS, and a template that does so too."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    made: Any = AutoTokenizer.from_pretrained(tiny, bos_token="<|endoftext|>")
+    made.chat_template = BOS + made.chat_template
+    number = made.convert_tokens_to_ids("<|endoftext|>")
+    made.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", number)]
+    )
+    assert made("x")["input_ids"][0] == number
+    return made
+
+
+def load(method: str, rows: list[dict[str, Any]], tokenizer: Any, folder: Path, **spec: Any) -> Rows:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    source = {"path": str(path), "columns": spec.pop("columns", {})}
+    return preferences.load(method, DataSpec.model_validate({"train": [source], **spec}), tokenizer, seed=1)
+
+
+def texts(rows: Rows, tokenizer: Any) -> dict[str, str]:
+    """The first row's columns as text."""
+    return {name: tokenizer.decode(ids) for name, ids in rows.train[0].items() if isinstance(ids, list)}
+
+
+TURNS = [ASK, {"role": "assistant", "content": GOOD}]
+SHARED = {
+    "conversations": [{"from": "human", "value": ASK["content"]}],
+    "chosen": {"from": "gpt", "value": GOOD},
+    "rejected": {"from": "gpt", "value": BAD},
+}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        PAIR,
+        {"prompt": [ASK], "chosen": [TURNS[1]], "rejected": [{"role": "assistant", "content": BAD}]},
+        {"chosen": TURNS, "rejected": [ASK, {"role": "assistant", "content": BAD}]},
+        SHARED,
+        {"messages": [ASK], "chosen": GOOD, "rejected": BAD},
+    ],
+)
+def test_every_form_of_a_pair_becomes_the_same_tokens(row: dict[str, Any], tokenizer: Any, tmp_path: Path) -> None:
+    assert texts(load("dpo", [row], tokenizer, tmp_path), tokenizer) == {
+        "prompt_ids": "<|im_start|>user\nHow tall is it?<|im_end|>\n<|im_start|>assistant\n",
+        "chosen_ids": f"{GOOD}<|im_end|>",
+        "rejected_ids": f"{BAD}<|im_end|>",
+    }
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "How tall is it?", "completion": GOOD, "label": True},
+        {"prompt": "How tall is it?", "completion": GOOD, "label": "true"},
+        {"messages": TURNS, "label": True},
+        {"messages": TURNS, "kto_tag": 1},
+        {"conversations": [{"from": "human", "value": ASK["content"]}, {"from": "gpt", "value": GOOD}], "kto_tag": True},
+    ],
+)
+def test_every_form_of_a_marked_answer_becomes_the_same_tokens(row: dict[str, Any], tokenizer: Any, tmp_path: Path) -> None:
+    bad = {"prompt": "Why?", "completion": BAD, "label": False}
+    rows = load(
+        "kto",
+        [row, bad] if "completion" in row else [row, {**row, "label": False, "kto_tag": False}],
+        tokenizer,
+        tmp_path,
+        shuffle=False,
+    )
+    assert rows.train[0]["label"] is True and rows.train[1]["label"] is False
+    assert texts(rows, tokenizer)["completion_ids"] == f"{GOOD}<|im_end|>"
+
+
+def test_a_prompt_keeps_the_columns_that_rewards_read(tokenizer: Any, tmp_path: Path) -> None:
+    rows = load("grpo", [{"question": "2 + 2?", "answer": "4"}], tokenizer, tmp_path, columns={"prompt": "question"})
+    assert rows.train[0] == {"prompt": [{"role": "user", "content": "2 + 2?"}], "answer": "4"}
+
+
+def test_the_answer_s_end_is_learned_and_nothing_stands_before_it(with_bos: Any, tmp_path: Path) -> None:
+    """The template's BOS begins the row once; the tokenizer's own would stand before chosen and rejected as well."""
+    first = load("dpo", [PAIR], with_bos, tmp_path).train[0]
+    bos = with_bos.bos_token_id
+    assert first["prompt_ids"][0] == bos and first["prompt_ids"].count(bos) == 1
+    for side in ("chosen_ids", "rejected_ids"):
+        assert bos not in first[side] and first[side][-1] == with_bos.eos_token_id
+        whole = with_bos.decode(first["prompt_ids"] + first[side])
+        answer = {"role": "assistant", "content": GOOD if side == "chosen_ids" else BAD}
+        assert with_bos.apply_chat_template([ASK, answer], tokenize=False).startswith(whole)
+    judged = load("reward", [PAIR], with_bos, tmp_path).train[0]
+    assert judged["chosen_ids"] == first["prompt_ids"] + first["chosen_ids"]
+
+
+def test_a_template_without_an_end_of_turn_is_counted(tiny: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    made: Any = AutoTokenizer.from_pretrained(tiny)
+    made.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    made.chat_template += "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    assert load("dpo", [PAIR], made, tmp_path).train_report.unstopped == 2
+
+
+def test_a_template_that_rewrites_the_prompt_is_refused(tiny: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    made: Any = AutoTokenizer.from_pretrained(tiny)
+    made.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: the chat template rewrites the prompt when an answer follows"):
+        load("dpo", [PAIR], made, tmp_path)
+
+
+def test_counts_are_of_both_answers_with_their_prompts(tokenizer: Any, tmp_path: Path) -> None:
+    rows = load("dpo", [PAIR, {**PAIR, "chosen": "Tall."}], tokenizer, tmp_path)
+    first, second = rows.train[0], rows.train[1]
+    lengths = [[len(row["prompt_ids"]) + len(row[side]) for side in ("chosen_ids", "rejected_ids")] for row in (first, second)]
+    report = rows.train_report
+    assert report.tokens == sum(map(sum, lengths)) and report.longest == max(map(max, lengths)) and report.rows == 2
+    assert report.trained_tokens == sum(len(row[side]) for row in (first, second) for side in ("chosen_ids", "rejected_ids"))
+
+
+LONG = {**PAIR, "chosen": GOOD * 12}
+
+
+def test_a_long_row_is_an_error_until_the_recipe_says_what_to_do(tokenizer: Any, tmp_path: Path) -> None:
+    length = load("dpo", [LONG], tokenizer, tmp_path).train_report.longest
+    with pytest.raises(DataError, match=rf"1 of 2 rows are longer than 64 tokens .*Set data\.max_length={length}, or"):
+        load("dpo", [PAIR, LONG], tokenizer, tmp_path, max_length=64)
+    dropped = load("dpo", [PAIR, LONG], tokenizer, tmp_path, max_length=64, over_length="drop")
+    assert (dropped.train_report.rows, dropped.train_report.dropped) == (1, 1)
+    cut = load("dpo", [PAIR, LONG], tokenizer, tmp_path, max_length=64, over_length="truncate")
+    assert (cut.train_report.rows, cut.train_report.truncated, cut.train_report.longest) == (2, 1, 64)
+    assert cut.train[1]["prompt_ids"] == cut.train[0]["prompt_ids"]  # the prompt is kept whole
+
+
+def test_a_row_of_which_truncation_leaves_no_difference_is_dropped(tokenizer: Any, tmp_path: Path) -> None:
+    alike = {**PAIR, "chosen": GOOD * 12 + " Yes.", "rejected": GOOD * 12 + " No."}
+    rows = load("dpo", [PAIR, alike], tokenizer, tmp_path, max_length=64, over_length="truncate")
+    assert (rows.train_report.rows, rows.train_report.dropped, rows.train_report.truncated) == (1, 1, 0)
+    with pytest.raises(DataError, match="no row is left within 10 tokens"):
+        load("dpo", [PAIR], tokenizer, tmp_path, max_length=10, over_length="truncate")
+
+
+def test_rows_are_held_out_by_the_seed_and_shuffled_for_kto_alone(tokenizer: Any, tmp_path: Path) -> None:
+    many = [{**PAIR, "prompt": f"How tall is {i}?"} for i in range(10)]
+    rows = load("dpo", many, tokenizer, tmp_path, eval_fraction=0.2)
+    assert rows.eval is not None and (len(rows.train), len(rows.eval)) == (8, 2)
+    again = load("dpo", many, tokenizer, tmp_path, eval_fraction=0.2)
+    assert again.train["prompt_ids"][:] == rows.train["prompt_ids"][:]
+    marked = [{"prompt": f"{i}?", "completion": GOOD, "label": i < 5} for i in range(10)]
+    ordered = load("kto", marked, tokenizer, tmp_path, shuffle=False).train["label"][:]
+    assert ordered == [i < 5 for i in range(10)] != load("kto", marked, tokenizer, tmp_path).train["label"][:]
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "says"),
+    [
+        ("dpo", [{**PAIR, "rejected": GOOD}], r"rows\.jsonl:1: chosen and rejected are the same, so nothing is preferred"),
+        ("dpo", [PAIR, {"chosen": TURNS, "rejected": TURNS}], r"rows\.jsonl:2: chosen and rejected are the same"),
+        ("dpo", [{"chosen": GOOD, "rejected": BAD}], r"rows\.jsonl:1: chosen and rejected begin differently"),
+        ("dpo", [{**PAIR, "chosen": ""}], r"rows\.jsonl:1: chosen is empty"),
+        ("dpo", [{**PAIR, "chosen": None}], r"rows\.jsonl:1: chosen should be text or \{role, content\}, not null"),
+        ("dpo", [{**PAIR, "prompt": TURNS}], r"rows\.jsonl:1: prompt ends with the assistant's turn"),
+        ("dpo", [{**PAIR, "chosen": [*TURNS, *TURNS]}], r"chosen should be one turn of the assistant after the prompt, not 4"),
+        ("dpo", [{**PAIR, "chosen": f"{GOOD}<|im_end|>"}], r"rows\.jsonl:1: the text holds the control token <\|im_end\|>"),
+        ("dpo", [{**PAIR, "chosen": {"role": "robot", "content": "x"}}], r"chosen\.role should be one of .* not 'robot'"),
+        (
+            "dpo",
+            [PAIR, {**PAIR, "chosen": 3}, {**PAIR, "chosen": 4}],
+            r"rows\.jsonl:2: .*not a number \(1 more rows of this file",
+        ),
+        ("dpo", [], r"rows\.jsonl: has no rows; method: dpo reads `prompt`, `chosen` and `rejected`"),
+        ("dpo", [{"messages": TURNS}], r"these are conversations without a judgement \(messages\), which fit method: sft"),
+        ("dpo", [{"prompt": "x", "answer": "y"}], r"these are prompts without an answer .* fit method: grpo"),
+        (
+            "kto",
+            [PAIR],
+            r"these are pairs of a chosen and a rejected answer .* fit method: dpo, orpo or reward; method: kto reads",
+        ),
+        ("kto", [{"prompt": "x", "completion": "y", "label": "good"}], r"label should be true or false, not 'good'"),
+        ("kto", [{"prompt": "x", "completion": "y", "label": True}] * 3, r"all 3 answers are marked good.* method: sft"),
+        ("grpo", [PAIR], r"these are pairs .* method: grpo reads `prompt`"),
+        ("grpo", [{"question": "x"}], r"columns are question; method: grpo reads `prompt`\. Name yours with columns"),
+        ("grpo", [{"prompt": "x", "a": 1}, {"prompt": "y", "a": "b"}], r"the columns a do not have one type each"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_named_with_its_reason(
+    method: str, rows: list[dict[str, Any]], says: str, tokenizer: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        load(method, rows, tokenizer, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_bundled_judgements_are_written_by_their_seed(tmp_path: Path) -> None:
+    from llmbench import assets
+    from llmbench.tiny import judgements
+
+    judgements.write(tmp_path)
+    for name in ("pairs.jsonl", "marked.jsonl", "prompts.jsonl"):
+        written = (tmp_path / name).read_bytes()
+        assert written == assets.bundled(f"recipes/data/{name}").read_bytes() and written.count(b"\n") >= 40
