@@ -89,10 +89,10 @@ def test_every_fault_is_told_at_once_in_the_files_order(fault: Fault) -> None:
         ("training:\n  learning_rate: -1", "my.yaml:6: training.learning_rate should be greater than 0, not -1"),
         ("training:\n  learning_rate: .inf", "my.yaml:6: training.learning_rate should be a finite number, not inf"),
         ("training:\n  learning_rate: .nan", "my.yaml:6: training.learning_rate should be a finite number, not nan"),
-        ("method: no", "my.yaml:5: method should be 'sft' or 'pretrain', not False"),
+        ("method: no", "my.yaml:5: method should be 'sft', 'pretrain', 'dpo', 'orpo', 'kto', 'reward', 'grpo' or"),
         ("model:\n  revision: 12", "my.yaml:6: model.revision should be text (in quotes, if"),
         ("model:\n  trust_remote_code: true", "my.yaml:5: model: trust_remote_code runs the model's own code: pin a revision"),
-        ("method: pretrain\nmodel: {config: {model_type: llama}}", "my.yaml:1: method: pretrain with model.config trains all"),
+        ("method: pretrain\nmodel: {config: {model_type: llama}}", "my.yaml:5: method: pretrain with model.config trains all"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_says_what_it_should_be(fault: Fault, text: str, message: str) -> None:

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from llmbench.data import Report, Rows, files
 from llmbench.data import rows as data_rows
-from llmbench.data.formats import Conversation
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
 
 if TYPE_CHECKING:
     from llmbench.data.answers import Encoded
 
-__all__ = ["Example", "load"]
+__all__ = ["Conversation", "Example", "load"]
+
+Conversation = list[dict[str, str]]
 
 _ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system", "developer": "developer",
