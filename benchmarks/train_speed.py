@@ -234,7 +234,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = workspace.home() / "train-speed"
     make(arguments.source, folder)
-    peers = ["by-hand"] + (["trl-float32", "trl", "trl-tuned", "trl-packed"] if arguments.trl else [])
+    peers = ["by-hand"] + (["trl", "trl-bfloat16", "trl-tuned", "trl-packed"] if arguments.trl else [])
     peers += ["llamafactory"] if arguments.llamafactory else []
     arms = arguments.arms.split(",") if arguments.arms else [*OURS, *peers]
     measured: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}

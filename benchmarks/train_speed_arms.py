@@ -44,13 +44,13 @@ def rows(folder: Path, count: int) -> list[dict[str, Any]]:
 
 
 def trl(arm: str, folder: Path, steps: int, output: Path) -> float:
-    """TRL's SFTTrainer: with its defaults (told only that there is no GPU), or tuned as its documentation advises."""
+    """TRL's SFTTrainer: with the defaults of `trl sft` (told only that there is no GPU), the base in bfloat16, or tuned."""
     from datasets import Dataset  # type: ignore[import-untyped]
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
     settings: dict[str, dict[str, Any]] = {
-        "trl-float32": {"bf16": False},
         "trl": {},
+        "trl-bfloat16": {},
         "trl-tuned": {"gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"},
         "trl-packed": {"gradient_checkpointing": False, "packing": True, "max_length": 512},
     }
@@ -60,9 +60,7 @@ def trl(arm: str, folder: Path, steps: int, output: Path) -> float:
         lr_scheduler_type="constant", use_cpu=True, save_strategy="no", report_to=[], disable_tqdm=True, seed=0,
         **{"logging_steps": 10, **tuned},
     )  # fmt: skip
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder / "model", dtype=torch.float32 if arm == "trl-float32" else torch.bfloat16
-    )
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32 if arm == "trl" else torch.bfloat16)
     trainer: Any = SFTTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_list(rows(folder, steps * ROWS)),
         processing_class=AutoTokenizer.from_pretrained(folder / "model"), peft_config=lora(),

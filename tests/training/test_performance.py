@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from llmbench import runs, training
+from llmbench import estimate, runs, training
 from llmbench.errors import RecipeError
 from llmbench.runs import Run
 
@@ -29,6 +31,15 @@ def test_every_choice_says_why(write: Write) -> None:
     assert choices["padding_free"].value is True
     assert choices["torch_compile"].value is choices["gradient_checkpointing"].value is False
     assert all(choice.reason for choice in choices.values())
+
+
+def test_activations_are_computed_again_where_they_do_not_fit(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = estimate.machine("cpu")
+    monkeypatch.setattr(estimate, "machine", lambda device: replace(here, memory=2**28))
+    job = training.prepare(write("short"))
+    [choice] = [choice for choice in job.choices if choice.name == "gradient_checkpointing"]
+    assert choice.value is job.recipe.training.gradient_checkpointing is True
+    assert "0.2 GiB are free" in choice.reason
 
 
 def test_what_the_recipe_sets_is_left_alone(write: Write) -> None:

@@ -90,7 +90,7 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
             from llmbench.training import distillation
 
             teacher = distillation.teacher(recipe, loaded)
-    recipe, choices = performance.choose(recipe, loaded)
+    recipe, choices = performance.choose(recipe, loaded, rows)
     asked = questions.read(recipe, rows, loaded.tokenizer, context) if recipe.evaluation is not None else []
     needed = needs.of(recipe, loaded, rows)
     job = Job(recipe, loaded, rows, _steps(recipe, rows), choices, needed, tuple(asked), teacher)

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from llmbench import data, estimate
 from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
-from llmbench.training import segments
+from llmbench.training import needs, segments
 from llmbench.training.model import Loaded
 
 __all__ = ["Choice", "choose"]
@@ -26,7 +27,7 @@ class Choice:
     reason: str
 
 
-def choose(recipe: TrainRecipe, loaded: Loaded) -> tuple[TrainRecipe, tuple[Choice, ...]]:
+def choose(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> tuple[TrainRecipe, tuple[Choice, ...]]:
     """The recipe with nothing left open, and what was chosen.
 
     Raises:
@@ -47,12 +48,30 @@ def choose(recipe: TrainRecipe, loaded: Loaded) -> tuple[TrainRecipe, tuple[Choi
         raise RecipeError(f"training.padding_free: not with this model: {obstacle}. Leave it out.")
     if spec.packing and obstacle:
         raise RecipeError(f"training.packing: not with this model: {obstacle}. Set training.packing=false.")
-    if spec.gradient_checkpointing is None:
-        choices.append(Choice("gradient_checkpointing", False, "costs a third more time; set it where memory is short"))
     if spec.torch_compile is None:
         choices.append(Choice("torch_compile", False, "does not pay back within a run of minutes; set it for runs of hours"))
-    settled = {choice.name: choice.value for choice in choices if choice.name in type(spec).model_fields}
-    return recipe.model_copy(update={"training": spec.model_copy(update=settled)}), tuple(choices)
+    settled = _settled(recipe, choices)
+    if spec.gradient_checkpointing is None:
+        choices.append(_checkpointing(settled, loaded, rows))
+    return _settled(recipe, choices), tuple(choices)
+
+
+def _settled(recipe: TrainRecipe, choices: list[Choice]) -> TrainRecipe:
+    """The recipe with the choices in the places that were left open."""
+    spec = recipe.training
+    values = {choice.name: choice.value for choice in choices if choice.name in type(spec).model_fields}
+    return recipe.model_copy(update={"training": spec.model_copy(update=values)})
+
+
+def _checkpointing(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> Choice:
+    """Activations are kept while they fit, by the estimate."""
+    name, needed, there = "gradient_checkpointing", needs.of(recipe, loaded, rows), estimate.machine(loaded.device)
+    free = there.gpu_memory if loaded.device == "cuda" else there.memory
+    if recipe.training.performance == "plain" or needed is None:
+        return Choice(name, False, "costs a third more time; set it where memory is short")
+    if needed.peak > free:
+        return Choice(name, True, f"about {needed.peak / 2**30:.1f} GiB would be needed, and {free / 2**30:.1f} GiB are free")
+    return Choice(name, False, f"{free / 2**30:.1f} GiB are free, and about {needed.peak / 2**30:.1f} GiB are needed")
 
 
 def _refuse(recipe: TrainRecipe, loaded: Loaded) -> None:

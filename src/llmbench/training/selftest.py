@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,22 @@ def _saved(folder: Path) -> float:
     return _apart(_logits(PeftModel.from_pretrained(base, str(run.adapter))), trained)
 
 
+def _merged(folder: Path) -> float:
+    """The mean KL from base + adapter to the merged model, as loaded again from disk."""
+    from llmbench.training.merge import merge
+
+    return merge(_run(folder, "merged"), dtype="float32").lost.kl
+
+
+def _merged_four_bits(folder: Path) -> float:
+    """The same of an adapter that was trained beside a base in four bits, merged onto what those bits stand for."""
+    if find_spec("bitsandbytes") is None:
+        raise NotHere("bitsandbytes is not installed")
+    from llmbench.training.merge import merge
+
+    return merge(_run(folder, "four-bits", "quantization.load_in_4bit=true"), dtype="float32", onto="dequantized").lost.kl
+
+
 TRIALS: dict[str, tuple[str, float, Callable[[Path], float]]] = {
     "packing": ("loss and gradients of rows end to end, and of rows one by one", 1e-4, _packed),
     "separation": ("a row's logits, whatever row stands before it (to the bit)", 0.0, _leaks),
@@ -238,5 +255,7 @@ TRIALS: dict[str, tuple[str, float, Callable[[Path], float]]] = {
     "compilation": ("loss and gradients compiled, and not", 1e-4, _compiled),
     "resumption": ("weights after a stop and --resume, and straight through (to the bit)", 0.0, _resumed),
     "saving": ("logits of the trained adapter, and of the one read back", 1e-6, _saved),
+    "merging": ("answers of base + adapter, and of the merged model read back (mean KL)", 1e-6, _merged),
+    "merging 4-bit": ("the same for QLoRA, onto the weights it was trained on (mean KL)", 1e-2, _merged_four_bits),
 }
 """Name -> what is compared, the tolerance (relative to the largest value of a tensor), and the trial."""

@@ -57,6 +57,11 @@ def check(
     for package in _PACKAGES:
         if find_spec(package) is None:
             raise MissingPackage("check", package, "train")
+    if document.method == "grpo":
+        raise LlmbenchError(
+            f"{recipe}: method: grpo reads prompts without answers, of which the report knows nothing. "
+            "Run: llmbench train --dry-run, which reads and checks them"
+        )
     report = _report(document, rows, threshold)
     if html is not None:
         from llmbench import workspace
@@ -85,13 +90,19 @@ def check(
 def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
     """The report with what else is known of the recipe."""
     from llmbench.data import kept
+    from llmbench.data.report import Note
+    from llmbench.recipe.servability import servability
 
     folder = _tokenizer_folder(document.model)
     with _Progress() as progress:
 
         def load(spec: DataSpec) -> Any:
             from llmbench import data
+            from llmbench.data import preferences
 
+            if document.method not in ("sft", "pretrain", "distillation"):
+                tokenizer = _tokenizer(document.model, folder)
+                return preferences.load(document.method, spec, tokenizer, seed=document.training.seed, progress=progress.count)
             return data.load(
                 spec,
                 lambda: _tokenizer(document.model, folder),
@@ -103,6 +114,7 @@ def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
         report = kept.report(document, folder, load, shown=shown, threshold=threshold)
     # What other parts say of a recipe, such as its memory and time or whether vLLM will serve it, joins here: notes, sections.
     notes, sections = _needs(document, report, folder)
+    notes += [Note("warning", "serving", line) for line in servability(document)]
     return report.adding([*_context(document, report, folder), *notes], sections)
 
 

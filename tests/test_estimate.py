@@ -1,0 +1,117 @@
+"""Estimates follow the recipe, and what they offer instead fits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from llmbench import assets, estimate, recipe
+from llmbench.errors import LlmbenchError
+from llmbench.estimate import Machine
+from llmbench.recipe import TrainRecipe
+
+GIB = 2**30
+HERE = Machine("cpu", 2, 16 * GIB, bfloat16=True)
+WIDE = {
+    "model_type": "qwen3", "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
+    "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": True,
+}  # fmt: skip
+LENGTHS = np.full(400, 512)
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Any:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"name": "mine", "data": {"train": [{"path": "rows.jsonl"}]}}), encoding="utf-8")
+
+    def loaded(*overrides: str) -> TrainRecipe:
+        return recipe.load(path, TrainRecipe, overrides)
+
+    return loaded
+
+
+def of(document: TrainRecipe, there: Machine = HERE) -> estimate.Estimate:
+    found = estimate.shape(None, WIDE)
+    return estimate.estimate(document, found, estimate.work(document, LENGTHS, 0.5), there)
+
+
+def test_parameters_are_counted_in_the_weights_and_from_the_widths() -> None:
+    tiny = estimate.shape(Path(assets.model_folder(assets.TINY)))
+    assert tiny.parameters == 2_853_248
+    computed = estimate.shape(None, WIDE)
+    assert computed.parameters == pytest.approx(1.72e9, rel=0.01), "Qwen3-1.7B has 1.72 billion"
+
+
+def test_each_setting_moves_what_it_should(load: Any) -> None:
+    plain = of(load())
+    assert plain.dominated_by == "activations"
+    half = of(load("training.per_device_train_batch_size=4"))
+    assert half.memory["activations"] == pytest.approx(plain.memory["activations"] / 2, rel=0.05)
+    again = of(load("training.gradient_checkpointing=true"))
+    assert again.memory["activations"] < plain.memory["activations"] / 4
+    assert again.seconds > plain.seconds
+    four = of(load("quantization.load_in_4bit=true"))
+    assert four.memory["weights"] < plain.memory["weights"] * 0.6
+    whole, light = of(load("lora=null")), of(load("lora=null", "training.optim=sgd"))
+    assert whole.memory["trained"] == pytest.approx(1.72e9 * 32, rel=0.01), (
+        "weights, gradients, two moments in float32, held twice"
+    )
+    assert light.memory["trained"] == pytest.approx(1.72e9 * 16, rel=0.01)
+    assert of(load("model.dtype=float32")).memory["weights"] == 2 * plain.memory["weights"]
+
+
+def test_finished_runs_correct_the_time(load: Any) -> None:
+    document, found = load(), estimate.shape(None, WIDE)
+    work = estimate.work(document, LENGTHS, 0.5)
+    plain = estimate.estimate(document, found, work, HERE)
+    corrected = estimate.estimate(document, found, work, HERE, correction=[1.5, 2.0, 9.0])
+    assert corrected.seconds == pytest.approx(2 * plain.seconds)
+    assert corrected.uncorrected_seconds == plain.seconds
+    assert corrected.corrected_by == 3
+
+
+def test_what_is_offered_fits_and_loads(load: Any) -> None:
+    document, found = load(), estimate.shape(None, WIDE)
+    need = of(document)
+    offers = estimate.fitting(document, found, LENGTHS, 0.5, HERE, limit=need.peak // 2)
+    assert offers
+    for offer in offers:
+        assert offer.estimate.peak <= need.peak // 2
+        changed = load(*offer.overrides.split(" "))
+        assert changed.training.per_device_train_batch_size * changed.training.gradient_accumulation_steps >= 8
+    assert not estimate.fitting(document, found, LENGTHS, 0.5, HERE, limit=GIB)
+
+
+def test_steps_follow_from_epochs_batches_and_packing(load: Any) -> None:
+    assert estimate.work(load(), LENGTHS, 0.5).steps == 50
+    assert (
+        estimate.work(load("training.gradient_accumulation_steps=4", "training.num_train_epochs=3"), LENGTHS, 0.5).steps == 38
+    )
+    packed = estimate.work(load("training.packing=true", "data.max_length=2048"), LENGTHS, 0.5)
+    assert packed.rows == pytest.approx(32, abs=1), "eight bins of four rows"
+
+
+def test_lengths_that_a_histogram_could_have_come_from() -> None:
+    values = estimate.spread(1000, 60.0, [(0, 49, 500), (50, 99, 400), (100, 400, 100)], 400)
+    assert len(values) == 1000
+    assert values.mean() == pytest.approx(60, rel=0.02)
+    assert values.max() <= 400
+
+
+def test_a_configuration_without_widths_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba", "hidden_size": 64}), encoding="utf-8")
+    with pytest.raises(LlmbenchError, match="no estimate without num_hidden_layers"):
+        estimate.shape(tmp_path)
+
+
+def test_this_machine_is_read() -> None:
+    there = estimate.machine("cpu")
+    assert there.device == "cpu"
+    assert there.cores >= 1
+    assert there.memory > GIB // 4
