@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from train_speed import make
+from train_speed import make  # type: ignore[import-not-found]
 
 from llmbench import workspace
 

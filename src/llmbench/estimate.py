@@ -47,7 +47,7 @@ _LIBRARIES = {"cpu": 1.0 * GIB, "cuda": 3.0 * GIB}
 _ROWS = {"cpu": 128, "cuda": 2048}
 """Positions whose logits exist at a time, see training/head.py."""
 _HELD = {"activations": 1.9, "trained": 2.0}
-"""How many times a part is really held: copies on the way back, and what the allocator keeps. Fitted to sixteen runs on a CPU."""
+"""How many times a part is really held: copies on the way back, and what the allocator keeps. Fitted to sixteen CPU runs."""
 
 
 @dataclass(frozen=True)
