@@ -227,7 +227,9 @@ def _saved(folder: Path) -> float:
         job.train(document, run, job=prepared, progress=lambda *_: None)
     trained = _logits(prepared.loaded.model)
     assert prepared.loaded.folder is not None
-    base: Any = AutoModelForCausalLM.from_pretrained(prepared.loaded.folder, dtype=torch.float32, local_files_only=True)
+    base: Any = AutoModelForCausalLM.from_pretrained(
+        prepared.loaded.folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+    )
     return _apart(_logits(PeftModel.from_pretrained(base, str(run.adapter))), trained)
 
 

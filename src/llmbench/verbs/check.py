@@ -148,7 +148,7 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> Any:
     if settings.keys() & {"tokenizer_class", "auto_map"} == {"tokenizer_class"} and settings["tokenizer_class"] == _GENERAL:
         from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
-        return TokenizersBackend.from_pretrained(str(folder))
+        return TokenizersBackend.from_pretrained(str(folder), trust_remote_code=spec.trust_remote_code)
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=spec.trust_remote_code)
