@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from llmbench import assets, estimate, recipe
+from llmbench import assets, estimate, hardware, offers, recipe
 from llmbench.errors import LlmbenchError
-from llmbench.estimate import Machine
+from llmbench.hardware import Machine
 from llmbench.recipe import TrainRecipe
 
 GIB = 2**30
@@ -79,13 +79,13 @@ def test_finished_runs_correct_the_time(load: Any) -> None:
 def test_what_is_offered_fits_and_loads(load: Any) -> None:
     document, found = load(), estimate.shape(None, WIDE)
     need = of(document)
-    offers = estimate.fitting(document, found, LENGTHS, 0.5, HERE, limit=need.peak // 2)
-    assert offers
-    for offer in offers:
+    found_ones = offers.fitting(document, found, LENGTHS, 0.5, HERE, limit=need.peak // 2)
+    assert found_ones
+    for offer in found_ones:
         assert offer.estimate.peak <= need.peak // 2
         changed = load(*offer.overrides.split(" "))
         assert changed.training.per_device_train_batch_size * changed.training.gradient_accumulation_steps >= 8
-    assert not estimate.fitting(document, found, LENGTHS, 0.5, HERE, limit=GIB)
+    assert not offers.fitting(document, found, LENGTHS, 0.5, HERE, limit=GIB)
 
 
 def test_steps_follow_from_epochs_batches_and_packing(load: Any) -> None:
@@ -111,7 +111,7 @@ def test_a_configuration_without_widths_is_told(tmp_path: Path) -> None:
 
 
 def test_this_machine_is_read() -> None:
-    there = estimate.machine("cpu")
+    there = hardware.machine("cpu")
     assert there.device == "cpu"
     assert there.cores >= 1
     assert there.memory > GIB // 4

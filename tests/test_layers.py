@@ -16,10 +16,11 @@ PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
     {"errors"},
-    {"assets", "workspace", "tiny", "scan", "scoring"},
+    {"assets", "workspace", "tiny", "scan", "scoring", "hardware"},
     {"recipe"},
     {"data", "runs", "endpoint", "checkpoints", "selection"},
     {"estimate"},
+    {"offers"},
     {"training", "retrieval", "engine"},
     {"gateway"},
     {"compare"},

@@ -8,11 +8,9 @@ corrected by the finished runs of this workspace. `benchmarks/estimates.py` comp
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from llmbench.errors import LlmbenchError
+from llmbench.hardware import Machine
 from llmbench.recipe import TrainRecipe
 
-__all__ = ["Estimate", "Machine", "Shape", "Work", "corrections", "estimate", "fitting", "machine", "shape", "spread", "work"]
+__all__ = ["GIB", "Estimate", "Shape", "Work", "corrections", "estimate", "shape", "spread", "work"]
 
 GIB = 2**30
 
@@ -48,22 +47,6 @@ _ROWS = {"cpu": 128, "cuda": 2048}
 """Positions whose logits exist at a time, see training/head.py."""
 _HELD = {"activations": 1.9, "trained": 2.0}
 """How many times a part is really held: copies on the way back, and what the allocator keeps. Fitted to sixteen CPU runs."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What there is to train on."""
-
-    device: str
-    """`cpu` or `cuda`."""
-    cores: int
-    memory: int
-    """Bytes of host memory that are free now."""
-    bfloat16: bool
-    """Whether the device multiplies in it."""
-    gpu: str | None = None
-    gpu_memory: int = 0
-    """Bytes of GPU memory that are free now."""
 
 
 @dataclass(frozen=True)
@@ -170,39 +153,6 @@ class Estimate:
         """The largest part."""
         return max(self.memory, key=lambda name: self.memory[name])
 
-    def document(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self) | {"peak": self.peak, "dominated_by": self.dominated_by}
-
-
-def machine(device: str = "auto") -> Machine:
-    """This machine: /proc, and nvidia-smi where there is one."""
-    gpu = _gpu() if device in ("auto", "cuda") else None
-    flags = _read("/proc/cpuinfo")
-    bfloat16 = "avx512_bf16" in flags or "amx_tile" in flags
-    free = next((int(line.split()[1]) * 1024 for line in _read("/proc/meminfo").splitlines() if line.startswith("MemAvail")), 0)
-    cores = len(os.sched_getaffinity(0))
-    if gpu is None:
-        return Machine("cpu", cores, free, bfloat16)
-    return Machine("cuda", cores, free, bfloat16=True, gpu=gpu[0], gpu_memory=gpu[1])
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _gpu() -> tuple[str, int] | None:
-    command = ["nvidia-smi", "--query-gpu=name,memory.free", "--format=csv,noheader,nounits"]
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()[0]
-    except (OSError, subprocess.SubprocessError, IndexError):
-        return None
-    name, free = said.rsplit(",", 1)
-    return name.strip(), int(free) * 2**20
-
 
 def shape(folder: Path | None, config: dict[str, Any] | None = None) -> Shape:
     """The shape of a model's folder, or of a configuration with random weights.
@@ -279,7 +229,7 @@ def estimate(recipe: TrainRecipe, found: Shape, work: Work, there: Machine, *, c
     low = recipe.model.dtype in ("bfloat16", "float16") or (recipe.model.dtype == "auto" and there.bfloat16)
     needed: dict[str, float] = {
         "weights": _weights(recipe, found, what, low=low),
-        "trained": (what.parameters * (4 + 4 + _OPTIMIZER_BYTES[spec.optim])),
+        "trained": what.parameters * (4 + 4 + _OPTIMIZER_BYTES[spec.optim]),
         "activations": _activations(recipe, found, what, work, low=low),
         "logits": _logits(found, what, work, there.device, low=low),
     }
@@ -316,7 +266,7 @@ def _weights(recipe: TrainRecipe, found: Shape, what: Trained, *, low: bool) -> 
     if quantization is None:
         return width * found.parameters
     each = 0.516 if quantization.bnb_4bit_use_double_quant else 0.5625  # 4 bits, and a scale for each 64 weights
-    if getattr(quantization, "load_in_8bit", False):
+    if quantization.bits == 8:
         each = 1.0
     largest = max(found.intermediate, found.queries) * found.hidden * width  # one layer at a time is written out again
     return each * found.body + width * found.embedding + largest
@@ -356,12 +306,11 @@ def features(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, *, lo
         "attention": attention,
         "moved": (moved + scored * found.vocabulary * 24) / GIB,
         "layers": float(found.layers * passes) * (4 if recipe.quantization is not None else 1),
-        "dequantised": found.body * passes / 1e9 if recipe.quantization is not None else 0.0,
         "stepped": what.parameters / 1e9 / work.accumulation,
     }
 
 
-_SPEEDS = {"matrices": 0.0015, "attention": 0.024, "moved": 0.42, "layers": 0.0015, "dequantised": 0.0, "stepped": 16.0}
+_SPEEDS = {"matrices": 0.0015, "attention": 0.024, "moved": 0.42, "layers": 0.0015, "stepped": 16.0}
 """Seconds a unit of each feature on two cores that multiply bfloat16, fitted to sixteen runs of benchmarks/estimates.py."""
 _FLOAT32 = 2.6
 """How many times as long matrices take in float32."""
@@ -402,20 +351,6 @@ def work(recipe: TrainRecipe, lengths: np.ndarray, learned: float, *, end_to_end
     return Work(lengths, learned, rows, max(steps, 1), accumulation, end_to_end, spec.max_tokens_per_batch)
 
 
-@dataclass(frozen=True)
-class Change:
-    """Other settings, and what the training needs with them."""
-
-    settings: dict[str, Any]
-    """Dotted names, as the command line takes them."""
-    estimate: Estimate
-
-    @property
-    def overrides(self) -> str:
-        """For the command line."""
-        return " ".join(f"{name}={json.dumps(value)}" for name, value in self.settings.items())
-
-
 def corrections(there: Machine, *, count: int = 10) -> list[float]:
     """Measured / estimated seconds of this workspace's last finished runs on a machine of as many cores; at least 5 s each."""
     from llmbench import runs
@@ -443,51 +378,4 @@ def spread(rows: int, mean: float, bins: Sequence[tuple[int, int, int]], longest
     values = np.concatenate([np.linspace(first, min(last, longest), count) for first, last, count in bins if count])
     values = np.minimum(np.resize(values, rows) * (mean / values.mean()), longest)
     made: np.ndarray = np.maximum(values.round().astype(np.int64), 1)
-    return made
-
-
-def fitting(
-    recipe: TrainRecipe, found: Shape, lengths: np.ndarray, learned: float, there: Machine, *, limit: int, count: int = 3
-) -> list[Change]:
-    """The nearest settings whose estimate fits into `limit` bytes, the fastest first; each keeps the rows of a step.
-
-    Smaller batches with more accumulation, activations computed again, a base in four bits, shorter rows, in that order alone
-    and together.
-    """
-    spec = recipe.training
-    steps: list[dict[str, Any]] = [{}]
-    rows, accumulation = spec.per_device_train_batch_size, spec.gradient_accumulation_steps
-    halves: list[dict[str, Any]] = []
-    while rows > 1:
-        rows, accumulation = -(-rows // 2), accumulation * 2
-        halves.append({"training.per_device_train_batch_size": rows, "training.gradient_accumulation_steps": accumulation})
-    again: list[dict[str, Any]] = [{"training.gradient_checkpointing": True}] if not spec.gradient_checkpointing else []
-    four: list[dict[str, Any]] = [{"quantization.load_in_4bit": True}] if recipe.adapts and recipe.quantization is None else []
-    shorter = int(np.quantile(lengths, 0.95))
-    cut: list[dict[str, Any]] = (
-        [{"data.max_length": shorter, "data.over_length": "drop"}] if shorter < int(lengths.max()) else []
-    )
-    singles = [*halves, *again, *four, *cut]
-    steps += singles
-    steps += [half | other for half in halves for other in again]
-    steps += [half | other | more for half in halves for other in again for more in four]
-    fits: list[Change] = []
-    for settings in steps[1:]:
-        changed = _changed(recipe, settings)
-        kept = lengths[lengths <= changed.data.max_length] if "data.max_length" in settings else lengths
-        need = estimate(changed, found, work(changed, kept, learned), there)
-        if need.peak <= limit:
-            fits.append(Change(settings, need))
-        if len(fits) >= count:
-            break
-    return sorted(fits, key=lambda change: change.estimate.seconds)
-
-
-def _changed(recipe: TrainRecipe, settings: dict[str, Any]) -> TrainRecipe:
-    """The recipe with dotted settings replaced."""
-    document = recipe.model_dump()
-    for name, value in settings.items():
-        section, key = name.split(".")
-        document[section] = (document[section] or {}) | {key: value}
-    made: TrainRecipe = type(recipe).model_validate(document)
     return made

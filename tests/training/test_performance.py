@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 
 import pytest
 
-from llmbench import estimate, runs, training
+from llmbench import hardware, runs, training
 from llmbench.errors import RecipeError
 from llmbench.runs import Run
+from llmbench.training import performance
 
 from .conftest import Write
 
@@ -34,8 +36,8 @@ def test_every_choice_says_why(write: Write) -> None:
 
 
 def test_activations_are_computed_again_where_they_do_not_fit(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = estimate.machine("cpu")
-    monkeypatch.setattr(estimate, "machine", lambda device: replace(here, memory=2**28))
+    here = hardware.machine("cpu")
+    monkeypatch.setattr(hardware, "machine", lambda device: replace(here, memory=2**28))
     job = training.prepare(write("short"))
     [choice] = [choice for choice in job.choices if choice.name == "gradient_checkpointing"]
     assert choice.value is job.recipe.training.gradient_checkpointing is True
@@ -93,3 +95,28 @@ def test_what_needs_a_gpu_is_refused_without_one(write: Write, setting: str) -> 
 def test_packing_with_another_attention_is_refused(write: Write) -> None:
     with pytest.raises(RecipeError, match="attn_implementation is eager"):
         training.prepare(write("eager", "training.packing=true", "model.attn_implementation=eager"))
+
+
+def test_offloading_is_for_sft(write: Write) -> None:
+    recipe = write("dpo-offloading", "training.activation_offloading=true")
+    job = training.prepare(write("plain-job"))
+    with pytest.raises(RecipeError, match="not with method: dpo"):
+        performance.choose(recipe.model_copy(update={"method": "dpo"}), job.loaded, job.rows)
+
+
+@pytest.mark.parametrize("optim", ["adamw_8bit", "lion_8bit"])
+def test_an_8_bit_optimizer_learns_and_resumes_to_the_same_losses(write: Write, optim: str) -> None:
+    settings = (f"training.optim={optim}", "training.learning_rate=1e-3", "training.max_steps=6", "training.save_steps=2")
+    straight = run_of(write, "straight", *settings)
+    recipe = write("broken", *settings)
+    run = runs.create(recipe)
+
+    def stop(step: int, steps: int, figures: str) -> None:
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe, run, progress=stop)
+    training.train(recipe, runs.resume(recipe), resume=True)
+    assert losses(straight)[-1] < losses(straight)[0]
+    assert losses(run) == losses(straight)

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from llmbench.recipe.fields import Document, ExistingPath, Name, Section
+from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Section, all_different
 
 __all__ = ["CompareRecipe", "EndpointSpec", "MetricName", "QuestionSource", "StatisticsSpec"]
 
 MetricName = Literal["grounded", "contains_value", "citation", "abstention", "exact_match"]
-
-
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
-    return text
-
-
-def _all_different(names: list[str]) -> list[str]:
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{twice} stands there twice")
-    return names
 
 
 class EndpointSpec(Section):
@@ -64,13 +48,13 @@ class CompareRecipe(Document):
     """The comparison's name; its folder is outputs/comparisons/NAME."""
     endpoint: EndpointSpec = EndpointSpec()
     questions: QuestionSource
-    variants: Annotated[list[str], Field(min_length=1), AfterValidator(_all_different)]
+    variants: Annotated[list[str], Field(min_length=1), AfterValidator(all_different)]
     """Model ids that the endpoint lists."""
-    metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(_all_different)] = [
+    metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(all_different)] = [
         "grounded", "contains_value", "citation", "abstention", "exact_match",
     ]  # fmt: skip
     """The verdict is about the first one that fits the questions. Latency and tokens are always measured."""
-    abstention: Annotated[str, AfterValidator(_pattern)] = (
+    abstention: Pattern = (
         r"\b(not told|not in the (handbook|documents|passages|context)|(does|do) not say|(don.t|do not) know|"
         r"not mentioned|cannot answer)\b"
     )

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from llmbench.recipe.fields import ExistingPath, Positive, Section
+from llmbench.recipe.fields import ExistingPath, Pattern, Positive, Section, all_different
 
 __all__ = ["AnswerMetric", "EvaluationSpec"]
 
 AnswerMetric = Literal["exact_match", "contains", "regex"]
-
-
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
-    return text
-
-
-def _all_different(names: list[AnswerMetric]) -> list[AnswerMetric]:
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{twice} stands there twice")
-    return names
 
 
 class EvaluationSpec(Section):
@@ -35,10 +19,10 @@ class EvaluationSpec(Section):
     questions: ExistingPath | None = None
     """JSONL with `question`, `answer` and, if known, `value` (as `llmbench compare` reads it), or `prompt` and `completion`.
     Without it: the held-out rows, each asked for its last answer."""
-    metrics: Annotated[list[AnswerMetric], Field(min_length=1), AfterValidator(_all_different)] = ["exact_match"]
+    metrics: Annotated[list[AnswerMetric], Field(min_length=1), AfterValidator(all_different)] = ["exact_match"]
     """exact_match: the expected answer, apart from case, spaces and final punctuation. contains: the row's `value`, or its
     answer, stands in it as words of their own. regex: see `regex`."""
-    regex: Annotated[str, AfterValidator(_pattern)] | None = None
+    regex: Pattern | None = None
     """With a group, the answer is right when the group's last find is the expected answer's; without one, when it is found."""
     max_new_tokens: Positive = 64
     limit: Positive | None = 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from llmbench import assets
 from llmbench.workspace import check_name
 
-__all__ = ["Document", "ExistingPath", "Fraction", "Name", "Positive", "Section", "existing"]
+__all__ = ["Document", "ExistingPath", "Fraction", "Name", "Pattern", "Positive", "Section", "all_different"]
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -69,3 +70,27 @@ def _name(value: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 """A name fit for a folder and for a model id: `[a-z0-9][a-z0-9._-]{0,63}`."""
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return text
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+"""A regular expression."""
+
+
+def all_different(names: list[Any]) -> list[Any]:
+    """The names, each of which stands there once.
+
+    Raises:
+        ValueError: one stands there twice.
+    """
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice} stands there twice")
+    return names

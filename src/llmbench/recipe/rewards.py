@@ -7,20 +7,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from llmbench import assets
-from llmbench.recipe.fields import Positive, Section
+from llmbench.recipe.fields import Pattern, Positive, Section
 
 __all__ = ["ExactMatchSpec", "LengthSpec", "RegexSpec", "RewardFunction"]
-
-
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
-    return text
 
 
 def _function(value: Any, info: ValidationInfo) -> Any:
@@ -56,7 +48,7 @@ class ExactMatchSpec(Section):
 class RegexSpec(Section):
     """1 when the pattern is found in the answer (and what it finds is what a column says), else 0."""
 
-    pattern: Annotated[str, AfterValidator(_pattern)]
+    pattern: Pattern
     group: Annotated[int, Field(ge=0)] = 0
     """What counts as found; 0 is all of the pattern."""
     column: str | None = None

@@ -160,8 +160,8 @@ class Collator:
 def _joined(examples: list[dict[str, Any]], pad: int) -> dict[str, Any]:
     """Rows end to end. The first token of each is never learned: what stands before it is another row.
 
-    The last row is padding that fills up to a multiple of `_ROUND`: a processor's matrix kernels are made anew for each number
-    of tokens, which costs more than the few tokens.
+    The last row is padding that fills up to a multiple of `_ROUND`, so that few numbers of tokens occur: a processor's matrix
+    kernels are made anew for each.
     """
     lengths = [len(example["input_ids"]) for example in examples]
     real = sum(lengths)

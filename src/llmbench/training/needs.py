@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from llmbench import data, estimate
+from llmbench import data, estimate, hardware
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
 from llmbench.training.model import Loaded
@@ -23,7 +23,7 @@ def of(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> estimate.Estimat
         found = estimate.shape(loaded.folder, recipe.model.config)
     except LlmbenchError:
         return None
-    report, there = rows.train_report, estimate.machine(loaded.device)
+    report, there = rows.train_report, hardware.machine(loaded.device)
     batches = estimate.work(
         recipe,
         np.array(lengths(rows.train)),

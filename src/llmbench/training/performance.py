@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from llmbench import data, estimate
+from llmbench import data, hardware
 from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.training import needs, segments
@@ -65,7 +64,7 @@ def _settled(recipe: TrainRecipe, choices: list[Choice]) -> TrainRecipe:
 
 def _checkpointing(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> Choice:
     """Activations are kept while they fit, by the estimate."""
-    name, needed, there = "gradient_checkpointing", needs.of(recipe, loaded, rows), estimate.machine(loaded.device)
+    name, needed, there = "gradient_checkpointing", needs.of(recipe, loaded, rows), hardware.machine(loaded.device)
     free = there.gpu_memory if loaded.device == "cuda" else there.memory
     if recipe.training.performance == "plain" or needed is None:
         return Choice(name, False, "costs a third more time; set it where memory is short")
@@ -75,8 +74,12 @@ def _checkpointing(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> Choi
 
 
 def _refuse(recipe: TrainRecipe, loaded: Loaded) -> None:
-    """Raises for what needs a GPU and has none."""
+    """Raises for what needs a GPU and has none, and for what a method's trainer does not take."""
     spec = recipe.training
+    if spec.activation_offloading and recipe.method not in ("sft", "pretrain"):
+        raise RecipeError(
+            f"training.activation_offloading: not with method: {recipe.method}. Use training.gradient_checkpointing."
+        )
     if loaded.device == "cuda":
         return
     for name, value in (("activation_offloading", spec.activation_offloading), ("use_liger_kernel", spec.use_liger_kernel)):
@@ -122,18 +125,8 @@ def _threads(loaded: Loaded) -> list[Choice]:
     """One thread a core that this process may use; torch counts the machine's, also where a container has fewer."""
     if loaded.device != "cpu" or "OMP_NUM_THREADS" in os.environ:
         return []
-    cores = _cores()
+    cores = hardware.cores()
     if torch.get_num_threads() <= cores:
         return []
     torch.set_num_threads(cores)
     return [Choice("threads", cores, "as many as this process has cores")]
-
-
-def _cores() -> int:
-    """Cores that this process may keep busy: its affinity, and the quota of its control group."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))

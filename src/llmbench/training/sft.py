@@ -32,7 +32,14 @@ def trainer(job: Job, run: Run, recorder: Recorder) -> Trainer:
         job.recipe,
         Collator(job.recipe, loaded.tokenizer.pad_token_id),
         model=loaded.model,
-        args=one_gpu(SFTConfig(**arguments(job, run), max_length=None, dataset_kwargs={"skip_prepare_dataset": True})),
+        args=one_gpu(
+            SFTConfig(
+                **arguments(job, run),
+                activation_offloading=spec.activation_offloading,
+                max_length=None,
+                dataset_kwargs={"skip_prepare_dataset": True},
+            )
+        ),
         train_dataset=job.rows.train,
         eval_dataset=job.rows.eval,
         processing_class=loaded.tokenizer,

@@ -15,7 +15,8 @@ from llmbench.verbs import completion
 
 if TYPE_CHECKING:
     from llmbench.data.report import DataReport, Note, Section
-    from llmbench.estimate import Estimate, Machine, Work
+    from llmbench.estimate import Estimate, Work
+    from llmbench.hardware import Machine
     from llmbench.recipe import DataSpec, ModelSpec, TrainRecipe
 
 __all__ = ["register"]
@@ -173,7 +174,7 @@ def _context(document: TrainRecipe, report: DataReport, folder: Path) -> list[No
 
 def _needs(document: TrainRecipe, report: DataReport, folder: Path) -> tuple[list[Note], list[Section]]:
     """Memory, disk and time, and settings that fit where these do not."""
-    from llmbench import estimate
+    from llmbench import estimate, hardware, offers
     from llmbench.data.report import Note, Section
 
     if document.method not in ("sft", "pretrain") or report.worst == "refused":
@@ -182,7 +183,7 @@ def _needs(document: TrainRecipe, report: DataReport, folder: Path) -> tuple[lis
         found = estimate.shape(None if document.model.config is not None else folder, document.model.config)
     except LlmbenchError as error:
         return [], [Section("Memory and time", (str(error),))]
-    part, there = report.train, estimate.machine(document.model.device)
+    part, there = report.train, hardware.machine(document.model.device)
     longest = min(part.lengths.longest, part.limit.max_length)
     bins = [(one.first, one.last, one.rows) for one in part.lengths.histogram]
     lengths = estimate.spread(part.rows, part.tokens / part.rows, bins, longest)
@@ -192,7 +193,7 @@ def _needs(document: TrainRecipe, report: DataReport, folder: Path) -> tuple[lis
     free = there.gpu_memory if there.device == "cuda" else there.memory
     notes = []
     if need.peak > free:
-        fits = estimate.fitting(document, found, lengths, learned, there, limit=free)
+        fits = offers.fitting(document, found, lengths, learned, there, limit=free)
         other = "; or ".join(f"{one.overrides} ({one.estimate.peak / 2**30:.1f} GiB)" for one in fits)
         text = (
             f"about {need.peak / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are free, mostly for {need.dominated_by}"

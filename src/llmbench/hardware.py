@@ -1,0 +1,64 @@
+"""What there is to train on, read without any heavy package."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Machine", "cores", "machine"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to train on."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    cores: int
+    memory: int
+    """Bytes of host memory that are free now."""
+    bfloat16: bool
+    """Whether the device multiplies in it."""
+    gpu: str | None = None
+    gpu_memory: int = 0
+    """Bytes of GPU memory that are free now."""
+
+
+def machine(device: str = "auto") -> Machine:
+    """This machine: /proc, and nvidia-smi where there is one."""
+    gpu = _gpu() if device in ("auto", "cuda") else None
+    flags = _read("/proc/cpuinfo")
+    bfloat16 = "avx512_bf16" in flags or "amx_tile" in flags
+    free = next((int(line.split()[1]) * 1024 for line in _read("/proc/meminfo").splitlines() if line.startswith("MemAvail")), 0)
+    if gpu is None:
+        return Machine("cpu", cores(), free, bfloat16)
+    return Machine("cuda", cores(), free, bfloat16=True, gpu=gpu[0], gpu_memory=gpu[1])
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _gpu() -> tuple[str, int] | None:
+    command = ["nvidia-smi", "--query-gpu=name,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return None
+    name, free = said.rsplit(",", 1)
+    return name.strip(), int(free) * 2**20
+
+
+def cores() -> int:
+    """Cores that this process may keep busy: its affinity, and the quota of its control group."""
+    found = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _read("/sys/fs/cgroup/cpu.max").split()
+    except ValueError:
+        return found
+    return found if quota == "max" else max(1, min(found, round(int(quota) / int(period))))
