@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from llmbench import assets, estimate, hardware, offers, recipe
+from llmbench import assets, estimate, hardware, offers, recipe, runs
 from llmbench.errors import LlmbenchError
 from llmbench.hardware import Machine
 from llmbench.recipe import TrainRecipe
@@ -115,3 +116,15 @@ def test_this_machine_is_read() -> None:
     assert there.device == "cpu"
     assert there.cores >= 1
     assert there.memory > GIB // 4
+
+
+def test_three_finished_runs_are_believed_and_fewer_are_not(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "home"))
+    for number, seconds in enumerate((10.0, 20.0, 2.0, 30.0)):
+        assert estimate.corrections(HERE) == []
+        run = runs.create(load(f"name=run-{number}"))
+        run.write_lock({"hardware": {"device": "cpu", "cores": 2}})
+        with run.writing():
+            run.mark("finished", seconds=seconds, estimate={"seconds": 10.0, "uncorrected_seconds": 10.0, "peak_memory": 1})
+    assert sorted(estimate.corrections(HERE)) == [1.0, 2.0, 3.0], "2 s say nothing"
+    assert estimate.corrections(replace(HERE, cores=64)) == []

@@ -314,6 +314,8 @@ _SPEEDS = {"matrices": 0.0015, "attention": 0.024, "moved": 0.42, "layers": 0.00
 """Seconds a unit of each feature on two cores that multiply bfloat16, fitted to sixteen runs of benchmarks/estimates.py."""
 _FLOAT32 = 2.6
 """How many times as long matrices take in float32."""
+_ENOUGH = 3
+"""Finished runs whose median is believed."""
 _BATCH = 0.075
 """Seconds a batch takes whatever is in it."""
 
@@ -352,18 +354,21 @@ def work(recipe: TrainRecipe, lengths: np.ndarray, learned: float, *, end_to_end
 
 
 def corrections(there: Machine, *, count: int = 10) -> list[float]:
-    """Measured / estimated seconds of this workspace's last finished runs on a machine of as many cores; at least 5 s each."""
+    """Measured / estimated seconds of this workspace's last finished runs on a machine of as many cores.
+
+    Runs of at least 5 s count, and fewer than three of them not at all: one may have had the machine to itself or not.
+    """
     from llmbench import runs
 
     found = []
     for run in sorted(runs.every(), key=lambda run: str(run.status["created"]), reverse=True):
         said = run.status.get("estimate")
-        if run.state != "finished" or said is None or run.status["seconds"] < 5 or said["seconds"] <= 0:
+        if run.state != "finished" or said is None or run.status["seconds"] < 5:
             continue
         hardware = run.lock["hardware"]
         if (hardware["device"], hardware["cores"]) == (there.device, there.cores):
             found.append(run.status["seconds"] / said["uncorrected_seconds"])
-    return found[:count]
+    return found[:count] if len(found) >= _ENOUGH else []
 
 
 def spread(rows: int, mean: float, bins: Sequence[tuple[int, int, int]], longest: int) -> np.ndarray:

@@ -209,7 +209,7 @@ def _need_lines(need: Estimate, batches: Work, there: Machine) -> list[str]:
     learnt = (
         f"corrected by {need.corrected_by} finished runs here"
         if need.corrected_by
-        else "no finished run here yet to correct it"
+        else "not corrected: that takes three finished runs here"
     )
     lines = [
         f"Memory  {need.peak / 2**30:.1f} GiB on {where} (GiB: {parts})",
