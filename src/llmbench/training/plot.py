@@ -62,6 +62,7 @@ def write(run: Run) -> None:
         below.set_ylabel("rate")
         below.set_ylim(bottom=0)
         below.set_xlabel("step")
+        below.xaxis.get_major_locator().set_params(integer=True)
         for axes in panels:
             axes.grid(color=_GRID, linewidth=0.8)
             axes.set_axisbelow(True)
