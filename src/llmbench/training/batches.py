@@ -16,8 +16,6 @@ from llmbench.recipe import TrainRecipe
 __all__ = ["Batches", "Collator", "packed"]
 
 _WINDOW = 4096
-_ROUND = 64
-"""Rows end to end are filled up to a multiple of this many tokens."""
 
 
 class Batches(Sampler[list[int]]):
@@ -140,7 +138,7 @@ class Collator:
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Makes one batch of shape (rows, padded length), or (1, tokens)."""
         if self.end_to_end:
-            return _joined(examples, self.pad)
+            return _joined(examples)
         length = padded(max(len(example["input_ids"]) for example in examples), self.multiple)
         full = self.rows if self.budget is None else max(self.budget // length, 1)
         rows = max(len(examples), full) if self.fill else len(examples)
@@ -157,25 +155,17 @@ class Collator:
         return batch
 
 
-def _joined(examples: list[dict[str, Any]], pad: int) -> dict[str, Any]:
-    """Rows end to end. The first token of each is never learned: what stands before it is another row.
-
-    The last row is padding that fills up to a multiple of `_ROUND`, so that few numbers of tokens occur: a processor's matrix
-    kernels are made anew for each.
-    """
+def _joined(examples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows end to end. The first token of each is never learned: what stands before it is another row."""
     lengths = [len(example["input_ids"]) for example in examples]
-    real = sum(lengths)
-    lengths += [rest] if (rest := -real % _ROUND) else []
     ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-    ids = torch.full((sum(lengths),), pad, dtype=torch.long)
-    labels = torch.full_like(ids, -100)
-    ids[:real] = torch.cat([torch.as_tensor(example["input_ids"], dtype=torch.long) for example in examples])
-    labels[:real] = torch.cat([torch.as_tensor(example["labels"], dtype=torch.long) for example in examples])
+    ids = torch.cat([torch.as_tensor(example["input_ids"], dtype=torch.long) for example in examples])
+    labels = torch.cat([torch.as_tensor(example["labels"], dtype=torch.long) for example in examples])
     labels[ends[:-1].long()] = -100
     return {
         "input_ids": ids[None],
         "labels": labels[None],
-        "attention_mask": (torch.arange(len(ids)) < real).long()[None],  # for counting tokens; attention goes by the ends
+        "attention_mask": torch.ones_like(ids)[None],  # for counting tokens; attention goes by the ends
         "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
         "cu_seq_lens_q": ends,
         "cu_seq_lens_k": ends,
