@@ -46,6 +46,8 @@ class TrainingSpec(Section):
     """auto chooses what is left null below for this model and machine and prints why; plain leaves all of it off."""
     padding_free: bool | None = None
     """Rows of a batch stand end to end, attention stays within each: the same losses without computing padding."""
+    fused_lora: bool | None = None
+    """LoRA's products are added to the base's in place: the same adapter in fewer passes over memory."""
     packing: bool = False
     """A batch takes `per_device_train_batch_size` bins of `data.max_length` tokens, filled best-fit-decreasing with whole
     rows, so that each step sees about as many tokens. More rows a step than without: fewer steps an epoch."""

@@ -65,21 +65,29 @@ class FrozenHead(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         wanted = ctx.needs_input_grad[0]
         weight = weight.to(dtype)
-        scores = torch.empty(len(hidden), device=hidden.device, dtype=torch.float32)
+        count, words = len(hidden), len(weight)
+        scores = torch.empty(count, device=hidden.device, dtype=torch.float32)
         slopes = torch.empty_like(hidden) if wanted else None
-        rows = _ROWS[device]
-        for start in range(0, len(hidden), rows):
+        rows = -(-count // -(-count // _ROWS[device])) if count else 1  # parts of equal size: a small last one is slow
+        wide = torch.empty(rows, words, device=hidden.device, dtype=torch.float32)
+        products = wide if dtype == torch.float32 else torch.empty_like(wide, dtype=dtype)  # room for one part after another
+        for start in range(0, count, rows):
             part = slice(start, start + rows)
-            logits = (hidden[part].to(dtype) @ weight.t()).float()
-            if bias is not None:
-                logits += bias
-            target = targets[part, None]
-            total = torch.logsumexp(logits, 1, keepdim=True)
-            scores[part] = (logits.gather(1, target) - total)[:, 0]
-            if slopes is not None:
-                shares = logits.sub_(total).exp_().neg_()
-                shares.scatter_add_(1, target, torch.ones_like(total))
-                slopes[part] = shares.to(dtype) @ weight
+            logits = torch.mm(hidden[part].to(dtype), weight.t(), out=products[: len(hidden[part])])
+            shares, target = wide[: len(logits)], targets[part, None]
+            if bias is None:
+                top = logits.amax(1, keepdim=True)
+                shares.copy_(logits).sub_(top)
+            else:
+                shares.copy_(logits).add_(bias)
+                shares -= shares.amax(1, keepdim=True)
+            score = shares.gather(1, target)
+            total = shares.exp_().sum(1, keepdim=True)
+            scores[part] = (score - total.log())[:, 0]
+            if slopes is not None:  # divided by their sum after the product, which is narrower
+                narrow = shares if products is wide else logits.copy_(shares)
+                pull = torch.mm(narrow, weight).float().div_(total)
+                slopes[part] = weight[target[:, 0]].float().sub_(pull)
         ctx.save_for_backward(slopes)
         return scores
 

@@ -21,7 +21,7 @@ from llmbench.estimate import Estimate
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 from llmbench.selection import goal
-from llmbench.training import adapter, first_page, lock, needs, performance, plot, questions, quiet, save
+from llmbench.training import adapter, first_page, fused_lora, lock, needs, performance, plot, questions, quiet, save
 from llmbench.training.batches import Batches
 from llmbench.training.evaluation import Exam
 from llmbench.training.model import Loaded, load_model
@@ -95,6 +95,8 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     needed = needs.of(recipe, loaded, rows)
     job = Job(recipe, loaded, rows, _steps(recipe, rows), choices, needed, tuple(asked), teacher)
     adapter.initialise(job)
+    if recipe.training.fused_lora:
+        fused_lora.install(loaded.model)
     return job
 
 

@@ -11,7 +11,7 @@ import torch
 from llmbench import data, hardware
 from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
-from llmbench.training import needs, segments
+from llmbench.training import fused_lora, needs, segments
 from llmbench.training.model import Loaded
 
 __all__ = ["Choice", "choose"]
@@ -49,6 +49,7 @@ def choose(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> tuple[TrainR
         raise RecipeError(f"training.packing: not with this model: {obstacle}. Set training.packing=false.")
     if spec.torch_compile is None:
         choices.append(Choice("torch_compile", False, "does not pay back within a run of minutes; set it for runs of hours"))
+    choices += _fused_lora(recipe, loaded)
     settled = _settled(recipe, choices)
     if spec.gradient_checkpointing is None:
         choices.append(_checkpointing(settled, loaded, rows))
@@ -71,6 +72,19 @@ def _checkpointing(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> Choi
     if needed.peak > free:
         return Choice(name, True, f"about {needed.peak / 2**30:.1f} GiB would be needed, and {free / 2**30:.1f} GiB are free")
     return Choice(name, False, f"{free / 2**30:.1f} GiB are free, and about {needed.peak / 2**30:.1f} GiB are needed")
+
+
+def _fused_lora(recipe: TrainRecipe, loaded: Loaded) -> list[Choice]:
+    """Nothing to choose where there is no LoRA."""
+    spec = recipe.training
+    obstacle = "torch_compile joins the products itself" if spec.torch_compile else fused_lora.obstacle(loaded.model)
+    if spec.fused_lora and obstacle:
+        raise RecipeError(f"training.fused_lora: not with this recipe: {obstacle}. Leave it out.")
+    if recipe.lora is None or spec.fused_lora is not None:
+        return []
+    if spec.performance == "plain":
+        return [Choice("fused_lora", False, "performance: plain")]
+    return [Choice("fused_lora", obstacle is None, obstacle or "added in place: fewer passes over memory, the same adapter")]
 
 
 def _refuse(recipe: TrainRecipe, loaded: Loaded) -> None:
