@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-import torch
-
 from llmbench.recipe import TrainRecipe
 from llmbench.training.batches import Batches, Collator, padded
 
@@ -66,17 +63,6 @@ def test_padding_stands_on_the_right_and_is_not_learned(write: Write) -> None:
     assert batch["input_ids"].tolist() == [[1, 2, 3, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 0, 0, 0]]
     assert batch["labels"].tolist() == [[-100, 2, 3, -100, -100, -100, -100, -100], [-100, 2, 3, 4, 5, -100, -100, -100]]
     assert batch["attention_mask"].sum(dim=1).tolist() == [3, 5]
-
-
-@pytest.mark.parametrize(
-    ("settings", "shape"),
-    [(["training.max_tokens_per_batch=64"], (8, 8)), (["training.per_device_train_batch_size=6"], (6, 8))],
-)
-def test_a_compiled_model_meets_one_shape_a_length(write: Write, settings: list[str], shape: tuple[int, int]) -> None:
-    recipe = write("shape", "training.pad_to_multiple_of=8", "training.torch_compile=true", *settings)
-    batch = Collator(recipe, pad_token_id=0)(rows(3, 5))
-    assert batch["input_ids"].shape == torch.Size(shape)
-    assert batch["attention_mask"].sum() == 8
 
 
 def test_padded_rounds_up() -> None:

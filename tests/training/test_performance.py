@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from dataclasses import replace
 
 import pytest
+import torch
 
 from llmbench import hardware, runs, training
 from llmbench.errors import RecipeError
 from llmbench.runs import Run
-from llmbench.training import performance
+from llmbench.training import compilation, performance
 
 from .conftest import Write
 
@@ -32,6 +34,7 @@ def test_every_choice_says_why(write: Write) -> None:
     choices = {choice.name: choice for choice in training.prepare(write("auto")).choices}
     assert choices["padding_free"].value is True
     assert choices["torch_compile"].value is choices["gradient_checkpointing"].value is False
+    assert choices["fused_lora"].value is True
     assert all(choice.reason for choice in choices.values())
 
 
@@ -66,6 +69,37 @@ def test_checkpointing_changes_nothing(write: Write) -> None:
     assert losses(again) == pytest.approx(losses(plain), rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch's own compiler, which turns one that is raised into an error
+def test_compiled_layers_learn_the_same_and_are_compiled_once(write: Write) -> None:
+    settings = (*EXACT, "training.padding_free=true")  # padded ones are compiled in the self-test
+    plain = run_of(write, "uncompiled", *settings, "training.torch_compile=false")
+    torch._dynamo.utils.counters.clear()
+    compiled = run_of(write, "compiled", *settings, "training.torch_compile=true")
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-5)
+    assert 0 < torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 8, "not one for each length and layer"
+
+
+def test_a_run_is_compiled_where_that_pays_back(write: Write) -> None:
+    job = training.prepare(write("pays"))
+    assert job.needs is not None
+
+    def choice(seconds: float, **more: object) -> tuple[bool, str]:
+        assert job.needs is not None
+        recipe = job.recipe.model_copy(update=more)
+        return compilation.payback(recipe, replace(job.needs, uncorrected_seconds=seconds), "cpu")
+
+    assert choice(600.0) == (False, "would save about 36 s of 10 min and takes about 30 s")
+    assert choice(3600.0) == (True, "takes about 30 s and saves about 216 s of 60 min")
+    assert not compilation.payback(job.recipe, None, "cpu")[0]
+    assert not compilation.payback(job.recipe, job.needs, "cuda")[0]
+
+
+def test_compiling_without_a_compiler_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(RecipeError, match=r"torch_compile: not here: there is no C\+\+ compiler \(g\+\+\) here"):
+        training.prepare(write("no-compiler", "training.torch_compile=true", "model.device=cpu"))
+
+
 def test_packing_fills_a_step_with_tokens_and_learns(write: Write) -> None:
     packed = run_of(write, "packed", "training.packing=true", "training.per_device_train_batch_size=1", "training.max_steps=8")
     plain = run_of(write, "plain", "training.per_device_train_batch_size=1", "training.max_steps=8")
@@ -78,7 +112,6 @@ def test_packing_fills_a_step_with_tokens_and_learns(write: Write) -> None:
     [
         (["training.packing=true", "training.padding_free=false"], "packing puts whole rows end to end"),
         (["training.packing=true", "training.max_tokens_per_batch=512"], "choose one"),
-        (["training.padding_free=true", "training.torch_compile=true"], "choose one"),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused_by_the_recipe(write: Write, overrides: list[str], message: str) -> None:

@@ -22,7 +22,7 @@ def _batches(recipe: TrainRecipe) -> str | None:
     if training.max_tokens_per_batch is not None:
         return f"training.max_tokens_per_batch: method: {method} counts rows; use training.per_device_train_batch_size"
     if training.torch_compile:
-        return f"training.torch_compile: method: {method} compiles anew for each length, a minute each; set it false"
+        return f"training.torch_compile: is for method: sft and pretrain; method: {method} trains uncompiled, set it false"
     return None
 
 

@@ -121,27 +121,20 @@ class Collator:
 
     Padding-free, all rows stand in one of shape (1, tokens): `position_ids` begin anew in each, `cu_seq_lens_q` says where
     each ends, and attention stays within them (see `segments`).
-
-    With `fill` a batch is made up to its full number of rows with empty ones, so that a compiled model meets one shape a
-    length: each new shape costs a CPU half a minute of compilation.
     """
 
     def __init__(self, recipe: TrainRecipe, pad_token_id: int) -> None:
         spec = recipe.training
         self.pad = pad_token_id
         self.multiple = spec.pad_to_multiple_of or 1
-        self.fill = spec.torch_compile
         self.end_to_end = spec.padding_free
-        self.rows = spec.per_device_train_batch_size
-        self.budget = spec.max_tokens_per_batch
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Makes one batch of shape (rows, padded length), or (1, tokens)."""
         if self.end_to_end:
             return _joined(examples)
         length = padded(max(len(example["input_ids"]) for example in examples), self.multiple)
-        full = self.rows if self.budget is None else max(self.budget // length, 1)
-        rows = max(len(examples), full) if self.fill else len(examples)
+        rows = len(examples)
         batch = {
             "input_ids": torch.full((rows, length), self.pad, dtype=torch.long),
             "labels": torch.full((rows, length), -100, dtype=torch.long),

@@ -28,7 +28,7 @@ def install(model: Any) -> None:
             layer.forward = MethodType(_forward, layer)
 
 
-def _plain(layer: nn.Module) -> bool:
+def _plain(layer: Any) -> bool:
     """Whether a module is PEFT's LoRA on a linear layer without a variant (DoRA and its like), a bias or a second adapter."""
     from peft.tuners import lora
 
@@ -52,8 +52,8 @@ def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Te
     if type(layer.base_layer) is not nn.Linear:
         y = y.clone()  # bitsandbytes may hand out a view, which autograd would not let be written to
     down, up, scaling = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
-    y = _Added.apply(y, layer.lora_dropout[name](rows).to(y.dtype), down, up, scaling)  # type: ignore[no-untyped-call]
-    return y.view(*x.shape[:-1], -1)
+    out: torch.Tensor = _Added.apply(y, layer.lora_dropout[name](rows).to(y.dtype), down, up, scaling)  # type: ignore[no-untyped-call]
+    return out.view(*x.shape[:-1], -1)
 
 
 class _Added(torch.autograd.Function):

@@ -10,8 +10,9 @@ import torch
 
 from llmbench import data, hardware
 from llmbench.errors import RecipeError
+from llmbench.estimate import Estimate
 from llmbench.recipe import TrainRecipe
-from llmbench.training import fused_lora, needs, segments
+from llmbench.training import compilation, fused_lora, needs, segments
 from llmbench.training.model import Loaded
 
 __all__ = ["Choice", "choose"]
@@ -47,12 +48,12 @@ def choose(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> tuple[TrainR
         raise RecipeError(f"training.padding_free: not with this model: {obstacle}. Leave it out.")
     if spec.packing and obstacle:
         raise RecipeError(f"training.packing: not with this model: {obstacle}. Set training.packing=false.")
-    if spec.torch_compile is None:
-        choices.append(Choice("torch_compile", False, "does not pay back within a run of minutes; set it for runs of hours"))
     choices += _fused_lora(recipe, loaded)
-    settled = _settled(recipe, choices)
+    needed = needs.of(_settled(recipe, choices), loaded, rows)
+    if spec.torch_compile is None:
+        choices.append(_compilation(recipe, loaded, needed))
     if spec.gradient_checkpointing is None:
-        choices.append(_checkpointing(settled, loaded, rows))
+        choices.append(_checkpointing(recipe, loaded, needed))
     return _settled(recipe, choices), tuple(choices)
 
 
@@ -63,9 +64,21 @@ def _settled(recipe: TrainRecipe, choices: list[Choice]) -> TrainRecipe:
     return recipe.model_copy(update={"training": spec.model_copy(update=values)})
 
 
-def _checkpointing(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> Choice:
+def _compilation(recipe: TrainRecipe, loaded: Loaded, needed: Estimate | None) -> Choice:
+    """Layers are compiled where that pays back within the run, by the estimate."""
+    name = "torch_compile"
+    if recipe.training.performance == "plain":
+        return Choice(name, False, "performance: plain")
+    if recipe.method not in ("sft", "pretrain"):
+        return Choice(name, False, f"method: {recipe.method} trains uncompiled")
+    if obstacle := compilation.obstacle(loaded.model, loaded.device):
+        return Choice(name, False, obstacle)
+    return Choice(name, *compilation.payback(recipe, needed, loaded.device))
+
+
+def _checkpointing(recipe: TrainRecipe, loaded: Loaded, needed: Estimate | None) -> Choice:
     """Activations are kept while they fit, by the estimate."""
-    name, needed, there = "gradient_checkpointing", needs.of(recipe, loaded, rows), hardware.machine(loaded.device)
+    name, there = "gradient_checkpointing", hardware.machine(loaded.device)
     free = there.gpu_memory if loaded.device == "cuda" else there.memory
     if recipe.training.performance == "plain" or needed is None:
         return Choice(name, False, "costs a third more time; set it where memory is short")
@@ -77,7 +90,7 @@ def _checkpointing(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> Choi
 def _fused_lora(recipe: TrainRecipe, loaded: Loaded) -> list[Choice]:
     """Nothing to choose where there is no LoRA."""
     spec = recipe.training
-    obstacle = "torch_compile joins the products itself" if spec.torch_compile else fused_lora.obstacle(loaded.model)
+    obstacle = fused_lora.obstacle(loaded.model)
     if spec.fused_lora and obstacle:
         raise RecipeError(f"training.fused_lora: not with this recipe: {obstacle}. Leave it out.")
     if recipe.lora is None or spec.fused_lora is not None:
@@ -94,6 +107,8 @@ def _refuse(recipe: TrainRecipe, loaded: Loaded) -> None:
         raise RecipeError(
             f"training.activation_offloading: not with method: {recipe.method}. Use training.gradient_checkpointing."
         )
+    if spec.torch_compile and (obstacle := compilation.obstacle(loaded.model, loaded.device)):
+        raise RecipeError(f"training.torch_compile: not here: {obstacle}. Set training.torch_compile=false.")
     if loaded.device == "cuda":
         return
     for name, value in (("activation_offloading", spec.activation_offloading), ("use_liger_kernel", spec.use_liger_kernel)):
@@ -106,8 +121,6 @@ def _refuse(recipe: TrainRecipe, loaded: Loaded) -> None:
 def _padding_free_obstacle(recipe: TrainRecipe, loaded: Loaded) -> str | None:
     if recipe.method not in ("sft", "pretrain"):
         return f"TRL's {recipe.method} trainer pads its own batches"
-    if recipe.training.torch_compile:
-        return "torch_compile needs few shapes, and padded batches have few"
     if recipe.adapter is not None and recipe.adapter.type == "prompt_tuning":
         return "prompt tuning puts tokens of its own before each row"
     if recipe.model.attn_implementation != "sdpa":

@@ -1,15 +1,12 @@
-"""Keeps the libraries' bars, notices and warnings away from the user, and compiles what is worth compiling."""
+"""Keeps the libraries' bars, notices and warnings away from the user."""
 
 from __future__ import annotations
 
 import logging
 import os
 import warnings
-from typing import Any
 
-import torch
-
-__all__ = ["compile_backbone", "libraries"]
+__all__ = ["libraries"]
 
 
 def libraries() -> None:
@@ -27,10 +24,3 @@ def libraries() -> None:
     warnings.filterwarnings("ignore", message="Setting `save_embedding_layers` to `True`", category=UserWarning)
     # torch's learning-rate schedulers warn about the order of steps when accelerate has wrapped the optimizer.
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step\\(\\).*", category=UserWarning)
-
-
-def compile_backbone(model: Any) -> None:
-    """Compiles all but the head, one graph for each padded shape; the head's input differs in every batch."""
-    torch._dynamo.config.recompile_limit = 64
-    backbone = (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
-    backbone.compile(dynamic=False)

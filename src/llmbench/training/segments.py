@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from llmbench.training.short_attention import LONGEST, ShortAttention
 
-__all__ = ["NAME", "install", "leak", "obstacle", "uninstall"]
+__all__ = ["NAME", "install", "leak", "leave_uncompiled", "obstacle", "uninstall"]
 
 NAME = "llmbench_segments"
 _LAYERS = {"full_attention", "sliding_attention"}
@@ -95,6 +95,13 @@ def install(model: Any) -> None:
     AttentionMaskInterface.register(NAME, mask)
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     inner.set_attn_implementation(NAME)
+
+
+def leave_uncompiled() -> None:
+    """Keeps the compiler out of the attention, which counts rows and is one kernel each; it compiles what is around it."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, torch.compiler.disable(_attention))  # type: ignore[no-untyped-call]
 
 
 def uninstall(model: Any) -> None:

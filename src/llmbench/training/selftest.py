@@ -196,11 +196,17 @@ def _checkpointed(folder: Path) -> float:
     return _apart(_gradients(folder, "checkpointed", "training.gradient_checkpointing=true"), plain)
 
 
+def _fused(folder: Path) -> float:
+    plain = _gradients(folder, "pefts", "training.fused_lora=false")
+    return _apart(_gradients(folder, "fused", "training.fused_lora=true"), plain)
+
+
 def _compiled(folder: Path) -> float:
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         raise NotHere("no C++ compiler (g++), which torch.compile needs on a CPU")
-    padded = _gradients(folder, "eager", "training.padding_free=false")
-    return _apart(_gradients(folder, "compiled", "training.torch_compile=true"), padded)
+    padded = "training.padding_free=false"
+    plain = _gradients(folder, "eager", padded, "training.torch_compile=false")
+    return _apart(_gradients(folder, "compiled", padded, "training.torch_compile=true"), plain)
 
 
 def _resumed(folder: Path) -> float:
@@ -254,6 +260,7 @@ TRIALS: dict[str, tuple[str, float, Callable[[Path], float]]] = {
     "separation": ("a row's logits, whatever row stands before it (to the bit)", 0.0, _leaks),
     "accumulation": ("weights after windows of 4 x 1 rows, and of 1 x 4, the last one half empty", 1e-4, _accumulated),
     "checkpointing": ("loss and gradients with activations computed again, and kept", 1e-5, _checkpointed),
+    "fused LoRA": ("loss and gradients of LoRA added in place, and of PEFT's own", 1e-5, _fused),
     "compilation": ("loss and gradients compiled, and not", 1e-4, _compiled),
     "resumption": ("weights after a stop and --resume, and straight through (to the bit)", 0.0, _resumed),
     "saving": ("logits of the trained adapter, and of the one read back", 1e-6, _saved),

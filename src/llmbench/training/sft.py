@@ -8,7 +8,7 @@ from transformers import PrinterCallback
 from trl import SFTConfig  # type: ignore[attr-defined]
 
 from llmbench.runs import Run
-from llmbench.training import quiet, segments
+from llmbench.training import compilation, segments
 from llmbench.training.arguments import arguments, one_gpu
 from llmbench.training.batches import Collator
 from llmbench.training.optimizer import own_optimizer
@@ -24,10 +24,10 @@ __all__ = ["trainer"]
 def trainer(job: Job, run: Run, recorder: Recorder) -> Trainer:
     """TRL's SFTTrainer on rows that are tokenised and marked already."""
     spec, loaded = job.recipe.training, job.loaded
-    if spec.torch_compile:
-        quiet.compile_backbone(loaded.model)
     if spec.padding_free:
         segments.install(loaded.model)
+    if spec.torch_compile:
+        compilation.install(loaded.model)
     made = Trainer(
         job.recipe,
         Collator(job.recipe, loaded.tokenizer.pad_token_id),

@@ -1,6 +1,6 @@
 """Causal attention within one short row in bfloat16 on a CPU, as whole products.
 
-PyTorch's CPU kernel goes through a row in blocks of 32 queries, and its backward in bfloat16 is slower than in float32. For rows
+PyTorch's CPU kernel goes through a row in blocks of 32 queries; its backward in bfloat16 is slower than in float32. For rows
 of a few hundred tokens the L x L shares fit the processor's cache, and five batched products for all heads of a key are faster;
 they are computed again on the way back, so that nothing of that size is kept.
 """

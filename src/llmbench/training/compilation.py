@@ -1,0 +1,55 @@
+"""torch.compile for the layers of a model: one graph for all of them and for every length, compiled once.
+
+A whole model compiled for fixed shapes costs a CPU half a minute for each length that occurs. Its layers are alike, so one of
+them compiled for lengths that vary serves all; attention to rows end to end stays as it is and divides the graph in two.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from llmbench.estimate import Estimate
+from llmbench.recipe import TrainRecipe
+from llmbench.training import segments
+
+__all__ = ["install", "obstacle", "payback"]
+
+_SECONDS, _GAIN = 30.0, 0.06
+"""What compiling takes on two cores, and the share of a step's time that it then saves: benchmarks/train_speed.py."""
+
+
+def install(model: Any) -> None:
+    """Compiles each layer at its first call."""
+    torch._dynamo.config.recompile_limit = 64  # full training, evaluation and the last, shorter batch are graphs of their own
+    segments.leave_uncompiled()
+    for layer in _layers(model):
+        layer.compile(dynamic=True)
+
+
+def obstacle(model: Any, device: str) -> str | None:
+    """Why a model cannot be compiled so, or None."""
+    if device == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++")):
+        return "there is no C++ compiler (g++) here"
+    return None if _layers(model) else "its layers are not marked as such"
+
+
+def payback(recipe: TrainRecipe, needed: Estimate | None, device: str) -> tuple[bool, str]:
+    """Whether compiling pays back within the run, at least twice over, and why."""
+    if device != "cpu":
+        return False, "its gain on this device has not been measured; set it to try"
+    if recipe.quantization is not None:
+        return False, "the products of a quantised base are not compiled"
+    if needed is None:
+        return False, "how long the run takes is not known"
+    saved, minutes = needed.uncorrected_seconds * _GAIN, needed.uncorrected_seconds / 60
+    if saved < 2 * _SECONDS:
+        return False, f"would save about {saved:.0f} s of {minutes:.0f} min and takes about {_SECONDS:.0f} s"
+    return True, f"takes about {_SECONDS:.0f} s and saves about {saved:.0f} s of {minutes:.0f} min"
+
+
+def _layers(model: Any) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
