@@ -1,6 +1,6 @@
 """How far off `llmbench check` is: estimated and measured peak memory and time of trainings that differ in one thing each.
 
-    python benchmarks/estimates.py PATH/TO/gsm8k/train.jsonl [--steps 6] [--correct]
+    python benchmarks/estimates.py PATH/TO/gsm8k/train.jsonl [--steps 6] [--correct] [--only "batch 2;QLoRA"]
 
 Trains a Qwen3 of 42M random parameters (see train_speed.py) and the bundled model in sixteen configurations, each in a process
 of its own, and prints the table, with the median error of memory and time. With --correct times are corrected by the
@@ -70,13 +70,17 @@ def main() -> None:
     parser.add_argument(
         "--correct", action="store_true", help="in one workspace, where finished runs correct the next estimate"
     )
+    parser.add_argument("--only", help="these configurations, with semicolons between")
     arguments = parser.parse_args()
+    only = arguments.only.split(";") if arguments.only else list(CONFIGURATIONS)
     folder = workspace.home() / "estimates"
     make(arguments.source, folder)
     print("| configuration | memory, GiB: estimated | measured | error | time, s: estimated | measured | error |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     errors: list[tuple[float, float]] = []
     for number, (title, overrides) in enumerate(CONFIGURATIONS.items()):
+        if title not in only:
+            continue
         home = folder / ("corrected" if arguments.correct else f"home-{number}")
         state = train(folder, arguments.steps, f"estimated-{number}", overrides, home)
         said, peak, seconds = state["estimate"], state["peak_memory"], state["seconds"]

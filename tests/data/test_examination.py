@@ -80,7 +80,7 @@ def test_pairs_are_looked_at_answer_by_answer(tmp_path: Path, tokenizer: Any) ->
             "prompt": (4 * len(prompt), 0),
             "assistant": (2 * len(good) + 2 * len(bad), 2 * len(good) + 2 * len(bad)),
         }
-        assert report.rendering[0].place == "sample 1"
+        assert [row.place for row in report.rendering[:2]] == ["sample 1 (chosen)", "sample 3 (chosen)"]
         assert "".join(getattr(piece, "text", "") for piece in report.rendering[0].pieces if piece.trained) == "A lamp."
         assert report.duplicates.exact_rows == 1
     assert reports[0] == reports[1]

@@ -38,10 +38,10 @@ def block(dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
     return model
 
 
-def learned(model: Any, *, half: bool = False, rows: int = 3) -> dict[str, torch.Tensor]:
-    """The output, and the gradient of each trained parameter and of the input."""
-    x = torch.randn(rows, 7, 24, generator=torch.Generator().manual_seed(1))
-    x = (x.bfloat16() if half else x).requires_grad_()
+def learned(model: Any, *, half: bool = False, wide: bool = False) -> dict[str, torch.Tensor]:
+    """The output, and the gradient of each trained parameter and of the input, which `wide` leaves float32 under autocast."""
+    x = torch.randn(3, 7, 24, generator=torch.Generator().manual_seed(1))
+    x = (x.bfloat16() if half and not wide else x).requires_grad_()
     torch.manual_seed(2)
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         out = model(x)
@@ -102,8 +102,8 @@ def test_a_base_in_less_precision_without_autocast_is_left_to_peft() -> None:
     assert torch.equal(ours(x), theirs(x)), "PEFT multiplies in the adapter's float32 then"
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_beside_a_base_in_four_bits(half: bool) -> None:
+@pytest.mark.parametrize(("half", "wide"), [(False, False), (True, False), (True, True)])
+def test_beside_a_base_in_four_bits(half: bool, wide: bool) -> None:
     bitsandbytes: Any = importlib.import_module("bitsandbytes")
 
     def quantised() -> Any:
@@ -126,4 +126,4 @@ def test_beside_a_base_in_four_bits(half: bool) -> None:
     theirs, ours = quantised(), quantised()
     fused_lora.install(ours)
     assert "forward" in vars(ours.base_model.model.up)
-    close(learned(ours, half=half), learned(theirs, half=half), 2e-2 if half else 1e-5)
+    close(learned(ours, half=half, wide=wide), learned(theirs, half=half, wide=wide), 2e-2 if half else 1e-5)

@@ -202,3 +202,18 @@ def test_the_bundled_recipe_comes_out_clean() -> None:
     assert result.exit_code == 0
     assert {note["level"] for note in report["notes"]} <= {"note"}
     assert report["train"]["turns"] == report["train"]["turns_ended"] == report["train"]["rows"]
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "said"),
+    [
+        ("dpo", "pairs.jsonl:1 (chosen)", "learned in 172 of 172 answers"),
+        ("kto", "marked.jsonl:47", "learned in 86 of 86 answers"),
+        ("grpo", "prompts.jsonl:1", "the model's own, as the reward functions judge them"),
+    ],
+)
+def test_rows_of_judged_answers_and_of_prompts_are_named_and_shown(name: str, place: str, said: str) -> None:
+    result = typed(f"recipes/{name}.yaml", "--rows", "1")
+    assert result.exit_code == 0, result.output
+    assert f"  {place}: " in result.stdout
+    assert said in result.stdout

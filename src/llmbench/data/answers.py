@@ -67,21 +67,27 @@ class Encoded:
             length_before=np.array([max(row) for row in lengths], dtype=np.int32),
         )
 
-    def dataset(self, method: str) -> Dataset:
-        """The columns that TRL's trainer of a method reads."""
+    def dataset(self, method: str, *, as_tokens: bool = False) -> Dataset:
+        """The columns that TRL's trainer of a method reads, and where each row stands; `as_tokens` also of prompts alone."""
         from datasets import Dataset
 
+        if method == "grpo" and not as_tokens:
+            return self._prompts()
+        origins = [example.origin for example in self.examples]
+        where = {"source": [source for source, _ in origins], "row": [row for _, row in origins]}
         chosen, rejected = ([row[i] for row in self.answers if len(row) > i] for i in (0, 1))
         match method:
             case "dpo" | "orpo":
-                return Dataset.from_dict({"prompt_ids": self.prompts, "chosen_ids": chosen, "rejected_ids": rejected})
+                return Dataset.from_dict(
+                    {"prompt_ids": self.prompts, "chosen_ids": chosen, "rejected_ids": rejected, **where}
+                )
             case "reward":
                 whole = [[p + a for p, a in zip(self.prompts, side, strict=True)] for side in (chosen, rejected)]
-                return Dataset.from_dict({"chosen_ids": whole[0], "rejected_ids": whole[1]})
+                return Dataset.from_dict({"chosen_ids": whole[0], "rejected_ids": whole[1], **where})
             case "kto":
                 labels = [example.label for example in self.examples]
-                return Dataset.from_dict({"prompt_ids": self.prompts, "completion_ids": chosen, "label": labels})
-        return self._prompts()
+                return Dataset.from_dict({"prompt_ids": self.prompts, "completion_ids": chosen, "label": labels, **where})
+        return Dataset.from_dict({"prompt_ids": self.prompts, **where})
 
     def _prompts(self) -> Dataset:
         import pyarrow as pa  # type: ignore[import-untyped]

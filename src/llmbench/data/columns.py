@@ -29,6 +29,8 @@ class Columns:
     source: np.ndarray
     row: np.ndarray
     """Line or row number in the file."""
+    sides: tuple[str, ...] = ()
+    """Of pairs, what the answers of each row are, in turn: chosen, rejected."""
 
     def __len__(self) -> int:
         return len(self.source)
@@ -42,7 +44,8 @@ class Columns:
         """The first of the rows."""
         end = self.starts[rows]
         flat = (self.ids[:end], self.trained[:end], self.roles[:end])
-        return self if rows == len(self) else Columns(*flat, self.starts[: rows + 1], self.source[:rows], self.row[:rows])
+        ends = (self.starts[: rows + 1], self.source[:rows], self.row[:rows])
+        return self if rows == len(self) else Columns(*flat, *ends, self.sides)
 
     def per_row(self, flags: np.ndarray) -> np.ndarray:
         """How many of a row's tokens have a flag."""
@@ -79,14 +82,14 @@ def columns(dataset: Dataset) -> Columns:
 
 
 def _judged(dataset: Dataset) -> Columns:
-    """Rows of `chosen_ids` and `rejected_ids`, or of `completion_ids`, behind `prompt_ids` where those stand apart."""
+    """Rows of `chosen_ids` and `rejected_ids`, or of `completion_ids`, behind `prompt_ids` where those stand apart; or alone."""
     names = [name for name in ("chosen_ids", "rejected_ids", "completion_ids") if name in dataset.column_names]
     answers = [_rows(dataset, name) for name in names]
     prompts = _rows(dataset, "prompt_ids") if "prompt_ids" in dataset.column_names else _shared(*answers)
     whole = "prompt_ids" not in dataset.column_names
     ids, roles = [], []
     for i, prompt in enumerate(prompts):
-        for answer in (side[i][len(prompt) if whole else 0 :] for side in answers):
+        for answer in [side[i][len(prompt) if whole else 0 :] for side in answers] or [prompt[:0]]:
             ids += [prompt, answer]
             roles.append(
                 np.repeat(np.asarray([ROLES.index("prompt"), ROLES.index("assistant")], np.int8), [len(prompt), len(answer)])
@@ -94,7 +97,7 @@ def _judged(dataset: Dataset) -> Columns:
     lengths = np.asarray([len(role) for role in roles], dtype=np.int64)
     known = "source" in dataset.column_names
     source, row = (
-        np.repeat(_column(dataset, name).to_numpy(zero_copy_only=False), len(names)) if known else np.full(len(roles), -1)
+        np.repeat(_column(dataset, name).to_numpy(zero_copy_only=False), len(names) or 1) if known else np.full(len(roles), -1)
         for name in ("source", "row")
     )
     flat = np.concatenate(roles)
@@ -104,7 +107,8 @@ def _judged(dataset: Dataset) -> Columns:
         flat,
         np.concatenate([[0], np.cumsum(lengths)]),
         source,
-        row if known else np.repeat(np.arange(len(prompts)), len(names)),
+        row if known else np.repeat(np.arange(len(prompts)), len(names) or 1),
+        tuple(name.removesuffix("_ids") for name in names) if len(names) > 1 else (),
     )
 
 

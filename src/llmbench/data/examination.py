@@ -337,7 +337,8 @@ def _rendered(part: _Looked, tokenizer: Any, count: int) -> list[rendering.Row]:
     c, count = part.columns, min(count, len(part.columns))
     chosen = [round(i * (len(c) - 1) / max(count - 1, 1)) for i in range(count)]
     spans = [slice(int(c.starts[i]), int(c.starts[i + 1])) for i in chosen]
+    sides = [f" ({c.sides[i % len(c.sides)]})" if c.sides else "" for i in chosen]
     return [
-        rendering.row(part.place(i), c.ids[span].tolist(), c.trained[span].tolist(), tokenizer)
-        for i, span in zip(chosen, spans, strict=True)
+        rendering.row(part.place(i) + side, c.ids[span].tolist(), c.trained[span].tolist(), tokenizer)
+        for i, span, side in zip(chosen, spans, sides, strict=True)
     ]

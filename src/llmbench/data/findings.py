@@ -22,7 +22,7 @@ def notes(report: DataReport, recipe: TrainRecipe, refused: str | None) -> list[
     found = [Note("refused", *_split(refused))] if refused and not refused.startswith("data.max_length:") else []
     for name, part in (("train", report.train), ("eval", report.eval)):
         if part is not None:
-            found += _of_part(name, part)
+            found += _of_part(name, part, answered=recipe.method != "grpo")
     found += _length(report, recipe)
     found += _twice(report, recipe)
     found += _private(report)
@@ -35,9 +35,10 @@ def _split(refused: str) -> tuple[str, str]:
     return (where, text) if colon and " " not in where else ("data", refused)
 
 
-def _of_part(name: str, part: Part) -> list[Note]:
+def _of_part(name: str, part: Part, *, answered: bool) -> list[Note]:
+    """`answered`: whether rows hold the answers that are learned; those of grpo are the model's own."""
     where, found = f"data.{name}", []
-    if part.untrained_rows:
+    if part.untrained_rows and answered:
         text = f"{_rows(part.untrained_rows)} without a learned token ({', '.join(part.untrained_places)})"
         found.append(
             Note("refused", where, text, "Remove them, or see why the chat template shows nothing of the assistant's.")

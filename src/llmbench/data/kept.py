@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["hashes", "own_template", "report", "write"]
 
 _UNLIMITED = 2**31 - 1
+_MADE = 2
+"""Counted up when the same rows are reported on otherwise than before."""
 _KEPT = 200
 """Reports that stay in the cache; the oldest go first."""
 
@@ -132,7 +134,7 @@ def _key(recipe: TrainRecipe, folder: Path, shown: int, threshold: float) -> str
         "torch_compile",
     }  # fmt: skip
     used = recipe.model_dump(mode="json", include={"name": True, "method": True, "data": True, "training": batches})
-    what = [SCHEMA, *parts, str(recipe.source), recipe.model.model_name_or_path, used, seed, shown, threshold]
+    what = [SCHEMA, _MADE, *parts, str(recipe.source), recipe.model.model_name_or_path, used, seed, shown, threshold]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -26,7 +26,7 @@ def html(report: DataReport) -> str:
         _head(report),
         _rows(report),
         _lengths(report.train),
-        _learned(report.train),
+        _learned(report),
         _duplicates(report),
         _secrets(report),
         *(_section(section.title, _list(section.lines)) for section in report.sections),
@@ -168,7 +168,8 @@ def _histogram(of: Lengths, limit: Limit) -> str:
     return f'<svg role="img" aria-label="{label}">{"".join(drawn)}<g>{edges}</g>{axis}{mark}</svg>'
 
 
-def _learned(part: Part) -> str:
+def _learned(report: DataReport) -> str:
+    part = report.train
     rows = [
         [
             _text(role.role.capitalize()),
@@ -179,7 +180,10 @@ def _learned(part: Part) -> str:
         for role in part.roles
     ]
     ends = f"The end of the turn is learned in {part.turns_ended:,} of {part.turns:,} answers." if part.turns else ""
-    faults = f"{part.untrained_rows:,} rows learn nothing; {part.double_bos:,} begin with two beginning-of-text tokens."
+    nothing = f"{part.untrained_rows:,} rows learn nothing"
+    if report.method == "grpo":
+        nothing = "What is learned are the model's own answers, as the reward functions judge them"
+    faults = f"{nothing}; {part.double_bos:,} begin with two beginning-of-text tokens."
     return _section("Learned", _table(["Role", "Tokens", "Learned", "Share"], rows) + f"<p>{ends} {faults}</p>")
 
 

@@ -12,12 +12,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from llmbench.data import Report, Rows, files
-from llmbench.data import rows as data_rows
+from llmbench.data import Report, Rows, files, sources
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
 
@@ -57,13 +56,25 @@ class Example:
     label: bool | None = None
     columns: dict[str, Any] = field(default_factory=dict)
     """For prompts: the columns that reward functions may read."""
+    origin: tuple[int, int] = (-1, -1)
+    """Its source's number in the recipe, and its line or row number there."""
 
 
-def load(method: str, spec: DataSpec, tokenizer: Any, *, seed: int = 0, progress: Callable[[int], None] | None = None) -> Rows:
+def load(
+    method: str,
+    spec: DataSpec,
+    tokenizer: Any,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+    as_tokens: bool = False,
+) -> Rows:
     """Reads, checks and tokenises the rows of a recipe for dpo, orpo, kto, reward or grpo.
 
     Columns of the result: dpo and orpo `prompt_ids`, `chosen_ids`, `rejected_ids`; reward the same without the first, which
-    stands before both; kto `prompt_ids`, `completion_ids`, `label`; grpo `prompt` (messages) and the file's other columns.
+    stands before both; kto `prompt_ids`, `completion_ids`, `label`; each with `source` and `row`, where it stands; grpo
+    `prompt` (messages) and the file's other columns, which its reward functions read, or with `as_tokens` (for a report)
+    `prompt_ids`, `source` and `row`.
 
     Raises:
         DataError: a file for another method, a row that cannot be used, rows that are too long while `over_length` is
@@ -75,16 +86,17 @@ def load(method: str, spec: DataSpec, tokenizer: Any, *, seed: int = 0, progress
     elif spec.eval_fraction:
         train, held_out = _hold_out(train, spec.eval_fraction, seed)
     else:
-        return Rows(train.dataset(method), _checked(method, train))
-    return Rows(train.dataset(method), _checked(method, train), held_out.dataset(method), held_out.report())
+        return Rows(train.dataset(method, as_tokens=as_tokens), _checked(method, train))
+    made = (part.dataset(method, as_tokens=as_tokens) for part in (train, held_out))
+    return Rows(next(made), _checked(method, train), next(made), held_out.report())
 
 
 def _part(
-    method: str, spec: DataSpec, sources: list[DataSource], tokenizer: Any, seed: int, progress: Callable[[int], None] | None
+    method: str, spec: DataSpec, given: list[DataSource], tokenizer: Any, seed: int, progress: Callable[[int], None] | None
 ) -> Encoded:
     from llmbench.data.answers import encode
 
-    examples = [example for source in sources for example in read(source, method)]
+    examples = [replace(one, origin=(i, one.origin[1])) for i, source in enumerate(given) for one in read(source, method)]
     if method == "kto" and spec.shuffle:
         # TRL keeps the order of KTO's rows, since each one's KL is measured on its neighbour.
         Random(f"rows {seed}").shuffle(examples)
@@ -122,29 +134,24 @@ def read(source: DataSource, method: str) -> Iterator[Example]:
     wanted = _READ_BY[method]
     faults: list[str] = []
     count = 0
-    for place, row in _rows(source):
-        if count == source.limit:
-            break
+    for row in sources.read(source):
+        if row.fault is not None:
+            raise DataError(f"{row.place}: {row.fault.detail}")
         if not count:
-            _check_kind(row, wanted, method, place)
+            _check_kind(row.values, wanted, method, row.place)
         count += 1
         try:
-            example = _example(row, wanted, place)
+            example = _example(row.values, wanted, row.place)
         except ValueError as error:
-            faults.append(f"{place}: {error}")
+            faults.append(f"{row.place}: {error}")
             continue
         if not faults:
-            yield example
+            yield replace(example, origin=(-1, row.number))
     if faults:
         more = f" ({len(faults) - 1:,} more rows of this file cannot be used)" if len(faults) > 1 else ""
         raise DataError(faults[0] + more)
     if not count:
         raise DataError(f"{source.path}: has no rows; method: {method} reads {_NEEDS[wanted]}.")
-
-
-def _rows(source: DataSource) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row of a source under its standard names, with its place."""
-    return data_rows(source)
 
 
 def _check_kind(row: dict[str, Any], wanted: str, method: str, place: str) -> None:

@@ -45,7 +45,7 @@ def show(report: DataReport, console: Console) -> None:
     title("Tokens a row")
     _lines(console, _lengths(report.train))
     title("Learned")
-    _lines(console, _learned(report.train))
+    _lines(console, _learned(report))
     title("Duplicates")
     _lines(console, _duplicates(report.duplicates, held_out=report.eval is not None))
     title("Secrets and personal data")
@@ -158,14 +158,18 @@ def _bar(share: float, width: int) -> str:
     return "█" * full + _BLOCKS[rest].strip()
 
 
-def _learned(part: Part) -> Iterator[tuple[str, str]]:
+def _learned(report: DataReport) -> Iterator[tuple[str, str]]:
+    part = report.train
     wide = max(len(f"{role.tokens:,}") for role in part.roles)
     for role in part.roles:
         share = f" ({_percent(role.trained_tokens, role.tokens)})" if role.trained_tokens else ""
         yield role.role, f"{role.tokens:>{wide},} tokens, {role.trained_tokens:,} learned{share}"
     if part.turns:
         yield "turn ends", f"learned in {part.turns_ended:,} of {part.turns:,} answers"
-    yield "faults", f"{part.untrained_rows:,} rows learn nothing, {part.double_bos:,} begin with two beginnings of text"
+    if report.method == "grpo":
+        yield "answers", "the model's own, as the reward functions judge them"
+    nothing = "" if report.method == "grpo" else f"{part.untrained_rows:,} rows learn nothing, "
+    yield "faults", f"{nothing}{part.double_bos:,} begin with two beginnings of text"
 
 
 def _duplicates(d: Duplicates, *, held_out: bool) -> Iterator[tuple[str, str]]:

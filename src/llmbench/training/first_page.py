@@ -5,22 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbench.data import kept
+from llmbench.data import kept, preferences
 from llmbench.data.report import DataReport
 from llmbench.runs import Run
 
 if TYPE_CHECKING:
+    from llmbench.data import Rows
+    from llmbench.recipe import DataSpec
     from llmbench.training.job import Job
 
 __all__ = ["report", "write"]
 
 
 def report(job: Job) -> DataReport | None:
-    """The report of a job's rows, from the cache where `llmbench check` has looked at them; None of prompts without answers."""
+    """The report of a job's rows, from the cache where `llmbench check` has looked at them."""
     folder = job.recipe.model.tokenizer or job.loaded.folder
-    if folder is None or "prompt" in job.rows.train.column_names:
+    if folder is None:
         return None
-    return kept.report(job.recipe, Path(folder), lambda spec: job.rows)
+
+    def rows(spec: DataSpec) -> Rows:
+        if job.recipe.method != "grpo":
+            return job.rows
+        seed = job.recipe.training.seed
+        return preferences.load("grpo", spec, job.loaded.tokenizer, seed=seed, as_tokens=True)
+
+    return kept.report(job.recipe, Path(folder), rows)
 
 
 def write(job: Job, run: Run) -> None:

@@ -52,21 +52,26 @@ def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Te
     if type(layer.base_layer) is not nn.Linear:
         y = y.clone()  # bitsandbytes may hand out a view, which autograd would not let be written to
     down, up, scaling = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
-    out: torch.Tensor = _Added.apply(y, layer.lora_dropout[name](rows).to(y.dtype), down, up, scaling)  # type: ignore[no-untyped-call]
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else y.dtype
+    out: torch.Tensor = _Added.apply(y, layer.lora_dropout[name](rows).to(dtype), down, up, scaling)  # type: ignore[no-untyped-call]
     return out.view(*x.shape[:-1], -1)
 
 
 class _Added(torch.autograd.Function):
-    """y (n, out), x (n, in), A (r, in), B (out, r), s -> y + s x A^T B^T, written into y."""
+    """y (n, out), x (n, in), A (r, in), B (out, r), s -> y + s x A^T B^T, written into y; multiplied in x's precision."""
 
     @staticmethod
     def forward(
         ctx: Any, y: torch.Tensor, x: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scaling: float
     ) -> torch.Tensor:
         """Keeps x, which the base's product keeps too, and x A^T, which is small."""
-        a, b = down.to(y.dtype), (up * scaling).to(y.dtype)
+        a, b = down.to(x.dtype), (up * scaling).to(x.dtype)
         hidden = x @ a.t()
-        y.addmm_(hidden, b.t())
+        if y.dtype == x.dtype:
+            y.addmm_(hidden, b.t())
+        else:  # a quantised base may answer in float32 under autocast
+            y += hidden @ b.t()
         ctx.mark_dirty(y)
         ctx.save_for_backward(x, a, b, hidden)
         ctx.scaling, ctx.dtypes = scaling, (down.dtype, up.dtype)
@@ -75,10 +80,10 @@ class _Added(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The gradient by y is the one that comes in."""
-        (slope,) = gradients
         x, a, b, hidden = ctx.saved_tensors
+        slope = gradients[0].to(x.dtype)
         inner = slope @ b
         by_x = inner @ a if ctx.needs_input_grad[1] else None
         by_down = (inner.t() @ x).to(ctx.dtypes[0]) if ctx.needs_input_grad[2] else None
         by_up = (hidden.t() @ slope).t().to(ctx.dtypes[1]).mul_(ctx.scaling) if ctx.needs_input_grad[3] else None
-        return slope, by_x, by_down, by_up, None
+        return gradients[0], by_x, by_down, by_up, None

@@ -58,11 +58,6 @@ def check(
     for package in _PACKAGES:
         if find_spec(package) is None:
             raise MissingPackage("check", package, "train")
-    if document.method == "grpo":
-        raise LlmbenchError(
-            f"{recipe}: method: grpo reads prompts without answers, of which the report knows nothing. "
-            "Run: llmbench train --dry-run, which reads and checks them"
-        )
     report = _report(document, rows, threshold)
     if html is not None:
         from llmbench import workspace
@@ -103,7 +98,14 @@ def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
 
             if document.method not in ("sft", "pretrain", "distillation"):
                 tokenizer = _tokenizer(document.model, folder)
-                return preferences.load(document.method, spec, tokenizer, seed=document.training.seed, progress=progress.count)
+                return preferences.load(
+                    document.method,
+                    spec,
+                    tokenizer,
+                    seed=document.training.seed,
+                    progress=progress.count,
+                    as_tokens=True,
+                )
             return data.load(
                 spec,
                 lambda: _tokenizer(document.model, folder),
