@@ -2,9 +2,10 @@
 
     python benchmarks/estimates.py PATH/TO/gsm8k/train.jsonl [--steps 6] [--correct] [--only "batch 2;QLoRA"]
 
-Trains a Qwen3 of 42M random parameters (see train_speed.py) and the bundled model in sixteen configurations, each in a process
-of its own, and prints the table, with the median error of memory and time. With --correct times are corrected by the
-configurations before, as a workspace with finished runs does. Everything lies in outputs/estimates/.
+Trains a Qwen3 of 42M random parameters (see train_speed.py) and the bundled model in sixteen configurations, to which constants
+were fitted, and a Llama and others in eight that they were not; each in a process of its own. Prints the table, with the
+median error of memory and time of both kinds. With --correct times are corrected by the configurations before, as a workspace
+with finished runs does. Everything lies in outputs/estimates/.
 """
 
 from __future__ import annotations
@@ -41,6 +42,46 @@ CONFIGURATIONS: dict[str, list[str]] = {
     "tiny, batch 8": ["model.model_name_or_path=llmbench/tiny"],
     "tiny, batch 32": ["model.model_name_or_path=llmbench/tiny", "training.per_device_train_batch_size=32"],
 }
+LLAMA = "model.model_name_or_path=LLAMA"
+NEW = {
+    "Llama, batch 8": [LLAMA],
+    "Llama, batch 16, checkpointing": [
+        LLAMA, "training.per_device_train_batch_size=16", "training.gradient_checkpointing=true",
+    ],
+    "Llama, float32, batch 4": [LLAMA, "model.dtype=float32", "training.per_device_train_batch_size=4"],
+    "Llama, all parameters": [LLAMA, "lora=null", "training.learning_rate=1e-5"],
+    "Llama, QLoRA, batch 16": [LLAMA, "quantization.load_in_4bit=true", "training.per_device_train_batch_size=16"],
+    "batch 12, queries and values, rank 64": [
+        "training.per_device_train_batch_size=12", "lora.r=64", "lora.target_modules=[q_proj, v_proj]",
+    ],
+    "batch 5 x 3, padded": [
+        "training.per_device_train_batch_size=5", "training.gradient_accumulation_steps=3", "training.padding_free=false",
+    ],
+    "tiny, all parameters, batch 16": [
+        "model.model_name_or_path=llmbench/tiny", "lora=null", "training.per_device_train_batch_size=16",
+    ],
+}  # fmt: skip
+"""Which nothing was fitted to."""
+
+
+def llama(folder: Path) -> Path:
+    """A Llama of 12 layers and 29M random parameters, with the tokenizer of the other model."""
+    import shutil
+
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=16000, hidden_size=384, intermediate_size=1024, num_hidden_layers=12, num_attention_heads=6,
+        num_key_value_heads=2, head_dim=64, tie_word_embeddings=False, max_position_embeddings=2048,
+    )  # fmt: skip
+    model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    path = folder / "llama"
+    model.to(torch.bfloat16).save_pretrained(path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(folder / "model" / name, path / name)
+    return path
 
 
 def train(folder: Path, steps: int, name: str, overrides: list[str], home: Path) -> dict[str, Any]:
@@ -72,27 +113,31 @@ def main() -> None:
     )
     parser.add_argument("--only", help="these configurations, with semicolons between")
     arguments = parser.parse_args()
-    only = arguments.only.split(";") if arguments.only else list(CONFIGURATIONS)
+    only = arguments.only.split(";") if arguments.only else [*CONFIGURATIONS, *NEW]
     folder = workspace.home() / "estimates"
     make(arguments.source, folder)
+    other = llama(folder)
     print("| configuration | memory, GiB: estimated | measured | error | time, s: estimated | measured | error |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    errors: list[tuple[float, float]] = []
-    for number, (title, overrides) in enumerate(CONFIGURATIONS.items()):
+    errors: dict[str, list[tuple[float, float]]] = {"fitted": [], "new": []}
+    for number, (title, given) in enumerate({**CONFIGURATIONS, **NEW}.items()):
         if title not in only:
             continue
+        overrides = [override.replace("LLAMA", str(other)) for override in given]
         home = folder / ("corrected" if arguments.correct else f"home-{number}")
         state = train(folder, arguments.steps, f"estimated-{number}", overrides, home)
         said, peak, seconds = state["estimate"], state["peak_memory"], state["seconds"]
         memory, time = said["peak_memory"] / peak - 1, said["seconds"] / seconds - 1
-        errors.append((abs(memory), abs(time)))
+        errors["new" if title in NEW else "fitted"].append((abs(memory), abs(time)))
         print(
             f"| {title} | {said['peak_memory'] / 2**30:.2f} | {peak / 2**30:.2f} | {memory:+.0%} "
             f"| {said['seconds']:.1f} | {seconds:.1f} | {time:+.0%} |",
             flush=True,
         )
-    memory, time = (statistics.median(error[i] for error in errors) for i in (0, 1))
-    print(f"\nMedian error: memory {memory:.0%}, time {time:.0%}, over {len(errors)} configurations.")
+    for name, found in errors.items():
+        if found:
+            memory, time = (statistics.median(error[i] for error in found) for i in (0, 1))
+            print(f"\nMedian error, {name} configurations: memory {memory:.0%}, time {time:.0%}, over {len(found)}.")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ OURS: dict[str, list[str]] = {
     "+ nothing": [*PLAIN, "model.dtype=float32", "training.gradient_checkpointing=true"],
     "+ no checkpointing": [*PLAIN, "model.dtype=float32"],
     "+ bfloat16": [*PLAIN],
-    "+ rows end to end": [],
+    "+ rows end to end": ["training.fused_lora=false"],
+    "+ LoRA in place": ["training.fused_lora=true"],
 }
 TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}<|im_start|>assistant\n{% generation %}{{ m['content'] }}"
@@ -172,7 +173,7 @@ def train(arm: str, folder: Path, steps: int, arguments: argparse.Namespace) -> 
         )
         said = json.loads((output / "adapter" / "train_results.json").read_text(encoding="utf-8"))
         return {"seconds": said["train_runtime"], "memory": memory, "adapter": str(output / "adapter")}
-    python = sys.executable if arm == "by-hand" else arguments.trl
+    python = sys.executable if arm.startswith("by-hand") else arguments.trl
     script = str(HERE / "train_speed_arms.py")
     out, memory = run([python, script, arm, str(folder), str(steps), str(output)], arguments.threads, folder)
     line = next(line for line in reversed(out.splitlines()) if line.startswith('{"seconds"'))
@@ -234,7 +235,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = workspace.home() / "train-speed"
     make(arguments.source, folder)
-    peers = ["by-hand"] + (["trl", "trl-bfloat16", "trl-tuned", "trl-packed"] if arguments.trl else [])
+    peers = ["by-hand", "by-hand-fused"] + (["trl", "trl-bfloat16", "trl-tuned", "trl-packed"] if arguments.trl else [])
     peers += ["llamafactory"] if arguments.llamafactory else []
     arms = arguments.arms.split(",") if arguments.arms else [*OURS, *peers]
     measured: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}

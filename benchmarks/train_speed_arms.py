@@ -72,17 +72,27 @@ def trl(arm: str, folder: Path, steps: int, output: Path) -> float:
     return seconds
 
 
-def by_hand(folder: Path, steps: int, output: Path) -> float:
-    """Rows end to end, attention for each, the head on learned positions only, bfloat16 beside float32 adapters."""
+def by_hand(folder: Path, steps: int, output: Path, *, fused: bool = False) -> float:
+    """Rows end to end, attention for each, the head on learned positions only, bfloat16 beside float32 adapters.
+
+    With `fused` the same loop with llmbench's own attention for short rows, LoRA in place and frozen head.
+    """
     from torch.nn import functional
     from transformers import AttentionInterface
+
+    if fused:
+        from llmbench.training import fused_lora
+        from llmbench.training.head import FrozenHead
+        from llmbench.training.short_attention import LONGEST, ShortAttention
 
     ends: list[int] = []
 
     def attention(module: Any, q: Any, k: Any, v: Any, mask: Any, scaling: float | None = None, **_: Any) -> tuple[Any, None]:
         parts = zip(*(torch.split(x, ends, 2) for x in (q, k, v)), strict=True)
         seen = [
-            functional.scaled_dot_product_attention(a, b, c, is_causal=True, scale=scaling, enable_gqa=True)
+            ShortAttention.apply(a, b, c, scaling)  # type: ignore[no-untyped-call]
+            if fused and a.shape[2] <= LONGEST
+            else functional.scaled_dot_product_attention(a, b, c, is_causal=True, scale=scaling, enable_gqa=True)
             for a, b, c in parts
         ]
         return torch.cat(seen, 2).transpose(1, 2).contiguous(), None
@@ -92,6 +102,8 @@ def by_hand(folder: Path, steps: int, output: Path) -> float:
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     base: Any = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.bfloat16, attn_implementation="by_hand")
     model: Any = get_peft_model(base, lora())
+    if fused:
+        fused_lora.install(model)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.0, fused=True)
     encoded = []
@@ -108,8 +120,10 @@ def by_hand(folder: Path, steps: int, output: Path) -> float:
         learned = torch.tensor([i >= prompt for row, prompt in batch for i in range(len(row))]).nonzero()[:, 0]
         with torch.autocast("cpu", torch.bfloat16):
             hidden = base.model(input_ids=ids, position_ids=places, attention_mask=None, use_cache=False).last_hidden_state[0]
-            logits = base.lm_head(hidden[learned - 1])
-        loss: Any = functional.cross_entropy(logits.float(), ids[0, learned])
+            if fused:
+                loss: Any = -FrozenHead.apply(hidden[learned - 1], base.lm_head.weight, None, ids[0, learned]).mean()  # type: ignore[no-untyped-call]
+            else:
+                loss = functional.cross_entropy(base.lm_head(hidden[learned - 1]).float(), ids[0, learned])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -122,7 +136,10 @@ def by_hand(folder: Path, steps: int, output: Path) -> float:
 def main() -> None:
     """Trains one arm."""
     arm, folder, steps, output = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
-    seconds = by_hand(folder, steps, output) if arm == "by-hand" else trl(arm, folder, steps, output)
+    if arm.startswith("by-hand"):
+        seconds = by_hand(folder, steps, output, fused=arm == "by-hand-fused")
+    else:
+        seconds = trl(arm, folder, steps, output)
     print(json.dumps({"seconds": seconds}))
 
 

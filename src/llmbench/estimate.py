@@ -41,12 +41,17 @@ _OPTIMIZER_BYTES = {
     "adafactor": 0.1, "sgd": 0,
 }  # fmt: skip
 """Of state, a trained parameter."""
-_LIBRARIES = {"cpu": 1.0 * GIB, "cuda": 3.0 * GIB}
+_LIBRARIES = {"cpu": 0.8 * GIB, "cuda": 3.0 * GIB}
 """Host memory of Python with torch, transformers, TRL, PEFT and datasets loaded."""
 _ROWS = {"cpu": 128, "cuda": 2048}
 """Positions whose logits exist at a time, see training/head.py."""
-_HELD = {"activations": 1.9, "trained": 2.0}
-"""How many times a part is really held: copies on the way back, and what the allocator keeps. Fitted to sixteen CPU runs."""
+_HELD = 1.4
+"""How many times activations are really held: copies on the way back, and what the allocator keeps. This and the next two
+were fitted to sixteen runs on a CPU."""
+_COPIES = 8
+"""Bytes a parameter that full training holds beside the parameter, its gradient and the optimizer's state."""
+_TRAINED_HEAD = 4096, 16
+"""Positions that a trained head scores at a time, as TRL does it, and bytes that it holds for each of them and each token."""
 
 
 @dataclass(frozen=True)
@@ -227,13 +232,14 @@ def estimate(recipe: TrainRecipe, found: Shape, work: Work, there: Machine, *, c
     """
     spec, what = recipe.training, trained(recipe, found)
     low = recipe.model.dtype in ("bfloat16", "float16") or (recipe.model.dtype == "auto" and there.bfloat16)
+    narrow = low and recipe.quantization is None  # the norms beside quantised layers are float32, and so is what they pass on
     needed: dict[str, float] = {
         "weights": _weights(recipe, found, what, low=low),
-        "trained": what.parameters * (4 + 4 + _OPTIMIZER_BYTES[spec.optim]),
-        "activations": _activations(recipe, found, what, work, low=low),
+        "trained": what.parameters * (4 + 4 + _OPTIMIZER_BYTES[spec.optim] + (0 if what.adapter else _COPIES)),
+        "activations": _activations(recipe, found, what, work, low=narrow) * _HELD,
         "logits": _logits(found, what, work, there.device, low=low),
     }
-    parts = {name: int(size * _HELD.get(name, 1.0)) for name, size in needed.items()}
+    parts = {name: int(size) for name, size in needed.items()}
     libraries = int(_LIBRARIES[there.device])
     if there.device == "cpu":
         parts = {"libraries": libraries, **parts}
@@ -285,6 +291,9 @@ def _activations(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, *
 def _logits(found: Shape, what: Trained, work: Work, device: str, *, low: bool) -> float:
     """Of the positions scored at a time, and the hidden states of all that are scored."""
     width = 2 if low else 4
+    if not what.adapter:
+        most, held = _TRAINED_HEAD
+        return min(most, work.largest_batch * work.learned) * found.vocabulary * held
     positions = min(_ROWS[device], work.largest_batch * work.learned)
     return positions * found.vocabulary * (2 * width + 8) + work.largest_batch * work.learned * found.hidden * (4 + 2 * width)
 
@@ -310,23 +319,21 @@ def features(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, *, lo
     }
 
 
-_SPEEDS = {"matrices": 0.0015, "attention": 0.024, "moved": 0.42, "layers": 0.0015, "stepped": 16.0}
+_SPEEDS = {"matrices": 0.0017, "attention": 0.032, "moved": 0.28, "layers": 0.0016, "stepped": 30.0}
 """Seconds a unit of each feature on two cores that multiply bfloat16, fitted to sixteen runs of benchmarks/estimates.py."""
 _FLOAT32 = 2.6
 """How many times as long matrices take in float32."""
 _ENOUGH = 3
 """Finished runs whose median is believed."""
-_BATCH = 0.075
-"""Seconds a batch takes whatever is in it."""
 
 
 def _seconds(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, there: Machine, *, low: bool) -> float:
     made = features(recipe, found, what, work, low=low)
     if not low:
         made["matrices"] *= _FLOAT32
-    batch = _BATCH + sum(_SPEEDS[name] * amount for name, amount in made.items()) * 2 / there.cores
+    batch = sum(_SPEEDS[name] * amount for name, amount in made.items()) * 2 / there.cores
     if there.device == "cuda":  # not fitted on any yet: a hundred times two cores, until finished runs correct it
-        batch = _BATCH + (batch - _BATCH) * there.cores / 200
+        batch *= there.cores / 200
     return batch * work.steps * work.accumulation
 
 

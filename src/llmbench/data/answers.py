@@ -78,9 +78,7 @@ class Encoded:
         chosen, rejected = ([row[i] for row in self.answers if len(row) > i] for i in (0, 1))
         match method:
             case "dpo" | "orpo":
-                return Dataset.from_dict(
-                    {"prompt_ids": self.prompts, "chosen_ids": chosen, "rejected_ids": rejected, **where}
-                )
+                return Dataset.from_dict({"prompt_ids": self.prompts, "chosen_ids": chosen, "rejected_ids": rejected, **where})
             case "reward":
                 whole = [[p + a for p, a in zip(self.prompts, side, strict=True)] for side in (chosen, rejected)]
                 return Dataset.from_dict({"chosen_ids": whole[0], "rejected_ids": whole[1], **where})

@@ -82,7 +82,7 @@ def columns(dataset: Dataset) -> Columns:
 
 
 def _judged(dataset: Dataset) -> Columns:
-    """Rows of `chosen_ids` and `rejected_ids`, or of `completion_ids`, behind `prompt_ids` where those stand apart; or alone."""
+    """Rows of `chosen_ids` and `rejected_ids`, or of `completion_ids`, behind `prompt_ids` where those are apart; or those."""
     names = [name for name in ("chosen_ids", "rejected_ids", "completion_ids") if name in dataset.column_names]
     answers = [_rows(dataset, name) for name in names]
     prompts = _rows(dataset, "prompt_ids") if "prompt_ids" in dataset.column_names else _shared(*answers)
