@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
     {"errors"},
-    {"assets", "workspace", "tiny", "scan", "scoring", "hardware"},
+    {"assets", "workspace", "tiny", "scan", "scoring", "hardware", "own_code"},
     {"recipe"},
     {"data", "runs", "endpoint", "checkpoints", "selection"},
     {"estimate"},

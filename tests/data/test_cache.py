@@ -84,6 +84,20 @@ def test_a_file_changed_in_place_is_read_again(tmp_path: Path, tokenizer: Any) -
     assert first != second
 
 
+def test_a_changed_function_formats_anew(tmp_path: Path, tokenizer: Any) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", {"q": "Hi"})
+    own = tmp_path / "own.py"
+    spec = DataSpec(train=[DataSource(path=path, formatting=_own(own, "Hello"))])
+    assert "Hello" in tokenizer.decode(data.load(spec, tokenizer).train[0]["input_ids"])
+    _own(own, "Goodbye")
+    assert "Goodbye" in tokenizer.decode(data.load(spec, tokenizer).train[0]["input_ids"])
+
+
+def _own(path: Path, answer: str) -> str:
+    path.write_text(f'def said(row):\n    return {{"prompt": row["q"], "completion": "{answer}"}}\n', encoding="utf-8")
+    return f"{path}:said"
+
+
 @pytest.mark.parametrize("harm", ["flip", "cut", "report", "gone"])
 def test_a_broken_cache_is_made_anew_and_says_so(tmp_path: Path, tokenizer: Any, home: Path, harm: str) -> None:
     spec = DataSpec(train=[DataSource(path=write_jsonl(tmp_path / "a.jsonl", talk("Hi", "Hello")))])

@@ -53,6 +53,50 @@ def test_a_folder_and_a_pattern_are_read_in_the_order_of_names(tmp_path: Path) -
         DataSource(path=tmp_path / "*.parquet")
 
 
+OWN = """
+def several(row):
+    return [{"prompt": question, "completion": row["answer"]} for question in row["questions"]]
+
+def broken(row):
+    return {"prompt": row["question"]}
+
+def nothing(row):
+    if row["answer"] == "4":
+        return {"prompt": "kept", "completion": row["answer"]}
+"""
+
+
+def test_a_function_of_the_users_makes_rows(tmp_path: Path) -> None:
+    path = write_jsonl(
+        tmp_path / "a.jsonl", {"questions": ["2 + 2?", "1 + 3?"], "answer": "4"}, {"questions": [], "answer": "5"}
+    )
+    (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
+
+    def source(name: str, **more: Any) -> DataSource:
+        return DataSource(path=path, formatting=f"{tmp_path}/own.py:{name}", **more)
+
+    made = list(data.rows(source("several", limit=2)))
+    assert made == [(f"{path}:1", {"prompt": question, "completion": "4"}) for question in ("2 + 2?", "1 + 3?")]
+    with pytest.raises(DataError, match=r"a\.jsonl:2: several of .*own\.py returned nothing; it should return a row"):
+        list(data.rows(source("several")))
+    with pytest.raises(DataError, match=r"a\.jsonl:1: broken fails at .*own\.py:6 \(KeyError: 'question'\)"):
+        list(data.rows(source("broken")))
+    with pytest.raises(ValidationError, match="defines no function other"):
+        source("other")
+    with pytest.raises(ValidationError, match="leave out columns"):
+        source("several", columns={"prompt": "question"})
+
+
+def test_rows_that_formatting_leaves_out_are_counted(tmp_path: Path, tokenizer: Any) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", {"answer": "4"}, {"answer": "5"})
+    (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
+    source = DataSource(path=path, formatting=f"{tmp_path}/own.py:nothing")
+    with pytest.raises(DataError, match=r"a\.jsonl:2: nothing of .* returned nothing.* data\.bad_rows=skip"):
+        data.load(DataSpec(train=[source]), tokenizer)
+    report = data.load(DataSpec(train=[source], bad_rows="skip"), tokenizer).train_report
+    assert (report.rows_in, report.rows, [row.reason for row in report.skipped]) == (2, 1, ["formatting gave no row"])
+
+
 def test_a_folder_without_data_files_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "README").write_text("", encoding="utf-8")
     with pytest.raises(DataError, match="is a folder without a file that llmbench reads"):

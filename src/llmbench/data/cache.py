@@ -94,7 +94,10 @@ def key(
         "options": spec.model_dump(
             mode="json", include={"max_length", "over_length", "bad_rows", "train_on", "chat_template_kwargs"}
         ),
-        "sources": [source.model_dump(mode="json") | {"content": _content(source, hashes)} for source in sources],
+        "sources": [
+            source.model_dump(mode="json") | {"content": _content(source, hashes), "formatting": _formatting(source, hashes)}
+            for source in sources
+        ],
         "fraction": fraction,
         "seed": seed if drawn else None,
     }
@@ -110,6 +113,13 @@ def _content(source: DataSource, hashes: Hashes) -> Any:
         pinned = source.revision is not None and len(source.revision) == 40
         return source.revision if pinned else hub(source)._fingerprint
     return [[str(path), hashes.of(path)] for path in files(source)]
+
+
+def _formatting(source: DataSource, hashes: Hashes) -> list[str] | None:
+    """The user's function by the content of its file. What that imports is not followed."""
+    if source.formatting is None:
+        return None
+    return [source.formatting, hashes.of(Path(source.formatting.rpartition(":")[0]))]
 
 
 def _code() -> str:

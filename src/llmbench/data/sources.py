@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from llmbench import own_code
 from llmbench.data.files import ENDINGS, Fault, Row, read_file
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource
@@ -35,6 +36,8 @@ def rows(source: DataSource) -> Iterator[tuple[str, dict[str, Any]]]:
 def read(source: DataSource) -> Iterator[Row]:
     """The same rows, the broken ones among them with their fault."""
     found = _origin(source)
+    if source.formatting is not None:
+        found = _formatted(found, source.formatting)
     if source.columns:
         found = (_renamed(row, source.columns) for row in found)
     return found if source.limit is None else islice(found, source.limit)
@@ -192,6 +195,30 @@ def _renamed(row: Row, columns: dict[str, str]) -> Row:
             return row._replace(values={}, fault=Fault("a column is missing", detail))
         values = {key: value for key, value in values.items() if key not in (standard, name)} | {standard: values[name]}
     return row._replace(values=values)
+
+
+def _formatted(rows: Iterator[Row], reference: str) -> Iterator[Row]:
+    """What the user's function makes of each row. Several from one keep its place."""
+    function, path = own_code.load(reference)
+    name = reference.rpartition(":")[2]
+    for row in rows:
+        if row.fault is not None:
+            yield row
+            continue
+        try:
+            made = function(row.values)
+        except Exception as error:
+            where, said = own_code.line(error, path), f"{type(error).__name__}: {error}"
+            yield row._replace(values={}, fault=Fault("formatting failed", f"{name} fails at {where} ({said})"))
+            continue
+        several = made if isinstance(made, (list, tuple)) else [made]
+        if not several or not all(isinstance(one, dict) for one in several):
+            what = "nothing" if made is None or not several else f"{type(made).__name__}"
+            detail = f"{name} of {path} returned {what}; it should return a row (a dict) or a list of rows"
+            yield row._replace(values={}, fault=Fault("formatting gave no row", detail))
+            continue
+        for one in several:
+            yield row._replace(values=one)
 
 
 def _first(error: BaseException) -> str:

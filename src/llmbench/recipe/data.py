@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from llmbench import assets
-from llmbench.recipe.fields import Fraction, Positive, Section, existing
+from llmbench.recipe.fields import Fraction, OwnFunction, Positive, Section, existing
 
 __all__ = ["DataSource", "DataSpec", "Format", "LessonsSpec"]
 
@@ -62,6 +62,9 @@ class DataSource(Section):
     """What the columns mean. null finds out, and asks where it cannot."""
     columns: dict[str, str] = {}
     """Standard name -> name in the file, such as `{prompt: question, completion: answer}`."""
+    formatting: OwnFunction | None = None
+    """`path/to/file.py:name`: a function of yours that is given each row (a dict) and returns it in a known format, as
+    a dict or a list of several. It is the one place in `data` that runs code."""
     field: str | None = None
     """For a .json file that holds an object: the key under which the list of rows stands."""
     encoding: str = "utf-8"
@@ -75,6 +78,8 @@ class DataSource(Section):
     def _one_origin(self) -> Self:
         if sum(origin is not None for origin in (self.path, self.dataset, self.lessons)) != 1:
             raise ValueError("give one of path, dataset and lessons")
+        if self.formatting is not None and (self.columns or self.lessons is not None):
+            raise ValueError("formatting writes the columns itself: leave out columns, and lessons")
         database = self.path is not None and self.path.suffix.lower() in _DATABASES
         if self.query is not None and not database:
             raise ValueError("query is for an SQLite file (.db, .sqlite, .sqlite3)")

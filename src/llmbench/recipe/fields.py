@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from llmbench import assets
 from llmbench.workspace import check_name
 
-__all__ = ["Document", "ExistingPath", "Fraction", "Name", "Pattern", "Positive", "Section", "all_different"]
+__all__ = ["Document", "ExistingPath", "Fraction", "Name", "OwnFunction", "Pattern", "Positive", "Section", "all_different"]
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -82,6 +83,33 @@ def _pattern(text: str) -> str:
 
 Pattern = Annotated[str, AfterValidator(_pattern)]
 """A regular expression."""
+
+
+def _function(value: Any, info: ValidationInfo) -> Any:
+    """`file.py:name` with the file found and the function seen in it; nothing of the file is run."""
+    if not isinstance(value, str):
+        return value
+    name, colon, function = value.rpartition(":")
+    if not colon or not name.endswith(".py") or not function.isidentifier():
+        raise ValueError(f"write path/to/file.py:function, not {value!r}")
+    start = Path(info.context["folder"]) if info.context else Path.cwd()
+    path = assets.find(name, start)
+    if path is None:
+        raise ValueError(f"no such file {name} (looked in {start} and {Path.cwd()})")
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}:{getattr(error, 'lineno', None) or 1}: is not valid Python ({error})") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+    found = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    if function not in found:
+        raise ValueError(f"{path} defines no function {function} (there are: {', '.join(found) or 'none'})")
+    return f"{path}:{function}"
+
+
+OwnFunction = Annotated[str, BeforeValidator(_function)]
+"""`path/to/file.py:name`: a function in a file of the user's. The document names it; nothing is run when it is read."""
 
 
 def all_different(names: list[Any]) -> list[Any]:

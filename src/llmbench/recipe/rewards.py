@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import Field, model_validator
 
-from llmbench import assets
-from llmbench.recipe.fields import Pattern, Positive, Section
+from llmbench.recipe.fields import OwnFunction, Pattern, Positive, Section
 
 __all__ = ["ExactMatchSpec", "LengthSpec", "RegexSpec", "RewardFunction"]
-
-
-def _function(value: Any, info: ValidationInfo) -> Any:
-    """`file.py:name` with the file found and the function seen in it; nothing of the file is run."""
-    if not isinstance(value, str):
-        return value
-    name, colon, function = value.rpartition(":")
-    if not colon or not name.endswith(".py") or not function.isidentifier():
-        raise ValueError(f"write path/to/file.py:function, not {value!r}")
-    start = Path(info.context["folder"]) if info.context else Path.cwd()
-    path = assets.find(name, start)
-    if path is None:
-        raise ValueError(f"no such file {name} (looked in {start} and {Path.cwd()})")
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}:{getattr(error, 'lineno', None) or 1}: is not valid Python ({error})") from error
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
-    found = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-    if function not in found:
-        raise ValueError(f"{path} defines no function {function} (there are: {', '.join(found) or 'none'})")
-    return f"{path}:{function}"
 
 
 class ExactMatchSpec(Section):
@@ -78,7 +52,7 @@ class RewardFunction(Section):
     json_schema: dict[str, Any] | None = None
     """1 when the answer is JSON that fits this schema, 0.2 when it is JSON, else 0."""
     length: LengthSpec | None = None
-    function: Annotated[str, BeforeValidator(_function)] | None = None
+    function: OwnFunction | None = None
     """`path/to/file.py:name`, called as TRL does: prompts, completions, completion_ids and the data's columns by name."""
     weight: float = 1.0
 

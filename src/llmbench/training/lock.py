@@ -36,6 +36,16 @@ def of(recipe: TrainRecipe, loaded: Loaded) -> dict[str, Any]:
 
 def _source(source: DataSource) -> dict[str, Any]:
     """Files by their content; a hub data set by its revision; generated lessons by what they follow from."""
+    found = _origin(source)
+    if source.formatting is None:
+        return found
+    return found | {
+        "formatting": source.formatting,
+        "formatting_sha256": runs.file_hash(Path(source.formatting.rpartition(":")[0])),
+    }
+
+
+def _origin(source: DataSource) -> dict[str, Any]:
     if source.lessons is not None:
         return {"lessons": source.lessons.model_dump()}
     if source.dataset is not None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import json
 import math
 import re
-import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
+from llmbench import own_code
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import RewardFunction
 
@@ -110,16 +108,8 @@ def _schema(schema: dict[str, Any]) -> Reward:
 
 def _own(reference: str, columns: Sequence[str]) -> Reward:
     """A function from a file of the user's, given of what TRL passes the names that it takes."""
-    file, _, name = reference.rpartition(":")
-    path = Path(file)
-    spec = importlib.util.spec_from_file_location(f"reward_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise LlmbenchError(f"{_line(error, path)}: cannot be loaded ({type(error).__name__}: {error}).") from error
-    function = getattr(module, name)
+    function, path = own_code.load(reference)
+    name = function.__name__
     takes = inspect.signature(function).parameters
     every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
     needed = [
@@ -137,7 +127,7 @@ def _own(reference: str, columns: Sequence[str]) -> Reward:
         try:
             values = function(**(given if every else {key: value for key, value in given.items() if key in takes}))
         except Exception as error:
-            raise LlmbenchError(f"{_line(error, path)}: {name} failed ({type(error).__name__}: {error}).") from error
+            raise LlmbenchError(f"{own_code.line(error, path)}: {name} failed ({type(error).__name__}: {error}).") from error
         if not isinstance(values, (list, tuple)) or len(values) != count:
             what = f"{len(values)} values" if isinstance(values, (list, tuple)) else f"a {type(values).__name__}"
             raise LlmbenchError(f"{path}: {name} returned {what}; it should return a list of {count} numbers, one an answer.")
@@ -150,11 +140,3 @@ def _own(reference: str, columns: Sequence[str]) -> Reward:
         return numbers
 
     return reward
-
-
-def _line(error: BaseException, path: Path) -> str:
-    """`file:line` of the deepest place in the user's file that an error came through."""
-    if isinstance(error, SyntaxError):
-        return f"{path}:{error.lineno or 1}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f"{path}:{lines[-1]}" if lines else str(path)
