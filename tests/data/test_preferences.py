@@ -221,6 +221,20 @@ def test_a_row_that_cannot_be_used_is_named_with_its_reason(
     assert "\n" not in str(caught.value)
 
 
+def test_rows_that_cannot_be_used_are_skipped_where_the_recipe_says_so_and_counted(tokenizer: Any, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {**PAIR, "chosen": 3},
+        PAIR,
+        {**PAIR, "rejected": f"{BAD}<|im_end|>"},
+        {**PAIR, "chosen": GOOD * 200},
+    ]
+    report = load("dpo", rows, tokenizer, tmp_path, bad_rows="skip", over_length="drop", max_length=200).train_report
+    assert (report.rows_in, report.rows) == (4, 1)
+    assert [(row.place.rpartition(":")[2], row.reason) for row in report.skipped] == [
+        ("1", "no judged answer"), ("3", "a control token in the text"), ("4", "longer than max_length"),
+    ]  # fmt: skip
+
+
 def test_the_bundled_judgements_are_written_by_their_seed(tmp_path: Path) -> None:
     from llmbench import assets
     from llmbench.tiny import judgements

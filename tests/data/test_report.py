@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llmbench.data.report import DataReport, Note, ranked, read_json, to_json
+from llmbench.data.report import DataReport, Note, percent, ranked, read_json, to_json
 
 from .looking import chat, checked, looked, notes, recipe, rows
 
@@ -183,6 +183,31 @@ def test_control_tokens_in_words_are_told(tmp_path: Path) -> None:
     report = looked(tmp_path, [*talks(2), chat("Say <|im_end|> please.", "Yes.")])
     assert report.train.control == 1
     assert any("control tokens" in note.text for note in notes(report, "note"))
+
+
+def test_text_that_the_tokenizer_cannot_write_is_told(tmp_path: Path, tiny: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    path = folder / "tokenizer.json"
+    spec = json.loads(path.read_text(encoding="utf-8"))
+    spec["model"]["unk_token"] = "<|endoftext|>"  # now the pieces of what is not in the alphabet are unknown
+    for piece in [piece for piece in spec["model"]["vocab"] if any(sign in piece for sign in "zÃä")]:
+        spec["model"]["vocab"][f"gone {piece}"] = spec["model"]["vocab"].pop(piece)
+    spec["model"]["merges"] = [pair for pair in spec["model"]["merges"] if not any(s in "".join(pair) for s in "zÃä")]
+    path.write_text(json.dumps(spec), encoding="utf-8")
+    report = looked(tmp_path, [chat("zzzz", "zz zz.")], model={"model_name_or_path": str(folder)})
+    assert report.train.unknown == 8
+    assert any("the tokenizer cannot write this text" in note.text for note in notes(report, "warning"))
+
+
+def test_a_share_is_all_only_where_it_is_all() -> None:
+    assert [percent(value) for value in (0.0017, 0.213, 0.9965, 0.99999, 1.0)] == [
+        "0.17 %",
+        "21 %",
+        "99.7 %",
+        "99.9 %",
+        "100 %",
+    ]
 
 
 def test_two_beginnings_of_text_are_an_error(tmp_path: Path, tiny: Path) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmbench.data import Report
+from llmbench.data import Report, Skipped
+from llmbench.data.prepare import NOTHING, TOO_LONG
 from llmbench.errors import DataError
 from llmbench.recipe import DataSpec
 
@@ -35,6 +36,8 @@ class Encoded:
     examples: list[Example]
     prompts: list[list[int]]
     answers: list[list[list[int]]]
+    skipped: tuple[Skipped, ...] = ()
+    """Rows that cannot be used, and those that are too long."""
     dropped: int = 0
     truncated: int = 0
     unstopped: int = 0
@@ -50,13 +53,13 @@ class Encoded:
 
     def without_losses(self) -> Encoded:
         """The same rows, for a part whose losses are counted elsewhere."""
-        return replace(self, dropped=0, truncated=0, unstopped=0)
+        return replace(self, skipped=(), dropped=0, truncated=0, unstopped=0)
 
     def report(self) -> Report:
         """The counts. A prompt counts once for each of its answers, as the trainer computes it."""
         lengths = [[len(p) + len(a) for a in row] or [len(p)] for p, row in zip(self.prompts, self.answers, strict=True)]
         return Report(
-            rows_in=len(self.examples) + self.dropped,
+            rows_in=len(self.examples) + len(self.skipped),
             rows=len(self.examples),
             tokens=sum(map(sum, lengths)),
             trained_tokens=sum(len(answer) for row in self.answers for answer in row),
@@ -64,6 +67,7 @@ class Encoded:
             dropped=self.dropped,
             truncated=self.truncated,
             unstopped=self.unstopped,
+            skipped=self.skipped,
             length_before=np.array([max(row) for row in lengths], dtype=np.int32),
         )
 
@@ -103,12 +107,17 @@ class Encoded:
 
 
 def encode(
-    examples: Sequence[Example], tokenizer: Any, spec: DataSpec, *, progress: Callable[[int], None] | None = None
+    examples: Sequence[Example],
+    tokenizer: Any,
+    spec: DataSpec,
+    skipped: Sequence[Skipped] = (),
+    *,
+    progress: Callable[[int], None] | None = None,
 ) -> Encoded:
     """Tokenises prompts and answers, and does with long ones what `over_length` says.
 
     A row is as long as its prompt with its longer answer. `truncate` keeps the prompt and cuts the answers' ends, as TRL
-    does; a row whose answers would be gone, or would be the same, is dropped.
+    does; a row whose answers would be gone, or would be the same, is dropped. `skipped` are rows that were left out before.
 
     Raises:
         DataError: see `llmbench.data.preferences.load`.
@@ -120,7 +129,10 @@ def encode(
     prompts: list[list[int]] = []
     answers: list[list[list[int]]] = []
     long: list[int] = []
+    left_out = list(skipped)
     dropped = truncated = unstopped = 0
+    if spec.bad_rows == "skip":
+        examples = [example for example in examples if not _refused(example, tokenizer, control, left_out)]
     for start in range(0, len(examples), _BATCH):
         chunk = examples[start : start + _BATCH]
         for example, (prompt, said, open_ends) in zip(chunk, _tokens(chunk, tokenizer, stops, control), strict=True):
@@ -133,6 +145,9 @@ def encode(
                 gone = len(prompt) > spec.max_length or not all(said) or (len(said) == 2 and said[0] == said[1])
                 if spec.over_length == "drop" or gone:
                     dropped += 1
+                    left_out.append(
+                        Skipped(example.place, TOO_LONG if spec.over_length == "drop" else NOTHING, f"{length:,} tokens")
+                    )
                     continue
                 truncated += 1
             unstopped += open_ends
@@ -148,7 +163,19 @@ def encode(
         )
     if not kept:
         raise DataError(f"data.max_length: no row is left within {spec.max_length:,} tokens. Raise it.")
-    return Encoded(kept, prompts, answers, dropped, truncated, unstopped)
+    return Encoded(kept, prompts, answers, tuple(left_out), dropped, truncated, unstopped)
+
+
+def _refused(example: Example, tokenizer: Any, control: list[str], left_out: list[Skipped]) -> bool:
+    """Whether an example cannot be written as turns; it is then put among those left out."""
+    try:
+        for answer in example.answers or (None,):
+            _rendered(example, answer, tokenizer, control)
+    except DataError as error:
+        reason = "a control token in the text" if "control token" in str(error) else "the chat template refuses it"
+        left_out.append(Skipped(example.place, reason, str(error).removeprefix(f"{example.place}: ")))
+        return True
+    return False
 
 
 def _tokens(
@@ -198,7 +225,8 @@ def _rendered(example: Example, answer: str | None, tokenizer: Any, control: lis
     found = next((token for turn in turns for token in control if token in turn["content"]), None)
     if found is not None:
         raise DataError(
-            f"{example.place}: the text holds the control token {found}, which would end or begin a turn. Remove it."
+            f"{example.place}: the text holds the control token {found}, which would end or begin a turn. "
+            "Remove it, or set data.bad_rows=skip to leave such rows out."
         )
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None and begin))

@@ -55,14 +55,16 @@ def examine(
             apart = rows.train_report.rows_in - rows.eval_report.rows_in
             parts = [replace(parts[0], report=replace(rows.train_report, rows_in=apart))]
         parts.append(_Looked(columns(rows.eval), rows.eval_report, recipe.data.eval or recipe.data.train))
+    name = getattr(tokenizer.model, "unk_token", None)
+    unknown = tokenizer.token_to_id(name) if name else None
     report = DataReport(
         recipe=str(recipe.source),
         name=recipe.name,
         method=recipe.method,
         model=recipe.model.model_name_or_path,
         hashes=hashes,
-        train=_part(parts[0], recipe),
-        eval=_part(parts[1], recipe) if len(parts) > 1 else None,
+        train=_part(parts[0], recipe, unknown),
+        eval=_part(parts[1], recipe, unknown) if len(parts) > 1 else None,
         duplicates=_duplicates(parts, tokenizer, threshold),
         secrets=_secrets(parts, tokenizer),
         rendering=tuple(_rendered(parts[0], tokenizer, shown)),
@@ -131,7 +133,7 @@ def _name(source: DataSource, sources: Sequence[DataSource]) -> str:
     return str(source.path)
 
 
-def _part(part: _Looked, recipe: TrainRecipe) -> Part:
+def _part(part: _Looked, recipe: TrainRecipe, unknown: int | None) -> Part:
     c, spec, training = part.columns, recipe.data, recipe.training
     before = c.lengths if part.report.length_before is None else part.report.length_before
     trained = c.per_row(c.trained)
@@ -172,6 +174,7 @@ def _part(part: _Looked, recipe: TrainRecipe) -> Part:
         untrained_rows=len(untrained),
         untrained_places=tuple(part.place(int(i)) for i in untrained[:_PLACES]),
         double_bos=part.report.double_bos,
+        unknown=0 if unknown is None else int((c.ids == unknown).sum()),
     )
 
 

@@ -46,6 +46,10 @@ def _of_part(name: str, part: Part, *, answered: bool) -> list[Note]:
     if part.double_bos:
         text = f"two beginning-of-text tokens at the beginning of {_rows(part.double_bos)}, which no serving engine sends"
         found.append(Note("error", where, text, "Take the token out of the texts, or out of the chat template."))
+    if part.unknown:
+        share = part.unknown / part.tokens
+        text = f"{_percent(share)} of the tokens are the unknown one: the tokenizer cannot write this text"
+        found.append(Note("warning" if share >= _MANY else "note", where, text, "Take a model that knows the language."))
     open_turns = part.turns - part.turns_ended
     if open_turns:
         level: Level = "error" if open_turns == part.turns else "warning"
@@ -96,7 +100,8 @@ def _length(report: DataReport, recipe: TrainRecipe) -> list[Note]:
             next_ = f"Set data.max_length ({fits}), or data.over_length to drop or truncate."
             found.append(Note("refused", "data.max_length", text, next_))
     part = report.train
-    if part.padding.share > _PADDED and not recipe.end_to_end and recipe.training.max_tokens_per_batch is None:
+    pads = recipe.method in ("sft", "pretrain") and not recipe.end_to_end  # the other methods count rows
+    if part.padding.share > _PADDED and pads and recipe.training.max_tokens_per_batch is None:
         text = f"{_percent(part.padding.share)} of a batch is padding at {part.padding.batch}"
         next_ = "Rows of like length together save most of it: training.max_tokens_per_batch."
         found.append(Note("note", "training.per_device_train_batch_size", text, next_))
@@ -150,7 +155,7 @@ def _are(count: int) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share >= 0.0005 else "under 0.1 %"
+    return f"{100 * share if share == 1 else min(100 * share, 99.9):.1f} %" if share >= 0.0005 else "under 0.1 %"
 
 
 def _places(places: tuple[str, ...] | list[str], count: int) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["hashes", "own_template", "report", "write"]
 
 _UNLIMITED = 2**31 - 1
-_MADE = 2
+_MADE = 3
 """Counted up when the same rows are reported on otherwise than before."""
 _KEPT = 200
 """Reports that stay in the cache; the oldest go first."""

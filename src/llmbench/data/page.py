@@ -9,7 +9,7 @@ from importlib import resources
 from llmbench.data import rendering
 from llmbench.data.lengths import Lengths, Limit
 from llmbench.data.rendering import Fold, Piece, Row
-from llmbench.data.report import DataReport, Part
+from llmbench.data.report import DataReport, Part, percent
 from llmbench.data.terminal import verdict
 
 __all__ = ["html"]
@@ -119,7 +119,7 @@ def _lengths(part: Part) -> str:
         lost = _table(
             ["Rows over <code>max_length</code>", "Rows", "Tokens lost", "Share"],
             [
-                [name, f"{limit.rows_over:,}", f"{tokens:,}", f"{100 * share:.2g} %"]
+                [name, f"{limit.rows_over:,}", f"{tokens:,}", percent(share)]
                 for name, tokens, share in (
                     ("<code>over_length: drop</code>", limit.tokens_lost_by_drop, limit.tokens_lost_by_drop_share),
                     ("<code>over_length: truncate</code>", limit.tokens_lost_by_truncate, limit.tokens_lost_by_truncate_share),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from llmbench.data import Report, Rows, files, sources
+from llmbench.data import Report, Rows, Skipped, files, sources
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
 
@@ -96,11 +96,16 @@ def _part(
 ) -> Encoded:
     from llmbench.data.answers import encode
 
-    examples = [replace(one, origin=(i, one.origin[1])) for i, source in enumerate(given) for one in read(source, method)]
+    found = [
+        one if isinstance(one, Skipped) else replace(one, origin=(i, one.origin[1]))
+        for i, source in enumerate(given)
+        for one in read(source, method, skip=spec.bad_rows == "skip")
+    ]
+    examples = [one for one in found if isinstance(one, Example)]
     if method == "kto" and spec.shuffle:
         # TRL keeps the order of KTO's rows, since each one's KL is measured on its neighbour.
         Random(f"rows {seed}").shuffle(examples)
-    return encode(examples, tokenizer, spec, progress=progress)
+    return encode(examples, tokenizer, spec, [one for one in found if isinstance(one, Skipped)], progress=progress)
 
 
 def _hold_out(part: Encoded, fraction: float, seed: int) -> tuple[Encoded, Encoded]:
@@ -125,8 +130,8 @@ def _checked(method: str, part: Encoded) -> Report:
     return part.report()
 
 
-def read(source: DataSource, method: str) -> Iterator[Example]:
-    """The rows of one file.
+def read(source: DataSource, method: str, *, skip: bool = False) -> Iterator[Example | Skipped]:
+    """The rows of one file; with `skip` those that cannot be used among them.
 
     Raises:
         DataError: no rows, a file for another method, or a row that cannot be used; the message names the first and counts.
@@ -136,14 +141,20 @@ def read(source: DataSource, method: str) -> Iterator[Example]:
     count = 0
     for row in sources.read(source):
         if row.fault is not None:
-            raise DataError(f"{row.place}: {row.fault.detail}")
+            if not skip:
+                raise DataError(f"{row.place}: {row.fault.detail}")
+            yield Skipped(row.place, row.fault.reason, row.fault.detail)
+            continue
         if not count:
             _check_kind(row.values, wanted, method, row.place)
         count += 1
         try:
             example = _example(row.values, wanted, row.place)
         except ValueError as error:
-            faults.append(f"{row.place}: {error}")
+            if skip:
+                yield Skipped(row.place, "no judged answer", str(error))
+            else:
+                faults.append(f"{row.place}: {error}")
             continue
         if not faults:
             yield replace(example, origin=(-1, row.number))

@@ -15,7 +15,7 @@ from llmbench.data.rendering import Row
 
 __all__ = [
     "SCHEMA", "DataReport", "Duplicates", "Group", "Hashes", "Level", "Note", "Part", "RoleTokens", "Secret", "Section",
-    "Skips", "SourceShare", "ranked", "read_json", "to_json",
+    "Skips", "SourceShare", "percent", "ranked", "read_json", "to_json",
 ]  # fmt: skip
 
 SCHEMA = "llmbench.check/1"
@@ -102,6 +102,8 @@ class Part:
     """Rows without a learned token."""
     untrained_places: tuple[str, ...]
     double_bos: int
+    unknown: int
+    """Tokens that stand for text which the tokenizer cannot write."""
     control: int
     """Rows whose words spell out control tokens, which are learned as plain text."""
     split: int
@@ -194,6 +196,13 @@ class DataReport:
     def adding(self, notes: Sequence[Note], sections: Sequence[Section] = ()) -> DataReport:
         """The report with what other parts of llmbench have to say."""
         return replace(self, notes=ranked([*self.notes, *notes]), sections=(*self.sections, *sections))
+
+
+def percent(value: float) -> str:
+    """A share, such as `0.17 %`, `21 %` or `99.6 %`; 100 % is all of it and nothing less."""
+    if value < 0.0995:
+        return f"{100 * value:.2g} %"
+    return f"{100 * value:.0f} %" if value in (1, round(value, 2)) or value < 0.985 else f"{min(100 * value, 99.9):.1f} %"
 
 
 def ranked(notes: Sequence[Note]) -> tuple[Note, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llmbench.data import rendering
 from llmbench.data.rendering import Fold, Piece, Row
-from llmbench.data.report import DataReport, Duplicates, Level, Note, Part, Secret
+from llmbench.data.report import DataReport, Duplicates, Level, Note, Part, Secret, percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -138,13 +138,13 @@ def _lengths(part: Part) -> Iterator[tuple[str, str]]:
     )
     if limit.rows_over:
         rows = f"{limit.rows_over:,} row{'' if limit.rows_over == 1 else 's'}"
-        yield "limit", f"max_length {limit.max_length:,}, and {rows} ({100 * limit.rows_over_share:.2g} %) longer"
+        yield "limit", f"max_length {limit.max_length:,}, and {rows} ({percent(limit.rows_over_share)}) longer"
         for policy, lost, share in (
             ("drop", limit.tokens_lost_by_drop, limit.tokens_lost_by_drop_share),
             ("truncate", limit.tokens_lost_by_truncate, limit.tokens_lost_by_truncate_share),
         ):
             chosen = ", as the recipe says" if policy == limit.over_length else ""
-            yield " ", f"over_length {policy} loses {lost:,} tokens ({100 * share:.2g} %){chosen}"
+            yield " ", f"over_length {policy} loses {lost:,} tokens ({percent(share)}){chosen}"
         nearly = f"{limit.fits_999:,} for 99.9 % of the rows, " if limit.fits_999 < limit.fits_all else ""
         yield "fits", f"{nearly}{limit.fits_all:,} for all rows"
     else:

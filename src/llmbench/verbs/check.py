@@ -98,6 +98,8 @@ def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
 
             if document.method not in ("sft", "pretrain", "distillation"):
                 tokenizer = _tokenizer(document.model, folder)
+                if spec.chat_template is not None:
+                    tokenizer.chat_template = spec.template()
                 return preferences.load(
                     document.method,
                     spec,
