@@ -18,8 +18,9 @@ _PADDED = 0.3
 
 def notes(report: DataReport, recipe: TrainRecipe, refused: str | None) -> list[Note]:
     """Everything worth saying about a report, in the order of its sections."""
-    # What max_length refuses is worded from the figures, with both numbers that would do.
-    found = [Note("refused", *_split(refused))] if refused and not refused.startswith("data.max_length:") else []
+    # Rows that are longer than permitted are worded from the figures, with both numbers that would do.
+    worded = refused and refused.startswith("data.max_length:") and recipe.data.over_length not in ("drop", "truncate")
+    found = [Note("refused", *_split(refused))] if refused and not worded else []
     for name, part in (("train", report.train), ("eval", report.eval)):
         if part is not None:
             found += _of_part(name, part, answered=recipe.method != "grpo")

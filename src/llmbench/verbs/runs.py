@@ -140,10 +140,15 @@ def _details(run: Run, record: dict[str, Any]) -> list[str]:
     return [*lines, f"  folder  {run.folder}"]
 
 
+_INNER = ("entropy", "num_tokens", "logits/", "logps/", "mean_token_accuracy", "completions/", "clip_ratio/", "frac_")
+"""Figures of TRL's trainers that tell how an outcome came about."""
+
+
 def evaluated(figures: dict[str, float]) -> str:
-    """`held out 1.2345, exact_match 0.500` of an evaluation's figures."""
+    """`held out 1.2345, exact_match 0.500` of an evaluation's figures; what is not the outcome stays in metrics.jsonl."""
     words = {"loss": "held out", "perplexity": "perplexity"}
     named = ((name.removeprefix("eval_"), value) for name, value in figures.items())
+    named = ((name, value) for name, value in named if not name.startswith(_INNER))
     return ", ".join(f"{words.get(name, name)} {value:.{4 if name == 'loss' else 3}f}" for name, value in named)
 
 
