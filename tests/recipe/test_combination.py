@@ -130,9 +130,10 @@ def test_an_untied_base_takes_an_adapter_on_its_embedding(tmp_path: Path, base: 
         ("gptq", {"quantization": FOUR}, "is quantised already (gptq); leave the section out"),
         ("bitsandbytes", {"quantization": FOUR}, "is quantised already (bitsandbytes)"),
         ("awq", {"lora": None}, "are quantised (awq); add a lora section"),
-        ("hqq", {"adapter": {"type": "vera"}}, "not for hqq; use lora"),
+        ("aqlm", {"adapter": {"type": "vera"}}, "not for aqlm; use lora"),
+        ("hqq", {}, "is quantised with hqq, beside which no adapter can be trained; take the unquantised model"),
         ("torchao", {"lora": {"init_lora_weights": "pissa"}}, "which a quantised base does not have"),
-        ("fp8", {}, "is quantised with fp8, which PEFT cannot train on; take the unquantised model"),
+        ("fp8", {}, "is quantised with fp8, beside which no adapter can be trained; take the unquantised model"),
     ],
 )
 def test_a_base_that_comes_quantised_is_known_from_its_config(

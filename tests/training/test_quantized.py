@@ -88,7 +88,7 @@ def test_a_base_that_comes_quantised_is_trained_on_and_merged(write: Write, preq
         merge(run, output=tmp_path / "other", onto="original")
 
 
-@pytest.mark.parametrize(("method", "package"), [("gptq", "gptqmodel"), ("hqq", "hqq"), ("torchao", "torchao")])
+@pytest.mark.parametrize(("method", "package"), [("gptq", "gptqmodel"), ("torchao", "torchao")])
 def test_a_missing_package_is_named(write: Write, tiny: Path, tmp_path: Path, method: str, package: str) -> None:
     if importlib.util.find_spec(package) is not None:
         pytest.skip(f"{package} is installed")
@@ -97,6 +97,25 @@ def test_a_missing_package_is_named(write: Write, tiny: Path, tmp_path: Path, me
     (base / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": method}}))
     with pytest.raises(LlmbenchError, match=f"is quantised with {method}, which needs {package}. Run: pip install {package}"):
         load_model(write("missing", model={"model_name_or_path": str(base)}))
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_gptq_and_awq_are_loaded_with_kernels_that_hand_gradients_down(tiny: Path, tmp_path: Path, method: str) -> None:
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    config = json.loads((base / "config.json").read_text())
+    given = {"quantization_config": {"quant_method": method, "bits": 4, "backend": "auto"}}
+    (base / "config.json").write_text(json.dumps(config | given))
+    loaded = quantized.trainable(base, trust_remote_code=False)["config"]
+    assert loaded.quantization_config == given["quantization_config"] | {"backend": "auto_trainable"}
+    assert quantized.trainable(tiny, trust_remote_code=False) == {}
+
+
+def test_all_linear_names_layers_that_are_not_torchs() -> None:
+    layer = torch.nn.Module()
+    layer.register_buffer("qweight", torch.zeros(2))
+    model = torch.nn.ModuleDict({"block": torch.nn.ModuleDict({"up_proj": layer}), "head": torch.nn.Linear(2, 2)})
+    assert quantized.linear_names(model) == ["up_proj"]
+    assert quantized.linear_names(torch.nn.Sequential(torch.nn.Linear(2, 2))) is None
 
 
 def test_an_adapter_beside_a_quantised_base_keeps_its_digits(write: Write) -> None:

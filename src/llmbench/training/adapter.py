@@ -24,6 +24,7 @@ from llmbench.recipe.adapter import (
     TokenizerSpec,
     VeraSpec,
 )
+from llmbench.training import quantized
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
@@ -110,6 +111,8 @@ def _lora_config(spec: LoraSpec, model: Any, new_rows: list[int], task: str) -> 
 
     own = {"loftq_config", "eva_config", "loraplus_lr_ratio", "save_dtype", "modules_to_save", "trainable_token_indices"}
     values = spec.model_dump(exclude=own)
+    if spec.target_modules == "all-linear" and (named := quantized.linear_names(model)) is not None:
+        values["target_modules"] = named
     if spec.start == "loftq":
         values["loftq_config"] = LoftQConfig(**(spec.loftq_config or LoftQSpec()).model_dump())
     if spec.start == "eva":

@@ -294,6 +294,7 @@ def load_base(
             device_map={"": device} if few_bits else None,
             local_files_only=True,
             **({} if quantization is None else {"quantization_config": quantization}),  # a None would unquantise the base's own
+            **quantized.trainable(folder, trust_remote_code=spec.trust_remote_code),
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise LlmbenchError(f"{spec.model_name_or_path}: the model cannot be loaded ({_first(error)}).") from error

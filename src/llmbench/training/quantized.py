@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +14,9 @@ from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import QuantizationSpec
 from llmbench.recipe.combination import TRAINABLE
 
-__all__ = ["check_package", "config", "dequantize", "is_quantized", "keep_gradients", "probe"]
+__all__ = [
+    "check_package", "config", "dequantize", "is_quantized", "keep_gradients", "linear_names", "probe", "trainable",
+]  # fmt: skip
 
 
 def config(spec: QuantizationSpec, dtype: torch.dtype) -> Any:
@@ -42,6 +46,30 @@ def check_package(name: str, base: Mapping[str, Any]) -> None:
     package = TRAINABLE[method]
     if find_spec(package) is None:
         raise LlmbenchError(f"{name}: is quantised with {method}, which needs {package}. Run: pip install {package}")
+
+
+def trainable(folder: Path, *, trust_remote_code: bool) -> dict[str, Any]:
+    """What a GPTQ or AWQ base is loaded with besides, so that GPTQModel takes kernels that hand gradients down.
+
+    Left to itself it takes the fastest, which on a CPU are for inference alone.
+    """
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
+    if values.get("quant_method") not in ("gptq", "awq"):
+        return {}
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code, local_files_only=True)
+    config.quantization_config["backend"] = "auto_trainable"
+    return {"config": config}
+
+
+def linear_names(model: Any) -> list[str] | None:
+    """What `all-linear` means where linear layers are of the package that quantised them, which PEFT does not count as such.
+
+    None where layers are torch's own or derived from them.
+    """
+    found = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if hasattr(module, "qweight")}
+    return sorted(found) or None
 
 
 def is_quantized(model: Any) -> bool:
