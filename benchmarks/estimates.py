@@ -62,6 +62,13 @@ NEW = {
     ],
 }  # fmt: skip
 """Which nothing was fitted to."""
+for _method in ("dpo", "orpo", "kto", "reward"):
+    NEW[f"{_method}, batch 4"] = [
+        f"method={_method}",
+        f"{_method}={{}}",
+        "training.per_device_train_batch_size=4",
+        "data.train=JUDGED",
+    ]
 
 
 def llama(folder: Path) -> Path:
@@ -82,6 +89,26 @@ def llama(folder: Path) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(folder / "model" / name, path / name)
     return path
+
+
+def judged(folder: Path) -> dict[str, Path]:
+    """Pairs and marked answers: each question with its own answer and with that to another question."""
+    with (folder / "train.jsonl").open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file][:400]
+    others = [*rows[1:], rows[0]]
+    pairs = [
+        {"prompt": row["prompt"], "chosen": row["completion"], "rejected": other["completion"]}
+        for row, other in zip(rows, others, strict=True)
+    ]
+    marked = [
+        {"prompt": row["prompt"], "completion": row["completion"] if i % 2 else other["completion"], "label": bool(i % 2)}
+        for i, (row, other) in enumerate(zip(rows, others, strict=True))
+    ]
+    made = {}
+    for name, found in (("pairs", pairs), ("marked", marked)):
+        made[name] = folder / f"{name}.jsonl"
+        made[name].write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
+    return made
 
 
 def train(folder: Path, steps: int, name: str, overrides: list[str], home: Path) -> dict[str, Any]:
@@ -116,14 +143,15 @@ def main() -> None:
     only = arguments.only.split(";") if arguments.only else [*CONFIGURATIONS, *NEW]
     folder = workspace.home() / "estimates"
     make(arguments.source, folder)
-    other = llama(folder)
+    other, answers = llama(folder), judged(folder)
     print("| configuration | memory, GiB: estimated | measured | error | time, s: estimated | measured | error |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     errors: dict[str, list[tuple[float, float]]] = {"fitted": [], "new": []}
     for number, (title, given) in enumerate({**CONFIGURATIONS, **NEW}.items()):
         if title not in only:
             continue
-        overrides = [override.replace("LLAMA", str(other)) for override in given]
+        source = json.dumps([{"path": str(answers["marked" if "method=kto" in given else "pairs"])}])
+        overrides = [override.replace("LLAMA", str(other)).replace("JUDGED", source) for override in given]
         home = folder / ("corrected" if arguments.correct else f"home-{number}")
         state = train(folder, arguments.steps, f"estimated-{number}", overrides, home)
         said, peak, seconds = state["estimate"], state["peak_memory"], state["seconds"]

@@ -21,9 +21,11 @@ from llmbench.errors import LlmbenchError
 from llmbench.hardware import Machine
 from llmbench.recipe import TrainRecipe
 
-__all__ = ["GIB", "Estimate", "Shape", "Work", "corrections", "estimate", "shape", "spread", "work"]
+__all__ = ["GIB", "METHODS", "Estimate", "Shape", "Work", "corrections", "estimate", "shape", "spread", "work"]
 
 GIB = 2**30
+METHODS = ("sft", "pretrain", "dpo", "orpo", "kto", "reward")
+"""What is estimated. Nobody knows how long the answers of a GRPO round will be, nor yet what a teacher takes."""
 
 _QK_NORM = {"qwen3", "qwen3_moe", "gemma3", "gemma3_text", "olmo2", "olmo3"}
 _KEPT = {
@@ -97,6 +99,8 @@ class Work:
     end_to_end: bool
     """Without padding."""
     tokens_per_batch: int | None = None
+    sequences: int = 1
+    """Sequences that a row makes: two of a pair, each as long as the row's longer one."""
 
     @cached_property
     def batch_tokens(self) -> float:
@@ -112,7 +116,7 @@ class Work:
     def real(self) -> float:
         """Tokens of a batch on average without padding."""
         return (
-            float(self.lengths.mean()) * min(self.rows, len(self.lengths))
+            float(self.lengths.mean()) * min(self.rows, len(self.lengths)) * self.sequences
             if self.tokens_per_batch is None
             else self.batch_tokens
         )
@@ -126,7 +130,7 @@ class Work:
         shuffled = np.random.default_rng(0).permutation(self.lengths)
         drawn = np.resize(shuffled, wanted).reshape(count, self.rows)
         tokens: np.ndarray = drawn.sum(1) if self.end_to_end else drawn.max(1) * self.rows
-        return tokens
+        return tokens * self.sequences
 
 
 @dataclass(frozen=True)
@@ -237,8 +241,10 @@ def estimate(recipe: TrainRecipe, found: Shape, work: Work, there: Machine, *, c
         "weights": _weights(recipe, found, what, low=low),
         "trained": what.parameters * (4 + 4 + _OPTIMIZER_BYTES[spec.optim] + (0 if what.adapter else _COPIES)),
         "activations": _activations(recipe, found, what, work, low=narrow) * _HELD,
-        "logits": _logits(found, what, work, there.device, low=low),
+        "logits": _logits(recipe, found, what, work, there.device, low=low),
     }
+    if recipe.method in _FORWARDS and _FORWARDS[recipe.method] and not what.adapter:
+        needed["reference"] = 4.0 * found.parameters  # the frozen model that is started from; an adapter's is the base
     parts = {name: int(size) for name, size in needed.items()}
     libraries = int(_LIBRARIES[there.device])
     if there.device == "cpu":
@@ -288,10 +294,12 @@ def _activations(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, *
     return work.largest_batch * (layers + 2 * stream + 4 * max(found.intermediate, found.queries) * (2 if low else 4))
 
 
-def _logits(found: Shape, what: Trained, work: Work, device: str, *, low: bool) -> float:
+def _logits(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, device: str, *, low: bool) -> float:
     """Of the positions scored at a time, and the hidden states of all that are scored."""
+    if recipe.method == "reward":
+        return 0.0
     width = 2 if low else 4
-    if not what.adapter:
+    if not what.adapter or recipe.method in _FORWARDS:
         most, held = _TRAINED_HEAD
         return min(most, work.largest_batch * work.learned) * found.vocabulary * held
     positions = min(_ROWS[device], work.largest_batch * work.learned)
@@ -303,6 +311,7 @@ def features(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, *, lo
     spec, tokens = recipe.training, work.batch_tokens
     passes = 2 if what.adapter else 3
     passes += 1 if spec.gradient_checkpointing else 0
+    passes += _FORWARDS.get(recipe.method, 0)
     body = 2e-9 * tokens * (found.body * passes + 3 * (what.parameters if what.adapter else 0))
     scored = tokens * work.learned
     head = 2e-9 * scored * found.vocabulary * found.hidden * (2 if what.adapter else 4)
@@ -323,6 +332,8 @@ _SPEEDS = {"matrices": 0.0017, "attention": 0.032, "moved": 0.28, "layers": 0.00
 """Seconds a unit of each feature on two cores that multiply bfloat16, fitted to sixteen runs of benchmarks/estimates.py."""
 _FLOAT32 = 2.6
 """How many times as long matrices take in float32."""
+_FORWARDS = {"dpo": 1, "orpo": 0, "reward": 0, "kto": 3}
+"""Forward passes beside those that are learned from: a reference's, and KTO's of answers to other prompts by both."""
 _ENOUGH = 3
 """Finished runs whose median is believed."""
 
@@ -357,7 +368,8 @@ def work(recipe: TrainRecipe, lengths: np.ndarray, learned: float, *, end_to_end
         per_batch = max(round(spec.max_tokens_per_batch / float(lengths.mean())), 1)
     batches = -(-len(lengths) // per_batch)
     steps = spec.max_steps if spec.max_steps > 0 else -(-int(spec.num_train_epochs * batches) // accumulation)
-    return Work(lengths, learned, rows, max(steps, 1), accumulation, end_to_end, spec.max_tokens_per_batch)
+    sequences = 2 if recipe.method in ("dpo", "orpo", "reward") else 1
+    return Work(lengths, learned, rows, max(steps, 1), accumulation, end_to_end, spec.max_tokens_per_batch, sequences)
 
 
 def corrections(there: Machine, *, count: int = 10) -> list[float]:

@@ -197,8 +197,8 @@ def _tokens(
                 )
             texts.append(text)
             borders.append(before)
-    alone = tokenizer(starts, add_special_tokens=False)["input_ids"]
-    whole = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True) if texts else None
+    alone = tokenizer(starts, add_special_tokens=False, verbose=False)["input_ids"]  # no word on length; that is ours to say
+    whole = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False) if texts else None
     result: list[tuple[list[int], list[list[int]], int]] = []
     at = 0
     for example, prompt in zip(examples, alone, strict=True):

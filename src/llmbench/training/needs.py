@@ -17,16 +17,19 @@ __all__ = ["figures", "of"]
 
 def of(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> estimate.Estimate | None:
     """The estimate from the rows' own lengths; None for methods and models that it does not know."""
-    if recipe.method not in ("sft", "pretrain"):
+    if recipe.method not in estimate.METHODS:
         return None
     try:
         found = estimate.shape(loaded.folder, recipe.model.config)
     except LlmbenchError:
         return None
     report, there = rows.train_report, hardware.machine(loaded.device)
+    whole = report.length_before  # of judged answers: a row is as long as its prompt with its longer answer
+    if "input_ids" in rows.train.column_names or whole is None:
+        whole = np.array(lengths(rows.train))
     batches = estimate.work(
         recipe,
-        np.array(lengths(rows.train)),
+        whole,
         report.trained_tokens / report.tokens,
         end_to_end=bool(recipe.training.padding_free),
     )

@@ -181,8 +181,10 @@ def _needs(document: TrainRecipe, report: DataReport, folder: Path) -> tuple[lis
     from llmbench import estimate, hardware, offers
     from llmbench.data.report import Note, Section
 
-    if document.method not in ("sft", "pretrain") or report.worst == "refused":
+    if report.worst == "refused":
         return [], []
+    if document.method not in estimate.METHODS:
+        return [], [Section("Memory and time", (f"not estimated for method: {document.method}",))]
     try:
         found = estimate.shape(None if document.model.config is not None else folder, document.model.config)
     except LlmbenchError as error:
