@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from llmbench import hardware, runs, training
-from llmbench.errors import RecipeError
+from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.runs import Run
 from llmbench.training import compilation, performance
 
@@ -92,6 +92,21 @@ def test_a_run_is_compiled_where_that_pays_back(write: Write) -> None:
     assert choice(3600.0) == (True, "takes about 30 s and saves about 216 s of 60 min")
     assert not compilation.payback(job.recipe, None, "cpu")[0]
     assert not compilation.payback(job.recipe, job.needs, "cuda")[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_the_compiler_cannot_do_is_one_line() -> None:
+    @torch.compile(fullgraph=True)  # type: ignore[untyped-decorator]
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        torch._dynamo.graph_break()
+        return x + 1
+
+    with (
+        pytest.raises(LlmbenchError, match=r"layers cannot be compiled .*torch_compile=false\.$") as caught,
+        compilation.failures(),
+    ):
+        broken(torch.ones(2))
+    assert "\n" not in str(caught.value)
 
 
 def test_compiling_without_a_compiler_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,13 @@ from llmbench.training.record import Stop
 
 from .conftest import Write
 
-LONG = ("training.max_steps=100000", "training.save_steps=3", "training.lr_scheduler_type=constant", "training.warmup_steps=0")
+LONG = (
+    "training.max_steps=100000",
+    "training.torch_compile=false",
+    "training.save_steps=3",
+    "training.lr_scheduler_type=constant",
+    "training.warmup_steps=0",
+)
 
 
 def start(recipe: Path, *arguments: str, **more: Any) -> subprocess.Popen[str]:

@@ -7,16 +7,19 @@ them compiled for lengths that vary serves all; attention to rows end to end sta
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from llmbench.errors import LlmbenchError
 from llmbench.estimate import Estimate
 from llmbench.recipe import TrainRecipe
 from llmbench.training import segments
 
-__all__ = ["install", "obstacle", "payback"]
+__all__ = ["failures", "install", "obstacle", "payback"]
 
 _SECONDS, _GAIN = 30.0, 0.06
 """What compiling takes on two cores, and the share of a step's time that it then saves: benchmarks/train_speed.py."""
@@ -28,6 +31,25 @@ def install(model: Any) -> None:
     segments.leave_uncompiled()
     for layer in _layers(model):
         layer.compile(dynamic=True)
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Makes one line of what the compiler cannot do with a model; it says so in the first step.
+
+    Raises:
+        LlmbenchError: the compiler failed.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import InductorError
+
+    try:
+        yield
+    except (TorchDynamoException, InductorError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise LlmbenchError(
+            f"training.torch_compile: this model's layers cannot be compiled ({said}). Set training.torch_compile=false."
+        ) from error
 
 
 def obstacle(model: Any, device: str) -> str | None:

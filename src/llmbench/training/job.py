@@ -7,7 +7,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,19 @@ from llmbench.estimate import Estimate
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 from llmbench.selection import goal
-from llmbench.training import adapter, first_page, fused_lora, lock, needs, performance, plot, questions, quiet, save
+from llmbench.training import (
+    adapter,
+    compilation,
+    first_page,
+    fused_lora,
+    lock,
+    needs,
+    performance,
+    plot,
+    questions,
+    quiet,
+    save,
+)
 from llmbench.training.batches import Batches
 from llmbench.training.evaluation import Exam
 from llmbench.training.model import Loaded, load_model
@@ -165,7 +177,8 @@ def train(
         if recipe.evaluation is not None:
             batch_size = recipe.training.per_device_eval_batch_size
             trainer.exam = Exam(recipe.evaluation, job.questions, job.loaded.tokenizer, batch_size, run)
-        with recorder.showing(), _diverging(run):
+        compiling = compilation.failures() if job.recipe.training.torch_compile else nullcontext()
+        with recorder.showing(), _diverging(run), compiling:
             trainer.train_from(checkpoint, job.steps)
         step, steps = trainer.state.global_step, trainer.state.max_steps
         if stop.asked and step < steps and not trainer.stopped_early():
