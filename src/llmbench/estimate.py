@@ -313,16 +313,19 @@ def features(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, *, lo
     passes += 1 if spec.gradient_checkpointing else 0
     passes += _FORWARDS.get(recipe.method, 0)
     body = 2e-9 * tokens * (found.body * passes + 3 * (what.parameters if what.adapter else 0))
-    scored = tokens * work.learned
+    scored = 0.0 if recipe.method == "reward" else tokens * work.learned
     head = 2e-9 * scored * found.vocabulary * found.hidden * (2 if what.adapter else 4)
     context = float((work.lengths.astype(np.float64) ** 2).mean() / work.lengths.mean())
     attention = 2e-9 * tokens * found.layers * found.queries * context * 3.5
     kept = _KEPT[low, what.adapter][0 if found.kind in _QK_NORM else 1]
     moved = tokens * found.layers * (kept[0] * found.hidden + kept[1] * found.intermediate + kept[2] * found.queries) * passes
+    each = 24  # bytes moved for a logit; TRL's head goes over them again and again, forward once and backward twice
+    if recipe.method in _FORWARDS:
+        each = 48 * (3 + _FORWARDS[recipe.method])
     return {
         "matrices": body + head,
         "attention": attention,
-        "moved": (moved + scored * found.vocabulary * 24) / GIB,
+        "moved": (moved + scored * found.vocabulary * each) / GIB,
         "layers": float(found.layers * passes) * (4 if recipe.quantization is not None else 1),
         "stepped": what.parameters / 1e9 / work.accumulation,
     }

@@ -96,7 +96,7 @@ def test_a_run_is_compiled_where_that_pays_back(write: Write) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_the_compiler_cannot_do_is_one_line() -> None:
-    @torch.compile(fullgraph=True)  # type: ignore[untyped-decorator]
+    @torch.compile(fullgraph=True)
     def broken(x: torch.Tensor) -> torch.Tensor:
         torch._dynamo.graph_break()
         return x + 1
