@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from llmbench import assets, estimate, hardware, offers, recipe, runs
+from llmbench import assets, estimate, hardware, offers, recipe, runs, shapes
 from llmbench.errors import LlmbenchError
 from llmbench.hardware import Machine
 from llmbench.recipe import TrainRecipe
@@ -38,14 +38,14 @@ def load(tmp_path: Path) -> Any:
 
 
 def of(document: TrainRecipe, there: Machine = HERE) -> estimate.Estimate:
-    found = estimate.shape(None, WIDE)
+    found = shapes.of(None, WIDE)
     return estimate.estimate(document, found, estimate.work(document, LENGTHS, 0.5), there)
 
 
 def test_parameters_are_counted_in_the_weights_and_from_the_widths() -> None:
-    tiny = estimate.shape(Path(assets.model_folder(assets.TINY)))
+    tiny = shapes.of(Path(assets.model_folder(assets.TINY)))
     assert tiny.parameters == 2_886_400
-    computed = estimate.shape(None, WIDE)
+    computed = shapes.of(None, WIDE)
     assert computed.parameters == pytest.approx(1.72e9, rel=0.01), "Qwen3-1.7B has 1.72 billion"
 
 
@@ -66,7 +66,7 @@ def test_each_setting_moves_what_it_should(load: Any) -> None:
 
 
 def test_finished_runs_correct_the_time(load: Any) -> None:
-    document, found = load(), estimate.shape(None, WIDE)
+    document, found = load(), shapes.of(None, WIDE)
     work = estimate.work(document, LENGTHS, 0.5)
     plain = estimate.estimate(document, found, work, HERE)
     corrected = estimate.estimate(document, found, work, HERE, correction=[1.5, 2.0, 9.0])
@@ -76,7 +76,7 @@ def test_finished_runs_correct_the_time(load: Any) -> None:
 
 
 def test_what_is_offered_fits_and_loads(load: Any) -> None:
-    document, found = load(), estimate.shape(None, WIDE)
+    document, found = load(), shapes.of(None, WIDE)
     need = of(document)
     found_ones = offers.fitting(document, found, LENGTHS, 0.5, HERE, limit=need.peak // 2)
     assert found_ones
@@ -106,7 +106,7 @@ def test_lengths_that_a_histogram_could_have_come_from() -> None:
 def test_a_configuration_without_widths_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba", "hidden_size": 64}), encoding="utf-8")
     with pytest.raises(LlmbenchError, match="no estimate without num_hidden_layers"):
-        estimate.shape(tmp_path)
+        shapes.of(tmp_path)
 
 
 def test_this_machine_is_read() -> None:

@@ -18,7 +18,7 @@ LAYERS = [
     {"errors"},
     {"assets", "workspace", "tiny", "scan", "scoring", "hardware", "own_code"},
     {"recipe"},
-    {"data", "runs", "endpoint", "checkpoints", "selection"},
+    {"data", "runs", "shapes", "endpoint", "checkpoints", "selection"},
     {"estimate"},
     {"offers"},
     {"training", "retrieval", "engine"},

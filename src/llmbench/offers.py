@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from llmbench.estimate import Estimate, Shape, estimate, work
+from llmbench.estimate import Estimate, estimate, work
 from llmbench.hardware import Machine
 from llmbench.recipe import TrainRecipe
+from llmbench.shapes import Shape
 
 __all__ = ["Change", "fitting"]
 

@@ -10,7 +10,12 @@ from typing import Any
 
 from llmbench.errors import LlmbenchError
 
-__all__ = ["line", "load"]
+__all__ = ["file", "line", "load"]
+
+
+def file(reference: str) -> Path:
+    """The file of `path/to/file.py:name`."""
+    return Path(reference.rpartition(":")[0])
 
 
 def load(reference: str) -> tuple[Callable[..., Any], Path]:
@@ -19,8 +24,7 @@ def load(reference: str) -> tuple[Callable[..., Any], Path]:
     Raises:
         LlmbenchError: the file fails; the message has the line.
     """
-    file, _, name = reference.rpartition(":")
-    path = Path(file)
+    path, name = file(reference), reference.rpartition(":")[2]
     spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -94,6 +94,15 @@ def test_a_run_is_compiled_where_that_pays_back(write: Write) -> None:
     assert not compilation.payback(job.recipe, job.needs, "cuda")[0]
 
 
+def test_a_long_run_is_compiled_and_prompt_tuning_is_not(write: Write) -> None:
+    long = ("training.max_steps=1000000", "model.device=cpu")
+    lora = training.prepare(write("long", *long))
+    assert lora.recipe.training.torch_compile is True
+    prompt = training.prepare(write("prompts", *long, lora=None, adapter={"type": "prompt_tuning", "num_virtual_tokens": 4}))
+    assert prompt.recipe.training.torch_compile is False
+    assert "goes around the compiled part" in {choice.name: choice.reason for choice in prompt.choices}["torch_compile"]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_what_the_compiler_cannot_do_is_one_line() -> None:
     @torch.compile(fullgraph=True)

@@ -166,14 +166,21 @@ def encode(
     return Encoded(kept, prompts, answers, tuple(left_out), dropped, truncated, unstopped)
 
 
+class _Unwritable(DataError):
+    """A row that cannot be written as turns."""
+
+    def __init__(self, place: str, reason: str, detail: str) -> None:
+        super().__init__(f"{place}: {detail}. Mend it, or set data.bad_rows=skip to leave such rows out.")
+        self.reason, self.detail = reason, detail
+
+
 def _refused(example: Example, tokenizer: Any, control: list[str], left_out: list[Skipped]) -> bool:
     """Whether an example cannot be written as turns; it is then put among those left out."""
     try:
         for answer in example.answers or (None,):
             _rendered(example, answer, tokenizer, control)
-    except DataError as error:
-        reason = "a control token in the text" if "control token" in str(error) else "the chat template refuses it"
-        left_out.append(Skipped(example.place, reason, str(error).removeprefix(f"{example.place}: ")))
+    except _Unwritable as error:
+        left_out.append(Skipped(example.place, error.reason, error.detail))
         return True
     return False
 
@@ -224,14 +231,13 @@ def _rendered(example: Example, answer: str | None, tokenizer: Any, control: lis
     turns = example.prompt if answer is None else [*example.prompt, {"role": "assistant", "content": answer}]
     found = next((token for turn in turns for token in control if token in turn["content"]), None)
     if found is not None:
-        raise DataError(
-            f"{example.place}: the text holds the control token {found}, which would end or begin a turn. "
-            "Remove it, or set data.bad_rows=skip to leave such rows out."
-        )
+        detail = f"the text holds the control token {found}, which would end or begin a turn"
+        raise _Unwritable(example.place, "a control token in the text", detail)
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None and begin))
     except TemplateError as error:
-        raise DataError(f"{example.place}: the chat template refuses this conversation ({error}).") from error
+        detail = f"the chat template refuses this conversation ({error})"
+        raise _Unwritable(example.place, "the chat template refuses it", detail) from error
 
 
 def _end(ids: list[int], start: int, stops: set[int], tokenizer: Any) -> tuple[int, bool]:

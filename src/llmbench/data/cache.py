@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from llmbench import workspace
+from llmbench import own_code, workspace
 from llmbench.data import Report, Skipped
 from llmbench.data.sources import files, hub
 from llmbench.errors import LlmbenchError
@@ -119,7 +119,7 @@ def _formatting(source: DataSource, hashes: Hashes) -> list[str] | None:
     """The user's function by the content of its file. What that imports is not followed."""
     if source.formatting is None:
         return None
-    return [source.formatting, hashes.of(Path(source.formatting.rpartition(":")[0]))]
+    return [source.formatting, hashes.of(own_code.file(source.formatting))]
 
 
 def _code() -> str:

@@ -87,8 +87,8 @@ def load(
         train, held_out = _hold_out(train, spec.eval_fraction, seed)
     else:
         return Rows(train.dataset(method, as_tokens=as_tokens), _checked(method, train))
-    made = (part.dataset(method, as_tokens=as_tokens) for part in (train, held_out))
-    return Rows(next(made), _checked(method, train), next(made), held_out.report())
+    sets = [part.dataset(method, as_tokens=as_tokens) for part in (train, held_out)]
+    return Rows(sets[0], _checked(method, train), sets[1], held_out.report())
 
 
 def _part(
@@ -96,11 +96,7 @@ def _part(
 ) -> Encoded:
     from llmbench.data.answers import encode
 
-    found = [
-        one if isinstance(one, Skipped) else replace(one, origin=(i, one.origin[1]))
-        for i, source in enumerate(given)
-        for one in read(source, method, skip=spec.bad_rows == "skip")
-    ]
+    found = [one for i, source in enumerate(given) for one in read(source, method, number=i, skip=spec.bad_rows == "skip")]
     examples = [one for one in found if isinstance(one, Example)]
     if method == "kto" and spec.shuffle:
         # TRL keeps the order of KTO's rows, since each one's KL is measured on its neighbour.
@@ -130,8 +126,8 @@ def _checked(method: str, part: Encoded) -> Report:
     return part.report()
 
 
-def read(source: DataSource, method: str, *, skip: bool = False) -> Iterator[Example | Skipped]:
-    """The rows of one file; with `skip` those that cannot be used among them.
+def read(source: DataSource, method: str, *, number: int = 0, skip: bool = False) -> Iterator[Example | Skipped]:
+    """The rows of one file, the `number`-th source of the recipe; with `skip` those that cannot be used among them.
 
     Raises:
         DataError: no rows, a file for another method, or a row that cannot be used; the message names the first and counts.
@@ -157,7 +153,7 @@ def read(source: DataSource, method: str, *, skip: bool = False) -> Iterator[Exa
                 faults.append(f"{row.place}: {error}")
             continue
         if not faults:
-            yield replace(example, origin=(-1, row.number))
+            yield replace(example, origin=(number, row.number))
     if faults:
         more = f" ({len(faults) - 1:,} more rows of this file cannot be used)" if len(faults) > 1 else ""
         raise DataError(faults[0] + more)

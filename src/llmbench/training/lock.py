@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from llmbench import runs
+from llmbench import own_code, runs
 from llmbench.data import sources
 from llmbench.errors import RunError
 from llmbench.recipe import DataSource, ModelSpec, TrainRecipe
@@ -41,7 +41,7 @@ def _source(source: DataSource) -> dict[str, Any]:
         return found
     return found | {
         "formatting": source.formatting,
-        "formatting_sha256": runs.file_hash(Path(source.formatting.rpartition(":")[0])),
+        "formatting_sha256": runs.file_hash(own_code.file(source.formatting)),
     }
 
 
@@ -60,8 +60,8 @@ def _origin(source: DataSource) -> dict[str, Any]:
 def _method(recipe: TrainRecipe) -> dict[str, Any]:
     """What a method reads beside the data: files of reward functions by their content, a teacher by its fingerprint."""
     if recipe.grpo is not None:
-        files = [reward.function.rpartition(":")[0] for reward in recipe.grpo.reward_functions if reward.function]
-        return {"functions": {path: runs.file_hash(Path(path)) for path in files}}
+        files = [own_code.file(reward.function) for reward in recipe.grpo.reward_functions if reward.function]
+        return {"functions": {str(path): runs.file_hash(path) for path in files}}
     if recipe.distillation is not None:
         spec = ModelSpec(**recipe.distillation.teacher.model_dump())
         return {"teacher": runs.fingerprint(local_folder(spec))}

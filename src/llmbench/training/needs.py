@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from llmbench import data, estimate, hardware
+from llmbench import data, estimate, hardware, shapes
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
 from llmbench.training.model import Loaded
@@ -20,7 +20,7 @@ def of(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> estimate.Estimat
     if recipe.method not in estimate.METHODS:
         return None
     try:
-        found = estimate.shape(loaded.folder, recipe.model.config)
+        found = shapes.of(loaded.folder, recipe.model.config)
     except LlmbenchError:
         return None
     report, there = rows.train_report, hardware.machine(loaded.device)

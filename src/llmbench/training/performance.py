@@ -71,6 +71,8 @@ def _compilation(recipe: TrainRecipe, loaded: Loaded, needed: Estimate | None) -
         return Choice(name, False, "performance: plain")
     if recipe.method not in ("sft", "pretrain"):
         return Choice(name, False, f"method: {recipe.method} trains uncompiled")
+    if recipe.adapter is not None and recipe.adapter.type == "prompt_tuning":
+        return Choice(name, False, "prompt tuning goes around the compiled part")
     if obstacle := compilation.obstacle(loaded.model, loaded.device):
         return Choice(name, False, obstacle)
     return Choice(name, *compilation.payback(recipe, needed, loaded.device))

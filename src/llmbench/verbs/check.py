@@ -178,7 +178,7 @@ def _context(document: TrainRecipe, report: DataReport, folder: Path) -> list[No
 
 def _needs(document: TrainRecipe, report: DataReport, folder: Path) -> tuple[list[Note], list[Section]]:
     """Memory, disk and time, and settings that fit where these do not."""
-    from llmbench import estimate, hardware, offers
+    from llmbench import estimate, hardware, offers, shapes
     from llmbench.data.report import Note, Section
 
     if report.worst == "refused":
@@ -186,7 +186,7 @@ def _needs(document: TrainRecipe, report: DataReport, folder: Path) -> tuple[lis
     if document.method not in estimate.METHODS:
         return [], [Section("Memory and time", (f"not estimated for method: {document.method}",))]
     try:
-        found = estimate.shape(None if document.model.config is not None else folder, document.model.config)
+        found = shapes.of(None if document.model.config is not None else folder, document.model.config)
     except LlmbenchError as error:
         return [], [Section("Memory and time", (str(error),))]
     part, there = report.train, hardware.machine(document.model.device)
