@@ -8,15 +8,17 @@ from random import Random
 
 import pytest
 
+from llmbench.recipe import SourceSpec
 from llmbench.retrieval.chunking import Chunk, chunks, embedded_text
-from llmbench.retrieval.documents import Document, File, read
+from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.reading import File, read
 
 
 def markdown(folder: Path, text: str, name: str = "page.md") -> Document:
     path = folder / name
     path.write_bytes(text.encode())
-    return read(File(path, name))
+    return read(File(path, name, SourceSpec(path=path)))
 
 
 def cut(document: Document, embedder: Embedder, size: int = 32, overlap: int = 0) -> list[Chunk]:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from llmbench.retrieval import pdf
-from llmbench.retrieval.documents import Document, File, Unreadable, read, walk
+from llmbench.recipe import SourceSpec
+from llmbench.retrieval.documents import Document, Unreadable
+from llmbench.retrieval.reading import File, pdf, read, walk
 
 
 def document(path: Path) -> Document:
-    return read(File(path, path.name))
+    return read(File(path, path.name, SourceSpec(path=path)))
 
 
 def saved(folder: Path, name: str, data: bytes) -> Path:
@@ -177,7 +178,7 @@ def test_a_folder_is_walked_in_order_and_what_is_left_out_is_told(tmp_path: Path
     (folder / "same.md").symlink_to(folder / "a.md")
     (folder / "gone.md").symlink_to(folder / "nowhere.md")
     os.mkfifo(folder / "pipe.md")
-    files, skipped = walk([folder])
+    files, skipped = walk([SourceSpec(path=folder)])
     assert [file.source for file in files] == ["a.md", "b.md", "sub/c.txt"]
     assert dict(skipped) == {
         "link.md": "a link that leads out of the folder",
@@ -191,6 +192,6 @@ def test_a_folder_is_walked_in_order_and_what_is_left_out_is_told(tmp_path: Path
 def test_several_roots_are_named_from_the_folder_that_holds_them_all(tmp_path: Path) -> None:
     saved(tmp_path / "docs", "README.md", b"inner")
     outer = saved(tmp_path, "README.md", b"outer")
-    files, _ = walk([tmp_path / "docs", outer, outer])
+    files, _ = walk([SourceSpec(path=p) for p in (tmp_path / "docs", outer, outer)])
     assert [file.source for file in files] == ["README.md", "docs/README.md"]
-    assert walk([outer])[0][0].source == "README.md"
+    assert walk([SourceSpec(path=outer)])[0][0].source == "README.md"

@@ -26,7 +26,18 @@ from llmbench.recipe.fields import Document
 from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, OrpoSpec, RewardSpec, TeacherSpec
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.optimization import TrainingSpec
-from llmbench.recipe.rag import ChunkingSpec, EmbedderSpec, RagRecipe, SearchSpec
+from llmbench.recipe.rag import (
+    ChunkingSpec,
+    ColumnsSpec,
+    ContextSpec,
+    EmbedderSpec,
+    ExpandSpec,
+    MmrSpec,
+    RagRecipe,
+    RerankSpec,
+    SearchSpec,
+    SourceSpec,
+)
 from llmbench.recipe.rewards import RewardFunction
 from llmbench.recipe.serve import EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
 from llmbench.recipe.train import TrainRecipe
@@ -34,7 +45,9 @@ from llmbench.recipe.yaml_lines import Lines, Place, read
 
 __all__ = [
     "ChunkingSpec",
+    "ColumnsSpec",
     "CompareRecipe",
+    "ContextSpec",
     "DataSource",
     "DataSpec",
     "DistillationSpec",
@@ -44,20 +57,24 @@ __all__ = [
     "EndpointSpec",
     "EngineSpec",
     "EvaluationSpec",
+    "ExpandSpec",
     "GatewaySpec",
     "GrpoSpec",
     "KtoSpec",
     "LoraSpec",
+    "MmrSpec",
     "ModelSpec",
     "OrpoSpec",
     "QuantizationSpec",
     "QuestionSource",
     "RagRecipe",
+    "RerankSpec",
     "RewardFunction",
     "RewardSpec",
     "Sampling",
     "SearchSpec",
     "ServeRecipe",
+    "SourceSpec",
     "StatisticsSpec",
     "TeacherSpec",
     "TrainRecipe",

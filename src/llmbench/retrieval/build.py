@@ -13,10 +13,11 @@ from pathlib import Path
 from llmbench import workspace
 from llmbench.errors import IndexError_, MissingPackage
 from llmbench.recipe import RagRecipe
-from llmbench.retrieval import chunking, documents
+from llmbench.retrieval import chunking, reading
 from llmbench.retrieval.chunking import Chunk
-from llmbench.retrieval.documents import Document, File, Skipped, Unreadable
+from llmbench.retrieval.documents import Document, Skipped, Unreadable
 from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.reading import File
 from llmbench.retrieval.store import Contract, Index, current, generation, point
 
 __all__ = ["IndexReport", "build"]
@@ -132,7 +133,7 @@ class _Job:
         self.skipped: list[Skipped] = []
 
     def run(self) -> None:
-        files, skipped = documents.walk(self.recipe.documents)
+        files, skipped = reading.walk(self.recipe.places)
         self.skipped += skipped
         known = self.index.hashes()
         present: set[str] = set()
@@ -165,7 +166,12 @@ class _Job:
     def _cut(self, document: Document) -> list[Chunk]:
         """The passages, none longer than the embedder reads together with title, prefix and special tokens."""
         embedder, spec = self.embedder, self.recipe.chunking
-        taken = embedder.special_tokens + len(embedder.starts(self.recipe.embedder.document_prefix)) + chunking.TITLE_TOKENS + 2
+        taken = (
+            embedder.special_tokens
+            + len(embedder.starts(self.recipe.embedder.document_prefix or ""))
+            + chunking.TITLE_TOKENS
+            + 2
+        )
         size = min(spec.max_tokens, embedder.max_tokens - taken)
         if size < 8:
             raise IndexError_(
@@ -175,7 +181,7 @@ class _Job:
 
     def _write(self, batch: Sequence[tuple[File, Document, list[Chunk]]]) -> None:
         """Embeds and writes some documents, all or none."""
-        prefix = self.recipe.embedder.document_prefix
+        prefix = self.recipe.embedder.document_prefix or ""
         chunks = [chunk for _, _, chunks in batch for chunk in chunks]
         if not batch:
             return
@@ -195,7 +201,7 @@ def _read_ahead(files: Sequence[File], known: dict[str, str]) -> Iterator[tuple[
         try:
             with file.path.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            return None if known.get(file.source) == digest else documents.read(file)
+            return None if known.get(file.source) == digest else reading.read(file)
         except OSError as error:
             return Unreadable(f"cannot be read ({error.strerror})")
         except Unreadable as error:

@@ -63,7 +63,15 @@ class Contract:
         """What a recipe promises."""
         spec, chunking = recipe.embedder, recipe.chunking
         name = spec.model_name_or_path
-        return cls(name, fingerprint, spec.query_prefix, spec.document_prefix, chunking.max_tokens, chunking.overlap, VERSION)
+        return cls(
+            name,
+            fingerprint,
+            spec.query_prefix or "",
+            spec.document_prefix or "",
+            chunking.max_tokens,
+            chunking.overlap,
+            VERSION,
+        )
 
     def difference(self, other: Contract) -> str:
         """The first field in which an index (self) differs from a recipe (other), in words; empty when none does."""

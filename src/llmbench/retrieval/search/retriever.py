@@ -113,10 +113,11 @@ class Retriever:
             index = self._fresh()
             if self._faiss is None or self._embedder is None:
                 return []
-            vector = self._embedder.embed([self.recipe.embedder.query_prefix + query])
+            vector = self._embedder.embed([(self.recipe.embedder.query_prefix or "") + query])
             scores, numbers = self._faiss.search(vector, min(wanted, self._faiss.ntotal))
             found = [(float(s), index.chunk(int(n))) for s, n in zip(scores[0], numbers[0], strict=True) if n >= 0]
         least = self.recipe.search.min_score
+        least = least.get("dense") if isinstance(least, dict) else least
         kept = [(chunk, max(-1.0, min(1.0, s))) for s, chunk in found if chunk is not None and (least is None or s >= least)]
         return [Hit(chunk, score, rank) for rank, (chunk, score) in enumerate(kept, 1)]
 
