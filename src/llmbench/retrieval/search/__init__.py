@@ -1,5 +1,7 @@
 """Search: a query to ranked passages, stage by stage, and a conversation to one that has its passages in it."""
 
-from llmbench.retrieval.search.retriever import Grounded, Hit, Retriever, fill
+from llmbench.retrieval.search.hits import Grounded, Hit, Step
+from llmbench.retrieval.search.prompt import fill
+from llmbench.retrieval.search.retriever import Retriever
 
-__all__ = ["Grounded", "Hit", "Retriever", "fill"]
+__all__ = ["Grounded", "Hit", "Retriever", "Step", "fill"]

@@ -1,48 +1,25 @@
-"""Search: a query to ranked passages, and a conversation to one that has its passages in it."""
+"""The retriever: a query to ranked passages, and a conversation to one that has its passages in it."""
 
 from __future__ import annotations
 
-import re
 import threading
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llmbench import workspace
 from llmbench.endpoint import Message
-from llmbench.errors import IndexError_, LlmbenchError, MissingPackage
+from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.recipe import RagRecipe
-from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
-from llmbench.retrieval.embedding import Embedder, Embeds
-from llmbench.retrieval.store import Index, current
+from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.search import candidates
+from llmbench.retrieval.search.hits import Grounded, Hit
+from llmbench.retrieval.search.prompt import fill
+from llmbench.retrieval.search.view import View
+from llmbench.retrieval.store import Filter, current
 
-__all__ = ["Grounded", "Hit", "Retriever"]
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A passage that was found. `score` is the cosine similarity, -1 to 1, higher is better; `rank` counts from 1."""
-
-    chunk: Chunk
-    score: float
-    rank: int
-
-    def source(self) -> dict[str, Any]:
-        """The hit as a JSON object; its number in the prompt is its rank."""
-        c = self.chunk
-        place = {"source": c.source, "title": c.title, "start": c.start, "end": c.end, "page": c.page, "line": c.line}
-        return {"n": self.rank, **place, "score": round(self.score, 4), "text": c.text}
-
-
-@dataclass(frozen=True)
-class Grounded:
-    """A conversation whose last user message carries passages; `sources[i]` is passage `i + 1`."""
-
-    messages: list[Message]
-    sources: tuple[dict[str, Any], ...]
+__all__ = ["Retriever"]
 
 
 class Retriever:
@@ -55,13 +32,10 @@ class Retriever:
         """Use `open`."""
         self.recipe = recipe
         self._folder = workspace.indexes() / recipe.name
-        self._lock = threading.Lock()
-        self._index: Index | None = None
-        self._version = -1
-        self._faiss: Any = None
+        self._lock = threading.RLock()
+        self._view: View | None = None
         self._given = embedder
-        self._embedder: Embeds | None = None
-        self._fingerprint = ""
+        self._embedder: Embedder | None = None
 
     @classmethod
     def open(cls, recipe: RagRecipe, *, embedder: Embedder | None = None) -> Retriever:
@@ -75,10 +49,9 @@ class Retriever:
             IndexError_: not built, or built with another embedder or other chunks; the message holds the command.
             MissingPackage: FAISS or sentence-transformers is not installed.
         """
-        _faiss()
         retriever = cls(recipe, embedder)
-        with retriever._lock:
-            retriever._fresh()
+        with retriever._now():
+            pass
         return retriever
 
     def __enter__(self) -> Retriever:
@@ -88,38 +61,40 @@ class Retriever:
         self.close()
 
     def close(self) -> None:
-        """Closes the database."""
+        """Closes the files."""
         with self._lock:
-            if self._index is not None:
-                self._index.close()
-            self._index, self._version = None, -1
+            if self._view is not None:
+                self._view.close()
+            self._view = None
 
     @property
     def complete(self) -> bool:
         """Whether every document was indexed when last looked."""
-        with self._lock:
-            return bool(self._fresh().get("complete"))
+        with self._now() as view:
+            return bool(view.index.get("complete"))
 
-    def search(self, query: str, top_k: int | None = None) -> list[Hit]:
-        """The passages nearest to a query, best first, at most `top_k` (else the recipe's), none below its `min_score`.
+    def search(self, query: str, top_k: int | None = None, *, where: Mapping[str, Any] | None = None) -> list[Hit]:
+        """The passages that fit a query best, best first.
+
+        Args:
+            query: the question.
+            top_k: at most so many; else the recipe's.
+            where: a filter on the documents' fields, beside the recipe's own.
 
         Raises:
-            LlmbenchError: the query is empty.
+            LlmbenchError: the query is empty, or the filter is wrong.
         """
         if not query.strip():
             raise LlmbenchError("The query is empty. Ask something.")
-        wanted = top_k or self.recipe.search.top_k
-        with self._lock:
-            index = self._fresh()
-            if self._faiss is None or self._embedder is None:
-                return []
-            vector = self._embedder.embed([(self.recipe.embedder.query_prefix or "") + query])
-            scores, numbers = self._faiss.search(vector, min(wanted, self._faiss.ntotal))
-            found = [(float(s), index.chunk(int(n))) for s, n in zip(scores[0], numbers[0], strict=True) if n >= 0]
-        least = self.recipe.search.min_score
-        least = least.get("dense") if isinstance(least, dict) else least
-        kept = [(chunk, max(-1.0, min(1.0, s))) for s, chunk in found if chunk is not None and (least is None or s >= least)]
-        return [Hit(chunk, score, rank) for rank, (chunk, score) in enumerate(kept, 1)]
+        spec = self.recipe.search
+        filters = [words for words in (spec.filter, where) if words]
+        condition = Filter.of({"$and": filters} if len(filters) > 1 else filters[0]) if filters else None
+        vector = None
+        if spec.mode != "terms":
+            embedder = self._ready()
+            vector = embedder.embed([(self.recipe.embedder.query_prefix or "") + query])[0]
+        with self._now() as view:
+            return candidates.search(view, spec, query, vector, top_k or spec.top_k, condition)
 
     def ground(self, messages: Sequence[Message]) -> Grounded:
         """Searches with the last user message and puts the passages into it, as the recipe's prompt says.
@@ -160,71 +135,59 @@ class Retriever:
         Raises:
             IndexError_: no document has this source.
         """
-        with self._lock:
-            document = self._fresh().document(source)
+        with self._now() as view:
+            document = view.index.document(source)
         if document is None:
             raise IndexError_(f"index {self.recipe.name} has no document {source}. Run: llmbench index {self.recipe.source}")
         return document
 
     def sources(self) -> list[tuple[str, str, int]]:
         """`(source, title, passages)` of every document, by source."""
+        with self._now() as view:
+            return view.index.sources()
+
+    def _ready(self) -> Embedder:
+        """The embedder of the index as it now is."""
+        with self._now():
+            assert self._embedder is not None
+            return self._embedder
+
+    @contextmanager
+    def _now(self) -> Iterator[View]:
+        """The index as it now is on disk, for one thread at a time."""
         with self._lock:
-            return self._fresh().sources()
+            path = current(self._folder)
+            if path is None or not path.exists():
+                source = self.recipe.source
+                raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")
+            if self._view is None or self._view.index.path != path:
+                self._attach()
+            assert self._view is not None
+            with self._view.now() as view:
+                yield view
 
-    def _fresh(self) -> Index:
-        """The index as it now is on disk, FAISS with it. Called under the lock."""
-        path = current(self._folder)
-        if path is None or not path.exists():
-            source = self.recipe.source
-            raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")
-        if self._index is None or self._index.path != path:
-            self._attach(path)
-        assert self._index is not None
-        version = self._index.version
-        if version != self._version:
-            self._faiss = _exact(self._index)
-            self._version = version
-        return self._index
-
-    def _attach(self, path: Path) -> None:
-        """Opens a database and the embedder that it was made with."""
+    def _attach(self) -> None:
+        """Opens the current generation, and the embedder that it was made with."""
         embedder = self._given or Embedder(self.recipe.embedder)
-        index = Index(path)
-        index.check(self.recipe, embedder.fingerprint)
+        view = _open(self)
+        view.index.check(self.recipe, embedder.contract)
         if self._given is None:
-            embedder.dtype = index.get("dtype")
+            embedder.dtype = view.index.get("dtype")
             embedder.load()
-        if self._index is not None:
-            self._index.close()
-        self._index, self._version, self._embedder = index, -1, embedder
+        if self._view is not None:
+            self._view.close()
+        self._view, self._embedder = view, embedder
 
 
-def _exact(index: Index) -> Any:
-    """FAISS over all vectors, exact; None when there are none."""
-    faiss, result = _faiss(), None
-    for numbers, vectors in index.vectors():
-        if result is None:
-            result = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
-        result.add_with_ids(vectors, numbers)
-    return result
-
-
-def _faiss() -> Any:
-    """The package; its SWIG types warn of themselves when Python 3.12 or newer imports them."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            import faiss
-    except ImportError as error:
-        raise MissingPackage("search", "faiss-cpu", "rag") from error
-    return faiss
-
-
-def fill(template: str, values: Mapping[str, str]) -> str:
-    """Replaces the first `{name}` of each value, in one pass: braces inside a value are never looked at."""
-    left = dict(values)
-
-    def value(match: re.Match[str]) -> str:
-        return left.pop(match[1], match[0])
-
-    return re.sub(r"\{(" + "|".join(map(re.escape, values)) + r")\}", value, template)
+def _open(retriever: Retriever) -> View:
+    """The current generation. One that a writer removes between the look and the opening is looked for again."""
+    folder = retriever._folder
+    for _ in range(3):
+        path = current(folder)
+        assert path is not None
+        try:
+            return View(path)
+        except IndexError_:
+            if current(folder) == path:
+                raise
+    return View(path)
