@@ -124,7 +124,9 @@ class _Job:
             settings = _settings(file)
             try:
                 stat = file.path.stat()
-                state = FileState(file.source, known.sha256 if known else "", stat.st_size, _time(stat.st_mtime_ns), settings, "")
+                state = FileState(
+                    file.source, known.sha256 if known else "", stat.st_size, _time(stat.st_mtime_ns), settings, ""
+                )
                 if known and known.settings != settings:
                     known = None
                 if known and known.sha256 and (known.size, known.mtime) == (state.size, state.mtime) and known.mtime:

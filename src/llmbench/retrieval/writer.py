@@ -25,9 +25,9 @@ from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.store import layout
 from llmbench.retrieval.store.compact import compact, wasted
 from llmbench.retrieval.store.contract import Contract
-from llmbench.retrieval.store.database import PURGE_UP_TO, Index
 from llmbench.retrieval.store.filters import Filter
 from llmbench.retrieval.store.rows import FileState
+from llmbench.retrieval.store.writable import WritableIndex
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Writer"]
 
+PURGE_UP_TO = 100_000
+"""Passages up to which a change also rewrites the postings, so that replaced words leave the file at once (2 s)."""
 BATCH = 1024
 """Passages embedded and written at once: enough of them to sort by length, few enough that a kill costs seconds."""
 
@@ -53,7 +55,7 @@ class _Batch:
 class Writer:
     """Holds the index's lock from `open` to its end. `index` is the generation being written."""
 
-    def __init__(self, recipe: RagRecipe, folder: Path, index: Index, embedder: Embedder, *, switch: bool) -> None:
+    def __init__(self, recipe: RagRecipe, folder: Path, index: WritableIndex, embedder: Embedder, *, switch: bool) -> None:
         """Use `open`."""
         self.recipe, self.folder, self.index, self.embedder, self.switch = recipe, folder, index, embedder, switch
         self.added = self.changed = self.removed = self.embedded = 0
@@ -167,6 +169,10 @@ class Writer:
                 layout.remove(old)
         return {"kind": "exact", "recall": 1.0}
 
+    def embed(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
+        """The vectors of passages: shape (len(chunks), dim)."""
+        return self.embedder.embed([self._embedded(chunk) for chunk in chunks])
+
     # -- inside
 
     def _note(self) -> None:
@@ -240,33 +246,33 @@ class Writer:
         return prefix + chunking.embedded_text(chunk.title, chunk.text, self.embedder)
 
 
-def _open(folder: Path, recipe: RagRecipe, embedder: Embedder, rebuild: bool) -> Index:
+def _open(folder: Path, recipe: RagRecipe, embedder: Embedder, rebuild: bool) -> WritableIndex:
     """The generation to write: the current one, a new one, or the next one of a rebuild, begun or continued."""
     now = layout.current(folder)
     if now is not None and now.exists() and not rebuild:
-        index = Index(now, writable=True)
+        index = WritableIndex(now)
         index.check(recipe, embedder.contract)
         embedder.dtype = index.get("dtype")
         return index
     contract = Contract.of(recipe, embedder.contract)
     for begun in reversed(layout.unpointed(folder)):
-        index = _begun(begun, contract)
-        if index is not None:
-            embedder.dtype = index.get("dtype")
-            return index
+        unfinished = _begun(begun, contract)
+        if unfinished is not None:
+            embedder.dtype = unfinished.get("dtype")
+            return unfinished
         layout.remove(begun)
     path = layout.next_generation(folder)
-    index = Index.create(path, contract, embedder.dim)
+    index = WritableIndex.create(path, contract, embedder.dim)
     index.set(dtype=str(embedder.dtype))
     if now is None or not now.exists():
         layout.point(folder, path)
     return index
 
 
-def _begun(path: Path, contract: Contract) -> Index | None:
+def _begun(path: Path, contract: Contract) -> WritableIndex | None:
     """A generation that an interrupted rebuild left behind, when it can be continued."""
     try:
-        index = Index(path, writable=True)
+        index = WritableIndex(path)
     except IndexError_:
         return None
     try:

@@ -32,7 +32,7 @@ def search(
     ranked = stages[final]
     chunks = view.index.chunks(row for row, _ in ranked[:top_k])
     ranks = {stage: {row: Step(rank, score) for rank, (row, score) in enumerate(found, 1)} for stage, found in stages.items()}
-    hits = []
+    hits: list[Hit] = []
     for row, score in ranked:
         chunk = chunks.get(row)
         if chunk is not None:

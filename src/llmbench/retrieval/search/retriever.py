@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from llmbench import workspace
@@ -169,7 +170,7 @@ class Retriever:
     def _attach(self) -> None:
         """Opens the current generation, and the embedder that it was made with."""
         embedder = self._given or Embedder(self.recipe.embedder)
-        view = _open(self)
+        view = _open(self._folder)
         view.index.check(self.recipe, embedder.contract)
         if self._given is None:
             embedder.dtype = view.index.get("dtype")
@@ -179,15 +180,14 @@ class Retriever:
         self._view, self._embedder = view, embedder
 
 
-def _open(retriever: Retriever) -> View:
+def _open(folder: Path) -> View:
     """The current generation. One that a writer removes between the look and the opening is looked for again."""
-    folder = retriever._folder
-    for _ in range(3):
+    while True:
         path = current(folder)
-        assert path is not None
+        if path is None:
+            raise IndexError_(f"{folder} holds no index any more.")
         try:
             return View(path)
         except IndexError_:
             if current(folder) == path:
                 raise
-    return View(path)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llmbench.retrieval.store import layout
 from llmbench.retrieval.store.database import Index
+from llmbench.retrieval.store.writable import WritableIndex
 
 __all__ = ["compact", "wasted"]
 
@@ -21,11 +22,11 @@ def wasted(index: Index) -> bool:
     return dead >= LEAST and dead >= WASTE * rows
 
 
-def compact(folder: Path, index: Index) -> Index:
+def compact(folder: Path, index: WritableIndex) -> WritableIndex:
     """Copies what is alive into the next generation, points searches to it, closes the old one and returns the new one."""
     target = layout.next_generation(folder)
     index.copy(target)
-    packed = Index(target, writable=True)
+    packed = WritableIndex(target)
     packed.pack(index.vectors)
     index.close()
     layout.point(folder, target)

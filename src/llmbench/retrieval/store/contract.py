@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["Contract"]
 
 
-
 @dataclass(frozen=True)
 class Contract:
     """What a search must find unchanged. `embedder` is `Embedder.contract`, `chunking` the recipe's section and version."""

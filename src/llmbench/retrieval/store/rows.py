@@ -20,18 +20,18 @@ UPSERT_DOCUMENT = f"""
 INSERT INTO documents (file, pass, {_DOCUMENT}, seal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (source) DO UPDATE SET file = excluded.file, pass = excluded.pass, sha256 = excluded.sha256, title = excluded.title,
     kind = excluded.kind, text = excluded.text, metadata = excluded.metadata, marks = excluded.marks, seal = excluded.seal
-RETURNING number"""  # noqa: S608 - constants
-SELECT_DOCUMENT = f"SELECT {_DOCUMENT}, seal FROM documents WHERE "  # noqa: S608 - constants
+RETURNING number"""
+SELECT_DOCUMENT = f"SELECT {_DOCUMENT}, seal FROM documents WHERE "
 
 _CHUNK = 'id, title, text, start, "end", page, line, tokens, parent_start, parent_end'
 INSERT_CHUNK = f"""
 INSERT INTO chunks (vector_id, row, document, position, digest, {_CHUNK}, seal)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (vector_id) DO UPDATE SET position = excluded.position, page = excluded.page, line = excluded.line,
-    parent_start = excluded.parent_start, parent_end = excluded.parent_end, seal = excluded.seal"""  # noqa: S608 - constants
+    parent_start = excluded.parent_start, parent_end = excluded.parent_end, seal = excluded.seal"""
 _OF_CHUNK = ", ".join(f"chunks.{column}" for column in _CHUNK.split(", "))
 SELECT_CHUNK = (
-    f"SELECT chunks.row, documents.source, chunks.seal, {_OF_CHUNK} "  # noqa: S608 - constants
+    f"SELECT chunks.row, documents.source, chunks.seal, {_OF_CHUNK} "
     "FROM chunks JOIN documents ON chunks.document = documents.number WHERE "
 )
 

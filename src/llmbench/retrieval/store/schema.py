@@ -12,7 +12,7 @@ __all__ = ["SCHEMA", "connect"]
 
 SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE files (             -- what was read, to know an unchanged file without reading it; sha256 is empty until all of it is in
+CREATE TABLE files (             -- to know an unchanged file without reading it; sha256 is empty until all of it is in
     source TEXT PRIMARY KEY, sha256 TEXT NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL, settings TEXT NOT NULL,
     skipped TEXT NOT NULL);      -- what the report must say again although the file is not read again
 CREATE TABLE documents (
@@ -38,7 +38,7 @@ CREATE TABLE chunks (
 CREATE INDEX chunks_document ON chunks (document, position);
 CREATE INDEX chunks_digest ON chunks (digest);
 CREATE TABLE dead (row INTEGER PRIMARY KEY, erased INTEGER NOT NULL);  -- rows of vectors.bin without a passage
-{terms.SCHEMA.format(name="terms")};
+{terms.schema("terms")}
 """
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,9 @@ class Vectors:
             raise IndexError_(f"{path} cannot be opened ({error.strerror}). Run: llmbench index PIPELINE --repair") from error
         self.short = os.fstat(self._file).st_size < rows * self.dtype.itemsize
         if writable:
-            os.ftruncate(self._file, rows * self.dtype.itemsize)  # a file that is too short reads as zeros, which no checksum fits
+            os.ftruncate(
+                self._file, rows * self.dtype.itemsize
+            )  # a file that is too short reads as zeros, which no checksum fits
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -109,7 +111,7 @@ class Vectors:
         """Waits until everything written is on disk."""
         os.fdatasync(self._file)
 
-    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of some rows, checked: shape (len(rows), dim).
 
         Raises:
