@@ -13,6 +13,7 @@ from llmbench.errors import MissingPackage
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import reading
 from llmbench.retrieval.documents import Skipped
+from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.reading import File, Reading
 from llmbench.retrieval.store.rows import FileState
 from llmbench.retrieval.writer import Writer
@@ -49,6 +50,7 @@ def build(
     rebuild: bool = False,
     switch: bool = True,
     wait: float = 0,
+    embedder: Embedder | None = None,
     progress: Progress | None = None,
 ) -> IndexReport:
     """Brings the index of a pipeline up to date with its documents.
@@ -58,6 +60,7 @@ def build(
         rebuild: cut and embed everything anew; searches use the old index until the new one is whole.
         switch: whether searches go over to what was rebuilt; False leaves both side by side.
         wait: seconds to wait for another process that is writing the index.
+        embedder: one that is there already; else the recipe's, on a GPU where there is one.
         progress: told of each file.
 
     Raises:
@@ -66,7 +69,7 @@ def build(
     """
     began = time.perf_counter()
     _need_packages()
-    with Writer.open(recipe, rebuild=rebuild, switch=switch, wait=wait) as writer:
+    with Writer.open(recipe, rebuild=rebuild, switch=switch, wait=wait, embedder=embedder) as writer:
         job = _Job(recipe, writer, progress or (lambda done, total, source: None))
         job.run()
         vectors = writer.finish(purge=job.removed > 0)

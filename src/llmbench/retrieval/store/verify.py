@@ -35,6 +35,8 @@ class Verification:
     vectors: int
     erased: int
     """Rows of deleted passages; each was seen to hold nothing but zeros."""
+    waiting: int
+    """Rows of deleted passages that a killed writer had no time to erase; the next one does it first."""
     words: int
     generations: tuple[int, ...]
     """Every generation on disk: one beside the current holds documents of its own, also ones that were deleted here."""
@@ -60,8 +62,8 @@ def verify(folder: Path) -> Verification:
         with index.snapshot():
             faults = [fault for check in _CHECKS for fault in check(index)]
             words = index._row("SELECT count(*) FROM temp.words")[0] if _has(index, "words") else 0
-            erased = index._row("SELECT count(*) FROM dead")[0]
-            counts = (index.document_count(), index.count(), int(index.get("rows") or 0), erased, words)
+            dead = [index._row("SELECT count(*) FROM dead WHERE erased = ?", erased)[0] for erased in (1, 0)]
+            counts = (index.document_count(), index.count(), int(index.get("rows") or 0), *dead, words)
     finally:
         index.close()
     return Verification(*counts, tuple(int(p.name) for p in layout.generations(folder)), tuple(faults))
@@ -125,6 +127,8 @@ def _vectors(index: Index) -> Iterator[Fault]:
     bad = set(damaged)
     expected = dict(index._rows("SELECT row, vector_id FROM chunks"))
     dead = {int(row) for row in index.dead()}
+    waiting = {row for (row,) in index._rows("SELECT row FROM dead WHERE NOT erased")}
+    erased = dead - waiting
     if len(expected) + len(dead) != vectors.rows or dead & expected.keys():
         yield Fault("vectors.bin: rows and passages do not match one to one", "rebuild")
     if vectors.short:
@@ -135,7 +139,7 @@ def _vectors(index: Index) -> Iterator[Fault]:
             if row not in bad and identity != expected.get(row, -1) and not (row in dead and identity != -1):
                 yield Fault(f"vectors.bin: row {row} belongs to passage {identity}, not {expected.get(row)}", "repair")
                 return
-            if row in dead and identity != -1:
+            if row in erased and identity != -1:
                 yield Fault(f"vectors.bin: the deleted row {row} still holds its vector", "repair")
                 return
 
