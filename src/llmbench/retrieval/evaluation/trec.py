@@ -1,0 +1,78 @@
+"""TREC's files: judgements (`query 0 document grade`) and runs (`query Q0 document rank score tag`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from llmbench import workspace
+from llmbench.errors import DataError
+
+__all__ = ["Run", "read_qrels", "read_run", "write_run"]
+
+Run = Mapping[str, Sequence[str]]
+"""Query -> documents, best first."""
+
+
+def read_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """Query -> document -> grade.
+
+    Raises:
+        DataError: the file is missing or a line is broken.
+    """
+    qrels: dict[str, dict[str, int]] = {}
+    for number, row in _lines(path):
+        try:
+            query, _, document, grade = row
+            qrels.setdefault(query, {})[document] = int(grade)
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: not `query 0 document grade`") from error
+    return qrels
+
+
+def read_run(path: Path) -> dict[str, list[str]]:
+    """Query -> documents, by score as trec_eval sorts them: the highest first, of equals the later name first; ranks are not
+    looked at.
+
+    Raises:
+        DataError: the file is missing or a line is broken.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for number, row in _lines(path):
+        try:
+            query, _, document, _, score, _ = row
+            found.setdefault(query, {})[document] = float(score)
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: not `query Q0 document rank score tag`") from error
+    return {
+        query: [document for document, _ in sorted(scores.items(), key=lambda one: (one[1], one[0]), reverse=True)]
+        for query, scores in found.items()
+    }
+
+
+def write_run(path: Path, run: Run, tag: str) -> None:
+    """Writes a run whole or not at all.
+
+    Scores are `1 / rank`, so that they fall strictly: a reader that sorts by score keeps the ranking, also where the pipeline
+    scored two documents alike.
+
+    Raises:
+        DataError: a name holds a blank, which the format has no place for.
+    """
+    with workspace.atomic(path) as file:
+        for query, documents in run.items():
+            for rank, document in enumerate(dict.fromkeys(documents), 1):
+                for name in (query, document, tag):
+                    if len(name.split()) != 1:
+                        raise DataError(f"{path}: a TREC run cannot hold the name {name!r}, which has a blank in it.")
+                file.write(f"{query} Q0 {document} {rank} {1 / rank:.9f} {tag}\n")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line.split()
+    except FileNotFoundError as error:
+        raise DataError(f"no such file {path}.") from error
