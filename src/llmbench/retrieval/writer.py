@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,9 @@ from llmbench.retrieval.store import layout
 from llmbench.retrieval.store.compact import compact, wasted
 from llmbench.retrieval.store.contract import Contract
 from llmbench.retrieval.store.filters import Filter
+from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
 from llmbench.retrieval.store.rows import FileState
+from llmbench.retrieval.store.tuning import build, due
 from llmbench.retrieval.store.writable import WritableIndex
 
 if TYPE_CHECKING:
@@ -165,6 +167,7 @@ class Writer:
             self.index.set(complete=True)
         if wasted(self.index):
             self.index = compact(self.folder, self.index)
+        found = self._nearest()
         if self._dirty or purge:
             self.index.settle(purge=purge or self.index.count() <= PURGE_UP_TO)
         now = layout.current(self.folder)
@@ -172,13 +175,33 @@ class Writer:
             layout.point(self.folder, self.index.path)
             for old in layout.unpointed(self.folder):
                 layout.remove(old)
-        return {"kind": "exact", "recall": 1.0}
+        return found
 
     def embed(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
         """The vectors of passages: shape (len(chunks), dim)."""
         return self.embedder.embed([self._embedded(chunk) for chunk in chunks])
 
     # -- inside
+
+    def _nearest(self) -> dict[str, Any]:
+        """Builds the approximate index where one is due; says how vectors are searched."""
+        spec, index = self.recipe.search, self.index
+        vectors, dead, path = index.vectors, index.dead(), index.path / "nearest.faiss"
+        stored = index.get("nearest")
+        try:
+            nearest = Nearest() if stored is None else Nearest.load(path, Plan(**stored))
+        except BrokenIndex:
+            nearest = Nearest()
+            index.set(nearest=None)
+        if due(nearest, vectors.rows, len(dead), spec.index):
+            built = build(vectors.records["vector"], dead=dead, kind=spec.index, target_recall=spec.target_recall)
+            if built.plan is not None:
+                index.set(nearest=asdict(built.save(path)))
+                nearest = built
+        if nearest.plan is None:
+            words = f"Searches compare all {index.count():,} vectors: recall@10 is 1."
+            return {"kind": "exact", "recall": 1.0, "words": words}
+        return {**asdict(nearest.plan), "words": f"{nearest.plan}."}
 
     def _note(self) -> None:
         self._dirty = True

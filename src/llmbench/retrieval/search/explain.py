@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from llmbench.recipe.rag import Stage
 from llmbench.retrieval.search.diversity import Move
+from llmbench.retrieval.search.hits import Hit
 
 __all__ = ["Share", "Term", "explain", "shares"]
-
-
-class Explained(Protocol):
-    """What is read of a hit."""
-
-    @property
-    def rank(self) -> int:
-        """Its place, from 1."""
-        ...
-
-    @property
-    def stages(self) -> Mapping[Stage, float]:
-        """Its score in each stage that it passed."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -71,40 +57,34 @@ def shares(terms: Sequence[Term], *, length: int, average: float, count: int, k1
 
 
 def explain(
-    hit: Explained,
+    hit: Hit,
     *,
-    ranks: Mapping[Stage, int],
     terms: Sequence[Share] = (),
     reranker: str = "",
     scale: str = "",
-    windows: int = 1,
-    move: Move | None = None,
     unmatched: Sequence[str] = (),
 ) -> str:
     """One line for each stage that the hit passed, in their order.
 
     Args:
-        hit: with its scores.
-        ranks: its place in each stage, from 1; a stage without one did not have it among its candidates.
+        hit: with its places and scores; a stage that has none did not have it among its candidates.
         terms: what `shares` gave.
         reranker: the model's name.
         scale: `Reranker.scale`.
-        windows: in how many pieces the reranker read it.
-        move: what MMR did with it.
         unmatched: words of the query that it does not have.
     """
     lines = []
     stages: tuple[Stage, ...] = ("dense", "terms", "fused", "rerank")
     for stage in stages:
-        if stage not in hit.stages and stage not in ranks:
-            if stage in ("dense", "terms") and hit.stages:
+        step = hit.stages.get(stage)
+        if step is None:
+            if stage in ("dense", "terms") and len(hit.stages) > 1:
                 lines.append(f"{stage:<7}not among the candidates")
             continue
-        place = f"rank {ranks[stage]}" if stage in ranks else "no rank"
-        score = f"{hit.stages[stage]:.4f}" if stage in hit.stages else "no score"
-        lines.append(f"{stage:<7}{place}, {_told(stage, score, terms, unmatched, reranker, scale, windows)}")
-    if move is not None:
-        lines.append(f"mmr    {_moved(move)}")
+        score = f"{step.score:.4f}"
+        lines.append(f"{stage:<7}rank {step.rank}, {_told(stage, score, terms, unmatched, reranker, scale, hit.windows)}")
+    if hit.move is not None:
+        lines.append(f"mmr    {_moved(hit.move)}")
     lines.append(f"final  rank {hit.rank}")
     return "\n".join(lines)
 

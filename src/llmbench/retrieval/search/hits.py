@@ -9,6 +9,7 @@ from typing import Any
 from llmbench.endpoint import Message
 from llmbench.recipe import Stage
 from llmbench.retrieval.chunking import Chunk
+from llmbench.retrieval.search.diversity import Move
 
 __all__ = ["Grounded", "Hit", "Step"]
 
@@ -34,6 +35,10 @@ class Hit:
     rank: int
     kind: Stage = "dense"
     stages: Mapping[Stage, Step] = field(default_factory=dict)
+    windows: int = 1
+    """In how many pieces a reranker read it; the best one's score counts."""
+    move: Move | None = None
+    """What MMR did with it."""
 
     def source(self) -> dict[str, Any]:
         """The hit as a JSON object; its number in the prompt is its rank."""
@@ -57,3 +62,5 @@ class Grounded:
 
     messages: list[Message]
     sources: tuple[dict[str, Any], ...]
+    tokens: int | None = None
+    """What the passages take in the prompt, where the recipe names a tokenizer that counts them."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.recipe.rag import ContextSpec
 from llmbench.retrieval.search.passages import Passage, cut, standing
+from llmbench.retrieval.search.prompt import fill
 
-__all__ = ["Count", "Packed", "Place", "fill", "ordered", "pack", "place", "render", "tokenizer_count"]
+__all__ = ["Count", "Packed", "Place", "ordered", "pack", "place", "render", "tokenizer_count"]
 
 Count = Callable[[str], int]
 """How many tokens a text has, special tokens left out."""
@@ -137,16 +138,6 @@ def tokenizer_count(folder: Path) -> Count:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def fill(template: str, values: Mapping[str, str]) -> str:
-    """Replaces the first `{name}` of each value, in one pass: braces inside a value are never looked at."""
-    left = dict(values)
-
-    def value(match: re.Match[str]) -> str:
-        return left.pop(match[1], match[0])
-
-    return re.sub(r"\{(" + "|".join(map(re.escape, values)) + r")\}", value, template)
 
 
 def _fitting(passages: Sequence[Passage], room: int, template: str, count: Count) -> tuple[list[Passage], bool]:

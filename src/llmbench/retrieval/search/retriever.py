@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmbench import workspace
 from llmbench.endpoint import Message
 from llmbench.errors import IndexError_, LlmbenchError
-from llmbench.recipe import RagRecipe
+from llmbench.recipe import ExpandSpec, RagRecipe
+from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
-from llmbench.retrieval.search import candidates
+from llmbench.retrieval.search import candidates, expand, stages
+from llmbench.retrieval.search.candidates import Question
+from llmbench.retrieval.search.grounding import ground
 from llmbench.retrieval.search.hits import Grounded, Hit
-from llmbench.retrieval.search.prompt import fill
+from llmbench.retrieval.search.stages import Timings
 from llmbench.retrieval.search.view import View
 from llmbench.retrieval.store import Filter, current
+
+if TYPE_CHECKING:
+    from llmbench.retrieval.search.packing import Count
+    from llmbench.retrieval.search.rerank import Reranker
 
 __all__ = ["Retriever"]
 
@@ -37,10 +45,12 @@ class Retriever:
         self._view: View | None = None
         self._given = embedder
         self._embedder: Embedder | None = None
+        self._reranker: Reranker | None = None
+        self._count: Count | None = None
 
     @classmethod
     def open(cls, recipe: RagRecipe, *, embedder: Embedder | None = None) -> Retriever:
-        """Opens the index of a pipeline and loads its embedder.
+        """Opens the index of a pipeline and finds its embedder and its reranker.
 
         Args:
             recipe: the pipeline.
@@ -51,6 +61,14 @@ class Retriever:
             MissingPackage: FAISS or sentence-transformers is not installed.
         """
         retriever = cls(recipe, embedder)
+        if recipe.search.rerank is not None:
+            from llmbench.retrieval.search.rerank import Reranker
+
+            retriever._reranker = Reranker(recipe.search.rerank)
+        if recipe.context.tokenizer is not None:
+            from llmbench.retrieval.search.packing import tokenizer_count
+
+            retriever._count = tokenizer_count(recipe.context.tokenizer)
         with retriever._now():
             pass
         return retriever
@@ -74,30 +92,52 @@ class Retriever:
         with self._now() as view:
             return bool(view.index.get("complete"))
 
-    def search(self, query: str, top_k: int | None = None, *, where: Mapping[str, Any] | None = None) -> list[Hit]:
+    @property
+    def warning(self) -> str:
+        """What makes searches slower than they should be, in one line; empty when nothing does."""
+        with self._now() as view:
+            return view.warning
+
+    def search(
+        self,
+        query: str,
+        top_k: int | None = None,
+        *,
+        where: Mapping[str, Any] | None = None,
+        timings: Timings | None = None,
+    ) -> list[Hit]:
         """The passages that fit a query best, best first.
 
         Args:
             query: the question.
             top_k: at most so many; else the recipe's.
             where: a filter on the documents' fields, beside the recipe's own.
+            timings: told how long each stage took, and of what a user should know.
 
         Raises:
             LlmbenchError: the query is empty, or the filter is wrong.
+            EndpointError: the model that is to expand the query does not answer.
         """
         if not query.strip():
             raise LlmbenchError("The query is empty. Ask something.")
-        spec = self.recipe.search
-        filters = [words for words in (spec.filter, where) if words]
-        condition = Filter.of({"$and": filters} if len(filters) > 1 else filters[0]) if filters else None
-        vector = None
-        if spec.mode != "terms":
-            embedder = self._ready()
-            vector = embedder.embed([(self.recipe.embedder.query_prefix or "") + query])[0]
+        spec, timings = self.recipe.search, timings or Timings()
+        wanted = top_k or spec.top_k
+        condition = _condition(spec.filter, where)
+        question = self._question(query, timings)
+        count = max(spec.candidates, stages.needed(spec, wanted))
         with self._now() as view:
-            return candidates.search(view, spec, query, vector, top_k or spec.top_k, condition)
+            found = candidates.find(view, spec, question, count, condition, self._alpha(view))
+            timings.mark("candidates")
+            if spec.expand is not None and spec.expand.method == "feedback":
+                question = self._fed_back(view, spec.expand, query, question, found.rows)
+                found = candidates.find(view, spec, question, count, condition, self._alpha(view))
+                timings.mark("feedback")
+            hits = stages.gather(found, view.index.chunks(found.rows[: stages.needed(spec, wanted)]), spec)
+            vectors = view.vectors([row for row, _ in hits]) if spec.mmr is not None and hits else None
+            timings.mark("passages")
+        return stages.order(hits, vectors, query, spec, wanted, self._reranker, timings)
 
-    def ground(self, messages: Sequence[Message]) -> Grounded:
+    def ground(self, messages: Sequence[Message], *, where: Mapping[str, Any] | None = None) -> Grounded:
         """Searches with the last user message and puts the passages into it, as the recipe's prompt says.
 
         Raises:
@@ -106,29 +146,12 @@ class Retriever:
         last = next((i for i in range(len(messages) - 1, -1, -1) if messages[i]["role"] == "user"), None)
         if last is None:
             raise LlmbenchError("There is no user message to search with.")
-        question = messages[last]["content"]
-        hits = self.search(question)
-        passages = "\n".join(
-            fill(
-                self.recipe.passage,
-                {
-                    "n": str(hit.rank),
-                    "text": " ".join(hit.chunk.text.split()),
-                    "title": hit.chunk.title,
-                    "source": hit.chunk.source,
-                },
-            )
-            for hit in hits
-        )
-        prompt = fill(self.recipe.prompt, {"passages": passages, "question": question})
-        grounded = [dict(message) for message in messages]
-        grounded[last]["content"] = prompt
-        if self.recipe.system:
-            if grounded[0]["role"] == "system":  # chat templates take one system message
-                grounded[0]["content"] = f"{self.recipe.system}\n\n{grounded[0]['content']}"
-            else:
-                grounded.insert(0, {"role": "system", "content": self.recipe.system})
-        return Grounded(grounded, tuple(hit.source() for hit in hits))
+        hits = self.search(str(messages[last]["content"]), where=where)
+        count = self._count
+        if count is None and self.recipe.context.max_tokens is not None:
+            embedder = self._ready()
+            count = lambda text: len(embedder.starts(text))  # noqa: E731 - a line is what it is
+        return ground(self.recipe, messages, last, hits, self, count)
 
     def document(self, source: str) -> Document:
         """A whole document, into which a hit's `start` and `end` point.
@@ -142,10 +165,47 @@ class Retriever:
             raise IndexError_(f"index {self.recipe.name} has no document {source}. Run: llmbench index {self.recipe.source}")
         return document
 
+    def around(self, chunk_id: str, before: int, after: int) -> list[Chunk]:
+        """A passage with those before and after it in its document, in order; empty when it has been deleted."""
+        with self._now() as view:
+            return view.index.around(chunk_id, before, after)
+
     def sources(self) -> list[tuple[str, str, int]]:
         """`(source, title, passages)` of every document, by source."""
         with self._now() as view:
             return view.index.sources()
+
+    def _question(self, query: str, timings: Timings) -> Question:
+        """All wordings of a query with their vectors."""
+        spec = self.recipe.search
+        texts, answers = [query], list[str]()
+        if spec.expand is not None and spec.expand.method != "feedback":
+            more = expand.expand_now(spec.expand, query, api_key=os.environ.get("OPENAI_API_KEY"))
+            timings.notes += [more.note] if more.note else []
+            (answers if spec.expand.method == "hyde" else texts).extend(more.queries)
+            timings.mark(spec.expand.method)
+        if spec.mode == "terms":
+            return Question(None, tuple(texts))
+        embedder = self._ready()
+        prefix = self.recipe.embedder.query_prefix or ""
+        vectors = embedder.embed([prefix + text for text in texts])
+        if answers:
+            import numpy as np
+
+            written = embedder.embed([(self.recipe.embedder.document_prefix or "") + text for text in answers])
+            vectors = expand.mean_vector(np.concatenate([vectors, written]))[None]
+        timings.mark("embed")
+        return Question(vectors, tuple(texts))
+
+    def _fed_back(self, view: View, spec: ExpandSpec, query: str, question: Question, rows: Sequence[int]) -> Question:
+        """The question with the telling words of its first hits."""
+        first = view.index.chunks(rows[: spec.count])
+        words = expand.feedback(query, [first[row].text for row in rows if row in first], spec.count)
+        return Question(question.vectors, (" ".join([query, *words]),))
+
+    def _alpha(self, view: View) -> float | None:
+        alpha = view.index.get("alpha")
+        return None if alpha is None else float(alpha)
 
     def _ready(self) -> Embedder:
         """The embedder of the index as it now is."""
@@ -178,6 +238,12 @@ class Retriever:
         if self._view is not None:
             self._view.close()
         self._view, self._embedder = view, embedder
+
+
+def _condition(own: Mapping[str, Any] | None, where: Mapping[str, Any] | None) -> Filter | None:
+    """Both filters as one."""
+    filters = [words for words in (own, where) if words]
+    return Filter.of({"$and": filters} if len(filters) > 1 else filters[0]) if filters else None
 
 
 def _open(folder: Path) -> View:

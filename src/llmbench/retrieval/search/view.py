@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench.retrieval.store import Filter, Index
+from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,10 +24,13 @@ class View:
     """One generation, open for searching. Not for several threads at once; the retriever takes turns."""
 
     def __init__(self, generation: Path) -> None:
-        """Opens it; the vectors are loaded with the first search."""
+        """Opens it. `warning` says afterwards what makes its searches slower than they should be."""
         self.index = Index(generation)
+        self.warning = ""
         self._version = -1
-        self._nearest: Any = None
+        self._plan: dict[str, Any] | None = None
+        self._nearest = Nearest()
+        self._checked = 0
         self._dead: NDArray[np.int64] | None = None
         self._matching: dict[Filter, NDArray[np.int64]] = {}
 
@@ -46,24 +50,21 @@ class View:
 
     def dense(self, vector: NDArray[np.float32], k: int, where: Filter | None) -> Scored:
         """The k rows nearest to a vector of shape (dim,), by inner product."""
-        if self._nearest is None:
+        vectors = self.index.vectors
+        if not vectors.rows:
             return []
         rows = None if where is None else self._rows(where)
-        scores, found = self._nearest.search(vector[None], k, rows=rows, dead=self._dead)
-        return [(int(r), float(s)) for r, s in zip(found[0], scores[0], strict=True) if r >= 0]
+        scores, found = self._nearest.search(vectors.records["vector"], vector[None], k, rows=rows, dead=self._dead)
+        vectors.take(found[0])  # what is handed on is checked; in an exact search everything was, when it was opened
+        return list(zip(found[0].tolist(), scores[0].tolist(), strict=True))
 
     def terms(self, text: str, k: int, where: Filter | None) -> Scored:
         """The k rows that share the most telling words with a text, by BM25."""
         return self.index.search_terms(text, k, where)
 
-    def cosines(self, vector: NDArray[np.float32], rows: Sequence[int]) -> dict[int, float]:
-        """The inner products of a vector with some rows, exactly."""
-        import numpy as np
-
-        if not rows:
-            return {}
-        products = self.index.vectors.take(np.array(rows, dtype=np.int64)) @ vector
-        return dict(zip(rows, products.tolist(), strict=True))
+    def vectors(self, rows: Sequence[int]) -> NDArray[np.float32]:
+        """The vectors of some rows: shape (len(rows), dim)."""
+        return self.index.vectors.take(rows)
 
     def _rows(self, where: Filter) -> NDArray[np.int64]:
         """The rows that fit a filter, kept until the index changes."""
@@ -74,13 +75,17 @@ class View:
         return self._matching[where]
 
     def _refresh(self) -> None:
+        """Looks at what a writer has committed since."""
         self._matching.clear()
         self._dead = self.index.dead()
-        vectors = self.index.vectors
-        if vectors.rows and self._nearest is None:
-            from llmbench.retrieval.store.nearest import Nearest
-
-            self._nearest = Nearest(self.index.dim)
-        if self._nearest is not None:
-            for _, _, block in vectors.blocks(self._nearest.count):
-                self._nearest.add(block)
+        plan = self.index.get("nearest")
+        if plan != self._plan:
+            self._plan, self._nearest, self.warning = plan, Nearest(), ""
+            if plan is not None:
+                try:
+                    self._nearest = Nearest.load(self.index.path / "nearest.faiss", Plan(**plan))
+                except BrokenIndex as error:
+                    self.warning = f"{error} Until then every vector is compared, which is slower."
+        if self._nearest.plan is None:
+            for first, ids, _ in self.index.vectors.blocks(self._checked):
+                self._checked = first + len(ids)

@@ -138,7 +138,6 @@ class Nearest:
         queries: NDArray[np.float32],
         k: int,
         allowed: NDArray[np.bool_] | None,
-        matches: int,
     ) -> list[NDArray[np.int64]]:
         """For each query the rows to compare exactly: candidates of the index, and the best of the rows behind it."""
         import numpy as np

@@ -11,6 +11,7 @@ from typing import Any
 from llmbench.errors import IndexError_
 from llmbench.retrieval.store import layout, rows, terms
 from llmbench.retrieval.store.database import Index
+from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
 from llmbench.retrieval.store.vectors import BLOCK
 
 __all__ = ["Fault", "Verification", "holds", "verify"]
@@ -62,8 +63,8 @@ def verify(folder: Path) -> Verification:
         with index.snapshot():
             faults = [fault for check in _CHECKS for fault in check(index)]
             words = index._row("SELECT count(*) FROM temp.words")[0] if _has(index, "words") else 0
-            dead = [index._row("SELECT count(*) FROM dead WHERE erased = ?", erased)[0] for erased in (1, 0)]
-            counts = (index.document_count(), index.count(), int(index.get("rows") or 0), *dead, words)
+            erased, waiting = (index._row("SELECT count(*) FROM dead WHERE erased = ?", done)[0] for done in (1, 0))
+            counts = (index.document_count(), index.count(), int(index.get("rows") or 0), erased, waiting, words)
     finally:
         index.close()
     return Verification(*counts, tuple(int(p.name) for p in layout.generations(folder)), tuple(faults))
@@ -178,4 +179,14 @@ def _has(index: Index, table: str) -> bool:
     return bool(index._row("SELECT count(*) FROM temp.sqlite_master WHERE name = ?", table)[0])
 
 
-_CHECKS: tuple[Callable[[Index], Iterator[Fault]], ...] = (_database, _rows, _vectors, _terms)
+def _nearest(index: Index) -> Iterator[Fault]:
+    """The approximate index against its checksum."""
+    plan = index.get("nearest")
+    if plan is not None:
+        try:
+            Nearest.load(index.path / "nearest.faiss", Plan(**plan))
+        except BrokenIndex as error:
+            yield Fault(str(error), "repair")
+
+
+_CHECKS: tuple[Callable[[Index], Iterator[Fault]], ...] = (_database, _rows, _vectors, _terms, _nearest)
