@@ -3,5 +3,6 @@
 from llmbench.retrieval.search.hits import Grounded, Hit, Step
 from llmbench.retrieval.search.prompt import fill
 from llmbench.retrieval.search.retriever import Retriever
+from llmbench.retrieval.search.stages import Timings
 
-__all__ = ["Grounded", "Hit", "Retriever", "Step", "fill"]
+__all__ = ["Grounded", "Hit", "Retriever", "Step", "Timings", "fill"]

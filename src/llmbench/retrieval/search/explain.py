@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llmbench.recipe.rag import Stage
 from llmbench.retrieval.search.diversity import Move
 from llmbench.retrieval.search.hits import Hit
 
-__all__ = ["Share", "Term", "explain", "shares"]
-
-
-@dataclass(frozen=True)
-class Term:
-    """A word of the query and what the index knows of it: its number in the passage, the passages that have it."""
-
-    term: str
-    tf: int
-    df: int
+__all__ = ["Share", "explain", "shares"]
 
 
 @dataclass(frozen=True)
@@ -31,29 +21,14 @@ class Share:
     share: float
 
 
-def shares(terms: Sequence[Term], *, length: int, average: float, count: int, k1: float = 1.2, b: float = 0.75) -> list[Share]:
+def shares(points: Mapping[str, float]) -> list[Share]:
     """Each word's part of a passage's BM25 score, largest first; words that are not in it have none.
 
-    The formula is SQLite FTS5's (Robertson and Zaragoza 2009), whose `bm25()` gives the sum with its sign turned:
-
-        idf * tf * (k1 + 1) / (tf + k1 * (1 - b + b * length / average)),  idf = ln((count - df + 0.5) / (df + 0.5)), > 0
-
-    Args:
-        terms: the words of the query, each once.
-        length: words of the passage.
-        average: the mean of that over all passages.
-        count: how many passages there are.
-        k1: how soon more of the same word counts no more.
-        b: how much length counts against a passage.
+    BM25 is a sum over the words of a query, so that the parts of `Index.word_points` make up the whole.
     """
-    points = {}
-    for term in terms:
-        if term.tf > 0:
-            # FTS5 gives a word that stands in more than half of all passages a millionth rather than less than nothing.
-            idf = max(math.log((count - term.df + 0.5) / (term.df + 0.5)), 1e-6)
-            points[term.term] = idf * term.tf * (k1 + 1) / (term.tf + k1 * (1 - b + b * length / average))
     total = sum(points.values())
-    return [Share(word, value, value / total) for word, value in sorted(points.items(), key=lambda item: (-item[1], item[0]))]
+    found = sorted(((value, word) for word, value in points.items() if value > 0), key=lambda item: (-item[0], item[1]))
+    return [Share(word, value, value / total) for value, word in found]
 
 
 def explain(

@@ -18,6 +18,7 @@ from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.search import candidates, expand, stages
 from llmbench.retrieval.search.candidates import Question
+from llmbench.retrieval.search.explain import explain, shares
 from llmbench.retrieval.search.grounding import ground
 from llmbench.retrieval.search.hits import Grounded, Hit
 from llmbench.retrieval.search.stages import Timings
@@ -136,6 +137,19 @@ class Retriever:
             vectors = view.vectors([row for row, _ in hits]) if spec.mmr is not None and hits else None
             timings.mark("passages")
         return stages.order(hits, vectors, query, spec, wanted, self._reranker, timings)
+
+    def explain(self, query: str, hit: Hit) -> str:
+        """Why a hit of a query stands where it does, a line for each stage."""
+        with self._now() as view:
+            points = view.index.word_points(query, hit.chunk.id)
+        rerank = self.recipe.search.rerank
+        return explain(
+            hit,
+            terms=shares(points),
+            unmatched=[word for word, value in points.items() if value <= 0],
+            reranker=rerank.model_name_or_path if rerank else "",
+            scale=self._reranker.scale if self._reranker and "rerank" in hit.stages else "",
+        )
 
     def ground(self, messages: Sequence[Message], *, where: Mapping[str, Any] | None = None) -> Grounded:
         """Searches with the last user message and puts the passages into it, as the recipe's prompt says.

@@ -1,4 +1,4 @@
-"""From candidates to hits: what repeats is left out, a reranker looks again, MMR makes room for what is new, the rest is cut."""
+"""From candidates to hits: what repeats is left out, a reranker looks again, MMR makes room for what is new."""
 
 from __future__ import annotations
 

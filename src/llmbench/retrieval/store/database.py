@@ -180,6 +180,16 @@ class Index:
         )
         return [(int(row), float(score)) for row, score in self._rows(query, expression, *values, k)]
 
+    def word_points(self, text: str, chunk_id: str) -> dict[str, float]:
+        """What each word of a question adds to a passage's BM25 score; 0 for a word that it does not have."""
+        found = self._row("SELECT vector_id FROM chunks WHERE id = ?", chunk_id)
+        points: dict[str, float] = {}
+        for word in terms.query(text).split(" OR ") if found else ():
+            row = self._row("SELECT -rank FROM terms WHERE terms MATCH ? AND rowid = ?", word, found[0]) if word else None
+            name = word.strip('"')
+            points[name] = points.get(name, 0.0) + (float(row[0]) if row else 0.0)
+        return points
+
     def chunks(self, places: Iterable[int]) -> dict[int, Chunk]:
         """The passages of some rows, by row; those that have been deleted since are left out.
 

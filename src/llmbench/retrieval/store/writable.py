@@ -268,7 +268,9 @@ class WritableIndex(Index):
         with self._explained():
             self._db.execute("VACUUM INTO ?", (str(generation / "index.sqlite"),))
             copied = schema.connect(generation / "index.sqlite")
-            copied.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [("packing", "true"), ("rows", "0"), ("nearest", "null")])
+            copied.executemany(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)", [("packing", "true"), ("rows", "0"), ("nearest", "null")]
+            )
             copied.close()
 
     def pack(self, old: Vectors) -> None:
