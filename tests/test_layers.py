@@ -41,11 +41,12 @@ HOMES = {
     "accelerate": {"training"},
     "jsonschema": {"training"},
     "datasets": {"data"},
-    "rensa": {"data"},
+    "rensa": {"data", "retrieval"},
     "sentence_transformers": {"retrieval"},
     "faiss": {"retrieval"},
     "pypdf": {"retrieval"},
     "bs4": {"retrieval"},
+    "tree_sitter": {"retrieval"},
     "starlette": {"gateway", "app"},  # app/ is a web program too
     "fastapi": {"gateway"},
     "uvicorn": {"gateway", "app"},
