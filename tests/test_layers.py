@@ -44,8 +44,11 @@ HOMES = {
     "rensa": {"data"},
     "sentence_transformers": {"retrieval"},
     "faiss": {"retrieval"},
-    "pypdf": {"retrieval"},
-    "bs4": {"retrieval"},
+    "pypdfium2": {"retrieval"},
+    "selectolax": {"retrieval"},
+    "python_calamine": {"retrieval"},
+    "olefile": {"retrieval"},
+    "charset_normalizer": {"retrieval"},
     "starlette": {"gateway", "app"},  # app/ is a web program too
     "fastapi": {"gateway"},
     "uvicorn": {"gateway", "app"},
