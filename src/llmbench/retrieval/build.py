@@ -87,7 +87,7 @@ def _need_packages() -> None:
     for module, package in (
         ("sentence_transformers", "sentence-transformers"),
         ("faiss", "faiss-cpu"),
-        ("bs4", "beautifulsoup4"),
+        ("selectolax", "selectolax"),
     ):
         if find_spec(module) is None:
             raise MissingPackage("index", package, "rag")
