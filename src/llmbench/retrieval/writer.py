@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ class Writer:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
         self._batch, self._ahead = _Batch(), None
         self._begun: set[str] = set()
-        self._dirty = False
+        self._dirty = self._checked = False
 
     _ahead: _Batch | None
 
@@ -87,10 +88,9 @@ class Writer:
             IndexError_: it was built with another embedder or other chunks, or is broken.
             LlmbenchError: another process writes it; the message names it.
         """
-        embedder = embedder or Embedder(recipe.embedder, gpu=True)
         folder = workspace.indexes() / recipe.name
         with workspace.lock(folder, "index", wait=wait):
-            index = _open(folder, recipe, embedder, rebuild)
+            index, embedder = _open(folder, recipe, embedder, rebuild)
             writer = cls(recipe, folder, index, embedder, switch=switch)
             try:
                 yield writer
@@ -179,7 +179,7 @@ class Writer:
 
     def embed(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
         """The vectors of passages: shape (len(chunks), dim)."""
-        return self.embedder.embed([self._embedded(chunk) for chunk in chunks])
+        return self.embedder.embed_documents([self._embedded(chunk) for chunk in chunks])
 
     # -- inside
 
@@ -224,7 +224,12 @@ class Writer:
         batch.fresh = [digest for digest in texts if digest not in rows]
         self.embedded += len(batch.fresh)
         if batch.fresh:
-            batch.vectors = self._pool.submit(self.embedder.embed, [texts[digest] for digest in batch.fresh])
+            if not self._checked:
+                self.index.check(self.recipe, self.embedder, canaries=True)
+                self._checked = True
+            sizes = {d: c.tokens for step in batch.steps if step[0] == "put" for d, c in zip(step[3], step[2], strict=True)}
+            work = [texts[digest] for digest in batch.fresh], [sizes[digest] for digest in batch.fresh]
+            batch.vectors = self._pool.submit(self.embedder.embed_documents, *work)
 
     def _write(self, batch: _Batch) -> None:
         """One transaction."""
@@ -259,54 +264,63 @@ class Writer:
 
     def _cut(self, document: Document) -> list[Chunk]:
         """The passages, none longer than the embedder reads together with title, prefix and special tokens."""
-        embedder, spec = self.embedder, self.recipe.chunking
-        prefix = self.recipe.embedder.document_prefix or ""
-        taken = embedder.special_tokens + len(embedder.starts(prefix)) + chunking.TITLE_TOKENS + 2
-        size = min(spec.max_tokens, embedder.max_tokens - taken)
-        if size < 8:
-            raise IndexError_(
-                f"embedder {self.recipe.embedder.model_name_or_path} reads too few tokens: {embedder.max_tokens}."
-            )
-        return chunking.chunks(document, embedder, max_tokens=size, overlap=min(spec.overlap, size - 1))
+        spec, window = self.recipe.chunking, self._window
+        size = min(spec.max_tokens, window)
+        return chunking.chunks(
+            document,
+            self.embedder,
+            max_tokens=size,
+            overlap=min(spec.overlap, size - 1),
+            method=spec.method,
+            sentences=spec.sentences,
+            parent_tokens=spec.parent_tokens,
+            window=window,
+        )
+
+    @cached_property
+    def _window(self) -> int:
+        """How many tokens of a passage the embedder reads."""
+        embedder = self.embedder
+        taken = embedder.special_tokens + len(embedder.starts(embedder.document_prefix)) + chunking.TITLE_TOKENS + 2
+        window = embedder.max_tokens - taken
+        if window < 8:
+            name = self.recipe.embedder.model_name_or_path
+            raise IndexError_(f"embedder {name} reads too few tokens: {embedder.max_tokens}. Take another one.")
+        return window
 
     def _embedded(self, chunk: Chunk) -> str:
-        prefix = self.recipe.embedder.document_prefix or ""
-        return prefix + chunking.embedded_text(chunk.title, chunk.text, self.embedder)
+        return chunking.embedded_text(chunk.title, chunk.text, self.embedder)
 
 
-def _open(folder: Path, recipe: RagRecipe, embedder: Embedder, rebuild: bool) -> WritableIndex:
-    """The generation to write: the current one, a new one, or the next one of a rebuild, begun or continued."""
+def _open(folder: Path, recipe: RagRecipe, given: Embedder | None, rebuild: bool) -> tuple[WritableIndex, Embedder]:
+    """The generation to write, with its embedder: the current one, a new one, or a rebuild's, begun or continued."""
     now = layout.current(folder)
     if now is not None and now.exists() and not rebuild:
         index = WritableIndex(now)
-        index.check(recipe, embedder.contract)
-        embedder.dtype = index.get("dtype")
-        return index
+        embedder = given or Embedder(recipe.embedder, gpu=True, like=index.contract.embedder)
+        index.check(recipe, embedder)
+        return index, embedder
+    embedder = given or Embedder(recipe.embedder, gpu=True)
     contract = Contract.of(recipe, embedder.contract)
     for begun in reversed(layout.unpointed(folder)):
         unfinished = _begun(begun, contract)
         if unfinished is not None:
-            embedder.dtype = unfinished.get("dtype")
-            return unfinished
+            return unfinished, embedder
         layout.remove(begun)
     path = layout.next_generation(folder)
     index = WritableIndex.create(path, contract, embedder.dim)
-    index.set(dtype=str(embedder.dtype))
     if now is None or not now.exists():
         layout.point(folder, path)
-    return index
+    return index, embedder
 
 
 def _begun(path: Path, contract: Contract) -> WritableIndex | None:
     """A generation that an interrupted rebuild left behind, when it can be continued."""
     try:
         index = WritableIndex(path)
-    except IndexError_:
-        return None
-    try:
-        if index.contract == contract and not index.get("complete") and not index.get("packing"):
-            return index
     except (IndexError_, TypeError):  # killed before its tables were made
-        pass
+        return None
+    if not index.contract.difference(contract) and not index.get("complete") and not index.get("packing"):
+        return index
     index.close()
     return None

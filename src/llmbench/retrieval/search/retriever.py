@@ -201,12 +201,11 @@ class Retriever:
         if spec.mode == "terms":
             return Question(None, tuple(texts))
         embedder = self._ready()
-        prefix = self.recipe.embedder.query_prefix or ""
-        vectors = embedder.embed([prefix + text for text in texts])
+        vectors = embedder.embed_queries(texts)
         if answers:
             import numpy as np
 
-            written = embedder.embed([(self.recipe.embedder.document_prefix or "") + text for text in answers])
+            written = embedder.embed_documents(answers)
             vectors = expand.mean_vector(np.concatenate([vectors, written]))[None]
         timings.mark("embed")
         return Question(vectors, tuple(texts))
@@ -243,12 +242,10 @@ class Retriever:
 
     def _attach(self) -> None:
         """Opens the current generation, and the embedder that it was made with."""
-        embedder = self._given or Embedder(self.recipe.embedder)
         view = _open(self._folder)
-        view.index.check(self.recipe, embedder.contract)
-        if self._given is None:
-            embedder.dtype = view.index.get("dtype")
-            embedder.load()
+        stored = view.index.contract.embedder
+        embedder = self._given or Embedder(self.recipe.embedder, like=stored, queries=True)
+        view.index.check(self.recipe, embedder, canaries=self.recipe.search.mode != "terms")
         if self._view is not None:
             self._view.close()
         self._view, self._embedder = view, embedder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llmbench.recipe import RagRecipe
+    from llmbench.retrieval.embedding import Embedder
 
 __all__ = ["Index"]
 
@@ -80,11 +81,21 @@ class Index:
     @property
     def contract(self) -> Contract:
         """What the vectors depend on."""
-        return Contract(**self.get("contract"))
+        return Contract.from_json(self.get("contract"))
 
-    def check(self, recipe: RagRecipe, embedder: Mapping[str, Any]) -> None:
-        """Closes the index and raises IndexError_ when a recipe with such an embedder does not fit it."""
-        difference = self.contract.difference(Contract.of(recipe, embedder))
+    def check(self, recipe: RagRecipe, embedder: Embedder, *, canaries: bool = False) -> None:
+        """Closes the index and raises IndexError_ when a recipe with such an embedder does not fit it.
+
+        Args:
+            recipe: the pipeline.
+            embedder: its embedder.
+            canaries: whether to embed a few texts, and see that they get the vectors that they had; this loads the model.
+        """
+        mine = self.contract
+        difference = mine.difference(Contract.of(recipe, embedder.promise))
+        if canaries and not difference:
+            drift = embedder.check_canaries(mine.embedder)
+            difference = f"another embedder ({drift})" if drift else ""
         if difference:
             self.close()
             built = f"{recipe.source}: index {recipe.name} was built with {difference}"

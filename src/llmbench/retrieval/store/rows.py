@@ -23,10 +23,10 @@ ON CONFLICT (source) DO UPDATE SET file = excluded.file, pass = excluded.pass, s
 RETURNING number"""
 SELECT_DOCUMENT = f"SELECT {_DOCUMENT}, seal FROM documents WHERE "
 
-_CHUNK = 'id, title, text, start, "end", page, line, tokens, parent_start, parent_end'
+_CHUNK = 'id, title, text, start, "end", page, line, tokens, parent_start, parent_end, method'
 INSERT_CHUNK = f"""
 INSERT INTO chunks (vector_id, row, document, position, digest, {_CHUNK}, seal)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (vector_id) DO UPDATE SET position = excluded.position, page = excluded.page, line = excluded.line,
     parent_start = excluded.parent_start, parent_end = excluded.parent_end, seal = excluded.seal"""
 _OF_CHUNK = ", ".join(f"chunks.{column}" for column in _CHUNK.split(", "))
@@ -111,7 +111,19 @@ def facts(number: int, metadata: Mapping[str, Scalar]) -> Iterator[tuple[int, st
 def of_chunk(chunk: Chunk, identity: int, row: int, document: int, position: int, digest: bytes) -> tuple[Any, ...]:
     """The values of INSERT_CHUNK."""
     first, last = chunk.parent or (None, None)
-    own = (chunk.id, chunk.title, chunk.text, chunk.start, chunk.end, chunk.page, chunk.line, chunk.tokens, first, last)
+    own = (
+        chunk.id,
+        chunk.title,
+        chunk.text,
+        chunk.start,
+        chunk.end,
+        chunk.page,
+        chunk.line,
+        chunk.tokens,
+        first,
+        last,
+        chunk.method,
+    )
     return (identity, row, document, position, digest, *own, seal((chunk.source, *own)))
 
 
@@ -124,9 +136,9 @@ def to_chunk(row: tuple[Any, ...], path: Path) -> tuple[int, Chunk]:
     place, source, sealed, *own = row
     if seal((source, *own)) != sealed:
         raise _damaged(path, f"a passage of {source}")
-    identity, title, text, start, end, page, line, tokens, first, last = own
+    identity, title, text, start, end, page, line, tokens, first, last, method = own
     parent = None if first is None else (first, last)
-    return place, Chunk(identity, source, title, text, start, end, page, line, tokens, parent)
+    return place, Chunk(identity, source, title, text, start, end, page, line, tokens, parent, method)
 
 
 def _damaged(path: Path, what: str) -> IndexError_:

@@ -10,7 +10,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +48,7 @@ class WritableIndex(Index):
         path = generation / "index.sqlite"
         try:
             db = schema.connect(path, create=True)
-            values = {"contract": asdict(contract), "dim": dim, "rows": 0, "complete": False}
+            values = {"contract": contract.to_json(), "dim": dim, "rows": 0, "complete": False}
             facts = ", ".join(
                 f"('{key}', '{json.dumps(value).replace(chr(39), chr(39) * 2)}')" for key, value in values.items()
             )
