@@ -109,7 +109,7 @@ def test_a_parent_replaces_its_hits_once(store: Store) -> None:
     end = STORY.index(" Sentence 5")
     found = with_parents(store.hits("story-3", "story-8", "story-1"), [(0, end), None, (0, end)], store)
     store.check(found)
-    assert [(p.start, p.end, p.hits) for p in found][0] == (0, end, (1, 3))
+    assert (found[0].start, found[0].end, found[0].hits) == (0, end, (1, 3))
     assert found[1].hits == (2,) and found[1].text.startswith("Sentence 9 ")
     assert [part.hit for part in found[0].parts] == [3, 1]
 

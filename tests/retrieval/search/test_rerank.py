@@ -1,4 +1,4 @@
-"""Rerankers that are real: a small cross-encoder trained here, MiniLM's token vectors, a ColBERT checkpoint with its projection."""
+"""Rerankers that are real: a small cross-encoder trained here, MiniLM's token vectors, a ColBERT with its projection."""
 
 from __future__ import annotations
 
