@@ -37,8 +37,9 @@ would you your
 STOP = frozenset(STOP_WORDS.split())
 
 REFUSAL = re.compile(
-    r"(i['\u2019]?m sorry|i am sorry|sorry\b|i can(no|['\u2019])?t\b|i can not\b|i cannot\b|i (am|['\u2019]m) (not able|unable)|i won['\u2019]?t\b"
-    r"|as an? (ai|language model|assistant)|unfortunately,? i\b|i (don['\u2019]t|do not) (know|have)|no answer|n/?a\.?$|none\.?$)",
+    r"(i['\u2019]?m sorry|i am sorry|sorry\b|i can(no|['\u2019])?t\b|i can not\b|i cannot\b|i won['\u2019]?t\b"
+    r"|i (am|['\u2019]m) (not able|unable)|i (don['\u2019]t|do not) (know|have)|unfortunately,? i\b"
+    r"|as an? (ai|language model|assistant)|no answer|n/?a\.?$|none\.?$)",
     re.IGNORECASE,
 )
 TALK = re.compile(
