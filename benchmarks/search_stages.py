@@ -91,7 +91,12 @@ def main() -> None:
         cosines = vectors @ vector
         best = np.argsort(-cosines, kind="stable")[:CANDIDATES]
         scores = [float(cosines[i]) for i in best]
-        runs.append([Found(store.chunks[i], s, n, {"dense": s, "terms": 4.0}) for n, (i, s) in enumerate(zip(best, scores), 1)])
+        runs.append(
+            [
+                Found(store.chunks[i], s, n, {"dense": s, "terms": 4.0})
+                for n, (i, s) in enumerate(zip(best, scores, strict=True), 1)
+            ]
+        )
         near.append(vectors[best])
     print(f"{options.path.name}: {len(store.chunks)} passages, {len(queries)} queries, {CANDIDATES} candidates\n")
     times(store, queries, runs, near, options.reranker)
@@ -128,7 +133,8 @@ def times(store: Store, queries: list[str], runs: list[list[Found]], near: list[
     for name, stage in stages.items():
         stage(0)  # what is loaded at the first call is no part of it
         spent = []
-        for i in range(len(queries) if "l" != name[0] and "c" != name[0] else min(20, len(queries))):
+        slow = name.startswith(("late", "cross"))
+        for i in range(min(20, len(queries)) if slow else len(queries)):
             start = time.perf_counter()
             stage(i)
             spent.append((time.perf_counter() - start) * 1000)
