@@ -142,7 +142,8 @@ async def hyde(endpoint: Endpoint, model: str, question: str, *, count: int = 3,
     asks = [ASK_ANSWER.format(style=STYLES[i % len(STYLES)], question=_one_line(question)) for i in range(count)]
     chats = (endpoint.chat([{"role": "user", "content": ask}], model, max_tokens=max_tokens) for ask in asks)
     replies: list[Reply] = await _in_time(_gather(chats))
-    good, bad = [], []
+    good: list[str] = []
+    bad: list[str] = []
     for reply in replies:
         text = _answer(reply)
         (good if text and text not in good else bad).append(text or reply.text)
