@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["BrokenIndex", "Nearest", "Plan", "exact", "library", "ranked"]
+__all__ = ["BrokenIndex", "Nearest", "Plan", "exact", "library", "mask", "ranked"]
 
 BLOCK = 16_384
 """Rows compared at once: 25 MB of all-MiniLM-L6-v2's vectors."""
@@ -81,7 +81,8 @@ class Plan:
         what = f"{self.lists} cells, {self.probes} probed" if self.kind == "ivf" else f"{self.lists} links, ef {self.probes}"
         return (
             f"{self.kind} over {self.base:,} vectors ({what}, {self.factor} candidates a hit): "
-            f"recall@10 {self.recall:.3f} [{self.low:.3f}, {self.high:.3f}], @100 {self.recall_100:.3f} on {self.queries} queries"
+            f"recall@10 {self.recall:.3f} [{self.low:.3f}, {self.high:.3f}], @100 {self.recall_100:.3f}, "
+            f"on {self.queries} queries"
         )
 
 
@@ -124,7 +125,7 @@ class Nearest:
         import numpy as np
 
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        allowed = _allowed(len(vectors), rows, dead)
+        allowed = mask(len(vectors), rows, dead)
         matches = len(vectors) if allowed is None else int(np.count_nonzero(allowed))
         k = min(k, matches)
         scores, found = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
@@ -284,8 +285,9 @@ def exact(
     """
     import numpy as np
 
-    few = allowed is not None and 4 * int(np.count_nonzero(allowed)) < len(allowed)
-    chosen = np.flatnonzero(allowed) if few else None
+    chosen = None
+    if allowed is not None and 4 * int(np.count_nonzero(allowed)) < len(allowed):
+        chosen = np.flatnonzero(allowed)
     pools = [_Pool(k) for _ in queries]
     for first in range(0, len(vectors) if chosen is None else len(chosen), BLOCK):
         if chosen is not None:
@@ -334,8 +336,9 @@ class _Pool:
         kept = scores >= _kth(scores, self.k) - ROUNDING
         if np.count_nonzero(kept) <= 4 * self.k + BLOCK:
             return numbers[kept]
-        best = np.lexsort((numbers, -np.round(scores / ROUNDING)))
-        return numbers[best[: 4 * self.k + BLOCK]]
+        best: NDArray[np.int64] = np.lexsort((numbers, -np.round(scores / ROUNDING)))
+        found: NDArray[np.int64] = numbers[best[: 4 * self.k + BLOCK]]
+        return found
 
 
 def _kth(scores: NDArray[np.float32], k: int) -> float:
@@ -357,7 +360,7 @@ def ranked(
     return scores[best], pool[best]
 
 
-def _allowed(n: int, rows: NDArray[np.int64] | None, dead: NDArray[np.int64] | None) -> NDArray[np.bool_] | None:
+def mask(n: int, rows: NDArray[np.int64] | None, dead: NDArray[np.int64] | None) -> NDArray[np.bool_] | None:
     """Which of n rows may be found; None is all."""
     import numpy as np
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmbench.retrieval.store.nearest import BLOCK, WIDE, Nearest, Plan, exact, library, ranked
+from llmbench.retrieval.store.nearest import BLOCK, WIDE, Nearest, Plan, exact, library, mask, ranked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,9 +88,9 @@ def build(
     began = time.perf_counter()
     tell = progress or (lambda stage, done, total: None)
     rng = np.random.default_rng(seed)
-    alive = np.setdiff1d(np.arange(n), dead) if gone else np.arange(n)
+    allowed = mask(n, None, dead)
+    alive = np.arange(n) if allowed is None else np.flatnonzero(allowed)
     asked = made_queries(vectors, alive, rng) if queries is None else queries[rng.permutation(len(queries))[:QUERIES]]
-    allowed = np.isin(np.arange(n), alive) if gone else None
     tell("exact answers", 0, len(asked))
     truth = [
         ranked(vectors, query, pool, WIDE)[1] for query, pool in zip(asked, exact(vectors, asked, WIDE, allowed), strict=True)
