@@ -46,6 +46,7 @@ HOMES = {
     "faiss": {"retrieval"},
     "pypdf": {"retrieval"},
     "bs4": {"retrieval"},
+    "ir_measures": {"retrieval"},
     "starlette": {"gateway", "app"},  # app/ is a web program too
     "fastapi": {"gateway"},
     "uvicorn": {"gateway", "app"},
