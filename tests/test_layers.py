@@ -34,7 +34,7 @@ LAYERS = [
 HOMES = {
     "torch": {"training"},
     "transformers": {"training"},
-    "tokenizers": {"tiny", "data"},
+    "tokenizers": {"tiny", "data", "retrieval"},
     "trl": {"training"},
     "peft": {"training"},
     "bitsandbytes": {"training"},
@@ -60,6 +60,7 @@ ALLOWED = {
     ("verbs/check.py", "transformers"),  # loads a tokenizer without a model, and so without torch
     ("training/quiet.py", "datasets"),  # switches off its progress bars
     ("retrieval/embedding/__init__.py", "transformers"),  # likewise, the bar that sentence_transformers would draw
+    ("retrieval/search/rerank_model.py", "transformers"),  # likewise
 }
 """The exceptions, file by file, each with its reason."""
 

@@ -132,8 +132,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def lock(folder: Path, what: str) -> Iterator[None]:
+def lock(folder: Path, what: str, *, wait: float = 0) -> Iterator[None]:
     """Holds the one writer's lock of a folder; the kernel lets go of it when the process ends, however it ends.
+
+    Args:
+        folder: whose lock.
+        what: what it is, for the message.
+        wait: seconds to wait for another holder.
 
     Raises:
         LlmbenchError: another process holds it; the message names its process id.
@@ -142,7 +147,7 @@ def lock(folder: Path, what: str) -> Iterator[None]:
 
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as file:
-        end = time.monotonic() + _GLANCE_SECONDS
+        end = time.monotonic() + max(_GLANCE_SECONDS, wait)
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

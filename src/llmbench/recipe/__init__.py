@@ -37,6 +37,7 @@ from llmbench.recipe.rag import (
     RerankSpec,
     SearchSpec,
     SourceSpec,
+    Stage,
 )
 from llmbench.recipe.rewards import RewardFunction
 from llmbench.recipe.serve import EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
@@ -75,6 +76,7 @@ __all__ = [
     "SearchSpec",
     "ServeRecipe",
     "SourceSpec",
+    "Stage",
     "StatisticsSpec",
     "TeacherSpec",
     "TrainRecipe",

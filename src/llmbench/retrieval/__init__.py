@@ -9,16 +9,21 @@ from llmbench.retrieval.answer import Citations, ask, check_citations
 from llmbench.retrieval.build import IndexReport, build
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
-from llmbench.retrieval.search import Grounded, Hit, Retriever
+from llmbench.retrieval.search import Grounded, Hit, Retriever, Timings
+from llmbench.retrieval.store import Filter
+from llmbench.retrieval.writer import Writer
 
 __all__ = [
     "Chunk",
     "Citations",
     "Document",
+    "Filter",
     "Grounded",
     "Hit",
     "IndexReport",
     "Retriever",
+    "Timings",
+    "Writer",
     "ask",
     "build",
     "check_citations",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +33,13 @@ def check_citations(text: str, sources: Sequence[dict[str, Any]]) -> Citations:
 
 
 async def ask(
-    retriever: Retriever, endpoint: Endpoint, messages: Sequence[Message], model: str, *, max_tokens: int | None = None
+    retriever: Retriever,
+    endpoint: Endpoint,
+    messages: Sequence[Message],
+    model: str,
+    *,
+    max_tokens: int | None = None,
+    where: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Delta]:
     """Grounds a conversation here and streams a model's answer: first the sources, then the text, last the reply.
 
@@ -43,7 +49,7 @@ async def ask(
         EndpointError: the endpoint does not answer.
         IndexError_: the index cannot be used.
     """
-    grounded = await asyncio.to_thread(retriever.ground, messages)
+    grounded = await asyncio.to_thread(retriever.ground, messages, where=where)
     yield Delta(sources=grounded.sources)
     async for delta in endpoint.stream(grounded.messages, model, max_tokens=max_tokens):
         if delta.reply is not None and not delta.reply.sources:

@@ -1,37 +1,35 @@
-"""Builds an index and brings it up to date: only files whose bytes changed are read, cut and embedded again."""
+"""Builds an index and brings it up to date: only files that changed are read, only words that are new are embedded."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import Any
 
-from llmbench import workspace
-from llmbench.errors import IndexError_, MissingPackage
+from llmbench.errors import MissingPackage
 from llmbench.recipe import RagRecipe
-from llmbench.retrieval import chunking, reading
-from llmbench.retrieval.chunking import Chunk
-from llmbench.retrieval.documents import Document, Skipped, Unreadable
+from llmbench.retrieval import reading
+from llmbench.retrieval.documents import Skipped
 from llmbench.retrieval.embedding import Embedder
-from llmbench.retrieval.reading import File
-from llmbench.retrieval.store import Contract, Index, current, generation, point
+from llmbench.retrieval.reading import File, Reading
+from llmbench.retrieval.store.rows import FileState
+from llmbench.retrieval.writer import Writer
 
 __all__ = ["IndexReport", "build"]
 
 Progress = Callable[[int, int, str], None]
 """Called with files done, files in all, and the source just done."""
 
-BATCH = 256
-"""Passages embedded and written at once: large enough for full batches, small enough that a kill costs seconds."""
+RACE = 2_000_000_000
+"""Nanoseconds: a file changed this shortly before it was looked at may change again without its time showing it."""
 
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What indexing did. `skipped` holds (source, reason); a PDF of which some pages failed is in both."""
+    """What indexing did, counted in documents. `skipped` holds (source, reason); a file read in part is in both."""
 
     added: int
     changed: int
@@ -41,14 +39,28 @@ class IndexReport:
     chunks: int
     embedded: int
     seconds: float
+    generation: int
+    vectors: dict[str, Any]
+    """How vectors are searched, and the recall@10 that was measured against exact search."""
 
 
-def build(recipe: RagRecipe, *, rebuild: bool = False, progress: Progress | None = None) -> IndexReport:
+def build(
+    recipe: RagRecipe,
+    *,
+    rebuild: bool = False,
+    switch: bool = True,
+    wait: float = 0,
+    embedder: Embedder | None = None,
+    progress: Progress | None = None,
+) -> IndexReport:
     """Brings the index of a pipeline up to date with its documents.
 
     Args:
         recipe: the pipeline.
-        rebuild: embed everything anew; searches use the old index until the new one is whole.
+        rebuild: cut and embed everything anew; searches use the old index until the new one is whole.
+        switch: whether searches go over to what was rebuilt; False leaves both side by side.
+        wait: seconds to wait for another process that is writing the index.
+        embedder: one that is there already; else the recipe's, on a GPU where there is one.
         progress: told of each file.
 
     Raises:
@@ -57,21 +69,15 @@ def build(recipe: RagRecipe, *, rebuild: bool = False, progress: Progress | None
     """
     began = time.perf_counter()
     _need_packages()
-    embedder = Embedder(recipe.embedder, gpu=True)
-    folder = workspace.indexes() / recipe.name
-    with workspace.lock(folder, "index"):
-        index = _open(folder, recipe, embedder, rebuild)
-        try:
-            job = _Job(recipe, index, embedder, progress or (lambda done, total, source: None))
-            job.run()
-            index.set(complete=True)
-            chunks = index.count()
-        finally:
-            index.close()
-        if current(folder) != index.path:
-            point(folder, index.path)
-    counts = (job.added, job.changed, job.removed, job.unchanged)
-    return IndexReport(*counts, tuple(sorted(job.skipped)), chunks, job.embedded, time.perf_counter() - began)
+    with Writer.open(recipe, rebuild=rebuild, switch=switch, wait=wait, embedder=embedder) as writer:
+        job = _Job(recipe, writer, progress or (lambda done, total, source: None))
+        job.run()
+        vectors = writer.finish(purge=job.removed > 0)
+        index = writer.index
+        documents = index.document_count()
+        counts = (job.added, job.changed, job.removed, documents - job.added - job.changed)
+        facts = (tuple(sorted(set(job.skipped))), index.count(), writer.embedded)
+        return IndexReport(*counts, *facts, time.perf_counter() - began, int(index.path.name), vectors)
 
 
 def _need_packages() -> None:
@@ -87,135 +93,88 @@ def _need_packages() -> None:
             raise MissingPackage("index", package, "rag")
 
 
-def _open(folder: Path, recipe: RagRecipe, embedder: Embedder, rebuild: bool) -> Index:
-    """The database to write: the current one, a new one, or the next generation of a rebuild, begun or continued."""
-    contract = Contract.of(recipe, embedder.fingerprint)
-    now = current(folder)
-    if now is not None and now.exists() and not rebuild:
-        index = Index(now)
-        index.check(recipe, embedder.fingerprint)
-        embedder.dtype = index.get("dtype")
-        index.set(complete=False)
-        return index
-    path = folder / f"index-{generation(now) + 1 if now else 1}.sqlite"
-    if path.exists():
-        begun = _begun(path, contract)
-        if begun is not None:
-            embedder.dtype = begun.get("dtype")
-            return begun
-        for part in folder.glob(f"{path.name}*"):
-            part.unlink()
-    embedder.load()
-    index = Index.create(path, contract, str(embedder.dtype))
-    if now is None or not now.exists():
-        point(folder, path)
-    return index
-
-
-def _begun(path: Path, contract: Contract) -> Index | None:
-    """A database that an interrupted run left behind, when it can be continued."""
-    index = Index(path)
-    try:
-        if index.contract == contract:
-            return index
-    except IndexError_:  # killed before its tables were made
-        pass
-    index.close()
-    return None
-
-
 class _Job:
     """One pass over the documents."""
 
-    def __init__(self, recipe: RagRecipe, index: Index, embedder: Embedder, progress: Progress) -> None:
-        self.recipe, self.index, self.embedder, self.progress = recipe, index, embedder, progress
-        self.added = self.changed = self.removed = self.unchanged = self.embedded = 0
+    def __init__(self, recipe: RagRecipe, writer: Writer, progress: Progress) -> None:
+        self.recipe, self.writer, self.progress = recipe, writer, progress
+        self.added = self.changed = self.removed = 0
         self.skipped: list[Skipped] = []
+        self.known = writer.index.files()
+        self.states: dict[str, FileState] = {}
+        self.unreadable: set[str] = set()
+        self.trusted: set[str] = set()
+        self.done = 0
 
     def run(self) -> None:
         files, skipped = reading.walk(self.recipe.places)
         self.skipped += skipped
-        known = self.index.hashes()
-        present: set[str] = set()
-        waiting: list[tuple[File, Document, list[Chunk]]] = []
-        for done, (file, document) in enumerate(_read_ahead(files, known), 1):
-            match document:
-                case None:
-                    self.unchanged += 1
-                    present.add(file.source)
-                case Unreadable():
-                    self.skipped.append((file.source, str(document)))
-                case Document():
-                    present.add(file.source)
-                    self.added += file.source not in known
-                    self.changed += file.source in known
-                    waiting.append((file, document, self._cut(document)))
-                    if unread := document.metadata.get("unread_pages"):
-                        self.skipped.append((file.source, f"pages that could not be read: {unread}"))
-            if sum(len(chunks) for _, _, chunks in waiting) >= BATCH:
-                self._write(waiting)
-                waiting = []
-            self.progress(done, len(files), file.source)
-        self._write(waiting)
-        gone = known.keys() - present
-        with self.index.transaction():
-            for source in gone:
-                self.index.delete(source)
-        self.removed = len(gone)
+        for read in reading.read_all(self._to_read(files)):
+            self._take(read)
+            if read.last:
+                self.done += 1
+            self.progress(self.done, len(files), read.file.source)
+        self.writer.flush()
+        gone = self.known.keys() - {file.source for file in files} | self.unreadable
+        with self.writer.index.transaction():
+            self.removed = self.writer.removed + sum(self.writer.index.delete_file(source) for source in gone)
+        self.added, self.changed = self.writer.added, self.writer.changed
 
-    def _cut(self, document: Document) -> list[Chunk]:
-        """The passages, none longer than the embedder reads together with title, prefix and special tokens."""
-        embedder, spec = self.embedder, self.recipe.chunking
-        taken = (
-            embedder.special_tokens
-            + len(embedder.starts(self.recipe.embedder.document_prefix or ""))
-            + chunking.TITLE_TOKENS
-            + 2
-        )
-        size = min(spec.max_tokens, embedder.max_tokens - taken)
-        if size < 8:
-            raise IndexError_(
-                f"embedder {self.recipe.embedder.model_name_or_path} reads too few tokens: {embedder.max_tokens}."
-            )
-        return chunking.chunks(document, embedder, max_tokens=size, overlap=min(spec.overlap, size - 1))
-
-    def _write(self, batch: Sequence[tuple[File, Document, list[Chunk]]]) -> None:
-        """Embeds and writes some documents, all or none."""
-        prefix = self.recipe.embedder.document_prefix or ""
-        chunks = [chunk for _, _, chunks in batch for chunk in chunks]
-        if not batch:
-            return
-        vectors = self.embedder.embed([prefix + chunking.embedded_text(c.title, c.text, self.embedder) for c in chunks])
-        self.embedded += len(chunks)
-        start = 0
-        with self.index.transaction():
-            for file, document, own in batch:
-                self.index.put(document, file.path, own, vectors[start : start + len(own)])
-                start += len(own)
-
-
-def _read_ahead(files: Sequence[File], known: dict[str, str]) -> Iterator[tuple[File, Document | Unreadable | None]]:
-    """Reads files in order, a few ahead in threads (a PDF is a process that takes seconds); None is unchanged."""
-
-    def one(file: File) -> Document | Unreadable | None:
-        try:
-            with file.path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            return None if known.get(file.source) == digest else reading.read(file)
-        except OSError as error:
-            return Unreadable(f"cannot be read ({error.strerror})")
-        except Unreadable as error:
-            return error
-
-    pool = ThreadPoolExecutor(max_workers=2)
-    try:
-        ahead: deque[tuple[File, Future[Document | Unreadable | None]]] = deque()
+    def _to_read(self, files: Sequence[File]) -> Iterator[File]:
+        """The files that are not known as they are. Runs ahead of the rest, so it touches nothing but this job's notes."""
         for file in files:
-            ahead.append((file, pool.submit(one, file)))
-            if len(ahead) > 4:
-                first, future = ahead.popleft()
-                yield first, future.result()
-        for first, future in ahead:
-            yield first, future.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+            known = self.known.get(file.source)
+            settings = _settings(file)
+            try:
+                stat = file.path.stat()
+                state = FileState(
+                    file.source, known.sha256 if known else "", stat.st_size, _time(stat.st_mtime_ns), settings, ""
+                )
+                if known and known.settings != settings:
+                    known = None
+                if known and known.sha256 and (known.size, known.mtime) == (state.size, state.mtime) and known.mtime:
+                    self._keep(known)
+                    continue
+                with file.path.open("rb") as stream:
+                    state = replace(state, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
+            except OSError as error:
+                self.skipped.append((file.source, f"cannot be read ({error.strerror})"))
+                self.unreadable.add(file.source)
+                self.done += 1
+                continue
+            if known and known.sha256 == state.sha256:
+                self.writer.later(replace(state, skipped=known.skipped))
+                self._keep(known)
+                continue
+            self.states[file.source] = state
+            if known:
+                self.trusted.add(file.source)
+            yield file
+
+    def _keep(self, known: FileState) -> None:
+        self.done += 1
+        if known.skipped:
+            self.skipped.append((known.source, known.skipped))
+
+    def _take(self, read: Reading) -> None:
+        """Cuts what was read of a file and hands it to the writer."""
+        source = read.file.source
+        self.writer.begin(source)
+        for document in read.documents:
+            self.writer.add(document, file=source, trusted=source in self.trusted)
+        if read.failure:
+            self.skipped.append((source, read.failure))
+            self.states[source] = replace(self.states[source], skipped=read.failure)
+        if read.last:
+            self.writer.end(self.states.pop(source))
+
+
+def _settings(file: File) -> str:
+    place = file.place
+    columns = place.columns.model_dump() if place.columns else None
+    return json.dumps([getattr(reading, "VERSION", 1), columns, place.metadata], sort_keys=True)
+
+
+def _time(mtime: int) -> int:
+    """The time of a file; 0, which never counts as known, when it was changed just now."""
+    return mtime if time.time_ns() - mtime > RACE else 0

@@ -1,19 +1,20 @@
-"""`llmbench index`, `llmbench search` and `llmbench ask`: documents to passages to answers."""
+"""`llmbench search` and `llmbench ask`: a question to passages, and to an answer with its sources."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmbench.errors import EndpointError
+from llmbench.errors import EndpointError, LlmbenchError
 from llmbench.verbs import completion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from rich.console import Console
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from llmbench.endpoint import HttpEndpoint, Reply
     from llmbench.recipe import RagRecipe
-    from llmbench.retrieval import IndexReport
+    from llmbench.retrieval import Retriever
 
 __all__ = ["register"]
 
@@ -30,40 +31,19 @@ Pipeline = Annotated[
     typer.Argument(help="A RAG pipeline, such as rag/handbook.yaml.", metavar="PIPELINE", autocompletion=completion.pipelines),
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Fields to change: key=value.", metavar="[key=value]...")]
+Where = Annotated[
+    str | None, typer.Option("--where", help='Only documents that fit a filter, such as \'{"kind": "pdf"}\'.', metavar="JSON")
+]
+_KINDS = {"dense": "cosine", "terms": "BM25", "fused": "fused", "rerank": "reranked"}
+"""What a score is, by the stage that gave it."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verbs."""
-    cli.command("index", epilog="Example: `llmbench index rag/handbook.yaml`")(index)
     cli.command("search", epilog='Example: `llmbench search rag/handbook.yaml "How long is the warranty?"`')(search)
     cli.command("ask", epilog='Example: `llmbench ask rag/handbook.yaml "How long is the warranty?" --model base`')(ask)
-
-
-def index(
-    pipeline: Pipeline,
-    overrides: Overrides = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Cut and embed everything anew.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Bring the index of a pipeline up to date with its documents; only what changed is embedded."""
-    recipe = _load(pipeline, overrides)
-    from llmbench import retrieval
-
-    with _bar() as progress:
-        report = retrieval.build(recipe, rebuild=rebuild, progress=progress)
-    if as_json:
-        _print_json(_report(report, recipe))
-        return
-    for source, reason in report.skipped[:20]:
-        print(f"skipped {source}: {reason}", file=sys.stderr)
-    if len(report.skipped) > 20:
-        print(f"... and {len(report.skipped) - 20} more; --json lists them all", file=sys.stderr)
-    counts = {"added": report.added, "changed": report.changed, "removed": report.removed, "unchanged": report.unchanged}
-    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no documents"
-    told += f", {len(report.skipped)} skipped" if report.skipped else ""
-    print(f"{recipe.name}: {told}. {report.chunks} passages, {report.embedded} embedded now, in {report.seconds:.1f} s.")
-    print(f'Search it: llmbench search {pipeline} "..."')
 
 
 def search(
@@ -71,26 +51,43 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     overrides: Overrides = None,
     top_k: Annotated[int | None, typer.Option("-k", "--top-k", min=1, max=1000, help="How many passages.")] = None,
+    where: Where = None,
+    explained: Annotated[
+        bool, typer.Option("--explain", help="Tell of each passage why it stands there, and how long each stage took.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print the passages nearest to a query, best first, with their place in the documents."""
+    """Print the passages that fit a query best, best first, with their place in the documents."""
     recipe = _load(pipeline, overrides)
+    condition = _where(where)
     from llmbench.retrieval import Retriever
+    from llmbench.retrieval.search import Timings
 
     with _status("Loading the embedder"):
         retriever = Retriever.open(recipe)
     with retriever:
-        hits = [hit.source() for hit in retriever.search(query, top_k)]
-        _warn_incomplete(recipe, complete=retriever.complete)
+        timings = Timings()
+        hits = retriever.search(query, top_k, where=condition, timings=timings)
+        reasons = [retriever.explain(query, hit) for hit in hits] if explained else []
+        _warn(recipe, retriever)
     if as_json:
-        _print_json({"pipeline": recipe.name, "query": query, "hits": hits})
+        found = [hit.source() | ({"explanation": reasons[i].splitlines()} if explained else {}) for i, hit in enumerate(hits)]
+        seconds = {stage: round(value, 5) for stage, value in timings.seconds.items()}
+        _print_json({"pipeline": recipe.name, "query": query, "hits": found, "seconds": seconds, "notes": timings.notes})
         return
     console = _console()
     if not hits:
         console.print(f"Nothing found in {recipe.name}.")
-    for hit in hits:
-        console.print(_headline(hit, f"{hit['score']:.3f}"))
-        console.print(_snippet(hit["text"], query))
+    for i, hit in enumerate(hits):
+        console.print(_headline(hit.source(), f"{hit.score:.3f} {_KINDS[hit.kind]}"))
+        console.print(_snippet(hit.chunk.text, query))
+        if explained:
+            console.print(textwrap.indent(reasons[i], "    "), style="dim", markup=False)
+    for note in timings.notes:
+        print(note, file=sys.stderr)
+    if explained:
+        told = ", ".join(f"{stage} {value * 1000:.1f}" for stage, value in timings.seconds.items())
+        print(f"milliseconds: {told}", file=sys.stderr)
 
 
 def ask(
@@ -98,6 +95,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
     model: Annotated[str, typer.Option("--model", "-m", help="The variant that answers, as the endpoint names it.")],
     overrides: Overrides = None,
+    where: Where = None,
     url: Annotated[str, typer.Option("--url", help="An OpenAI-compatible endpoint.")] = "http://127.0.0.1:8000/v1",
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Length of the answer at most.")] = None,
     as_json: Json = False,
@@ -107,6 +105,7 @@ def ask(
     A variant that retrieves by itself is asked as it is; any other model is given this pipeline's passages.
     """
     recipe = _load(pipeline, overrides)
+    condition = _where(where)
     import asyncio
 
     from llmbench.endpoint import HttpEndpoint
@@ -114,7 +113,7 @@ def ask(
 
     async def run() -> Reply:
         async with HttpEndpoint(url, api_key=os.environ.get("OPENAI_API_KEY")) as endpoint:
-            return await _answer(recipe, endpoint, question, model, max_tokens, show=not as_json)
+            return await _answer(recipe, endpoint, question, model, max_tokens, condition, show=not as_json)
 
     reply = asyncio.run(run())
     citations = check_citations(reply.text, reply.sources)
@@ -135,7 +134,14 @@ def ask(
 
 
 async def _answer(
-    recipe: RagRecipe, endpoint: HttpEndpoint, question: str, model: str, max_tokens: int | None, *, show: bool
+    recipe: RagRecipe,
+    endpoint: HttpEndpoint,
+    question: str,
+    model: str,
+    max_tokens: int | None,
+    where: dict[str, Any] | None,
+    *,
+    show: bool,
 ) -> Reply:
     """Streams the answer to the terminal and returns it whole."""
     from llmbench import retrieval
@@ -145,12 +151,14 @@ async def _answer(
         raise EndpointError(f"{endpoint.base_url} has no model {model}. There are: {', '.join(listed) or 'none'}.", status=404)
     messages = [{"role": "user", "content": question}]
     if listed[model].get("rag"):
+        if where is not None:
+            raise LlmbenchError(f"{model} retrieves by itself, without --where. Ask a variant that does not.")
         stream = endpoint.stream(messages, model, max_tokens=max_tokens)
     else:
         with _status("Loading the embedder"):
             retriever = retrieval.Retriever.open(recipe)
-        _warn_incomplete(recipe, complete=retriever.complete)
-        stream = retrieval.ask(retriever, endpoint, messages, model, max_tokens=max_tokens)
+        _warn(recipe, retriever)
+        stream = retrieval.ask(retriever, endpoint, messages, model, max_tokens=max_tokens, where=where)
     async for delta in stream:
         if show and delta.text:
             print(delta.text, end="", flush=True)
@@ -166,21 +174,29 @@ def _load(pipeline: str, overrides: list[str] | None) -> RagRecipe:
     return recipe.load(pipeline, RagRecipe, overrides or [])
 
 
-def _report(report: IndexReport, recipe: RagRecipe) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    skipped = [{"source": source, "reason": reason} for source, reason in report.skipped]
-    return {"pipeline": recipe.name, **asdict(report), "skipped": skipped}
-
-
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _warn_incomplete(recipe: RagRecipe, *, complete: bool) -> None:
-    if not complete:
+def _warn(recipe: RagRecipe, retriever: Retriever) -> None:
+    if not retriever.complete:
         print(f"Index {recipe.name} is not complete: it is being built, or building was stopped. ", end="", file=sys.stderr)
         print(f"Run: llmbench index {recipe.source}", file=sys.stderr)
+    if retriever.warning:
+        print(retriever.warning, file=sys.stderr)
+
+
+def _where(text: str | None) -> dict[str, Any] | None:
+    """A filter from the command line."""
+    if text is None:
+        return None
+    try:
+        words = json.loads(text)
+    except ValueError as error:
+        raise LlmbenchError(f'--where is not JSON ({error}). Write it like \'{{"kind": "pdf"}}\'.') from error
+    if not isinstance(words, dict):
+        raise LlmbenchError(f'--where is {text}, not a mapping of fields. Write it like \'{{"kind": "pdf"}}\'.')
+    return words
 
 
 def _console() -> Console:
@@ -193,36 +209,6 @@ def _status(what: str) -> AbstractContextManager[object]:
     from rich.console import Console
 
     return Console(stderr=True).status(f"{what} ...")
-
-
-def _bar() -> AbstractContextManager[Callable[[int, int, str], None]]:
-    """A progress bar on stderr, as the function that moves it."""
-    from contextlib import contextmanager
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("Indexing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-
-    @contextmanager
-    def bar() -> Iterator[Callable[[int, int, str], None]]:
-        console = Console(stderr=True)
-        # Where there is no terminal, a bar would leave an empty line in the log.
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("loading the embedder", total=None)
-
-            def move(done: int, total: int, source: str) -> None:
-                progress.update(task, completed=done, total=total, description=source.replace("[", r"\["))
-
-            yield move
-
-    return bar()
 
 
 def _headline(source: dict[str, Any], extra: str, *, span: bool = False) -> Text:

@@ -44,6 +44,8 @@ class Chunk:
     end: int
     page: int | None
     line: int | None
+    tokens: int = 0
+    parent: tuple[int, int] | None = None
 
 
 def embedded_text(title: str, text: str, tokens: Tokens) -> str:

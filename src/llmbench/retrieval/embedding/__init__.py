@@ -116,6 +116,13 @@ class Embedder:
     def _dim(self) -> int:
         return int(self._model.get_embedding_dimension())
 
+    @property
+    def contract(self) -> dict[str, Any]:
+        """What decides a vector."""
+        spec = self.spec
+        prefixes = {"query_prefix": spec.query_prefix or "", "document_prefix": spec.document_prefix or ""}
+        return {"model": spec.model_name_or_path, "files": self.fingerprint, **prefixes}
+
     def load(self) -> None:
         """Loads the model now rather than at the first text."""
         with self._lock:

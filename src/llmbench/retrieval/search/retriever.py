@@ -1,48 +1,35 @@
-"""Search: a query to ranked passages, and a conversation to one that has its passages in it."""
+"""The retriever: a query to ranked passages, and a conversation to one that has its passages in it."""
 
 from __future__ import annotations
 
-import re
+import os
 import threading
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmbench import workspace
 from llmbench.endpoint import Message
-from llmbench.errors import IndexError_, LlmbenchError, MissingPackage
-from llmbench.recipe import RagRecipe
+from llmbench.errors import IndexError_, LlmbenchError
+from llmbench.recipe import ExpandSpec, RagRecipe
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
-from llmbench.retrieval.embedding import Embedder, Embeds
-from llmbench.retrieval.store import Index, current
+from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.search import candidates, expand, stages
+from llmbench.retrieval.search.candidates import Question
+from llmbench.retrieval.search.explain import explain, shares
+from llmbench.retrieval.search.grounding import ground
+from llmbench.retrieval.search.hits import Grounded, Hit
+from llmbench.retrieval.search.stages import Timings
+from llmbench.retrieval.search.view import View
+from llmbench.retrieval.store import Filter, current
 
-__all__ = ["Grounded", "Hit", "Retriever"]
+if TYPE_CHECKING:
+    from llmbench.retrieval.search.packing import Count
+    from llmbench.retrieval.search.rerank import Reranker
 
-
-@dataclass(frozen=True)
-class Hit:
-    """A passage that was found. `score` is the cosine similarity, -1 to 1, higher is better; `rank` counts from 1."""
-
-    chunk: Chunk
-    score: float
-    rank: int
-
-    def source(self) -> dict[str, Any]:
-        """The hit as a JSON object; its number in the prompt is its rank."""
-        c = self.chunk
-        place = {"source": c.source, "title": c.title, "start": c.start, "end": c.end, "page": c.page, "line": c.line}
-        return {"n": self.rank, **place, "score": round(self.score, 4), "text": c.text}
-
-
-@dataclass(frozen=True)
-class Grounded:
-    """A conversation whose last user message carries passages; `sources[i]` is passage `i + 1`."""
-
-    messages: list[Message]
-    sources: tuple[dict[str, Any], ...]
+__all__ = ["Retriever"]
 
 
 class Retriever:
@@ -55,17 +42,16 @@ class Retriever:
         """Use `open`."""
         self.recipe = recipe
         self._folder = workspace.indexes() / recipe.name
-        self._lock = threading.Lock()
-        self._index: Index | None = None
-        self._version = -1
-        self._faiss: Any = None
+        self._lock = threading.RLock()
+        self._view: View | None = None
         self._given = embedder
-        self._embedder: Embeds | None = None
-        self._fingerprint = ""
+        self._embedder: Embedder | None = None
+        self._reranker: Reranker | None = None
+        self._count: Count | None = None
 
     @classmethod
     def open(cls, recipe: RagRecipe, *, embedder: Embedder | None = None) -> Retriever:
-        """Opens the index of a pipeline and loads its embedder.
+        """Opens the index of a pipeline and finds its embedder and its reranker.
 
         Args:
             recipe: the pipeline.
@@ -75,10 +61,17 @@ class Retriever:
             IndexError_: not built, or built with another embedder or other chunks; the message holds the command.
             MissingPackage: FAISS or sentence-transformers is not installed.
         """
-        _faiss()
         retriever = cls(recipe, embedder)
-        with retriever._lock:
-            retriever._fresh()
+        if recipe.search.rerank is not None:
+            from llmbench.retrieval.search.rerank import Reranker
+
+            retriever._reranker = Reranker(recipe.search.rerank)
+        if recipe.context.tokenizer is not None:
+            from llmbench.retrieval.search.packing import tokenizer_count
+
+            retriever._count = tokenizer_count(recipe.context.tokenizer)
+        with retriever._now():
+            pass
         return retriever
 
     def __enter__(self) -> Retriever:
@@ -88,40 +81,77 @@ class Retriever:
         self.close()
 
     def close(self) -> None:
-        """Closes the database."""
+        """Closes the files."""
         with self._lock:
-            if self._index is not None:
-                self._index.close()
-            self._index, self._version = None, -1
+            if self._view is not None:
+                self._view.close()
+            self._view = None
 
     @property
     def complete(self) -> bool:
         """Whether every document was indexed when last looked."""
-        with self._lock:
-            return bool(self._fresh().get("complete"))
+        with self._now() as view:
+            return bool(view.index.get("complete"))
 
-    def search(self, query: str, top_k: int | None = None) -> list[Hit]:
-        """The passages nearest to a query, best first, at most `top_k` (else the recipe's), none below its `min_score`.
+    @property
+    def warning(self) -> str:
+        """What makes searches slower than they should be, in one line; empty when nothing does."""
+        with self._now() as view:
+            return view.warning
+
+    def search(
+        self,
+        query: str,
+        top_k: int | None = None,
+        *,
+        where: Mapping[str, Any] | None = None,
+        timings: Timings | None = None,
+    ) -> list[Hit]:
+        """The passages that fit a query best, best first.
+
+        Args:
+            query: the question.
+            top_k: at most so many; else the recipe's.
+            where: a filter on the documents' fields, beside the recipe's own.
+            timings: told how long each stage took, and of what a user should know.
 
         Raises:
-            LlmbenchError: the query is empty.
+            LlmbenchError: the query is empty, or the filter is wrong.
+            EndpointError: the model that is to expand the query does not answer.
         """
         if not query.strip():
             raise LlmbenchError("The query is empty. Ask something.")
-        wanted = top_k or self.recipe.search.top_k
-        with self._lock:
-            index = self._fresh()
-            if self._faiss is None or self._embedder is None:
-                return []
-            vector = self._embedder.embed([(self.recipe.embedder.query_prefix or "") + query])
-            scores, numbers = self._faiss.search(vector, min(wanted, self._faiss.ntotal))
-            found = [(float(s), index.chunk(int(n))) for s, n in zip(scores[0], numbers[0], strict=True) if n >= 0]
-        least = self.recipe.search.min_score
-        least = least.get("dense") if isinstance(least, dict) else least
-        kept = [(chunk, max(-1.0, min(1.0, s))) for s, chunk in found if chunk is not None and (least is None or s >= least)]
-        return [Hit(chunk, score, rank) for rank, (chunk, score) in enumerate(kept, 1)]
+        spec, timings = self.recipe.search, timings or Timings()
+        wanted = top_k or spec.top_k
+        condition = _condition(spec.filter, where)
+        question = self._question(query, timings)
+        count = max(spec.candidates, stages.needed(spec, wanted))
+        with self._now() as view:
+            found = candidates.find(view, spec, question, count, condition, self._alpha(view))
+            timings.mark("candidates")
+            if spec.expand is not None and spec.expand.method == "feedback":
+                question = self._fed_back(view, spec.expand, query, question, found.rows)
+                found = candidates.find(view, spec, question, count, condition, self._alpha(view))
+                timings.mark("feedback")
+            hits = stages.gather(found, view.index.chunks(found.rows[: stages.needed(spec, wanted)]), spec)
+            vectors = view.vectors([row for row, _ in hits]) if spec.mmr is not None and hits else None
+            timings.mark("passages")
+        return stages.order(hits, vectors, query, spec, wanted, self._reranker, timings)
 
-    def ground(self, messages: Sequence[Message]) -> Grounded:
+    def explain(self, query: str, hit: Hit) -> str:
+        """Why a hit of a query stands where it does, a line for each stage."""
+        with self._now() as view:
+            points = view.index.word_points(query, hit.chunk.id)
+        rerank = self.recipe.search.rerank
+        return explain(
+            hit,
+            terms=shares(points),
+            unmatched=[word for word, value in points.items() if value <= 0],
+            reranker=rerank.model_name_or_path if rerank else "",
+            scale=self._reranker.scale if self._reranker and "rerank" in hit.stages else "",
+        )
+
+    def ground(self, messages: Sequence[Message], *, where: Mapping[str, Any] | None = None) -> Grounded:
         """Searches with the last user message and puts the passages into it, as the recipe's prompt says.
 
         Raises:
@@ -130,29 +160,12 @@ class Retriever:
         last = next((i for i in range(len(messages) - 1, -1, -1) if messages[i]["role"] == "user"), None)
         if last is None:
             raise LlmbenchError("There is no user message to search with.")
-        question = messages[last]["content"]
-        hits = self.search(question)
-        passages = "\n".join(
-            fill(
-                self.recipe.passage,
-                {
-                    "n": str(hit.rank),
-                    "text": " ".join(hit.chunk.text.split()),
-                    "title": hit.chunk.title,
-                    "source": hit.chunk.source,
-                },
-            )
-            for hit in hits
-        )
-        prompt = fill(self.recipe.prompt, {"passages": passages, "question": question})
-        grounded = [dict(message) for message in messages]
-        grounded[last]["content"] = prompt
-        if self.recipe.system:
-            if grounded[0]["role"] == "system":  # chat templates take one system message
-                grounded[0]["content"] = f"{self.recipe.system}\n\n{grounded[0]['content']}"
-            else:
-                grounded.insert(0, {"role": "system", "content": self.recipe.system})
-        return Grounded(grounded, tuple(hit.source() for hit in hits))
+        hits = self.search(str(messages[last]["content"]), where=where)
+        count = self._count
+        if count is None and self.recipe.context.max_tokens is not None:
+            embedder = self._ready()
+            count = lambda text: len(embedder.starts(text))  # noqa: E731 - a line is what it is
+        return ground(self.recipe, messages, last, hits, self, count)
 
     def document(self, source: str) -> Document:
         """A whole document, into which a hit's `start` and `end` point.
@@ -160,71 +173,101 @@ class Retriever:
         Raises:
             IndexError_: no document has this source.
         """
-        with self._lock:
-            document = self._fresh().document(source)
+        with self._now() as view:
+            document = view.index.document(source)
         if document is None:
             raise IndexError_(f"index {self.recipe.name} has no document {source}. Run: llmbench index {self.recipe.source}")
         return document
 
+    def around(self, chunk_id: str, before: int, after: int) -> list[Chunk]:
+        """A passage with those before and after it in its document, in order; empty when it has been deleted."""
+        with self._now() as view:
+            return view.index.around(chunk_id, before, after)
+
     def sources(self) -> list[tuple[str, str, int]]:
         """`(source, title, passages)` of every document, by source."""
+        with self._now() as view:
+            return view.index.sources()
+
+    def _question(self, query: str, timings: Timings) -> Question:
+        """All wordings of a query with their vectors."""
+        spec = self.recipe.search
+        texts, answers = [query], list[str]()
+        if spec.expand is not None and spec.expand.method != "feedback":
+            more = expand.expand_now(spec.expand, query, api_key=os.environ.get("OPENAI_API_KEY"))
+            timings.notes += [more.note] if more.note else []
+            (answers if spec.expand.method == "hyde" else texts).extend(more.queries)
+            timings.mark(spec.expand.method)
+        if spec.mode == "terms":
+            return Question(None, tuple(texts))
+        embedder = self._ready()
+        prefix = self.recipe.embedder.query_prefix or ""
+        vectors = embedder.embed([prefix + text for text in texts])
+        if answers:
+            import numpy as np
+
+            written = embedder.embed([(self.recipe.embedder.document_prefix or "") + text for text in answers])
+            vectors = expand.mean_vector(np.concatenate([vectors, written]))[None]
+        timings.mark("embed")
+        return Question(vectors, tuple(texts))
+
+    def _fed_back(self, view: View, spec: ExpandSpec, query: str, question: Question, rows: Sequence[int]) -> Question:
+        """The question with the telling words of its first hits."""
+        first = view.index.chunks(rows[: spec.count])
+        words = expand.feedback(query, [first[row].text for row in rows if row in first], spec.count)
+        return Question(question.vectors, (" ".join([query, *words]),))
+
+    def _alpha(self, view: View) -> float | None:
+        alpha = view.index.get("alpha")
+        return None if alpha is None else float(alpha)
+
+    def _ready(self) -> Embedder:
+        """The embedder of the index as it now is."""
+        with self._now():
+            assert self._embedder is not None
+            return self._embedder
+
+    @contextmanager
+    def _now(self) -> Iterator[View]:
+        """The index as it now is on disk, for one thread at a time."""
         with self._lock:
-            return self._fresh().sources()
+            path = current(self._folder)
+            if path is None or not path.exists():
+                source = self.recipe.source
+                raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")
+            if self._view is None or self._view.index.path != path:
+                self._attach()
+            assert self._view is not None
+            with self._view.now() as view:
+                yield view
 
-    def _fresh(self) -> Index:
-        """The index as it now is on disk, FAISS with it. Called under the lock."""
-        path = current(self._folder)
-        if path is None or not path.exists():
-            source = self.recipe.source
-            raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")
-        if self._index is None or self._index.path != path:
-            self._attach(path)
-        assert self._index is not None
-        version = self._index.version
-        if version != self._version:
-            self._faiss = _exact(self._index)
-            self._version = version
-        return self._index
-
-    def _attach(self, path: Path) -> None:
-        """Opens a database and the embedder that it was made with."""
+    def _attach(self) -> None:
+        """Opens the current generation, and the embedder that it was made with."""
         embedder = self._given or Embedder(self.recipe.embedder)
-        index = Index(path)
-        index.check(self.recipe, embedder.fingerprint)
+        view = _open(self._folder)
+        view.index.check(self.recipe, embedder.contract)
         if self._given is None:
-            embedder.dtype = index.get("dtype")
+            embedder.dtype = view.index.get("dtype")
             embedder.load()
-        if self._index is not None:
-            self._index.close()
-        self._index, self._version, self._embedder = index, -1, embedder
+        if self._view is not None:
+            self._view.close()
+        self._view, self._embedder = view, embedder
 
 
-def _exact(index: Index) -> Any:
-    """FAISS over all vectors, exact; None when there are none."""
-    faiss, result = _faiss(), None
-    for numbers, vectors in index.vectors():
-        if result is None:
-            result = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
-        result.add_with_ids(vectors, numbers)
-    return result
+def _condition(own: Mapping[str, Any] | None, where: Mapping[str, Any] | None) -> Filter | None:
+    """Both filters as one."""
+    filters = [words for words in (own, where) if words]
+    return Filter.of({"$and": filters} if len(filters) > 1 else filters[0]) if filters else None
 
 
-def _faiss() -> Any:
-    """The package; its SWIG types warn of themselves when Python 3.12 or newer imports them."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            import faiss
-    except ImportError as error:
-        raise MissingPackage("search", "faiss-cpu", "rag") from error
-    return faiss
-
-
-def fill(template: str, values: Mapping[str, str]) -> str:
-    """Replaces the first `{name}` of each value, in one pass: braces inside a value are never looked at."""
-    left = dict(values)
-
-    def value(match: re.Match[str]) -> str:
-        return left.pop(match[1], match[0])
-
-    return re.sub(r"\{(" + "|".join(map(re.escape, values)) + r")\}", value, template)
+def _open(folder: Path) -> View:
+    """The current generation. One that a writer removes between the look and the opening is looked for again."""
+    while True:
+        path = current(folder)
+        if path is None:
+            raise IndexError_(f"{folder} holds no index any more.")
+        try:
+            return View(path)
+        except IndexError_:
+            if current(folder) == path:
+                raise

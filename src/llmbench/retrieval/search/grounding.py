@@ -1,0 +1,64 @@
+"""Hits into a conversation: with what belongs around them, as many as the prompt has room for, each with a number to cite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llmbench.endpoint import Message
+from llmbench.recipe import RagRecipe
+from llmbench.retrieval.search.hits import Grounded, Hit
+from llmbench.retrieval.search.packing import Count, pack
+from llmbench.retrieval.search.passages import Fetch, Passage, from_hits, with_neighbours, with_parents
+from llmbench.retrieval.search.prompt import fill
+
+__all__ = ["ground"]
+
+
+def ground(
+    recipe: RagRecipe, messages: Sequence[Message], last: int, hits: Sequence[Hit], fetch: Fetch, count: Count | None
+) -> Grounded:
+    """Puts the passages of some hits into message number `last`.
+
+    Args:
+        recipe: the pipeline.
+        messages: the conversation.
+        last: which message asks.
+        hits: best first.
+        fetch: the store.
+        count: how many tokens a text has, where the passages are bounded.
+    """
+    passages = _passages(recipe, hits, fetch)
+    packed = pack(passages, recipe.context, recipe.passage, count=count)
+    prompt = fill(recipe.prompt, {"passages": packed.text, "question": str(messages[last]["content"])})
+    grounded = [dict(message) for message in messages]
+    grounded[last]["content"] = prompt
+    if recipe.system:
+        if grounded[0]["role"] == "system":  # chat templates take one system message
+            grounded[0]["content"] = f"{recipe.system}\n\n{grounded[0]['content']}"
+        else:
+            grounded.insert(0, {"role": "system", "content": recipe.system})
+    by_rank = {hit.rank: hit for hit in hits}
+    sources = tuple(_source(n, passage, by_rank) for n, passage in enumerate(packed.passages, 1))
+    return Grounded(grounded, sources, packed.tokens)
+
+
+def _passages(recipe: RagRecipe, hits: Sequence[Hit], fetch: Fetch) -> list[Passage]:
+    if recipe.chunking.parent_tokens is not None:
+        return with_parents(hits, [hit.chunk.parent for hit in hits], fetch)
+    if recipe.search.neighbours:
+        return with_neighbours(hits, recipe.search.neighbours, fetch)
+    return from_hits(hits)
+
+
+def _source(n: int, passage: Passage, hits: dict[int, Hit]) -> dict[str, Any]:
+    """A passage as a JSON object: the hit that it is; or, of several, the best one's figures and every one's place."""
+    best = hits[passage.hits[0]]
+    place = {"start": passage.start, "end": passage.end, "page": passage.page, "line": passage.line}
+    source = {**best.source(), "n": n, **place, "title": passage.title, "text": passage.text}
+    if (passage.start, passage.end) != (best.chunk.start, best.chunk.end) or len(passage.hits) > 1:
+        source["hits"] = [
+            {"id": hits[rank].chunk.id, "rank": rank, "start": hits[rank].chunk.start, "end": hits[rank].chunk.end}
+            for rank in passage.hits
+        ]
+    return source

@@ -1,0 +1,66 @@
+"""What a search finds: passages with their scores, stage by stage, and a conversation that carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmbench.endpoint import Message
+from llmbench.recipe import Stage
+from llmbench.retrieval.chunking import Chunk
+from llmbench.retrieval.search.diversity import Move
+
+__all__ = ["Grounded", "Hit", "Step"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A hit's place (from 1) and score in one stage."""
+
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A passage that was found. `rank` counts from 1; `score` is of the stage `kind`, and higher is better in each.
+
+    `dense` is the cosine similarity, -1 to 1; `terms` BM25, from 0; `fused` what the fusion made of both, 0 to 1; `rerank` the
+    reranker's own scale. `stages` holds every stage that saw the passage.
+    """
+
+    chunk: Chunk
+    score: float
+    rank: int
+    kind: Stage = "dense"
+    stages: Mapping[Stage, Step] = field(default_factory=dict)
+    windows: int = 1
+    """In how many pieces a reranker read it; the best one's score counts."""
+    move: Move | None = None
+    """What MMR did with it."""
+
+    def source(self) -> dict[str, Any]:
+        """The hit as a JSON object; its number in the prompt is its rank."""
+        c = self.chunk
+        place = {"source": c.source, "title": c.title, "start": c.start, "end": c.end, "page": c.page, "line": c.line}
+        stages = {name: {"rank": step.rank, "score": round(step.score, 4)} for name, step in self.stages.items()}
+        return {
+            "n": self.rank,
+            "id": c.id,
+            **place,
+            "score": round(self.score, 4),
+            "kind": self.kind,
+            "stages": stages,
+            "text": c.text,
+        }
+
+
+@dataclass(frozen=True)
+class Grounded:
+    """A conversation whose last user message carries passages; `sources[i]` is passage `i + 1`."""
+
+    messages: list[Message]
+    sources: tuple[dict[str, Any], ...]
+    tokens: int | None = None
+    """What the passages take in the prompt, where the recipe names a tokenizer that counts them."""

@@ -1,0 +1,18 @@
+"""The durable index: what was read, cut and embedded, kept so that a kill at any moment loses and halves nothing.
+
+outputs/indexes/NAME/
+├── index.json            which generation is searched
+├── .lock                 held by the one writer
+└── 1/                    a generation
+    ├── index.sqlite      documents, passages, their words, fields, the contract with the embedder: the source of truth
+    ├── vectors.bin       one checked record a passage: the source of truth for vectors
+    └── nearest.faiss     an approximate index of a large collection, derived from vectors.bin
+"""
+
+from llmbench.retrieval.store.contract import Contract
+from llmbench.retrieval.store.database import Index
+from llmbench.retrieval.store.filters import Filter
+from llmbench.retrieval.store.layout import current, generations, point
+from llmbench.retrieval.store.writable import WritableIndex
+
+__all__ = ["Contract", "Filter", "Index", "WritableIndex", "current", "generations", "point"]

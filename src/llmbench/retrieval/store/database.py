@@ -1,0 +1,241 @@
+"""One open generation of an index: what it holds, read as of one moment."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbench.errors import IndexError_
+from llmbench.retrieval.chunking import Chunk
+from llmbench.retrieval.documents import Document
+from llmbench.retrieval.store import rows, schema, terms
+from llmbench.retrieval.store.contract import Contract
+from llmbench.retrieval.store.filters import Filter
+from llmbench.retrieval.store.rows import FileState
+from llmbench.retrieval.store.vectors import Vectors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llmbench.recipe import RagRecipe
+
+__all__ = ["Index"]
+
+
+class Index:
+    """One open generation. A connection belongs to one thread at a time; callers hold a lock.
+
+    Raises (every method):
+        IndexError_: a file is missing or broken, or the disk is full.
+    """
+
+    writable = False
+
+    def __init__(self, generation: Path) -> None:
+        """Opens a generation for reading."""
+        self.path = generation
+        self._vectors: Vectors | None = None
+        with self._explained():
+            self._db = schema.connect(generation / "index.sqlite")
+
+    def close(self) -> None:
+        """Closes the files; the database's log is folded in by the last to leave."""
+        if self._vectors is not None:
+            self._vectors.close()
+        self._db.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if "full" in str(error) or "disk I/O" in str(error):
+                advice = "Free some space and index again; what was done before is kept."
+                raise IndexError_(f"{self.path} cannot be written ({error}). {advice}") from error
+            again = "Build it again: llmbench index PIPELINE --rebuild"
+            raise IndexError_(f"{self.path / 'index.sqlite'} cannot be used ({error}). {again}") from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything that the block reads is of one moment, whatever a writer commits meanwhile."""
+        with self._explained():
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._db.rollback()
+
+    # -- facts about the index
+
+    def get(self, key: str) -> Any:
+        """A fact about the index, or None."""
+        row = self._row("SELECT value FROM meta WHERE key = ?", key)
+        return None if row is None else json.loads(row[0])
+
+    @property
+    def contract(self) -> Contract:
+        """What the vectors depend on."""
+        return Contract(**self.get("contract"))
+
+    def check(self, recipe: RagRecipe, embedder: Mapping[str, Any]) -> None:
+        """Closes the index and raises IndexError_ when a recipe with such an embedder does not fit it."""
+        difference = self.contract.difference(Contract.of(recipe, embedder))
+        if difference:
+            self.close()
+            built = f"{recipe.source}: index {recipe.name} was built with {difference}"
+            raise IndexError_(f"{built}. Run: llmbench index {recipe.source} --rebuild")
+
+    @property
+    def version(self) -> int:
+        """Changes whenever another connection has written."""
+        return int(self._row("PRAGMA data_version")[0])
+
+    @property
+    def dim(self) -> int:
+        """The length of a vector."""
+        return int(self.get("dim"))
+
+    @property
+    def vectors(self) -> Vectors:
+        """The vectors, as many rows as the database counts."""
+        if self._vectors is None:
+            self._vectors = Vectors(self.path / "vectors.bin", self.dim, int(self.get("rows")), writable=self.writable)
+        elif not self.writable:
+            self._vectors.rows = int(self.get("rows"))
+        return self._vectors
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._explained():
+            return self._db.execute(query, values).fetchall()
+
+    def _row(self, query: str, *values: Any) -> Any:
+        with self._explained():
+            return self._db.execute(query, values).fetchone()
+
+    def _execute(self, query: str, *values: Any) -> int:
+        with self._explained():
+            return self._db.execute(query, values).rowcount
+
+    # -- what is in it
+
+    def files(self) -> dict[str, FileState]:
+        """What is known of every file, by source."""
+        return {
+            row[0]: FileState(*row) for row in self._rows("SELECT source, sha256, size, mtime, settings, skipped FROM files")
+        }
+
+    def fingerprint(self, source: str) -> str | None:
+        """The hash of what a document was read from, or None when there is no such document."""
+        row = self._row("SELECT sha256 FROM documents WHERE source = ?", source)
+        return None if row is None else str(row[0])
+
+    def known(self, digests: Sequence[bytes]) -> dict[bytes, int]:
+        """The rows of passages that read the same to the embedder, by digest."""
+        found: dict[bytes, int] = {}
+        for first in range(0, len(digests), 500):
+            part = digests[first : first + 500]
+            marks = ", ".join("?" * len(part))
+            found |= dict(self._rows(f"SELECT digest, row FROM chunks WHERE digest IN ({marks})", *part))
+        return found
+
+    def count(self) -> int:
+        """How many passages there are."""
+        return int(self._row("SELECT count(*) FROM chunks")[0])
+
+    def document_count(self) -> int:
+        """How many documents there are."""
+        return int(self._row("SELECT count(*) FROM documents")[0])
+
+    def dead(self) -> NDArray[np.int64]:
+        """The rows of vectors that belong to no passage any more, ascending."""
+        import numpy as np
+
+        return np.array([row for (row,) in self._rows("SELECT row FROM dead ORDER BY row")], dtype=np.int64)
+
+    def matching(self, where: Filter) -> NDArray[np.int64]:
+        """The rows of the passages whose document fits a filter, ascending."""
+        import numpy as np
+
+        query = f"SELECT row FROM chunks JOIN documents ON document = number WHERE {where.sql} ORDER BY row"
+        return np.array([row for (row,) in self._rows(query, *where.values)], dtype=np.int64)
+
+    def search_terms(self, text: str, k: int, where: Filter | None = None) -> list[tuple[int, float]]:
+        """Rows and BM25 scores of the passages that share words with a question, best first."""
+        expression = terms.query(text)
+        if not expression:
+            return []
+        inside, values = "", tuple[str | float, ...]()
+        if where is not None:
+            inside = f"AND rowid IN (SELECT vector_id FROM chunks JOIN documents ON document = number WHERE {where.sql})"
+            values = where.values
+        query = (
+            "SELECT chunks.row, -found.rank FROM (SELECT rowid AS id, rank FROM terms "
+            f"WHERE terms MATCH ? {inside} ORDER BY rank LIMIT ?) AS found JOIN chunks ON vector_id = found.id "
+            "ORDER BY found.rank, vector_id"
+        )
+        return [(int(row), float(score)) for row, score in self._rows(query, expression, *values, k)]
+
+    def word_points(self, text: str, chunk_id: str) -> dict[str, float]:
+        """What each word of a question adds to a passage's BM25 score; 0 for a word that it does not have."""
+        found = self._row("SELECT vector_id FROM chunks WHERE id = ?", chunk_id)
+        points: dict[str, float] = {}
+        for word in terms.query(text).split(" OR ") if found else ():
+            row = self._row("SELECT -rank FROM terms WHERE terms MATCH ? AND rowid = ?", word, found[0]) if word else None
+            name = word.strip('"')
+            points[name] = points.get(name, 0.0) + (float(row[0]) if row else 0.0)
+        return points
+
+    def chunks(self, places: Iterable[int]) -> dict[int, Chunk]:
+        """The passages of some rows, by row; those that have been deleted since are left out.
+
+        Raises:
+            IndexError_: a passage is not as it was written; it is not handed out.
+        """
+        return {row: chunk for row, chunk in (self._chunk("row = ?", int(place)) for place in places) if chunk is not None}
+
+    def _chunk(self, where: str, *values: Any) -> tuple[int, Chunk | None]:
+        found = self._row(rows.SELECT_CHUNK + where, *values)
+        return (-1, None) if found is None else rows.to_chunk(found, self.path)
+
+    def around(self, chunk_id: str, before: int, after: int) -> list[Chunk]:
+        """A passage with those before and after it in its document, in order; empty when it has been deleted."""
+        place = self._row("SELECT document, position FROM chunks WHERE id = ?", chunk_id)
+        if place is None:
+            return []
+        found = self._rows(
+            rows.SELECT_CHUNK + "chunks.document = ? AND position BETWEEN ? AND ? ORDER BY position",
+            place[0],
+            place[1] - before,
+            place[1] + after,
+        )
+        return [rows.to_chunk(row, self.path)[1] for row in found]
+
+    def document(self, source: str) -> Document | None:
+        """A document as it was read, or None.
+
+        Raises:
+            IndexError_: it is not as it was written.
+        """
+        row = self._row(rows.SELECT_DOCUMENT + "source = ?", source)
+        return None if row is None else rows.to_document(row, self.path)
+
+    def documents(self) -> Iterator[tuple[Document, list[Chunk]]]:
+        """Every document with its passages, by source, one at a time."""
+        for (source,) in self._rows("SELECT source FROM documents ORDER BY source"):
+            document = self.document(str(source))
+            if document is not None:
+                found = self._rows(rows.SELECT_CHUNK + "documents.source = ? ORDER BY position", source)
+                yield document, [rows.to_chunk(row, self.path)[1] for row in found]
+
+    def sources(self) -> list[tuple[str, str, int]]:
+        """`(source, title, passages)` of every document, by source."""
+        query = (
+            "SELECT d.source, d.title, count(c.id) FROM documents d LEFT JOIN chunks c ON c.document = d.number "
+            "GROUP BY d.number ORDER BY d.source"
+        )
+        return [(str(a), str(b), int(n)) for a, b, n in self._rows(query)]

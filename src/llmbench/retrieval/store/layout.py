@@ -1,0 +1,58 @@
+"""The folders of an index: its generations, and which of them is searched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from llmbench import workspace
+from llmbench.errors import IndexError_
+
+__all__ = ["current", "generations", "next_generation", "point", "remove", "unpointed"]
+
+_POINTER = "index.json"
+
+
+def current(folder: Path) -> Path | None:
+    """The generation that searches use, or None where nothing is built.
+
+    Raises:
+        IndexError_: index.json is broken.
+    """
+    path = folder / _POINTER
+    try:
+        number = json.loads(path.read_text(encoding="utf-8"))["generation"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IndexError_(f"{path} is broken or of another version. Remove {folder} and index again.") from error
+    return folder / str(int(number))
+
+
+def generations(folder: Path) -> list[Path]:
+    """Every generation's folder, oldest first."""
+    return sorted((p for p in folder.glob("*") if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name))
+
+
+def next_generation(folder: Path) -> Path:
+    """The folder of a generation that is not there yet."""
+    there = generations(folder)
+    return folder / str(int(there[-1].name) + 1 if there else 1)
+
+
+def point(folder: Path, generation: Path) -> None:
+    """Makes a generation the one that searches use. Searches that are open stay on theirs until their next query."""
+    workspace.write_json(folder / _POINTER, {"generation": int(generation.name)})
+
+
+def unpointed(folder: Path) -> list[Path]:
+    """The generations that no search uses."""
+    now = current(folder)
+    return [path for path in generations(folder) if path != now]
+
+
+def remove(generation: Path) -> None:
+    """Removes a generation: first its database, without which nothing in it can be opened."""
+    (generation / "index.sqlite").unlink(missing_ok=True)
+    shutil.rmtree(generation, ignore_errors=True)

@@ -1,0 +1,63 @@
+"""The words of passages: an FTS5 table, which is written in the same transaction as the passages and never has to be rebuilt.
+
+It keeps postings only (no copy of the text). Words are stemmed (Porter) and lose their accents; Chinese, Japanese and Korean,
+which put no spaces between words, are indexed as pairs of characters. BM25 is FTS5's own: k1 1.2, b 0.75, an inverse document
+frequency that is never negative; a word in the title counts twice. docs/decisions/005-terms.md has the measurements.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["STOP_WORDS", "columns", "query", "schema"]
+
+_FUNCTION_WORDS = (
+    # who and whose
+    "i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself it its "
+    "itself they them their theirs themselves what which who whom this that these those "
+    # to be, to have, to do, and their like
+    "am is are was were be been being have has had having do does did doing would should could ought can will "
+    # small words
+    "a an the and but if or because as until while of at by for with about against between into through during before after "
+    "above below to from up down in out on off over under again further then once here there when where why how all any both "
+    "each few more most other some such no nor not only own same so than too very just now s t don d ll m re ve"
+)
+STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
+"""English function words. They are indexed, and left out of queries: they tell nothing and are slow to count."""
+
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
+_WORD = re.compile(r"[^\W_]+")
+
+
+def schema(name: str) -> str:
+    """The statements that make the table, in `main` or in another schema (`temp.again`)."""
+    plain = name.rpartition(".")[2]
+    return (
+        f"CREATE VIRTUAL TABLE {name} USING fts5(title, text, content='', tokenize='porter unicode61 remove_diacritics 2');"
+        f"INSERT INTO {name}({plain}, rank) VALUES ('rank', 'bm25(2.0, 1.0)');"
+    )
+
+
+def columns(title: str, text: str) -> tuple[str, str]:
+    """What is indexed of a passage, the same when it is written and when it is deleted."""
+    return _pairs(title), _pairs(text)
+
+
+def query(text: str) -> str:
+    """A question as an FTS5 expression: any of its words, each as often as it stands there; empty when it has none.
+
+    Every word is quoted, so that nothing in a question is taken as an operator.
+    """
+    words = _WORD.findall(_pairs(text.lower()))
+    telling = [word for word in words if word not in STOP_WORDS] or words
+    return " OR ".join(f'"{word}"' for word in telling)
+
+
+def _pairs(text: str) -> str:
+    """Each run of characters of a script without spaces, as overlapping pairs."""
+
+    def pairs(match: re.Match[str]) -> str:
+        run = match[0]
+        return " " + " ".join(run[i : i + 2] for i in range(max(1, len(run) - 1))) + " "
+
+    return _CJK.sub(pairs, text)

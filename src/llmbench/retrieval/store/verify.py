@@ -1,0 +1,192 @@
+"""Whether an index is whole: every row, vector and word is looked at, and what was derived is derived again and compared."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmbench.errors import IndexError_
+from llmbench.retrieval.store import layout, rows, terms
+from llmbench.retrieval.store.database import Index
+from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
+from llmbench.retrieval.store.vectors import BLOCK
+
+__all__ = ["Fault", "Verification", "holds", "verify"]
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is not as it should be. `mend` is `repair` (derived again from the rest) or `rebuild`."""
+
+    what: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was looked at, and what was wrong with it."""
+
+    documents: int
+    chunks: int
+    vectors: int
+    erased: int
+    """Rows of deleted passages; each was seen to hold nothing but zeros."""
+    waiting: int
+    """Rows of deleted passages that a killed writer had no time to erase; the next one does it first."""
+    words: int
+    generations: tuple[int, ...]
+    """Every generation on disk: one beside the current holds documents of its own, also ones that were deleted here."""
+    faults: tuple[Fault, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        faults = [{"what": fault.what, "mend": fault.mend} for fault in self.faults]
+        return {**self.__dict__, "generations": list(self.generations), "faults": faults, "whole": not self.faults}
+
+
+def verify(folder: Path) -> Verification:
+    """Looks at the current generation of an index.
+
+    Raises:
+        IndexError_: there is none, or its database cannot even be opened.
+    """
+    path = layout.current(folder)
+    if path is None or not path.exists():
+        raise IndexError_(f"{folder} holds no index. Run: llmbench index PIPELINE")
+    index = Index(path)
+    try:
+        with index.snapshot():
+            faults = [fault for check in _CHECKS for fault in check(index)]
+            words = index._row("SELECT count(*) FROM temp.words")[0] if _has(index, "words") else 0
+            erased, waiting = (index._row("SELECT count(*) FROM dead WHERE erased = ?", done)[0] for done in (1, 0))
+            counts = (index.document_count(), index.count(), int(index.get("rows") or 0), erased, waiting, words)
+    finally:
+        index.close()
+    return Verification(*counts, tuple(int(p.name) for p in layout.generations(folder)), tuple(faults))
+
+
+def holds(folder: Path, text: str) -> list[Path]:
+    """The files of an index in whose bytes a text stands, in UTF-8: none, when all that held it was deleted."""
+    wanted = text.encode()
+    found = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            before = b""
+            while part := file.read(2**22):
+                if wanted in before + part:
+                    found.append(path)
+                    break
+                before = part[-len(wanted) :]
+    return found
+
+
+def _database(index: Index) -> Iterator[Fault]:
+    for (line,) in index._rows("PRAGMA integrity_check(5)"):
+        if line != "ok":
+            yield Fault(f"index.sqlite: {line}", "rebuild")
+    for row in index._rows("PRAGMA foreign_key_check"):
+        yield Fault(f"index.sqlite: a row of {row[0]} belongs to nothing", "rebuild")
+
+
+def _rows(index: Index) -> Iterator[Fault]:
+    """Each row against its seal; each passage against its document's text and its fields against its metadata."""
+    wrong: list[str] = []
+    for *_, source in index._rows("SELECT source FROM documents ORDER BY number"):
+        row = index._row(rows.SELECT_DOCUMENT + "source = ?", source)
+        try:
+            document = rows.to_document(row, index.path)
+            for found in index._rows(rows.SELECT_CHUNK + "documents.source = ?", source):
+                chunk = rows.to_chunk(found, index.path)[1]
+                if document.text[chunk.start : chunk.end] != chunk.text:
+                    raise IndexError_("not its document's text")
+        except (IndexError_, ValueError):
+            wrong.append(str(source))
+            continue
+        number = index._row("SELECT number FROM documents WHERE source = ?", source)[0]
+        facts = index._rows("SELECT document, key, number, text FROM facts WHERE document = ?", number)
+        if sorted(map(repr, facts)) != sorted(map(repr, rows.facts(number, document.metadata))):
+            yield Fault(f"the fields of {source} are not those of its metadata", "repair")
+    if wrong:
+        yield Fault(f"{len(wrong)} documents are not as they were written: {', '.join(wrong[:_SHOWN])}", "rebuild")
+
+
+def _vectors(index: Index) -> Iterator[Fault]:
+    """Each record against its checksum and its passage's number; deleted ones hold nothing."""
+    try:
+        vectors = index.vectors
+        damaged = vectors.damaged()
+    except IndexError_ as error:
+        yield Fault(str(error), "repair")
+        return
+    if damaged:
+        yield Fault(f"vectors.bin: {len(damaged)} records are damaged, the first at row {damaged[0]}", "repair")
+    bad = set(damaged)
+    expected = dict(index._rows("SELECT row, vector_id FROM chunks"))
+    dead = {int(row) for row in index.dead()}
+    waiting = {row for (row,) in index._rows("SELECT row FROM dead WHERE NOT erased")}
+    erased = dead - waiting
+    if len(expected) + len(dead) != vectors.rows or dead & expected.keys():
+        yield Fault("vectors.bin: rows and passages do not match one to one", "rebuild")
+    if vectors.short:
+        return
+    for first in range(0, vectors.rows, BLOCK):
+        block = vectors.records[first : first + BLOCK]["id"]
+        for row, identity in enumerate(block.tolist(), first):
+            if row not in bad and identity != expected.get(row, -1) and not (row in dead and identity != -1):
+                yield Fault(f"vectors.bin: row {row} belongs to passage {identity}, not {expected.get(row)}", "repair")
+                return
+            if row in erased and identity != -1:
+                yield Fault(f"vectors.bin: the deleted row {row} still holds its vector", "repair")
+                return
+
+
+def _terms(index: Index) -> Iterator[Fault]:
+    """The words, against those of all passages indexed anew."""
+    db = index._db
+    db.execute("DROP TABLE IF EXISTS temp.again")
+    db.execute("DROP TABLE IF EXISTS temp.words")
+    for statement in terms.schema("temp.again").split(";")[:-1]:
+        db.execute(statement)
+    texts = db.execute("SELECT vector_id, title, text FROM chunks")
+    db.executemany(
+        "INSERT INTO temp.again(rowid, title, text) VALUES (?, ?, ?)", ((i, *terms.columns(t, x)) for i, t, x in texts)
+    )
+    db.execute("CREATE VIRTUAL TABLE temp.new_words USING fts5vocab(temp, again, instance)")
+    db.execute("CREATE VIRTUAL TABLE temp.old_words USING fts5vocab(main, terms, instance)")
+    try:
+        db.execute("CREATE TEMP TABLE words AS SELECT DISTINCT term FROM temp.new_words")
+        same = _digest(db.execute("SELECT term, doc, col, offset FROM temp.new_words"))
+        if same != _digest(db.execute("SELECT term, doc, col, offset FROM temp.old_words")):
+            yield Fault("the words are not those of the passages", "repair")
+    finally:
+        for name in ("new_words", "old_words", "again"):
+            db.execute(f"DROP TABLE temp.{name}")
+
+
+def _digest(found: Any) -> str:
+    digest = hashlib.blake2b()
+    for row in found:
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+def _has(index: Index, table: str) -> bool:
+    return bool(index._row("SELECT count(*) FROM temp.sqlite_master WHERE name = ?", table)[0])
+
+
+def _nearest(index: Index) -> Iterator[Fault]:
+    """The approximate index against its checksum."""
+    plan = index.get("nearest")
+    if plan is not None:
+        try:
+            Nearest.load(index.path / "nearest.faiss", Plan(**plan))
+        except BrokenIndex as error:
+            yield Fault(str(error), "repair")
+
+
+_CHECKS: tuple[Callable[[Index], Iterator[Fault]], ...] = (_database, _rows, _vectors, _terms, _nearest)

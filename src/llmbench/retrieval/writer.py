@@ -1,0 +1,312 @@
+"""The one writer of an index: documents in, passages cut, embedded while the next are read, and written whole.
+
+with Writer.open(recipe) as writer:
+    writer.upsert([Document(...)])
+    writer.delete(where=Filter.of({"year": {"$lt": 2020}}))
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbench import workspace
+from llmbench.errors import IndexError_
+from llmbench.recipe import RagRecipe
+from llmbench.retrieval import chunking
+from llmbench.retrieval.chunking import Chunk
+from llmbench.retrieval.documents import Document
+from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.store import layout
+from llmbench.retrieval.store.compact import compact, wasted
+from llmbench.retrieval.store.contract import Contract
+from llmbench.retrieval.store.filters import Filter
+from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
+from llmbench.retrieval.store.rows import FileState
+from llmbench.retrieval.store.tuning import build, due
+from llmbench.retrieval.store.writable import WritableIndex
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Writer"]
+
+PURGE_UP_TO = 100_000
+"""Passages up to which a change also rewrites the postings, so that replaced words leave the file at once (2 s)."""
+BATCH = 1024
+"""Passages embedded and written at once: enough of them to sort by length, few enough that a kill costs seconds."""
+
+
+@dataclass
+class _Batch:
+    """Documents on their way: what to write, in order, and what is being embedded for it."""
+
+    steps: list[tuple[Any, ...]] = field(default_factory=list)
+    chunks: int = 0
+    known: dict[bytes, Any] = field(default_factory=dict)
+    fresh: list[bytes] = field(default_factory=list)
+    vectors: Future[NDArray[np.float32]] | None = None
+
+
+class Writer:
+    """Holds the index's lock from `open` to its end. `index` is the generation being written."""
+
+    def __init__(self, recipe: RagRecipe, folder: Path, index: WritableIndex, embedder: Embedder, *, switch: bool) -> None:
+        """Use `open`."""
+        self.recipe, self.folder, self.index, self.embedder, self.switch = recipe, folder, index, embedder, switch
+        self.added = self.changed = self.removed = self.embedded = 0
+        self.current = int(index.get("pass") or 0) + 1
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
+        self._batch, self._ahead = _Batch(), None
+        self._begun: set[str] = set()
+        self._dirty = False
+
+    _ahead: _Batch | None
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls, recipe: RagRecipe, *, rebuild: bool = False, switch: bool = True, wait: float = 0, embedder: Embedder | None = None
+    ) -> Iterator[Writer]:
+        """Opens the index of a pipeline for writing, makes it when there is none, and closes it at the end of the block.
+
+        Args:
+            recipe: the pipeline.
+            rebuild: write a new generation, begun here or continued, instead of the current one.
+            switch: whether a new generation becomes the current one when `finish` is called.
+            wait: seconds to wait for another writer.
+            embedder: one that is there already; else the recipe's, on a GPU where there is one.
+
+        Raises:
+            IndexError_: it was built with another embedder or other chunks, or is broken.
+            LlmbenchError: another process writes it; the message names it.
+        """
+        embedder = embedder or Embedder(recipe.embedder, gpu=True)
+        folder = workspace.indexes() / recipe.name
+        with workspace.lock(folder, "index", wait=wait):
+            index = _open(folder, recipe, embedder, rebuild)
+            writer = cls(recipe, folder, index, embedder, switch=switch)
+            try:
+                yield writer
+            finally:
+                writer._pool.shutdown(wait=True, cancel_futures=True)
+                writer.index.close()
+
+    # -- documents of files, as `build` hands them on
+
+    def begin(self, source: str) -> None:
+        """A file's documents follow."""
+        if source not in self._begun:
+            self._begun.add(source)
+            self._batch.steps.append(("begin", source))
+
+    def add(self, document: Document, *, file: str | None = None, trusted: bool = False) -> None:
+        """Takes a document; one that is there unchanged and read by the same rules (`trusted`) is only noted as seen."""
+        known = self.index.fingerprint(document.source)
+        if trusted and known == document.id:
+            self._batch.steps.append(("see", document))
+            return
+        self.changed += known is not None
+        self.added += known is None
+        chunks = self._cut(document)
+        texts = [self._embedded(chunk) for chunk in chunks]
+        digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        self._batch.steps.append(("put", document, chunks, digests, file, texts))
+        self._batch.chunks += len(chunks)
+        if self._batch.chunks >= BATCH or len(self._batch.steps) >= 8 * BATCH:
+            self._advance()
+
+    def end(self, state: FileState) -> None:
+        """All of a file's documents were handed on."""
+        self._begun.discard(state.source)
+        self._batch.steps.append(("end", state))
+
+    def later(self, state: FileState) -> None:
+        """Notes that a file has another size or time, but the same content."""
+        self._batch.steps.append(("touch", state))
+
+    def flush(self) -> None:
+        """Writes everything that was handed on."""
+        self._advance()
+        self._advance()
+
+    # -- documents of programs
+
+    def upsert(self, documents: Iterable[Document]) -> None:
+        """Adds documents, or replaces those of the same source; all of them or, where an error ends it, whole batches."""
+        for document in documents:
+            self.add(document)
+        self.flush()
+        self._note()
+
+    def delete(self, *, sources: Iterable[str] = (), where: Filter | None = None) -> int:
+        """Deletes documents by source or by filter; returns how many there were. Nothing of them is left in any file."""
+        with self.index.transaction():
+            count = self.index.delete(sources=sources, where=where)
+        self.removed += count
+        self._note()
+        return count
+
+    def compact(self) -> None:
+        """Writes the index anew without what was deleted."""
+        self.flush()
+        self.index = compact(self.folder, self.index)
+
+    def finish(self, *, purge: bool = False) -> dict[str, Any]:
+        """Ends the work: packs, folds logs, searches well; and makes a new generation the current one.
+
+        Returns how vectors are searched, and the recall that was measured.
+        """
+        if not self.index.get("complete"):
+            self.index.set(complete=True)
+        if wasted(self.index):
+            self.index = compact(self.folder, self.index)
+        found = self._nearest()
+        if self._dirty or purge:
+            self.index.settle(purge=purge or self.index.count() <= PURGE_UP_TO)
+        now = layout.current(self.folder)
+        if now != self.index.path and (self.switch or now is None or not now.exists()):
+            layout.point(self.folder, self.index.path)
+            for old in layout.unpointed(self.folder):
+                layout.remove(old)
+        return found
+
+    def embed(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
+        """The vectors of passages: shape (len(chunks), dim)."""
+        return self.embedder.embed([self._embedded(chunk) for chunk in chunks])
+
+    # -- inside
+
+    def _nearest(self) -> dict[str, Any]:
+        """Builds the approximate index where one is due; says how vectors are searched."""
+        spec, index = self.recipe.search, self.index
+        vectors, dead, path = index.vectors, index.dead(), index.path / "nearest.faiss"
+        stored = index.get("nearest")
+        try:
+            nearest = Nearest() if stored is None else Nearest.load(path, Plan(**stored))
+        except BrokenIndex:
+            nearest = Nearest()
+            index.set(nearest=None)
+        if due(nearest, vectors.rows, len(dead), spec.index):
+            built = build(vectors.records["vector"], dead=dead, kind=spec.index, target_recall=spec.target_recall)
+            if built.plan is not None:
+                index.set(nearest=asdict(built.save(path)))
+                nearest = built
+        if nearest.plan is None:
+            words = f"Searches compare all {index.count():,} vectors: recall@10 is 1."
+            return {"kind": "exact", "recall": 1.0, "words": words}
+        return {**asdict(nearest.plan), "words": f"{nearest.plan}."}
+
+    def _note(self) -> None:
+        self._dirty = True
+
+    def _advance(self) -> None:
+        """Starts embedding what has gathered, and meanwhile writes what was embedded before."""
+        batch, self._batch = self._batch, _Batch()
+        if batch.steps:
+            self._start(batch)
+        ahead, self._ahead = self._ahead, batch if batch.steps else None
+        if ahead is not None:
+            self._write(ahead)
+
+    def _start(self, batch: _Batch) -> None:
+        texts = {d: t for step in batch.steps if step[0] == "put" for d, t in zip(step[3], step[5], strict=True)}
+        rows = self.index.known(list(texts))
+        if rows:
+            found = self.index.vectors.take(list(rows.values()))
+            batch.known = dict(zip(rows, found, strict=True))
+        batch.fresh = [digest for digest in texts if digest not in rows]
+        self.embedded += len(batch.fresh)
+        if batch.fresh:
+            batch.vectors = self._pool.submit(self.embedder.embed, [texts[digest] for digest in batch.fresh])
+
+    def _write(self, batch: _Batch) -> None:
+        """One transaction."""
+        vectors = dict(batch.known)
+        if batch.vectors is not None:
+            vectors |= dict(zip(batch.fresh, batch.vectors.result(), strict=True))
+        self._note()
+        with self.index.transaction():
+            if self.index.get("complete"):
+                self.index.set(complete=False)
+            self.index.set(**{"pass": self.current})
+            for step in batch.steps:
+                self._step(step, vectors)
+
+    def _step(self, step: tuple[Any, ...], vectors: dict[bytes, Any]) -> None:
+        import numpy as np
+
+        index = self.index
+        match step:
+            case ("begin", source):
+                index.begin_file(source)
+            case ("see", document):
+                if not index.see(document.source, document.id, self.current):
+                    raise IndexError_(f"{index.path}: document {document.source} vanished while it was indexed. Index again.")
+            case ("put", document, chunks, digests, file, _):
+                own = np.array([vectors[d] for d in digests], dtype=np.float32).reshape(len(chunks), index.dim)
+                index.put(document, chunks, digests, own, file=file, current=self.current)
+            case ("end", state):
+                self.removed += index.end_file(state, self.current)
+            case ("touch", state):
+                index.touch_file(state)
+
+    def _cut(self, document: Document) -> list[Chunk]:
+        """The passages, none longer than the embedder reads together with title, prefix and special tokens."""
+        embedder, spec = self.embedder, self.recipe.chunking
+        prefix = self.recipe.embedder.document_prefix or ""
+        taken = embedder.special_tokens + len(embedder.starts(prefix)) + chunking.TITLE_TOKENS + 2
+        size = min(spec.max_tokens, embedder.max_tokens - taken)
+        if size < 8:
+            raise IndexError_(
+                f"embedder {self.recipe.embedder.model_name_or_path} reads too few tokens: {embedder.max_tokens}."
+            )
+        return chunking.chunks(document, embedder, max_tokens=size, overlap=min(spec.overlap, size - 1))
+
+    def _embedded(self, chunk: Chunk) -> str:
+        prefix = self.recipe.embedder.document_prefix or ""
+        return prefix + chunking.embedded_text(chunk.title, chunk.text, self.embedder)
+
+
+def _open(folder: Path, recipe: RagRecipe, embedder: Embedder, rebuild: bool) -> WritableIndex:
+    """The generation to write: the current one, a new one, or the next one of a rebuild, begun or continued."""
+    now = layout.current(folder)
+    if now is not None and now.exists() and not rebuild:
+        index = WritableIndex(now)
+        index.check(recipe, embedder.contract)
+        embedder.dtype = index.get("dtype")
+        return index
+    contract = Contract.of(recipe, embedder.contract)
+    for begun in reversed(layout.unpointed(folder)):
+        unfinished = _begun(begun, contract)
+        if unfinished is not None:
+            embedder.dtype = unfinished.get("dtype")
+            return unfinished
+        layout.remove(begun)
+    path = layout.next_generation(folder)
+    index = WritableIndex.create(path, contract, embedder.dim)
+    index.set(dtype=str(embedder.dtype))
+    if now is None or not now.exists():
+        layout.point(folder, path)
+    return index
+
+
+def _begun(path: Path, contract: Contract) -> WritableIndex | None:
+    """A generation that an interrupted rebuild left behind, when it can be continued."""
+    try:
+        index = WritableIndex(path)
+    except IndexError_:
+        return None
+    try:
+        if index.contract == contract and not index.get("complete") and not index.get("packing"):
+            return index
+    except (IndexError_, TypeError):  # killed before its tables were made
+        pass
+    index.close()
+    return None

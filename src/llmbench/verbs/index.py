@@ -1,0 +1,172 @@
+"""`llmbench index`: documents to an index; and what keeps one: verify, repair, pack, delete, switch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmbench.errors import LlmbenchError
+from llmbench.verbs import completion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from llmbench.recipe import RagRecipe
+    from llmbench.retrieval import IndexReport
+
+__all__ = ["register"]
+
+_SHOWN = 20
+"""Skipped files that are named; the rest is counted."""
+
+Pipeline = Annotated[
+    str,
+    typer.Argument(help="A RAG pipeline, such as rag/handbook.yaml.", metavar="PIPELINE", autocompletion=completion.pipelines),
+]
+
+
+def register(cli: typer.Typer) -> None:
+    """Adds this job's verb."""
+    cli.command("index", epilog="Example: `llmbench index rag/handbook.yaml`")(index)
+
+
+def index(
+    pipeline: Pipeline,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Fields to change: key=value.", metavar="[key=value]...")
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Cut and embed everything anew; searches use the old index meanwhile.")
+    ] = False,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="With --rebuild: keep both, and go on searching the old one until --use.")
+    ] = False,
+    use: Annotated[int | None, typer.Option("--use", help="Search this generation from now on.", metavar="N")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove every generation but the one that is searched.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Tell what of the documents reached an embedding, and what is double.")
+    ] = False,
+    fail_under: Annotated[
+        float | None,
+        typer.Option("--fail-under", min=0, max=100, help="With --report: exit with 1 when less than so many percent did."),
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every row, vector and word; exit with 1 on a fault.")] = False,
+    absent: Annotated[
+        list[str] | None,
+        typer.Option("--absent", help="With --verify: also check that no file of the index holds this text.", metavar="TEXT"),
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be made again from the documents it keeps.")] = False,
+    compact: Annotated[bool, typer.Option("--compact", help="Write the index anew without what was deleted.")] = False,
+    delete: Annotated[
+        list[str] | None,
+        typer.Option("--delete", help="Delete documents by source; * and ? stand for any characters.", metavar="SOURCE"),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--delete-where", help="Delete documents by a filter, such as '{\"year\": 2020}'.", metavar="JSON"),
+    ] = None,
+    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for another process that writes it.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+) -> None:
+    """Bring the index of a pipeline up to date with its documents; only what changed is read and embedded."""
+    from llmbench import recipe as recipes
+    from llmbench.recipe import RagRecipe
+
+    recipe = recipes.load(pipeline, RagRecipe, overrides or [])
+    asked = {
+        "--use": use is not None,
+        "--prune": prune,
+        "--verify": verify,
+        "--repair": repair,
+        "--compact": compact,
+        "--delete": bool(delete or where),
+    }
+    chosen = [name for name, wanted in asked.items() if wanted]
+    if len(chosen) > 1 or (chosen and (rebuild or report)):
+        raise LlmbenchError(f"{chosen[0]} stands alone. Run one after the other.")
+    if (stay and not rebuild) or (absent and not verify) or (fail_under is not None and not report):
+        raise LlmbenchError("--stay goes with --rebuild, --absent with --verify, --fail-under with --report.")
+    from llmbench.verbs import index_care as care
+
+    match chosen:
+        case ["--use"]:
+            assert use is not None
+            care.use(recipe, use, wait)
+        case ["--prune"]:
+            care.prune(recipe, wait)
+        case ["--verify"]:
+            care.verify(recipe, absent or [], as_json=as_json)
+        case ["--repair"]:
+            care.repair(recipe, wait, as_json=as_json)
+        case ["--compact"]:
+            care.compact(recipe, wait)
+        case ["--delete"]:
+            care.delete(recipe, delete or [], where, wait)
+        case _:
+            _build(recipe, pipeline, rebuild=rebuild, stay=stay, wait=wait, as_json=as_json and not report)
+            if report:
+                care.report(recipe, fail_under, as_json=as_json)
+
+
+def _build(recipe: RagRecipe, pipeline: str, *, rebuild: bool, stay: bool, wait: float, as_json: bool) -> None:
+    from llmbench import retrieval
+
+    with _bar() as progress:
+        done = retrieval.build(recipe, rebuild=rebuild, switch=not stay, wait=wait, progress=progress)
+    if as_json:
+        print(json.dumps(_facts(done, recipe), indent=2, ensure_ascii=False))
+        return
+    for source, reason in done.skipped[:_SHOWN]:
+        print(f"skipped {source}: {reason}", file=sys.stderr)
+    if len(done.skipped) > _SHOWN:
+        print(f"... and {len(done.skipped) - _SHOWN} more; --json lists them all", file=sys.stderr)
+    counts = {"added": done.added, "changed": done.changed, "removed": done.removed, "unchanged": done.unchanged}
+    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no documents"
+    told += f", {len(done.skipped):,} skipped" if done.skipped else ""
+    print(f"{recipe.name}: {told}. {done.chunks:,} passages, {done.embedded:,} embedded now, in {done.seconds:.1f} s.")
+    print(done.vectors["words"])
+    if stay:
+        print(f"Generation {done.generation} is ready. Switch over to it: llmbench index {pipeline} --use {done.generation}")
+    else:
+        print(f'Search it: llmbench search {pipeline} "..."')
+
+
+def _facts(done: IndexReport, recipe: RagRecipe) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    skipped = [{"source": source, "reason": reason} for source, reason in done.skipped]
+    return {"pipeline": recipe.name, **asdict(done), "skipped": skipped}
+
+
+def _bar() -> AbstractContextManager[Callable[[int, int, str], None]]:
+    """A progress bar on stderr, as the function that moves it."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("Indexing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+
+    @contextmanager
+    def bar() -> Iterator[Callable[[int, int, str], None]]:
+        console = Console(stderr=True)
+        # Where there is no terminal, a bar would leave an empty line in the log.
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("looking at the files", total=None)
+
+            def move(done: int, total: int, source: str) -> None:
+                progress.update(task, completed=done, total=total, description=source.replace("[", r"\["))
+
+            yield move
+
+    return bar()

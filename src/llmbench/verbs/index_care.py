@@ -1,0 +1,159 @@
+"""What keeps an index whole and small: the options of `llmbench index` that do not index."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from llmbench.errors import IndexError_, LlmbenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from llmbench.recipe import RagRecipe
+
+__all__ = ["compact", "delete", "prune", "repair", "report", "use", "verify"]
+
+
+def _folder(recipe: RagRecipe) -> Path:
+    from llmbench import workspace
+    from llmbench.retrieval.store import current
+
+    folder = workspace.indexes() / recipe.name
+    if current(folder) is None:
+        raise IndexError_(f"{recipe.source}: index {recipe.name} is not built. Run: llmbench index {recipe.source}")
+    return folder
+
+
+def use(recipe: RagRecipe, number: int, wait: float) -> None:
+    """Searches go over to another generation, of which the recipe may be another version."""
+    from llmbench import workspace
+    from llmbench.retrieval.store import Index, current, generations, point
+
+    folder = _folder(recipe)
+    with workspace.lock(folder, "index", wait=wait):
+        there = {int(path.name): path for path in generations(folder)}
+        if number not in there:
+            raise LlmbenchError(f"index {recipe.name} has no generation {number}. There are {_list(there)}.")
+        index = Index(there[number])
+        try:
+            if not index.get("complete"):
+                raise LlmbenchError(f"generation {number} is not complete. Finish it: llmbench index {recipe.source} --rebuild")
+            counts = f"{index.document_count():,} documents, {index.count():,} passages"
+        finally:
+            index.close()
+        point(folder, there[number])
+        now = current(folder)
+    print(f"{recipe.name}: searches now use generation {number} ({counts}).")
+    others = [name for name, path in there.items() if path != now]
+    if others:
+        print(f"Kept beside it: {_list(others)}. Remove what is not searched: llmbench index {recipe.source} --prune")
+
+
+def prune(recipe: RagRecipe, wait: float) -> None:
+    """Removes every generation but the current one."""
+    from llmbench import workspace
+    from llmbench.retrieval.store import layout
+
+    folder = _folder(recipe)
+    with workspace.lock(folder, "index", wait=wait):
+        old = layout.unpointed(folder)
+        for path in old:
+            layout.remove(path)
+    print(f"{recipe.name}: {len(old)} generation{'s' if len(old) != 1 else ''} removed.")
+
+
+def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
+    """Looks at everything; exits with 1 when something is not as it should be."""
+    from llmbench.retrieval.store import verify as store
+
+    folder = _folder(recipe)
+    found = store.verify(folder)
+    left = {text: [str(path.relative_to(folder)) for path in store.holds(folder, text)] for text in absent}
+    held = {text: paths for text, paths in left.items() if paths}
+    if as_json:
+        _print({"pipeline": recipe.name, **found.to_json(), "absent": left})
+    else:
+        print(f"{recipe.name}: {found.documents:,} documents, {found.chunks:,} passages, {found.words:,} words looked at.")
+        print(f"{found.vectors:,} vectors, {found.erased:,} of them of deleted passages, which hold nothing.")
+        if found.waiting:
+            print(f"{found.waiting:,} deleted vectors wait to be erased: llmbench index {recipe.source}")
+        if len(found.generations) > 1:
+            print(f"Generations {_list(found.generations)} are there; each keeps its own documents. --prune leaves one.")
+        for text, paths in left.items():
+            print(f"{text!r} stands in {', '.join(paths)}." if paths else f"{text!r} stands in no file of the index.")
+        for fault in found.faults:
+            print(f"fault: {fault.what}", file=sys.stderr)
+        if found.faults:
+            how = "--rebuild" if any(fault.mend == "rebuild" for fault in found.faults) else "--repair"
+            print(f"Mend it: llmbench index {recipe.source} {how}", file=sys.stderr)
+        elif not held:
+            print("It is whole.")
+    if found.faults or held:
+        raise typer.Exit(1)
+
+
+def repair(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
+    """Mends what can be mended, and looks again."""
+    from llmbench.retrieval.repair import repair as mend
+
+    _folder(recipe)
+    found = mend(recipe, wait=wait)
+    if as_json:
+        _print({"pipeline": recipe.name, **found.to_json()})
+    else:
+        print(f"{recipe.name}: {found.documents:,} documents, {found.chunks:,} passages. It is whole.")
+
+
+def compact(recipe: RagRecipe, wait: float) -> None:
+    """Packs the index."""
+    from llmbench.retrieval.writer import Writer
+
+    folder = _folder(recipe)
+    before = _size(folder)
+    with Writer.open(recipe, wait=wait) as writer:
+        writer.compact()
+        writer.finish()
+    print(f"{recipe.name}: packed from {before / 2**20:,.1f} to {_size(folder) / 2**20:,.1f} MiB.")
+
+
+def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: float) -> None:
+    """Deletes documents; nothing of them is left in the index's files."""
+    from llmbench.retrieval.store import Filter
+    from llmbench.retrieval.writer import Writer
+
+    words: list[Any] = [{"source": {"$glob": source}} for source in sources]
+    if where is not None:
+        try:
+            words.append(json.loads(where))
+        except ValueError as error:
+            raise LlmbenchError(f"--delete-where is not JSON ({error}).") from error
+    condition = Filter.of({"$or": words})
+    _folder(recipe)
+    with Writer.open(recipe, wait=wait) as writer:
+        count = writer.delete(where=condition)
+        writer.finish(purge=True)
+    print(f"{recipe.name}: {count:,} document{'s' if count != 1 else ''} deleted.")
+    if count:
+        print("A file that is still among the pipeline's documents comes back when it is indexed again; exclude it there.")
+
+
+def report(recipe: RagRecipe, fail_under: float | None, *, as_json: bool) -> None:
+    """Tells how much of the documents reached an embedding."""
+    raise NotImplementedError
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _list(numbers: Any) -> str:
+    return ", ".join(str(number) for number in sorted(numbers)) or "none"
+
+
+def _print(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,108 @@
+"""The process that is killed: `crash_child.py FOLDER` forks a writer for each line `SEED FIRST DELAY` and kills it after DELAY seconds.
+
+A writer carries out the operations of a seed from number FIRST on, and notes each that is done. Answers are lines: `SECONDS` that
+an operation took in all when it was not killed, or `killed`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def operations(seed: int, count: int) -> list[tuple[str, Any]]:
+    """What writers do, the same for the same seed: upserts of several documents, deletions, packing."""
+    dice = random.Random(seed)
+    result: list[tuple[str, Any]] = []
+    for number in range(count):
+        kind = dice.choices(("upsert", "delete", "compact"), (6, 3, 1))[0]
+        names = dice.sample([f"doc{i}" for i in range(12)], dice.randint(1, 5))
+        if kind == "upsert":
+            stuff = [" ".join(dice.choices("alpha beta gamma delta epsilon zeta eta theta".split(), k=8)) for _ in range(25)]
+            result.append(
+                (
+                    kind,
+                    {name: f"{name} at {number}. " + ". ".join(dice.choices(stuff, k=dice.randint(1, 20))) for name in names},
+                )
+            )
+        else:
+            result.append((kind, names))
+    return result
+
+
+def carry_out(writer: Any, operation: tuple[str, Any]) -> None:
+    """One operation."""
+    from llmbench.retrieval.documents import Document
+    from llmbench.retrieval.store.compact import compact
+
+    match operation:
+        case ("upsert", texts):
+            writer.upsert(
+                Document(hashlib.sha256(text.encode()).hexdigest(), name, name, text, "text", {"length": len(text)})
+                for name, text in texts.items()
+            )
+        case ("delete", names):
+            writer.delete(sources=names)
+            writer.index.settle(purge=True)
+        case _:
+            writer.index = compact(writer.folder, writer.index)
+
+
+def work(folder: Path, seed: int, first: int, count: int) -> None:
+    """Carries out operations, and notes in the file `done` how many are."""
+    from words import Words  # type: ignore[import-not-found]
+
+    from llmbench.recipe import ChunkingSpec, RagRecipe
+    from llmbench.retrieval.writer import Writer
+
+    recipe = RagRecipe(name="store", documents=[folder], chunking=ChunkingSpec(max_tokens=12, overlap=2))
+    done = os.open(folder / "done", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    with Writer.open(recipe, embedder=Words()) as writer:
+        for number, operation in enumerate(operations(seed, count)[first:], first + 1):
+            carry_out(writer, operation)
+            os.pwrite(done, f"{number}\n".encode().ljust(12), 0)
+
+
+def main() -> None:
+    import faiss  # noqa: F401 - loaded once, before the forks
+    import numpy  # noqa: F401, ICN001
+
+    import llmbench.retrieval.writer  # noqa: F401
+
+    folder = Path(sys.argv[1])
+    for line in sys.stdin:
+        seed, first, count, delay = line.split()
+        began = time.perf_counter()
+        child = os.fork()
+        if child == 0:
+            try:
+                work(folder, int(seed), int(first), int(count))
+                os._exit(0)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+                os._exit(1)
+        killed = False
+        end = began + float(delay)
+        while True:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                break
+            if not killed and time.perf_counter() >= end:
+                os.kill(child, signal.SIGKILL)
+                killed = True
+            time.sleep(0.0005)
+        print(time.perf_counter() - began if status == 0 else "killed" if killed else "failed", flush=True)
+
+
+if __name__ == "__main__":
+    main()
