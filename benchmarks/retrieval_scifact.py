@@ -17,7 +17,7 @@ from pathlib import Path
 
 from llmbench import retrieval, workspace
 from llmbench.recipe import ChunkingSpec, RagRecipe
-from llmbench.retrieval.evaluate import interval, ndcg_at_k, read_beir, recall_at_k
+from llmbench.retrieval import evaluation
 
 
 def main() -> None:
@@ -33,10 +33,10 @@ def main() -> None:
 
 
 def measure(path: Path, split: str, max_tokens: int, folder: Path, output: Path | None) -> None:
-    collection = read_beir(path, split)
+    collection, count = evaluation.read(path, split), 0
     pages = folder / "pages"
     pages.mkdir()
-    for identity, title, text in collection.corpus:
+    for count, (identity, title, text) in enumerate(evaluation.corpus(path), 1):  # noqa: B007 - told below
         (pages / f"{identity}.md").write_text(f"# {title}\n\n{text}\n", encoding="utf-8")
     chunking = ChunkingSpec(max_tokens=max_tokens, overlap=min(20, max_tokens // 4))
     recipe = RagRecipe(name="benchmark", documents=[pages], chunking=chunking)
@@ -47,17 +47,18 @@ def measure(path: Path, split: str, max_tokens: int, folder: Path, output: Path 
         start = time.perf_counter()
         run = {query: ranked(retriever, text) for query, text in collection.queries.items()}
         seconds = time.perf_counter() - start
-    ndcg, recall = ndcg_at_k(run, collection.qrels, 10), recall_at_k(run, collection.qrels, 100)
-    low, high = interval(list(ndcg.values()))
+    values = evaluation.measure(run, collection.qrels)
+    ndcg, recall = values["nDCG@10"], values["R@100"]
+    low, high = evaluation.interval(list(ndcg.values()))
     figures = {
-        "documents": len(collection.corpus),
+        "documents": count,
         "passages": report.chunks,
         "queries": len(ndcg),
         "nDCG@10": f"{sum(ndcg.values()) / len(ndcg):.4f} [{low:.4f}, {high:.4f}]",
         "Recall@100": f"{sum(recall.values()) / len(recall):.4f}",
         "index, s": f"{report.seconds:.1f}",
         "index, CPU s": f"{cpu:.1f}",
-        "documents/s": f"{len(collection.corpus) / report.seconds:.1f}",
+        "documents/s": f"{count / report.seconds:.1f}",
         "queries/s": f"{len(run) / seconds:.1f}",
     }
     print("| " + " | ".join(figures) + " |")

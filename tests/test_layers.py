@@ -53,6 +53,7 @@ HOMES = {
     "python_calamine": {"retrieval"},
     "olefile": {"retrieval"},
     "charset_normalizer": {"retrieval"},
+    "ir_measures": {"retrieval"},
     "starlette": {"gateway", "app"},  # app/ is a web program too
     "fastapi": {"gateway"},
     "uvicorn": {"gateway", "app"},

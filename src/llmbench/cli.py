@@ -13,7 +13,7 @@ import typer
 
 from llmbench.errors import LlmbenchError
 from llmbench.verbs import app as app_verb
-from llmbench.verbs import check, compare, demo, doctor, index, merge, new, rag, runs, selftest, serve, train
+from llmbench.verbs import check, compare, demo, doctor, evaluate, index, merge, new, rag, runs, selftest, serve, train
 
 __all__ = ["cli", "main"]
 
@@ -46,7 +46,7 @@ def options(
         os.environ["LLMBENCH_DEBUG"] = "1"
 
 
-for verbs in (train, runs, check, merge, selftest, index, rag, serve, compare, app_verb, demo, new, doctor):
+for verbs in (train, runs, check, merge, selftest, index, rag, evaluate, serve, compare, app_verb, demo, new, doctor):
     verbs.register(cli)
 
 

@@ -4,6 +4,7 @@ LLMBENCH_HOME, else ./outputs
 ├── runs/NAME/          llmbench train
 ├── indexes/NAME/       llmbench index
 ├── comparisons/NAME/   llmbench compare
+├── evaluations/NAME/   llmbench evaluate rag
 └── cache/              prepared rows; may be removed at any time
 """
 
@@ -26,6 +27,7 @@ __all__ = [
     "cache",
     "check_name",
     "comparisons",
+    "evaluations",
     "held",
     "home",
     "indexes",
@@ -58,6 +60,11 @@ def indexes() -> Path:
 def comparisons() -> Path:
     """The folder of all comparisons."""
     return home() / "comparisons"
+
+
+def evaluations() -> Path:
+    """The folder of what evaluations of pipelines found."""
+    return home() / "evaluations"
 
 
 def cache() -> Path:

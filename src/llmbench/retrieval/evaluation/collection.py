@@ -113,7 +113,7 @@ def _trec_file(folder: Path, split: str | None) -> Path:
     if len(wanted) != 1:
         names = ", ".join(p.name for p in there) or "none"
         raise DataError(
-            f"{folder}: no qrels/ folder as BEIR has, and not one file of TREC judgements (found: {names}). Name one with --split."
+            f"{folder}: no qrels/ folder as in BEIR, and not one file of TREC judgements (found: {names}). Name one by --split."
         )
     return wanted[0]
 

@@ -35,9 +35,7 @@ def measure(run: Run, qrels: Qrels, measures: Sequence[str] = MEASURES) -> dict[
     try:
         names = {ir_measures.parse_measure(name): name for name in measures}
     except (NameError, ValueError, SyntaxError) as error:
-        raise LlmbenchError(
-            f"no such measure among {', '.join(measures)}. Name them as nDCG@10, R@100, RR, AP, P@5."
-        ) from error
+        raise LlmbenchError(f"no such measure among {', '.join(measures)}. Use nDCG@10, R@100, RR, AP, P@5.") from error
     # trec_eval sorts by score in single precision and breaks ties by name: whole numbers keep the ranking as it is.
     scored = {query: _falling(run[query]) for query in judged if run.get(query)}
     if scored:

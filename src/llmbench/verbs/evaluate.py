@@ -1,0 +1,299 @@
+"""`llmbench evaluate rag`: how good a pipeline finds, stage by stage, beside others, and what makes it better."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmbench.verbs import completion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from llmbench.recipe import RagRecipe
+    from llmbench.retrieval.evaluation import Collection, Evaluated, Report
+    from llmbench.retrieval.evaluation.grid import Outcome
+
+__all__ = ["register"]
+
+Pipeline = Annotated[
+    str,
+    typer.Argument(help="A RAG pipeline, such as rag/handbook.yaml.", metavar="PIPELINE", autocompletion=completion.pipelines),
+]
+_EPILOG = "Example: `llmbench evaluate rag rag/handbook.yaml --data rag/questions.jsonl --split eval`"
+
+
+def register(cli: typer.Typer) -> None:
+    """Adds this job's verbs."""
+    group = typer.Typer(no_args_is_help=True, help="Measure how good something is, and how sure one may be of it.")
+    group.command("rag", epilog=_EPILOG)(rag)
+    cli.add_typer(group, name="evaluate")
+
+
+def rag(
+    pipeline: Pipeline,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Fields to change: key=value.", metavar="[key=value]...")
+    ] = None,
+    against: Annotated[
+        list[str] | None, typer.Option("--against", help="Another pipeline to compare with; may be given several times.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Judged questions: a BEIR folder, TREC qrels beside queries, a question file.")
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Which split of the judgements; else test.")] = None,
+    run_file: Annotated[Path | None, typer.Option("--run-file", help="Also write the ranking as a TREC run.")] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="Find the weight of dense beside terms, and keep it.")] = False,
+    grid: Annotated[
+        list[str] | None, typer.Option("--grid", help="key=first,second to try each, or a YAML file of lists; may be repeated.")
+    ] = None,
+    ignore_identical: Annotated[
+        bool, typer.Option("--ignore-identical", help="Leave out the document that bears the query's own name.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Draws folds and the order of queries.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+) -> None:
+    """Ask judged questions of a pipeline: dense alone, terms alone, fused, with intervals and paired tests.
+
+    Every judged query counts, also those that find nothing.
+    """
+    from llmbench.errors import LlmbenchError
+
+    recipe = _load(pipeline, overrides or [])
+    collection = _collection(recipe, data, split)
+    if grid:
+        if tune or against or run_file:
+            raise LlmbenchError("--grid makes pipelines of its own: leave out --tune, --against and --run-file.")
+        _grid(pipeline, recipe, collection, overrides or [], grid, seed, ignore_identical, as_json)
+        return
+    from llmbench.retrieval import evaluation
+
+    recipes = [recipe, *(_load(other, []) for other in against or [])]
+    found = [_evaluated(one, collection, ignore_identical) for one in recipes]
+    report = evaluation.report(collection, found[0], *found[1:], ignore_identical=ignore_identical)
+    if tune:
+        report = _tuned(report, found[0], collection, seed, ignore_identical)
+    page = _keep(report, found[0], run_file)
+    if as_json:
+        print(json.dumps(report.to_json() | {"page": str(page)}, indent=2, ensure_ascii=False))
+    else:
+        _show(report, page)
+
+
+def _load(pipeline: str, overrides: Sequence[str]) -> RagRecipe:
+    from llmbench import recipe
+    from llmbench.recipe import RagRecipe
+
+    return recipe.load(pipeline, RagRecipe, overrides)
+
+
+def _collection(recipe: RagRecipe, data: Path | None, split: str | None) -> Collection:
+    from llmbench.errors import DataError
+    from llmbench.retrieval import evaluation
+
+    place = data or recipe.questions
+    if place is None:
+        raise DataError(
+            f"{recipe.source}: no judged questions. Set questions, or name a BEIR folder or a question file with --data."
+        )
+    return evaluation.read(place, split)
+
+
+def _evaluated(recipe: RagRecipe, collection: Collection, ignore_identical: bool) -> Evaluated:
+    from llmbench.retrieval import Retriever, evaluation
+
+    with _bar() as progress, Retriever.open(recipe) as retriever:
+        return evaluation.evaluate(retriever, collection, ignore_identical=ignore_identical, progress=progress)
+
+
+def _tuned(report: Report, found: Evaluated, collection: Collection, seed: int, ignore_identical: bool) -> Report:
+    """Tunes alpha, keeps it where it is worth it, and adds what it is worth to the report."""
+    from dataclasses import replace
+
+    from llmbench import workspace
+    from llmbench.retrieval.evaluation import tuning
+
+    tuned = tuning.tune(found, collection.qrels, ignore_identical=ignore_identical, seed=seed)
+    unseen = f"{tuned.held_out.mean:.4f} [{tuned.held_out.low:.4f}, {tuned.held_out.high:.4f}]"
+    note = (
+        f"alpha {tuned.alpha:g}: {unseen} on queries that it was not tuned on (by fold: "
+        f"{', '.join(f'{one:g}' for one in tuned.folds)}), RRF {tuned.rrf.mean:.4f}; on the queries that chose it "
+        f"{tuned.seen:.4f}, which is too good."
+    )
+    if tuned.worth_it:
+        kept = tuning.write_alpha(workspace.indexes() / found.recipe.name, tuned, collection.name)
+        note += f" Kept in {kept}."
+    else:
+        note += " RRF is better on queries that were not tuned on, so nothing is kept."
+    return replace(report, notes=(*report.notes, note), tuning=tuned.to_json())
+
+
+def _keep(report: Report, found: Evaluated, run_file: Path | None) -> Path:
+    """Writes the page, the figures, and the run where one is wanted; returns the page."""
+    from llmbench import workspace
+    from llmbench.retrieval import evaluation
+    from llmbench.retrieval.evaluation.page import page
+
+    if run_file is not None:
+        evaluation.write_run(run_file, found.runs[report.reference], report.pipeline)
+    folder = workspace.evaluations() / report.pipeline
+    workspace.write_json(folder / "evaluation.json", report.to_json())
+    workspace.write_text(folder / "evaluation.html", page(report))
+    return folder / "evaluation.html"
+
+
+def _show(report: Report, page: Path) -> None:
+    from llmbench.retrieval.evaluation.report import pairs, rows, seen, shown
+
+    print(f"{report.pipeline} on {report.collection}: {report.queries} judged queries, {report.documents} documents")
+    for table in (rows(report), pairs(report)):
+        if table[1:]:
+            _table(table)
+    for line in (*shown(report), seen(report), *report.notes):
+        if line:
+            print(line)
+    print(f"\nPage  {page}")
+
+
+def _grid(
+    pipeline: str,
+    recipe: RagRecipe,
+    collection: Collection,
+    overrides: list[str],
+    words: list[str],
+    seed: int,
+    ignore_identical: bool,
+    as_json: bool,
+) -> None:
+    """Runs the grid, shows its table, and writes the chosen pipeline as YAML."""
+    from llmbench import retrieval, workspace
+    from llmbench.retrieval.evaluation import grid as racing
+
+    lists = _lists(words)
+    entries = racing.pipelines(recipe, lists, lambda more: _load(pipeline, [*overrides, *more]))
+    folder = workspace.evaluations() / recipe.name
+    print(f"{len(entries)} pipelines on {len(collection.queries)} queries of {collection.name}.", file=sys.stderr)
+    with _bar() as progress:
+
+        def opening(one: RagRecipe) -> AbstractContextManager[Any]:
+            retrieval.build(one)
+            return retrieval.Retriever.open(one)
+
+        try:
+            found = racing.race(
+                entries,
+                collection,
+                opening,
+                racing.Journal(folder / "grid.jsonl", collection),
+                seed=seed,
+                ignore_identical=ignore_identical,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            print("What was asked is kept. The same command goes on from there.", file=sys.stderr)
+            raise
+    chosen = racing.cheapest(found)
+    written = folder / "pipeline.yaml"
+    workspace.write_text(written, _yaml(pipeline, collection, chosen))
+    best = found[0]
+    workspace.write_json(folder / "grid.json", {"pipelines": [_outcome(one) for one in found], "chosen": _outcome(chosen)})
+    if as_json:
+        result = {"collection": collection.name, "pipelines": [_outcome(one) for one in found], "chosen": _outcome(chosen)}
+        print(json.dumps(result | {"pipeline": str(written)}, indent=2, ensure_ascii=False))
+        return
+    _table(_grid_rows(found))
+    print(f"Best: {best.pipeline.label}. Cheapest that is not significantly worse: {chosen.pipeline.label}.")
+    print("All were chosen on these queries, so the best one's figure is a little too good; judge it on others.")
+    print(f"Intervals of the difference hold for all pipelines and rounds together (Bonferroni).\n\nPipeline  {written}")
+
+
+def _lists(words: Sequence[str]) -> dict[str, list[str]]:
+    """`key=a,b` and YAML files of lists, as key -> values in YAML's words."""
+    import yaml
+
+    from llmbench.errors import RecipeError
+
+    lists: dict[str, list[str]] = {}
+    for word in words:
+        key, sign, values = word.partition("=")
+        if sign:
+            lists[key] = [value for value in values.split(",") if value]
+            continue
+        try:
+            found = yaml.safe_load(Path(word).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise RecipeError(f"--grid {word}: neither key=first,second nor a YAML file of lists ({error}).") from error
+        if not isinstance(found, dict) or not all(isinstance(one, list) for one in found.values()):
+            raise RecipeError(f"{word}: a grid is a mapping of lists, such as chunking.max_tokens: [100, 200].")
+        lists |= {str(key): [json.dumps(value) for value in values] for key, values in found.items()}
+    return lists
+
+
+def _grid_rows(found: Sequence[Outcome]) -> list[list[str]]:
+    heading = ["pipeline", "nDCG@10", "95% interval", "minus best", "queries", "passages", "ms/query", ""]
+    lines = []
+    for place, one in enumerate(found):
+        behind = "" if place == 0 else f"[{one.low:+.4f}, {one.high:+.4f}]"
+        figures = [f"{one.ndcg.mean:.4f}", f"[{one.ndcg.low:.4f}, {one.ndcg.high:.4f}]", behind, str(one.queries)]
+        state = "stopped" if one.stopped else "" if one.as_good else "worse"
+        lines.append([one.pipeline.label, *figures, str(one.passages), f"{1000 * one.seconds:.1f}", state])
+    return [heading, *lines]
+
+
+def _outcome(one: Outcome) -> dict[str, Any]:
+    figures = {"nDCG@10": one.ndcg.mean, "low": one.ndcg.low, "high": one.ndcg.high, "queries": one.queries}
+    cost = {"passages": one.passages, "seconds": one.seconds, "stopped": one.stopped, "as_good_as_best": one.as_good}
+    return {"overrides": list(one.pipeline.overrides), **figures, **cost}
+
+
+def _yaml(pipeline: str, collection: Collection, chosen: Outcome) -> str:
+    """A pipeline that can be used as it is: every field that is not its default."""
+    import yaml
+
+    values = chosen.pipeline.recipe.model_dump(mode="json", exclude_defaults=True)
+    figures = f"nDCG@10 {chosen.ndcg.mean:.4f} [{chosen.ndcg.low:.4f}, {chosen.ndcg.high:.4f}], on which it was chosen"
+    heading = [f"Chosen from a grid over {pipeline}: {chosen.pipeline.label}", f"{collection.name}: {figures}"]
+    return "".join(f"# {' '.join(line.split())}\n" for line in heading) + "\n" + yaml.safe_dump(values, sort_keys=False)
+
+
+def _table(rows: list[list[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(rows[0]):
+        drawn.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows[1:]:
+        drawn.add_row(*row)
+    # A pipe has no width of its own: there every row stays on one line.
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(drawn)
+
+
+def _bar() -> AbstractContextManager[Callable[[str, int, int], None]]:
+    """A progress bar on stderr, as the function that moves it."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+
+    @contextmanager
+    def bar() -> Iterator[Callable[[str, int, int], None]]:
+        console = Console(stderr=True)
+        # Where there is no terminal, a bar would leave an empty line in the log.
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("opening the index", total=None)
+
+            def move(what: str, done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total, description=what.replace("[", r"\["))
+
+            yield move
+
+    return bar()
