@@ -29,7 +29,6 @@ from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.search.diversity import duplicates, mmr
 from llmbench.retrieval.search.expand import feedback
-from llmbench.retrieval.search.explain import Term, explain, shares
 from llmbench.retrieval.search.packing import pack, place, tokenizer_count
 from llmbench.retrieval.search.passages import from_hits, with_neighbours
 from llmbench.retrieval.search.rerank import Reranker
@@ -109,13 +108,6 @@ def times(store: Store, queries: list[str], runs: list[list[Found]], near: list[
     texts = [[hit.chunk.text for hit in run] for run in runs]
     spans = [[(hit.chunk.source, hit.chunk.start, hit.chunk.end) for hit in run] for run in runs]
     scores = [np.array([hit.score for hit in run], dtype=np.float32) for run in runs]
-    words = [Term(f"word{i}", 2, 40) for i in range(8)]
-
-    def explained(run: list[Found]) -> None:
-        for hit in run[:HANDED_ON]:
-            told = shares(words, length=120, average=110.0, count=2000)
-            explain(hit, ranks={"dense": hit.rank, "terms": hit.rank}, terms=told)
-
     room = ContextSpec(max_tokens=1500)
     stages: dict[str, Callable[[int], object]] = {
         "feedback, words of 3 hits": lambda i: feedback(queries[i], texts[i], 3),
@@ -123,7 +115,6 @@ def times(store: Store, queries: list[str], runs: list[list[Found]], near: list[
         "MMR, 5 of 30": lambda i: mmr(near[i], scores[i], HANDED_ON, 0.5),
         "neighbours 1, merged, 5 hits": lambda i: with_neighbours(runs[i][:HANDED_ON], 1, store),
         "packing, 30 hits into 1,500 tokens": lambda i: pack(from_hits(runs[i]), room, TEMPLATE, count=count),
-        "explanation, 5 hits": lambda i: explained(runs[i]),
         "late interaction, all-MiniLM-L6-v2": lambda i: late.judge(queries[i], texts[i]),
     }
     if reranker:
