@@ -121,6 +121,12 @@ class Stretch:
         line = max(self.text.rfind("\n", self.start, first) + 1, self.start)
         return first if self.text[line:first].strip() else line, end - len(part) + len(part.rstrip())
 
+    def solid(self, start: int) -> int:
+        """The next character that is not white space."""
+        while start < self.end and self.text[start].isspace():
+            start += 1
+        return start
+
     def count(self, start: int, end: int) -> int:
         """How many tokens `text[start:end]` has where it stands alone."""
         text = self.text

@@ -81,7 +81,9 @@ def _by_sections(document: Document, tokens: Tokens, method: Method, settings: S
         if size is not None:
             start, end, _ = _joined([parts[i] for i in family])
             stretch = stretches[family[0]]
-            parents = [(start, end)] if len(family) > 1 else [(a, b) for a, b, _ in fill(stretch, start, end, size, 0)]
+            parents = (
+                [stretch.trim(start, end)] if len(family) > 1 else [(a, b) for a, b, _ in fill(stretch, start, end, size, 0)]
+            )
         for group in groups:
             start, end, title = _joined([parts[i] for i in group])
             stretch = stretches[group[0]] if len(group) == 1 else Stretch(document.text, start, end, tokens)
