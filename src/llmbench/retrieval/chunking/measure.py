@@ -58,7 +58,9 @@ def _by_words(tokens: Tokens) -> bool:
     alone = {word: len(tokens.starts(word)) for word in _PROBE}
     orders = [_PROBE, _PROBE[::-1], *(_PROBE[i::7] + _PROBE[i::5] for i in range(5))]
     return all(
-        len(tokens.starts(gap.join(order))) == sum(map(alone.get, order)) for order in orders for gap in (" ", "\n", "\n\n  ")
+        len(tokens.starts(gap.join(order))) == sum(alone[word] for word in order)
+        for order in orders
+        for gap in (" ", "\n", "\n\n  ")
     )
 
 
