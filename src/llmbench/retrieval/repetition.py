@@ -62,7 +62,7 @@ class Repetition:
 
     def __init__(self) -> None:
         try:
-            import rensa  # noqa: F401
+            import rensa  # type: ignore[import-untyped]  # noqa: F401
         except ImportError as error:
             raise MissingPackage("index --report", "rensa", "rag") from error
         self._texts: set[bytes] = set()
@@ -119,7 +119,7 @@ class Repetition:
     def _digest(self) -> None:
         """Turns the waiting passages into their keys."""
         import numpy as np
-        from rensa import RMinHash  # type: ignore[import-untyped]
+        from rensa import RMinHash
 
         if not self._waiting:
             return

@@ -50,7 +50,7 @@ _DEFINITION = re.compile(
     r"|method|singleton_method|class|module|internal_module|namespace_definition"
 )
 _WRAPPER = re.compile(r"decorated_definition|export_statement|template_declaration|ambient_declaration")
-_BODY = re.compile(r"(?:.*_)?(?:block|body|list|compound_statement|body_statement|then|do_group)|program|linkage_specification")
+_BODY = re.compile(r"(?:.*_)?(?:block|body|compound_statement|body_statement|do_group)|\w+_list|then")
 _COMMENT = re.compile(r"(?:line_|block_)?comment|attribute_item|inner_attribute_item")
 _IMPORT = re.compile(r"import.*|use_declaration|using_directive|preproc_include|namespace_use_declaration")
 
@@ -211,14 +211,15 @@ def _parts(source: Source, nodes: Sequence[Node], start: int, end: int) -> Itera
         yield a, b, inside
 
 
-def _children(node: Node) -> Iterator[Node]:
-    """A node's children, those of bodies, and of a definition among decorators, in the place of these."""
-    wrapped = _WRAPPER.fullmatch(node.type)
+def _children(node: Node) -> list[Node]:
+    """A node's children, those of its body, and of a definition among decorators, in the place of these."""
+    result: list[Node] = []
     for child in node.children:
-        if child.children and (_BODY.fullmatch(child.type) or (wrapped and _kind(child))):
-            yield from _children(child)
+        if child.children and _WRAPPER.fullmatch(node.type) and _kind(child):
+            result += _children(child)
         else:
-            yield child
+            result += child.children if child.children and _BODY.fullmatch(child.type) else [child]
+    return result
 
 
 def _definition(node: Node) -> Node | None:
@@ -265,8 +266,8 @@ def _joined(stretch: Stretch, units: Sequence[Unit], size: int) -> list[Unit]:
 def _belong(a: Unit, b: Unit, size: int) -> bool:
     if b.opens:
         return False
-    if min(a.tokens, b.tokens) <= size // 8:
-        return True
+    if a.opens or any(unit.plain and unit.tokens <= size // 8 for unit in (a, b)):
+        return a.tokens <= size // 8 or b.tokens <= size // 8
     return a.within == b.within and ((a.plain and b.plain) or (a.tokens <= size // 4 and b.tokens <= size // 4))
 
 

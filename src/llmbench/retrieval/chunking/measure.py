@@ -58,7 +58,9 @@ def _by_words(tokens: Tokens) -> bool:
     alone = {word: len(tokens.starts(word)) for word in _PROBE}
     orders = [_PROBE, _PROBE[::-1], *(_PROBE[i::7] + _PROBE[i::5] for i in range(5))]
     return all(
-        len(tokens.starts(gap.join(order))) == sum(map(alone.get, order)) for order in orders for gap in (" ", "\n", "\n\n  ")
+        len(tokens.starts(gap.join(order))) == sum(alone[word] for word in order)
+        for order in orders
+        for gap in (" ", "\n", "\n\n  ")
     )
 
 
@@ -120,6 +122,12 @@ class Stretch:
         first = end - len(bare)
         line = max(self.text.rfind("\n", self.start, first) + 1, self.start)
         return first if self.text[line:first].strip() else line, end - len(part) + len(part.rstrip())
+
+    def solid(self, start: int) -> int:
+        """The next character that is not white space."""
+        while start < self.end and self.text[start].isspace():
+            start += 1
+        return start
 
     def count(self, start: int, end: int) -> int:
         """How many tokens `text[start:end]` has where it stands alone."""

@@ -32,7 +32,7 @@ def fill(stretch: Stretch, start: int, end: int, size: int, overlap: int) -> Ite
     paragraphs = array("I", (m.end() for m in _PARAGRAPH.finditer(text, start, end)))
     sentences = array("I", sorted({*paragraphs, *sentence_ends(text, start, end)}))
     borders = [paragraphs, sentences, array("I", (m.end() for m in _LINE.finditer(text, start, end))), stretch.words]
-    here = start
+    here = stretch.solid(start)
     while True:
         stop = min(stretch.after(here, size), end)
         if stop < end:
@@ -42,7 +42,7 @@ def fill(stretch: Stretch, start: int, end: int, size: int, overlap: int) -> Ite
         stop = stop if span[1] == stretch.trim(here, stop)[1] else span[1]
         if stop >= end:
             return
-        here = _resume(sentences, stretch, here, stop, overlap)
+        here = stretch.solid(_resume(sentences, stretch, here, stop, overlap))
 
 
 def sentences(stretch: Stretch, start: int, end: int, size: int, overlap: int, number: int) -> Iterator[Span]:
@@ -81,13 +81,17 @@ def sentences(stretch: Stretch, start: int, end: int, size: int, overlap: int, n
 
 
 def _fitting(stretch: Stretch, here: int, stop: int, size: int) -> Span:
-    """The span, made shorter until it fits: tokens count differently where a word is cut."""
+    """The span, made shorter until it fits: tokens count differently where a word is cut, and indentation may count."""
     start, end = stretch.trim(here, stop)
     count = stretch.count(start, end)
+    if count > size:
+        start = stretch.solid(start)
+        count = stretch.count(start, end)
     while count > size and end > start + 1:
         alone = stretch.tokens.starts(stretch.text[start:end])
         limit = min(start + alone[size], end - 1) if len(alone) > size else end - 1
-        space = stretch.words[bisect_right(stretch.words, limit) - 1] if bisect_right(stretch.words, limit) else 0
+        i = bisect_right(stretch.words, limit)
+        space = stretch.words[i - 1] if i else 0
         end = stretch.trim(start, space if space > start else max(limit, start + 1))[1]
         count = stretch.count(start, end)
     return start, end, count

@@ -81,7 +81,9 @@ def _by_sections(document: Document, tokens: Tokens, method: Method, settings: S
         if size is not None:
             start, end, _ = _joined([parts[i] for i in family])
             stretch = stretches[family[0]]
-            parents = [(start, end)] if len(family) > 1 else [(a, b) for a, b, _ in fill(stretch, start, end, size, 0)]
+            parents = (
+                [stretch.trim(start, end)] if len(family) > 1 else [(a, b) for a, b, _ in fill(stretch, start, end, size, 0)]
+            )
         for group in groups:
             start, end, title = _joined([parts[i] for i in group])
             stretch = stretches[group[0]] if len(group) == 1 else Stretch(document.text, start, end, tokens)
@@ -98,7 +100,7 @@ def _inside(
     settings: Settings,
 ) -> Iterator[Piece]:
     """The pieces of one section, none of which reaches across two parents."""
-    for parent in parents or [None]:
+    for parent in [None] if parents is None else parents:
         a, b = (start, end) if parent is None else (max(start, parent[0]), min(end, parent[1]))
         if a < b:
             for span in _spans(stretch, a, b, method, settings):
@@ -136,7 +138,7 @@ def _code(document: Document, tokens: Tokens, name: str, settings: Settings) -> 
     parents: list[tuple[int, int]] | None = None
     if settings.parent_tokens is not None:
         parents = [(unit.start, unit.end) for unit in code.cut(source, stretch, 0, len(text), settings.parent_tokens)]
-    for parent in parents or [None]:
+    for parent in [None] if parents is None else parents:
         a, b = parent or (0, len(text))
         for unit in code.cut(source, stretch, a, b, settings.max_tokens):
             yield Piece(unit.start, unit.end, unit.tokens, code.title(source, document.title, unit, tokens), parent, "code")
