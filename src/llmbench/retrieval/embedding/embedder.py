@@ -121,13 +121,12 @@ class Embedder:
 
     @property
     def dim(self) -> int:
-        """The length of a vector."""
-        width = self.layout.width if self.layout.light is None else None
-        if width is None:
-            with self._lock:
-                self._load()
-                width = self._general.width if self._general is not None else 0
-        return min(width, self.spec.truncate_dim or width)
+        """The length of a vector; a plain encoder is not loaded to tell it."""
+        if self.layout.light is None and self.layout.width is not None:
+            return self.spec.truncate_dim or self.layout.width
+        with self._lock:
+            self._load()
+            return self.spec.truncate_dim or self._width()
 
     @property
     def special_tokens(self) -> int:
@@ -300,7 +299,9 @@ class Embedder:
 
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(light.workers) as pool:
             for block, rows in _ahead(reader, read, batches.blocks(sizes or [len(text) for text in texts])):
-                parts = batches.by_length([len(row) for row in rows], budget)
+                lengths = [len(row) for row in rows]
+                share = max(256, sum(lengths) // light.workers)  # so that a few texts are work for every core
+                parts = batches.by_length(lengths, min(budget, share))
                 work = [([block[i] for i in part], [rows[i] for i in part]) for part in parts]
                 list(pool.map(compute, work)) if light.workers > 1 else list(map(compute, work))
         return vectors

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BOUND", "Choice", "candidates", "check", "device"]
 
-BOUND = {"float32": 0.9999, "bfloat16": 0.999, "float16": 0.999, "int8": 0.98}
+BOUND = {"float32": 0.9999, "bfloat16": 0.999, "float16": 0.999, "int8": 0.97}
 """The least cosine to float32 of a canary's vector with which a precision is used."""
 
 MEASURED = "0b40d68aaba88031619478e4aa310c939095b6ab5d4e584611d30752d206543c"

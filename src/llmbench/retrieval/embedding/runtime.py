@@ -73,7 +73,7 @@ def model(layout: Layout, fingerprint: str, *, int8: bool) -> Path:
 
 
 def _onnx(path: Path) -> Any:
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -92,7 +92,7 @@ def _onnx(path: Path) -> Any:
 def _openvino(path: Path) -> Any:
     import threading
 
-    import openvino  # type: ignore[import-not-found]
+    import openvino
 
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
