@@ -253,13 +253,16 @@ class Embedder:
         model = General(self.folder, spec.model_name_or_path, "cpu", "float32", spec.max_seq_length, spec.batch_size)
         return model.encode(canaries.TEXTS)
 
-    def _refuse_dim(self) -> None:
+    def _width(self) -> int:
+        """How many values a vector has before it is cut; known once the model is loaded."""
         width = self._general.width if self._general is not None else self.layout.width
-        if self.spec.truncate_dim and width and self.spec.truncate_dim > width:
-            name = self.spec.model_name_or_path
-            raise LlmbenchError(
-                f"embedder {name}: truncate_dim is {self.spec.truncate_dim}, and vectors have {width}. Lower it."
-            )
+        assert width is not None
+        return width
+
+    def _refuse_dim(self) -> None:
+        name, asked, width = self.spec.model_name_or_path, self.spec.truncate_dim, self._width()
+        if asked is not None and asked > width:
+            raise LlmbenchError(f"embedder {name}: truncate_dim is {asked}, and vectors have {width}. Lower it.")
 
     def _embed(self, texts: Sequence[str], prefix: str, sizes: Sequence[int] | None) -> NDArray[np.float32]:
         """Unit vectors, cut to truncate_dim first."""
