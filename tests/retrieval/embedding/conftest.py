@@ -39,10 +39,11 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
         dtype: str = "float32",
         old_names: bool = False,
         include_prompt: bool = True,
+        cased: bool = False,
         **config: Any,
     ) -> Path:
         import torch
-        from transformers import AutoConfig, AutoModel, BertTokenizerFast
+        from transformers import AutoConfig, AutoModel, BertTokenizer
 
         folder = tmp_path_factory.mktemp(kind)
         torch.manual_seed(7)
@@ -63,14 +64,14 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = AutoModel.from_config(made).to(getattr(torch, dtype))
-        for name, parameter in model.named_parameters():  # biases of 0 and norms of 1 would hide a mistake
+            model: Any = AutoModel.from_config(made)  # type: ignore[no-untyped-call]
+            model = model.to(getattr(torch, dtype))
+        for parameter in model.parameters():  # biases of 0 and norms of 1 would hide a mistake
             if parameter.ndim == 1:
                 parameter.data += torch.randn_like(parameter) * 0.1
-            del name
         model.save_pretrained(folder)
         (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
-        BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+        BertTokenizer(str(folder / "vocab.txt"), model_max_length=64, do_lower_case=not cased).save_pretrained(folder)
         types = ("Transformer", "1_Pooling/Pooling", "2_Normalize/Normalize")
         modules = [
             {

@@ -81,11 +81,12 @@ def test_any_other_model_is_computed_by_sentence_transformers(
 
 
 def test_int8_and_bfloat16_stay_within_their_bounds(embedder: Embedder) -> None:
-    exact = embedder.embed(TEXTS)
+    texts = [text for text in TEXTS if len(text) < 200]  # a CPU without AVX512-BF16 takes long for more
+    exact = embedder.embed(texts)
     bounds: list[tuple[dict[str, Any], str]] = [({"precision": "bfloat16"}, "torch"), ({"precision": "int8"}, "onnx")]
     for settings, backend in bounds:
         other = Embedder(EmbedderSpec(**settings))
-        assert distance(other.embed(TEXTS), exact) < 1 - probe.BOUND[settings["precision"]]
+        assert distance(other.embed(texts), exact) < 1 - probe.BOUND[settings["precision"]]
         assert (other.choice.backend, other.dtype) == (backend, settings["precision"])
 
 
@@ -96,9 +97,7 @@ def test_an_int8_vector_does_not_depend_on_its_neighbours_at_all() -> None:
 
 
 def test_lower_case_is_the_models_setting(make_model: MakeModel) -> None:
-    folder = make_model()
-    tokenizer = folder / "tokenizer.json"
-    tokenizer.write_text(tokenizer.read_text().replace('"lowercase": true', '"lowercase": false'))
+    folder = make_model(cased=True)
     write(folder / "sentence_bert_config.json", {"max_seq_length": 48, "do_lower_case": True})
     embedder = Embedder(EmbedderSpec(model_name_or_path=str(folder), backend="onnx"))
     assert distance(embedder.embed(["THE CAT", "the cat"]), embedder.embed(["the cat", "the cat"])) < 1e-6

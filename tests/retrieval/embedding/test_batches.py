@@ -17,7 +17,7 @@ def test_every_text_is_in_one_batch_and_no_batch_is_over_its_budget(budget: int)
     for batch in made:
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
     computed = sum(len(batch) * max(lengths[i] for i in batch) for batch in made)
-    assert computed <= 1.05 * sum(lengths)
+    assert computed <= 1.2 * sum(lengths)
 
 
 def test_blocks_bound_what_is_tokenized_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,10 +46,12 @@ def test_a_broken_promise_is_named(embedder: Embedder, field: str, value: Any, s
     assert stored.difference(embedder.promise).startswith(says)
 
 
-def test_floating_point_precisions_stand_in_for_one_another(embedder: Embedder) -> None:
-    rough = Embedder(EmbedderSpec(backend="torch", precision="bfloat16"))
-    assert rough.contract.difference(embedder.contract) == ""
-    assert embedder.check_canaries(rough.contract) == "" == rough.check_canaries(embedder.contract)
+def test_floating_point_precisions_stand_in_for_one_another(make_model: MakeModel) -> None:
+    name = str(make_model())
+    exact = Embedder(EmbedderSpec(model_name_or_path=name, backend="onnx"))
+    rough = Embedder(EmbedderSpec(model_name_or_path=name, backend="torch", precision="bfloat16"))
+    assert rough.contract.difference(exact.contract) == ""
+    assert exact.check_canaries(rough.contract) == "" == rough.check_canaries(exact.contract)
 
 
 def test_an_int8_index_is_searched_in_int8(embedder: Embedder) -> None:

@@ -32,12 +32,6 @@ def test_vectors_are_those_of_sentence_transformers(embedder: Embedder) -> None:
     assert vectors[0] @ vectors[1] > 0.7 > 0.3 > vectors[0] @ vectors[2]
 
 
-def test_bfloat16_gives_nearly_the_same_vectors(embedder: Embedder) -> None:
-    half = Embedder(EmbedderSpec(), dtype="bfloat16").embed(TEXTS)
-    assert half.dtype == np.float32
-    assert (half * embedder.embed(TEXTS)).sum(axis=1).min() > 0.999
-
-
 def test_no_texts_are_no_vectors(embedder: Embedder) -> None:
     assert embedder.embed([]).shape == (0, 384)
 
@@ -67,9 +61,9 @@ def test_a_model_that_is_nowhere_is_one_line(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_order_is_kept_and_neighbours_do_not_matter(embedder: Embedder) -> None:
-    texts = [f"{'word ' * (i * 37 % 90)}number {i}" for i in range(70)]
+    texts = [f"{'word ' * (i * 37 % 90)}number {i}" for i in range(24)]
     together = embedder.embed(texts)
-    for i in (0, 1, 33, 69):
+    for i in (0, 1, 23):
         assert 1 - embedder.embed([texts[i]])[0] @ together[i] < 1e-5
     assert np.abs(embedder.embed(texts[::-1])[::-1] - together).max() < 1e-5
 

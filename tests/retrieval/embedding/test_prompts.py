@@ -33,7 +33,8 @@ def test_a_models_prompts_are_honoured(make_model: MakeModel, prompts: dict[str,
 
     theirs = SentenceTransformer(str(folder), device="cpu")
     assert 1 - embedder.embed_queries(["cats"])[0] @ theirs.encode_query("cats") < 1e-5
-    assert 1 - embedder.embed_documents(["cats"])[0] @ theirs.encode_document("cats") < 1e-5
+    if "passage" not in prompts:  # 6.2 looks for it after its own, empty `document`, and so never uses it
+        assert 1 - embedder.embed_documents(["cats"])[0] @ theirs.encode_document("cats") < 1e-5
 
 
 def test_a_recipes_prefix_replaces_the_models_prompt_and_may_be_empty(make_model: MakeModel) -> None:
@@ -45,8 +46,11 @@ def test_a_recipes_prefix_replaces_the_models_prompt_and_may_be_empty(make_model
     assert np.abs(embedder.embed_documents(["cats"]) - embedder.embed(["other cats"])).max() < 1e-5
 
 
-def test_a_models_default_prompt_stands_where_it_has_none_of_the_kind(make_model: MakeModel) -> None:
+def test_a_models_default_prompt_is_for_neither_queries_nor_documents(make_model: MakeModel) -> None:
     folder = make_model()
     write(folder / "config_sentence_transformers.json", {"prompts": {"general": "g "}, "default_prompt_name": "general"})
     embedder = Embedder(EmbedderSpec(model_name_or_path=str(folder)))
-    assert (embedder.query_prefix, embedder.document_prefix) == ("", "g ")
+    assert (embedder.query_prefix, embedder.document_prefix) == ("", "")
+    from sentence_transformers import SentenceTransformer
+
+    assert 1 - embedder.embed_queries(["cats"])[0] @ SentenceTransformer(str(folder), device="cpu").encode_query("cats") < 1e-5

@@ -64,9 +64,7 @@ class Encoder:
         """Token numbers of some texts -> (rows, width), before any norm."""
         lengths = torch.tensor([len(row) for row in rows])
         longest = int(lengths.max())
-        ids = torch.zeros((len(rows), longest), dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
         real = torch.arange(longest)[None] < lengths[:, None]
         mask = None if bool(real.all()) else real.to(self.device)
         x = self._words[ids.to(self.device)] + self._positions[:longest]

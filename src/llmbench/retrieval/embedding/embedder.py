@@ -121,13 +121,12 @@ class Embedder:
 
     @property
     def dim(self) -> int:
-        """The length of a vector."""
-        width = self.layout.width if self.layout.light is None else None
-        if width is None:
-            with self._lock:
-                self._load()
-                width = self._general.width if self._general is not None else 0
-        return min(width, self.spec.truncate_dim or width)
+        """The length of a vector; a plain encoder is not loaded to tell it."""
+        if self.layout.light is None and self.layout.width is not None:
+            return self.spec.truncate_dim or self.layout.width
+        with self._lock:
+            self._load()
+            return self.spec.truncate_dim or self._width()
 
     @property
     def special_tokens(self) -> int:
@@ -254,13 +253,16 @@ class Embedder:
         model = General(self.folder, spec.model_name_or_path, "cpu", "float32", spec.max_seq_length, spec.batch_size)
         return model.encode(canaries.TEXTS)
 
-    def _refuse_dim(self) -> None:
+    def _width(self) -> int:
+        """How many values a vector has before it is cut; known once the model is loaded."""
         width = self._general.width if self._general is not None else self.layout.width
-        if self.spec.truncate_dim and width and self.spec.truncate_dim > width:
-            name = self.spec.model_name_or_path
-            raise LlmbenchError(
-                f"embedder {name}: truncate_dim is {self.spec.truncate_dim}, and vectors have {width}. Lower it."
-            )
+        assert width is not None
+        return width
+
+    def _refuse_dim(self) -> None:
+        name, asked, width = self.spec.model_name_or_path, self.spec.truncate_dim, self._width()
+        if asked is not None and asked > width:
+            raise LlmbenchError(f"embedder {name}: truncate_dim is {asked}, and vectors have {width}. Lower it.")
 
     def _embed(self, texts: Sequence[str], prefix: str, sizes: Sequence[int] | None) -> NDArray[np.float32]:
         """Unit vectors, cut to truncate_dim first."""
@@ -300,7 +302,9 @@ class Embedder:
 
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(light.workers) as pool:
             for block, rows in _ahead(reader, read, batches.blocks(sizes or [len(text) for text in texts])):
-                parts = batches.by_length([len(row) for row in rows], budget)
+                lengths = [len(row) for row in rows]
+                share = max(256, sum(lengths) // light.workers)  # so that a few texts are work for every core
+                parts = batches.by_length(lengths, min(budget, share))
                 work = [([block[i] for i in part], [rows[i] for i in part]) for part in parts]
                 list(pool.map(compute, work)) if light.workers > 1 else list(map(compute, work))
         return vectors

@@ -48,7 +48,7 @@ class General:
             case _:
                 model = model.float()
         self._model: Any = model
-        self.width = int(model.get_embedding_dimension())
+        self.width = int(model.get_embedding_dimension() or 0)
 
     def encode(self, texts: Sequence[str], prompt: str = "") -> NDArray[np.float32]:
         """Vectors of shape (n, width), in the order of the texts, before any norm of ours."""

@@ -45,7 +45,6 @@ class Layout:
     config: Mapping[str, Any]
     pooling: str
     prompts: Mapping[str, str]
-    default_prompt: str
     window: int
     width: int | None
     lower_case: bool
@@ -62,8 +61,12 @@ class Layout:
         return int(self.config.get("pad_token_id") or 0) + 1 if self.kind in _OFFSET else 0
 
     def prompt(self, *names: str) -> str:
-        """The first of the model's prompts that has one of these names, else its default one; empty where it has none."""
-        return next((self.prompts[name] for name in names if self.prompts.get(name)), self.default_prompt)
+        """The first of the model's prompts that has one of these names and is not empty; empty where it has none.
+
+        As sentence-transformers' `encode_query` and `encode_document` have it, the model's default prompt counts for neither.
+        Unlike theirs in 6.2, an unset `document` does not hide `passage`.
+        """
+        return next((self.prompts[name] for name in names if self.prompts.get(name)), "")
 
 
 def read(folder: Path) -> Layout:
@@ -91,7 +94,6 @@ def read(folder: Path) -> Layout:
         config,
         method,
         prompts,
-        prompts.get(str(own.get("default_prompt_name")), ""),
         _window(settings, tokenizer, config),
         int(config["hidden_size" if "hidden_size" in config else "dim"]) if {"hidden_size", "dim"} & config.keys() else None,
         bool(settings.get("do_lower_case")),

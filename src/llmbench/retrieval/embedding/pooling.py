@@ -22,13 +22,14 @@ def pool(hidden: NDArray[np.float32], lengths: Sequence[int], method: str) -> ND
     """
     import numpy as np
 
+    rows: list[NDArray[np.float32]] = [row[:n] for row, n in zip(hidden, lengths, strict=True)]
     match method:
         case "cls":
-            return hidden[:, 0]
+            return np.stack([row[0] for row in rows])
         case "lasttoken":
-            return hidden[np.arange(len(lengths)), np.asarray(lengths) - 1]
+            return np.stack([row[-1] for row in rows])
         case "max":
-            return np.stack([row[:n].max(axis=0) for row, n in zip(hidden, lengths, strict=True)])
+            return np.stack([row.max(axis=0) for row in rows])
         case "mean":
-            return np.stack([row[:n].mean(axis=0) for row, n in zip(hidden, lengths, strict=True)])
+            return np.stack([row.mean(axis=0) for row in rows])
     raise AssertionError(method)

@@ -124,14 +124,14 @@ class Retriever:
         spec, timings = self.recipe.search, timings or Timings()
         wanted = top_k or spec.top_k
         condition = _condition(spec.filter, where)
-        question = self._question(query, timings)
+        question, alpha = self._question(query, timings), self._alpha()
         count = max(spec.candidates, stages.needed(spec, wanted))
         with self._now() as view:
-            found = candidates.find(view, spec, question, count, condition, self._alpha(view))
+            found = candidates.find(view, spec, question, count, condition, alpha)
             timings.mark("candidates")
             if spec.expand is not None and spec.expand.method == "feedback":
                 question = self._fed_back(view, spec.expand, query, question, found.rows)
-                found = candidates.find(view, spec, question, count, condition, self._alpha(view))
+                found = candidates.find(view, spec, question, count, condition, alpha)
                 timings.mark("feedback")
             hits = stages.gather(found, view.index.chunks(found.rows[: stages.needed(spec, wanted)]), spec)
             vectors = view.vectors([row for row, _ in hits]) if spec.mmr is not None and hits else None
@@ -216,9 +216,13 @@ class Retriever:
         words = expand.feedback(query, [first[row].text for row in rows if row in first], spec.count)
         return Question(question.vectors, (" ".join([query, *words]),))
 
-    def _alpha(self, view: View) -> float | None:
-        alpha = view.index.get("alpha")
-        return None if alpha is None else float(alpha)
+    def _alpha(self) -> float | None:
+        """The weight of dense that was tuned for this index, where one was."""
+        if self.recipe.search.mode != "hybrid" or self.recipe.search.alpha is not None:
+            return None
+        from llmbench.retrieval.evaluation.tuning import read_alpha
+
+        return read_alpha(self._folder)
 
     def _ready(self) -> Embedder:
         """The embedder of the index as it now is."""
