@@ -65,7 +65,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             question, right = facts(thing, rng)[at]
             pairs += [(question, right)] + [(question, facts(other, rng)[at][1]) for other in others]
         scores = model(model.preprocess(pairs))["scores"].view(4, 4)
-        torch.nn.functional.cross_entropy(scores, torch.zeros(4, dtype=torch.long)).backward()
+        loss = torch.nn.functional.cross_entropy(scores, torch.zeros(4, dtype=torch.long))
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
     model.eval()

@@ -97,7 +97,8 @@ def _late(folder: Path, device: str) -> Any:
 
     plain = SentenceTransformer(str(folder), trust_remote_code=False, **given)
     modules = [plain[0], MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
-    return MultiVectorEncoder(modules=modules, prompts=plain.prompts, device=device)
+    prompts = {role: prompt for role, prompt in plain.prompts.items() if prompt}
+    return MultiVectorEncoder(modules=modules, prompts=prompts, device=device)
 
 
 def _is_late(folder: Path) -> bool:
