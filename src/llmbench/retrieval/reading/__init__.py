@@ -20,7 +20,7 @@ from llmbench.retrieval.reading.kinds import ROWS, kind_of, seen
 from llmbench.retrieval.reading.rows import unreadable_rows
 from llmbench.retrieval.reading.walk import File, walk
 
-__all__ = ["File", "Reading", "from_text", "read", "read_all", "walk"]
+__all__ = ["Child", "File", "Reading", "from_text", "read", "read_all", "walk"]
 
 LARGEST_FILE = 256 * 2**20
 """Bytes up to which a file is read that is not read row by row."""

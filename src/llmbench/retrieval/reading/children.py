@@ -35,7 +35,7 @@ class Child:
     """One process that reads files one after another. Use it from one thread: it ends with the thread that started it."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
 
     def ask(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -69,23 +69,23 @@ class Child:
         """Ends the process; the next request starts another."""
         if self._finalizer is not None:
             self._finalizer()
-        self._process = self._finalizer = None
+        self.process = self._finalizer = None
 
     def kill(self) -> None:
         """Ends the process from another thread; the one that waits for its answer is told that it died."""
-        process = self._process
+        process = self.process
         if process is not None:
             process.kill()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
+        if self.process is None:
             limits = {"seconds": SECONDS, "memory": MEMORY, "files": FILES, "text": LARGEST_TEXT, "parent": os.getpid()}
             command = [sys.executable, "-P", str(Path(__file__).with_name("child.py")), json.dumps(limits)]
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
             )
-            self._finalizer = weakref.finalize(self, _end, self._process)
-        return self._process
+            self._finalizer = weakref.finalize(self, _end, self.process)
+        return self.process
 
     def _frame(self, source: int) -> dict[str, Any]:
         deadline = time.monotonic() + SECONDS * PATIENCE
@@ -111,8 +111,8 @@ class Child:
 
     def _died(self) -> Unreadable:
         """Why the process is gone, in words."""
-        assert self._process is not None
-        code = self._process.wait()
+        assert self.process is not None
+        code = self.process.wait()
         if -code == signal.SIGXCPU:
             return Unreadable(f"not read within {SECONDS} seconds of processor time")
         reason = signal.Signals(-code).name if code < 0 else f"code {code}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Cleaner", "garbage", "mend_hyphens"]
+__all__ = ["Cleaner", "Words", "garbage", "mend_hyphens"]
 
 _BULLETS = dict.fromkeys((0xF0B7, 0xF0A7, 0xF0A8, 0xF076, 0xF0D8, 0xF02D), "•")
 """Where Word's symbol fonts keep their bullets."""
@@ -92,23 +93,38 @@ class Cleaner:
         return found
 
 
-def mend_hyphens(lines: list[str], known: set[str]) -> list[str]:
-    """Joins words that were divided at line ends, on the upper line; as many lines come back, some perhaps empty.
+class Words:
+    """The words of a document, in lower case, by which it is told what a divided word was."""
 
-    A word keeps its hyphen where the text writes it so within a line (`well-known`): such words, in lower case, gather in
-    `known`, which is shared between the pages of a document.
-    """
-    known.update(word.lower() for line in lines for word in _HYPHENATED.findall(line))
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.whole: set[str] = set()
+        self.hyphenated: set[str] = set()
+        for line in lines:
+            self.whole.update(_WORD.findall(line.lower()))
+            self.hyphenated.update(_HYPHENATED.findall(line.lower()))
+
+    def keeps_hyphen(self, head: str, tail: str) -> bool:
+        """Whether `head-tail` is written with a hyphen: elsewhere it is, or both are words and the joined one is none."""
+        head, tail = head.lower(), tail.lower()
+        if head + tail in self.whole:
+            return False
+        known = f"{head}-{tail}" in self.hyphenated
+        return known or (len(head) > 3 and len(tail) > 3 and head in self.whole and tail in self.whole)
+
+
+def mend_hyphens(lines: list[str], words: Words) -> list[str]:
+    """Joins words that were divided at line ends, on the upper line; as many lines come back, some perhaps empty."""
     mended = list(lines)
     for at in range(len(mended) - 1):
         head, tail = _DIVIDED.search(mended[at]), _TAIL.match(mended[at + 1])
         if head and tail:
-            keep = "-" if f"{head[1]}-{tail[1]}".lower() in known else ""
-            mended[at] = mended[at][: head.end(1)] + keep + tail[0].rstrip()
+            hyphen = "-" if words.keeps_hyphen(head[1], tail[1]) else ""
+            mended[at] = mended[at][: head.end(1)] + hyphen + tail[0].rstrip()
             mended[at + 1] = mended[at + 1][tail.end() :]
     return mended
 
 
+_WORD = re.compile(r"(?<![\w-])[^\W\d_]+(?![\w-])")
 _HYPHENATED = re.compile(r"[^\W\d_]+-[^\W\d_]+")
 _DIVIDED = re.compile(r"([^\W\d_]{2,})[-\u2010\u00ad\ufffe\x02] *$")
 _TAIL = re.compile(r"([^\W\d_A-Z]+)[^\w\s]* ?")
@@ -117,7 +133,7 @@ _TAIL = re.compile(r"([^\W\d_A-Z]+)[^\w\s]* ?")
 def garbage(text: str) -> float:
     """The share of characters that are no text, from 0 to 1: private use, replacement and unassigned characters.
 
-    A text of Latin letters among which vowels are rare (under 15 %; languages have 30 to 50) was written with a font
+    A text of Latin letters among which vowels are rare (under a fifth; languages have 30 to 50 %) was written with a font
     whose letters are other than they look, and counts as all garbage.
     """
     signs = [character for character in text if not character.isspace()]
@@ -128,7 +144,7 @@ def garbage(text: str) -> float:
     if (
         len(letters) > 200
         and len(letters) > len(signs) / 2
-        and len(re.findall("[aeiouy]", text, re.IGNORECASE)) < 0.15 * len(letters)
+        and len(re.findall("[aeiouy]", text, re.IGNORECASE)) < 0.2 * len(letters)
     ):
         return 1.0
     return bad / len(signs)

@@ -56,11 +56,25 @@ def _wide(data: bytes) -> str:
         case [True, False, True, False]:
             encoding = "utf-16-be"
         case _:
-            raise Unreadable("binary, not text")
+            encoding = _one_script(sample)
     try:
         return data.decode(encoding)
     except UnicodeDecodeError:
         raise Unreadable("binary, not text") from None
+
+
+def _one_script(sample: bytes) -> str:
+    """UTF-16 of a script whose characters share one byte, such as Cyrillic, with the zero bytes of spaces.
+
+    Raises:
+        Unreadable: it is neither order of bytes.
+    """
+    for encoding, at in (("utf-16-le", 1), ("utf-16-be", 0)):
+        shared, other = sample[at::2], sample[1 - at :: 2]
+        usual = max(range(1, 32), key=shared.count)
+        if shared.count(usual) + shared.count(0) > 0.9 * len(shared) and len(set(other)) > len(set(shared)):
+            return encoding
+    raise Unreadable("binary, not text")
 
 
 def _claimed(data: bytes, hint: str) -> str:
@@ -73,17 +87,21 @@ def _claimed(data: bytes, hint: str) -> str:
 
 
 def _guessed(data: bytes) -> str:
-    """Windows-1252 where single bytes beyond ASCII stand among letters, as in western languages; else the likeliest."""
+    """Japanese where it gives kana; Windows-1252 where single bytes beyond ASCII stand among letters, as in western
+    languages, and make letters of them; else what charset-normalizer holds likeliest.
+    """
+    japanese = _japanese(data)
+    if japanese:
+        return data.decode(japanese, "replace")
     high = [len(run) for run in re.findall(rb"[\x80-\xff]+", data[:_SAMPLE])]
     letters = len(re.findall(rb"[A-Za-z]", data[:_SAMPLE]))
-    if sum(high) < 0.25 * letters and sum(high) < 1.5 * len(high):
-        try:
-            return data.decode("cp1252")
-        except UnicodeDecodeError:  # five bytes mean nothing in it
-            return data.decode("latin-1" if b"\x81" in data else "cp1252", "replace")
+    if sum(high) <= letters and sum(high) < 1.5 * len(high):
+        western = data.decode("cp1252", "replace")  # five bytes mean nothing in it
+        if not re.search("[a-z][\xa1-\xac\xae-\xb6\xb8-\xbf\u0192-\u02dc][a-z]", western[:_SAMPLE]):
+            return western
     from charset_normalizer import from_bytes
 
-    likely = _japanese(data) or getattr(from_bytes(data[:_SAMPLE]).best(), "encoding", None) or "cp1252"
+    likely = getattr(from_bytes(data[:_SAMPLE]).best(), "encoding", None) or "cp1252"
     return data.decode(likely, "replace")
 
 

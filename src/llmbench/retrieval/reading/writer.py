@@ -31,6 +31,7 @@ class Writer:
         self.clean = Cleaner()
         self._parts: list[str] = []
         self._largest = largest
+        self._fresh = False  # a page has begun, and nothing is on it
 
     def put(self, text: str) -> None:
         """Adds text as it is.
@@ -39,6 +40,7 @@ class Writer:
             Unreadable: the document has grown too long.
         """
         self.length += len(text)
+        self._fresh = False
         if self.length > self._largest:
             raise Unreadable(f"its text is longer than {self._largest:,} characters; cut it into files")
         self._parts.append(text)
@@ -52,7 +54,7 @@ class Writer:
         text = text.strip("\n").rstrip() if keep else _folded(text)
         if not text.strip():
             return self.length, self.length
-        if self.length and gap:
+        if self.length and gap and not self._fresh:
             self.put("\n" * gap)
         start = self.length
         self.put(text)
@@ -66,8 +68,9 @@ class Writer:
 
     def page(self) -> None:
         """Begins a page."""
-        if self.length:
+        if self.length and not self._fresh:
             self.put("\n\n")
+        self._fresh = True
         self.pages.append(self.length)
 
     def table(self, rows: Iterable[Sequence[str]]) -> None:

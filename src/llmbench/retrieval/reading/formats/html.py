@@ -92,6 +92,8 @@ class _Walk:
         if tag in _SILENT or tag.startswith(("-", "!", "_")):
             return False
         attributes = node.attributes
+        if attributes.get("role") in ("navigation", "search", "menu"):
+            return False
         if "hidden" in attributes or (attributes.get("aria-hidden") == "true" and tag != "span"):
             return False
         style = attributes.get("style")

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from llmbench.retrieval.documents import Unreadable
-from llmbench.retrieval.reading.clean import garbage, mend_hyphens
+from llmbench.retrieval.reading.clean import Words, garbage, mend_hyphens
 from llmbench.retrieval.reading.formats.layout import Piece, rows
 from llmbench.retrieval.reading.writer import Writer
 
@@ -16,6 +16,7 @@ __all__ = ["read"]
 GARBAGE = 0.3
 """The share of characters that are no text above which a page is named in the warnings."""
 _PASSWORD = 4  # FPDF_ERR_PASSWORD
+_NOBODY = re.compile(r"\(?(?:anonymous|unspecified|unknown|untitled)\)?", re.IGNORECASE)
 _DIVIDERS = (2, 0xFFFE)
 _LINE_ENDS = (10, 13, *_DIVIDERS)
 
@@ -33,20 +34,25 @@ def read(data: bytes, out: Writer) -> None:
         raise Unreadable("broken PDF (it cannot be opened)") from None
     found = _about(document, out)
     outline = _outline(document)
-    known: set[str] = set()
-    pictures: list[int] = []
-    for number in range(1, count + 1):
-        out.page()
+    lines: list[list[Piece] | None] = []
+    for number in range(count):
         try:
-            page = document[number - 1]
+            page = document[number]
         except pypdfium2.PdfiumError:
-            out.unread.append(number)
+            lines.append(None)
             continue
         try:
-            if not _page(page, number, out, outline.get(number, []), known):
-                pictures.append(number)
+            lines.append(rows(_pieces(page)))
         finally:
             page.close()
+    words = Words(line.text for page in lines for line in page or ())
+    pictures: list[int] = []
+    for number, page in enumerate(lines, 1):
+        out.page()
+        if page is None:
+            out.unread.append(number)
+        elif not _page(page, number, out, outline.get(number, []), words):
+            pictures.append(number)
     if count and len(out.unread) == count:
         raise Unreadable("broken PDF (no page could be read)")
     if not any(part.strip() for part in out._parts):
@@ -67,13 +73,14 @@ def _about(document: Any, out: Writer) -> str:
         fields = document.get_metadata_dict(skip_empty=True)
     except Exception:  # broken metadata is no reason to lose the pages
         return ""
+    fields = {name: text for name, text in fields.items() if not _NOBODY.fullmatch(text.strip())}
     title = fields.get("Title", "").strip()
     created = re.match(r"D:(\d{4})(\d\d)?(\d\d)?", fields.get("CreationDate", ""))
     date = "-".join(part for part in created.groups() if part) if created else ""
     out.about(
         author=fields.get("Author", ""), subject=fields.get("Subject", ""), keywords=fields.get("Keywords", ""), created=date
     )
-    if re.fullmatch(r"(?:Microsoft Word - )?\S*\.\w{2,5}|untitled\d*|\(anonymous\)|unspecified", title, re.IGNORECASE):
+    if re.fullmatch(r"(?:Microsoft Word - )?\S*\.\w{2,5}|untitled\d*", title, re.IGNORECASE):
         return str(title)
     out.title = title
     return ""
@@ -96,11 +103,9 @@ def _outline(document: Any) -> dict[int, list[tuple[int, str]]]:
     return found
 
 
-def _page(page: Any, number: int, out: Writer, bookmarks: list[tuple[int, str]], known: set[str]) -> bool:
+def _page(lines: list[Piece], number: int, out: Writer, bookmarks: list[tuple[int, str]], words: Words) -> bool:
     """Adds a page; False where there is no text on it."""
-    pieces = _pieces(page)
-    lines = rows(pieces)
-    texts = mend_hyphens([line.text for line in lines], known)
+    texts = mend_hyphens([line.text for line in lines], words)
     share = garbage("".join(texts))
     if share > GARBAGE:
         out.warnings.append(f"page {number}: {share:.0%} of its characters are no text")

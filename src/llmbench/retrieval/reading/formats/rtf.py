@@ -9,7 +9,11 @@ from llmbench.retrieval.reading.writer import Writer
 
 __all__ = ["read"]
 
-_TOKEN = re.compile(rb"\\([a-z]{1,32})(-?\d{1,10})? ?|\\'([0-9a-fA-F]{2})|\\([^a-z])|([{}])|[\r\n]+|([^\\{}\r\n]+)", re.DOTALL)
+_TOKEN = re.compile(
+    rb"\\([A-Za-z]{1,32})(-?\d{1,10})? ?"
+    rb"|\\'([0-9a-fA-F]{2})|\\([^A-Za-z])|([{}])|[\r\n]+|([^\\{}\r\n]+)",
+    re.DOTALL,
+)
 _CHARSETS = {
     0: "cp1252", 77: "mac_roman", 128: "cp932", 129: "cp949", 134: "gb18030", 136: "big5", 161: "cp1253", 162: "cp1254",
     163: "cp1258", 177: "cp1255", 178: "cp1256", 186: "cp1257", 204: "cp1251", 222: "cp874", 238: "cp1250",
@@ -22,7 +26,7 @@ _SIGNS = {
 _SILENT = {
     *("fonttbl", "colortbl", "stylesheet", "pict", "object", "fldinst", "datafield", "listtext", "themedata", "xmlnstbl"),
     *("listtable", "listoverridetable", "rsidtbl", "generator", "latentstyles", "datastore", "filetbl", "revtbl", "pntext"),
-    *("headerl", "headerr", "bkmkstart", "bkmkend"),
+    *("headerl", "headerr", "bkmkstart", "bkmkend", "mmathPr"),
 }  # fmt: skip
 
 
