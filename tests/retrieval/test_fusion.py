@@ -47,7 +47,8 @@ def test_the_order_that_candidates_come_in_changes_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     lists = [(rng.permutation(50)[:30], rng.integers(0, 5, 30).astype(float)) for _ in range(2)]
     shuffled = [(ids[order], scores[order]) for ids, scores in lists for order in [rng.permutation(30)]]
-    for found, again in ((convex(*lists, 0.4), convex(*shuffled, 0.4)), (rrf(lists), rrf(shuffled))):
+    (a, b), (c, d) = lists, shuffled
+    for found, again in ((convex(a, b, 0.4), convex(c, d, 0.4)), (rrf(lists), rrf(shuffled))):
         assert told(found) == told(again)
         assert (np.diff(found[1]) <= 0).all()
         assert len(set(found[0].tolist())) == len(found[0]) == len(set(lists[0][0]) | set(lists[1][0]))

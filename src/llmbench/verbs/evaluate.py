@@ -117,19 +117,20 @@ def _tuned(report: Report, found: Evaluated, collection: Collection, seed: int, 
 
     from llmbench import workspace
     from llmbench.retrieval.evaluation import tuning
+    from llmbench.retrieval.evaluation.report import p_value
 
     tuned = tuning.tune(found, collection.qrels, ignore_identical=ignore_identical, seed=seed)
     unseen = f"{tuned.held_out.mean:.4f} [{tuned.held_out.low:.4f}, {tuned.held_out.high:.4f}]"
     note = (
         f"alpha {tuned.alpha:g}: {unseen} on queries that it was not tuned on (by fold: "
-        f"{', '.join(f'{one:g}' for one in tuned.folds)}), RRF {tuned.rrf.mean:.4f}; on the queries that chose it "
-        f"{tuned.seen:.4f}, which is too good."
+        f"{', '.join(f'{one:g}' for one in tuned.folds)}); untuned {tuned.untuned.mean:.4f}, RRF {tuned.rrf.mean:.4f}. On the "
+        f"queries that chose it {tuned.seen:.4f}, which is too good."
     )
     if tuned.worth_it:
-        kept = tuning.write_alpha(workspace.indexes() / found.recipe.name, tuned, collection.name)
-        note += f" Kept in {kept}."
+        tuning.keep(workspace.indexes() / found.recipe.name, tuned, collection.name)
+        note += f" Kept with the index: searches now use it ({p_value(tuned.gain.p_randomisation)} against untuned)."
     else:
-        note += " RRF is better on queries that were not tuned on, so nothing is kept."
+        note += " Untuned is as good on queries that were not tuned on, so nothing is kept."
     return replace(report, notes=(*report.notes, note), tuning=tuned.to_json())
 
 

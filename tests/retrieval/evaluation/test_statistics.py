@@ -58,6 +58,11 @@ def test_no_difference_at_all() -> None:
     assert (one.mean, one.low, one.high, one.p_bootstrap, one.p_randomisation, one.detectable) == (0, 0, 0, 1, 1, 0)
 
 
+def test_one_query_shows_nothing() -> None:
+    one = difference("a", "b", of([1.0]), of([0.0]))
+    assert (one.mean, one.p_bootstrap, one.p_randomisation) == (1, 1, 1) and math.isnan(one.detectable)
+
+
 def test_several_differences_are_corrected_together() -> None:
     rng = np.random.default_rng(5)
     base = rng.random(60)

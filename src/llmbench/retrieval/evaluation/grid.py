@@ -113,17 +113,19 @@ class Journal:
     """Answers that are kept: pipeline -> query -> (value, seconds), a line each: a stopped grid goes on from there."""
 
     def __init__(self, path: Path, collection: Collection) -> None:
-        """Reads what is there; a last line that a kill cut short is left out."""
+        """Reads what is there; a last line that a kill cut short is removed."""
         self._path = path
-        self._salt = _digest(
-            [collection.name, sorted(collection.queries.items()), sorted(map(_judged, collection.qrels.items()))]
-        )
+        judged = sorted((query, sorted(grades.items())) for query, grades in collection.qrels.items())
+        self._salt = _digest([collection.name, sorted(collection.queries.items()), judged])
         self._kept: dict[tuple[str, str], tuple[float, float]] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-                key, query, value, seconds = json.loads(line)
-                self._kept[key, query] = (value, seconds)
+        with path.open("a+b") as file:
+            file.seek(0)
+            whole = file.read().rpartition(b"\n")
+            file.truncate(len(whole[0]) + len(whole[1]))
+        for line in whole[0].splitlines():
+            key, query, value, seconds = json.loads(line)
+            self._kept[key, query] = (value, seconds)
 
     def key(self, recipe: RagRecipe, passages: int) -> str:
         """What an answer depends on: the collection, the pipeline, and how many passages its index has."""
@@ -137,10 +139,7 @@ class Journal:
     def put(self, key: str, values: Mapping[str, tuple[float, float]]) -> None:
         """Keeps answers."""
         self._kept.update({(key, query): pair for query, pair in values.items()})
-        # A line that a kill cut short would swallow the first of these.
-        whole = not self._path.exists() or not (text := self._path.read_bytes()) or text.endswith(b"\n")
         with self._path.open("a", encoding="utf-8") as file:
-            file.write("" if whole else "\n")
             file.writelines(json.dumps([key, query, *pair]) + "\n" for query, pair in values.items())
 
 
@@ -256,10 +255,6 @@ def _behind(
 
 def _mean(asked: Mapping[str, tuple[float, float]]) -> float:
     return sum(value for value, _ in asked.values()) / len(asked)
-
-
-def _judged(one: tuple[str, Mapping[str, int]]) -> tuple[str, list[tuple[str, int]]]:
-    return one[0], sorted(one[1].items())
 
 
 def _digest(value: object) -> str:

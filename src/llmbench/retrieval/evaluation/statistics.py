@@ -136,7 +136,7 @@ def _bootstrapped(x: NDArray[np.float64], resamples: int, seed: int) -> NDArray[
 
 def _p_bootstrap(d: NDArray[np.float64], seed: int) -> float:
     """How often resampled means, moved so that there is no difference, lie as far from 0 as the one that was found."""
-    if not d.any():
+    if len(d) < 2 or not d.any():
         return 1.0
     means = _bootstrapped(d - d.mean(), RESAMPLES, seed)
     return float((1 + (np.abs(means) >= abs(d.mean()) - 1e-12).sum()) / (1 + RESAMPLES))
@@ -144,7 +144,7 @@ def _p_bootstrap(d: NDArray[np.float64], seed: int) -> float:
 
 def _p_randomisation(d: NDArray[np.float64], seed: int) -> float:
     """How often a mean this far from 0 comes about when every difference's sign is thrown anew; exact up to 13 queries."""
-    if not d.any():
+    if len(d) < 2 or not d.any():
         return 1.0
     from scipy import stats
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +16,11 @@ from llmbench.retrieval.evaluation.arms import documents
 from llmbench.retrieval.evaluation.evaluate import Evaluated
 from llmbench.retrieval.evaluation.metrics import HEADLINE, measure
 from llmbench.retrieval.evaluation.statistics import Difference, Estimate, difference, estimate
+from llmbench.retrieval.search.candidates import ALPHA
 from llmbench.retrieval.search.fusion import List, convex, rrf
+from llmbench.retrieval.store import WritableIndex, current
 
-__all__ = ["ALPHAS", "Tuned", "fused", "read_alpha", "tune", "write_alpha"]
+__all__ = ["ALPHAS", "Tuned", "fused", "keep", "tune"]
 
 ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
 FOLDS = 5
@@ -33,13 +34,15 @@ class Tuned:
 
     `alpha` is the best over all queries, and what is kept. `held_out` is what such tuning is worth on queries that it did not
     see: each query scored with the alpha of the other folds, `folds` being those alphas. `seen` is the figure of `alpha` on
-    the very queries that chose it, which is too good. `gain` is held out minus RRF, query by query.
+    the very queries that chose it, which is too good. `untuned` has the alpha that is taken where none was tuned, and `gain` is
+    held out minus that, query by query.
     """
 
     alpha: float
     folds: tuple[float, ...]
     held_out: Estimate
     seen: float
+    untuned: Estimate
     rrf: Estimate
     dense: Estimate
     terms: Estimate
@@ -49,8 +52,8 @@ class Tuned:
 
     @property
     def worth_it(self) -> bool:
-        """Whether queries that were not tuned on are answered at least as well as by RRF, which needs no tuning."""
-        return self.gain.mean >= 0
+        """Whether queries that were not tuned on are answered better than without tuning."""
+        return self.gain.mean > 0
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
@@ -78,9 +81,11 @@ def tune(found: Evaluated, qrels: Mapping[str, Mapping[str, int]], *, ignore_ide
     """
     queries = sorted(qrels)
     if len(queries) < FEWEST:
-        raise DataError(f"{len(queries)} judged queries are too few to tune alpha with. Judge at least {FEWEST}, or leave RRF.")
+        raise DataError(
+            f"{len(queries)} judged queries are too few to tune alpha with. Judge at least {FEWEST}, or leave it as it is."
+        )
     table = np.array([_values(found, qrels, alpha, queries, ignore_identical) for alpha in ALPHAS])
-    plain = _values(found, qrels, None, queries, ignore_identical)
+    plain, ranks = (_values(found, qrels, alpha, queries, ignore_identical) for alpha in (ALPHA, None))
     fold = np.random.default_rng(seed).permutation(len(queries)) % FOLDS
     held_out, chosen = np.zeros(len(queries)), []
     for one in range(FOLDS):
@@ -88,44 +93,38 @@ def tune(found: Evaluated, qrels: Mapping[str, Mapping[str, int]], *, ignore_ide
         held_out[fold == one] = table[best, fold == one]
         chosen.append(ALPHAS[best])
     best = _best(table)
-    unseen, without = (dict(zip(queries, row.tolist(), strict=True)) for row in (held_out, plain))
+    unseen, without, by_rank = (dict(zip(queries, row.tolist(), strict=True)) for row in (held_out, plain, ranks))
     return Tuned(
         ALPHAS[best],
         tuple(chosen),
         estimate(unseen),
         float(table[best].mean()),
         estimate(without),
+        estimate(by_rank),
         estimate(found.values["dense"][HEADLINE]),
         estimate(found.values["terms"][HEADLINE]),
-        difference("tuned, held out", "rrf", unseen, without),
+        difference("tuned, held out", f"alpha {ALPHA}", unseen, without),
         tuple((alpha, float(row.mean())) for alpha, row in zip(ALPHAS, table, strict=True)),
     )
 
 
-def write_alpha(folder: Path, tuned: Tuned, collection: str) -> Path:
-    """Keeps alpha beside the index; returns the file."""
-    path = folder / "alpha.json"
-    kept = {"alpha": tuned.alpha, "collection": collection, "held_out": asdict(tuned.held_out), "rrf": asdict(tuned.rrf)}
-    workspace.write_json(path, kept)
-    return path
-
-
-def read_alpha(folder: Path) -> float | None:
-    """The alpha that was tuned for an index, or None.
+def keep(folder: Path, tuned: Tuned, collection: str) -> None:
+    """Notes alpha in the generation that is searched; an index that is built anew is tuned anew.
 
     Raises:
-        IndexError_: the file is broken.
+        IndexError_: the index is not built.
+        LlmbenchError: another process writes it.
     """
-    path = folder / "alpha.json"
-    try:
-        alpha = float(json.loads(path.read_text(encoding="utf-8"))["alpha"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise IndexError_(f"{path} is broken ({error}). Remove it and tune again: llmbench evaluate rag --tune") from error
-    if not 0 <= alpha <= 1:
-        raise IndexError_(f"{path}: alpha is {alpha}, not in 0 to 1. Remove it and tune again: llmbench evaluate rag --tune")
-    return alpha
+    with workspace.lock(folder, "index"):
+        generation = current(folder)
+        if generation is None:
+            raise IndexError_(f"index {folder.name} is not built, so alpha cannot be kept with it. Run: llmbench index")
+        index = WritableIndex(generation)
+        try:
+            with index.transaction():
+                index.set(alpha=tuned.alpha, alpha_from={"collection": collection, "held_out": asdict(tuned.held_out)})
+        finally:
+            index.close()
 
 
 def _values(
@@ -133,8 +132,7 @@ def _values(
 ) -> NDArray[np.float64]:
     """The headline measure of each query, fused with an alpha."""
     dense, terms = found.arms["dense"].found, found.arms["terms"].found
-    width = found.recipe.search
-    passages = {query: fused(dense[query], terms[query], width, alpha) for query in queries}
+    passages = {query: fused(dense[query], terms[query], found.recipe.search, alpha) for query in queries}
     values = measure(documents(passages, found.name_of, ignore_identical=ignore), qrels, [HEADLINE])[HEADLINE]
     return np.array([values[query] for query in queries])
 

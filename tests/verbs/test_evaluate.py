@@ -1,0 +1,159 @@
+"""`llmbench evaluate rag` on a small index with the real embedder: what is shown, kept and written, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from llmbench import recipe as recipes
+from llmbench import retrieval, workspace
+from llmbench.cli import cli
+from llmbench.errors import DataError, LlmbenchError, RecipeError
+from llmbench.recipe import RagRecipe
+from llmbench.retrieval.evaluation import read_run
+
+THINGS = {
+    "kettle": "boils water for tea", "lamp": "lights a dark room", "clock": "tells the time of day", "boat": "floats on a lake",
+    "bread": "is baked of flour", "violin": "is played with a bow", "camera": "takes pictures", "ladder": "reaches the roof",
+}  # fmt: skip
+QUESTIONS = ("What {}?", "Which thing {}?", "Name what {}.", "Tell me about the {name}.")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline with a BEIR folder of 32 questions, indexed once."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "pages").mkdir()
+    (folder / "set" / "qrels").mkdir(parents=True)
+    queries, qrels = [], ["query-id\tcorpus-id\tscore"]
+    for name, does in THINGS.items():
+        (folder / "pages" / f"{name}.md").write_text(f"# {name.title()}\n\nThe {name} {does}.\n", encoding="utf-8")
+        for number, words in enumerate(QUESTIONS):
+            queries.append(json.dumps({"_id": f"{name}{number}", "text": words.format(does, name=name)}))
+            qrels.append(f"{name}{number}\t{name}\t1")
+    (folder / "set" / "queries.jsonl").write_text("\n".join(queries) + "\n", encoding="utf-8")
+    (folder / "set" / "qrels" / "test.tsv").write_text("\n".join(qrels) + "\n", encoding="utf-8")
+    (folder / "things.yaml").write_text(yaml.safe_dump({"name": "things", "documents": ["pages"]}), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMBENCH_HOME", str(folder / "outputs"))
+        retrieval.build(recipes.load(folder / "things.yaml", RagRecipe))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def home(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMBENCH_HOME", str(world / "outputs"))
+
+
+def evaluate(world: Path, *words: str) -> Any:
+    arguments = ["evaluate", "rag", str(world / "things.yaml"), "--data", str(world / "set"), *words]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout) if "--json" in words else result.stdout
+
+
+def test_dense_terms_and_fused_stand_beside_one_another(world: Path, tmp_path: Path) -> None:
+    run = tmp_path / "fused.run"
+    found = evaluate(world, "--json", "--run-file", str(run))
+    rows = {row["name"]: row["of"]["nDCG@10"] for row in found["rows"]}
+    assert list(rows) == ["dense", "terms", "fused"]
+    assert rows["terms"] != rows["dense"], "terms are searched as words"
+    assert all(0.3 < one["low"] <= one["mean"] <= one["high"] <= 1 for one in rows.values())
+    assert (found["queries"], found["documents"], found["reference"]) == (32, 8, "fused")
+    assert [one["b"] for one in found["differences"]] == ["dense", "terms"]
+    assert all(row["seconds"] > 0 for row in found["rows"])
+    ranked = read_run(run)
+    assert set(ranked) == {f"{name}{i}" for name in THINGS for i in range(4)}
+    assert ranked["kettle3"][0] == "kettle"
+
+
+def test_people_get_tables_and_a_page(world: Path) -> None:
+    shown = evaluate(world)
+    for words in (
+        "things on set/test: 32 judged queries, 8 documents",
+        "nDCG@10",
+        "ms/query",
+        "fused - dense",
+        "could be seen",
+    ):
+        assert words in shown
+    page = (world / "outputs" / "evaluations" / "things" / "evaluation.html").read_text(encoding="utf-8")
+    assert "<svg" in page and "things on set/test" in page and "http" not in page
+
+
+def test_another_pipeline_is_compared_by_its_name(world: Path) -> None:
+    other = world / "words.yaml"
+    other.write_text(yaml.safe_dump({"name": "things", "documents": ["pages"], "search": {"mode": "terms"}}), encoding="utf-8")
+    found = evaluate(world, "--json", "--against", str(other))
+    rows = {row["name"]: row["of"] for row in found["rows"]}
+    assert list(rows) == ["dense", "terms", "fused", "things"]
+    assert rows["things"] == rows["terms"]
+
+
+def test_tuning_reports_what_it_is_worth_on_queries_that_it_did_not_see(world: Path) -> None:
+    found = evaluate(world, "--tune", "--json")["tuning"]
+    assert 0 <= found["alpha"] <= 1 and len(found["folds"]) == 5
+    assert found["held_out"]["mean"] <= found["seen"] + 1e-9
+    assert [alpha for alpha, _ in found["curve"]][::20] == [0.0, 1.0]
+    ends = dict(found["curve"])
+    assert ends[1.0] == pytest.approx(found["dense"]["mean"], abs=1e-9)
+    assert ends[0.0] == pytest.approx(found["terms"]["mean"], abs=1e-9)
+    from llmbench.retrieval.store import Index, current
+
+    generation = current(workspace.indexes() / "things")
+    assert generation is not None
+    index = Index(generation)
+    kept = index.get("alpha")
+    index.close()
+    assert kept == (found["alpha"] if found["gain"]["mean"] > 0 else None)
+
+
+def test_what_was_tuned_is_searched_with(world: Path) -> None:
+    from llmbench.retrieval.evaluation.statistics import Estimate, difference
+    from llmbench.retrieval.evaluation.tuning import Tuned, keep
+
+    one = Estimate(0.5, 0.4, 0.6)
+    nothing = difference("a", "b", {"q": 1.0}, {"q": 0.0})
+    tuned = Tuned(1.0, (1.0,), one, 0.6, one, one, one, one, nothing, ((1.0, 0.6),))
+    keep(workspace.indexes() / "things", tuned, "set/test")
+    rows = {row["name"]: row["of"] for row in evaluate(world, "--json")["rows"]}
+    assert rows["fused"] == rows["dense"], "alpha 1 is dense alone"
+    keep(workspace.indexes() / "things", Tuned(0.6, (1.0,), one, 0.6, one, one, one, one, nothing, ((1.0, 0.6),)), "set/test")
+
+
+def test_a_grid_names_the_cheapest_good_pipeline_and_writes_it(world: Path) -> None:
+    words = ("--grid", "search.mode=dense,terms,hybrid", "--grid", "chunking.max_tokens=200,64", "--json")
+    found = evaluate(world, *words)
+    assert len(found["pipelines"]) == 6
+    chosen = recipes.load(found["pipeline"], RagRecipe)
+    assert f"search.mode={chosen.search.mode}" in found["chosen"]["overrides"]
+    assert found["chosen"]["as_good_as_best"]
+    journal = (world / "outputs" / "evaluations" / "things" / "grid.jsonl").read_text()
+    again = evaluate(world, *words)
+    assert again["pipelines"] == found["pipelines"]
+    assert (world / "outputs" / "evaluations" / "things" / "grid.jsonl").read_text() == journal, "nothing is asked twice"
+
+
+def test_what_cannot_be_done_is_said(world: Path, tmp_path: Path) -> None:
+    pipeline = str(world / "things.yaml")
+
+    def refused(kind: type[LlmbenchError], words: str, *arguments: str) -> None:
+        with pytest.raises(kind, match=words):
+            CliRunner().invoke(cli, ["evaluate", "rag", pipeline, *arguments], catch_exceptions=False)
+
+    refused(
+        DataError,
+        "no judged questions. Set questions, or name",
+    )
+    refused(DataError, "no such file or folder", "--data", str(tmp_path / "none"))
+    refused(LlmbenchError, "--grid makes pipelines", "--data", str(world / "set"), "--grid", "search.top_k=1,2", "--tune")
+    refused(RecipeError, "search.mode", "--data", str(world / "set"), "--grid", "search.mode=dense,magic")
+    refused(RecipeError, "neither key=first,second nor", "--data", str(world / "set"), "--grid", str(tmp_path / "none.yaml"))
+    (world / "set" / "qrels" / "few.tsv").write_text("kettle0\tkettle\t1\n", encoding="utf-8")
+    refused(DataError, "1 judged queries are too few", "--data", str(world / "set"), "--split", "few", "--tune")
+    (world / "set" / "qrels" / "few.tsv").unlink()
