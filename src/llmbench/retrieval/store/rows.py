@@ -12,6 +12,7 @@ from typing import Any
 from llmbench.errors import IndexError_
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Box, Document, Heading, Scalar
+from llmbench.retrieval.store.filters import kept
 
 __all__ = ["FileState", "facts", "of_chunk", "of_document", "seal", "to_chunk", "to_document"]
 
@@ -100,12 +101,12 @@ def to_document(row: tuple[Any, ...], path: Path) -> Document:
 
 
 def facts(number: int, metadata: Mapping[str, Scalar]) -> Iterator[tuple[int, str, float | None, str | None]]:
-    """A document's fields as rows: numbers, true and false beside text."""
+    """A document's fields as rows: numbers, true and false beside text. What is no finite number cannot be filtered by."""
     for key, value in metadata.items():
         if isinstance(value, str):
             yield number, key, None, value
-        else:
-            yield number, key, float(value), None
+        elif (figure := kept(value)) is not None:
+            yield number, key, figure, None
 
 
 def of_chunk(chunk: Chunk, identity: int, row: int, document: int, position: int, digest: bytes) -> tuple[Any, ...]:

@@ -22,8 +22,8 @@ CREATE TABLE documents (
     sha256 TEXT NOT NULL, title TEXT NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL,
     marks TEXT NOT NULL, seal BLOB NOT NULL);
 CREATE INDEX documents_file ON documents (file);
-CREATE TABLE facts (             -- metadata, to filter by
-    document INTEGER NOT NULL REFERENCES documents ON DELETE CASCADE, key TEXT NOT NULL, number REAL, text TEXT);
+CREATE TABLE facts (             -- metadata, to filter by; number has no type, so that whole numbers of 64 bits stay exact
+    document INTEGER NOT NULL REFERENCES documents ON DELETE CASCADE, key TEXT NOT NULL, number, text TEXT);
 CREATE INDEX facts_text ON facts (key, text, document) WHERE text IS NOT NULL;
 CREATE INDEX facts_number ON facts (key, number, document) WHERE number IS NOT NULL;
 CREATE INDEX facts_document ON facts (document);
