@@ -14,7 +14,7 @@ from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Box, Document, Heading, Scalar
 from llmbench.retrieval.store.filters import kept
 
-__all__ = ["FileState", "facts", "of_chunk", "of_document", "seal", "to_chunk", "to_document"]
+__all__ = ["FileState", "damaged", "facts", "of_chunk", "of_document", "seal", "to_chunk", "to_document"]
 
 _DOCUMENT = "source, sha256, title, kind, text, metadata, marks"
 UPSERT_DOCUMENT = f"""
@@ -82,7 +82,7 @@ def to_document(row: tuple[Any, ...], path: Path) -> Document:
     """
     *values, sealed = row
     if seal(tuple(values)) != sealed:
-        raise _damaged(path, f"document {values[0]}")
+        raise damaged(path, f"document {values[0]}")
     source, identity, title, kind, text, metadata, marks = values
     found = json.loads(marks)
     return Document(
@@ -124,11 +124,12 @@ def to_chunk(row: tuple[Any, ...], path: Path) -> tuple[int, Chunk]:
     """
     place, source, sealed, *own = row
     if seal((source, *own)) != sealed:
-        raise _damaged(path, f"a passage of {source}")
+        raise damaged(path, f"a passage of {source}")
     identity, title, text, start, end, page, line, tokens, first, last = own
     parent = None if first is None else (first, last)
     return place, Chunk(identity, source, title, text, start, end, page, line, tokens, parent)
 
 
-def _damaged(path: Path, what: str) -> IndexError_:
+def damaged(path: Path, what: str) -> IndexError_:
+    """The error for something in a generation's database that is not as it was written."""
     return IndexError_(f"{path / 'index.sqlite'} is damaged ({what}). Build it again: llmbench index PIPELINE --rebuild")

@@ -8,7 +8,10 @@ from urllib.parse import quote
 
 from llmbench.retrieval.store import terms
 
-__all__ = ["SCHEMA", "connect"]
+__all__ = ["PATIENCE", "SCHEMA", "connect"]
+
+PATIENCE = 60
+"""Seconds to wait for another connection."""
 
 SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -49,11 +52,15 @@ def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
     """
     mode = "rwc" if create else "rw"
     db = sqlite3.connect(
-        f"file:{quote(str(path))}?mode={mode}", uri=True, check_same_thread=False, isolation_level=None, timeout=60
+        f"file:{quote(str(path))}?mode={mode}", uri=True, check_same_thread=False, isolation_level=None, timeout=PATIENCE
     )
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA foreign_keys = ON")
-    db.execute("PRAGMA secure_delete = ON")
-    db.execute("PRAGMA cache_size = -65536")
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA secure_delete = ON")
+        db.execute("PRAGMA cache_size = -65536")
+    except sqlite3.Error:
+        db.close()
+        raise
     return db
