@@ -159,7 +159,7 @@ class _Job:
     def _take(self, read: Reading) -> None:
         """Cuts what was read of a file and hands it to the writer."""
         source = read.file.source
-        self.writer.begin(source)
+        self.writer.begin(source, self.states[source].settings)
         for document in read.documents:
             self.writer.add(document, file=source, trusted=source in self.trusted)
         if read.failure:

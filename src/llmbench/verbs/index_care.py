@@ -126,7 +126,8 @@ def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: f
     from llmbench.retrieval.store import Filter
     from llmbench.retrieval.writer import Writer
 
-    words: list[Any] = [{"source": {"$glob": source}} for source in sources]
+    # In a file's name a bracket is a bracket; as a pattern a[1].md would delete a1.md.
+    words: list[Any] = [{"source": {"$glob": source.replace("[", "[[]")}} for source in sources]
     if where is not None:
         try:
             words.append(json.loads(where))

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ class Retriever:
         self._folder = workspace.indexes() / recipe.name
         self._lock = threading.RLock()
         self._view: View | None = None
+        self._inside = False
         self._given = embedder
         self._embedder: Embedder | None = None
         self._reranker: Reranker | None = None
@@ -234,22 +236,38 @@ class Retriever:
     def _now(self) -> Iterator[View]:
         """The index as it now is on disk, for one thread at a time."""
         with self._lock:
+            if self._inside:  # one moment stays one moment
+                assert self._view is not None
+                yield self._view
+                return
             path = current(self._folder)
             if path is None or not path.exists():
                 source = self.recipe.source
                 raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")
-            if self._view is None or self._view.index.path != path:
+            # A folder that was removed and made anew may have the same name.
+            if self._view is None or self._view.index.path != path or not self._view.index.is_on_disk():
                 self._attach()
             assert self._view is not None
             with self._view.now() as view:
-                yield view
+                self._inside = True
+                try:
+                    yield view
+                finally:
+                    self._inside = False
 
     def _attach(self) -> None:
         """Opens the current generation, and the embedder that it was made with."""
         view = _open(self._folder)
         stored = view.index.contract.embedder
-        embedder = self._given or Embedder(self.recipe.embedder, like=stored, queries=True)
-        view.index.check(self.recipe, embedder, canaries=self.recipe.search.mode != "terms")
+        try:
+            if self._embedder is not None and self._given is None and self._embedder.promise == replace(stored, canaries=()):
+                embedder = self._embedder  # loaded already: packing an index changes no model
+            else:
+                embedder = self._given or Embedder(self.recipe.embedder, like=stored, queries=True)
+            view.index.check(self.recipe, embedder, canaries=self.recipe.search.mode != "terms")
+        except BaseException:
+            view.close()
+            raise
         if self._view is not None:
             self._view.close()
         self._view, self._embedder = view, embedder
@@ -268,7 +286,11 @@ def _open(folder: Path) -> View:
         if path is None:
             raise IndexError_(f"{folder} holds no index any more.")
         try:
-            return View(path)
+            view = View(path)
         except IndexError_:
             if current(folder) == path:
                 raise
+            continue
+        if current(folder) == path and view.index.is_on_disk():  # all of its files were there when they were opened
+            return view
+        view.close()
