@@ -122,7 +122,8 @@ class Index:
     def vectors(self) -> Vectors:
         """The vectors, as many rows as the database counts."""
         if self._vectors is None:
-            self._vectors = Vectors(self.path / "vectors.bin", self.dim, self._whole("rows"), writable=self.writable)
+            path, dim, rows, salt = self.path / "vectors.bin", self.dim, self._whole("rows"), self._whole("salt")
+            self._vectors = Vectors(path, dim, rows, salt=salt, writable=self.writable)
         elif not self.writable:
             self._vectors.rows = self._whole("rows")
         return self._vectors
