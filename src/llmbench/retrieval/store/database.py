@@ -218,7 +218,8 @@ class Index:
             return []
         inside, values = "", tuple[str | float, ...]()
         if where is not None:
-            inside = f"AND rowid IN (SELECT vector_id FROM chunks JOIN documents ON document = number WHERE {where.sql})"
+            # The plus keeps SQLite from asking for the words once for each row that fits: 12 s for 3,000 of them.
+            inside = f"AND +rowid IN (SELECT vector_id FROM chunks JOIN documents ON document = number WHERE {where.sql})"
             values = where.values
         query = (
             "SELECT chunks.row, -found.rank FROM (SELECT rowid AS id, rank FROM terms "
