@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from llmbench.errors import IndexError_
 from llmbench.recipe import RagRecipe
+from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.store.verify import Verification, verify
 from llmbench.retrieval.writer import BATCH, Writer
 
 __all__ = ["repair"]
 
 
-def repair(recipe: RagRecipe, *, wait: float = 0) -> Verification:
+def repair(recipe: RagRecipe, *, wait: float = 0, embedder: Embedder | None = None) -> Verification:
     """Mends what can be mended from the rest and looks again.
+
+    Args:
+        recipe: the pipeline.
+        wait: seconds to wait for another process that is writing the index.
+        embedder: one that is there already; else the recipe's.
 
     Returns what the second look found: no faults.
 
     Raises:
         IndexError_: the documents themselves are damaged; the message holds the command that builds the index again.
     """
-    with Writer.open(recipe, wait=wait) as writer:
+    with Writer.open(recipe, wait=wait, embedder=embedder) as writer:
         index = writer.index
         damaged = index.vectors.damaged(index.expected())
         living = index.living(damaged)

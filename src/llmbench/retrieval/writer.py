@@ -101,7 +101,7 @@ class Writer:
             writer = cls(recipe, folder, index, embedder, switch=switch)
             try:
                 yield writer
-                if writer._dirty:
+                if writer._dirty or writer._batch.steps or writer._ahead is not None:
                     writer.finish()
             finally:
                 writer._pool.shutdown(wait=True, cancel_futures=True)

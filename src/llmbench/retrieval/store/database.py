@@ -133,7 +133,8 @@ class Index:
     def vectors(self) -> Vectors:
         """The vectors, as many rows as the database counts."""
         if self._vectors is None:
-            self._vectors = Vectors(self.path / "vectors.bin", self.dim, self._whole("rows"), writable=self.writable)
+            path, dim, rows, salt = self.path / "vectors.bin", self.dim, self._whole("rows"), self._whole("salt")
+            self._vectors = Vectors(path, dim, rows, salt=salt, writable=self.writable)
         elif not self.writable:
             self._vectors.rows = self._whole("rows")
         return self._vectors
@@ -228,7 +229,8 @@ class Index:
             return []
         inside, values = "", tuple[str | float, ...]()
         if where is not None:
-            inside = f"AND rowid IN (SELECT vector_id FROM chunks JOIN documents ON document = number WHERE {where.sql})"
+            # The plus keeps SQLite from asking for the words once for each row that fits: 12 s for 3,000 of them.
+            inside = f"AND +rowid IN (SELECT vector_id FROM chunks JOIN documents ON document = number WHERE {where.sql})"
             values = where.values
         query = (
             "SELECT chunks.row, -found.rank FROM (SELECT rowid AS id, rank FROM terms "

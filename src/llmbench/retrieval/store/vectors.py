@@ -1,7 +1,8 @@
 """The vectors of a generation: records in one file that only grows, each with its passage's number and a checksum.
 
-A record is `id` (int64, the passage's vector id), `crc` (CRC-32 of id and vector) and `vector` (float32). A row is a record's
-place, from 0. A deleted passage's row is overwritten with zeros, its id with -1; its place is never used again.
+A record is `id` (int64, the passage's vector id), `crc` (CRC-32 of id and vector, begun with the index's own salt, so that no
+record of another index fits) and `vector` (float32). A row is a record's place, from 0. A deleted passage's row is overwritten
+with zeros, its id with -1; its place is never used again.
 """
 
 from __future__ import annotations
@@ -39,19 +40,21 @@ class Vectors:
         IndexError_: the file is shorter than it must be, or cannot be written.
     """
 
-    def __init__(self, path: Path, dim: int, rows: int, *, writable: bool = False) -> None:
+    def __init__(self, path: Path, dim: int, rows: int, *, salt: int = 0, writable: bool = False) -> None:
         """Opens or, when writable, creates the file, and cuts off what an interrupted transaction left behind."""
-        self.path, self.dim, self.rows = path, dim, rows
+        self.path, self.dim, self.rows, self.salt = path, dim, rows, salt
         self.dtype = record(dim)
         self._map: Any = None
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY, 0o644)
         except OSError as error:
             raise IndexError_(f"{path} cannot be opened ({error.strerror}). Run: llmbench index PIPELINE --repair") from error
-        self.short = os.fstat(self._file).st_size < rows * self.dtype.itemsize
-        if writable:
+        size = os.fstat(self._file).st_size
+        self.short = size < rows * self.dtype.itemsize
+        if writable and size != rows * self.dtype.itemsize:
             # A file that was too short reads as zeros from then on, which no checksum fits.
             os.ftruncate(self._file, rows * self.dtype.itemsize)
+        if writable and not size:
             to_disk(path.parent)
 
     def close(self) -> None:
@@ -82,7 +85,7 @@ class Vectors:
 
         block = np.zeros(len(ids), self.dtype)
         block["id"], block["vector"] = ids, vectors
-        block["crc"] = checksums(block)
+        block["crc"] = checksums(block, self.salt)
         self._write(block.tobytes(), self.rows)
         rows = range(self.rows, self.rows + len(ids))
         self.rows = rows.stop
@@ -143,7 +146,7 @@ class Vectors:
             yield first, np.array(block["id"]), np.ascontiguousarray(block["vector"])
 
     def _check(self, block: Any, rows: Any) -> None:
-        wrong = (checksums(block) != block["crc"]) & (block["id"] >= 0)
+        wrong = (checksums(block, self.salt) != block["crc"]) & (block["id"] >= 0)
         if wrong.any():
             raise self._damaged(int(rows[int(wrong.argmax())]))
 
@@ -190,15 +193,15 @@ class Vectors:
                 file.seek(first * self.dtype.itemsize)
                 block = np.fromfile(file, self.dtype, min(BLOCK, whole - first))
                 alive = block["id"] >= 0
-                wrong = ((checksums(block) != block["crc"]) & alive) | (~alive & (block["vector"] != 0).any(axis=1))
+                wrong = ((checksums(block, self.salt) != block["crc"]) & alive) | (~alive & (block["vector"] != 0).any(axis=1))
                 mine = expected[first : first + len(block)]
-                wrong |= (mine >= 0) & (block["id"] != mine)
+                wrong |= (mine >= 0) & (block["id"] != mine) | (block["pad"] != 0)
                 found += (first + np.flatnonzero(wrong)).tolist()
         return sorted(found)
 
 
-def checksums(block: Any) -> NDArray[np.uint32]:
-    """The CRC-32 of each record's id and vector."""
+def checksums(block: Any, salt: int) -> NDArray[np.uint32]:
+    """The CRC-32 of each record's id and vector, begun with a salt."""
     import numpy as np
 
     ids, vectors = np.ascontiguousarray(block["id"]), np.ascontiguousarray(block["vector"])
@@ -206,7 +209,7 @@ def checksums(block: Any) -> NDArray[np.uint32]:
     raw, keys = memoryview(vectors.tobytes()), memoryview(ids.tobytes())
     crc32 = zlib.crc32
     return np.fromiter(
-        (crc32(raw[i * width : (i + 1) * width], crc32(keys[i * 8 : i * 8 + 8])) for i in range(len(ids))),
+        (crc32(raw[i * width : (i + 1) * width], crc32(keys[i * 8 : i * 8 + 8], salt)) for i in range(len(ids))),
         dtype=np.uint32,
         count=len(ids),
     )

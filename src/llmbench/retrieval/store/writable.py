@@ -7,6 +7,7 @@ database, which says how many rows count. A kill between leaves rows that nobody
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,8 @@ class WritableIndex(Index):
         path = generation / "index.sqlite"
         try:
             db = schema.connect(path, create=True)
-            values = {"contract": contract.to_json(), "dim": dim, "rows": 0, "complete": False}
+            salt = secrets.randbits(32)
+            values = {"contract": contract.to_json(), "dim": dim, "rows": 0, "salt": salt, "complete": False}
             facts = ", ".join(
                 f"('{key}', '{json.dumps(value).replace(chr(39), chr(39) * 2)}')" for key, value in values.items()
             )

@@ -1,0 +1,270 @@
+"""Writing: what is replaced, deleted, embedded and left alone; passes over files that change, fail and go on."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbench import retrieval
+from llmbench.errors import LlmbenchError
+from llmbench.recipe import RagRecipe, SourceSpec
+from llmbench.retrieval import Document, Retriever, writer
+from llmbench.retrieval.store import Filter, current
+from llmbench.retrieval.store.rows import FileState
+from llmbench.retrieval.store.verify import holds, verify
+from llmbench.retrieval.writer import Writer
+
+Make = Callable[..., Document]
+Rows = Callable[..., list[tuple[Any, ...]]]
+
+
+def long(*topics: str) -> str:
+    """A text of one passage for each topic."""
+    return "\n\n".join(" ".join(f"{topic}{i}" for i in range(20)) + "." for topic in topics)
+
+
+def sources(query: Rows) -> list[str]:
+    return [source for (source,) in query("SELECT source FROM documents ORDER BY source")]
+
+
+def age(folder: Path, seconds: int = 3600) -> None:
+    """Makes files look as if they had been written long ago."""
+    for path in folder.rglob("*"):
+        os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_a_document_is_replaced_by_its_source(upsert: Any, ask: Any, doc: Make, query: Rows) -> None:
+    upsert(doc("a", "alpha"), doc("b", "beta"))
+    upsert(doc("a", "gamma"))
+    assert sources(query) == ["a", "b"]
+    assert ask("alpha")[-1:] != ["alpha"] and set(ask("gamma")) == {"gamma", "beta"}
+
+
+@pytest.mark.parametrize(
+    ("how", "left"),
+    [
+        ({"sources": ["a/1.md", "a/1.md", "never"]}, ["a/10.md", "b[1].md", "b1.md"]),
+        ({"where": {"source": {"$glob": "a/*"}}}, ["b[1].md", "b1.md"]),
+        ({"where": {"source": {"$glob": "b[[]1].md"}}}, ["a/1.md", "a/10.md", "b1.md"]),
+        ({"where": {"year": {"$lt": 2001}}}, ["a/10.md", "b[1].md", "b1.md"]),
+        ({"sources": ["b1.md"], "where": {"source": "b1.md"}}, ["a/1.md", "a/10.md", "b[1].md"]),
+    ],
+)
+def test_documents_are_deleted_by_source_by_glob_and_by_filter(
+    recipe: RagRecipe, words: Any, doc: Make, query: Rows, folder: Path, how: dict[str, Any], left: list[str]
+) -> None:
+    names = ("a/1.md", "a/10.md", "b[1].md", "b1.md")
+    with Writer.open(recipe, embedder=words) as writing:
+        writing.upsert(doc(name, f"text of {name}", year=2000 + i) for i, name in enumerate(names))
+        where = Filter.of(how["where"]) if "where" in how else None
+        assert writing.delete(sources=how.get("sources", ()), where=where) == 4 - len(left)
+    assert set(sources(query)) == set(left)
+    assert query("SELECT count(*) FROM chunks") == query("SELECT count(DISTINCT document) FROM facts") == [(len(left),)]
+    assert verify(folder).faults == ()
+
+
+def test_what_was_deleted_is_in_no_file_after_the_block(
+    recipe: RagRecipe, words: Any, doc: Make, upsert: Any, folder: Path
+) -> None:
+    upsert(doc("a", "zanzibar", title="quetzal", secret="xylophone"), doc("b", "beta"))
+    assert all(holds(folder, word) for word in ("zanzibar", "quetzal", "xylophone"))
+    with Writer.open(recipe, embedder=words) as writing:
+        writing.delete(sources=["a"])
+    assert not any(holds(folder, word) for word in ("zanzibar", "quetzal", "xylophone"))
+
+
+def test_only_changed_passages_are_embedded_again(upsert: Any, words: Any, doc: Make, query: Rows) -> None:
+    upsert(doc("a", long("one", "two", "three")))
+    before = dict(query("SELECT text, vector_id FROM chunks"))
+    assert words.embedded == len(before) == 3
+    upsert(doc("a", long("one", "two", "four")))
+    after = dict(query("SELECT text, vector_id FROM chunks"))
+    assert words.embedded == 4
+    assert [after[text] for text in before if text in after] == [1, 2]
+    assert max(after.values()) == 4
+
+
+def test_the_same_words_are_embedded_once(
+    upsert: Any, words: Any, doc: Make, query: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH", 2)  # so that equal documents lie in the same, the next and a later batch
+    upsert(*(doc(f"{i}", "the same words") for i in range(9)))
+    assert words.embedded == 1
+    assert query("SELECT count(*), count(DISTINCT digest) FROM chunks") == [(9, 1)]
+    upsert(doc("later", "the same words"))
+    assert words.embedded == 1
+
+
+def test_a_title_beyond_what_is_embedded_may_change(upsert: Any, ask: Any, doc: Make, folder: Path) -> None:
+    steps = " > ".join(f"step{i}" for i in range(40))
+    upsert(doc("a", "alpha", title=f"Old > {steps}"))
+    upsert(doc("a", "alpha", title=f"New > {steps}"))
+    assert ask("alpha") == ["alpha"]
+    assert verify(folder).faults == ()
+
+
+def test_an_unchanged_corpus_embeds_and_writes_nothing(recipe: RagRecipe, words: Any, pages: Path, folder: Path) -> None:
+    for i in range(5):
+        (pages / f"{i}.txt").write_text(f"page {i}")
+    age(pages)
+    retrieval.build(recipe, embedder=words)
+    generation = current(folder)
+    assert generation is not None
+
+    def state() -> dict[str, Any]:
+        return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in generation.iterdir()}
+
+    before, words.embedded = state(), 0
+    report = retrieval.build(recipe, embedder=words)
+    assert (report.unchanged, report.embedded, words.embedded) == (5, 0, 0)
+    assert state() == before
+
+
+def test_a_change_is_seen_though_size_and_time_are_the_same(recipe: RagRecipe, words: Any, pages: Path, ask: Any) -> None:
+    path = pages / "a.txt"
+    path.write_text("alpha")
+    stat = path.stat()
+    retrieval.build(recipe, embedder=words)
+    path.write_text("gamma")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert retrieval.build(recipe, embedder=words).changed == 1
+    assert ask("gamma") == ["gamma"]
+
+
+def test_other_rules_for_a_place_have_it_read_again(recipe: RagRecipe, words: Any, pages: Path) -> None:
+    (pages / "a.txt").write_text("alpha")
+    age(pages)
+    retrieval.build(recipe, embedder=words)
+    assert retrieval.build(recipe, embedder=words).changed == 0
+    other = recipe.model_copy(update={"documents": [SourceSpec(path=pages, metadata={"team": "blue"})]})
+    words.embedded = 0
+    assert retrieval.build(other, embedder=words).changed == 1
+    assert words.embedded == 0
+
+
+def test_rules_changed_interrupted_and_changed_back_leave_nothing_trusted(recipe: RagRecipe, words: Any, doc: Make) -> None:
+    old = FileState("rows", "sha", 1, 1, "old rules", "")
+    with Writer.open(recipe, embedder=words) as writing:
+        writing.begin("rows", old.settings)
+        writing.add(doc("rows#1", "alpha"), file="rows")
+        writing.end(old)
+    with Writer.open(recipe, embedder=words) as writing:
+        assert writing.index.files()["rows"] == old
+        writing.begin("rows", "new rules")
+        writing.add(doc("rows#1", "alpha", team="blue"), file="rows")
+    with Writer.open(recipe, embedder=words) as writing:
+        state = writing.index.files()["rows"]
+        assert (state.sha256, state.settings) == ("", "")
+
+
+def test_numbers_only_grow(upsert: Any, recipe: RagRecipe, words: Any, doc: Make, query: Rows) -> None:
+    upsert(doc("a", "alpha"), doc("b", "beta"))
+    with Writer.open(recipe, embedder=words) as writing:
+        writing.delete(sources=["b"])
+        writing.compact()
+    upsert(doc("c", "gamma"), doc("b", "beta"))
+    assert query("SELECT source, vector_id FROM chunks JOIN documents ON document = number ORDER BY 1") == [
+        ("a", 1), ("b", 4), ("c", 3),
+    ]  # fmt: skip
+
+
+def test_a_programs_document_survives_a_build_and_files_go_with_theirs(
+    recipe: RagRecipe, words: Any, pages: Path, upsert: Any, doc: Make, query: Rows
+) -> None:
+    upsert(doc("given", "alpha"))
+    (pages / "a.txt").write_text("beta")
+    (pages / "b.txt").write_text("gamma")
+    assert retrieval.build(recipe, embedder=words).added == 2
+    (pages / "a.txt").unlink()
+    assert retrieval.build(recipe, embedder=words).removed == 1
+    assert sources(query) == ["b.txt", "given"]
+
+
+def test_a_deleted_document_comes_back_while_its_file_is_there(recipe: RagRecipe, words: Any, pages: Path, query: Rows) -> None:
+    (pages / "a.txt").write_text("beta")
+    age(pages)
+    retrieval.build(recipe, embedder=words)
+    with Writer.open(recipe, embedder=words) as writing:
+        writing.delete(sources=["a.txt"])
+    assert sources(query) == []
+    assert retrieval.build(recipe, embedder=words).added == 1
+    assert sources(query) == ["a.txt"]
+
+
+def test_an_interrupted_pass_goes_on_where_it_stopped(
+    recipe: RagRecipe, words: Any, pages: Path, query: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(8):
+        (pages / f"{i}.txt").write_text(f"page {i}")
+    age(pages)
+    monkeypatch.setattr(writer, "BATCH", 1)
+
+    def stop(done: int, total: int, source: str) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retrieval.build(recipe, embedder=words, progress=stop)
+    left = len(sources(query))
+    assert 0 < left < 8
+    with Retriever.open(recipe, embedder=words) as retriever:
+        assert not retriever.complete
+    words.embedded = 0
+    report = retrieval.build(recipe, embedder=words)
+    assert (report.added, report.unchanged, words.embedded) == (8 - left, left, 8 - left)
+    with Retriever.open(recipe, embedder=words) as retriever:
+        assert retriever.complete
+
+
+def test_an_error_in_the_middle_of_a_batch_writes_nothing_of_it(
+    recipe: RagRecipe, words: Any, doc: Make, query: Rows, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Writer.open(recipe, embedder=words) as writing:
+        writing.upsert([doc("a", "alpha")])
+        put, calls = writing.index.put, iter(range(9))
+
+        def fails(*arguments: Any, **named: Any) -> None:
+            put(*arguments, **named)
+            if next(calls) == 1:
+                raise RuntimeError("in the middle")
+
+        monkeypatch.setattr(writing.index, "put", fails)
+        with pytest.raises(RuntimeError, match="in the middle"):
+            writing.upsert([doc("b", "beta"), doc("c", "gamma")])
+        assert writing.index.vectors.rows == 1
+        writing.upsert([doc("d", "delta")])
+    assert sources(query) == ["a", "d"]
+    assert verify(folder).faults == ()
+
+
+@pytest.mark.parametrize("bad", [{"team": None}, {"team": ["a"]}, {"half": "\ud800"}, {"\ud800": 1}])
+def test_fields_that_cannot_be_kept_are_one_line(upsert: Any, doc: Make, bad: dict[str, Any]) -> None:
+    with pytest.raises(LlmbenchError, match=r"^document 'a'.+\.$"):
+        upsert(doc("a", "alpha", **bad))
+
+
+def test_a_full_disk_is_one_line_and_what_was_there_stays(
+    recipe: RagRecipe, words: Any, doc: Make, upsert: Any, query: Rows, folder: Path
+) -> None:
+    import resource
+
+    upsert(doc("a", "alpha"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+    try:
+        with (
+            pytest.raises(LlmbenchError, match=r"cannot be written .+ Free some space"),
+            Writer.open(recipe, embedder=words) as writing,
+        ):
+            writing.upsert(doc(f"{i}", long(f"a{i}", f"b{i}", f"c{i}")) for i in range(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "a" in sources(query)
+    assert verify(folder).faults == ()
+    upsert(doc("after", "omega"))
+    assert verify(folder).faults == () and "after" in sources(query)
