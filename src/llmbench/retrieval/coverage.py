@@ -245,4 +245,4 @@ def _bins(lengths: Counter[int]) -> tuple[tuple[int, int, int], ...]:
     sums = Counter[int]()
     for length, number in lengths.items():
         sums[(length - low) // width] += number
-    return tuple((low + i * width, low + (i + 1) * width - 1, sums[i]) for i in range((high - low) // width + 1))
+    return tuple((low + i * width, min(low + (i + 1) * width - 1, high), sums[i]) for i in range((high - low) // width + 1))

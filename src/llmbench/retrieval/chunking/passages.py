@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from llmbench.retrieval.chunking.measure import Stretch
@@ -42,7 +42,7 @@ def fill(stretch: Stretch, start: int, end: int, size: int, overlap: int) -> Ite
         stop = stop if span[1] == stretch.trim(here, stop)[1] else span[1]
         if stop >= end:
             return
-        here = stretch.solid(_resume(sentences, stretch, here, stop, overlap))
+        here = stretch.solid(_resume((sentences, borders[2], stretch.words), stretch, here, stop, overlap))
 
 
 def sentences(stretch: Stretch, start: int, end: int, size: int, overlap: int, number: int) -> Iterator[Span]:
@@ -107,13 +107,13 @@ def _border(borders: list[array[int]], here: int, half: int, last: int) -> int:
     return borders[-1][i - 1] if i and borders[-1][i - 1] > here else max(last, here + 1)
 
 
-def _resume(sentences: array[int], stretch: Stretch, here: int, stop: int, overlap: int) -> int:
-    """Where the next passage begins: back by whole sentences within the overlap, or by words when a sentence was cut."""
+def _resume(borders: Sequence[array[int]], stretch: Stretch, here: int, stop: int, overlap: int) -> int:
+    """Where the next passage begins: back by whole sentences within the overlap, else by lines (rows of a table), by words."""
     if not overlap:
         return stop
     earliest = max(stretch.before(stop, overlap), here + 1)
-    i = bisect_left(sentences, earliest)
-    if i < len(sentences) and sentences[i] <= stop:
-        return sentences[i]
-    i = bisect_left(stretch.words, earliest)
-    return stretch.words[i] if i < len(stretch.words) and stretch.words[i] <= stop else stop
+    for places in borders:
+        i = bisect_left(places, earliest)
+        if i < len(places) and places[i] <= stop:
+            return places[i]
+    return stop
