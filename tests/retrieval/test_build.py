@@ -143,13 +143,12 @@ KILLED = """
     from pathlib import Path
     from llmbench.recipe import ChunkingSpec, RagRecipe
     import llmbench.retrieval.build
-    from llmbench.retrieval import embedding, store
+    from llmbench.retrieval import store
 
     recipe = RagRecipe(name="pages", documents=[Path(sys.argv[1])], chunking=ChunkingSpec(max_tokens=64, overlap=8))
     module = sys.modules["llmbench.retrieval.build"]
     module.BATCH = 3
-    with embedding._quiet():
-        import sentence_transformers
+    import onnx, onnxruntime, tokenizers
 
     def dies_at(owner, name, number):
         function, calls = getattr(owner, name), iter(range(1, 99))
@@ -160,7 +159,7 @@ KILLED = """
             return result
         setattr(owner, name, wrapped)
 
-    # Forked before torch starts a thread, so that the imports are paid for once.
+    # Forked before a session starts a thread, so that the imports are paid for once.
     for point in sys.argv[2:]:
         name, number = point.split("-")
         child = os.fork()
