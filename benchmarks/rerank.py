@@ -161,13 +161,13 @@ def cross(collection: Collection, folder: Path, most: int) -> None:
     for step in range(steps):
         at = step * group % (len(rows) // group * group)
         if at == 0:
-            rng.shuffle(rows)  # type: ignore[arg-type]
+            rng.shuffle(rows)
         batch = rows[at : at + group]
         pairs = [(collection.queries[q], collection.texts[i]) for q, right, wrong in batch for i in (right, *wrong)]
         scores = model(model.preprocess(pairs))["scores"].view(group, 6)
         # The right document against its wrong ones: cross-entropy over each group (localised contrastive estimation).
         loss = torch.nn.functional.cross_entropy(scores, torch.zeros(group, dtype=torch.long))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -126,3 +126,26 @@ def test_three_finished_runs_are_believed_and_fewer_are_not(load: Any, tmp_path:
             run.mark("finished", seconds=seconds, estimate={"seconds": 10.0, "uncorrected_seconds": 10.0, "peak_memory": 1})
     assert sorted(estimate.corrections(HERE)) == [1.0, 2.0, 3.0], "2 s say nothing"
     assert estimate.corrections(replace(HERE, cores=64)) == []
+
+
+QWEN = WIDE | {"hidden_size": 1024, "intermediate_size": 3072}
+"""Qwen3-0.6B."""
+ON_A_GPU = Machine("cuda", 16, 128 * GIB, bfloat16=True, gpu="NVIDIA H200", gpu_memory=139 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "largest", "measured", "off"),
+    [
+        ([], 6_577, 14.04e9, 0.1),
+        (["training.padding_free=false"], 14_112, 27.56e9, 0.1),
+        (["training.gradient_checkpointing=true"], 5_979, 3.35e9, 0.3),
+    ],
+)
+def test_gpu_memory_is_near_what_was_measured(
+    load: Any, overrides: list[str], largest: int, measured: float, off: float
+) -> None:
+    """Allocated on an H200 by LoRA r=16; `largest` is the tokens of the run's largest batch as the estimate drew it."""
+    document = load("training.per_device_train_batch_size=1", "lora.r=16", *overrides)
+    rows = estimate.work(document, np.full(40, largest), 0.583)
+    said = estimate.estimate(document, shapes.of(None, QWEN), rows, ON_A_GPU).peak
+    assert said == pytest.approx(measured, rel=off)

@@ -7,6 +7,7 @@ corrected by the finished runs of this workspace. `benchmarks/estimates.py` comp
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,9 +45,11 @@ _LIBRARIES = {"cpu": 0.8 * GIB, "cuda": 3.0 * GIB}
 """Host memory of Python with torch, transformers, TRL, PEFT and datasets loaded."""
 _ROWS = {"cpu": 128, "cuda": 2048}
 """Positions whose logits exist at a time, see training/head.py."""
-_HELD = 1.4
-"""How many times activations are really held: copies on the way back, and what the allocator keeps. This and the next two
-were fitted to sixteen runs on a CPU."""
+_HELD = {("cpu", True): 1.4, ("cpu", False): 1.4, ("cuda", True): 0.9, ("cuda", False): 1.2}
+"""How many times activations are really held, by device and whether layers pass on 16 bits: on a CPU with copies on the way
+back and what the allocator keeps. For a CPU this and the next two were fitted to sixteen runs; for CUDA (allocated bytes)
+this one to seven of LoRA in 16 bits and to one in float32.
+"""
 _COPIES = 8
 """Bytes a parameter that full training holds beside the parameter, its gradient and the optimizer's state."""
 _TRAINED_HEAD = 4096, 16
@@ -172,7 +175,7 @@ def estimate(recipe: TrainRecipe, found: Shape, work: Work, there: Machine, *, c
     needed: dict[str, float] = {
         "weights": _weights(recipe, found, what, low=low),
         "trained": what.parameters * (4 + 4 + _OPTIMIZER_BYTES[spec.optim] + (0 if what.adapter else _COPIES)),
-        "activations": _activations(recipe, found, what, work, low=narrow) * _HELD,
+        "activations": _activations(recipe, found, what, work, low=narrow) * _HELD[there.device, narrow],
         "logits": _logits(recipe, found, what, work, there.device, low=low),
     }
     if recipe.method in _FORWARDS and _FORWARDS[recipe.method] and not what.adapter:
@@ -234,7 +237,10 @@ def _logits(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, device
     if not what.adapter or recipe.method in _FORWARDS:
         most, held = _TRAINED_HEAD
         return min(most, work.largest_batch * work.learned) * found.vocabulary * held
-    positions = min(_ROWS[device], work.largest_batch * work.learned)
+    scored = work.largest_batch * work.learned
+    if device == "cuda":  # parts of equal size, their logits in the computation's precision and in float32
+        return scored / max(math.ceil(scored / _ROWS[device]), 1) * found.vocabulary * (4 + (width if low else 0))
+    positions = min(_ROWS[device], scored)
     return positions * found.vocabulary * (2 * width + 8) + work.largest_batch * work.learned * found.hidden * (4 + 2 * width)
 
 

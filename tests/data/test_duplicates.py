@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 import pytest
 
 from llmbench.data import duplicates

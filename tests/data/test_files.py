@@ -69,8 +69,8 @@ def test_messages_as_a_json_string_in_csv(tmp_path: Path) -> None:
 
 
 def test_messages_as_parquet(tmp_path: Path) -> None:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     path = tmp_path / "a.parquet"
     pq.write_table(pa.Table.from_pylist([{"messages": TURNS}, {"messages": TURNS}]), path)

@@ -23,7 +23,7 @@ def places(source: DataSource) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["file", "stream"])
 def test_arrow_files_and_streams(tmp_path: Path, kind: str) -> None:
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
 
     path = tmp_path / "a.arrow"
     table = pa.Table.from_pylist([PAIR, PAIR])

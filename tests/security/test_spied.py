@@ -145,13 +145,21 @@ def test_serving_hands_on_trust_and_revision_as_they_stand(cache: Path, spy: Spy
     assert not {"--enable-prompt-embeds", "--middleware", "--hf-overrides"} & set(argv)
 
 
-def test_an_index_trusts_nobody(cache: Path, spy: Spy) -> None:
+@pytest.mark.parametrize("light", [True, False])
+def test_an_index_trusts_nobody(cache: Path, spy: Spy, light: bool) -> None:
+    """A plain encoder is loaded by nobody's code but ours; another one by sentence_transformers, which is told what it may."""
     from llmbench.retrieval.embedding import Embedder
 
+    if not light:
+        pooling = cache / "models--somebody--embedder" / "snapshots" / COMMIT / "1_Pooling" / "config.json"
+        pooling.write_text(json.dumps({"word_embedding_dimension": 384, "pooling_mode": "weightedmean"}), encoding="utf-8")
     embedder = Embedder(EmbedderSpec(model_name_or_path="somebody/embedder", revision=COMMIT))
     embedder.embed(["a text"])
     [(name, download)] = spy.named("download")
     assert (name, download["revision"]) == ("somebody/embedder", COMMIT)
+    if light:
+        assert not spy.named("embedder") + spy.named("model") + spy.named("tokenizer")
+        return
     [(place, kwargs)] = spy.named("embedder")
     assert COMMIT in place and kwargs["trust_remote_code"] is False and kwargs["local_files_only"] is True
 

@@ -119,7 +119,7 @@ def logits_of(model: Any) -> Any:
         if isinstance(layer, LoraLayer):
             vars(layer).pop("forward", None)
     with torch.no_grad():
-        return model(input_ids=torch.tensor([IDS]), use_cache=False).logits[0].float()
+        return model(input_ids=torch.tensor([IDS], device=model.device), use_cache=False).logits[0].float()
 
 
 @pytest.fixture(scope="session")

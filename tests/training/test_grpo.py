@@ -151,7 +151,7 @@ def test_what_the_data_cannot_give_is_said_before_the_run(tmp_path: Path) -> Non
     with pytest.raises(RecipeError, match=r"grpo\.max_completion_length: .* Use at most 1,000\."):
         training.prepare(written(tmp_path, "grpo", "grpo.max_completion_length=1024"))
     with pytest.raises(RecipeError, match="needs an NVIDIA GPU, and there is none; set use_vllm: false"):
-        training.prepare(written(tmp_path, "grpo", "grpo.use_vllm=true"))
+        training.prepare(written(tmp_path, "grpo", "grpo.use_vllm=true", "model.device=cpu"))
     with pytest.raises(RecipeError, match="20 prompts are fewer than the 25 of one round of generation"):
         training.prepare(written(tmp_path, "grpo", "training.per_device_train_batch_size=100"))
 

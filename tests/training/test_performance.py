@@ -41,7 +41,7 @@ def test_every_choice_says_why(write: Write) -> None:
 def test_activations_are_computed_again_where_they_do_not_fit(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     here = hardware.machine("cpu")
     monkeypatch.setattr(hardware, "machine", lambda device: replace(here, memory=2**28))
-    job = training.prepare(write("short"))
+    job = training.prepare(write("short", "model.device=cpu"))
     [choice] = [choice for choice in job.choices if choice.name == "gradient_checkpointing"]
     assert choice.value is job.recipe.training.gradient_checkpointing is True
     assert "0.2 GiB are free" in choice.reason

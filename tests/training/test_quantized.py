@@ -25,7 +25,7 @@ FOUR = {"load_in_4bit": True}
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
     model.train()
-    ids = torch.tensor([IDS])
+    ids = torch.tensor([IDS], device=model.device)
     model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()

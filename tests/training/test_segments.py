@@ -156,6 +156,22 @@ def test_bins_hold_every_row_once_and_no_more_than_they_can() -> None:
     assert packed([4, 3, 3, 2], 6) == [[0, 3], [1, 2]]
 
 
+def test_keys_for_each_head_are_attended_to_as_shared_ones() -> None:
+    query, key, value = (torch.randn(1, heads, 20, 16) for heads in (6, 2, 2))
+    shared = segments._split(query, key, value, [7, 13], None, 0.0, None)
+    apart = segments._split(query, *segments._each_head(query, key, value), [7, 13], None, 0.0, None)
+    assert torch.allclose(shared, apart, atol=1e-6)
+
+
+def test_flash_attention_is_given_only_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
+    rows = torch.zeros(1, 2, 4, 64)
+    assert segments._flash(rows.bfloat16()) and segments._flash(rows.half()) and not segments._flash(rows)
+    assert not segments._flash(rows.half()[..., :20]) and not segments._flash(torch.zeros(1, 2, 4, 264).half())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+    assert not segments._flash(rows.half()), "a T4 has no such kernel"
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
 def test_rows_end_to_end_score_as_rows_one_by_one_on_a_gpu() -> None:

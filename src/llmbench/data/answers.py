@@ -92,7 +92,7 @@ class Encoded:
         return Dataset.from_dict({"prompt_ids": self.prompts, **where})
 
     def _prompts(self) -> Dataset:
-        import pyarrow as pa  # type: ignore[import-untyped]
+        import pyarrow as pa
         from datasets import Dataset
 
         names = sorted({name for example in self.examples for name in example.columns})

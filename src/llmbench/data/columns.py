@@ -128,14 +128,14 @@ def _rows(dataset: Dataset, name: str) -> list[np.ndarray]:
 
 
 def _column(dataset: Dataset, name: str) -> Any:
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
 
     found = dataset.with_format("arrow")[name][:]
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
 def _flat(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
-    import pyarrow.compute as pc  # type: ignore[import-untyped]
+    import pyarrow.compute as pc
 
     lists = _column(dataset, name)
     lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 
 from llmbench.data import Report
 from llmbench.data.prepare import SCHEMA
@@ -77,7 +77,7 @@ def _mix(times: np.ndarray, source: np.ndarray, weights: list[float], names: lis
 
 def _written(table: Any, times: np.ndarray, path: Path, report: Report) -> Report:
     """Writes each row as often as `times` says, a record batch at a time, and counts."""
-    import pyarrow.compute as pc  # type: ignore[import-untyped]
+    import pyarrow.compute as pc
 
     rows = tokens = trained = longest = start = 0
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as stream:

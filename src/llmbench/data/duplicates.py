@@ -47,8 +47,8 @@ class Words:
 
     def shingles(self, texts: Any) -> tuple[np.ndarray, np.ndarray]:
         """Arrow strings -> all shingles (uint64) one after another, and where each text's begin (int64, one more)."""
-        import pyarrow as pa  # type: ignore[import-untyped]
-        import pyarrow.compute as pc  # type: ignore[import-untyped]
+        import pyarrow as pa
+        import pyarrow.compute as pc
 
         apart = pc.replace_substring_regex(pc.utf8_lower(texts.cast(pa.large_string())), _APART, r" \1 ")
         words = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(apart))

@@ -255,7 +255,7 @@ def _told(parts: list[_Looked], tokenizer: Any) -> _Told:
 
 
 def _duplicates(parts: list[_Looked], tokenizer: Any, threshold: float) -> Duplicates:
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
 
     told = _told(parts, tokenizer)
     first = told.train

@@ -172,8 +172,8 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow
+    import pyarrow.parquet
 
     try:
         yield from _batches(path, pyarrow.parquet.ParquetFile(path).iter_batches(_BATCH))
@@ -184,7 +184,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 def _arrow(path: Path) -> Iterator[Row]:
     """An Arrow file (Feather) or an Arrow stream, as data sets on disk have it."""
     import pyarrow
-    import pyarrow.ipc  # type: ignore[import-untyped]
+    import pyarrow.ipc
 
     try:
         with pyarrow.memory_map(str(path)) as file:

@@ -87,7 +87,7 @@ def _need_packages() -> None:
     for module, package in (
         ("sentence_transformers", "sentence-transformers"),
         ("faiss", "faiss-cpu"),
-        ("bs4", "beautifulsoup4"),
+        ("selectolax", "selectolax"),
     ):
         if find_spec(module) is None:
             raise MissingPackage("index", package, "rag")
@@ -159,7 +159,7 @@ class _Job:
     def _take(self, read: Reading) -> None:
         """Cuts what was read of a file and hands it to the writer."""
         source = read.file.source
-        self.writer.begin(source)
+        self.writer.begin(source, self.states[source].settings)
         for document in read.documents:
             self.writer.add(document, file=source, trusted=source in self.trusted)
         if read.failure:

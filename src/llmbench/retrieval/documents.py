@@ -53,7 +53,8 @@ class Document:
     decoded and cleaned; for HTML its visible text; for PDF the text of its pages.
 
     `pages[i]` is the offset at which page `i + 1` begins, `lines[i]` that of line `i + 1` of the file; both are empty where
-    the file has no such thing. `warnings` are what a reader of the report should know of its text.
+    the file has no such thing, and `lines` where they are the text's own. `first_line` is the line of the file on which the
+    text begins: 1 but for rows. `warnings` are what a reader of the report should know of its text.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Document:
     lines: tuple[int, ...] = ()
     boxes: tuple[Box, ...] = ()
     warnings: tuple[str, ...] = ()
+    first_line: int = 1
 
     def page(self, offset: int) -> int | None:
         """The page of an offset, from 1; None for what has no pages."""
@@ -74,7 +76,8 @@ class Document:
 
     def line(self, offset: int) -> int | None:
         """The line of the file in which an offset lies, from 1; None where the text has no lines of the file's."""
-        return bisect_right(self._lines, offset) or None
+        line = bisect_right(self._lines, offset)
+        return line + self.first_line - 1 if line else None
 
     def boxes_of(self, start: int, end: int) -> list[Box]:
         """Where the characters from `start` to `end` stand on their pages."""
@@ -82,6 +85,6 @@ class Document:
 
     @cached_property
     def _lines(self) -> tuple[int, ...]:
-        if self.lines or self.kind not in ("markdown", "text"):
+        if self.lines or self.kind not in ("markdown", "text", "code"):
             return self.lines
         return (0, *(match.end() for match in re.finditer("\n", self.text)))

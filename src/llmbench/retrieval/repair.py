@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmbench.errors import IndexError_
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval.store.verify import Verification, verify
-from llmbench.retrieval.writer import Writer
+from llmbench.retrieval.writer import BATCH, Writer
 
 __all__ = ["repair"]
 
@@ -20,15 +20,16 @@ def repair(recipe: RagRecipe, *, wait: float = 0) -> Verification:
     """
     with Writer.open(recipe, wait=wait) as writer:
         index = writer.index
-        damaged = index.vectors.damaged()
+        damaged = index.vectors.damaged(index.expected())
         living = index.living(damaged)
         with index.transaction():
             index.index_terms()
             index.index_facts()
-            if living:
-                found = index.chunks(living)
-                index.replace_vectors(living, writer.embed([found[row] for row in living]))
-        index.vectors.erase([row for row in damaged if row not in set(living)])
+            for first in range(0, len(living), BATCH):
+                rows = living[first : first + BATCH]
+                found = index.chunks(rows)
+                index.replace_vectors(rows, writer.embed([found[row] for row in rows]))
+            index.erase_again()
         writer.finish(purge=True)
         folder = writer.folder
     found_after = verify(folder)

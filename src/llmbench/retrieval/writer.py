@@ -3,6 +3,8 @@
 with Writer.open(recipe) as writer:
     writer.upsert([Document(...)])
     writer.delete(where=Filter.of({"year": {"$lt": 2020}}))
+
+What a program does not `finish` itself is finished at the end of the block, unless an error ends it.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench import workspace
-from llmbench.errors import IndexError_
+from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import chunking
 from llmbench.retrieval.chunking import Chunk
@@ -50,6 +53,8 @@ class _Batch:
     steps: list[tuple[Any, ...]] = field(default_factory=list)
     chunks: int = 0
     known: dict[bytes, Any] = field(default_factory=dict)
+    before: list[bytes] = field(default_factory=list)
+    """What the batch before it has embedded."""
     fresh: list[bytes] = field(default_factory=list)
     vectors: Future[NDArray[np.float32]] | None = None
 
@@ -65,7 +70,10 @@ class Writer:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
         self._batch, self._ahead = _Batch(), None
         self._begun: set[str] = set()
-        self._dirty = False
+        self._dirty = self._purge = self._checked = False
+        self._last: dict[bytes, Any] = {}
+        self.settled = True
+        """Whether nothing of what was deleted is left in any file, after `finish`: a search that goes on may hold it up."""
 
     _ahead: _Batch | None
 
@@ -87,30 +95,37 @@ class Writer:
             IndexError_: it was built with another embedder or other chunks, or is broken.
             LlmbenchError: another process writes it; the message names it.
         """
-        embedder = embedder or Embedder(recipe.embedder, gpu=True)
         folder = workspace.indexes() / recipe.name
         with workspace.lock(folder, "index", wait=wait):
-            index = _open(folder, recipe, embedder, rebuild)
+            index, embedder = _open(folder, recipe, embedder, rebuild)
             writer = cls(recipe, folder, index, embedder, switch=switch)
             try:
                 yield writer
+                if writer._dirty:
+                    writer.finish()
             finally:
                 writer._pool.shutdown(wait=True, cancel_futures=True)
                 writer.index.close()
 
     # -- documents of files, as `build` hands them on
 
-    def begin(self, source: str) -> None:
-        """A file's documents follow."""
+    def begin(self, source: str, settings: str) -> None:
+        """A file's documents follow, read by such settings (see `FileState`)."""
         if source not in self._begun:
             self._begun.add(source)
-            self._batch.steps.append(("begin", source))
+            self._batch.steps.append(("begin", source, settings))
 
     def add(self, document: Document, *, file: str | None = None, trusted: bool = False) -> None:
-        """Takes a document; one that is there unchanged and read by the same rules (`trusted`) is only noted as seen."""
+        """Takes a document; one that is there unchanged and read by the same rules (`trusted`) is only noted as seen.
+
+        Raises:
+            LlmbenchError: it holds what no database can keep.
+        """
+        _check(document)
         known = self.index.fingerprint(document.source)
         if trusted and known == document.id:
-            self._batch.steps.append(("see", document))
+            self._batch.steps.append(("see", document.source, document.id))
+            self._full()
             return
         self.changed += known is not None
         self.added += known is None
@@ -119,6 +134,10 @@ class Writer:
         digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
         self._batch.steps.append(("put", document, chunks, digests, file, texts))
         self._batch.chunks += len(chunks)
+        self._full()
+
+    def _full(self) -> None:
+        """Sends a batch on its way when it is large enough."""
         if self._batch.chunks >= BATCH or len(self._batch.steps) >= 8 * BATCH:
             self._advance()
 
@@ -130,6 +149,7 @@ class Writer:
     def later(self, state: FileState) -> None:
         """Notes that a file has another size or time, but the same content."""
         self._batch.steps.append(("touch", state))
+        self._full()
 
     def flush(self) -> None:
         """Writes everything that was handed on."""
@@ -146,10 +166,15 @@ class Writer:
         self._note()
 
     def delete(self, *, sources: Iterable[str] = (), where: Filter | None = None) -> int:
-        """Deletes documents by source or by filter; returns how many there were. Nothing of them is left in any file."""
+        """Deletes documents by source or by filter; returns how many there were.
+
+        After `finish` nothing of them is left in any file.
+        """
+        self.flush()
         with self.index.transaction():
             count = self.index.delete(sources=sources, where=where)
         self.removed += count
+        self._purge |= count > 0
         self._note()
         return count
 
@@ -163,13 +188,15 @@ class Writer:
 
         Returns how vectors are searched, and the recall that was measured.
         """
+        self.flush()
         if not self.index.get("complete"):
             self.index.set(complete=True)
         if wasted(self.index):
             self.index = compact(self.folder, self.index)
         found = self._nearest()
         if self._dirty or purge:
-            self.index.settle(purge=purge or self.index.count() <= PURGE_UP_TO)
+            self.settled = self.index.settle(purge=purge or self._purge or self.index.count() <= PURGE_UP_TO)
+            self._dirty = self._purge = False
         now = layout.current(self.folder)
         if now != self.index.path and (self.switch or now is None or not now.exists()):
             layout.point(self.folder, self.index.path)
@@ -179,7 +206,7 @@ class Writer:
 
     def embed(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
         """The vectors of passages: shape (len(chunks), dim)."""
-        return self.embedder.embed([self._embedded(chunk) for chunk in chunks])
+        return self.embedder.embed_documents([self._embedded(chunk) for chunk in chunks])
 
     # -- inside
 
@@ -219,18 +246,28 @@ class Writer:
         texts = {d: t for step in batch.steps if step[0] == "put" for d, t in zip(step[3], step[5], strict=True)}
         rows = self.index.known(list(texts))
         if rows:
-            found = self.index.vectors.take(list(rows.values()))
-            batch.known = dict(zip(rows, found, strict=True))
-        batch.fresh = [digest for digest in texts if digest not in rows]
+            places = list(rows.values())
+            batch.known = dict(zip(rows, self.index.vectors.take(places, self.index.identities(places)), strict=True))
+        # The batch before is being embedded and not yet written: the same words in both are embedded once.
+        ahead = frozenset(self._ahead.fresh) if self._ahead else frozenset()
+        batch.before = [digest for digest in texts if digest not in rows and digest in ahead]
+        batch.fresh = [digest for digest in texts if digest not in rows and digest not in ahead]
         self.embedded += len(batch.fresh)
         if batch.fresh:
-            batch.vectors = self._pool.submit(self.embedder.embed, [texts[digest] for digest in batch.fresh])
+            if not self._checked:
+                self.index.check(self.recipe, self.embedder, canaries=True)
+                self._checked = True
+            sizes = {d: c.tokens for step in batch.steps if step[0] == "put" for d, c in zip(step[3], step[2], strict=True)}
+            work = [texts[digest] for digest in batch.fresh], [sizes[digest] for digest in batch.fresh]
+            batch.vectors = self._pool.submit(self.embedder.embed_documents, *work)
 
     def _write(self, batch: _Batch) -> None:
         """One transaction."""
-        vectors = dict(batch.known)
+        vectors = batch.known | {digest: self._last[digest] for digest in batch.before}
+        self._last = {}
         if batch.vectors is not None:
-            vectors |= dict(zip(batch.fresh, batch.vectors.result(), strict=True))
+            self._last = dict(zip(batch.fresh, batch.vectors.result(), strict=True))
+            vectors |= self._last
         self._note()
         with self.index.transaction():
             if self.index.get("complete"):
@@ -244,11 +281,11 @@ class Writer:
 
         index = self.index
         match step:
-            case ("begin", source):
-                index.begin_file(source)
-            case ("see", document):
-                if not index.see(document.source, document.id, self.current):
-                    raise IndexError_(f"{index.path}: document {document.source} vanished while it was indexed. Index again.")
+            case ("begin", source, settings):
+                index.begin_file(source, settings)
+            case ("see", source, identity):
+                if not index.see(source, identity, self.current):
+                    raise IndexError_(f"{index.path}: document {source} vanished while it was indexed. Index again.")
             case ("put", document, chunks, digests, file, _):
                 own = np.array([vectors[d] for d in digests], dtype=np.float32).reshape(len(chunks), index.dim)
                 index.put(document, chunks, digests, own, file=file, current=self.current)
@@ -259,42 +296,68 @@ class Writer:
 
     def _cut(self, document: Document) -> list[Chunk]:
         """The passages, none longer than the embedder reads together with title, prefix and special tokens."""
-        embedder, spec = self.embedder, self.recipe.chunking
-        prefix = self.recipe.embedder.document_prefix or ""
-        taken = embedder.special_tokens + len(embedder.starts(prefix)) + chunking.TITLE_TOKENS + 2
-        size = min(spec.max_tokens, embedder.max_tokens - taken)
-        if size < 8:
-            raise IndexError_(
-                f"embedder {self.recipe.embedder.model_name_or_path} reads too few tokens: {embedder.max_tokens}."
-            )
-        return chunking.chunks(document, embedder, max_tokens=size, overlap=min(spec.overlap, size - 1))
+        spec, window = self.recipe.chunking, self._window
+        size = min(spec.max_tokens, window)
+        return chunking.chunks(
+            document,
+            self.embedder,
+            max_tokens=size,
+            overlap=min(spec.overlap, size - 1),
+            method=spec.method,
+            sentences=spec.sentences,
+            parent_tokens=spec.parent_tokens,
+            window=window,
+        )
+
+    @cached_property
+    def _window(self) -> int:
+        """How many tokens of a passage the embedder reads."""
+        embedder = self.embedder
+        taken = embedder.special_tokens + len(embedder.starts(embedder.document_prefix)) + chunking.TITLE_TOKENS + 2
+        window = embedder.max_tokens - taken
+        if window < 8:
+            name = self.recipe.embedder.model_name_or_path
+            raise IndexError_(f"embedder {name} reads too few tokens: {embedder.max_tokens}. Take another one.")
+        return window
 
     def _embedded(self, chunk: Chunk) -> str:
-        prefix = self.recipe.embedder.document_prefix or ""
-        return prefix + chunking.embedded_text(chunk.title, chunk.text, self.embedder)
+        return chunking.embedded_text(chunk.title, chunk.text, self.embedder)
 
 
-def _open(folder: Path, recipe: RagRecipe, embedder: Embedder, rebuild: bool) -> WritableIndex:
-    """The generation to write: the current one, a new one, or the next one of a rebuild, begun or continued."""
+def _check(document: Document) -> None:
+    for what in (document.source, document.title, document.text, *document.metadata, *document.metadata.values()):
+        try:
+            if isinstance(what, str):
+                what.encode()
+            elif not isinstance(what, int | float):
+                raise LlmbenchError(
+                    f"document {document.source!a}: {what!r} in its metadata is no text, number, true or false."
+                )
+        except UnicodeEncodeError as error:
+            place = ascii(what[max(0, error.start - 20) : error.start + 20])
+            raise LlmbenchError(f"document {document.source!a} holds half of a character at {place}. Mend the text.") from error
+
+
+def _open(folder: Path, recipe: RagRecipe, given: Embedder | None, rebuild: bool) -> tuple[WritableIndex, Embedder]:
+    """The generation to write, with its embedder: the current one, a new one, or a rebuild's, begun or continued."""
     now = layout.current(folder)
     if now is not None and now.exists() and not rebuild:
         index = WritableIndex(now)
-        index.check(recipe, embedder.contract)
-        embedder.dtype = index.get("dtype")
-        return index
+        embedder = given or Embedder(recipe.embedder, gpu=True, like=index.contract.embedder)
+        index.check(recipe, embedder)
+        return index, embedder
+    embedder = given or Embedder(recipe.embedder, gpu=True)
     contract = Contract.of(recipe, embedder.contract)
     for begun in reversed(layout.unpointed(folder)):
         unfinished = _begun(begun, contract)
         if unfinished is not None:
-            embedder.dtype = unfinished.get("dtype")
-            return unfinished
+            return unfinished, embedder
         layout.remove(begun)
     path = layout.next_generation(folder)
     index = WritableIndex.create(path, contract, embedder.dim)
-    index.set(dtype=str(embedder.dtype))
     if now is None or not now.exists():
         layout.point(folder, path)
-    return index
+    return index, embedder
 
 
 def _begun(path: Path, contract: Contract) -> WritableIndex | None:
@@ -304,9 +367,9 @@ def _begun(path: Path, contract: Contract) -> WritableIndex | None:
     except IndexError_:
         return None
     try:
-        if index.contract == contract and not index.get("complete") and not index.get("packing"):
+        if not index.contract.difference(contract) and not index.get("complete") and not index.get("packing"):
             return index
-    except (IndexError_, TypeError):  # killed before its tables were made
+    except IndexError_:  # killed before its tables were made
         pass
     index.close()
     return None

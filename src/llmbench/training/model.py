@@ -69,7 +69,7 @@ def load_model(recipe: TrainRecipe) -> Loaded:
     tokenizer = load_tokenizer(spec.tokenizer or grown or folder, spec)
     new_rows = adapter.add_tokens(tokenizer, recipe.tokenizer) if recipe.tokenizer is not None else []
     if spec.config is not None:
-        model, base = _from_config(spec, spec.config, tokenizer), None
+        model, base = _from_config(spec, spec.config, tokenizer).to(device), None
     else:
         assert folder is not None
         model, base = _to_train(recipe, folder, device, dtype), folder
@@ -291,7 +291,9 @@ def load_base(
             attn_implementation=spec.attn_implementation,
             trust_remote_code=spec.trust_remote_code,
             use_safetensors=True,
-            device_map={"": device} if few_bits else None,
+            # Straight to the GPU: its kernels are what is tried before training, and few hosts have room for the whole base.
+            # The bare name stands for the GPU of this process's LOCAL_RANK.
+            device_map="cuda" if device == "cuda" else {"": device} if few_bits else None,
             local_files_only=True,
             **({} if quantization is None else {"quantization_config": quantization}),  # a None would unquantise the base's own
             **quantized.trainable(folder, trust_remote_code=spec.trust_remote_code),

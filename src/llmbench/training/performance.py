@@ -81,7 +81,9 @@ def _compilation(recipe: TrainRecipe, loaded: Loaded, needed: Estimate | None) -
 def _checkpointing(recipe: TrainRecipe, loaded: Loaded, needed: Estimate | None) -> Choice:
     """Activations are kept while they fit, by the estimate."""
     name, there = "gradient_checkpointing", hardware.machine(loaded.device)
-    free = there.gpu_memory if loaded.device == "cuda" else there.memory
+    free = there.memory
+    if loaded.device == "cuda":  # what this process holds already (the base, in full or in few bits) is part of the estimate
+        free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     if recipe.training.performance == "plain" or needed is None:
         return Choice(name, False, "costs a third more time; set it where memory is short")
     if needed.peak > free:

@@ -135,11 +135,33 @@ def _attention(
     if torch.is_autocast_enabled(query.device.type):  # a quantised model's norms are float32, and so are its queries
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    if query.is_cuda and query.dtype != torch.float32 and not dropout:
+    if query.is_cuda and not dropout and _flash(query):
         return _varlen(query, key, value, cu_seq_lens_q, int(max_length_q or query.shape[2]), scaling, sliding_window), None
+    if query.is_cuda and query.shape[1] != key.shape[1] and not _flash(query):
+        key, value = _each_head(query, key, value)
     ends = cu_seq_lens_q.tolist()
     lengths = [end - start for start, end in pairwise(ends)]
     return _split(query, key, value, lengths, scaling, dropout, sliding_window), None
+
+
+def _flash(query: torch.Tensor) -> bool:
+    """Whether FlashAttention takes such queries: 16 bits, heads of up to 256 in steps of 8, on an Ampere GPU or a later one."""
+    size = query.shape[3]
+    return (
+        query.dtype != torch.float32
+        and size <= 256
+        and size % 8 == 0
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
+
+
+def _each_head(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values once for every head of the queries.
+
+    On CUDA only FlashAttention shares them among heads; without it PyTorch would fall back to whole products of L x L.
+    """
+    heads = query.shape[1] // key.shape[1]
+    return key.repeat_interleave(heads, 1), value.repeat_interleave(heads, 1)
 
 
 def _split(

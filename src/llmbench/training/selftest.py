@@ -25,7 +25,7 @@ from llmbench import checkpoints, runs
 from llmbench import recipe as recipes
 from llmbench.training import job, segments
 from llmbench.training.batches import Collator
-from llmbench.training.model import load_model
+from llmbench.training.model import device_of, load_model
 from llmbench.training.record import Recorder, Stop
 
 __all__ = ["TRIALS", "Result", "selftest"]
@@ -62,17 +62,35 @@ class Result:
         return self.skipped is None and self.difference <= self.tolerance
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where trials are made."""
+
+    folder: Path
+    """A workspace that is gone afterwards."""
+    device: str
+    """`cpu` or `cuda`."""
+
+
 class NotHere(Exception):
     """A trial that this machine cannot make."""
 
 
-def selftest() -> Iterator[Result]:
-    """Makes each trial and gives its result as soon as it is there."""
+def selftest(device: str = "auto") -> Iterator[Result]:
+    """Makes each trial and gives its result as soon as it is there.
+
+    Args:
+        device: `cpu`, `cuda`, or `auto`: the GPU where there is one.
+
+    Raises:
+        RecipeError: `cuda`, and there is no GPU.
+    """
+    found = device_of(recipes.ModelSpec.model_validate({"device": device}))
     with _home() as folder:
         for name, (compares, tolerance, trial) in TRIALS.items():
             start, skipped, difference = time.perf_counter(), None, 0.0
             try:
-                difference = trial(folder)
+                difference = trial(Place(folder, found))
             except NotHere as reason:
                 skipped = str(reason)
             yield Result(name, compares, difference, tolerance, round(time.perf_counter() - start, 2), skipped)
@@ -93,28 +111,28 @@ def _home() -> Iterator[Path]:
                 os.environ["LLMBENCH_HOME"] = before
 
 
-def _recipe(folder: Path, name: str, *overrides: str) -> recipes.TrainRecipe:
+def _recipe(place: Place, name: str, *overrides: str) -> recipes.TrainRecipe:
     rows = [{"prompt": question, "completion": answer} for question, answer in _ROWS]
-    path = folder / "rows.json"
+    path = place.folder / "rows.json"
     if not path.exists():
         import json
 
         path.write_text(json.dumps(rows), encoding="utf-8")
     document = {
         "name": name,
-        "model": {"dtype": "float32", "device": "cpu"},
+        "model": {"dtype": "float32", "device": place.device},
         "data": {"train": [{"path": str(path)}]},
         "lora": {"r": 4},
         "training": {"learning_rate": 1e-2, "per_device_train_batch_size": 4, "logging_steps": 1, "max_steps": 4},
     }
-    file = folder / f"{name}.yaml"
+    file = place.folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(document), encoding="utf-8")
     return recipes.load(file, recipes.TrainRecipe, overrides)
 
 
-def _run(folder: Path, name: str, *overrides: str, stop_after: int | None = None, resume: bool = False) -> runs.Run:
+def _run(place: Place, name: str, *overrides: str, stop_after: int | None = None, resume: bool = False) -> runs.Run:
     """Trains, or stops as by Ctrl-C after a step."""
-    document = _recipe(folder, name, *overrides)
+    document = _recipe(place, name, *overrides)
     run = runs.resume(document) if resume else runs.create(document)
 
     def progress(step: int, steps: int, figures: str) -> None:
@@ -144,9 +162,9 @@ def _apart(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> fl
     return max(float((ours[name] - value).abs().max() / value.abs().max().clamp(min=tiny)) for name, value in theirs.items())
 
 
-def _gradients(folder: Path, name: str, *overrides: str, batches: list[list[int]] | None = None) -> dict[str, torch.Tensor]:
+def _gradients(place: Place, name: str, *overrides: str, batches: list[list[int]] | None = None) -> dict[str, torch.Tensor]:
     """The loss over all rows, and its gradient; `batches` are the rows of each forward."""
-    document = _recipe(folder, name, "training.per_device_train_batch_size=6", *overrides)
+    document = _recipe(place, name, "training.per_device_train_batch_size=6", *overrides)
     torch.manual_seed(0)
     prepared = job.prepare(document)
     model = prepared.loaded.model
@@ -162,72 +180,84 @@ def _gradients(folder: Path, name: str, *overrides: str, batches: list[list[int]
     rows = [dict(row) for row in prepared.rows.train]
     collate = Collator(prepared.recipe, prepared.loaded.tokenizer.pad_token_id)
     learned = sum(sum(label != -100 for label in row["labels"][1:]) for row in rows)
-    total = torch.zeros(())
+    total = torch.zeros((), device=place.device)
     for chosen in batches or [list(range(len(rows)))]:
-        loss = trainer.compute_loss(model, collate([rows[i] for i in chosen]), num_items_in_batch=learned)
+        batch = trainer._prepare_inputs(collate([rows[i] for i in chosen]))
+        with trainer.compute_loss_context_manager():
+            loss = trainer.compute_loss(model, batch, num_items_in_batch=learned)
         loss.backward()
         total += loss.detach()
     found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     return {"loss": total[None], **found}
 
 
-def _packed(folder: Path) -> float:
+def _packed(place: Place) -> float:
     one_by_one = [[i] for i in range(len(_ROWS))]
-    apart = _gradients(folder, "apart", "training.padding_free=false", batches=one_by_one)
-    return _apart(_gradients(folder, "joined", "training.padding_free=true"), apart)
+    apart = _gradients(place, "apart", "training.padding_free=false", batches=one_by_one)
+    return _apart(_gradients(place, "joined", "training.padding_free=true"), apart)
 
 
-def _leaks(folder: Path) -> float:
-    loaded = load_model(_recipe(folder, "leaks"))
+def _varlen(place: Place) -> float:
+    """The largest distance of a gradient, as the root mean square of the differences to that of the values."""
+    if place.device != "cuda" or not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise NotHere("no GPU that multiplies bfloat16")
+    one_by_one, low = [[i] for i in range(len(_ROWS))], "model.dtype=bfloat16"
+    apart = _gradients(place, "low-apart", low, "training.padding_free=false", batches=one_by_one)
+    joined = _gradients(place, "low-joined", low, "training.padding_free=true")
+    return max(float((joined[name] - one).square().mean().sqrt() / one.square().mean().sqrt()) for name, one in apart.items())
+
+
+def _leaks(place: Place) -> float:
+    loaded = load_model(_recipe(place, "leaks"))
     segments.install(loaded.model)
     return 0.0 if segments.leak(loaded.model) is None else float("inf")
 
 
-def _accumulated(folder: Path) -> float:
+def _accumulated(place: Place) -> float:
     """Six rows of uneven lengths in windows of four: the last window is half empty."""
     plain = ("training.max_steps=-1", "training.num_train_epochs=2", "training.optim=sgd", "training.learning_rate=0.5")
     parts = ("training.per_device_train_batch_size=1", "training.gradient_accumulation_steps=4")
-    one, four = _run(folder, "whole", *plain), _run(folder, "parts", *plain, *parts)
+    one, four = _run(place, "whole", *plain), _run(place, "parts", *plain, *parts)
     return _apart(_weights(four), _weights(one))
 
 
-def _checkpointed(folder: Path) -> float:
-    plain = _gradients(folder, "plain")
-    return _apart(_gradients(folder, "checkpointed", "training.gradient_checkpointing=true"), plain)
+def _checkpointed(place: Place) -> float:
+    plain = _gradients(place, "plain")
+    return _apart(_gradients(place, "checkpointed", "training.gradient_checkpointing=true"), plain)
 
 
-def _fused(folder: Path) -> float:
-    plain = _gradients(folder, "pefts", "training.fused_lora=false")
-    return _apart(_gradients(folder, "fused", "training.fused_lora=true"), plain)
+def _fused(place: Place) -> float:
+    plain = _gradients(place, "pefts", "training.fused_lora=false")
+    return _apart(_gradients(place, "fused", "training.fused_lora=true"), plain)
 
 
-def _compiled(folder: Path) -> float:
-    if shutil.which("g++") is None and shutil.which("clang++") is None:
+def _compiled(place: Place) -> float:
+    if place.device == "cpu" and shutil.which("g++") is None and shutil.which("clang++") is None:
         raise NotHere("no C++ compiler (g++), which torch.compile needs on a CPU")
     padded = "training.padding_free=false"
-    plain = _gradients(folder, "eager", padded, "training.torch_compile=false")
-    return _apart(_gradients(folder, "compiled", padded, "training.torch_compile=true"), plain)
+    plain = _gradients(place, "eager", padded, "training.torch_compile=false")
+    return _apart(_gradients(place, "compiled", padded, "training.torch_compile=true"), plain)
 
 
-def _resumed(folder: Path) -> float:
-    straight = _run(folder, "straight", "training.save_steps=2")
-    broken = _run(folder, "broken", "training.save_steps=2", stop_after=3)
+def _resumed(place: Place) -> float:
+    straight = _run(place, "straight", "training.save_steps=2")
+    broken = _run(place, "broken", "training.save_steps=2", stop_after=3)
     if not checkpoints.every(broken.checkpoints):
         return float("inf")
-    return _apart(_weights(_run(folder, "broken", "training.save_steps=2", resume=True)), _weights(straight))
+    return _apart(_weights(_run(place, "broken", "training.save_steps=2", resume=True)), _weights(straight))
 
 
 def _logits(model: Any) -> dict[str, torch.Tensor]:
     with torch.no_grad():
-        return {"logits": model.eval()(input_ids=torch.arange(5, 37)[None], use_cache=False).logits}
+        return {"logits": model.eval()(input_ids=torch.arange(5, 37, device=model.device)[None], use_cache=False).logits}
 
 
-def _saved(folder: Path) -> float:
+def _saved(place: Place) -> float:
     """The adapter that trained, against the one that is read back."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    document = _recipe(folder, "saved")
+    document = _recipe(place, "saved")
     run, prepared = runs.create(document), job.prepare(document)
     with redirect_stderr(io.StringIO()):
         job.train(document, run, job=prepared, progress=lambda *_: None)
@@ -236,27 +266,28 @@ def _saved(folder: Path) -> float:
     base: Any = AutoModelForCausalLM.from_pretrained(
         prepared.loaded.folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
     )
-    return _apart(_logits(PeftModel.from_pretrained(base, str(run.adapter))), trained)
+    return _apart(_logits(PeftModel.from_pretrained(base.to(place.device), str(run.adapter))), trained)
 
 
-def _merged(folder: Path) -> float:
+def _merged(place: Place) -> float:
     """The mean KL from base + adapter to the merged model, as loaded again from disk."""
     from llmbench.training.merge import merge
 
-    return merge(_run(folder, "merged"), dtype="float32").lost.kl
+    return merge(_run(place, "merged"), dtype="float32").lost.kl
 
 
-def _merged_four_bits(folder: Path) -> float:
+def _merged_four_bits(place: Place) -> float:
     """The same of an adapter that was trained beside a base in four bits, merged onto what those bits stand for."""
     if find_spec("bitsandbytes") is None:
         raise NotHere("bitsandbytes is not installed")
     from llmbench.training.merge import merge
 
-    return merge(_run(folder, "four-bits", "quantization.load_in_4bit=true"), dtype="float32", onto="dequantized").lost.kl
+    return merge(_run(place, "four-bits", "quantization.load_in_4bit=true"), dtype="float32", onto="dequantized").lost.kl
 
 
-TRIALS: dict[str, tuple[str, float, Callable[[Path], float]]] = {
+TRIALS: dict[str, tuple[str, float, Callable[[Place], float]]] = {
     "packing": ("loss and gradients of rows end to end, and of rows one by one", 1e-4, _packed),
+    "packing, 16 bits": ("the same in bfloat16, in the GPU's kernel for rows of any length (root mean square)", 0.05, _varlen),
     "separation": ("a row's logits, whatever row stands before it (to the bit)", 0.0, _leaks),
     "accumulation": ("weights after windows of 4 x 1 rows, and of 1 x 4, the last one half empty", 1e-4, _accumulated),
     "checkpointing": ("loss and gradients with activations computed again, and kept", 1e-5, _checkpointed),

@@ -83,7 +83,7 @@ class Trainer(WholeCheckpoints, SFTTrainer):
 
 def lengths(dataset: Any) -> list[int]:
     """Tokens of each row."""
-    import pyarrow.compute as pc  # type: ignore[import-untyped]
+    import pyarrow.compute as pc
 
     found: list[int] = pc.list_value_length(dataset.with_format("arrow")["input_ids"][:]).to_pylist()
     return found

@@ -126,7 +126,8 @@ def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: f
     from llmbench.retrieval.store import Filter
     from llmbench.retrieval.writer import Writer
 
-    words: list[Any] = [{"source": {"$glob": source}} for source in sources]
+    # In a file's name a bracket is a bracket; as a pattern a[1].md would delete a1.md.
+    words: list[Any] = [{"source": {"$glob": source.replace("[", "[[]")}} for source in sources]
     if where is not None:
         try:
             words.append(json.loads(where))
@@ -143,8 +144,29 @@ def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: f
 
 
 def report(recipe: RagRecipe, fail_under: float | None, *, as_json: bool) -> None:
-    """Tells how much of the documents reached an embedding."""
-    raise NotImplementedError
+    """Tells how much of the documents reached an embedding; exits with 1 when that is under a bound."""
+    from rich.console import Console
+
+    from llmbench.retrieval.coverage import coverage
+    from llmbench.retrieval.store import Index, current
+
+    path = current(_folder(recipe))
+    assert path is not None
+    index = Index(path)
+    try:
+        with index.snapshot():
+            found = coverage(index.documents(), limit=index.contract.embedder.window)
+            skipped = [[source, state.skipped] for source, state in sorted(index.files().items()) if state.skipped]
+    finally:
+        index.close()
+    if as_json:
+        _print({"pipeline": recipe.name, **found.to_json(), "skipped": skipped})
+    else:
+        found.show(Console(highlight=False))
+    share = 100 * found.share
+    if fail_under is not None and share < fail_under:
+        print(f"{share:.1f} % of the documents reached an embedding, less than {fail_under:g} %.", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def _size(folder: Path) -> int:

@@ -21,6 +21,7 @@ def register(cli: typer.Typer) -> None:
 
 
 def selftest(
+    device: Annotated[str, typer.Option(help="auto (the GPU where there is one), cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.")] = False,
 ) -> None:
     """Proves on the bundled model that training is exact with the versions installed (under 90 s on a CPU).
@@ -41,7 +42,7 @@ def selftest(
 
         names = [*TRIALS, ""]
         status.update(f"Trying {names[0]}")
-        for result in trials():
+        for result in trials(device):
             results.append(result)
             if not as_json:
                 print(_line(result), flush=True)

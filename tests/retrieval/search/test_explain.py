@@ -2,62 +2,60 @@
 
 from __future__ import annotations
 
-import re
-import sqlite3
-from collections import Counter
-from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from llmbench.recipe.rag import Stage
+from llmbench.recipe import RagRecipe, Stage
+from llmbench.retrieval import Retriever, build
+from llmbench.retrieval.chunking import Chunk
+from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.search import Hit, Step
 from llmbench.retrieval.search.diversity import Move
-from llmbench.retrieval.search.explain import Share, Term, explain, shares
+from llmbench.retrieval.search.explain import Share, explain, shares
 
-TEXTS = [
-    "the kettle is red and the kettle is small", "the lamp is made of brass", "a kettle of brass",
-    "the shop opens at nine in the morning and closes at six", "money is paid back", "nothing at all",
-]  # fmt: skip
+CHUNK = Chunk("1", "kettle.md", "Kettle", "The kettle is red.", 0, 18, None, 1)
 
 
-@dataclass
-class Hit:
-    rank: int
-    stages: dict[Stage, float] = field(default_factory=dict)
+def hit(rank: int, stages: dict[Stage, Step], **more: Any) -> Hit:
+    return Hit(CHUNK, 1.0, rank, "fused", stages, **more)
 
 
-@pytest.mark.parametrize("query", ["kettle", "brass kettle", "red kettle of the shop"])
-def test_the_shares_add_up_to_what_sqlite_computes(query: str) -> None:
-    database = sqlite3.connect(":memory:")
-    database.execute("CREATE VIRTUAL TABLE t USING fts5(text)")
-    database.executemany("INSERT INTO t(rowid, text) VALUES (?, ?)", enumerate(TEXTS))
-    bags = [Counter(re.findall(r"\w+", text)) for text in TEXTS]
-    lengths = [bag.total() for bag in bags]
-    words = query.split()
-    for number, score in database.execute("SELECT rowid, bm25(t) FROM t WHERE t MATCH ?", (" OR ".join(words),)):
-        terms = [Term(word, bags[number][word], sum(word in bag for bag in bags)) for word in words]
-        found = shares(terms, length=lengths[number], average=sum(lengths) / len(lengths), count=len(TEXTS))
-        assert sum(part.points for part in found) == pytest.approx(-score, rel=1e-6)
-        assert sum(part.share for part in found) == pytest.approx(1)
-        assert [part.points for part in found] == sorted((part.points for part in found), reverse=True)
-        assert {part.term for part in found} == {word for word in words if bags[number][word]}
+@pytest.mark.parametrize("query", ["kettle", "Alba kettle", "the red kettles of the shop", "boil boil water"])
+def test_the_shares_add_up_to_the_score_of_the_index(recipe: RagRecipe, embedder: Embedder, query: str, pages: Path) -> None:
+    build(recipe, embedder=embedder)
+    with Retriever.open(recipe, embedder=embedder) as retriever:
+        found = [one for one in retriever.search(query) if "terms" in one.stages]
+        assert found
+        for one in found:
+            with retriever._now() as view:
+                points = view.index.word_points(query, one.chunk.id)
+            parts = shares(points)
+            assert sum(part.points for part in parts) == pytest.approx(one.stages["terms"].score, rel=1e-6)
+            assert sum(part.share for part in parts) == pytest.approx(1)
+            assert [part.points for part in parts] == sorted((part.points for part in parts), reverse=True)
+            assert retriever.explain(query, one).splitlines()[-1] == f"final  rank {one.rank}"
 
 
 def test_no_word_is_no_share() -> None:
-    assert shares([Term("kettle", 0, 3)], length=5, average=5.0, count=9) == []
-    assert shares([], length=5, average=5.0, count=9) == []
+    assert shares({"kettle": 0.0}) == []
+    assert shares({}) == []
 
 
 def test_each_stage_has_its_line() -> None:
-    hit = Hit(2, {"dense": 0.61234, "terms": 3.5, "fused": 0.0325, "rerank": -1.25})
+    stages: dict[Stage, Step] = {
+        "dense": Step(4, 0.61234),
+        "terms": Step(1, 3.5),
+        "fused": Step(2, 0.0325),
+        "rerank": Step(3, -1.25),
+    }
     text = explain(
-        hit,
-        ranks={"dense": 4, "terms": 1, "fused": 2, "rerank": 3},
+        hit(2, stages, windows=3, move=Move(3, 2, 0, 0.41)),
         terms=[Share("kettle", 2.8, 0.8), Share("red", 0.7, 0.2)],
         unmatched=["warranty"],
         reranker="models/judge",
         scale="logit, without bounds",
-        windows=3,
-        move=Move(3, 2, 0, 0.41),
     )
     assert text.splitlines() == [
         "dense  rank 4, cosine 0.6123",
@@ -70,10 +68,11 @@ def test_each_stage_has_its_line() -> None:
 
 
 def test_a_stage_that_did_not_have_it_says_so() -> None:
-    assert explain(Hit(1, {"terms": 2.0}), ranks={"terms": 1}).splitlines() == [
+    assert explain(hit(1, {"terms": Step(1, 2.0), "fused": Step(1, 0.4)})).splitlines() == [
         "dense  not among the candidates",
         "terms  rank 1, BM25 2.0000",
+        "fused  rank 1, score 0.4000",
         "final  rank 1",
     ]
-    moved = explain(Hit(5, {"dense": 0.5}), ranks={"dense": 2}, move=Move(2, 5, 0, 0.97))
+    moved = explain(hit(5, {"dense": Step(2, 0.5)}, move=Move(2, 5, 0, 0.97)))
     assert "mmr    2 -> 5: put back, most like the one chosen as candidate 1, cosine 0.97" in moved

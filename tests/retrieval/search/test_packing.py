@@ -87,20 +87,24 @@ def test_hits_whose_neighbours_meet_become_one_passage_that_names_both(store: St
     assert [part.hit for part in passage.parts] == [2, 2, 2, 1, 1, 1]
 
 
+def test_a_hit_that_is_also_the_neighbour_of_a_better_one_keeps_its_name(store: Store) -> None:
+    [passage] = with_neighbours(store.hits("story-5", "story-6"), 1, store)
+    store.check([passage])
+    assert [(part.hit, part.found) for part in passage.parts] == [(1, False), (1, True), (2, True), (2, False)]
+    assert cut(passage, *passage.core).hits == (1, 2)
+
+
 def test_a_gap_of_words_keeps_passages_apart_and_a_heading_does_not() -> None:
     text = "First part ends.\n\n## Second\n\nSecond part begins. Third stands. Fourth ends."
     store = Store(page=text)
-    hits = store.hits("page-0", "page-1", "page-3")
-    alone = merged(from_hits(hits), store)
-    assert [p.hits for p in alone] == [(1, 2), (3,)] or [p.hits for p in alone] == [(1,), (2,), (3,)]
-    at = text.index("## Second")
-    page = store.documents["page"]
-    store.documents["page"] = Document(
-        page.id, page.source, page.title, text, "markdown", headings=(Heading(at, at + 9, 2, "Second"),)
-    )
     second = text.index("Second part")
     store.chunks["page"][1] = Chunk("page-1", "page", "Page", "Second part begins.", second, second + 19, None, 5)
-    joined = merged(from_hits(store.hits("page-0", "page-1", "page-3")), store)
+    hits = store.hits("page-0", "page-1", "page-3")
+    assert [p.hits for p in merged(from_hits(hits), store)] == [(1,), (2,), (3,)]
+    at = text.index("## Second")
+    headings = (Heading(at, at + 9, 2, "Second"),)
+    store.documents["page"] = Document("page", "page", "Page", text, "markdown", headings=headings)
+    joined = merged(from_hits(hits), store)
     store.check(joined)
     assert [p.hits for p in joined] == [(1, 2), (3,)]
 
@@ -109,7 +113,7 @@ def test_a_parent_replaces_its_hits_once(store: Store) -> None:
     end = STORY.index(" Sentence 5")
     found = with_parents(store.hits("story-3", "story-8", "story-1"), [(0, end), None, (0, end)], store)
     store.check(found)
-    assert [(p.start, p.end, p.hits) for p in found][0] == (0, end, (1, 3))
+    assert (found[0].start, found[0].end, found[0].hits) == (0, end, (1, 3))
     assert found[1].hits == (2,) and found[1].text.startswith("Sentence 9 ")
     assert [part.hit for part in found[0].parts] == [3, 1]
 

@@ -1,7 +1,7 @@
-"""The process that is killed: `crash_child.py FOLDER` forks a writer for each line `SEED FIRST DELAY` and kills it after DELAY seconds.
+"""The process that is killed: `crash_child.py FOLDER` forks a writer for each line `SEED FIRST COUNT DELAY`.
 
-A writer carries out the operations of a seed from number FIRST on, and notes each that is done. Answers are lines: `SECONDS` that
-an operation took in all when it was not killed, or `killed`.
+A writer carries out the operations of a seed from number FIRST on and notes each that is done; after DELAY seconds it is
+killed. Answers are lines: the seconds that it took when it was not killed, or `killed`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
+
+
 def operations(seed: int, count: int) -> list[tuple[str, Any]]:
     """What writers do, the same for the same seed: upserts of several documents, deletions, packing."""
     dice = random.Random(seed)
@@ -26,7 +29,7 @@ def operations(seed: int, count: int) -> list[tuple[str, Any]]:
         kind = dice.choices(("upsert", "delete", "compact"), (6, 3, 1))[0]
         names = dice.sample([f"doc{i}" for i in range(12)], dice.randint(1, 5))
         if kind == "upsert":
-            stuff = [" ".join(dice.choices("alpha beta gamma delta epsilon zeta eta theta".split(), k=8)) for _ in range(25)]
+            stuff = [" ".join(dice.choices(WORDS, k=8)) for _ in range(25)]
             result.append(
                 (
                     kind,
@@ -73,7 +76,7 @@ def work(folder: Path, seed: int, first: int, count: int) -> None:
 
 def main() -> None:
     import faiss  # noqa: F401 - loaded once, before the forks
-    import numpy  # noqa: F401, ICN001
+    import numpy  # noqa: F401
 
     import llmbench.retrieval.writer  # noqa: F401
 

@@ -5,24 +5,36 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from llmbench.retrieval.embedding import Contract
 
 
 class Words:
     """What `Writer` asks of an embedder."""
 
-    dtype: Any = "float32"
     dim = 32
     max_tokens = 64
     special_tokens = 2
     fingerprint = "words"
 
     def __init__(self, name: str = "words") -> None:
-        self.contract = {"model": name, "files": name}
+        self.contract = self.promise = Contract(
+            name, name, "mean", True, "", "", self.max_tokens, None, self.dim, "torch", "float32", canaries=()
+        )
+        self.document_prefix = ""
         self.embedded = 0
+
+    def check_canaries(self, stored: Contract) -> str:
+        return "" if stored.model == self.contract.model else "another model"
+
+    def embed_documents(self, texts: Sequence[str], tokens: Sequence[int] | None = None) -> NDArray[np.float32]:
+        return self.embed(texts)
+
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self.embed(texts)
 
     def starts(self, text: str) -> list[int]:
         return [match.start() for match in re.finditer(r"\S+", text)]

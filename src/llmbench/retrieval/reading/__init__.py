@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import queue
+import tempfile
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
 
-from llmbench.retrieval.documents import Document, Unreadable
-from llmbench.retrieval.reading import html, pdf
-from llmbench.retrieval.reading.text import decode, markdown_headings
-from llmbench.retrieval.reading.walk import KINDS, File, walk
+from llmbench.recipe import SourceSpec
+from llmbench.retrieval.documents import Box, Document, Heading, Unreadable
+from llmbench.retrieval.reading import plain
+from llmbench.retrieval.reading.children import Child
+from llmbench.retrieval.reading.kinds import ROWS, kind_of, seen
+from llmbench.retrieval.reading.rows import unreadable_rows
+from llmbench.retrieval.reading.walk import File, walk
 
-__all__ = ["File", "Reading", "read", "read_all", "walk"]
+__all__ = ["Child", "File", "Reading", "from_text", "read", "read_all", "walk"]
 
-LARGEST_TEXT = 64 * 2**20
-"""Bytes up to which a text or HTML file is read; beyond it is more likely a dump than a document."""
+LARGEST_FILE = 256 * 2**20
+"""Bytes up to which a file is read that is not read row by row."""
+AHEAD = 4
+"""Files that may be read ahead, for each worker."""
+
+_PLAIN = ("text", "markdown", "code")
+_OWN = threading.local()
 
 
 @dataclass(frozen=True)
@@ -33,59 +45,222 @@ class Reading:
 
 
 def read_all(files: Iterable[File], *, workers: int = 2) -> Iterator[Reading]:
-    """Reads files in order, some ahead of time. Never raises for a file: what cannot be read says so in its `failure`."""
-
-    def one(file: File) -> Reading:
-        try:
-            document = read(file)
-        except Unreadable as error:
-            return Reading(file, (), str(error))
-        unread = document.metadata.get("unread_pages")
-        return Reading(file, (document,), f"pages that could not be read: {unread}" if unread else None)
-
-    pool = ThreadPoolExecutor(max_workers=workers)
+    """Reads files in order, a bounded number ahead of time. Never raises for a file: what cannot be read says so in its
+    `failure`. May be closed at any time.
+    """
+    work = _Work(workers)
     try:
-        ahead: deque[Future[Reading]] = deque()
+        ahead: deque[_Box] = deque()
         for file in files:
-            ahead.append(pool.submit(one, file))
-            if len(ahead) > 2 * workers:
-                yield ahead.popleft().result()
-        for future in ahead:
-            yield future.result()
+            ahead.append(work.add(file))
+            if len(ahead) > AHEAD * workers:
+                yield from _taken(ahead.popleft())
+        while ahead:
+            yield from _taken(ahead.popleft())
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        work.stop()
 
 
 def read(file: File) -> Document:
     """Reads one file.
 
     Raises:
-        Unreadable: it is empty, broken, encrypted, binary or too large; the message is the reason.
+        Unreadable: it is empty, broken, encrypted, binary or too large, or a file of rows; the message is the reason.
     """
-    kind = KINDS[file.path.suffix.lower()]
+    if _is_rows(file):
+        raise Unreadable("a file of rows, each of which is a document")
+    child: Child | None = getattr(_OWN, "child", None)
+    if child is None:
+        child = _OWN.child = Child()
+    return _document(file, child)
+
+
+def from_text(name: str, data: bytes, place: SourceSpec | None = None) -> Document:
+    """A document from bytes that lie in no file, such as standard input; the end of `name` says what they are.
+
+    Raises:
+        Unreadable: as `read`.
+    """
+    return read(File(Path(name), name, place or SourceSpec(path=Path()), data))
+
+
+def _is_rows(file: File) -> bool:
+    return file.place.columns is not None and file.path.suffix.lower() in ROWS
+
+
+_Box = queue.Queue["Reading | BaseException"]
+
+
+def _taken(box: _Box) -> Iterator[Reading]:
+    """The readings of one file."""
+    while True:
+        reading = box.get()
+        if isinstance(reading, BaseException):
+            raise reading
+        yield reading
+        if reading.last:
+            return
+
+
+class _Work:
+    """Threads, each with a child process of its own, that put each file's readings into its box."""
+
+    def __init__(self, workers: int) -> None:
+        self.files: queue.Queue[tuple[File, _Box] | None] = queue.Queue()
+        self.ended = threading.Event()
+        self.children = [Child() for _ in range(workers)]
+        self.threads = [threading.Thread(target=self.run, args=(child,), daemon=True) for child in self.children]
+        for thread in self.threads:
+            thread.start()
+
+    def add(self, file: File) -> _Box:
+        """Has a file read, sooner or later."""
+        box: _Box = queue.Queue(maxsize=2)
+        self.files.put((file, box))
+        return box
+
+    def run(self, child: Child) -> None:
+        """Works until told to stop."""
+        try:
+            while (task := self.files.get()) is not None and not self.ended.is_set():
+                file, box = task
+                try:
+                    for reading in _readings(file, child):
+                        if not self.give(box, reading):
+                            return
+                except Exception as error:  # a fault of ours, not of a file: it is the caller's to see
+                    self.give(box, error)
+        finally:
+            child.close()
+
+    def give(self, box: _Box, reading: Reading | BaseException) -> bool:
+        """Puts it into the box when there is room; False when nobody waits for it any more."""
+        while not self.ended.is_set():
+            try:
+                box.put(reading, timeout=0.05)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def stop(self) -> None:
+        """Ends threads and processes, whatever they are at."""
+        self.ended.set()
+        for child in self.children:
+            child.kill()
+        for _ in self.threads:
+            self.files.put(None)
+        for thread in self.threads:
+            thread.join()
+
+
+def _readings(file: File, child: Child) -> Iterator[Reading]:
+    """What one file gives: one reading, or for a file of rows a reading for each batch, and one that ends it."""
     try:
-        size = file.path.stat().st_size
-        if size == 0:
-            raise Unreadable("empty")
-        if kind != "pdf" and size > LARGEST_TEXT:
-            raise Unreadable(f"larger than {LARGEST_TEXT // 2**20} MiB; cut it into files")
-        data = file.path.read_bytes()
+        if _is_rows(file):
+            yield from _rows(file, child)
+            return
+        document = _document(file, child)
+    except Unreadable as error:
+        yield Reading(file, (), str(error))
+        return
+    unread = document.metadata.get("unread_pages")
+    yield Reading(file, (document,), f"pages that could not be read: {unread}" if unread else None)
+
+
+def _document(file: File, child: Child) -> Document:
+    """One file as one document, in this process where its bytes need but decoding."""
+    kind, language = kind_of(file.path.name)
+    try:
+        if file.data is None:
+            size = file.path.stat().st_size
+            if size > LARGEST_FILE:
+                raise Unreadable(f"larger than {LARGEST_FILE // 2**20} MiB; cut it into files")
+            with file.path.open("rb") as stream:
+                head = stream.read(1024)
+                data = head + stream.read() if kind in (*_PLAIN, "") and not seen(head) else None
+        else:
+            head = file.data[:1024]
+            data = file.data if kind in (*_PLAIN, "") and not seen(head) else None
     except OSError as error:
         raise Unreadable(f"cannot be read ({error.strerror})") from error
-    identity, stem = hashlib.sha256(data).hexdigest(), file.path.stem
-    match kind:
-        case "pdf":
-            document = pdf.document(file.path, identity, file.source)
-        case "html":
-            text, headings, title = html.visible(data)
-            document = Document(identity, file.source, title or stem, text, kind, headings=headings)
-        case "markdown":
-            text = decode(data)
-            headings, metadata = markdown_headings(text)
-            title = metadata.get("title") or next((h.text for h in headings if h.level == 1), "")
-            document = Document(identity, file.source, title or stem, text, kind, metadata, headings=headings)
-        case _:
-            document = Document(identity, file.source, stem, decode(data), kind)
-    if not document.text.strip():
-        raise Unreadable("no text in it" + (" (scanned pages need OCR first)" if kind == "pdf" else ""))
-    return document
+    if not head:
+        raise Unreadable("empty")
+    if data is not None:
+        document = plain.document(data, hashlib.sha256(data).hexdigest(), file.source, kind or "text", language)
+        return _placed(document, file)
+    if file.data is None:
+        return _placed(_parsed(file, file.path, kind, child), file)
+    with tempfile.NamedTemporaryFile(suffix=file.path.suffix) as spooled:
+        spooled.write(file.data)
+        spooled.flush()
+        return _placed(_parsed(file, Path(spooled.name), kind, child), file)
+
+
+def _parsed(file: File, path: Path, kind: str, child: Child) -> Document:
+    """One file as the child process reads it."""
+    request = {"path": str(path.absolute()), "kind": kind or "text", "suffix": file.path.suffix.lower()}
+    found: dict[str, Any] = {}
+    for frame in child.ask(request):
+        found = frame["document"]
+    metadata = found["metadata"]
+    if found["unread"]:
+        metadata["unread_pages"] = ", ".join(map(str, found["unread"]))
+    return Document(
+        id=found["id"],
+        source=file.source,
+        title=found["title"] or PurePath(file.source).stem,
+        text=found["text"],
+        kind=found["kind"],
+        metadata=metadata,
+        pages=tuple(found["pages"]),
+        headings=tuple(Heading(*heading) for heading in found["headings"]),
+        lines=tuple(found["lines"]),
+        boxes=tuple(Box(*box) for box in found["boxes"]),
+        warnings=tuple(found["warnings"]),
+    )
+
+
+def _placed(document: Document, file: File) -> Document:
+    """The document with what the pipeline says of its place, which wins over what the file says of itself."""
+    from dataclasses import replace
+
+    fixed = file.place.metadata
+    return replace(document, metadata={**document.metadata, **fixed}) if fixed else document
+
+
+def _rows(file: File, child: Child) -> Iterator[Reading]:
+    """The rows of one file; those that are broken are told at its end."""
+    assert file.place.columns is not None
+    request = {"path": str(file.path.absolute()), "columns": file.place.columns.model_dump()}
+    broken: list[tuple[int, str]] = []
+    left = 0
+    try:
+        for frame in child.ask(request):
+            documents = []
+            for row in frame["rows"]:
+                if "broken" in row:
+                    left += 1
+                    broken += [(row["line"], row["broken"])] if len(broken) < 6 else []
+                else:
+                    documents.append(_row(row, file))
+            if documents:
+                yield Reading(file, tuple(documents), last=False)
+    except Unreadable as error:
+        yield Reading(file, (), str(error))
+        return
+    yield Reading(file, (), unreadable_rows(broken, left) if left else None)
+
+
+def _row(row: dict[str, Any], file: File) -> Document:
+    return Document(
+        id=row["id"],
+        source=f"{file.source}#{row['name']}",
+        title=row["title"],
+        text=row["text"],
+        kind="row",
+        metadata={**row["metadata"], **file.place.metadata},
+        lines=(0,),
+        warnings=tuple(row["warnings"]),
+        first_line=row["line"],
+    )

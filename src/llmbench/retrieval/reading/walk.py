@@ -1,75 +1,146 @@
-"""Which files a pipeline names: folders walked, links kept inside, what cannot be read reported."""
+"""Which files a pipeline names: folders walked, patterns applied, links kept inside, what cannot be read reported."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbench.recipe import SourceSpec
-from llmbench.retrieval.documents import Skipped
+from llmbench.retrieval.documents import Skipped, Unreadable
+from llmbench.retrieval.reading.kinds import ROWS, kind_of
 
-__all__ = ["KINDS", "File", "walk"]
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
-KINDS = {
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".html": "html",
-    ".htm": "html",
-    ".xhtml": "html",
-    ".txt": "text",
-    ".text": "text",
-    ".rst": "text",
-    ".pdf": "pdf",
-}
-"""How a file is read, by the end of its name."""
+__all__ = ["File", "walk"]
 
 
 @dataclass(frozen=True)
 class File:
-    """A file to index: where it lies, how it is called in the index, and what the pipeline says of its place."""
+    """A file to index: where it lies, how it is called in the index, and what the pipeline says of its place.
+
+    `data` is its contents where they came from elsewhere, such as standard input.
+    """
 
     path: Path
     source: str
     place: SourceSpec
+    data: bytes | None = None
 
 
 def walk(places: Sequence[SourceSpec]) -> tuple[list[File], list[Skipped]]:
     """Every readable file under the roots, sorted by source, and what was left out with the reason.
 
-    One folder's sources are relative to it; those of several roots to the folder that holds them all. Hidden files are
-    passed over in silence; a link that leads out of its root, a file of another kind and a device are reported.
+    One folder's sources are relative to it; those of several roots to the folder that holds them all. Hidden files and what
+    the pipeline's patterns leave out are passed over in silence; a link that leads out of its root, a file of a kind that is
+    not read, a pipe and a device are reported. A file in several places belongs to the last of them.
+
+    Raises:
+        ValueError: a pattern is none.
     """
     roots = [place.path.resolve() for place in places]
     base = roots[0] if len(roots) == 1 and roots[0].is_dir() else Path(os.path.commonpath([root.parent for root in roots]))
     files: dict[Path, File] = {}
     skipped: list[Skipped] = []
     for root, place in zip(roots, places, strict=True):
-        for path in [root] if root.is_file() else _under(root):
+        named = root.is_file()
+        for path in [root] if named else _Folder(root, place).files():
             source = _name(path, base)
-            target = path.resolve()
-            if path.is_symlink() and not target.is_relative_to(root):
-                skipped.append((source, "a link that leads out of the folder"))
-            elif path.is_dir() or target in files:
+            try:
+                target = _readable(path, root, place, named=named)
+            except Unreadable as error:
+                skipped.append((source, str(error)))
                 continue
-            elif not path.is_file():
-                skipped.append((source, "a broken link" if path.is_symlink() else "not a plain file"))
-            elif path.suffix.lower() not in KINDS:
-                skipped.append((source, "not Markdown, HTML, text or PDF"))
-            else:
+            if target not in files or files[target].source == source:
                 files[target] = File(path, source, place)
-    return sorted(files.values(), key=lambda file: file.source), sorted(skipped)
+    return sorted(files.values(), key=lambda file: file.source), sorted(set(skipped))
 
 
-def _under(root: Path) -> list[Path]:
-    """What a folder holds, hidden files and folders left out; links to folders are listed, not followed."""
-    found: list[Path] = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        links = [name for name in folders if (Path(folder) / name).is_symlink()]
-        found += [Path(folder) / name for name in sorted(names) + links if not name.startswith(".")]
-    return found
+def _readable(path: Path, root: Path, place: SourceSpec, *, named: bool) -> Path:
+    """Where the file lies in truth.
+
+    Raises:
+        Unreadable: it is no file to be read, and why.
+    """
+    try:
+        target = path.resolve(strict=True) if path.is_symlink() else path
+        mode = target.stat().st_mode
+    except (OSError, RuntimeError):
+        raise Unreadable("a broken link, or one in a circle" if path.is_symlink() else "cannot be read") from None
+    if path.is_symlink() and not target.is_relative_to(root):
+        raise Unreadable("a link that leads out of the folder")
+    if stat.S_ISDIR(mode):
+        raise Unreadable("a link to a folder, which is not followed")
+    if not stat.S_ISREG(mode):
+        raise Unreadable("not a plain file")
+    kind = kind_of(path.name)[0]
+    if place.columns is not None and path.suffix.lower() in ROWS:
+        return target
+    if not kind and not named:
+        raise Unreadable(f"{path.suffix.lower()[:20]} files are not read" if path.suffix else "a file without an ending")
+    return target
+
+
+class _Folder:
+    """One folder as a place of documents, with the patterns that hold in it."""
+
+    def __init__(self, root: Path, place: SourceSpec) -> None:
+        self.root, self.place = root, place
+        self.ignores: dict[str, GitIgnoreSpec] = {}
+
+    @cached_property
+    def include(self) -> GitIgnoreSpec | None:
+        """What is taken; None is all."""
+        return _spec(self.place.include) if self.place.include else None
+
+    @cached_property
+    def exclude(self) -> GitIgnoreSpec:
+        """What is left out."""
+        return _spec(self.place.exclude)
+
+    def files(self) -> Iterator[Path]:
+        """What is taken, hidden files left out; links to folders are listed, not followed."""
+        for folder, folders, names in os.walk(self.root):
+            here = os.path.relpath(folder, self.root).replace(os.sep, "/")
+            start = "" if here == "." else f"{here}/"
+            if self.place.gitignore and ".gitignore" in names:
+                self.ignores[start] = _spec(Path(folder, ".gitignore").read_text("utf-8", "replace").splitlines())
+            kept: list[str] = []
+            links: list[str] = []
+            for name in sorted(folders):
+                if name.startswith(".") or self.left_out(f"{start}{name}/"):
+                    continue
+                (links if Path(folder, name).is_symlink() else kept).append(name)
+            folders[:] = kept
+            for name in [*sorted(names), *links]:
+                if not name.startswith(".") and self.taken(f"{start}{name}"):
+                    yield Path(folder, name)
+
+    def taken(self, name: str) -> bool:
+        """Whether a file is one to take."""
+        return not self.left_out(name) and (self.include is None or bool(self.include.match_file(name)))
+
+    def left_out(self, name: str) -> bool:
+        """Whether `exclude` or a .gitignore names a file, or a folder (with `/` behind it); the deepest of these decides."""
+        if self.exclude.match_file(name):
+            return True
+        for start in sorted(self.ignores, key=len, reverse=True):
+            if name.startswith(start):
+                found = self.ignores[start].check_file(name[len(start) :]).include
+                if found is not None:
+                    return found
+        return False
+
+
+def _spec(patterns: Sequence[str]) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec
+
+    return GitIgnoreSpec.from_lines(patterns)
 
 
 def _name(path: Path, base: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ class Move:
     cosine: float | None
 
 
-def mmr(vectors: NDArray[np.float32], scores: NDArray[np.float32], k: int, lambda_mult: float) -> list[int]:
+def mmr(vectors: NDArray[np.float32], scores: NDArray[np.floating[Any]], k: int, lambda_mult: float) -> list[int]:
     """Indices of up to `k` passages in the order of maximal marginal relevance (Carbonell and Goldstein 1998, SIGIR).
 
     The next one is the largest `lambda * relevance - (1 - lambda) * (largest cosine to one that is chosen)`. Relevance is the
@@ -63,7 +63,7 @@ def mmr(vectors: NDArray[np.float32], scores: NDArray[np.float32], k: int, lambd
     return chosen[: max(k, 0)]
 
 
-def moves(vectors: NDArray[np.float32], scores: NDArray[np.float32], order: Sequence[int]) -> list[Move]:
+def moves(vectors: NDArray[np.float32], scores: NDArray[np.floating[Any]], order: Sequence[int]) -> list[Move]:
     """Why each passage of an order stands where it does, in that order."""
     import numpy as np
 

@@ -19,7 +19,7 @@ Count = Callable[[str], int]
 Place = tuple[str, int]
 """Source and start of a passage: what it is known by from one question to the next."""
 
-SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s|$)|[。！？]|\n\s*\n")
+SENTENCE_END = re.compile(r"[.!?\u2026][\"'\u201d\u2019)\]]*(?=\s|$)|[\u3002\uff01\uff1f]|\n\s*\n")
 SEPARATOR = "\n"
 
 

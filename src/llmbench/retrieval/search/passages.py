@@ -45,20 +45,25 @@ class Found(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch that a passage consists of, as it was indexed. `hit` is the rank of the hit that it is, or was brought by."""
+    """A stretch that a passage consists of, as it was indexed.
+
+    `hit` is the rank of the hit that it is (`found`), or of the best one that brought it as a neighbour.
+    """
 
     hit: int
     start: int
     end: int
     page: int | None
     line: int | None
+    found: bool = True
 
 
 @dataclass(frozen=True)
 class Passage:
     """What one place in the prompt holds: `document.text[start:end] == text`.
 
-    `hits` are the ranks of the hits in it, ascending, and `score` the best of their scores; `parts` are the stretches that it
+    `hits` are the ranks of the hits in it, ascending (of a neighbour alone, of the hit that brought it), and `score` the best
+    of their scores; `parts` are the stretches that it
     was put together from, by place. `core` is the stretch from the first of its hits to the end of the last: what surrounds
     it is given up first where room is short.
     """
@@ -175,7 +180,7 @@ def cut(passage: Passage, start: int, end: int) -> Passage:
 
 
 def _passage(chunk: Chunk, rank: int, score: float, *, hit: bool) -> Passage:
-    part = Part(rank, chunk.start, chunk.end, chunk.page, chunk.line)
+    part = Part(rank, chunk.start, chunk.end, chunk.page, chunk.line, found=hit)
     place = (chunk.start, chunk.end) if hit else (chunk.end, chunk.start)  # an empty core: nothing of it is a hit
     return Passage(
         chunk.source, chunk.title, chunk.text, chunk.start, chunk.end, chunk.page, chunk.line, (rank,), score, (part,), place
@@ -185,10 +190,9 @@ def _passage(chunk: Chunk, rank: int, score: float, *, hit: bool) -> Passage:
 def _joined(one: Passage, other: Passage, text: str, start: int, end: int) -> Passage:
     """Two passages as one; the better names it."""
     best = max(one, other, key=lambda passage: (_has_core(passage), passage.score, -passage.hits[0]))
-    parts = {(part.start, part.end): part for part in (*other.parts, *one.parts)}
-    for part in (*one.parts, *other.parts):  # the same stretch brought by two hits: the better one's
-        known = parts[part.start, part.end]
-        parts[part.start, part.end] = min(known, part, key=lambda part: part.hit)
+    parts: dict[tuple[int, int], Part] = {}
+    for part in sorted((*one.parts, *other.parts), key=lambda part: (not part.found, part.hit)):
+        parts.setdefault((part.start, part.end), part)  # a hit is itself first, and only then another's neighbour
     cores = [passage.core for passage in (one, other) if _has_core(passage)]
     core = (min(a for a, _ in cores), max(b for _, b in cores)) if cores else (end, start)
     return Passage(

@@ -12,7 +12,8 @@ from typing import Any
 
 from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.recipe.rag import RerankSpec
-from llmbench.retrieval import embedding
+from llmbench.retrieval.embedding.locate import PACKAGED
+from llmbench.retrieval.embedding.locate import locate as locate_embedder
 from llmbench.retrieval.search.windows import Offsets
 
 __all__ = ["load", "locate"]
@@ -28,10 +29,10 @@ def locate(spec: RerankSpec) -> Path:
         LlmbenchError: it is nowhere, has weights other than safetensors, or is not of the kind that the recipe says.
     """
     name = spec.model_name_or_path
-    short = embedding.PACKAGED[0]
+    short = PACKAGED[0]
     given = Path(name).expanduser()
     if name in (short, f"sentence-transformers/{short}"):
-        folder = embedding.locate(name, spec.revision)
+        folder = locate_embedder(name, spec.revision)
     elif given.is_dir():
         folder = given.resolve()
     else:
@@ -96,7 +97,8 @@ def _late(folder: Path, device: str) -> Any:
 
     plain = SentenceTransformer(str(folder), trust_remote_code=False, **given)
     modules = [plain[0], MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
-    return MultiVectorEncoder(modules=modules, prompts=plain.prompts, device=device)
+    prompts = {role: prompt for role, prompt in plain.prompts.items() if prompt}
+    return MultiVectorEncoder(modules=modules, prompts=prompts, device=device)
 
 
 def _is_late(folder: Path) -> bool:

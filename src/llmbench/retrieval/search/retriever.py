@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ class Retriever:
         self._folder = workspace.indexes() / recipe.name
         self._lock = threading.RLock()
         self._view: View | None = None
+        self._inside = False
         self._given = embedder
         self._embedder: Embedder | None = None
         self._reranker: Reranker | None = None
@@ -124,14 +126,14 @@ class Retriever:
         spec, timings = self.recipe.search, timings or Timings()
         wanted = top_k or spec.top_k
         condition = _condition(spec.filter, where)
-        question = self._question(query, timings)
+        question, alpha = self._question(query, timings), self._alpha()
         count = max(spec.candidates, stages.needed(spec, wanted))
         with self._now() as view:
-            found = candidates.find(view, spec, question, count, condition, self._alpha(view))
+            found = candidates.find(view, spec, question, count, condition, alpha)
             timings.mark("candidates")
             if spec.expand is not None and spec.expand.method == "feedback":
                 question = self._fed_back(view, spec.expand, query, question, found.rows)
-                found = candidates.find(view, spec, question, count, condition, self._alpha(view))
+                found = candidates.find(view, spec, question, count, condition, alpha)
                 timings.mark("feedback")
             hits = stages.gather(found, view.index.chunks(found.rows[: stages.needed(spec, wanted)]), spec)
             vectors = view.vectors([row for row, _ in hits]) if spec.mmr is not None and hits else None
@@ -201,12 +203,11 @@ class Retriever:
         if spec.mode == "terms":
             return Question(None, tuple(texts))
         embedder = self._ready()
-        prefix = self.recipe.embedder.query_prefix or ""
-        vectors = embedder.embed([prefix + text for text in texts])
+        vectors = embedder.embed_queries(texts)
         if answers:
             import numpy as np
 
-            written = embedder.embed([(self.recipe.embedder.document_prefix or "") + text for text in answers])
+            written = embedder.embed_documents(answers)
             vectors = expand.mean_vector(np.concatenate([vectors, written]))[None]
         timings.mark("embed")
         return Question(vectors, tuple(texts))
@@ -217,9 +218,13 @@ class Retriever:
         words = expand.feedback(query, [first[row].text for row in rows if row in first], spec.count)
         return Question(question.vectors, (" ".join([query, *words]),))
 
-    def _alpha(self, view: View) -> float | None:
-        alpha = view.index.get("alpha")
-        return None if alpha is None else float(alpha)
+    def _alpha(self) -> float | None:
+        """The weight of dense that was tuned for this index, where one was."""
+        if self.recipe.search.mode != "hybrid" or self.recipe.search.alpha is not None:
+            return None
+        from llmbench.retrieval.evaluation.tuning import read_alpha
+
+        return read_alpha(self._folder)
 
     def _ready(self) -> Embedder:
         """The embedder of the index as it now is."""
@@ -231,24 +236,38 @@ class Retriever:
     def _now(self) -> Iterator[View]:
         """The index as it now is on disk, for one thread at a time."""
         with self._lock:
+            if self._inside:  # one moment stays one moment
+                assert self._view is not None
+                yield self._view
+                return
             path = current(self._folder)
             if path is None or not path.exists():
                 source = self.recipe.source
                 raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")
-            if self._view is None or self._view.index.path != path:
+            # A folder that was removed and made anew may have the same name.
+            if self._view is None or self._view.index.path != path or not self._view.index.is_on_disk():
                 self._attach()
             assert self._view is not None
             with self._view.now() as view:
-                yield view
+                self._inside = True
+                try:
+                    yield view
+                finally:
+                    self._inside = False
 
     def _attach(self) -> None:
         """Opens the current generation, and the embedder that it was made with."""
-        embedder = self._given or Embedder(self.recipe.embedder)
         view = _open(self._folder)
-        view.index.check(self.recipe, embedder.contract)
-        if self._given is None:
-            embedder.dtype = view.index.get("dtype")
-            embedder.load()
+        stored = view.index.contract.embedder
+        try:
+            if self._embedder is not None and self._given is None and self._embedder.promise == replace(stored, canaries=()):
+                embedder = self._embedder  # loaded already: packing an index changes no model
+            else:
+                embedder = self._given or Embedder(self.recipe.embedder, like=stored, queries=True)
+            view.index.check(self.recipe, embedder, canaries=self.recipe.search.mode != "terms")
+        except BaseException:
+            view.close()
+            raise
         if self._view is not None:
             self._view.close()
         self._view, self._embedder = view, embedder
@@ -267,7 +286,11 @@ def _open(folder: Path) -> View:
         if path is None:
             raise IndexError_(f"{folder} holds no index any more.")
         try:
-            return View(path)
+            view = View(path)
         except IndexError_:
             if current(folder) == path:
                 raise
+            continue
+        if current(folder) == path and view.index.is_on_disk():  # all of its files were there when they were opened
+            return view
+        view.close()

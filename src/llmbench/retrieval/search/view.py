@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmbench.errors import IndexError_
 from llmbench.retrieval.store import Filter, Index
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
 
@@ -26,6 +27,11 @@ class View:
     def __init__(self, generation: Path) -> None:
         """Opens it. `warning` says afterwards what makes its searches slower than they should be."""
         self.index = Index(generation)
+        try:
+            _ = self.index.vectors  # opened now: a writer may remove the generation, and what is open stays
+        except IndexError_:
+            self.index.close()
+            raise
         self.warning = ""
         self._version = -1
         self._plan: dict[str, Any] | None = None
@@ -55,7 +61,8 @@ class View:
             return []
         rows = None if where is None else self._rows(where)
         scores, found = self._nearest.search(vectors.records["vector"], vector[None], k, rows=rows, dead=self._dead)
-        vectors.take(found[0])  # what is handed on is checked; in an exact search everything was, when it was opened
+        # What is handed on is checked; in an exact search everything was, when it was opened.
+        vectors.take(found[0], self.index.identities(found[0]))
         return list(zip(found[0].tolist(), scores[0].tolist(), strict=True))
 
     def terms(self, text: str, k: int, where: Filter | None) -> Scored:
@@ -64,7 +71,7 @@ class View:
 
     def vectors(self, rows: Sequence[int]) -> NDArray[np.float32]:
         """The vectors of some rows: shape (len(rows), dim)."""
-        return self.index.vectors.take(rows)
+        return self.index.vectors.take(rows, self.index.identities(rows))
 
     def _rows(self, where: Filter) -> NDArray[np.int64]:
         """The rows that fit a filter, kept until the index changes."""

@@ -18,17 +18,22 @@ LEAST = 2000
 
 def wasted(index: Index) -> bool:
     """Whether so many rows are dead that packing pays."""
-    dead, rows = len(index.dead()), index.vectors.rows
+    dead, rows = index.dead_count(), index.vectors.rows
     return dead >= LEAST and dead >= WASTE * rows
 
 
 def compact(folder: Path, index: WritableIndex) -> WritableIndex:
-    """Copies what is alive into the next generation, points searches to it, closes the old one and returns the new one."""
+    """Copies what is alive into the next generation, closes the old one and returns the new one.
+
+    Searches go over to it when they used the old one; a rebuild that is not searched yet stays unsearched.
+    """
     target = layout.next_generation(folder)
     index.copy(target)
     packed = WritableIndex(target)
-    packed.pack(index.vectors)
+    packed.pack(index.vectors, index.expected())
     index.close()
-    layout.point(folder, target)
+    if layout.current(folder) == index.path:
+        layout.point(folder, target)
+    packed.packed()
     layout.remove(index.path)
     return packed

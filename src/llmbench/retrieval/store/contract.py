@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmbench.retrieval import chunking
+from llmbench.retrieval import chunking, embedding
 
 if TYPE_CHECKING:
     from llmbench.recipe import RagRecipe
@@ -16,25 +16,40 @@ __all__ = ["Contract"]
 
 @dataclass(frozen=True)
 class Contract:
-    """What a search must find unchanged. `embedder` is `Embedder.contract`, `chunking` the recipe's section and version."""
+    """What a search must find unchanged: the embedder's own contract, the recipe's chunking and the chunker's version."""
 
-    embedder: Mapping[str, Any]
+    embedder: embedding.Contract
     chunking: Mapping[str, Any]
 
     @classmethod
-    def of(cls, recipe: RagRecipe, embedder: Mapping[str, Any]) -> Contract:
+    def of(cls, recipe: RagRecipe, embedder: embedding.Contract) -> Contract:
         """What a recipe and its embedder promise."""
-        return cls(dict(embedder), {**recipe.chunking.model_dump(), "version": chunking.VERSION})
+        return cls(embedder, {**recipe.chunking.model_dump(), "version": chunking.VERSION})
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract as a JSON object."""
+        return {"embedder": self.embedder.to_json(), "chunking": dict(self.chunking)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Contract:
+        """What `to_json` gave.
+
+        Raises:
+            IndexError_: it is of another version.
+        """
+        return cls(embedding.Contract.from_json(value["embedder"]), value["chunking"])
 
     def difference(self, other: Contract) -> str:
         """The first thing in which an index (self) differs from a recipe (other), in words; empty when nothing does."""
         mine, theirs = self.embedder, other.embedder
-        if mine.get("files") != theirs.get("files"):
-            if mine.get("model") == theirs.get("model"):
-                return f"another embedder (the files of {mine.get('model')} have changed)"
-            return f"another embedder ({mine.get('model')}, not {theirs.get('model')})"
-        for before, now in ((mine, theirs), (self.chunking, other.chunking)):
-            for key in sorted({*before, *now} - {"files", "model"}):
-                if before.get(key) != now.get(key):
-                    return f"another {key} ({before.get(key)!r}, not {now.get(key)!r})"
+        if mine.fingerprint != theirs.fingerprint:
+            if mine.model == theirs.model:
+                return f"another embedder (the files of {mine.model} have changed)"
+            return f"another embedder ({mine.model}, not {theirs.model})"
+        found = mine.difference(theirs)
+        if found:
+            return f"another embedder ({found})"
+        for key in sorted({*self.chunking, *other.chunking}):
+            if self.chunking.get(key) != other.chunking.get(key):
+                return f"another {key} ({self.chunking.get(key)!r}, not {other.chunking.get(key)!r})"
         return ""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llmbench.recipe import RagRecipe
+    from llmbench.retrieval.embedding import Embedder
 
 __all__ = ["Index"]
 
@@ -35,6 +36,7 @@ class Index:
     """
 
     writable = False
+    _file: tuple[int, int] | None = None
 
     def __init__(self, generation: Path) -> None:
         """Opens a generation for reading."""
@@ -42,12 +44,21 @@ class Index:
         self._vectors: Vectors | None = None
         with self._explained():
             self._db = schema.connect(generation / "index.sqlite")
+        with suppress(OSError):
+            self._file = _identity(generation)
 
     def close(self) -> None:
         """Closes the files; the database's log is folded in by the last to leave."""
         if self._vectors is not None:
             self._vectors.close()
         self._db.close()
+
+    def is_on_disk(self) -> bool:
+        """Whether the generation's folder still holds this database: it may have been removed, and another made of its name."""
+        try:
+            return self._file == _identity(self.path)
+        except OSError:
+            return False
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -59,6 +70,8 @@ class Index:
                 raise IndexError_(f"{self.path} cannot be written ({error}). {advice}") from error
             again = "Build it again: llmbench index PIPELINE --rebuild"
             raise IndexError_(f"{self.path / 'index.sqlite'} cannot be used ({error}). {again}") from error
+        except UnicodeEncodeError as error:
+            raise IndexError_(f"{error.object[:80]!a} holds half of a character, which no text can. Mend it.") from error
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -75,16 +88,32 @@ class Index:
     def get(self, key: str) -> Any:
         """A fact about the index, or None."""
         row = self._row("SELECT value FROM meta WHERE key = ?", key)
-        return None if row is None else json.loads(row[0])
+        try:
+            return None if row is None else json.loads(row[0])
+        except (TypeError, ValueError) as error:
+            raise rows.damaged(self.path, f"what it notes as {key}") from error
 
     @property
     def contract(self) -> Contract:
         """What the vectors depend on."""
-        return Contract(**self.get("contract"))
+        try:
+            return Contract.from_json(self.get("contract"))
+        except (TypeError, KeyError) as error:
+            raise rows.damaged(self.path, "its contract with the embedder") from error
 
-    def check(self, recipe: RagRecipe, embedder: Mapping[str, Any]) -> None:
-        """Closes the index and raises IndexError_ when a recipe with such an embedder does not fit it."""
-        difference = self.contract.difference(Contract.of(recipe, embedder))
+    def check(self, recipe: RagRecipe, embedder: Embedder, *, canaries: bool = False) -> None:
+        """Closes the index and raises IndexError_ when a recipe with such an embedder does not fit it.
+
+        Args:
+            recipe: the pipeline.
+            embedder: its embedder.
+            canaries: whether to embed a few texts, and see that they get the vectors that they had; this loads the model.
+        """
+        mine = self.contract
+        difference = mine.difference(Contract.of(recipe, embedder.promise))
+        if canaries and not difference:
+            drift = embedder.check_canaries(mine.embedder)
+            difference = f"another embedder ({drift})" if drift else ""
         if difference:
             self.close()
             built = f"{recipe.source}: index {recipe.name} was built with {difference}"
@@ -98,16 +127,22 @@ class Index:
     @property
     def dim(self) -> int:
         """The length of a vector."""
-        return int(self.get("dim"))
+        return self._whole("dim")
 
     @property
     def vectors(self) -> Vectors:
         """The vectors, as many rows as the database counts."""
         if self._vectors is None:
-            self._vectors = Vectors(self.path / "vectors.bin", self.dim, int(self.get("rows")), writable=self.writable)
+            self._vectors = Vectors(self.path / "vectors.bin", self.dim, self._whole("rows"), writable=self.writable)
         elif not self.writable:
-            self._vectors.rows = int(self.get("rows"))
+            self._vectors.rows = self._whole("rows")
         return self._vectors
+
+    def _whole(self, key: str) -> int:
+        value = self.get(key)
+        if not isinstance(value, int):
+            raise rows.damaged(self.path, f"what it notes as {key}")
+        return value
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._explained():
@@ -153,16 +188,38 @@ class Index:
 
     def dead(self) -> NDArray[np.int64]:
         """The rows of vectors that belong to no passage any more, ascending."""
+        return self._numbers("SELECT row FROM dead ORDER BY row")
+
+    def dead_count(self) -> int:
+        """How many rows of vectors belong to no passage any more."""
+        return int(self._row("SELECT count(*) FROM dead")[0])
+
+    def identities(self, places: Iterable[int]) -> list[int]:
+        """The numbers of the passages of some rows, -1 where there is none: what their records must name."""
+        found = (self._row("SELECT vector_id FROM chunks WHERE row = ?", int(place)) for place in places)
+        return [-1 if row is None else int(row[0]) for row in found]
+
+    def expected(self) -> NDArray[np.int64]:
+        """The number of the passage that each record must name, -1 where there is none; shape (rows,)."""
         import numpy as np
 
-        return np.array([row for (row,) in self._rows("SELECT row FROM dead ORDER BY row")], dtype=np.int64)
+        expected = np.full(self._whole("rows"), -1, dtype=np.int64)
+        places = self._numbers("SELECT row FROM chunks ORDER BY row")
+        inside = places < len(expected)
+        expected[places[inside]] = self._numbers("SELECT vector_id FROM chunks ORDER BY row")[inside]
+        return expected
+
+    def _numbers(self, query: str, *values: Any) -> NDArray[np.int64]:
+        """One column of whole numbers, without a Python object for each: 8 MB for a million."""
+        import numpy as np
+
+        with self._explained():
+            return np.fromiter((row[0] for row in self._db.execute(query, values)), dtype=np.int64)
 
     def matching(self, where: Filter) -> NDArray[np.int64]:
         """The rows of the passages whose document fits a filter, ascending."""
-        import numpy as np
-
         query = f"SELECT row FROM chunks JOIN documents ON document = number WHERE {where.sql} ORDER BY row"
-        return np.array([row for (row,) in self._rows(query, *where.values)], dtype=np.int64)
+        return self._numbers(query, *where.values)
 
     def search_terms(self, text: str, k: int, where: Filter | None = None) -> list[tuple[int, float]]:
         """Rows and BM25 scores of the passages that share words with a question, best first."""
@@ -239,3 +296,8 @@ class Index:
             "GROUP BY d.number ORDER BY d.source"
         )
         return [(str(a), str(b), int(n)) for a, b, n in self._rows(query)]
+
+
+def _identity(generation: Path) -> tuple[int, int]:
+    found = (generation / "index.sqlite").stat()
+    return found.st_dev, found.st_ino

@@ -6,17 +6,24 @@ The words are MongoDB's, which most vector stores share. A field that a document
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llmbench.errors import LlmbenchError
 
-__all__ = ["Filter"]
+__all__ = ["Filter", "kept"]
 
 _COMPARE = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$glob")
 _COLUMNS = ("source", "title", "kind")
+
+DEEPEST = 40
+"""How deep filters may lie in each other: SQLite takes expressions up to 1000 deep, Python calls likewise."""
+MOST = 5000
+"""How many conditions a filter may have; the values of `$in` count as one. SQLite takes 32,766 places for values."""
 
 
 @dataclass(frozen=True)
@@ -34,30 +41,44 @@ class Filter:
             LlmbenchError: an unknown operator, or a value of a kind that it cannot take.
         """
         values: list[str | float] = []
-        return cls(_all(words, values), tuple(values))
+        sql = _all(words, values, 0)
+        if len(values) > 2 * MOST:
+            raise _wrong(f"it has over {MOST} conditions; $in takes any number of values at once")
+        return cls(sql, tuple(values))
 
 
-def _all(words: Any, values: list[str | float]) -> str:
+def _all(words: Any, values: list[str | float], depth: int) -> str:
     if not isinstance(words, Mapping):
         raise _wrong(f"{words!r} is not a mapping of fields")
-    return " AND ".join(_one(str(key), value, values) for key, value in words.items()) or "1"
+    if depth > DEEPEST:
+        raise _wrong(f"more than {DEEPEST} filters lie in each other")
+    return _joined("AND", [_one(str(key), value, values, depth) for key, value in words.items()]) if words else "1"
 
 
-def _one(key: str, value: Any, values: list[str | float]) -> str:
+def _joined(sign: str, parts: Sequence[str]) -> str:
+    """Conditions as one, in halves of halves: written in a row, a thousand of them are an expression a thousand deep."""
+    if len(parts) == 1:
+        return parts[0]
+    half = len(parts) // 2
+    return f"({_joined(sign, parts[:half])} {sign} {_joined(sign, parts[half:])})"
+
+
+def _one(key: str, value: Any, values: list[str | float], depth: int) -> str:
     match key:
         case "$and" | "$or":
             if not isinstance(value, Sequence) or isinstance(value, str) or not value:
                 raise _wrong(f"{key} takes a list of filters")
-            return "(" + (" AND " if key == "$and" else " OR ").join(f"({_all(part, values)})" for part in value) + ")"
+            return _joined(key[1:].upper(), [_all(part, values, depth + 1) for part in value])
         case "$not":
-            return f"NOT ({_all(value, values)})"
+            return f"NOT ({_all(value, values, depth + 1)})"
     if key.startswith("$"):
         raise _wrong(f"{key} is no operator at this place: $and, $or, $not, or the name of a field")
+    _text(key)
     if not isinstance(value, Mapping):
         value = {"$eq": value}
     if not value:
         raise _wrong(f"{key} has no condition")
-    return "(" + " AND ".join(_condition(key, str(operator), operand, values) for operator, operand in value.items()) + ")"
+    return _joined("AND", [_condition(key, str(operator), operand, values) for operator, operand in value.items()])
 
 
 def _condition(field: str, operator: str, operand: Any, values: list[str | float]) -> str:
@@ -71,33 +92,73 @@ def _condition(field: str, operator: str, operand: Any, values: list[str | float
                 raise _wrong(f"{field}.$exists takes true or false")
             if field in _COLUMNS:
                 return "1" if operand else "0"
-            values.append(field)
-            return f"{'' if operand else 'NOT '}documents.number IN (SELECT document FROM facts WHERE key = ?)"
+            values += [field, field]  # one question of each partial index
+            texts, numbers = (
+                f"SELECT document FROM facts WHERE key = ? AND {column} IS NOT NULL" for column in ("text", "number")
+            )
+            return f"{'' if operand else 'NOT '}documents.number IN ({texts} UNION ALL {numbers})"
         case "$in":
             if not isinstance(operand, Sequence) or isinstance(operand, str):
                 raise _wrong(f"{field}.$in takes a list")
-            return "(" + (" OR ".join(_condition(field, "$eq", one, values) for one in operand) or "0") + ")"
+            return _among(field, operand, values)
         case "$glob":
             if not isinstance(operand, str):
                 raise _wrong(f"{field}.$glob takes a pattern")
-            return _compare(field, "text", "GLOB", operand, values)
+            return _compare(field, "text", "GLOB ?", _value(field, operator, operand), values)
         case "$eq" | "$gt" | "$gte" | "$lt" | "$lte":
-            if isinstance(operand, str):
-                return _compare(field, "text", _COMPARE[operator], operand, values)
-            if isinstance(operand, int | float):
-                if field in _COLUMNS:
-                    raise _wrong(f"{field} holds text; {operand!r} is a number")
-                return _compare(field, "number", _COMPARE[operator], float(operand), values)
-            raise _wrong(f"{field}.{operator} takes text, a number, true or false, not {operand!r}")
+            value = _value(field, operator, operand)
+            column = "text" if isinstance(value, str) else "number"
+            return _compare(field, column, f"{_COMPARE[operator]} ?", value, values)
     raise _wrong(f"{field}.{operator} is no operator. There are {', '.join(_OPERATORS)}")
 
 
-def _compare(field: str, column: str, sign: str, operand: str | float, values: list[str | float]) -> str:
+def _among(field: str, operand: Sequence[Any], values: list[str | float]) -> str:
+    """`$in`: all texts as one value, all numbers as another, since lists of permitted documents are long."""
+    wanted = [_value(field, "$in", one) for one in operand]
+    parts = []
+    for column, kind in (("text", str), ("number", int)):
+        some = [value for value in wanted if isinstance(value, kind)]
+        if some:
+            parts.append(_compare(field, column, "IN (SELECT value FROM json_each(?))", json.dumps(some), values))
+    # JSON's decimals are rounded once more when they are read, so that fractions go one by one.
+    parts += [_compare(field, "number", "= ?", value, values) for value in wanted if isinstance(value, float)]
+    return _joined("OR", parts) if parts else "0"
+
+
+def _compare(field: str, column: str, condition: str, operand: str | float, values: list[str | float]) -> str:
     if field in _COLUMNS:
         values.append(operand)
-        return f"documents.{field} {sign} ?"
+        return f"documents.{field} {condition}"
     values += [field, operand]
-    return f"documents.number IN (SELECT document FROM facts WHERE key = ? AND {column} {sign} ?)"
+    return f"documents.number IN (SELECT document FROM facts WHERE key = ? AND {column} {condition})"
+
+
+def _value(field: str, operator: str, operand: Any) -> str | float:
+    """What a field is compared with, as the database keeps it."""
+    if isinstance(operand, str):
+        return _text(operand)
+    if isinstance(operand, int | float):
+        if field in _COLUMNS:
+            raise _wrong(f"{field} holds text; {operand!r} is a number")
+        number = kept(operand)
+        if number is not None:
+            return number
+    raise _wrong(f"{field}.{operator} takes text, a number, true or false, not {operand!r}")
+
+
+def _text(words: str) -> str:
+    try:
+        words.encode()
+    except UnicodeEncodeError as error:
+        raise _wrong(f"{words!r} is no text: it holds half of a character") from error
+    return words
+
+
+def kept(number: float) -> float | None:
+    """A number as the database keeps it: whole ones of up to 64 bits exactly, as ids are; None for what is not finite."""
+    if isinstance(number, int):  # true and false are 1 and 0
+        return int(number) if -(2**63) <= number < 2**63 else float(number) if abs(number) < 2**1023 else None
+    return number if math.isfinite(number) else None
 
 
 def _wrong(what: str) -> LlmbenchError:

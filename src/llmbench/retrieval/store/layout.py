@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 from llmbench import workspace
 from llmbench.errors import IndexError_
 
-__all__ = ["current", "generations", "next_generation", "point", "remove", "unpointed"]
+__all__ = ["current", "generations", "next_generation", "point", "remove", "to_disk", "unpointed"]
 
 _POINTER = "index.json"
 
@@ -44,6 +45,16 @@ def next_generation(folder: Path) -> Path:
 def point(folder: Path, generation: Path) -> None:
     """Makes a generation the one that searches use. Searches that are open stay on theirs until their next query."""
     workspace.write_json(folder / _POINTER, {"generation": int(generation.name)})
+    to_disk(folder)  # before the generation that it names no more is removed
+
+
+def to_disk(folder: Path) -> None:
+    """Waits until the names in a folder are on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def unpointed(folder: Path) -> list[Path]:

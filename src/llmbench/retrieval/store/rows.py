@@ -12,8 +12,9 @@ from typing import Any
 from llmbench.errors import IndexError_
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Box, Document, Heading, Scalar
+from llmbench.retrieval.store.filters import kept
 
-__all__ = ["FileState", "facts", "of_chunk", "of_document", "seal", "to_chunk", "to_document"]
+__all__ = ["FileState", "damaged", "facts", "of_chunk", "of_document", "seal", "to_chunk", "to_document"]
 
 _DOCUMENT = "source, sha256, title, kind, text, metadata, marks"
 UPSERT_DOCUMENT = f"""
@@ -23,10 +24,10 @@ ON CONFLICT (source) DO UPDATE SET file = excluded.file, pass = excluded.pass, s
 RETURNING number"""
 SELECT_DOCUMENT = f"SELECT {_DOCUMENT}, seal FROM documents WHERE "
 
-_CHUNK = 'id, title, text, start, "end", page, line, tokens, parent_start, parent_end'
+_CHUNK = 'id, title, text, start, "end", page, line, tokens, parent_start, parent_end, method'
 INSERT_CHUNK = f"""
 INSERT INTO chunks (vector_id, row, document, position, digest, {_CHUNK}, seal)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (vector_id) DO UPDATE SET position = excluded.position, page = excluded.page, line = excluded.line,
     parent_start = excluded.parent_start, parent_end = excluded.parent_end, seal = excluded.seal"""
 _OF_CHUNK = ", ".join(f"chunks.{column}" for column in _CHUNK.split(", "))
@@ -81,7 +82,7 @@ def to_document(row: tuple[Any, ...], path: Path) -> Document:
     """
     *values, sealed = row
     if seal(tuple(values)) != sealed:
-        raise _damaged(path, f"document {values[0]}")
+        raise damaged(path, f"document {values[0]}")
     source, identity, title, kind, text, metadata, marks = values
     found = json.loads(marks)
     return Document(
@@ -100,18 +101,30 @@ def to_document(row: tuple[Any, ...], path: Path) -> Document:
 
 
 def facts(number: int, metadata: Mapping[str, Scalar]) -> Iterator[tuple[int, str, float | None, str | None]]:
-    """A document's fields as rows: numbers, true and false beside text."""
+    """A document's fields as rows: numbers, true and false beside text. What is no finite number cannot be filtered by."""
     for key, value in metadata.items():
         if isinstance(value, str):
             yield number, key, None, value
-        else:
-            yield number, key, float(value), None
+        elif (figure := kept(value)) is not None:
+            yield number, key, figure, None
 
 
 def of_chunk(chunk: Chunk, identity: int, row: int, document: int, position: int, digest: bytes) -> tuple[Any, ...]:
     """The values of INSERT_CHUNK."""
     first, last = chunk.parent or (None, None)
-    own = (chunk.id, chunk.title, chunk.text, chunk.start, chunk.end, chunk.page, chunk.line, chunk.tokens, first, last)
+    own = (
+        chunk.id,
+        chunk.title,
+        chunk.text,
+        chunk.start,
+        chunk.end,
+        chunk.page,
+        chunk.line,
+        chunk.tokens,
+        first,
+        last,
+        chunk.method,
+    )
     return (identity, row, document, position, digest, *own, seal((chunk.source, *own)))
 
 
@@ -123,11 +136,12 @@ def to_chunk(row: tuple[Any, ...], path: Path) -> tuple[int, Chunk]:
     """
     place, source, sealed, *own = row
     if seal((source, *own)) != sealed:
-        raise _damaged(path, f"a passage of {source}")
-    identity, title, text, start, end, page, line, tokens, first, last = own
+        raise damaged(path, f"a passage of {source}")
+    identity, title, text, start, end, page, line, tokens, first, last, method = own
     parent = None if first is None else (first, last)
-    return place, Chunk(identity, source, title, text, start, end, page, line, tokens, parent)
+    return place, Chunk(identity, source, title, text, start, end, page, line, tokens, parent, method)
 
 
-def _damaged(path: Path, what: str) -> IndexError_:
+def damaged(path: Path, what: str) -> IndexError_:
+    """The error for something in a generation's database that is not as it was written."""
     return IndexError_(f"{path / 'index.sqlite'} is damaged ({what}). Build it again: llmbench index PIPELINE --rebuild")

@@ -8,7 +8,10 @@ from urllib.parse import quote
 
 from llmbench.retrieval.store import terms
 
-__all__ = ["SCHEMA", "connect"]
+__all__ = ["PATIENCE", "SCHEMA", "connect"]
+
+PATIENCE = 60
+"""Seconds to wait for another connection."""
 
 SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -22,8 +25,8 @@ CREATE TABLE documents (
     sha256 TEXT NOT NULL, title TEXT NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL,
     marks TEXT NOT NULL, seal BLOB NOT NULL);
 CREATE INDEX documents_file ON documents (file);
-CREATE TABLE facts (             -- metadata, to filter by
-    document INTEGER NOT NULL REFERENCES documents ON DELETE CASCADE, key TEXT NOT NULL, number REAL, text TEXT);
+CREATE TABLE facts (             -- metadata, to filter by; number has no type, so that whole numbers of 64 bits stay exact
+    document INTEGER NOT NULL REFERENCES documents ON DELETE CASCADE, key TEXT NOT NULL, number, text TEXT);
 CREATE INDEX facts_text ON facts (key, text, document) WHERE text IS NOT NULL;
 CREATE INDEX facts_number ON facts (key, number, document) WHERE number IS NOT NULL;
 CREATE INDEX facts_document ON facts (document);
@@ -33,6 +36,7 @@ CREATE TABLE chunks (
     document INTEGER NOT NULL REFERENCES documents ON DELETE CASCADE, position INTEGER NOT NULL,
     id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
     page INTEGER, line INTEGER, tokens INTEGER NOT NULL, parent_start INTEGER, parent_end INTEGER,
+    method TEXT NOT NULL,
     digest BLOB NOT NULL,        -- of what the embedder read: the same words are embedded once
     seal BLOB NOT NULL);
 CREATE INDEX chunks_document ON chunks (document, position);
@@ -49,11 +53,15 @@ def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
     """
     mode = "rwc" if create else "rw"
     db = sqlite3.connect(
-        f"file:{quote(str(path))}?mode={mode}", uri=True, check_same_thread=False, isolation_level=None, timeout=60
+        f"file:{quote(str(path))}?mode={mode}", uri=True, check_same_thread=False, isolation_level=None, timeout=PATIENCE
     )
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA foreign_keys = ON")
-    db.execute("PRAGMA secure_delete = ON")
-    db.execute("PRAGMA cache_size = -65536")
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA secure_delete = ON")
+        db.execute("PRAGMA cache_size = -65536")
+    except sqlite3.Error:
+        db.close()
+        raise
     return db

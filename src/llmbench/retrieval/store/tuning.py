@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmbench.retrieval.store.nearest import BLOCK, Nearest, Plan, exact, library, ranked
+from llmbench.retrieval.store.nearest import BLOCK, WIDE, Nearest, Plan, exact, library, mask, ranked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,11 +34,8 @@ LEAST = 2_000
 QUERIES = 1000
 """Queries measured with: one half settles the settings, the other says what they reach."""
 
-K = 10
-"""Recall is measured at this many hits."""
-
-FACTORS = (2, 4, 8, 16, 32)
-"""Candidates for each hit that are tried."""
+FACTORS = (1, 2, 3, 4, 6, 8, 16)
+"""Candidates for each of a hundred hits that are tried."""
 
 PER_LIST = 64
 """Rows that each cell is learned from; FAISS warns below 39."""
@@ -91,15 +88,17 @@ def build(
     began = time.perf_counter()
     tell = progress or (lambda stage, done, total: None)
     rng = np.random.default_rng(seed)
-    alive = np.setdiff1d(np.arange(n), dead) if gone else np.arange(n)
+    allowed = mask(n, None, dead)
+    alive = np.arange(n) if allowed is None else np.flatnonzero(allowed)
     asked = made_queries(vectors, alive, rng) if queries is None else queries[rng.permutation(len(queries))[:QUERIES]]
-    allowed = np.isin(np.arange(n), alive) if gone else None
     tell("exact answers", 0, len(asked))
-    truth = [ranked(vectors, query, pool, K)[1] for query, pool in zip(asked, exact(vectors, asked, K, allowed), strict=True)]
+    truth = [
+        ranked(vectors, query, pool, WIDE)[1] for query, pool in zip(asked, exact(vectors, asked, WIDE, allowed), strict=True)
+    ]
     methods: tuple[Literal["ivf", "hnsw"], ...] = ("ivf", "hnsw") if kind == "auto" else (kind,)
     for method in methods:
         index, lists = (_inverted if method == "ivf" else _graph)(vectors, alive, rng, seed, tell)
-        plan = Plan(method, n, vectors.shape[1], lists, 1, 1, target_recall, 0, 0, 0, 0, 0)
+        plan = Plan(method, n, vectors.shape[1], lists, 1, 1, target_recall, 0, 0, 0, 0, 0, 0)
         plan = _settled(Nearest(index, plan), plan, asked, truth, allowed, tell)
         if plan.recall >= target_recall or kind != "auto":
             return Nearest(index, replace(plan, seconds=time.perf_counter() - began))
@@ -182,45 +181,45 @@ def _settled(
     allowed: NDArray[np.bool_] | None,
     tell: Progress,
 ) -> Plan:
-    """The plan with the cheapest settings whose recall on one half of the queries is above the target by its whole interval.
+    """The plan with the cheapest settings that reach the target on one half of the queries; what they reach on the other.
 
-    What it reaches is then measured on the other half.
+    Recall@10 must reach it with its whole interval, recall@100 with its mean.
     """
     half = len(queries) // 2
-    limit = plan.lists if plan.kind == "ivf" else 1024
-    tries = [2**i for i in range(0 if plan.kind == "ivf" else 5, int(math.log2(limit)) + 1)]
+    limit = plan.lists if plan.kind == "ivf" else 2048
+    tries = [2**i for i in range(0 if plan.kind == "ivf" else 7, int(math.log2(limit)) + 1)]
     best: tuple[float, Plan] | None = None
     for done, probes in enumerate(tries):
         tell("settling", done, len(tries))
         tried = Nearest(nearest.index, replace(plan, probes=probes))
         # A graph keeps as many candidates as it is asked for; of an inverted file the first ones are the same.
-        factors = [factor for factor in FACTORS if plan.kind == "ivf" or K * factor <= probes]
-        found = tried.candidates(queries[:half], K * factors[-1], allowed)
+        factors = [factor for factor in FACTORS if plan.kind == "ivf" or WIDE * factor <= probes]
+        found = tried.candidates(queries[:half], WIDE * factors[-1], allowed)
         for factor in factors:
-            _, low, _ = _recall(found[:, : K * factor], truth[:half])
-            cost = _cost(plan, probes, factor)
-            if low >= plan.target and (best is None or cost < best[0]):
+            cost, some = _cost(plan, probes, factor), found[:, : WIDE * factor]
+            if best is not None and cost >= best[0]:
+                break
+            if _recall(some, truth[:half], 10)[1] >= plan.target and _recall(some, truth[:half], WIDE)[0] >= plan.target:
                 best = cost, replace(plan, probes=probes, factor=factor)
-        if best is not None and _cost(plan, probes, FACTORS[0]) > best[0]:
-            break
     chosen = best[1] if best else replace(plan, probes=limit, factor=FACTORS[-1])
-    found = Nearest(nearest.index, chosen).candidates(queries[half:], K * chosen.factor, allowed)
-    recall, low, high = _recall(found, truth[half:])
-    return replace(chosen, recall=recall, low=low, high=high, queries=len(queries) - half)
+    found = Nearest(nearest.index, chosen).candidates(queries[half:], WIDE * chosen.factor, allowed)
+    recall, low, high = _recall(found, truth[half:], 10)
+    wide = _recall(found, truth[half:], WIDE)[0]
+    return replace(chosen, recall=recall, low=low, high=high, recall_100=wide, queries=len(queries) - half)
 
 
 def _cost(plan: Plan, probes: int, factor: int) -> float:
     """Microseconds of a query on one core of 2025, by which settings are compared; no clock, so that a seed decides."""
     if plan.kind == "hnsw":
-        return 3.0 * max(probes, K * factor) + 1.0 * K * factor
+        return 3.0 * probes + 1.0 * WIDE * factor
     scanned = plan.base * probes / plan.lists * _parts(plan.dim) / 2
-    return scanned / 8_000 + 1.0 * K * factor
+    return scanned / 8_000 + 1.0 * WIDE * factor
 
 
-def _recall(found: NDArray[np.int64], truth: list[NDArray[np.int64]]) -> tuple[float, float, float]:
-    """Mean share of each query's true hits among its candidates, with its 95 % interval (normal approximation)."""
+def _recall(found: NDArray[np.int64], truth: list[NDArray[np.int64]], k: int) -> tuple[float, float, float]:
+    """Mean share of each query's k true hits among its candidates, with its 95 % interval (normal approximation)."""
     import numpy as np
 
-    shares = np.array([np.isin(true, some).mean() for some, true in zip(found, truth, strict=True)])
+    shares = np.array([np.isin(true[:k], some).mean() for some, true in zip(found, truth, strict=True)])
     mean, wide = float(shares.mean()), 1.96 * float(shares.std(ddof=1)) / math.sqrt(len(shares))
     return mean, max(0.0, mean - wide), min(1.0, mean + wide)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import IndexError_
+from llmbench.retrieval.store.layout import to_disk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,9 +50,9 @@ class Vectors:
             raise IndexError_(f"{path} cannot be opened ({error.strerror}). Run: llmbench index PIPELINE --repair") from error
         self.short = os.fstat(self._file).st_size < rows * self.dtype.itemsize
         if writable:
-            os.ftruncate(
-                self._file, rows * self.dtype.itemsize
-            )  # a file that is too short reads as zeros, which no checksum fits
+            # A file that was too short reads as zeros from then on, which no checksum fits.
+            os.ftruncate(self._file, rows * self.dtype.itemsize)
+            to_disk(path.parent)
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -65,9 +66,10 @@ class Vectors:
         """All records, mapped: a structured array of shape (rows,)."""
         import numpy as np
 
+        # Looked at each time: reading a map behind the end of its file kills the process.
+        if os.fstat(self._file).st_size < self.rows * self.dtype.itemsize:
+            raise IndexError_(f"{self.path} is shorter than it must be. Run: llmbench index PIPELINE --repair")
         if self._map is None or len(self._map) < self.rows:
-            if os.fstat(self._file).st_size < self.rows * self.dtype.itemsize:
-                raise IndexError_(f"{self.path} is shorter than it must be. Run: llmbench index PIPELINE --repair")
             if self.rows == 0:
                 return np.zeros(0, self.dtype)
             with open(os.dup(self._file), "rb") as file:  # noqa: PTH123 - the open file, not whatever has its name by now
@@ -111,16 +113,24 @@ class Vectors:
         """Waits until everything written is on disk."""
         os.fdatasync(self._file)
 
-    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+    def take(self, rows: Sequence[int] | NDArray[np.int64], ids: Sequence[int] | None = None) -> NDArray[np.float32]:
         """The vectors of some rows, checked: shape (len(rows), dim).
 
+        Args:
+            rows: which.
+            ids: the passages' numbers that the records must name: those of another index's file have checksums that fit.
+
         Raises:
-            IndexError_: a record is damaged; it is not handed out.
+            IndexError_: a record is damaged, or another passage's; it is not handed out.
         """
         import numpy as np
 
         block = self.records[np.asarray(rows, dtype=np.int64)]
         self._check(block, rows)
+        if ids is not None:
+            wrong = block["id"] != np.asarray(ids, dtype=np.int64)
+            if wrong.any():
+                raise self._damaged(int(rows[int(wrong.argmax())]))
         return np.ascontiguousarray(block["vector"])
 
     def blocks(self, start: int = 0, size: int = BLOCK) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
@@ -135,21 +145,42 @@ class Vectors:
     def _check(self, block: Any, rows: Any) -> None:
         wrong = (checksums(block) != block["crc"]) & (block["id"] >= 0)
         if wrong.any():
-            place = int(rows[int(wrong.argmax())])
-            raise IndexError_(f"{self.path} is damaged at row {place}. Run: llmbench index PIPELINE --repair")
+            raise self._damaged(int(rows[int(wrong.argmax())]))
 
-    def move_living(self, target: Vectors) -> dict[int, int]:
-        """Writes the living rows to another file, in order and on disk; returns the new row of each."""
+    def _damaged(self, row: int) -> IndexError_:
+        return IndexError_(f"{self.path} is damaged at row {row}. Run: llmbench index PIPELINE --repair")
+
+    def move_living(self, target: Vectors, dead: NDArray[np.int64], expected: NDArray[np.int64]) -> dict[int, int]:
+        """Writes the living rows to another file, in order and on disk; returns the new row of each.
+
+        Args:
+            target: where to.
+            dead: rows that are not taken along, ascending; not all of them need be erased yet.
+            expected: the passage's number of each row.
+
+        Raises:
+            IndexError_: a record is damaged, or another passage's.
+        """
+        import numpy as np
+
         moved: dict[int, int] = {}
         for first, ids, vectors in self.blocks():
-            alive = (ids >= 0).nonzero()[0]
+            living = ~np.isin(np.arange(first, first + len(ids)), dead)
+            wrong = living & (ids != expected[first : first + len(ids)])
+            if wrong.any():
+                raise self._damaged(first + int(wrong.argmax()))
+            alive = living.nonzero()[0]
             places = target.append(ids[alive], vectors[alive])
             moved.update(zip((first + alive).tolist(), places, strict=True))
         target.flush()
         return moved
 
-    def damaged(self) -> list[int]:
-        """The rows whose record does not fit its checksum, or that are missing at the end of the file."""
+    def damaged(self, expected: NDArray[np.int64]) -> list[int]:
+        """The rows whose record does not fit its checksum, names another passage, or is missing at the end of the file.
+
+        Args:
+            expected: the passage's number of each row, -1 where there is none.
+        """
         import numpy as np
 
         whole = min(self.rows, os.fstat(self._file).st_size // self.dtype.itemsize)
@@ -160,6 +191,8 @@ class Vectors:
                 block = np.fromfile(file, self.dtype, min(BLOCK, whole - first))
                 alive = block["id"] >= 0
                 wrong = ((checksums(block) != block["crc"]) & alive) | (~alive & (block["vector"] != 0).any(axis=1))
+                mine = expected[first : first + len(block)]
+                wrong |= (mine >= 0) & (block["id"] != mine)
                 found += (first + np.flatnonzero(wrong)).tolist()
         return sorted(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from llmbench.errors import IndexError_
 from llmbench.retrieval.store import layout, rows, terms
 from llmbench.retrieval.store.database import Index
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
-from llmbench.retrieval.store.vectors import BLOCK
 
 __all__ = ["Fault", "Verification", "holds", "verify"]
 
@@ -61,13 +61,21 @@ def verify(folder: Path) -> Verification:
     index = Index(path)
     try:
         with index.snapshot():
-            faults = [fault for check in _CHECKS for fault in check(index)]
+            faults = [fault for check in _CHECKS for fault in _told(check, index)]
             words = index._row("SELECT count(*) FROM temp.words")[0] if _has(index, "words") else 0
             erased, waiting = (index._row("SELECT count(*) FROM dead WHERE erased = ?", done)[0] for done in (1, 0))
             counts = (index.document_count(), index.count(), int(index.get("rows") or 0), erased, waiting, words)
     finally:
         index.close()
     return Verification(*counts, tuple(int(p.name) for p in layout.generations(folder)), tuple(faults))
+
+
+def _told(check: Callable[[Index], Iterator[Fault]], index: Index) -> Iterator[Fault]:
+    """What a check finds; where the damage is such that it cannot go on, that."""
+    try:
+        yield from check(index)
+    except (IndexError_, sqlite3.Error) as error:
+        yield Fault(str(error), "rebuild")
 
 
 def holds(folder: Path, text: str) -> list[Path]:
@@ -119,30 +127,24 @@ def _vectors(index: Index) -> Iterator[Fault]:
     """Each record against its checksum and its passage's number; deleted ones hold nothing."""
     try:
         vectors = index.vectors
-        damaged = vectors.damaged()
+        expected = index.expected()
+        damaged = vectors.damaged(expected)
     except IndexError_ as error:
         yield Fault(str(error), "repair")
         return
     if damaged:
         yield Fault(f"vectors.bin: {len(damaged)} records are damaged, the first at row {damaged[0]}", "repair")
-    bad = set(damaged)
-    expected = dict(index._rows("SELECT row, vector_id FROM chunks"))
-    dead = {int(row) for row in index.dead()}
-    waiting = {row for (row,) in index._rows("SELECT row FROM dead WHERE NOT erased")}
-    erased = dead - waiting
-    if len(expected) + len(dead) != vectors.rows or dead & expected.keys():
+    dead = index.dead()
+    dead, beyond = dead[dead < len(expected)], int((dead >= len(expected)).sum())
+    living = int((expected >= 0).sum())
+    if living + len(dead) != vectors.rows or index.count() != living or beyond or (expected[dead] >= 0).any():
         yield Fault("vectors.bin: rows and passages do not match one to one", "rebuild")
     if vectors.short:
         return
-    for first in range(0, vectors.rows, BLOCK):
-        block = vectors.records[first : first + BLOCK]["id"]
-        for row, identity in enumerate(block.tolist(), first):
-            if row not in bad and identity != expected.get(row, -1) and not (row in dead and identity != -1):
-                yield Fault(f"vectors.bin: row {row} belongs to passage {identity}, not {expected.get(row)}", "repair")
-                return
-            if row in erased and identity != -1:
-                yield Fault(f"vectors.bin: the deleted row {row} still holds its vector", "repair")
-                return
+    erased = index._numbers("SELECT row FROM dead WHERE erased AND row < ?", vectors.rows)
+    held = erased[vectors.records["id"][erased] != -1]
+    if len(held):
+        yield Fault(f"vectors.bin: the deleted row {held[0]} still holds its vector", "repair")
 
 
 def _terms(index: Index) -> Iterator[Fault]:

@@ -10,7 +10,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +38,12 @@ class WritableIndex(Index):
     def __init__(self, generation: Path) -> None:
         """Opens a generation and finishes what an interrupted writer began."""
         super().__init__(generation)
-        self._deleted = False
-        self._erase()
+        try:
+            self._deleted = True
+            self._erase()
+        except IndexError_:
+            self.close()
+            raise
 
     @classmethod
     def create(cls, generation: Path, contract: Contract, dim: int) -> WritableIndex:
@@ -49,7 +52,7 @@ class WritableIndex(Index):
         path = generation / "index.sqlite"
         try:
             db = schema.connect(path, create=True)
-            values = {"contract": asdict(contract), "dim": dim, "rows": 0, "complete": False}
+            values = {"contract": contract.to_json(), "dim": dim, "rows": 0, "complete": False}
             facts = ", ".join(
                 f"('{key}', '{json.dumps(value).replace(chr(39), chr(39) * 2)}')" for key, value in values.items()
             )
@@ -62,10 +65,10 @@ class WritableIndex(Index):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything in the block is written, or nothing is."""
+        vectors = self.vectors
+        before = vectors.rows
         with self._explained():
             self._db.execute("BEGIN IMMEDIATE")
-            vectors = self.vectors
-            before = vectors.rows
             try:
                 yield
                 if vectors.rows != before:
@@ -80,21 +83,43 @@ class WritableIndex(Index):
         if self._deleted:
             self._erase()
 
-    def _erase(self) -> None:
-        """Overwrites the vectors of deleted passages."""
-        doomed = [row for (row,) in self._rows("SELECT row FROM dead WHERE NOT erased")]
-        if doomed:
-            self.vectors.erase(doomed)
-            with self._explained():
-                self._db.executemany("UPDATE dead SET erased = 1 WHERE row = ?", [(row,) for row in doomed])
-        self._deleted = False
+    def _erase(self, wait: float = 0) -> bool:
+        """Overwrites the vectors of deleted passages, unless a search still reads a state in which they were there.
 
-    def settle(self, *, purge: bool) -> None:
-        """Folds the log into the database; `purge` first rewrites the postings, so that deleted words leave the file."""
+        Such a search would miss the old text and not yet know the new one. The log can be folded in whole only when every
+        search reads the last state, and so it tells. What cannot be erased now waits for the next transaction.
+
+        Args:
+            wait: seconds to wait for such searches.
+        """
+        doomed = [row for (row,) in self._rows("SELECT row FROM dead WHERE NOT erased")] if self._deleted else []
+        if doomed:
+            if not self._fold("FULL", wait):
+                return False
+            self.vectors.erase(doomed)
+            self._execute("UPDATE dead SET erased = 1 WHERE NOT erased")
+        self._deleted = False
+        return True
+
+    def _fold(self, how: str, wait: float) -> bool:
+        """Folds the log into the database; False when somebody still reads an older state after so many seconds."""
         with self._explained():
-            if purge:
-                self._db.execute("INSERT INTO terms(terms) VALUES ('optimize')")
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._db.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
+            try:
+                return not self._db.execute(f"PRAGMA wal_checkpoint({how})").fetchone()[0]
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout = {schema.PATIENCE * 1000}")
+
+    def settle(self, *, purge: bool, wait: float = schema.PATIENCE) -> bool:
+        """Folds the log into the database; `purge` first rewrites the postings, so that deleted words leave the file.
+
+        Returns False when a reader of an older state did not end in `wait` seconds: then some of what was deleted is still in
+        the files, and the next `settle` removes it.
+        """
+        if purge:
+            self._execute("INSERT INTO terms(terms) VALUES ('optimize')")
+        erased = self._erase(wait)
+        return self._fold("TRUNCATE", wait if erased else 0) and erased
 
     def set(self, **values: Any) -> None:
         """Notes facts about the index."""
@@ -103,10 +128,14 @@ class WritableIndex(Index):
 
     # -- documents
 
-    def begin_file(self, source: str) -> None:
-        """Makes a place for a file's documents. Until `end_file` it counts as not read."""
+    def begin_file(self, source: str, settings: str) -> None:
+        """Makes a place for a file's documents. Until `end_file` it counts as not read, and by no settings where they change:
+        a pass that is interrupted leaves documents that were read by the old ones beside others."""
         self._execute(
-            "INSERT INTO files VALUES (?, '', 0, 0, '', '') ON CONFLICT (source) DO UPDATE SET sha256 = '', mtime = 0", source
+            "INSERT INTO files VALUES (?, '', 0, 0, ?, '') ON CONFLICT (source) DO UPDATE SET sha256 = '', mtime = 0, "
+            "settings = CASE WHEN settings = excluded.settings THEN settings ELSE '' END",
+            source,
+            settings,
         )
 
     def end_file(self, state: FileState, current: int) -> int:
@@ -149,8 +178,10 @@ class WritableIndex(Index):
             current: the pass that sees it.
         """
         number = self._put_document(document, file, current)
-        there = {row[0]: row for row in self._rows("SELECT id, vector_id, row, digest FROM chunks WHERE document = ?", number)}
-        same = {c.id for c, digest in zip(chunks, digests, strict=True) if c.id in there and there[c.id][3] == digest}
+        found = self._rows("SELECT id, vector_id, row, digest, title FROM chunks WHERE document = ?", number)
+        there = {row[0]: row for row in found}
+        # A long title is cut before it is embedded: another one may have the same digest, but has other words.
+        same = {c.id for c, d in zip(chunks, digests, strict=True) if c.id in there and there[c.id][3:] == (d, c.title)}
         self._drop_chunks([row[1] for identity, row in there.items() if identity not in same])
         fresh = [i for i, chunk in enumerate(chunks) if chunk.id not in same]
         first = int((self._row("SELECT seq FROM sqlite_sequence WHERE name = 'chunks'") or (0,))[0]) + 1
@@ -190,13 +221,22 @@ class WritableIndex(Index):
         return number
 
     def delete(self, *, sources: Iterable[str] = (), where: Filter | None = None) -> int:
-        """Deletes documents by source or by filter, with passages, vectors, words and fields; returns how many there were."""
+        """Deletes documents by source or by filter, with passages, vectors, words and fields; returns how many there were.
+
+        The files they came from count as not read, so that a pass over them brings back what is still there.
+        """
         numbers = [
             number for source in sources for (number,) in self._rows("SELECT number FROM documents WHERE source = ?", source)
         ]
         if where is not None:
             query = f"SELECT number FROM documents WHERE {where.sql}"
             numbers += [number for (number,) in self._rows(query, *where.values)]
+        for number in numbers:
+            self._execute(
+                "UPDATE files SET sha256 = '', mtime = 0, settings = '' "
+                "WHERE source = (SELECT file FROM documents WHERE number = ?)",
+                number,
+            )
         self._drop_documents(numbers)
         return len(set(numbers))
 
@@ -259,23 +299,36 @@ class WritableIndex(Index):
         """Which of some rows belong to a passage."""
         return [place for place in places if self._row("SELECT 1 FROM chunks WHERE row = ?", place)]
 
+    def erase_again(self) -> None:
+        """Has the next `settle` overwrite the vectors of everything that was ever deleted."""
+        self._execute("UPDATE dead SET erased = 0")
+        self._deleted = True
+
     # -- packing
 
     def copy(self, generation: Path) -> None:
         """Writes the database, without its free pages, into another generation's folder, marked as unfinished."""
         layout.remove(generation)
         generation.mkdir(parents=True)
+        # Under its own name only when it says that it has no vectors yet: a killed copy must not pass for a rebuild.
+        copy = generation / "copy.sqlite"
         with self._explained():
-            self._db.execute("VACUUM INTO ?", (str(generation / "index.sqlite"),))
-            copied = schema.connect(generation / "index.sqlite")
+            self._db.execute("VACUUM INTO ?", (str(copy),))
+            copied = schema.connect(copy)
             copied.executemany(
                 "INSERT OR REPLACE INTO meta VALUES (?, ?)", [("packing", "true"), ("rows", "0"), ("nearest", "null")]
             )
             copied.close()
+        copy.rename(generation / "index.sqlite")
 
-    def pack(self, old: Vectors) -> None:
-        """Takes over the living rows of another generation's vectors, of which this database is a copy."""
-        moved = old.move_living(self.vectors)
+    def pack(self, old: Vectors, expected: NDArray[np.int64]) -> None:
+        """Takes over the living rows of another generation's vectors, of which this database is a copy.
+
+        Args:
+            old: those vectors.
+            expected: the passage's number of each of their rows.
+        """
+        moved = old.move_living(self.vectors, self.dead(), expected)
         with self.transaction():
             with self._explained():
                 # Rows only move down, and in order, so that no two ever claim the same place.
@@ -283,6 +336,9 @@ class WritableIndex(Index):
                     "UPDATE chunks SET row = ? WHERE row = ?", ((new, old) for old, new in moved.items() if new != old)
                 )
             self._execute("DELETE FROM dead")
-            self._execute("DELETE FROM meta WHERE key = 'packing'")
             self.set(rows=self.vectors.rows)
         self.settle(purge=True)
+
+    def packed(self) -> None:
+        """Ends the packing: until then a rebuild takes this generation for one that a kill left behind."""
+        self._execute("DELETE FROM meta WHERE key = 'packing'")

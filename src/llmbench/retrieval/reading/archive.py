@@ -1,0 +1,68 @@
+"""Zip files from strangers: what their members would unpack to is bounded before any of it is unpacked."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+
+from llmbench.retrieval.documents import Unreadable
+from llmbench.retrieval.reading import xml
+
+__all__ = ["Archive"]
+
+MEMBERS = 20_000
+LARGEST = 128 * 2**20
+"""Bytes of one member, unpacked."""
+TOTAL = 512 * 2**20
+"""Bytes of all members that are read."""
+RATIO = 250
+"""How much smaller a member of a MiB or more may be than what it unpacks to; real XML reaches about 60, deflate's limit is
+1032."""
+
+
+class Archive:
+    """A zip file in memory. Members are read one by one, by their names; nothing is ever written to disk.
+
+    Raises:
+        Unreadable: it is broken, or has too many members.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(data))
+        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+            raise Unreadable(f"broken or cut off ({error})") from None
+        members = self._zip.infolist()
+        if len(members) > MEMBERS:
+            raise Unreadable(f"a zip file of more than {MEMBERS:,} members")
+        self.names = {member.filename: member for member in members}
+        self._left = TOTAL
+
+    def read(self, name: str) -> bytes:
+        """One member.
+
+        Raises:
+            Unreadable: it is missing, encrypted, broken, or unpacks to too much.
+        """
+        member = self.names.get(name)
+        if member is None:
+            raise Unreadable(f"broken: it has no {name}")
+        if member.flag_bits & 1:
+            raise Unreadable("encrypted: it wants a password")
+        size = member.file_size
+        if size > min(LARGEST, self._left) or (size > 2**20 and size > RATIO * max(member.compress_size, 1)):
+            raise Unreadable(f"a zip bomb, or as good as one: {name[:80]} unpacks to {size:,} bytes")
+        self._left -= size
+        try:
+            with self._zip.open(member) as stream:
+                data = stream.read(size + 1)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+            raise Unreadable(f"broken: {name[:80]} cannot be unpacked ({error})") from None
+        if len(data) > size:
+            raise Unreadable(f"a zip bomb: {name[:80]} is longer than it says")
+        return data
+
+    def tree(self, name: str) -> xml.Element:
+        """One member as XML."""
+        return xml.tree(self.read(name), name)

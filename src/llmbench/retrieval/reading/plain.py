@@ -1,0 +1,74 @@
+"""Text, Markdown and source code: decoded and cleaned where the indexing runs, for there is nothing in it that could be run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+from llmbench.retrieval.documents import Document, Heading, Scalar, Unreadable
+from llmbench.retrieval.reading.clean import Cleaner
+from llmbench.retrieval.reading.text import decode, markdown_headings
+from llmbench.retrieval.reading.writer import LARGEST_TEXT
+
+__all__ = ["document"]
+
+_LINE = re.compile("[^\n\r\f]*(?:\r\n|[\n\r\f]|$)")
+
+
+def document(data: bytes, identity: str, source: str, kind: str, language: str) -> Document:
+    """The document; offsets lead back to the file's lines, whatever cleaning took from them.
+
+    Raises:
+        Unreadable: binary, blank or too long.
+    """
+    raw = decode(data)
+    if len(raw) > LARGEST_TEXT:
+        raise Unreadable(f"its text is longer than {LARGEST_TEXT:,} characters; cut it into files")
+    clean = Cleaner()
+    text, lines = _cleaned(raw, clean)
+    if not text.strip():
+        raise Unreadable("no text in it")
+    headings: tuple[Heading, ...] = ()
+    metadata: dict[str, Scalar] = {"language": language} if language else {}
+    title = ""
+    if kind == "markdown":
+        headings, found = markdown_headings(text)
+        metadata |= found
+        title = found.get("title") or next((h.text for h in headings if h.level == 1), "")
+    elif kind == "text" and source.lower().endswith((".rst", ".org", ".adoc")):
+        headings = marked_headings(text)
+        title = headings[0].text if headings else ""
+    stem = PurePath(source).name if kind == "code" else PurePath(source).stem
+    return Document(
+        identity, source, title or stem, text, kind, metadata, headings=headings, lines=lines, warnings=tuple(clean.warnings)
+    )
+
+
+def _cleaned(raw: str, clean: Cleaner) -> tuple[str, tuple[int, ...]]:
+    """The text with `\\n` at line ends, and where the file's lines begin in it; empty where these are the text's own."""
+    raw = raw.replace("\r\n", "\n").replace("\r", "\n")
+    whole = clean(raw)
+    if whole.count("\n") == raw.count("\n"):
+        return whole, ()  # cleaning neither adds nor takes line ends, but for the rare signs below
+    lines, parts, length = [], [], 0
+    for line in raw.split("\n"):
+        lines.append(length)
+        parts.append(Cleaner()(line))
+        length += len(parts[-1]) + 1
+    return "\n".join(parts), tuple(lines)
+
+
+_ORG = re.compile(r"^(\*{1,8}|={1,6}) +(\S.*?) *$", re.MULTILINE)
+_UNDERLINED = re.compile(r"^(\S[^\n]*)\n([=\-~^\"'#*+.:_`])\2{2,} *$", re.MULTILINE)
+
+
+def marked_headings(text: str) -> tuple[Heading, ...]:
+    """The headings of reStructuredText (underlined; levels in the order of first use), of Org (`*`) and of AsciiDoc (`=`)."""
+    found = [Heading(m.start(), m.end(), len(m[1]), m[2]) for m in _ORG.finditer(text)]
+    order: list[str] = []
+    for match in _UNDERLINED.finditer(text):
+        if len(match[0].rpartition("\n")[2].rstrip()) + 2 >= len(match[1]):
+            if match[2] not in order:
+                order.append(match[2])
+            found.append(Heading(match.start(), match.end(), order.index(match[2]) + 1, match[1].strip()))
+    return tuple(sorted(found, key=lambda heading: heading.start))

@@ -1,0 +1,228 @@
+"""Files of rows, where every row is a document: JSONL, CSV, TSV and Parquet, read in batches of bounded size."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from llmbench.retrieval.documents import Scalar, Unreadable
+from llmbench.retrieval.reading.clean import Cleaner
+from llmbench.retrieval.reading.formats.tables import dialect
+from llmbench.retrieval.reading.kinds import ROWS
+from llmbench.retrieval.reading.text import decode
+
+__all__ = ["batches", "unreadable_rows"]
+
+BATCH = 256
+"""Rows handed on at once, or fewer where they are long."""
+BYTES = 2**20
+"""Characters of text after which a batch is handed on."""
+LONGEST = 16 * 2**20
+"""Bytes of one line."""
+
+Row = tuple[int, Mapping[str, Any] | str]
+"""The line, or the number, of a row from 1; and its columns, or why it cannot be read."""
+
+
+def batches(path: Path, columns: Mapping[str, Any], largest: int) -> Iterator[list[dict[str, Any]]]:
+    """The documents of a file, `{"broken": why, "line": n}` where a row is none.
+
+    Raises:
+        Unreadable: the file is not such a file, or has no column of text.
+    """
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for number, row in _rows(path):
+        entry = {"broken": row, "line": number} if isinstance(row, str) else _document(number, row, columns, largest)
+        batch.append(entry)
+        size += len(str(entry.get("text", "")))
+        if len(batch) >= BATCH or size >= BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    kind = ROWS.get(path.suffix.lower(), "")
+    if kind == "parquet":
+        yield from _parquet(path)
+        return
+    with path.open("rb") as stream:
+        if kind == "csv":
+            yield from _csv(stream, path.suffix.lower())
+        elif _is_array(stream):
+            yield from _array(stream.read(LONGEST * 16 + 1))
+        else:
+            yield from _jsonl(stream)
+
+
+def _is_array(stream: BinaryIO) -> bool:
+    head = stream.read(4096)
+    stream.seek(0)
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+
+
+def _array(data: bytes) -> Iterator[Row]:
+    """A JSON file that is one list; rows are counted."""
+    if len(data) > LONGEST * 16:
+        raise Unreadable(
+            f"a JSON list of more than {LONGEST // 2**16} MiB; write a JSON value a line (JSONL), which is read row by row"
+        )
+    try:
+        values = json.loads(decode(data))
+    except ValueError as error:
+        raise Unreadable(f"broken JSON ({error})") from None
+    for number, value in enumerate(values, 1):
+        yield number, value if isinstance(value, dict) else "no JSON object"
+
+
+def _jsonl(stream: BinaryIO) -> Iterator[Row]:
+    number = 0
+    while line := stream.readline(LONGEST + 1):
+        number += 1
+        if len(line) > LONGEST:
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(LONGEST)
+            yield number, f"longer than {LONGEST // 2**20} MiB"
+            continue
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line.decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            yield number, "not UTF-8"
+        except (ValueError, RecursionError) as error:
+            yield number, f"not JSON ({str(error).split(':')[0]})"
+        else:
+            yield number, value if isinstance(value, dict) else "no JSON object"
+
+
+def _csv(stream: BinaryIO, suffix: str) -> Iterator[Row]:
+    """Rows with the first row's names. The encoding is told by the first 64 KiB."""
+    head = stream.read(2**16)
+    stream.seek(0)
+    encoding, lines = _encoding(head), _lines(stream)
+    csv.field_size_limit(LONGEST)
+    reader = csv.reader((line.decode(encoding, "replace") for line in lines), dialect(head.decode(encoding, "replace"), suffix))
+    try:
+        names = next(reader, [])
+    except csv.Error as error:
+        raise Unreadable(f"broken CSV ({error})") from None
+    names = [name.strip().lstrip("\ufeff") for name in names]
+    while True:
+        number = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield number, f"broken CSV ({error})"
+            continue
+        if not any(row):
+            continue
+        if len(row) != len(names):
+            yield number, f"{len(row)} cells, where the first row names {len(names)}"
+        else:
+            yield number, dict(zip(names, row, strict=True))
+
+
+def _encoding(head: bytes) -> str:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
+        raise Unreadable("CSV rows in UTF-16; save the file as UTF-8")
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            head[: head.rfind(b"\n") + 1 or None].decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        return encoding
+    return "latin-1"
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    while line := stream.readline(LONGEST + 1):
+        if len(line) > LONGEST:
+            raise Unreadable(f"a line of more than {LONGEST // 2**20} MiB")
+        yield line
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise Unreadable("Parquet needs pyarrow, which is not installed (pip install 'llmbench[train]')") from None
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=BATCH, use_threads=False):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pyarrow.ArrowException as error:
+        raise Unreadable(f"broken Parquet ({str(error).splitlines()[0][:120]})") from None
+
+
+def _document(number: int, row: Mapping[str, Any], columns: Mapping[str, Any], largest: int) -> dict[str, Any]:
+    """One row as a document. Its id is the SHA-256 of its columns, sorted by name: the same row has the same id in any file."""
+
+    def named(wanted: str | None, usual: Sequence[str]) -> str:
+        return wanted if wanted is not None else next((name for name in usual if name in row), "")
+
+    def broken(why: str) -> dict[str, Any]:
+        return {"broken": why, "line": number}
+
+    text_columns = columns.get("text") or [named(None, ("text", "contents", "content"))]
+    text_columns = [text_columns] if isinstance(text_columns, str) else text_columns
+    missing = [name for name in text_columns if name not in row]
+    if missing:
+        return broken(f"no column {missing[0] or 'text or contents'} (it has {', '.join(list(row)[:8])})")
+    id_column, title_column = named(columns.get("id"), ("_id", "id")), named(columns.get("title"), ("title",))
+    clean = Cleaner()
+    text = "\n".join(part for name in text_columns if (part := clean(_shown(row[name]).replace("\r\n", "\n")).strip()))
+    title = " ".join(clean(_shown(row.get(title_column))).split())
+    if not text and not title:
+        return broken("no text in it")
+    if len(text) > largest:
+        return broken(f"longer than {largest:,} characters")
+    canonical = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode("utf-8", "replace")
+    chosen = columns.get("metadata")
+    others = [name for name in row if name not in {*text_columns, id_column, title_column}] if chosen is None else chosen
+    metadata: dict[str, Scalar] = {name: row[name] for name in others if _plain(row.get(name))}
+    return {
+        "name": _shown(row.get(id_column)) or str(number),
+        "id": hashlib.sha256(canonical).hexdigest(),
+        "line": number,
+        "title": title,
+        "text": text or title,
+        "metadata": metadata,
+        "warnings": clean.warnings,
+    }
+
+
+def _plain(value: object) -> bool:
+    return (isinstance(value, (bool, int, float)) and value == value) or (isinstance(value, str) and 0 < len(value) <= 1000)
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case list() if all(isinstance(part, str) for part in value):
+            return "\n".join(value)
+        case dict() | list():
+            return json.dumps(value, ensure_ascii=False, default=str)
+        case _:
+            return str(value)
+
+
+def unreadable_rows(first: Sequence[tuple[int, str]], count: int) -> str:
+    """The report on rows that were left out: how many, and the first of them by line."""
+    told = "; ".join(f"line {line}: {why}" for line, why in first[:5])
+    return f"{count} row{'s' if count > 1 else ''} left out: {told}" + ("; ..." if count > 5 else "")
