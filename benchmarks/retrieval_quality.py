@@ -10,8 +10,10 @@ alpha is scored on folds that it did not see.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ Ways = dict[str, Values]
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("folders", type=Path, nargs="+", help="BEIR folders")
-    arguments.add_argument("--vectors", type=Path, help="a folder to keep vectors in, NAME.npz")
+    arguments.add_argument("--vectors", type=Path, help="a folder to keep vectors in")
     arguments.add_argument("--against-sentence-transformers", action="store_true", help="embed again by its own means")
     arguments.add_argument("--json", type=Path, help="also write the figures there")
     options = arguments.parse_args()
@@ -73,12 +75,17 @@ def fusions() -> dict[str, Callable[[List, List], List]]:
     """Every setting of every family, by name."""
     found: dict[str, Callable[[List, List], List]] = {}
     for alpha in ALPHAS:
-        found[f"min-max {alpha}"] = lambda a, b, alpha=alpha: convex(a, b, alpha)
-        found[f"zero {alpha}"] = lambda a, b, alpha=alpha: scaled(a, b, alpha, 0.0)
-        found[f"theoretical {alpha}"] = lambda a, b, alpha=alpha: scaled(a, b, alpha, -1.0)
+        found[f"min-max {alpha}"] = partial(convex, alpha=alpha)
+        found[f"zero {alpha}"] = partial(scaled, alpha=alpha, least=0.0)
+        found[f"theoretical {alpha}"] = partial(scaled, alpha=alpha, least=-1.0)
     for k in (10, 20, 40, 60):
-        found[f"rrf {k}"] = lambda a, b, k=k: rrf([a, b], k)
+        found[f"rrf {k}"] = partial(by_rank, k=k)
     return found
+
+
+def by_rank(dense: List, lexical: List, k: int) -> List:
+    """Reciprocal rank fusion of the two."""
+    return rrf([dense, lexical], k)
 
 
 def scaled(dense: List, lexical: List, alpha: float, least: float) -> List:
@@ -94,11 +101,11 @@ def scaled(dense: List, lexical: List, alpha: float, least: float) -> List:
 
 def vectors(name: str, texts: list[str], queries: list[str], cache: Path | None) -> tuple[NDArray[Any], NDArray[Any]]:
     """Vectors of documents and queries, from the cache where they are."""
-    path = cache / f"{name}.npz" if cache else None
+    digest = hashlib.sha256("\0".join([*texts, *queries]).encode()).hexdigest()[:16]
+    path = cache / f"{name}-{digest}.npz" if cache else None
     if path is not None and path.exists():
         kept = np.load(path)
-        if len(kept["d"]) == len(texts) and len(kept["q"]) == len(queries):
-            return kept["d"], kept["q"]
+        return kept["d"], kept["q"]
     embedder = Embedder(EmbedderSpec(), dtype="float32")
     found = embedder.embed(texts), embedder.embed(queries)
     if path is not None:
@@ -123,7 +130,9 @@ def theirs(texts: list[str], queries: list[str]) -> list[List]:
     from llmbench.retrieval.embedding import locate
 
     model = SentenceTransformer(str(locate("all-MiniLM-L6-v2")), device="cpu", local_files_only=True)
-    hits = util.semantic_search(model.encode(queries), model.encode(texts), top_k=DEPTH)
+    hits = util.semantic_search(
+        model.encode(queries, convert_to_tensor=True), model.encode(texts, convert_to_tensor=True), top_k=DEPTH
+    )
     return [(np.array([h["corpus_id"] for h in one]), np.array([h["score"] for h in one])) for one in hits]
 
 

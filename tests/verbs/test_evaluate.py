@@ -18,10 +18,17 @@ from llmbench.recipe import RagRecipe
 from llmbench.retrieval.evaluation import read_run
 
 THINGS = {
-    "kettle": "boils water for tea", "lamp": "lights a dark room", "clock": "tells the time of day", "boat": "floats on a lake",
-    "bread": "is baked of flour", "violin": "is played with a bow", "camera": "takes pictures", "ladder": "reaches the roof",
-}  # fmt: skip
-QUESTIONS = ("What {}?", "Which thing {}?", "Name what {}.", "Tell me about the {name}.")
+    "kettle": ("boils water for tea", "How do I get a hot drink?"),
+    "lamp": ("lights a dark room", "I cannot see at night."),
+    "clock": ("tells the time of day", "Am I late?"),
+    "boat": ("floats on a lake", "Crossing rivers dry"),
+    "bread": ("is baked of flour", "Food of wheat"),
+    "violin": ("is played with a bow", "An instrument with strings"),
+    "camera": ("takes pictures", "Photography equipment"),
+    "ladder": ("reaches the roof", "Climbing up a house"),
+}
+"""What each thing does, as its page says it, and a question that shares no word with the page."""
+QUESTIONS = ("What {}?", "Which thing {}?", "Tell me about the {name}.", "{other}")
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +38,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pages").mkdir()
     (folder / "set" / "qrels").mkdir(parents=True)
     queries, qrels = [], ["query-id\tcorpus-id\tscore"]
-    for name, does in THINGS.items():
+    for name, (does, other) in THINGS.items():
         (folder / "pages" / f"{name}.md").write_text(f"# {name.title()}\n\nThe {name} {does}.\n", encoding="utf-8")
         for number, words in enumerate(QUESTIONS):
-            queries.append(json.dumps({"_id": f"{name}{number}", "text": words.format(does, name=name)}))
+            queries.append(json.dumps({"_id": f"{name}{number}", "text": words.format(does, name=name, other=other)}))
             qrels.append(f"{name}{number}\t{name}\t1")
     (folder / "set" / "queries.jsonl").write_text("\n".join(queries) + "\n", encoding="utf-8")
     (folder / "set" / "qrels" / "test.tsv").write_text("\n".join(qrels) + "\n", encoding="utf-8")
@@ -62,14 +69,16 @@ def test_dense_terms_and_fused_stand_beside_one_another(world: Path, tmp_path: P
     found = evaluate(world, "--json", "--run-file", str(run))
     rows = {row["name"]: row["of"]["nDCG@10"] for row in found["rows"]}
     assert list(rows) == ["dense", "terms", "fused"]
-    assert rows["terms"] != rows["dense"], "terms are searched as words"
-    assert all(0.3 < one["low"] <= one["mean"] <= one["high"] <= 1 for one in rows.values())
+    assert rows["terms"]["mean"] == pytest.approx(0.75, abs=0.01), "words do not find what shares none"
+    assert rows["dense"]["mean"] > 0.85
+    assert "terms: 8 queries found nothing" in " ".join(found["notes"])
+    assert all(0.5 < one["low"] <= one["mean"] <= one["high"] <= 1 for one in rows.values())
     assert (found["queries"], found["documents"], found["reference"]) == (32, 8, "fused")
     assert [one["b"] for one in found["differences"]] == ["dense", "terms"]
     assert all(row["seconds"] > 0 for row in found["rows"])
     ranked = read_run(run)
     assert set(ranked) == {f"{name}{i}" for name in THINGS for i in range(4)}
-    assert ranked["kettle3"][0] == "kettle"
+    assert ranked["kettle2"][0] == "kettle"
 
 
 def test_people_get_tables_and_a_page(world: Path) -> None:
