@@ -98,8 +98,8 @@ def main() -> None:
         )
         near.append(vectors[best])
     print(f"{options.path.name}: {len(store.chunks)} passages, {len(queries)} queries, {CANDIDATES} candidates\n")
+    prefixes(runs)
     times(store, queries, runs, near, options.reranker)
-    prefixes(store, runs)
 
 
 def times(store: Store, queries: list[str], runs: list[list[Found]], near: list[Any], reranker: str | None) -> None:
@@ -120,7 +120,7 @@ def times(store: Store, queries: list[str], runs: list[list[Found]], near: list[
     if reranker:
         cross = Reranker(RerankSpec(model_name_or_path=reranker))
         stages[f"cross-encoder, {Path(reranker).name}"] = lambda i: cross.judge(queries[i], texts[i])
-    print("| stage | ms a query | 10 % to 90 % |\n|---|---|---|")
+    print("\n| stage | ms a query | 10 % to 90 % |\n|---|---|---|")
     for name, stage in stages.items():
         stage(0)  # what is loaded at the first call is no part of it
         spent = []
@@ -133,7 +133,7 @@ def times(store: Store, queries: list[str], runs: list[list[Found]], near: list[
         print(f"| {name} | {middle:.3g} | {low:.3g} to {high:.3g} |", flush=True)
 
 
-def prefixes(store: Store, runs: list[list[Found]]) -> None:
+def prefixes(runs: list[list[Found]]) -> None:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(Path(model_folder(TINY)) / "tokenizer.json"))
@@ -144,7 +144,7 @@ def prefixes(store: Store, runs: list[list[Found]]) -> None:
         ("stable", ContextSpec(order="stable"), {}),
         ("stable, most shared first", ContextSpec(order="stable"), dict(often)),
     ]
-    print(f"\n| order, {HANDED_ON} passages a question | prompt tokens | in shared blocks | of all |\n|---|---|---|---|")
+    print(f"| order, {HANDED_ON} passages a question | prompt tokens | in shared blocks | of all |\n|---|---|---|---|")
     for name, context, shared in orders:
         seen: set[int] = set()
         total = hits = 0
