@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from llmbench.retrieval.reading.formats.layout import Piece, rows
 from .files import document, saved
 
 
-def written(path: Path, *pages: list[tuple[float, float, str]]) -> Path:
+def written(path: Path, *pages: Sequence[tuple[float, float, str]]) -> Path:
     """A PDF with texts at places: points from the left and the top to the base line."""
     pdf = FPDF(unit="pt", format="A4")
     pdf.set_font("Helvetica", size=10)
@@ -149,7 +149,7 @@ def test_an_outlook_message_is_read(tmp_path: Path) -> None:
     found = document(saved(tmp_path, "a.msg", container(streams)))
     assert found.text.split("\n\n") == [
         "Grüße",
-        "From: Ada <ada@example.org>\nDate: 2024-11-23T08:00:00+00:00",
+        "From: Ada <ada@example.org>\nDate: 2024-11-22T00:00:00+00:00",
         "First.",
         "Second.",
         "Attachments: plan.pdf",

@@ -89,7 +89,7 @@ def test_reading_rows_may_stop_at_any_time(tmp_path: Path) -> None:
 
 def test_a_json_list_is_rows_too_and_parquet_is_read_in_batches(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
+    parquet = pytest.importorskip("pyarrow.parquet")
 
     assert [d.text for d in documents(readings(saved(tmp_path, "a.json", b'[{"text": "one"}, {"text": "two"}]')))] == [
         "one",
