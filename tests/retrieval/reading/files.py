@@ -70,7 +70,7 @@ def paragraph(text: str, style: str = "", more: str = "") -> str:
     return f"<w:p>{properties}<w:r><w:t>{text}</w:t></w:r>{more}</w:p>"
 
 
-def pptx(*slides: str) -> bytes:
+def pptx(*slides: str, more: Mapping[str, str] | None = None) -> bytes:
     """A PPTX whose slides hold these shapes."""
     ids = "".join(f'<p:sldId r:id="r{n}"/>' for n in range(len(slides)))
     parts = {
@@ -80,7 +80,7 @@ def pptx(*slides: str) -> bytes:
     }
     for n, shapes in enumerate(slides):
         parts[f"ppt/slides/s{n}.xml"] = f"<p:sld {A}><p:cSld><p:spTree>{shapes}</p:spTree></p:cSld></p:sld>"
-    return zipped(parts)
+    return zipped({**parts, **(more or {})})
 
 
 def shape(text: str, kind: str = "", top: int = 0, left: int = 0) -> str:

@@ -89,7 +89,7 @@ def test_reading_rows_may_stop_at_any_time(tmp_path: Path) -> None:
 
 def test_a_json_list_is_rows_too_and_parquet_is_read_in_batches(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
+    parquet = pytest.importorskip("pyarrow.parquet")
 
     assert [d.text for d in documents(readings(saved(tmp_path, "a.json", b'[{"text": "one"}, {"text": "two"}]')))] == [
         "one",
@@ -110,3 +110,9 @@ def test_a_file_of_rows_is_no_single_document(tmp_path: Path) -> None:
     path = saved(tmp_path, "a.csv", b"text\nx\n")
     with pytest.raises(Unreadable, match="file of rows"):
         read(File(path, "a.csv", SourceSpec(path=path, columns=ColumnsSpec())))
+
+
+def test_what_no_database_can_hold_is_cleaned_or_left_out(tmp_path: Path) -> None:
+    row = b'{"id": "a\\ud800\\u0000b", "text": "x", "note": "half \\ud83d", "big": 1e999, "huge": 99999999999999999999}\n'
+    (found,) = documents(readings(saved(tmp_path, "a.jsonl", row)))
+    assert (found.source, found.metadata) == ("a.jsonl#a b", {"note": "half  "})

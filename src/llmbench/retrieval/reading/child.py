@@ -66,14 +66,14 @@ def serve(limits: dict[str, int]) -> None:
 
 def _frames(request: dict[str, Any], limits: dict[str, int]) -> Iterator[dict[str, Any]]:
     """What one file gives."""
-    _allow(limits["seconds"])
+    _allow(request["seconds"])
     path = Path(request["path"])
     if request.get("columns") is not None:
         from llmbench.retrieval.reading.rows import batches
 
         for batch in batches(path, request["columns"], limits["text"]):
             yield {"rows": batch}
-            _allow(limits["seconds"])
+            _allow(request["seconds"])
         return
     data = path.read_bytes()
     out = parsed(data, request["kind"], path.suffix.lower() or request["suffix"], limits["text"])

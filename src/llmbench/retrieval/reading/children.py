@@ -49,7 +49,7 @@ class Child:
         try:
             assert process.stdin is not None and process.stdout is not None
             try:
-                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.write(json.dumps({**request, "seconds": SECONDS}).encode() + b"\n")
                 process.stdin.flush()
             except OSError:
                 raise self._died() from None
@@ -79,7 +79,7 @@ class Child:
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self.process is None:
-            limits = {"seconds": SECONDS, "memory": MEMORY, "files": FILES, "text": LARGEST_TEXT, "parent": os.getpid()}
+            limits = {"memory": MEMORY, "files": FILES, "text": LARGEST_TEXT, "parent": os.getpid()}
             command = [sys.executable, "-P", str(Path(__file__).with_name("child.py")), json.dumps(limits)]
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0

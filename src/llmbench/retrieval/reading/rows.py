@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -152,8 +153,8 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
 
 def _parquet(path: Path) -> Iterator[Row]:
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow  # type: ignore[import-untyped]
+        import pyarrow.parquet  # type: ignore[import-untyped]
     except ImportError:
         raise Unreadable("Parquet needs pyarrow, which is not installed (pip install 'llmbench[train]')") from None
     number = 0
@@ -192,9 +193,11 @@ def _document(number: int, row: Mapping[str, Any], columns: Mapping[str, Any], l
     canonical = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode("utf-8", "replace")
     chosen = columns.get("metadata")
     others = [name for name in row if name not in {*text_columns, id_column, title_column}] if chosen is None else chosen
-    metadata: dict[str, Scalar] = {name: row[name] for name in others if _plain(row.get(name))}
+    metadata: dict[str, Scalar] = {
+        clean(name): clean(value) if isinstance(value := row[name], str) else value for name in others if _plain(row.get(name))
+    }
     return {
-        "name": _shown(row.get(id_column)) or str(number),
+        "name": " ".join(clean(_shown(row.get(id_column))).split()) or str(number),
         "id": hashlib.sha256(canonical).hexdigest(),
         "line": number,
         "title": title,
@@ -205,7 +208,17 @@ def _document(number: int, row: Mapping[str, Any], columns: Mapping[str, Any], l
 
 
 def _plain(value: object) -> bool:
-    return (isinstance(value, (bool, int, float)) and value == value) or (isinstance(value, str) and 0 < len(value) <= 1000)
+    """Whether a database can hold it beside the text: no objects, no infinities, integers of 64 bits, short strings."""
+    match value:
+        case bool():
+            return True
+        case int():
+            return abs(value) < 2**63
+        case float():
+            return math.isfinite(value)
+        case str():
+            return 0 < len(value) <= 1000
+    return False
 
 
 def _shown(value: object) -> str:

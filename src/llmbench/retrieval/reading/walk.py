@@ -82,7 +82,8 @@ def _readable(path: Path, root: Path, place: SourceSpec, *, named: bool) -> Path
     if place.columns is not None and path.suffix.lower() in ROWS:
         return target
     if not kind and not named:
-        raise Unreadable(f"{path.suffix.lower()[:20]} files are not read" if path.suffix else "a file without an ending")
+        ending = path.suffix.lower()[:20].encode("utf-8", "replace").decode()
+        raise Unreadable(f"{ending} files are not read" if ending else "a file without an ending")
     return target
 
 

@@ -16,8 +16,8 @@ MOST = 5_000_000
 """Elements in one part; 100 bytes of memory each and more."""
 
 
-def tree(data: bytes, what: str = "XML") -> Element:
-    """The document as a tree; names read `{namespace}local`.
+def tree(data: bytes, what: str = "XML", *, encoding: str | None = None) -> Element:
+    """The document as a tree; names read `{namespace}local`. `encoding` overrules what the document says of itself.
 
     expat is driven directly: ElementTree's own parser offers no place to refuse entities, and defusedxml, which does, falls
     back to a builder in Python that is ten times as slow.
@@ -26,7 +26,7 @@ def tree(data: bytes, what: str = "XML") -> Element:
         Unreadable: broken, declares entities (billion laughs, external files), or is nested too deep.
     """
     builder = TreeBuilder()
-    parser = expat.ParserCreate(namespace_separator="}")
+    parser = expat.ParserCreate(encoding, namespace_separator="}")
     depth = count = 0
 
     def start(name: str, attributes: dict[str, str]) -> None:

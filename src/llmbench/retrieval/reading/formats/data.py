@@ -97,10 +97,8 @@ def _joined(text: object) -> str:
 
 def read_xml(data: bytes, out: Writer) -> None:
     """Adds the text of the elements: `name: text` for a leaf, attributes that hold words beside it."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" not in data[:200]:
-        root = xml.tree(data)
-    else:
-        root = xml.tree(decode(data).encode())
+    # UTF-16 is decoded here: such files often say that they are UTF-8.
+    root = xml.tree(decode(data).encode(), encoding="utf-8") if b"\0" in data[:200] else xml.tree(data)
     if xml.local(root) == "html":
         html.read(data, out)
         return

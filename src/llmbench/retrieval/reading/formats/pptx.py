@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from llmbench.retrieval.documents import Unreadable
 from llmbench.retrieval.reading.archive import Archive
 from llmbench.retrieval.reading.formats.office import main_part, properties, relations
@@ -41,16 +43,34 @@ def _slide(archive: Archive, place: str, out: Writer) -> None:
     tree = next((node for node in archive.tree(place).iter() if local(node) == "spTree"), None)
     if tree is not None:
         _shapes(tree, out, 1)
-    for kind, notes in relations(archive, place).values():
-        if kind == "notesSlide" and notes in archive.names:
-            body = next((node for node in archive.tree(notes).iter() if local(node) == "spTree"), None)
+    for kind, part in relations(archive, place).values():
+        if kind == "chart" and part in archive.names:
+            out.table(_chart(archive.tree(part)))
+        elif kind == "notesSlide" and part in archive.names:
+            body = next((node for node in archive.tree(part).iter() if local(node) == "spTree"), None)
             if body is not None:
                 _shapes(body, out, 0)
 
 
+def _chart(chart: Element) -> Iterator[list[str]]:
+    """The numbers that a chart shows: a row for each series, after a row of its categories."""
+
+    def values(parent: Element, name: str) -> list[str]:
+        part = next((node for node in parent if local(node) == name), None)
+        return [] if part is None else [(node.text or "").strip() for node in part.iter() if local(node) == "v"]
+
+    shown: list[str] = []
+    for series in (node for node in chart.iter() if local(node) == "ser"):
+        categories = values(series, "cat") or values(series, "xVal")
+        if categories and categories != shown:
+            shown = categories
+            yield ["", *categories]
+        yield [" ".join(values(series, "tx")), *(values(series, "val") or values(series, "yVal"))]
+
+
 def _shapes(parent: Element, out: Writer, level: int) -> None:
     """Adds the shapes: the title first, the others from top to bottom in bands, within a band from left to right."""
-    shapes = [shape for shape in parent if local(shape) in ("sp", "graphicFrame", "grpSp", "AlternateContent", "cxnSp")]
+    shapes = [shape for shape in parent if local(shape) in ("sp", "graphicFrame", "grpSp", "AlternateContent", "pic")]
     order = {id(shape): (not _is_title(shape), *_place(shape, index)) for index, shape in enumerate(shapes)}
     for shape in sorted(shapes, key=lambda shape: order[id(shape)]):
         match local(shape):
@@ -60,6 +80,9 @@ def _shapes(parent: Element, out: Writer, level: int) -> None:
                 for choice in shape:
                     if local(choice) == "Choice":
                         _shapes(choice, out, level)
+            case "pic":
+                about = next((node.get("descr", "") for node in shape.iter() if local(node) == "cNvPr"), "")
+                out.block(f"Picture: {about}" if " " in about.strip() else "")
             case "graphicFrame":
                 for table in (node for node in shape.iter() if local(node) == "tbl"):
                     rows = ([_words(cell) for cell in row if local(cell) == "tc"] for row in table if local(row) == "tr")
