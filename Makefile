@@ -12,7 +12,7 @@ BIN := .venv/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo app test check bench bench-train tiny install install-dev doctor clean
+.PHONY: help demo app test check bench bench-train bench-rag tiny install install-dev doctor clean
 
 help:
 	@echo "llmbench: fine-tune, ground, serve and compare language models"
@@ -22,6 +22,7 @@ help:
 	@echo "  make test    install, then every check and test, with real vLLM and a real browser (under 20 minutes)"
 	@echo "  make check   ruff, mypy and the fast tests (2 minutes)"
 	@echo "  make bench   the tables of docs/benchmarks.md (10 minutes; with DATA=FOLDER half an hour)"
+	@echo "  make bench-rag DATA=FOLDER     indexing and searching beside LlamaIndex, LangChain and txtai (an hour)"
 	@echo "  make bench-train SOURCE=FILE   training speed with loss parity, and how good estimates are (an hour)"
 	@echo "  make tiny    make the bundled base model again (hours; its model card says how many)"
 	@echo "  make doctor  what is there, what is missing, and the command that mends it"
@@ -65,6 +66,10 @@ bench-train: install
 	@echo "Measuring training speed and estimates against peers (an hour on two cores; needs SOURCE=gsm8k/train.jsonl; 	TRL=PYTHON and LLAMAFACTORY=CLI name environments of the peers)"
 	@$(BIN)/python benchmarks/train_speed.py $(SOURCE) $(if $(TRL),--trl $(TRL)) $(if $(LLAMAFACTORY),--llamafactory $(LLAMAFACTORY))
 	@$(BIN)/python benchmarks/estimates.py $(SOURCE)
+
+bench-rag: install
+	@echo "Measuring retrieval beside its peers (an hour on two cores; needs DATA=FOLDER with scifact/; PEERS=FOLDER names their environment)"
+	@$(BIN)/python benchmarks/rag_peers.py $(DATA)/scifact $(if $(PEERS),--peers $(PEERS)) $(if $(DOCUMENTS),--documents $(DOCUMENTS))
 
 tiny: export LLMBENCH_HOME = outputs
 tiny: install
