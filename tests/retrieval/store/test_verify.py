@@ -101,9 +101,9 @@ def test_every_page_of_the_database_that_is_lost_is_told(folder: Path) -> None:
 
 def test_a_changed_passage_is_never_handed_out(query: Rows, recipe: RagRecipe, words: Any) -> None:
     query("UPDATE chunks SET text = 'alpha beta numbed 0' WHERE row = 0")
-    with Retriever.open(recipe, embedder=words) as retriever:
-        with pytest.raises(IndexError_, match=r"is damaged \(a passage of 0\)\. .+--rebuild"):
-            retriever.search("alpha", 10)
+    told = r"is damaged \(a passage of 0\)\. .+--rebuild"
+    with Retriever.open(recipe, embedder=words) as retriever, pytest.raises(IndexError_, match=told):
+        retriever.search("alpha", 10)
 
 
 def test_deleted_words_are_in_no_files_bytes(folder: Path, recipe: RagRecipe, words: Any, doc: Make, upsert: Any) -> None:

@@ -126,9 +126,9 @@ def _rows(index: Index) -> Iterator[Fault]:
 
 def _vectors(index: Index) -> Iterator[Fault]:
     """Each record against its checksum and its passage's number; deleted ones hold nothing."""
+    expected = index.expected()
     try:
         vectors = index.vectors
-        expected = index.expected()
         damaged = vectors.damaged(expected)
     except IndexError_ as error:
         yield Fault(str(error), "repair")
