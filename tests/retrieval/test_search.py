@@ -37,7 +37,7 @@ def test_a_question_finds_its_page_first(recipe: RagRecipe, query: str, source: 
 
 
 def test_search_agrees_with_sentence_transformers_own_exact_search() -> None:
-    recipe = recipes.load("rag/handbook.yaml", RagRecipe)
+    recipe = recipes.load("rag/handbook.yaml", RagRecipe, ["search.mode=dense", "search.deduplicate=false"])
     retrieval.build(recipe)
     questions = ["How long is the warranty?", "Who looks after the plan?", "Where is the shop?", "What does it cost?"]
 
@@ -59,7 +59,8 @@ def test_search_agrees_with_sentence_transformers_own_exact_search() -> None:
 
 def test_top_k_and_min_score_bound_what_is_found(recipe: RagRecipe) -> None:
     retrieval.build(recipe)
-    strict = recipe.model_copy(update={"search": SearchSpec(top_k=2, min_score=0.5)})
+    strict = recipe.model_copy(update={"search": SearchSpec(mode="dense", top_k=2, min_score=0.5)})
+    recipe = recipe.model_copy(update={"search": SearchSpec(mode="dense")})
     with Retriever.open(recipe) as retriever, Retriever.open(strict) as bounded:
         assert [hit.score > 0.5 for hit in retriever.search("The Borin lamp is made of brass", 3)] == [True, False, False]
         assert [hit.chunk.source for hit in bounded.search("The Borin lamp is made of brass")] == ["lamp.md"]

@@ -56,7 +56,9 @@ def test_search_prints_ranked_passages_with_their_place(pages: str) -> None:
     assert second.strip() == "The Borin lamp is made of brass. It weighs 900 grams."
     found = printed("search", pages, "refunds")
     assert found["hits"][0]["source"] == "refunds.md"
-    assert found["hits"][0].keys() == {"n", "source", "title", "start", "end", "page", "line", "score", "text"}
+    assert found["hits"][0].keys() == {
+        "n", "id", "source", "title", "start", "end", "page", "line", "score", "kind", "stages", "text",
+    }  # fmt: skip
 
 
 class Model(BaseHTTPRequestHandler):

@@ -334,8 +334,10 @@ def _check(document: Document) -> None:
                     f"document {document.source!a}: {what!r} in its metadata is no text, number, true or false."
                 )
         except UnicodeEncodeError as error:
-            place = ascii(what[max(0, error.start - 20) : error.start + 20])
-            raise LlmbenchError(f"document {document.source!a} holds half of a character at {place}. Mend the text.") from error
+            place = error.object[max(0, error.start - 20) : error.start + 20]
+            raise LlmbenchError(
+                f"document {document.source!a} holds half of a character at {place!a}. Mend the text."
+            ) from error
 
 
 def _open(folder: Path, recipe: RagRecipe, given: Embedder | None, rebuild: bool) -> tuple[WritableIndex, Embedder]:

@@ -1,7 +1,7 @@
 """The process that is killed: `crash_child.py FOLDER` forks a writer for each line `SEED FIRST COUNT DELAY`.
 
-A writer carries out the operations of a seed from number FIRST on and notes each that is done; after DELAY seconds it is
-killed. Answers are lines: the seconds that it took when it was not killed, or `killed`.
+A writer carries out the operations of a seed from number FIRST to COUNT, and notes each that is done; after DELAY seconds it is
+killed. Answers are lines: `SECONDS` that a writer took when it was not killed, or `killed`, or `failed`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
+WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
 
 
 def operations(seed: int, count: int) -> list[tuple[str, Any]]:
-    """What writers do, the same for the same seed: upserts of several documents, deletions, packing."""
+    """What writers do, the same for the same seed: upserts, deletions, passes over changed or removed files, packing, ends."""
     dice = random.Random(seed)
     result: list[tuple[str, Any]] = []
     for number in range(count):
-        kind = dice.choices(("upsert", "delete", "compact"), (6, 3, 1))[0]
-        names = dice.sample([f"doc{i}" for i in range(12)], dice.randint(1, 5))
-        if kind == "upsert":
+        kind = dice.choices(("upsert", "delete", "change", "remove", "compact", "finish"), (6, 3, 4, 2, 1, 1))[0]
+        form = "file{}.txt" if kind in ("change", "remove") else "doc{}"
+        names = dice.sample([form.format(i) for i in range(12)], dice.randint(1, 5))
+        if kind in ("upsert", "change"):
             stuff = [" ".join(dice.choices(WORDS, k=8)) for _ in range(25)]
             result.append(
                 (
@@ -41,7 +42,15 @@ def operations(seed: int, count: int) -> list[tuple[str, Any]]:
     return result
 
 
-def carry_out(writer: Any, operation: tuple[str, Any]) -> None:
+def look(writer: Any) -> None:
+    """A pass over the files, as `build` makes it."""
+    from llmbench.retrieval.build import _Job
+
+    writer.current += 1
+    _Job(writer.recipe, writer, lambda done, total, source: None).run()
+
+
+def carry_out(writer: Any, operation: tuple[str, Any], pages: Path) -> None:
     """One operation."""
     from llmbench.retrieval.documents import Document
     from llmbench.retrieval.store.compact import compact
@@ -55,6 +64,16 @@ def carry_out(writer: Any, operation: tuple[str, Any]) -> None:
         case ("delete", names):
             writer.delete(sources=names)
             writer.index.settle(purge=True)
+        case ("change", texts):
+            for name, text in texts.items():
+                (pages / name).write_text(text)
+            look(writer)
+        case ("remove", names):
+            for name in names:
+                (pages / name).unlink(missing_ok=True)
+            look(writer)
+        case ("finish", _):
+            writer.finish()
         case _:
             writer.index = compact(writer.folder, writer.index)
 
@@ -66,11 +85,13 @@ def work(folder: Path, seed: int, first: int, count: int) -> None:
     from llmbench.recipe import ChunkingSpec, RagRecipe
     from llmbench.retrieval.writer import Writer
 
-    recipe = RagRecipe(name="store", documents=[folder], chunking=ChunkingSpec(max_tokens=12, overlap=2))
+    pages = folder / "pages"
+    pages.mkdir(exist_ok=True)
+    recipe = RagRecipe(name="store", documents=[pages], chunking=ChunkingSpec(max_tokens=12, overlap=2))
     done = os.open(folder / "done", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     with Writer.open(recipe, embedder=Words()) as writer:
         for number, operation in enumerate(operations(seed, count)[first:], first + 1):
-            carry_out(writer, operation)
+            carry_out(writer, operation, pages)
             os.pwrite(done, f"{number}\n".encode().ljust(12), 0)
 
 
@@ -78,7 +99,7 @@ def main() -> None:
     import faiss  # noqa: F401 - loaded once, before the forks
     import numpy  # noqa: F401
 
-    import llmbench.retrieval.writer  # noqa: F401
+    import llmbench.retrieval.build  # noqa: F401
 
     folder = Path(sys.argv[1])
     for line in sys.stdin:

@@ -26,9 +26,9 @@ def state_after(operations: list[tuple[str, Any]], before: dict[str, str]) -> li
     states = [dict(before)]
     for kind, what in operations:
         now = dict(states[-1])
-        if kind == "upsert":
+        if kind in ("upsert", "change"):
             now |= what
-        elif kind == "delete":
+        elif kind in ("delete", "remove"):
             now = {name: text for name, text in now.items() if name not in what}
         states.append(now)
     return states

@@ -51,7 +51,12 @@ def words(dice: random.Random, depth: int = 0) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for _ in range(dice.randint(1, 2)):
         field = dice.choice([*VALUES, "source", "title", "kind", "never"])
-        text = {"source": ["doc1", "doc7", "doc200"], "title": ["T", "U"], "kind": ["text", "pdf"], "never": ["x", 2]}
+        text: dict[str, list[Any]] = {
+            "source": ["doc1", "doc7", "doc200"],
+            "title": ["T", "U"],
+            "kind": ["text", "pdf"],
+            "never": ["x", 2],
+        }
         some = text.get(field) or VALUES[field]
         operator = dice.choice(["", "$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$glob"])
         operand: Any = dice.choice(some)
@@ -103,7 +108,7 @@ def fits(document: Document, condition: dict[str, Any]) -> bool:
                 return bool(has < operand)
             case "$lte":
                 return bool(has <= operand)
-        return fnmatch.fnmatchcase(has, operand)
+        return fnmatch.fnmatchcase(str(has), str(operand))
 
     return all(one(key, value) for key, value in condition.items())
 

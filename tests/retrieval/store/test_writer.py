@@ -80,10 +80,10 @@ def test_what_was_deleted_is_in_no_file_after_the_block(
 
 def test_only_changed_passages_are_embedded_again(upsert: Any, words: Any, doc: Make, query: Rows) -> None:
     upsert(doc("a", long("one", "two", "three")))
-    before = dict(query("SELECT text, vector_id FROM chunks"))
+    before: dict[str, int] = dict(query("SELECT text, vector_id FROM chunks"))
     assert words.embedded == len(before) == 3
     upsert(doc("a", long("one", "two", "four")))
-    after = dict(query("SELECT text, vector_id FROM chunks"))
+    after: dict[str, int] = dict(query("SELECT text, vector_id FROM chunks"))
     assert words.embedded == 4
     assert [after[text] for text in before if text in after] == [1, 2]
     assert max(after.values()) == 4

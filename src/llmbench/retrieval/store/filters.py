@@ -117,12 +117,18 @@ def _among(field: str, operand: Sequence[Any], values: list[str | float]) -> str
     wanted = [_value(field, "$in", one) for one in operand]
     parts = []
     for column, kind in (("text", str), ("number", int)):
-        some = [value for value in wanted if isinstance(value, kind)]
+        some = [value for value in wanted if isinstance(value, kind) and not _single(value)]
         if some:
             parts.append(_compare(field, column, "IN (SELECT value FROM json_each(?))", json.dumps(some), values))
-    # JSON's decimals are rounded once more when they are read, so that fractions go one by one.
-    parts += [_compare(field, "number", "= ?", value, values) for value in wanted if isinstance(value, float)]
+    for value in wanted:
+        if _single(value):
+            parts.append(_compare(field, "text" if isinstance(value, str) else "number", "= ?", value, values))
     return _joined("OR", parts) if parts else "0"
+
+
+def _single(value: str | float) -> bool:
+    """What SQLite's JSON does not keep as it is: it rounds decimals once more, and ends a text at a zero byte."""
+    return isinstance(value, float) or (isinstance(value, str) and "\0" in value)
 
 
 def _compare(field: str, column: str, condition: str, operand: str | float, values: list[str | float]) -> str:

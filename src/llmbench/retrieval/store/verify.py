@@ -64,7 +64,8 @@ def verify(folder: Path) -> Verification:
             faults = [fault for check in _CHECKS for fault in _told(check, index)]
             words = index._row("SELECT count(*) FROM temp.words")[0] if _has(index, "words") else 0
             erased, waiting = (index._row("SELECT count(*) FROM dead WHERE erased = ?", done)[0] for done in (1, 0))
-            counts = (index.document_count(), index.count(), int(index.get("rows") or 0), erased, waiting, words)
+            living = index._row("SELECT count(DISTINCT row) FROM chunks")[0]
+            counts = (index.document_count(), index.count(), erased + waiting + living, erased, waiting, words)
     finally:
         index.close()
     return Verification(*counts, tuple(int(p.name) for p in layout.generations(folder)), tuple(faults))
@@ -125,9 +126,9 @@ def _rows(index: Index) -> Iterator[Fault]:
 
 def _vectors(index: Index) -> Iterator[Fault]:
     """Each record against its checksum and its passage's number; deleted ones hold nothing."""
+    expected = index.expected()
     try:
         vectors = index.vectors
-        expected = index.expected()
         damaged = vectors.damaged(expected)
     except IndexError_ as error:
         yield Fault(str(error), "repair")

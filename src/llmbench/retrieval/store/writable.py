@@ -112,7 +112,7 @@ class WritableIndex(Index):
             finally:
                 self._db.execute(f"PRAGMA busy_timeout = {schema.PATIENCE * 1000}")
 
-    def settle(self, *, purge: bool, wait: float = schema.PATIENCE) -> bool:
+    def settle(self, *, purge: bool, wait: float = 10) -> bool:
         """Folds the log into the database; `purge` first rewrites the postings, so that deleted words leave the file.
 
         Returns False when a reader of an older state did not end in `wait` seconds: then some of what was deleted is still in

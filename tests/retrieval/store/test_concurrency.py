@@ -1,0 +1,131 @@
+"""Threads and processes that search while a writer writes: every answer is of one committed state, and never of one past."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbench import workspace
+from llmbench.errors import LlmbenchError
+from llmbench.recipe import RagRecipe
+from llmbench.retrieval import Document, Retriever
+from llmbench.retrieval.store.verify import verify
+from llmbench.retrieval.writer import Writer
+
+Make = Callable[..., Document]
+ROUNDS = 25
+GROUP = 6
+
+SEARCHES = """
+import os, runpy, sys
+from pathlib import Path
+from llmbench.recipe import RagRecipe
+from llmbench.retrieval import Retriever
+
+here, pages, stop = sys.argv[1:]
+recipe = RagRecipe(name="store", documents=[Path(pages)])
+words = runpy.run_path(here)["Words"]()
+children = []
+for _ in range(4):
+    child = os.fork()
+    if child == 0:
+        try:
+            searches, newest = 0, -1
+            with Retriever.open(recipe, embedder=words) as retriever:
+                while not Path(stop).exists() or searches == 0:
+                    rounds = {hit.chunk.text.split()[-1] for hit in retriever.search("the common words of round", 100)}
+                    assert len(rounds) <= 1, rounds
+                    now = int(next(iter(rounds), newest))
+                    assert now >= newest, (now, newest)
+                    newest, searches = now, searches + 1
+            os._exit(0)
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(1)
+    children.append(child)
+print("ready", flush=True)
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+
+
+def generation(doc: Make, number: int) -> list[Document]:
+    """The whole state of a round: each of its documents names it, and no two texts are the same."""
+    return [doc(f"doc{i}", f"the common words, variant{i * 7919}, of round {number}") for i in range(GROUP)]
+
+
+@pytest.mark.timeout(120)
+def test_threads_and_processes_see_one_committed_state_at_a_time(
+    recipe: RagRecipe, words: Any, doc: Make, pages: Path, folder: Path, tmp_path: Path, upsert: Any
+) -> None:
+    upsert(*generation(doc, 0))
+    stop = tmp_path / "stop"
+    program = [sys.executable, "-c", SEARCHES, str(Path(__file__).with_name("words.py")), str(pages), str(stop)]
+    committed, ended = [0], threading.Event()
+    with (
+        subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as processes,
+        Retriever.open(recipe, embedder=words) as retriever,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        assert processes.stdout is not None and processes.stdout.readline() == "ready\n"
+
+        def look() -> int:
+            count = 0
+            while not ended.is_set() or count == 0:
+                before = committed[0]
+                rounds = [int(hit.chunk.text.split()[-1]) for hit in retriever.search("the common words of round", 100)]
+                assert len(set(rounds)) <= 1 and len(rounds) in (0, GROUP), rounds
+                assert not rounds or rounds[0] >= before, "a passage that was gone before the search began"
+                count += 1
+            return count
+
+        try:
+            looks = [pool.submit(look) for _ in range(8)]
+            with Writer.open(recipe, embedder=words) as writer:
+                for number in range(1, ROUNDS):
+                    writer.upsert(generation(doc, number))
+                    committed[0] = number
+                    assert {hit.chunk.text.split()[-1] for hit in retriever.search("round", 100)} == {str(number)}
+                    if number % 5 == 0:
+                        assert writer.delete(sources=[f"doc{i}" for i in range(GROUP)]) == GROUP
+                        assert retriever.search("round", 100) == []
+                    if number % 8 == 0:
+                        writer.compact()
+        finally:
+            ended.set()
+            stop.touch()
+        assert all(future.result() > 0 for future in looks)
+        _, errors = processes.communicate(timeout=60)
+        assert (processes.returncode, errors) == (0, "")
+    assert verify(folder).faults == ()
+
+
+def test_a_second_writer_is_told_who_writes_or_waits(recipe: RagRecipe, words: Any, doc: Make, folder: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from llmbench import workspace\n"
+        "with workspace.lock(Path(sys.argv[1]), 'index'):\n    print('held', flush=True); sys.stdin.readline()"
+    )
+    folder.mkdir(parents=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdin is not None and other.stdout is not None and other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(LlmbenchError, match=rf"index store is in use by process {other.pid}\. Wait for it"),
+            Writer.open(recipe, embedder=words),
+        ):
+            pass
+        assert workspace.held(folder)
+        timer = threading.Timer(0.5, lambda: other.communicate("go\n"))
+        timer.start()
+        with Writer.open(recipe, wait=60, embedder=words) as writer:
+            writer.upsert([doc("a", "alpha")])
+        timer.join()
+    assert verify(folder).documents == 1

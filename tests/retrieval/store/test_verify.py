@@ -1,0 +1,142 @@
+"""Verifying: each kind of damage is named; what was deleted stands in no file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbench.errors import IndexError_
+from llmbench.recipe import RagRecipe
+from llmbench.retrieval import Document, Retriever
+from llmbench.retrieval.repair import repair
+from llmbench.retrieval.store import Filter, current
+from llmbench.retrieval.store.verify import holds, verify
+from llmbench.retrieval.writer import Writer
+
+Make = Callable[..., Document]
+Rows = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture(autouse=True)
+def filled(upsert: Any, doc: Make) -> None:
+    """An index of six documents, of which one was replaced and one deleted."""
+    upsert(*(doc(f"{i}", f"alpha beta number {i}", year=2000 + i) for i in range(6)))
+    upsert(doc("5", "gamma delta", year=1999))
+
+
+def faults(folder: Path) -> list[tuple[str, str]]:
+    return [(fault.what, fault.mend) for fault in verify(folder).faults]
+
+
+def test_a_whole_index_is_counted(folder: Path) -> None:
+    found = verify(folder)
+    assert (found.documents, found.chunks, found.vectors, found.erased, found.waiting, found.faults) == (6, 6, 7, 1, 0, ())
+    assert found.to_json()["whole"] is True and found.words > 8
+
+
+DAMAGE = {
+    "UPDATE chunks SET text = 'alpha beta numbed 0' WHERE row = 0": ("1 documents are not as they were written: 0", "rebuild"),
+    "UPDATE documents SET text = 'alpha beta numbed 0' WHERE source = '0'": ("1 documents are not as they", "rebuild"),
+    "UPDATE documents SET metadata = '{}' WHERE source = '1'": ("1 documents are not as they were written: 1", "rebuild"),
+    "UPDATE chunks SET document = 2 WHERE row = 0": ("documents are not as they were written", "rebuild"),
+    "DELETE FROM documents WHERE source = '0'": ("belongs to nothing", "rebuild"),
+    "UPDATE chunks SET row = 99 WHERE row = 0": ("rows and passages do not match one to one", "rebuild"),
+    "DELETE FROM dead": ("rows and passages do not match one to one", "rebuild"),
+    "INSERT INTO terms(terms, rowid, title, text) VALUES ('delete', 1, 'Title', 'alpha beta number 0')": (
+        "the words are not those of the passages", "repair",
+    ),
+    "INSERT INTO terms(rowid, title, text) VALUES (1000, 'Title', 'alpha')": ("the words are not those", "repair"),
+    "INSERT INTO terms(rowid, title, text) VALUES (1, '', 'omega')": ("the words are not those", "repair"),
+    "UPDATE facts SET number = 1 WHERE document = 1": ("the fields of 0 are not those of its metadata", "repair"),
+    "DELETE FROM facts WHERE document = 2": ("the fields of 1 are not those of its metadata", "repair"),
+    "INSERT INTO facts VALUES (3, 'team', NULL, 'blue')": ("the fields of 2 are not those of its metadata", "repair"),
+    "UPDATE meta SET value = '{' WHERE key = 'rows'": ("what it notes as rows", "rebuild"),
+    "DROP INDEX chunks_digest; DROP TABLE facts": ("no such table: facts", "rebuild"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_each_kind_of_damage_is_named(damage: str, folder: Path, query: Rows, recipe: RagRecipe, words: Any) -> None:
+    for statement in damage.split("; "):
+        query(statement)
+    what, mend = DAMAGE[damage]
+    found = faults(folder)
+    assert any(what in told and how == mend for told, how in found), found
+    if mend == "repair":
+        assert repair(recipe, embedder=words).faults == ()
+        assert faults(folder) == []
+    else:
+        with pytest.raises(IndexError_, match="--rebuild"):
+            repair(recipe, embedder=words)
+
+
+def test_a_deleted_vector_that_is_still_there_is_told_and_erased(folder: Path, recipe: RagRecipe, words: Any) -> None:
+    path = folder / "1" / "vectors.bin"
+    data, size = bytearray(path.read_bytes()), path.stat().st_size // 7
+    data[5 * size : 6 * size] = data[4 * size : 5 * size]
+    path.write_bytes(data)
+    assert faults(folder) == [("vectors.bin: the deleted row 5 still holds its vector", "repair")]
+    assert repair(recipe, embedder=words).faults == ()
+    assert path.read_bytes()[5 * size + 16 : 6 * size] == bytes(size - 16)
+
+
+def test_every_page_of_the_database_that_is_lost_is_told(folder: Path) -> None:
+    path = folder / "1" / "index.sqlite"
+    whole = path.read_bytes()
+    pages = len(whole) // 4096
+    assert pages > 20
+    for page in range(pages):
+        path.write_bytes(whole[: page * 4096] + b"\x5a" * 4096 + whole[(page + 1) * 4096 :])
+        try:
+            found = faults(folder)
+        except IndexError_ as error:
+            found = [(str(error), "rebuild")]
+        assert found, page
+    path.write_bytes(whole)
+    assert faults(folder) == []
+
+
+def test_a_changed_passage_is_never_handed_out(query: Rows, recipe: RagRecipe, words: Any) -> None:
+    query("UPDATE chunks SET text = 'alpha beta numbed 0' WHERE row = 0")
+    told = r"is damaged \(a passage of 0\)\. .+--rebuild"
+    with Retriever.open(recipe, embedder=words) as retriever, pytest.raises(IndexError_, match=told):
+        retriever.search("alpha", 10)
+
+
+def test_deleted_words_are_in_no_files_bytes(folder: Path, recipe: RagRecipe, words: Any, doc: Make, upsert: Any) -> None:
+    upsert(*(doc(f"s{i}", f"Kestrel {i} über alles. " * 200, title="Überschrift", team="peregrine") for i in range(30)))
+    secrets = ("Kestrel", "kestrel", "über alles", "Überschrift", "peregrine")
+    assert all(holds(folder, secret) for secret in secrets)
+    with Writer.open(recipe, embedder=words) as writer:
+        assert writer.delete(where=Filter.of({"team": "peregrine"})) == 30
+        writer.finish(purge=True)
+        assert writer.settled
+        assert not any(holds(folder, secret) for secret in secrets)
+    assert not any(holds(folder, secret) for secret in secrets)
+    now = current(folder)
+    assert now is not None and holds(folder, "gamma delta") == [now / "index.sqlite"]
+
+
+def test_holds_finds_a_text_across_the_parts_it_is_read_in(folder: Path) -> None:
+    (folder / "large").write_bytes(b"." * (2**22 - 3) + b"needle" + b"." * 10)
+    assert holds(folder, "needle") == [folder / "large"]
+
+
+def test_what_a_search_holds_up_is_told_and_goes_with_the_next_change(
+    folder: Path, recipe: RagRecipe, words: Any, upsert: Any, doc: Make
+) -> None:
+    path = current(folder)
+    assert path is not None
+    with Retriever.open(recipe, embedder=words) as retriever, Writer.open(recipe, embedder=words) as writer:
+        with retriever._now() as view:
+            before = view.dense(words.embed(["alpha beta number 0"])[0], 1, None)
+            writer.delete(sources=["0"])
+            assert not writer.index.settle(purge=True, wait=0.1)
+            assert view.dense(words.embed(["alpha beta number 0"])[0], 1, None) == before  # of the state it began in
+            assert verify(folder).waiting == 1
+        assert writer.index.settle(purge=True)
+    assert verify(folder).waiting == 0 and faults(folder) == []
+    assert not holds(folder, "alpha beta number 0")

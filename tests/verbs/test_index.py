@@ -1,0 +1,94 @@
+"""`llmbench index`'s options that keep an index: what they print, exit with, and refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from llmbench import workspace
+from llmbench.cli import cli
+from llmbench.errors import LlmbenchError
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["index", *words])
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> tuple[str, Path]:
+    """A pipeline with three indexed pages, and their folder."""
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for name in ("lamp", "pump", "kettle[1]", "kettle1"):
+        (folder / f"{name}.md").write_text(f"# {name}\n\nThe {name} is loud.\n")
+    recipe = tmp_path / "kept.yaml"
+    recipe.write_text("name: kept\ndocuments: [docs]\n")
+    assert run(str(recipe)).exit_code == 0
+    return str(recipe), folder
+
+
+def facts(*words: str) -> Any:
+    return json.loads(run(*words, "--json").stdout)
+
+
+def test_an_index_is_verified_damaged_and_repaired(pages: tuple[str, Path]) -> None:
+    pipeline, _ = pages
+    result = run(pipeline, "--verify", "--absent", "violin")
+    assert result.exit_code == 0 and result.stdout.startswith("kept: 4 documents, 4 passages, ")
+    assert "'violin' stands in no file of the index." in result.stdout and "It is whole." in result.stdout
+    held = run(pipeline, "--verify", "--absent", "is loud")
+    assert held.exit_code == 1 and "stands in 1/index.sqlite" in held.stdout
+    path = workspace.indexes() / "kept" / "1" / "vectors.bin"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x5a")
+    damaged = run(pipeline, "--verify")
+    assert damaged.exit_code == 1 and "fault: vectors.bin: 1 records are damaged" in damaged.stderr
+    assert "--repair" in damaged.stderr
+    found = facts(pipeline, "--verify")
+    assert found["whole"] is False and found["faults"][0]["mend"] == "repair"
+    assert "It is whole." in run(pipeline, "--repair").stdout
+    assert facts(pipeline, "--verify")["whole"] is True
+
+
+def test_documents_are_deleted_by_name_and_by_filter(pages: tuple[str, Path]) -> None:
+    pipeline, _ = pages
+    assert run(pipeline, "--delete", "kettle[1].md").stdout.startswith("kept: 1 document deleted.")
+    assert facts(pipeline, "--verify", "--absent", "kettle[1]")["absent"] == {"kettle[1]": []}
+    assert run(pipeline, "--delete", "k*").stdout.startswith("kept: 1 document deleted.")
+    assert run(pipeline, "--delete-where", '{"title": "pump"}').stdout.startswith("kept: 1 document deleted.")
+    assert run(pipeline, "--delete", "never").stdout == "kept: 0 documents deleted.\n"
+    assert facts(pipeline, "--verify")["documents"] == 1
+    assert facts(pipeline)["added"] == 3  # the files are there still
+    for wrong in ("{", '{"$x": 1}'):
+        with pytest.raises(LlmbenchError, match=r"--delete-where is not JSON|\$x is no operator"):
+            CliRunner().invoke(cli, ["index", pipeline, "--delete-where", wrong], catch_exceptions=False)
+
+
+def test_generations_are_kept_switched_and_removed(pages: tuple[str, Path]) -> None:
+    pipeline, folder = pages
+    (folder / "lamp.md").unlink()
+    assert "--use 2" in run(pipeline, "--rebuild", "--stay").stdout
+    assert facts(pipeline, "--verify")["documents"] == 4
+    assert "searches now use generation 2 (3 documents" in run(pipeline, "--use", "2", "--wait", "1").stdout
+    assert run(pipeline, "--prune").stdout == "kept: 1 generation removed.\n"
+    assert run(pipeline, "--compact").stdout.startswith("kept: packed from ")
+    assert facts(pipeline, "--verify")["generations"] == [3]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--verify", "--repair"], "--verify stands alone"),
+        (["--compact", "--rebuild"], "--compact stands alone"),
+        (["--stay"], "--stay goes with --rebuild"),
+        (["--absent", "x"], "--absent with --verify"),
+        (["--fail-under", "5"], "--fail-under with --report"),
+        (["--use", "9"], r"has no generation 9\. There are 1\."),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(pages: tuple[str, Path], words: list[str], message: str) -> None:
+    with pytest.raises(LlmbenchError, match=message):
+        CliRunner().invoke(cli, ["index", pages[0], *words], catch_exceptions=False)
