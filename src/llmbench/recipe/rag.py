@@ -152,9 +152,11 @@ class SearchSpec(Section):
     candidates: Annotated[int, Field(gt=0, le=10_000)] = 100
     """How many each of dense and terms hands to the fusion."""
     fusion: Literal["auto", "convex", "rrf"] = "auto"
-    """`auto` is convex where alpha is known (below, or tuned by `llmbench evaluate rag --tune`), else rrf."""
+    """How both lists become one: `convex` weighs their scores on one scale, `rrf` counts ranks alone; `auto` is convex, which
+    measured better with and without judged queries."""
     alpha: Fraction | None = None
-    """The weight of dense beside terms in convex fusion: 1 is dense alone. Null is what was tuned for this index."""
+    """The weight of dense beside terms in convex fusion: 1 is dense alone. Null is what `llmbench evaluate rag --tune` found for
+    this index, else 0.6."""
     rrf_k: Annotated[int, Field(gt=0)] = 60
     min_score: Annotated[float, Field(ge=-1, le=1)] | dict[Stage, float] | None = None
     """Hits below are left out: a number is the cosine similarity, a mapping names its stages."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Writer"]
+__all__ = ["Writer", "window"]
 
 PURGE_UP_TO = 100_000
 """Passages up to which a change also rewrites the postings, so that replaced words leave the file at once (2 s)."""
@@ -311,17 +311,23 @@ class Writer:
 
     @cached_property
     def _window(self) -> int:
-        """How many tokens of a passage the embedder reads."""
-        embedder = self.embedder
-        taken = embedder.special_tokens + len(embedder.starts(embedder.document_prefix)) + chunking.TITLE_TOKENS + 2
-        window = embedder.max_tokens - taken
-        if window < 8:
-            name = self.recipe.embedder.model_name_or_path
-            raise IndexError_(f"embedder {name} reads too few tokens: {embedder.max_tokens}. Take another one.")
-        return window
+        return window(self.embedder)
 
     def _embedded(self, chunk: Chunk) -> str:
         return chunking.embedded_text(chunk.title, chunk.text, self.embedder)
+
+
+def window(embedder: Embedder) -> int:
+    """How many tokens of a passage an embedder reads beside a title, its prefix and its special tokens.
+
+    Raises:
+        IndexError_: too few to be of use.
+    """
+    taken = embedder.special_tokens + len(embedder.starts(embedder.document_prefix)) + chunking.TITLE_TOKENS + 2
+    left = embedder.max_tokens - taken
+    if left < 8:
+        raise IndexError_(f"embedder {embedder.promise.model} reads too few tokens: {embedder.max_tokens}. Take another one.")
+    return left
 
 
 def _check(document: Document) -> None:

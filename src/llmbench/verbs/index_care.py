@@ -148,14 +148,17 @@ def report(recipe: RagRecipe, fail_under: float | None, *, as_json: bool) -> Non
     from rich.console import Console
 
     from llmbench.retrieval.coverage import coverage
+    from llmbench.retrieval.embedding import Embedder
     from llmbench.retrieval.store import Index, current
+    from llmbench.retrieval.writer import window
 
     path = current(_folder(recipe))
     assert path is not None
     index = Index(path)
     try:
         with index.snapshot():
-            found = coverage(index.documents(), limit=index.contract.embedder.window)
+            embedder = Embedder(recipe.embedder, like=index.contract.embedder)
+            found = coverage(index.documents(), limit=window(embedder), tokens=embedder)
             skipped = [[source, state.skipped] for source, state in sorted(index.files().items()) if state.skipped]
     finally:
         index.close()

@@ -126,9 +126,10 @@ class Retriever:
         spec, timings = self.recipe.search, timings or Timings()
         wanted = top_k or spec.top_k
         condition = _condition(spec.filter, where)
-        question, alpha = self._question(query, timings), self._alpha()
+        question = self._question(query, timings)
         count = max(spec.candidates, stages.needed(spec, wanted))
         with self._now() as view:
+            alpha = view.index.get("alpha")  # what `llmbench evaluate rag --tune` found
             found = candidates.find(view, spec, question, count, condition, alpha)
             timings.mark("candidates")
             if spec.expand is not None and spec.expand.method == "feedback":
@@ -217,14 +218,6 @@ class Retriever:
         first = view.index.chunks(rows[: spec.count])
         words = expand.feedback(query, [first[row].text for row in rows if row in first], spec.count)
         return Question(question.vectors, (" ".join([query, *words]),))
-
-    def _alpha(self) -> float | None:
-        """The weight of dense that was tuned for this index, where one was."""
-        if self.recipe.search.mode != "hybrid" or self.recipe.search.alpha is not None:
-            return None
-        from llmbench.retrieval.evaluation.tuning import read_alpha
-
-        return read_alpha(self._folder)
 
     def _ready(self) -> Embedder:
         """The embedder of the index as it now is."""
