@@ -233,13 +233,14 @@ class WritableIndex(Index):
         if where is not None:
             query = f"SELECT number FROM documents WHERE {where.sql}"
             numbers += [number for (number,) in self._rows(query, *where.values)]
-        for number in numbers:
-            self._execute(
-                "UPDATE files SET sha256 = '', mtime = 0, settings = '' "
-                "WHERE source = (SELECT file FROM documents WHERE number = ?)",
-                number,
-            )
+        files = {file for n in numbers for (file,) in self._rows("SELECT file FROM documents WHERE number = ?", n)}
         self._drop_documents(numbers)
+        for file in files - {None}:
+            self._execute("UPDATE files SET sha256 = '', mtime = 0, settings = '' WHERE source = ?", file)
+            # Its name goes too when nothing of it is left.
+            self._execute(
+                "DELETE FROM files WHERE source = ? AND NOT EXISTS (SELECT 1 FROM documents WHERE file = files.source)", file
+            )
         return len(set(numbers))
 
     def delete_file(self, source: str) -> int:
