@@ -155,8 +155,8 @@ class SearchSpec(Section):
     """How both lists become one: `convex` weighs their scores on one scale, `rrf` counts ranks alone; `auto` is convex, which
     measured better with and without judged queries."""
     alpha: Fraction | None = None
-    """The weight of dense beside terms in convex fusion: 1 is dense alone. Null is what `llmbench evaluate rag --tune` found for
-    this index, else 0.6."""
+    """The weight of dense beside terms in convex fusion: 1 is dense alone. Null is what `llmbench evaluate rag --tune` found,
+    else 0.6."""
     rrf_k: Annotated[int, Field(gt=0)] = 60
     min_score: Annotated[float, Field(ge=-1, le=1)] | dict[Stage, float] | None = None
     """Hits below are left out: a number is the cosine similarity, a mapping names its stages."""

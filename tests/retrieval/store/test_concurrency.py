@@ -103,7 +103,7 @@ def test_threads_and_processes_see_one_committed_state_at_a_time(
             stop.touch()
         assert all(future.result() > 0 for future in looks)
         _, errors = processes.communicate(timeout=60)
-        assert (processes.returncode, errors) == (0, "")
+        assert (processes.returncode, errors) == (0, ""), errors
     assert verify(folder).faults == ()
 
 

@@ -48,4 +48,5 @@ class Words:
         for vector, text in zip(vectors, texts, strict=True):
             for word in re.findall(r"\w+", text.lower()):
                 vector[zlib.crc32(word.encode()) % self.dim] += 1
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors

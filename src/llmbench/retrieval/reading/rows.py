@@ -153,8 +153,8 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
 
 def _parquet(path: Path) -> Iterator[Row]:
     try:
-        import pyarrow  # type: ignore[import-untyped]
-        import pyarrow.parquet  # type: ignore[import-untyped]
+        import pyarrow
+        import pyarrow.parquet
     except ImportError:
         raise Unreadable("Parquet needs pyarrow, which is not installed (pip install 'llmbench[train]')") from None
     number = 0

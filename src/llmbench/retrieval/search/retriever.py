@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -234,6 +233,8 @@ class Retriever:
                 yield self._view
                 return
             path = current(self._folder)
+            while path is not None and not path.exists() and current(self._folder) != path:
+                path = current(self._folder)  # a writer went over to the next one between the two looks
             if path is None or not path.exists():
                 source = self.recipe.source
                 raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")
@@ -253,7 +254,7 @@ class Retriever:
         view = _open(self._folder)
         stored = view.index.contract.embedder
         try:
-            if self._embedder is not None and self._given is None and self._embedder.promise == replace(stored, canaries=()):
+            if self._embedder is not None and not stored.difference(self._embedder.promise):
                 embedder = self._embedder  # loaded already: packing an index changes no model
             else:
                 embedder = self._given or Embedder(self.recipe.embedder, like=stored, queries=True)
