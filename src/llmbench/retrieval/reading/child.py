@@ -1,7 +1,8 @@
 """The process that reads files for another: requests come in as lines of JSON, answers go out as frames of JSON.
 
-Started by its path, with the packages around it registered but not run: it starts in 0.1 s instead of 0.7, and nothing of
-the parent is within its reach. A frame is 8 bytes of length, then `{"document": ...}`, `{"rows": ...}` or `{"end": ...}`.
+Started by its path, with the packages around it registered but not run: it starts in 0.15 s of processor time instead of
+1.1, and nothing of the parent is within its reach. A frame is 8 bytes of length, then `{"document": ...}`, `{"rows": ...}` or
+`{"end": ...}`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from llmbench.retrieval.reading.writer import LARGEST_TEXT
 __all__ = ["Child"]
 
 SECONDS = 120
-"""Processor time for one file, or one batch of rows; a report of 80 pages takes about a second."""
+"""Processor time for one file, or one batch of rows; a report of 80 pages takes about two."""
 PATIENCE = 5
 """How many times as long it may take by the clock, on a machine that is busy with other things."""
 MEMORY = 2 * 2**30

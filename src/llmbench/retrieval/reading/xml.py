@@ -11,7 +11,7 @@ from llmbench.retrieval.documents import Unreadable
 __all__ = ["Element", "local", "tree"]
 
 DEEPEST = 500
-"""Elements within one another; office documents have up to about 60."""
+"""Elements within one another; the deepest of 40 real office documents has 24."""
 MOST = 5_000_000
 """Elements in one part; 100 bytes of memory each and more."""
 
@@ -19,8 +19,8 @@ MOST = 5_000_000
 def tree(data: bytes, what: str = "XML", *, encoding: str | None = None) -> Element:
     """The document as a tree; names read `{namespace}local`. `encoding` overrules what the document says of itself.
 
-    expat is driven directly: ElementTree's own parser offers no place to refuse entities, and defusedxml, which does, falls
-    back to a builder in Python that is ten times as slow.
+    expat is driven directly: ElementTree's own parser offers no place to refuse entities; defusedxml does, at the same speed
+    (0.7 s for 5 MB), but bounds neither depth nor number.
 
     Raises:
         Unreadable: broken, declares entities (billion laughs, external files), or is nested too deep.
