@@ -172,6 +172,8 @@ KILLED = """
                     dies_at(WritableIndex, "put", int(number))
                 case "set":
                     dies_at(WritableIndex, "set", int(number))
+                case "settle":
+                    dies_at(WritableIndex, "settle", int(number))
                 case "point":
                     dies_at(layout, "point", int(number))
                 case "connect":
@@ -180,7 +182,7 @@ KILLED = """
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, point
 """
-POINTS = {"connect-1": 0, "set-1": 0, "point-1": 0, "put-1": 0, "put-3": 0, "put-4": 3, "put-8": 6, "set-10": 10}
+POINTS = {"connect-1": 0, "set-1": 0, "point-1": 0, "put-1": 0, "put-3": 0, "put-4": 3, "put-8": 6, "settle-1": 10}
 """Where indexing is killed, and how many documents it leaves: batches of three are written whole."""
 
 
@@ -202,7 +204,7 @@ def test_a_kill_leaves_whole_documents_and_the_next_run_finishes(
             assert len(left) == documents, point
             assert all(len(found) == of_source[source] for source, found in left.items()), point
             with Retriever.open(recipe) as retriever:
-                assert not retriever.complete or point == "set-10"
+                assert not retriever.complete or point == "settle-1"
                 assert len(retriever.search("cups", 100)) == sum(map(len, left.values()))
         report = retrieval.build(recipe)
         assert (report.added, report.unchanged) == (10 - documents, documents), point

@@ -108,7 +108,7 @@ def fits(document: Document, condition: dict[str, Any]) -> bool:
                 return bool(has < operand)
             case "$lte":
                 return bool(has <= operand)
-        return fnmatch.fnmatchcase(str(has), str(operand))
+        return bool(fnmatch.fnmatchcase(str(has), str(operand)))
 
     return all(one(key, value) for key, value in condition.items())
 

@@ -41,6 +41,7 @@ class WritableIndex(Index):
         super().__init__(generation)
         try:
             self._deleted = True
+            _ = self.vectors  # made with the tables: a search may open an index of which nothing is written yet
             self._erase()
         except IndexError_:
             self.close()
