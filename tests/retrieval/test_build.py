@@ -48,15 +48,15 @@ def numbers(recipe: RagRecipe) -> dict[str, list[int]]:
 
 @pytest.fixture
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every text that the real embedder is given from now on."""
+    """Every passage that the real embedder is given from now on."""
     texts: list[str] = []
-    embed = Embedder.embed
+    embed = Embedder.embed_documents
 
-    def counted(self: Embedder, given: Sequence[str]) -> Any:
+    def counted(self: Embedder, given: Sequence[str], tokens: Sequence[int] | None = None) -> Any:
         texts.extend(given)
-        return embed(self, given)
+        return embed(self, given, tokens)
 
-    monkeypatch.setattr(Embedder, "embed", counted)
+    monkeypatch.setattr(Embedder, "embed_documents", counted)
     return texts
 
 
@@ -224,7 +224,10 @@ def test_another_writer_is_refused_while_one_writes(recipe: RagRecipe) -> None:
     ("change", "words"),
     [
         ({"chunking": ChunkingSpec(max_tokens=32, overlap=8)}, r"another max_tokens \(64, not 32\)"),
-        ({"embedder": EmbedderSpec(document_prefix="passage: ")}, r"another document_prefix \('', not 'passage: '\)"),
+        (
+            {"embedder": EmbedderSpec(document_prefix="passage: ")},
+            r"another embedder \(document_prefix is '' in the index and 'passage: ' now\)",
+        ),
     ],
 )
 def test_an_index_that_does_not_fit_the_recipe_is_refused_with_the_command(

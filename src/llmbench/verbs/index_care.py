@@ -71,6 +71,8 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
     """Looks at everything; exits with 1 when something is not as it should be."""
     from llmbench.retrieval.store import verify as store
 
+    if not all(text.strip() for text in absent):
+        raise LlmbenchError("--absent needs words to look for.")
     folder = _folder(recipe)
     found = store.verify(folder)
     left = {text: [str(path.relative_to(folder)) for path in store.holds(folder, text)] for text in absent}
@@ -139,6 +141,8 @@ def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: f
         count = writer.delete(where=condition)
         writer.finish(purge=True)
     print(f"{recipe.name}: {count:,} document{'s' if count != 1 else ''} deleted.")
+    if count and not writer.settled:
+        print("A search that is still going on holds what was deleted; the next llmbench index erases the rest.")
     if count:
         print("A file that is still among the pipeline's documents comes back when it is indexed again; exclude it there.")
 
