@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from llmbench import retrieval, workspace
-from llmbench.recipe import ChunkingSpec, RagRecipe
+from llmbench.recipe import ChunkingSpec, RagRecipe, SourceSpec
 from llmbench.retrieval import evaluation
 
 
@@ -39,7 +39,7 @@ def measure(path: Path, split: str, max_tokens: int, folder: Path, output: Path 
     for count, (identity, title, text) in enumerate(evaluation.corpus(path), 1):  # noqa: B007 - told below
         (pages / f"{identity}.md").write_text(f"# {title}\n\n{text}\n", encoding="utf-8")
     chunking = ChunkingSpec(max_tokens=max_tokens, overlap=min(20, max_tokens // 4))
-    recipe = RagRecipe(name="benchmark", documents=[pages], chunking=chunking)
+    recipe = RagRecipe(name="benchmark", documents=[SourceSpec(path=pages)], chunking=chunking)
     cpu = time.process_time()
     report = retrieval.build(recipe)
     cpu = time.process_time() - cpu

@@ -84,7 +84,7 @@ TABLE = [
     # Documents and indexes
     Bad("index not built", "search rag.yaml kettle", r"index mine is not built\. Run: llmbench index rag\.yaml"),
     Bad("embedder not found", "index rag.yaml embedder.model_name_or_path=./gone", r"\./gone", {}, {"HF_HUB_OFFLINE": "1"}),
-    Bad("documents not found", "index rag.yaml", r"rag\.yaml:2: documents\[0\]: no such file gone", {"rag.yaml": "name: a\ndocuments: [gone]\n"}),
+    Bad("documents not found", "index rag.yaml", r"rag\.yaml:2: documents\[0\]\.path: no such file gone", {"rag.yaml": "name: a\ndocuments: [gone]\n"}),
     # Serving
     Bad("adapter that is not there", "serve serve.yaml --dry-run", r"serve\.yaml: variant base: .*gone", {"serve.yaml": SERVE + "    adapter: gone\n"}),
     Bad("open to others without a key", "serve serve.yaml gateway.host=0.0.0.0", r"gateway: host 0\.0\.0\.0 is reachable from other machines: set gateway\.api_key"),

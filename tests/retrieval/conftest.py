@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbench.recipe import ChunkingSpec, EmbedderSpec, RagRecipe
+from llmbench.recipe import ChunkingSpec, EmbedderSpec, RagRecipe, SourceSpec
 from llmbench.retrieval.embedding import Embedder
 
 PAGES = {
@@ -38,7 +38,7 @@ def pages(tmp_path: Path) -> Path:
 @pytest.fixture
 def recipe(pages: Path) -> RagRecipe:
     """The pipeline over the folder."""
-    return RagRecipe(name="pages", documents=[pages], chunking=ChunkingSpec(max_tokens=64, overlap=8))
+    return RagRecipe(name="pages", documents=[SourceSpec(path=pages)], chunking=ChunkingSpec(max_tokens=64, overlap=8))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from llmbench import retrieval, workspace
 from llmbench.errors import IndexError_, LlmbenchError
-from llmbench.recipe import ChunkingSpec, EmbedderSpec, RagRecipe, SearchSpec
+from llmbench.recipe import ChunkingSpec, EmbedderSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval import Retriever
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.store import Index, current
@@ -134,7 +134,7 @@ def test_stored_spans_point_into_the_stored_text(recipe: RagRecipe, pages: Path,
 
 def test_no_passage_outgrows_the_embedders_window(pages: Path, embedded: list[str], embedder: Embedder) -> None:
     (pages / "long.md").write_text("# " + "A title without end " * 30 + "\n\n" + "many words in a row " * 600)
-    recipe = RagRecipe(name="wide", documents=[pages / "long.md"], chunking=ChunkingSpec(max_tokens=500, overlap=0))
+    recipe = RagRecipe(name="wide", documents=[SourceSpec(path=pages / "long.md")], chunking=ChunkingSpec(max_tokens=500, overlap=0))
     retrieval.build(recipe)
     lengths = [len(embedder.starts(text)) + embedder.special_tokens for text in embedded]
     assert max(lengths) <= embedder.max_tokens
@@ -284,7 +284,7 @@ def test_a_broken_database_says_how_to_build_it_again(recipe: RagRecipe) -> None
 
 def test_a_folder_without_documents_makes_an_empty_index(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
-    recipe = RagRecipe(name="nothing", documents=[tmp_path / "nothing"])
+    recipe = RagRecipe(name="nothing", documents=[SourceSpec(path=tmp_path / "nothing")])
     assert retrieval.build(recipe).chunks == 0
     with Retriever.open(recipe) as retriever:
         assert retriever.search("anything") == []

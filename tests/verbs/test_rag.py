@@ -52,7 +52,7 @@ def test_index_sums_up_and_names_what_it_skipped(tmp_path: Path) -> None:
 def test_search_prints_ranked_passages_with_their_place(pages: str) -> None:
     result = run("search", pages, "What is the Borin lamp made of?", "-k", "1")
     first, second = result.stdout.splitlines()
-    assert first.startswith("[1] 0.") and first.endswith("lamp.md:3  Borin lamp")
+    assert first.startswith("[1] 1.000 fused  ") and first.endswith("lamp.md:3  Borin lamp")
     assert second.strip() == "The Borin lamp is made of brass. It weighs 900 grams."
     found = printed("search", pages, "refunds")
     assert found["hits"][0]["source"] == "refunds.md"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from llmbench.recipe.fields import Document, ExistingPath, Fraction, Name, Section
 
@@ -59,6 +59,11 @@ class SourceSpec(Section):
     """Set it to take every row of JSONL, CSV and Parquet files as a document."""
     metadata: dict[str, Scalar] = {}
     """Fields given to every document of this place, to filter by."""
+
+
+def _long_form(value: Any) -> Any:
+    """A path alone is a place of which everything is taken."""
+    return {"path": value} if isinstance(value, str | Path) else value
 
 
 class ChunkingSpec(Section):
@@ -192,7 +197,7 @@ class RagRecipe(Document):
 
     name: Name
     """The index's name; its folder is outputs/indexes/NAME."""
-    documents: list[ExistingPath | SourceSpec] = Field(min_length=1)
+    documents: list[Annotated[SourceSpec, BeforeValidator(_long_form)]] = Field(min_length=1)
     """Files and folders, or mappings that say which of their files to take."""
     chunking: ChunkingSpec = ChunkingSpec()
     embedder: EmbedderSpec = EmbedderSpec()
@@ -209,11 +214,6 @@ class RagRecipe(Document):
     """What the model is asked; `{passages}` and `{question}` are replaced, once each, and nothing else is."""
     passage: str = "[{n}] {text}"
     """One passage in the prompt; `{n}`, `{text}`, `{title}` and `{source}` are replaced."""
-
-    @property
-    def places(self) -> list[SourceSpec]:
-        """The documents, each place in its long form."""
-        return [place if isinstance(place, SourceSpec) else SourceSpec(path=Path(place)) for place in self.documents]
 
     @model_validator(mode="after")
     def _prompt_has_its_places(self) -> Self:

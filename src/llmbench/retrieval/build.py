@@ -107,7 +107,7 @@ class _Job:
         self.done = 0
 
     def run(self) -> None:
-        files, skipped = reading.walk(self.recipe.places)
+        files, skipped = reading.walk(self.recipe.documents)
         self.skipped += skipped
         for read in reading.read_all(self._to_read(files)):
             self._take(read)

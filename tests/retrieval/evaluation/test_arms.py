@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmbench.errors import DataError
-from llmbench.recipe import MmrSpec, RagRecipe, SearchSpec
+from llmbench.recipe import MmrSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval.evaluation import Collection, evaluate, report
 from llmbench.retrieval.evaluation.arms import arms, documents, width
 from llmbench.retrieval.evaluation.evaluate import reference
@@ -52,7 +52,7 @@ class Scripted:
 @pytest.fixture
 def recipe(tmp_path: Path) -> RagRecipe:
     (tmp_path / "page.md").write_text("text")
-    return RagRecipe(name="pages", documents=[tmp_path / "page.md"])
+    return RagRecipe(name="pages", documents=[SourceSpec(path=tmp_path / "page.md")])
 
 
 COLLECTION = Collection(

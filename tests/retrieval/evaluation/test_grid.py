@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from llmbench.errors import RecipeError
-from llmbench.recipe import ChunkingSpec, RagRecipe, SearchSpec
+from llmbench.recipe import ChunkingSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval.evaluation import Collection
 from llmbench.retrieval.evaluation.grid import Journal, Pipeline, cheapest, index_name, pipelines, race, rounds
 
@@ -57,7 +57,7 @@ class Drawn:
 @pytest.fixture
 def entries(tmp_path: Path) -> list[Pipeline]:
     (tmp_path / "page.md").write_text("text")
-    base = RagRecipe(name="pages", documents=[tmp_path / "page.md"])
+    base = RagRecipe(name="pages", documents=[SourceSpec(path=tmp_path / "page.md")])
 
     def load(overrides: Sequence[str]) -> RagRecipe:
         return base.model_copy(update={"search": SearchSpec.model_validate({"mode": overrides[0].partition("=")[2]})})
@@ -125,7 +125,7 @@ def test_answers_of_another_collection_or_pipeline_are_not_taken(entries: list[P
 
 def test_pipelines_that_cut_and_embed_alike_share_an_index(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("text")
-    base = RagRecipe(name="pages", documents=[tmp_path / "page.md"])
+    base = RagRecipe(name="pages", documents=[SourceSpec(path=tmp_path / "page.md")])
     assert index_name(base, base.model_copy(update={"search": SearchSpec(top_k=9)})) == "pages"
     cut = base.model_copy(update={"chunking": ChunkingSpec(max_tokens=100)})
     assert index_name(base, cut).startswith("pages.") and index_name(base, cut) == index_name(base, cut.model_copy())
@@ -134,7 +134,7 @@ def test_pipelines_that_cut_and_embed_alike_share_an_index(tmp_path: Path) -> No
 
 def test_every_combination_is_tried_and_an_empty_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("text")
-    base = RagRecipe(name="pages", documents=[tmp_path / "page.md"])
+    base = RagRecipe(name="pages", documents=[SourceSpec(path=tmp_path / "page.md")])
     found = pipelines(base, {"a": ["1", "2"], "b": ["x", "y"]}, lambda more: base)
     assert [one.label for one in found] == ["a=1 b=x", "a=1 b=y", "a=2 b=x", "a=2 b=y"]
     with pytest.raises(RecipeError, match="--grid b: no values"):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llmbench import workspace
-from llmbench.recipe import RagRecipe
+from llmbench.recipe import RagRecipe, SourceSpec
 from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.store import current
 from llmbench.retrieval.writer import Writer
@@ -37,7 +37,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RagRecipe:
     """A pipeline over an empty folder, its outputs in a folder of the test."""
     monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "outputs"))
     (tmp_path / "pages").mkdir()
-    return RagRecipe(name="store", documents=[tmp_path / "pages"])
+    return RagRecipe(name="store", documents=[SourceSpec(path=tmp_path / "pages")])
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def folder(recipe: RagRecipe) -> Path:
 @pytest.fixture
 def pages(recipe: RagRecipe) -> Path:
     """The folder of documents."""
-    return recipe.places[0].path
+    return recipe.documents[0].path
 
 
 @pytest.fixture

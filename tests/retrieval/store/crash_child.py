@@ -82,12 +82,12 @@ def work(folder: Path, seed: int, first: int, count: int) -> None:
     """Carries out operations, and notes in the file `done` how many are."""
     from words import Words  # type: ignore[import-not-found]
 
-    from llmbench.recipe import ChunkingSpec, RagRecipe
+    from llmbench.recipe import ChunkingSpec, RagRecipe, SourceSpec
     from llmbench.retrieval.writer import Writer
 
     pages = folder / "pages"
     pages.mkdir(exist_ok=True)
-    recipe = RagRecipe(name="store", documents=[pages], chunking=ChunkingSpec(max_tokens=12, overlap=2))
+    recipe = RagRecipe(name="store", documents=[SourceSpec(path=pages)], chunking=ChunkingSpec(max_tokens=12, overlap=2))
     done = os.open(folder / "done", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     with Writer.open(recipe, embedder=Words()) as writer:
         for number, operation in enumerate(operations(seed, count)[first:], first + 1):
