@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmbench.retrieval.store.nearest import Nearest, Plan, exact
+from llmbench.retrieval.store.exact import exact
+from llmbench.retrieval.store.nearest import Nearest, Plan, Selection
 from llmbench.retrieval.store.tuning import build, made_queries
 
 Floats = NDArray[np.float32]
@@ -173,7 +174,7 @@ def check(real: Floats, queries: Floats) -> None:
                 some = asked if asked is not None else made_queries(vectors, np.arange(len(vectors)), np.random.default_rng(9))
                 changed = Plan(**{**asdict(nearest.plan), "probes": probes, "factor": 2})
                 truth = Nearest().search(vectors, some, 10)[1]
-                found = Nearest(nearest.index, changed).candidates(some, 200)
+                found = Nearest(nearest.index, changed).candidates(some, 200, Selection(len(vectors)))
                 cells.append(f"{recall(found, truth):.3f}")
             print(f"| recall@10, {name}, {probes} cells |", " | ".join(cells), "|")
 
