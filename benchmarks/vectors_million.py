@@ -289,7 +289,7 @@ def measured(vectors: Floats, questions: Floats, path: Path) -> dict[str, str]:
     return figures
 
 
-SHARES = (0.5, 0.2, 0.1, 0.05, 0.01, 1e-3, 1e-4)
+SHARES = (0.5, 0.2, 0.05, 0.01, 4e-3, 1e-3, 1e-4)
 
 if __name__ == "__main__":
     main()

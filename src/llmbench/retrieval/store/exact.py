@@ -34,7 +34,9 @@ def exact(
     for first in range(0, len(vectors) if chosen is None else len(chosen), BLOCK):
         if chosen is not None:
             numbers = chosen[first : first + BLOCK]
-            products = queries @ vectors[numbers].T
+            block = vectors[numbers]
+            # Not BLAS: its threads cost more than such a product, 16 ms against 6 for 4,000 rows where others use the cores.
+            products = queries @ block.T if len(queries) > 1 else np.einsum("nd,d->n", block, queries[0])[None]
         else:
             block = vectors[first : first + BLOCK]
             numbers = np.arange(first, first + len(block))

@@ -45,7 +45,7 @@ PER_LIST = 64
 def due(nearest: Nearest, n: int, dead: int, kind: Kind = "auto") -> bool:
     """Whether an approximate index of n rows, so many of them dead, should be built now.
 
-    A tail costs each search as exact search does, 4 ms for 10,000 rows of 384 values on one core. A million vectors are built
+    A tail costs each search as exact search does, 3 to 6 ms of CPU for 10,000 rows of 384 values. A million vectors are built
     in the time in which 10,000 passages are embedded, so that building again after a fiftieth adds little.
     """
     live = n - dead
