@@ -65,8 +65,8 @@ def main() -> None:
             figures[name]["rounds"].append(done)
             if turn == 0:
                 figures[name]["correct"] = correct(python, settings, work, options.kills)
+            (work / "figures.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
             print(f"round {turn + 1}: {name} done", file=sys.stderr)
-    (work / "figures.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
     print(table(figures, len(list(files.rglob("*.txt")))))
 
 

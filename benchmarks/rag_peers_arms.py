@@ -281,7 +281,7 @@ class Bare(LangChain):
 
         passages = self.passages(files)
         self.names = [Path(p.metadata["source"]).name for p in passages]
-        self.index = faiss.IndexFlatIP(384)
+        self.index: Any = faiss.IndexFlatIP(384)
         self.index.add(self.encode([p.page_content for p in passages]))
         self.save()
 

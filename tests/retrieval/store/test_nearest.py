@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from llmbench.errors import IndexError_
+from llmbench.retrieval.store import exact
 from llmbench.retrieval.store import nearest as module
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
 from llmbench.retrieval.store.tuning import EXACT, build, due, made_queries
@@ -86,7 +87,7 @@ def test_exact_search_is_brute_force() -> None:
 def test_exact_search_goes_over_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, queries = units((1000, 8), 3), units((3, 8), 4)
     whole = Nearest().search(vectors, queries, 20)
-    monkeypatch.setattr(module, "BLOCK", 64)
+    monkeypatch.setattr(exact, "BLOCK", 64)
     parts = Nearest().search(vectors, queries, 20)
     assert whole[1].tolist() == parts[1].tolist()
     assert whole[0].tolist() == parts[0].tolist()
@@ -115,7 +116,7 @@ def test_equal_vectors_tie_and_come_in_the_order_of_their_rows() -> None:
 
 
 def test_a_great_many_equal_vectors_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", 32)
+    monkeypatch.setattr(exact, "BLOCK", 32)
     vectors = np.repeat(units((1, 8), 7), 5000, axis=0)
     assert Nearest().search(vectors, vectors[:1], 4)[1].tolist() == [[0, 1, 2, 3]]
 
@@ -164,10 +165,12 @@ def test_scores_of_both_ways_are_the_same_to_the_last_bit(big: Floats, inverted:
     assert both and all(near[row] == sure[row] for row in both)
 
 
-def test_the_same_seed_builds_the_same(big: Floats, inverted: Nearest, queries: Floats) -> None:
-    again = build(big, kind="ivf")
-    assert replace(plan_of(again), seconds=0) == replace(plan_of(inverted), seconds=0)
-    assert again.search(big, queries, 10)[1].tolist() == inverted.search(big, queries, 10)[1].tolist()
+def test_the_same_seed_builds_the_same(big: Floats, queries: Floats, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FEW", 100)
+    few = big[:8000]
+    one, again = build(few, kind="ivf"), build(few, kind="ivf")
+    assert replace(plan_of(again), seconds=0) == replace(plan_of(one), seconds=0)
+    assert again.search(few, queries, 10)[1].tolist() == one.search(few, queries, 10)[1].tolist()
 
 
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.34, 0.1, 0.01, 1e-3, 1e-4])
@@ -200,6 +203,18 @@ def test_a_filter_that_leaves_only_other_subjects_finds_the_best_of_them(big: Fl
     _, found = inverted.search(big, query, 10, rows=rows)
     assert found.shape == (1, 10) and np.isin(found, rows).all()
     assert recall(found, Nearest().search(big, query, 10, rows=rows)[1]) >= 0.8
+
+
+def test_a_selection_is_made_once_for_the_same_arrays(big: Floats, inverted: Nearest, queries: Floats) -> None:
+    rows, dead = np.arange(0, 60_000, 3), np.arange(0, 60_000, 6)
+    first = inverted.search(big, queries[:1], 5, rows=rows, dead=dead)[1]
+    kept = list(inverted._selections.values())[-1]
+    assert inverted.search(big, queries[:1], 5, rows=rows, dead=dead)[1].tolist() == first.tolist()
+    assert list(inverted._selections.values())[-1] is kept
+    assert (inverted.search(big, queries[:1], 5, rows=rows)[1] % 3 == 0).all()  # other arrays, another selection
+    for start in range(20):
+        inverted.search(big, queries[:1], 5, rows=np.arange(start, 60_000, 2))
+    assert len(inverted._selections) <= module.KEPT
 
 
 @pytest.mark.parametrize("kind", ["inverted", "graph"])
@@ -251,8 +266,8 @@ def test_small_collections_are_compared_exactly(big: Floats) -> None:
 
 def test_what_no_index_reaches_is_compared_exactly(big: Floats, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmbench.retrieval.store.tuning.EXACT", 4000)
-    monkeypatch.setattr("llmbench.retrieval.store.tuning._recall", lambda found, truth, k: (0.9, 0.89, 0.91))
-    assert build(big[:5000], target_recall=0.95).plan is None
+    monkeypatch.setattr("llmbench.retrieval.store.tuning._interval", lambda shares: (0.9, 0.89, 0.91))
+    assert build(big[:4500], target_recall=0.95).plan is None
 
 
 def test_building_is_due_when_the_collection_or_its_tail_is_large(inverted: Nearest) -> None:

@@ -10,6 +10,7 @@ paths agree and equal vectors tie. A `Nearest` never changes and holds no vector
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import warnings
@@ -20,28 +21,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmbench.errors import IndexError_
+from llmbench.retrieval.store.exact import exact, mask, ranked
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["BrokenIndex", "Nearest", "Plan", "exact", "library", "mask", "ranked"]
+__all__ = ["BrokenIndex", "Nearest", "Plan", "Selection", "library"]
 
-BLOCK = 16_384
-"""Rows compared at once: 25 MB of all-MiniLM-L6-v2's vectors."""
-
-FEW = 20_000
+FEW = 5_000
 """Rows that a filter leaves up to which they are gathered and compared exactly, in place of an approximate search."""
 
 WIDE = 100
 """Hits for which candidates are found even where fewer are asked for: the codes' errors then cost a short list little, and
 settings hold at ten hits and at a hundred."""
 
+KEPT = 8
+"""Selections that are kept: a megabyte each where there are a million rows."""
+
 MOST = 0.9
 """The share of rows from which a selection is searched like no selection: rows deleted here and there."""
-
-ROUNDING = 4e-6
-"""How far two ways of adding up one inner product of unit vectors in float32 may lie apart."""
 
 
 class BrokenIndex(IndexError_):
@@ -86,6 +85,38 @@ class Plan:
         )
 
 
+class Selection:
+    """Which rows may be found, in the forms that searches need; each is made once, a hundredth of a second for a million."""
+
+    def __init__(self, n: int, rows: NDArray[np.int64] | None = None, dead: NDArray[np.int64] | None = None) -> None:
+        """Of n rows: `rows` or, where that is None, all of them, without `dead`."""
+        import numpy as np
+
+        self.named = rows, dead
+        self.allowed = mask(n, rows, dead)
+        self.matches = n if self.allowed is None else int(np.count_nonzero(self.allowed))
+        self.filled: NDArray[np.int64] | None = None
+        """How many of them lie in each cell of an inverted file."""
+        self._selector: Any = None
+
+    def share(self, base: int) -> float:
+        """How large a part of the first rows it leaves."""
+        import numpy as np
+
+        return 1.0 if self.allowed is None else max(1, int(np.count_nonzero(self.allowed[:base]))) / base
+
+    def selector(self, base: int) -> Any:
+        """FAISS's form of it; None is all."""
+        import numpy as np
+
+        if self._selector is None and self.allowed is not None:
+            bits = np.packbits(self.allowed[:base], bitorder="little")
+            faiss = library()
+            self._selector = faiss.IDSelectorBitmap(len(bits) * 8, faiss.swig_ptr(bits))
+            self._selector.bits = bits  # FAISS holds its address only
+        return self._selector
+
+
 class Nearest:
     """Searches vectors; exactly where it was given no approximate index. Safe for several threads at once."""
 
@@ -93,6 +124,7 @@ class Nearest:
         """`index` is FAISS's and `plan` says what it is; both or neither."""
         self.index, self.plan = index, plan
         self._lock = threading.Lock()
+        self._selections: dict[tuple[int, int, int], Selection] = {}
         self._cells: NDArray[np.int32] | None = None
 
     @property
@@ -116,7 +148,7 @@ class Nearest:
             queries: shape (q, dim), of unit length.
             k: how many.
             rows: the rows that may be found; None is all of them.
-            dead: rows that may not be found.
+            dead: rows that may not be found. Neither array is to be changed later: what it selects is remembered.
 
         Returns:
             Scores (q, m), the highest first, and rows (q, m), ties by row; m is k, or the number of live matches where there
@@ -125,67 +157,70 @@ class Nearest:
         import numpy as np
 
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        allowed = mask(len(vectors), rows, dead)
-        matches = len(vectors) if allowed is None else int(np.count_nonzero(allowed))
-        k = min(k, matches)
+        selection = self._selection(len(vectors), rows, dead)
+        k = min(k, selection.matches)
         scores, found = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         if k == 0:
             return scores, found
-        if self.plan is None or matches <= FEW or max(k, WIDE) * self.plan.factor > self.base // 4:
-            pools = exact(vectors, queries, k, allowed)
+        if self.plan is None or selection.matches <= FEW or max(k, WIDE) * self.plan.factor > self.base // 4:
+            pools = exact(vectors, queries, k, selection.allowed)
         else:
-            pools = self._approximate(vectors, queries, k, allowed)
+            pools = self._approximate(vectors, queries, k, selection)
         for i, pool in enumerate(pools):
             scores[i], found[i] = ranked(vectors, queries[i], pool, k)
         return scores, found
 
+    def _selection(self, n: int, rows: NDArray[np.int64] | None, dead: NDArray[np.int64] | None) -> Selection:
+        """The selection of these very arrays, kept with them for the next query."""
+        key = n, id(rows), id(dead)
+        with self._lock:
+            kept = self._selections.get(key)
+            if kept is None:
+                while len(self._selections) >= KEPT:
+                    del self._selections[next(iter(self._selections))]
+                kept = self._selections[key] = Selection(n, rows, dead)
+        return kept
+
     def _approximate(
-        self,
-        vectors: NDArray[np.float32],
-        queries: NDArray[np.float32],
-        k: int,
-        allowed: NDArray[np.bool_] | None,
+        self, vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int, selection: Selection
     ) -> list[NDArray[np.int64]]:
         """For each query the rows to compare exactly: candidates of the index, and the best of the rows behind it."""
         import numpy as np
 
         assert self.plan is not None
-        base, count = self.base, max(k, WIDE) * self.plan.factor
-        inside, behind = (None, None) if allowed is None else (allowed[:base], allowed[base:])
-        found = self.candidates(queries, count, inside)
-        tails = exact(vectors[base:], queries, k, behind) if len(vectors) > base else [np.zeros(0, np.int64)] * len(queries)
+        base, allowed = self.base, selection.allowed
+        found = self.candidates(queries, max(k, WIDE) * self.plan.factor, selection)
+        tails = [np.zeros(0, np.int64)] * len(queries)
+        if len(vectors) > base:
+            tails = exact(vectors[base:], queries, k, None if allowed is None else allowed[base:])
         pools = [np.concatenate([some[some >= 0], tail + base]) for some, tail in zip(found, tails, strict=True)]
         return [pool if len(pool) >= k else exact(vectors, queries[i : i + 1], k, allowed)[0] for i, pool in enumerate(pools)]
 
-    def candidates(
-        self, queries: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.int64]:
+    def candidates(self, queries: NDArray[np.float32], count: int, selection: Selection) -> NDArray[np.int64]:
         """Rows (q, count) that the approximate index finds, the most promising first, -1 where there are no more.
 
         Args:
             queries: shape (q, dim).
             count: how many to find.
-            allowed: which rows may be found, (base,); None is all.
+            selection: which rows may be found.
         """
         import numpy as np
 
         assert self.plan is not None
-        faiss, selector, share = library(), None, 1.0
-        if allowed is not None:
-            share = max(1, int(np.count_nonzero(allowed))) / self.base
-            bits = np.packbits(allowed, bitorder="little")  # must outlive the search: FAISS holds its address only
-            selector = faiss.IDSelectorBitmap(len(bits) * 8, faiss.swig_ptr(bits))
+        faiss, selector, share = library(), selection.selector(self.base), selection.share(self.base)
         found: NDArray[np.int64]
         if self.plan.kind == "hnsw":
             width = min(self.base, int(max(self.plan.probes, count) / share))
             parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=width)
             found = self.index.search(queries, count, params=parameters)[1]
-        elif allowed is None or share > MOST:
+        elif share > MOST:
             parameters = faiss.SearchParametersIVF(sel=selector, nprobe=min(self.plan.lists, int(self.plan.probes / share)))
             found = self.index.search(queries, count, params=parameters)[1]
         else:
-            filled = np.bincount(self._cell_of_rows()[allowed], minlength=self.plan.lists)
-            found = np.concatenate([self._in_filled_cells(query[None], count, filled, selector) for query in queries])
+            if selection.filled is None:
+                cells = self._cell_of_rows()[selection.allowed[: self.base]]  # type: ignore[index]
+                selection.filled = np.bincount(cells, minlength=self.plan.lists)
+            found = np.concatenate([self._in_filled_cells(query[None], count, selection.filled, selector) for query in queries])
         return found
 
     def _in_filled_cells(
@@ -193,8 +228,9 @@ class Nearest:
     ) -> NDArray[np.int64]:
         """Candidates (1, count) under a filter that leaves so many rows in each cell.
 
-        Looked into are the nearest cells that hold any, as many as hold together what an unfiltered search looks at. A fixed
-        number of cells finds a tenth of the best rows where a filter leaves only what is far from the query.
+        Looked into are the nearest cells that hold any, as many as hold together what an unfiltered search looks at, times the
+        root of the share that the filter leaves: between as many cells and as many rows. A fixed number of cells finds a
+        tenth of the best rows where a filter leaves only what is far from the query.
         """
         import numpy as np
 
@@ -203,7 +239,7 @@ class Nearest:
         near, cells = self.index.quantizer.search(query, self.plan.lists)
         held = filled[cells[0]]
         use = np.flatnonzero(held)
-        wanted = self.base * self.plan.probes / self.plan.lists
+        wanted = self.base * self.plan.probes / self.plan.lists * math.sqrt(int(filled.sum()) / self.base)
         use = use[: int(np.searchsorted(np.cumsum(held[use]), wanted)) + 1]
         parameters = faiss.SearchParametersIVF(sel=selector, nprobe=len(use))
         chosen, nearness = np.ascontiguousarray(cells[:, use]), np.ascontiguousarray(near[:, use])
@@ -273,105 +309,6 @@ class Nearest:
                 f"{path} holds {found}, not {plan.kind} of {plan.base} x {plan.dim}. Index again: it is built anew."
             )
         return cls(index, plan)
-
-
-def exact(
-    vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
-) -> list[NDArray[np.int64]]:
-    """For each query the rows that can be among its k best: these, and what lies within rounding of the last of them.
-
-    A block is multiplied where it is mapped; copying 50,000 vectors into an IndexFlatIP first made single queries twice as
-    slow, since FAISS then uses one thread. Where few rows are allowed, only they are gathered.
-    """
-    import numpy as np
-
-    chosen = None
-    if allowed is not None and 4 * int(np.count_nonzero(allowed)) < len(allowed):
-        chosen = np.flatnonzero(allowed)
-    pools = [_Pool(k) for _ in queries]
-    for first in range(0, len(vectors) if chosen is None else len(chosen), BLOCK):
-        if chosen is not None:
-            numbers = chosen[first : first + BLOCK]
-            products = queries @ vectors[numbers].T
-        else:
-            block = vectors[first : first + BLOCK]
-            numbers = np.arange(first, first + len(block))
-            products = queries @ block.T if len(queries) > 1 else (block @ queries[0])[None]
-            if allowed is not None:
-                products[:, ~allowed[first : first + len(block)]] = -np.inf
-        for pool, scores in zip(pools, products, strict=True):
-            pool.add(scores, numbers)
-    return [pool.rows() for pool in pools]
-
-
-class _Pool:
-    """The best rows so far of one query."""
-
-    def __init__(self, k: int) -> None:
-        import numpy as np
-
-        self.k = k
-        self.bound = float(np.finfo(np.float32).min)  # above the minus infinity of rows that are not allowed
-        self.scores: list[NDArray[np.float32]] = []
-        self.numbers: list[NDArray[np.int64]] = []
-
-    def add(self, scores: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
-        """Takes what of a block can be among the k best."""
-        import numpy as np
-
-        kept = np.flatnonzero(scores >= self.bound)
-        if len(kept) > self.k:
-            self.bound = max(self.bound, _kth(scores[kept], self.k) - ROUNDING)
-            kept = kept[scores[kept] >= self.bound]
-        self.scores.append(scores[kept])
-        self.numbers.append(numbers[kept])
-
-    def rows(self) -> NDArray[np.int64]:
-        """The rows, not sorted; at most four times k and some, even where a great many are equal."""
-        import numpy as np
-
-        scores, numbers = np.concatenate(self.scores), np.concatenate(self.numbers)
-        if len(scores) <= self.k:
-            return numbers
-        kept = scores >= _kth(scores, self.k) - ROUNDING
-        if np.count_nonzero(kept) <= 4 * self.k + BLOCK:
-            return numbers[kept]
-        best: NDArray[np.int64] = np.lexsort((numbers, -np.round(scores / ROUNDING)))
-        found: NDArray[np.int64] = numbers[best[: 4 * self.k + BLOCK]]
-        return found
-
-
-def _kth(scores: NDArray[np.float32], k: int) -> float:
-    """The k-th highest score."""
-    import numpy as np
-
-    place = len(scores) - k
-    return float(np.partition(scores, place)[place])
-
-
-def ranked(
-    vectors: NDArray[np.float32], query: NDArray[np.float32], pool: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k best of a pool. einsum adds every row up in the same order, wherever it stands; BLAS does not."""
-    import numpy as np
-
-    scores = np.einsum("nd,d->n", vectors[pool], query)
-    best = np.lexsort((pool, -scores))[:k]
-    return scores[best], pool[best]
-
-
-def mask(n: int, rows: NDArray[np.int64] | None, dead: NDArray[np.int64] | None) -> NDArray[np.bool_] | None:
-    """Which of n rows may be found; None is all."""
-    import numpy as np
-
-    if rows is None and (dead is None or not len(dead)):
-        return None
-    allowed = np.full(n, rows is None)
-    if rows is not None:
-        allowed[rows] = True
-    if dead is not None:
-        allowed[dead] = False
-    return allowed
 
 
 def library() -> Any:
