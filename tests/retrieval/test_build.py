@@ -134,7 +134,9 @@ def test_stored_spans_point_into_the_stored_text(recipe: RagRecipe, pages: Path,
 
 def test_no_passage_outgrows_the_embedders_window(pages: Path, embedded: list[str], embedder: Embedder) -> None:
     (pages / "long.md").write_text("# " + "A title without end " * 30 + "\n\n" + "many words in a row " * 600)
-    recipe = RagRecipe(name="wide", documents=[SourceSpec(path=pages / "long.md")], chunking=ChunkingSpec(max_tokens=500, overlap=0))
+    recipe = RagRecipe(
+        name="wide", documents=[SourceSpec(path=pages / "long.md")], chunking=ChunkingSpec(max_tokens=500, overlap=0)
+    )
     retrieval.build(recipe)
     lengths = [len(embedder.starts(text)) + embedder.special_tokens for text in embedded]
     assert max(lengths) <= embedder.max_tokens

@@ -51,7 +51,7 @@ def test_the_copy_is_the_original_with_its_own_name_in_the_commands(folder: Path
 
 def test_the_copy_finds_the_bundled_files(folder: Path) -> None:
     new("handbook", "deep/mine.yaml")
-    assert recipe.load("deep/mine.yaml", RagRecipe).documents == [assets.bundled("rag/handbook")]
+    assert recipe.load("deep/mine.yaml", RagRecipe).documents[0].path == assets.bundled("rag/handbook")
 
 
 def test_a_folder_as_target_takes_the_documents_name(folder: Path) -> None:

@@ -88,7 +88,7 @@ def fits(document: Document, condition: dict[str, Any]) -> bool:
     def compare(has: Any, operator: str, operand: Any) -> bool:
         match operator:
             case "$exists":
-                return (has is not None) == operand
+                return bool((has is not None) == operand)
             case "$ne":
                 return not compare(has, "$eq", operand)
             case "$nin":
