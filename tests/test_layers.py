@@ -48,6 +48,7 @@ HOMES = {
     "openvino": {"retrieval"},
     "faiss": {"retrieval"},
     "tree_sitter": {"retrieval"},
+    "ray": {"retrieval"},
     "pypdfium2": {"retrieval"},
     "selectolax": {"retrieval"},
     "python_calamine": {"retrieval"},

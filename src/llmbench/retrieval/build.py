@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from llmbench.errors import MissingPackage
 from llmbench.recipe import RagRecipe
@@ -50,6 +50,7 @@ def build(
     rebuild: bool = False,
     switch: bool = True,
     wait: float = 0,
+    engine: Literal["local", "ray"] = "local",
     embedder: Embedder | None = None,
     progress: Progress | None = None,
 ) -> IndexReport:
@@ -60,6 +61,7 @@ def build(
         rebuild: cut and embed everything anew; searches use the old index until the new one is whole.
         switch: whether searches go over to what was rebuilt; False leaves both side by side.
         wait: seconds to wait for another process that is writing the index.
+        engine: `ray` has the machines of a Ray cluster read, cut and embed; `local` is this process.
         embedder: one that is there already; else the recipe's, on a GPU where there is one.
         progress: told of each file.
 
@@ -71,7 +73,7 @@ def build(
     _need_packages()
     with Writer.open(recipe, rebuild=rebuild, switch=switch, wait=wait, embedder=embedder) as writer:
         job = _Job(recipe, writer, progress or (lambda done, total, source: None))
-        job.run()
+        job.run(engine)
         vectors = writer.finish(purge=job.removed > 0)
         index = writer.index
         documents = index.document_count()
@@ -106,19 +108,36 @@ class _Job:
         self.trusted: set[str] = set()
         self.done = 0
 
-    def run(self) -> None:
+    def run(self, engine: str) -> None:
         files, skipped = reading.walk(self.recipe.documents)
         self.skipped += skipped
-        for read in reading.read_all(self._to_read(files)):
-            self._take(read)
-            if read.last:
-                self.done += 1
-            self.progress(self.done, len(files), read.file.source)
+        if engine == "ray":
+            self._spread(files)
+        else:
+            for read in reading.read_all(self._to_read(files)):
+                self._take(read)
+                if read.last:
+                    self.done += 1
+                self.progress(self.done, len(files), read.file.source)
         self.writer.flush()
         gone = self.known.keys() - {file.source for file in files} | self.unreadable
         with self.writer.index.transaction():
             self.removed = self.writer.removed + sum(self.writer.index.delete_file(source) for source in gone)
         self.added, self.changed = self.writer.added, self.writer.changed
+
+    def _spread(self, files: Sequence[File]) -> None:
+        """Has a cluster embed what changed, and merges its shards as they come."""
+        from llmbench.retrieval import cluster
+
+        wanted = [(file, self.states[file.source]) for file in self._to_read(files)]
+        self.writer.flush()
+        if not wanted:
+            return
+        for shard in cluster.spread(self.recipe, self.writer.folder, self.writer.index.contract, wanted):
+            cluster.merge(self.writer, shard)
+            self.skipped += shard.skipped
+            self.done += len(shard.states)
+            self.progress(self.done, len(files), shard.path.name)
 
     def _to_read(self, files: Sequence[File]) -> Iterator[File]:
         """The files that are not known as they are. Runs ahead of the rest, so it touches nothing but this job's notes."""

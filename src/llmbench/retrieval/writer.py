@@ -104,8 +104,12 @@ class Writer:
                 if writer._dirty or writer._batch.steps or writer._ahead is not None:
                     writer.finish()
             finally:
-                writer._pool.shutdown(wait=True, cancel_futures=True)
-                writer.index.close()
+                writer.close()
+
+    def close(self) -> None:
+        """Lets go of the files; what was handed on and not flushed is dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.index.close()
 
     # -- documents of files, as `build` hands them on
 

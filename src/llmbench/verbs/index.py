@@ -69,6 +69,12 @@ def index(
         str | None,
         typer.Option("--delete-where", help="Delete documents by a filter, such as '{\"year\": 2020}'.", metavar="JSON"),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine", help="ray: read and embed on the machines of a Ray cluster (RAY_ADDRESS).", metavar="local|ray"
+        ),
+    ] = "local",
     wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for another process that writes it.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
@@ -92,6 +98,8 @@ def index(
         raise LlmbenchError("--stay goes with --rebuild, --absent with --verify, --fail-under with --report.")
     from llmbench.verbs import index_care as care
 
+    if engine not in ("local", "ray"):
+        raise LlmbenchError(f"--engine is {engine}; there are local and ray.")
     match chosen:
         case ["--use"]:
             assert use is not None
@@ -107,16 +115,18 @@ def index(
         case ["--delete"]:
             care.delete(recipe, delete or [], where, wait)
         case _:
-            _build(recipe, pipeline, rebuild=rebuild, stay=stay, wait=wait, as_json=as_json and not report)
+            _build(recipe, pipeline, rebuild=rebuild, stay=stay, engine=engine, wait=wait, as_json=as_json and not report)
             if report:
                 care.report(recipe, fail_under, as_json=as_json)
 
 
-def _build(recipe: RagRecipe, pipeline: str, *, rebuild: bool, stay: bool, wait: float, as_json: bool) -> None:
+def _build(recipe: RagRecipe, pipeline: str, *, rebuild: bool, stay: bool, engine: str, wait: float, as_json: bool) -> None:
     from llmbench import retrieval
 
     with _bar() as progress:
-        done = retrieval.build(recipe, rebuild=rebuild, switch=not stay, wait=wait, progress=progress)
+        done = retrieval.build(
+            recipe, rebuild=rebuild, switch=not stay, wait=wait, engine="ray" if engine == "ray" else "local", progress=progress
+        )
     if as_json:
         print(json.dumps(_facts(done, recipe), indent=2, ensure_ascii=False))
         return

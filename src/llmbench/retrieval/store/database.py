@@ -195,6 +195,16 @@ class Index:
         """How many rows of vectors belong to no passage any more."""
         return int(self._row("SELECT count(*) FROM dead")[0])
 
+    def digests(self, chunk_ids: Sequence[str]) -> tuple[list[bytes], list[int]]:
+        """The digests of what the embedder read of some passages, and their rows."""
+        found = [self._row("SELECT digest, row FROM chunks WHERE id = ?", identity) for identity in chunk_ids]
+        return [digest for digest, _ in found], [row for _, row in found]
+
+    def file_of(self, source: str) -> str | None:
+        """The file that a document was read from; None for one that a program gave."""
+        row = self._row("SELECT file FROM documents WHERE source = ?", source)
+        return None if row is None or row[0] is None else str(row[0])
+
     def identities(self, places: Iterable[int]) -> list[int]:
         """The numbers of the passages of some rows, -1 where there is none: what their records must name."""
         found = (self._row("SELECT vector_id FROM chunks WHERE row = ?", int(place)) for place in places)
