@@ -61,7 +61,9 @@ def main() -> None:
                 "questions": questions[: options.questions],
             }  # fmt: skip
             done = {job: child(python, job, settings) for job in ("ingest", "query", "again")}
-            done["size"] = sum(path.stat().st_size for path in index.rglob("*") if path.is_file()) / 2**20
+            done["size"] = (
+                sum(path.stat().st_size for path in index.rglob("*") if path.is_file() and "cache" not in path.parts) / 2**20
+            )
             figures[name]["rounds"].append(done)
             if turn == 0:
                 figures[name]["correct"] = correct(python, settings, work, options.kills)
