@@ -298,3 +298,13 @@ def test_a_prompt_without_its_places_is_refused(folder: Path) -> None:
     (folder / "my.yaml").write_text("name: a\ndocuments: [rows.jsonl]\nprompt: Answer {question}\n")
     with pytest.raises(RecipeError, match=r"prompt must contain \{passages\}"):
         recipe.load("my.yaml", RagRecipe)
+
+
+def test_a_pipeline_with_questions_is_a_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("Words.")
+    (tmp_path / "questions.jsonl").write_text("")
+    path = tmp_path / "rag.yaml"
+    path.write_text("name: x\ndocuments: [page.md]\nquestions: questions.jsonl\n")
+    loaded = recipe.load(path, RagRecipe)
+    assert loaded.documents[0].path == tmp_path / "page.md"
+    assert loaded.questions == tmp_path / "questions.jsonl"

@@ -136,10 +136,10 @@ def load_any(path: str | Path) -> Document:
 
 
 def _kind_of(values: dict[str, Any]) -> type[Document] | None:
+    if "documents" in values:  # before questions, which a pipeline may have too
+        return RagRecipe
     if "questions" in values:
         return CompareRecipe
-    if "documents" in values:
-        return RagRecipe
     if "variants" in values:
         return ServeRecipe
     if "data" in values:
