@@ -225,7 +225,7 @@ def test_a_bare_install_lists_and_copies_the_recipes(bare: Path, tmp_path: Path)
     assert [name for name in assets.documents() if name not in listed.stdout] == []
     copied = run(bare, "new", "handbook", "mine.yaml", folder=tmp_path)
     assert copied.returncode == 0, copied.stderr
-    code = "from llmbench import recipe; print(recipe.load_any('mine.yaml').documents[0])"
+    code = "from llmbench import recipe; print(recipe.load_any('mine.yaml').documents[0].path)"
     done = subprocess.run([str(bare), "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()) == bundle_of(bare, tmp_path) / "rag" / "handbook"
 

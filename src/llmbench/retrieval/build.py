@@ -108,7 +108,7 @@ class _Job:
         self.trusted: set[str] = set()
         self.done = 0
 
-    def run(self, engine: str) -> None:
+    def run(self, engine: str = "local") -> None:
         files, skipped = reading.walk(self.recipe.documents)
         self.skipped += skipped
         if engine == "ray":

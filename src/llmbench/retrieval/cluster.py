@@ -61,7 +61,7 @@ def spread(recipe: RagRecipe, folder: Path, contract: Contract, files: Sequence[
         import ray
         import ray.data
     except ImportError as error:
-        raise MissingPackage("index --engine ray", "ray[data]", "scale") from error
+        raise MissingPackage("index --engine ray", "ray", "scale") from error
     place = folder / "shards"
     shutil.rmtree(place, ignore_errors=True)
     try:
@@ -72,11 +72,12 @@ def spread(recipe: RagRecipe, folder: Path, contract: Contract, files: Sequence[
             {"folder": str(place / str(number)), "files": json.dumps([_plain(file, state) for file, state in part])}
             for number, part in enumerate(_parts(files))
         ]
-        gpus = ray.cluster_resources().get("GPU", 0)
-        workers = max(1, int(gpus or ray.cluster_resources().get("CPU", 1)))
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        gpus = resources.get("GPU", 0)
+        workers = max(1, int(gpus or resources.get("CPU", 1)))
         given = {"recipe": recipe.model_dump_json(), "contract": json.dumps(contract.to_json())}
         rows = ray.data.from_items(parts, override_num_blocks=len(parts)).map(
-            _Worker,
+            _Worker,  # type: ignore[arg-type]  # a class is called with its own arguments first
             fn_constructor_kwargs=given,
             concurrency=min(workers, len(parts)),
             num_cpus=1,

@@ -12,9 +12,8 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import import_module
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import MissingPackage
 from llmbench.retrieval.chunking.measure import TITLE_TOKENS, Stretch, Tokens
@@ -27,10 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["LARGEST", "Source", "Unit", "cut", "language", "title"]
 
 _GRAMMARS = {
-    "python": "python", "javascript": "javascript", "typescript": "typescript", "tsx": "typescript", "java": "java",
-    "go": "go", "rust": "rust", "c": "c", "cpp": "cpp", "csharp": "c_sharp", "ruby": "ruby", "php": "php", "bash": "bash",
+    "python", "javascript", "typescript", "tsx", "java", "go", "rust", "c", "cpp", "csharp", "ruby", "php", "bash",
 }  # fmt: skip
-"""A language's wheel, `tree_sitter_` before it."""
+"""The languages that are cut along their syntax."""
 _NAMES = {
     "py": "python", "pyi": "python", "python3": "python", "js": "javascript", "jsx": "javascript", "mjs": "javascript",
     "cjs": "javascript", "ts": "typescript", "mts": "typescript", "golang": "go", "rs": "rust", "h": "c", "c++": "cpp",
@@ -84,15 +82,70 @@ def language(document: Document) -> str | None:
 
 @cache
 def _parser(name: str) -> Parser:
-    package = f"tree_sitter_{_GRAMMARS[name]}"
     try:
         from tree_sitter import Language, Parser
 
-        grammar = import_module(package)
+        return Parser(Language(_grammar(name)))
     except ImportError as error:
-        raise MissingPackage("index", (error.name or package).replace("_", "-"), "rag") from error
-    entry = {"typescript": "language_typescript", "tsx": "language_tsx", "php": "language_php"}.get(name, "language")
-    return Parser(Language(getattr(grammar, entry)()))
+        raise MissingPackage("index", (error.name or f"tree-sitter-{name}").replace("_", "-"), "rag") from error
+
+
+def _grammar(name: str) -> Any:
+    """The grammar of a language, each import by its name: nothing that a document says decides what is loaded."""
+    match name:
+        case "python":
+            import tree_sitter_python
+
+            return tree_sitter_python.language()
+        case "javascript":
+            import tree_sitter_javascript
+
+            return tree_sitter_javascript.language()
+        case "java":
+            import tree_sitter_java
+
+            return tree_sitter_java.language()
+        case "go":
+            import tree_sitter_go
+
+            return tree_sitter_go.language()
+        case "rust":
+            import tree_sitter_rust
+
+            return tree_sitter_rust.language()
+        case "c":
+            import tree_sitter_c
+
+            return tree_sitter_c.language()
+        case "cpp":
+            import tree_sitter_cpp
+
+            return tree_sitter_cpp.language()
+        case "csharp":
+            import tree_sitter_c_sharp
+
+            return tree_sitter_c_sharp.language()
+        case "ruby":
+            import tree_sitter_ruby
+
+            return tree_sitter_ruby.language()
+        case "bash":
+            import tree_sitter_bash
+
+            return tree_sitter_bash.language()
+        case "typescript":
+            import tree_sitter_typescript
+
+            return tree_sitter_typescript.language_typescript()
+        case "tsx":
+            import tree_sitter_typescript
+
+            return tree_sitter_typescript.language_tsx()
+        case "php":
+            import tree_sitter_php
+
+            return tree_sitter_php.language_php()
+    raise LookupError(name)
 
 
 class Source:

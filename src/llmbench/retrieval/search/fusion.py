@@ -7,17 +7,20 @@ comes back is such a pair too, best first, ties by id, so that the same candidat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 __all__ = ["List", "convex", "ranked", "rrf"]
 
-Ids = NDArray[Any]
-Scores = NDArray[np.float64]
-List = tuple[Ids, Scores]
-"""Ids of shape (n,) and their scores of shape (n,)."""
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Ids = NDArray[Any]
+    Scores = NDArray[np.float64]
+    List = tuple[Ids, Scores]
+    """Ids of shape (n,) and their scores of shape (n,)."""
+else:
+    List = tuple  # a name for type checkers; numpy is imported by those who compute
 
 
 def convex(dense: List, terms: List, alpha: float) -> List:
@@ -57,6 +60,8 @@ def rrf(lists: Sequence[List], k: int = 60) -> List:
     Raises:
         ValueError: k is negative, or a list's ids and scores differ in length.
     """
+    import numpy as np
+
     if k < 0:
         raise ValueError(f"k is {k}, not 0 or more")
     shares = []
@@ -72,6 +77,8 @@ def ranked(one: List) -> List:
     Raises:
         ValueError: ids and scores differ in length.
     """
+    import numpy as np
+
     ids, scores = np.asarray(one[0]), np.asarray(one[1], dtype=np.float64)
     if ids.shape != scores.shape or ids.ndim != 1:
         raise ValueError(f"ids and scores must be one score an id, not of shapes {ids.shape} and {scores.shape}")
@@ -84,6 +91,8 @@ def ranked(one: List) -> List:
 
 def _unit(scores: Scores) -> Scores:
     """Scores on the scale 0 to 1: the smallest becomes 0, the largest 1."""
+    import numpy as np
+
     if not len(scores):
         return scores
     low, high = scores.min(), scores.max()
@@ -93,6 +102,8 @@ def _unit(scores: Scores) -> Scores:
 
 def _sum(lists: Sequence[List]) -> List:
     """The sum of each id's scores over the lists, best first."""
+    import numpy as np
+
     filled = [one for one in lists if len(one[0])]  # an empty array has a type of its own, which would change the ids'
     if not filled:
         return lists[0] if lists else (np.zeros(0, dtype=np.int64), np.zeros(0))

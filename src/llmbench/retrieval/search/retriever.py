@@ -24,6 +24,7 @@ from llmbench.retrieval.search.hits import Grounded, Hit
 from llmbench.retrieval.search.stages import Timings
 from llmbench.retrieval.search.view import View
 from llmbench.retrieval.store import Filter, current
+from llmbench.retrieval.store.nearest import library
 
 if TYPE_CHECKING:
     from llmbench.retrieval.search.packing import Count
@@ -62,6 +63,7 @@ class Retriever:
             IndexError_: not built, or built with another embedder or other chunks; the message holds the command.
             MissingPackage: FAISS or sentence-transformers is not installed.
         """
+        library()  # what is not installed is said before what is not built
         retriever = cls(recipe, embedder)
         if recipe.search.rerank is not None:
             from llmbench.retrieval.search.rerank import Reranker

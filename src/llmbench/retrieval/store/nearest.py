@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmbench.errors import IndexError_
+from llmbench.errors import IndexError_, MissingPackage
 from llmbench.retrieval.store.exact import exact, mask, ranked
 
 if TYPE_CHECKING:
@@ -312,10 +312,17 @@ class Nearest:
 
 
 def library() -> Any:
-    """FAISS, imported where it is needed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # its SWIG types on Python 3.12 and later
-        import faiss
+    """FAISS, imported where it is needed.
+
+    Raises:
+        MissingPackage: it is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # its SWIG types on Python 3.12 and later
+            import faiss
+    except ImportError as error:
+        raise MissingPackage("search", "faiss-cpu", "rag") from error
     return faiss
 
 
