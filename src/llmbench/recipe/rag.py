@@ -60,6 +60,13 @@ class SourceSpec(Section):
     metadata: dict[str, Scalar] = {}
     """Fields given to every document of this place, to filter by."""
 
+    @model_validator(mode="after")
+    def _fields_are_free(self) -> Self:
+        taken = sorted({"source", "title", "kind"} & self.metadata.keys())
+        if taken:
+            raise ValueError(f"metadata.{taken[0]} is a field that every document has already. Give it another name")
+        return self
+
 
 def _long_form(value: Any) -> Any:
     """A path alone is a place of which everything is taken."""

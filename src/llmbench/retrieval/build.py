@@ -191,7 +191,7 @@ class _Job:
 def _settings(file: File) -> str:
     place = file.place
     columns = place.columns.model_dump() if place.columns else None
-    return json.dumps([getattr(reading, "VERSION", 1), columns, place.metadata], sort_keys=True)
+    return json.dumps([reading.VERSION, columns, place.metadata], sort_keys=True)
 
 
 def _time(mtime: int) -> int:

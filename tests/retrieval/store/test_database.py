@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from llmbench import retrieval
 from llmbench.errors import LlmbenchError
-from llmbench.recipe import RagRecipe, SearchSpec
+from llmbench.recipe import ColumnsSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.search.retriever import Retriever as Opened
 from llmbench.retrieval.store import Index, current
@@ -139,3 +140,13 @@ def test_rows_of_a_million_come_without_an_object_each(upsert: Any, doc: Make, f
         assert (len(numbers), numbers.nbytes, int(numbers[-1])) == (100_000, 800_000, 99_999)
     finally:
         index.close()
+
+
+def test_a_row_keeps_its_line_in_its_file(recipe: RagRecipe, words: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": "a", "text": "First row."}\n{"id": "b", "text": "Second row."}\n')
+    rows = recipe.model_copy(update={"documents": [SourceSpec(path=path, columns=ColumnsSpec())]})
+    retrieval.build(rows, embedder=words)
+    with Retriever.open(rows, embedder=words) as retriever:
+        assert retriever.document("rows.jsonl#b").line(0) == 2
+        assert [hit.chunk.line for hit in retriever.search("Second")][:1] == [2]

@@ -22,6 +22,8 @@ from llmbench.retrieval.reading.walk import File, walk
 
 __all__ = ["Child", "File", "Reading", "from_text", "read", "read_all", "walk"]
 
+VERSION = 1
+"""Raised when the same file would be read otherwise, so that it is read again."""
 LARGEST_FILE = 256 * 2**20
 """Bytes up to which a file is read that is not read row by row."""
 AHEAD = 4

@@ -68,6 +68,7 @@ def of_document(document: Document, file: str | None, current: int) -> tuple[Any
         "lines": document.lines,
         "boxes": [list(asdict(box).values()) for box in document.boxes],
         "warnings": document.warnings,
+        "first_line": document.first_line,
     }
     metadata = json.dumps(dict(document.metadata), ensure_ascii=False, sort_keys=True)
     row = (document.source, document.id, document.title, document.kind, document.text, metadata, json.dumps(marks))
@@ -97,6 +98,7 @@ def to_document(row: tuple[Any, ...], path: Path) -> Document:
         tuple(found["lines"]),
         tuple(Box(*box) for box in found["boxes"]),
         tuple(found["warnings"]),
+        found["first_line"],
     )
 
 
