@@ -18,6 +18,7 @@ __all__ = [
     "MmrSpec",
     "RagRecipe",
     "RerankSpec",
+    "Scalar",
     "SearchSpec",
     "SourceSpec",
     "Stage",

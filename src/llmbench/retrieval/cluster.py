@@ -98,6 +98,7 @@ def merge(writer: Writer, shard: Shard) -> None:
     """Takes a shard's documents over, in transactions of whole documents, and removes it."""
     source = Index(shard.path)
     target = writer.index
+    writer.note()
     settings = {state.source: state.settings for state in shard.states}
     try:
         with target.transaction():

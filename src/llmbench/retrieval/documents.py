@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-__all__ = ["Box", "Document", "Heading", "Scalar", "Skipped", "Unreadable"]
+from llmbench.recipe.rag import Scalar
 
-Scalar = str | int | float | bool
-"""What a field of a document's metadata may hold."""
+__all__ = ["Box", "Document", "Heading", "Scalar", "Skipped", "Unreadable"]
 
 Skipped = tuple[str, str]
 """`(source, reason)` of what was left out."""

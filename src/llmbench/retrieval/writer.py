@@ -167,7 +167,7 @@ class Writer:
         for document in documents:
             self.add(document)
         self.flush()
-        self._note()
+        self.note()
 
     def delete(self, *, sources: Iterable[str] = (), where: Filter | None = None) -> int:
         """Deletes documents by source or by filter; returns how many there were.
@@ -179,7 +179,7 @@ class Writer:
             count = self.index.delete(sources=sources, where=where)
         self.removed += count
         self._purge |= count > 0
-        self._note()
+        self.note()
         return count
 
     def compact(self) -> None:
@@ -234,7 +234,8 @@ class Writer:
             return {"kind": "exact", "recall": 1.0, "words": words}
         return {**asdict(nearest.plan), "words": f"{nearest.plan}."}
 
-    def _note(self) -> None:
+    def note(self) -> None:
+        """Something was written, which `finish` folds in."""
         self._dirty = True
 
     def _advance(self) -> None:
@@ -272,7 +273,7 @@ class Writer:
         if batch.vectors is not None:
             self._last = dict(zip(batch.fresh, batch.vectors.result(), strict=True))
             vectors |= self._last
-        self._note()
+        self.note()
         with self.index.transaction():
             if self.index.get("complete"):
                 self.index.set(complete=False)

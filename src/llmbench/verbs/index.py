@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -70,10 +70,8 @@ def index(
         typer.Option("--delete-where", help="Delete documents by a filter, such as '{\"year\": 2020}'.", metavar="JSON"),
     ] = None,
     engine: Annotated[
-        str,
-        typer.Option(
-            "--engine", help="ray: read and embed on the machines of a Ray cluster (RAY_ADDRESS).", metavar="local|ray"
-        ),
+        Literal["local", "ray"],
+        typer.Option("--engine", help="ray: read and embed on the machines of a Ray cluster (RAY_ADDRESS)."),
     ] = "local",
     wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for another process that writes it.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
@@ -91,42 +89,56 @@ def index(
         "--compact": compact,
         "--delete": bool(delete or where),
     }
-    chosen = [name for name, wanted in asked.items() if wanted]
-    if len(chosen) > 1 or (chosen and (rebuild or report)):
-        raise LlmbenchError(f"{chosen[0]} stands alone. Run one after the other.")
+    chosen = _alone([name for name, wanted in asked.items() if wanted], building=rebuild or report)
     if (stay and not rebuild) or (absent and not verify) or (fail_under is not None and not report):
         raise LlmbenchError("--stay goes with --rebuild, --absent with --verify, --fail-under with --report.")
     from llmbench.verbs import index_care as care
 
-    if engine not in ("local", "ray"):
-        raise LlmbenchError(f"--engine is {engine}; there are local and ray.")
     match chosen:
-        case ["--use"]:
+        case "--use":
             assert use is not None
             care.use(recipe, use, wait)
-        case ["--prune"]:
+        case "--prune":
             care.prune(recipe, wait)
-        case ["--verify"]:
+        case "--verify":
             care.verify(recipe, absent or [], as_json=as_json)
-        case ["--repair"]:
+        case "--repair":
             care.repair(recipe, wait, as_json=as_json)
-        case ["--compact"]:
+        case "--compact":
             care.compact(recipe, wait)
-        case ["--delete"]:
+        case "--delete":
             care.delete(recipe, delete or [], where, wait)
         case _:
-            _build(recipe, pipeline, rebuild=rebuild, stay=stay, engine=engine, wait=wait, as_json=as_json and not report)
+            _build(recipe, pipeline, rebuild=rebuild, stay=stay, engine=engine, wait=wait, as_json=as_json, quiet=report)
             if report:
                 care.report(recipe, fail_under, as_json=as_json)
 
 
-def _build(recipe: RagRecipe, pipeline: str, *, rebuild: bool, stay: bool, engine: str, wait: float, as_json: bool) -> None:
+def _alone(chosen: list[str], *, building: bool) -> str:
+    """The one thing to do beside indexing; empty when there is none."""
+    if len(chosen) > 1 or (chosen and building):
+        raise LlmbenchError(f"{chosen[0]} stands alone. Run one after the other.")
+    return chosen[0] if chosen else ""
+
+
+def _build(
+    recipe: RagRecipe,
+    pipeline: str,
+    *,
+    rebuild: bool,
+    stay: bool,
+    engine: Literal["local", "ray"],
+    wait: float,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Indexes and tells what it did; `quiet` leaves the telling in JSON to the report that follows."""
     from llmbench import retrieval
 
     with _bar() as progress:
-        done = retrieval.build(
-            recipe, rebuild=rebuild, switch=not stay, wait=wait, engine="ray" if engine == "ray" else "local", progress=progress
-        )
+        done = retrieval.build(recipe, rebuild=rebuild, switch=not stay, wait=wait, engine=engine, progress=progress)
+    if as_json and quiet:
+        return
     if as_json:
         print(json.dumps(_facts(done, recipe), indent=2, ensure_ascii=False))
         return

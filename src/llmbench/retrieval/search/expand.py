@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from llmbench.endpoint import Endpoint, HttpEndpoint, Reply
 from llmbench.errors import EndpointError, LlmbenchError
 from llmbench.recipe.rag import ExpandSpec
+from llmbench.retrieval.chunking.sentences import sentence_ends
+from llmbench.retrieval.store.terms import STOP_WORDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,16 +27,6 @@ TIMEOUT = 30.0
 """Seconds that all requests of one expansion may take together."""
 LONGEST_QUERY = 300
 """Characters; what is longer is no question that a search is asked."""
-
-STOP_WORDS = """
-a about above after again against all also am an and any are as at be because been before being below between both but
-by can could did do does doing down during each et few for from further had has have having he her here hers him his
-how i if in into is it its itself just may me might more most must my no nor not now of off on once one only or other
-our out over own same shall she should so some such than that the their them then there these they this those through
-to too two under until up upon us very was we were what when where which while who whom why will with within without
-would you your
-"""
-STOP = frozenset(STOP_WORDS.split())
 
 REFUSAL = re.compile(
     r"(i['\u2019]?m sorry|i am sorry|sorry\b|i can(no|['\u2019])?t\b|i can not\b|i cannot\b|i won['\u2019]?t\b"
@@ -55,7 +47,6 @@ NUMBER = re.compile(
     r"^\s*(?:(?:\(?\d{1,2}[.):\]]|[-*•\u2013]|Q\d{0,2}[.:)]|(?:query|question|version) ?\d{0,2} ?:)\s*)+", re.IGNORECASE
 )
 THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-SENTENCE_END = re.compile(r"[.!?\u3002\uff01\uff1f](?=\s|$)")
 
 ASK_QUERIES = (
     "Word the question below in {count} other ways that a search would find the same answer with: other words, the same "
@@ -113,7 +104,9 @@ def feedback(
         for word, frequency in found.items():
             weights[word] = weights.get(word, 0.0) + frequency / length / rank
             seen[word] += frequency
-    fit = [word for word in weights if word not in asked and word not in STOP and 2 < len(word) <= 30 and not word.isdigit()]
+    fit = [
+        word for word in weights if word not in asked and word not in STOP_WORDS and 2 < len(word) <= 30 and not word.isdigit()
+    ]
     fit = [word for word in fit if seen[word] > 1]
     value = {word: weights[word] * (rarity(word) if rarity else 1.0) for word in fit}
     return tuple(sorted(fit, key=lambda word: (-value[word], word))[:terms])
@@ -242,7 +235,7 @@ def _answer(reply: Reply) -> str:
         lines = lines[1:]
     text = _one_line(" ".join(lines))
     if reply.finish_reason == "length":  # the last sentence is not whole
-        ends = [match.end() for match in SENTENCE_END.finditer(text)]
+        ends = sentence_ends(f"{text} A", 0, len(text) + 2)  # a sentence follows, so that one that is whole has an end
         text = text[: ends[-1]] if ends else text
     return "" if not _key(text) or REFUSAL.match(text) or ORDERS.search(text) else text
 

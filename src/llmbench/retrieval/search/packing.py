@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.recipe.rag import ContextSpec
+from llmbench.retrieval.chunking.sentences import sentence_ends
 from llmbench.retrieval.search.passages import Passage, cut, standing
 from llmbench.retrieval.search.prompt import fill
 
@@ -19,7 +19,6 @@ Count = Callable[[str], int]
 Place = tuple[str, int]
 """Source and start of a passage: what it is known by from one question to the next."""
 
-SENTENCE_END = re.compile(r"[.!?\u2026][\"'\u201d\u2019)\]]*(?=\s|$)|[\u3002\uff01\uff1f]|\n\s*\n")
 SEPARATOR = "\n"
 
 
@@ -165,7 +164,7 @@ def _fitting(passages: Sequence[Passage], room: int, template: str, count: Count
 
 def _cut_to(passage: Passage, room: int, size: Callable[[Passage], int]) -> Passage | None:
     """As many whole sentences from a passage's beginning as fit; None where not even one does."""
-    ends = [match.end() for match in SENTENCE_END.finditer(passage.text) if match.end() < len(passage.text)]
+    ends = [len(passage.text[:end].rstrip()) for end in sentence_ends(passage.text, 0, len(passage.text))]
     low, high = 0, len(ends)  # the first `low` sentences fit, `high + 1` do not
     while low < high:
         middle = (low + high + 1) // 2

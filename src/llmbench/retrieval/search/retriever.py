@@ -65,10 +65,7 @@ class Retriever:
         """
         library()  # what is not installed is said before what is not built
         retriever = cls(recipe, embedder)
-        if recipe.search.rerank is not None:
-            from llmbench.retrieval.search.rerank import Reranker
-
-            retriever._reranker = Reranker(recipe.search.rerank)
+        retriever._rerank()
         if recipe.context.tokenizer is not None:
             from llmbench.retrieval.search.packing import tokenizer_count
 
@@ -140,19 +137,19 @@ class Retriever:
             hits = stages.gather(found, view.index.chunks(found.rows[: stages.needed(spec, wanted)]), spec)
             vectors = view.vectors([row for row, _ in hits]) if spec.mmr is not None and hits else None
             timings.mark("passages")
-        return stages.order(hits, vectors, query, spec, wanted, self._reranker, timings)
+        return stages.order(hits, vectors, query, spec, wanted, self._rerank(), timings)
 
     def explain(self, query: str, hit: Hit) -> str:
         """Why a hit of a query stands where it does, a line for each stage."""
         with self._now() as view:
             points = view.index.word_points(query, hit.chunk.id)
-        rerank = self.recipe.search.rerank
+        reranker = self._rerank()
         return explain(
             hit,
             terms=shares(points),
             unmatched=[word for word, value in points.items() if value <= 0],
-            reranker=rerank.model_name_or_path if rerank else "",
-            scale=self._reranker.scale if self._reranker and "rerank" in hit.stages else "",
+            reranker=reranker.spec.model_name_or_path if reranker else "",
+            scale=reranker.scale if reranker and "rerank" in hit.stages else "",
         )
 
     def ground(self, messages: Sequence[Message], *, where: Mapping[str, Any] | None = None) -> Grounded:
@@ -219,6 +216,18 @@ class Retriever:
         first = view.index.chunks(rows[: spec.count])
         words = expand.feedback(query, [first[row].text for row in rows if row in first], spec.count)
         return Question(question.vectors, (" ".join([query, *words]),))
+
+    def _rerank(self) -> Reranker | None:
+        """The reranker that the recipe names, found once; its model is loaded by the first query."""
+        spec = self.recipe.search.rerank
+        if spec is None:
+            return None
+        with self._lock:
+            if self._reranker is None or self._reranker.spec != spec:
+                from llmbench.retrieval.search.rerank import Reranker
+
+                self._reranker = Reranker(spec)
+            return self._reranker
 
     def _ready(self) -> Embedder:
         """The embedder of the index as it now is."""

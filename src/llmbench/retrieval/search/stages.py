@@ -80,7 +80,8 @@ def order(
         timings: told of each stage.
     """
     chosen = [(i, hit) for i, (_, hit) in enumerate(hits)]
-    if spec.rerank is not None and reranker is not None:
+    if spec.rerank is not None:
+        assert reranker is not None
         chosen = _reranked(chosen[: spec.rerank.candidates], query, spec, reranker)
         timings.mark("rerank")
     if spec.mmr is not None and vectors is not None and chosen:
