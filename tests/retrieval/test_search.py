@@ -11,9 +11,9 @@ import pytest
 from llmbench import recipe as recipes
 from llmbench import retrieval
 from llmbench.errors import IndexError_, LlmbenchError
-from llmbench.recipe import RagRecipe, SearchSpec
+from llmbench.recipe import RagRecipe, RerankSpec, SearchSpec
 from llmbench.retrieval import Retriever
-from llmbench.retrieval.embedding import locate
+from llmbench.retrieval.embedding import Embedder, locate
 from llmbench.retrieval.search import fill
 
 
@@ -133,3 +133,15 @@ def test_braces_in_documents_and_questions_are_left_as_they_are(recipe: RagRecip
 
 def test_filling_replaces_each_place_once() -> None:
     assert fill("{a} {b} {a} {c}", {"a": "{b}", "b": "{a}"}) == "{b} {a} {a} {c}"
+
+
+def test_a_reranker_named_after_opening_reads_the_candidates(recipe: RagRecipe, embedder: Embedder) -> None:
+    retrieval.build(recipe, embedder=embedder)
+    with Retriever.open(recipe, embedder=embedder) as retriever:
+        assert {hit.kind for hit in retriever.search("What is the lamp made of?")} == {"fused"}
+        late = RerankSpec(model_name_or_path="all-MiniLM-L6-v2", kind="late-interaction")
+        retriever.recipe = recipe.model_copy(update={"search": recipe.search.model_copy(update={"rerank": late})})
+        hits = retriever.search("What is the lamp made of?")
+        assert {hit.kind for hit in hits} == {"rerank"}
+        assert hits[0].chunk.source == "lamp.md"
+        assert "mean MaxSim" in retriever.explain("What is the lamp made of?", hits[0])

@@ -30,7 +30,9 @@ _EPILOG = "Example: `llmbench evaluate rag rag/handbook.yaml --data rag/question
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verbs."""
-    group = typer.Typer(no_args_is_help=True, help="Measure how good something is, and how sure one may be of it.")
+    group = typer.Typer(
+        no_args_is_help=True, help="Measure how good something is, and how sure one may be of it.", epilog=_EPILOG
+    )
     group.command("rag", epilog=_EPILOG)(rag)
     cli.add_typer(group, name="evaluate")
 

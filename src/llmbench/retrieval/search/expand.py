@@ -236,7 +236,7 @@ def _answer(reply: Reply) -> str:
     text = _one_line(" ".join(lines))
     if reply.finish_reason == "length":  # the last sentence is not whole
         ends = sentence_ends(f"{text} A", 0, len(text) + 2)  # a sentence follows, so that one that is whole has an end
-        text = text[: ends[-1]] if ends else text
+        text = text[: ends[-1]].rstrip() if ends else text
     return "" if not _key(text) or REFUSAL.match(text) or ORDERS.search(text) else text
 
 
