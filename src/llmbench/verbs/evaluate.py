@@ -95,10 +95,12 @@ def _load(pipeline: str, overrides: Sequence[str]) -> RagRecipe:
 
 
 def _collection(recipe: RagRecipe, data: Path | None, split: str | None) -> Collection:
+    from llmbench import assets
     from llmbench.errors import DataError
     from llmbench.retrieval import evaluation
 
-    place = data or recipe.questions
+    # A bundled file is found from any folder, as a bundled pipeline is.
+    place = (assets.find(str(data), Path.cwd()) or data) if data else recipe.questions
     if place is None:
         raise DataError(
             f"{recipe.source}: no judged questions. Set questions, or name a BEIR folder or a question file with --data."
