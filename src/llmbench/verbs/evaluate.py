@@ -25,7 +25,7 @@ Pipeline = Annotated[
     str,
     typer.Argument(help="A RAG pipeline, such as rag/handbook.yaml.", metavar="PIPELINE", autocompletion=completion.pipelines),
 ]
-_EPILOG = "Example: `llmbench evaluate rag rag/handbook.yaml --data rag/questions.jsonl --split eval`"
+_EPILOG = "Example: `llmbench evaluate rag rag/handbook.yaml --data rag/questions.jsonl --split test`"
 
 
 def register(cli: typer.Typer) -> None:
