@@ -286,7 +286,7 @@ class Bare(LangChain):
         self.save()
 
     def again(self, files: Sequence[tuple[Path, str]]) -> None:
-        raise NotImplementedError("starts anew")
+        raise Lacks("starts anew")
 
     def open(self) -> None:
         import faiss
@@ -299,11 +299,11 @@ class Bare(LangChain):
 
     def search(self, question: str, k: int, kind: str | None = None) -> list[str]:
         if kind is not None:
-            raise NotImplementedError("no filters")
+            raise Lacks("no filters")
         return [self.names[i] for i in self.index.search(self.encode([question]), k)[1][0]]
 
     def delete(self, path: Path) -> None:
-        raise NotImplementedError("no deletes")
+        raise Lacks("no deletes")
 
     def save(self) -> None:
         import faiss
@@ -326,6 +326,10 @@ def arm_of(settings: dict[str, Any]) -> Arm:
             return Txtai(settings)
         case _:
             return Bare(settings)
+
+
+class Lacks(Exception):
+    """What the bare libraries do not offer; the table says so."""
 
 
 def said(job: Callable[[], Any]) -> Any:

@@ -110,9 +110,9 @@ def _notes(collection: Collection, first: Evaluated, lines: tuple[Row, ...], ign
         "whose words are missing": collection.unknown,
         "that no document answers": collection.unanswerable,
     }
-    left = ", ".join(f"{count} {what}" for what, count in counted.items() if count)
+    left = ", ".join(f"{count} queries {what}" for what, count in counted.items() if count)
     if left:
-        notes.append(f"Left out: queries {left}.")
+        notes.append(f"Left out: {left}.")
     if first.missing:
         notes.append(
             f"{len(first.missing)} of {len(collection.documents)} relevant documents are not in the index (such as "

@@ -22,7 +22,7 @@ h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}p,li{max-width:44rem}.so
 .unsure .dot{fill:var(--paper);stroke:var(--soft);stroke-width:2}.zero{stroke:var(--ink)}.grid{stroke:var(--line)}
 .curve{width:100%;height:14rem;overflow:visible}.curve path{fill:none;
 stroke:var(--mark);stroke-width:2;vector-effect:non-scaling-stroke}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
+table{border-collapse:collapse;margin-bottom:1.5em;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
 th,td{padding:.3rem .8rem .3rem 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left}
 """
