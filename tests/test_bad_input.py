@@ -206,18 +206,26 @@ def test_an_index_of_another_embedder_is_refused_with_the_way_out(folder: Path) 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with 400 kB."""
+    """A file system of its own with 160 MB: room for an encoder's graph, which some processors have written to the cache."""
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)], capture_output=True, check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(place)], capture_output=True, check=False)
     if mounted.returncode != 0:
         pytest.skip("mounting a small disk needs root")
     yield place
     subprocess.run(["umount", str(place)], check=True)
 
 
+def fill(place: Path, *, but: int) -> None:
+    """Leaves so many bytes free."""
+    free = shutil.disk_usage(place).free
+    (place / "filler").write_bytes(bytes(free - but))
+    assert shutil.disk_usage(place).free <= but
+
+
 @pytest.mark.slow
 def test_a_full_disk_while_training_saves_is_one_line_and_no_half_adapter(folder: Path, small_disk: Path) -> None:
+    fill(small_disk, but=400_000)
     code, _, err = run(folder, "train", "train.yaml", "lora.r=64", environment={"LLMBENCH_HOME": str(small_disk)})
     assert code == 2, err
     assert re.search(r"cannot be written \((disk full|No space left on device)\)\. Free some space", err.splitlines()[-1]), err
@@ -230,6 +238,7 @@ def test_a_full_disk_while_indexing_is_one_line_and_leaves_the_old_index(folder:
     here = {"LLMBENCH_HOME": str(small_disk)}
     code, _, err = run(folder, "index", "rag.yaml", environment=here)
     assert code == 0, err
+    fill(small_disk, but=200_000)
     for number in range(200):
         (folder / "pages" / f"{number}.md").write_text(f"# Page {number}\n\n" + f"Lamp {number} is green. " * 30)
     code, _, err = run(folder, "index", "rag.yaml", environment=here)
