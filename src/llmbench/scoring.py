@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
+from collections import Counter
 
-__all__ = ["holds_value", "plain", "same_sentence"]
+__all__ = ["holds_value", "plain", "same_sentence", "span_tokens", "token_f1"]
 
+_ARTICLE = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
@@ -33,3 +37,23 @@ def holds_value(text: str, value: str, known: str = "") -> bool:
         return False
     rivals = set(_NUMBER.findall(text)) - set(_NUMBER.findall(plain(f"{value} {known}")))
     return not (rivals and _NUMBER.search(value))
+
+
+def span_tokens(text: str) -> list[str]:
+    """The words of a short answer as SQuAD compares them: lower case, without ASCII punctuation and the articles a, an, the.
+
+    Source: the normalisation of SQuAD's evaluation script, v1.1 (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250).
+    """
+    return _ARTICLE.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
+
+
+def token_f1(text: str, expected: str) -> float:
+    """The harmonic mean of precision and recall of a text's words against the expected ones, 0 to 1; 1 where both have none.
+
+    Source: as for `span_tokens`; where one side has no words, as in SQuAD 2.0.
+    """
+    found, wanted = span_tokens(text), span_tokens(expected)
+    if not found or not wanted:
+        return float(found == wanted)
+    shared = sum((Counter(found) & Counter(wanted)).values())
+    return 2 * shared / (len(found) + len(wanted))

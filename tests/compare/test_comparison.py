@@ -126,6 +126,19 @@ def test_one_variant_gets_its_share_for_a_verdict(fake: Any, document: Document)
     assert result.differences == ()
 
 
+def test_the_f1_of_squad_is_a_mean_with_its_own_statistics(fake: Any, tmp_path: Path, document: Document) -> None:
+    result = compare.run(document("metrics=[squad_f1, squad_em]"), endpoint=fake)
+    assert result.headline == "squad_f1"
+    of = result.estimates["squad_f1"]
+    assert 0 < of["adapter-rag"].mean < 1
+    assert of["adapter-rag"].low <= of["adapter-rag"].mean <= of["adapter-rag"].high
+    assert "shares more words with the value than" in result.verdict or "No difference shown" in result.verdict
+    page = result.report.read_text(encoding="utf-8")
+    assert "SQuAD F1" in page and "bootstrap where a question counts between 0 and 1" in page
+    alone = compare.run(document("metrics=[squad_f1]", "variants=[adapter-rag]"), endpoint=fake)
+    assert alone.verdict.startswith("adapter-rag has SQuAD F1 ")
+
+
 def test_it_runs_where_an_event_loop_runs_already_as_in_a_notebook(fake: Any, document: Document) -> None:
     async def cell() -> compare.Comparison:
         return compare.run(document("questions.limit=4"), endpoint=fake)

@@ -70,6 +70,40 @@ def test_contains_value(value: str, text: str, expected: float) -> None:
     assert metrics.contains_value(question, answer(text), PATTERN) == expected
 
 
+SPAN = Question("q", "How long?", None, "the Three-minute steep", "a.md", others=("3 minutes",))
+
+
+@pytest.mark.parametrize(
+    ("text", "em", "f1"),
+    [
+        ("Threeminute steep", 1, 1),  # SQuAD's own rule: punctuation goes without a space in its place
+        ("A three-minute steep [2].", 1, 1),
+        ("3 minutes", 1, 1),
+        ("It is 3 minutes", 0, 2 * 2 / (2 + 4)),
+        ("3 3 minutes", 0, 2 * 2 / (2 + 3)),
+        ("steep", 0, 2 * 1 / (2 + 1)),
+        ("never", 0, 0),
+        ("", 0, 0),
+        ("the", 0, 0),
+    ],
+)
+def test_squad_takes_the_best_wording(text: str, em: float, f1: float) -> None:
+    assert metrics.squad_em(SPAN, answer(text), PATTERN) == em
+    assert metrics.squad_f1(SPAN, answer(text), PATTERN) == pytest.approx(f1)
+
+
+def test_squad_counts_abstaining_where_nothing_is_told_and_leaves_out_what_is_not_known() -> None:
+    for metric in (metrics.squad_em, metrics.squad_f1):
+        assert metric(ABSENT, answer("The passages do not say who did."), PATTERN) == 1
+        assert metric(ABSENT, answer("Ada Marl"), PATTERN) == 0
+        assert metric(BARE, answer("Because."), PATTERN) is None
+
+
+def test_one_of_several_wordings_is_value_enough() -> None:
+    assert metrics.contains_value(SPAN, answer("Steep it for 3 minutes."), PATTERN) == 1
+    assert metrics.contains_value(SPAN, answer("Steep it for 3 or 4 minutes."), PATTERN) == 0
+
+
 def test_a_number_of_the_expected_answer_is_no_rival() -> None:
     question = Question("q", "How long?", "In 2 shops it takes 9 days.", "9 days", "a.md")
     assert metrics.contains_value(question, answer("It takes 9 days in 2 shops."), PATTERN) == 1

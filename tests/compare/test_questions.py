@@ -102,3 +102,52 @@ def test_split_then_limit_picks_evenly(tmp_path: Path) -> None:
 
 def test_a_limit_above_the_number_of_questions_takes_all(tmp_path: Path) -> None:
     assert len(read(spec(tmp_path, '{"id": "q", "question": "?"}', limit=9))) == 1
+
+
+def test_a_value_may_have_several_wordings(tmp_path: Path) -> None:
+    (found,) = read(spec(tmp_path, '{"id": "q1", "question": "?", "value": ["150 grams", " 150 g", "150 grams", 150]}'))
+    assert (found.value, found.wordings) == ("150 grams", ("150 grams", "150 g", "150"))
+    with pytest.raises(DataError, match="value is missing"):
+        read(spec(tmp_path, '{"id": "q1", "question": "?", "value": [null]}'))
+
+
+SQUAD_WITHOUT_A_QUESTION = '{"data": [{"paragraphs": [{"qas": [{"id": "a", "question": ""}]}]}]}'
+SQUAD: dict[str, Any] = {
+    "version": "2",
+    "data": [
+        {
+            "title": "Tea",
+            "paragraphs": [
+                {
+                    "context": "Tea is steeped for three minutes.",
+                    "qas": [
+                        {"id": "a", "question": "How long?", "answers": [{"text": "three minutes", "answer_start": 19}] * 2},
+                        {"id": "b", "question": "How hot?", "answers": [], "is_impossible": True},
+                    ],
+                }
+            ],
+        }
+    ],
+}
+
+
+def test_a_file_of_squad_is_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "dev.json").write_text(json.dumps(SQUAD))
+    found = read(QuestionSource(path=tmp_path / "dev.json"))
+    assert found == [Question("a", "How long?", value="three minutes"), Question("b", "How hot?", answerable=False)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"dev\.json:1: not valid JSON"),
+        ('{"rows": []}', r"dev\.json: not in the format of SQuAD.*Write JSONL"),
+        ("[]", r"dev\.json: not in the format of SQuAD"),
+        (SQUAD_WITHOUT_A_QUESTION, r"dev\.json:data\[0\]\.paragraphs\[0\]\.qas\[0\]: .*empty"),
+        (json.dumps({"data": [*SQUAD["data"], *SQUAD["data"]]}), r"data\[1\].*id 'a' stands at data\[0\]\S+ already"),
+    ],
+)  # fmt: skip
+def test_a_faulty_file_of_squad_is_told_with_the_place(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "dev.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read(QuestionSource(path=tmp_path / "dev.json"))

@@ -84,7 +84,7 @@ def load(name: str) -> Comparison:
         raise LlmbenchError(f"There is no finished comparison {name} (there are: {known}). Make one: llmbench compare RECIPE")
     try:
         values = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        by_id = {question["id"]: Question(**question) for question in values["questions"]}
+        by_id = {question["id"]: Question.from_json(question) for question in values["questions"]}
         rows = tuple(Row(by_id[a.id], a, scores) for a, scores in scored(folder / "answers.jsonl") if a.id in by_id)
         return Comparison.from_json(folder, values, rows)
     except (ValueError, TypeError, KeyError) as error:
@@ -182,7 +182,7 @@ def _measure(
         headline=headline,
         verdict=verdict(headline, estimates[headline], pairs, 1 - spec.confidence),
         estimates=estimates,
-        kinds=_kinds(asked, table[headline], spec),
+        kinds=_kinds(asked, table[headline], spec, binary=headline in metrics.QUALITY),
         differences=tuple(differences),
         quantiles={name: _quantiles(table[name]) for name in ("latency", "first_token") if name in estimates},
         grid=square,
@@ -198,7 +198,7 @@ def _measure(
 
 
 def _kinds(
-    asked: Sequence[Question], of: Mapping[str, Mapping[str, float]], spec: StatisticsSpec
+    asked: Sequence[Question], of: Mapping[str, Mapping[str, float]], spec: StatisticsSpec, *, binary: bool
 ) -> dict[str, dict[str, Estimate]]:
     """The headline metric on answerable and on unanswerable questions alone; empty if it was measured on one kind only."""
     from llmbench.compare.statistics import estimate
@@ -206,7 +206,9 @@ def _kinds(
     result: dict[str, dict[str, Estimate]] = {}
     for kind, told in (("answerable", True), ("unanswerable", False)):
         ids = {question.id for question in asked if question.answerable is told}
-        found = {v: estimate({i: x for i, x in values.items() if i in ids}, binary=True, spec=spec) for v, values in of.items()}
+        found = {
+            v: estimate({i: x for i, x in values.items() if i in ids}, binary=binary, spec=spec) for v, values in of.items()
+        }
         if known := {variant: one for variant, one in found.items() if one is not None}:
             result[kind] = known
     return result if len(result) == 2 else {}

@@ -16,6 +16,7 @@ from llmbench.compare.questions import Question
 
 __all__ = [
     "COST",
+    "GRADED",
     "METRICS",
     "QUALITY",
     "abstains",
@@ -27,6 +28,8 @@ __all__ = [
     "grounded",
     "same_page",
     "score",
+    "squad_em",
+    "squad_f1",
 ]
 
 _CITATION = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
@@ -49,13 +52,14 @@ def grounded(question: Question, answer: Answer, pattern: str) -> float | None:
 def contains_value(question: Question, answer: Answer, pattern: str) -> float | None:
     """The answer holds the right value as words of their own ("12" is not in "120" or "1.12"), whatever the case.
 
-    Listing does not count: where the value holds a number, the answer may name no other number but those of the
-    question and of the expected answer. Citations are no numbers. Answerable questions only.
+    Where several wordings of the value are right, one of them is enough. Listing does not count: where the value holds a
+    number, the answer may name no other number but those of the question and of the expected answer. Citations are no
+    numbers. Answerable questions only.
     """
     if not question.answerable or question.value is None:
         return None
-    known = f"{question.question} {question.answer or ''}"
-    return float(scoring.holds_value(_without_citations(answer.text), question.value, known))
+    known, text = f"{question.question} {question.answer or ''}", _without_citations(answer.text)
+    return float(any(scoring.holds_value(text, value, known) for value in question.wordings))
 
 
 def citation(question: Question, answer: Answer, pattern: str) -> float | None:
@@ -90,6 +94,34 @@ def exact_match(question: Question, answer: Answer, pattern: str) -> float | Non
     return float(scoring.same_sentence(_without_citations(answer.text), _without_citations(question.answer)))
 
 
+def squad_em(question: Question, answer: Answer, pattern: str) -> float | None:
+    """The answer is one of the value's wordings and nothing else, compared as SQuAD does: without case, punctuation, articles.
+
+    Citations are left out. Where the documents tell nothing, abstaining is right and everything else is wrong.
+    """
+    if not question.answerable:
+        return float(abstains(answer, pattern))
+    if question.value is None:
+        return None
+    found = scoring.span_tokens(_without_citations(answer.text))
+    return float(any(found == scoring.span_tokens(value) for value in question.wordings))
+
+
+def squad_f1(question: Question, answer: Answer, pattern: str) -> float | None:
+    """The words that the answer shares with the value: harmonic mean of precision and recall, the best of the value's wordings.
+
+    Compared as SQuAD does it: without case, punctuation, articles. It falls with every word around the value, so it suits
+    models that answer in a few words. Citations are left out. Where the documents tell nothing, abstaining counts 1,
+    everything else 0.
+    """
+    if not question.answerable:
+        return float(abstains(answer, pattern))
+    if question.value is None:
+        return None
+    text = _without_citations(answer.text)
+    return max(scoring.token_f1(text, value) for value in question.wordings)
+
+
 def latency(question: Question, answer: Answer, pattern: str) -> float | None:
     """Seconds from the request to the end of the answer, seen by the client, with other requests in flight."""
     return answer.latency
@@ -112,11 +144,13 @@ def completion_tokens(question: Question, answer: Answer, pattern: str) -> float
 
 Metric = Callable[[Question, Answer, str], float | None]
 
-QUALITY: dict[str, Metric] = {f.__name__: f for f in (grounded, contains_value, citation, abstention, exact_match)}
+QUALITY: dict[str, Metric] = {f.__name__: f for f in (grounded, contains_value, citation, abstention, exact_match, squad_em)}
 """Shares of questions, 0 or 1 each; more is better."""
+GRADED: dict[str, Metric] = {squad_f1.__name__: squad_f1}
+"""Means of 0 to 1; more is better."""
 COST: dict[str, Metric] = {f.__name__: f for f in (latency, first_token, prompt_tokens, completion_tokens)}
 """Seconds or tokens; less is better. Always measured."""
-METRICS: dict[str, Metric] = QUALITY | COST
+METRICS: dict[str, Metric] = QUALITY | GRADED | COST
 
 
 def score(question: Question, answer: Answer, names: list[str], pattern: str) -> dict[str, float | None]:

@@ -1,8 +1,9 @@
-"""The question file: JSONL, one question a line."""
+"""The question file: JSONL with one question a line, or a file in the format of SQuAD."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ class Question:
     """One question with what is known about its answer.
 
     `answer` is a full sentence, `value` the fact inside it, `source` the path of the page that tells it; each may be
-    None. `answerable` says whether the documents tell the answer at all.
+    None. `others` are further wordings of the value that are as right. `answerable` says whether the documents tell the
+    answer at all.
     """
 
     id: str
@@ -30,6 +32,17 @@ class Question:
     source: str | None = None
     answerable: bool = True
     split: str | None = None
+    others: tuple[str, ...] = ()
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """Every right wording of the value; none where it is not known."""
+        return () if self.value is None else (self.value, *self.others)
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> Question:
+        """What a comparison's summary holds of it; summaries written before there were several wordings hold none."""
+        return Question(**{**values, "others": tuple(values.get("others", ()))})
 
 
 def read(spec: QuestionSource) -> list[Question]:
@@ -39,21 +52,20 @@ def read(spec: QuestionSource) -> list[Question]:
         DataError: faulty rows, each with file and line; no such split; or nothing left to ask.
     """
     questions, faults = [], []
-    lines_of: dict[str, int] = {}
-    for number, line in enumerate(_lines(spec.path), 1):
-        if not line.strip():
-            continue
+    seen: dict[str, str] = {}
+    for place, row in _rows(spec.path):
         try:
-            question = _question(json.loads(line))
+            question = _question(json.loads(row) if isinstance(row, str) else row)
         except json.JSONDecodeError as error:
-            faults.append(f"{spec.path}:{number}: not valid JSON ({error.msg} at column {error.colno})")
+            faults.append(f"{spec.path}:{place}: not valid JSON ({error.msg} at column {error.colno})")
             continue
         except ValueError as error:
-            faults.append(f"{spec.path}:{number}: {error}")
+            faults.append(f"{spec.path}:{place}: {error}")
             continue
-        if question.id in lines_of:
-            faults.append(f"{spec.path}:{number}: id {question.id!r} stands in line {lines_of[question.id]} already")
-        lines_of.setdefault(question.id, number)
+        if question.id in seen:
+            where = f"in line {seen[question.id]}" if seen[question.id].isdigit() else f"at {seen[question.id]}"
+            faults.append(f"{spec.path}:{place}: id {question.id!r} stands {where} already")
+        seen.setdefault(question.id, place)
         questions.append(question)
     if faults:
         more = [f"... and {len(faults) - _SHOWN_FAULTS} more faults"] if len(faults) > _SHOWN_FAULTS else []
@@ -63,10 +75,40 @@ def read(spec: QuestionSource) -> list[Question]:
     return _limited(_of_split(questions, spec), spec.limit)
 
 
-def _lines(path: Path) -> list[str]:
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Each question's place in the file with its row: a line of JSON, or an object made of one of SQuAD's."""
+    text = _text_of(path)
+    if path.suffix.lower() == ".json":
+        yield from _squad(path, text)
+        return
+    # Not splitlines(): JSON strings may hold U+2028, which it would cut at.
+    yield from ((str(number), line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+
+
+def _squad(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    """The questions of a file in the format of SQuAD 1.1 or 2.0: {"data": [{"paragraphs": [{"qas": [...]}]}]}."""
     try:
-        # Not splitlines(): JSON strings may hold U+2028, which it would cut at.
-        return path.read_text(encoding="utf-8-sig").split("\n")
+        for i, article in enumerate(json.loads(text)["data"]):
+            for j, paragraph in enumerate(article["paragraphs"]):
+                for k, asked in enumerate(paragraph["qas"]):
+                    answers = asked.get("answers") or []
+                    row = {
+                        "id": asked.get("id"),
+                        "question": asked.get("question"),
+                        "answerable": not asked.get("is_impossible"),
+                    }
+                    yield f"data[{i}].paragraphs[{j}].qas[{k}]", {**row, "value": [one["text"] for one in answers] or None}
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno})") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: not in the format of SQuAD, as a .json file must be. Write JSONL, one question a line."
+        ) from error
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
     except IsADirectoryError as error:
         raise DataError(f"{path} is a folder. Name a file with one JSON object a line.") from error
     except UnicodeDecodeError as error:
@@ -98,18 +140,28 @@ def _question(row: Any) -> Question:
     answerable = row.get("answerable", True)
     if not isinstance(answerable, bool):
         raise ValueError(f"answerable must be true or false, not {answerable!r}")
+    value, *others = _wordings(row) or [None]
     question = Question(
         id=_text(row, "id", needed=True) or "",
         question=_text(row, "question", needed=True) or "",
         answer=_text(row, "answer"),
-        value=_text(row, "value"),
+        value=value,
         source=_text(row, "source"),
         answerable=answerable,
         split=_text(row, "split"),
+        others=tuple(other for other in others if other is not None),
     )
     if not answerable and (question.value or question.source):
         raise ValueError("answerable is false, yet there is a value or a source")
     return question
+
+
+def _wordings(row: dict[str, Any]) -> list[str | None]:
+    """`value` as it stands, or each of a list of them, every one once."""
+    value = row.get("value")
+    if not isinstance(value, list):
+        return [_text(row, "value")]
+    return list(dict.fromkeys(_text({"value": one}, "value", needed=True) for one in value))
 
 
 def _text(row: dict[str, Any], key: str, *, needed: bool = False) -> str | None:

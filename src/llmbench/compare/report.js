@@ -16,6 +16,7 @@ function make(tag, name, ...children) {
 function outcome(value) {
   if (value === 1) return ["right", "\u2713 right"];
   if (value === 0) return ["wrong", "\u2717 wrong"];
+  if (value > 0 && value < 1) return ["none", `\u25d0 ${Math.round(100 * value)}%`];
   return ["none", "not measured"];
 }
 
@@ -82,7 +83,7 @@ function matches(question) {
   if (kind && question.told !== (kind === "1")) return false;
   const given = Object.values(question.of);
   const values = given.map((one) => one.m[metric]);
-  if (outcome === "split" && !(values.includes(0) && values.includes(1))) return false;
+  if (outcome === "split" && new Set(values.filter((value) => value != null)).size < 2) return false;
   if (outcome === "0" || outcome === "1") {
     const right = (value) => value === Number(outcome);
     if (variant === "any" && !values.some(right)) return false;

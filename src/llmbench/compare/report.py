@@ -142,7 +142,10 @@ def _quality(c: Comparison, colours: dict[str, int]) -> str:
             f'<figure class="panel"><figcaption>{LABELS[c.headline]}, {kind} <span>{n} questions</span></figcaption>'
             f"{charts.dots(c.headline, of, colours)}</figure>"
         )
-    note = f"Dots are shares of questions, bars {100 * c.confidence:g}% Wilson intervals. Further right is better."
+    means = (
+        " (bootstrap where a question counts between 0 and 1)" if any(name in metrics.GRADED for name in c.estimates) else ""
+    )
+    note = f"Dots are means over questions, bars {100 * c.confidence:g}% Wilson intervals{means}. Further right is better."
     return f'<section id="quality"><h2>Quality</h2><p class="lead">{note}</p><div class="panels">{panels}</div></section>'
 
 

@@ -135,7 +135,7 @@ class Comparison:
             **values
             | {
                 "variants": tuple(values["variants"]),
-                "questions": tuple(Question(**question) for question in values["questions"]),
+                "questions": tuple(Question.from_json(question) for question in values["questions"]),
                 "differences": tuple(Difference(**one) for one in values["differences"]),
                 "estimates": _estimates(values["estimates"]),
                 "kinds": _estimates(values["kinds"]),

@@ -14,6 +14,8 @@ LABELS = {
     "citation": "Citation right",
     "abstention": "Abstention right",
     "exact_match": "Exact match",
+    "squad_em": "SQuAD exact match",
+    "squad_f1": "SQuAD F1",
     "latency": "Latency",
     "first_token": "First token",
     "prompt_tokens": "Prompt tokens",
@@ -27,6 +29,8 @@ _MORE = {
     "citation": "cites the right page more often than",
     "abstention": "is right to answer or abstain more often than",
     "exact_match": "gives the expected sentence more often than",
+    "squad_em": "gives the value and nothing else more often than",
+    "squad_f1": "shares more words with the value than",
     "latency": "takes longer than",
     "first_token": "starts to answer later than",
     "prompt_tokens": "reads more tokens than",
@@ -38,6 +42,7 @@ _DOES = {
     "citation": "cites the right page in",
     "abstention": "is right to answer or abstain in",
     "exact_match": "gives the expected sentence in",
+    "squad_em": "gives the value and nothing else in",
 }
 
 
@@ -88,6 +93,9 @@ def verdict(metric: str, estimates: Mapping[str, Estimate], pairs: Sequence[Diff
     ranked = sorted(estimates, key=lambda variant: estimates[variant].mean, reverse=True)
     best = ranked[0]
     share = estimates[best]
+    if len(ranked) == 1 and metric not in _DOES:
+        figures = f"{amount(metric, share.mean)} {interval(metric, share.low, share.high)}"
+        return f"{best} has {LABELS[metric]} {figures}, n = {share.n}."
     if len(ranked) == 1:
         return (
             f"{best} {_DOES[metric]} {amount(metric, share.mean)} {interval(metric, share.low, share.high)} "

@@ -10,7 +10,7 @@ from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Sectio
 
 __all__ = ["CompareRecipe", "EndpointSpec", "MetricName", "QuestionSource", "StatisticsSpec"]
 
-MetricName = Literal["grounded", "contains_value", "citation", "abstention", "exact_match"]
+MetricName = Literal["grounded", "contains_value", "citation", "abstention", "exact_match", "squad_em", "squad_f1"]
 
 
 class EndpointSpec(Section):
@@ -24,7 +24,10 @@ class EndpointSpec(Section):
 
 
 class QuestionSource(Section):
-    """Questions as JSONL: `id`, `question`, and of `answer`, `value`, `source`, `answerable`, `split` what there is."""
+    """Questions as JSONL: `id`, `question`, and of `answer`, `value`, `source`, `answerable`, `split` what there is.
+
+    `value` may be a list of wordings that are all right. A .json file is read in the format of SQuAD 1.1 or 2.0.
+    """
 
     path: ExistingPath
     split: str | None = None
