@@ -9,11 +9,12 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import httpx
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmbench.errors import EndpointError
+
+if TYPE_CHECKING:
+    import httpx  # a quarter of a second, which a search without an endpoint need not wait for
 
 __all__ = ["Delta", "Endpoint", "HttpEndpoint", "Message", "Reply"]
 
@@ -79,6 +80,8 @@ class HttpEndpoint:
         timeout: float = 120.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        import httpx
+
         if not base_url.startswith(("http://", "https://")):
             raise EndpointError(f"{base_url!r} is not a URL. Give one such as http://127.0.0.1:8000/v1")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -104,6 +107,8 @@ class HttpEndpoint:
 
     async def listing(self) -> list[dict[str, Any]]:
         """All that `/models` tells of each model; the gateway adds `adapter` and `rag`, either of which may be None."""
+        import httpx
+
         try:
             response = await self._client.get(f"{self.base_url}/models")
             response.raise_for_status()
@@ -113,6 +118,8 @@ class HttpEndpoint:
 
     async def chat(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> Reply:
         """One whole answer, sampled as the variant says unless `max_tokens` is given."""
+        import httpx
+
         start = time.perf_counter()
         try:
             response = await self._client.post(f"{self.base_url}/chat/completions", json=_body(messages, model, max_tokens))
@@ -133,6 +140,8 @@ class HttpEndpoint:
 
     async def stream(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> AsyncIterator[Delta]:
         """The answer as it is written; pieces come the moment the server sends them."""
+        import httpx
+
         body = _body(messages, model, max_tokens) | {"stream": True, "stream_options": {"include_usage": True}}
         start, first, text, finish = time.perf_counter(), None, "", ""
         usage: dict[str, Any] = {}
@@ -176,6 +185,8 @@ class HttpEndpoint:
         )
 
     def _problem(self, error: Exception) -> EndpointError:
+        import httpx
+
         match error:
             case httpx.HTTPStatusError(response=response):
                 status = response.status_code
@@ -197,6 +208,8 @@ class HttpEndpoint:
 
 def _is_local(url: str) -> bool:
     """Whether a URL is on this machine, so that no proxy of the environment may stand between."""
+    import httpx
+
     return httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
 
 
