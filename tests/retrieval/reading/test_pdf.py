@@ -80,6 +80,19 @@ def test_title_author_and_bookmarks_are_kept(tmp_path: Path) -> None:
     assert (found.title, found.metadata["author"]) == ("My report", "Ada")
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"), [("0000320193-23-000106", "2023 Q3 ACME"), ("10-Q", "2023 Q3 ACME"), ("年报", "年报")]
+)
+def test_a_title_that_is_a_number_gives_way_to_the_files_name(tmp_path: Path, given: str, expected: str) -> None:
+    pdf = FPDF()
+    pdf.add_page()
+    pdf.set_font("Helvetica", size=11)
+    pdf.set_title(given)
+    pdf.cell(text="Total net sales fell.")
+    pdf.output(str(tmp_path / "2023 Q3 ACME.pdf"))
+    assert document(tmp_path / "2023 Q3 ACME.pdf").title == expected
+
+
 def test_a_page_without_text_is_named(tmp_path: Path) -> None:
     found = document(written(tmp_path / "a.pdf", [(50, 100, "Words")], [], [(50, 100, "More")]))
     assert found.warnings == ("no text on page 2; if that is a scan, it needs OCR",)

@@ -82,7 +82,8 @@ def _about(document: Any, out: Writer) -> str:
     )
     if re.fullmatch(r"(?:Microsoft Word - )?\S*\.\w{2,5}|untitled\d*", title, re.IGNORECASE):
         return str(title)
-    out.title = title
+    if re.search(r"[^\W\d_]{2}", title):  # a number, such as a filing's, tells nobody anything: the file's name does
+        out.title = title
     return ""
 
 
