@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from llmbench.errors import MissingPackage
 from llmbench.recipe import RagRecipe
@@ -53,6 +53,7 @@ def build(
     engine: Literal["local", "ray"] = "local",
     embedder: Embedder | None = None,
     progress: Progress | None = None,
+    stdin: BinaryIO | None = None,
 ) -> IndexReport:
     """Brings the index of a pipeline up to date with its documents.
 
@@ -64,16 +65,19 @@ def build(
         engine: `ray` has the machines of a Ray cluster read, cut and embed; `local` is this process.
         embedder: one that is there already; else the recipe's, on a GPU where there is one.
         progress: told of each file.
+        stdin: read where the pipeline names standard input.
 
     Raises:
+        DataError: the pipeline names standard input, and it is not given, a terminal, empty or too large.
         IndexError_: the index was built with another embedder or other chunks (and not `rebuild`), or is broken.
         LlmbenchError: another process is indexing it, the embedder is not found, the disk is full.
     """
     began = time.perf_counter()
     _need_packages()
+    given = reading.read_input(recipe, stdin)  # before anything of the index is touched
     with Writer.open(recipe, rebuild=rebuild, switch=switch, wait=wait, embedder=embedder) as writer:
         job = _Job(recipe, writer, progress or (lambda done, total, source: None))
-        job.run(engine)
+        job.run(engine, given)
         vectors = writer.finish(purge=job.removed > 0)
         index = writer.index
         documents = index.document_count()
@@ -108,24 +112,29 @@ class _Job:
         self.trusted: set[str] = set()
         self.done = 0
 
-    def run(self, engine: str = "local") -> None:
-        files, skipped = reading.walk(self.recipe.documents)
+    def run(self, engine: str = "local", given: File | None = None) -> None:
+        files, skipped = reading.walk(self.recipe.documents, given)
         self.skipped += skipped
-        if engine == "ray":
-            self._spread(files)
+        if engine == "ray":  # standard input is here, and stays here
+            self._spread([file for file in files if file.data is None], len(files))
+            self._read([file for file in files if file.data is not None], len(files))
         else:
-            for read in reading.read_all(self._to_read(files)):
-                self._take(read)
-                if read.last:
-                    self.done += 1
-                self.progress(self.done, len(files), read.file.source)
+            self._read(files, len(files))
         self.writer.flush()
         gone = self.known.keys() - {file.source for file in files} | self.unreadable
         with self.writer.index.transaction():
             self.removed = self.writer.removed + sum(self.writer.index.delete_file(source) for source in gone)
         self.added, self.changed = self.writer.added, self.writer.changed
 
-    def _spread(self, files: Sequence[File]) -> None:
+    def _read(self, files: Sequence[File], total: int) -> None:
+        """Reads what changed in this process."""
+        for read in reading.read_all(self._to_read(files)):
+            self._take(read)
+            if read.last:
+                self.done += 1
+            self.progress(self.done, total, read.file.source)
+
+    def _spread(self, files: Sequence[File], total: int) -> None:
         """Has a cluster embed what changed, and merges its shards as they come."""
         from llmbench.retrieval import cluster
 
@@ -137,32 +146,35 @@ class _Job:
             cluster.merge(self.writer, shard)
             self.skipped += shard.skipped
             self.done += len(shard.states)
-            self.progress(self.done, len(files), shard.path.name)
+            self.progress(self.done, total, shard.path.name)
 
     def _to_read(self, files: Sequence[File]) -> Iterator[File]:
         """The files that are not known as they are. Runs ahead of the rest, so it touches nothing but this job's notes."""
         for file in files:
             known = self.known.get(file.source)
             settings = _settings(file)
+            if known and known.settings != settings:
+                known = None
             try:
-                stat = file.path.stat()
-                state = FileState(
-                    file.source, known.sha256 if known else "", stat.st_size, _time(stat.st_mtime_ns), settings, ""
-                )
-                if known and known.settings != settings:
-                    known = None
-                if known and known.sha256 and (known.size, known.mtime) == (state.size, state.mtime) and known.mtime:
-                    self._keep(known)
-                    continue
-                with file.path.open("rb") as stream:
-                    state = replace(state, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
+                if file.data is not None:
+                    digest = hashlib.sha256(file.data).hexdigest()
+                    state = FileState(file.source, digest, len(file.data), 0, settings, "")
+                else:
+                    stat = file.path.stat()
+                    state = FileState(file.source, "", stat.st_size, _time(stat.st_mtime_ns), settings, "")
+                    if known and known.sha256 and (known.size, known.mtime) == (state.size, state.mtime) and known.mtime:
+                        self._keep(known)
+                        continue
+                    with file.path.open("rb") as stream:
+                        state = replace(state, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
             except OSError as error:
                 self.skipped.append((file.source, f"cannot be read ({error.strerror})"))
                 self.unreadable.add(file.source)
                 self.done += 1
                 continue
             if known and known.sha256 == state.sha256:
-                self.writer.later(replace(state, skipped=known.skipped))
+                if (known.size, known.mtime) != (state.size, state.mtime):
+                    self.writer.later(replace(state, skipped=known.skipped))
                 self._keep(known)
                 continue
             self.states[file.source] = state
@@ -191,7 +203,9 @@ class _Job:
 def _settings(file: File) -> str:
     place = file.place
     columns = place.columns.model_dump() if place.columns else None
-    return json.dumps([reading.VERSION, columns, place.metadata], sort_keys=True)
+    # The format comes last, and only where there is one, so that files read before it was known are not read again.
+    given = [place.format] if place.format else []
+    return json.dumps([reading.VERSION, columns, place.metadata, *given], sort_keys=True)
 
 
 def _time(mtime: int) -> int:

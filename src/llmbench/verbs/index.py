@@ -136,7 +136,15 @@ def _build(
     from llmbench import retrieval
 
     with _bar() as progress:
-        done = retrieval.build(recipe, rebuild=rebuild, switch=not stay, wait=wait, engine=engine, progress=progress)
+        done = retrieval.build(
+            recipe,
+            rebuild=rebuild,
+            switch=not stay,
+            wait=wait,
+            engine=engine,
+            progress=progress,
+            stdin=sys.stdin.buffer if sys.stdin is not None else None,
+        )
     if as_json and quiet:
         return
     if as_json:

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,14 +19,13 @@ from llmbench.retrieval.reading import plain
 from llmbench.retrieval.reading.children import Child
 from llmbench.retrieval.reading.kinds import ROWS, kind_of, seen
 from llmbench.retrieval.reading.rows import unreadable_rows
+from llmbench.retrieval.reading.standard_input import LARGEST_FILE, read_input
 from llmbench.retrieval.reading.walk import File, walk
 
-__all__ = ["Child", "File", "Reading", "from_text", "read", "read_all", "walk"]
+__all__ = ["Child", "File", "Reading", "from_text", "read", "read_all", "read_input", "walk"]
 
 VERSION = 1
 """Raised when the same file would be read otherwise, so that it is read again."""
-LARGEST_FILE = 256 * 2**20
-"""Bytes up to which a file is read that is not read row by row."""
 AHEAD = 4
 """Files that may be read ahead, for each worker."""
 
@@ -191,17 +191,25 @@ def _document(file: File, child: Child) -> Document:
     if data is not None:
         document = plain.document(data, hashlib.sha256(data).hexdigest(), file.source, kind or "text", language)
         return _placed(document, file)
+    with _lying(file) as path:
+        return _placed(_parsed(file, path, kind, child), file)
+
+
+@contextmanager
+def _lying(file: File) -> Iterator[Path]:
+    """Where a child process finds the bytes of a file."""
     if file.data is None:
-        return _placed(_parsed(file, file.path, kind, child), file)
+        yield file.path.absolute()
+        return
     with tempfile.NamedTemporaryFile(suffix=file.path.suffix) as spooled:
         spooled.write(file.data)
         spooled.flush()
-        return _placed(_parsed(file, Path(spooled.name), kind, child), file)
+        yield Path(spooled.name)
 
 
 def _parsed(file: File, path: Path, kind: str, child: Child) -> Document:
     """One file as the child process reads it."""
-    request = {"path": str(path.absolute()), "kind": kind or "text", "suffix": file.path.suffix.lower()}
+    request = {"path": str(path), "kind": kind, "suffix": file.path.suffix.lower()}
     found: dict[str, Any] = {}
     for frame in child.ask(request):
         found = frame["document"]
@@ -234,20 +242,21 @@ def _placed(document: Document, file: File) -> Document:
 def _rows(file: File, child: Child) -> Iterator[Reading]:
     """The rows of one file; those that are broken are told at its end."""
     assert file.place.columns is not None
-    request = {"path": str(file.path.absolute()), "columns": file.place.columns.model_dump()}
     broken: list[tuple[int, str]] = []
     left = 0
     try:
-        for frame in child.ask(request):
-            documents = []
-            for row in frame["rows"]:
-                if "broken" in row:
-                    left += 1
-                    broken += [(row["line"], row["broken"])] if len(broken) < 6 else []
-                else:
-                    documents.append(_row(row, file))
-            if documents:
-                yield Reading(file, tuple(documents), last=False)
+        with _lying(file) as path:
+            request = {"path": str(path), "columns": file.place.columns.model_dump()}
+            for frame in child.ask(request):
+                documents = []
+                for row in frame["rows"]:
+                    if "broken" in row:
+                        left += 1
+                        broken += [(row["line"], row["broken"])] if len(broken) < 6 else []
+                    else:
+                        documents.append(_row(row, file))
+                if documents:
+                    yield Reading(file, tuple(documents), last=False)
     except Unreadable as error:
         yield Reading(file, (), str(error))
         return

@@ -86,7 +86,7 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int) -> Writer:
     """Reads the bytes of a file as what they are; a name that says otherwise is warned of."""
     real = _real(data, kind)
     out = Writer(real, largest=largest)
-    if real != kind:
+    if kind and real != kind:
         out.warnings.append(f"named like {kind}, but it is {real}")
     match real:
         case "pdf":
@@ -168,7 +168,7 @@ def _real(data: bytes, kind: str) -> str:
         case "html" if kind not in ("xml", "email"):
             return what
         case "a picture" | "a program" | "an archive" | "a database":
-            raise Unreadable(f"named like {kind}, but it is {what}")
+            raise Unreadable(f"named like {kind}, but it is {what}" if kind else f"it is {what}")
     if kind in _NAMED or kind in ("doc", "msg", "ppt"):
         if kind == "xlsx" and data[:2] in (b"\x09\x00", b"\x09\x02", b"\x09\x04", b"\x09\x08"):
             return kind

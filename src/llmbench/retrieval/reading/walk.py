@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmbench.errors import DataError
 from llmbench.recipe import SourceSpec
+from llmbench.recipe.rag import STDIN
 from llmbench.retrieval.documents import Skipped, Unreadable
 from llmbench.retrieval.reading.kinds import ROWS, kind_of
 
@@ -33,16 +35,24 @@ class File:
     data: bytes | None = None
 
 
-def walk(places: Sequence[SourceSpec]) -> tuple[list[File], list[Skipped]]:
+def walk(places: Sequence[SourceSpec], given: File | None = None) -> tuple[list[File], list[Skipped]]:
     """Every readable file under the roots, sorted by source, and what was left out with the reason.
 
     One folder's sources are relative to it; those of several roots to the folder that holds them all. Hidden files and what
     the pipeline's patterns leave out are passed over in silence; a link that leads out of its root, a file of a kind that is
     not read, a pipe and a device are reported. A file in several places belongs to the last of them.
 
+    Args:
+        places: the pipeline's.
+        given: what standard input held, where it is one of them.
+
     Raises:
         ValueError: a pattern is none.
+        DataError: a file bears the name of standard input.
     """
+    places = [place for place in places if place.path != STDIN]
+    if not places:
+        return [given] if given is not None else [], []
     roots = [place.path.resolve() for place in places]
     base = roots[0] if len(roots) == 1 and roots[0].is_dir() else Path(os.path.commonpath([root.parent for root in roots]))
     files: dict[Path, File] = {}
@@ -58,7 +68,10 @@ def walk(places: Sequence[SourceSpec]) -> tuple[list[File], list[Skipped]]:
                 continue
             if target not in files or files[target].source == source:
                 files[target] = File(path, source, place)
-    return sorted(files.values(), key=lambda file: file.source), sorted(set(skipped))
+    found = [*files.values(), *([given] if given is not None else [])]
+    if given is not None and any(file.source == given.source for file in files.values()):
+        raise DataError(f"a file is called {given.source}, as standard input is. Exclude it, or call it otherwise.")
+    return sorted(found, key=lambda file: file.source), sorted(set(skipped))
 
 
 def _readable(path: Path, root: Path, place: SourceSpec, *, named: bool) -> Path:
