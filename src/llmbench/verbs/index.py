@@ -150,13 +150,18 @@ def _build(
     if as_json:
         print(json.dumps(_facts(done, recipe), indent=2, ensure_ascii=False))
         return
-    for source, reason in done.skipped[:_SHOWN]:
-        print(f"skipped {source}: {reason}", file=sys.stderr)
-    if len(done.skipped) > _SHOWN:
-        print(f"... and {len(done.skipped) - _SHOWN} more; --json lists them all", file=sys.stderr)
+    for what, found in (("skipped {}", done.skipped), ("kept {} as it was", done.kept)):
+        for source, reason in found[:_SHOWN]:
+            print(f"{what.format(source)}: {reason}", file=sys.stderr)
+        if len(found) > _SHOWN:
+            print(f"... and {len(found) - _SHOWN} more; --json lists them all", file=sys.stderr)
+    for note in done.notes:
+        print(note, file=sys.stderr)
     counts = {"added": done.added, "changed": done.changed, "removed": done.removed, "unchanged": done.unchanged}
+    counts["carried over"] = done.carried
     told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no documents"
     told += f", {len(done.skipped):,} skipped" if done.skipped else ""
+    told += f", {len(done.kept):,} kept that cannot be read now" if done.kept else ""
     print(f"{recipe.name}: {told}. {done.chunks:,} passages, {done.embedded:,} embedded now, in {done.seconds:.1f} s.")
     print(done.vectors["words"])
     if stay:
@@ -168,8 +173,8 @@ def _build(
 def _facts(done: IndexReport, recipe: RagRecipe) -> dict[str, Any]:
     from dataclasses import asdict
 
-    skipped = [{"source": source, "reason": reason} for source, reason in done.skipped]
-    return {"pipeline": recipe.name, **asdict(done), "skipped": skipped}
+    skipped, kept = ([{"source": source, "reason": reason} for source, reason in some] for some in (done.skipped, done.kept))
+    return {"pipeline": recipe.name, **asdict(done), "skipped": skipped, "kept": kept}
 
 
 def _bar() -> AbstractContextManager[Callable[[int, int, str], None]]:

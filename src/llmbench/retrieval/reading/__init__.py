@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from llmbench.recipe import SourceSpec
-from llmbench.retrieval.documents import Box, Document, Heading, Unreadable
+from llmbench.retrieval.documents import Box, Document, Heading, Momentary, Unreadable, not_read
 from llmbench.retrieval.reading import plain
 from llmbench.retrieval.reading.children import Child
 from llmbench.retrieval.reading.kinds import ROWS, kind_of, seen
@@ -37,13 +37,15 @@ _OWN = threading.local()
 class Reading:
     """Some or all documents of one file. `failure` says why it gave none, or not all of them, in words for the report.
 
-    A file of rows comes in several of these, in order; `last` marks the end of each file.
+    A file of rows comes in several of these, in order; `last` marks the end of each file. `momentary`: it is there and could
+    not be read now.
     """
 
     file: File
     documents: tuple[Document, ...]
     failure: str | None = None
     last: bool = True
+    momentary: bool = False
 
 
 def read_all(files: Iterable[File], *, workers: int = 2) -> Iterator[Reading]:
@@ -164,7 +166,7 @@ def _readings(file: File, child: Child) -> Iterator[Reading]:
             return
         document = _document(file, child)
     except Unreadable as error:
-        yield Reading(file, (), str(error))
+        yield Reading(file, (), str(error), momentary=isinstance(error, Momentary))
         return
     unread = document.metadata.get("unread_pages")
     yield Reading(file, (document,), f"pages that could not be read: {unread}" if unread else None)
@@ -185,7 +187,7 @@ def _document(file: File, child: Child) -> Document:
             head = file.data[:1024]
             data = file.data if kind in (*_PLAIN, "") and not seen(head) else None
     except OSError as error:
-        raise Unreadable(f"cannot be read ({error.strerror})") from error
+        raise not_read(error) from error
     if not head:
         raise Unreadable("empty")
     if data is not None:
@@ -258,7 +260,7 @@ def _rows(file: File, child: Child) -> Iterator[Reading]:
                 if documents:
                     yield Reading(file, tuple(documents), last=False)
     except Unreadable as error:
-        yield Reading(file, (), str(error))
+        yield Reading(file, (), str(error), momentary=isinstance(error, Momentary))
         return
     yield Reading(file, (), unreadable_rows(broken, left) if left else None)
 

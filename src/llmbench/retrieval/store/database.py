@@ -165,6 +165,16 @@ class Index:
             row[0]: FileState(*row) for row in self._rows("SELECT source, sha256, size, mtime, settings, skipped FROM files")
         }
 
+    def held(self) -> set[str]:
+        """The files that there are documents of."""
+        return {str(file) for (file,) in self._rows("SELECT DISTINCT file FROM documents WHERE file IS NOT NULL")}
+
+    def origins(self) -> list[tuple[str, str | None]]:
+        """Every document's source with the file that it was read from; None for one that a program gave."""
+        return [
+            (str(a), None if b is None else str(b)) for a, b in self._rows("SELECT source, file FROM documents ORDER BY source")
+        ]
+
     def fingerprint(self, source: str) -> str | None:
         """The hash of what a document was read from, or None when there is no such document."""
         row = self._row("SELECT sha256 FROM documents WHERE source = ?", source)
