@@ -19,8 +19,9 @@ from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.search import candidates, expand, stages
 from llmbench.retrieval.search.candidates import Question
 from llmbench.retrieval.search.explain import explain, shares
-from llmbench.retrieval.search.grounding import ground
+from llmbench.retrieval.search.grounding import around, ground
 from llmbench.retrieval.search.hits import Grounded, Hit
+from llmbench.retrieval.search.passages import Passage
 from llmbench.retrieval.search.stages import Timings
 from llmbench.retrieval.search.view import View
 from llmbench.retrieval.store import Filter, current
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from llmbench.retrieval.search.rerank import Reranker
 
 __all__ = ["Retriever"]
+
+TRIES = 3
+"""How often a question is searched whose hits a writer takes away meanwhile."""
 
 
 class Retriever:
@@ -161,12 +165,26 @@ class Retriever:
         last = next((i for i in range(len(messages) - 1, -1, -1) if messages[i]["role"] == "user"), None)
         if last is None:
             raise LlmbenchError("There is no user message to search with.")
-        hits = self.search(str(messages[last]["content"]), where=where)
+        hits, passages = self._passages(str(messages[last]["content"]), where)
         count = self._count
         if count is None and self.recipe.context.max_tokens is not None:
             embedder = self._ready()
             count = lambda text: len(embedder.starts(text))  # noqa: E731 - a line is what it is
-        return ground(self.recipe, messages, last, hits, self, count)
+        return ground(self.recipe, messages, last, hits, passages, count)
+
+    def _passages(self, query: str, where: Mapping[str, Any] | None) -> tuple[list[Hit], list[Passage]]:
+        """Hits with what belongs around them, all of one moment.
+
+        A search may take seconds (a reranker, a model), in which a writer should not wait for it. When a hit is gone or
+        changed by then, it is searched again; under a writer that never rests, what still stands is handed on.
+        """
+        for again in reversed(range(TRIES)):
+            hits = self.search(query, where=where)
+            with self._now() as view:
+                standing = [hit for hit in hits if view.index.stands(hit.chunk.id)]
+                if len(standing) == len(hits) or not again:
+                    return standing, around(self.recipe, standing, self)
+        raise AssertionError("the last try returns")
 
     def document(self, source: str) -> Document:
         """A whole document, into which a hit's `start` and `end` point.

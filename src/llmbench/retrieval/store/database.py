@@ -277,6 +277,10 @@ class Index:
         """
         return {row: chunk for row, chunk in (self._chunk("row = ?", int(place)) for place in places) if chunk is not None}
 
+    def stands(self, chunk_id: str) -> bool:
+        """Whether a passage is there, at its place and with its words: its id is of both."""
+        return self._row("SELECT 1 FROM chunks WHERE id = ?", chunk_id) is not None
+
     def _chunk(self, where: str, *values: Any) -> tuple[int, Chunk | None]:
         found = self._row(rows.SELECT_CHUNK + where, *values)
         return (-1, None) if found is None else rows.to_chunk(found, self.path)
