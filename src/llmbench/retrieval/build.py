@@ -49,7 +49,7 @@ class IndexReport:
     vectors: dict[str, Any]
     """How vectors are searched, and the recall@10 that was measured against exact search."""
     carried: int = 0
-    """Documents that a rebuild took over from the old index, for their files cannot be read now."""
+    """Documents that a rebuild took over from the old index: a program gave them, or their file cannot be read now."""
     notes: tuple[str, ...] = ()
     """What a rebuild could not take over, a line each."""
 
@@ -69,8 +69,8 @@ def build(
 
     Args:
         recipe: the pipeline.
-        rebuild: cut and embed everything anew; searches use the old index until the new one is whole. Documents of
-            files that cannot be read now are taken over from there.
+        rebuild: cut and embed everything anew; searches use the old index until the new one is whole. What programs wrote is
+            taken over from there, and a tuned alpha where it still holds.
         switch: whether searches go over to what was rebuilt; False leaves both side by side.
         wait: seconds to wait for another process that is writing the index.
         engine: `ray` has the machines of a Ray cluster read, cut and embed; `local` is this process.
@@ -152,6 +152,7 @@ class _Job:
         if self.former is not None:
             kept = {source for source, _ in self.kept} - self.writer.index.held()
             self.carried, self.notes = carry.documents(self.former, self.writer, kept)
+            self.notes += filter(None, [carry.alpha(self.former, self.writer)])
 
     def _read(self, files: Sequence[File], total: int) -> None:
         """Reads what changed in this process."""

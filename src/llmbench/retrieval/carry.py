@@ -1,4 +1,4 @@
-"""What a rebuild takes over from the index that it replaces: documents of files that cannot be read now."""
+"""What a rebuild takes over from the index that it replaces, for no file gives it: programs' documents, a tuned alpha."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmbench.retrieval.store import Index, current
 if TYPE_CHECKING:
     from llmbench.retrieval.writer import Writer
 
-__all__ = ["documents", "former"]
+__all__ = ["alpha", "documents", "former"]
 
 
 @contextmanager
@@ -36,16 +36,18 @@ def former(writer: Writer) -> Iterator[Index | None]:
 
 
 def documents(old: Index, writer: Writer, files: Collection[str]) -> tuple[int, list[str]]:
-    """Writes the documents of some files that cannot be read now, cut and embedded as the new index is.
+    """Writes the documents that programs gave, and those of some files that cannot be read now, cut and embedded as the new
+    index is.
 
-    The files count as not read, so that the next pass reads them.
+    A program's document wins over a file's of the same source: it was written after it. The files count as not read, so that
+    the next pass reads them.
 
     Returns how many there were, and a line for each that is damaged.
     """
     before = writer.added, writer.changed
     count, notes = 0, []
     for source, file in old.origins():
-        if file is None or file not in files:
+        if file is not None and file not in files:
             continue
         try:
             document = old.document(source)
@@ -54,9 +56,32 @@ def documents(old: Index, writer: Writer, files: Collection[str]) -> tuple[int, 
             continue
         if document is None:
             continue
-        writer.begin(file, "")
+        if file is not None:
+            writer.begin(file, "")
         writer.add(document, file=file)
         count += 1
     writer.flush()
     writer.added, writer.changed = before
     return count, notes
+
+
+def alpha(old: Index, writer: Writer) -> str:
+    """Takes over what `llmbench evaluate rag --tune` found, where vectors and words are what it was found with.
+
+    Returns a line where it was not, with the command that tunes anew; else nothing.
+    """
+    value, new = old.get("alpha"), writer.index
+    if value is None:
+        return ""
+    try:
+        difference = old.contract.embedder.difference(new.contract.embedder)
+    except IndexError_ as error:
+        difference = str(error)
+    if not difference and old.term_settings() != new.term_settings():
+        difference = "words are indexed otherwise now"
+    if difference:
+        again = f"Tune it again: llmbench evaluate rag {writer.recipe.source} --tune"
+        return f"The tuned alpha {value:g} was dropped, since it was found with another index ({difference}). {again}"
+    with new.transaction():
+        new.set(alpha=value, alpha_from=old.get("alpha_from"))
+    return ""

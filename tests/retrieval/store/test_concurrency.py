@@ -137,6 +137,7 @@ def test_a_document_deleted_between_search_and_passages_is_in_no_prompt(
     with Writer.open(own, embedder=words) as writer:
         writer.upsert([page(doc, "a", 0), page(doc, "b", 0)])
         with Overtaken.open(own, embedder=words) as retriever:
+            assert isinstance(retriever, Overtaken)
             assert {source["source"] for source in retriever.ground(question).sources} == {"a", "b"}
             retriever.then = lambda: writer.delete(sources=["a"])
             found = retriever.ground(question)

@@ -175,6 +175,11 @@ class Index:
             (str(a), None if b is None else str(b)) for a, b in self._rows("SELECT source, file FROM documents ORDER BY source")
         ]
 
+    def term_settings(self) -> list[tuple[Any, ...]]:
+        """What decides a passage's BM25 score beside its words: how these are told apart, and how columns weigh."""
+        table = self._rows("SELECT sql FROM sqlite_master WHERE name = 'terms'")
+        return table + self._rows("SELECT k, v FROM terms_config WHERE k = 'rank'")
+
     def fingerprint(self, source: str) -> str | None:
         """The hash of what a document was read from, or None when there is no such document."""
         row = self._row("SELECT sha256 FROM documents WHERE source = ?", source)
