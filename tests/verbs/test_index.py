@@ -45,7 +45,7 @@ def test_an_index_is_verified_damaged_and_repaired(pages: tuple[str, Path]) -> N
     path = workspace.indexes() / "kept" / "1" / "vectors.bin"
     path.write_bytes(path.read_bytes()[:-1] + b"\x5a")
     damaged = run(pipeline, "--verify")
-    assert damaged.exit_code == 1 and "fault: vectors.bin: 1 records are damaged" in damaged.stderr
+    assert damaged.exit_code == 1 and "fault: vectors.bin: 1 damaged record, the first at row" in damaged.stderr
     assert "--repair" in damaged.stderr
     found = facts(pipeline, "--verify")
     assert found["whole"] is False and found["faults"][0]["mend"] == "repair"
@@ -61,6 +61,7 @@ def test_documents_are_deleted_by_name_and_by_filter(pages: tuple[str, Path]) ->
     assert run(pipeline, "--delete-where", '{"title": "pump"}').stdout.startswith("kept: 1 document deleted.")
     assert run(pipeline, "--delete", "never").stdout == "kept: 0 documents deleted.\n"
     assert facts(pipeline, "--verify")["documents"] == 1
+    assert run(pipeline, "--verify").stdout.startswith("kept: 1 document, 1 passage, ")
     assert facts(pipeline)["added"] == 3  # the files are there still
     for wrong in ("{", '{"$x": 1}'):
         with pytest.raises(LlmbenchError, match=r"--delete-where is not JSON|\$x is no operator"):

@@ -134,6 +134,7 @@ def _build(
 ) -> None:
     """Indexes and tells what it did; `quiet` leaves the telling in JSON to the report that follows."""
     from llmbench import retrieval
+    from llmbench.retrieval.counting import counted
 
     with _bar() as progress:
         done = retrieval.build(
@@ -162,7 +163,8 @@ def _build(
     told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no documents"
     told += f", {len(done.skipped):,} skipped" if done.skipped else ""
     told += f", {len(done.kept):,} kept that cannot be read now" if done.kept else ""
-    print(f"{recipe.name}: {told}. {done.chunks:,} passages, {done.embedded:,} embedded now, in {done.seconds:.1f} s.")
+    passages = counted(done.chunks, "passage")
+    print(f"{recipe.name}: {told}. {passages}, {done.embedded:,} embedded now, in {done.seconds:.1f} s.")
     print(done.vectors["words"])
     if stay:
         print(f"Generation {done.generation} is ready. Switch over to it: llmbench index {pipeline} --use {done.generation}")

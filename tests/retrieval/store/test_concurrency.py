@@ -120,7 +120,7 @@ def page(doc: Make, source: str, number: int) -> Document:
 class Overtaken(Retriever):
     """A writer is quicker than it: what `then` does is done between a search and what follows."""
 
-    then: Callable[[], None] = staticmethod(lambda: None)
+    then: Callable[[], object] = staticmethod(lambda: None)
 
     def search(self, *arguments: Any, **named: Any) -> list[Any]:
         found = super().search(*arguments, **named)

@@ -38,10 +38,10 @@ def test_a_whole_index_is_counted(folder: Path) -> None:
 
 
 DAMAGE = {
-    "UPDATE chunks SET text = 'alpha beta numbed 0' WHERE row = 0": ("1 documents are not as they were written: 0", "rebuild"),
-    "UPDATE documents SET text = 'alpha beta numbed 0' WHERE source = '0'": ("1 documents are not as they", "rebuild"),
-    "UPDATE documents SET metadata = '{}' WHERE source = '1'": ("1 documents are not as they were written: 1", "rebuild"),
-    "UPDATE chunks SET document = 2 WHERE row = 0": ("documents are not as they were written", "rebuild"),
+    "UPDATE chunks SET text = 'alpha beta numbed 0' WHERE row = 0": ("1 document not as written: 0", "rebuild"),
+    "UPDATE documents SET text = 'alpha beta numbed 0' WHERE source = '0'": ("1 document not as written", "rebuild"),
+    "UPDATE documents SET metadata = '{}' WHERE source = '1'": ("1 document not as written: 1", "rebuild"),
+    "UPDATE chunks SET document = 2 WHERE row = 0": ("document not as written", "rebuild"),
     "DELETE FROM documents WHERE source = '0'": ("belongs to nothing", "rebuild"),
     "UPDATE chunks SET row = 99 WHERE row = 0": ("rows and passages do not match one to one", "rebuild"),
     "DELETE FROM dead": ("rows and passages do not match one to one", "rebuild"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from llmbench.errors import DataError
 from llmbench.recipe import SourceSpec
 from llmbench.recipe.rag import STDIN
+from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import Momentary, Skipped, Unreadable, not_read
 from llmbench.retrieval.reading.kinds import ROWS, kind_of
 
@@ -120,7 +121,7 @@ def _refuse_empty(root: Path, base: Path, held: Sequence[str]) -> None:
     with os.scandir(root) as entries:
         if not count or any(not entry.name.startswith(".") for entry in entries):
             return
-    files = f"{count:,} file{'s' if count > 1 else ''}"
+    files = counted(count, "file")
     raise DataError(
         f"{root} is empty, and the index holds {files} of it. Mount it, if it is a disk; what is gone for good leaves the "
         "index by --delete. The index stays as it is."

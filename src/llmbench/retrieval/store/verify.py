@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench.errors import IndexError_
+from llmbench.retrieval.counting import counted
 from llmbench.retrieval.store import layout, rows, terms
 from llmbench.retrieval.store.database import Index
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
@@ -121,7 +122,8 @@ def _rows(index: Index) -> Iterator[Fault]:
         if sorted(map(repr, facts)) != sorted(map(repr, rows.facts(number, document.metadata))):
             yield Fault(f"the fields of {source} are not those of its metadata", "repair")
     if wrong:
-        yield Fault(f"{len(wrong)} documents are not as they were written: {', '.join(wrong[:_SHOWN])}", "rebuild")
+        what = counted(len(wrong), "document")
+        yield Fault(f"{what} not as written: {', '.join(wrong[:_SHOWN])}", "rebuild")
 
 
 def _vectors(index: Index) -> Iterator[Fault]:
@@ -134,7 +136,7 @@ def _vectors(index: Index) -> Iterator[Fault]:
         yield Fault(str(error), "repair")
         return
     if damaged:
-        yield Fault(f"vectors.bin: {len(damaged)} records are damaged, the first at row {damaged[0]}", "repair")
+        yield Fault(f"vectors.bin: {counted(len(damaged), 'damaged record')}, the first at row {damaged[0]}", "repair")
     dead = index.dead()
     dead, beyond = dead[dead < len(expected)], int((dead >= len(expected)).sum())
     living = int((expected >= 0).sum())
