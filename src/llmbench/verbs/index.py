@@ -57,7 +57,11 @@ def index(
     verify: Annotated[bool, typer.Option("--verify", help="Check every row, vector and word; exit with 1 on a fault.")] = False,
     absent: Annotated[
         list[str] | None,
-        typer.Option("--absent", help="With --verify: also check that no file of the index holds this text.", metavar="TEXT"),
+        typer.Option(
+            "--absent",
+            help="With --verify: also check that no file of the index holds this text, or a word that no document has.",
+            metavar="TEXT",
+        ),
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be made again from the documents it keeps.")] = False,
     compact: Annotated[bool, typer.Option("--compact", help="Write the index anew without what was deleted.")] = False,

@@ -79,9 +79,10 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
     folder = _folder(recipe)
     found = store.verify(folder)
     left = {text: [str(path.relative_to(folder)) for path in store.holds(folder, text)] for text in absent}
-    held = {text: paths for text, paths in left.items() if paths}
+    words = {text: store.words_left(folder, text) for text in absent}
+    held = any(left.values()) or any(words.values())
     if as_json:
-        _print({"pipeline": recipe.name, **found.to_json(), "absent": left})
+        _print({"pipeline": recipe.name, **found.to_json(), "absent": left, "absent_words": words})
     else:
         looked = (counted(found.documents, "document"), counted(found.chunks, "passage"), counted(found.words, "word"))
         print(f"{recipe.name}: {', '.join(looked)} looked at.")
@@ -92,6 +93,10 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
             print(f"Generations {_list(found.generations)} are there; each keeps its own documents. --prune leaves one.")
         for text, paths in left.items():
             print(f"{text!r} stands in {', '.join(paths)}." if paths else f"{text!r} stands in no file of the index.")
+            for number, some in words[text].items():
+                print(f"The term index of generation {number} holds words of it that no document has: {', '.join(some)}.")
+            if not words[text]:
+                print(f"The term index holds no word of {text!r} that no document has.")
         for fault in found.faults:
             print(f"fault: {fault.what}", file=sys.stderr)
         if found.faults:
