@@ -16,6 +16,7 @@ from llmbench.recipe import ExpandSpec, RagRecipe
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.reading.clean import Cleaner
 from llmbench.retrieval.search import candidates, expand, stages
 from llmbench.retrieval.search.candidates import Question
 from llmbench.retrieval.search.explain import explain, shares
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from llmbench.retrieval.search.packing import Count
     from llmbench.retrieval.search.rerank import Reranker
 
-__all__ = ["Retriever"]
+__all__ = ["Retriever", "asked"]
 
 TRIES = 3
 """How often a question is searched whose hits a writer takes away meanwhile."""
@@ -123,6 +124,7 @@ class Retriever:
             LlmbenchError: the query is empty, or the filter is wrong.
             EndpointError: the model that is to expand the query does not answer.
         """
+        query = asked(query)
         if not query.strip():
             raise LlmbenchError("The query is empty. Ask something.")
         spec, timings = self.recipe.search, timings or Timings()
@@ -146,7 +148,7 @@ class Retriever:
     def explain(self, query: str, hit: Hit) -> str:
         """Why a hit of a query stands where it does, a line for each stage."""
         with self._now() as view:
-            points = view.index.word_points(query, hit.chunk.id)
+            points = view.index.word_points(asked(query), hit.chunk.id)
         reranker = self._rerank()
         return explain(
             hit,
@@ -294,6 +296,11 @@ class Retriever:
         if self._view is not None:
             self._view.close()
         self._view, self._embedder = view, embedder
+
+
+def asked(query: str) -> str:
+    """A query as it is searched with: cleaned as documents are, so that what was pasted finds the same. Plain ASCII stays."""
+    return Cleaner()(query)
 
 
 def _condition(own: Mapping[str, Any] | None, where: Mapping[str, Any] | None) -> Filter | None:
