@@ -59,6 +59,9 @@ def test_the_override_names_it_beside_a_folder_or_alone(tmp_path: Path, piped: s
     assert facts("index", piped, 'documents=[docs, {path: "-", format: md}]', given=LAMP)["added"] == 2
     found = facts("search", piped, "Borin")["hits"]
     assert {(hit["source"], hit["title"]) for hit in found} == {("stdin", "Borin lamp"), ("pump.md", "pump")}
+    (tmp_path / "docs" / "pump.md").rename(tmp_path / "pump.md")
+    with pytest.raises(DataError, match="docs is empty, and the index holds 1 file of it"):
+        run("index", piped, "documents=docs")
     alone = facts("index", piped, "documents=-", given=LAMP)
     assert (alone["changed"], alone["removed"]) == (1, 1)  # read as text now; the folder is none of its places
 

@@ -133,7 +133,7 @@ class _Job:
         self.done = 0
 
     def run(self, engine: str = "local", given: File | None = None) -> None:
-        walk = reading.walk(self.recipe.documents, given, self.held)
+        walk = reading.walk(self.recipe.documents, given, self.held - {reading.SOURCE})
         files = walk.files
         self.skipped += walk.skipped
         for name, reason in walk.unread:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +48,7 @@ class Walk:
     unread: list[Skipped]
 
 
-def walk(places: Sequence[SourceSpec], given: File | None = None, held: Iterable[str] = ()) -> Walk:
+def walk(places: Sequence[SourceSpec], given: File | None = None, held: Collection[str] = ()) -> Walk:
     """Every readable file under the roots.
 
     One folder's sources are relative to it; those of several roots to the folder that holds them all. Hidden files and what
@@ -76,7 +76,7 @@ def walk(places: Sequence[SourceSpec], given: File | None = None, held: Iterable
     unread: list[Skipped] = []
     for root, place, is_folder in zip(roots, places, folders, strict=True):
         if is_folder:
-            _refuse_empty(root, base, [source for source in held if source not in others])
+            _refuse_empty(root, base, held)
         folder = _Folder(root, place)
         for path in folder.files() if is_folder else [root]:
             source = _name(path, base)
@@ -110,7 +110,7 @@ def _is_folder(root: Path) -> bool:
     return False
 
 
-def _refuse_empty(root: Path, base: Path, held: Sequence[str]) -> None:
+def _refuse_empty(root: Path, base: Path, held: Iterable[str]) -> None:
     """A folder with nothing in it, of which files are held, is likelier a disk that is not mounted than a wish.
 
     Raises:
