@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,31 @@ def write_pdf(pages: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def closed() -> Callable[[Path], AbstractContextManager[None]]:
+    """Takes away the right to read a file or a folder for the length of a block; from root too, who reads what nobody may."""
+
+    class Header(ctypes.Structure):
+        _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+    powers, header = (ctypes.c_uint32 * 6)(), Header(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    @contextmanager
+    def shut(path: Path) -> Iterator[None]:
+        mode = path.stat().st_mode
+        path.chmod(0)
+        libc.capget(ctypes.byref(header), powers)
+        effective = powers[0]
+        powers[0] = effective & ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        assert libc.capset(ctypes.byref(header), powers) == 0, os.strerror(ctypes.get_errno())
+        try:
+            yield
+        finally:
+            powers[0] = effective
+            libc.capset(ctypes.byref(header), powers)
+            path.chmod(mode)
+
+    return shut

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,11 @@ import pytest
 
 from llmbench import retrieval, workspace
 from llmbench.recipe import RagRecipe, SearchSpec
-from llmbench.retrieval import cluster
+from llmbench.retrieval import cluster, reading
+from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.reading import children
+from llmbench.retrieval.store.contract import Contract
+from llmbench.retrieval.store.rows import FileState
 from llmbench.retrieval.store.verify import verify
 
 
@@ -45,3 +50,21 @@ def test_shards_of_a_cluster_become_the_index_of_one_process(
     with retrieval.Retriever.open(recipe.model_copy(update={"search": SearchSpec(top_k=1)})) as retriever:
         assert retriever.search("What is the lamp made of?")[0].chunk.text == "Now it is made of tin."
     assert not (workspace.indexes() / "pages" / "shards").exists()
+
+
+def test_what_a_worker_cannot_read_now_is_told_and_is_in_no_shard(
+    recipe: RagRecipe, tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retrieval.build(recipe, embedder=embedder)
+    contract = Contract.of(recipe, embedder.contract)
+    worker = cluster._Worker(recipe.model_dump_json(), json.dumps(contract.to_json()))
+    files = [(file, FileState(file.source, "sha", 1, 1, "", "")) for file in reading.walk(recipe.documents).files]
+    monkeypatch.setattr(children, "PATIENCE", 0)  # a page of HTML is read by a process, which is waited for
+    row = {"folder": str(tmp_path / "shards" / "0"), "files": json.dumps([cluster._plain(*pair) for pair in files])}
+    told = worker(row)
+    assert json.loads(told["unread"]) == [["refunds.html", "not read within 0 seconds"]] and told["skipped"] == "[]"
+    states = tuple(FileState(*values) for values in json.loads(told["states"]))
+    assert [state.source for state in states] == ["kettle.md", "lamp.md", "shop/hours.txt"]
+    with retrieval.Writer.open(recipe, embedder=embedder) as writer:
+        cluster.merge(writer, cluster.Shard(Path(told["folder"]), states, (), (("refunds.html", "slow"),), told["embedded"]))
+        assert {source for source, _, _ in writer.index.sources()} >= {"refunds.html", "lamp.md"}

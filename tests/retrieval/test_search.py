@@ -15,6 +15,7 @@ from llmbench.recipe import RagRecipe, RerankSpec, SearchSpec
 from llmbench.retrieval import Retriever
 from llmbench.retrieval.embedding import Embedder, locate
 from llmbench.retrieval.search import fill
+from llmbench.retrieval.search.retriever import asked
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,44 @@ def test_braces_in_documents_and_questions_are_left_as_they_are(recipe: RagRecip
         question = "What does the template {passages} read?"
         [message] = retriever.ground([{"role": "user", "content": question}]).messages
     assert message["content"] == f"[1] {text}|{question}|{{question}}".replace("\n", " ")
+
+
+PASTED = {
+    "a soft hyphen": "How long does the bu\u00adlb last?",
+    "a ligature": "How long does the bulb last when it is o\ufb00?",
+    "full width": "\uff28ow long does the bulb last?",
+    "nothing that is seen": "How long does the \u200bbulb\ufeff \u2060last?",
+    "reversed writing": "How long does \u202ethe bulb\u202c last?",
+    "a space that does not break": "How long\u00a0does the bulb\u202flast?",
+    "an accent of its own": "How long does the bulb last in the cafe\u0301?",
+    "a tag": "How long does the bulb last?\U000e0041\U000e0042",
+}
+PLAIN = {
+    "a ligature": "How long does the bulb last when it is off?",
+    "an accent of its own": "How long does the bulb last in the café?",
+}
+
+
+@pytest.mark.parametrize("mode", ["dense", "terms", "hybrid"])
+def test_a_pasted_question_finds_what_a_typed_one_does(recipe: RagRecipe, embedder: Embedder, mode: str) -> None:
+    own = recipe.model_copy(update={"search": recipe.search.model_copy(update={"mode": mode})})
+    retrieval.build(own, embedder=embedder)
+    with Retriever.open(own, embedder=embedder) as retriever:
+        for what, query in PASTED.items():
+            typed = PLAIN.get(what, "How long does the bulb last?")
+            pasted, plain = retriever.search(query), retriever.search(typed)
+            assert [(hit.chunk, hit.score) for hit in pasted] == [(hit.chunk, hit.score) for hit in plain], what
+            assert plain[0].chunk.source == "lamp.md"
+            assert retriever.explain(query, plain[0]) == retriever.explain(typed, plain[0])
+        with pytest.raises(LlmbenchError, match="query is empty"):
+            retriever.search("\u200b\u00ad")
+        question = {"role": "user", "content": PASTED["a soft hyphen"]}
+        assert question["content"] in retriever.ground([question]).messages[-1]["content"]  # the model reads what was asked
+
+
+def test_an_ascii_question_is_searched_with_as_it_is() -> None:
+    for query in ("How long does it last?", "  a-b_c  x^2 {n}\t'q'\n\"r\" ~ 10%", "".join(map(chr, range(32, 127)))):
+        assert asked(query) == query
 
 
 def test_filling_replaces_each_place_once() -> None:

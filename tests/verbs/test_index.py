@@ -40,12 +40,13 @@ def test_an_index_is_verified_damaged_and_repaired(pages: tuple[str, Path]) -> N
     result = run(pipeline, "--verify", "--absent", "violin")
     assert result.exit_code == 0 and result.stdout.startswith("kept: 4 documents, 4 passages, ")
     assert "'violin' stands in no file of the index." in result.stdout and "It is whole." in result.stdout
+    assert "The term index holds no word of 'violin' that no document has." in result.stdout
     held = run(pipeline, "--verify", "--absent", "is loud")
     assert held.exit_code == 1 and "stands in 1/index.sqlite" in held.stdout
     path = workspace.indexes() / "kept" / "1" / "vectors.bin"
     path.write_bytes(path.read_bytes()[:-1] + b"\x5a")
     damaged = run(pipeline, "--verify")
-    assert damaged.exit_code == 1 and "fault: vectors.bin: 1 records are damaged" in damaged.stderr
+    assert damaged.exit_code == 1 and "fault: vectors.bin: 1 damaged record, the first at row" in damaged.stderr
     assert "--repair" in damaged.stderr
     found = facts(pipeline, "--verify")
     assert found["whole"] is False and found["faults"][0]["mend"] == "repair"
@@ -56,11 +57,13 @@ def test_an_index_is_verified_damaged_and_repaired(pages: tuple[str, Path]) -> N
 def test_documents_are_deleted_by_name_and_by_filter(pages: tuple[str, Path]) -> None:
     pipeline, _ = pages
     assert run(pipeline, "--delete", "kettle[1].md").stdout.startswith("kept: 1 document deleted.")
-    assert facts(pipeline, "--verify", "--absent", "kettle[1]")["absent"] == {"kettle[1]": []}
+    found = facts(pipeline, "--verify", "--absent", "kettle[1]")
+    assert (found["absent"], found["absent_words"]) == ({"kettle[1]": []}, {"kettle[1]": {}})
     assert run(pipeline, "--delete", "k*").stdout.startswith("kept: 1 document deleted.")
     assert run(pipeline, "--delete-where", '{"title": "pump"}').stdout.startswith("kept: 1 document deleted.")
     assert run(pipeline, "--delete", "never").stdout == "kept: 0 documents deleted.\n"
     assert facts(pipeline, "--verify")["documents"] == 1
+    assert run(pipeline, "--verify").stdout.startswith("kept: 1 document, 1 passage, ")
     assert facts(pipeline)["added"] == 3  # the files are there still
     for wrong in ("{", '{"$x": 1}'):
         with pytest.raises(LlmbenchError, match=r"--delete-where is not JSON|\$x is no operator"):

@@ -40,7 +40,7 @@ def test_index_sums_up_and_names_what_it_skipped(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("name: mine\ndocuments: [docs]\n")
     result = run("index", str(recipe))
-    assert result.stdout.startswith("mine: 1 added, 1 skipped. 1 passages, 1 embedded now, in ")
+    assert result.stdout.startswith("mine: 1 added, 1 skipped. 1 passage, 1 embedded now, in ")
     assert "skipped b.pdf: broken PDF" in result.stderr
     report = printed("index", str(recipe))
     assert (report["unchanged"], report["embedded"], report["chunks"]) == (1, 0, 1)

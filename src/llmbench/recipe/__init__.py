@@ -153,7 +153,7 @@ def _apply(values: dict[str, Any], override: str) -> Place:
     if not equals or not key:
         raise RecipeError(f"{override!r} is not an override. Write key=value, such as training.learning_rate=1e-4")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.safe_load(text) if text != "-" else text  # standard input, which YAML takes for a list
     except yaml.YAMLError as error:
         raise RecipeError(f"{override!r}: the value is not valid YAML ({getattr(error, 'problem', error)})") from error
     if isinstance(value, str):

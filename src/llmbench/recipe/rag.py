@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
-from llmbench.recipe.fields import Document, ExistingPath, Fraction, Name, Section
+from llmbench.recipe.fields import Document, ExistingPath, Fraction, Name, Section, existing
 
 __all__ = [
     "ChunkingSpec",
@@ -45,11 +45,29 @@ class ColumnsSpec(Section):
     """Columns to filter by; null takes every other column that holds plain values."""
 
 
+STDIN = Path("-")
+"""The path that stands for standard input."""
+_ROWS = ("jsonl", "ndjson", "json", "csv", "tsv", "parquet")
+
+
+def _place(value: Any, info: ValidationInfo) -> Any:
+    """A path that is there, or standard input."""
+    return STDIN if str(value) == "-" else existing(value, info)
+
+
 class SourceSpec(Section):
     """Documents in one place, with what to take of them."""
 
-    path: ExistingPath
-    """A file or a folder."""
+    path: Annotated[Path, BeforeValidator(_place)]
+    """A file or a folder; `-` is standard input, which `llmbench index` reads and nothing else does."""
+    format: (
+        Literal[
+            "txt", "md", "html", "pdf", "docx", "pptx", "xlsx", "odt", "odp", "epub", "rtf", "eml", "csv", "tsv", "json",
+            "jsonl", "ndjson", "parquet", "ipynb", "xml",
+        ]
+        | None
+    ) = None  # fmt: skip
+    """What standard input is, as the end of a file's name; null is told by its first bytes, and text where they say nothing."""
     include: list[str] = []
     """Glob patterns of what to take, such as `**/*.md`; empty takes everything that can be read."""
     exclude: list[str] = []
@@ -68,10 +86,26 @@ class SourceSpec(Section):
             raise ValueError(f"metadata.{taken[0]} is a field that every document has already. Give it another name")
         return self
 
+    @model_validator(mode="after")
+    def _fits_standard_input(self) -> Self:
+        if self.path != STDIN:
+            if self.format is not None:
+                raise ValueError("format is for standard input (path: -); a file's name says what it is")
+        elif self.include or self.exclude or self.gitignore:
+            raise ValueError("include, exclude and gitignore choose among files; standard input (-) has none")
+        elif self.columns is not None and self.format not in _ROWS:
+            raise ValueError(f"columns on standard input (-) need its format: one of {', '.join(_ROWS)}")
+        return self
+
 
 def _long_form(value: Any) -> Any:
     """A path alone is a place of which everything is taken."""
     return {"path": value} if isinstance(value, str | Path) else value
+
+
+def _listed(value: Any) -> Any:
+    """One place is a list of one."""
+    return [value] if isinstance(value, str | Path | dict) else value
 
 
 class ChunkingSpec(Section):
@@ -205,8 +239,10 @@ class RagRecipe(Document):
 
     name: Name
     """The index's name; its folder is outputs/indexes/NAME."""
-    documents: list[Annotated[SourceSpec, BeforeValidator(_long_form)]] = Field(min_length=1)
-    """Files and folders, or mappings that say which of their files to take."""
+    documents: Annotated[list[Annotated[SourceSpec, BeforeValidator(_long_form)]], BeforeValidator(_listed)] = Field(
+        min_length=1
+    )
+    """Files and folders, or mappings that say which of their files to take; `-` is standard input."""
     chunking: ChunkingSpec = ChunkingSpec()
     embedder: EmbedderSpec = EmbedderSpec()
     search: SearchSpec = SearchSpec()
@@ -222,6 +258,12 @@ class RagRecipe(Document):
     """What the model is asked; `{passages}` and `{question}` are replaced, once each, and nothing else is."""
     passage: str = "[{n}] {text}"
     """One passage in the prompt; `{n}`, `{text}`, `{title}` and `{source}` are replaced."""
+
+    @model_validator(mode="after")
+    def _standard_input_is_read_once(self) -> Self:
+        if sum(place.path == STDIN for place in self.documents) > 1:
+            raise ValueError("documents: standard input (-) stands there twice, and can be read once")
+        return self
 
     @model_validator(mode="after")
     def _prompt_has_its_places(self) -> Self:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.recipe import RagRecipe, SourceSpec
 from llmbench.retrieval import reading
+from llmbench.retrieval.documents import Skipped
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.reading import File
 from llmbench.retrieval.store.contract import Contract
@@ -39,11 +40,12 @@ MERGED = 256
 
 @dataclass(frozen=True)
 class Shard:
-    """What a worker made of some files: where its index lies, and what could not be read of them."""
+    """What a worker made of some files: where its index lies, and what could not be read of them, at all or now (`unread`)."""
 
     path: Path
     states: tuple[FileState, ...]
-    skipped: tuple[tuple[str, str], ...]
+    skipped: tuple[Skipped, ...]
+    unread: tuple[Skipped, ...]
     embedded: int
 
 
@@ -85,8 +87,8 @@ def spread(recipe: RagRecipe, folder: Path, contract: Contract, files: Sequence[
         )
         for row in rows.iter_rows():
             states = tuple(FileState(*values) for values in json.loads(row["states"]))
-            skipped = tuple((source, reason) for source, reason in json.loads(row["skipped"]))
-            yield Shard(Path(row["folder"]), states, skipped, int(row["embedded"]))
+            skipped, unread = (tuple((a, b) for a, b in json.loads(row[name])) for name in ("skipped", "unread"))
+            yield Shard(Path(row["folder"]), states, skipped, unread, int(row["embedded"]))
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[-300:]
         raise LlmbenchError(f"Ray: {reason}. Index again: what was merged is kept.") from error
@@ -149,10 +151,13 @@ class _Worker:
         }
         index = WritableIndex.create(folder, self.contract, self.embedder.dim)
         writer = Writer(self.recipe, folder.parent, index, self.embedder, switch=False)
-        states, skipped = [], []
+        states, skipped, unread = [], [], []
         try:
             for read in reading.read_all(file for file, _ in files.values()):
                 source = read.file.source
+                if read.momentary:
+                    unread.append((source, read.failure))
+                    continue
                 state = files[source][1]
                 writer.begin(source, state.settings)
                 for document in read.documents:
@@ -165,10 +170,13 @@ class _Worker:
                     writer.end(state)
                     states.append(list(state.values()))
             writer.flush()
+            with index.transaction():
+                for source, _ in unread:  # rows of it that came before
+                    index.delete_file(source)
         finally:
             writer.close()
-        told = {"states": json.dumps(states), "skipped": json.dumps(skipped), "embedded": writer.embedded}
-        return {"folder": str(folder), **told}
+        told = {name: json.dumps(some) for name, some in (("states", states), ("skipped", skipped), ("unread", unread))}
+        return {"folder": str(folder), **told, "embedded": writer.embedded}
 
 
 def _parts(files: Sequence[tuple[File, FileState]]) -> Iterator[list[tuple[File, FileState]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from functools import cached_property
 
 from llmbench.recipe.rag import Scalar
 
-__all__ = ["Box", "Document", "Heading", "Scalar", "Skipped", "Unreadable"]
+__all__ = ["Box", "Document", "Heading", "Momentary", "Scalar", "Skipped", "Unreadable", "not_read"]
 
 Skipped = tuple[str, str]
 """`(source, reason)` of what was left out."""
@@ -18,6 +19,20 @@ Skipped = tuple[str, str]
 
 class Unreadable(Exception):
     """Why one file gives no document, in words for the report."""
+
+
+class Momentary(Unreadable):
+    """The file is there, and could not be read now: that says nothing of what is in it."""
+
+
+def not_read(error: OSError) -> Unreadable:
+    """What the system's refusal of a file means: it is gone, or it may be readable at another time.
+
+    Parsers raise OSErrors of their own about what they read; these have no number.
+    """
+    reason = f"cannot be read ({error.strerror or error})"
+    gone = error.errno in (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EFBIG)
+    return Unreadable(reason) if gone else Momentary(reason)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench import workspace
-from llmbench.errors import IndexError_, LlmbenchError
+from llmbench.errors import DataError, IndexError_, LlmbenchError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import chunking
 from llmbench.retrieval.chunking import Chunk
@@ -31,7 +31,7 @@ from llmbench.retrieval.store.contract import Contract
 from llmbench.retrieval.store.filters import Filter
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
 from llmbench.retrieval.store.rows import FileState
-from llmbench.retrieval.store.tuning import build, due
+from llmbench.retrieval.store.tuning import QUERIES, build, due
 from llmbench.retrieval.store.writable import WritableIndex
 
 if TYPE_CHECKING:
@@ -218,21 +218,38 @@ class Writer:
         """Builds the approximate index where one is due; says how vectors are searched."""
         spec, index = self.recipe.search, self.index
         vectors, dead, path = index.vectors, index.dead(), index.path / "nearest.faiss"
-        stored = index.get("nearest")
+        stored, note = index.get("nearest"), ""
         try:
             nearest = Nearest() if stored is None else Nearest.load(path, Plan(**stored))
         except BrokenIndex:
             nearest = Nearest()
             index.set(nearest=None)
         if due(nearest, vectors.rows, len(dead), spec.index):
-            built = build(vectors.records["vector"], dead=dead, kind=spec.index, target_recall=spec.target_recall)
+            asked, note = self._questions()
+            built = build(
+                vectors.records["vector"], dead=dead, kind=spec.index, target_recall=spec.target_recall, queries=asked
+            )
             if built.plan is not None:
                 index.set(nearest=asdict(built.save(path)))
                 nearest = built
         if nearest.plan is None:
             words = f"Searches compare all {index.count():,} vectors: recall@10 is 1."
             return {"kind": "exact", "recall": 1.0, "words": words}
-        return {**asdict(nearest.plan), "words": f"{nearest.plan}."}
+        return {**asdict(nearest.plan), "words": f"{nearest.plan}.{note}"}
+
+    def _questions(self) -> tuple[NDArray[np.float32] | None, str]:
+        """The vectors of the pipeline's own questions, at most as many as measure; and why there are none of those it names."""
+        path = self.recipe.questions
+        if path is None:
+            return None, ""
+        from llmbench.retrieval.evaluation.collection import read
+        from llmbench.retrieval.search.retriever import asked
+
+        try:
+            texts = list(dict.fromkeys(text for text in map(asked, read(path).queries.values()) if text.strip()))
+        except DataError as error:
+            return None, f" The pipeline's questions were not measured with: {error}"
+        return self.embedder.embed_queries(texts[:: max(1, len(texts) // QUERIES)][:QUERIES]), ""
 
     def note(self) -> None:
         """Something was written, which `finish` folds in."""

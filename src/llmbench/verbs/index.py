@@ -57,7 +57,11 @@ def index(
     verify: Annotated[bool, typer.Option("--verify", help="Check every row, vector and word; exit with 1 on a fault.")] = False,
     absent: Annotated[
         list[str] | None,
-        typer.Option("--absent", help="With --verify: also check that no file of the index holds this text.", metavar="TEXT"),
+        typer.Option(
+            "--absent",
+            help="With --verify: also check that no file of the index holds this text, or a word that no document has.",
+            metavar="TEXT",
+        ),
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be made again from the documents it keeps.")] = False,
     compact: Annotated[bool, typer.Option("--compact", help="Write the index anew without what was deleted.")] = False,
@@ -134,22 +138,37 @@ def _build(
 ) -> None:
     """Indexes and tells what it did; `quiet` leaves the telling in JSON to the report that follows."""
     from llmbench import retrieval
+    from llmbench.retrieval.counting import counted
 
     with _bar() as progress:
-        done = retrieval.build(recipe, rebuild=rebuild, switch=not stay, wait=wait, engine=engine, progress=progress)
+        done = retrieval.build(
+            recipe,
+            rebuild=rebuild,
+            switch=not stay,
+            wait=wait,
+            engine=engine,
+            progress=progress,
+            stdin=sys.stdin.buffer if sys.stdin is not None else None,
+        )
     if as_json and quiet:
         return
     if as_json:
         print(json.dumps(_facts(done, recipe), indent=2, ensure_ascii=False))
         return
-    for source, reason in done.skipped[:_SHOWN]:
-        print(f"skipped {source}: {reason}", file=sys.stderr)
-    if len(done.skipped) > _SHOWN:
-        print(f"... and {len(done.skipped) - _SHOWN} more; --json lists them all", file=sys.stderr)
+    for what, found in (("skipped {}", done.skipped), ("kept {} as it was", done.kept)):
+        for source, reason in found[:_SHOWN]:
+            print(f"{what.format(source)}: {reason}", file=sys.stderr)
+        if len(found) > _SHOWN:
+            print(f"... and {len(found) - _SHOWN} more; --json lists them all", file=sys.stderr)
+    for note in done.notes:
+        print(note, file=sys.stderr)
     counts = {"added": done.added, "changed": done.changed, "removed": done.removed, "unchanged": done.unchanged}
+    counts["carried over"] = done.carried
     told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no documents"
     told += f", {len(done.skipped):,} skipped" if done.skipped else ""
-    print(f"{recipe.name}: {told}. {done.chunks:,} passages, {done.embedded:,} embedded now, in {done.seconds:.1f} s.")
+    told += f", {len(done.kept):,} kept that cannot be read now" if done.kept else ""
+    passages = counted(done.chunks, "passage")
+    print(f"{recipe.name}: {told}. {passages}, {done.embedded:,} embedded now, in {done.seconds:.1f} s.")
     print(done.vectors["words"])
     if stay:
         print(f"Generation {done.generation} is ready. Switch over to it: llmbench index {pipeline} --use {done.generation}")
@@ -160,8 +179,8 @@ def _build(
 def _facts(done: IndexReport, recipe: RagRecipe) -> dict[str, Any]:
     from dataclasses import asdict
 
-    skipped = [{"source": source, "reason": reason} for source, reason in done.skipped]
-    return {"pipeline": recipe.name, **asdict(done), "skipped": skipped}
+    skipped, kept = ([{"source": source, "reason": reason} for source, reason in some] for some in (done.skipped, done.kept))
+    return {"pipeline": recipe.name, **asdict(done), "skipped": skipped, "kept": kept}
 
 
 def _bar() -> AbstractContextManager[Callable[[int, int, str], None]]:

@@ -32,6 +32,7 @@ def _folder(recipe: RagRecipe) -> Path:
 def use(recipe: RagRecipe, number: int, wait: float) -> None:
     """Searches go over to another generation, of which the recipe may be another version."""
     from llmbench import workspace
+    from llmbench.retrieval.counting import counted
     from llmbench.retrieval.store import Index, current, generations, point
 
     folder = _folder(recipe)
@@ -43,7 +44,7 @@ def use(recipe: RagRecipe, number: int, wait: float) -> None:
         try:
             if not index.get("complete"):
                 raise LlmbenchError(f"generation {number} is not complete. Finish it: llmbench index {recipe.source} --rebuild")
-            counts = f"{index.document_count():,} documents, {index.count():,} passages"
+            counts = f"{counted(index.document_count(), 'document')}, {counted(index.count(), 'passage')}"
         finally:
             index.close()
         point(folder, there[number])
@@ -57,6 +58,7 @@ def use(recipe: RagRecipe, number: int, wait: float) -> None:
 def prune(recipe: RagRecipe, wait: float) -> None:
     """Removes every generation but the current one."""
     from llmbench import workspace
+    from llmbench.retrieval.counting import counted
     from llmbench.retrieval.store import layout
 
     folder = _folder(recipe)
@@ -64,11 +66,12 @@ def prune(recipe: RagRecipe, wait: float) -> None:
         old = layout.unpointed(folder)
         for path in old:
             layout.remove(path)
-    print(f"{recipe.name}: {len(old)} generation{'s' if len(old) != 1 else ''} removed.")
+    print(f"{recipe.name}: {counted(len(old), 'generation')} removed.")
 
 
 def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
     """Looks at everything; exits with 1 when something is not as it should be."""
+    from llmbench.retrieval.counting import counted
     from llmbench.retrieval.store import verify as store
 
     if not all(text.strip() for text in absent):
@@ -76,18 +79,24 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
     folder = _folder(recipe)
     found = store.verify(folder)
     left = {text: [str(path.relative_to(folder)) for path in store.holds(folder, text)] for text in absent}
-    held = {text: paths for text, paths in left.items() if paths}
+    words = {text: store.words_left(folder, text) for text in absent}
+    held = any(left.values()) or any(words.values())
     if as_json:
-        _print({"pipeline": recipe.name, **found.to_json(), "absent": left})
+        _print({"pipeline": recipe.name, **found.to_json(), "absent": left, "absent_words": words})
     else:
-        print(f"{recipe.name}: {found.documents:,} documents, {found.chunks:,} passages, {found.words:,} words looked at.")
-        print(f"{found.vectors:,} vectors, {found.erased:,} of them of deleted passages, which hold nothing.")
+        looked = (counted(found.documents, "document"), counted(found.chunks, "passage"), counted(found.words, "word"))
+        print(f"{recipe.name}: {', '.join(looked)} looked at.")
+        print(f"{counted(found.vectors, 'vector')}, {found.erased:,} of them of deleted passages, which hold nothing.")
         if found.waiting:
-            print(f"{found.waiting:,} deleted vectors wait to be erased: llmbench index {recipe.source}")
+            print(f"To be erased: {counted(found.waiting, 'deleted vector')}. Run: llmbench index {recipe.source}")
         if len(found.generations) > 1:
             print(f"Generations {_list(found.generations)} are there; each keeps its own documents. --prune leaves one.")
         for text, paths in left.items():
             print(f"{text!r} stands in {', '.join(paths)}." if paths else f"{text!r} stands in no file of the index.")
+            for number, some in words[text].items():
+                print(f"The term index of generation {number} holds words of it that no document has: {', '.join(some)}.")
+            if not words[text]:
+                print(f"The term index holds no word of {text!r} that no document has.")
         for fault in found.faults:
             print(f"fault: {fault.what}", file=sys.stderr)
         if found.faults:
@@ -101,6 +110,7 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
 
 def repair(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
     """Mends what can be mended, and looks again."""
+    from llmbench.retrieval.counting import counted
     from llmbench.retrieval.repair import repair as mend
 
     _folder(recipe)
@@ -108,7 +118,7 @@ def repair(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
     if as_json:
         _print({"pipeline": recipe.name, **found.to_json()})
     else:
-        print(f"{recipe.name}: {found.documents:,} documents, {found.chunks:,} passages. It is whole.")
+        print(f"{recipe.name}: {counted(found.documents, 'document')}, {counted(found.chunks, 'passage')}. It is whole.")
 
 
 def compact(recipe: RagRecipe, wait: float) -> None:
@@ -125,6 +135,7 @@ def compact(recipe: RagRecipe, wait: float) -> None:
 
 def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: float) -> None:
     """Deletes documents; nothing of them is left in the index's files."""
+    from llmbench.retrieval.counting import counted
     from llmbench.retrieval.store import Filter
     from llmbench.retrieval.writer import Writer
 
@@ -140,7 +151,7 @@ def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: f
     with Writer.open(recipe, wait=wait) as writer:
         count = writer.delete(where=condition)
         writer.finish(purge=True)
-    print(f"{recipe.name}: {count:,} document{'s' if count != 1 else ''} deleted.")
+    print(f"{recipe.name}: {counted(count, 'document')} deleted.")
     if count and not writer.settled:
         print("A search that is still going on holds what was deleted; the next llmbench index erases the rest.")
     if count:

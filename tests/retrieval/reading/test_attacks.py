@@ -113,7 +113,7 @@ def test_one_bad_file_stops_no_other_and_order_is_kept(tmp_path: Path) -> None:
             f"{number:02}.{'docx' if number % 2 else 'txt'}",
             zipped({"word/x": ZEROS[:1]}) if number % 5 == 0 else good,
         )
-    files, _ = walk([SourceSpec(path=tmp_path)])
+    files = walk([SourceSpec(path=tmp_path)]).files
     readings = list(read_all(files))
     assert [reading.file for reading in readings] == files
     assert [bool(reading.documents) for reading in readings] == [number % 5 != 0 for number in range(30)]
@@ -168,7 +168,7 @@ def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_closing_early_ends_every_process(tmp_path: Path) -> None:
     for number in range(40):
         saved(tmp_path, f"{number:02}.html", b"<p>words")
-    files, _ = walk([SourceSpec(path=tmp_path)])
+    files = walk([SourceSpec(path=tmp_path)]).files
     before = children_of(os.getpid())
     readings = read_all(files)
     next(readings)

@@ -122,9 +122,9 @@ def test_patterns_choose_files_as_git_does(tmp_path: Path) -> None:
     saved(tmp_path / "sub", ".gitignore", b"!keep.log\n")
 
     def sources(**place: object) -> list[str]:
-        files, skipped = walk([SourceSpec.model_validate({"path": tmp_path, **place})])
-        assert skipped == []
-        return [file.source for file in files]
+        found = walk([SourceSpec.model_validate({"path": tmp_path, **place})])
+        assert found.skipped == found.unread == []
+        return [file.source for file in found.files]
 
     assert sources(include=["**/*.md"], exclude=["old", "node_modules/"]) == ["a.md", "build/x.md", "sub/d.md"]
     assert sources(include=["*.txt"]) == ["b.txt"]
@@ -135,7 +135,7 @@ def test_links_in_a_circle_are_told(tmp_path: Path) -> None:
     (tmp_path / "a.md").symlink_to(tmp_path / "b.md")
     (tmp_path / "b.md").symlink_to(tmp_path / "a.md")
     (tmp_path / "loop").symlink_to(tmp_path)
-    assert dict(walk([SourceSpec(path=tmp_path)])[1]) == {
+    assert dict(walk([SourceSpec(path=tmp_path)]).skipped) == {
         "a.md": "a broken link, or one in a circle",
         "b.md": "a broken link, or one in a circle",
         "loop": "a link to a folder, which is not followed",

@@ -179,9 +179,9 @@ def test_a_folder_is_walked_in_order_and_what_is_left_out_is_told(tmp_path: Path
     (folder / "same.md").symlink_to(folder / "a.md")
     (folder / "gone.md").symlink_to(folder / "nowhere.md")
     os.mkfifo(folder / "pipe.md")
-    files, skipped = walk([SourceSpec(path=folder)])
-    assert [file.source for file in files] == ["a.md", "b.md", "sub/c.txt"]
-    assert dict(skipped) == {
+    found = walk([SourceSpec(path=folder)])
+    assert [file.source for file in found.files] == ["a.md", "b.md", "sub/c.txt"]
+    assert dict(found.skipped) == {
         "link.md": "a link that leads out of the folder",
         "linked": "a link that leads out of the folder",
         "gone.md": "a broken link, or one in a circle",
@@ -193,6 +193,6 @@ def test_a_folder_is_walked_in_order_and_what_is_left_out_is_told(tmp_path: Path
 def test_several_roots_are_named_from_the_folder_that_holds_them_all(tmp_path: Path) -> None:
     saved(tmp_path / "docs", "README.md", b"inner")
     outer = saved(tmp_path, "README.md", b"outer")
-    files, _ = walk([SourceSpec(path=p) for p in (tmp_path / "docs", outer, outer)])
+    files = walk([SourceSpec(path=p) for p in (tmp_path / "docs", outer, outer)]).files
     assert [file.source for file in files] == ["README.md", "docs/README.md"]
-    assert walk([SourceSpec(path=outer)])[0][0].source == "README.md"
+    assert walk([SourceSpec(path=outer)]).files[0].source == "README.md"

@@ -18,9 +18,9 @@ from .files import saved
 
 def readings(path: Path, columns: ColumnsSpec | None = None, metadata: dict[str, Any] | None = None) -> list[Reading]:
     place = SourceSpec(path=path, columns=columns or ColumnsSpec(), metadata=metadata or {})
-    files, skipped = walk([place])
-    assert skipped == []
-    return list(read_all(files))
+    found = walk([place])
+    assert found.skipped == []
+    return list(read_all(found.files))
 
 
 def documents(found: list[Reading]) -> list[Document]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 from llmbench import workspace
 from llmbench.errors import LlmbenchError
-from llmbench.recipe import RagRecipe
+from llmbench.recipe import ChunkingSpec, RagRecipe, SearchSpec
 from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.store.verify import verify
 from llmbench.retrieval.writer import Writer
@@ -104,6 +105,80 @@ def test_threads_and_processes_see_one_committed_state_at_a_time(
         assert all(future.result() > 0 for future in looks)
         _, errors = processes.communicate(timeout=60)
         assert (processes.returncode, errors) == (0, ""), errors
+    assert verify(folder).faults == ()
+
+
+PARENTS = {"chunking": ChunkingSpec(max_tokens=30, overlap=0, parent_tokens=60)}
+NEIGHBOURS = {"chunking": ChunkingSpec(max_tokens=30, overlap=0), "search": SearchSpec(neighbours=1)}
+
+
+def page(doc: Make, source: str, number: int) -> Document:
+    """A document of several passages, each of which names the round."""
+    return doc(source, "\n\n".join(f"{source} part{part} of common words, round {number}. " * 4 for part in range(4)))
+
+
+class Overtaken(Retriever):
+    """A writer is quicker than it: what `then` does is done between a search and what follows."""
+
+    then: Callable[[], object] = staticmethod(lambda: None)
+
+    def search(self, *arguments: Any, **named: Any) -> list[Any]:
+        found = super().search(*arguments, **named)
+        self.then()
+        return found
+
+
+@pytest.mark.parametrize("around", [PARENTS, NEIGHBOURS, {"chunking": ChunkingSpec(max_tokens=30, overlap=0)}])
+def test_a_document_deleted_between_search_and_passages_is_in_no_prompt(
+    recipe: RagRecipe, words: Any, doc: Make, around: dict[str, Any]
+) -> None:
+    own = recipe.model_copy(update=around)
+    question = [{"role": "user", "content": "common words of a round"}]
+    with Writer.open(own, embedder=words) as writer:
+        writer.upsert([page(doc, "a", 0), page(doc, "b", 0)])
+        with Overtaken.open(own, embedder=words) as retriever:
+            assert isinstance(retriever, Overtaken)
+            assert {source["source"] for source in retriever.ground(question).sources} == {"a", "b"}
+            retriever.then = lambda: writer.delete(sources=["a"])
+            found = retriever.ground(question)
+            assert {source["source"] for source in found.sources} == {"b"}
+            assert "part0" in found.messages[-1]["content"] and "a part" not in found.messages[-1]["content"]
+            rounds = iter(range(1, 99))  # a writer that never rests: no search is of a state that lasts
+            retriever.then = lambda: writer.upsert([page(doc, "b", next(rounds))])
+            assert retriever.ground(question).sources == ()
+
+
+@pytest.mark.timeout(120)
+def test_every_prompt_is_of_one_state_while_documents_come_and_go(
+    recipe: RagRecipe, words: Any, doc: Make, folder: Path
+) -> None:
+    own = recipe.model_copy(update=PARENTS)
+    question = [{"role": "user", "content": "common words of a round"}]
+    ended = threading.Event()
+    with (
+        Writer.open(own, embedder=words) as writer,
+        Retriever.open(own, embedder=words) as retriever,
+        ThreadPoolExecutor(4) as pool,
+    ):
+
+        def look() -> int:
+            count = 0
+            while not ended.is_set() or count == 0:
+                sources = retriever.ground(question).sources
+                rounds = {word for source in sources for word in re.findall(r"round (\d+)", source["text"])}
+                assert len(rounds) <= 1, rounds
+                count += 1
+            return count
+
+        try:
+            looks = [pool.submit(look) for _ in range(4)]
+            for number in range(ROUNDS):
+                writer.upsert([page(doc, "a", number), page(doc, "b", number)])
+                if number % 3 == 0:
+                    writer.delete(sources=["a", "b"])
+        finally:
+            ended.set()
+        assert all(future.result() > 0 for future in looks)
     assert verify(folder).faults == ()
 
 

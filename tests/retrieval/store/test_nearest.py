@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +149,24 @@ def test_an_inverted_file_reaches_its_target_on_queries_it_never_saw(
     scores, rows = inverted.search(big, queries, 10)
     assert recall(rows, true) > 0.92
     assert scores == pytest.approx(np.einsum("qkd,qd->qk", big[rows], queries), abs=1e-6)
+
+
+def test_the_callers_questions_measure_where_there_are_enough_and_else_beside_made_ones(big: Floats) -> None:
+    rng = np.random.default_rng(5)
+    far = made_queries(big, np.arange(len(big)), rng, 300)
+    plan = build(big, kind="ivf", queries=far).plan
+    assert plan is not None and (plan.asked, plan.queries, plan.own) == ("own", 150, 0)
+    assert plan.recall >= 0.95 and str(plan).endswith("on 150 of the pipeline's questions")
+    few = build(big, kind="ivf", queries=far[:40]).plan
+    assert few is not None and (few.asked, few.queries, few.own) == ("made", 500, 40)
+    assert min(few.recall, few.own_recall) >= 0.95
+    assert str(few).endswith(f"on 500 made queries and {few.own_recall:.3f} on 40 of the pipeline's questions")
+
+
+def test_a_plan_that_was_kept_before_these_figures_were_known_is_read(inverted: Nearest) -> None:
+    assert inverted.plan is not None
+    stored = {key: value for key, value in asdict(inverted.plan).items() if key not in ("asked", "own", "own_recall")}
+    assert Plan(**stored) == inverted.plan and str(inverted.plan).endswith("on 500 made queries")
 
 
 def test_a_graph_reaches_its_target(big: Floats, graph: Nearest, queries: Floats) -> None:

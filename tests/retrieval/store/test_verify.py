@@ -12,8 +12,8 @@ from llmbench.errors import IndexError_
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.repair import repair
-from llmbench.retrieval.store import Filter, current
-from llmbench.retrieval.store.verify import holds, verify
+from llmbench.retrieval.store import Filter, Index, current
+from llmbench.retrieval.store.verify import _stems, _written, holds, verify, words_left
 from llmbench.retrieval.writer import Writer
 
 Make = Callable[..., Document]
@@ -38,10 +38,10 @@ def test_a_whole_index_is_counted(folder: Path) -> None:
 
 
 DAMAGE = {
-    "UPDATE chunks SET text = 'alpha beta numbed 0' WHERE row = 0": ("1 documents are not as they were written: 0", "rebuild"),
-    "UPDATE documents SET text = 'alpha beta numbed 0' WHERE source = '0'": ("1 documents are not as they", "rebuild"),
-    "UPDATE documents SET metadata = '{}' WHERE source = '1'": ("1 documents are not as they were written: 1", "rebuild"),
-    "UPDATE chunks SET document = 2 WHERE row = 0": ("documents are not as they were written", "rebuild"),
+    "UPDATE chunks SET text = 'alpha beta numbed 0' WHERE row = 0": ("1 document not as written: 0", "rebuild"),
+    "UPDATE documents SET text = 'alpha beta numbed 0' WHERE source = '0'": ("1 document not as written", "rebuild"),
+    "UPDATE documents SET metadata = '{}' WHERE source = '1'": ("1 document not as written: 1", "rebuild"),
+    "UPDATE chunks SET document = 2 WHERE row = 0": ("document not as written", "rebuild"),
     "DELETE FROM documents WHERE source = '0'": ("belongs to nothing", "rebuild"),
     "UPDATE chunks SET row = 99 WHERE row = 0": ("rows and passages do not match one to one", "rebuild"),
     "DELETE FROM dead": ("rows and passages do not match one to one", "rebuild"),
@@ -140,3 +140,64 @@ def test_what_a_search_holds_up_is_told_and_goes_with_the_next_change(
         assert writer.index.settle(purge=True)
     assert verify(folder).waiting == 0 and faults(folder) == []
     assert not holds(folder, "alpha beta number 0")
+
+
+def test_a_text_that_lies_in_two_pages_is_found(upsert: Any, folder: Path) -> None:
+    path = folder / "1" / "index.sqlite"
+
+    def put(behind: int) -> int:
+        warning = "x" * 9000 + " Jane Roe" + "x" * behind
+        upsert(Document("1", "long", "Title", "alpha", "text", warnings=(warning,)))
+        return path.read_bytes().find(b"Jane Roe")
+
+    place = put(0) % 4096 - 4  # a page of a long row's rest begins with the number of the next
+    for further in range(1, 8):  # so much more behind it moves it so far to the front, over the border of two pages
+        if put(place + further) < 0:
+            break
+    assert b"Jane Roe" not in path.read_bytes() and holds(folder, "Jane Roe") == [path]
+
+
+def test_a_text_is_found_as_json_writes_it_and_as_it_was_cleaned(upsert: Any, doc: Make, folder: Path) -> None:
+    upsert(doc("said", "alpha", said='She said "never", \u00e9\nand went'), doc("roe", "Jane Roe"))
+    assert holds(folder, 'said "never", \u00e9\nand') and not holds(folder, 'said "ever"')
+    assert holds(folder, "Jane\u00a0Roe")  # as pasted from a page
+
+
+def test_a_generation_that_is_not_searched_is_looked_at_too(
+    recipe: RagRecipe, words: Any, upsert: Any, doc: Make, folder: Path
+) -> None:
+    upsert(doc("secret", "Jane Roe flickered"))
+    with Writer.open(recipe, embedder=words, rebuild=True, switch=False) as writer:
+        writer.upsert([doc("plain", "alpha")])
+    assert [path.parent.name for path in holds(folder, "Jane Roe")] == ["1"]
+
+
+def test_the_pages_of_the_term_index_are_read_as_they_lie(upsert: Any, doc: Make, folder: Path) -> None:
+    many = (" ".join(f"w{n * 7919 % 99991}x{'é' * (n % 3)}" for n in range(i, i + 60)) for i in range(0, 6000, 60))
+    upsert(*(doc(f"d{i}", text) for i, text in enumerate(many)))
+    generation = current(folder)
+    assert generation is not None
+    index = Index(generation)
+    try:
+        index._db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, terms, row)")
+        seen = {term for (term,) in index._rows("SELECT term FROM temp.vocabulary")}
+        assert len(seen) > 6000 and _written(index) == seen
+        assert _stems(index, [("Flickering", "lamps")]) == {"flicker", "lamp"}
+    finally:
+        index.close()
+
+
+def test_stems_that_only_a_deleted_text_had_are_told_until_they_are_gone(
+    recipe: RagRecipe, words: Any, upsert: Any, doc: Make, query: Rows, folder: Path
+) -> None:
+    upsert(doc("secret", "Zanzibar lamps were flickering with alpha"))
+    assert words_left(folder, "flickering lamps") == {}  # there is a document that has them
+    with Writer.open(recipe, embedder=words) as writer:
+        with writer.index.transaction():
+            writer.index.delete(sources=["secret"])
+        assert words_left(folder, "Flickering lamps, alpha") == {"1": ["flicker", "lamp"]}  # alpha others have
+        writer.note()
+    assert words_left(folder, "Zanzibar flickering lamps") == {} and not holds(folder, "Zanzibar")
+    query("INSERT INTO terms(rowid, title, text) VALUES (1000, '', 'flickering')")  # a posting of a passage that is none
+    assert words_left(folder, "it flickered") == {"1": ["flicker"]}
+    assert any("the words are not those" in told for told, _ in faults(folder))

@@ -12,7 +12,7 @@ import pytest
 
 from llmbench import retrieval
 from llmbench.errors import LlmbenchError
-from llmbench.recipe import RagRecipe, SourceSpec
+from llmbench.recipe import RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval import Document, Retriever, writer
 from llmbench.retrieval.store import Filter, current
 from llmbench.retrieval.store.rows import FileState
@@ -268,3 +268,28 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(
     assert verify(folder).faults == ()
     upsert(doc("after", "omega"))
     assert verify(folder).faults == () and "after" in sources(query)
+
+
+@pytest.mark.parametrize(
+    ("questions", "told"),
+    [
+        (
+            "".join(f'{{"id": "{i}", "question": "which w{i} and w{i + 5}?", "source": "d1"}}\n' for i in range(230)),
+            "on 115 of the",
+        ),
+        ('{"id": "1", "question": "which w1?", "source": "d1"}\n', "on 1 of the pipeline's questions."),
+        ('{"id": "1", "question": "which w1?"}\n', "questions were not measured with: "),
+        (None, "on 500 made queries."),
+    ],
+)
+def test_an_approximate_index_is_measured_with_the_pipelines_own_questions(
+    recipe: RagRecipe, words: Any, doc: Make, tmp_path: Path, questions: str | None, told: str
+) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text(questions or "")
+    own = recipe.model_copy(update={"search": SearchSpec(index="ivf"), "questions": path if questions else None})
+    with Writer.open(own, embedder=words) as writing:
+        writing.upsert(doc(f"d{i}", long(*(f"t{i}p{n}" for n in range(50)))) for i in range(42))
+        found = writing.finish()
+    assert found["kind"] == "ivf" and told in found["words"]
+    assert retrieval.build(own, embedder=words).vectors["kind"] == "ivf"  # what was kept is read again

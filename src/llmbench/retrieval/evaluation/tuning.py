@@ -109,7 +109,7 @@ def tune(found: Evaluated, qrels: Mapping[str, Mapping[str, int]], *, ignore_ide
 
 
 def keep(folder: Path, tuned: Tuned, collection: str) -> None:
-    """Notes alpha in the generation that is searched; an index that is built anew is tuned anew.
+    """Notes alpha in the generation that is searched; a rebuild takes it over where embedder and words stay the same.
 
     Raises:
         IndexError_: the index is not built.

@@ -8,24 +8,24 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from llmbench.recipe import SourceSpec
-from llmbench.retrieval.documents import Box, Document, Heading, Unreadable
+from llmbench.retrieval.documents import Box, Document, Heading, Momentary, Unreadable, not_read
 from llmbench.retrieval.reading import plain
 from llmbench.retrieval.reading.children import Child
 from llmbench.retrieval.reading.kinds import ROWS, kind_of, seen
 from llmbench.retrieval.reading.rows import unreadable_rows
+from llmbench.retrieval.reading.standard_input import LARGEST_FILE, SOURCE, read_input
 from llmbench.retrieval.reading.walk import File, walk
 
-__all__ = ["Child", "File", "Reading", "from_text", "read", "read_all", "walk"]
+__all__ = ["SOURCE", "Child", "File", "Reading", "from_text", "read", "read_all", "read_input", "walk"]
 
 VERSION = 1
 """Raised when the same file would be read otherwise, so that it is read again."""
-LARGEST_FILE = 256 * 2**20
-"""Bytes up to which a file is read that is not read row by row."""
 AHEAD = 4
 """Files that may be read ahead, for each worker."""
 
@@ -37,13 +37,15 @@ _OWN = threading.local()
 class Reading:
     """Some or all documents of one file. `failure` says why it gave none, or not all of them, in words for the report.
 
-    A file of rows comes in several of these, in order; `last` marks the end of each file.
+    A file of rows comes in several of these, in order; `last` marks the end of each file. `momentary`: it is there and could
+    not be read now.
     """
 
     file: File
     documents: tuple[Document, ...]
     failure: str | None = None
     last: bool = True
+    momentary: bool = False
 
 
 def read_all(files: Iterable[File], *, workers: int = 2) -> Iterator[Reading]:
@@ -164,7 +166,7 @@ def _readings(file: File, child: Child) -> Iterator[Reading]:
             return
         document = _document(file, child)
     except Unreadable as error:
-        yield Reading(file, (), str(error))
+        yield Reading(file, (), str(error), momentary=isinstance(error, Momentary))
         return
     unread = document.metadata.get("unread_pages")
     yield Reading(file, (document,), f"pages that could not be read: {unread}" if unread else None)
@@ -185,23 +187,31 @@ def _document(file: File, child: Child) -> Document:
             head = file.data[:1024]
             data = file.data if kind in (*_PLAIN, "") and not seen(head) else None
     except OSError as error:
-        raise Unreadable(f"cannot be read ({error.strerror})") from error
+        raise not_read(error) from error
     if not head:
         raise Unreadable("empty")
     if data is not None:
         document = plain.document(data, hashlib.sha256(data).hexdigest(), file.source, kind or "text", language)
         return _placed(document, file)
+    with _lying(file) as path:
+        return _placed(_parsed(file, path, kind, child), file)
+
+
+@contextmanager
+def _lying(file: File) -> Iterator[Path]:
+    """Where a child process finds the bytes of a file."""
     if file.data is None:
-        return _placed(_parsed(file, file.path, kind, child), file)
+        yield file.path.absolute()
+        return
     with tempfile.NamedTemporaryFile(suffix=file.path.suffix) as spooled:
         spooled.write(file.data)
         spooled.flush()
-        return _placed(_parsed(file, Path(spooled.name), kind, child), file)
+        yield Path(spooled.name)
 
 
 def _parsed(file: File, path: Path, kind: str, child: Child) -> Document:
     """One file as the child process reads it."""
-    request = {"path": str(path.absolute()), "kind": kind or "text", "suffix": file.path.suffix.lower()}
+    request = {"path": str(path), "kind": kind, "suffix": file.path.suffix.lower()}
     found: dict[str, Any] = {}
     for frame in child.ask(request):
         found = frame["document"]
@@ -234,22 +244,23 @@ def _placed(document: Document, file: File) -> Document:
 def _rows(file: File, child: Child) -> Iterator[Reading]:
     """The rows of one file; those that are broken are told at its end."""
     assert file.place.columns is not None
-    request = {"path": str(file.path.absolute()), "columns": file.place.columns.model_dump()}
     broken: list[tuple[int, str]] = []
     left = 0
     try:
-        for frame in child.ask(request):
-            documents = []
-            for row in frame["rows"]:
-                if "broken" in row:
-                    left += 1
-                    broken += [(row["line"], row["broken"])] if len(broken) < 6 else []
-                else:
-                    documents.append(_row(row, file))
-            if documents:
-                yield Reading(file, tuple(documents), last=False)
+        with _lying(file) as path:
+            request = {"path": str(path), "columns": file.place.columns.model_dump()}
+            for frame in child.ask(request):
+                documents = []
+                for row in frame["rows"]:
+                    if "broken" in row:
+                        left += 1
+                        broken += [(row["line"], row["broken"])] if len(broken) < 6 else []
+                    else:
+                        documents.append(_row(row, file))
+                if documents:
+                    yield Reading(file, tuple(documents), last=False)
     except Unreadable as error:
-        yield Reading(file, (), str(error))
+        yield Reading(file, (), str(error), momentary=isinstance(error, Momentary))
         return
     yield Reading(file, (), unreadable_rows(broken, left) if left else None)
 

@@ -29,7 +29,7 @@ if __name__ == "__main__":
         _package.__path__ = [str(_folder)]
         sys.modules[_name] = _package
 
-from llmbench.retrieval.documents import Unreadable
+from llmbench.retrieval.documents import Momentary, Unreadable, not_read
 from llmbench.retrieval.reading.kinds import seen
 from llmbench.retrieval.reading.writer import Writer
 
@@ -43,7 +43,7 @@ def serve(limits: dict[str, int]) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not look like an answer
     for served, line in enumerate(sys.stdin.buffer, 1):
         request = json.loads(line)
-        failure = ""
+        failure, momentary = "", False
         try:
             for frame in _frames(request, limits):
                 _send(answers, frame)
@@ -54,13 +54,14 @@ def serve(limits: dict[str, int]) -> None:
         except RecursionError:
             failure = "broken: nested without end"
         except OSError as error:
-            failure = f"cannot be read ({error.strerror or error})"
+            found = not_read(error)
+            failure, momentary = str(found), isinstance(found, Momentary)
         except ImportError as error:
             failure = f"needs {error.name}, which is not installed (pip install 'llmbench[rag]')"
         except Exception as error:  # whatever a hostile file makes of a parser is the file's fault, and is reported
             failure = f"broken ({_words(error)})"
         leaving = served >= limits["files"] or "MiB to read" in failure or _resident() > RESIDENT
-        _send(answers, {"end": failure, "leaving": leaving})
+        _send(answers, {"end": failure, "momentary": momentary, "leaving": leaving})
         if leaving:
             return
 
@@ -86,7 +87,7 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int) -> Writer:
     """Reads the bytes of a file as what they are; a name that says otherwise is warned of."""
     real = _real(data, kind)
     out = Writer(real, largest=largest)
-    if real != kind:
+    if kind and real != kind:
         out.warnings.append(f"named like {kind}, but it is {real}")
     match real:
         case "pdf":
@@ -168,7 +169,7 @@ def _real(data: bytes, kind: str) -> str:
         case "html" if kind not in ("xml", "email"):
             return what
         case "a picture" | "a program" | "an archive" | "a database":
-            raise Unreadable(f"named like {kind}, but it is {what}")
+            raise Unreadable(f"named like {kind}, but it is {what}" if kind else f"it is {what}")
     if kind in _NAMED or kind in ("doc", "msg", "ppt"):
         if kind == "xlsx" and data[:2] in (b"\x09\x00", b"\x09\x02", b"\x09\x04", b"\x09\x08"):
             return kind

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmbench.retrieval.documents import Unreadable
+from llmbench.retrieval.documents import Momentary, Unreadable
 from llmbench.retrieval.reading.writer import LARGEST_TEXT
 
 __all__ = ["Child"]
@@ -43,6 +43,7 @@ class Child:
 
         Raises:
             Unreadable: the file cannot be read, or reading it went beyond the limits; other files can be read after it.
+                Momentary where that may be otherwise at another time: the system refused it, or the machine was busy.
         """
         process = self._started()
         whole = False
@@ -58,7 +59,7 @@ class Child:
                 if "end" in frame:
                     whole = not frame["leaving"]
                     if frame["end"]:
-                        raise Unreadable(frame["end"])
+                        raise (Momentary if frame["momentary"] else Unreadable)(frame["end"])
                     return
                 yield frame
         finally:
@@ -102,7 +103,7 @@ class Child:
         data = bytearray()
         while len(data) < size:
             if not poll.poll(max(0, (deadline - time.monotonic()) * 1000)):
-                raise Unreadable(f"not read within {SECONDS * PATIENCE} seconds")
+                raise Momentary(f"not read within {SECONDS * PATIENCE} seconds")
             part = os.read(source, min(size - len(data), 2**20))
             if not part:
                 raise self._died()

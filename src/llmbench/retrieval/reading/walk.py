@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmbench.errors import DataError
 from llmbench.recipe import SourceSpec
-from llmbench.retrieval.documents import Skipped, Unreadable
+from llmbench.recipe.rag import STDIN
+from llmbench.retrieval.counting import counted
+from llmbench.retrieval.documents import Momentary, Skipped, Unreadable, not_read
 from llmbench.retrieval.reading.kinds import ROWS, kind_of
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-__all__ = ["File", "walk"]
+__all__ = ["File", "Walk", "walk"]
 
 
 @dataclass(frozen=True)
@@ -33,44 +36,111 @@ class File:
     data: bytes | None = None
 
 
-def walk(places: Sequence[SourceSpec]) -> tuple[list[File], list[Skipped]]:
-    """Every readable file under the roots, sorted by source, and what was left out with the reason.
+@dataclass
+class Walk:
+    """What the places hold: files, sorted by source, and what was left out with the reason.
+
+    `unread` is what is there and could not be looked at now: files, and folders, whose names end in `/`.
+    """
+
+    files: list[File]
+    skipped: list[Skipped]
+    unread: list[Skipped]
+
+
+def walk(places: Sequence[SourceSpec], given: File | None = None, held: Collection[str] = ()) -> Walk:
+    """Every readable file under the roots.
 
     One folder's sources are relative to it; those of several roots to the folder that holds them all. Hidden files and what
     the pipeline's patterns leave out are passed over in silence; a link that leads out of its root, a file of a kind that is
     not read, a pipe and a device are reported. A file in several places belongs to the last of them.
 
+    Args:
+        places: the pipeline's.
+        given: what standard input held, where it is one of them.
+        held: the sources of the files that the index holds documents of.
+
     Raises:
         ValueError: a pattern is none.
+        DataError: a root is gone, cannot be read, or is empty although files of it are held; a file bears the name of standard
+            input.
     """
+    places = [place for place in places if place.path != STDIN]
+    extra = [given] if given is not None else []
     roots = [place.path.resolve() for place in places]
-    base = roots[0] if len(roots) == 1 and roots[0].is_dir() else Path(os.path.commonpath([root.parent for root in roots]))
+    folders = [_is_folder(root) for root in roots]
+    base = roots[0] if folders == [True] else Path(os.path.commonpath([root.parent for root in roots])) if roots else Path()
+    others = {file.source for file in extra}
     files: dict[Path, File] = {}
     skipped: list[Skipped] = []
-    for root, place in zip(roots, places, strict=True):
-        named = root.is_file()
-        for path in [root] if named else _Folder(root, place).files():
+    unread: list[Skipped] = []
+    for root, place, is_folder in zip(roots, places, folders, strict=True):
+        if is_folder:
+            _refuse_empty(root, base, held)
+        folder = _Folder(root, place)
+        for path in folder.files() if is_folder else [root]:
             source = _name(path, base)
             try:
-                target = _readable(path, root, place, named=named)
+                target = _readable(path, root, place, named=not is_folder)
             except Unreadable as error:
-                skipped.append((source, str(error)))
+                (unread if isinstance(error, Momentary) else skipped).append((source, str(error)))
                 continue
             if target not in files or files[target].source == source:
                 files[target] = File(path, source, place)
-    return sorted(files.values(), key=lambda file: file.source), sorted(set(skipped))
+        unread += [(f"{_name(path, base)}/", str(reason)) for path, reason in folder.unread]
+    if others & {file.source for file in files.values()}:
+        raise DataError(f"a file is called {extra[0].source}, as standard input is. Exclude it, or call it otherwise.")
+    found = sorted([*files.values(), *extra], key=lambda file: file.source)
+    return Walk(found, sorted(set(skipped)), sorted(set(unread)))
+
+
+def _is_folder(root: Path) -> bool:
+    """Whether a root is a folder or a file.
+
+    Raises:
+        DataError: it is not there, or cannot be looked at: not a reason to forget what was in it.
+    """
+    try:
+        if root.is_dir():
+            with os.scandir(root):
+                return True
+        root.stat()
+    except OSError as error:
+        raise DataError(f"{root} cannot be read ({error.strerror}). Mount it or mend it; the index stays as it is.") from error
+    return False
+
+
+def _refuse_empty(root: Path, base: Path, held: Iterable[str]) -> None:
+    """A folder with nothing in it, of which files are held, is likelier a disk that is not mounted than a wish.
+
+    Raises:
+        DataError: it is so.
+    """
+    start = "" if root == base else f"{_name(root, base)}/"
+    count = sum(source.startswith(start) for source in held)
+    with os.scandir(root) as entries:
+        if not count or any(not entry.name.startswith(".") for entry in entries):
+            return
+    files = counted(count, "file")
+    raise DataError(
+        f"{root} is empty, and the index holds {files} of it. Mount it, if it is a disk; what is gone for good leaves the "
+        "index by --delete. The index stays as it is."
+    )
 
 
 def _readable(path: Path, root: Path, place: SourceSpec, *, named: bool) -> Path:
     """Where the file lies in truth.
 
     Raises:
-        Unreadable: it is no file to be read, and why.
+        Unreadable: it is no file to be read, and why; Momentary where it is there and cannot be looked at.
     """
     try:
         target = path.resolve(strict=True) if path.is_symlink() else path
         mode = target.stat().st_mode
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError) as error:
+        found = not_read(error) if isinstance(error, OSError) else Unreadable("")
+        if isinstance(found, Momentary):
+            raise found from None
         raise Unreadable("a broken link, or one in a circle" if path.is_symlink() else "cannot be read") from None
     if path.is_symlink() and not target.is_relative_to(root):
         raise Unreadable("a link that leads out of the folder")
@@ -93,6 +163,8 @@ class _Folder:
     def __init__(self, root: Path, place: SourceSpec) -> None:
         self.root, self.place = root, place
         self.ignores: dict[str, GitIgnoreSpec] = {}
+        self.unread: list[tuple[Path, Unreadable]] = []
+        """Folders that could not be listed, after `files`."""
 
     @cached_property
     def include(self) -> GitIgnoreSpec | None:
@@ -106,11 +178,16 @@ class _Folder:
 
     def files(self) -> Iterator[Path]:
         """What is taken, hidden files left out; links to folders are listed, not followed."""
-        for folder, folders, names in os.walk(self.root):
+        for folder, folders, names in os.walk(self.root, onerror=self.cannot):
             here = os.path.relpath(folder, self.root).replace(os.sep, "/")
             start = "" if here == "." else f"{here}/"
             if self.place.gitignore and ".gitignore" in names:
-                self.ignores[start] = _spec(Path(folder, ".gitignore").read_text("utf-8", "replace").splitlines())
+                try:
+                    self.ignores[start] = _spec(Path(folder, ".gitignore").read_text("utf-8", "replace").splitlines())
+                except OSError as error:  # what it leaves out is not known, and so nothing is taken
+                    self.unread.append((Path(folder), not_read(error)))
+                    folders.clear()
+                    continue
             kept: list[str] = []
             links: list[str] = []
             for name in sorted(folders):
@@ -121,6 +198,12 @@ class _Folder:
             for name in [*sorted(names), *links]:
                 if not name.startswith(".") and self.taken(f"{start}{name}"):
                     yield Path(folder, name)
+
+    def cannot(self, error: OSError) -> None:
+        """Notes a folder that is there and cannot be listed."""
+        found = not_read(error)
+        if isinstance(found, Momentary):
+            self.unread.append((Path(error.filename), found))
 
     def taken(self, name: str) -> bool:
         """Whether a file is one to take."""

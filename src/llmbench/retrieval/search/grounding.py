@@ -12,11 +12,16 @@ from llmbench.retrieval.search.packing import Count, pack
 from llmbench.retrieval.search.passages import Fetch, Passage, from_hits, with_neighbours, with_parents
 from llmbench.retrieval.search.prompt import fill
 
-__all__ = ["ground"]
+__all__ = ["around", "ground"]
 
 
 def ground(
-    recipe: RagRecipe, messages: Sequence[Message], last: int, hits: Sequence[Hit], fetch: Fetch, count: Count | None
+    recipe: RagRecipe,
+    messages: Sequence[Message],
+    last: int,
+    hits: Sequence[Hit],
+    passages: Sequence[Passage],
+    count: Count | None,
 ) -> Grounded:
     """Puts the passages of some hits into message number `last`.
 
@@ -25,10 +30,9 @@ def ground(
         messages: the conversation.
         last: which message asks.
         hits: best first.
-        fetch: the store.
+        passages: what `around` made of them.
         count: how many tokens a text has, where the passages are bounded.
     """
-    passages = _passages(recipe, hits, fetch)
     packed = pack(passages, recipe.context, recipe.passage, count=count)
     prompt = fill(recipe.prompt, {"passages": packed.text, "question": str(messages[last]["content"])})
     grounded = [dict(message) for message in messages]
@@ -43,7 +47,8 @@ def ground(
     return Grounded(grounded, sources, packed.tokens)
 
 
-def _passages(recipe: RagRecipe, hits: Sequence[Hit], fetch: Fetch) -> list[Passage]:
+def around(recipe: RagRecipe, hits: Sequence[Hit], fetch: Fetch) -> list[Passage]:
+    """Hits with what belongs around them; the store must be of a state in which all of them stand."""
     if recipe.chunking.parent_tokens is not None:
         return with_parents(hits, [hit.chunk.parent for hit in hits], fetch)
     if recipe.search.neighbours:

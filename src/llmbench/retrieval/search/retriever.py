@@ -16,11 +16,13 @@ from llmbench.recipe import ExpandSpec, RagRecipe
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.reading.clean import Cleaner
 from llmbench.retrieval.search import candidates, expand, stages
 from llmbench.retrieval.search.candidates import Question
 from llmbench.retrieval.search.explain import explain, shares
-from llmbench.retrieval.search.grounding import ground
+from llmbench.retrieval.search.grounding import around, ground
 from llmbench.retrieval.search.hits import Grounded, Hit
+from llmbench.retrieval.search.passages import Passage
 from llmbench.retrieval.search.stages import Timings
 from llmbench.retrieval.search.view import View
 from llmbench.retrieval.store import Filter, current
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
     from llmbench.retrieval.search.packing import Count
     from llmbench.retrieval.search.rerank import Reranker
 
-__all__ = ["Retriever"]
+__all__ = ["Retriever", "asked"]
+
+TRIES = 3
+"""How often a question is searched whose hits a writer takes away meanwhile."""
 
 
 class Retriever:
@@ -119,6 +124,7 @@ class Retriever:
             LlmbenchError: the query is empty, or the filter is wrong.
             EndpointError: the model that is to expand the query does not answer.
         """
+        query = asked(query)
         if not query.strip():
             raise LlmbenchError("The query is empty. Ask something.")
         spec, timings = self.recipe.search, timings or Timings()
@@ -142,7 +148,7 @@ class Retriever:
     def explain(self, query: str, hit: Hit) -> str:
         """Why a hit of a query stands where it does, a line for each stage."""
         with self._now() as view:
-            points = view.index.word_points(query, hit.chunk.id)
+            points = view.index.word_points(asked(query), hit.chunk.id)
         reranker = self._rerank()
         return explain(
             hit,
@@ -161,12 +167,26 @@ class Retriever:
         last = next((i for i in range(len(messages) - 1, -1, -1) if messages[i]["role"] == "user"), None)
         if last is None:
             raise LlmbenchError("There is no user message to search with.")
-        hits = self.search(str(messages[last]["content"]), where=where)
+        hits, passages = self._passages(str(messages[last]["content"]), where)
         count = self._count
         if count is None and self.recipe.context.max_tokens is not None:
             embedder = self._ready()
             count = lambda text: len(embedder.starts(text))  # noqa: E731 - a line is what it is
-        return ground(self.recipe, messages, last, hits, self, count)
+        return ground(self.recipe, messages, last, hits, passages, count)
+
+    def _passages(self, query: str, where: Mapping[str, Any] | None) -> tuple[list[Hit], list[Passage]]:
+        """Hits with what belongs around them, all of one moment.
+
+        A search may take seconds (a reranker, a model), in which a writer should not wait for it. When a hit is gone or
+        changed by then, it is searched again; under a writer that never rests, what still stands is handed on.
+        """
+        for again in reversed(range(TRIES)):
+            hits = self.search(query, where=where)
+            with self._now() as view:
+                standing = [hit for hit in hits if view.index.stands(hit.chunk.id)]
+                if len(standing) == len(hits) or not again:
+                    return standing, around(self.recipe, standing, self)
+        raise AssertionError("the last try returns")
 
     def document(self, source: str) -> Document:
         """A whole document, into which a hit's `start` and `end` point.
@@ -276,6 +296,11 @@ class Retriever:
         if self._view is not None:
             self._view.close()
         self._view, self._embedder = view, embedder
+
+
+def asked(query: str) -> str:
+    """A query as it is searched with: cleaned as documents are, so that what was pasted finds the same. Plain ASCII stays."""
+    return Cleaner()(query)
 
 
 def _condition(own: Mapping[str, Any] | None, where: Mapping[str, Any] | None) -> Filter | None:

@@ -165,6 +165,21 @@ class Index:
             row[0]: FileState(*row) for row in self._rows("SELECT source, sha256, size, mtime, settings, skipped FROM files")
         }
 
+    def held(self) -> set[str]:
+        """The files that there are documents of."""
+        return {str(file) for (file,) in self._rows("SELECT DISTINCT file FROM documents WHERE file IS NOT NULL")}
+
+    def origins(self) -> list[tuple[str, str | None]]:
+        """Every document's source with the file that it was read from; None for one that a program gave."""
+        return [
+            (str(a), None if b is None else str(b)) for a, b in self._rows("SELECT source, file FROM documents ORDER BY source")
+        ]
+
+    def term_settings(self) -> list[tuple[Any, ...]]:
+        """What decides a passage's BM25 score beside its words: how these are told apart, and how columns weigh."""
+        table = self._rows("SELECT sql FROM sqlite_master WHERE name = 'terms'")
+        return table + self._rows("SELECT k, v FROM terms_config WHERE k = 'rank'")
+
     def fingerprint(self, source: str) -> str | None:
         """The hash of what a document was read from, or None when there is no such document."""
         row = self._row("SELECT sha256 FROM documents WHERE source = ?", source)
@@ -266,6 +281,10 @@ class Index:
             IndexError_: a passage is not as it was written; it is not handed out.
         """
         return {row: chunk for row, chunk in (self._chunk("row = ?", int(place)) for place in places) if chunk is not None}
+
+    def stands(self, chunk_id: str) -> bool:
+        """Whether a passage is there, at its place and with its words: its id is of both."""
+        return self._row("SELECT 1 FROM chunks WHERE id = ?", chunk_id) is not None
 
     def _chunk(self, where: str, *values: Any) -> tuple[int, Chunk | None]:
         found = self._row(rows.SELECT_CHUNK + where, *values)

@@ -27,6 +27,8 @@ def exact(
     """
     import numpy as np
 
+    if not len(queries):
+        return []
     chosen = None
     if allowed is not None and 4 * int(np.count_nonzero(allowed)) < len(allowed):
         chosen = np.flatnonzero(allowed)

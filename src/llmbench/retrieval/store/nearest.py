@@ -75,13 +75,21 @@ class Plan:
     """How long building took."""
     checksum: str = ""
     """BLAKE2b of the file."""
+    asked: Literal["made", "own"] = "made"
+    """Of which kind these queries are: made of stored vectors, or questions that the caller has."""
+    own: int = 0
+    """The caller's questions, where they were too few to measure with alone: these settled the settings with the made ones."""
+    own_recall: float = 0.0
+    """Recall@10 on them."""
 
     def __str__(self) -> str:
         what = f"{self.lists} cells, {self.probes} probed" if self.kind == "ivf" else f"{self.lists} links, ef {self.probes}"
+        kind = "made queries" if self.asked == "made" else "of the pipeline's questions"
         return (
             f"{self.kind} over {self.base:,} vectors ({what}, {self.factor} candidates a hit): "
             f"recall@10 {self.recall:.3f} [{self.low:.3f}, {self.high:.3f}], @100 {self.recall_100:.3f}, "
-            f"on {self.queries} queries"
+            f"on {self.queries} {kind}"
+            + (f" and {self.own_recall:.3f} on {self.own} of the pipeline's questions" if self.own else "")
         )
 
 

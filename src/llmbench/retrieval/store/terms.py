@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["STOP_WORDS", "columns", "query", "schema"]
+__all__ = ["STOP_WORDS", "columns", "leaf", "query", "schema"]
 
 _FUNCTION_WORDS = (
     # who and whose
@@ -61,3 +61,32 @@ def _pairs(text: str) -> str:
         return " " + " ".join(run[i : i + 2] for i in range(max(1, len(run) - 1))) + " "
 
     return _CJK.sub(pairs, text)
+
+
+def leaf(page: bytes) -> list[str]:
+    """The words of one leaf of FTS5's tree as they stand in the file, also those whose passages were deleted since.
+
+    The layout is that of SQLite's fts5_index.c: two numbers of two bytes, of which the second says where the footer begins; the
+    footer has the places of the words, each as the distance from the one before. A word is written as how many bytes it has in
+    common with the one before (not at the first), how many follow, and these. Its first byte names the index, "0" the main one.
+    """
+    footer = int.from_bytes(page[2:4], "big")
+    words, place, at, before = list[str](), 0, footer, b""
+    while at < len(page):
+        step, at = _number(page, at)
+        place += step
+        kept, start = (0, place) if not words else _number(page, place)
+        length, start = _number(page, start)
+        before = before[:kept] + page[start : start + length]
+        words.append(before[1:].decode("utf-8", "replace"))
+    return words
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """SQLite's whole number of one to nine bytes, seven bits each (here never nine), and where it ends."""
+    value = 0
+    while True:
+        value = value << 7 | data[at] & 0x7F
+        at += 1
+        if data[at - 1] < 0x80:
+            return value, at

@@ -1,7 +1,7 @@
 """Builds the approximate index of a large collection, with settings that were measured to find what exact search finds.
 
-Measured are queries that no setting saw: stored vectors moved as far as a question lies from its passage (or questions that
-the caller has), compared with exact search over the same rows.
+Measured are queries that no setting saw: the caller's questions, where there are enough, else stored vectors moved as far as a
+question lies from its passage; compared with exact search over the same rows.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmbench.retrieval.store.exact import BLOCK, exact, ranked
@@ -34,6 +34,9 @@ LEAST = 2_000
 
 QUERIES = 1000
 """Queries measured with: one half settles the settings, the other says what they reach."""
+
+ENOUGH = 200
+"""Questions of the caller's that measure alone; one half of fewer says too little of a recall of 0.95."""
 
 FACTORS = (1, 2, 3, 4, 6, 8, 16)
 """Candidates for each of a hundred hits that are tried."""
@@ -76,7 +79,8 @@ def build(
         dead: rows that are not to be found.
         kind: `auto` is exact up to 50,000 live rows, then an inverted file, then a graph where that falls short.
         target_recall: recall@10 that must be reached.
-        queries: shape (q, dim), questions to measure with, at least 200; None makes them of stored vectors.
+        queries: shape (q, dim), the caller's questions: from `ENOUGH` of them on they measure alone. Fewer must reach the
+            recall beside queries that are made of stored vectors, as they are where there are none.
         seed: of samples and of k-means.
         progress: told of each stage.
     """
@@ -91,18 +95,25 @@ def build(
     rng = np.random.default_rng(seed)
     selection = Selection(n, None, dead)
     alive = np.arange(n) if selection.allowed is None else np.flatnonzero(selection.allowed)
-    asked = made_queries(vectors, alive, rng) if queries is None else queries[rng.permutation(len(queries))[:QUERIES]]
-    tell("exact answers", 0, len(asked))
-    truth = [
-        ranked(vectors, query, pool, WIDE)[1]
-        for query, pool in zip(asked, exact(vectors, asked, WIDE, selection.allowed), strict=True)
-    ]
+    given = np.zeros((0, vectors.shape[1]), np.float32) if queries is None else queries
+    alone = len(given) >= ENOUGH
+    asked = given[rng.permutation(len(given))[:QUERIES]] if alone else made_queries(vectors, alive, rng)
+    beside = given[:0] if alone else given
+    tell("exact answers", 0, len(asked) + len(beside))
+    truth, sure = (
+        [
+            ranked(vectors, query, pool, WIDE)[1]
+            for query, pool in zip(some, exact(vectors, some, WIDE, selection.allowed), strict=True)
+        ]
+        for some in (asked, beside)
+    )
     methods: tuple[Literal["ivf", "hnsw"], ...] = ("ivf", "hnsw") if kind == "auto" else (kind,)
     for method in methods:
         index, lists = (_inverted if method == "ivf" else _graph)(vectors, alive, rng, seed, tell)
-        plan = Plan(method, n, vectors.shape[1], lists, 1, 1, target_recall, 0, 0, 0, 0, 0, 0)
-        plan = _settled(Nearest(index, plan), plan, asked, truth, selection, tell)
-        if plan.recall >= target_recall or kind != "auto":
+        plan = Plan(method, n, vectors.shape[1], lists, 1, 1, target_recall, 0, 0, 0, 0, 0, 0, asked="own" if alone else "made")
+        plan = _settled(Nearest(index, plan), plan, _Asked(asked, truth), _Asked(beside, sure), selection, tell)
+        found = min(plan.recall, plan.own_recall) if plan.own else plan.recall
+        if found >= target_recall or kind != "auto":
             return Nearest(index, replace(plan, seconds=time.perf_counter() - began))
     return Nearest()
 
@@ -177,18 +188,21 @@ def _add(index: Any, vectors: NDArray[np.float32], tell: Progress) -> None:
     tell("adding vectors", len(vectors), len(vectors))
 
 
-def _settled(
-    nearest: Nearest,
-    plan: Plan,
-    queries: NDArray[np.float32],
-    truth: list[NDArray[np.int64]],
-    selection: Selection,
-    tell: Progress,
-) -> Plan:
+@dataclass(frozen=True)
+class _Asked:
+    """Queries, shape (q, dim), with the rows that exact search finds for each."""
+
+    queries: NDArray[np.float32]
+    truth: list[NDArray[np.int64]]
+
+
+def _settled(nearest: Nearest, plan: Plan, asked: _Asked, own: _Asked, selection: Selection, tell: Progress) -> Plan:
     """The plan with the cheapest settings that reach the target on one half of the queries; what they reach on the other.
 
-    Recall@10 must reach it with its whole interval, recall@100 with its mean.
+    Recall@10 must reach it with its whole interval, recall@100 with its mean; recall@10 on `own` with its mean, where there are
+    any.
     """
+    queries, truth = asked.queries, asked.truth
     half = len(queries) // 2
     limit = plan.lists if plan.kind == "ivf" else 2048
     tries = [2**i for i in range(0 if plan.kind == "ivf" else 7, int(math.log2(limit)) + 1)]
@@ -202,17 +216,32 @@ def _settled(
         factors = [factor for factor in FACTORS if plan.kind == "ivf" or WIDE * factor <= probes]
         found = tried.candidates(queries[:half], WIDE * factors[-1], selection)
         ten, hundred = (_reached(found, truth[:half], k) for k in (10, WIDE))
+        mine = _own(tried, own, WIDE * factors[-1], selection)
         for factor in factors:
             cost, last = _cost(plan, probes, factor), WIDE * factor - 1
             if best is not None and cost >= best[0]:
                 break
-            if _interval(ten[:, last])[1] >= plan.target and float(hundred[:, last].mean()) >= plan.target:
+            reached = min(float(hundred[:, last].mean()), float(mine[last]))
+            if _interval(ten[:, last])[1] >= plan.target and reached >= plan.target:
                 best = cost, replace(plan, probes=probes, factor=factor)
     chosen = best[1] if best else replace(plan, probes=limit, factor=FACTORS[-1])
     found = Nearest(nearest.index, chosen).candidates(queries[half:], WIDE * chosen.factor, selection)
     recall, low, high = _interval(_reached(found, truth[half:], 10)[:, -1])
     wide = float(_reached(found, truth[half:], WIDE)[:, -1].mean())
-    return replace(chosen, recall=recall, low=low, high=high, recall_100=wide, queries=len(queries) - half)
+    chosen = replace(chosen, recall=recall, low=low, high=high, recall_100=wide, queries=len(queries) - half)
+    if not len(own.queries):
+        return chosen
+    last = _own(Nearest(nearest.index, chosen), own, WIDE * chosen.factor, selection)[-1]
+    return replace(chosen, own=len(own.queries), own_recall=float(last))
+
+
+def _own(tried: Nearest, own: _Asked, width: int, selection: Selection) -> NDArray[np.float64]:
+    """Mean recall@10 on the caller's questions after each of `width` candidates; 1 where there are none."""
+    import numpy as np
+
+    if not len(own.queries):
+        return np.ones(width)
+    return np.asarray(_reached(tried.candidates(own.queries, width, selection), own.truth, 10).mean(axis=0))
 
 
 def _cost(plan: Plan, probes: int, factor: int) -> float:

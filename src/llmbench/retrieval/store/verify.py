@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmbench.errors import IndexError_
+from llmbench.retrieval.counting import counted
+from llmbench.retrieval.reading.clean import Cleaner
 from llmbench.retrieval.store import layout, rows, terms
 from llmbench.retrieval.store.database import Index
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
 
-__all__ = ["Fault", "Verification", "holds", "verify"]
+__all__ = ["Fault", "Verification", "holds", "verify", "words_left"]
 
 _SHOWN = 5
 
@@ -80,18 +84,91 @@ def _told(check: Callable[[Index], Iterator[Fault]], index: Index) -> Iterator[F
 
 
 def holds(folder: Path, text: str) -> list[Path]:
-    """The files of an index in whose bytes a text stands, in UTF-8: none, when all that held it was deleted."""
-    wanted = text.encode()
+    """The files of an index in which a text stands: none, when all that held it was deleted.
+
+    Looked for are its characters, as given and cleaned as a document is: in the bytes of every file (UTF-8, plain and as JSON
+    writes it), also in what is free or not folded in yet; and in the rows of every generation, since a long row lies in pieces.
+    """
+    texts = {text, Cleaner()(text)}
+    forms = {form for one in texts for form in (one, json.dumps(one)[1:-1], json.dumps(one, ensure_ascii=False)[1:-1])}
+    wanted = [form.encode() for form in forms]
+    rest = max(map(len, wanted)) - 1
     found = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         with path.open("rb") as file:
             before = b""
             while part := file.read(2**22):
-                if wanted in before + part:
+                if any(one in before + part for one in wanted):
                     found.append(path)
                     break
-                before = part[-len(wanted) :]
-    return found
+                before = (before + part)[-rest:] if rest else b""
+    for generation in layout.generations(folder):
+        path = generation / "index.sqlite"
+        if path not in found and path.exists():
+            with _opened(generation) as index:
+                if any(index._row(_ANYWHERE, form)[0] for form in sorted(forms)):
+                    found.append(path)
+    return sorted(found)
+
+
+_TEXTS = {
+    "documents": ("source", "file", "title", "kind", "text", "metadata", "marks"),
+    "chunks": ("title", "text"),
+    "files": ("source", "settings", "skipped"),
+    "facts": ("key", "text"),
+    "meta": ("value",),
+}
+_ANYWHERE = "SELECT " + " OR ".join(
+    f"EXISTS (SELECT 1 FROM {table} WHERE {' OR '.join(f'instr({column}, ?1)' for column in columns)})"
+    for table, columns in _TEXTS.items()
+)
+
+
+def words_left(folder: Path, text: str) -> dict[str, list[str]]:
+    """The words of a text that the term index of a generation holds, and that no passage of it has; by the generation's name.
+
+    The term index keeps stems (`flickering` as `flicker`), so that the text's own characters do not stand in it. Its pages are
+    read as they lie, and so words that SQL sees no more, since a deletion waits to be packed, are found too.
+    """
+    left = {}
+    for generation in layout.generations(folder):
+        if (generation / "index.sqlite").exists():
+            with _opened(generation) as index, index.snapshot():
+                asked = _stems(index, [("", Cleaner()(text))])
+                here = asked & _written(index)
+                here -= _stems(index, index._db.execute("SELECT title, text FROM chunks")) if here else set()
+                if here:
+                    left[generation.name] = sorted(here)
+    return left
+
+
+@contextmanager
+def _opened(generation: Path) -> Iterator[Index]:
+    index = Index(generation)
+    try:
+        yield index
+    finally:
+        index.close()
+
+
+def _stems(index: Index, texts: Iterable[tuple[str, str]]) -> set[str]:
+    """The words of some texts as the term index keeps them."""
+    db = index._db
+    for statement in terms.schema("temp.stems").split(";")[:-1]:
+        db.execute(statement)
+    try:
+        db.executemany("INSERT INTO temp.stems(title, text) VALUES (?, ?)", (terms.columns(*pair) for pair in texts))
+        db.execute("CREATE VIRTUAL TABLE temp.stem_words USING fts5vocab(temp, stems, row)")
+        return {str(term) for (term,) in db.execute("SELECT term FROM temp.stem_words")}
+    finally:
+        db.execute("DROP TABLE IF EXISTS temp.stem_words")
+        db.execute("DROP TABLE temp.stems")
+
+
+def _written(index: Index) -> set[str]:
+    """Every word in the pages of the term index. A page's id is its segment's from bit 37 on; bits 31 to 36 are 0 in leaves."""
+    pages = index._db.execute("SELECT block FROM terms_data WHERE id >> 37 > 0 AND (id >> 31) & 63 = 0")
+    return {word for (page,) in pages for word in terms.leaf(page)}
 
 
 def _database(index: Index) -> Iterator[Fault]:
@@ -121,7 +198,8 @@ def _rows(index: Index) -> Iterator[Fault]:
         if sorted(map(repr, facts)) != sorted(map(repr, rows.facts(number, document.metadata))):
             yield Fault(f"the fields of {source} are not those of its metadata", "repair")
     if wrong:
-        yield Fault(f"{len(wrong)} documents are not as they were written: {', '.join(wrong[:_SHOWN])}", "rebuild")
+        what = counted(len(wrong), "document")
+        yield Fault(f"{what} not as written: {', '.join(wrong[:_SHOWN])}", "rebuild")
 
 
 def _vectors(index: Index) -> Iterator[Fault]:
@@ -134,7 +212,7 @@ def _vectors(index: Index) -> Iterator[Fault]:
         yield Fault(str(error), "repair")
         return
     if damaged:
-        yield Fault(f"vectors.bin: {len(damaged)} records are damaged, the first at row {damaged[0]}", "repair")
+        yield Fault(f"vectors.bin: {counted(len(damaged), 'damaged record')}, the first at row {damaged[0]}", "repair")
     dead = index.dead()
     dead, beyond = dead[dead < len(expected)], int((dead >= len(expected)).sum())
     living = int((expected >= 0).sum())

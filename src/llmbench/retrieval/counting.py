@@ -1,0 +1,10 @@
+"""Numbers with what they count, for people: 1 document, 2 documents, 1,000 documents."""
+
+from __future__ import annotations
+
+__all__ = ["counted"]
+
+
+def counted(count: int, what: str) -> str:
+    """The number and the word, which takes an s where it is not one."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
