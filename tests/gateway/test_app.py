@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from llmbench.endpoint import Message
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.gateway import Grounding, Served, build
+from llmbench.gateway.grounding import Budget
 from llmbench.gateway.relay import Upstream
 from llmbench.recipe import Variant
 
@@ -50,7 +51,8 @@ class FakeRetriever:
         self.closed = False
         self.threads: set[str] = set()
 
-    def ground(self, messages: Sequence[Message]) -> Passages:
+    def ground(self, messages: Sequence[Message], *, budget: Budget | None = None) -> Passages:
+        assert budget is not None
         self.threads.add(threading.current_thread().name)
         if self.error is not None:
             raise self.error
@@ -337,10 +339,10 @@ async def test_nothing_blocks_the_event_loop_while_a_search_takes_long(engine: F
     started, release = threading.Event(), threading.Event()
 
     class Slow(FakeRetriever):
-        def ground(self, messages: Sequence[Message]) -> Passages:
+        def ground(self, messages: Sequence[Message], *, budget: Budget | None = None) -> Passages:
             started.set()
             release.wait(30)
-            return super().ground(messages)
+            return super().ground(messages, budget=budget)
 
     async with client(serve(engine, retriever=Slow())) as http:
         slow = asyncio.create_task(http.post("/v1/chat/completions", json=ASK | {"model": "rag"}))
@@ -350,3 +352,49 @@ async def test_nothing_blocks_the_event_loop_while_a_search_takes_long(engine: F
         assert not slow.done()
         release.set()
         assert (await slow).status_code == 200
+
+
+class Asking(FakeRetriever):
+    """Keeps what its budget says of some conversations and of a text."""
+
+    def __init__(self, *conversations: list[Message]) -> None:
+        super().__init__()
+        self.conversations, self.excess, self.counted = conversations, list[int](), list[int]()
+
+    def ground(self, messages: Sequence[Message], *, budget: Budget | None = None) -> Passages:
+        assert budget is not None
+        self.excess = [budget.excess(one) for one in self.conversations]
+        self.counted = [budget.count("Red."), budget.count("Red.")]
+        return super().ground(messages, budget=budget)
+
+
+async def test_the_room_of_a_request_is_what_vllm_counts_beside_the_answer() -> None:
+    short, long = [{"role": "user", "content": "Hi"}], [{"role": "user", "content": "Hi " * 300}]
+    retriever = Asking(short, long)
+    engine = FakeEngine(lambda: httpx.Response(200, json={**reply().json(), "count": 900}))
+    async with client(serve(engine, retriever=retriever)) as http:
+        assert (await http.post("/v1/chat/completions", json=ASK | {"model": "rag", "max_tokens": 100})).status_code == 200
+    asked, text, _ = engine.bodies
+    assert asked == {"model": "base", "messages": long}  # the short one is known to fit
+    assert text == {"model": "base", "prompt": "Red.", "add_special_tokens": False}  # once: the second count is remembered
+    assert retriever.excess[0] <= 0 and retriever.excess[1] == 900 - (1024 - 100)
+    assert retriever.counted == [900, 900]
+
+
+async def test_at_most_a_quarter_of_the_context_is_kept_for_the_answer_and_tools_are_counted() -> None:
+    retriever = Asking([{"role": "user", "content": "Hi"}])
+    engine = FakeEngine(lambda: httpx.Response(200, json={**reply().json(), "count": 900}))
+    tools = [{"type": "function", "function": {"name": "now", "parameters": {}}}]
+    async with client(serve(engine, retriever=retriever)) as http:
+        body = ASK | {"model": "rag", "max_completion_tokens": 1000, "tools": tools}
+        assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
+    assert engine.bodies[0]["tools"] == tools
+    assert retriever.excess == [900 - (1024 - 256)]
+
+
+async def test_an_engine_that_cannot_count_is_told() -> None:
+    retriever = Asking([{"role": "user", "content": "Hi " * 300}])
+    engine = FakeEngine(lambda: httpx.Response(500, json={"error": {"message": "out of order"}}))
+    async with client(serve(engine, retriever=retriever)) as http:
+        response = await http.post("/v1/chat/completions", json=ASK | {"model": "rag"})
+    assert response.status_code == 502 and "out of order" in response.text

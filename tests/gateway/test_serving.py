@@ -162,6 +162,24 @@ def test_passages_reach_the_model(client: openai.OpenAI) -> None:
     assert grounded.prompt_tokens > plain.prompt_tokens + 20
 
 
+def test_passages_take_no_more_than_the_model_has_room_for(client: openai.OpenAI) -> None:
+    kept: list[int] = []
+    for words in range(0, 1000, 50):
+        history = [*ask("Hello " * words), {"role": "assistant", "content": "Yes."}] if words else []
+        try:
+            answer = client.chat.completions.create(
+                model="base-rag", messages=[*history, *ask("How heavy is the Alba kettle?")], max_tokens=100
+            )
+        except openai.BadRequestError as error:
+            assert "maximum context length" in str(error)
+            assert kept[-1] == 0  # the conversation itself is too long, and no passage is to blame
+            break
+        assert answer.usage is not None
+        kept.append(len(answer.sources))  # type: ignore[attr-defined]
+        assert kept[-1] == 0 or answer.usage.prompt_tokens <= 1024 - 100
+    assert kept[0] == 2 and kept == sorted(kept, reverse=True) and 0 in kept
+
+
 async def test_our_own_client_reads_answers_streams_and_sources(endpoint: Served) -> None:
     async with HttpEndpoint(endpoint.base_url) as http:
         assert await http.models() == list(endpoint.variants)

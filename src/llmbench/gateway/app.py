@@ -19,6 +19,7 @@ from llmbench.gateway import chat, relay
 from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.guard import Guard
 from llmbench.gateway.refusal import Refusal
+from llmbench.gateway.room import Room
 from llmbench.recipe import Variant
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def build(
         if served is None:
             message = f"The model {wanted.model!r:.100} does not exist. There are: {', '.join(known)}."
             raise Refusal(404, message, param="model", code="model_not_found")
-        return await _unless_gone(request, _answer(served, wanted, upstream))
+        return await _unless_gone(request, _answer(served, wanted, upstream, context))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -143,23 +144,27 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _answer(served: Served, wanted: chat.ChatRequest, upstream: relay.Upstream) -> Response:
+async def _answer(served: Served, wanted: chat.ChatRequest, upstream: relay.Upstream, context: int) -> Response:
     """Grounds the conversation if the variant is a RAG one, asks vLLM, and answers under the variant's name."""
     from starlette.responses import JSONResponse
 
     from llmbench.gateway.stream import EventStream
 
-    messages, sources = wanted.messages, None
+    messages, sources, variant = wanted.messages, None, served.variant
+    fields = chat.with_defaults(wanted.fields, variant.sampling)
     if served.grounding is not None:
+        room = Room(
+            upstream, served.engine_name, context=context, answer=fields.get("max_completion_tokens") or fields["max_tokens"],
+            prepared=lambda given: chat.with_system(given, variant.system), tools=fields.get("tools"),
+        )  # fmt: skip
         try:
-            grounded = await served.grounding.ground(messages)
+            grounded = await served.grounding.ground(messages, room)
         except IndexError_ as error:
             raise Refusal(503, str(error), code="retrieval_unavailable") from error
         except LlmbenchError as error:
             raise Refusal(400, str(error), param="messages") from error
         messages, sources = list(grounded.messages), list(grounded.sources)
-    variant = served.variant
-    body = chat.with_defaults(wanted.fields, variant.sampling) | {
+    body = fields | {
         "model": served.engine_name,
         "messages": chat.with_system(messages, variant.system),
         "stream": wanted.stream,

@@ -12,7 +12,7 @@ from llmbench import recipe
 from llmbench.endpoint import Message
 from llmbench.recipe import RagRecipe
 
-__all__ = ["Grounded", "Grounder", "Grounding", "open_retriever"]
+__all__ = ["Budget", "Grounded", "Grounder", "Grounding", "open_retriever"]
 
 
 class Grounded(Protocol):
@@ -29,11 +29,23 @@ class Grounded(Protocol):
         ...
 
 
+class Budget(Protocol):
+    """What the served model has room for."""
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has."""
+        ...
+
+    def excess(self, messages: Sequence[Message]) -> int:
+        """How many tokens a conversation, with room for its answer, is over what the model takes; 0 or less where it fits."""
+        ...
+
+
 class Grounder(Protocol):
     """Whatever finds passages for a conversation."""
 
-    def ground(self, messages: Sequence[Message]) -> Grounded:
-        """Searches with the last user message."""
+    def ground(self, messages: Sequence[Message], *, budget: Budget | None = None) -> Grounded:
+        """Searches with the last user message; passages take no more than the budget leaves them."""
         ...
 
     def close(self) -> None:
@@ -61,9 +73,9 @@ class Grounding:
         """Blocks until the grounder is open; raises what went wrong."""
         self._grounder.result()
 
-    async def ground(self, messages: Sequence[Message]) -> Grounded:
+    async def ground(self, messages: Sequence[Message], budget: Budget | None = None) -> Grounded:
         """The conversation with its passages."""
-        return await asyncio.wrap_future(self._thread.submit(lambda: self._grounder.result().ground(messages)))
+        return await asyncio.wrap_future(self._thread.submit(lambda: self._grounder.result().ground(messages, budget=budget)))
 
     def close(self) -> None:
         """Lets go of the index and of the thread."""

@@ -64,6 +64,20 @@ class Upstream:
             raise self._gone(error) from error
         raise _refused(response)
 
+    async def tokens(self, body: dict[str, Any]) -> int:
+        """How many tokens a text (`prompt`) or a conversation (`messages`) has.
+
+        Raises:
+            Refusal: the engine is gone, or refuses the conversation.
+        """
+        try:
+            response = await self._client.post("/tokenize", json=body, timeout=30.0)
+            if response.is_success:
+                return int(response.json()["count"])
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise self._gone(error) from error
+        raise _refused(response)
+
     async def read(self, response: httpx.Response) -> dict[str, Any]:
         """Reads an answer that is not streamed, and closes it."""
         try:

@@ -8,11 +8,14 @@ from typing import Any
 from llmbench.endpoint import Message
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval.search.hits import Grounded, Hit
-from llmbench.retrieval.search.packing import Count, pack
+from llmbench.retrieval.search.packing import Budget, Count, Packed, pack
 from llmbench.retrieval.search.passages import Fetch, Passage, from_hits, with_neighbours, with_parents
 from llmbench.retrieval.search.prompt import fill
 
 __all__ = ["around", "ground"]
+
+TRIES = 3
+"""Tokens are not additive, so what was taken away may not have been enough."""
 
 
 def ground(
@@ -22,6 +25,7 @@ def ground(
     hits: Sequence[Hit],
     passages: Sequence[Passage],
     count: Count | None,
+    budget: Budget | None = None,
 ) -> Grounded:
     """Puts the passages of some hits into message number `last`.
 
@@ -31,9 +35,23 @@ def ground(
         last: which message asks.
         hits: best first.
         passages: what `around` made of them.
-        count: how many tokens a text has, where the passages are bounded.
+        count: how many tokens a text has, where the recipe bounds the passages.
+        budget: the served model's room. Where the conversation is over it, the worst passages give way, by whole sentences.
     """
+    by_rank = {hit.rank: hit for hit in hits}
     packed = pack(passages, recipe.context, recipe.passage, count=count)
+    grounded = _filled(recipe, messages, last, packed, by_rank)
+    for left in reversed(range(TRIES)):
+        if budget is None or not packed.passages or (excess := budget.excess(grounded.messages)) <= 0:
+            break
+        room = budget.count(packed.text) - excess if left else 0
+        context = recipe.context.model_copy(update={"max_tokens": max(1, room)})
+        packed = pack(passages if room > 0 else (), context, recipe.passage, count=budget.count)
+        grounded = _filled(recipe, messages, last, packed, by_rank)
+    return grounded
+
+
+def _filled(recipe: RagRecipe, messages: Sequence[Message], last: int, packed: Packed, by_rank: dict[int, Hit]) -> Grounded:
     prompt = fill(recipe.prompt, {"passages": packed.text, "question": str(messages[last]["content"])})
     grounded = [dict(message) for message in messages]
     grounded[last]["content"] = prompt
@@ -42,7 +60,6 @@ def ground(
             grounded[0]["content"] = f"{recipe.system}\n\n{grounded[0]['content']}"
         else:
             grounded.insert(0, {"role": "system", "content": recipe.system})
-    by_rank = {hit.rank: hit for hit in hits}
     sources = tuple(_source(n, passage, by_rank) for n, passage in enumerate(packed.passages, 1))
     return Grounded(grounded, sources, packed.tokens)
 

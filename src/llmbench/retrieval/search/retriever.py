@@ -29,7 +29,7 @@ from llmbench.retrieval.store import Filter, current
 from llmbench.retrieval.store.nearest import library
 
 if TYPE_CHECKING:
-    from llmbench.retrieval.search.packing import Count
+    from llmbench.retrieval.search.packing import Budget, Count
     from llmbench.retrieval.search.rerank import Reranker
 
 __all__ = ["Retriever", "asked"]
@@ -158,8 +158,15 @@ class Retriever:
             scale=reranker.scale if reranker and "rerank" in hit.stages else "",
         )
 
-    def ground(self, messages: Sequence[Message], *, where: Mapping[str, Any] | None = None) -> Grounded:
+    def ground(
+        self, messages: Sequence[Message], *, where: Mapping[str, Any] | None = None, budget: Budget | None = None
+    ) -> Grounded:
         """Searches with the last user message and puts the passages into it, as the recipe's prompt says.
+
+        Args:
+            messages: the conversation.
+            where: a filter beside the recipe's own.
+            budget: the served model's room, into which fewer passages go where all of them are too many.
 
         Raises:
             LlmbenchError: there is no user message.
@@ -172,7 +179,7 @@ class Retriever:
         if count is None and self.recipe.context.max_tokens is not None:
             embedder = self._ready()
             count = lambda text: len(embedder.starts(text))  # noqa: E731 - a line is what it is
-        return ground(self.recipe, messages, last, hits, passages, count)
+        return ground(self.recipe, messages, last, hits, passages, count, budget)
 
     def _passages(self, query: str, where: Mapping[str, Any] | None) -> tuple[list[Hit], list[Passage]]:
         """Hits with what belongs around them, all of one moment.
