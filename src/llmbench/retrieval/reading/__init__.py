@@ -18,9 +18,9 @@ from llmbench.retrieval.reading import plain
 from llmbench.retrieval.reading.children import Child
 from llmbench.retrieval.reading.kinds import ROWS, kind_of, seen
 from llmbench.retrieval.reading.rows import unreadable_rows
-from llmbench.retrieval.reading.walk import File, walk
+from llmbench.retrieval.reading.walk import File, located, walk
 
-__all__ = ["Child", "File", "Reading", "from_text", "read", "read_all", "walk"]
+__all__ = ["LARGEST_FILE", "Child", "File", "Reading", "from_text", "located", "read", "read_all", "walk"]
 
 VERSION = 1
 """Raised when the same file would be read otherwise, so that it is read again."""

@@ -17,7 +17,7 @@ from llmbench.retrieval.reading.kinds import ROWS, kind_of
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-__all__ = ["File", "walk"]
+__all__ = ["File", "located", "walk"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def walk(places: Sequence[SourceSpec]) -> tuple[list[File], list[Skipped]]:
         ValueError: a pattern is none.
     """
     roots = [place.path.resolve() for place in places]
-    base = roots[0] if len(roots) == 1 and roots[0].is_dir() else Path(os.path.commonpath([root.parent for root in roots]))
+    base = _base(roots)
     files: dict[Path, File] = {}
     skipped: list[Skipped] = []
     for root, place in zip(roots, places, strict=True):
@@ -59,6 +59,24 @@ def walk(places: Sequence[SourceSpec]) -> tuple[list[File], list[Skipped]]:
             if target not in files or files[target].source == source:
                 files[target] = File(path, source, place)
     return sorted(files.values(), key=lambda file: file.source), sorted(set(skipped))
+
+
+def located(places: Sequence[SourceSpec], source: str) -> Path | None:
+    """Where the file of a source lies now; None where the pipeline's places hold no such file."""
+    roots = [place.path.resolve() for place in places]
+    if not roots or "\0" in source:
+        return None
+    try:
+        path = (_base(roots) / source).resolve(strict=True)
+        inside = any(path == root or path.is_relative_to(root) for root in roots)
+        return path if inside and path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # gone, a link in a circle, a path that is none
+        return None
+
+
+def _base(roots: Sequence[Path]) -> Path:
+    """What sources are relative to."""
+    return roots[0] if len(roots) == 1 and roots[0].is_dir() else Path(os.path.commonpath([root.parent for root in roots]))
 
 
 def _readable(path: Path, root: Path, place: SourceSpec, *, named: bool) -> Path:
