@@ -35,25 +35,30 @@ def body(html: str) -> str:
     return unescape(re.sub(r"<[^>]+>", "", html.split('<div class="text">')[1]))
 
 
-def test_the_chosen_passage_is_marked_exactly_and_the_page_is_whole(documents: Any) -> None:
+@pytest.fixture
+def sheets(program: ModuleType) -> Any:
+    return importlib.import_module("llmbench_app.sheets")
+
+
+def test_the_chosen_passage_is_marked_exactly_and_the_page_is_whole(sheets: Any) -> None:
     text = "Zero & one. <b>Two</b> three. Four."
-    html = documents.page(document(text), [hit(text, 12, 29), hit(text, 0, 4, "b.md")], 0)
+    html = sheets.text(document(text), [hit(text, 12, 29), hit(text, 0, 4, "b.md")], 0)
     assert marks(html) == [("hit", text[12:29])]
     assert body(html) == text
 
 
-def test_overlapping_passages_do_not_repeat_text(documents: Any) -> None:
+def test_overlapping_passages_do_not_repeat_text(sheets: Any) -> None:
     text = "".join(f"{n:02d} " for n in range(30))
     hits = [hit(text, 30, 60), hit(text, 21, 39), hit(text, 51, 90), hit(text, 33, 36), hit(text, 0, 9), hit(text, 3, 12)]
-    html = documents.page(document(text), hits, 0)
+    html = sheets.text(document(text), hits, 0)
     assert body(html) == text
     assert [kind for kind, _ in marks(html)] == ["other", "other", "other", "hit", "other"]
     assert ("hit", text[30:60]) in marks(html)
 
 
-def test_a_hostile_page_is_inert(documents: Any) -> None:
+def test_a_hostile_page_is_inert(sheets: Any) -> None:
     text = "<script>alert(1)</script><img src=x onerror=alert(1)>"
-    html = documents.page(document(text, '"><script>x</script>.md'), [hit(text, 0, 25, '"><script>x</script>.md')], 0)
+    html = sheets.text(document(text, '"><script>x</script>.md'), [hit(text, 0, 25, '"><script>x</script>.md')], 0)
     assert "<script" not in html and "<img" not in html
 
 
