@@ -24,18 +24,20 @@ class Passage:
     source: str
     title: str
     score: float | None
+    page: int | None = None
 
     @classmethod
     def of(cls, raw: Any, position: int) -> Passage:
         """Reads what an endpoint sent, which may be anything."""
         values = raw if isinstance(raw, dict) else {"text": str(raw)}
-        n, score = values.get("n"), values.get("score")
+        n, score, page = values.get("n"), values.get("score"), values.get("page")
         return cls(
             n=n if isinstance(n, int) else position,
             text=str(values.get("text") or ""),
             source=str(values.get("source") or ""),
             title=str(values.get("title") or values.get("source") or "Passage"),
             score=float(score) if isinstance(score, (int, float)) else None,
+            page=page if isinstance(page, int) else None,
         )
 
 
@@ -74,7 +76,7 @@ class Turn:
             reply.completion_tokens,
             reply.finish_reason,
         ]
-        passages = [[p.n, p.text, p.source, p.title, p.score] for p in self.passages]
+        passages = [[p.n, p.text, p.source, p.title, p.score, p.page] for p in self.passages]
         return {
             "question": self.question, "model": self.model, "text": self.text, "passages": passages,
             "figures": figures, "error": self.error, "stopped": self.stopped,
@@ -89,8 +91,8 @@ class Turn:
         """
         turn = cls(question=str(values["question"]), model=str(values["model"]), text=str(values["text"]))
         turn.passages = tuple(
-            Passage(int(n), str(text), str(source), str(title), None if score is None else float(score))
-            for n, text, source, title, score in values["passages"]
+            Passage(int(n), str(text), str(source), str(title), None if score is None else float(score), *map(_page, page))
+            for n, text, source, title, score, *page in values["passages"]  # `page` was not kept by earlier versions
         )
         if values["figures"]:
             latency, first, prompt, completion, finish = values["figures"]
@@ -101,6 +103,10 @@ class Turn:
         turn.error = str(values["error"])
         turn.stopped = bool(values["stopped"]) or turn.running
         return turn
+
+
+def _page(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 @dataclass

@@ -118,10 +118,11 @@ def _passages(turn: Turn, side: str, is_open: bool) -> str:
 
 def _passage(passage: Passage, *, cited: bool) -> str:
     score = "" if passage.score is None else f'<span class="score" title="Similarity">{passage.score:.2f}</span>'
+    place = escape(passage.source) + (f" · page {passage.page:,}" if passage.page else "")
     return (
         f'<li data-n="{passage.n}"{" data-cited" if cited else ""}>'
         f'<header><b class="n">{passage.n}</b><span class="title">{escape(passage.title)}</span>{score}</header>'
-        f'<p class="source">{escape(passage.source)}</p>'
+        f'<p class="source">{place}</p>'
         f'<p class="text">{escape(passage.text)}</p></li>'
     )
 

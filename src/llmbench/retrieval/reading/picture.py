@@ -116,15 +116,13 @@ class _Letters:
         self.found: list[Area] | None = None
 
     def cut(self, line: Sequence[float]) -> Area:
-        """The part of a line that is the passage's own.
+        """The part of a line that is the passage's own, without spaces at its ends.
 
         The line's text was cleaned, so that it may count a few characters more or fewer than the page: places are then
         taken in proportion. Which way the line runs is told by the order of its characters: pages may be turned.
         """
         whole, (before, own, after) = Area(*line[:4]), line[4:]
-        total = before + own + after
-        if not total or not (before or after):
-            return whole
+        total = max(before + own + after, 1)
         boxes = [
             box
             for box in self.all()
@@ -141,9 +139,7 @@ class _Letters:
         boxes.sort(key=lambda box: box.left)
         first = min(round(before * len(boxes) / total), len(boxes) - 1)
         last = max(round((before + own) * len(boxes) / total) - 1, first)
-        left = boxes[first].left if before else whole.left
-        right = max(box.right for box in boxes[first : last + 1]) if after else whole.right
-        cut = replace(whole, left=left, right=right)
+        cut = replace(whole, left=boxes[first].left, right=max(box.right for box in boxes[first : last + 1]))
         return cut.turned if tall else cut
 
     def all(self) -> list[Area]:
