@@ -15,14 +15,15 @@ import gradio as gr
 from llmbench import assets, recipe, retrieval, workspace
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.recipe import RagRecipe
-from llmbench.retrieval import Hit, Retriever
+from llmbench.retrieval import Chunk, Hit, Retriever
 
 from . import render
+from .conversation import Passage
 from .settings import Settings
 from .sheets import Look, sheet
 from .widgets import HANDLER, html
 
-__all__ = ["build", "pipelines"]
+__all__ = ["DRAWING", "Shelf", "build", "indexed", "pipelines"]
 
 _TOP_K = 8
 _CLICK = """
@@ -46,12 +47,14 @@ watch('value', () => {
   window.picked = false;
 });
 """
+DRAWING: dict[str, Any] = HANDLER | {"concurrency_limit": 2, "concurrency_id": "pages"}
+"""How events are wired that draw pages, each of which takes a process of its own."""
 Hits = tuple[str, list[Hit]]
 """The pipeline that was searched, and what was found."""
 
 
-def build(tab: gr.Tab, settings: Settings) -> None:
-    """Lays the page out in the current tab and wires it."""
+def build(tab: gr.Tab, settings: Settings) -> Shelf:
+    """Lays the page out in the current tab and wires it; gives what shows a passage that was found elsewhere."""
     found = gr.State(("", []))
     look = gr.State(Look())
     with gr.Row(elem_classes="finder"):
@@ -70,20 +73,22 @@ def build(tab: gr.Tab, settings: Settings) -> None:
             hits = html("", "hits", js_on_load=_CLICK)
         with gr.Column(elem_classes="detail", min_width=280):
             view = html("", "page-view", js_on_load=_SHOW)
-    on = _Page(settings, _Desk(), pipeline, index, hits, view, found, look)
-    outputs = [pipeline, index, hits, view, found, look]
-    drawing: dict[str, Any] = HANDLER | {"concurrency_limit": 2, "concurrency_id": "pages"}  # a reader of its own each
-    tab.select(on.offer, pipeline, pipeline, **HANDLER).then(on.start, pipeline, outputs, **HANDLER)
-    pipeline.input(on.start, pipeline, outputs, **HANDLER)
-    gr.on([query.submit, search.click], on.look_up, [pipeline, query, look], outputs, **drawing)
-    hits.click(on.pick, [found, look], [hits, view, look], **drawing, trigger_mode="always_last")
-    view.click(on.turn, [found, look], [hits, view, look], **drawing, trigger_mode="always_last")
+    on = Shelf(settings, _Desk(), pipeline, index, hits, view, found, look)
+    outputs = on.outputs
+    tab.select(on.offer, pipeline, pipeline, **HANDLER).then(on.start, [pipeline, found], outputs, **HANDLER)
+    pipeline.input(on.start, [pipeline, found], outputs, **HANDLER)
+    gr.on([query.submit, search.click], on.look_up, [pipeline, query, look], outputs, **DRAWING)
+    hits.click(on.pick, [found, look], [hits, view, look], **DRAWING, trigger_mode="always_last")
+    view.click(on.turn, [found, look], [hits, view, look], **DRAWING, trigger_mode="always_last")
     index.click(on.index_now, pipeline, outputs, **HANDLER, concurrency_limit=1)
+    return on
 
 
 @dataclass(frozen=True)
-class _Page:
-    """The components that the handlers write, and the handlers."""
+class Shelf:
+    """The components that the handlers write, and the handlers. One that has nothing to say says so: Gradio empties the
+    outputs of a generator that yields nothing.
+    """
 
     settings: Settings
     desk: _Desk
@@ -94,13 +99,23 @@ class _Page:
     found: gr.State
     look: gr.State
 
+    @property
+    def outputs(self) -> list[Any]:
+        """Everything that the handlers write."""
+        return [self.pipeline, self.index, self.hits, self.view, self.found, self.look]
+
     def offer(self, chosen: str | None) -> dict[Any, Any]:
+        """The pipelines there are, and the one that was chosen before."""
         choices = pipelines(self.settings.pipeline)
         paths = [path for _, path in choices]
         kept = chosen if chosen in paths else next(iter(paths), None)
         return {self.pipeline: gr.Dropdown(choices=choices, value=kept)}
 
-    def start(self, chosen: str | None) -> Iterator[dict[Any, Any]]:
+    def start(self, chosen: str | None, before: Hits) -> Iterator[dict[Any, Any]]:
+        """Opens the index of a pipeline; what was found in it before stays."""
+        if before[1] and before[0] == chosen:
+            yield {self.look: gr.skip()}
+            return
         if not chosen:
             yield {
                 self.hits: render.empty(
@@ -125,7 +140,9 @@ class _Page:
         yield {self.hits: render.empty("Ask the documents", pages + more), self.index: gr.Button(visible=not complete)}
 
     def look_up(self, chosen: str | None, text: str | None, before: Look) -> Iterator[dict[Any, Any]]:
+        """Searches."""
         if not chosen or not (text or "").strip():
+            yield {self.look: gr.skip()}
             return
         try:
             result: Hits = (chosen, self.desk.retriever(chosen).search(str(text).strip(), _TOP_K))
@@ -151,20 +168,51 @@ class _Page:
         yield {self.view: sheet(retriever.recipe, document, listed, look)}
 
     def pick(self, result: Hits, look: Look, event: gr.EventData) -> Iterator[dict[Any, Any]]:
+        """Shows another hit."""
         position = _told(event, "hit")
+        yield {self.look: gr.skip()}
         if isinstance(position, int):
             yield from self.show(result, Look(position, look.as_text))
 
     def turn(self, result: Hits, look: Look, event: gr.EventData) -> Iterator[dict[Any, Any]]:
         """To the page or to the text, or to another page."""
         number, name = _told(event, "number"), _told(event, "look")
+        yield {self.look: gr.skip()}
         if isinstance(number, int):
             yield from self.show(result, replace(look, number=number))
         elif name in ("page", "text"):
             yield from self.show(result, replace(look, as_text=name == "text"))
 
+    def open(self, path: str, passages: Sequence[Passage], n: int) -> Iterator[dict[Any, Any]]:
+        """Shows passage number `n` of an answer, with the answer's others beside it."""
+        told = [passage for passage in passages if passage.span is not None]
+        position = next((i for i, passage in enumerate(told) if passage.n == n), None)
+        if position is None:
+            yield {self.look: gr.skip()}
+            return
+        result: Hits = (path, [_hit(passage) for passage in told])
+        yield {
+            self.pipeline: gr.Dropdown(choices=pipelines(self.settings.pipeline), value=path),
+            self.index: gr.Button(visible=False),
+            self.hits: _list(result[1], position),
+            self.view: render.notice("Opening the index.", "info"),
+            self.found: result,
+        }
+        chunk = result[1][position].chunk
+        try:
+            text = self.desk.retriever(path).document(chunk.source).text[chunk.start : chunk.end]
+        except LlmbenchError as error:
+            yield {self.view: render.notice(str(error))}
+            return
+        if text.split() != chunk.text.split():
+            yield {self.view: render.notice(f"The index here has another text of {chunk.source} than the endpoint's.", "info")}
+            return
+        yield from self.show(result, Look(position))
+
     def index_now(self, chosen: str | None) -> Iterator[dict[Any, Any]]:
+        """Builds the index of a pipeline."""
         if not chosen:
+            yield {self.look: gr.skip()}
             return
         yield {self.index: gr.Button(interactive=False)}
         try:
@@ -174,12 +222,20 @@ class _Page:
             yield self.unready(error) | {self.index: gr.Button(interactive=True)}
             return
         yield {self.index: gr.Button(interactive=True)}
-        yield from self.start(chosen)
+        yield from self.start(chosen, ("", []))
 
     def unready(self, error: LlmbenchError) -> dict[Any, Any]:
+        """Why there is nothing to search."""
         missing = isinstance(error, IndexError_)
         message = render.empty("Not indexed yet", str(error)) if missing else render.notice(str(error))
         return {self.hits: message, self.view: "", self.index: gr.Button(visible=missing), self.found: ("", [])}
+
+
+def _hit(passage: Passage) -> Hit:
+    """A passage that an endpoint told of, as if it had been found here."""
+    assert passage.span is not None
+    chunk = Chunk("", passage.source, passage.title, passage.text, *passage.span, passage.page, None)
+    return Hit(chunk, passage.score or 0.0, passage.n)
 
 
 def _told(event: gr.EventData, name: str) -> Any:
@@ -239,6 +295,11 @@ def pipelines(first: Path | None = None) -> list[tuple[str, str]]:
         (f"{found[path]} ({path})" if names.count(found[path]) > 1 else found[path], str(path))
         for path in sorted(found, key=place)
     ]
+
+
+def indexed(first: Path | None = None) -> dict[str, str]:
+    """The file of each RAG pipeline that has an index here, by name."""
+    return {name: path for name, path in pipelines(first) if (workspace.indexes() / name).is_dir()}
 
 
 def _list(hits: Sequence[Hit], position: int) -> str:

@@ -65,6 +65,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def server(serve: Any, folder: Path) -> Iterator[Any]:
+    """An endpoint whose last model answers from the pipeline's own passages, and from one that the index here has otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMBENCH_HOME", str(folder / "outputs"))
+        with retrieval.Retriever.open(recipe.load(folder / "manual.yaml", RagRecipe)) as retriever:
+            first, second = (hit.source() for hit in retriever.search("How is the filter of the Dormisen camera cleaned?", 2))
+    with serve() as running:
+        running.rag = {"slow-rag": "manual"}
+        running.sources = (first, second | {"text": "Something else."})
+        yield running
+
+
+@pytest.fixture(scope="module")
 def address(server: Any, folder: Path, open_app: Any) -> Iterator[str]:
     with open_app("--url", server.base_url, "--pipeline", str(folder / "manual.yaml"), home=folder / "outputs") as url:
         yield url
@@ -128,6 +141,11 @@ def test_pages_are_turned_and_the_text_is_a_click_away(page: Page) -> None:
     page.locator(".hit-list button", has_text="Opening hours").click()
     page.wait_for_selector("mark.hit")
     assert page.locator(".switch, .leaf").count() == 0, "a note has no pages"
+    search(page, "")
+    page.get_by_role("tab", name="Runs").click()
+    page.get_by_role("tab", name="Documents").click()
+    page.wait_for_timeout(1500)
+    assert page.locator(".hit-list button").count() == 4, "what was found stays"
 
 
 def test_a_file_that_changed_is_told_and_its_text_shown(page: Page, folder: Path) -> None:
@@ -141,3 +159,28 @@ def test_a_file_that_changed_is_told_and_its_text_shown(page: Page, folder: Path
         assert "Borin lamp" in page.locator("mark.hit").inner_text()
     finally:
         path.write_bytes(kept)
+
+
+def test_a_passage_under_an_answer_leads_to_its_page(context: BrowserContext, address: str, tmp_path: Path) -> None:
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector(".pill[data-on=yes]")
+    page.fill("#prompt textarea", "How is the filter cleaned?")
+    page.press("#prompt textarea", "Enter")
+    first = page.locator(".side-1 .live .passages li").first
+    first.wait_for()
+    page.wait_for_selector("#send", state="visible")
+    assert "manual.pdf · page 2" in first.inner_text()
+    page.screenshot(path=tmp_path / "compare.png")
+    print(f"screenshot: {tmp_path / 'compare.png'}")
+    first.get_by_role("button", name="Show the page").click()
+    page.wait_for_selector("#page-documents .leaf img[alt='Page 2 of manual.pdf']")
+    assert page.locator(".marks .hit").count() >= 2
+    page.wait_for_function("() => document.querySelectorAll('.hit-list button').length === 2")
+    page.wait_for_timeout(1500)  # the tab's own opening leaves it as it is
+    assert page.locator(".leaf img").is_visible()
+    assert page.locator("#pipeline input").input_value() == "manual"
+    page.screenshot(path=tmp_path / "opened.png")
+    page.get_by_role("tab", name="Compare").click()
+    page.locator(".side-1 .live .opener").nth(1).click()
+    page.get_by_text("The index here has another text of manual.pdf than the endpoint's.").wait_for()
