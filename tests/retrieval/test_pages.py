@@ -193,7 +193,7 @@ def test_a_page_without_end_costs_its_reader_only(recipe: RagRecipe, monkeypatch
     endless(recipe.documents[0].path / "a.pdf")
     document = document_of(recipe)
     monkeypatch.setattr(pages, "SECONDS", 1)
-    with pytest.raises(pages.NotShown, match=r"a\.pdf: page 1 cannot be shown: not read within 1 seconds of processor time"):
+    with pytest.raises(pages.NotShown, match=r"a\.pdf: page 1 cannot be shown: not read within "):
         pages.draw(recipe, document, 1, [])
 
 
