@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from html import escape
@@ -16,13 +17,13 @@ from llmbench import assets
 from llmbench.endpoint import HttpEndpoint
 from llmbench.errors import EndpointError
 
-from . import render
+from . import documents, render
 from .conversation import MAX_SIDES, Session, Turn
 from .settings import Settings
 from .streams import merged
 from .widgets import HANDLER, html
 
-__all__ = ["build"]
+__all__ = ["build", "link"]
 
 _LETTERS = "ABCD"
 _CONNECT_SECONDS = 10.0
@@ -35,6 +36,15 @@ watch('value', () => {
 });
 """
 """A new question goes to the top of its side; the answer then grows under it and moves nothing."""
+
+_OPEN = """
+element.addEventListener('click', (event) => {
+  const opener = event.target.closest('[data-open]');
+  if (opener) trigger('click', { open: opener.dataset.open });
+});
+"""
+_OPENED = re.compile(r"([0-3])(?:-(\d{1,4}))?:(\d{1,4})")
+"""Side, which of its turns unless it is the last, and the number of the passage."""
 
 Updates = dict[Any, Any]
 
@@ -72,7 +82,7 @@ class _Page:
     """The stop switch of each browser session whose answers are being written."""
 
 
-def build(blocks: gr.Blocks, settings: Settings, pill: gr.HTML) -> None:
+def build(blocks: gr.Blocks, settings: Settings, pill: gr.HTML) -> _Page:
     """Lays the page out in the current tab and wires it."""
     page = _Page(settings, pill, gr.State(lambda: Session(url=settings.url)), gr.BrowserState(None, storage_key="llmbench"))
     with gr.Column(elem_classes="offline", visible=False) as page.offline:
@@ -88,6 +98,27 @@ def build(blocks: gr.Blocks, settings: Settings, pill: gr.HTML) -> None:
         _composer(page)
     _endpoint(page)
     _wire(blocks, page, list(zip(chips, questions, strict=True)))
+    return page
+
+
+def link(page: _Page, shelf: documents.Shelf, tabs: gr.Tabs) -> None:
+    """Has a passage under an answer opened in Documents."""
+
+    def open_passage(session: Session, event: gr.EventData) -> Iterator[Updates]:
+        told = _OPENED.fullmatch(str(event._data.get("open"))) if isinstance(event._data, dict) else None
+        turns = session.sides[int(told[1])].turns if told else []
+        at = int(told[2]) if told and told[2] else len(turns) - 1
+        if told is None or not 0 <= at < len(turns) or turns[at].model not in session.pipelines:
+            yield {shelf.look: gr.skip()}
+            return
+        updates = shelf.open(session.pipelines[turns[at].model], turns[at].passages, int(told[3]))
+        for first in updates:  # the tab is opened with what it shows: alone, it would open the index afresh
+            yield first | {tabs: gr.Tabs(selected="documents")}
+            break
+        yield from updates
+
+    for box in (*page.pasts, *page.lives):
+        box.click(open_passage, page.session, [tabs, *shelf.outputs], **documents.DRAWING)
 
 
 def _side(page: _Page, i: int) -> None:
@@ -102,8 +133,8 @@ def _side(page: _Page, i: int) -> None:
             )  # fmt: skip
             page.removers.append(gr.Button("Remove", elem_classes="remove", size="sm", min_width=0, scale=0, visible=False))
         with gr.Column(elem_classes="talk"):
-            page.pasts.append(html("", "past"))
-            page.lives.append(html(_idle(i), "live", js_on_load=_TO_TOP))
+            page.pasts.append(html("", "past", js_on_load=_OPEN))
+            page.lives.append(html(_idle(i), "live", js_on_load=_TO_TOP + _OPEN))
     page.columns.append(column)
 
 
@@ -218,11 +249,13 @@ async def _connect(page: _Page, session: Session, url: str, key: str) -> Updates
     session.url, session.api_key = url, api_key
     try:
         async with HttpEndpoint(url, api_key=api_key, timeout=_CONNECT_SECONDS) as endpoint:
-            models = await endpoint.models()
+            listed = await endpoint.listing()
+        models = [str(entry["id"]) for entry in listed]
         problem = "" if models else f"{url} answers, and offers no models."
     except EndpointError as error:
-        models, problem = [], str(error)
+        models, listed, problem = [], [], str(error)
     session.choose(models)
+    session.pipelines = await asyncio.to_thread(_here, page.settings, listed)
     reason, _, command = problem.partition(" Start one: ")
     pickers = {
         picker: gr.Dropdown(choices=session.models, value=side.model or None)
@@ -237,6 +270,13 @@ async def _connect(page: _Page, session: Session, url: str, key: str) -> Updates
         page.endpoint: gr.Accordion(open=bool(problem)),
         **pickers,
     }
+
+
+def _here(settings: Settings, listed: list[dict[str, Any]]) -> dict[str, str]:
+    """For each model that retrieves with a pipeline that is indexed here too, the pipeline's file."""
+    names = {str(entry["id"]): str(entry["rag"]) for entry in listed if entry.get("rag")}
+    files = documents.indexed(settings.pipeline) if names else {}
+    return {model: files[name] for model, name in names.items() if name in files}
 
 
 async def _ask(
@@ -263,7 +303,7 @@ async def _ask(
             yield _talks(page, session) | _busy(page, True) | {page.prompt: ""}
             ticks = await stack.enter_async_context(aclosing(merged(streams, turns, switch)))
             async for changed in ticks:
-                yield {page.lives[i]: render.turn(turns[i], side=str(i)) for i in changed}
+                yield {page.lives[i]: render.turn(turns[i], side=str(i), here=session.pipelines) for i in changed}
     finally:
         del page.stops[who]
     yield _busy(page, False) | {page.session: session, page.stored: session.stored()}
@@ -288,8 +328,8 @@ def _talks(page: _Page, session: Session) -> Updates:
     for i, side in enumerate(session.sides):
         updates[page.columns[i]] = gr.Column(visible=i in session.shown)
         updates[page.removers[i]] = gr.Button(visible=len(session.shown) > 2)
-        updates[page.pasts[i]] = render.past(side.turns[:-1], side=f"{i}")
-        updates[page.lives[i]] = render.turn(side.turns[-1], side=str(i)) if side.turns else _idle(i)
+        updates[page.pasts[i]] = render.past(side.turns[:-1], side=f"{i}", here=session.pipelines)
+        updates[page.lives[i]] = render.turn(side.turns[-1], side=str(i), here=session.pipelines) if side.turns else _idle(i)
     return updates
 
 

@@ -24,18 +24,24 @@ class Passage:
     source: str
     title: str
     score: float | None
+    page: int | None = None
+    span: tuple[int, int] | None = None
+    """Start and end in its document's text, where the endpoint told."""
 
     @classmethod
     def of(cls, raw: Any, position: int) -> Passage:
         """Reads what an endpoint sent, which may be anything."""
         values = raw if isinstance(raw, dict) else {"text": str(raw)}
-        n, score = values.get("n"), values.get("score")
+        n, score, page = values.get("n"), values.get("score"), values.get("page")
+        start, end = values.get("start"), values.get("end")
         return cls(
             n=n if isinstance(n, int) else position,
             text=str(values.get("text") or ""),
             source=str(values.get("source") or ""),
             title=str(values.get("title") or values.get("source") or "Passage"),
             score=float(score) if isinstance(score, (int, float)) else None,
+            page=page if isinstance(page, int) else None,
+            span=(start, end) if isinstance(start, int) and isinstance(end, int) else None,
         )
 
 
@@ -74,7 +80,7 @@ class Turn:
             reply.completion_tokens,
             reply.finish_reason,
         ]
-        passages = [[p.n, p.text, p.source, p.title, p.score] for p in self.passages]
+        passages = [[p.n, p.text, p.source, p.title, p.score, p.page, p.span] for p in self.passages]
         return {
             "question": self.question, "model": self.model, "text": self.text, "passages": passages,
             "figures": figures, "error": self.error, "stopped": self.stopped,
@@ -89,8 +95,16 @@ class Turn:
         """
         turn = cls(question=str(values["question"]), model=str(values["model"]), text=str(values["text"]))
         turn.passages = tuple(
-            Passage(int(n), str(text), str(source), str(title), None if score is None else float(score))
-            for n, text, source, title, score in values["passages"]
+            Passage(
+                int(n),
+                str(text),
+                str(source),
+                str(title),
+                None if score is None else float(score),
+                None if page is None else int(page),
+                None if span is None else (int(span[0]), int(span[1])),
+            )
+            for n, text, source, title, score, page, span in values["passages"]
         )
         if values["figures"]:
             latency, first, prompt, completion, finish = values["figures"]
@@ -126,6 +140,8 @@ class Session:
     url: str = ""
     api_key: str | None = None
     models: list[str] = field(default_factory=list)
+    pipelines: dict[str, str] = field(default_factory=dict)
+    """For each model that retrieves with a pipeline that is indexed here too, the pipeline's file."""
     shown: list[int] = field(default_factory=lambda: [0, 1])
     sides: list[Side] = field(default_factory=lambda: [Side() for _ in range(MAX_SIDES)])
 

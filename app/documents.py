@@ -1,11 +1,11 @@
-"""Documents: search the index of a pipeline, see the hits with their scores and each passage in its page."""
+"""Documents: search the index of a pipeline, see the hits with their scores and each passage on its page or in its text."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,15 @@ import gradio as gr
 from llmbench import assets, recipe, retrieval, workspace
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.recipe import RagRecipe
-from llmbench.retrieval import Document, Hit, Retriever
+from llmbench.retrieval import Chunk, Hit, Retriever
 
 from . import render
+from .conversation import Passage
 from .settings import Settings
+from .sheets import Look, sheet
 from .widgets import HANDLER, html
 
-__all__ = ["build", "page", "pipelines"]
+__all__ = ["DRAWING", "Shelf", "build", "indexed", "pipelines"]
 
 _TOP_K = 8
 _CLICK = """
@@ -32,22 +34,29 @@ element.addEventListener('click', (event) => {
 });
 """
 _SHOW = """
+element.addEventListener('click', (event) => {
+  const to = event.target.closest('[data-look], [data-number]');
+  if (to) trigger('click', to.dataset.look ? { look: to.dataset.look } : { number: Number(to.dataset.number) });
+});
 watch('value', () => {
-  const mark = element.querySelector('mark.hit');
+  const mark = element.querySelector('mark.hit, .marks > i.hit');
   if (!mark) return;
-  const box = mark.closest('.text');
+  const box = mark.closest('.text, .desk');
   box.scrollTop += mark.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 3;
   if (window.picked && innerWidth <= 760) mark.scrollIntoView({ block: 'center', behavior: 'smooth' });
   window.picked = false;
 });
 """
+DRAWING: dict[str, Any] = HANDLER | {"concurrency_limit": 2, "concurrency_id": "pages"}
+"""How events are wired that draw pages, each of which takes a process of its own."""
 Hits = tuple[str, list[Hit]]
 """The pipeline that was searched, and what was found."""
 
 
-def build(tab: gr.Tab, settings: Settings) -> None:
-    """Lays the page out in the current tab and wires it."""
+def build(tab: gr.Tab, settings: Settings) -> Shelf:
+    """Lays the page out in the current tab and wires it; gives what shows a passage that was found elsewhere."""
     found = gr.State(("", []))
+    look = gr.State(Look())
     with gr.Row(elem_classes="finder"):
         pipeline = gr.Dropdown(
             [], label="Pipeline", show_label=False, container=False, elem_classes="picker", elem_id="pipeline", scale=0,
@@ -64,18 +73,22 @@ def build(tab: gr.Tab, settings: Settings) -> None:
             hits = html("", "hits", js_on_load=_CLICK)
         with gr.Column(elem_classes="detail", min_width=280):
             view = html("", "page-view", js_on_load=_SHOW)
-    on = _Page(settings, _Desk(), pipeline, index, hits, view, found)
-    outputs = [pipeline, index, hits, view, found]
-    tab.select(on.look, pipeline, pipeline, **HANDLER).then(on.start, pipeline, outputs, **HANDLER)
-    pipeline.input(on.start, pipeline, outputs, **HANDLER)
-    gr.on([query.submit, search.click], on.look_up, [pipeline, query], outputs, **HANDLER)
-    hits.click(on.pick, found, [hits, view, found], **HANDLER)
+    on = Shelf(settings, _Desk(), pipeline, index, hits, view, found, look)
+    outputs = on.outputs
+    tab.select(on.offer, pipeline, pipeline, **HANDLER).then(on.start, [pipeline, found], outputs, **HANDLER)
+    pipeline.input(on.start, [pipeline, found], outputs, **HANDLER)
+    gr.on([query.submit, search.click], on.look_up, [pipeline, query, look], outputs, **DRAWING)
+    hits.click(on.pick, [found, look], [hits, view, look], **DRAWING, trigger_mode="always_last")
+    view.click(on.turn, [found, look], [hits, view, look], **DRAWING, trigger_mode="always_last")
     index.click(on.index_now, pipeline, outputs, **HANDLER, concurrency_limit=1)
+    return on
 
 
 @dataclass(frozen=True)
-class _Page:
-    """The components that the handlers write, and the handlers."""
+class Shelf:
+    """The components that the handlers write, and the handlers. One that has nothing to say says so: Gradio empties the
+    outputs of a generator that yields nothing.
+    """
 
     settings: Settings
     desk: _Desk
@@ -84,14 +97,25 @@ class _Page:
     hits: gr.HTML
     view: gr.HTML
     found: gr.State
+    look: gr.State
 
-    def look(self, chosen: str | None) -> dict[Any, Any]:
+    @property
+    def outputs(self) -> list[Any]:
+        """Everything that the handlers write."""
+        return [self.pipeline, self.index, self.hits, self.view, self.found, self.look]
+
+    def offer(self, chosen: str | None) -> dict[Any, Any]:
+        """The pipelines there are, and the one that was chosen before."""
         choices = pipelines(self.settings.pipeline)
         paths = [path for _, path in choices]
         kept = chosen if chosen in paths else next(iter(paths), None)
         return {self.pipeline: gr.Dropdown(choices=choices, value=kept)}
 
-    def start(self, chosen: str | None) -> Iterator[dict[Any, Any]]:
+    def start(self, chosen: str | None, before: Hits) -> Iterator[dict[Any, Any]]:
+        """Opens the index of a pipeline; what was found in it before stays."""
+        if before[1] and before[0] == chosen:
+            yield {self.look: gr.skip()}
+            return
         if not chosen:
             yield {
                 self.hits: render.empty(
@@ -115,31 +139,80 @@ class _Page:
         more = "" if complete else " The index is not complete: indexing was interrupted, or is under way."
         yield {self.hits: render.empty("Ask the documents", pages + more), self.index: gr.Button(visible=not complete)}
 
-    def look_up(self, chosen: str | None, text: str | None) -> dict[Any, Any]:
+    def look_up(self, chosen: str | None, text: str | None, before: Look) -> Iterator[dict[Any, Any]]:
+        """Searches."""
         if not chosen or not (text or "").strip():
-            return {self.found: gr.skip()}
+            yield {self.look: gr.skip()}
+            return
         try:
             result: Hits = (chosen, self.desk.retriever(chosen).search(str(text).strip(), _TOP_K))
         except LlmbenchError as error:
-            return self.unready(error)
-        return {self.found: result, self.index: gr.Button(visible=False)} | self.show(result, 0)
+            yield self.unready(error)
+            return
+        yield {self.found: result, self.index: gr.Button(visible=False)}
+        yield from self.show(result, Look(as_text=before.as_text))
 
-    def show(self, result: Hits, position: int) -> dict[Any, Any]:
+    def show(self, result: Hits, look: Look) -> Iterator[dict[Any, Any]]:
+        """The list at once, and the page when it is drawn."""
         chosen, listed = result
-        if not 0 <= position < len(listed):
-            return {self.hits: render.empty("Nothing found", "No passage comes near these words."), self.view: ""}
+        if not 0 <= look.position < len(listed):
+            yield {self.hits: render.empty("Nothing found", "No passage comes near these words."), self.view: ""}
+            return
+        yield {self.hits: _list(listed, look.position), self.look: look}
         try:
-            document = self.desk.retriever(chosen).document(listed[position].chunk.source)
+            retriever = self.desk.retriever(chosen)
+            document = retriever.document(listed[look.position].chunk.source)
         except LlmbenchError as error:
-            return {self.view: render.notice(str(error))}
-        return {self.hits: _list(listed, position), self.view: page(document, listed, position)}
+            yield {self.view: render.notice(str(error))}
+            return
+        yield {self.view: sheet(retriever.recipe, document, listed, look)}
 
-    def pick(self, result: Hits, event: gr.EventData) -> dict[Any, Any]:
-        position = event._data.get("hit") if isinstance(event._data, dict) else None
-        return self.show(result, position) if isinstance(position, int) else {self.found: gr.skip()}
+    def pick(self, result: Hits, look: Look, event: gr.EventData) -> Iterator[dict[Any, Any]]:
+        """Shows another hit."""
+        position = _told(event, "hit")
+        yield {self.look: gr.skip()}
+        if isinstance(position, int):
+            yield from self.show(result, Look(position, look.as_text))
+
+    def turn(self, result: Hits, look: Look, event: gr.EventData) -> Iterator[dict[Any, Any]]:
+        """To the page or to the text, or to another page."""
+        number, name = _told(event, "number"), _told(event, "look")
+        yield {self.look: gr.skip()}
+        if isinstance(number, int):
+            yield from self.show(result, replace(look, number=number))
+        elif name in ("page", "text"):
+            yield from self.show(result, replace(look, as_text=name == "text"))
+
+    def open(self, path: str, passages: Sequence[Passage], n: int) -> Iterator[dict[Any, Any]]:
+        """Shows passage number `n` of an answer, with the answer's others beside it."""
+        told = [passage for passage in passages if passage.span is not None]
+        position = next((i for i, passage in enumerate(told) if passage.n == n), None)
+        if position is None:
+            yield {self.look: gr.skip()}
+            return
+        result: Hits = (path, [_hit(passage) for passage in told])
+        yield {
+            self.pipeline: gr.Dropdown(choices=pipelines(self.settings.pipeline), value=path),
+            self.index: gr.Button(visible=False),
+            self.hits: _list(result[1], position),
+            self.view: render.notice("Opening the index.", "info"),
+            self.found: result,
+        }
+        chunk = result[1][position].chunk
+        try:
+            text = self.desk.retriever(path).document(chunk.source).text[chunk.start : chunk.end]
+        except LlmbenchError as error:
+            yield {self.view: render.notice(str(error))}
+            return
+        if text.split() != chunk.text.split():
+            yield {self.view: render.notice(f"The index here has another text of {chunk.source} than the endpoint's.", "info")}
+            return
+        yield from self.show(result, Look(position))
 
     def index_now(self, chosen: str | None) -> Iterator[dict[Any, Any]]:
+        """Builds the index of a pipeline."""
         if not chosen:
+            yield {self.look: gr.skip()}
             return
         yield {self.index: gr.Button(interactive=False)}
         try:
@@ -149,12 +222,25 @@ class _Page:
             yield self.unready(error) | {self.index: gr.Button(interactive=True)}
             return
         yield {self.index: gr.Button(interactive=True)}
-        yield from self.start(chosen)
+        yield from self.start(chosen, ("", []))
 
     def unready(self, error: LlmbenchError) -> dict[Any, Any]:
+        """Why there is nothing to search."""
         missing = isinstance(error, IndexError_)
         message = render.empty("Not indexed yet", str(error)) if missing else render.notice(str(error))
         return {self.hits: message, self.view: "", self.index: gr.Button(visible=missing), self.found: ("", [])}
+
+
+def _hit(passage: Passage) -> Hit:
+    """A passage that an endpoint told of, as if it had been found here."""
+    assert passage.span is not None
+    chunk = Chunk("", passage.source, passage.title, passage.text, *passage.span, passage.page, None)
+    return Hit(chunk, passage.score or 0.0, passage.n)
+
+
+def _told(event: gr.EventData, name: str) -> Any:
+    """What the browser sent, which may be anything."""
+    return event._data.get(name) if isinstance(event._data, dict) else None
 
 
 class _Desk:
@@ -211,37 +297,9 @@ def pipelines(first: Path | None = None) -> list[tuple[str, str]]:
     ]
 
 
-def page(document: Document, hits: Sequence[Hit], position: int) -> str:
-    """A whole page with the chosen passage highlighted, and more quietly the other hits in it. Everything is escaped."""
-    chosen = hits[position].chunk
-    same = [(h.chunk.start, h.chunk.end, i == position) for i, h in enumerate(hits) if h.chunk.source == chosen.source]
-    text, parts, at = document.text, [], 0
-    for start, end, is_chosen in _apart(same):
-        kind = "hit" if is_chosen else "other"
-        parts.append(f'{escape(text[at:start])}<mark class="{kind}">{escape(text[start:end])}</mark>')
-        at = end
-    parts.append(escape(text[at:]))
-    where = escape(chosen.source) + (f" · page {chosen.page}" if chosen.page else "")
-    return (
-        f'<article class="card page"><header><h3>{escape(document.title or chosen.source)}</h3></header>'
-        f'<p class="source">{where} · characters {chosen.start:,} to {chosen.end:,}</p>'
-        f'<div class="text">{"".join(parts)}</div></article>'
-    )
-
-
-def _apart(spans: list[tuple[int, int, bool]]) -> list[tuple[int, int, bool]]:
-    """Spans in order without overlap; where two overlap, the chosen one keeps its whole length."""
-    chosen = next(span for span in spans if span[2])
-    apart = [chosen]
-    for start, end, _ in sorted(spans):
-        pieces = [(start, min(end, chosen[0])), (max(start, chosen[1]), end)]
-        apart += [(a, b, False) for a, b in pieces if a < b]
-    result: list[tuple[int, int, bool]] = []
-    for start, end, is_chosen in sorted(apart):
-        start = max(start, result[-1][1]) if result else start
-        if start < end:
-            result.append((start, end, is_chosen))
-    return result
+def indexed(first: Path | None = None) -> dict[str, str]:
+    """The file of each RAG pipeline that has an index here, by name."""
+    return {name: path for name, path in pipelines(first) if (workspace.indexes() / name).is_dir()}
 
 
 def _list(hits: Sequence[Hit], position: int) -> str:

@@ -32,15 +32,16 @@ def build(settings: Settings) -> gr.Blocks:
             html((_HERE / "wordmark.html").read_text(encoding="utf-8"), "brand")
             pill = html("", "connection")
             html('<button type="button" id="theme" aria-label="Light or dark"></button>', "theme-box")
-        with gr.Tabs(elem_classes="pages"):
+        with gr.Tabs(elem_classes="pages") as tabs:
             with gr.Tab("Compare", id="compare", elem_id="page-compare"):
-                compare.build(blocks, settings, pill)
+                talk = compare.build(blocks, settings, pill)
             with gr.Tab("Documents", id="documents", elem_id="page-documents") as tab:
-                documents.build(tab, settings)
+                shelf = documents.build(tab, settings)
             with gr.Tab("Runs", id="runs", elem_id="page-runs") as tab:
                 runs.build(tab)
             with gr.Tab("Reports", id="reports", elem_id="page-reports") as tab:
                 reports.build(tab)
+        compare.link(talk, shelf, tabs)
     return blocks
 
 

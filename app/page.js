@@ -38,7 +38,7 @@
       passage.classList.add("flash");
       return;
     }
-    event.target.closest(".passages li")?.classList.toggle("open");
+    if (!event.target.closest(".opener")) event.target.closest(".passages li")?.classList.toggle("open");
     const download = event.target.closest(".download");
     if (download) {
       const frame = document.querySelector("#page-reports iframe");

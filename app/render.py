@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from functools import cache
 from html import escape
 
@@ -30,21 +31,24 @@ def prose(text: str) -> str:
     return html
 
 
-def turn(turn: Turn, *, side: str, open_passages: bool = True) -> str:
-    """One question with its answer, passages and figures. `side` makes ids unique on the page."""
+def turn(turn: Turn, *, side: str, open_passages: bool = True, here: Container[str] = ()) -> str:
+    """One question with its answer, passages and figures. `side` makes ids unique on the page.
+
+    Passages of the models in `here` can be opened in Documents.
+    """
     return (
         f'<article class="turn" data-state="{_state(turn)}">'
         f'<p class="question">{escape(turn.question)}</p>'
         f'<div class="answer">{_answer(turn)}</div>'
         f"{_figures(turn)}"
-        f"{_passages(turn, side, open_passages)}"
+        f"{_passages(turn, side, open_passages, turn.model in here)}"
         "</article>"
     )
 
 
-def past(turns: list[Turn], *, side: str) -> str:
+def past(turns: list[Turn], *, side: str, here: Container[str] = ()) -> str:
     """The turns before the current one."""
-    return "".join(turn(t, side=f"{side}-{i}", open_passages=False) for i, t in enumerate(turns))
+    return "".join(turn(t, side=f"{side}-{i}", open_passages=False, here=here) for i, t in enumerate(turns))
 
 
 def empty(title: str, text: str, *, command: str = "") -> str:
@@ -102,12 +106,12 @@ def _seconds(value: float) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
 
 
-def _passages(turn: Turn, side: str, is_open: bool) -> str:
+def _passages(turn: Turn, side: str, is_open: bool, is_here: bool) -> str:
     """The passages behind a switch whose state is the browser's own, so that an update of the page leaves it as it is."""
     if not turn.passages:
         return ""
     cited = {int(n) for n in _CITATION.findall(turn.text)}
-    items = "".join(_passage(p, cited=p.n in cited) for p in turn.passages)
+    items = "".join(_passage(p, cited=p.n in cited, button=_opener(p, side) if is_here else "") for p in turn.passages)
     count = len(turn.passages)
     known = sum(p.n in cited for p in turn.passages)
     label = f"{count} passage{'s' if count > 1 else ''}" + (f", {known} cited" if known else "")
@@ -116,12 +120,21 @@ def _passages(turn: Turn, side: str, is_open: bool) -> str:
     return f'<div class="passages">{box}<label for="{switch}">{label}</label><ol>{items}</ol></div>'
 
 
-def _passage(passage: Passage, *, cited: bool) -> str:
+def _opener(passage: Passage, side: str) -> str:
+    """The way to the passage in its document."""
+    if passage.span is None:
+        return ""
+    label = "Show the page" if passage.page else "Show in its document"
+    return f'<button type="button" class="opener" data-open="{escape(side)}:{passage.n}">{label}</button>'
+
+
+def _passage(passage: Passage, *, cited: bool, button: str) -> str:
     score = "" if passage.score is None else f'<span class="score" title="Similarity">{passage.score:.2f}</span>'
+    place = escape(passage.source) + (f" · page {passage.page:,}" if passage.page else "")
     return (
         f'<li data-n="{passage.n}"{" data-cited" if cited else ""}>'
         f'<header><b class="n">{passage.n}</b><span class="title">{escape(passage.title)}</span>{score}</header>'
-        f'<p class="source">{escape(passage.source)}</p>'
+        f'<p class="source">{place}{button}</p>'
         f'<p class="text">{escape(passage.text)}</p></li>'
     )
 

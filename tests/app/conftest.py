@@ -61,6 +61,8 @@ class Server:
     models = ("fast", "slow", "hostile", "hangs", "fails", "slow-rag")
 
     def __init__(self) -> None:
+        self.rag: dict[str, str] = {}
+        """The pipeline of a model that retrieves."""
         self.requests: list[dict[str, Any]] = []
         self.left: list[str] = []
         """Models whose answer nobody waited for."""
@@ -70,7 +72,10 @@ class Server:
         return Starlette(routes=[Route("/v1/models", self._list), Route("/v1/chat/completions", self._chat, methods=["POST"])])
 
     async def _list(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
+        return JSONResponse({"object": "list", "data": [self._card(name) for name in self.models]})
+
+    def _card(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "rag": self.rag.get(name)}
 
     async def _chat(self, request: Request) -> Response:
         body = await request.json()
@@ -82,7 +87,7 @@ class Server:
     async def _events(self, body: dict[str, Any]) -> AsyncIterator[str]:
         model, question = body["model"], body["messages"][-1]["content"]
         if model.endswith("rag"):
-            yield _event({"choices": [], "sources": SOURCES})
+            yield _event({"choices": [], "sources": self.sources})
         if model == "hangs":
             yield _event({"choices": [{"delta": {"content": "Let me think"}}]})
             try:
@@ -186,6 +191,12 @@ def write() -> Callable[[Locator, str], None]:
         pytest.fail(f"the field does not take {text}")
 
     return until_it_stays
+
+
+@pytest.fixture(scope="session")
+def serve() -> Any:
+    """`serving`, for a test whose endpoint has its own passages."""
+    return serving
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import re
 from html import unescape
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from fpdf import FPDF
 
 from llmbench import assets
+from llmbench.recipe import RagRecipe, SourceSpec
 from llmbench.retrieval import Chunk, Document, Hit
+from llmbench.retrieval.reading import read, walk
 
 
 @pytest.fixture
@@ -35,26 +39,47 @@ def body(html: str) -> str:
     return unescape(re.sub(r"<[^>]+>", "", html.split('<div class="text">')[1]))
 
 
-def test_the_chosen_passage_is_marked_exactly_and_the_page_is_whole(documents: Any) -> None:
+@pytest.fixture
+def sheets(program: ModuleType) -> Any:
+    return importlib.import_module("llmbench_app.sheets")
+
+
+def test_the_chosen_passage_is_marked_exactly_and_the_page_is_whole(sheets: Any) -> None:
     text = "Zero & one. <b>Two</b> three. Four."
-    html = documents.page(document(text), [hit(text, 12, 29), hit(text, 0, 4, "b.md")], 0)
+    html = sheets.text(document(text), [hit(text, 12, 29), hit(text, 0, 4, "b.md")], 0)
     assert marks(html) == [("hit", text[12:29])]
     assert body(html) == text
 
 
-def test_overlapping_passages_do_not_repeat_text(documents: Any) -> None:
+def test_overlapping_passages_do_not_repeat_text(sheets: Any) -> None:
     text = "".join(f"{n:02d} " for n in range(30))
     hits = [hit(text, 30, 60), hit(text, 21, 39), hit(text, 51, 90), hit(text, 33, 36), hit(text, 0, 9), hit(text, 3, 12)]
-    html = documents.page(document(text), hits, 0)
+    html = sheets.text(document(text), hits, 0)
     assert body(html) == text
     assert [kind for kind, _ in marks(html)] == ["other", "other", "other", "hit", "other"]
     assert ("hit", text[30:60]) in marks(html)
 
 
-def test_a_hostile_page_is_inert(documents: Any) -> None:
+def test_a_hostile_page_is_inert(sheets: Any) -> None:
     text = "<script>alert(1)</script><img src=x onerror=alert(1)>"
-    html = documents.page(document(text, '"><script>x</script>.md'), [hit(text, 0, 25, '"><script>x</script>.md')], 0)
+    html = sheets.text(document(text, '"><script>x</script>.md'), [hit(text, 0, 25, '"><script>x</script>.md')], 0)
     assert "<script" not in html and "<img" not in html
+
+
+def test_a_passage_over_two_pages_leads_from_one_to_the_other(sheets: Any, tmp_path: Path) -> None:
+    pdf = FPDF()
+    pdf.set_font("Helvetica", size=11)
+    for words in ("One.", "Two.", "Three."):
+        pdf.add_page()
+        pdf.cell(text=words)
+    pdf.output(str(tmp_path / "a<b>.pdf"))
+    recipe = RagRecipe(name="a", documents=[SourceSpec(path=tmp_path)])
+    found = read(walk(recipe.documents).files[0])
+    hits = [hit(found.text, 0, found.text.index("Three"), "a<b>.pdf")]
+    pages = [sheets.sheet(recipe, found, hits, sheets.Look(number=number)) for number in (None, 2, 3)]
+    for html, words in zip(pages, ("continues on page 2", "begins on page 1", "Back to the passage on page 1"), strict=True):
+        assert words in html and "<b>" not in html and html.count("data:image/png;base64,") == 1
+    assert [html.count('class="hit"') for html in pages] == [1, 1, 0]
 
 
 def test_the_bundled_pipelines_are_offered(documents: Any) -> None:

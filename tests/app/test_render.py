@@ -124,3 +124,13 @@ def test_sources_of_any_shape_are_shown(render: Any, turn: Any) -> None:
     said.take(Delta(sources=({"text": "only text", "score": "high"}, "a string")))  # type: ignore[arg-type]
     html = render.turn(said, side="0")
     assert "only text" in html and "a string" in html
+
+
+def test_a_passage_names_its_page_and_can_be_opened_where_its_pipeline_is(render: Any, turn: Any) -> None:
+    said = turn("q", "model-rag")
+    place = {"n": 1, "source": "a.pdf", "page": 3, "start": 10, "end": 20, "text": "t"}
+    said.take(Delta(text="x", sources=(place, place | {"n": 2, "page": "<b>", "start": None})))
+    assert "a.pdf · page 3<" in render.turn(said, side="0") and "data-open" not in render.turn(said, side="0")
+    here = render.turn(said, side="0-1", here={"model-rag"})
+    assert 'data-open="0-1:1"' in here and here.count("data-open") == 1
+    assert "<b>" not in here.split("passages", 1)[1].split("<ol>")[1].replace('<b class="n">', "")

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fpdf import FPDF
 from typer.testing import CliRunner, Result
 
 from llmbench.cli import cli
-from llmbench.errors import EndpointError
+from llmbench.errors import EndpointError, LlmbenchError
+from llmbench.retrieval.pages import forget
 
 
 def run(*words: str) -> Result:
@@ -134,3 +136,38 @@ def test_ask_with_the_real_gateway_answers_from_the_passages(endpoint: Any, page
         found = printed("ask", pages, "What is the Borin lamp made of?", "--model", model, "--url", endpoint.base_url)
         assert found["answer"]
         assert found["sources"][0]["text"] == "The Borin lamp is made of brass. It weighs 900 grams."
+
+
+def test_search_shows_where_in_a_pdf_a_passage_stands(tmp_path: Path) -> None:
+    pdf = FPDF()
+    pdf.set_font("Helvetica", size=11)
+    for text in ("The pump is loud.", "The valve opens to the left and closes to the right."):
+        pdf.add_page()
+        pdf.multi_cell(0, 6, text)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "note.md").write_text("# Note\n\nThe valve is new.")
+    pdf.output(str(tmp_path / "docs" / "manual.pdf"))
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("name: mine\ndocuments: [docs]\n")
+    assert run("index", str(recipe)).exit_code == 0
+    folder = tmp_path / "shown"
+    found = printed("search", str(recipe), "How does the valve open?", "--show", str(folder))
+    hits = {(hit["source"], hit["page"]): hit for hit in found["hits"]}
+    valve = hits["manual.pdf", 2]
+    (box,) = valve["boxes"]
+    assert box["page"] == 2 and box.keys() == {"page", "left", "top", "right", "bottom"} and box["left"] < box["right"]
+    assert valve["pictures"] == [str(folder / f"hit-{valve['n']}-page-2.png")]
+    assert Path(valve["pictures"][0]).read_bytes().startswith(b"\x89PNG")
+    assert not {"boxes", "pictures"} & hits["note.md", None].keys()
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        Path(path).name for hit in found["hits"] for path in hit.get("pictures", [])
+    )
+    told = run("search", str(recipe), "How does the valve open?", "-k", "1", "--show", str(folder))
+    assert f"    {folder}/hit-1-page-2.png\n" in told.stdout
+    (tmp_path / "docs" / "manual.pdf").unlink()
+    forget()
+    gone = run("search", str(recipe), "How does the valve open?", "--show", str(folder))
+    assert gone.exit_code == 0 and "The valve opens to the left" in gone.stdout
+    assert gone.stderr.count("manual.pdf is not there any more") == 1
+    with pytest.raises(LlmbenchError, match="is a file"):
+        CliRunner().invoke(cli, ["search", str(recipe), "x", "--show", str(recipe)], catch_exceptions=False)

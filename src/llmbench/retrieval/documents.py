@@ -11,10 +11,13 @@ from functools import cached_property
 
 from llmbench.recipe.rag import Scalar
 
-__all__ = ["Box", "Document", "Heading", "Momentary", "Scalar", "Skipped", "Unreadable", "not_read"]
+__all__ = ["CHANGED", "Box", "Document", "Heading", "Momentary", "Scalar", "Skipped", "Unreadable", "not_read"]
 
 Skipped = tuple[str, str]
 """`(source, reason)` of what was left out."""
+
+CHANGED = "changed since it was indexed"
+"""The reason of a file that is no longer the one that a document was read from."""
 
 
 class Unreadable(Exception):

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -55,13 +56,22 @@ def search(
     explained: Annotated[
         bool, typer.Option("--explain", help="Tell of each passage why it stands there, and how long each stage took.")
     ] = False,
+    show: Annotated[
+        Path | None,
+        typer.Option(
+            "--show", help="Write the pages of PDFs, with the passages marked, as PNG into a folder.", metavar="FOLDER"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print the passages that fit a query best, best first, with their place in the documents."""
     recipe = _load(pipeline, overrides)
     condition = _where(where)
+    if show is not None and show.exists() and not show.is_dir():
+        raise LlmbenchError(f"--show {show} is a file. Name a folder; it is made where there is none.")
     from llmbench.retrieval import Retriever
     from llmbench.retrieval.search import Timings
+    from llmbench.verbs import pictures
 
     with _status("Loading the embedder"):
         retriever = Retriever.open(recipe)
@@ -69,9 +79,17 @@ def search(
         timings = Timings()
         hits = retriever.search(query, top_k, where=condition, timings=timings)
         reasons = [retriever.explain(query, hit) for hit in hits] if explained else []
+        boxes = pictures.boxes(retriever, hits) if as_json else {}
+        shown = pictures.written(retriever, hits, show) if show is not None else {}
         _warn(recipe, retriever)
     if as_json:
-        found = [hit.source() | ({"explanation": reasons[i].splitlines()} if explained else {}) for i, hit in enumerate(hits)]
+        found = [
+            hit.source()
+            | ({"boxes": boxes[i]} if i in boxes else {})
+            | ({"pictures": [str(path) for path in shown[i]]} if i in shown else {})
+            | ({"explanation": reasons[i].splitlines()} if explained else {})
+            for i, hit in enumerate(hits)
+        ]
         seconds = {stage: round(value, 5) for stage, value in timings.seconds.items()}
         _print_json({"pipeline": recipe.name, "query": query, "hits": found, "seconds": seconds, "notes": timings.notes})
         return
@@ -81,6 +99,8 @@ def search(
     for i, hit in enumerate(hits):
         console.print(_headline(hit.source(), f"{hit.score:.3f} {_KINDS[hit.kind]}"))
         console.print(_snippet(hit.chunk.text, query))
+        for path in shown.get(i, ()):
+            console.print(f"    {path}", style="cyan", markup=False)
         if explained:
             console.print(textwrap.indent(reasons[i], "    "), style="dim", markup=False)
     for note in timings.notes:

@@ -20,9 +20,11 @@ from llmbench.retrieval.reading.children import Child
 from llmbench.retrieval.reading.kinds import ROWS, kind_of, seen
 from llmbench.retrieval.reading.rows import unreadable_rows
 from llmbench.retrieval.reading.standard_input import LARGEST_FILE, SOURCE, read_input
-from llmbench.retrieval.reading.walk import File, walk
+from llmbench.retrieval.reading.walk import File, located, walk
 
-__all__ = ["SOURCE", "Child", "File", "Reading", "from_text", "read", "read_all", "read_input", "walk"]
+__all__ = [
+    "LARGEST_FILE", "SOURCE", "Child", "File", "Reading", "from_text", "located", "read", "read_all", "read_input", "walk",
+]  # fmt: skip
 
 VERSION = 1
 """Raised when the same file would be read otherwise, so that it is read again."""

@@ -38,8 +38,12 @@ class Child:
         self.process: subprocess.Popen[bytes] | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
 
-    def ask(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def ask(self, request: dict[str, Any], *, seconds: int = SECONDS) -> Iterator[dict[str, Any]]:
         """The frames of one file.
+
+        Args:
+            request: what `child.py` understands.
+            seconds: processor time for it, or for each of its parts.
 
         Raises:
             Unreadable: the file cannot be read, or reading it went beyond the limits; other files can be read after it.
@@ -50,12 +54,12 @@ class Child:
         try:
             assert process.stdin is not None and process.stdout is not None
             try:
-                process.stdin.write(json.dumps({**request, "seconds": SECONDS}).encode() + b"\n")
+                process.stdin.write(json.dumps({**request, "seconds": seconds}).encode() + b"\n")
                 process.stdin.flush()
             except OSError:
-                raise self._died() from None
+                raise self._died(seconds) from None
             while True:
-                frame = self._frame(process.stdout.fileno())
+                frame = self._frame(process.stdout.fileno(), seconds)
                 if "end" in frame:
                     whole = not frame["leaving"]
                     if frame["end"]:
@@ -88,34 +92,34 @@ class Child:
             self._finalizer = weakref.finalize(self, _end, self.process)
         return self.process
 
-    def _frame(self, source: int) -> dict[str, Any]:
-        deadline = time.monotonic() + SECONDS * PATIENCE
-        size = int.from_bytes(self._bytes(source, 8, deadline), "big")
+    def _frame(self, source: int, seconds: int) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds * PATIENCE
+        size = int.from_bytes(self._bytes(source, 8, deadline, seconds), "big")
         if size > LARGEST_ANSWER:
             raise Unreadable("it unpacks to too much text")
-        frame: dict[str, Any] = json.loads(self._bytes(source, size, deadline))
+        frame: dict[str, Any] = json.loads(self._bytes(source, size, deadline, seconds))
         return frame
 
-    def _bytes(self, source: int, size: int, deadline: float) -> bytes:
+    def _bytes(self, source: int, size: int, deadline: float, seconds: int) -> bytes:
         """So many bytes, in time."""
         poll = select.poll()
         poll.register(source, select.POLLIN)
         data = bytearray()
         while len(data) < size:
             if not poll.poll(max(0, (deadline - time.monotonic()) * 1000)):
-                raise Momentary(f"not read within {SECONDS * PATIENCE} seconds")
+                raise Momentary(f"not read within {seconds * PATIENCE} seconds")
             part = os.read(source, min(size - len(data), 2**20))
             if not part:
-                raise self._died()
+                raise self._died(seconds)
             data += part
         return bytes(data)
 
-    def _died(self) -> Unreadable:
+    def _died(self, seconds: int) -> Unreadable:
         """Why the process is gone, in words."""
         assert self.process is not None
         code = self.process.wait()
         if -code == signal.SIGXCPU:
-            return Unreadable(f"not read within {SECONDS} seconds of processor time")
+            return Unreadable(f"not read within {seconds} seconds of processor time")
         reason = signal.Signals(-code).name if code < 0 else f"code {code}"
         return Unreadable(f"the reader died of it ({reason})")
 

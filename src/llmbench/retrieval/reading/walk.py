@@ -20,7 +20,7 @@ from llmbench.retrieval.reading.kinds import ROWS, kind_of
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-__all__ = ["File", "Walk", "walk"]
+__all__ = ["File", "Walk", "located", "walk"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def walk(places: Sequence[SourceSpec], given: File | None = None, held: Collecti
     extra = [given] if given is not None else []
     roots = [place.path.resolve() for place in places]
     folders = [_is_folder(root) for root in roots]
-    base = roots[0] if folders == [True] else Path(os.path.commonpath([root.parent for root in roots])) if roots else Path()
+    base = _base(roots)
     others = {file.source for file in extra}
     files: dict[Path, File] = {}
     skipped: list[Skipped] = []
@@ -126,6 +126,26 @@ def _refuse_empty(root: Path, base: Path, held: Iterable[str]) -> None:
         f"{root} is empty, and the index holds {files} of it. Mount it, if it is a disk; what is gone for good leaves the "
         "index by --delete. The index stays as it is."
     )
+
+
+def located(places: Sequence[SourceSpec], source: str) -> Path | None:
+    """Where the file of a source lies now; None where the pipeline's places hold no such file."""
+    roots = [place.path.resolve() for place in places if place.path != STDIN]
+    if not roots or "\0" in source:
+        return None
+    try:
+        path = (_base(roots) / source).resolve(strict=True)
+        inside = any(path == root or path.is_relative_to(root) for root in roots)
+        return path if inside and path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # gone, a link in a circle, a path that is none
+        return None
+
+
+def _base(roots: Sequence[Path]) -> Path:
+    """What sources are relative to."""
+    if len(roots) == 1 and roots[0].is_dir():
+        return roots[0]
+    return Path(os.path.commonpath([root.parent for root in roots])) if roots else Path()
 
 
 def _readable(path: Path, root: Path, place: SourceSpec, *, named: bool) -> Path:

@@ -11,7 +11,7 @@ from llmbench.retrieval.reading.clean import Words, garbage, mend_hyphens
 from llmbench.retrieval.reading.formats.layout import Piece, rows
 from llmbench.retrieval.reading.writer import Writer
 
-__all__ = ["read"]
+__all__ = ["opened", "read", "upright"]
 
 GARBAGE = 0.3
 """The share of characters that are no text above which a page is named in the warnings."""
@@ -21,17 +21,28 @@ _DIVIDERS = (2, 0xFFFE)
 _LINE_ENDS = (10, 13, *_DIVIDERS)
 
 
-def read(data: bytes, out: Writer) -> None:
-    """Reads a document, page by page. A page that fails costs that page, and is named."""
+def opened(data: bytes) -> tuple[Any, int]:
+    """PDFium's document and the number of its pages.
+
+    Raises:
+        Unreadable: it is encrypted or broken.
+    """
     import pypdfium2
 
     try:
         document = pypdfium2.PdfDocument(data)
-        count = len(document)
+        return document, len(document)
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", None) == _PASSWORD or "password" in str(error).lower():
             raise Unreadable("encrypted: it wants a password") from None
         raise Unreadable("broken PDF (it cannot be opened)") from None
+
+
+def read(data: bytes, out: Writer) -> None:
+    """Reads a document, page by page. A page that fails costs that page, and is named."""
+    import pypdfium2
+
+    document, count = opened(data)
     found = _about(document, out)
     outline = _outline(document)
     lines: list[list[Piece] | None] = []
@@ -165,7 +176,7 @@ def _pieces(page: Any) -> list[Piece]:
             words = _characters(codes[start:end]).strip()
             box = _box(pdfium, raw, start, end, sides) if words else None
             if box is not None:
-                pieces.append(Piece(words, *_upright(box, (left0, bottom0, right0, top0), turn)))
+                pieces.append(Piece(words, *upright(box, (left0, bottom0, right0, top0), turn)))
             start = end + (end < count and codes[end] in (10, 13))
         return pieces
     finally:
@@ -190,7 +201,7 @@ def _box(pdfium: Any, raw: Any, start: int, end: int, sides: list[Any]) -> tuple
     return min(lefts), min(bottoms), max(rights), max(tops)
 
 
-def _upright(
+def upright(
     box: tuple[float, float, float, float], page: tuple[float, float, float, float], turn: int
 ) -> tuple[float, float, float, float]:
     """PDF's box (left, bottom, right, top from the lower left) as left, top, right, bottom from the upper left as shown."""

@@ -1,0 +1,125 @@
+"""A passage where it stands: in its document's text, or on the picture of its page. Everything is escaped."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from llmbench.recipe import RagRecipe
+from llmbench.retrieval import Document, Hit, pages
+
+from . import render
+
+__all__ = ["Look", "sheet", "text"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is looked at: which hit, its text or its page, and which page when it has been turned."""
+
+    position: int = 0
+    as_text: bool = False
+    number: int | None = None
+
+
+def sheet(recipe: RagRecipe, document: Document, hits: Sequence[Hit], look: Look) -> str:
+    """The chosen passage on the picture of its page, the other hits of that page more quietly; else in the text, and why."""
+    if not pages.has_pages(document):
+        return text(document, hits, look.position)
+    if look.as_text:
+        return text(document, hits, look.position, head=_switch(as_text=True))
+    chosen = hits[look.position].chunk
+    own = pages.pages_of(document, chosen.start, chosen.end)
+    number = min(max(look.number or own[0], 1), len(document.pages))
+    same = [i for i, hit in enumerate(hits) if hit.chunk.source == chosen.source and i != look.position]
+    spans = [(hits[i].chunk.start, hits[i].chunk.end) for i in (look.position, *same)]
+    try:
+        picture = pages.draw(recipe, document, number, spans)
+    except pages.NotShown as error:
+        return render.notice(str(error), "info") + text(document, hits, look.position)
+    marks = _marks("other", [area for areas in picture.areas[1:] for area in areas]) + _marks("hit", picture.areas[0])
+    data = base64.b64encode(picture.png).decode("ascii")
+    title = escape(document.title or chosen.source)
+    return (
+        f'<article class="card page"><header><h3>{title}</h3>{_switch(as_text=False)}</header>'
+        f'<p class="source">{_where(document, hits[look.position])}</p>{_pager(number, len(document.pages), own)}'
+        f'<div class="desk"><div class="leaf"><img src="data:image/png;base64,{data}" width="{picture.width}" '
+        f'height="{picture.height}" alt="Page {number} of {escape(document.source)}">'
+        f'<div class="marks" aria-hidden="true">{marks}</div>'
+        "</div></div></article>"
+    )
+
+
+def text(document: Document, hits: Sequence[Hit], position: int, *, head: str = "") -> str:
+    """A whole document with the chosen passage highlighted, and more quietly the other hits in it."""
+    chosen = hits[position].chunk
+    same = [(h.chunk.start, h.chunk.end, i == position) for i, h in enumerate(hits) if h.chunk.source == chosen.source]
+    words, parts, at = document.text, [], 0
+    for start, end, is_chosen in _apart(same):
+        kind = "hit" if is_chosen else "other"
+        parts.append(f'{escape(words[at:start])}<mark class="{kind}">{escape(words[start:end])}</mark>')
+        at = end
+    parts.append(escape(words[at:]))
+    return (
+        f'<article class="card page"><header><h3>{escape(document.title or chosen.source)}</h3>{head}</header>'
+        f'<p class="source">{_where(document, hits[position])}</p>'
+        f'<div class="text">{"".join(parts)}</div></article>'
+    )
+
+
+def _where(document: Document, hit: Hit) -> str:
+    chunk = hit.chunk
+    page = f" · page {chunk.page}" if chunk.page else ""
+    return f"{escape(document.source)}{page} · characters {chunk.start:,} to {chunk.end:,}"
+
+
+def _switch(*, as_text: bool) -> str:
+    """Between the page and its text."""
+    buttons = "".join(
+        f'<button type="button" data-look="{name.lower()}" aria-pressed="{str(pressed).lower()}">{name}</button>'
+        for name, pressed in (("Page", not as_text), ("Text", as_text))
+    )
+    return f'<div class="switch" role="group" aria-label="Show as">{buttons}</div>'
+
+
+def _pager(number: int, count: int, own: Sequence[int]) -> str:
+    """Turns pages; and says where the passage is when it is not, or not only, on this one."""
+
+    def to(page: int, label: str, name: str = "") -> str:
+        off = "" if 1 <= page <= count else " disabled"
+        title = f' aria-label="{name}" title="{name}"' if name else ""
+        return f'<button type="button" data-number="{page}"{title}{off}>{label}</button>'
+
+    if number not in own:
+        more = to(own[0], f"Back to the passage on page {own[0]}")
+    elif number + 1 in own:
+        more = to(number + 1, f"The passage continues on page {number + 1}")
+    else:
+        more = to(number - 1, f"The passage begins on page {own[0]}") if number - 1 in own else ""
+    back, on = to(number - 1, "&lsaquo;", "Previous page"), to(number + 1, "&rsaquo;", "Next page")
+    return f'<nav class="pager">{back}<span>Page {number:,} of {count:,}</span>{on}{more}</nav>'
+
+
+def _marks(kind: str, areas: Sequence[pages.Area]) -> str:
+    """The areas of passages as rectangles over the picture; what is drawn later covers what was drawn before."""
+    return "".join(
+        f'<i class="{kind}" style="left:{left:.3%};top:{top:.3%};width:{right - left:.3%};height:{bottom - top:.3%}"></i>'
+        for left, top, right, bottom in areas
+    )
+
+
+def _apart(spans: list[tuple[int, int, bool]]) -> list[tuple[int, int, bool]]:
+    """Spans in order without overlap; where two overlap, the chosen one keeps its whole length."""
+    chosen = next(span for span in spans if span[2])
+    apart = [chosen]
+    for start, end, _ in sorted(spans):
+        pieces = [(start, min(end, chosen[0])), (max(start, chosen[1]), end)]
+        apart += [(a, b, False) for a, b in pieces if a < b]
+    result: list[tuple[int, int, bool]] = []
+    for start, end, is_chosen in sorted(apart):
+        start = max(start, result[-1][1]) if result else start
+        if start < end:
+            result.append((start, end, is_chosen))
+    return result
