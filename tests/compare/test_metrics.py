@@ -99,6 +99,17 @@ def test_squad_counts_abstaining_where_nothing_is_told_and_leaves_out_what_is_no
         assert metric(BARE, answer("Because."), PATTERN) is None
 
 
+def test_a_value_is_retrieved_where_a_passage_holds_it_whatever_the_answer_says() -> None:
+    passages = (
+        {"n": 1, "source": "a.md", "text": "Boil it."},
+        {"n": 2, "source": "b.md", "text": "Wait 3 minutes, or 5 for more."},
+    )
+    assert metrics.value_retrieved(SPAN, answer("never", passages), PATTERN) == 1
+    assert metrics.value_retrieved(SPAN, answer("3 minutes", passages[:1]), PATTERN) == 0
+    assert metrics.value_retrieved(SPAN, answer("3 minutes", ()), PATTERN) is None
+    assert metrics.value_retrieved(ABSENT, answer("3 minutes", passages), PATTERN) is None
+
+
 def test_one_of_several_wordings_is_value_enough() -> None:
     assert metrics.contains_value(SPAN, answer("Steep it for 3 minutes."), PATTERN) == 1
     assert metrics.contains_value(SPAN, answer("Steep it for 3 or 4 minutes."), PATTERN) == 0

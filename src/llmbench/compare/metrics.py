@@ -30,6 +30,7 @@ __all__ = [
     "score",
     "squad_em",
     "squad_f1",
+    "value_retrieved",
 ]
 
 _CITATION = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
@@ -60,6 +61,18 @@ def contains_value(question: Question, answer: Answer, pattern: str) -> float | 
         return None
     known, text = f"{question.question} {question.answer or ''}", _without_citations(answer.text)
     return float(any(scoring.holds_value(text, value, known) for value in question.wordings))
+
+
+def value_retrieved(question: Question, answer: Answer, pattern: str) -> float | None:
+    """A passage that the model was given holds the right value as words of its own, whatever the model made of it.
+
+    It tells what retrieval lost from what the model did not read. Answers that were given passages, and answerable
+    questions with a known value only.
+    """
+    if not question.answerable or question.value is None or not answer.sources:
+        return None
+    texts = [str(passage.get("text", "")) for passage in answer.sources]
+    return float(any(scoring.holds_value(text, value, text) for text in texts for value in question.wordings))
 
 
 def citation(question: Question, answer: Answer, pattern: str) -> float | None:
@@ -144,7 +157,9 @@ def completion_tokens(question: Question, answer: Answer, pattern: str) -> float
 
 Metric = Callable[[Question, Answer, str], float | None]
 
-QUALITY: dict[str, Metric] = {f.__name__: f for f in (grounded, contains_value, citation, abstention, exact_match, squad_em)}
+QUALITY: dict[str, Metric] = {
+    f.__name__: f for f in (grounded, contains_value, value_retrieved, citation, abstention, exact_match, squad_em)
+}
 """Shares of questions, 0 or 1 each; more is better."""
 GRADED: dict[str, Metric] = {squad_f1.__name__: squad_f1}
 """Means of 0 to 1; more is better."""

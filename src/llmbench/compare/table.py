@@ -9,7 +9,7 @@ from llmbench.compare.verdict import LABELS, amount, interval, p_value, signed
 
 __all__ = ["SHARES", "Rows", "cell", "grid_rows", "markdown", "metric_rows", "pair_rows"]
 
-SHARES = ("grounded", "contains_value", "citation", "abstention", "exact_match", "squad_em", "squad_f1")
+SHARES = ("grounded", "contains_value", "value_retrieved", "citation", "abstention", "exact_match", "squad_em", "squad_f1")
 """The metrics of 0 to 1 a question; the others are seconds and tokens."""
 Rows = list[list[str]]
 """The first row is the heading."""

@@ -11,6 +11,7 @@ __all__ = ["LABELS", "amount", "interval", "p_value", "pair_sentence", "signed",
 LABELS = {
     "grounded": "Right and cited",
     "contains_value": "Value right",
+    "value_retrieved": "Value retrieved",
     "citation": "Citation right",
     "abstention": "Abstention right",
     "exact_match": "Exact match",
@@ -26,6 +27,7 @@ LABELS = {
 _MORE = {
     "grounded": "answers right more often than",
     "contains_value": "gives the right value more often than",
+    "value_retrieved": "is given the right value more often than",
     "citation": "cites the right page more often than",
     "abstention": "is right to answer or abstain more often than",
     "exact_match": "gives the expected sentence more often than",
@@ -39,6 +41,7 @@ _MORE = {
 _DOES = {
     "grounded": "answers right in",
     "contains_value": "gives the right value in",
+    "value_retrieved": "is given the right value in",
     "citation": "cites the right page in",
     "abstention": "is right to answer or abstain in",
     "exact_match": "gives the expected sentence in",

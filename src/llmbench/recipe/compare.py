@@ -10,7 +10,9 @@ from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Sectio
 
 __all__ = ["CompareRecipe", "EndpointSpec", "MetricName", "QuestionSource", "StatisticsSpec"]
 
-MetricName = Literal["grounded", "contains_value", "citation", "abstention", "exact_match", "squad_em", "squad_f1"]
+MetricName = Literal[
+    "grounded", "contains_value", "value_retrieved", "citation", "abstention", "exact_match", "squad_em", "squad_f1"
+]
 
 
 class EndpointSpec(Section):
