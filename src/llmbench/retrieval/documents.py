@@ -63,8 +63,8 @@ class Document:
     """One file, or one row of a file of rows, as text.
 
     `id` is the SHA-256 of the bytes that it was read from. `source` is the file's path from the pipeline's root; a row's is
-    followed by `#` and the row's id. Offsets count characters of `text`: for Markdown and plain text that is the file,
-    decoded and cleaned; for HTML its visible text; for PDF the text of its pages.
+    followed by `#` and the row's id, or by `:` and its line where it has none. Offsets count characters of `text`: for
+    Markdown and plain text that is the file, decoded and cleaned; for HTML its visible text; for PDF the text of its pages.
 
     `pages[i]` is the offset at which page `i + 1` begins, `lines[i]` that of line `i + 1` of the file; both are empty where
     the file has no such thing, and `lines` where they are the text's own. `first_line` is the line of the file on which the

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +25,13 @@ from llmbench.retrieval import chunking
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.reading.rows import unreadable_rows
 from llmbench.retrieval.store import layout
 from llmbench.retrieval.store.compact import compact, wasted
 from llmbench.retrieval.store.contract import Contract
 from llmbench.retrieval.store.filters import Filter
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
-from llmbench.retrieval.store.rows import FileState
+from llmbench.retrieval.store.rows import FileState, Standing
 from llmbench.retrieval.store.tuning import QUERIES, build, due
 from llmbench.retrieval.store.writable import WritableIndex
 
@@ -57,6 +58,20 @@ class _Batch:
     """What the batch before it has embedded."""
     fresh: list[bytes] = field(default_factory=list)
     vectors: Future[NDArray[np.float32]] | None = None
+    standing: dict[str, tuple[Standing, int]] = field(default_factory=dict)
+    """By source, what will be known of its documents, and the line on which each begins."""
+    added: int = 0
+    changed: int = 0
+
+
+@dataclass
+class _LeftOut:
+    """Documents of a file whose names are taken: the first of them by line (0: the whole file), and how many."""
+
+    first: list[tuple[int, str]] = field(default_factory=list)
+    count: int = 0
+    again: bool = False
+    """Whether their names may be free at the next pass, though the file is the same."""
 
 
 class Writer:
@@ -70,6 +85,7 @@ class Writer:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
         self._batch, self._ahead = _Batch(), None
         self._begun: set[str] = set()
+        self._left: dict[str, _LeftOut] = {}
         self._dirty = self._purge = self._checked = False
         self._last: dict[bytes, Any] = {}
         self.settled = True
@@ -122,17 +138,22 @@ class Writer:
     def add(self, document: Document, *, file: str | None = None, trusted: bool = False) -> None:
         """Takes a document; one that is there unchanged and read by the same rules (`trusted`) is only noted as seen.
 
+        One of a file whose name is taken is left out, as `end` tells.
+
         Raises:
             LlmbenchError: it holds what no database can keep.
         """
         _check(document)
-        known = self.index.fingerprint(document.source)
-        if trusted and known == document.id:
+        if file is not None and not self.free(document, file):
+            return
+        known, _ = self._standing(document.source)
+        self._batch.standing[document.source] = Standing(document.id, file, self.current), document.first_line
+        if trusted and known is not None and known.id == document.id:
             self._batch.steps.append(("see", document.source, document.id))
             self._full()
             return
-        self.changed += known is not None
-        self.added += known is None
+        self._batch.added += known is None
+        self._batch.changed += known is not None and known.seen != self.current
         chunks = self._cut(document)
         texts = [self._embedded(chunk) for chunk in chunks]
         digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
@@ -145,10 +166,47 @@ class Writer:
         if self._batch.chunks >= BATCH or len(self._batch.steps) >= 8 * BATCH:
             self._advance()
 
-    def end(self, state: FileState) -> None:
-        """All of a file's documents were handed on."""
+    def end(self, state: FileState) -> FileState:
+        """All of a file's documents were handed on. Returns the state with what of it is left out."""
         self._begun.discard(state.source)
+        state = self.told(state)
         self._batch.steps.append(("end", state))
+        return state
+
+    def free(self, document: Document, file: str) -> bool:
+        """Whether a file may have a document of this name; that it may not is noted for `told`."""
+        known, line = self._standing(document.source)
+        if known is None or (known.file == file and known.seen != self.current):
+            return True
+        if known.file is None:
+            why = "a program wrote a document of this name"
+        elif known.file != file:
+            why = f"{known.file} has a document of this name"
+        else:
+            line = line or self.index.first_line(document.source)
+            why = f"id {document.source.removeprefix(f'{file}#')!r} stands on line {line} already"
+        left = self._left.setdefault(file, _LeftOut())
+        left.first += [(document.first_line if document.source != file else 0, why)] if len(left.first) < 6 else []
+        left.count += 1
+        left.again |= known.file != file
+        return False
+
+    def told(self, state: FileState) -> FileState:
+        """A file's state, with what of it was left out since its documents' names are taken."""
+        left = self._left.pop(state.source, None)
+        if left is None:
+            return state
+        line, why = left.first[0]
+        why = unreadable_rows(left.first, left.count) if line else why
+        skipped = "; ".join(filter(None, [state.skipped, why]))
+        return replace(state, skipped=skipped, sha256="" if left.again else state.sha256)
+
+    def _standing(self, source: str) -> tuple[Standing | None, int]:
+        """What is known of a source's document, written or on its way; and its line, 0 where it is written."""
+        for batch in (self._batch, self._ahead):
+            if batch is not None and source in batch.standing:
+                return batch.standing[source]
+        return self.index.standing(source), 0
 
     def later(self, state: FileState) -> None:
         """Notes that a file has another size or time, but the same content."""
@@ -297,6 +355,8 @@ class Writer:
             self.index.set(**{"pass": self.current})
             for step in batch.steps:
                 self._step(step, vectors)
+        self.added += batch.added
+        self.changed += batch.changed
 
     def _step(self, step: tuple[Any, ...], vectors: dict[bytes, Any]) -> None:
         import numpy as np

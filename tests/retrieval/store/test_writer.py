@@ -12,7 +12,7 @@ import pytest
 
 from llmbench import retrieval
 from llmbench.errors import LlmbenchError
-from llmbench.recipe import RagRecipe, SearchSpec, SourceSpec
+from llmbench.recipe import ColumnsSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval import Document, Retriever, writer
 from llmbench.retrieval.store import Filter, current
 from llmbench.retrieval.store.rows import FileState
@@ -183,6 +183,79 @@ def test_a_programs_document_survives_a_build_and_files_go_with_theirs(
     (pages / "a.txt").unlink()
     assert retrieval.build(recipe, embedder=words).removed == 1
     assert sources(query) == ["b.txt", "given"]
+
+
+def of_rows(recipe: RagRecipe, pages: Path) -> RagRecipe:
+    return recipe.model_copy(update={"documents": [SourceSpec(path=pages, columns=ColumnsSpec())]})
+
+
+def test_a_second_row_of_an_id_is_told_and_counts_are_of_documents(
+    recipe: RagRecipe, words: Any, pages: Path, ask: Any, query: Rows
+) -> None:
+    rows = of_rows(recipe, pages)
+    path = pages / "rows.jsonl"
+    path.write_text('{"id": 1, "text": "alpha"}\n{"id": 1, "text": "beta"}\n{"id": 2, "text": "gamma"}\n{broken\n')
+    reason = "1 row left out: line 4: not JSON (Expecting property name enclosed in double quotes); "
+    reason += "1 row left out: line 2: id '1' stands on line 1 already"
+    for _ in range(2):  # a file that is known is not read again, and tells the same
+        report = retrieval.build(recipe=rows, embedder=words)
+        assert report.skipped == (("rows.jsonl", reason),)
+    assert (report.added, report.unchanged) == (0, 2)
+    assert sources(query) == ["rows.jsonl#1", "rows.jsonl#2"] and "alpha" in ask("alpha") and "beta" not in ask("beta")
+    path.write_text('{"id": 1, "text": "alpha"}\n{"id": 1, "text": "beta"}\n{"id": 2, "text": "delta"}\n')
+    report = retrieval.build(recipe=rows, embedder=words)
+    assert (report.added, report.changed, report.removed, report.unchanged) == (0, 1, 0, 1)
+    assert report.skipped == (("rows.jsonl", "1 row left out: line 2: id '1' stands on line 1 already"),)
+
+
+def test_many_rows_of_an_id_in_many_batches_count_once(
+    recipe: RagRecipe, words: Any, pages: Path, query: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH", 2)
+    (pages / "rows.jsonl").write_text("".join(f'{{"id": {i % 5}, "text": "row {i}"}}\n' for i in range(40)))
+    report = retrieval.build(of_rows(recipe, pages), embedder=words)
+    assert (report.added, report.changed, report.unchanged) == (5, 0, 0)
+    [(_, reason)] = report.skipped
+    assert reason.startswith("35 rows left out: line 6: id '0' stands on line 1 already; line 7: id '1'")
+    assert query("SELECT text FROM documents ORDER BY source") == [(f"row {i}",) for i in range(5)]
+
+
+def test_a_row_without_an_id_has_a_name_that_no_id_can_be(recipe: RagRecipe, words: Any, pages: Path, query: Rows) -> None:
+    lines = ('{"text": "Curtains"}', '{"id": 1, "text": "Lamps"}', '{"id": ":1", "text": "Rugs"}')
+    (pages / "rows.jsonl").write_text("\n".join(lines))
+    assert retrieval.build(of_rows(recipe, pages), embedder=words).added == 3
+    assert sources(query) == ["rows.jsonl#1", "rows.jsonl#:1", "rows.jsonl:1"]
+
+
+def test_a_document_given_twice_counts_once(recipe: RagRecipe, words: Any, doc: Make, ask: Any) -> None:
+    with Writer.open(recipe, embedder=words) as writing:
+        writing.upsert([doc("a", "alpha"), doc("a", "beta")])
+        writing.upsert([doc("a", "gamma")])
+        assert (writing.added, writing.changed) == (1, 0)
+    assert ask("gamma") == ["gamma"]
+
+
+def test_a_file_whose_name_is_a_rows_is_told_until_it_is_free(recipe: RagRecipe, words: Any, pages: Path, query: Rows) -> None:
+    rows = of_rows(recipe, pages)
+    (pages / "rows.jsonl").write_text('{"id": "x.md", "text": "of the row"}\n')
+    (pages / "rows.jsonl#x.md").write_text("of the file")
+    for _ in range(2):
+        report = retrieval.build(rows, embedder=words)
+        assert report.skipped == (("rows.jsonl#x.md", "rows.jsonl has a document of this name"),)
+        assert query("SELECT text FROM documents") == [("of the row",)]
+    (pages / "rows.jsonl").unlink()
+    retrieval.build(rows, embedder=words)
+    assert retrieval.build(rows, embedder=words).skipped == ()
+    assert query("SELECT text FROM documents") == [("of the file",)]
+
+
+def test_names_that_are_not_utf_8_are_shown_and_told_apart(recipe: RagRecipe, words: Any, pages: Path, query: Rows) -> None:
+    for name in (b"bad\xff.md", b"bad\xfe.md", b"bad\xff.html", b"bad\\xff.md"):
+        Path(os.fsdecode(bytes(pages) + b"/" + name)).write_text("<p>words")
+    report = retrieval.build(recipe, embedder=words)
+    assert report.added == 3
+    assert report.skipped == ((r"bad\xff.md", "another file is called the same; rename one of them"),)
+    assert sources(query) == [r"bad\xfe.md", r"bad\xff.html", r"bad\xff.md"]
 
 
 def test_a_deleted_document_comes_back_while_its_file_is_there(recipe: RagRecipe, words: Any, pages: Path, query: Rows) -> None:

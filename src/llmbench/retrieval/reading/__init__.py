@@ -268,7 +268,7 @@ def _rows(file: File, child: Child) -> Iterator[Reading]:
 def _row(row: dict[str, Any], file: File) -> Document:
     return Document(
         id=row["id"],
-        source=f"{file.source}#{row['name']}",
+        source=f"{file.source}{row['name']}",
         title=row["title"],
         text=row["text"],
         kind="row",

@@ -197,7 +197,7 @@ def _document(number: int, row: Mapping[str, Any], columns: Mapping[str, Any], l
         clean(name): clean(value) if isinstance(value := row[name], str) else value for name in others if _plain(row.get(name))
     }
     return {
-        "name": " ".join(clean(_shown(row.get(id_column))).split()) or str(number),
+        "name": f"#{name}" if (name := " ".join(clean(_shown(row.get(id_column))).split())) else f":{number}",
         "id": hashlib.sha256(canonical).hexdigest(),
         "line": number,
         "title": title,

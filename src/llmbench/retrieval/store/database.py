@@ -15,7 +15,7 @@ from llmbench.retrieval.documents import Document
 from llmbench.retrieval.store import rows, schema, terms
 from llmbench.retrieval.store.contract import Contract
 from llmbench.retrieval.store.filters import Filter
-from llmbench.retrieval.store.rows import FileState
+from llmbench.retrieval.store.rows import FileState, Standing
 from llmbench.retrieval.store.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -180,10 +180,15 @@ class Index:
         table = self._rows("SELECT sql FROM sqlite_master WHERE name = 'terms'")
         return table + self._rows("SELECT k, v FROM terms_config WHERE k = 'rank'")
 
-    def fingerprint(self, source: str) -> str | None:
-        """The hash of what a document was read from, or None when there is no such document."""
-        row = self._row("SELECT sha256 FROM documents WHERE source = ?", source)
-        return None if row is None else str(row[0])
+    def standing(self, source: str) -> Standing | None:
+        """What is known of the document of a source; None when there is none."""
+        row = self._row("SELECT sha256, file, pass FROM documents WHERE source = ?", source)
+        return None if row is None else Standing(*row)
+
+    def first_line(self, source: str) -> int:
+        """The line of its file on which a document begins."""
+        document = self.document(source)
+        return 1 if document is None else document.first_line
 
     def known(self, digests: Sequence[bytes]) -> dict[bytes, int]:
         """The rows of passages that read the same to the embedder, by digest."""

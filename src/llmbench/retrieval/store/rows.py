@@ -14,7 +14,7 @@ from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Box, Document, Heading, Scalar
 from llmbench.retrieval.store.filters import kept
 
-__all__ = ["FileState", "damaged", "facts", "of_chunk", "of_document", "seal", "to_chunk", "to_document"]
+__all__ = ["FileState", "Standing", "damaged", "facts", "of_chunk", "of_document", "seal", "to_chunk", "to_document"]
 
 _DOCUMENT = "source, sha256, title, kind, text, metadata, marks"
 UPSERT_DOCUMENT = f"""
@@ -53,6 +53,16 @@ class FileState:
     def values(self) -> tuple[str, str, int, int, str, str]:
         """In the order of the table's columns."""
         return (self.source, self.sha256, self.size, self.mtime, self.settings, self.skipped)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What tells whose a document is: the hash of what it was read from, its file (None: a program gave it), and the pass that
+    saw it last."""
+
+    id: str
+    file: str | None
+    seen: int
 
 
 def seal(values: tuple[Any, ...]) -> bytes:
