@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from llmbench.recipe.rag import Scalar
 
-__all__ = ["Box", "Document", "Heading", "Momentary", "Scalar", "Skipped", "Unreadable", "not_read"]
+__all__ = ["Box", "Document", "Heading", "Momentary", "Scalar", "Skipped", "Unreadable", "Value", "not_read", "shadowed"]
 
 Skipped = tuple[str, str]
 """`(source, reason)` of what was left out."""
+Value = Scalar | list[Scalar]
+"""What a field of a document may hold; a list fits a condition that one of its values fits."""
 
 
 class Unreadable(Exception):
@@ -76,7 +78,7 @@ class Document:
     title: str
     text: str
     kind: str
-    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    metadata: Mapping[str, Value] = field(default_factory=dict)
     pages: tuple[int, ...] = ()
     headings: tuple[Heading, ...] = ()
     lines: tuple[int, ...] = ()
@@ -102,3 +104,9 @@ class Document:
         if self.lines or self.kind not in ("markdown", "text", "code"):
             return self.lines
         return (0, *(match.end() for match in re.finditer("\n", self.text)))
+
+
+def shadowed(fields: Iterable[str]) -> list[str]:
+    """A note on each field whose name is one that every document has of its own."""
+    own = sorted({"source", "title", "kind"}.intersection(fields))
+    return [f"its field {name} is filtered by as metadata.{name}, since {name} is the document's own" for name in own]

@@ -10,7 +10,8 @@ What a program does not `finish` itself is finished at the end of the block, unl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -23,7 +24,7 @@ from llmbench.errors import DataError, IndexError_, LlmbenchError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import chunking
 from llmbench.retrieval.chunking import Chunk
-from llmbench.retrieval.documents import Document
+from llmbench.retrieval.documents import Document, Scalar
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.reading.rows import unreadable_rows
 from llmbench.retrieval.store import layout
@@ -75,7 +76,10 @@ class _LeftOut:
 
 
 class Writer:
-    """Holds the index's lock from `open` to its end. `index` is the generation being written."""
+    """Holds the index's lock from `open` to its end. `index` is the generation being written.
+
+    Threads may share it: `upsert`, `delete`, `compact`, `flush` and `finish` wait for one another.
+    """
 
     def __init__(self, recipe: RagRecipe, folder: Path, index: WritableIndex, embedder: Embedder, *, switch: bool) -> None:
         """Use `open`."""
@@ -84,6 +88,7 @@ class Writer:
         self.current = int(index.get("pass") or 0) + 1
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
         self._batch, self._ahead = _Batch(), None
+        self._turn = threading.RLock()
         self._begun: set[str] = set()
         self._left: dict[str, _LeftOut] = {}
         self._dirty = self._purge = self._checked = False
@@ -215,41 +220,83 @@ class Writer:
 
     def flush(self) -> None:
         """Writes everything that was handed on."""
-        self._advance()
-        self._advance()
+        with self._turn:
+            self._advance()
+            self._advance()
 
     # -- documents of programs
 
     def upsert(self, documents: Iterable[Document]) -> None:
-        """Adds documents, or replaces those of the same source; all of them or, where an error ends it, whole batches."""
-        for document in documents:
-            self.add(document)
-        self.flush()
-        self.note()
+        """Adds documents, or replaces those of the same source; all of them or, where an error ends it, whole batches.
 
-    def delete(self, *, sources: Iterable[str] = (), where: Filter | None = None) -> int:
+        They are looked at before the first is taken, and so are all in memory: hand on many in several calls.
+
+        Raises:
+            LlmbenchError: one is no document, has no text, or is called like a file's.
+        """
+        if isinstance(documents, Document) or not isinstance(documents, Iterable):
+            raise LlmbenchError("upsert takes several documents. Put one into a list: writer.upsert([document]).")
+        given = list(documents)
+        with self._turn:
+            for document in given:
+                self._look_at(document)
+            try:
+                for document in given:
+                    self.add(document)
+                self.flush()
+            except BaseException:
+                self._batch, self._ahead = _Batch(), None
+                raise
+            self.note()
+
+    def _look_at(self, document: Document) -> None:
+        """Raises LlmbenchError for what a program cannot give."""
+        _check(document)
+        if not document.text.strip():
+            raise LlmbenchError(f"document {document.source!a} has no text, and would never be found. Give it some.")
+        there, _ = self._standing(document.source)
+        if there is not None and there.file is not None:
+            how = "Give it another source, or exclude the file."
+            raise LlmbenchError(f"document {document.source!a} is called like one of file {there.file}. {how}")
+
+    def delete(self, *, sources: Iterable[str] = (), where: Filter | Mapping[str, Any] | None = None) -> int:
         """Deletes documents by source or by filter; returns how many there were.
 
         After `finish` nothing of them is left in any file.
+
+        Raises:
+            LlmbenchError: `sources` is one text, or the filter is empty and so fits every document.
         """
-        self.flush()
-        with self.index.transaction():
-            count = self.index.delete(sources=sources, where=where)
-        self.removed += count
-        self._purge |= count > 0
-        self.note()
+        if isinstance(sources, str):
+            raise LlmbenchError(f"sources takes several sources. Put one into a list: writer.delete(sources=[{sources!a}]).")
+        if isinstance(where, Mapping):
+            where = Filter.of(where)
+        if where is not None and where.fits_all:
+            raise LlmbenchError('an empty filter fits every document. To delete all: {"source": {"$glob": "*"}}.')
+        with self._turn:
+            self.flush()
+            with self.index.transaction():
+                count = self.index.delete(sources=sources, where=where)
+            self.removed += count
+            self._purge |= count > 0
+            self.note()
         return count
 
     def compact(self) -> None:
         """Writes the index anew without what was deleted."""
-        self.flush()
-        self.index = compact(self.folder, self.index)
+        with self._turn:
+            self.flush()
+            self.index = compact(self.folder, self.index)
 
     def finish(self, *, purge: bool = False) -> dict[str, Any]:
         """Ends the work: packs, folds logs, searches well; and makes a new generation the current one.
 
         Returns how vectors are searched, and the recall that was measured.
         """
+        with self._turn:
+            return self._finish(purge)
+
+    def _finish(self, purge: bool) -> dict[str, Any]:
         self.flush()
         if not self.index.get("complete"):
             self.index.set(complete=True)
@@ -413,19 +460,32 @@ def window(embedder: Embedder) -> int:
 
 
 def _check(document: Document) -> None:
-    for what in (document.source, document.title, document.text, *document.metadata, *document.metadata.values()):
-        try:
-            if isinstance(what, str):
-                what.encode()
-            elif not isinstance(what, int | float):
-                raise LlmbenchError(
-                    f"document {document.source!a}: {what!r} in its metadata is no text, number, true or false."
-                )
-        except UnicodeEncodeError as error:
-            place = error.object[max(0, error.start - 20) : error.start + 20]
-            raise LlmbenchError(
-                f"document {document.source!a} holds half of a character at {place!a}. Mend the text."
-            ) from error
+    """Raises LlmbenchError for what no database can keep."""
+    if not isinstance(document, Document):
+        raise LlmbenchError(f"{document!r:.80} is no Document. Hand on a list of retrieval.Document(...).")
+    whose = f"document {document.source!a}"
+    for name in ("id", "source", "title", "text", "kind"):
+        value = getattr(document, name)
+        if not isinstance(value, str):
+            raise LlmbenchError(f"{whose}: its {name} is {value!r}, where text belongs.")
+        _encodes(value, whose)
+    if not document.source:
+        raise LlmbenchError(f"a document has no source ({document.text[:60]!a}). Give it a name of its own.")
+    if not isinstance(document.metadata, Mapping):
+        raise LlmbenchError(f"{whose}: its metadata is {document.metadata!r}, where a mapping belongs.")
+    for key, field_value in document.metadata.items():
+        for what in (key, *(field_value if isinstance(field_value, list) else [field_value])):
+            if not isinstance(what, str | int | float):
+                raise LlmbenchError(f"{whose}: {what!r} in its metadata is no text, number, true or false, or a list of these.")
+            _encodes(what, whose)
+
+
+def _encodes(value: Scalar, whose: str) -> None:
+    try:
+        str(value).encode()
+    except UnicodeEncodeError as error:
+        place = error.object[max(0, error.start - 20) : error.start + 20]
+        raise LlmbenchError(f"{whose} holds half of a character at {place!a}. Mend the text.") from error
 
 
 def _open(folder: Path, recipe: RagRecipe, given: Embedder | None, rebuild: bool) -> tuple[WritableIndex, Embedder]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from llmbench import retrieval
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import ColumnsSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval import Document, Retriever, writer
-from llmbench.retrieval.store import Filter, current
+from llmbench.retrieval.store import Filter, WritableIndex, current
 from llmbench.retrieval.store.rows import FileState
 from llmbench.retrieval.store.verify import holds, verify
 from llmbench.retrieval.writer import Writer
@@ -315,7 +317,7 @@ def test_an_error_in_the_middle_of_a_batch_writes_nothing_of_it(
     assert verify(folder).faults == ()
 
 
-@pytest.mark.parametrize("bad", [{"team": None}, {"team": ["a"]}, {"half": "\ud800"}, {"\ud800": 1}])
+@pytest.mark.parametrize("bad", [{"team": None}, {"team": [["a"]]}, {"team": ["a", None]}, {"half": "\ud800"}, {"\ud800": 1}])
 def test_fields_that_cannot_be_kept_are_one_line(upsert: Any, doc: Make, bad: dict[str, Any]) -> None:
     with pytest.raises(LlmbenchError, match=r"^document 'a'.+\.$"):
         upsert(doc("a", "alpha", **bad))
@@ -366,3 +368,96 @@ def test_an_approximate_index_is_measured_with_the_pipelines_own_questions(
         found = writing.finish()
     assert found["kind"] == "ivf" and told in found["words"]
     assert retrieval.build(own, embedder=words).vectors["kind"] == "ivf"  # what was kept is read again
+
+
+GOOD = Document("v1", "good", "Title", "alpha", "text")
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (replace(GOOD, id=None), r"^document 'good': its id is None, where text belongs\.$"),
+        (replace(GOOD, kind=3), r"^document 'good': its kind is 3, where"),
+        (replace(GOOD, title=None), r"^document 'good': its title is None, where"),
+        (replace(GOOD, source=7), r"^document 7: its source is 7, where"),
+        (replace(GOOD, metadata=None), r"^document 'good': its metadata is None, where a mapping belongs\.$"),
+        (replace(GOOD, text=" "), r"^document 'good' has no text, and would never be found\. Give it some\.$"),
+        (replace(GOOD, source=""), r"^a document has no source \('alpha'\)"),
+        ({"source": "x"}, r"^\{'source': 'x'\} is no Document\."),
+        (replace(GOOD, source="a.txt"), r"^document 'a.txt' is called like one of file a.txt\. Give it another source"),
+    ],
+)
+def test_a_bad_document_is_one_line_and_nothing_of_its_call_is_written(
+    recipe: RagRecipe, words: Any, pages: Path, query: Rows, bad: Any, told: str
+) -> None:
+    (pages / "a.txt").write_text("of the file")
+    retrieval.build(recipe, embedder=words)
+    with Writer.open(recipe, embedder=words) as writing:
+        with pytest.raises(LlmbenchError, match=told):
+            writing.upsert([GOOD, bad])
+        assert writing.added == 0
+    assert sources(query) == ["a.txt"]
+
+
+def test_what_takes_several_says_so(recipe: RagRecipe, words: Any, doc: Make, query: Rows) -> None:
+    with Writer.open(recipe, embedder=words) as writing:
+        with pytest.raises(LlmbenchError, match=r"writer\.upsert\(\[document\]\)"):
+            writing.upsert(GOOD)  # type: ignore[arg-type]
+        writing.upsert([doc("1", "alpha", year=1), doc("2", "beta", year=2)])
+        with pytest.raises(LlmbenchError, match=r"writer\.delete\(sources=\['12'\]\)"):
+            writing.delete(sources="12")
+        with pytest.raises(LlmbenchError, match="an empty filter fits every document"):
+            writing.delete(where={})
+        assert writing.delete(where={"year": {"$lt": 2}}) == 1
+    assert sources(query) == ["2"]
+
+
+def test_a_call_that_fails_while_it_is_written_leaves_nothing_behind(
+    recipe: RagRecipe, words: Any, doc: Make, query: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH", 1)
+    with Writer.open(recipe, embedder=words) as writing:
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="out of memory"):
+            patch.setattr(words, "embed_documents", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+            writing.upsert([doc("a", "alpha"), doc("b", "beta"), doc("c", "gamma")])
+        assert writing.added == 0
+    assert sources(query) == []
+
+
+def test_threads_may_share_a_writer(recipe: RagRecipe, words: Any, doc: Make, query: Rows, folder: Path) -> None:
+    with Writer.open(recipe, embedder=words) as writing, ThreadPoolExecutor(4) as pool:
+
+        def work(thread: int) -> None:
+            for i in range(5):
+                writing.upsert([doc(f"{thread}/{i}", f"words of {thread} and {i}")])
+                writing.delete(sources=[f"{thread}/{i - 1}"])
+
+        list(pool.map(work, range(4)))
+        assert writing.added == 20
+    assert sources(query) == [f"{thread}/4" for thread in range(4)]
+    assert verify(folder).faults == ()
+
+
+def test_a_closed_writer_says_so(recipe: RagRecipe, words: Any, doc: Make) -> None:
+    with Writer.open(recipe, embedder=words) as writing:
+        writing.upsert([doc("a", "alpha")])
+    for call in (lambda: writing.upsert([doc("b", "beta")]), lambda: writing.delete(sources=["a"]), writing.finish):
+        with pytest.raises(LlmbenchError, match=r"index.sqlite is closed\. Open it again: Writer\.open"):
+            call()
+
+
+def test_what_sqlite_refuses_is_told_by_its_kind(upsert: Any, doc: Make, folder: Path) -> None:
+    upsert(doc("a", "alpha"))
+    generation = current(folder)
+    assert generation is not None
+    index = WritableIndex(generation)
+    try:
+        with pytest.raises(LlmbenchError, match=r"did not take a change \(NOT NULL constraint failed.+--verify$"):
+            index._execute("UPDATE documents SET title = NULL")
+        index._execute("PRAGMA query_only = ON")
+        with pytest.raises(
+            LlmbenchError, match=r"cannot be written \(attempt to write a readonly database\)\. Make its folder"
+        ):
+            index._execute("UPDATE documents SET title = ''")
+    finally:
+        index.close()

@@ -24,7 +24,7 @@ from llmbench.retrieval.reading.walk import File, walk
 
 __all__ = ["SOURCE", "Child", "File", "Reading", "from_text", "read", "read_all", "read_input", "walk"]
 
-VERSION = 1
+VERSION = 2
 """Raised when the same file would be read otherwise, so that it is read again."""
 AHEAD = 4
 """Files that may be read ahead, for each worker."""
@@ -260,7 +260,8 @@ def _rows(file: File, child: Child) -> Iterator[Reading]:
                 if documents:
                     yield Reading(file, tuple(documents), last=False)
     except Unreadable as error:
-        yield Reading(file, (), str(error), momentary=isinstance(error, Momentary))
+        why = "; ".join([*([unreadable_rows(broken, left)] if left else []), str(error)])
+        yield Reading(file, (), why, momentary=isinstance(error, Momentary))
         return
     yield Reading(file, (), unreadable_rows(broken, left) if left else None)
 

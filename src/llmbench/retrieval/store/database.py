@@ -43,7 +43,7 @@ class Index:
         self.path = generation
         self._vectors: Vectors | None = None
         with self._explained():
-            self._db = schema.connect(generation / "index.sqlite")
+            self._db = schema.connect(generation / "index.sqlite", reading=not self.writable)
         with suppress(OSError):
             self._file = _identity(generation)
 
@@ -65,11 +65,7 @@ class Index:
         try:
             yield
         except sqlite3.Error as error:
-            if "full" in str(error) or "disk I/O" in str(error):
-                advice = "Free some space and index again; what was done before is kept."
-                raise IndexError_(f"{self.path} cannot be written ({error}). {advice}") from error
-            again = "Build it again: llmbench index PIPELINE --rebuild"
-            raise IndexError_(f"{self.path / 'index.sqlite'} cannot be used ({error}). {again}") from error
+            raise IndexError_(f"{self.path / 'index.sqlite'} {_trouble(error)}") from error
         except UnicodeEncodeError as error:
             raise IndexError_(f"{error.object[:80]!a} holds half of a character, which no text can. Mend it.") from error
 
@@ -337,3 +333,20 @@ class Index:
 def _identity(generation: Path) -> tuple[int, int]:
     found = (generation / "index.sqlite").stat()
     return found.st_dev, found.st_ino
+
+
+def _trouble(error: sqlite3.Error) -> str:
+    """What SQLite says of a database, with what to do next."""
+    words = str(error)
+    if "full" in words or "disk I/O" in words:
+        return f"cannot be written ({words}). Free some space and index again; what was done before is kept."
+    if "readonly" in words:
+        return f"cannot be written ({words}). Make its folder writable, or index as the user who owns it."
+    if "locked" in words:
+        return f"is in use by another process ({words}). Try again when that is done."
+    if "closed database" in words:
+        return "is closed. Open it again: Writer.open or Retriever.open."
+    if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
+        whole = "Look whether it is whole: llmbench index PIPELINE --verify"
+        return f"did not take a change ({words}), and is as it was before. {whole}"
+    return f"cannot be used ({words}). Build it again: llmbench index PIPELINE --rebuild"
