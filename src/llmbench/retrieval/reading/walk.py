@@ -156,6 +156,8 @@ def _readable(path: Path, root: Path, place: SourceSpec, *, named: bool) -> Path
     kind = kind_of(path.name)[0]
     if place.columns is not None and path.suffix.lower() in ROWS:
         return target
+    if path.suffix.lower() in ROWS and not kind:
+        raise Unreadable(f"{path.suffix.lower()} files are read as rows: give their place `columns`, such as columns: {{}}")
     if not kind and not named:
         ending = path.suffix.lower()[:20].encode("utf-8", "replace").decode()
         raise Unreadable(f"{ending} files are not read" if ending else "a file without an ending")
