@@ -373,18 +373,22 @@ def test_an_approximate_index_is_measured_with_the_pipelines_own_questions(
 GOOD = Document("v1", "good", "Title", "alpha", "text")
 
 
+def given(**fields: Any) -> Document:
+    return replace(GOOD, **fields)
+
+
 @pytest.mark.parametrize(
     ("bad", "told"),
     [
-        (replace(GOOD, id=None), r"^document 'good': its id is None, where text belongs\.$"),
-        (replace(GOOD, kind=3), r"^document 'good': its kind is 3, where"),
-        (replace(GOOD, title=None), r"^document 'good': its title is None, where"),
-        (replace(GOOD, source=7), r"^document 7: its source is 7, where"),
-        (replace(GOOD, metadata=None), r"^document 'good': its metadata is None, where a mapping belongs\.$"),
-        (replace(GOOD, text=" "), r"^document 'good' has no text, and would never be found\. Give it some\.$"),
-        (replace(GOOD, source=""), r"^a document has no source \('alpha'\)"),
+        (given(id=None), r"^document 'good': its id is None, where text belongs\.$"),
+        (given(kind=3), r"^document 'good': its kind is 3, where"),
+        (given(title=None), r"^document 'good': its title is None, where"),
+        (given(source=7), r"^document 7: its source is 7, where"),
+        (given(metadata=None), r"^document 'good': its metadata is None, where a mapping belongs\.$"),
+        (given(text=" "), r"^document 'good' has no text, and would never be found\. Give it some\.$"),
+        (given(source=""), r"^a document has no source \('alpha'\)"),
         ({"source": "x"}, r"^\{'source': 'x'\} is no Document\."),
-        (replace(GOOD, source="a.txt"), r"^document 'a.txt' is called like one of file a.txt\. Give it another source"),
+        (given(source="a.txt"), r"^document 'a.txt' is called like one of file a.txt\. Give it another source"),
     ],
 )
 def test_a_bad_document_is_one_line_and_nothing_of_its_call_is_written(
