@@ -183,17 +183,18 @@ class Writer:
         known, line = self._standing(document.source)
         if known is None or (known.file == file and known.seen != self.current):
             return True
-        if known.file is None:
-            why = "a program wrote a document of this name"
-        elif known.file != file:
-            why = f"{known.file} has a document of this name"
-        else:
-            line = line or self.index.first_line(document.source)
-            why = f"id {document.source.removeprefix(f'{file}#')!r} stands on line {line} already"
         left = self._left.setdefault(file, _LeftOut())
-        left.first += [(document.first_line if document.source != file else 0, why)] if len(left.first) < 6 else []
         left.count += 1
         left.again |= known.file != file
+        if len(left.first) < 6:
+            if known.file is None:
+                why = "a program wrote a document of this name"
+            elif known.file != file:
+                why = f"{known.file} has a document of this name"
+            else:
+                line = line or self.index.first_line(document.source)
+                why = f"id {document.source.removeprefix(f'{file}#')!r} stands on line {line} already"
+            left.first.append((document.first_line if document.source != file else 0, why))
         return False
 
     def told(self, state: FileState) -> FileState:
