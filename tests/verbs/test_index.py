@@ -145,5 +145,6 @@ def test_rows_of_a_wrong_column_leave_nothing_to_search_and_say_so(tmp_path: Pat
     assert result.stderr.rstrip().endswith(
         "There is nothing in it to search: see what was skipped, and what the pipeline names."
     )
+    assert run(str(recipe), "--json").exit_code == 1
     recipe.write_text("name: rows\ndocuments: [docs]\n")
     assert "b.parquet: .parquet files are read as rows: give their place `columns`" in run(str(recipe)).stderr

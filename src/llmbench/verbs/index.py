@@ -155,6 +155,8 @@ def _build(
         return
     if as_json:
         print(json.dumps(_facts(done, recipe), indent=2, ensure_ascii=False))
+        if not done.chunks:
+            raise typer.Exit(1)
         return
     for what, found in (("skipped {}", done.skipped), ("kept {} as it was", done.kept)):
         for source, reason in found[:_SHOWN]:
@@ -171,7 +173,7 @@ def _build(
     passages = counted(done.chunks, "passage")
     print(f"{recipe.name}: {told}. {passages}, {done.embedded:,} embedded now, in {done.seconds:.1f} s.")
     print(done.vectors["words"])
-    if not done.chunks:
+    if not done.chunks and not quiet:  # a report that follows says so itself
         print("There is nothing in it to search: see what was skipped, and what the pipeline names.", file=sys.stderr)
         raise typer.Exit(1)
     if stay:
