@@ -119,6 +119,19 @@ def test_a_second_holder_of_a_lock_is_refused_and_told_who_has_it(tmp_path: Path
         pass
 
 
+def test_a_lock_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").mkdir()  # as little to be opened as another user's, by root too
+    for folder in (tmp_path / "file" / "indexes" / "a", Path("/proc/nope/a"), tmp_path / "run"):
+        with (
+            pytest.raises(LlmbenchError, match=r"cannot be written \(.+\)\. Free some space or choose"),
+            workspace.lock(folder, "x"),
+        ):
+            pass
+    assert not workspace.held(tmp_path / "file" / "indexes" / "a")
+
+
 def test_a_killed_process_lets_go_of_its_lock(tmp_path: Path) -> None:
     code = (
         "import time; from pathlib import Path; from llmbench import workspace\n"

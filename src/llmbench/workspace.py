@@ -141,12 +141,16 @@ def lock(folder: Path, what: str, *, wait: float = 0) -> Iterator[None]:
         wait: seconds to wait for another holder.
 
     Raises:
-        LlmbenchError: another process holds it; the message names its process id.
+        LlmbenchError: another process holds it (the message names its process id), or the folder cannot be written.
     """
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    with opened as file:
         end = time.monotonic() + max(_GLANCE_SECONDS, wait)
         while True:
             try:
@@ -174,7 +178,7 @@ def held(folder: Path) -> bool:
     try:
         with (folder / ".lock").open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
         return True

@@ -67,8 +67,9 @@ def write_pdf(pages: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def closed() -> Callable[[Path], AbstractContextManager[None]]:
-    """Takes away the right to read a file or a folder for the length of a block; from root too, who reads what nobody may."""
+def closed() -> Callable[..., AbstractContextManager[None]]:
+    """Takes away rights of a file or a folder for the length of a block, all or all but `left`; from root too, who has them
+    whatever the mode says."""
 
     class Header(ctypes.Structure):
         _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
@@ -77,9 +78,9 @@ def closed() -> Callable[[Path], AbstractContextManager[None]]:
     libc = ctypes.CDLL(None, use_errno=True)
 
     @contextmanager
-    def shut(path: Path) -> Iterator[None]:
+    def shut(path: Path, left: int = 0) -> Iterator[None]:
         mode = path.stat().st_mode
-        path.chmod(0)
+        path.chmod(left)
         libc.capget(ctypes.byref(header), powers)
         effective = powers[0]
         powers[0] = effective & ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from llmbench import retrieval, workspace
-from llmbench.recipe import RagRecipe, SearchSpec
+from llmbench.recipe import ColumnsSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval import cluster, reading
+from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.reading import children
 from llmbench.retrieval.store.contract import Contract
@@ -62,9 +63,32 @@ def test_what_a_worker_cannot_read_now_is_told_and_is_in_no_shard(
     monkeypatch.setattr(children, "PATIENCE", 0)  # a page of HTML is read by a process, which is waited for
     row = {"folder": str(tmp_path / "shards" / "0"), "files": json.dumps([cluster._plain(*pair) for pair in files])}
     told = worker(row)
-    assert json.loads(told["unread"]) == [["refunds.html", "not read within 0 seconds"]] and told["skipped"] == "[]"
+    assert json.loads(told["unread"]) == [["refunds.html", "not read within 0 seconds"]]
     states = tuple(FileState(*values) for values in json.loads(told["states"]))
     assert [state.source for state in states] == ["kettle.md", "lamp.md", "shop/hours.txt"]
     with retrieval.Writer.open(recipe, embedder=embedder) as writer:
-        cluster.merge(writer, cluster.Shard(Path(told["folder"]), states, (), (("refunds.html", "slow"),), told["embedded"]))
+        cluster.merge(writer, cluster.Shard(Path(told["folder"]), states, (("refunds.html", "slow"),), told["embedded"]))
         assert {source for source, _, _ in writer.index.sources()} >= {"refunds.html", "lamp.md"}
+
+
+def test_what_a_shard_holds_of_a_name_that_is_taken_is_left_out_and_told(
+    recipe: RagRecipe, pages: Path, tmp_path: Path, embedder: Embedder
+) -> None:
+    (pages / "rows.jsonl").write_text('{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n{"id": 2, "text": "c"}\n')
+    place = SourceSpec(path=pages, columns=ColumnsSpec())
+    with retrieval.Writer.open(recipe, embedder=embedder) as writer:
+        writer.upsert([Document("v1", name, "Title", "of a program", "text") for name in ("lamp.md", "rows.jsonl#2")])
+        worker = cluster._Worker(recipe.model_dump_json(), json.dumps(writer.index.contract.to_json()))
+    files = [(file, FileState(file.source, "sha", 1, 1, "", "")) for file in reading.walk([place]).files]
+    told = worker({"folder": str(tmp_path / "0"), "files": json.dumps([cluster._plain(*pair) for pair in files])})
+    states = tuple(FileState(*values) for values in json.loads(told["states"]))
+    with retrieval.Writer.open(recipe, embedder=embedder) as writer:
+        left_out = cluster.merge(writer, cluster.Shard(Path(told["folder"]), states, (), told["embedded"]))
+        assert writer.added == 4 and writer.changed == 0
+        assert {source: state.sha256 for source, state in writer.index.files().items() if not state.sha256} == {
+            "lamp.md": "",
+            "rows.jsonl": "",
+        }
+    taken = "a program wrote a document of this name"
+    again = f"1 row left out: line 2: id '1' stands on line 1 already; 1 row left out: line 3: {taken}"
+    assert left_out == [("lamp.md", taken), ("rows.jsonl", again)]

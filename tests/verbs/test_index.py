@@ -95,3 +95,56 @@ def test_generations_are_kept_switched_and_removed(pages: tuple[str, Path]) -> N
 def test_what_does_not_go_together_is_one_line(pages: tuple[str, Path], words: list[str], message: str) -> None:
     with pytest.raises(LlmbenchError, match=message):
         CliRunner().invoke(cli, ["index", pages[0], *words], catch_exceptions=False)
+
+
+def test_what_keeps_an_index_prints_json_too(pages: tuple[str, Path]) -> None:
+    pipeline, _ = pages
+    assert facts(pipeline, "--delete", "kettle1.md") == {"pipeline": "kept", "deleted": 1, "erased": True}
+    packed = facts(pipeline, "--compact")
+    assert packed["pipeline"] == "kept" and 0 < packed["bytes"] <= packed["bytes_before"]
+    assert run(pipeline, "--rebuild", "--stay").exit_code == 0
+    old, new = 2, 3
+    used = facts(pipeline, "--use", str(new))
+    assert used == {"pipeline": "kept", "generation": new, "documents": 4, "chunks": 4, "others": [old]}
+    assert facts(pipeline, "--prune") == {"pipeline": "kept", "removed": [old]}
+
+
+@pytest.mark.parametrize("empty", ["{}", '{"$and": [{}]}'])
+def test_an_empty_filter_deletes_nothing(pages: tuple[str, Path], empty: str) -> None:
+    pipeline, _ = pages
+    for words in (["--delete-where", empty], ["--delete", "lamp.md", "--delete-where", empty]):
+        refused = run(pipeline, *words)
+        assert isinstance(refused.exception, LlmbenchError)
+        assert str(refused.exception).startswith(
+            "--delete-where: an empty filter fits every document. To delete all: --delete '*'"
+        )
+    assert "kept: 4 documents" in run(pipeline, "--verify").stdout
+    assert run(pipeline, "--delete", "*").stdout.startswith("kept: 4 documents deleted.")
+
+
+def test_names_of_files_cannot_command_the_terminal(pages: tuple[str, Path]) -> None:
+    pipeline, folder = pages
+    (folder / "a\x1b[2J\nb.xyz").write_text("x")
+    (folder / "c\x1b[2J\u202e.md").write_text("The violin is loud.\n")
+    indexed = run(pipeline)
+    assert r"skipped a\x1b[2J\nb.xyz: .xyz files are not read" in indexed.stderr
+    found = CliRunner().invoke(cli, ["search", pipeline, "violin"])
+    assert r"c\x1b[2J\u202e.md:1  c\x1b[2J" in found.stdout
+    assert "\x1b[2J" not in indexed.output + found.output
+
+
+def test_rows_of_a_wrong_column_leave_nothing_to_search_and_say_so(tmp_path: Path) -> None:
+    recipe = tmp_path / "rows.yaml"
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.jsonl").write_text('{"body": "x"}\n')
+    (tmp_path / "docs" / "b.parquet").write_bytes(b"PAR1")
+    recipe.write_text("name: rows\ndocuments: [{path: docs, columns: {text: txet}}]\n")
+    result = run(str(recipe))
+    assert result.exit_code == 1 and "Search it" not in result.stdout
+    assert "1 row left out: line 1: no column txet (it has body)" in result.stderr
+    assert result.stderr.rstrip().endswith(
+        "There is nothing in it to search: see what was skipped, and what the pipeline names."
+    )
+    assert run(str(recipe), "--json").exit_code == 1
+    recipe.write_text("name: rows\ndocuments: [docs]\n")
+    assert "b.parquet: .parquet files are read as rows: give their place `columns`" in run(str(recipe)).stderr

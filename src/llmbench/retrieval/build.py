@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal
 
@@ -133,6 +133,8 @@ class _Job:
         self.done = 0
 
     def run(self, engine: str = "local", given: File | None = None) -> None:
+        if self.former is not None:  # before the files: their names are taken
+            self._carry({None})
         walk = reading.walk(self.recipe.documents, given, self.held - {reading.SOURCE})
         files = walk.files
         self.skipped += walk.skipped
@@ -150,9 +152,15 @@ class _Job:
             self.removed = self.writer.removed + sum(self.writer.index.delete_file(source) for source in gone)
         self.added, self.changed = self.writer.added, self.writer.changed
         if self.former is not None:
-            kept = {source for source, _ in self.kept} - self.writer.index.held()
-            self.carried, self.notes = carry.documents(self.former, self.writer, kept)
+            self._carry({source for source, _ in self.kept} - self.writer.index.held())
             self.notes += filter(None, [carry.alpha(self.former, self.writer)])
+
+    def _carry(self, files: Collection[str | None]) -> None:
+        """Takes over the documents of some files from the old index; those of None are the programs'."""
+        assert self.former is not None
+        count, notes = carry.documents(self.former, self.writer, files)
+        self.carried += count
+        self.notes += notes
 
     def _read(self, files: Sequence[File], total: int) -> None:
         """Reads what changed in this process."""
@@ -171,8 +179,7 @@ class _Job:
         if not wanted:
             return
         for shard in cluster.spread(self.recipe, self.writer.folder, self.writer.index.contract, wanted):
-            cluster.merge(self.writer, shard)
-            self.skipped += shard.skipped
+            self.skipped += cluster.merge(self.writer, shard)
             for source, reason in shard.unread:
                 self._unread(source, reason)
             self.done += len(shard.states) + len(shard.unread)
@@ -240,10 +247,9 @@ class _Job:
         for document in read.documents:
             self.writer.add(document, file=source, trusted=source in self.trusted)
         if read.failure:
-            self.skipped.append((source, read.failure))
             self.states[source] = replace(self.states[source], skipped=read.failure)
-        if read.last:
-            self.writer.end(self.states.pop(source))
+        if read.last and (skipped := self.writer.end(self.states.pop(source)).skipped):
+            self.skipped.append((source, skipped))
 
 
 def _settings(file: File) -> str:

@@ -35,19 +35,18 @@ def former(writer: Writer) -> Iterator[Index | None]:
             index.close()
 
 
-def documents(old: Index, writer: Writer, files: Collection[str]) -> tuple[int, list[str]]:
-    """Writes the documents that programs gave, and those of some files that cannot be read now, cut and embedded as the new
-    index is.
+def documents(old: Index, writer: Writer, files: Collection[str | None]) -> tuple[int, list[str]]:
+    """Writes the documents of some files that cannot be read now, cut and embedded as the new index is; None among them are
+    those that programs gave.
 
-    A program's document wins over a file's of the same source: it was written after it. The files count as not read, so that
-    the next pass reads them.
+    The files count as not read, so that the next pass reads them.
 
     Returns how many there were, and a line for each that is damaged.
     """
     before = writer.added, writer.changed
     count, notes = 0, []
     for source, file in old.origins():
-        if file is not None and file not in files:
+        if file not in files:
             continue
         try:
             document = old.document(source)

@@ -40,11 +40,10 @@ MERGED = 256
 
 @dataclass(frozen=True)
 class Shard:
-    """What a worker made of some files: where its index lies, and what could not be read of them, at all or now (`unread`)."""
+    """What a worker made of some files: where its index lies, their states, and which could not be read now, and why."""
 
     path: Path
     states: tuple[FileState, ...]
-    skipped: tuple[Skipped, ...]
     unread: tuple[Skipped, ...]
     embedded: int
 
@@ -87,8 +86,8 @@ def spread(recipe: RagRecipe, folder: Path, contract: Contract, files: Sequence[
         )
         for row in rows.iter_rows():
             states = tuple(FileState(*values) for values in json.loads(row["states"]))
-            skipped, unread = (tuple((a, b) for a, b in json.loads(row[name])) for name in ("skipped", "unread"))
-            yield Shard(Path(row["folder"]), states, skipped, unread, int(row["embedded"]))
+            unread = tuple((a, b) for a, b in json.loads(row["unread"]))
+            yield Shard(Path(row["folder"]), states, unread, int(row["embedded"]))
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[-300:]
         raise LlmbenchError(f"Ray: {reason}. Index again: what was merged is kept.") from error
@@ -96,8 +95,8 @@ def spread(recipe: RagRecipe, folder: Path, contract: Contract, files: Sequence[
         shutil.rmtree(place, ignore_errors=True)
 
 
-def merge(writer: Writer, shard: Shard) -> None:
-    """Takes a shard's documents over, in transactions of whole documents, and removes it."""
+def merge(writer: Writer, shard: Shard) -> list[Skipped]:
+    """Takes a shard's documents over, in transactions of whole documents, and removes it. Returns what was left out."""
     source = Index(shard.path)
     target = writer.index
     writer.note()
@@ -112,24 +111,29 @@ def merge(writer: Writer, shard: Shard) -> None:
                 target.set(complete=False, **{"pass": writer.current})
                 count = 0
                 for document, chunks in documents:
+                    file = source.file_of(document.source)
+                    assert file is not None
+                    if not writer.free(document, file):
+                        continue
                     digests, rows = source.digests([chunk.id for chunk in chunks])
-                    known = target.fingerprint(document.source)
+                    known = target.standing(document.source)
                     writer.added += known is None
                     writer.changed += known is not None
-                    file = source.file_of(document.source)
                     target.put(document, chunks, digests, source.vectors.take(rows), file=file, current=writer.current)
                     count += 1
                     if count == MERGED:
                         break
             if count < MERGED:
                 break
+        states = [writer.told(state) for state in shard.states]
         with target.transaction():
-            for state in shard.states:
+            for state in states:
                 writer.removed += target.end_file(state, writer.current)
     finally:
         source.close()
         shutil.rmtree(shard.path, ignore_errors=True)
     writer.embedded += shard.embedded
+    return [(state.source, state.skipped) for state in states if state.skipped]
 
 
 class _Worker:
@@ -151,7 +155,7 @@ class _Worker:
         }
         index = WritableIndex.create(folder, self.contract, self.embedder.dim)
         writer = Writer(self.recipe, folder.parent, index, self.embedder, switch=False)
-        states, skipped, unread = [], [], []
+        states, unread = [], []
         try:
             for read in reading.read_all(file for file, _ in files.values()):
                 source = read.file.source
@@ -163,19 +167,16 @@ class _Worker:
                 for document in read.documents:
                     writer.add(document, file=source)
                 if read.failure:
-                    skipped.append((source, read.failure))
                     files[source] = files[source][0], replace(state, skipped=read.failure)
                 if read.last:
-                    state = files[source][1]
-                    writer.end(state)
-                    states.append(list(state.values()))
+                    states.append(list(writer.end(files[source][1]).values()))
             writer.flush()
             with index.transaction():
                 for source, _ in unread:  # rows of it that came before
                     index.delete_file(source)
         finally:
             writer.close()
-        told = {name: json.dumps(some) for name, some in (("states", states), ("skipped", skipped), ("unread", unread))}
+        told = {"states": json.dumps(states), "unread": json.dumps(unread)}
         return {"folder": str(folder), **told, "embedded": writer.embedded}
 
 

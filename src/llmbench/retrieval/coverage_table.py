@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from llmbench.retrieval.shown import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -26,12 +28,12 @@ def show(report: Coverage, console: Console) -> None:
     if report.worst:
         worst = Table("least embedded", "share", "characters missing", title_justify="left")
         for low in report.worst:
-            worst.add_row(escape(low.source), f"{low.share:.1%}", f"{low.missing:,}")
+            worst.add_row(escape(printable(low.source)), f"{low.share:.1%}", f"{low.missing:,}")
         console.print(worst)
     if report.repeated:
         repeated = Table("repeats", "an earlier passage", "similarity")
         for pair in report.repeated:
-            repeated.add_row(escape(pair.place), escape(pair.earlier), f"{pair.similarity:.2f}")
+            repeated.add_row(escape(printable(pair.place)), escape(printable(pair.earlier)), f"{pair.similarity:.2f}")
         console.print(repeated)
     for title, lines, total in (
         ("documents without a passage", report.orphan_sources, report.orphans),
@@ -41,7 +43,7 @@ def show(report: Coverage, console: Console) -> None:
         if total:
             console.print(f"[bold]{title}[/bold] ({total:,})")
             for line in lines:
-                console.print(f"  {escape(line)}")
+                console.print(f"  {escape(printable(line))}")
             if total > len(lines):
                 console.print(f"  and {total - len(lines):,} more")
 
@@ -58,7 +60,7 @@ def _rows(report: Coverage) -> list[tuple[str, str]]:
         rows.append(("over the window", f"{report.over:,} (longer than {report.limit} tokens)"))
     for name, extreme in (("shortest", report.shortest), ("longest", report.longest)):
         if extreme is not None:
-            rows.append((name, f"{extreme.tokens} tokens: {extreme.place}: {extreme.text}"))
+            rows.append((name, f"{extreme.tokens} tokens: {printable(extreme.place)}: {extreme.text}"))
     return rows
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from llmbench.recipe.rag import Scalar
 
-__all__ = ["CHANGED", "Box", "Document", "Heading", "Momentary", "Scalar", "Skipped", "Unreadable", "not_read"]
+__all__ = [
+    "CHANGED", "Box", "Document", "Heading", "Momentary", "Scalar", "Skipped", "Unreadable", "Value", "not_read", "shadowed",
+]  # fmt: skip
 
 Skipped = tuple[str, str]
 """`(source, reason)` of what was left out."""
+Value = Scalar | list[Scalar]
+"""What a field of a document may hold; a list fits a condition that one of its values fits."""
 
 CHANGED = "changed since it was indexed"
 """The reason of a file that is no longer the one that a document was read from."""
@@ -66,8 +70,8 @@ class Document:
     """One file, or one row of a file of rows, as text.
 
     `id` is the SHA-256 of the bytes that it was read from. `source` is the file's path from the pipeline's root; a row's is
-    followed by `#` and the row's id. Offsets count characters of `text`: for Markdown and plain text that is the file,
-    decoded and cleaned; for HTML its visible text; for PDF the text of its pages.
+    followed by `#` and the row's id, or by `:` and its line where it has none. Offsets count characters of `text`: for
+    Markdown and plain text that is the file, decoded and cleaned; for HTML its visible text; for PDF the text of its pages.
 
     `pages[i]` is the offset at which page `i + 1` begins, `lines[i]` that of line `i + 1` of the file; both are empty where
     the file has no such thing, and `lines` where they are the text's own. `first_line` is the line of the file on which the
@@ -79,7 +83,7 @@ class Document:
     title: str
     text: str
     kind: str
-    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    metadata: Mapping[str, Value] = field(default_factory=dict)
     pages: tuple[int, ...] = ()
     headings: tuple[Heading, ...] = ()
     lines: tuple[int, ...] = ()
@@ -105,3 +109,9 @@ class Document:
         if self.lines or self.kind not in ("markdown", "text", "code"):
             return self.lines
         return (0, *(match.end() for match in re.finditer("\n", self.text)))
+
+
+def shadowed(fields: Iterable[str]) -> list[str]:
+    """A note on each field whose name is one that every document has of its own."""
+    own = sorted({"source", "title", "kind"}.intersection(fields))
+    return [f"its field {name} is filtered by as metadata.{name}, since {name} is the document's own" for name in own]

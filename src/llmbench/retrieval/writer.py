@@ -10,10 +10,11 @@ What a program does not `finish` itself is finished at the end of the block, unl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +24,15 @@ from llmbench.errors import DataError, IndexError_, LlmbenchError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import chunking
 from llmbench.retrieval.chunking import Chunk
-from llmbench.retrieval.documents import Document
+from llmbench.retrieval.documents import Document, Scalar
 from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.reading.rows import unreadable_rows
 from llmbench.retrieval.store import layout
 from llmbench.retrieval.store.compact import compact, wasted
 from llmbench.retrieval.store.contract import Contract
 from llmbench.retrieval.store.filters import Filter
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
-from llmbench.retrieval.store.rows import FileState
+from llmbench.retrieval.store.rows import FileState, Standing
 from llmbench.retrieval.store.tuning import QUERIES, build, due
 from llmbench.retrieval.store.writable import WritableIndex
 
@@ -57,10 +59,27 @@ class _Batch:
     """What the batch before it has embedded."""
     fresh: list[bytes] = field(default_factory=list)
     vectors: Future[NDArray[np.float32]] | None = None
+    standing: dict[str, tuple[Standing, int]] = field(default_factory=dict)
+    """By source, what will be known of its documents, and the line on which each begins."""
+    added: int = 0
+    changed: int = 0
+
+
+@dataclass
+class _LeftOut:
+    """Documents of a file whose names are taken: the first of them by line (0: the whole file), and how many."""
+
+    first: list[tuple[int, str]] = field(default_factory=list)
+    count: int = 0
+    again: bool = False
+    """Whether their names may be free at the next pass, though the file is the same."""
 
 
 class Writer:
-    """Holds the index's lock from `open` to its end. `index` is the generation being written."""
+    """Holds the index's lock from `open` to its end. `index` is the generation being written.
+
+    Threads may share it: `upsert`, `delete`, `compact`, `flush` and `finish` wait for one another.
+    """
 
     def __init__(self, recipe: RagRecipe, folder: Path, index: WritableIndex, embedder: Embedder, *, switch: bool) -> None:
         """Use `open`."""
@@ -69,7 +88,9 @@ class Writer:
         self.current = int(index.get("pass") or 0) + 1
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
         self._batch, self._ahead = _Batch(), None
+        self._turn = threading.RLock()
         self._begun: set[str] = set()
+        self._left: dict[str, _LeftOut] = {}
         self._dirty = self._purge = self._checked = False
         self._last: dict[bytes, Any] = {}
         self.settled = True
@@ -122,17 +143,22 @@ class Writer:
     def add(self, document: Document, *, file: str | None = None, trusted: bool = False) -> None:
         """Takes a document; one that is there unchanged and read by the same rules (`trusted`) is only noted as seen.
 
+        One of a file whose name is taken is left out, as `end` tells.
+
         Raises:
             LlmbenchError: it holds what no database can keep.
         """
         _check(document)
-        known = self.index.fingerprint(document.source)
-        if trusted and known == document.id:
+        if file is not None and not self.free(document, file):
+            return
+        known, _ = self._standing(document.source)
+        self._batch.standing[document.source] = Standing(document.id, file, self.current), document.first_line
+        if trusted and known is not None and known.id == document.id:
             self._batch.steps.append(("see", document.source, document.id))
             self._full()
             return
-        self.changed += known is not None
-        self.added += known is None
+        self._batch.added += known is None
+        self._batch.changed += known is not None and known.seen != self.current
         chunks = self._cut(document)
         texts = [self._embedded(chunk) for chunk in chunks]
         digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
@@ -145,10 +171,48 @@ class Writer:
         if self._batch.chunks >= BATCH or len(self._batch.steps) >= 8 * BATCH:
             self._advance()
 
-    def end(self, state: FileState) -> None:
-        """All of a file's documents were handed on."""
+    def end(self, state: FileState) -> FileState:
+        """All of a file's documents were handed on. Returns the state with what of it is left out."""
         self._begun.discard(state.source)
+        state = self.told(state)
         self._batch.steps.append(("end", state))
+        return state
+
+    def free(self, document: Document, file: str) -> bool:
+        """Whether a file may have a document of this name; that it may not is noted for `told`."""
+        known, line = self._standing(document.source)
+        if known is None or (known.file == file and known.seen != self.current):
+            return True
+        left = self._left.setdefault(file, _LeftOut())
+        left.count += 1
+        left.again |= known.file != file
+        if len(left.first) < 6:
+            if known.file is None:
+                why = "a program wrote a document of this name"
+            elif known.file != file:
+                why = f"{known.file} has a document of this name"
+            else:
+                line = line or self.index.first_line(document.source)
+                why = f"id {document.source.removeprefix(f'{file}#')!r} stands on line {line} already"
+            left.first.append((document.first_line if document.source != file else 0, why))
+        return False
+
+    def told(self, state: FileState) -> FileState:
+        """A file's state, with what of it was left out since its documents' names are taken."""
+        left = self._left.pop(state.source, None)
+        if left is None:
+            return state
+        line, why = left.first[0]
+        why = unreadable_rows(left.first, left.count) if line else why
+        skipped = "; ".join(filter(None, [state.skipped, why]))
+        return replace(state, skipped=skipped, sha256="" if left.again else state.sha256)
+
+    def _standing(self, source: str) -> tuple[Standing | None, int]:
+        """What is known of a source's document, written or on its way; and its line, 0 where it is written."""
+        for batch in (self._batch, self._ahead):
+            if batch is not None and source in batch.standing:
+                return batch.standing[source]
+        return self.index.standing(source), 0
 
     def later(self, state: FileState) -> None:
         """Notes that a file has another size or time, but the same content."""
@@ -157,41 +221,83 @@ class Writer:
 
     def flush(self) -> None:
         """Writes everything that was handed on."""
-        self._advance()
-        self._advance()
+        with self._turn:
+            self._advance()
+            self._advance()
 
     # -- documents of programs
 
     def upsert(self, documents: Iterable[Document]) -> None:
-        """Adds documents, or replaces those of the same source; all of them or, where an error ends it, whole batches."""
-        for document in documents:
-            self.add(document)
-        self.flush()
-        self.note()
+        """Adds documents, or replaces those of the same source; all of them or, where an error ends it, whole batches.
 
-    def delete(self, *, sources: Iterable[str] = (), where: Filter | None = None) -> int:
+        They are looked at before the first is taken, and so are all in memory: hand on many in several calls.
+
+        Raises:
+            LlmbenchError: one is no document, has no text, or is called like a file's.
+        """
+        if isinstance(documents, Document) or not isinstance(documents, Iterable):
+            raise LlmbenchError("upsert takes several documents. Put one into a list: writer.upsert([document]).")
+        given = list(documents)
+        with self._turn:
+            for document in given:
+                self._look_at(document)
+            try:
+                for document in given:
+                    self.add(document)
+                self.flush()
+            except BaseException:
+                self._batch, self._ahead = _Batch(), None
+                raise
+            self.note()
+
+    def _look_at(self, document: Document) -> None:
+        """Raises LlmbenchError for what a program cannot give."""
+        _check(document)
+        if not document.text.strip():
+            raise LlmbenchError(f"document {document.source!a} has no text, and would never be found. Give it some.")
+        there, _ = self._standing(document.source)
+        if there is not None and there.file is not None:
+            how = "Give it another source, or exclude the file."
+            raise LlmbenchError(f"document {document.source!a} is called like one of file {there.file}. {how}")
+
+    def delete(self, *, sources: Iterable[str] = (), where: Filter | Mapping[str, Any] | None = None) -> int:
         """Deletes documents by source or by filter; returns how many there were.
 
         After `finish` nothing of them is left in any file.
+
+        Raises:
+            LlmbenchError: `sources` is one text, or the filter is empty and so fits every document.
         """
-        self.flush()
-        with self.index.transaction():
-            count = self.index.delete(sources=sources, where=where)
-        self.removed += count
-        self._purge |= count > 0
-        self.note()
+        if isinstance(sources, str):
+            raise LlmbenchError(f"sources takes several sources. Put one into a list: writer.delete(sources=[{sources!a}]).")
+        if isinstance(where, Mapping):
+            where = Filter.of(where)
+        if where is not None and where.fits_all:
+            raise LlmbenchError('an empty filter fits every document. To delete all: {"source": {"$glob": "*"}}.')
+        with self._turn:
+            self.flush()
+            with self.index.transaction():
+                count = self.index.delete(sources=sources, where=where)
+            self.removed += count
+            self._purge |= count > 0
+            self.note()
         return count
 
     def compact(self) -> None:
         """Writes the index anew without what was deleted."""
-        self.flush()
-        self.index = compact(self.folder, self.index)
+        with self._turn:
+            self.flush()
+            self.index = compact(self.folder, self.index)
 
     def finish(self, *, purge: bool = False) -> dict[str, Any]:
         """Ends the work: packs, folds logs, searches well; and makes a new generation the current one.
 
         Returns how vectors are searched, and the recall that was measured.
         """
+        with self._turn:
+            return self._finish(purge)
+
+    def _finish(self, purge: bool) -> dict[str, Any]:
         self.flush()
         if not self.index.get("complete"):
             self.index.set(complete=True)
@@ -297,6 +403,8 @@ class Writer:
             self.index.set(**{"pass": self.current})
             for step in batch.steps:
                 self._step(step, vectors)
+        self.added += batch.added
+        self.changed += batch.changed
 
     def _step(self, step: tuple[Any, ...], vectors: dict[bytes, Any]) -> None:
         import numpy as np
@@ -353,19 +461,32 @@ def window(embedder: Embedder) -> int:
 
 
 def _check(document: Document) -> None:
-    for what in (document.source, document.title, document.text, *document.metadata, *document.metadata.values()):
-        try:
-            if isinstance(what, str):
-                what.encode()
-            elif not isinstance(what, int | float):
-                raise LlmbenchError(
-                    f"document {document.source!a}: {what!r} in its metadata is no text, number, true or false."
-                )
-        except UnicodeEncodeError as error:
-            place = error.object[max(0, error.start - 20) : error.start + 20]
-            raise LlmbenchError(
-                f"document {document.source!a} holds half of a character at {place!a}. Mend the text."
-            ) from error
+    """Raises LlmbenchError for what no database can keep."""
+    if not isinstance(document, Document):
+        raise LlmbenchError(f"{document!r:.80} is no Document. Hand on a list of retrieval.Document(...).")
+    whose = f"document {document.source!a}"
+    for name in ("id", "source", "title", "text", "kind"):
+        value = getattr(document, name)
+        if not isinstance(value, str):
+            raise LlmbenchError(f"{whose}: its {name} is {value!r}, where text belongs.")
+        _encodes(value, whose)
+    if not document.source:
+        raise LlmbenchError(f"a document has no source ({document.text[:60]!a}). Give it a name of its own.")
+    if not isinstance(document.metadata, Mapping):
+        raise LlmbenchError(f"{whose}: its metadata is {document.metadata!r}, where a mapping belongs.")
+    for key, field_value in document.metadata.items():
+        for what in (key, *(field_value if isinstance(field_value, list) else [field_value])):
+            if not isinstance(what, str | int | float):
+                raise LlmbenchError(f"{whose}: {what!r} in its metadata is no text, number, true or false, or a list of these.")
+            _encodes(what, whose)
+
+
+def _encodes(value: Scalar, whose: str) -> None:
+    try:
+        str(value).encode()
+    except UnicodeEncodeError as error:
+        place = error.object[max(0, error.start - 20) : error.start + 20]
+        raise LlmbenchError(f"{whose} holds half of a character at {place!a}. Mend the text.") from error
 
 
 def _open(folder: Path, recipe: RagRecipe, given: Embedder | None, rebuild: bool) -> tuple[WritableIndex, Embedder]:

@@ -91,7 +91,7 @@ def index(
         "--verify": verify,
         "--repair": repair,
         "--compact": compact,
-        "--delete": bool(delete or where),
+        "--delete": bool(delete or where is not None),
     }
     chosen = _alone([name for name, wanted in asked.items() if wanted], building=rebuild or report)
     if (stay and not rebuild) or (absent and not verify) or (fail_under is not None and not report):
@@ -101,17 +101,17 @@ def index(
     match chosen:
         case "--use":
             assert use is not None
-            care.use(recipe, use, wait)
+            care.use(recipe, use, wait, as_json=as_json)
         case "--prune":
-            care.prune(recipe, wait)
+            care.prune(recipe, wait, as_json=as_json)
         case "--verify":
             care.verify(recipe, absent or [], as_json=as_json)
         case "--repair":
             care.repair(recipe, wait, as_json=as_json)
         case "--compact":
-            care.compact(recipe, wait)
+            care.compact(recipe, wait, as_json=as_json)
         case "--delete":
-            care.delete(recipe, delete or [], where, wait)
+            care.delete(recipe, delete or [], where, wait, as_json=as_json)
         case _:
             _build(recipe, pipeline, rebuild=rebuild, stay=stay, engine=engine, wait=wait, as_json=as_json, quiet=report)
             if report:
@@ -139,6 +139,7 @@ def _build(
     """Indexes and tells what it did; `quiet` leaves the telling in JSON to the report that follows."""
     from llmbench import retrieval
     from llmbench.retrieval.counting import counted
+    from llmbench.retrieval.shown import printable
 
     with _bar() as progress:
         done = retrieval.build(
@@ -154,14 +155,16 @@ def _build(
         return
     if as_json:
         print(json.dumps(_facts(done, recipe), indent=2, ensure_ascii=False))
+        if not done.chunks:
+            raise typer.Exit(1)
         return
     for what, found in (("skipped {}", done.skipped), ("kept {} as it was", done.kept)):
         for source, reason in found[:_SHOWN]:
-            print(f"{what.format(source)}: {reason}", file=sys.stderr)
+            print(printable(f"{what.format(source)}: {reason}"), file=sys.stderr)
         if len(found) > _SHOWN:
             print(f"... and {len(found) - _SHOWN} more; --json lists them all", file=sys.stderr)
     for note in done.notes:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     counts = {"added": done.added, "changed": done.changed, "removed": done.removed, "unchanged": done.unchanged}
     counts["carried over"] = done.carried
     told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no documents"
@@ -170,6 +173,9 @@ def _build(
     passages = counted(done.chunks, "passage")
     print(f"{recipe.name}: {told}. {passages}, {done.embedded:,} embedded now, in {done.seconds:.1f} s.")
     print(done.vectors["words"])
+    if not done.chunks and not quiet:  # a report that follows says so itself
+        print("There is nothing in it to search: see what was skipped, and what the pipeline names.", file=sys.stderr)
+        raise typer.Exit(1)
     if stay:
         print(f"Generation {done.generation} is ready. Switch over to it: llmbench index {pipeline} --use {done.generation}")
     else:
@@ -188,7 +194,10 @@ def _bar() -> AbstractContextManager[Callable[[int, int, str], None]]:
     from contextlib import contextmanager
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from llmbench.retrieval.shown import printable
 
     columns = (
         TextColumn("Indexing"),
@@ -206,7 +215,7 @@ def _bar() -> AbstractContextManager[Callable[[int, int, str], None]]:
             task = progress.add_task("looking at the files", total=None)
 
             def move(done: int, total: int, source: str) -> None:
-                progress.update(task, completed=done, total=total, description=source.replace("[", r"\["))
+                progress.update(task, completed=done, total=total, description=escape(printable(source)))
 
             yield move
 

@@ -29,7 +29,7 @@ def _folder(recipe: RagRecipe) -> Path:
     return folder
 
 
-def use(recipe: RagRecipe, number: int, wait: float) -> None:
+def use(recipe: RagRecipe, number: int, wait: float, *, as_json: bool) -> None:
     """Searches go over to another generation, of which the recipe may be another version."""
     from llmbench import workspace
     from llmbench.retrieval.counting import counted
@@ -44,18 +44,23 @@ def use(recipe: RagRecipe, number: int, wait: float) -> None:
         try:
             if not index.get("complete"):
                 raise LlmbenchError(f"generation {number} is not complete. Finish it: llmbench index {recipe.source} --rebuild")
-            counts = f"{counted(index.document_count(), 'document')}, {counted(index.count(), 'passage')}"
+            documents, passages = index.document_count(), index.count()
         finally:
             index.close()
         point(folder, there[number])
         now = current(folder)
-    print(f"{recipe.name}: searches now use generation {number} ({counts}).")
     others = [name for name, path in there.items() if path != now]
+    if as_json:
+        counts = {"documents": documents, "chunks": passages}
+        _print({"pipeline": recipe.name, "generation": number, **counts, "others": sorted(others)})
+        return
+    told = f"{counted(documents, 'document')}, {counted(passages, 'passage')}"
+    print(f"{recipe.name}: searches now use generation {number} ({told}).")
     if others:
         print(f"Kept beside it: {_list(others)}. Remove what is not searched: llmbench index {recipe.source} --prune")
 
 
-def prune(recipe: RagRecipe, wait: float) -> None:
+def prune(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
     """Removes every generation but the current one."""
     from llmbench import workspace
     from llmbench.retrieval.counting import counted
@@ -66,12 +71,16 @@ def prune(recipe: RagRecipe, wait: float) -> None:
         old = layout.unpointed(folder)
         for path in old:
             layout.remove(path)
-    print(f"{recipe.name}: {counted(len(old), 'generation')} removed.")
+    if as_json:
+        _print({"pipeline": recipe.name, "removed": [int(path.name) for path in old]})
+    else:
+        print(f"{recipe.name}: {counted(len(old), 'generation')} removed.")
 
 
 def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
     """Looks at everything; exits with 1 when something is not as it should be."""
     from llmbench.retrieval.counting import counted
+    from llmbench.retrieval.shown import printable
     from llmbench.retrieval.store import verify as store
 
     if not all(text.strip() for text in absent):
@@ -98,7 +107,7 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
             if not words[text]:
                 print(f"The term index holds no word of {text!r} that no document has.")
         for fault in found.faults:
-            print(f"fault: {fault.what}", file=sys.stderr)
+            print(f"fault: {printable(fault.what)}", file=sys.stderr)
         if found.faults:
             how = "--rebuild" if any(fault.mend == "rebuild" for fault in found.faults) else "--repair"
             print(f"Mend it: llmbench index {recipe.source} {how}", file=sys.stderr)
@@ -121,7 +130,7 @@ def repair(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
         print(f"{recipe.name}: {counted(found.documents, 'document')}, {counted(found.chunks, 'passage')}. It is whole.")
 
 
-def compact(recipe: RagRecipe, wait: float) -> None:
+def compact(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
     """Packs the index."""
     from llmbench.retrieval.writer import Writer
 
@@ -130,10 +139,14 @@ def compact(recipe: RagRecipe, wait: float) -> None:
     with Writer.open(recipe, wait=wait) as writer:
         writer.compact()
         writer.finish()
-    print(f"{recipe.name}: packed from {before / 2**20:,.1f} to {_size(folder) / 2**20:,.1f} MiB.")
+    after = _size(folder)
+    if as_json:
+        _print({"pipeline": recipe.name, "bytes_before": before, "bytes": after})
+    else:
+        print(f"{recipe.name}: packed from {before / 2**20:,.1f} to {after / 2**20:,.1f} MiB.")
 
 
-def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: float) -> None:
+def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: float, *, as_json: bool) -> None:
     """Deletes documents; nothing of them is left in the index's files."""
     from llmbench.retrieval.counting import counted
     from llmbench.retrieval.store import Filter
@@ -146,11 +159,16 @@ def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: f
             words.append(json.loads(where))
         except ValueError as error:
             raise LlmbenchError(f"--delete-where is not JSON ({error}).") from error
+        if Filter.of(words[-1]).fits_all:
+            raise LlmbenchError("--delete-where: an empty filter fits every document. To delete all: --delete '*'.")
     condition = Filter.of({"$or": words})
     _folder(recipe)
     with Writer.open(recipe, wait=wait) as writer:
         count = writer.delete(where=condition)
         writer.finish(purge=True)
+    if as_json:
+        _print({"pipeline": recipe.name, "deleted": count, "erased": writer.settled})
+        return
     print(f"{recipe.name}: {counted(count, 'document')} deleted.")
     if count and not writer.settled:
         print("A search that is still going on holds what was deleted; the next llmbench index erases the rest.")

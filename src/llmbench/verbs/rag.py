@@ -235,13 +235,15 @@ def _headline(source: dict[str, Any], extra: str, *, span: bool = False) -> Text
     """`[1] 0.655  products/elwa-speaker.md:3  Elwa speaker`."""
     from rich.text import Text
 
+    from llmbench.retrieval.shown import printable
+
     line = Text(f"[{source['n']}] ", style="bold")
     if extra:
         line.append(f"{extra}  ", style="green")
-    line.append(_place(source), style="cyan")
+    line.append(printable(_place(source)), style="cyan")
     if span:
         line.append(f" characters {source['start']}-{source['end']}", style="dim")
-    return line.append(f"  {source['title']}", style="bold")
+    return line.append(f"  {printable(source['title'])}", style="bold")
 
 
 def _place(source: dict[str, Any]) -> str:

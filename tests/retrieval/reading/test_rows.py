@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ def test_columns_are_chosen_joined_and_kept_as_metadata(tmp_path: Path) -> None:
     path = saved(tmp_path, "a.csv", b"key;head;body;year;note\r\n7;H;B;2024;\r\n8;I;C;2025;n\r\n")
     found = documents(readings(path, ColumnsSpec(id="key", text=["head", "body"], title="head"), {"set": "x"}))
     assert [(d.source, d.text, d.title) for d in found] == [("a.csv#7", "H\nB", "H"), ("a.csv#8", "I\nC", "I")]
-    assert [d.metadata for d in found] == [{"year": "2024", "set": "x"}, {"year": "2025", "note": "n", "set": "x"}]
+    assert [d.metadata for d in found] == [{"year": 2024, "set": "x"}, {"year": 2025, "note": "n", "set": "x"}]
     assert [d.line(0) for d in found] == [2, 3]
 
 
@@ -116,3 +118,51 @@ def test_what_no_database_can_hold_is_cleaned_or_left_out(tmp_path: Path) -> Non
     row = b'{"id": "a\\ud800\\u0000b", "text": "x", "note": "half \\ud83d", "big": 1e999, "huge": 99999999999999999999}\n'
     (found,) = documents(readings(saved(tmp_path, "a.jsonl", row)))
     assert (found.source, found.metadata) == ("a.jsonl#a b", {"note": "half  "})
+
+
+def test_cells_of_csv_are_what_json_reads_them_as(tmp_path: Path) -> None:
+    cells = {
+        "2025": 2025,
+        "-0.5": -0.5,
+        "1e3": 1000.0,
+        "true": True,
+        "007": "007",
+        "1.": "1.",
+        "1e999": "1e999",
+        "9" * 19: "9" * 19,
+    }
+    path = saved(tmp_path, "a.csv", "\n".join(["id,text,v", *(f"x,words,{cell}" for cell in cells)]).encode())
+    values = [d.metadata["v"] for d in documents(readings(path))]
+    assert values == list(cells.values()) and list(map(type, values)) == list(map(type, cells.values()))
+
+
+def test_parquet_keeps_dates_decimals_and_lists(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    row = {
+        "text": "x",
+        "day": date(2026, 1, 2),
+        "price": Decimal("4.50"),
+        "tags": ["a", "b"],
+        "at": datetime(2026, 1, 2, 3),
+        "o": {"a": 1},
+    }
+    parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "a.parquet")
+    (found,) = documents(readings(tmp_path / "a.parquet"))
+    assert found.metadata == {"day": "2026-01-02", "price": 4.5, "tags": ["a", "b"], "at": "2026-01-02T03:00:00"}
+    (found,) = documents(readings(tmp_path / "a.parquet", ColumnsSpec(metadata=["o"])))
+    assert found.metadata == {} and found.warnings == ("its column o holds what cannot be filtered by",)
+
+
+def test_a_column_that_no_row_has_is_told(tmp_path: Path) -> None:
+    path = saved(tmp_path, "a.jsonl", b'{"text": "x", "year": 1}\n{"text": "y", "team": "z"}\n{\n')
+    assert (readings(path, ColumnsSpec(metadata=["year", "team"]))[-1].failure or "").startswith("1 row left out: line 3")
+    failure = readings(path, ColumnsSpec(metadata=["yaer", "team"]))[-1].failure or ""
+    assert failure.endswith("; no row has a column yaer, which columns.metadata names")
+
+
+def test_columns_called_as_a_documents_own_fields_are_told_once(tmp_path: Path) -> None:
+    path = saved(tmp_path, "a.jsonl", b'{"text": "x", "source": "web"}\n{"text": "y", "source": "web"}\n')
+    first, second = documents(readings(path))
+    assert first.warnings == ("its field source is filtered by as metadata.source, since source is the document's own",)
+    assert second.warnings == () and second.metadata == {"source": "web"}

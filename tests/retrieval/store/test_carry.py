@@ -67,13 +67,20 @@ def test_a_programs_document_is_cut_and_embedded_as_the_new_index_is(recipe: Rag
     assert (again.unchanged, again.removed, again.carried) == (2, 0, 0)
 
 
-def test_what_a_program_wrote_over_a_files_document_stays(
-    recipe: RagRecipe, words: Any, upsert: Any, doc: Make, ask: Any, query: Rows
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_programs_document_keeps_its_name_from_files(
+    recipe: RagRecipe, words: Any, pages: Path, upsert: Any, doc: Make, ask: Any, query: Rows, rebuild: bool
 ) -> None:
-    upsert(doc("alpha.txt", "as the program has it"))
-    assert retrieval.build(recipe, embedder=words, rebuild=True).carried == 2
-    assert "as the program has it" in ask("program", 20)
-    assert query("SELECT count(*) FROM documents") == [(2,)]
+    upsert(doc("beta.txt", "as the program has it"))
+    (pages / "beta.txt").write_text("as the file has it")
+    for _ in range(2):
+        report = retrieval.build(recipe, embedder=words, rebuild=rebuild)
+        assert report.skipped == (("beta.txt", "a program wrote a document of this name"),)
+        assert "as the program has it" in ask("program", 20) and "as the file has it" not in ask("file", 20)
+    with Writer.open(recipe, embedder=words) as writing:
+        writing.delete(sources=["beta.txt"])
+    report = retrieval.build(recipe, embedder=words)
+    assert (report.added, report.skipped) == (1, ()) and "as the file has it" in ask("file", 20)
 
 
 def test_a_killed_rebuild_that_goes_on_takes_over_what_is_newest(

@@ -61,7 +61,10 @@ def test_two_documents_of_the_same_text(upsert: Any, doc: Make, recipe: RagRecip
 def test_an_empty_document_is_there_and_never_found(
     upsert: Any, doc: Make, recipe: RagRecipe, words: Any, folder: Path
 ) -> None:
-    upsert(doc("empty", ""), doc("blank", " \n\t "), doc("full", "alpha"))
+    upsert(doc("full", "alpha"))
+    with Writer.open(recipe, embedder=words) as writer:  # as indexes hold that were written when `upsert` took them
+        for document in (doc("empty", ""), doc("blank", " \n\t ")):
+            writer.add(document)
     with Retriever.open(recipe, embedder=words) as retriever:
         assert retriever.document("empty").text == ""
         assert {hit.chunk.source for hit in retriever.search("alpha empty blank", 100)} <= {"full", "blank"}
@@ -150,3 +153,17 @@ def test_a_row_keeps_its_line_in_its_file(recipe: RagRecipe, words: Any, tmp_pat
     with Retriever.open(rows, embedder=words) as retriever:
         assert retriever.document("rows.jsonl#b").line(0) == 2
         assert [hit.chunk.line for hit in retriever.search("Second")][:1] == [2]
+
+
+def test_an_index_in_a_folder_that_cannot_be_written_is_searched(
+    recipe: RagRecipe, words: Any, upsert: Any, doc: Make, ask: Any, folder: Path, closed: Any
+) -> None:
+    upsert(doc("a", "alpha"), doc("b", "beta"))
+    path = current(folder)
+    assert path is not None
+    names = sorted(file.name for file in path.iterdir())
+    with closed(path / "index.sqlite", 0o444), closed(path, 0o555), closed(folder, 0o555):
+        assert ask("alpha", 1) == ["alpha"] and ask("beta", 1, where={"source": "b"}) == ["beta"]
+        with pytest.raises(LlmbenchError, match=r"cannot be written \(.+\)\."), Writer.open(recipe, embedder=words) as writer:
+            writer.upsert([doc("c", "gamma")])
+    assert sorted(file.name for file in path.iterdir()) == names

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from llmbench import retrieval
 from llmbench.errors import LlmbenchError
-from llmbench.recipe import RagRecipe, SearchSpec
+from llmbench.recipe import ColumnsSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.store import Filter, Index, current
+from llmbench.retrieval.store.verify import verify
 
 Make = Callable[..., Document]
 
@@ -195,3 +197,39 @@ def test_a_filter_that_leaves_one_in_ten_thousand_finds_all_it_leaves(
                 assert [hit.chunk.source for hit in hits] == ["few"] * expected, (mode, k)
             assert retriever.search("common words", 5, where={"never": 1}) == []
             assert len(retriever.search("common words", 7, where={"rare": {"$ne": True}})) == 7
+
+
+def test_front_matter_and_rows_are_filtered_by_as_what_they_are(recipe: RagRecipe, words: Any, pages: Any, ask: Any) -> None:
+    lines = "title: 2024\nyear: 2025\ndraft: true\nsource: intranet\ncode: 007\nquoted: '1'\n"
+    lines += "tags: [red, 'a, b', 3]\nteams:\n  - blue\n- 7"
+    (pages / "a.md").write_text(f"---\n{lines}\n---\n\nof the page")
+    (pages / "b.csv").write_text("id,text,year,kind\n1,of the row,2023,memo\n")
+    place = SourceSpec(path=pages, columns=ColumnsSpec())
+    both = recipe.model_copy(update={"documents": [place]})
+    retrieval.build(both, embedder=words)
+    page, row = "of the page", "of the row"
+    for where, found in (
+        ({"year": {"$gte": 2024}}, [page]),
+        ({"year": {"$lt": 2024}}, [row]),
+        ({"title": "2024", "draft": True, "code": "007", "quoted": "1"}, [page]),
+        ({"tags": "red"}, [page]),
+        ({"tags": {"$in": ["a, b", "never"]}}, [page]),
+        ({"tags": {"$ne": "red"}}, [row]),
+        ({"tags": {"$gt": 2}, "teams": {"$in": [7]}}, [page]),
+        ({"source": "intranet"}, []),
+        ({"metadata.source": "intranet"}, [page]),
+        ({"metadata.kind": "memo", "kind": "row"}, [row]),
+        ({"metadata.kind": {"$exists": False}}, [page]),
+        ({"metadata.year": 2025}, [page]),
+    ):
+        assert ask("page row", where=where) == found, where
+    with Retriever.open(both, embedder=words) as retriever:
+        document = retriever.document("a.md")
+        assert document is not None and document.metadata["tags"] == ["red", "a, b", 3]
+        assert document.warnings == ("its field source is filtered by as metadata.source, since source is the document's own",)
+
+
+def test_fields_of_lists_stand_in_the_index_as_they_were_given(upsert: Any, doc: Make, ask: Any, folder: Any) -> None:
+    upsert(doc("a", "alpha", tags=["red", "blue", 1]), doc("b", "beta", tags=[]))
+    assert ask("alpha", where={"tags": "blue"}) == ask("alpha", where={"tags": {"$exists": True}}) == ["alpha"]
+    assert verify(folder).faults == ()

@@ -59,26 +59,26 @@ def test_stay_use_and_prune(
     with Retriever.open(recipe, embedder=words) as retriever:
         assert retrieval.build(recipe, rebuild=True, switch=False, embedder=words).generation == 2
         assert names(folder) == ["1", "2"] and "beta.txt" in found(retriever)
-        care.use(recipe, 2, 0)
+        care.use(recipe, 2, 0, as_json=False)
         assert "beta.txt" not in found(retriever)
-        care.use(recipe, 1, 0)
+        care.use(recipe, 1, 0, as_json=False)
         assert "beta.txt" in found(retriever)
-        care.prune(recipe, 0)
+        care.prune(recipe, 0, as_json=False)
         assert names(folder) == ["1"] and "beta.txt" in found(retriever)
     assert "1 generation removed" in capsys.readouterr().out
     with pytest.raises(Exception, match=r"has no generation 2\. There are 1\."):
-        care.use(recipe, 2, 0)
+        care.use(recipe, 2, 0, as_json=False)
 
 
 def test_a_generation_of_a_name_that_was_used_before_is_opened_anew(
     recipe: RagRecipe, words: Any, pages: Path, folder: Path
 ) -> None:
     retrieval.build(recipe, rebuild=True, switch=False, embedder=words)
-    care.use(recipe, 2, 0)
+    care.use(recipe, 2, 0, as_json=False)
     with Retriever.open(recipe, embedder=words) as retriever:
         assert len(found(retriever)) == 3
-        care.use(recipe, 1, 0)
-        care.prune(recipe, 0)
+        care.use(recipe, 1, 0, as_json=False)
+        care.prune(recipe, 0, as_json=False)
         (pages / "new.txt").write_text("the page of delta")
         assert retrieval.build(recipe, rebuild=True, embedder=words).generation == 2
         assert len(found(retriever)) == 4

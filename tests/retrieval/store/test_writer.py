@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ import pytest
 
 from llmbench import retrieval
 from llmbench.errors import LlmbenchError
-from llmbench.recipe import RagRecipe, SearchSpec, SourceSpec
+from llmbench.recipe import ColumnsSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval import Document, Retriever, writer
-from llmbench.retrieval.store import Filter, current
+from llmbench.retrieval.store import Filter, WritableIndex, current
 from llmbench.retrieval.store.rows import FileState
 from llmbench.retrieval.store.verify import holds, verify
 from llmbench.retrieval.writer import Writer
@@ -185,6 +187,79 @@ def test_a_programs_document_survives_a_build_and_files_go_with_theirs(
     assert sources(query) == ["b.txt", "given"]
 
 
+def of_rows(recipe: RagRecipe, pages: Path) -> RagRecipe:
+    return recipe.model_copy(update={"documents": [SourceSpec(path=pages, columns=ColumnsSpec())]})
+
+
+def test_a_second_row_of_an_id_is_told_and_counts_are_of_documents(
+    recipe: RagRecipe, words: Any, pages: Path, ask: Any, query: Rows
+) -> None:
+    rows = of_rows(recipe, pages)
+    path = pages / "rows.jsonl"
+    path.write_text('{"id": 1, "text": "alpha"}\n{"id": 1, "text": "beta"}\n{"id": 2, "text": "gamma"}\n{broken\n')
+    reason = "1 row left out: line 4: not JSON (Expecting property name enclosed in double quotes); "
+    reason += "1 row left out: line 2: id '1' stands on line 1 already"
+    for _ in range(2):  # a file that is known is not read again, and tells the same
+        report = retrieval.build(recipe=rows, embedder=words)
+        assert report.skipped == (("rows.jsonl", reason),)
+    assert (report.added, report.unchanged) == (0, 2)
+    assert sources(query) == ["rows.jsonl#1", "rows.jsonl#2"] and "alpha" in ask("alpha") and "beta" not in ask("beta")
+    path.write_text('{"id": 1, "text": "alpha"}\n{"id": 1, "text": "beta"}\n{"id": 2, "text": "delta"}\n')
+    report = retrieval.build(recipe=rows, embedder=words)
+    assert (report.added, report.changed, report.removed, report.unchanged) == (0, 1, 0, 1)
+    assert report.skipped == (("rows.jsonl", "1 row left out: line 2: id '1' stands on line 1 already"),)
+
+
+def test_many_rows_of_an_id_in_many_batches_count_once(
+    recipe: RagRecipe, words: Any, pages: Path, query: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH", 2)
+    (pages / "rows.jsonl").write_text("".join(f'{{"id": {i % 5}, "text": "row {i}"}}\n' for i in range(40)))
+    report = retrieval.build(of_rows(recipe, pages), embedder=words)
+    assert (report.added, report.changed, report.unchanged) == (5, 0, 0)
+    [(_, reason)] = report.skipped
+    assert reason.startswith("35 rows left out: line 6: id '0' stands on line 1 already; line 7: id '1'")
+    assert query("SELECT text FROM documents ORDER BY source") == [(f"row {i}",) for i in range(5)]
+
+
+def test_a_row_without_an_id_has_a_name_that_no_id_can_be(recipe: RagRecipe, words: Any, pages: Path, query: Rows) -> None:
+    lines = ('{"text": "Curtains"}', '{"id": 1, "text": "Lamps"}', '{"id": ":1", "text": "Rugs"}')
+    (pages / "rows.jsonl").write_text("\n".join(lines))
+    assert retrieval.build(of_rows(recipe, pages), embedder=words).added == 3
+    assert sources(query) == ["rows.jsonl#1", "rows.jsonl#:1", "rows.jsonl:1"]
+
+
+def test_a_document_given_twice_counts_once(recipe: RagRecipe, words: Any, doc: Make, ask: Any) -> None:
+    with Writer.open(recipe, embedder=words) as writing:
+        writing.upsert([doc("a", "alpha"), doc("a", "beta")])
+        writing.upsert([doc("a", "gamma")])
+        assert (writing.added, writing.changed) == (1, 0)
+    assert ask("gamma") == ["gamma"]
+
+
+def test_a_file_whose_name_is_a_rows_is_told_until_it_is_free(recipe: RagRecipe, words: Any, pages: Path, query: Rows) -> None:
+    rows = of_rows(recipe, pages)
+    (pages / "rows.jsonl").write_text('{"id": "x.md", "text": "of the row"}\n')
+    (pages / "rows.jsonl#x.md").write_text("of the file")
+    for _ in range(2):
+        report = retrieval.build(rows, embedder=words)
+        assert report.skipped == (("rows.jsonl#x.md", "rows.jsonl has a document of this name"),)
+        assert query("SELECT text FROM documents") == [("of the row",)]
+    (pages / "rows.jsonl").unlink()
+    retrieval.build(rows, embedder=words)
+    assert retrieval.build(rows, embedder=words).skipped == ()
+    assert query("SELECT text FROM documents") == [("of the file",)]
+
+
+def test_names_that_are_not_utf_8_are_shown_and_told_apart(recipe: RagRecipe, words: Any, pages: Path, query: Rows) -> None:
+    for name in (b"bad\xff.md", b"bad\xfe.md", b"bad\xff.html", b"bad\\xff.md"):
+        Path(os.fsdecode(bytes(pages) + b"/" + name)).write_text("<p>words")
+    report = retrieval.build(recipe, embedder=words)
+    assert report.added == 3
+    assert report.skipped == ((r"bad\xff.md", "another file is called the same; rename one of them"),)
+    assert sources(query) == [r"bad\xfe.md", r"bad\xff.html", r"bad\xff.md"]
+
+
 def test_a_deleted_document_comes_back_while_its_file_is_there(recipe: RagRecipe, words: Any, pages: Path, query: Rows) -> None:
     (pages / "a.txt").write_text("beta")
     age(pages)
@@ -242,7 +317,7 @@ def test_an_error_in_the_middle_of_a_batch_writes_nothing_of_it(
     assert verify(folder).faults == ()
 
 
-@pytest.mark.parametrize("bad", [{"team": None}, {"team": ["a"]}, {"half": "\ud800"}, {"\ud800": 1}])
+@pytest.mark.parametrize("bad", [{"team": None}, {"team": [["a"]]}, {"team": ["a", None]}, {"half": "\ud800"}, {"\ud800": 1}])
 def test_fields_that_cannot_be_kept_are_one_line(upsert: Any, doc: Make, bad: dict[str, Any]) -> None:
     with pytest.raises(LlmbenchError, match=r"^document 'a'.+\.$"):
         upsert(doc("a", "alpha", **bad))
@@ -293,3 +368,100 @@ def test_an_approximate_index_is_measured_with_the_pipelines_own_questions(
         found = writing.finish()
     assert found["kind"] == "ivf" and told in found["words"]
     assert retrieval.build(own, embedder=words).vectors["kind"] == "ivf"  # what was kept is read again
+
+
+GOOD = Document("v1", "good", "Title", "alpha", "text")
+
+
+def given(**fields: Any) -> Document:
+    return replace(GOOD, **fields)
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (given(id=None), r"^document 'good': its id is None, where text belongs\.$"),
+        (given(kind=3), r"^document 'good': its kind is 3, where"),
+        (given(title=None), r"^document 'good': its title is None, where"),
+        (given(source=7), r"^document 7: its source is 7, where"),
+        (given(metadata=None), r"^document 'good': its metadata is None, where a mapping belongs\.$"),
+        (given(text=" "), r"^document 'good' has no text, and would never be found\. Give it some\.$"),
+        (given(source=""), r"^a document has no source \('alpha'\)"),
+        ({"source": "x"}, r"^\{'source': 'x'\} is no Document\."),
+        (given(source="a.txt"), r"^document 'a.txt' is called like one of file a.txt\. Give it another source"),
+    ],
+)
+def test_a_bad_document_is_one_line_and_nothing_of_its_call_is_written(
+    recipe: RagRecipe, words: Any, pages: Path, query: Rows, bad: Any, told: str
+) -> None:
+    (pages / "a.txt").write_text("of the file")
+    retrieval.build(recipe, embedder=words)
+    with Writer.open(recipe, embedder=words) as writing:
+        with pytest.raises(LlmbenchError, match=told):
+            writing.upsert([GOOD, bad])
+        assert writing.added == 0
+    assert sources(query) == ["a.txt"]
+
+
+def test_what_takes_several_says_so(recipe: RagRecipe, words: Any, doc: Make, query: Rows) -> None:
+    with Writer.open(recipe, embedder=words) as writing:
+        with pytest.raises(LlmbenchError, match=r"writer\.upsert\(\[document\]\)"):
+            writing.upsert(GOOD)  # type: ignore[arg-type]
+        writing.upsert([doc("1", "alpha", year=1), doc("2", "beta", year=2)])
+        with pytest.raises(LlmbenchError, match=r"writer\.delete\(sources=\['12'\]\)"):
+            writing.delete(sources="12")
+        with pytest.raises(LlmbenchError, match="an empty filter fits every document"):
+            writing.delete(where={})
+        assert writing.delete(where={"year": {"$lt": 2}}) == 1
+    assert sources(query) == ["2"]
+
+
+def test_a_call_that_fails_while_it_is_written_leaves_nothing_behind(
+    recipe: RagRecipe, words: Any, doc: Make, query: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH", 1)
+    with Writer.open(recipe, embedder=words) as writing:
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="out of memory"):
+            patch.setattr(words, "embed_documents", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+            writing.upsert([doc("a", "alpha"), doc("b", "beta"), doc("c", "gamma")])
+        assert writing.added == 0
+    assert sources(query) == []
+
+
+def test_threads_may_share_a_writer(recipe: RagRecipe, words: Any, doc: Make, query: Rows, folder: Path) -> None:
+    with Writer.open(recipe, embedder=words) as writing, ThreadPoolExecutor(4) as pool:
+
+        def work(thread: int) -> None:
+            for i in range(5):
+                writing.upsert([doc(f"{thread}/{i}", f"words of {thread} and {i}")])
+                writing.delete(sources=[f"{thread}/{i - 1}"])
+
+        list(pool.map(work, range(4)))
+        assert writing.added == 20
+    assert sources(query) == [f"{thread}/4" for thread in range(4)]
+    assert verify(folder).faults == ()
+
+
+def test_a_closed_writer_says_so(recipe: RagRecipe, words: Any, doc: Make) -> None:
+    with Writer.open(recipe, embedder=words) as writing:
+        writing.upsert([doc("a", "alpha")])
+    for call in (lambda: writing.upsert([doc("b", "beta")]), lambda: writing.delete(sources=["a"]), writing.finish):
+        with pytest.raises(LlmbenchError, match=r"index.sqlite is closed\. Open it again: Writer\.open"):
+            call()
+
+
+def test_what_sqlite_refuses_is_told_by_its_kind(upsert: Any, doc: Make, folder: Path) -> None:
+    upsert(doc("a", "alpha"))
+    generation = current(folder)
+    assert generation is not None
+    index = WritableIndex(generation)
+    try:
+        with pytest.raises(LlmbenchError, match=r"did not take a change \(NOT NULL constraint failed.+--verify$"):
+            index._execute("UPDATE documents SET title = NULL")
+        index._execute("PRAGMA query_only = ON")
+        with pytest.raises(
+            LlmbenchError, match=r"cannot be written \(attempt to write a readonly database\)\. Make its folder"
+        ):
+            index._execute("UPDATE documents SET title = ''")
+    finally:
+        index.close()

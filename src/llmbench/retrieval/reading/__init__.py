@@ -26,7 +26,7 @@ __all__ = [
     "LARGEST_FILE", "SOURCE", "Child", "File", "Reading", "from_text", "located", "read", "read_all", "read_input", "walk",
 ]  # fmt: skip
 
-VERSION = 1
+VERSION = 2
 """Raised when the same file would be read otherwise, so that it is read again."""
 AHEAD = 4
 """Files that may be read ahead, for each worker."""
@@ -262,7 +262,8 @@ def _rows(file: File, child: Child) -> Iterator[Reading]:
                 if documents:
                     yield Reading(file, tuple(documents), last=False)
     except Unreadable as error:
-        yield Reading(file, (), str(error), momentary=isinstance(error, Momentary))
+        why = "; ".join([*([unreadable_rows(broken, left)] if left else []), str(error)])
+        yield Reading(file, (), why, momentary=isinstance(error, Momentary))
         return
     yield Reading(file, (), unreadable_rows(broken, left) if left else None)
 
@@ -270,7 +271,7 @@ def _rows(file: File, child: Child) -> Iterator[Reading]:
 def _row(row: dict[str, Any], file: File) -> Document:
     return Document(
         id=row["id"],
-        source=f"{file.source}#{row['name']}",
+        source=f"{file.source}{row['name']}",
         title=row["title"],
         text=row["text"],
         kind="row",

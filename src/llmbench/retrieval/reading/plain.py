@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
-from llmbench.retrieval.documents import Document, Heading, Scalar, Unreadable
+from llmbench.retrieval.documents import Document, Heading, Unreadable, Value, shadowed
 from llmbench.retrieval.reading.clean import Cleaner
 from llmbench.retrieval.reading.text import decode, markdown_headings
 from llmbench.retrieval.reading.writer import LARGEST_TEXT
@@ -29,19 +29,18 @@ def document(data: bytes, identity: str, source: str, kind: str, language: str) 
     if not text.strip():
         raise Unreadable("no text in it")
     headings: tuple[Heading, ...] = ()
-    metadata: dict[str, Scalar] = {"language": language} if language else {}
+    metadata: dict[str, Value] = {"language": language} if language else {}
     title = ""
     if kind == "markdown":
         headings, found = markdown_headings(text)
         metadata |= found
-        title = found.get("title") or next((h.text for h in headings if h.level == 1), "")
+        title = str(found.get("title", "")) or next((h.text for h in headings if h.level == 1), "")
     elif kind == "text" and source.lower().endswith((".rst", ".org", ".adoc")):
         headings = marked_headings(text)
         title = headings[0].text if headings else ""
     stem = PurePath(source).name if kind == "code" else PurePath(source).stem
-    return Document(
-        identity, source, title or stem, text, kind, metadata, headings=headings, lines=lines, warnings=tuple(clean.warnings)
-    )
+    warnings = (*clean.warnings, *shadowed(metadata.keys() - {"title"}))  # its title is the document's own
+    return Document(identity, source, title or stem, text, kind, metadata, headings=headings, lines=lines, warnings=warnings)
 
 
 def _cleaned(raw: str, clean: Cleaner) -> tuple[str, tuple[int, ...]]:

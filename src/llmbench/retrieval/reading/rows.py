@@ -7,14 +7,16 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from llmbench.retrieval.documents import Scalar, Unreadable
+from llmbench.retrieval.documents import Unreadable, Value, shadowed
 from llmbench.retrieval.reading.clean import Cleaner
 from llmbench.retrieval.reading.formats.tables import dialect
 from llmbench.retrieval.reading.kinds import ROWS
-from llmbench.retrieval.reading.text import decode
+from llmbench.retrieval.reading.text import decode, typed
 
 __all__ = ["batches", "unreadable_rows"]
 
@@ -33,12 +35,20 @@ def batches(path: Path, columns: Mapping[str, Any], largest: int) -> Iterator[li
     """The documents of a file, `{"broken": why, "line": n}` where a row is none.
 
     Raises:
-        Unreadable: the file is not such a file, or has no column of text.
+        Unreadable: the file is not such a file, or no row of it has a column that `metadata` names.
     """
+    is_csv = ROWS.get(path.suffix.lower()) == "csv"
+    unmet, noted = set(columns.get("metadata") or ()), set[str]()
     batch: list[dict[str, Any]] = []
     size = 0
     for number, row in _rows(path):
-        entry = {"broken": row, "line": number} if isinstance(row, str) else _document(number, row, columns, largest)
+        entry: dict[str, Any] = {"broken": row, "line": number}
+        if not isinstance(row, str):
+            unmet -= row.keys()
+            entry = _document(number, row, columns, largest, is_csv=is_csv)
+            notes = [note for note in shadowed(entry.get("metadata", ())) if note not in noted]  # once a file
+            noted.update(notes)
+            entry.get("warnings", []).extend(notes)
         batch.append(entry)
         size += len(str(entry.get("text", "")))
         if len(batch) >= BATCH or size >= BYTES:
@@ -46,6 +56,8 @@ def batches(path: Path, columns: Mapping[str, Any], largest: int) -> Iterator[li
             batch, size = [], 0
     if batch:
         yield batch
+    if unmet:
+        raise Unreadable(f"no row has a column {sorted(unmet)[0]}, which columns.metadata names")
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -168,7 +180,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         raise Unreadable(f"broken Parquet ({str(error).splitlines()[0][:120]})") from None
 
 
-def _document(number: int, row: Mapping[str, Any], columns: Mapping[str, Any], largest: int) -> dict[str, Any]:
+def _document(number: int, row: Mapping[str, Any], columns: Mapping[str, Any], largest: int, *, is_csv: bool) -> dict[str, Any]:
     """One row as a document. Its id is the SHA-256 of its columns, sorted by name: the same row has the same id in any file."""
 
     def named(wanted: str | None, usual: Sequence[str]) -> str:
@@ -193,32 +205,47 @@ def _document(number: int, row: Mapping[str, Any], columns: Mapping[str, Any], l
     canonical = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode("utf-8", "replace")
     chosen = columns.get("metadata")
     others = [name for name in row if name not in {*text_columns, id_column, title_column}] if chosen is None else chosen
-    metadata: dict[str, Scalar] = {
-        clean(name): clean(value) if isinstance(value := row[name], str) else value for name in others if _plain(row.get(name))
-    }
+    metadata: dict[str, Value] = {}
+    warnings: list[str] = []
+    for name in others:
+        value = _value(row.get(name), clean, is_csv=is_csv)
+        if value is not None:
+            metadata[clean(name)] = value
+        elif chosen is not None and row.get(name) not in (None, "", [], {}):
+            warnings.append(f"its column {name} holds what cannot be filtered by")
     return {
-        "name": " ".join(clean(_shown(row.get(id_column))).split()) or str(number),
+        "name": f"#{name}" if (name := " ".join(clean(_shown(row.get(id_column))).split())) else f":{number}",
         "id": hashlib.sha256(canonical).hexdigest(),
         "line": number,
         "title": title,
         "text": text or title,
         "metadata": metadata,
-        "warnings": clean.warnings,
+        "warnings": [*clean.warnings, *warnings],
     }
 
 
-def _plain(value: object) -> bool:
-    """Whether a database can hold it beside the text: no objects, no infinities, integers of 64 bits, short strings."""
+def _value(value: object, clean: Cleaner, *, is_csv: bool) -> Value | None:
+    """A cell as a field to filter by; None where it is none: no objects, no infinities, integers of 64 bits, short strings.
+
+    Cells of CSV are text, which is told from numbers by its looks. Dates become ISO text.
+    """
     match value:
         case bool():
-            return True
+            return value
         case int():
-            return abs(value) < 2**63
-        case float():
-            return math.isfinite(value)
+            return value if abs(value) < 2**63 else None
+        case float() | Decimal():
+            return float(value) if math.isfinite(value) else None
+        case date() | time():
+            return value.isoformat()
         case str():
-            return 0 < len(value) <= 1000
-    return False
+            text = clean(value)
+            return None if not 0 < len(value) <= 1000 else typed(text) if is_csv else text
+        case list():
+            parts = [_value(part, clean, is_csv=is_csv) for part in value]
+            plain = [part for part in parts if part is not None and not isinstance(part, list)]
+            return plain if plain and len(plain) == len(parts) else None
+    return None
 
 
 def _shown(value: object) -> str:

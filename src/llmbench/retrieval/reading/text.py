@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 
-from llmbench.retrieval.documents import Heading, Unreadable
+from llmbench.retrieval.documents import Heading, Scalar, Unreadable, Value
 
-__all__ = ["decode", "markdown_headings"]
+__all__ = ["decode", "markdown_headings", "typed"]
 
 _MARKS = [
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -128,20 +129,18 @@ _UNDERLINE = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
 _NO_PARAGRAPH = re.compile(r"\s*(?:$|[-*+>|]|\d+[.)]|#{1,6}\s| {4})")
 
 
-def markdown_headings(text: str) -> tuple[tuple[Heading, ...], dict[str, str]]:
-    """The headings outside code blocks, `#` and underlined; and the front matter's plain `key: value` lines.
+def markdown_headings(text: str) -> tuple[tuple[Heading, ...], dict[str, Value]]:
+    """The headings outside code blocks, `#` and underlined; and the front matter's plain values and lists.
 
     The front matter itself counts as a heading of level 0 without words, so that it becomes no passage.
     """
     headings: list[Heading] = []
-    metadata: dict[str, str] = {}
+    metadata: dict[str, Value] = {}
     start = 0
     front = re.match(r"---[ \t]*\r?\n(.*?\n)?(?:---|\.\.\.)[ \t]*(?:\r?\n|$)", text, re.DOTALL)
     if front and re.match(r"\s*[\w-]+:", front[1] or ""):
         start = front.end()
-        metadata = {
-            k.lower(): v.strip("'\"") for k, v in re.findall(r"^([\w-]+):[ \t]+(\S.*?)[ \t\r]*$", front[1], re.MULTILINE)
-        }
+        metadata = _front_matter(front[1])
         headings.append(Heading(0, start, 0, ""))
     fence, before, here = "", "", (start, start, "")
     for match in _LINE.finditer(text, start):
@@ -161,3 +160,41 @@ def markdown_headings(text: str) -> tuple[tuple[Heading, ...], dict[str, str]]:
             line = ""
         before, here = here[2], (match.start(), end, line)
     return tuple(headings), metadata
+
+
+def _front_matter(lines: str) -> dict[str, Value]:
+    """`key: value`, `key: [a, b]`, and a key with lines of `- value` below it; a title is text whatever it looks like."""
+    found: dict[str, Value] = {}
+    items: list[Scalar] | None = None
+    for line in lines.splitlines():
+        key, _, rest = line.partition(":")
+        words = rest.strip()
+        if re.fullmatch(r"[\w-]+", key) and rest[:1] in ("", " ", "\t"):
+            key, items = key.lower(), None
+            if key == "title" and words:
+                found[key] = words.strip("'\"")
+            elif words.startswith("[") and words.endswith("]"):
+                parts = re.findall(r"\"[^\"]*\"|'[^']*'|[^\s,][^,]*", words[1:-1])
+                found[key] = [_plain(part.strip()) for part in parts]
+            elif words:
+                found[key] = _plain(words)
+            else:
+                items = found[key] = []
+        elif items is not None and line.strip().startswith("- "):
+            items.append(_plain(line.strip()[2:].strip()))
+    return {key: value for key, value in found.items() if value != []}
+
+
+def _plain(words: str) -> Scalar:
+    return words.strip("'\"") if words[:1] in ("'", '"') else typed(words)
+
+
+def typed(words: str) -> Scalar:
+    """A number, true or false where JSON would read one; else the text, such as 007."""
+    if words in ("true", "false"):
+        return words == "true"
+    if len(words) > 40 or not re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", words, re.ASCII):
+        return words
+    if words.lstrip("-").isdigit():
+        return number if abs(number := int(words)) < 2**63 else words
+    return figure if math.isfinite(figure := float(words)) else words

@@ -90,8 +90,13 @@ def walk(places: Sequence[SourceSpec], given: File | None = None, held: Collecti
         unread += [(f"{_name(path, base)}/", str(reason)) for path, reason in folder.unread]
     if others & {file.source for file in files.values()}:
         raise DataError(f"a file is called {extra[0].source}, as standard input is. Exclude it, or call it otherwise.")
-    found = sorted([*files.values(), *extra], key=lambda file: file.source)
-    return Walk(found, sorted(set(skipped)), sorted(set(unread)))
+    found: dict[str, File] = {}
+    for file in sorted([*files.values(), *extra], key=lambda file: (file.source, os.fsencode(file.path))):
+        if file.source in found:
+            skipped.append((file.source, "another file is called the same; rename one of them"))
+        else:
+            found[file.source] = file
+    return Walk(list(found.values()), sorted(set(skipped)), sorted(set(unread)))
 
 
 def _is_folder(root: Path) -> bool:
@@ -171,6 +176,8 @@ def _readable(path: Path, root: Path, place: SourceSpec, *, named: bool) -> Path
     kind = kind_of(path.name)[0]
     if place.columns is not None and path.suffix.lower() in ROWS:
         return target
+    if path.suffix.lower() in ROWS and not kind:
+        raise Unreadable(f"{path.suffix.lower()} files are read as rows: give their place `columns`, such as columns: {{}}")
     if not kind and not named:
         ending = path.suffix.lower()[:20].encode("utf-8", "replace").decode()
         raise Unreadable(f"{ending} files are not read" if ending else "a file without an ending")
@@ -248,5 +255,5 @@ def _spec(patterns: Sequence[str]) -> GitIgnoreSpec:
 
 
 def _name(path: Path, base: Path) -> str:
-    """The path from the base, with `/`; bytes that are not UTF-8 shown as question marks."""
-    return path.relative_to(base).as_posix().encode("utf-8", "replace").decode()
+    """The path from the base, with `/`; bytes that are not UTF-8 as `\\xff`."""
+    return os.fsencode(path.relative_to(base).as_posix()).decode("utf-8", "backslashreplace")

@@ -15,7 +15,7 @@ from llmbench.retrieval.documents import Document
 from llmbench.retrieval.store import rows, schema, terms
 from llmbench.retrieval.store.contract import Contract
 from llmbench.retrieval.store.filters import Filter
-from llmbench.retrieval.store.rows import FileState
+from llmbench.retrieval.store.rows import FileState, Standing
 from llmbench.retrieval.store.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Index:
         self.path = generation
         self._vectors: Vectors | None = None
         with self._explained():
-            self._db = schema.connect(generation / "index.sqlite")
+            self._db = schema.connect(generation / "index.sqlite", reading=not self.writable)
         with suppress(OSError):
             self._file = _identity(generation)
 
@@ -65,11 +65,7 @@ class Index:
         try:
             yield
         except sqlite3.Error as error:
-            if "full" in str(error) or "disk I/O" in str(error):
-                advice = "Free some space and index again; what was done before is kept."
-                raise IndexError_(f"{self.path} cannot be written ({error}). {advice}") from error
-            again = "Build it again: llmbench index PIPELINE --rebuild"
-            raise IndexError_(f"{self.path / 'index.sqlite'} cannot be used ({error}). {again}") from error
+            raise IndexError_(f"{self.path / 'index.sqlite'} {_trouble(error)}") from error
         except UnicodeEncodeError as error:
             raise IndexError_(f"{error.object[:80]!a} holds half of a character, which no text can. Mend it.") from error
 
@@ -180,10 +176,15 @@ class Index:
         table = self._rows("SELECT sql FROM sqlite_master WHERE name = 'terms'")
         return table + self._rows("SELECT k, v FROM terms_config WHERE k = 'rank'")
 
-    def fingerprint(self, source: str) -> str | None:
-        """The hash of what a document was read from, or None when there is no such document."""
-        row = self._row("SELECT sha256 FROM documents WHERE source = ?", source)
-        return None if row is None else str(row[0])
+    def standing(self, source: str) -> Standing | None:
+        """What is known of the document of a source; None when there is none."""
+        row = self._row("SELECT sha256, file, pass FROM documents WHERE source = ?", source)
+        return None if row is None else Standing(*row)
+
+    def first_line(self, source: str) -> int:
+        """The line of its file on which a document begins."""
+        document = self.document(source)
+        return 1 if document is None else document.first_line
 
     def known(self, digests: Sequence[bytes]) -> dict[bytes, int]:
         """The rows of passages that read the same to the embedder, by digest."""
@@ -332,3 +333,20 @@ class Index:
 def _identity(generation: Path) -> tuple[int, int]:
     found = (generation / "index.sqlite").stat()
     return found.st_dev, found.st_ino
+
+
+def _trouble(error: sqlite3.Error) -> str:
+    """What SQLite says of a database, with what to do next."""
+    words = str(error)
+    if "full" in words or "disk I/O" in words:
+        return f"cannot be written ({words}). Free some space and index again; what was done before is kept."
+    if "readonly" in words:
+        return f"cannot be written ({words}). Make its folder writable, or index as the user who owns it."
+    if "locked" in words:
+        return f"is in use by another process ({words}). Try again when that is done."
+    if "closed database" in words:
+        return "is closed. Open it again: Writer.open or Retriever.open."
+    if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
+        whole = "Look whether it is whole: llmbench index PIPELINE --verify"
+        return f"did not take a change ({words}), and is as it was before. {whole}"
+    return f"cannot be used ({words}). Build it again: llmbench index PIPELINE --rebuild"

@@ -1,7 +1,8 @@
 """Filters on a document's fields, as one SQL condition: `{"year": {"$gte": 2024}, "kind": "pdf"}`.
 
 The words are MongoDB's, which most vector stores share. A field that a document lacks matches nothing but `$ne`, `$nin`,
-`$exists: false` and `$not`. `source`, `title` and `kind` are fields of every document.
+`$exists: false` and `$not`; one that holds a list fits where one of its values does. `source`, `title` and `kind` are fields of
+every document; one of its metadata of such a name is `metadata.source`.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ class Filter:
         if len(values) > 2 * MOST:
             raise _wrong(f"it has over {MOST} conditions; $in takes any number of values at once")
         return cls(sql, tuple(values))
+
+    @property
+    def fits_all(self) -> bool:
+        """Whether it has no condition."""
+        return self.sql == "1"
 
 
 def _all(words: Any, values: list[str | float], depth: int) -> str:
@@ -92,7 +98,7 @@ def _condition(field: str, operator: str, operand: Any, values: list[str | float
                 raise _wrong(f"{field}.$exists takes true or false")
             if field in _COLUMNS:
                 return "1" if operand else "0"
-            values += [field, field]  # one question of each partial index
+            values += [_name(field)] * 2  # one question of each partial index
             texts, numbers = (
                 f"SELECT document FROM facts WHERE key = ? AND {column} IS NOT NULL" for column in ("text", "number")
             )
@@ -135,8 +141,13 @@ def _compare(field: str, column: str, condition: str, operand: str | float, valu
     if field in _COLUMNS:
         values.append(operand)
         return f"documents.{field} {condition}"
-    values += [field, operand]
+    values += [_name(field), operand]
     return f"documents.number IN (SELECT document FROM facts WHERE key = ? AND {column} {condition})"
+
+
+def _name(field: str) -> str:
+    """A field as metadata name it."""
+    return field.removeprefix("metadata.")
 
 
 def _value(field: str, operator: str, operand: Any) -> str | float:

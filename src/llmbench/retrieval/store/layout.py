@@ -24,9 +24,11 @@ def current(folder: Path) -> Path | None:
     path = folder / _POINTER
     try:
         number = json.loads(path.read_text(encoding="utf-8"))["generation"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise IndexError_(f"{path} cannot be read ({error.strerror}). Read it as the user who owns it.") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise IndexError_(f"{path} is broken or of another version. Remove {folder} and index again.") from error
     return folder / str(int(number))
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from llmbench.errors import IndexError_
 from llmbench.retrieval.chunking import Chunk
-from llmbench.retrieval.documents import Box, Document, Heading, Scalar
+from llmbench.retrieval.documents import Box, Document, Heading, Value
 from llmbench.retrieval.store.filters import kept
 
-__all__ = ["FileState", "damaged", "facts", "of_chunk", "of_document", "seal", "to_chunk", "to_document"]
+__all__ = ["FileState", "Standing", "damaged", "facts", "of_chunk", "of_document", "seal", "to_chunk", "to_document"]
 
 _DOCUMENT = "source, sha256, title, kind, text, metadata, marks"
 UPSERT_DOCUMENT = f"""
@@ -53,6 +53,16 @@ class FileState:
     def values(self) -> tuple[str, str, int, int, str, str]:
         """In the order of the table's columns."""
         return (self.source, self.sha256, self.size, self.mtime, self.settings, self.skipped)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What tells whose a document is: the hash of what it was read from, its file (None: a program gave it), and the pass that
+    saw it last."""
+
+    id: str
+    file: str | None
+    seen: int
 
 
 def seal(values: tuple[Any, ...]) -> bytes:
@@ -102,13 +112,16 @@ def to_document(row: tuple[Any, ...], path: Path) -> Document:
     )
 
 
-def facts(number: int, metadata: Mapping[str, Scalar]) -> Iterator[tuple[int, str, float | None, str | None]]:
-    """A document's fields as rows: numbers, true and false beside text. What is no finite number cannot be filtered by."""
+def facts(number: int, metadata: Mapping[str, Value]) -> Iterator[tuple[int, str, float | None, str | None]]:
+    """A document's fields as rows: numbers, true and false beside text; a list is a row for each value. What is no finite
+    number cannot be filtered by.
+    """
     for key, value in metadata.items():
-        if isinstance(value, str):
-            yield number, key, None, value
-        elif (figure := kept(value)) is not None:
-            yield number, key, figure, None
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str):
+                yield number, key, None, one
+            elif (figure := kept(one)) is not None:
+                yield number, key, figure, None
 
 
 def of_chunk(chunk: Chunk, identity: int, row: int, document: int, position: int, digest: bytes) -> tuple[Any, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,6 +14,7 @@ __all__ = ["PATIENCE", "SCHEMA", "connect"]
 
 PATIENCE = 60
 """Seconds to wait for another connection."""
+_WRITES = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON")
 
 SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -46,21 +49,29 @@ CREATE TABLE dead (row INTEGER PRIMARY KEY, erased INTEGER NOT NULL);  -- rows o
 """
 
 
-def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
+def connect(path: Path, *, create: bool = False, reading: bool = False) -> sqlite3.Connection:
     """Opens a database; one that is not there is made only on request, so that no reader leaves an empty one behind.
 
-    Freed pages are overwritten (secure_delete), so that what was deleted cannot be read from the file.
+    Freed pages are overwritten (secure_delete), so that what was deleted cannot be read from the file. One that is only read
+    may lie in a folder that cannot be written, such as a read-only volume.
     """
-    mode = "rwc" if create else "rw"
+    try:
+        return _opened(path, f"mode={'rwc' if create else 'rw'}", _WRITES)
+    except sqlite3.OperationalError:
+        if not reading or os.access(path.parent, os.W_OK, effective_ids=True):
+            raise
+    # Without its log the file is the whole of it, and whoever wrote it is done; immutable takes no locks, which need a file.
+    return _opened(path, "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1", ())
+
+
+def _opened(path: Path, how: str, pragmas: Sequence[str]) -> sqlite3.Connection:
     db = sqlite3.connect(
-        f"file:{quote(str(path))}?mode={mode}", uri=True, check_same_thread=False, isolation_level=None, timeout=PATIENCE
+        f"file:{quote(str(path))}?{how}", uri=True, check_same_thread=False, isolation_level=None, timeout=PATIENCE
     )
     try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
-        db.execute("PRAGMA secure_delete = ON")
-        db.execute("PRAGMA cache_size = -65536")
+        for pragma in (*pragmas, "cache_size = -65536"):
+            db.execute(f"PRAGMA {pragma}")
+        db.execute("SELECT 1 FROM sqlite_master").fetchone()
     except sqlite3.Error:
         db.close()
         raise

@@ -50,9 +50,9 @@ class WritableIndex(Index):
     @classmethod
     def create(cls, generation: Path, contract: Contract, dim: int) -> WritableIndex:
         """A new, empty generation; vectors of it have `dim` values."""
-        generation.mkdir(parents=True, exist_ok=True)
         path = generation / "index.sqlite"
         try:
+            generation.mkdir(parents=True, exist_ok=True)
             db = schema.connect(path, create=True)
             salt = secrets.randbits(32)
             values = {"contract": contract.to_json(), "dim": dim, "rows": 0, "salt": salt, "complete": False}
@@ -61,7 +61,7 @@ class WritableIndex(Index):
             )
             db.executescript(f"BEGIN; {schema.SCHEMA} INSERT INTO meta VALUES {facts}; COMMIT;")
             db.close()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise IndexError_(f"{path} cannot be made ({error}). Free some space or choose another folder.") from error
         return cls(generation)
 
