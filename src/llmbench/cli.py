@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -22,7 +22,7 @@ __all__ = ["cli", "main"]
 class _Verbs(TyperGroup):
     """All verbs. What ends one that is no error is seen to here, before typer makes exits of its own of it."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> Any:
         """Runs a verb: 130 and a word when it was stopped; nothing is wrong when the reader of its output goes away."""
         try:
             done = super().invoke(ctx)
