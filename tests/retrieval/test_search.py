@@ -106,14 +106,14 @@ def test_openai_parts_of_text_are_read_as_text_and_nothing_else_is(recipe: RagRe
 def test_words_that_every_passage_holds_weigh_nothing(recipe: RagRecipe, pages: Path) -> None:
     for path in pages.rglob("*.*"):
         path.unlink()
-    for i, thing in enumerate(("kettle that boils water", "lamp made of brass", "boat on a lake", "violin with a bow")):
+    for i, thing in enumerate(("candle of wax", "kettle that boils water", "boat on a lake", "electric lamp")):
         (pages / f"{i}.md").write_text(f"# Page\n\nThe product is a {thing}.{' It is a good one.' * i}\n")
     retrieval.build(recipe)
     dense = recipe.model_copy(update={"search": SearchSpec(mode="dense")})
     with Retriever.open(recipe) as both, Retriever.open(dense) as meaning:
-        question = "Which product gives light?"
+        question = "Which product has a bulb?"
         assert [hit.chunk.id for hit in both.search(question)] == [hit.chunk.id for hit in meaning.search(question)]
-        assert "terms" in both.search("product brass")[0].stages
+        assert "terms" in both.search("product wax")[0].stages
 
 
 def test_an_open_retriever_sees_what_is_written_later(recipe: RagRecipe, pages: Path) -> None:

@@ -25,6 +25,7 @@ from llmbench.errors import DataError, IndexError_, LlmbenchError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import chunking
 from llmbench.retrieval.chunking import Chunk
+from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.store import layout
@@ -250,7 +251,7 @@ class Writer:
                 index.set(nearest=asdict(built.save(path)))
                 nearest = built
         if nearest.plan is None:
-            words = f"Searches compare all {index.count():,} vectors: recall@10 is 1."
+            words = f"Searches compare {counted(index.count(), 'vector')}, all there are: recall@10 is 1."
             return {"kind": "exact", "recall": 1.0, "words": words}
         return {**asdict(nearest.plan), "words": f"{nearest.plan}.{note}"}
 
