@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from llmbench.errors import LlmbenchError
 from llmbench.verbs import app as app_verb
@@ -17,8 +18,30 @@ from llmbench.verbs import check, compare, demo, doctor, evaluate, index, merge,
 
 __all__ = ["cli", "main"]
 
+
+class _Verbs(TyperGroup):
+    """All verbs. What ends one that is no error is seen to here, before typer makes exits of its own of it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs a verb: 130 and a word when it was stopped; nothing is wrong when the reader of its output goes away."""
+        try:
+            done = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return done
+        except KeyboardInterrupt:
+            print("Stopped.", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except (BrokenPipeError, SystemExit) as end:  # rich makes an exit of the first
+            if not isinstance(end, BrokenPipeError) and not isinstance(end.__context__, BrokenPipeError):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+
 cli = typer.Typer(
     name="llmbench",
+    cls=_Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -60,9 +83,3 @@ def main() -> None:
             raise
         print(error, file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)

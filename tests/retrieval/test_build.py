@@ -52,9 +52,9 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     texts: list[str] = []
     embed = Embedder.embed_documents
 
-    def counted(self: Embedder, given: Sequence[str], tokens: Sequence[int] | None = None) -> Any:
+    def counted(self: Embedder, given: Sequence[str], tokens: Sequence[int] | None = None, **more: Any) -> Any:
         texts.extend(given)
-        return embed(self, given, tokens)
+        return embed(self, given, tokens, **more)
 
     monkeypatch.setattr(Embedder, "embed_documents", counted)
     return texts

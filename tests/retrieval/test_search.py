@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,6 +70,50 @@ def test_top_k_and_min_score_bound_what_is_found(recipe: RagRecipe) -> None:
         assert len(retriever.search("lamp", 100)) == 4
         with pytest.raises(LlmbenchError, match="query is empty"):
             retriever.search(" \n")
+
+
+def test_passages_that_repeat_take_no_other_ones_place(recipe: RagRecipe, pages: Path) -> None:
+    for i in range(40):
+        (pages / f"copy{i}.md").write_text("# Borin lamp\n\nThe Borin lamp is made of brass. Its bulb lasts for ten years.\n")
+    retrieval.build(recipe)
+    with Retriever.open(recipe) as retriever:
+        hits = retriever.search("What is the Borin lamp made of?", 4)
+        assert len({hit.chunk.text for hit in hits}) == len(hits) == 4
+        assert [hit.rank for hit in hits] == [1, 2, 3, 4] and "brass" in hits[0].chunk.text
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 5.5, "3", True])
+def test_a_top_k_that_is_no_number_of_passages_is_one_line(recipe: RagRecipe, top_k: Any) -> None:
+    retrieval.build(recipe)
+    with Retriever.open(recipe) as retriever, pytest.raises(LlmbenchError, match=r"^top_k is .+\. Ask for a whole number"):
+        retriever.search("lamp", top_k)
+
+
+def test_openai_parts_of_text_are_read_as_text_and_nothing_else_is(recipe: RagRecipe) -> None:
+    retrieval.build(recipe)
+    parts: Any = [{"type": "text", "text": "What is the Borin"}, {"type": "text", "text": "lamp made of?"}]
+    with Retriever.open(recipe) as retriever:
+        grounded = retriever.ground([{"role": "user", "content": parts}])
+        assert grounded.messages[-1]["content"].endswith("Question: What is the Borin\nlamp made of?")
+        assert grounded.sources[0]["source"] == "lamp.md"
+        image: Any = [*parts, {"type": "image_url", "image_url": {"url": "x"}}]
+        others: tuple[Any, ...] = (None, 5, image)
+        for content in others:
+            with pytest.raises(LlmbenchError, match=r"^A user message's content is no text\."):
+                retriever.ground([{"role": "user", "content": content}])
+
+
+def test_words_that_every_passage_holds_weigh_nothing(recipe: RagRecipe, pages: Path) -> None:
+    for path in pages.rglob("*.*"):
+        path.unlink()
+    for i, thing in enumerate(("candle of wax", "kettle that boils water", "boat on a lake", "electric lamp")):
+        (pages / f"{i}.md").write_text(f"# Page\n\nThe product is a {thing}.{' It is a good one.' * i}\n")
+    retrieval.build(recipe)
+    dense = recipe.model_copy(update={"search": SearchSpec(mode="dense")})
+    with Retriever.open(recipe) as both, Retriever.open(dense) as meaning:
+        question = "Which product has a bulb?"
+        assert [hit.chunk.id for hit in both.search(question)] == [hit.chunk.id for hit in meaning.search(question)]
+        assert "terms" in both.search("product wax")[0].stages
 
 
 def test_an_open_retriever_sees_what_is_written_later(recipe: RagRecipe, pages: Path) -> None:

@@ -16,6 +16,7 @@ from llmbench.cli import cli
 from llmbench.errors import DataError, LlmbenchError, RecipeError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval.evaluation import read_run
+from llmbench.verbs.evaluate import _lists
 
 THINGS = {
     "kettle": ("boils water for tea", "How do I get a hot drink?"),
@@ -79,6 +80,38 @@ def test_dense_terms_and_fused_stand_beside_one_another(world: Path, tmp_path: P
     ranked = read_run(run)
     assert set(ranked) == {f"{name}{i}" for name in THINGS for i in range(4)}
     assert ranked["kettle2"][0] == "kettle"
+
+
+def test_a_run_with_blanks_in_its_names_costs_no_figures(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    for name, (does, _) in THINGS.items():
+        (tmp_path / "pages" / f"the {name}.md").write_text(f"# {name}\n\nThe {name} {does}.\n")
+    (tmp_path / "blanks.yaml").write_text("name: blanks\ndocuments: [pages]\n")
+    retrieval.build(recipes.load(tmp_path / "blanks.yaml", RagRecipe))
+    line = {"id": "1", "question": "What lights a dark room?", "source": "the lamp.md"}
+    (tmp_path / "asked.jsonl").write_text(json.dumps(line) + "\n")
+    words = ("--data", str(tmp_path / "asked.jsonl"), "--run-file", str(tmp_path / "run.txt"))
+    result = CliRunner().invoke(cli, ["evaluate", "rag", str(tmp_path / "blanks.yaml"), *words], catch_exceptions=False)
+    assert result.exit_code == 0 and "1 judged query, 8 documents" in result.stdout
+    assert "a blank in a name is written as %20" in result.stderr
+    assert read_run(tmp_path / "run.txt")["1"][0] == "the%20lamp.md"
+
+
+def test_of_two_pipelines_the_one_without_the_judged_documents_is_named(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    (tmp_path / "bare.yaml").write_text("name: bare\ndocuments: [none]\n")
+    retrieval.build(recipes.load(tmp_path / "bare.yaml", RagRecipe))
+    with pytest.raises(
+        DataError, match=r"^index bare, set/test: no relevant document is in the index: .+ indexed is 'nothing'"
+    ):
+        evaluate(world, "--against", str(tmp_path / "bare.yaml"))
+
+
+def test_a_grid_may_name_a_field_twice() -> None:
+    assert _lists(["search.mode=dense", "search.mode=terms,dense", "search.top_k=5"]) == {
+        "search.mode": ["dense", "terms"],
+        "search.top_k": ["5"],
+    }
 
 
 def test_people_get_tables_and_a_page(world: Path) -> None:

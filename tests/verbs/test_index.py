@@ -54,6 +54,23 @@ def test_an_index_is_verified_damaged_and_repaired(pages: tuple[str, Path]) -> N
     assert facts(pipeline, "--verify")["whole"] is True
 
 
+def test_a_report_counts_what_was_not_read(pages: tuple[str, Path], tmp_path: Path) -> None:
+    pipeline, folder = pages
+    assert run(pipeline, "--report", "--fail-under", "100").exit_code == 0
+    for i in range(9):
+        (folder / f"broken{i}.pdf").write_bytes(b"%PDF broken")
+    short = run(pipeline, "--report", "--fail-under", "95")
+    assert short.exit_code == 1 and "9 of 13 files were not read." in short.stdout
+    assert "30.8 % of the files were read, less than 95 %. Mend what was skipped" in short.stderr
+    found = facts(pipeline, "--report")
+    assert (found["files"], len(found["unread"]), found["unread"][0], found["share"]) == (13, 9, "broken0.pdf", 1.0)
+    assert run(pipeline, "--report", "--fail-under", "30").exit_code == 0
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none.yaml").write_text("name: none\ndocuments: [none]\n")
+    empty = run(str(tmp_path / "none.yaml"), "--report", "--fail-under", "0")
+    assert empty.exit_code == 1 and empty.stderr.endswith("There is no text in any document.\n")
+
+
 def test_documents_are_deleted_by_name_and_by_filter(pages: tuple[str, Path]) -> None:
     pipeline, _ = pages
     assert run(pipeline, "--delete", "kettle[1].md").stdout.startswith("kept: 1 document deleted.")

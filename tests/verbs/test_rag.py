@@ -13,8 +13,11 @@ import pytest
 from fpdf import FPDF
 from typer.testing import CliRunner, Result
 
+from llmbench import recipe as recipes
 from llmbench.cli import cli
 from llmbench.errors import EndpointError, LlmbenchError
+from llmbench.recipe import RagRecipe
+from llmbench.retrieval import Document, Writer
 from llmbench.retrieval.pages import forget
 
 
@@ -59,8 +62,12 @@ def test_search_prints_ranked_passages_with_their_place(pages: str) -> None:
     found = printed("search", pages, "refunds")
     assert found["hits"][0]["source"] == "refunds.md"
     assert found["hits"][0].keys() == {
-        "n", "id", "source", "title", "start", "end", "page", "line", "score", "kind", "stages", "text",
+        "n", "id", "source", "title", "start", "end", "page", "line", "score", "kind", "stages", "metadata", "text",
     }  # fmt: skip
+    tagged = printed("index", pages, f"documents=[{{path: {json.dumps(str(Path(pages).parent))}, metadata: {{team: shop}}}}]")
+    assert tagged["changed"] + tagged["added"] > 0
+    again = printed("search", pages, "refunds", "--where", '{"team": "shop"}')
+    assert again["hits"] and all(hit["metadata"]["team"] == "shop" and hit["kind"] == "fused" for hit in again["hits"])
 
 
 class Model(BaseHTTPRequestHandler):
@@ -115,6 +122,24 @@ def test_ask_gives_a_plain_model_the_passages_and_flags_a_citation_of_none(pages
     assert second.startswith("[2] ") and "cited" not in second
     assert flag == "The answer cites [9], but there is no such passage."
     assert Model.asked[0].startswith("Passages:\n[1] The Borin lamp is made of brass. It weighs 900 grams.\n[2] ")
+
+
+def test_ask_says_to_model_and_reader_that_nothing_was_found(pages: str, url: str) -> None:
+    nowhere = ("--where", '{"year": 1900}', "--model", "plain", "--url", url)
+    result = run("ask", pages, "What is the Borin lamp made of?", *nowhere)
+    assert "\nNo passage was found: the answer rests on none.\n" in result.stdout
+    assert Model.asked == ["Passages:\n(No passage was found.)\n\nQuestion: What is the Borin lamp made of?"]
+    assert printed("ask", pages, "Brass?", *nowhere)["sources"] == []
+
+
+def test_a_search_beside_a_writer_does_not_ask_to_index(pages: str) -> None:
+    recipe = recipes.load(pages, RagRecipe)
+    with Writer.open(recipe) as writer:
+        writer.upsert([Document("1", "crm/1", "Ticket", "The lamp flickers.", "text")])
+        beside = run("search", pages, "lamp")
+        assert "crm/1" in beside.stdout
+        assert beside.stderr == "Index pages is not complete: a process is writing it now.\n"
+    assert run("search", pages, "lamp").stderr == ""
 
 
 def test_ask_leaves_retrieval_to_a_variant_that_does_it(pages: str, url: str) -> None:

@@ -5,6 +5,6 @@ from __future__ import annotations
 __all__ = ["counted"]
 
 
-def counted(count: int, what: str) -> str:
-    """The number and the word, which takes an s where it is not one."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def counted(count: int, what: str, many: str = "") -> str:
+    """The number and the word, which where it is not one takes an s, or is another one."""
+    return f"{count:,} {what if count == 1 else many or what + 's'}"

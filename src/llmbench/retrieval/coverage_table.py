@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from llmbench.retrieval.counting import counted
 from llmbench.retrieval.shown import printable
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ def show(report: Coverage, console: Console) -> None:
 def _rows(report: Coverage) -> list[tuple[str, str]]:
     methods = ", ".join(f"{number:,} by {name}" for name, number in report.methods.items())
     rows = [
-        ("documents", f"{report.documents:,}, of which {report.same_documents:,} repeat an earlier one"),
+        ("documents", f"{report.documents:,}, {report.same_documents:,} of them the same as an earlier one"),
         ("passages", f"{report.chunks:,}" + (f" ({methods})" if methods else "")),
-        ("embedded", f"{report.share:.2%} of {report.characters:,} characters"),
+        ("embedded", f"{report.share:.2%} of {counted(report.characters, 'character')}" if report.characters else "nothing"),
         ("repeated passages", f"{report.same_chunks:,} with the same words, {report.near_chunks:,} nearly the same"),
     ]
     if report.limit is not None:

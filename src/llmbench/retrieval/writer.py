@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from llmbench.errors import DataError, IndexError_, LlmbenchError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import chunking
 from llmbench.retrieval.chunking import Chunk
+from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import Document, Scalar
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.reading.rows import unreadable_rows
@@ -45,7 +47,11 @@ __all__ = ["Writer", "window"]
 PURGE_UP_TO = 100_000
 """Passages up to which a change also rewrites the postings, so that replaced words leave the file at once (2 s)."""
 BATCH = 1024
-"""Passages embedded and written at once: enough of them to sort by length, few enough that a kill costs seconds."""
+"""Passages embedded and written at once at most: enough of them to sort by length."""
+SECONDS = 10.0
+"""What a batch may take to read, and again to embed: what a kill costs."""
+FIRST = 4096
+"""Tokens of the first batch, which tells how fast this embedder is on this machine."""
 
 
 @dataclass
@@ -54,11 +60,14 @@ class _Batch:
 
     steps: list[tuple[Any, ...]] = field(default_factory=list)
     chunks: int = 0
+    tokens: int = 0
+    began: float = field(default_factory=time.monotonic)
     known: dict[bytes, Any] = field(default_factory=dict)
     before: list[bytes] = field(default_factory=list)
     """What the batch before it has embedded."""
     fresh: list[bytes] = field(default_factory=list)
-    vectors: Future[NDArray[np.float32]] | None = None
+    vectors: Future[tuple[NDArray[np.float32], float]] | None = None
+    """And how many tokens a second it took."""
     standing: dict[str, tuple[Standing, int]] = field(default_factory=dict)
     """By source, what will be known of its documents, and the line on which each begins."""
     added: int = 0
@@ -89,6 +98,7 @@ class Writer:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
         self._batch, self._ahead = _Batch(), None
         self._turn = threading.RLock()
+        self._room, self._stop = float(FIRST), threading.Event()
         self._begun: set[str] = set()
         self._left: dict[str, _LeftOut] = {}
         self._dirty = self._purge = self._checked = False
@@ -129,6 +139,7 @@ class Writer:
 
     def close(self) -> None:
         """Lets go of the files; what was handed on and not flushed is dropped."""
+        self._stop.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self.index.close()
 
@@ -164,11 +175,17 @@ class Writer:
         digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
         self._batch.steps.append(("put", document, chunks, digests, file, texts))
         self._batch.chunks += len(chunks)
+        self._batch.tokens += sum(chunk.tokens for chunk in chunks)
         self._full()
 
     def _full(self) -> None:
-        """Sends a batch on its way when it is large enough."""
-        if self._batch.chunks >= BATCH or len(self._batch.steps) >= 8 * BATCH:
+        """Writes what is embedded by now, and sends a batch on its way when it is large or old enough."""
+        batch, ahead = self._batch, self._ahead
+        if ahead is not None and (ahead.vectors is None or ahead.vectors.done()):
+            self._ahead = None
+            self._write(ahead)
+        large = batch.chunks >= BATCH or batch.tokens >= self._room or len(batch.steps) >= 8 * BATCH
+        if large or time.monotonic() - batch.began > SECONDS:
             self._advance()
 
     def end(self, state: FileState) -> FileState:
@@ -339,7 +356,7 @@ class Writer:
                 index.set(nearest=asdict(built.save(path)))
                 nearest = built
         if nearest.plan is None:
-            words = f"Searches compare all {index.count():,} vectors: recall@10 is 1."
+            words = f"Searches compare {counted(index.count(), 'vector')}, all there are: recall@10 is 1."
             return {"kind": "exact", "recall": 1.0, "words": words}
         return {**asdict(nearest.plan), "words": f"{nearest.plan}.{note}"}
 
@@ -369,6 +386,7 @@ class Writer:
         ahead, self._ahead = self._ahead, batch if batch.steps else None
         if ahead is not None:
             self._write(ahead)
+            self._batch.began = time.monotonic()
 
     def _start(self, batch: _Batch) -> None:
         texts = {d: t for step in batch.steps if step[0] == "put" for d, t in zip(step[3], step[5], strict=True)}
@@ -387,14 +405,22 @@ class Writer:
                 self._checked = True
             sizes = {d: c.tokens for step in batch.steps if step[0] == "put" for d, c in zip(step[3], step[2], strict=True)}
             work = [texts[digest] for digest in batch.fresh], [sizes[digest] for digest in batch.fresh]
-            batch.vectors = self._pool.submit(self.embedder.embed_documents, *work)
+            batch.vectors = self._pool.submit(self._embed, *work)
+
+    def _embed(self, texts: list[str], sizes: list[int]) -> tuple[NDArray[np.float32], float]:
+        """The vectors of some texts, and how many tokens a second that took."""
+        began = time.monotonic()
+        vectors = self.embedder.embed_documents(texts, sizes, stop=self._stop)
+        return vectors, sum(sizes) / max(time.monotonic() - began, 1e-6)
 
     def _write(self, batch: _Batch) -> None:
         """One transaction."""
         vectors = batch.known | {digest: self._last[digest] for digest in batch.before}
         self._last = {}
         if batch.vectors is not None:
-            self._last = dict(zip(batch.fresh, batch.vectors.result(), strict=True))
+            own, speed = batch.vectors.result()
+            self._room = SECONDS * speed
+            self._last = dict(zip(batch.fresh, own, strict=True))
             vectors |= self._last
         self.note()
         with self.index.transaction():

@@ -52,7 +52,8 @@ def rag(
     run_file: Annotated[Path | None, typer.Option("--run-file", help="Also write the ranking as a TREC run.")] = None,
     tune: Annotated[bool, typer.Option("--tune", help="Find the weight of dense beside terms, and keep it.")] = False,
     grid: Annotated[
-        list[str] | None, typer.Option("--grid", help="key=first,second to try each, or a YAML file of lists; may be repeated.")
+        list[str] | None,
+        typer.Option("--grid", help="key=first,second to try each, or a YAML file of lists; repeated, they add up."),
     ] = None,
     ignore_identical: Annotated[
         bool, typer.Option("--ignore-identical", help="Leave out the document that bears the query's own name.")
@@ -80,11 +81,13 @@ def rag(
     report = evaluation.report(collection, found[0], *found[1:], ignore_identical=ignore_identical)
     if tune:
         report = _tuned(report, found[0], collection, seed, ignore_identical)
-    page = _keep(report, found[0], run_file)
+    page = _keep(report)
     if as_json:
         print(json.dumps(report.to_json() | {"page": str(page)}, indent=2, ensure_ascii=False))
     else:
         _show(report, page)
+    if run_file is not None and evaluation.write_run(run_file, found[0].runs[report.reference], report.pipeline):
+        print(f"{run_file}: a blank in a name is written as %20, since the format has no place for it.", file=sys.stderr)
 
 
 def _load(pipeline: str, overrides: Sequence[str]) -> RagRecipe:
@@ -138,14 +141,11 @@ def _tuned(report: Report, found: Evaluated, collection: Collection, seed: int, 
     return replace(report, notes=(*report.notes, note), tuning=tuned.to_json())
 
 
-def _keep(report: Report, found: Evaluated, run_file: Path | None) -> Path:
-    """Writes the page, the figures, and the run where one is wanted; returns the page."""
+def _keep(report: Report) -> Path:
+    """Writes the page and the figures; returns the page."""
     from llmbench import workspace
-    from llmbench.retrieval import evaluation
     from llmbench.retrieval.evaluation.page import page
 
-    if run_file is not None:
-        evaluation.write_run(run_file, found.runs[report.reference], report.pipeline)
     folder = workspace.evaluations() / report.pipeline
     workspace.write_json(folder / "evaluation.json", report.to_json())
     workspace.write_text(folder / "evaluation.html", page(report))
@@ -153,9 +153,9 @@ def _keep(report: Report, found: Evaluated, run_file: Path | None) -> Path:
 
 
 def _show(report: Report, page: Path) -> None:
-    from llmbench.retrieval.evaluation.report import pairs, rows, seen, shown
+    from llmbench.retrieval.evaluation.report import pairs, rows, seen, shown, sums
 
-    print(f"{report.pipeline} on {report.collection}: {report.queries} judged queries, {report.documents} documents")
+    print(f"{report.pipeline} on {report.collection}: {sums(report)}")
     for table in (rows(report), pairs(report)):
         if table[1:]:
             _table(table)
@@ -177,12 +177,14 @@ def _grid(
 ) -> None:
     """Runs the grid, shows its table, and writes the chosen pipeline as YAML."""
     from llmbench import retrieval, workspace
+    from llmbench.retrieval.counting import counted
     from llmbench.retrieval.evaluation import grid as racing
 
     lists = _lists(words)
     entries = racing.pipelines(recipe, lists, lambda more: _load(pipeline, [*overrides, *more]))
     folder = workspace.evaluations() / recipe.name
-    print(f"{len(entries)} pipelines on {len(collection.queries)} queries of {collection.name}.", file=sys.stderr)
+    asked = counted(len(collection.queries), "query", "queries")
+    print(f"{counted(len(entries), 'pipeline')} on {asked} of {collection.name}.", file=sys.stderr)
     with _bar() as progress:
 
         def opening(one: RagRecipe) -> AbstractContextManager[Any]:
@@ -227,7 +229,7 @@ def _lists(words: Sequence[str]) -> dict[str, list[str]]:
     for word in words:
         key, sign, values = word.partition("=")
         if sign:
-            lists[key] = [value for value in values.split(",") if value]
+            lists[key] = [*lists.get(key, []), *(value for value in values.split(",") if value)]
             continue
         try:
             found = yaml.safe_load(Path(word).read_text(encoding="utf-8"))
@@ -235,8 +237,9 @@ def _lists(words: Sequence[str]) -> dict[str, list[str]]:
             raise RecipeError(f"--grid {word}: neither key=first,second nor a YAML file of lists ({error}).") from error
         if not isinstance(found, dict) or not all(isinstance(one, list) for one in found.values()):
             raise RecipeError(f"{word}: a grid is a mapping of lists, such as chunking.max_tokens: [100, 200].")
-        lists |= {str(key): [json.dumps(value) for value in values] for key, values in found.items()}
-    return lists
+        for name, some in found.items():
+            lists[str(name)] = [*lists.get(str(name), []), *map(json.dumps, some)]
+    return {key: list(dict.fromkeys(values)) for key, values in lists.items()}
 
 
 def _grid_rows(found: Sequence[Outcome]) -> list[list[str]]:

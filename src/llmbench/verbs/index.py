@@ -52,7 +52,12 @@ def index(
     ] = False,
     fail_under: Annotated[
         float | None,
-        typer.Option("--fail-under", min=0, max=100, help="With --report: exit with 1 when less than so many percent did."),
+        typer.Option(
+            "--fail-under",
+            min=0,
+            max=100,
+            help="With --report: exit with 1 when less than so many percent of the text, or of the files, did.",
+        ),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check every row, vector and word; exit with 1 on a fault.")] = False,
     absent: Annotated[
@@ -113,9 +118,9 @@ def index(
         case "--delete":
             care.delete(recipe, delete or [], where, wait, as_json=as_json)
         case _:
-            _build(recipe, pipeline, rebuild=rebuild, stay=stay, engine=engine, wait=wait, as_json=as_json, quiet=report)
+            done = _build(recipe, pipeline, rebuild=rebuild, stay=stay, engine=engine, wait=wait, as_json=as_json, quiet=report)
             if report:
-                care.report(recipe, fail_under, as_json=as_json)
+                care.report(recipe, done.skipped, fail_under, as_json=as_json)
 
 
 def _alone(chosen: list[str], *, building: bool) -> str:
@@ -135,7 +140,7 @@ def _build(
     wait: float,
     as_json: bool,
     quiet: bool,
-) -> None:
+) -> IndexReport:
     """Indexes and tells what it did; `quiet` leaves the telling in JSON to the report that follows."""
     from llmbench import retrieval
     from llmbench.retrieval.counting import counted
@@ -151,13 +156,12 @@ def _build(
             progress=progress,
             stdin=sys.stdin.buffer if sys.stdin is not None else None,
         )
-    if as_json and quiet:
-        return
     if as_json:
-        print(json.dumps(_facts(done, recipe), indent=2, ensure_ascii=False))
-        if not done.chunks:
-            raise typer.Exit(1)
-        return
+        if not quiet:
+            print(json.dumps(_facts(done, recipe), indent=2, ensure_ascii=False))
+            if not done.chunks:
+                raise typer.Exit(1)
+        return done
     for what, found in (("skipped {}", done.skipped), ("kept {} as it was", done.kept)):
         for source, reason in found[:_SHOWN]:
             print(printable(f"{what.format(source)}: {reason}"), file=sys.stderr)
@@ -180,6 +184,7 @@ def _build(
         print(f"Generation {done.generation} is ready. Switch over to it: llmbench index {pipeline} --use {done.generation}")
     else:
         print(f'Search it: llmbench search {pipeline} "..."')
+    return done
 
 
 def _facts(done: IndexReport, recipe: RagRecipe) -> dict[str, Any]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llmbench.recipe import RagRecipe
+    from llmbench.retrieval.documents import Skipped
 
 __all__ = ["compact", "delete", "prune", "repair", "report", "use", "verify"]
 
@@ -176,10 +177,15 @@ def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: f
         print("A file that is still among the pipeline's documents comes back when it is indexed again; exclude it there.")
 
 
-def report(recipe: RagRecipe, fail_under: float | None, *, as_json: bool) -> None:
-    """Tells how much of the documents reached an embedding; exits with 1 when that is under a bound."""
+def report(recipe: RagRecipe, skipped: Sequence[Skipped], fail_under: float | None, *, as_json: bool) -> None:
+    """Tells how much of the documents reached an embedding; exits with 1 when that is under a bound.
+
+    A file that was skipped and has no document is not read, and nobody knows how much text it has: files are counted beside
+    characters, and the bound holds for both.
+    """
     from rich.console import Console
 
+    from llmbench.retrieval.counting import counted
     from llmbench.retrieval.coverage import coverage
     from llmbench.retrieval.embedding import Embedder
     from llmbench.retrieval.store import Index, current
@@ -192,16 +198,27 @@ def report(recipe: RagRecipe, fail_under: float | None, *, as_json: bool) -> Non
         with index.snapshot():
             embedder = Embedder(recipe.embedder, like=index.contract.embedder)
             found = coverage(index.documents(), limit=window(embedder), tokens=embedder)
-            skipped = [[source, state.skipped] for source, state in sorted(index.files().items()) if state.skipped]
+            held = index.held()
     finally:
         index.close()
+    unread = sorted({source for source, _ in skipped} - held)
+    files = len(held) + len(unread)
     if as_json:
-        _print({"pipeline": recipe.name, **found.to_json(), "skipped": skipped})
+        counts = {"files": files, "unread": unread, "skipped": skipped}
+        _print({"pipeline": recipe.name, **found.to_json(), **counts})
     else:
         found.show(Console(highlight=False))
-    share = 100 * found.share
-    if fail_under is not None and share < fail_under:
-        print(f"{share:.1f} % of the documents reached an embedding, less than {fail_under:g} %.", file=sys.stderr)
+        if unread:
+            print(f"{len(unread):,} of {counted(files, 'file')} {'was' if len(unread) == 1 else 'were'} not read.")
+    if fail_under is None:
+        return
+    faults = [] if found.characters else ["There is no text in any document."]
+    for share, what in ((100 * found.share, "text reached an embedding"), (100 * len(held) / max(files, 1), "files were read")):
+        if files and share < fail_under:
+            faults.append(f"{share:.1f} % of the {what}, less than {fail_under:g} %.")
+    if faults:
+        advice = " Mend what was skipped, or exclude what is not meant to be read." if unread else ""
+        print(" ".join(faults) + advice, file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -145,6 +145,8 @@ def ask(
         return
     console = _console()
     console.print("\n")
+    if not reply.sources:
+        console.print("No passage was found: the answer rests on none.", style="bold red", markup=False)
     for source in reply.sources:
         mark = "cited" if source["n"] in citations.valid else ""
         console.print(_headline(source, mark, span=True))
@@ -199,9 +201,14 @@ def _print_json(value: Any) -> None:
 
 
 def _warn(recipe: RagRecipe, retriever: Retriever) -> None:
+    from llmbench import workspace
+
     if not retriever.complete:
-        print(f"Index {recipe.name} is not complete: it is being built, or building was stopped. ", end="", file=sys.stderr)
-        print(f"Run: llmbench index {recipe.source}", file=sys.stderr)
+        if workspace.held(workspace.indexes() / recipe.name):
+            told = "a process is writing it now."
+        else:
+            told = f"building it was stopped. Run: llmbench index {recipe.source}"
+        print(f"Index {recipe.name} is not complete: {told}", file=sys.stderr)
     if retriever.warning:
         print(retriever.warning, file=sys.stderr)
 

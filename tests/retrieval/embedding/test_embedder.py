@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from llmbench.errors import LlmbenchError
 from llmbench.recipe import EmbedderSpec
 from llmbench.retrieval.embedding import Embedder, locate
 
+MakeModel = Callable[..., Path]
 TEXTS = ["A dog sleeps.", "The dog is asleep.", "Shares fell on Monday. " * 60, "x"]
 
 
@@ -93,6 +96,25 @@ def test_several_threads_get_their_own_vectors(embedder: Embedder) -> None:
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda text: embedder.embed([text])[0], texts))
     assert np.abs(np.stack(found) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_embedding_stops_between_batches_when_it_is_told_to(embedder: Embedder, make_model: MakeModel, own: bool) -> None:
+    class After(threading.Event):
+        """Set at the third look."""
+
+        looks = 0
+
+        def is_set(self) -> bool:
+            self.looks += 1
+            return self.looks >= 3
+
+    one = Embedder(EmbedderSpec(model_name_or_path=str(make_model("mpnet")), batch_size=2)) if own else embedder
+    texts, stop = [f"{'word ' * 100}number {i}" for i in range(200)], After()
+    with pytest.raises(CancelledError):
+        one.embed_documents(texts, stop=stop)
+    assert stop.looks >= 3
+    assert one.embed_documents(texts[:3], stop=threading.Event()).shape == (3, one.dim)
 
 
 def test_a_short_vector_is_the_head_of_the_long_one_at_length_one(embedder: Embedder) -> None:

@@ -83,7 +83,7 @@ def test_every_stage_is_asked_by_itself_and_every_query_counts(recipe: RagRecipe
     assert [(one.a, one.b) for one in made.differences] == [("fused", "dense"), ("fused", "terms")]
     notes = " ".join(made.notes)
     assert "2 queries without a relevant document" in notes
-    assert "1 of 3 relevant documents are not in the index (such as gone)" in notes
+    assert "Not in the index, and so not found: 1 of 3 relevant documents, such as gone." in notes
     assert "terms: 2 queries found nothing" in notes
     assert made.to_json()["rows"][0]["of"]["nDCG@10"]["mean"] == pytest.approx(0.54364, abs=1e-4)
 

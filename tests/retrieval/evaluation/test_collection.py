@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,10 +116,28 @@ def np_float32(value: float) -> float:
     return float(np.float32(value))
 
 
-def test_what_the_format_cannot_hold_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"'my file\.md', which has a blank"):
-        write_run(tmp_path / "run.txt", {"q": ["my file.md"]}, "fused")
-    assert not (tmp_path / "run.txt").exists()
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"question": " "}, "question '7' is \" \""),
+        ({"question": None}, "question '7' is null"),
+        ({"question": "what?", "source": {"a": 1}}, 'has the source {"a": 1}'),
+        ({"question": "what?", "source": [""]}, "has the source"),
+    ],
+)
+def test_a_question_without_words_or_with_a_source_that_is_no_name_is_told_by_its_id(
+    tmp_path: Path, row: dict[str, Any], told: str
+) -> None:
+    path = tmp_path / "asked.jsonl"
+    path.write_text(json.dumps({"id": 7, "source": "a.md"} | row) + "\n")
+    with pytest.raises(DataError, match=f"^{re.escape(str(path))}: question") as caught:
+        read(path)
+    assert told in str(caught.value)
+
+
+def test_what_the_format_cannot_hold_is_written_otherwise(tmp_path: Path) -> None:
+    assert write_run(tmp_path / "blank.txt", {"q": ["my file.md", "b"]}, "fused") is True
+    assert read_run(tmp_path / "blank.txt") == {"q": ["my%20file.md", "b"]}
     (tmp_path / "run.txt").write_text("q Q0 d 1 high tag\n")
     with pytest.raises(DataError, match=r"run\.txt:1: not `query Q0"):
         read_run(tmp_path / "run.txt")

@@ -69,6 +69,17 @@ def test_scripts_without_spaces_are_found_by_their_parts(upsert: Any, doc: Make,
         assert query("SELECT text FROM chunks WHERE id = ?", identity) == [(text,)]
     assert search("京東") == []
     assert search("日記") and search("日記帳記")
+    [(identity, _)] = search("天")
+    assert query("SELECT text FROM chunks WHERE id = ?", identity) == [("東京都の天気は晴れです。",)]
+
+
+@pytest.mark.parametrize("word", ["İstanbul", "istanbul", "ISTANBUL", "x\u030cyz", "xyz", "Zürich", "zu\u0308rich"])
+def test_a_word_is_found_whatever_marks_are_on_it(upsert: Any, doc: Make, search: Any, query: Any, word: str) -> None:
+    upsert(
+        doc("a", "From İstanbul to Zürich by x\u030cyz."), doc("b", "stanbul yz rich"), doc("c", "something"), doc("d", "else")
+    )
+    [(identity, _)] = search(word)
+    assert query("SELECT text FROM chunks WHERE id = ?", identity)[0][0].startswith("From")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +100,46 @@ def test_the_same_words_are_embedded_once(
     assert query("SELECT count(*), count(DISTINCT digest) FROM chunks") == [(9, 1)]
     upsert(doc("later", "the same words"))
     assert words.embedded == 1
+
+
+def test_a_batch_is_as_large_as_the_embedder_is_fast(
+    recipe: RagRecipe, words: Any, doc: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SECONDS", 0.1)
+    monkeypatch.setattr(writer, "FIRST", 400)
+    embed, batches = words.embed, list[int]()
+
+    def slowly(texts: Sequence[str]) -> Any:
+        time.sleep(sum(map(len, map(str.split, texts))) / 1000)
+        batches.append(len(texts))
+        return embed(texts)
+
+    monkeypatch.setattr(words, "embed", slowly)
+    with Writer.open(recipe, embedder=words) as writing:
+        writing.upsert(doc(f"{i}", f"w{i} " * 20) for i in range(300))
+    assert sum(batches) == 300 and batches[0] == 20
+    assert max(batches[2:]) <= 6  # the second gathered while the first one's speed was not known
+
+
+def test_what_is_embedded_is_written_while_the_next_is_read(
+    recipe: RagRecipe, words: Any, doc: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "FIRST", 1)
+    with Writer.open(recipe, embedder=words) as writing:
+
+        def read() -> Iterator[Document]:
+            yield doc("a", "alpha")
+            assert writing._ahead is not None and writing._ahead.vectors is not None
+            writing._ahead.vectors.result()
+            writing._room = 1000
+            yield doc("b", "beta")
+            assert writing.index.document_count() == 1
+            writing._batch.began -= 2 * writer.SECONDS
+            yield doc("c", "gamma")
+            assert writing._batch.steps == []  # what waits for long goes on its way
+
+        writing.upsert(read())
+        assert writing.index.document_count() == 3
 
 
 def test_a_title_beyond_what_is_embedded_may_change(upsert: Any, ask: Any, doc: Make, folder: Path) -> None:

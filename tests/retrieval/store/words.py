@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import zlib
 from collections.abc import Sequence
 
@@ -30,7 +31,9 @@ class Words:
     def check_canaries(self, stored: Contract) -> str:
         return "" if stored.model == self.contract.model else "another model"
 
-    def embed_documents(self, texts: Sequence[str], tokens: Sequence[int] | None = None) -> NDArray[np.float32]:
+    def embed_documents(
+        self, texts: Sequence[str], tokens: Sequence[int] | None = None, *, stop: threading.Event | None = None
+    ) -> NDArray[np.float32]:
         return self.embed(texts)
 
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -10,11 +10,11 @@ BLOCK = 1024
 """Texts tokenized at once, one block ahead of the computing: bounds memory, and is enough for batches of like length."""
 
 
-def blocks(sizes: Sequence[int]) -> Iterator[list[int]]:
+def blocks(sizes: Sequence[int], most: int = BLOCK) -> Iterator[list[int]]:
     """Indices in blocks, largest size first: what does not fit into memory fails at once, and the last batches are short."""
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-    for start in range(0, len(order), BLOCK):
-        yield order[start : start + BLOCK]
+    for start in range(0, len(order), most):
+        yield order[start : start + most]
 
 
 def by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -99,15 +99,21 @@ class Embedder:
         """
         return self._embed(texts, "", None)
 
-    def embed_documents(self, texts: Sequence[str], tokens: Sequence[int] | None = None) -> NDArray[np.float32]:
+    def embed_documents(
+        self, texts: Sequence[str], tokens: Sequence[int] | None = None, *, stop: threading.Event | None = None
+    ) -> NDArray[np.float32]:
         """As `embed`, each text after the prefix of documents.
 
         Args:
             texts: the passages.
             tokens: each one's length in tokens, where it is known, by which they are put into batches; else their characters
                 are counted.
+            stop: looked at before each batch.
+
+        Raises:
+            CancelledError: `stop` was set.
         """
-        return self._embed(texts, self.document_prefix, tokens)
+        return self._embed(texts, self.document_prefix, tokens, stop)
 
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """As `embed`, each text after the prefix of queries."""
@@ -264,7 +270,9 @@ class Embedder:
         if asked is not None and asked > width:
             raise LlmbenchError(f"embedder {name}: truncate_dim is {asked}, and vectors have {width}. Lower it.")
 
-    def _embed(self, texts: Sequence[str], prefix: str, sizes: Sequence[int] | None) -> NDArray[np.float32]:
+    def _embed(
+        self, texts: Sequence[str], prefix: str, sizes: Sequence[int] | None, stop: threading.Event | None = None
+    ) -> NDArray[np.float32]:
         """Unit vectors, cut to truncate_dim first."""
         import numpy as np
 
@@ -272,7 +280,7 @@ class Embedder:
             return np.zeros((0, self.dim), dtype=np.float32)
         with self._lock:
             self._load()
-            vectors = self._raw(texts, prefix, sizes)
+            vectors = self._raw(texts, prefix, sizes, stop)
         vectors = np.ascontiguousarray(vectors[:, : self.spec.truncate_dim])
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.isfinite(lengths).all() or not lengths.all():
@@ -280,12 +288,14 @@ class Embedder:
         vectors /= lengths
         return vectors
 
-    def _raw(self, texts: Sequence[str], prefix: str, sizes: Sequence[int] | None) -> NDArray[np.float32]:
+    def _raw(
+        self, texts: Sequence[str], prefix: str, sizes: Sequence[int] | None, stop: threading.Event | None = None
+    ) -> NDArray[np.float32]:
         """Vectors as the model gives them. Called under the lock."""
         import numpy as np
 
         if self._general is not None:
-            return self._general.encode(texts, prefix)
+            return self._general.encode(texts, prefix, stop)
         assert self._light is not None and self.layout.width is not None
         tokens, light = self._tokenizer(), self._light
         if len(texts) == 1:
@@ -297,6 +307,8 @@ class Embedder:
             return tokens.numbers([prefix + texts[i] for i in block])
 
         def compute(part: tuple[list[int], list[list[int]]]) -> None:
+            if stop is not None and stop.is_set():
+                raise CancelledError
             indices, rows = part
             vectors[indices] = light.encode(rows)
 

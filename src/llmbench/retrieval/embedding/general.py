@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import LlmbenchError, MissingPackage
+from llmbench.retrieval.embedding import batches
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["General"]
+
+_AT_ONCE = 8
+"""Batches encoded by one call, so that no call is so long that stopping seems to hang."""
 
 
 class General:
@@ -50,15 +56,22 @@ class General:
         self._model: Any = model
         self.width = int(model.get_embedding_dimension() or 0)
 
-    def encode(self, texts: Sequence[str], prompt: str = "") -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], prompt: str = "", stop: threading.Event | None = None) -> NDArray[np.float32]:
         """Vectors of shape (n, width), in the order of the texts, before any norm of ours."""
         import numpy as np
 
-        # It sorts by length itself, so that a batch holds little padding.
-        raw = self._model.encode(
-            list(texts), prompt=prompt, batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True
-        )
-        return np.ascontiguousarray(raw, dtype=np.float32)
+        order, parts = list[int](), []
+        for block in batches.blocks([len(text) for text in texts], _AT_ONCE * self._batch_size):
+            if stop is not None and stop.is_set():
+                raise CancelledError
+            some = [texts[i] for i in block]
+            order += block
+            parts.append(
+                self._model.encode(
+                    some, prompt=prompt, batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True
+                )
+            )
+        return np.ascontiguousarray(np.concatenate(parts)[np.argsort(order)], dtype=np.float32)
 
 
 @contextmanager

@@ -158,16 +158,23 @@ def _questions(path: Path, split: str | None) -> Collection:
         splits.add(str(row.get("split")))
         if split is not None and row.get("split") != split:
             continue
-        query, source = str(row["id"]), row.get("source")
+        query, text, source = str(row["id"]), row["question"], row.get("source")
         if query in queries:
             raise DataError(f"{path}: id {query!r} stands there twice. Give each question an id of its own.")
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{path}: question {query!r} is {json.dumps(text)}. Write what is asked, or leave the line out.")
+        sources = source if isinstance(source, list) else [] if source in (None, "") else [source]
+        if not all(isinstance(one, str | int) and not isinstance(one, bool) and one != "" for one in sources):
+            raise DataError(
+                f"{path}: question {query!r} has the source {json.dumps(source)}. Name a document, or a list of them."
+            )
         if row.get("answerable") is False:
             unanswerable += 1
-        elif not source:
+        elif not sources:
             unjudged += 1
         else:
-            queries[query] = str(row["question"])
-            qrels[query] = {str(one): 1 for one in (source if isinstance(source, list) else [source])}
+            queries[query] = text
+            qrels[query] = {str(one): 1 for one in sources}
     if split is not None and split not in splits:
         raise DataError(f"{path}: no question has split {split!r}. Splits there: {', '.join(sorted(splits)) or 'none'}")
     name = path.name if split is None else f"{path.name}/{split}"

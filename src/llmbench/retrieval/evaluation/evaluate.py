@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from llmbench.recipe import RagRecipe
+from llmbench.retrieval.counting import counted
 from llmbench.retrieval.evaluation import arms as asking
 from llmbench.retrieval.evaluation.arms import Arm, Searches
 from llmbench.retrieval.evaluation.collection import Collection
@@ -47,7 +48,9 @@ def evaluate(
         DataError: the index holds none of the judged documents.
     """
     recipe, sources = index.recipe, index.sources()
-    name_of, missing = naming([source for source, _, _ in sources], collection.documents, collection.name)
+    name_of, missing = naming(
+        [source for source, _, _ in sources], collection.documents, f"index {recipe.name}, {collection.name}"
+    )
     ways = asking.arms(recipe.search)
     passages = asking.width(recipe.search, sources)
     done, total = 0, len(ways) * len(collection.queries)
@@ -104,30 +107,30 @@ def _row(name: str, arm: Arm, values: Mapping[str, Mapping[str, float]]) -> Row:
 
 def _notes(collection: Collection, first: Evaluated, lines: tuple[Row, ...], ignore_identical: bool) -> list[str]:
     notes = []
-    counted = {
+    left_out = {
         "without a relevant document": collection.nothing_relevant,
         "without judgements": collection.unjudged,
         "whose words are missing": collection.unknown,
         "that no document answers": collection.unanswerable,
     }
-    left = ", ".join(f"{count} queries {what}" for what, count in counted.items() if count)
+    left = ", ".join(f"{counted(count, 'query', 'queries')} {what}" for what, count in left_out.items() if count)
     if left:
         notes.append(f"Left out: {left}.")
     if first.missing:
         notes.append(
-            f"{len(first.missing)} of {len(collection.documents)} relevant documents are not in the index (such as "
-            f"{first.missing[0]}); they count as not found."
+            f"Not in the index, and so not found: {len(first.missing)} of "
+            f"{counted(len(collection.documents), 'relevant document')}, such as {first.missing[0]}."
         )
     for row in lines:
         if row.empty:
-            notes.append(f"{row.name}: {row.empty} queries found nothing; they count 0.")
+            notes.append(f"{row.name}: {counted(row.empty, 'query', 'queries')} found nothing, which counts 0.")
     same = sum(query in run for query, run in first.runs[reference(first.recipe)].items())
     if ignore_identical:
         notes.append("Documents that bear their query's own name were left out (--ignore-identical).")
     elif same or collection.identical:
+        named = counted(max(same, len(collection.identical)), "query", "queries")
         notes.append(
-            f"{max(same, len(collection.identical))} queries bear the name of a document. Where query and document are the "
-            f"same text, as in ArguAna, use --ignore-identical."
+            f"Named like a document: {named}. Where query and document are the same, as in ArguAna, use --ignore-identical."
         )
     if first.passages > first.recipe.search.candidates:
         notes.append(

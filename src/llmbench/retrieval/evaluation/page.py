@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from llmbench.retrieval.evaluation.metrics import HEADLINE
-from llmbench.retrieval.evaluation.report import Report, Rows, pairs, rows, seen, shown
+from llmbench.retrieval.evaluation.report import Report, Rows, pairs, rows, seen, shown, sums
 
 __all__ = ["page"]
 
@@ -34,7 +34,7 @@ def page(report: Report) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
     parts = [
         f"<h1>{escape(report.pipeline)} on {escape(report.collection)}</h1>",
-        f"<p class=soft>{report.queries} judged queries, {report.documents} documents. Brackets and bars are 95% intervals "
+        f"<p class=soft>{sums(report)}. Brackets and bars are 95% intervals "
         f"over queries.</p><p>{escape(mine)}</p><p>{escape(seen(report))}</p>",
         f"<h2>{HEADLINE}</h2>{_dots(report)}",
         f"<h2>{escape(report.reference)} minus each other</h2>{_forest(report)}" if report.differences else "",

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from llmbench.retrieval.counting import counted
 from llmbench.retrieval.evaluation.metrics import HEADLINE, MEASURES
 from llmbench.retrieval.evaluation.statistics import Difference, Estimate
 
-__all__ = ["Report", "Row", "markdown", "p_value", "rows", "seen", "shown"]
+__all__ = ["Report", "Row", "markdown", "p_value", "rows", "seen", "shown", "sums"]
 
 Rows = list[list[str]]
 """The first row is the heading."""
@@ -73,7 +74,13 @@ def seen(report: Report) -> str:
         return ""
     low, high = min(sizes), max(sizes)
     size = f"{high:.3f}" if f"{low:.3f}" == f"{high:.3f}" else f"{low:.3f} to {high:.3f} (by pair)"
-    return f"With these {report.queries} queries a difference in {HEADLINE} of {size} could be seen (4 tries of 5, 95% sure)."
+    asked = counted(report.queries, "query", "queries")
+    return f"With {asked} a difference in {HEADLINE} of {size} could be seen (4 tries of 5, 95% sure)."
+
+
+def sums(report: Report) -> str:
+    """`35 judged queries, 82 documents`."""
+    return f"{counted(report.queries, 'judged query', 'judged queries')}, {counted(report.documents, 'document')}"
 
 
 def shown(report: Report) -> list[str]:
@@ -91,7 +98,7 @@ def shown(report: Report) -> list[str]:
 
 def markdown(report: Report) -> str:
     """The tables and notes."""
-    lines = [f"**{report.pipeline}** on {report.collection}: {report.queries} queries, {report.documents} documents", ""]
+    lines = [f"**{report.pipeline}** on {report.collection}: {sums(report)}", ""]
     for table in (rows(report), pairs(report)):
         lines += ["| " + " | ".join(table[0]) + " |", "|" + " --- |" * len(table[0])]
         lines += ["| " + " | ".join(row) + " |" for row in table[1:]] + [""]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from llmbench import workspace
 from llmbench.errors import DataError
@@ -50,22 +52,20 @@ def read_run(path: Path) -> dict[str, list[str]]:
     }
 
 
-def write_run(path: Path, run: Run, tag: str) -> None:
-    """Writes a run whole or not at all.
+def write_run(path: Path, run: Run, tag: str) -> bool:
+    """Writes a run whole or not at all; returns whether a name held a blank, each of which becomes `%20` or its like.
 
     Scores are `1 / rank`, so that they fall strictly: a reader that sorts by score keeps the ranking, also where the pipeline
     scored two documents alike.
-
-    Raises:
-        DataError: a name holds a blank, which the format has no place for.
     """
+    blank = False
     with workspace.atomic(path) as file:
         for query, documents in run.items():
             for rank, document in enumerate(dict.fromkeys(documents), 1):
-                for name in (query, document, tag):
-                    if len(name.split()) != 1:
-                        raise DataError(f"{path}: a TREC run cannot hold the name {name!r}, which has a blank in it.")
-                file.write(f"{query} Q0 {document} {rank} {1 / rank:.9f} {tag}\n")
+                names = [re.sub(r"\s", lambda found: quote(found[0]), name) for name in (query, document, tag)]
+                blank |= names != [query, document, tag]
+                file.write(f"{names[0]} Q0 {names[1]} {rank} {1 / rank:.9f} {names[2]}\n")
+    return blank
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:

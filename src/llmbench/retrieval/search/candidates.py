@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ALPHA", "Candidates", "Question", "above", "find", "steps"]
+__all__ = ["ALPHA", "NOISE", "Candidates", "Question", "above", "find", "steps"]
 
 ALPHA = 0.6
 """The weight of dense where nothing was tuned: the best of those that need no judged queries (docs/decisions/006-fusion.md)."""
+
+NOISE = 1e-3
+"""A BM25 score below which no word tells anything: FTS5 gives a word that over half of the passages hold a weight of 1e-6."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,11 @@ def find(view: View, spec: SearchSpec, question: Question, count: int, where: Fi
 
 
 def fuse(dense: Scored, terms: Scored, spec: SearchSpec, alpha: float | None) -> Scored:
-    """Both lists as one, best first."""
+    """Both lists as one, best first. Words that tell nothing count as not found: their noise is no scale."""
     import numpy as np
+
+    if dense and max((score for _, score in terms), default=0.0) < NOISE:
+        terms = []
 
     def arrays(scored: Scored) -> fusion.List:
         return np.array([row for row, _ in scored], dtype=np.int64), np.array([score for _, score in scored], dtype=np.float64)

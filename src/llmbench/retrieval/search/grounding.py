@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmbench.endpoint import Message
+from llmbench.errors import LlmbenchError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval.search.hits import Grounded, Hit
 from llmbench.retrieval.search.packing import Budget, Count, Packed, pack
 from llmbench.retrieval.search.passages import Fetch, Passage, from_hits, with_neighbours, with_parents
 from llmbench.retrieval.search.prompt import fill
 
-__all__ = ["around", "ground"]
+__all__ = ["NOTHING", "around", "ground", "said"]
+
+NOTHING = "(No passage was found.)"
+"""What stands in a prompt where passages would: a model that sees an empty place makes some up."""
 
 TRIES = 3
 """Tokens are not additive, so what was taken away may not have been enough."""
@@ -52,16 +56,32 @@ def ground(
 
 
 def _filled(recipe: RagRecipe, messages: Sequence[Message], last: int, packed: Packed, by_rank: dict[int, Hit]) -> Grounded:
-    prompt = fill(recipe.prompt, {"passages": packed.text, "question": str(messages[last]["content"])})
+    prompt = fill(recipe.prompt, {"passages": packed.text or NOTHING, "question": said(messages[last])})
     grounded = [dict(message) for message in messages]
     grounded[last]["content"] = prompt
     if recipe.system:
         if grounded[0]["role"] == "system":  # chat templates take one system message
-            grounded[0]["content"] = f"{recipe.system}\n\n{grounded[0]['content']}"
+            grounded[0]["content"] = f"{recipe.system}\n\n{said(grounded[0])}"
         else:
             grounded.insert(0, {"role": "system", "content": recipe.system})
     sources = tuple(_source(n, passage, by_rank) for n, passage in enumerate(packed.passages, 1))
     return Grounded(grounded, sources, packed.tokens)
+
+
+def said(message: Mapping[str, Any]) -> str:
+    """The text of a message, whose content is a string or, as OpenAI's clients also send it, a list of parts of text.
+
+    Raises:
+        LlmbenchError: it is neither.
+    """
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
+            return "\n".join(str(text) for text in texts)
+    raise LlmbenchError(f"A {message.get('role')} message's content is no text. Give it a string, or parts of type text.")
 
 
 def around(recipe: RagRecipe, hits: Sequence[Hit], fetch: Fetch) -> list[Passage]:

@@ -9,6 +9,7 @@ from typing import Any
 from llmbench.endpoint import Message
 from llmbench.recipe import Stage
 from llmbench.retrieval.chunking import Chunk
+from llmbench.retrieval.documents import Scalar
 from llmbench.retrieval.search.diversity import Move
 
 __all__ = ["Grounded", "Hit", "Step"]
@@ -39,9 +40,11 @@ class Hit:
     """In how many pieces a reranker read it; the best one's score counts."""
     move: Move | None = None
     """What MMR did with it."""
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    """Its document's fields, which filters ask for."""
 
     def source(self) -> dict[str, Any]:
-        """The hit as a JSON object; its number in the prompt is its rank."""
+        """The hit as a JSON object; its number in the prompt is its rank, and `kind` is the stage that its score is of."""
         c = self.chunk
         place = {"source": c.source, "title": c.title, "start": c.start, "end": c.end, "page": c.page, "line": c.line}
         stages = {name: {"rank": step.rank, "score": round(step.score, 4)} for name, step in self.stages.items()}
@@ -52,6 +55,7 @@ class Hit:
             "score": round(self.score, 4),
             "kind": self.kind,
             "stages": stages,
+            "metadata": dict(self.metadata),
             "text": c.text,
         }
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from llmbench.retrieval.reading.clean import Cleaner
 from llmbench.retrieval.search import candidates, expand, stages
 from llmbench.retrieval.search.candidates import Question
 from llmbench.retrieval.search.explain import explain, shares
-from llmbench.retrieval.search.grounding import around, ground
+from llmbench.retrieval.search.grounding import around, ground, said
 from llmbench.retrieval.search.hits import Grounded, Hit
 from llmbench.retrieval.search.passages import Passage
 from llmbench.retrieval.search.stages import Timings
@@ -121,14 +122,14 @@ class Retriever:
             timings: told how long each stage took, and of what a user should know.
 
         Raises:
-            LlmbenchError: the query is empty, or the filter is wrong.
+            LlmbenchError: the query is empty, `top_k` is no whole number from 1, or the filter is wrong.
             EndpointError: the model that is to expand the query does not answer.
         """
         query = asked(query)
         if not query.strip():
             raise LlmbenchError("The query is empty. Ask something.")
         spec, timings = self.recipe.search, timings or Timings()
-        wanted = top_k or spec.top_k
+        wanted = spec.top_k if top_k is None else _whole(top_k)
         condition = _condition(spec.filter, where)
         question = self._question(query, timings)
         count = max(spec.candidates, stages.needed(spec, wanted))
@@ -140,7 +141,8 @@ class Retriever:
                 question = self._fed_back(view, spec.expand, query, question, found.rows)
                 found = candidates.find(view, spec, question, count, condition, alpha)
                 timings.mark("feedback")
-            hits = stages.gather(found, view.index.chunks(found.rows[: stages.needed(spec, wanted)]), spec)
+            hits = stages.gather(found, view.index.chunks, spec, wanted)
+            hits = [(row, replace(hit, metadata=view.index.metadata(hit.chunk.source))) for row, hit in hits]
             vectors = view.vectors([row for row, _ in hits]) if spec.mmr is not None and hits else None
             timings.mark("passages")
         return stages.order(hits, vectors, query, spec, wanted, self._rerank(), timings)
@@ -169,12 +171,12 @@ class Retriever:
             budget: the served model's room, into which fewer passages go where all of them are too many.
 
         Raises:
-            LlmbenchError: there is no user message.
+            LlmbenchError: there is no user message, or it has no text.
         """
         last = next((i for i in range(len(messages) - 1, -1, -1) if messages[i]["role"] == "user"), None)
         if last is None:
             raise LlmbenchError("There is no user message to search with.")
-        hits, passages = self._passages(str(messages[last]["content"]), where)
+        hits, passages = self._passages(said(messages[last]), where)
         count = self._count
         if count is None and self.recipe.context.max_tokens is not None:
             embedder = self._ready()
@@ -308,6 +310,13 @@ class Retriever:
 def asked(query: str) -> str:
     """A query as it is searched with: cleaned as documents are, so that what was pasted finds the same. Plain ASCII stays."""
     return Cleaner()(query)
+
+
+def _whole(top_k: object) -> int:
+    """How many hits a caller asks for."""
+    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+        raise LlmbenchError(f"top_k is {top_k!r}. Ask for a whole number of passages, 1 or more.")
+    return top_k
 
 
 def _condition(own: Mapping[str, Any] | None, where: Mapping[str, Any] | None) -> Filter | None:

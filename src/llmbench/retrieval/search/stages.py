@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Timings", "gather", "needed", "order"]
 
 SPARE = 3
-"""Candidates fetched for each that is wanted, so that enough are left when duplicates go."""
+"""Passages looked at in one go for each that is wanted, so that mostly enough are left when duplicates go."""
 
 
 @dataclass
@@ -46,16 +46,27 @@ def needed(spec: SearchSpec, top_k: int) -> int:
     return wanted * SPARE if spec.deduplicate else wanted
 
 
-def gather(found: Candidates, chunks: dict[int, Chunk], spec: SearchSpec) -> list[tuple[int, Hit]]:
-    """The candidates as hits with their rows, best first; those left out whose words are those of a better one."""
+def gather(
+    found: Candidates, fetch: Callable[[Sequence[int]], dict[int, Chunk]], spec: SearchSpec, top_k: int
+) -> list[tuple[int, Hit]]:
+    """The candidates as hits with their rows, best first; those left out whose words are those of a better one.
+
+    As many as `needed` are looked at; more only where too few of them were different.
+    """
     hits: list[tuple[int, Hit]] = []
-    for row in found.rows:
-        if row in chunks:
-            stages = found.of(row)
-            hits.append((row, Hit(chunks[row], stages[found.final].score, len(hits) + 1, found.final, stages)))
-    if spec.deduplicate:
-        spans = [(hit.chunk.source, hit.chunk.start, hit.chunk.end) for _, hit in hits]
-        hits = [hits[i] for i in diversity.duplicates([hit.chunk.text for _, hit in hits], spans)]
+    block = needed(spec, top_k)
+    for first in range(0, len(found.rows), max(block, 1)):
+        rows = found.rows[first : first + block]
+        chunks = fetch(rows)
+        for row in rows:
+            if row in chunks:
+                stages = found.of(row)
+                hits.append((row, Hit(chunks[row], stages[found.final].score, len(hits) + 1, found.final, stages)))
+        if spec.deduplicate:
+            spans = [(hit.chunk.source, hit.chunk.start, hit.chunk.end) for _, hit in hits]
+            hits = [hits[i] for i in diversity.duplicates([hit.chunk.text for _, hit in hits], spans)]
+        if len(hits) >= (block // SPARE if spec.deduplicate else block):
+            break
     return hits
 
 

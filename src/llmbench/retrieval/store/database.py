@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import IndexError_
 from llmbench.retrieval.chunking import Chunk
-from llmbench.retrieval.documents import Document
+from llmbench.retrieval.documents import Document, Scalar
 from llmbench.retrieval.store import rows, schema, terms
 from llmbench.retrieval.store.contract import Contract
 from llmbench.retrieval.store.filters import Filter
@@ -186,6 +186,14 @@ class Index:
         document = self.document(source)
         return 1 if document is None else document.first_line
 
+    def metadata(self, source: str) -> dict[str, Scalar]:
+        """A document's fields; none where there is no such document."""
+        row = self._row("SELECT metadata FROM documents WHERE source = ?", source)
+        try:
+            return {} if row is None else json.loads(row[0])
+        except (TypeError, ValueError) as error:
+            raise rows.damaged(self.path, f"document {source}") from error
+
     def known(self, digests: Sequence[bytes]) -> dict[bytes, int]:
         """The rows of passages that read the same to the embedder, by digest."""
         found: dict[bytes, int] = {}
@@ -271,7 +279,7 @@ class Index:
         points: dict[str, float] = {}
         for word in terms.query(text).split(" OR ") if found else ():
             row = self._row("SELECT -rank FROM terms WHERE terms MATCH ? AND rowid = ?", word, found[0]) if word else None
-            name = word.strip('"')
+            name = word.strip('"*')
             points[name] = points.get(name, 0.0) + (float(row[0]) if row else 0.0)
         return points
 

@@ -26,7 +26,8 @@ STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 """English function words. They are indexed, and left out of queries: they tell nothing and are slow to count."""
 
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"(?:[^\W_][\u0300-\u036f]*)+")
+"""Letters and digits with the marks on them, which FTS5 folds in a question as it does in a document."""
 
 
 def schema(name: str) -> str:
@@ -46,11 +47,12 @@ def columns(title: str, text: str) -> tuple[str, str]:
 def query(text: str) -> str:
     """A question as an FTS5 expression: any of its words, each as often as it stands there; empty when it has none.
 
-    Every word is quoted, so that nothing in a question is taken as an operator.
+    Every word is quoted, so that nothing in a question is taken as an operator. A character that stands alone in a script
+    without spaces is looked for where a pair begins with it.
     """
     words = _WORD.findall(_pairs(text.lower()))
     telling = [word for word in words if word not in STOP_WORDS] or words
-    return " OR ".join(f'"{word}"' for word in telling)
+    return " OR ".join(f'"{word}"{"*" if len(word) == 1 and _CJK.match(word) else ""}' for word in telling)
 
 
 def _pairs(text: str) -> str:
