@@ -163,6 +163,11 @@ def test_ask_with_the_real_gateway_answers_from_the_passages(endpoint: Any, page
         assert found["sources"][0]["text"] == "The Borin lamp is made of brass. It weighs 900 grams."
 
 
+def test_passages_that_are_too_many_for_a_model_are_told_with_the_remedy(endpoint: Any, pages: str) -> None:
+    with pytest.raises(EndpointError, match=r"context length.* Hand on fewer passages: add context\.max_tokens=600"):
+        run("ask", pages, "lamp " * 900, "--model", "base", "--url", endpoint.base_url)
+
+
 def test_search_shows_where_in_a_pdf_a_passage_stands(tmp_path: Path) -> None:
     pdf = FPDF()
     pdf.set_font("Helvetica", size=11)

@@ -181,11 +181,17 @@ async def _answer(
             retriever = retrieval.Retriever.open(recipe)
         _warn(recipe, retriever)
         stream = retrieval.ask(retriever, endpoint, messages, model, max_tokens=max_tokens, where=where)
-    async for delta in stream:
-        if show and delta.text:
-            print(delta.text, end="", flush=True)
-        if delta.reply is not None:
-            return delta.reply
+    try:
+        async for delta in stream:
+            if show and delta.text:
+                print(delta.text, end="", flush=True)
+            if delta.reply is not None:
+                return delta.reply
+    except EndpointError as error:
+        if error.status == 400 and "context length" in str(error) and not listed[model].get("rag"):
+            advice = "Hand on fewer passages: add context.max_tokens=600, or a variant with `rag`, which fits them by itself."
+            raise EndpointError(f"{error} {advice}", status=400) from error
+        raise
     raise EndpointError(f"{endpoint.base_url} ended the answer early. Look at the server's log.")
 
 
