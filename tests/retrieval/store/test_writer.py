@@ -138,7 +138,9 @@ def test_what_is_embedded_is_written_while_the_next_is_read(
             yield doc("c", "gamma")
             assert writing._batch.steps == []  # what waits for long goes on its way
 
-        writing.upsert(read())
+        for document in read():  # as files come: a call of `upsert` looks at all of its documents first
+            writing.add(document)
+        writing.flush()
         assert writing.index.document_count() == 3
 
 
@@ -462,7 +464,7 @@ def test_a_call_that_fails_while_it_is_written_leaves_nothing_behind(
     monkeypatch.setattr(writer, "BATCH", 1)
     with Writer.open(recipe, embedder=words) as writing:
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="out of memory"):
-            patch.setattr(words, "embed_documents", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+            patch.setattr(words, "embed_documents", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
             writing.upsert([doc("a", "alpha"), doc("b", "beta"), doc("c", "gamma")])
         assert writing.added == 0
     assert sources(query) == []
