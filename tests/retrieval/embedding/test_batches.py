@@ -20,8 +20,7 @@ def test_every_text_is_in_one_batch_and_no_batch_is_over_its_budget(budget: int)
     assert computed <= 1.2 * sum(lengths)
 
 
-def test_blocks_bound_what_is_tokenized_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "BLOCK", 4)
-    made = list(batches.blocks([3, 1, 9, 9, 2, 7]))
+def test_blocks_bound_what_is_tokenized_at_once() -> None:
+    made = list(batches.blocks([3, 1, 9, 9, 2, 7], 4))
     assert made == [[2, 3, 5, 0], [4, 1]]
     assert list(batches.blocks([])) == []

@@ -38,17 +38,18 @@ class Child:
         self.process: subprocess.Popen[bytes] | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
 
-    def ask(self, request: dict[str, Any], *, seconds: int = SECONDS) -> Iterator[dict[str, Any]]:
+    def ask(self, request: dict[str, Any], *, seconds: int | None = None) -> Iterator[dict[str, Any]]:
         """The frames of one file.
 
         Args:
             request: what `child.py` understands.
-            seconds: processor time for it, or for each of its parts.
+            seconds: processor time for it, or for each of its parts; SECONDS without it.
 
         Raises:
             Unreadable: the file cannot be read, or reading it went beyond the limits; other files can be read after it.
                 Momentary where that may be otherwise at another time: the system refused it, or the machine was busy.
         """
+        seconds = SECONDS if seconds is None else seconds
         process = self._started()
         whole = False
         try:
