@@ -16,10 +16,22 @@ from llmbench.errors import EndpointError
 if TYPE_CHECKING:
     import httpx  # a quarter of a second, which a search without an endpoint need not wait for
 
-__all__ = ["Delta", "Endpoint", "HttpEndpoint", "Message", "Reply"]
+__all__ = ["Budget", "Delta", "Endpoint", "HttpEndpoint", "Message", "Reply"]
 
 Message = dict[str, str]
 """`{"role": "user", "content": "..."}`."""
+
+
+class Budget(Protocol):
+    """What a served model has room for."""
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has, special tokens left out."""
+        ...
+
+    def excess(self, messages: Sequence[Message]) -> int:
+        """How many tokens a conversation, with room for its answer, is over what the model takes; 0 or less where it fits."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from llmbench.endpoint import Message
+from llmbench.endpoint import Budget, Message
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.gateway import Grounding, Served, build
-from llmbench.gateway.grounding import Budget
 from llmbench.gateway.relay import Upstream
 from llmbench.recipe import Variant
 

@@ -44,6 +44,37 @@ async def test_the_model_reads_the_passages_and_the_reply_carries_them(recipe: R
         assert last.reply is not None and last.reply.sources == own
 
 
+class Narrow:
+    """A served model that takes so many words and line ends."""
+
+    def __init__(self, words: int) -> None:
+        self.words = words
+
+    def count(self, text: str) -> int:
+        return len(text.split()) + text.count("\n")
+
+    def excess(self, messages: Sequence[Message]) -> int:
+        return sum(self.count(message["content"]) for message in messages) - self.words
+
+
+def test_passages_give_way_to_what_the_model_has_room_for(recipe: RagRecipe) -> None:
+    retrieval.build(recipe)
+    question = [{"role": "user", "content": "What is the Borin lamp made of?"}]
+    with Retriever.open(recipe) as retriever:
+        whole = retriever.ground(question)
+        size, kept = Narrow(0).excess(whole.messages), list[int]()
+        for room in range(size, 0, -1):
+            grounded = retriever.ground(question, budget=Narrow(room))
+            kept.append(sum(len(source["text"].split()) for source in grounded.sources))
+            if grounded.sources:
+                assert Narrow(room).excess(grounded.messages) <= 0
+            else:
+                assert "(There was no room for a passage.)" in grounded.messages[-1]["content"]
+    assert retriever.recipe.context.max_tokens is None
+    assert kept[0] == sum(len(source["text"].split()) for source in whole.sources) > kept[-1] == 0
+    assert kept == sorted(kept, reverse=True) and len(set(kept)) > 2
+
+
 @pytest.mark.parametrize(
     ("text", "valid", "invalid"),
     [

@@ -16,7 +16,8 @@ from PIL import Image
 from llmbench.recipe import RagRecipe, SourceSpec
 from llmbench.retrieval import Document, pages
 from llmbench.retrieval.reading import children, located, read, walk
-from llmbench.retrieval.reading.picture import PIXELS, Area, marked
+from llmbench.retrieval.reading.formats.layout import Area
+from llmbench.retrieval.reading.picture import PIXELS, marked
 
 BEFORE = "Nobody asked for these words, which stand before. "
 PASSAGE = (

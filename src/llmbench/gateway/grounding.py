@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llmbench import recipe
-from llmbench.endpoint import Message
+from llmbench.endpoint import Budget, Message
 from llmbench.recipe import RagRecipe
 
-__all__ = ["Budget", "Grounded", "Grounder", "Grounding", "open_retriever"]
+__all__ = ["Grounded", "Grounder", "Grounding", "open_retriever"]
 
 
 class Grounded(Protocol):
@@ -26,18 +26,6 @@ class Grounded(Protocol):
     @property
     def sources(self) -> Sequence[dict[str, Any]]:
         """The passages, in the order of their numbers."""
-        ...
-
-
-class Budget(Protocol):
-    """What the served model has room for."""
-
-    def count(self, text: str) -> int:
-        """How many tokens a text has."""
-        ...
-
-    def excess(self, messages: Sequence[Message]) -> int:
-        """How many tokens a conversation, with room for its answer, is over what the model takes; 0 or less where it fits."""
         ...
 
 

@@ -28,6 +28,7 @@ from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import Document, Scalar
 from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.reading.clean import Cleaner
 from llmbench.retrieval.reading.rows import unreadable_rows
 from llmbench.retrieval.store import layout
 from llmbench.retrieval.store.compact import compact, wasted
@@ -366,10 +367,9 @@ class Writer:
         if path is None:
             return None, ""
         from llmbench.retrieval.evaluation.collection import read
-        from llmbench.retrieval.search.retriever import asked
 
         try:
-            texts = list(dict.fromkeys(text for text in map(asked, read(path).queries.values()) if text.strip()))
+            texts = list(dict.fromkeys(text for text in map(Cleaner(), read(path).queries.values()) if text.strip()))
         except DataError as error:
             return None, f" The pipeline's questions were not measured with: {error}"
         return self.embedder.embed_queries(texts[:: max(1, len(texts) // QUERIES)][:QUERIES]), ""

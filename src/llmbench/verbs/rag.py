@@ -146,7 +146,9 @@ def ask(
     console = _console()
     console.print("\n")
     if not reply.sources:
-        console.print("No passage was found: the answer rests on none.", style="bold red", markup=False)
+        console.print(
+            "The answer rests on no passage: none was found, or the model had no room for one.", style="bold red", markup=False
+        )
     for source in reply.sources:
         mark = "cited" if source["n"] in citations.valid else ""
         console.print(_headline(source, mark, span=True))

@@ -52,10 +52,10 @@ def test_cells_of_a_row_stand_on_one_line_in_whatever_order_they_were_written(tm
 
 def test_columns_of_prose_are_not_mixed() -> None:
     left = [
-        Piece("left column of prose that is long enough to be prose " + str(n), 50, 10 * n, 250, 10 * n + 9) for n in range(5)
+        Piece(50, 10 * n, 250, 10 * n + 9, "left column of prose that is long enough to be prose " + str(n)) for n in range(5)
     ]
     right = [
-        Piece("right column of prose that is long enough to be prose " + str(n), 300, 10 * n, 500, 10 * n + 9) for n in range(5)
+        Piece(300, 10 * n, 500, 10 * n + 9, "right column of prose that is long enough to be prose " + str(n)) for n in range(5)
     ]
     assert [piece.text for piece in rows(left + right)] == [piece.text for piece in left + right]
 

@@ -8,14 +8,15 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from llmbench.retrieval.documents import Unreadable
+from llmbench.retrieval.reading.formats.layout import Area
 from llmbench.retrieval.reading.formats.pdf import opened, upright
 
-__all__ = ["DPI", "PIXELS", "Area", "marked", "pictures"]
+__all__ = ["DPI", "PIXELS", "marked", "pictures"]
 
 DPI = 144
 """Pixels to the inch: a printed page is sharp at twice the size at which it fits a screen."""
@@ -25,31 +26,6 @@ SIDE = 8000
 """Pixels of a side: beyond it browsers do not show a picture."""
 INK = (255, 233, 110)
 """Red, green and blue of the marker: what is under it is multiplied by it, so that black stays black."""
-
-
-@dataclass(frozen=True)
-class Area:
-    """A rectangle on a page as it is shown: points from its left and top edge."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    @property
-    def height(self) -> float:
-        """Points from top to bottom."""
-        return max(self.bottom - self.top, 1.0)
-
-    @property
-    def tall(self) -> bool:
-        """Whether it is a line of words that runs down or up the page."""
-        return self.bottom - self.top > 2 * (self.right - self.left)
-
-    @property
-    def turned(self) -> Area:
-        """The same with across and down exchanged."""
-        return Area(self.top, self.left, self.bottom, self.right)
 
 
 def pictures(data: bytes, pages: Sequence[dict[str, Any]], *, painted: bool) -> Iterator[dict[str, Any]]:

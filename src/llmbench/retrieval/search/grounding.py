@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmbench.endpoint import Message
+from llmbench.endpoint import Budget, Message
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval.search.hits import Grounded, Hit
-from llmbench.retrieval.search.packing import Budget, Count, Packed, pack
+from llmbench.retrieval.search.packing import Count, Packed, pack
 from llmbench.retrieval.search.passages import Fetch, Passage, from_hits, with_neighbours, with_parents
 from llmbench.retrieval.search.prompt import fill
 
-__all__ = ["NOTHING", "around", "ground", "said"]
+__all__ = ["NOTHING", "NO_ROOM", "around", "ground", "said"]
 
 NOTHING = "(No passage was found.)"
 """What stands in a prompt where passages would: a model that sees an empty place makes some up."""
+NO_ROOM = "(There was no room for a passage.)"
+"""And where some were found, and not even a sentence of one fitted."""
 
 TRIES = 3
 """Tokens are not additive, so what was taken away may not have been enough."""
@@ -56,7 +58,9 @@ def ground(
 
 
 def _filled(recipe: RagRecipe, messages: Sequence[Message], last: int, packed: Packed, by_rank: dict[int, Hit]) -> Grounded:
-    prompt = fill(recipe.prompt, {"passages": packed.text or NOTHING, "question": said(messages[last])})
+    prompt = fill(
+        recipe.prompt, {"passages": packed.text or (NO_ROOM if by_rank else NOTHING), "question": said(messages[last])}
+    )
     grounded = [dict(message) for message in messages]
     grounded[last]["content"] = prompt
     if recipe.system:

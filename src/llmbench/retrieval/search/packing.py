@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from llmbench.endpoint import Message
 from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.recipe.rag import ContextSpec
 from llmbench.retrieval.chunking.sentences import sentence_ends
 from llmbench.retrieval.search.passages import Passage, cut, standing
 from llmbench.retrieval.search.prompt import fill
 
-__all__ = ["Budget", "Count", "Packed", "Place", "ordered", "pack", "place", "render", "tokenizer_count"]
+__all__ = ["Count", "Packed", "Place", "ordered", "pack", "place", "render", "tokenizer_count"]
 
 Count = Callable[[str], int]
 """How many tokens a text has, special tokens left out."""
@@ -22,18 +20,6 @@ Place = tuple[str, int]
 """Source and start of a passage: what it is known by from one question to the next."""
 
 SEPARATOR = "\n"
-
-
-class Budget(Protocol):
-    """What a served model has room for."""
-
-    def count(self, text: str) -> int:
-        """How many tokens a text has, special tokens left out."""
-        ...
-
-    def excess(self, messages: Sequence[Message]) -> int:
-        """How many tokens a conversation, with room for its answer, is over what the model takes; 0 or less where it fits."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench import workspace
-from llmbench.endpoint import Message
+from llmbench.endpoint import Budget, Message
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.recipe import ExpandSpec, RagRecipe
 from llmbench.retrieval.chunking import Chunk
@@ -30,7 +30,7 @@ from llmbench.retrieval.store import Filter, current
 from llmbench.retrieval.store.nearest import library
 
 if TYPE_CHECKING:
-    from llmbench.retrieval.search.packing import Budget, Count
+    from llmbench.retrieval.search.packing import Count
     from llmbench.retrieval.search.rerank import Reranker
 
 __all__ = ["Retriever", "asked"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-__all__ = ["Piece", "rows"]
+__all__ = ["Area", "Piece", "rows"]
 
 BACK = 12
 """How many lines back a cell may find its row: tables are written cell by cell, columns of prose one after another."""
@@ -15,10 +15,9 @@ PROSE = 45
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Text with its box: points from the page's left and top edge."""
+class Area:
+    """A rectangle on a page as it is shown: points from its left and top edge."""
 
-    text: str
     left: float
     top: float
     right: float
@@ -28,6 +27,23 @@ class Piece:
     def height(self) -> float:
         """Points from top to bottom."""
         return max(self.bottom - self.top, 1.0)
+
+    @property
+    def tall(self) -> bool:
+        """Whether it is a line of words that runs down or up the page."""
+        return self.bottom - self.top > 2 * (self.right - self.left)
+
+    @property
+    def turned(self) -> Area:
+        """The same with across and down exchanged."""
+        return Area(self.top, self.left, self.bottom, self.right)
+
+
+@dataclass(frozen=True)
+class Piece(Area):
+    """Text with its box."""
+
+    text: str
 
 
 def rows(pieces: Sequence[Piece]) -> list[Piece]:
@@ -69,4 +85,4 @@ def _joined(line: Sequence[Piece]) -> Piece:
     for before, piece in pairwise(ordered):
         gap = piece.left - before.right
         text += ("" if gap < 0.1 * piece.height else " " if gap < piece.height else "  ") + piece.text
-    return Piece(text, ordered[0].left, min(p.top for p in line), max(p.right for p in line), max(p.bottom for p in line))
+    return Piece(ordered[0].left, min(p.top for p in line), max(p.right for p in line), max(p.bottom for p in line), text)

@@ -176,7 +176,7 @@ def _pieces(page: Any) -> list[Piece]:
             words = _characters(codes[start:end]).strip()
             box = _box(pdfium, raw, start, end, sides) if words else None
             if box is not None:
-                pieces.append(Piece(words, *upright(box, (left0, bottom0, right0, top0), turn)))
+                pieces.append(Piece(*upright(box, (left0, bottom0, right0, top0), turn), words))
             start = end + (end < count and codes[end] in (10, 13))
         return pieces
     finally:
