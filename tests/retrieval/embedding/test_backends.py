@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -149,3 +150,22 @@ def test_openvino_reads_the_same_graph(make_model: MakeModel) -> None:
     folder = make_model()
     embedder = Embedder(EmbedderSpec(model_name_or_path=str(folder), backend="openvino"))
     assert distance(embedder.embed(TEXTS), reference(folder)) < 1e-5
+
+
+@pytest.mark.parametrize("settings", KINDS[:-1], ids=lambda s: "-".join(map(str, s.values())) or "plain")
+def test_bfloat16_stays_near_float32_in_batches_and_one_by_one(make_model: MakeModel, settings: dict[str, Any]) -> None:
+    folder = make_model(**settings)
+    embedder = Embedder(EmbedderSpec(model_name_or_path=str(folder), backend="torch", precision="bfloat16"))
+    texts = [text for n in range(1, 40) for text in (f"the cat {n}", "the " * n, "a b c: " * n)]
+    found = embedder.embed(texts)
+    assert distance(found, reference(folder, texts)) < 5e-3
+    assert distance(found, np.concatenate([embedder.embed([text]) for text in texts])) < 2e-3
+
+
+def test_threads_that_embed_side_by_side_leave_the_others_their_cores() -> None:
+    import torch
+
+    here = torch.get_num_threads()
+    Embedder(EmbedderSpec(backend="torch", precision="bfloat16")).embed(["a cat", "a dog"])
+    with ThreadPoolExecutor(1) as pool:
+        assert (torch.get_num_threads(), pool.submit(torch.get_num_threads).result()) == (here, here)

@@ -118,7 +118,7 @@ def test_embedding_stops_between_batches_when_it_is_told_to(embedder: Embedder, 
 
 
 def test_a_short_vector_is_the_head_of_the_long_one_at_length_one(embedder: Embedder) -> None:
-    short = Embedder(EmbedderSpec(truncate_dim=64))
+    short = Embedder(EmbedderSpec(truncate_dim=64, precision="float32"))
     assert short.dim == 64
     vectors, whole = short.embed(TEXTS), embedder.embed(TEXTS)[:, :64]
     assert np.abs(vectors - whole / np.linalg.norm(whole, axis=1, keepdims=True)).max() < 1e-5
@@ -127,7 +127,7 @@ def test_a_short_vector_is_the_head_of_the_long_one_at_length_one(embedder: Embe
 
 
 def test_a_window_of_the_recipe_cuts_there_and_never_past_the_models_positions(embedder: Embedder) -> None:
-    short = Embedder(EmbedderSpec(max_seq_length=16))
+    short = Embedder(EmbedderSpec(max_seq_length=16, precision="float32"))
     assert short.max_tokens == 16
     assert 1 - short.embed(["word " * 14 + "other " * 30])[0] @ embedder.embed(["word " * 14])[0] < 1e-5
     assert Embedder(EmbedderSpec(max_seq_length=512)).max_tokens == 512

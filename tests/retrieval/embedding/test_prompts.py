@@ -49,7 +49,7 @@ def test_a_recipes_prefix_replaces_the_models_prompt_and_may_be_empty(make_model
 def test_a_models_default_prompt_is_for_neither_queries_nor_documents(make_model: MakeModel) -> None:
     folder = make_model()
     write(folder / "config_sentence_transformers.json", {"prompts": {"general": "g "}, "default_prompt_name": "general"})
-    embedder = Embedder(EmbedderSpec(model_name_or_path=str(folder)))
+    embedder = Embedder(EmbedderSpec(model_name_or_path=str(folder), precision="float32"))
     assert (embedder.query_prefix, embedder.document_prefix) == ("", "")
     from sentence_transformers import SentenceTransformer
 

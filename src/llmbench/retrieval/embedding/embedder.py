@@ -43,6 +43,10 @@ class Light(Protocol):
     workers: int
     budget: int
 
+    def enter(self) -> None:
+        """Readies a thread of its own, one of `workers`, to encode."""
+        ...
+
     def encode(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Pooled vectors, before any norm."""
         ...
@@ -312,7 +316,7 @@ class Embedder:
             indices, rows = part
             vectors[indices] = light.encode(rows)
 
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(light.workers) as pool:
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(light.workers, initializer=light.enter) as pool:
             for block, rows in _ahead(reader, read, batches.blocks(sizes or [len(text) for text in texts])):
                 lengths = [len(row) for row in rows]
                 share = max(256, sum(lengths) // light.workers)  # so that a few texts are work for every core

@@ -51,6 +51,9 @@ class Graph:
             reason = " ".join(str(error).split())[:200]
             raise LlmbenchError(f"{backend} cannot load {found}: {reason}. Remove that file, or use backend: torch.") from error
 
+    def enter(self) -> None:
+        """A session computes in the thread that calls it: nothing to ready."""
+
     def encode(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Token numbers of some texts -> (rows, width), before any norm."""
         import numpy as np
