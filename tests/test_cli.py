@@ -73,6 +73,13 @@ def test_an_error_of_the_user_is_one_line_and_exit_code_2(tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["train", "index"])
+def test_a_name_that_a_terminal_would_obey_or_that_is_no_text_is_shown_as_it_is_written(tmp_path: Path, verb: str) -> None:
+    done = llmbench(verb, "red\x1b[31m\udcff.yaml", folder=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and r"red\x1b[31m\udcff.yaml" in done.stderr
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = llmbench("--debug", "new", "sft-loora", folder=tmp_path)
     assert done.returncode != 0

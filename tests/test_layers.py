@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
-    {"errors"},
+    {"errors", "shown"},
     {"assets", "workspace", "tiny", "scan", "scoring", "hardware", "own_code"},
     {"recipe"},
     {"data", "runs", "shapes", "endpoint", "checkpoints", "selection"},

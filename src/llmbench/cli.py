@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from llmbench.errors import LlmbenchError
+from llmbench.shown import printable
 from llmbench.verbs import app as app_verb
 from llmbench.verbs import check, compare, demo, doctor, evaluate, index, merge, new, rag, runs, selftest, serve, train
 
@@ -81,5 +82,5 @@ def main() -> None:
     except LlmbenchError as error:
         if os.environ.get("LLMBENCH_DEBUG"):
             raise
-        print(error, file=sys.stderr)
+        print("\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)  # it may name a file or quote a text
         sys.exit(2)

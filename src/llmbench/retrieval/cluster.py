@@ -113,7 +113,7 @@ def merge(writer: Writer, shard: Shard) -> list[Skipped]:
                 for document, chunks in documents:
                     file = source.file_of(document.source)
                     assert file is not None
-                    if not writer.free(document, file):
+                    if not writer.names.free(document, file):
                         continue
                     digests, rows = source.digests([chunk.id for chunk in chunks])
                     known = target.standing(document.source)
@@ -125,7 +125,7 @@ def merge(writer: Writer, shard: Shard) -> list[Skipped]:
                         break
             if count < MERGED:
                 break
-        states = [writer.told(state) for state in shard.states]
+        states = [writer.names.told(state) for state in shard.states]
         with target.transaction():
             for state in states:
                 writer.removed += target.end_file(state, writer.current)

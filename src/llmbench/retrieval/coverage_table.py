@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from llmbench.retrieval.counting import counted
-from llmbench.retrieval.shown import printable
+from llmbench.shown import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

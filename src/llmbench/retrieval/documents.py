@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from llmbench.errors import LlmbenchError
 from llmbench.recipe.rag import Scalar
 
 __all__ = [
-    "CHANGED", "Box", "Document", "Heading", "Momentary", "Scalar", "Skipped", "Unreadable", "Value", "not_read", "shadowed",
+    "CHANGED", "Box", "Document", "Heading", "Momentary", "Scalar", "Skipped", "Unreadable", "Value", "check", "not_read",
+    "shadowed",
 ]  # fmt: skip
 
 Skipped = tuple[str, str]
@@ -115,3 +117,36 @@ def shadowed(fields: Iterable[str]) -> list[str]:
     """A note on each field whose name is one that every document has of its own."""
     own = sorted({"source", "title", "kind"}.intersection(fields))
     return [f"its field {name} is filtered by as metadata.{name}, since {name} is the document's own" for name in own]
+
+
+def check(document: Document) -> None:
+    """Looks at a document of a program or a file.
+
+    Raises:
+        LlmbenchError: it holds what no database can keep.
+    """
+    if not isinstance(document, Document):
+        raise LlmbenchError(f"{document!r:.80} is no Document. Hand on a list of retrieval.Document(...).")
+    whose = f"document {document.source!a}"
+    for name in ("id", "source", "title", "text", "kind"):
+        value = getattr(document, name)
+        if not isinstance(value, str):
+            raise LlmbenchError(f"{whose}: its {name} is {value!r}, where text belongs.")
+        _encodes(value, whose)
+    if not document.source:
+        raise LlmbenchError(f"a document has no source ({document.text[:60]!a}). Give it a name of its own.")
+    if not isinstance(document.metadata, Mapping):
+        raise LlmbenchError(f"{whose}: its metadata is {document.metadata!r}, where a mapping belongs.")
+    for key, field_value in document.metadata.items():
+        for what in (key, *(field_value if isinstance(field_value, list) else [field_value])):
+            if not isinstance(what, str | int | float):
+                raise LlmbenchError(f"{whose}: {what!r} in its metadata is no text, number, true or false, or a list of these.")
+            _encodes(what, whose)
+
+
+def _encodes(value: Scalar, whose: str) -> None:
+    try:
+        str(value).encode()
+    except UnicodeEncodeError as error:
+        place = error.object[max(0, error.start - 20) : error.start + 20]
+        raise LlmbenchError(f"{whose} holds half of a character at {place!a}. Mend the text.") from error

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +26,13 @@ from llmbench.recipe import RagRecipe
 from llmbench.retrieval import chunking
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.counting import counted
-from llmbench.retrieval.documents import Document, Scalar
+from llmbench.retrieval.documents import Document, check
 from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.generation import open_for_writing
+from llmbench.retrieval.names import Names
 from llmbench.retrieval.reading.clean import Cleaner
-from llmbench.retrieval.reading.rows import unreadable_rows
 from llmbench.retrieval.store import layout
 from llmbench.retrieval.store.compact import compact, wasted
-from llmbench.retrieval.store.contract import Contract
 from llmbench.retrieval.store.filters import Filter
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
 from llmbench.retrieval.store.rows import FileState, Standing
@@ -75,16 +75,6 @@ class _Batch:
     changed: int = 0
 
 
-@dataclass
-class _LeftOut:
-    """Documents of a file whose names are taken: the first of them by line (0: the whole file), and how many."""
-
-    first: list[tuple[int, str]] = field(default_factory=list)
-    count: int = 0
-    again: bool = False
-    """Whether their names may be free at the next pass, though the file is the same."""
-
-
 class Writer:
     """Holds the index's lock from `open` to its end. `index` is the generation being written.
 
@@ -101,7 +91,7 @@ class Writer:
         self._turn = threading.RLock()
         self._room, self._stop = float(FIRST), threading.Event()
         self._begun: set[str] = set()
-        self._left: dict[str, _LeftOut] = {}
+        self.names = Names(self._standing, lambda source: self.index.first_line(source), self.current)
         self._dirty = self._purge = self._checked = False
         self._last: dict[bytes, Any] = {}
         self.settled = True
@@ -129,7 +119,7 @@ class Writer:
         """
         folder = workspace.indexes() / recipe.name
         with workspace.lock(folder, "index", wait=wait):
-            index, embedder = _open(folder, recipe, embedder, rebuild)
+            index, embedder = open_for_writing(folder, recipe, embedder, rebuild)
             writer = cls(recipe, folder, index, embedder, switch=switch)
             try:
                 yield writer
@@ -160,8 +150,8 @@ class Writer:
         Raises:
             LlmbenchError: it holds what no database can keep.
         """
-        _check(document)
-        if file is not None and not self.free(document, file):
+        check(document)
+        if file is not None and not self.names.free(document, file):
             return
         known, _ = self._standing(document.source)
         self._batch.standing[document.source] = Standing(document.id, file, self.current), document.first_line
@@ -192,38 +182,9 @@ class Writer:
     def end(self, state: FileState) -> FileState:
         """All of a file's documents were handed on. Returns the state with what of it is left out."""
         self._begun.discard(state.source)
-        state = self.told(state)
+        state = self.names.told(state)
         self._batch.steps.append(("end", state))
         return state
-
-    def free(self, document: Document, file: str) -> bool:
-        """Whether a file may have a document of this name; that it may not is noted for `told`."""
-        known, line = self._standing(document.source)
-        if known is None or (known.file == file and known.seen != self.current):
-            return True
-        left = self._left.setdefault(file, _LeftOut())
-        left.count += 1
-        left.again |= known.file != file
-        if len(left.first) < 6:
-            if known.file is None:
-                why = "a program wrote a document of this name"
-            elif known.file != file:
-                why = f"{known.file} has a document of this name"
-            else:
-                line = line or self.index.first_line(document.source)
-                why = f"id {document.source.removeprefix(f'{file}#')!r} stands on line {line} already"
-            left.first.append((document.first_line if document.source != file else 0, why))
-        return False
-
-    def told(self, state: FileState) -> FileState:
-        """A file's state, with what of it was left out since its documents' names are taken."""
-        left = self._left.pop(state.source, None)
-        if left is None:
-            return state
-        line, why = left.first[0]
-        why = unreadable_rows(left.first, left.count) if line else why
-        skipped = "; ".join(filter(None, [state.skipped, why]))
-        return replace(state, skipped=skipped, sha256="" if left.again else state.sha256)
 
     def _standing(self, source: str) -> tuple[Standing | None, int]:
         """What is known of a source's document, written or on its way; and its line, 0 where it is written."""
@@ -270,7 +231,7 @@ class Writer:
 
     def _look_at(self, document: Document) -> None:
         """Raises LlmbenchError for what a program cannot give."""
-        _check(document)
+        check(document)
         if not document.text.strip():
             raise LlmbenchError(f"document {document.source!a} has no text, and would never be found. Give it some.")
         there, _ = self._standing(document.source)
@@ -484,69 +445,3 @@ def window(embedder: Embedder) -> int:
     if left < 8:
         raise IndexError_(f"embedder {embedder.promise.model} reads too few tokens: {embedder.max_tokens}. Take another one.")
     return left
-
-
-def _check(document: Document) -> None:
-    """Raises LlmbenchError for what no database can keep."""
-    if not isinstance(document, Document):
-        raise LlmbenchError(f"{document!r:.80} is no Document. Hand on a list of retrieval.Document(...).")
-    whose = f"document {document.source!a}"
-    for name in ("id", "source", "title", "text", "kind"):
-        value = getattr(document, name)
-        if not isinstance(value, str):
-            raise LlmbenchError(f"{whose}: its {name} is {value!r}, where text belongs.")
-        _encodes(value, whose)
-    if not document.source:
-        raise LlmbenchError(f"a document has no source ({document.text[:60]!a}). Give it a name of its own.")
-    if not isinstance(document.metadata, Mapping):
-        raise LlmbenchError(f"{whose}: its metadata is {document.metadata!r}, where a mapping belongs.")
-    for key, field_value in document.metadata.items():
-        for what in (key, *(field_value if isinstance(field_value, list) else [field_value])):
-            if not isinstance(what, str | int | float):
-                raise LlmbenchError(f"{whose}: {what!r} in its metadata is no text, number, true or false, or a list of these.")
-            _encodes(what, whose)
-
-
-def _encodes(value: Scalar, whose: str) -> None:
-    try:
-        str(value).encode()
-    except UnicodeEncodeError as error:
-        place = error.object[max(0, error.start - 20) : error.start + 20]
-        raise LlmbenchError(f"{whose} holds half of a character at {place!a}. Mend the text.") from error
-
-
-def _open(folder: Path, recipe: RagRecipe, given: Embedder | None, rebuild: bool) -> tuple[WritableIndex, Embedder]:
-    """The generation to write, with its embedder: the current one, a new one, or a rebuild's, begun or continued."""
-    now = layout.current(folder)
-    if now is not None and now.exists() and not rebuild:
-        index = WritableIndex(now)
-        embedder = given or Embedder(recipe.embedder, gpu=True, like=index.contract.embedder)
-        index.check(recipe, embedder)
-        return index, embedder
-    embedder = given or Embedder(recipe.embedder, gpu=True)
-    contract = Contract.of(recipe, embedder.contract)
-    for begun in reversed(layout.unpointed(folder)):
-        unfinished = _begun(begun, contract)
-        if unfinished is not None:
-            return unfinished, embedder
-        layout.remove(begun)
-    path = layout.next_generation(folder)
-    index = WritableIndex.create(path, contract, embedder.dim)
-    if now is None or not now.exists():
-        layout.point(folder, path)
-    return index, embedder
-
-
-def _begun(path: Path, contract: Contract) -> WritableIndex | None:
-    """A generation that an interrupted rebuild left behind, when it can be continued."""
-    try:
-        index = WritableIndex(path)
-    except IndexError_:
-        return None
-    try:
-        if not index.contract.difference(contract) and not index.get("complete") and not index.get("packing"):
-            return index
-    except IndexError_:  # killed before its tables were made
-        pass
-    index.close()
-    return None

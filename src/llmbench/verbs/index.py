@@ -144,7 +144,7 @@ def _build(
     """Indexes and tells what it did; `quiet` leaves the telling in JSON to the report that follows."""
     from llmbench import retrieval
     from llmbench.retrieval.counting import counted
-    from llmbench.retrieval.shown import printable
+    from llmbench.shown import printable
 
     with _bar() as progress:
         done = retrieval.build(
@@ -202,7 +202,7 @@ def _bar() -> AbstractContextManager[Callable[[int, int, str], None]]:
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from llmbench.retrieval.shown import printable
+    from llmbench.shown import printable
 
     columns = (
         TextColumn("Indexing"),

@@ -250,7 +250,7 @@ def _headline(source: dict[str, Any], extra: str, *, span: bool = False) -> Text
     """`[1] 0.655  products/elwa-speaker.md:3  Elwa speaker`."""
     from rich.text import Text
 
-    from llmbench.retrieval.shown import printable
+    from llmbench.shown import printable
 
     line = Text(f"[{source['n']}] ", style="bold")
     if extra:

@@ -1,4 +1,4 @@
-"""How names and words of documents are shown on a terminal."""
+"""How names and words that somebody else wrote are shown on a terminal."""
 
 from __future__ import annotations
 
