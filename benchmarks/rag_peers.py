@@ -7,7 +7,8 @@
 
 (or `make bench-rag DATA=FOLDER PEERS=FOLDER`). Abstracts become text files, one of them alone in its folder, to be filtered by.
 Every job is a process of its own, arms take turns, imports and loading the model are not timed. Kills: while an arm saves over
-and over it is killed (SIGKILL) at a random moment; then a new process opens the index, counts and searches.
+and over it is killed (SIGKILL) at a random moment; then a new process opens the index and searches. Each begins with a whole
+index.
 """
 
 from __future__ import annotations
@@ -111,24 +112,30 @@ def correct(python: Path, settings: dict[str, Any], work: Path, kills: int) -> d
     shutil.copytree(settings["files"], work / "copy" / "files")
     changed = {**settings, "files": str(work / "copy" / "files"), "index": str(work / "copy" / "index")}
     before = child(python, "ingest", changed)
+    index, whole = Path(changed["index"]), work / "copy" / "whole"
+    shutil.copytree(index, whole)
     outcomes: Counter[str] = Counter()
     chance = random.Random(0)
     for _ in range(kills):
+        shutil.rmtree(index)
+        shutil.copytree(whole, index)
         with subprocess.Popen(
             command(python, "save", changed), stdout=subprocess.PIPE, text=True, env=environment()
         ) as process:
             assert process.stdout is not None
-            seen = process.stdout.readline()
+            seen = any("saving" in line for line in iter(process.stdout.readline, ""))
             began = time.perf_counter()
             process.stdout.readline()  # the first save is whole: so long does one take
             once = time.perf_counter() - began
             time.sleep(chance.uniform(0, 2 * once))
             process.kill()
-        if "saving" not in seen:
+        if not seen:
             outcomes["cannot save"] += 1
             continue
         after = child(python, "query", changed)
         outcomes["whole" if "p50" in after else after["failure"][:80]] += 1
+    shutil.rmtree(index)
+    shutil.copytree(whole, index)
     settled = child(python, "ingest", changed)
     return {
         **child(python, "correct", changed), "kills": dict(outcomes),
@@ -157,7 +164,7 @@ def table(figures: dict[str, Any], documents: int) -> str:
             str(good[0]["passages"]) if good else rounds[0]["ingest"]["failure"],
             spread([g["passages"] / g["seconds"] for g in good]),
             spread([documents / g["seconds"] for g in good]),
-            spread([a["seconds"] for a in again if a.get("failure") is None]),
+            spread([a["seconds"] for a in again if a.get("failure") is None], 2),
             str(again[0].get("failure") or again[0]["passages"]),
             spread([r["query"]["p50"] for r in rounds if "p50" in r["query"]]),
             spread([r["query"]["p95"] for r in rounds if "p95" in r["query"]]),

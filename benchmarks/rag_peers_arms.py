@@ -61,6 +61,7 @@ class Llmbench:
         os.environ["LLMBENCH_HOME"] = str(self.folder)
         from llmbench import retrieval
         from llmbench.recipe import RagRecipe
+        from llmbench.retrieval.embedding import Embedder
 
         places = [
             {"path": str(path), "metadata": {"tag": path.name}} for path in sorted(Path(self.settings["files"]).iterdir())
@@ -72,9 +73,11 @@ class Llmbench:
                 "embedder": {"model_name_or_path": self.settings["model"]}, "search": {"mode": "dense", "deduplicate": False},
             }
         )  # fmt: skip
+        self.embedder = Embedder(self.recipe.embedder)
+        self.embedder.embed_documents(["warm", "too"])
 
     def ingest(self, files: Sequence[tuple[Path, str]]) -> None:
-        self.passages = self.library.build(self.recipe).chunks
+        self.passages = self.library.build(self.recipe, embedder=self.embedder).chunks
 
     def again(self, files: Sequence[tuple[Path, str]]) -> None:
         self.ingest(files)
@@ -91,12 +94,12 @@ class Llmbench:
 
     def delete(self, path: Path) -> None:
         path.unlink()
-        self.library.build(self.recipe)
+        self.library.build(self.recipe, embedder=self.embedder)
 
     def save(self) -> None:
         path = next(Path(self.settings["files"]).rglob("*.txt"))
         path.write_text(path.read_text(encoding="utf-8") + " More.", encoding="utf-8")
-        self.library.build(self.recipe)
+        self.library.build(self.recipe, embedder=self.embedder)
 
 
 class LlamaIndex:
