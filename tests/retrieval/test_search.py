@@ -38,6 +38,18 @@ def test_a_question_finds_its_page_first(recipe: RagRecipe, query: str, source: 
     assert scores == sorted(scores, reverse=True) and 1 >= scores[0] > scores[-1] >= -1
 
 
+@pytest.mark.parametrize("mode", ["dense", "terms", "hybrid"])
+def test_hundreds_of_copies_of_one_passage_leave_room_for_the_others(recipe: RagRecipe, pages: Path, mode: Any) -> None:
+    for number in range(500):
+        (pages / f"copy-{number}.txt").write_text("The Alba kettle is red and boils water.", encoding="utf-8")
+    (pages / "other.txt").write_text("An old water tower stands by the harbour.", encoding="utf-8")
+    recipe = recipe.model_copy(update={"search": SearchSpec(mode=mode, candidates=20)})
+    retrieval.build(recipe)
+    with Retriever.open(recipe) as retriever:
+        hits = retriever.search("Does the Alba kettle boil water?", 3)
+    assert len({hit.chunk.text for hit in hits}) == 3
+
+
 def test_search_agrees_with_sentence_transformers_own_exact_search() -> None:
     recipe = recipes.load("rag/handbook.yaml", RagRecipe, ["search.mode=dense", "search.deduplicate=false"])
     retrieval.build(recipe)

@@ -31,7 +31,7 @@ _ACTIVATIONS = {
 def available() -> bool:
     """Whether PyTorch has these operators here, and the CPU computes in bfloat16."""
     return bool(
-        torch.backends.mkldnn.is_available()
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -45,6 +45,10 @@ class Candidates:
         """A row's place in every stage that has it."""
         return {stage: places[row] for stage, places in self.stages.items() if row in places}
 
+    def full(self, count: int) -> bool:
+        """Whether meaning or words may have more than the `count` that were asked for."""
+        return any(len(places) >= count for stage, places in self.stages.items() if stage != "fused")
+
 
 def find(view: View, spec: SearchSpec, question: Question, count: int, where: Filter | None, alpha: float | None) -> Candidates:
     """The candidates of a question.

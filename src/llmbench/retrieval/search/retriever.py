@@ -37,6 +37,8 @@ __all__ = ["Retriever", "asked"]
 
 TRIES = 3
 """How often a question is searched whose hits a writer takes away meanwhile."""
+DEEPEST = 10_000
+"""Candidates up to which a list is searched again where copies of a few passages fill it."""
 
 
 class Retriever:
@@ -142,6 +144,10 @@ class Retriever:
                 found = candidates.find(view, spec, question, count, condition, alpha)
                 timings.mark("feedback")
             hits = stages.gather(found, view.index.chunks, spec, wanted)
+            while spec.deduplicate and len(hits) < wanted and count < DEEPEST and found.full(count):
+                count *= 4  # copies of a few passages were all there was
+                found = candidates.find(view, spec, question, count, condition, alpha)
+                hits = stages.gather(found, view.index.chunks, spec, wanted)
             hits = [(row, replace(hit, metadata=view.index.metadata(hit.chunk.source))) for row, hit in hits]
             vectors = view.vectors([row for row, _ in hits]) if spec.mmr is not None and hits else None
             timings.mark("passages")
