@@ -206,7 +206,7 @@ def test_an_index_of_another_embedder_is_refused_with_the_way_out(folder: Path) 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with 160 MB: room for an encoder's graph, which some processors have written to the cache."""
+    """A file system of its own with 160 MB: room for an encoder's graph in the cache."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(place)], capture_output=True, check=False)

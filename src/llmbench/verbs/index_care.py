@@ -81,8 +81,8 @@ def prune(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
 def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
     """Looks at everything; exits with 1 when something is not as it should be."""
     from llmbench.retrieval.counting import counted
-    from llmbench.shown import printable
     from llmbench.retrieval.store import verify as store
+    from llmbench.shown import printable
 
     if not all(text.strip() for text in absent):
         raise LlmbenchError("--absent needs words to look for.")

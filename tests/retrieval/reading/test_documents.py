@@ -148,7 +148,7 @@ def raw_pdf(folder: Path, name: str, stream: bytes) -> Path:
 def test_a_pdf_that_takes_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "SECONDS", 1)
     monkeypatch.setattr(children, "PATIENCE", 100)
-    path = raw_pdf(tmp_path, "slow.pdf", b"BT /F 9 Tf " + b"1 0 0 1 5 5 Tm (a) Tj " * 1_000_000 + b"ET")
+    path = raw_pdf(tmp_path, "slow.pdf", b"BT /F 9 Tf " + b"1 0 0 1 5 5 Tm (a) Tj " * 3_000_000 + b"ET")
     with pytest.raises(Unreadable, match="not read within 1 seconds of processor time"):
         document(path)
 

@@ -49,7 +49,8 @@ class Graph:
             raise MissingPackage("index", error.name or name, "rag" if backend == "onnx" else "openvino") from error
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise LlmbenchError(f"{backend} cannot load {found}: {reason}. Remove that file, or use backend: torch.") from error
+            where = found if isinstance(found, Path) else "the graph"
+            raise LlmbenchError(f"{backend} cannot load {where}: {reason}. Remove that file, or use backend: torch.") from error
 
     def enter(self) -> None:
         """A session computes in the thread that calls it: nothing to ready."""
@@ -65,18 +66,24 @@ class Graph:
         return pool(self._run(ids, np.asarray(lengths, dtype=np.int32)), lengths, self._pooling)
 
 
-def model(layout: Layout, fingerprint: str, *, int8: bool) -> Path:
-    """The graph's file in the workspace's cache, written where it is not there yet; never in the model's folder."""
+def model(layout: Layout, fingerprint: str, *, int8: bool) -> Path | bytes:
+    """The graph's file in the workspace's cache, written where it is not there yet; never in the model's folder.
+
+    Its content where it cannot be kept: a search does not need a disk with room, only a second to write the graph again.
+    """
     folder = workspace.cache() / "embedders" / fingerprint[:32]
     path = folder / f"{'int8' if int8 else 'float32'}-{graph.VERSION}.onnx"
     if not path.is_file():
         content = graph.write(weights.read(layout), int8=int8)
-        with workspace.atomic(path, "wb") as file:
-            file.write(content)
+        try:
+            with workspace.atomic(path, "wb") as file:
+                file.write(content)
+        except LlmbenchError:
+            return content
     return path
 
 
-def _onnx(path: Path) -> Any:
+def _onnx(model: Path | bytes) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -85,7 +92,9 @@ def _onnx(path: Path) -> Any:
     options.log_severity_level = 3
     # Where the CPU has no VNNI, sums of two products overflow 16 bits; this takes the kernels that do not.
     options.add_session_config_entry("session.x64quantprecision", "1")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
+    )
 
     def run(ids: Any, lengths: Any) -> Any:
         return session.run(["hidden"], {"ids": ids, "lengths": lengths})[0]
@@ -93,13 +102,14 @@ def _onnx(path: Path) -> Any:
     return run
 
 
-def _openvino(path: Path) -> Any:
+def _openvino(model: Path | bytes) -> Any:
     import threading
 
     import openvino
 
+    core = openvino.Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    compiled = core.compile_model(core.read_model(str(model) if isinstance(model, Path) else model), "CPU", settings)
     local = threading.local()
 
     def run(ids: Any, lengths: Any) -> Any:
