@@ -361,6 +361,7 @@ def run(job: str, settings: dict[str, Any]) -> dict[str, Any]:
             began = time.perf_counter()
             failure = said(lambda: arm.ingest(files) if job == "ingest" else arm.again(files))
             result["seconds"] = time.perf_counter() - began
+            result["memory"] = peak()
             if job == "ingest":
                 arm.open()
             result["failure"], result["passages"] = failure, arm.count()
@@ -385,9 +386,13 @@ def run(job: str, settings: dict[str, Any]) -> dict[str, Any]:
             while True:
                 print("saving", flush=True)
                 arm.save()
-    # The child of fork that pip or a library may start is not counted.
-    result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    result.setdefault("memory", peak())
     return result
+
+
+def peak() -> float:
+    """MiB of this process at its peak; children are not counted."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 if __name__ == "__main__":
