@@ -125,9 +125,9 @@ def device(gpu: bool) -> str:
 def _native(device: str) -> str:
     """The fastest precision of a device at the quality of float32.
 
-    On a CPU with AVX512-BF16 all-MiniLM-L6-v2 takes 0.54 of ONNX Runtime's float32 time and 0.24 of sentence_transformers',
-    with nDCG@10 on SciFact's 809 training queries .6592 against .6602, on seven sets .0002 more on average, and no cosine between
-    the two under .9998; elsewhere the CPU emulates it and is slower.
+    On a CPU with AVX512-BF16 all-MiniLM-L6-v2 takes .54 of ONNX Runtime's float32 time and .24 of sentence_transformers', with
+    nDCG@10 on SciFact's 809 training queries .6592 to .6602, on seven sets .0002 more on average, and no cosine under .9998;
+    elsewhere the CPU emulates it and is slower.
     """
     match device:
         case "cuda":
