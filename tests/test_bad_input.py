@@ -171,7 +171,7 @@ def test_an_interpreter_without_vllm_is_told_with_the_command_that_mends_it(fold
     python = tmp_path / "empty" / "bin" / "python"
     before = files(folder)
     check(
-        run(folder, "serve", "serve.yaml", f"engine.python={python}"),
+        run(folder, "serve", "serve.yaml", "gateway.port=0", f"engine.python={python}"),
         rf"engine\.python: {python} has no vLLM\. Run: {python} -m pip install",
     )
     assert files(folder) == before
@@ -183,7 +183,7 @@ def test_an_adapter_of_another_base_is_refused(folder: Path, lora: Path) -> None
     (other / "llmbench.json").write_text(json.dumps({"base": {"weights": "0" * 64}}))
     (folder / "serve.yaml").write_text(SERVE + "    adapter: other\n")
     before = files(folder)
-    check(run(folder, "serve", "serve.yaml"), r"serve\.yaml: variant base: .*other")
+    check(run(folder, "serve", "serve.yaml", "gateway.port=0"), r"serve\.yaml: variant base: .*other")
     assert files(folder) == before
 
 
