@@ -169,3 +169,22 @@ def test_threads_that_embed_side_by_side_leave_the_others_their_cores() -> None:
     Embedder(EmbedderSpec(backend="torch", precision="bfloat16")).embed(["a cat", "a dog"])
     with ThreadPoolExecutor(1) as pool:
         assert (torch.get_num_threads(), pool.submit(torch.get_num_threads).result()) == (here, here)
+
+
+@pytest.mark.parametrize("cells", [1, 200, 1 << 20])
+def test_attention_by_blocks_is_attention(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
+    import torch
+    from torch.nn import functional
+
+    from llmbench.retrieval.embedding import onednn
+
+    monkeypatch.setattr(onednn, "_CELLS", cells)
+    torch.manual_seed(3)
+    lengths, heads, width = [9, 9, 8, 5, 1], 2, 8
+    qkv = torch.randn(len(lengths), 9, 3 * width)
+    found = onednn.attention(qkv, heads, lengths)
+    for row, length in enumerate(lengths):
+        query, key, value = qkv[row, :length].view(length, 3, heads, -1).permute(1, 2, 0, 3)
+        expected = functional.scaled_dot_product_attention(query, key, value, scale=1.0).transpose(0, 1).reshape(length, width)
+        assert torch.allclose(found[row, :length], expected, atol=1e-5)
+        assert not found[row, length:].any()
