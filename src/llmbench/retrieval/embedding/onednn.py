@@ -66,7 +66,7 @@ def attention(qkv: torch.Tensor, heads: int, lengths: Sequence[int]) -> torch.Te
         lengths: how many positions of each row are its own; like ones stand together.
 
     Returns:
-        (rows, length, width); zero at positions that are no row's own.
+        (rows, length, width); finite, and of no meaning, at positions that are no row's own.
     """
     rows, length, _ = qkv.shape
     query, key, value = qkv.view(rows, length, 3, heads, -1).permute(2, 0, 3, 1, 4).reshape(3, rows * heads, length, -1)
