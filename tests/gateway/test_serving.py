@@ -232,9 +232,8 @@ def test_when_the_client_goes_away_the_engine_stops_computing(endpoint: Served, 
             next(response.iter_raw())
     else:
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(
-                f"{endpoint.base_url}/chat/completions", json=body, timeout=0.15
-            )  # a fast CPU writes the thousand in under a second
+            # A fast CPU writes the thousand tokens in under a second.
+            httpx.post(f"{endpoint.base_url}/chat/completions", json=body, timeout=0.15)
     end = time.monotonic() + 60
     while metric(endpoint, "vllm:num_requests_running") and time.monotonic() < end:
         time.sleep(0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -150,6 +151,15 @@ def test_openvino_reads_the_same_graph(make_model: MakeModel) -> None:
     folder = make_model()
     embedder = Embedder(EmbedderSpec(model_name_or_path=str(folder), backend="openvino"))
     assert distance(embedder.embed(TEXTS), reference(folder)) < 1e-5
+
+
+@pytest.mark.parametrize("packaged", [True, False])
+def test_a_cache_that_cannot_be_written_keeps_nobody_from_embedding(make_model: MakeModel, home: Any, packaged: bool) -> None:
+    spec = EmbedderSpec(backend="onnx") if packaged else EmbedderSpec(model_name_or_path=str(make_model()), backend="onnx")
+    expected = Embedder(spec).embed(TEXTS)
+    shutil.rmtree(home / "cache" / "embedders")
+    (home / "cache" / "embedders").write_text("no folder", encoding="utf-8")
+    assert distance(Embedder(spec).embed(TEXTS), expected) < 1e-6
 
 
 @pytest.mark.parametrize("settings", KINDS[:-1], ids=lambda s: "-".join(map(str, s.values())) or "plain")

@@ -1,7 +1,7 @@
 """A BERT-like layer on a CPU in bfloat16 by oneDNN's operators: weights packed once, a product and what follows it in one.
 
 PyTorch's own way takes 1.4 times as long with all-MiniLM-L6-v2 (docs/benchmarks.md, `Embedding backends`): its
-attention for such a CPU is slow for heads of 32 values, and a product's weights are packed anew for each batch.
+attention for such a CPU is slow for heads of 32 values, and its products take weights in the order that they are stored in.
 """
 
 from __future__ import annotations

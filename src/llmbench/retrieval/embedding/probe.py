@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -151,7 +152,8 @@ def check(
 ) -> float:
     """The least cosine between a choice's vectors of the canary texts and the reference's; 1 where none is needed.
 
-    Computed at the first use of a model, since the reference takes seconds to load, and kept in the workspace's cache.
+    Computed at the first use of a model, since the reference takes seconds to load, and kept in the workspace's cache where
+    that can be written.
     """
     if choice.precision == "float32" and not choice.light:
         return 1.0  # it is the reference
@@ -162,7 +164,8 @@ def check(
     known = _kept(path)
     if key not in known:
         known[key] = 1 - canaries.distance(vectors(), reference())
-        workspace.write_json(path, known)
+        with suppress(LlmbenchError):
+            workspace.write_json(path, known)
     return known[key]
 
 

@@ -49,8 +49,8 @@ class Graph:
             raise MissingPackage("index", error.name or name, "rag" if backend == "onnx" else "openvino") from error
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            where = found if isinstance(found, Path) else "the graph"
-            raise LlmbenchError(f"{backend} cannot load {where}: {reason}. Remove that file, or use backend: torch.") from error
+            where, way = (found, "Remove that file, or use") if isinstance(found, Path) else ("the model's graph", "Use")
+            raise LlmbenchError(f"{backend} cannot load {where}: {reason}. {way} backend: torch.") from error
 
     def enter(self) -> None:
         """A session computes in the thread that calls it: nothing to ready."""

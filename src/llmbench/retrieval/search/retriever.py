@@ -147,6 +147,7 @@ class Retriever:
             while spec.deduplicate and len(hits) < wanted and count < DEEPEST and found.full(count):
                 count *= 4  # copies of a few passages were all there was
                 found = candidates.find(view, spec, question, count, condition, alpha)
+                timings.mark("candidates")
                 hits = stages.gather(found, view.index.chunks, spec, wanted)
             hits = [(row, replace(hit, metadata=view.index.metadata(hit.chunk.source))) for row, hit in hits]
             vectors = view.vectors([row for row, _ in hits]) if spec.mmr is not None and hits else None
