@@ -31,7 +31,7 @@ from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.generation import open_for_writing
 from llmbench.retrieval.names import Names
 from llmbench.retrieval.reading.clean import Cleaner
-from llmbench.retrieval.store import layout
+from llmbench.retrieval.store import layout, upkeep
 from llmbench.retrieval.store.compact import compact, wasted
 from llmbench.retrieval.store.filters import Filter
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
@@ -283,8 +283,10 @@ class Writer:
         if wasted(self.index):
             self.index = compact(self.folder, self.index)
         found = self._nearest()
+        purge_words = purge or self._purge or self.index.count() <= PURGE_UP_TO
+        upkeep.update(self.index, purge=purge_words)
         if self._dirty or purge:
-            self.settled = self.index.settle(purge=purge or self._purge or self.index.count() <= PURGE_UP_TO)
+            self.settled = self.index.settle(purge=purge_words)
             self._dirty = self._purge = False
         now = layout.current(self.folder)
         if now != self.index.path and (self.switch or now is None or not now.exists()):

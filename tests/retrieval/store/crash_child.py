@@ -83,8 +83,10 @@ def work(folder: Path, seed: int, first: int, count: int) -> None:
     from words import Words  # type: ignore[import-not-found]
 
     from llmbench.recipe import ChunkingSpec, RagRecipe, SourceSpec
+    from llmbench.retrieval.store import postings_build
     from llmbench.retrieval.writer import Writer
 
+    postings_build.LEAST, postings_build.BATCH = 20, 50  # files of postings, several of them
     pages = folder / "pages"
     pages.mkdir(exist_ok=True)
     recipe = RagRecipe(name="store", documents=[SourceSpec(path=pages)], chunking=ChunkingSpec(max_tokens=12, overlap=2))

@@ -17,6 +17,8 @@ from llmbench import workspace
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import ChunkingSpec, RagRecipe, SearchSpec
 from llmbench.retrieval import Document, Retriever
+from llmbench.retrieval.search import retriever as retriever_module
+from llmbench.retrieval.store import current
 from llmbench.retrieval.store.verify import verify
 from llmbench.retrieval.writer import Writer
 
@@ -204,3 +206,27 @@ def test_a_second_writer_is_told_who_writes_or_waits(recipe: RagRecipe, words: A
             writer.upsert([doc("a", "alpha")])
         timer.join()
     assert verify(folder).documents == 1
+
+
+def test_a_generation_that_goes_after_it_was_seen_is_followed(
+    recipe: RagRecipe, words: Any, doc: Make, upsert: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upsert(*generation(doc, 0))
+    with Writer.open(recipe, embedder=words) as writer, Retriever.open(recipe, embedder=words) as retriever:
+        packed: list[Path] = []
+
+        class Going(type(Path())):  # type: ignore[misc]
+            def exists(self) -> bool:
+                there = bool(super().exists())
+                if not packed:
+                    packed.append(self)
+                    writer.compact()
+                return there
+
+        def looked(folder: Path) -> Path | None:
+            found = current(folder)
+            return None if found is None else Going(found)
+
+        monkeypatch.setattr(retriever_module, "current", looked)
+        assert len(retriever.search("round", 100)) == GROUP
+        assert packed and not Path(packed[0]).exists()

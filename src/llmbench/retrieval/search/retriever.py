@@ -157,7 +157,7 @@ class Retriever:
     def explain(self, query: str, hit: Hit) -> str:
         """Why a hit of a query stands where it does, a line for each stage."""
         with self._now() as view:
-            points = view.index.word_points(asked(query), hit.chunk.id)
+            points = view.word_points(asked(query), hit.chunk.id)
         reranker = self._rerank()
         return explain(
             hit,
@@ -280,11 +280,12 @@ class Retriever:
                 yield self._view
                 return
             path = current(self._folder)
-            while path is not None and not path.exists() and current(self._folder) != path:
-                path = current(self._folder)  # a writer went over to the next one between the two looks
-            if path is None or not path.exists():
-                source = self.recipe.source
-                raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")
+            while path is None or not path.exists():
+                again = current(self._folder)
+                if again == path:
+                    source = self.recipe.source
+                    raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")
+                path = again  # a writer went over to the next one between the two looks
             # A folder that was removed and made anew may have the same name.
             if self._view is None or self._view.index.path != path or not self._view.index.is_on_disk():
                 self._attach()

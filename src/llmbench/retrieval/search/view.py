@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import IndexError_
 from llmbench.retrieval.store import Filter, Index
+from llmbench.retrieval.store.bm25 import Lexical, Stems
+from llmbench.retrieval.store.exact import mask
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
+from llmbench.retrieval.store.postings import BrokenPostings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,24 +28,32 @@ class View:
     """One generation, open for searching. Not for several threads at once; the retriever takes turns."""
 
     def __init__(self, generation: Path) -> None:
-        """Opens it. `warning` says afterwards what makes its searches slower than they should be."""
+        """Opens it."""
         self.index = Index(generation)
         try:
             _ = self.index.vectors  # opened now: a writer may remove the generation, and what is open stays
         except IndexError_:
             self.index.close()
             raise
-        self.warning = ""
+        self._slow: dict[str, str] = {}
         self._version = -1
         self._plan: dict[str, Any] | None = None
         self._nearest = Nearest()
         self._checked = 0
         self._dead: NDArray[np.int64] | None = None
+        self._lexical: Lexical | None = None
+        self._stems = Stems()
         self._matching: dict[Filter, NDArray[np.int64]] = {}
 
     def close(self) -> None:
         """Lets go of the files."""
+        self._stems.close()
         self.index.close()
+
+    @property
+    def warning(self) -> str:
+        """What makes its searches slower than they should be; empty when nothing does."""
+        return "\n".join(self._slow.values())
 
     @contextmanager
     def now(self) -> Iterator[View]:
@@ -67,7 +78,29 @@ class View:
 
     def terms(self, text: str, k: int, where: Filter | None) -> Scored:
         """The k rows that share the most telling words with a text, by BM25."""
+        if self._lexical is not None:
+            allowed = None if where is None else mask(self.index.vectors.rows, self._rows(where), self._dead)
+            try:
+                found = self._lexical.search(text, k, self.index.totals(), allowed)
+            except BrokenPostings as error:
+                self._give_up(error)
+            else:
+                if found is not None:
+                    return found
         return self.index.search_terms(text, k, where)
+
+    def word_points(self, text: str, chunk_id: str) -> dict[str, float]:
+        """What each word of a question adds to a passage's BM25 score; 0 for a word that it does not have."""
+        row = self.index.place(chunk_id)
+        if self._lexical is not None and row is not None:
+            try:
+                found = self._lexical.points(text, row, self.index.totals())
+            except BrokenPostings as error:
+                self._give_up(error)
+            else:
+                if found is not None:
+                    return found
+        return self.index.word_points(text, chunk_id)
 
     def vectors(self, rows: Sequence[int]) -> NDArray[np.float32]:
         """The vectors of some rows: shape (len(rows), dim)."""
@@ -87,12 +120,26 @@ class View:
         self._dead = self.index.dead()
         plan = self.index.get("nearest")
         if plan != self._plan:
-            self._plan, self._nearest, self.warning = plan, Nearest(), ""
+            self._plan, self._nearest = plan, Nearest()
+            self._slow.pop("vectors", None)
             if plan is not None:
                 try:
                     self._nearest = Nearest.load(self.index.path / "nearest.faiss", Plan(**plan))
                 except BrokenIndex as error:
-                    self.warning = f"{error} Until then every vector is compared, which is slower."
+                    self._slow["vectors"] = f"{error} Until then every vector is compared, which is slower."
+        self._lexical = None
+        self._slow.pop("words", None)
+        try:
+            self._lexical = Lexical.load(
+                self.index.path, self.index.get("postings"), self.index.vectors.rows, self._dead, self._stems
+            )
+        except BrokenPostings as error:
+            self._give_up(error)
         if self._nearest.plan is None:
             for first, ids, _ in self.index.vectors.blocks(self._checked):
                 self._checked = first + len(ids)
+
+    def _give_up(self, error: BrokenPostings) -> None:
+        """Has FTS5 look up words, until a writer has made the postings anew."""
+        self._lexical = None
+        self._slow["words"] = f"{error} Until then SQLite looks up words, which is slower."

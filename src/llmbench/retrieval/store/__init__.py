@@ -6,7 +6,8 @@ outputs/indexes/NAME/
 └── 1/                    a generation
     ├── index.sqlite      documents, passages, their words, fields, the contract with the embedder: the source of truth
     ├── vectors.bin       one checked record a passage: the source of truth for vectors
-    └── nearest.faiss     an approximate index of a large collection, derived from vectors.bin
+    ├── nearest.faiss     an approximate index of a large collection, derived from vectors.bin
+    └── postings-*.bin    which passages of a large collection hold each word, derived from index.sqlite
 """
 
 from llmbench.retrieval.store.contract import Contract

@@ -269,9 +269,25 @@ class Index:
         query = (
             "SELECT chunks.row, -found.rank FROM (SELECT rowid AS id, rank FROM terms "
             f"WHERE terms MATCH ? {inside} ORDER BY rank LIMIT ?) AS found JOIN chunks ON vector_id = found.id "
-            "ORDER BY found.rank, vector_id"
+            "ORDER BY found.rank, chunks.row"
         )
         return [(int(row), float(score)) for row, score in self._rows(query, expression, *values, k)]
+
+    def totals(self) -> tuple[int, int]:
+        """How many passages the term index holds, and how many words they have in all."""
+        return terms.totals(self._row("SELECT block FROM terms_data WHERE id = 1")[0])
+
+    def place(self, chunk_id: str) -> int | None:
+        """The row of a passage, or None."""
+        found = self._row("SELECT row FROM chunks WHERE id = ?", chunk_id)
+        return None if found is None else int(found[0])
+
+    def words_of(self, first: int, end: int) -> Iterator[tuple[int, str, str]]:
+        """Row, title and text of the passages of the rows `first` to `end`, by row."""
+        with self._explained():
+            yield from self._db.execute(
+                "SELECT row, title, text FROM chunks WHERE row >= ? AND row < ? ORDER BY row", (first, end)
+            )
 
     def word_points(self, text: str, chunk_id: str) -> dict[str, float]:
         """What each word of a question adds to a passage's BM25 score; 0 for a word that it does not have."""

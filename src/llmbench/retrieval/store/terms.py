@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["STOP_WORDS", "columns", "leaf", "query", "schema"]
+__all__ = ["STOP_WORDS", "TITLE", "columns", "is_beginning", "leaf", "query", "schema", "totals", "words"]
 
 _FUNCTION_WORDS = (
     # who and whose
@@ -25,6 +25,9 @@ _FUNCTION_WORDS = (
 STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 """English function words. They are indexed, and left out of queries: they tell nothing and are slow to count."""
 
+TITLE = 2
+"""How much a word in the title counts."""
+
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
 _WORD = re.compile(r"(?:[^\W_][\u0300-\u036f]*)+")
 """Letters and digits with the marks on them, which FTS5 folds in a question as it does in a document."""
@@ -35,7 +38,7 @@ def schema(name: str) -> str:
     plain = name.rpartition(".")[2]
     return (
         f"CREATE VIRTUAL TABLE {name} USING fts5(title, text, content='', tokenize='porter unicode61 remove_diacritics 2');"
-        f"INSERT INTO {name}({plain}, rank) VALUES ('rank', 'bm25(2.0, 1.0)');"
+        f"INSERT INTO {name}({plain}, rank) VALUES ('rank', 'bm25({TITLE}.0, 1.0)');"
     )
 
 
@@ -44,15 +47,36 @@ def columns(title: str, text: str) -> tuple[str, str]:
     return _pairs(title), _pairs(text)
 
 
-def query(text: str) -> str:
-    """A question as an FTS5 expression: any of its words, each as often as it stands there; empty when it has none.
+def words(text: str) -> list[str]:
+    """The words of a question that are looked up, each as often as it stands there; none when it has none."""
+    found = _WORD.findall(_pairs(text.lower()))
+    return [word for word in found if word not in STOP_WORDS] or found
 
-    Every word is quoted, so that nothing in a question is taken as an operator. A character that stands alone in a script
-    without spaces is looked for where a pair begins with it.
+
+def is_beginning(word: str) -> bool:
+    """Whether words that begin with it are meant: a character that stands alone in a script without spaces."""
+    return len(word) == 1 and bool(_CJK.match(word))
+
+
+def query(text: str) -> str:
+    """A question as an FTS5 expression: any of its words; empty when it has none.
+
+    Every word is quoted, so that nothing in a question is taken as an operator.
     """
-    words = _WORD.findall(_pairs(text.lower()))
-    telling = [word for word in words if word not in STOP_WORDS] or words
-    return " OR ".join(f'"{word}"{"*" if len(word) == 1 and _CJK.match(word) else ""}' for word in telling)
+    return " OR ".join(f'"{word}"{"*" if is_beginning(word) else ""}' for word in words(text))
+
+
+def totals(averages: bytes) -> tuple[int, int]:
+    """How many rows there are and how many words they have in all, of FTS5's own record (`terms_data`, id 1).
+
+    The layout is that of SQLite's fts5_index.c: the number of rows, then of each column's words.
+    """
+    rows, at = _number(averages, 0)
+    count = 0
+    while at < len(averages):
+        size, at = _number(averages, at)
+        count += size
+    return rows, count
 
 
 def _pairs(text: str) -> str:
@@ -85,7 +109,7 @@ def leaf(page: bytes) -> list[str]:
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
-    """SQLite's whole number of one to nine bytes, seven bits each (here never nine), and where it ends."""
+    """SQLite's whole number of one to eight bytes, seven bits each (nine are of 2^56 and more), and where it ends."""
     value = 0
     while True:
         value = value << 7 | data[at] & 0x7F

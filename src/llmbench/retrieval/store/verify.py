@@ -14,7 +14,7 @@ from typing import Any
 from llmbench.errors import IndexError_
 from llmbench.retrieval.counting import counted
 from llmbench.retrieval.reading.clean import Cleaner
-from llmbench.retrieval.store import layout, rows, terms
+from llmbench.retrieval.store import layout, postings, rows, terms, upkeep
 from llmbench.retrieval.store.database import Index
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
 
@@ -166,9 +166,11 @@ def _stems(index: Index, texts: Iterable[tuple[str, str]]) -> set[str]:
 
 
 def _written(index: Index) -> set[str]:
-    """Every word in the pages of the term index. A page's id is its segment's from bit 37 on; bits 31 to 36 are 0 in leaves."""
+    """Every word in the pages of the term index and in files of postings, also files that count no more. A page's id is its
+    segment's from bit 37 on; bits 31 to 36 are 0 in leaves."""
     pages = index._db.execute("SELECT block FROM terms_data WHERE id >> 37 > 0 AND (id >> 31) & 63 = 0")
-    return {word for (page,) in pages for word in terms.leaf(page)}
+    there = {word for (page,) in pages for word in terms.leaf(page)}
+    return there.union(*(postings.written(path) for path in index.path.glob("postings*")))
 
 
 def _database(index: Index) -> Iterator[Fault]:
@@ -270,4 +272,11 @@ def _nearest(index: Index) -> Iterator[Fault]:
             yield Fault(str(error), "repair")
 
 
-_CHECKS: tuple[Callable[[Index], Iterator[Fault]], ...] = (_database, _rows, _vectors, _terms, _nearest)
+def _postings(index: Index) -> Iterator[Fault]:
+    """The files of postings against their checksums, and what is in them against the passages."""
+    found = upkeep.differs(index)
+    if found:
+        yield Fault(found, "repair")
+
+
+_CHECKS: tuple[Callable[[Index], Iterator[Fault]], ...] = (_database, _rows, _vectors, _terms, _nearest, _postings)

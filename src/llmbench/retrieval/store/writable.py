@@ -271,6 +271,7 @@ class WritableIndex(Index):
     def index_terms(self) -> None:
         """Indexes the words of all passages anew. Inside a transaction."""
         with self._explained():
+            self.set(postings=None)
             self._db.execute("INSERT INTO terms(terms) VALUES ('delete-all')")
             found = self._db.execute("SELECT vector_id, title, text FROM chunks")
             self._db.executemany(
@@ -320,7 +321,8 @@ class WritableIndex(Index):
             self._db.execute("VACUUM INTO ?", (str(copy),))
             copied = schema.connect(copy)
             copied.executemany(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)", [("packing", "true"), ("rows", "0"), ("nearest", "null")]
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                (("packing", "true"), ("rows", "0"), ("nearest", "null"), ("postings", "null")),
             )
             copied.close()
         copy.rename(generation / "index.sqlite")
