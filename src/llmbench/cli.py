@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from llmbench.errors import LlmbenchError
 from llmbench.shown import printable
 from llmbench.verbs import app as app_verb
-from llmbench.verbs import check, compare, demo, doctor, evaluate, index, merge, new, rag, runs, selftest, serve, train
+from llmbench.verbs import check, compare, demo, doctor, evaluate, index, merge, new, raft, rag, runs, selftest, serve, train
 
 __all__ = ["cli", "main"]
 
@@ -70,7 +70,7 @@ def options(
         os.environ["LLMBENCH_DEBUG"] = "1"
 
 
-for verbs in (train, runs, check, merge, selftest, index, rag, evaluate, serve, compare, app_verb, demo, new, doctor):
+for verbs in (train, runs, check, merge, selftest, index, rag, raft, evaluate, serve, compare, app_verb, demo, new, doctor):
     verbs.register(cli)
 
 

@@ -152,6 +152,8 @@ def ask(
     for source in reply.sources:
         mark = "cited" if source["n"] in citations.valid else ""
         console.print(_headline(source, mark, span=True))
+    if reply.sources and not citations.valid and not citations.invalid:
+        console.print("The answer cites none of these passages.", style="yellow", markup=False)
     if citations.invalid:
         wrong = ", ".join(f"[{n}]" for n in citations.invalid)
         console.print(f"The answer cites {wrong}, but there is no such passage.", style="bold red", markup=False)

@@ -17,8 +17,8 @@ from llmbench import workspace
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import ChunkingSpec, RagRecipe, SearchSpec
 from llmbench.retrieval import Document, Retriever
-from llmbench.retrieval.search import retriever as retriever_module
-from llmbench.retrieval.store import current
+from llmbench.retrieval.store import Index, current, layout
+from llmbench.retrieval.store import verify as verifying
 from llmbench.retrieval.store.verify import verify
 from llmbench.retrieval.writer import Writer
 
@@ -227,6 +227,26 @@ def test_a_generation_that_goes_after_it_was_seen_is_followed(
             found = current(folder)
             return None if found is None else Going(found)
 
-        monkeypatch.setattr(retriever_module, "current", looked)
+        monkeypatch.setattr(layout, "current", looked)
         assert len(retriever.search("round", 100)) == GROUP
         assert packed and not Path(packed[0]).exists()
+
+
+def test_a_look_whether_all_is_whole_follows_a_generation_that_goes(
+    recipe: RagRecipe, words: Any, doc: Make, upsert: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upsert(*generation(doc, 0))
+    looks: list[Path] = []
+    with Writer.open(recipe, embedder=words) as writer:
+
+        def opened(path: Path) -> Index:
+            index = Index(path)
+            looks.append(path)
+            if len(looks) == 1:
+                writer.compact()
+            return index
+
+        monkeypatch.setattr(verifying, "Index", opened)
+        found = verify(folder)
+    assert found.faults == () and found.documents == GROUP
+    assert len(looks) == 2 and not looks[0].exists()

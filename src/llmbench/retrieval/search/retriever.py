@@ -27,6 +27,7 @@ from llmbench.retrieval.search.passages import Passage
 from llmbench.retrieval.search.stages import Timings
 from llmbench.retrieval.search.view import View
 from llmbench.retrieval.store import Filter, current
+from llmbench.retrieval.store.layout import standing
 from llmbench.retrieval.store.nearest import library
 
 if TYPE_CHECKING:
@@ -279,13 +280,10 @@ class Retriever:
                 assert self._view is not None
                 yield self._view
                 return
-            path = current(self._folder)
-            while path is None or not path.exists():
-                again = current(self._folder)
-                if again == path:
-                    source = self.recipe.source
-                    raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")
-                path = again  # a writer went over to the next one between the two looks
+            path = standing(self._folder)
+            if path is None:
+                source = self.recipe.source
+                raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")
             # A folder that was removed and made anew may have the same name.
             if self._view is None or self._view.index.path != path or not self._view.index.is_on_disk():
                 self._attach()

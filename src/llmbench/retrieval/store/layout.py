@@ -10,7 +10,7 @@ from pathlib import Path
 from llmbench import workspace
 from llmbench.errors import IndexError_
 
-__all__ = ["current", "generations", "next_generation", "point", "remove", "to_disk", "unpointed"]
+__all__ = ["current", "generations", "next_generation", "point", "remove", "standing", "to_disk", "unpointed"]
 
 _POINTER = "index.json"
 
@@ -31,6 +31,21 @@ def current(folder: Path) -> Path | None:
     except (ValueError, KeyError, TypeError) as error:
         raise IndexError_(f"{path} is broken or of another version. Remove {folder} and index again.") from error
     return folder / str(int(number))
+
+
+def standing(folder: Path) -> Path | None:
+    """The generation that searches use, when it is there; a writer may go over to the next one between two looks.
+
+    Raises:
+        IndexError_: index.json is broken.
+    """
+    path = current(folder)
+    while path is not None and not path.exists():
+        again = current(folder)
+        if again == path:
+            return None
+        path = again
+    return path
 
 
 def generations(folder: Path) -> list[Path]:

@@ -129,7 +129,7 @@ class Segment(Part):
                 name: np.asarray(data[offset : offset + count * np.dtype(kind).itemsize]).view(kind)
                 for name, (kind, count, offset) in places.items()
             }
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise self._broken(f"cannot be read ({error})") from error
         super().__init__(plan.first, plan.end, arrays)
         self._sums: NDArray[np.uint32] = arrays["sums"]
@@ -178,7 +178,7 @@ def written(path: Path) -> set[str]:
         header = json.loads(data[16 : 16 + int.from_bytes(data[8:16], "little")])
         _, count, offset = header["arrays"]["words"]
         return set(data[offset : offset + count].decode("utf-8", "replace").split("\n")[:-1])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError):
         return set()
 
 

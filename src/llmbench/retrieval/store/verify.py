@@ -59,10 +59,23 @@ def verify(folder: Path) -> Verification:
     Raises:
         IndexError_: there is none, or its database cannot even be opened.
     """
-    path = layout.current(folder)
-    if path is None or not path.exists():
-        raise IndexError_(f"{folder} holds no index. Run: llmbench index PIPELINE")
-    index = Index(path)
+    while True:
+        path = layout.standing(folder)
+        if path is None:
+            raise IndexError_(f"{folder} holds no index. Run: llmbench index PIPELINE")
+        found = _looked(path, folder)
+        if found is not None:
+            return found
+
+
+def _looked(path: Path, folder: Path) -> Verification | None:
+    """What is wrong with a generation; None where a writer has gone over to the next one and removed it meanwhile."""
+    try:
+        index = Index(path)
+    except IndexError_:
+        if layout.current(folder) != path:
+            return None
+        raise
     try:
         with index.snapshot():
             faults = [fault for check in _CHECKS for fault in _told(check, index)]
@@ -70,6 +83,8 @@ def verify(folder: Path) -> Verification:
             erased, waiting = (index._row("SELECT count(*) FROM dead WHERE erased = ?", done)[0] for done in (1, 0))
             living = index._row("SELECT count(DISTINCT row) FROM chunks")[0]
             counts = (index.document_count(), index.count(), erased + waiting + living, erased, waiting, words)
+        if not index.is_on_disk():
+            return None
     finally:
         index.close()
     return Verification(*counts, tuple(int(p.name) for p in layout.generations(folder)), tuple(faults))
