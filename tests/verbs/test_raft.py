@@ -50,14 +50,18 @@ def test_rows_are_written_counted_and_can_be_trained_on(asked: tuple[str, str], 
         "check", "recipes/sft-lora.yaml", f"data.train=[{{path: {json.dumps(str(out))}}}]", "data.eval_fraction=0", "--json"
     )
     assert check.exit_code == 0, check.output
-    assert json.loads(check.stdout)["train"]["rows"]["used"] == 2
+    assert json.loads(check.stdout)["train"]["rows"] == 2
 
 
 def test_a_whole_file_is_told_apart_from_what_a_comparison_asks(asked: tuple[str, str], tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
-    result = typed("raft", *asked, "-o", str(out), "--no-cite", "search.top_k=1")
+    result = typed(
+        "raft", *asked, "-o", str(out), "--no-cite", "search.top_k=1", "--abstention", "Ask Cora.", "--withhold", "0"
+    )
     assert "Compare on questions that are not among these" in result.stdout
-    assert all("[2]" not in line for line in out.read_text().splitlines())
+    assert "A comparison does not know this --abstention" in result.stdout
+    taught = [json.loads(line)["messages"][-1]["content"] for line in out.read_text().splitlines()]
+    assert taught == ["brass", "40 euros", "Ask Cora."] and "[2]" not in out.read_text()
     figures = json.loads(typed("raft", *asked, "-o", str(out), "--force", "--json", "--drop-not-found").stdout)
     assert figures["rows"] == sum(figures["kinds"].values()) == 3
     assert [one["id"] for one in figures["left_out"]] == ["d"]
@@ -71,6 +75,12 @@ def test_a_file_that_is_there_stays(asked: tuple[str, str], tmp_path: Path) -> N
     assert out.read_text() == "mine"
     result = typed("raft", *asked, "-o", str(tmp_path), "--force")
     assert isinstance(result.exception, LlmbenchError) and "Name a file" in str(result.exception)
+    before = Path(asked[1]).read_text()
+    result = typed("raft", *asked, "-o", asked[1], "--force")
+    assert isinstance(result.exception, LlmbenchError) and "is the file of questions" in str(result.exception)
+    assert Path(asked[1]).read_text() == before
+    result = typed("raft", *asked, "-o", str(out), "--force", "--abstention", " ")
+    assert isinstance(result.exception, LlmbenchError) and "--abstention is empty" in str(result.exception)
 
 
 def test_no_row_is_an_error_and_no_file(asked: tuple[str, str], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from llmbench.compare.metrics import same_page
 from llmbench.compare.questions import Question
 from llmbench.endpoint import Message
 from llmbench.retrieval import Retriever
+from llmbench.retrieval.search.retriever import asked
 
 __all__ = ["ABSTENTION", "Kind", "Left", "Row", "rows"]
 
@@ -29,6 +30,7 @@ Kind = Literal["answered", "withheld", "not found", "unanswerable"]
 """Why a row's answer is what it is: its passages tell it; the right ones were withheld; the search did not find them; the
 documents do not hold it."""
 
+_CITED = re.compile(r"\s*\[\d+(?:\s*,\s*\d+)*\]")
 _END = re.compile(r"[.!?\u3002\uff01\uff1f]*$")
 
 
@@ -80,6 +82,7 @@ def rows(
 
     Raises:
         IndexError_: the index cannot be searched.
+        EndpointError: the pipeline expands questions with a model, and it does not answer.
     """
     for done, question in enumerate(questions, 1):
         yield _row(retriever, question, withhold, not_found, cite, abstention, seed)
@@ -91,22 +94,26 @@ def _row(
 ) -> Row | Left:
     if question.answerable and question.value is None:
         return Left(question.id, "its value is not known, so that no passage can be seen to be right")
+    if not asked(question.question).strip():
+        return Left(question.id, "its question has no words")
     found = retriever.ground(_asked(question))
     if not found.sources:
-        return Left(question.id, "the search found no passage")
+        return Left(question.id, "the pipeline hands on no passage")
     if not question.answerable:
         return _made(question, "unanswerable", found.messages, abstention)
     right = [source for source in found.sources if _tells(source, question)]
     if right and _drawn(question.id, seed) < withhold:
         other = retriever.ground(_asked(question), where={"source": {"$nin": sorted({str(s["source"]) for s in right})}})
-        if other.sources and not any(_holds(source, question) for source in other.sources):
+        if other.sources and not any(_may_tell(source, question) for source in other.sources):
             return _made(question, "withheld", other.messages, abstention)
     if right:
         return _made(question, "answered", found.messages, _answer(question, int(right[0]["n"]) if cite else None))
     if any(_holds(source, question) for source in found.sources):
         return Left(question.id, "its value stands in passages of other pages only")
-    if question.source is not None and any(same_page(str(source["source"]), question.source) for source in found.sources):
+    if any(_of_page(source, question) for source in found.sources):
         return Left(question.id, "its page was found, but no passage of it holds the value in these words")
+    if question.source is None:
+        return Left(question.id, "it names no source, and no passage holds its value in these words")
     if not not_found:
         return Left(question.id, "the search found no right passage")
     return _made(question, "not found", found.messages, abstention)
@@ -126,19 +133,28 @@ def _holds(source: Mapping[str, Any], question: Question) -> bool:
     return any(scoring.holds_value(text, value, text) for value in question.wordings)
 
 
+def _of_page(source: Mapping[str, Any], question: Question) -> bool:
+    return question.source is not None and same_page(str(source["source"]), question.source)
+
+
 def _tells(source: Mapping[str, Any], question: Question) -> bool:
     """Whether a passage holds the value and is of the right page."""
-    there = question.source is None or same_page(str(source["source"]), question.source)
-    return there and _holds(source, question)
+    return (question.source is None or _of_page(source, question)) and _holds(source, question)
+
+
+def _may_tell(source: Mapping[str, Any], question: Question) -> bool:
+    """Whether a passage or its title holds the value, or it is of the right page: it might tell in other words."""
+    titled = {**source, "text": f"{source['title']}\n{source['text']}"}
+    return _of_page(source, question) or _holds(titled, question)
 
 
 def _answer(question: Question, number: int | None) -> str:
-    """The expected sentence, or else the value; the citation stands before the full stop."""
-    text = (question.answer or question.value or "").strip()
+    """The expected sentence, or else the value, with this citation alone: before the full stop, if that is not the value's."""
+    text = _CITED.sub("", question.answer or question.value or "").strip()
     if number is None:
         return text
-    end = _END.search(text)
-    at = len(text) if end is None else end.start()
+    stop = _END.search(text)
+    at = len(text) if stop is None or any(map(text.endswith, question.wordings)) else stop.start()
     return f"{text[:at]} [{number}]{text[at:]}"
 
 

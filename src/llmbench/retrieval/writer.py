@@ -92,7 +92,7 @@ class Writer:
         self._room, self._stop = float(FIRST), threading.Event()
         self._begun: set[str] = set()
         self.names = Names(self._standing, lambda source: self.index.first_line(source), self.current)
-        self._dirty = self._purge = self._checked = False
+        self._dirty = self._checked = False
         self._last: dict[bytes, Any] = {}
         self.settled = True
         """Whether nothing of what was deleted is left in any file, after `finish`: a search that goes on may hold it up."""
@@ -258,7 +258,6 @@ class Writer:
             with self.index.transaction():
                 count = self.index.delete(sources=sources, where=where)
             self.removed += count
-            self._purge |= count > 0
             self.note()
         return count
 
@@ -278,21 +277,30 @@ class Writer:
 
     def _finish(self, purge: bool) -> dict[str, Any]:
         self.flush()
-        if not self.index.get("complete"):
-            self.index.set(complete=True)
         if wasted(self.index):
             self.index = compact(self.folder, self.index)
         found = self._nearest()
-        purge_words = purge or self._purge or self.index.count() <= PURGE_UP_TO
-        upkeep.update(self.index, purge=purge_words)
+        purge |= bool(self.index.get("purge"))  # documents were deleted; of a writer that was killed as well
+        all_words = purge or self.index.count() <= PURGE_UP_TO
+        failed: IndexError_ | None = None
+        try:
+            upkeep.update(self.index, purge=all_words)
+        except IndexError_ as error:  # searches do without these files, and what is indexed is to be searched
+            failed = error
         if self._dirty or purge:
-            self.settled = self.index.settle(purge=purge_words)
-            self._dirty = self._purge = False
+            self.settled = self.index.settle(purge=all_words)
+            self._dirty = False
+        if self.index.get("purge") and failed is None:
+            self.index.set(purge=False)
+        if not self.index.get("complete"):  # from now on a rebuild would not continue it
+            self.index.set(complete=True)
         now = layout.current(self.folder)
         if now != self.index.path and (self.switch or now is None or not now.exists()):
             layout.point(self.folder, self.index.path)
             for old in layout.unpointed(self.folder):
                 layout.remove(old)
+        if failed is not None:
+            raise failed
         return found
 
     def embed(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:

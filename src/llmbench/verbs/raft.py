@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+_SIGNS = r"[^\w./-]"
+"""What a path in YAML may need quotes for."""
 _KINDS = {
     "answered": "answered from their passages",
     "withheld": "right passages withheld, so that the answer is to abstain",
@@ -41,10 +45,10 @@ def raft(
         ),
     ],
     questions: Annotated[Path, typer.Argument(help="Questions with their values: JSONL, or a .json file like SQuAD's.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the rows (JSONL).", metavar="FILE")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Fields of the pipeline to change: key=value.", metavar="[key=value]...")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the rows (JSONL).", metavar="FILE")] = ...,  # type: ignore[assignment]
     split: Annotated[str | None, typer.Option("--split", help="Only questions of this split.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, spread evenly over the file.")] = None,
     withhold: Annotated[
@@ -69,12 +73,16 @@ def raft(
     if out.exists() and (out.is_dir() or not force):
         how = "Name a file." if out.is_dir() else "Name another file, or overwrite it with --force."
         raise LlmbenchError(f"{out} is there already. {how}")
+    if abstention is not None and not abstention.strip():
+        raise LlmbenchError("--abstention is empty: a model cannot be taught to answer nothing. Give it a sentence.")
+    if out.exists() and questions.exists() and out.samefile(questions):
+        raise LlmbenchError(f"{out} is the file of questions. Name another file for the rows.")
     if not questions.exists():
         raise DataError(f"{questions} is not there. Name a file of questions.")
     from llmbench import recipe, workspace
     from llmbench.compare import raft as making
     from llmbench.compare.questions import read
-    from llmbench.recipe import QuestionSource, RagRecipe
+    from llmbench.recipe import CompareRecipe, QuestionSource, RagRecipe
     from llmbench.retrieval import Retriever
 
     document = recipe.load(pipeline, RagRecipe, overrides or [])
@@ -103,6 +111,9 @@ def raft(
         print(json.dumps({"file": str(out), "rows": len(rows), "kinds": kinds, "left_out": reasons}, indent=2))
         return
     _tell(out, rows, left, split)
+    pattern = str(CompareRecipe.model_fields["abstention"].default)
+    if abstention is not None and not re.search(pattern, abstention, re.IGNORECASE):
+        print("A comparison does not know this --abstention as one: set `abstention` in its recipe.")
 
 
 def _tell(out: Path, rows: list[Row], left: list[Left], split: str | None) -> None:
@@ -113,7 +124,8 @@ def _tell(out: Path, rows: list[Row], left: list[Left], split: str | None) -> No
             print(f"  {counts[kind]:>6,}  {words}")
     if left:
         print(f"No rows: {_reasons(left)}")
-    print(f"Train on it: llmbench train recipes/sft-lora.yaml name=mine 'data.train=[{{path: {out}}}]'")
+    train = shlex.quote(f"data.train=[{{path: {json.dumps(str(out)) if re.search(_SIGNS, str(out)) else out}}}]")
+    print(f"Train on it: llmbench train recipes/sft-lora.yaml name=mine {train}")
     if split is None:
         print("Compare on questions that are not among these: what was taught is no proof. --split takes a part of a file.")
 

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmbench.retrieval.store import Index, current
+from llmbench.recipe import ChunkingSpec, RagRecipe, SourceSpec
+from llmbench.retrieval.store import Index, current, postings, postings_build
 from llmbench.retrieval.store.verify import verify
+from llmbench.retrieval.writer import Writer
 
 CHILD = Path(__file__).with_name("crash_child.py")
 KILLS = 200
@@ -100,4 +102,11 @@ def test_a_kill_at_any_of_200_moments_loses_and_halves_nothing(
             before, first = now, first + count
         child.stdin.close()
         assert child.wait(10) == 0
+    monkeypatch.setattr(postings_build, "LEAST", 20)
+    chunking = ChunkingSpec(max_tokens=12, overlap=2)
+    recipe = RagRecipe(name="store", documents=[SourceSpec(path=tmp_path / "pages")], chunking=chunking)
+    with Writer.open(recipe, embedder=words) as writer:
+        writer.finish()
+        named = {plan.file for plan in postings.plans(writer.index.get("postings"))}
+        assert named and {path.name for path in writer.index.path.glob("postings*")} == named
     assert {path.name for path in folder.iterdir()} >= {"index.json"}

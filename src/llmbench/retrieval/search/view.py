@@ -12,7 +12,7 @@ from llmbench.retrieval.store import Filter, Index
 from llmbench.retrieval.store.bm25 import Lexical, Stems
 from llmbench.retrieval.store.exact import mask
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
-from llmbench.retrieval.store.postings import BrokenPostings
+from llmbench.retrieval.store.postings import BrokenPostings, Segment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,7 @@ class View:
         self._dead: NDArray[np.int64] | None = None
         self._lexical: Lexical | None = None
         self._stems = Stems()
+        self._segments: dict[str, Segment] = {}
         self._matching: dict[Filter, NDArray[np.int64]] = {}
 
     def close(self) -> None:
@@ -130,9 +131,8 @@ class View:
         self._lexical = None
         self._slow.pop("words", None)
         try:
-            self._lexical = Lexical.load(
-                self.index.path, self.index.get("postings"), self.index.vectors.rows, self._dead, self._stems
-            )
+            noted, rows = self.index.get("postings"), self.index.vectors.rows
+            self._lexical = Lexical.load(self.index.path, noted, rows, self._dead, self._stems, self._segments)
         except BrokenPostings as error:
             self._give_up(error)
         if self._nearest.plan is None:
@@ -142,4 +142,5 @@ class View:
     def _give_up(self, error: BrokenPostings) -> None:
         """Has FTS5 look up words, until a writer has made the postings anew."""
         self._lexical = None
+        self._segments.clear()
         self._slow["words"] = f"{error} Until then SQLite looks up words, which is slower."

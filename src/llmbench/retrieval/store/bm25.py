@@ -54,8 +54,18 @@ class Lexical:
         self._stems = stems
 
     @classmethod
-    def load(cls, folder: Path, noted: Any, rows: int, dead: NDArray[np.int64], stems: Stems) -> Lexical | None:
+    def load(
+        cls, folder: Path, noted: Any, rows: int, dead: NDArray[np.int64], stems: Stems, opened: dict[str, Segment]
+    ) -> Lexical | None:
         """The postings that a store notes; None where it notes none, or passages have been added since.
+
+        Args:
+            folder: of the generation.
+            noted: the store's note.
+            rows: how many rows there are.
+            dead: those without a passage, ascending.
+            stems: which says what a question's words are.
+            opened: files that are open already, by name; brought up to date. A file of the same name is the same.
 
         Raises:
             BrokenPostings: a file is not as it was written.
@@ -63,7 +73,10 @@ class Lexical:
         plans = postings.plans(noted)
         if not plans or plans[-1].end != rows:
             return None
-        return cls([Segment(folder, plan) for plan in plans], rows, dead, stems)
+        segments = [opened.get(plan.file) or Segment(folder, plan) for plan in plans]
+        opened.clear()
+        opened.update({segment.plan.file: segment for segment in segments})
+        return cls(segments, rows, dead, stems)
 
     def search(
         self, text: str, k: int, totals: Totals, allowed: NDArray[np.bool_] | None = None
@@ -86,6 +99,10 @@ class Lexical:
         words = self._stems.of(terms.words(text))
         if words is None:
             return None
+        if not all(totals):  # everything was deleted, or no passage has a word
+            return []
+        for segment in self.segments:
+            segment.stands()
         scores = self._scores
         scores.fill(0)
         for word in words:
@@ -116,10 +133,12 @@ class Lexical:
         words = self._stems.of(asked)
         if words is None:
             return None
+        for segment in self.segments:
+            segment.stands()
         found: dict[str, float] = {}
         for name in asked:
             found.setdefault(name, 0.0)
-            for word in self._stems.of([name]) or ():
+            for word in (self._stems.of([name]) or ()) if all(totals) else ():
                 for rows, points in self._points(word, totals):
                     at = int(np.searchsorted(rows, row))
                     if at < len(rows) and rows[at] == row:
@@ -162,6 +181,7 @@ class Stems:
 
     def __init__(self) -> None:
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
+        self._db.text_factory = bytes  # a word of over 32 KB is cut, maybe inside of a character
         self._db.executescript(terms.schema("asked") + "CREATE VIRTUAL TABLE stems USING fts5vocab(asked, instance);")
         self._kept: dict[str, list[bytes]] = {}
 
@@ -177,11 +197,12 @@ class Stems:
             self._kept.clear()
         new = list(dict.fromkeys(word for word in words if word not in self._kept))
         if new:
-            self._kept |= {word: [] for word in new}
+            stems = list[list[bytes]]([] for _ in new)
             with self._db:
                 self._db.execute("INSERT INTO asked(asked) VALUES ('delete-all')")
                 self._db.executemany("INSERT INTO asked(rowid, title, text) VALUES (?, '', ?)", enumerate(new))
                 for number, stem in self._db.execute("SELECT doc, term FROM stems ORDER BY doc, offset"):
-                    self._kept[new[number]].append(stem.encode())
+                    stems[number].append(stem)
+            self._kept |= zip(new, stems, strict=True)
         found = [self._kept[word] for word in words]
         return None if any(len(stems) > 1 for stems in found) else [stem for stems in found for stem in stems]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -119,19 +120,22 @@ class Segment(Part):
 
         self.plan, self.path = plan, folder / plan.file
         try:
-            data = np.memmap(self.path, dtype=np.uint8, mode="r")
+            with self.path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            data = np.frombuffer(self._map, dtype=np.uint8)
             size = int.from_bytes(data[8:16].tobytes(), "little")
             header = json.loads(data[16 : 16 + size].tobytes())
             places = header["arrays"]
             if hashlib.blake2b(data[: places["rows"][2]].data).hexdigest() != plan.head:
                 raise self._broken("is damaged")
             arrays = {
-                name: np.asarray(data[offset : offset + count * np.dtype(kind).itemsize]).view(kind)
+                name: data[offset : offset + count * np.dtype(kind).itemsize].view(kind)
                 for name, (kind, count, offset) in places.items()
             }
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise self._broken(f"cannot be read ({error})") from error
         super().__init__(plan.first, plan.end, arrays)
+        self._size = len(self._map)
         self._sums: NDArray[np.uint32] = arrays["sums"]
         self._sound = np.zeros(len(self._sums), dtype=bool)
 
@@ -148,19 +152,24 @@ class Segment(Part):
             self._sound[place] = True
         return rows, counts
 
+    def stands(self) -> None:
+        """To be called before a search: to touch what was cut off from a mapped file would kill the process.
+
+        Raises:
+            BrokenPostings: the file is shorter than when it was opened.
+        """
+        if self._map.size() < self._size:
+            raise self._broken("is damaged")
+
     def check(self) -> None:
-        """Looks at the whole file.
+        """Looks at the whole file, as it was opened: it may have been removed since.
 
         Raises:
             BrokenPostings: it is not byte for byte what was written.
         """
-        try:
-            with self.path.open("rb") as file:
-                if hashlib.file_digest(file, "blake2b").hexdigest() == self.plan.checksum:
-                    return
-        except OSError as error:
-            raise self._broken(f"cannot be read ({error.strerror})") from error
-        raise self._broken("is damaged")
+        self.stands()
+        if hashlib.blake2b(self._map).hexdigest() != self.plan.checksum:
+            raise self._broken("is damaged")
 
     def _broken(self, how: str) -> BrokenPostings:
         return BrokenPostings(f"{self.path} {how}. Index again: it is made anew.")

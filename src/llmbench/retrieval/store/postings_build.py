@@ -1,6 +1,6 @@
 """Makes files of postings: from passages, whose words FTS5 tells apart, and from smaller files.
 
-Small files are merged into larger ones, so that adding passages costs what is added, and a few files answer for all.
+Small files are merged into larger ones, so that adding passages costs little more than what is added, and few files answer.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def cut(passages: Iterable[tuple[int, str, str]], first: int, end: int) -> Part:
     import numpy as np
 
     db = sqlite3.connect(":memory:")
+    db.text_factory = bytes  # a word of over 32 KB is cut, maybe inside of a character
     try:
         db.executescript(terms.schema("terms"))
         db.executemany(
@@ -59,7 +60,7 @@ def cut(passages: Iterable[tuple[int, str, str]], first: int, end: int) -> Part:
         )
         words, sizes = list[bytes](), list[int]()
         for word, size in db.execute("SELECT term, cnt FROM words"):
-            words.append(word.encode())
+            words.append(word)
             sizes.append(size)
         # In the order of words, then of rows: a number a place, which is the row's, and whether it is in the title.
         places = np.fromiter((place for (place,) in db.execute("SELECT doc * 2 + (col = 'title') FROM places")), dtype=np.int64)
@@ -101,7 +102,7 @@ def _words(words: Sequence[bytes]) -> dict[str, NDArray[Any]]:
 def to_merge(sizes: Sequence[int]) -> int:
     """How many of the last files, by their postings, are to become one; 1 where the last one may stay."""
     count, total = 1, sizes[-1] if sizes else 0
-    while count < len(sizes) and sizes[-count - 1] < _GROWTH * total:
+    while count < len(sizes) and sizes[-count - 1] <= _GROWTH * total:
         count += 1
         total += sizes[-count]
     return count

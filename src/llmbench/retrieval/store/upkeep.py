@@ -29,6 +29,7 @@ def update(index: WritableIndex, *, purge: bool) -> None:
         IndexError_: the disk is full; questions are then answered by FTS5, as before.
     """
     noted = _sound(index)
+    _note(index, noted)  # what is damaged counts no more, and what a kill left goes
     rows, dead = index.vectors.rows, index.dead()
     if rows - len(dead) < postings_build.LEAST:
         _note(index, [])
@@ -89,12 +90,13 @@ def differs(index: Index) -> str:
     """What of the postings is not as the passages' words are, in a line; empty where all agrees or there are none."""
     import numpy as np
 
+    noted = index.get("postings")
     try:
-        segments = [Segment(index.path, plan) for plan in postings.plans(index.get("postings"))]
+        segments = [Segment(index.path, plan) for plan in postings.plans(noted)]
         for segment in segments:
             segment.check()
     except BrokenPostings as error:
-        return str(error)
+        return "" if _noted_now(index) != noted else str(error)  # a writer has made others since this state
     if not segments:
         return ""
     rows = segments[-1].end
@@ -111,6 +113,15 @@ def differs(index: Index) -> str:
     for segment in segments:
         _add(found, segment, alive)
     return "" if found == written else f"{index.path / 'postings'}: the words are not those of the passages."
+
+
+def _noted_now(index: Index) -> object:
+    """What the store notes in its last state."""
+    last = Index(index.path)
+    try:
+        return last.get("postings")
+    finally:
+        last.close()
 
 
 def _living(passages: Iterable[tuple[int, str, str]], alive: NDArray[np.bool_]) -> Iterator[tuple[int, str, str]]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def holds(folder: Path, text: str) -> list[Path]:
     rest = max(map(len, wanted)) - 1
     found = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
+        with suppress(FileNotFoundError), path.open("rb") as file:  # a writer may have removed it since
             before = b""
             while part := file.read(2**22):
                 if any(one in before + part for one in wanted):
@@ -174,7 +174,10 @@ def _stems(index: Index, texts: Iterable[tuple[str, str]]) -> set[str]:
     try:
         db.executemany("INSERT INTO temp.stems(title, text) VALUES (?, ?)", (terms.columns(*pair) for pair in texts))
         db.execute("CREATE VIRTUAL TABLE temp.stem_words USING fts5vocab(temp, stems, row)")
-        return {str(term) for (term,) in db.execute("SELECT term FROM temp.stem_words")}
+        found = db.execute(
+            "SELECT CAST(term AS BLOB) FROM temp.stem_words"
+        )  # one of over 32 KB is cut, maybe inside of a character
+        return {bytes(term).decode("utf-8", "replace") for (term,) in found}
     finally:
         db.execute("DROP TABLE IF EXISTS temp.stem_words")
         db.execute("DROP TABLE temp.stems")
@@ -258,8 +261,8 @@ def _terms(index: Index) -> Iterator[Fault]:
     db.execute("CREATE VIRTUAL TABLE temp.old_words USING fts5vocab(main, terms, instance)")
     try:
         db.execute("CREATE TEMP TABLE words AS SELECT DISTINCT term FROM temp.new_words")
-        same = _digest(db.execute("SELECT term, doc, col, offset FROM temp.new_words"))
-        if same != _digest(db.execute("SELECT term, doc, col, offset FROM temp.old_words")):
+        same = _digest(db.execute("SELECT CAST(term AS BLOB), doc, col, offset FROM temp.new_words"))
+        if same != _digest(db.execute("SELECT CAST(term AS BLOB), doc, col, offset FROM temp.old_words")):
             yield Fault("the words are not those of the passages", "repair")
     finally:
         for name in ("new_words", "old_words", "again"):
@@ -294,4 +297,5 @@ def _postings(index: Index) -> Iterator[Fault]:
         yield Fault(found, "repair")
 
 
-_CHECKS: tuple[Callable[[Index], Iterator[Fault]], ...] = (_database, _rows, _vectors, _terms, _nearest, _postings)
+_CHECKS: tuple[Callable[[Index], Iterator[Fault]], ...] = (_postings, _database, _rows, _vectors, _terms, _nearest)
+"""Files of postings first: they are opened while the state that is looked at is the last one."""

@@ -252,6 +252,8 @@ class WritableIndex(Index):
         return len(numbers)
 
     def _drop_documents(self, numbers: Sequence[int]) -> None:
+        if numbers:
+            self.set(purge=True)  # until their words are in no file any more
         for number in numbers:
             self._drop_chunks([i for (i,) in self._rows("SELECT vector_id FROM chunks WHERE document = ?", number)])
             self._execute("DELETE FROM documents WHERE number = ?", number)
