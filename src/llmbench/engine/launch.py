@@ -14,6 +14,8 @@ import importlib.util
 import multiprocessing
 import os
 import runpy
+import sys
+from pathlib import Path
 from typing import Any
 
 _SERVERS = ("vllm.entrypoints.launchers.api_server.entry", "vllm.entrypoints.openai.api_server")
@@ -26,6 +28,8 @@ def main() -> None:
         and importlib.import_module("vllm.platforms").current_platform.is_cpu()
     ):
         _fork_instead_of_spawn()
+        if "--enable-lora" in sys.argv:  # the worker, which is forked, has it too
+            runpy.run_path(str(Path(__file__).with_name("cpu_lora.py")))["install"]()
     for name in _SERVERS:
         if _exists(name):
             runpy.run_module(name, run_name="__main__", alter_sys=True)

@@ -1,0 +1,73 @@
+"""LoRA on a CPU in vLLM's worker: each adapter's rows are multiplied with it at once.
+
+vLLM's own functions copy an adapter's two matrices for every token of a batch and multiply token by token, which is most of the
+time of a prompt; rows of the base model are given the last slot's adapter. Here the rows of a batch are grouped by adapter once
+a step, each group is one product, and rows without an adapter are left alone. The sums are the same, in the same precision.
+
+A file of its own for the interpreter that has vLLM, which may have no llmbench: `launch.py` runs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_METHODS = ("_shrink_prefill", "_shrink_decode", "_expand_slice_prefill", "_expand_slice_decode", "update_metadata")
+
+
+def install() -> bool:
+    """Replaces the functions of vLLM's `PunicaWrapperCPU`; False where this vLLM has none of these names."""
+    try:
+        wrapper = importlib.import_module("vllm.lora.punica_wrapper.punica_cpu").PunicaWrapperCPU
+    except (ImportError, AttributeError):
+        return False
+    if not all(hasattr(wrapper, name) for name in _METHODS):
+        return False
+    original = wrapper.update_metadata
+
+    def update_metadata(self: Any, mapping: Any, lora_index_to_id: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, mapping, lora_index_to_id, *args, **kwargs)
+        slots = {lora: slot for slot, lora in enumerate(lora_index_to_id) if lora is not None}
+        self.llmbench_groups = groups([slots.get(lora, -1) if lora > 0 else -1 for lora in mapping.index_mapping])
+
+    def _shrink(self: Any, y: Any, x: Any, weights: Any, scale: float) -> None:
+        shrink(self.llmbench_groups, y, x, weights, scale)
+
+    def _expand_slice(self: Any, y: Any, x: Any, weights: Any, offset: int, size: int, add_inputs: bool) -> None:
+        expand(self.llmbench_groups, y, x, weights, offset, size, add_inputs)
+
+    wrapper.update_metadata = update_metadata
+    wrapper._shrink_prefill = wrapper._shrink_decode = _shrink
+    wrapper._expand_slice_prefill = wrapper._expand_slice_decode = _expand_slice
+    return True
+
+
+def groups(slots: list[int]) -> list[tuple[int, Any]]:
+    """The rows of each adapter's slot, as a slice where they stand together; rows of slot -1 have none.
+
+    Args:
+        slots: the slot of each row of a batch.
+    """
+    import torch
+
+    found: list[tuple[int, Any]] = []
+    for slot in sorted(set(slots) - {-1}):
+        rows = [row for row, one in enumerate(slots) if one == slot]
+        together = rows[-1] - rows[0] + 1 == len(rows)
+        found.append((slot, slice(rows[0], rows[-1] + 1) if together else torch.tensor(rows)))
+    return found
+
+
+def shrink(grouped: list[tuple[int, Any]], y: Any, x: Any, weights: Any, scale: float) -> None:
+    """y[rows] = scale x[rows] A' in y's precision; y is (rows, r) and holds zeros, x (rows, in), weights (slots, 1, r, in)."""
+    for slot, rows in grouped:
+        y[rows] = scale * (x[rows].to(y.dtype) @ weights[slot].reshape(weights.shape[-2:]).to(y.dtype).T)
+
+
+def expand(grouped: list[tuple[int, Any]], y: Any, x: Any, weights: Any, offset: int, size: int, add_inputs: bool) -> None:
+    """y[rows, offset:offset + size] += x[rows] B', in y's precision; x is (rows, r), weights (slots, 1, size, r)."""
+    part = y[:, offset : offset + size]
+    if not add_inputs:
+        part.zero_()
+    for slot, rows in grouped:
+        part[rows] += x[rows].to(y.dtype) @ weights[slot].reshape(weights.shape[-2:]).to(y.dtype).T
