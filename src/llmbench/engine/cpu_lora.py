@@ -2,7 +2,7 @@
 
 vLLM's own functions copy an adapter's two matrices for every token of a batch and multiply token by token, which is most of the
 time of a prompt; rows of the base model are given the last slot's adapter. Here the rows of a batch are grouped by adapter once
-a step, each group is one product, and rows without an adapter are left alone. The sums are the same, in the same precision.
+a step, each group is one product, and rows without an adapter are left alone. The sums and their precision are the same.
 
 A file of its own for the interpreter that has vLLM, which may have no llmbench: `launch.py` runs it.
 """
