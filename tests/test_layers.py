@@ -66,6 +66,7 @@ HOMES = {
 ALLOWED = {
     ("tiny/tokenizer.py", "transformers"),  # writes the bundled model's tokenizer in transformers' format
     ("verbs/check.py", "transformers"),  # loads a tokenizer without a model, and so without torch
+    ("engine/cpu_lora.py", "torch"),  # runs in vLLM's worker, which has it
     ("training/quiet.py", "datasets"),  # switches off its progress bars
     ("retrieval/embedding/__init__.py", "transformers"),  # likewise, the bar that sentence_transformers would draw
     ("retrieval/search/rerank_model.py", "transformers"),  # likewise
