@@ -187,7 +187,7 @@ def test_a_recipe_that_is_not_there_says_how_to_find_one(folder: Path) -> None:
 
 
 def test_a_folder_in_place_of_a_recipe_is_refused(folder: Path) -> None:
-    with pytest.raises(RecipeError, match="cannot be read"):
+    with pytest.raises(RecipeError, match=r"is a folder\. Name a YAML file; to index a folder, one with `documents: \["):
         recipe.load(".", TrainRecipe)
 
 

@@ -49,9 +49,11 @@ def read(file: Path, path: str | Path | None = None) -> tuple[dict[str, Any], Li
     """
     path = path or file
     try:
-        if not file.is_dir() and file.exists() and not file.is_file():
+        if file.is_dir():
+            raise RecipeError(f"{path}: is a folder. Name a YAML file; to index a folder, one with `documents: [{path}]`.")
+        if file.exists() and not file.is_file():
             raise RecipeError(f"{path}: is a device or a pipe. Name a YAML file.")
-        if not file.is_dir() and file.stat().st_size > 4 * _LIMIT:
+        if file.stat().st_size > 4 * _LIMIT:
             raise RecipeError(
                 f"{path}: {file.stat().st_size:,} bytes is too large for a recipe (at most {_LIMIT:,} characters)."
             )
