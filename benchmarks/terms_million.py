@@ -103,7 +103,7 @@ class Both:
 
     def lexical(self, dead: np.ndarray | None = None) -> Lexical:
         gone = np.zeros(0, np.int64) if dead is None else dead
-        found = Lexical.load(self.folder, postings.to_json(self.plans), self.rows, gone, Stems())
+        found = Lexical.load(self.folder, postings.to_json(self.plans), self.rows, gone, Stems(), {})
         assert found is not None
         return found
 

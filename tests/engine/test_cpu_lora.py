@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -68,11 +69,11 @@ def test_another_vllm_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     class Other:
         PunicaWrapperCPU = type("PunicaWrapperCPU", (), {})
 
-    monkeypatch.setattr(cpu_lora.importlib, "import_module", lambda name: Other)
+    monkeypatch.setattr(importlib, "import_module", lambda name: Other)
     assert cpu_lora.install() is False
 
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(cpu_lora.importlib, "import_module", missing)
+    monkeypatch.setattr(importlib, "import_module", missing)
     assert cpu_lora.install() is False
