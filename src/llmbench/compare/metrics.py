@@ -15,6 +15,7 @@ from llmbench.compare.answers import Answer
 from llmbench.compare.questions import Question
 
 __all__ = [
+    "CITATION",
     "COST",
     "GRADED",
     "METRICS",
@@ -33,7 +34,8 @@ __all__ = [
     "value_retrieved",
 ]
 
-_CITATION = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
+CITATION = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
+"""`[1]` and `[1, 3]`; the numbers are its group."""
 
 
 def grounded(question: Question, answer: Answer, pattern: str) -> float | None:
@@ -72,7 +74,7 @@ def value_retrieved(question: Question, answer: Answer, pattern: str) -> float |
     if not question.answerable or question.value is None or not answer.sources:
         return None
     texts = [str(passage.get("text", "")) for passage in answer.sources]
-    return float(any(scoring.holds_value(text, value, text) for text in texts for value in question.wordings))
+    return float(any(map(question.told_by, texts)))
 
 
 def citation(question: Question, answer: Answer, pattern: str) -> float | None:
@@ -83,7 +85,7 @@ def citation(question: Question, answer: Answer, pattern: str) -> float | None:
     if not question.answerable or question.source is None:
         return None
     pages = {passage["n"]: str(passage["source"]) for passage in answer.sources if passage.keys() >= {"n", "source"}}
-    cited = {int(n) for group in _CITATION.findall(answer.text) for n in group.split(",")}
+    cited = {int(n) for group in CITATION.findall(answer.text) for n in group.split(",")}
     return float(bool(cited) and all(n in pages and same_page(pages[n], question.source) for n in cited))
 
 
@@ -186,7 +188,7 @@ def abstains(answer: Answer, pattern: str) -> bool:
 
 
 def _without_citations(text: str) -> str:
-    return _CITATION.sub(" ", text)
+    return CITATION.sub(" ", text)
 
 
 def same_page(one: str, other: str) -> bool:

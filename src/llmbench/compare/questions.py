@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmbench import scoring
 from llmbench.errors import DataError
 from llmbench.recipe import QuestionSource
 
@@ -38,6 +39,10 @@ class Question:
     def wordings(self) -> tuple[str, ...]:
         """Every right wording of the value; none where it is not known."""
         return () if self.value is None else (self.value, *self.others)
+
+    def told_by(self, text: str) -> bool:
+        """Whether a passage holds one of the wordings as words of its own."""
+        return any(scoring.holds_value(text, value, text) for value in self.wordings)
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Question:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llmbench import scoring
-from llmbench.compare.metrics import same_page
+from llmbench.compare.metrics import CITATION, same_page
 from llmbench.compare.questions import Question
 from llmbench.endpoint import Message
 from llmbench.retrieval import Retriever
@@ -30,7 +29,7 @@ Kind = Literal["answered", "withheld", "not found", "unanswerable"]
 """Why a row's answer is what it is: its passages tell it; the right ones were withheld; the search did not find them; the
 documents do not hold it."""
 
-_CITED = re.compile(r"\s*\[\d+(?:\s*,\s*\d+)*\]")
+_CITED = re.compile(rf"\s*{CITATION.pattern}")
 _END = re.compile(r"[.!?\u3002\uff01\uff1f]*$")
 
 
@@ -64,7 +63,6 @@ def rows(
     cite: bool = True,
     abstention: str = ABSTENTION,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Row | Left]:
     """A row for each question, or why there is none, in the questions' order; the same for the same index and seed.
 
@@ -78,15 +76,13 @@ def rows(
         cite: whether answers end with the number of the first right passage, as [n].
         abstention: the answer where the passages do not tell.
         seed: of which questions are withheld.
-        progress: told of each question.
 
     Raises:
         IndexError_: the index cannot be searched.
         EndpointError: the pipeline expands questions with a model, and it does not answer.
     """
-    for done, question in enumerate(questions, 1):
+    for question in questions:
         yield _row(retriever, question, withhold, not_found, cite, abstention, seed)
-        progress(done, len(questions))
 
 
 def _row(
@@ -108,7 +104,7 @@ def _row(
             return _made(question, "withheld", other.messages, abstention)
     if right:
         return _made(question, "answered", found.messages, _answer(question, int(right[0]["n"]) if cite else None))
-    if any(_holds(source, question) for source in found.sources):
+    if any(question.told_by(str(source["text"])) for source in found.sources):
         return Left(question.id, "its value stands in passages of other pages only")
     if any(_of_page(source, question) for source in found.sources):
         return Left(question.id, "its page was found, but no passage of it holds the value in these words")
@@ -127,25 +123,18 @@ def _made(question: Question, kind: Kind, messages: Sequence[Message], answer: s
     return Row(question.id, kind, (*messages, {"role": "assistant", "content": answer}))
 
 
-def _holds(source: Mapping[str, Any], question: Question) -> bool:
-    """Whether a passage holds the value as words of its own."""
-    text = str(source["text"])
-    return any(scoring.holds_value(text, value, text) for value in question.wordings)
-
-
 def _of_page(source: Mapping[str, Any], question: Question) -> bool:
     return question.source is not None and same_page(str(source["source"]), question.source)
 
 
 def _tells(source: Mapping[str, Any], question: Question) -> bool:
     """Whether a passage holds the value and is of the right page."""
-    return (question.source is None or _of_page(source, question)) and _holds(source, question)
+    return (question.source is None or _of_page(source, question)) and question.told_by(str(source["text"]))
 
 
 def _may_tell(source: Mapping[str, Any], question: Question) -> bool:
     """Whether a passage or its title holds the value, or it is of the right page: it might tell in other words."""
-    titled = {**source, "text": f"{source['title']}\n{source['text']}"}
-    return _of_page(source, question) or _holds(titled, question)
+    return _of_page(source, question) or question.told_by(f"{source['title']}\n{source['text']}")
 
 
 def _answer(question: Question, number: int | None) -> str:

@@ -28,7 +28,7 @@ def install() -> bool:
     def update_metadata(self: Any, mapping: Any, lora_index_to_id: Any, *args: Any, **kwargs: Any) -> None:
         original(self, mapping, lora_index_to_id, *args, **kwargs)
         slots = {lora: slot for slot, lora in enumerate(lora_index_to_id) if lora is not None}
-        self.llmbench_groups = groups([slots.get(lora, -1) if lora > 0 else -1 for lora in mapping.index_mapping])
+        self.llmbench_groups = groups([slots.get(lora, -1) for lora in mapping.index_mapping])
 
     def _shrink(self: Any, y: Any, x: Any, weights: Any, scale: float) -> None:
         shrink(self.llmbench_groups, y, x, weights, scale)

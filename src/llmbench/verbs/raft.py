@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,15 +69,10 @@ def raft(
 
     A model trained on them reads, cites and abstains with the very prompts it will be served with.
     """
-    if out.exists() and (out.is_dir() or not force):
-        how = "Name a file." if out.is_dir() else "Name another file, or overwrite it with --force."
-        raise LlmbenchError(f"{out} is there already. {how}")
-    if abstention is not None and not abstention.strip():
-        raise LlmbenchError("--abstention is empty: a model cannot be taught to answer nothing. Give it a sentence.")
-    if out.exists() and questions.exists() and out.samefile(questions):
-        raise LlmbenchError(f"{out} is the file of questions. Name another file for the rows.")
-    if not questions.exists():
-        raise DataError(f"{questions} is not there. Name a file of questions.")
+    _look_at(questions, out, abstention, force)
+    from rich.console import Console
+    from rich.progress import track
+
     from llmbench import recipe, workspace
     from llmbench.compare import raft as making
     from llmbench.compare.questions import read
@@ -87,19 +81,18 @@ def raft(
 
     document = recipe.load(pipeline, RagRecipe, overrides or [])
     asked = read(QuestionSource(path=questions, split=split, limit=limit))
-    with Retriever.open(document) as retriever, _Bar(len(asked)) as bar:
-        made = list(
-            making.rows(
-                retriever,
-                asked,
-                withhold=withhold,
-                not_found=not drop_not_found,
-                cite=cite,
-                abstention=making.ABSTENTION if abstention is None else abstention,
-                seed=seed,
-                progress=bar.show,
-            )
+    with Retriever.open(document) as retriever:
+        produced = making.rows(
+            retriever,
+            asked,
+            withhold=withhold,
+            not_found=not drop_not_found,
+            cite=cite,
+            abstention=making.ABSTENTION if abstention is None else abstention,
+            seed=seed,
         )
+        bar = Console(stderr=True)
+        made = list(track(produced, "Searching", total=len(asked), console=bar, disable=not bar.is_terminal))
     rows = [one for one in made if isinstance(one, making.Row)]
     left = [one for one in made if isinstance(one, making.Left)]
     if not rows:
@@ -114,6 +107,19 @@ def raft(
     pattern = str(CompareRecipe.model_fields["abstention"].default)
     if abstention is not None and not re.search(pattern, abstention, re.IGNORECASE):
         print("A comparison does not know this --abstention as one: set `abstention` in its recipe.")
+
+
+def _look_at(questions: Path, out: Path, abstention: str | None, force: bool) -> None:
+    """Raises LlmbenchError for what cannot be done, before the index is opened."""
+    if out.exists() and (out.is_dir() or not force):
+        how = "Name a file." if out.is_dir() else "Name another file, or overwrite it with --force."
+        raise LlmbenchError(f"{out} is there already. {how}")
+    if abstention is not None and not abstention.strip():
+        raise LlmbenchError("--abstention is empty: a model cannot be taught to answer nothing. Give it a sentence.")
+    if out.exists() and questions.exists() and out.samefile(questions):
+        raise LlmbenchError(f"{out} is the file of questions. Name another file for the rows.")
+    if not questions.exists():
+        raise DataError(f"{questions} is not there. Name a file of questions.")
 
 
 def _tell(out: Path, rows: list[Row], left: list[Left], split: str | None) -> None:
@@ -133,26 +139,3 @@ def _tell(out: Path, rows: list[Row], left: list[Left], split: str | None) -> No
 def _reasons(left: list[Left]) -> str:
     counts = Counter(one.reason for one in left).most_common()
     return "; ".join(f"{count:,} since {reason}" for reason, count in counts) + "."
-
-
-class _Bar:
-    """A bar on a terminal; nothing in a log, since it takes seconds."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("Searching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
-        self._task = self._bar.add_task("", total=total)
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, done: int, total: int) -> None:
-        """Called after each question."""
-        self._bar.update(self._task, completed=done, total=total)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmbench.errors import IndexError_
 from llmbench.retrieval.store import Filter, Index
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["View"]
+
+T = TypeVar("T")
 
 Scored = list[tuple[int, float]]
 """Rows with their scores, best first."""
@@ -79,29 +81,29 @@ class View:
 
     def terms(self, text: str, k: int, where: Filter | None) -> Scored:
         """The k rows that share the most telling words with a text, by BM25."""
-        if self._lexical is not None:
+
+        def asked(lexical: Lexical) -> Scored | None:
             allowed = None if where is None else mask(self.index.vectors.rows, self._rows(where), self._dead)
-            try:
-                found = self._lexical.search(text, k, self.index.totals(), allowed)
-            except BrokenPostings as error:
-                self._give_up(error)
-            else:
-                if found is not None:
-                    return found
-        return self.index.search_terms(text, k, where)
+            return lexical.search(text, k, self.index.totals(), allowed)
+
+        found = self._by_postings(asked)
+        return self.index.search_terms(text, k, where) if found is None else found
 
     def word_points(self, text: str, chunk_id: str) -> dict[str, float]:
         """What each word of a question adds to a passage's BM25 score; 0 for a word that it does not have."""
         row = self.index.place(chunk_id)
-        if self._lexical is not None and row is not None:
-            try:
-                found = self._lexical.points(text, row, self.index.totals())
-            except BrokenPostings as error:
-                self._give_up(error)
-            else:
-                if found is not None:
-                    return found
-        return self.index.word_points(text, chunk_id)
+        found = None if row is None else self._by_postings(lambda lexical: lexical.points(text, row, self.index.totals()))
+        return self.index.word_points(text, chunk_id) if found is None else found
+
+    def _by_postings(self, ask: Callable[[Lexical], T | None]) -> T | None:
+        """What the postings answer; None where FTS5 has to: there are none, or not of this question, or they are damaged."""
+        if self._lexical is None:
+            return None
+        try:
+            return ask(self._lexical)
+        except BrokenPostings as error:
+            self._give_up(error)
+            return None
 
     def vectors(self, rows: Sequence[int]) -> NDArray[np.float32]:
         """The vectors of some rows: shape (len(rows), dim)."""

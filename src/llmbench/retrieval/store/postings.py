@@ -52,7 +52,6 @@ class Plan:
     """It covers rows first to end."""
     end: int
     postings: int
-    words: int
     head: str
     """BLAKE2b of everything before the postings."""
     checksum: str

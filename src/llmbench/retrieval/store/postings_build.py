@@ -228,7 +228,7 @@ def _write(merged: _Merge, path: Path) -> Plan:
     for name, (kind, count) in {**sizes, "rows": (np.dtype(np.int32), total), "counts": (merged.kind, total)}.items():
         places[name] = (kind.str, count, at)
         at += -(-kind.itemsize * count // 64) * 64
-    header = json.dumps({"first": merged.first, "end": merged.end, "arrays": places}).encode()
+    header = json.dumps({"arrays": places}).encode()
     assert tuple(places) == (*HEAD, "rows", "counts")
     with path.open("w+b") as file:
         for low, rows, counts in merged.stretches():
@@ -255,4 +255,4 @@ def _write(merged: _Merge, path: Path) -> Plan:
         file.seek(0)
         whole = hashlib.file_digest(file, "blake2b").hexdigest()
     digest = hashlib.blake2b(head).hexdigest()
-    return Plan(f"postings-{whole[:16]}.bin", merged.first, merged.end, total, len(merged.words), digest, whole)
+    return Plan(f"postings-{whole[:16]}.bin", merged.first, merged.end, total, digest, whole)
