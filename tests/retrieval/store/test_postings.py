@@ -18,6 +18,7 @@ from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.repair import repair
 from llmbench.retrieval.search.view import View
 from llmbench.retrieval.store import Filter, Index, current, postings, postings_build, upkeep
+from llmbench.retrieval.store import verify as verifying
 from llmbench.retrieval.store.compact import compact
 from llmbench.retrieval.store.postings import BrokenPostings, Segment
 from llmbench.retrieval.store.postings_build import cut, merge, to_merge
@@ -279,7 +280,7 @@ def test_a_look_at_an_older_state_tells_no_fault(upsert: Any, corpus: Any, folde
         with Writer.open(recipe, embedder=words) as writer:
             writer.delete(sources=["doc0"])
             upkeep.update(writer.index, purge=True)
-            assert upkeep.differs(index) == ""
+            assert list(verifying._postings(index)) == []
     index.close()
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmbench.errors import IndexError_
 from llmbench.retrieval.store import postings, postings_build
-from llmbench.retrieval.store.database import Index
 from llmbench.retrieval.store.postings import BrokenPostings, Part, Plan, Segment
 from llmbench.retrieval.store.writable import WritableIndex
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["differs", "update"]
+__all__ = ["update"]
 
 
 def update(index: WritableIndex, *, purge: bool) -> None:
@@ -84,68 +83,3 @@ def _note(index: WritableIndex, plans: Sequence[Plan]) -> None:
                 path.unlink()
             except OSError as error:
                 raise IndexError_(f"{path} cannot be removed ({error.strerror}). Remove it.") from error
-
-
-def differs(index: Index) -> str:
-    """What of the postings is not as the passages' words are, in a line; empty where all agrees or there are none."""
-    import numpy as np
-
-    noted = index.get("postings")
-    try:
-        segments = [Segment(index.path, plan) for plan in postings.plans(noted)]
-        for segment in segments:
-            segment.check()
-    except BrokenPostings as error:
-        return "" if _noted_now(index) != noted else str(error)  # a writer has made others since this state
-    if not segments:
-        return ""
-    rows = segments[-1].end
-    alive = np.zeros(rows, dtype=bool)
-    written: dict[bytes, int] = {}
-    for first in range(0, rows, postings_build.BATCH):
-        end = min(first + postings_build.BATCH, rows)
-        part = postings_build.cut(_living(index.words_of(first, end), alive), first, end)
-        _add(written, part, None)
-        held = np.concatenate([_within(segment, first, end) for segment in segments])
-        if not np.array_equal(np.where(alive[first:end], held, 0), part.lengths):
-            return f"{index.path / 'postings'}: lengths are not those of the passages."
-    found: dict[bytes, int] = {}
-    for segment in segments:
-        _add(found, segment, alive)
-    return "" if found == written else f"{index.path / 'postings'}: the words are not those of the passages."
-
-
-def _noted_now(index: Index) -> object:
-    """What the store notes in its last state."""
-    last = Index(index.path)
-    try:
-        return last.get("postings")
-    finally:
-        last.close()
-
-
-def _living(passages: Iterable[tuple[int, str, str]], alive: NDArray[np.bool_]) -> Iterator[tuple[int, str, str]]:
-    """Notes which rows there are, as they pass."""
-    for row, title, text in passages:
-        alive[row] = True
-        yield row, title, text
-
-
-def _within(segment: Segment, first: int, end: int) -> NDArray[np.int32]:
-    """The lengths of a segment's rows that lie between two."""
-    return segment.lengths[max(0, first - segment.first) : max(0, end - segment.first)]
-
-
-def _add(sums: dict[bytes, int], part: Part, alive: NDArray[np.bool_] | None) -> None:
-    """Adds to each word's sum a number for each of its postings, which a changed one does not have."""
-    import numpy as np
-
-    for place, word in enumerate(part.words()):
-        rows, counts = part.of(place)
-        if alive is not None:
-            living = alive[rows]
-            rows, counts = rows[living], counts[living]
-        if len(rows):
-            mixed = (rows.astype(np.uint64) << np.uint64(32) | counts.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-            mixed = (mixed ^ mixed >> np.uint64(29)) * np.uint64(0xBF58476D1CE4E5B9)
-            sums[word] = (sums.get(word, 0) + int(mixed.sum(dtype=np.uint64))) % 2**64

@@ -9,14 +9,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import IndexError_
 from llmbench.retrieval.counting import counted
 from llmbench.retrieval.reading.clean import Cleaner
-from llmbench.retrieval.store import layout, postings, rows, terms, upkeep
+from llmbench.retrieval.store import layout, postings, postings_build, rows, terms
 from llmbench.retrieval.store.database import Index
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
+from llmbench.retrieval.store.postings import BrokenPostings, Part, Segment
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Fault", "Verification", "holds", "verify", "words_left"]
 
@@ -174,9 +179,8 @@ def _stems(index: Index, texts: Iterable[tuple[str, str]]) -> set[str]:
     try:
         db.executemany("INSERT INTO temp.stems(title, text) VALUES (?, ?)", (terms.columns(*pair) for pair in texts))
         db.execute("CREATE VIRTUAL TABLE temp.stem_words USING fts5vocab(temp, stems, row)")
-        found = db.execute(
-            "SELECT CAST(term AS BLOB) FROM temp.stem_words"
-        )  # one of over 32 KB is cut, maybe inside of a character
+        # A word of over 32 KB is cut, maybe inside of a character.
+        found = db.execute("SELECT CAST(term AS BLOB) FROM temp.stem_words")
         return {bytes(term).decode("utf-8", "replace") for (term,) in found}
     finally:
         db.execute("DROP TABLE IF EXISTS temp.stem_words")
@@ -292,9 +296,74 @@ def _nearest(index: Index) -> Iterator[Fault]:
 
 def _postings(index: Index) -> Iterator[Fault]:
     """The files of postings against their checksums, and what is in them against the passages."""
-    found = upkeep.differs(index)
+    found = _differs(index)
     if found:
         yield Fault(found, "repair")
+
+
+def _differs(index: Index) -> str:
+    """What of the postings is not as the passages' words are, in a line; empty where all agrees or there are none."""
+    import numpy as np
+
+    noted = index.get("postings")
+    try:
+        segments = [Segment(index.path, plan) for plan in postings.plans(noted)]
+        for segment in segments:
+            segment.check()
+    except BrokenPostings as error:
+        return "" if _noted_now(index) != noted else str(error)  # a writer has made others since this state
+    if not segments:
+        return ""
+    rows = segments[-1].end
+    alive = np.zeros(rows, dtype=bool)
+    written: dict[bytes, int] = {}
+    for first in range(0, rows, postings_build.BATCH):
+        end = min(first + postings_build.BATCH, rows)
+        part = postings_build.cut(_living(index.words_of(first, end), alive), first, end)
+        _add(written, part, None)
+        held = np.concatenate([_within(segment, first, end) for segment in segments])
+        if not np.array_equal(np.where(alive[first:end], held, 0), part.lengths):
+            return f"{index.path / 'postings'}: lengths are not those of the passages."
+    found: dict[bytes, int] = {}
+    for segment in segments:
+        _add(found, segment, alive)
+    return "" if found == written else f"{index.path / 'postings'}: the words are not those of the passages."
+
+
+def _noted_now(index: Index) -> object:
+    """What the store notes in its last state."""
+    last = Index(index.path)
+    try:
+        return last.get("postings")
+    finally:
+        last.close()
+
+
+def _living(passages: Iterable[tuple[int, str, str]], alive: NDArray[np.bool_]) -> Iterator[tuple[int, str, str]]:
+    """Notes which rows there are, as they pass."""
+    for row, title, text in passages:
+        alive[row] = True
+        yield row, title, text
+
+
+def _within(segment: Segment, first: int, end: int) -> NDArray[np.int32]:
+    """The lengths of a segment's rows that lie between two."""
+    return segment.lengths[max(0, first - segment.first) : max(0, end - segment.first)]
+
+
+def _add(sums: dict[bytes, int], part: Part, alive: NDArray[np.bool_] | None) -> None:
+    """Adds to each word's sum a number for each of its postings, which a changed one does not have."""
+    import numpy as np
+
+    for place, word in enumerate(part.words()):
+        rows, counts = part.of(place)
+        if alive is not None:
+            living = alive[rows]
+            rows, counts = rows[living], counts[living]
+        if len(rows):
+            mixed = (rows.astype(np.uint64) << np.uint64(32) | counts.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+            mixed = (mixed ^ mixed >> np.uint64(29)) * np.uint64(0xBF58476D1CE4E5B9)
+            sums[word] = (sums.get(word, 0) + int(mixed.sum(dtype=np.uint64))) % 2**64
 
 
 _CHECKS: tuple[Callable[[Index], Iterator[Fault]], ...] = (_postings, _database, _rows, _vectors, _terms, _nearest)
