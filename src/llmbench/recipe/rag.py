@@ -76,6 +76,8 @@ class SourceSpec(Section):
     """Also leave out what .gitignore files in the folder name."""
     columns: ColumnsSpec | None = None
     """Set it to take every row of JSONL, CSV and Parquet files as a document."""
+    password_env: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] | None = None
+    """The environment variable that holds the password of this place's encrypted files; the password itself is kept nowhere."""
     metadata: dict[str, Scalar] = {}
     """Fields given to every document of this place, to filter by."""
 

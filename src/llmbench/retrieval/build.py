@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal
 from llmbench.errors import MissingPackage
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import carry, reading
-from llmbench.retrieval.documents import Momentary, Skipped, not_read
+from llmbench.retrieval.documents import LOCKED, NOT_OPENED, Momentary, Skipped, not_read
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.reading import File, Reading
 from llmbench.retrieval.store import Index
@@ -135,6 +135,7 @@ class _Job:
     def run(self, engine: str = "local", given: File | None = None) -> None:
         if self.former is not None:  # before the files: their names are taken
             self._carry({None})
+        reading.need_passwords(self.recipe)
         walk = reading.walk(self.recipe.documents, given, self.held - {reading.SOURCE})
         files = walk.files
         self.skipped += walk.skipped
@@ -190,8 +191,8 @@ class _Job:
         for file in files:
             known = self.known.get(file.source)
             settings = _settings(file)
-            if known and known.settings != settings:
-                known = None
+            if known and (known.settings != settings or (file.place.password_env and known.skipped in _ENCRYPTED)):
+                known = None  # read otherwise than now, or with another password
             try:
                 if file.data is not None:
                     digest = hashlib.sha256(file.data).hexdigest()
@@ -252,11 +253,15 @@ class _Job:
             self.skipped.append((source, skipped))
 
 
+_ENCRYPTED = (LOCKED, NOT_OPENED)
+
+
 def _settings(file: File) -> str:
     place = file.place
     columns = place.columns.model_dump() if place.columns else None
-    # The format comes last, and only where there is one, so that files read before it was known are not read again.
-    given = [place.format] if place.format else []
+    # What came later in time comes last, and only where it is given, so that files read before it was known are not read again.
+    given: list[object] = [place.format] if place.format else []
+    given += [{"password_env": place.password_env}] if place.password_env else []
     return json.dumps([reading.VERSION, columns, place.metadata, *given], sort_keys=True)
 
 

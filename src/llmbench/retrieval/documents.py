@@ -13,7 +13,8 @@ from llmbench.errors import LlmbenchError
 from llmbench.recipe.rag import Scalar
 
 __all__ = [
-    "CHANGED", "Box", "Document", "Heading", "Momentary", "Scalar", "Skipped", "Unreadable", "Value", "check", "not_read",
+    "CHANGED", "LOCKED", "NOT_OPENED", "Box", "Document", "Heading", "Momentary",
+    "Scalar", "Skipped", "Unreadable", "Value", "check", "not_read",
     "shadowed",
 ]  # fmt: skip
 
@@ -22,6 +23,9 @@ Skipped = tuple[str, str]
 Value = Scalar | list[Scalar]
 """What a field of a document may hold; a list fits a condition that one of its values fits."""
 
+LOCKED = "encrypted: it needs a password (documents[].password_env in the pipeline names its variable)"
+NOT_OPENED = "encrypted: the password given does not open it"
+"""The reasons of files that are encrypted; both begin alike."""
 CHANGED = "changed since it was indexed"
 """The reason of a file that is no longer the one that a document was read from."""
 

@@ -13,7 +13,7 @@ from typing import Any
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval.documents import CHANGED, Box, Document, Unreadable
-from llmbench.retrieval.reading import LARGEST_FILE, Child, located
+from llmbench.retrieval.reading import LARGEST_FILE, Child, located, password_at
 
 __all__ = ["Area", "NotShown", "Picture", "boxes", "draw", "forget", "has_pages", "pages_of"]
 
@@ -104,6 +104,7 @@ def _drawn(recipe: RagRecipe, document: Document, number: int, passages: Sequenc
         "sha256": document.id,
         "pages": [{"number": number, "passages": lines}],
         "painted": painted,
+        "password": password_at(recipe.documents, path),
     }
     child = Child()  # of its own: what one file makes of its reader is no other file's
     try:

@@ -117,7 +117,7 @@ def test_pdf_pages_are_told_by_offset_and_its_title_is_a_heading(write_pdf: Call
 
 
 def test_an_encrypted_pdf_is_told_apart_from_a_broken_one(write_pdf: Callable[..., Path]) -> None:
-    with pytest.raises(Unreadable, match="encrypted: it wants a password"):
+    with pytest.raises(Unreadable, match="encrypted: it needs a password"):
         document(write_pdf("locked.pdf", "Secret", password="word"))
 
 

@@ -18,12 +18,14 @@ from llmbench.retrieval.documents import Box, Document, Heading, Momentary, Unre
 from llmbench.retrieval.reading import plain
 from llmbench.retrieval.reading.children import Child
 from llmbench.retrieval.reading.kinds import ROWS, kind_of, seen
+from llmbench.retrieval.reading.password import need_passwords, password_at, password_of
 from llmbench.retrieval.reading.rows import unreadable_rows
 from llmbench.retrieval.reading.standard_input import LARGEST_FILE, SOURCE, read_input
 from llmbench.retrieval.reading.walk import File, located, walk
 
 __all__ = [
-    "LARGEST_FILE", "SOURCE", "Child", "File", "Reading", "from_text", "located", "read", "read_all", "read_input", "walk",
+    "LARGEST_FILE", "SOURCE", "Child", "File", "Reading", "from_text", "located", "need_passwords",
+    "password_at", "read", "read_all", "read_input", "walk",
 ]  # fmt: skip
 
 VERSION = 2
@@ -213,7 +215,7 @@ def _lying(file: File) -> Iterator[Path]:
 
 def _parsed(file: File, path: Path, kind: str, child: Child) -> Document:
     """One file as the child process reads it."""
-    request = {"path": str(path), "kind": kind, "suffix": file.path.suffix.lower()}
+    request = {"path": str(path), "kind": kind, "suffix": file.path.suffix.lower(), "password": password_of(file.place)}
     found: dict[str, Any] = {}
     for frame in child.ask(request):
         found = frame["document"]

@@ -6,7 +6,7 @@ import io
 import zipfile
 import zlib
 
-from llmbench.retrieval.documents import Unreadable
+from llmbench.retrieval.documents import LOCKED, Unreadable
 from llmbench.retrieval.reading import xml
 
 __all__ = ["Archive"]
@@ -49,7 +49,7 @@ class Archive:
         if member is None:
             raise Unreadable(f"broken: it has no {name}")
         if member.flag_bits & 1:
-            raise Unreadable("encrypted: it wants a password")
+            raise Unreadable(LOCKED)
         size = member.file_size
         if size > min(LARGEST, self._left) or (size > 2**20 and size > RATIO * max(member.compress_size, 1)):
             raise Unreadable(f"a zip bomb, or as good as one: {name[:80]} unpacks to {size:,} bytes")

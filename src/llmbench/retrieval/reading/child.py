@@ -29,7 +29,7 @@ if __name__ == "__main__":
         _package.__path__ = [str(_folder)]
         sys.modules[_name] = _package
 
-from llmbench.retrieval.documents import CHANGED, Momentary, Unreadable, not_read
+from llmbench.retrieval.documents import CHANGED, LOCKED, Momentary, Unreadable, not_read
 from llmbench.retrieval.reading.kinds import seen
 from llmbench.retrieval.reading.writer import Writer
 
@@ -83,17 +83,18 @@ def _frames(request: dict[str, Any], limits: dict[str, int]) -> Iterator[dict[st
 
         if hashlib.sha256(data).hexdigest() != request["sha256"]:  # of the very bytes that are drawn
             raise Unreadable(CHANGED)
-        for picture in pictures(data, request["pages"], painted=request["painted"]):
+        for picture in pictures(data, request["pages"], painted=request["painted"], password=request["password"]):
             yield {"picture": picture}
             _allow(request["seconds"])
         return
-    out = parsed(data, request["kind"], path.suffix.lower() or request["suffix"], limits["text"])
+    suffix = path.suffix.lower() or request["suffix"]
+    out = parsed(data, request["kind"], suffix, limits["text"], request["password"])
     document = out.finished()
     yield {"document": {**document, "id": hashlib.sha256(data).hexdigest()}}
 
 
-def parsed(data: bytes, kind: str, suffix: str, largest: int) -> Writer:
-    """Reads the bytes of a file as what they are; a name that says otherwise is warned of."""
+def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = "") -> Writer:
+    """Reads the bytes of a file as what they are; a name that says otherwise is warned of. An empty password is none."""
     real = _real(data, kind)
     out = Writer(real, largest=largest)
     if kind and real != kind:
@@ -102,7 +103,7 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int) -> Writer:
         case "pdf":
             from llmbench.retrieval.reading.formats import pdf as reader
 
-            reader.read(data, out)
+            reader.read(data, out, password=password)
         case "html":
             from llmbench.retrieval.reading.formats import html
 
@@ -224,7 +225,7 @@ def _in_ole(data: bytes) -> str:
         if name in top:
             return kind
     if "encryptedpackage" in top:
-        raise Unreadable("encrypted: it wants a password")
+        raise Unreadable(LOCKED)
     raise Unreadable("an OLE file of no kind that is read")
 
 

@@ -28,7 +28,7 @@ INK = (255, 233, 110)
 """Red, green and blue of the marker: what is under it is multiplied by it, so that black stays black."""
 
 
-def pictures(data: bytes, pages: Sequence[dict[str, Any]], *, painted: bool) -> Iterator[dict[str, Any]]:
+def pictures(data: bytes, pages: Sequence[dict[str, Any]], *, painted: bool, password: str = "") -> Iterator[dict[str, Any]]:
     """Each page as a PNG, and the areas of each passage on it as fractions of its width and height.
 
     Args:
@@ -37,13 +37,14 @@ def pictures(data: bytes, pages: Sequence[dict[str, Any]], *, painted: bool) -> 
             own, after)`, the box in points and how many characters other than spaces are the passage's own, and stand before
             and after it in the line.
         painted: whether the areas are drawn into the picture.
+        password: opens an encrypted file.
 
     Raises:
         Unreadable: the file or a page cannot be drawn.
     """
     import pypdfium2
 
-    document, count = opened(data)
+    document, count = opened(data, password)
     document.init_forms()  # what was filled in is part of the page
     for wanted in pages:
         number = wanted["number"]

@@ -6,7 +6,7 @@ import io
 import re
 from typing import Any
 
-from llmbench.retrieval.documents import Unreadable
+from llmbench.retrieval.documents import LOCKED, Unreadable
 from llmbench.retrieval.reading.writer import Writer
 
 __all__ = ["read"]
@@ -25,7 +25,7 @@ def read(data: bytes, out: Writer) -> None:
             raise Unreadable("a Word file from before 1997, or broken; save it as DOCX")
         flags = int.from_bytes(word[0x0A:0x0C], "little")
         if flags & 0x100:
-            raise Unreadable("encrypted: it wants a password")
+            raise Unreadable(LOCKED)
         table = ole.openstream("1Table" if flags & 0x200 else "0Table").read()
         about: Any = ole.get_metadata()
         title, author, created = about.title, about.author, about.create_time

@@ -26,9 +26,9 @@ def read(data: bytes, out: Writer) -> None:
     """Reads a document."""
     archive = Archive(data)
     if "META-INF/manifest.xml" in archive.names and b"encryption-data" in archive.read("META-INF/manifest.xml"):
-        from llmbench.retrieval.documents import Unreadable
+        from llmbench.retrieval.documents import LOCKED, Unreadable
 
-        raise Unreadable("encrypted: it wants a password")
+        raise Unreadable(LOCKED)
     properties(archive, out, "meta.xml")
     _blocks(archive.tree("content.xml"), out, item=False)
     if not out.title:

@@ -6,7 +6,7 @@ import ctypes
 import re
 from typing import Any
 
-from llmbench.retrieval.documents import Unreadable
+from llmbench.retrieval.documents import LOCKED, NOT_OPENED, Unreadable
 from llmbench.retrieval.reading.clean import Words, garbage, mend_hyphens
 from llmbench.retrieval.reading.formats.layout import Piece, rows
 from llmbench.retrieval.reading.writer import Writer
@@ -21,8 +21,8 @@ _DIVIDERS = (2, 0xFFFE)
 _LINE_ENDS = (10, 13, *_DIVIDERS)
 
 
-def opened(data: bytes) -> tuple[Any, int]:
-    """PDFium's document and the number of its pages.
+def opened(data: bytes, password: str = "") -> tuple[Any, int]:
+    """PDFium's document and the number of its pages. An empty password is none.
 
     Raises:
         Unreadable: it is encrypted or broken.
@@ -30,19 +30,19 @@ def opened(data: bytes) -> tuple[Any, int]:
     import pypdfium2
 
     try:
-        document = pypdfium2.PdfDocument(data)
+        document = pypdfium2.PdfDocument(data, password=password or None)
         return document, len(document)
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", None) == _PASSWORD or "password" in str(error).lower():
-            raise Unreadable("encrypted: it wants a password") from None
+            raise Unreadable(NOT_OPENED if password else LOCKED) from None
         raise Unreadable("broken PDF (it cannot be opened)") from None
 
 
-def read(data: bytes, out: Writer) -> None:
+def read(data: bytes, out: Writer, *, password: str = "") -> None:
     """Reads a document, page by page. A page that fails costs that page, and is named."""
     import pypdfium2
 
-    document, count = opened(data)
+    document, count = opened(data, password)
     found = _about(document, out)
     outline = _outline(document)
     lines: list[list[Piece] | None] = []

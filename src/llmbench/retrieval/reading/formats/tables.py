@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from llmbench.retrieval.documents import Unreadable
+from llmbench.retrieval.documents import LOCKED, Unreadable
 from llmbench.retrieval.reading.archive import Archive
 from llmbench.retrieval.reading.formats.office import properties
 from llmbench.retrieval.reading.text import decode
@@ -64,7 +64,7 @@ def read_workbook(data: bytes, out: Writer) -> None:
         if any(member.file_size > 250 * max(member.compress_size, 1) or member.file_size > 256 * 2**20 for member in sizes):
             raise Unreadable("a zip bomb, or as good as one")
         if "EncryptedPackage" in archive.names:
-            raise Unreadable("encrypted: it wants a password")
+            raise Unreadable(LOCKED)
         properties(archive, out, "meta.xml" if "meta.xml" in archive.names else "docProps/core.xml")
         for name in archive.names:  # entities are refused here, before the reader in Rust sees them
             if name.endswith(".xml") and b"<!ENTITY" in archive.read(name)[:4096]:
@@ -84,7 +84,7 @@ def read_workbook(data: bytes, out: Writer) -> None:
                 _grid(grid, out, lines=False)
     except (python_calamine.CalamineError, ValueError, IndexError) as error:
         if "password" in str(error).lower() or "encrypt" in str(error).lower():
-            raise Unreadable("encrypted: it wants a password") from None
+            raise Unreadable(LOCKED) from None
         raise Unreadable(f"broken workbook ({' '.join(str(error).split())[:120]})") from None
 
 

@@ -1,0 +1,56 @@
+"""Encrypted documents: opened with a password of the environment, which is written nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llmbench import retrieval
+from llmbench.errors import DataError
+from llmbench.recipe import RagRecipe
+from llmbench.retrieval import pages
+from llmbench.retrieval.documents import LOCKED, NOT_OPENED, Unreadable
+
+from .files import document
+
+PASSWORD = "Correct-Horse-7"
+
+
+def test_a_pdf_is_opened_with_the_places_password(write_pdf: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_pdf("locked.pdf", "The vault opens at nine.", password=PASSWORD)
+    with pytest.raises(Unreadable, match="needs a password"):
+        document(path)
+    monkeypatch.setenv("VAULT", "wrong")
+    with pytest.raises(Unreadable, match="the password given does not open it"):
+        document(path, password_env="VAULT")
+    monkeypatch.setenv("VAULT", PASSWORD)
+    assert document(path, password_env="VAULT").text == "The vault opens at nine."
+
+
+def test_a_password_that_is_mended_is_tried_again_and_kept_nowhere(
+    write_pdf: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "home"))
+    path = write_pdf("locked.pdf", "The vault opens at nine.", password=PASSWORD)
+    recipe = RagRecipe.model_validate({"name": "vault", "documents": [{"path": path.parent, "password_env": "VAULT"}]})
+    with pytest.raises(DataError, match=r"documents\[0\]\.password_env: the environment variable VAULT is not set\. Run: "):
+        retrieval.build(recipe)
+    monkeypatch.setenv("VAULT", "wrong")
+    assert retrieval.build(recipe).skipped == (("locked.pdf", NOT_OPENED),)
+    monkeypatch.setenv("VAULT", PASSWORD)
+    assert retrieval.build(recipe).skipped == ()
+    with retrieval.Retriever.open(recipe) as retriever:
+        found = retriever.document("locked.pdf")
+        assert retriever.search("When does the vault open?")[0].chunk.text == "The vault opens at nine."
+    try:
+        assert len(pages.draw(recipe, found, 1, [(0, len(found.text))]).areas[0]) == 1
+        pages.forget()
+        monkeypatch.delenv("VAULT")
+        with pytest.raises(pages.NotShown, match=LOCKED[:20]):
+            pages.draw(recipe, found, 1, [])
+    finally:
+        pages.forget()
+    for file in (tmp_path / "home").rglob("*"):
+        assert not file.is_file() or PASSWORD.encode() not in file.read_bytes()
