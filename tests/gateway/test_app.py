@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from llmbench.endpoint import Budget, Message
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.gateway import Grounding, Served, build
+from llmbench.gateway.limit import Open
 from llmbench.gateway.relay import Upstream
 from llmbench.recipe import Variant
 
@@ -112,11 +113,11 @@ async def test_models_are_the_variants_and_nothing_of_the_engine(engine: FakeEng
 
 
 BAD_PATHS = [
-    "/", "/v1", "/v1/", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages", "/v1/systemone", "/v1/models/",
-    "/v1/models/base", "/v1/chat/completions/", "/v1/chat/completions/batch", "/v1/chat/completions/render",
+    "/", "/v1", "/v1/", "/v1/completions/", "/v1/embeddings", "/v1/responses", "/v1/messages", "/v1/systemone", "/v1/models/",
+    "/v1/models/abc", "/v1/models/base/", "/v1/chat/completions/", "/v1/chat/completions/batch", "/v1/chat/completions/render",
     "/v1/CHAT/completions", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "//v1/models", "/v1//models",
     "/v1/../invocations", "/v1/%2e%2e/metrics", "/v1/chat%2fcompletions%00", "/invocations", "/ping", "/metrics", "/docs",
-    "/redoc", "/openapi.json", "/version", "/load", "/tokenize", "/detokenize", "/pause", "/resume", "/sleep",
+    "/redoc", "/openapi.json", "/version", "/load", "/tokenize/", "/detokenize", "/pause", "/resume", "/sleep",
     "/collective_rpc", "/scale_elastic_ep", "/is_scaling_elastic_ep", "/inference/v1/generate", "/generative_scoring",
     "/adapters", "/server_info", "/reset_prefix_cache", "/Health",
 ]  # fmt: skip
@@ -135,8 +136,70 @@ async def test_every_other_path_is_refused_and_never_reaches_the_engine(engine: 
 
 async def test_a_wrong_method_is_refused(engine: FakeEngine) -> None:
     async with client(serve(engine)) as http:
-        assert (await http.get("/v1/chat/completions")).status_code == 405
-        assert (await http.delete("/v1/models")).status_code == 405
+        for method, path, allowed in (
+            ("GET", "/v1/chat/completions", "POST"),
+            ("DELETE", "/v1/models", "GET, HEAD"),
+            ("OPTIONS", "/v1/completions", "POST"),
+        ):
+            response = await http.request(method, path)
+            assert response.status_code == 405
+            assert sorted(response.headers["allow"].split(", ")) == allowed.split(", ")
+            assert response.json()["error"]["code"] == "method_not_allowed"
+            assert f"not {method}" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/chat/completions", "Did you mean /v1/chat/completions?"),
+        ("/v1/v1/chat/completions", "Did you mean /v1/chat/completions?"),
+        ("/v1/chat/completions/", "Did you mean /v1/chat/completions?"),
+        ("/models", "Did you mean /v1/models?"),
+        ("/v1/tokenize", "Did you mean /tokenize?"),
+        ("/v1/responses", "Ask /v1/chat/completions"),
+        ("/v1/embeddings", "write text"),
+    ],
+)
+async def test_a_path_that_clients_get_wrong_is_told_the_right_one(engine: FakeEngine, path: str, hint: str) -> None:
+    async with client(serve(engine)) as http:
+        response = await http.post(path, json={})
+    assert response.status_code == 404
+    assert hint in response.json()["error"]["message"]
+
+
+async def test_a_model_can_be_asked_for_by_its_name(engine: FakeEngine) -> None:
+    async with client(serve(engine)) as http:
+        listed = (await http.get("/v1/models")).json()["data"]
+        assert (await http.get("/v1/models/mine")).json() == listed[1]
+        missing = await http.get("/v1/models/gpt")
+    assert missing.status_code == 404
+    assert missing.json()["error"]["code"] == "model_not_found" and "base, mine" in missing.json()["error"]["message"]
+
+
+async def test_a_completion_reaches_the_variants_model_as_it_was_written(engine: FakeEngine) -> None:
+    body = {"model": "base", "prompt": ["<s>Once", [1, 2]], "echo": True, "logprobs": 1, "max_tokens": 0}
+    async with client(serve(engine)) as http:
+        response = await http.post("/v1/completions", json=body)
+    assert response.status_code == 200 and response.json()["model"] == "base"
+    assert engine.bodies == [body | {"model": "base", "temperature": 0.0, "top_p": 1.0, "stream": False}]
+
+
+@pytest.mark.parametrize(("model", "why"), [("mine", "has a system text"), ("rag", "searches documents")])
+async def test_a_variant_that_does_more_than_its_model_has_no_completions(engine: FakeEngine, model: str, why: str) -> None:
+    served = serve(engine, retriever=FakeRetriever())
+    async with client(served) as http:
+        response = await http.post("/v1/completions", json={"model": model, "prompt": "Once"})
+    assert response.status_code == 400
+    assert why in response.json()["error"]["message"]
+    assert engine.bodies == []
+
+
+async def test_a_texts_tokens_are_those_of_the_variants_model(engine: FakeEngine) -> None:
+    async with client(serve(engine)) as http:
+        assert (await http.post("/tokenize", json={"model": "mine", "prompt": "Hi", "chat_template": "x"})).status_code == 200
+        assert (await http.post("/tokenize", json={"model": "mine", "prompt": 3})).status_code == 400
+        assert (await http.post("/tokenize", json={"model": "gpt", "prompt": "Hi"})).status_code == 404
+    assert engine.bodies == [{"model": "abc", "prompt": "Hi"}]
 
 
 async def test_an_unknown_model_is_answered_with_the_list(engine: FakeEngine) -> None:
@@ -173,7 +236,8 @@ async def test_with_the_key_everything_is_answered_and_health_needs_none(engine:
     async with client(serve(engine, api_key="secret")) as http:
         headers = {"Authorization": "Bearer secret"}
         assert (await http.post("/v1/chat/completions", json=ASK, headers=headers)).status_code == 200
-        assert (await http.get("/health")).status_code == 200
+        assert (await http.get("/health")).json() == {"status": "ok"}  # names need the key, here as everywhere
+        assert (await http.get("/health", headers=headers)).json()["models"] == ["base", "mine"]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +245,28 @@ async def test_with_the_key_everything_is_answered_and_health_needs_none(engine:
 )
 async def test_a_foreign_host_name_is_refused(engine: FakeEngine, host: str) -> None:
     async with client(serve(engine)) as http:
-        assert (await http.get("/v1/models", headers={"Host": host})).status_code == 421
+        response = await http.get("/v1/models", headers={"Host": host})
+    assert response.status_code == 421
+    assert "gateway.allowed_hosts" in response.json()["error"]["message"]
+
+
+async def test_the_body_must_be_json_in_utf_8_as_it_is(engine: FakeEngine) -> None:
+    kind = "application/json"
+    async with client(serve(engine)) as http:
+        for headers, status, words in (
+            ({"Content-Type": kind, "Content-Encoding": "gzip"}, 415, "packed"),
+            ({"Content-Type": f"{kind}; charset=iso-8859-1"}, 415, "UTF-8"),
+            ({"Content-Type": f'{kind}; charset="UTF-8"'}, 200, ""),
+            ({"Content-Type": kind, "Content-Encoding": "identity"}, 200, ""),
+        ):
+            response = await http.post("/v1/chat/completions", content=json.dumps(ASK), headers=headers)
+            assert response.status_code == status and words in response.text
+
+
+async def test_too_many_headers_are_refused(engine: FakeEngine) -> None:
+    async with client(serve(engine)) as http:
+        assert (await http.get("/v1/models", headers=[(f"x-{i}", "a") for i in range(200)])).status_code == 431
+        assert (await http.get("/v1/models", headers={"x": "a" * 70_000})).status_code == 431
 
 
 async def test_a_web_page_cannot_post_across_origins(engine: FakeEngine) -> None:
@@ -259,6 +344,57 @@ async def test_other_errors_of_the_engine_are_the_servers_fault(answer: httpx.Re
     assert response.json()["error"]["type"] == "server_error"
 
 
+@pytest.mark.parametrize("status", [429, 503])
+async def test_later_stays_later(status: int) -> None:
+    answer = httpx.Response(status, json={"error": {"message": "queue"}}, headers={"Retry-After": "7"})
+    async with client(serve(FakeEngine(lambda: answer))) as http:
+        response = await http.post("/v1/chat/completions", json=ASK)
+    assert (response.status_code, response.headers["retry-after"]) == (status, "7")
+
+
+@pytest.mark.parametrize(
+    ("message", "words", "param"),
+    [
+        (
+            "1 validation error:\n  {'type': 'bool_parsing', 'loc': ('body', 'logprobs'), 'msg': 'Input should be a valid "
+            "boolean', 'input': 5}\n\n  File \"x.py\", line 3",
+            "logprobs: Input should be a valid boolean",
+            "logprobs",
+        ),
+        ('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set', "engine.extra_args", None),
+    ],
+)
+async def test_what_the_engine_says_in_its_own_words_is_said_in_one_line_of_ours(
+    message: str, words: str, param: str | None
+) -> None:
+    answer = httpx.Response(400, json={"error": {"message": message, "param": None}})
+    async with client(serve(FakeEngine(lambda: answer))) as http:
+        error = (await http.post("/v1/chat/completions", json=ASK)).json()["error"]
+    assert words in error["message"] and "\n" not in error["message"]
+    assert error["param"] == param
+
+
+async def test_beyond_the_limit_a_question_is_refused_at_once_and_the_others_are_not_disturbed() -> None:
+    release = asyncio.Event()
+
+    class Waiting(FakeEngine):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            await release.wait()
+            return await super().handle_async_request(request)
+
+    models = [Served(Variant(name="base"), "base", {})]
+    app = build(models, Upstream(Waiting(reply), lambda: None), context=1024, open=Open(2))
+    async with client(app) as http:
+        running = [asyncio.create_task(http.post("/v1/chat/completions", json=ASK)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        refused = await http.post("/v1/chat/completions", json=ASK)
+        assert refused.status_code == 429 and refused.headers["retry-after"] == "1"
+        assert (await http.get("/v1/models")).status_code == 200
+        release.set()
+        assert [(await one).status_code for one in running] == [200, 200]
+        assert (await http.post("/v1/chat/completions", json=ASK)).status_code == 200
+
+
 def refuse_connection() -> httpx.Response:
     raise httpx.ConnectError("No such file or directory")
 
@@ -324,6 +460,20 @@ async def test_the_first_event_of_a_rag_variant_carries_the_sources() -> None:
     assert found[0]["sources"] == [{"n": 1, "text": "Red."}]
     assert found[0]["choices"][0]["delta"]["content"] == "a"
     assert all("sources" not in later for later in found[1:])
+
+
+async def test_comments_before_the_first_token_and_between_others_pass(size: int = 5) -> None:
+    whole = b": keep-alive\n\n" + event("a") + b": keep-alive\n\n" + event("b") + b"data: [DONE]\n\n"
+    for step in (size, len(whole)):
+        pieces = Pieces(*(whole[i : i + step] for i in range(0, len(whole), step)))
+        text = await stream(pieces, "rag", retriever=FakeRetriever())
+        assert text.startswith(": keep-alive\n\n") and text.endswith("data: [DONE]\n\n")
+        assert [("sources" in e, e["choices"][0]["delta"]["content"]) for e in events(text)] == [(True, "a"), (False, "b")]
+
+
+async def test_an_error_in_place_of_the_first_token_passes_as_it_is() -> None:
+    pieces = Pieces(b'data: {"error":{"message":"no"}}\n\n', b"data: [DONE]\n\n")
+    assert (await stream(pieces, "rag", retriever=FakeRetriever())).startswith('data: {"error":{"message":"no"}}')
 
 
 async def test_a_stream_that_the_engine_breaks_off_ends_in_an_error() -> None:

@@ -33,7 +33,7 @@ def test_a_plain_request_passes() -> None:
 
 @pytest.mark.parametrize(
     "field",
-    ["chat_template", "chat_template_kwargs", "mm_processor_kwargs", "prompt_embeds", "structured_outputs", "guided_regex",
+    ["chat_template", "mm_processor_kwargs", "prompt_embeds", "structured_outputs", "guided_regex",
      "kv_transfer_params", "vllm_xargs", "documents", "api_base", "tempreature", "use_beam_search", "prompt_logprobs"],
 )  # fmt: skip
 def test_a_field_that_is_not_listed_is_refused_by_name(field: str) -> None:
@@ -64,7 +64,25 @@ def test_bookkeeping_that_clients_send_unasked_is_dropped() -> None:
         ({"messages": [{"role": "root", "content": "Hi"}]}, "messages[0]"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
-        ({"messages": [{"role": "user", "content": "Hi", "chat_template": "x"}]}, "messages[0].chat_template"),
+        ({"messages": [{"role": "user", "content": "Hi", "name": {}}]}, "messages[0].name"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, "messages[0].tool_calls[0]"),
+        ({"messages": [{"role": "tool", "tool_call_id": 3, "content": "x"}]}, "messages[0].tool_call_id"),
+        ({"logprobs": 5}, "logprobs"),
+        ({"temperature": "0"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"stop": ["a", 3]}, "stop"),
+        ({"logit_bias": {"five": 1}}, "logit_bias"),
+        ({"tools": {}}, "tools"),
+        ({"stream_options": 3, "stream": True}, "stream_options"),
+        ({"reasoning_effort": "extreme"}, "reasoning_effort"),
+        ({"verbosity": "high"}, "verbosity"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"messages": "x"}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"x": ["y"]}}, "chat_template_kwargs"),
+        ({"x" * 500_000: 1}, "x" * 100),
         ({"response_format": {"type": "structural_tag"}}, "response_format"),
         ({"response_format": "json"}, "response_format"),
     ],
@@ -96,6 +114,42 @@ def test_parts_of_text_are_joined() -> None:
 def test_a_reply_can_be_sent_back_as_the_client_got_it() -> None:
     reply: dict[str, Any] = {"role": "assistant", "content": "Hello!", "refusal": None, "annotations": None, "tool_calls": []}
     assert parse(messages=[*HI, reply, *HI]).messages[1]["content"] == "Hello!"
+
+
+def test_what_newer_clients_send_passes_where_it_means_something_here() -> None:
+    fields = {"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False}}
+    assert parse(**fields, verbosity="medium", modalities=["text"], prediction={"type": "content"}).fields == fields
+
+
+def test_a_field_that_another_one_stands_for_is_named() -> None:
+    assert "use tools" in refused(functions=[]).message
+    assert "verbosity" in refused(verbosity="low").message and "'medium'" in refused(verbosity="low").message
+
+
+def test_thoughts_and_a_clients_own_notes_can_be_sent_back() -> None:
+    said = {"role": "assistant", "content": "b", "id": "7", "opts": {"visible": True}}
+    asked = {"role": "user", "content": "a", "id": "6", "reasoning": "not an answer", "chat_template": "x"}
+    for field in ("reasoning", "reasoning_content"):
+        messages = parse(messages=[asked, said | {field: "I think."}, *HI]).messages
+        assert messages == [HI[0] | {"content": "a"}, {"role": "assistant", "content": "b", "reasoning": "I think."}, *HI]
+
+
+def test_a_tool_call_and_its_result_can_be_sent_back() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    turns = [
+        *HI,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "2"},
+    ]
+    assert parse(messages=turns).messages == [turns[0], {"role": "assistant", "content": "", "tool_calls": [call]}, turns[2]]
+
+
+@pytest.mark.parametrize(("asked", "whose"), [({}, "own settings"), ({"temperature": 0}, "you sent")])
+def test_several_answers_at_temperature_0_are_refused_with_the_reason(asked: dict[str, Any], whose: str) -> None:
+    with pytest.raises(Refusal, match=whose) as caught:
+        chat.with_defaults({"n": 2} | asked, Sampling())
+    assert caught.value.param == "n"
+    assert chat.with_defaults({"n": 2, "temperature": 0.5}, Sampling())["n"] == 2
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"3", b"[" * 100_000, b'"\xff"'])

@@ -1,8 +1,11 @@
-"""The web application: three paths, and everything else is 404.
+"""The web application: these paths, and everything else is 404.
 
 GET  /health               is the engine there? (needs no key)
 GET  /v1/models            the variants
+GET  /v1/models/NAME       one of them
 POST /v1/chat/completions  ask one of them, streamed or not
+POST /v1/completions       let its model continue a text, or score one
+POST /tokenize             the tokens of a text
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmbench.errors import IndexError_, LlmbenchError
-from llmbench.gateway import chat, relay
+from llmbench.gateway import body as body_of
+from llmbench.gateway import chat, completions, relay
 from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.guard import Guard
+from llmbench.gateway.limit import Limit, Open
 from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.room import Room
 from llmbench.recipe import Variant
@@ -30,6 +35,15 @@ if TYPE_CHECKING:
 __all__ = ["Served", "build"]
 
 _BODY_TIMEOUT = 30.0
+_MANY = 2048
+_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/health")
+_NOT_HERE = {
+    "/v1/responses": "This server has no Responses API. Ask /v1/chat/completions",
+    "/v1/messages": "This server has no Messages API. Ask /v1/chat/completions",
+    "/v1/embeddings": "This server's models write text. `llmbench index` and `llmbench search` embed",
+    "/v1/rerank": "This server's models write text. `llmbench search` reranks where its pipeline says so",
+    "/v1/score": "This server's models write text. `llmbench search` reranks where its pipeline says so",
+}
 T = TypeVar("T")
 
 
@@ -50,6 +64,7 @@ def build(
     context: int,
     api_key: str | None = None,
     hosts: frozenset[str] | None = None,
+    open: Open | None = None,
 ) -> Starlette:
     """The application over variants.
 
@@ -59,6 +74,7 @@ def build(
         context: tokens that the base takes.
         api_key: what clients must send, if anything.
         hosts: names that a request may call this server by; None allows any.
+        open: counts the questions that are being answered, and bounds them.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -73,20 +89,42 @@ def build(
         for name, served in known.items()
     ]
 
+    def wanted(name: str) -> Served:
+        if name not in known:
+            message = f"The model {name!r:.100} does not exist. There are: {', '.join(known)}."
+            raise Refusal(404, message, param="model", code="model_not_found")
+        return known[name]
+
     async def list_models(_: Request) -> Response:
         return JSONResponse({"object": "list", "data": cards})
 
-    async def health(_: Request) -> Response:
+    async def show_model(request: Request) -> Response:
+        name = wanted(request.path_params["name"]).variant.name
+        return JSONResponse(next(card for card in cards if card["id"] == name))
+
+    async def health(request: Request) -> Response:
         await upstream.health()
-        return JSONResponse({"status": "ok", "models": list(known)})
+        return JSONResponse({"status": "ok"} | ({"models": list(known)} if request.state.has_key else {}))
 
     async def ask(request: Request) -> Response:
-        wanted = chat.parse(await _body(request), context=context)
-        served = known.get(wanted.model)
-        if served is None:
-            message = f"The model {wanted.model!r:.100} does not exist. There are: {', '.join(known)}."
-            raise Refusal(404, message, param="model", code="model_not_found")
-        return await _unless_gone(request, _answer(served, wanted, upstream, context))
+        question = chat.parse(await _body(request), context=context)
+        return await _unless_gone(request, _answer(wanted(question.model), question, upstream, context))
+
+    async def complete(request: Request) -> Response:
+        question = completions.parse(await _body(request), context=context)
+        return await _unless_gone(request, _complete(wanted(question.model), question, upstream))
+
+    async def tokenize(request: Request) -> Response:
+        body = body_of.read(await _body(request))
+        name, text = body.get("model"), body.get("prompt")
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise Refusal(400, "/tokenize takes a model and a prompt, both texts.", param="prompt")
+        asked = {"model": wanted(name).engine_name, "prompt": text}
+        for key in ("add_special_tokens", "return_token_strs"):
+            if key in body:
+                body_of.check_type(key, body[key], "true or false")
+                asked[key] = body[key]
+        return JSONResponse(await upstream.read(await upstream.ask("/tokenize", asked)))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -97,9 +135,15 @@ def build(
         routes=[
             Route("/health", health, methods=["GET"]),
             Route("/v1/models", list_models, methods=["GET"]),
+            Route("/v1/models/{name}", show_model, methods=["GET"]),
             Route("/v1/chat/completions", ask, methods=["POST"]),
+            Route("/v1/completions", complete, methods=["POST"]),
+            Route("/tokenize", tokenize, methods=["POST"]),
         ],
-        middleware=[Middleware(partial(Guard, api_key=api_key, hosts=hosts))],
+        middleware=[
+            Middleware(partial(Guard, api_key=api_key, hosts=hosts)),
+            Middleware(partial(Limit, open=open or Open(_MANY))),
+        ],
         exception_handlers={Refusal: _refuse, HTTPException: _no_such_path, Exception: _failed},
         lifespan=lifespan,
     )
@@ -115,8 +159,16 @@ async def _refuse(_: Request, error: Exception) -> Response:
 async def _no_such_path(request: Request, error: Exception) -> Response:
     from starlette.exceptions import HTTPException
 
-    status = error.status_code if isinstance(error, HTTPException) else 404
-    return Refusal(status, f"There is no {request.method} {request.scope['path']!r:.100} here.", code="not_found").response()
+    path: str = request.scope["path"]
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        message = f"{path:.100} takes {allowed}, not {request.method}."
+        return Refusal(405, message, code="method_not_allowed", allow=allowed).response()
+    plain = "/" + path.strip("/").removeprefix("v1/").removeprefix("v1/")
+    meant = next((known for known in _PATHS if known.removeprefix("/v1") == plain and known != path), None)
+    hint = _NOT_HERE.get(path) or (f"Did you mean {meant}? The base URL ends in /v1" if meant else "")
+    message = f"There is no {request.method} {path!r:.100} here.{' ' + hint + '.' if hint else ''}"
+    return Refusal(404, message, code="not_found").response()
 
 
 async def _failed(_: Request, error: Exception) -> Response:
@@ -128,8 +180,17 @@ async def _body(request: Request) -> bytes:
     import anyio
     from starlette.requests import ClientDisconnect
 
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+    kind, _, rest = request.headers.get("content-type", "").lower().partition(";")
+    if kind.strip() != "application/json":
         raise Refusal(415, "Send the request as application/json.")
+    charset = rest.partition("charset=")[2].strip(' "')
+    if charset not in ("", "utf-8", "utf8", "us-ascii"):
+        raise Refusal(415, f"Send the request as UTF-8, not as {charset!r:.40}.")
+    packed = request.headers.get("content-encoding", "identity").lower()
+    if packed != "identity":
+        raise Refusal(415, f"The body is packed ({packed!r:.40}). Send it as it is, without Content-Encoding.")
+    if int(request.headers.get("content-length", "0")) > chat.MAX_BODY:
+        raise Refusal(413, f"The request is larger than {chat.MAX_BODY:,} bytes.")
     body = bytearray()
     try:
         with anyio.fail_after(_BODY_TIMEOUT):
@@ -175,6 +236,22 @@ async def _answer(served: Served, wanted: chat.ChatRequest, upstream: relay.Upst
         return EventStream(pieces, response)
     data = await upstream.read(response)
     return JSONResponse(data | {"model": variant.name} | ({} if sources is None else {"sources": sources}))
+
+
+async def _complete(served: Served, wanted: completions.CompletionRequest, upstream: relay.Upstream) -> Response:
+    """Asks vLLM to continue a text, and answers under the variant's name."""
+    from starlette.responses import JSONResponse
+
+    from llmbench.gateway.stream import EventStream
+
+    completions.refuse_conversational(served.variant, grounded=served.grounding is not None)
+    fields = chat.with_defaults(wanted.fields, served.variant.sampling)
+    body = fields | {"model": served.engine_name, "prompt": wanted.prompt, "stream": wanted.stream}
+    response = await upstream.ask("/v1/completions", body)
+    if wanted.stream:
+        pieces = relay.events(response, upstream, engine_name=served.engine_name, name=served.variant.name, sources=None)
+        return EventStream(pieces, response)
+    return JSONResponse(await upstream.read(response) | {"model": served.variant.name})
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -5,15 +5,16 @@ So nobody sends the server a chat template, a path or a URL to fetch, and a mist
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from llmbench.endpoint import Message
+from llmbench.gateway import body as body_of
+from llmbench.gateway.body import check_type
 from llmbench.gateway.refusal import Refusal
 from llmbench.recipe import Sampling
 
-__all__ = ["MAX_BODY", "ChatRequest", "parse", "with_defaults", "with_system"]
+__all__ = ["MAX_BODY", "ChatRequest", "check_sampling", "known", "parse", "with_defaults", "with_system"]
 
 MAX_BODY = 1_000_000
 """Bytes of a request."""
@@ -23,18 +24,46 @@ _MAX_N = 8
 _MAX_STOP = 16
 _MAX_LOGPROBS = 20
 _MAX_SCHEMA_DEPTH = 32
+_GREEDY = 1e-5  # vLLM takes a temperature below this for 0
 
 _SAMPLING = ("temperature", "top_p", "seed", "stop")
-_FIELDS = {
-    "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "stop", "seed",
-    "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias",
-    "logprobs", "top_logprobs", "response_format", "tools", "tool_choice", "parallel_tool_calls", "ignore_eos", "min_tokens",
+SHARED = {
+    "stream_options": "an object", "max_tokens": "a whole number", "n": "a whole number",
+    "stop": "a text or a list of texts", "seed": "a whole number", "temperature": "a number", "top_p": "a number",
+    "top_k": "a whole number", "min_p": "a number", "presence_penalty": "a number", "frequency_penalty": "a number",
+    "repetition_penalty": "a number", "logit_bias": "an object", "response_format": "an object",
+    "ignore_eos": "true or false", "min_tokens": "a whole number",
 }  # fmt: skip
-_WITHOUT_EFFECT = {"user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key"}
-"""OpenAI's own bookkeeping, which clients send unasked; it stays here."""
-_MESSAGE_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id"}
+"""Fields of chats and of completions alike, each with what it must be."""
+_FIELDS = SHARED | {
+    "max_completion_tokens": "a whole number", "logprobs": "true or false", "top_logprobs": "a whole number",
+    "tools": "a list", "tool_choice": "a text or an object", "parallel_tool_calls": "true or false",
+    "reasoning_effort": "a text", "chat_template_kwargs": "an object",
+}  # fmt: skip
+_OWN = {"model", "messages", "stream"}
+WITHOUT_EFFECT = {"user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prediction"}
+"""OpenAI's own bookkeeping, which clients send unasked, and a hint that changes no answer; they stay here."""
+_DEFAULTS: dict[str, Any] = {"verbosity": "medium", "modalities": ["text"]}
+"""Fields that do nothing here, with the one value that asks for nothing."""
+_ELSEWHERE = {
+    "functions": "use tools",
+    "function_call": "use tool_choice",
+    "structured_outputs": "use response_format with a json_schema",
+    "guided_json": "use response_format with a json_schema",
+    "web_search_options": "this server does not search the web; a RAG variant searches its own documents",
+    "audio": "only text is written here",
+    "chat_template": "the model's own is used; its variables can be set with chat_template_kwargs",
+}
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_MESSAGE_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning"}
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _FORMATS = ("text", "json_object", "json_schema")
+_NO_VARIABLE = {
+    "messages", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message",
+    "return_dict", "return_tensors", "return_assistant_tokens_mask", "padding", "truncation", "max_length",
+    "bos_token", "eos_token", "pad_token", "unk_token", "strftime_now", "raise_exception",
+}  # fmt: skip
+"""What a chat template is given by the server itself, so that no client may set it."""
 
 
 @dataclass(frozen=True)
@@ -57,35 +86,55 @@ def parse(raw: bytes, *, context: int) -> ChatRequest:
     Raises:
         Refusal: status 400 with the field that is wrong.
     """
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise Refusal(400, "The body is not JSON.") from None
-    if not isinstance(body, dict):
-        raise Refusal(400, "The body is not a JSON object.")
-    fields = {key: value for key, value in body.items() if value is not None and key not in _WITHOUT_EFFECT}
-    for key in fields:
-        if key not in _FIELDS:
-            raise Refusal(400, f"{key} is not accepted here.", param=key, code="unknown_parameter")
-    model, messages, stream = fields.pop("model", None), fields.pop("messages", None), fields.pop("stream", False)
+    fields = known(body_of.read(raw), _FIELDS.keys() | _OWN)
+    model, stream = fields.pop("model", None), fields.pop("stream", False)
+    messages = fields.pop("messages", None)
     if not isinstance(model, str):
         raise Refusal(400, "model is missing: name one that /v1/models lists.", param="model")
     if not isinstance(messages, list) or not 0 < len(messages) <= _MAX_MESSAGES:
         raise Refusal(400, f"messages must be a list of 1 to {_MAX_MESSAGES} messages.", param="messages")
-    if not isinstance(stream, bool):
-        raise Refusal(400, "stream must be true or false.", param="stream")
+    check_type("stream", stream, "true or false")
     if not stream:
         fields.pop("stream_options", None)
-    _check_limits(fields, context)
+    for key, value in fields.items():
+        check_type(key, value, _FIELDS[key])
+    _check_chat(fields, context)
     return ChatRequest(model, [_message(message, i) for i, message in enumerate(messages)], stream, fields)
 
 
+def known(body: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """The fields of a body that say something.
+
+    Raises:
+        Refusal: one of them is not among the names.
+    """
+    fields = {key: value for key, value in body.items() if value is not None and key not in WITHOUT_EFFECT}
+    for key in list(fields):
+        if key not in names:
+            if key in _DEFAULTS and fields[key] == _DEFAULTS[key]:
+                del fields[key]
+                continue
+            why = _ELSEWHERE.get(key) or (f"leave it out, or send {_DEFAULTS[key]!r}" if key in _DEFAULTS else "")
+            message = f"{key[:100]} is not accepted here{': ' + why if why else ''}."
+            raise Refusal(400, message, param=key[:100], code="unknown_parameter")
+    return fields
+
+
 def with_defaults(fields: dict[str, Any], sampling: Sampling) -> dict[str, Any]:
-    """Fills in the variant's sampling where the client said nothing."""
+    """Fills in the variant's sampling where the client said nothing.
+
+    Raises:
+        Refusal: several answers are asked for, and all of them would be the same.
+    """
     defaults = {key: value for key in _SAMPLING if (value := getattr(sampling, key)) not in (None, [])}
     if "max_tokens" not in fields and "max_completion_tokens" not in fields:
         defaults["max_tokens"] = sampling.max_tokens
-    return defaults | fields
+    filled = defaults | fields
+    if filled.get("n", 1) > 1 and filled.get("temperature", 1.0) < _GREEDY:
+        whose = "that you sent" if "temperature" in fields else "of this model's own settings"
+        message = f"n is {filled['n']}, but at the temperature 0 {whose} all answers are the same. Send a temperature above 0."
+        raise Refusal(400, message, param="n")
+    return filled
 
 
 def with_system(messages: list[Message], system: str | None) -> list[Message]:
@@ -97,26 +146,39 @@ def with_system(messages: list[Message], system: str | None) -> list[Message]:
     return [{"role": "system", "content": system}, *messages]
 
 
-def _check_limits(fields: dict[str, Any], context: int) -> None:
-    for key, highest in (
-        ("max_tokens", context),
-        ("max_completion_tokens", context),
-        ("n", _MAX_N),
-        ("top_logprobs", _MAX_LOGPROBS),
-    ):
-        value = fields.get(key)
-        lowest = 0 if key == "top_logprobs" else 1
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest):
-            raise Refusal(400, f"{key} must be a whole number from {lowest} to {highest}, not {value!r:.40}.", param=key)
+def check_sampling(fields: dict[str, Any], context: int, *, fewest: int = 1) -> None:
+    """Refuses numbers out of bounds in the fields that chats and completions share; `fewest` tokens may be asked for."""
+    for key, lowest, highest in (("max_tokens", fewest, context), ("max_completion_tokens", 1, context), ("n", 1, _MAX_N)):
+        _check_range(fields, key, lowest, highest)
     stop = fields.get("stop", [])
     if isinstance(stop, list) and len(stop) > _MAX_STOP:
         raise Refusal(400, f"stop takes at most {_MAX_STOP} texts.", param="stop")
     form = fields.get("response_format")
-    if form is not None and (not isinstance(form, dict) or form.get("type") not in _FORMATS):
+    if form is not None and form.get("type") not in _FORMATS:
         raise Refusal(400, f"response_format.type must be one of {', '.join(_FORMATS)}.", param="response_format")
     for key in ("response_format", "tools"):
         if _depth(fields.get(key)) > _MAX_SCHEMA_DEPTH:
             raise Refusal(400, f"{key} is nested deeper than {_MAX_SCHEMA_DEPTH}.", param=key)
+    for token, bias in fields.get("logit_bias", {}).items():
+        if not token.isdigit() or isinstance(bias, bool) or not isinstance(bias, (int, float)):
+            raise Refusal(400, "logit_bias must hold numbers by token id.", param="logit_bias")
+
+
+def _check_chat(fields: dict[str, Any], context: int) -> None:
+    check_sampling(fields, context)
+    _check_range(fields, "top_logprobs", 0, _MAX_LOGPROBS)
+    if fields.get("reasoning_effort", "low") not in _EFFORTS:
+        raise Refusal(400, f"reasoning_effort must be one of {', '.join(_EFFORTS)}.", param="reasoning_effort")
+    for key, value in fields.get("chat_template_kwargs", {}).items():
+        if key in _NO_VARIABLE or not key.isidentifier() or not isinstance(value, (bool, int, float, str, type(None))):
+            message = f"chat_template_kwargs.{key[:100]} is not accepted here. Give true, false, a number or a text for a "
+            raise Refusal(400, message + "variable of the model's chat template.", param="chat_template_kwargs")
+
+
+def _check_range(fields: dict[str, Any], key: str, lowest: int, highest: int) -> None:
+    value = fields.get(key)
+    if value is not None and not lowest <= value <= highest:
+        raise Refusal(400, f"{key} must be a whole number from {lowest} to {highest}, not {value!r:.40}.", param=key)
 
 
 def _depth(value: Any) -> int:
@@ -134,15 +196,24 @@ def _depth(value: Any) -> int:
 
 
 def _message(message: Any, i: int) -> Message:
-    """One message with its parts of text joined; images, sounds and files are refused."""
+    """One message with its parts of text joined; images, sounds and files are refused.
+
+    Fields that are none of OpenAI's are a client's own notes and stay here: a reply is sent back as the client got it, and
+    some clients keep an `id` in every message. `reasoning` of an earlier answer goes on to the chat template, which knows
+    whether this model is shown it again.
+    """
     where = f"messages[{i}]"
     if not isinstance(message, dict) or message.get("role") not in _ROLES:
         raise Refusal(400, f"{where}.role must be one of {', '.join(_ROLES)}.", param=where)
-    result = {key: value for key, value in message.items() if value is not None}
-    for key in result:
-        if key not in _MESSAGE_FIELDS and result[key] != []:
-            raise Refusal(400, f"{where}.{key} is not accepted here.", param=f"{where}.{key}", code="unknown_parameter")
-    result = {key: value for key, value in result.items() if key in _MESSAGE_FIELDS}
+    result = {key: value for key, value in message.items() if value is not None and key in _MESSAGE_FIELDS}
+    if message["role"] == "assistant" and isinstance(thought := message.get("reasoning_content"), str):
+        result.setdefault("reasoning", thought)
+    if message["role"] != "assistant" or not isinstance(result.get("reasoning"), str):
+        result.pop("reasoning", None)
+    for key in ("name", "tool_call_id"):
+        if key in result:
+            check_type(f"{where}.{key}", result[key], "a text")
+    _check_calls(result, where)
     content = result.get("content", "" if result.get("tool_calls") else None)
     if isinstance(content, list):
         if not all(
@@ -153,3 +224,17 @@ def _message(message: Any, i: int) -> Message:
     if not isinstance(content, str):
         raise Refusal(400, f"{where}.content must be text.", param=f"{where}.content")
     return result | {"content": content}
+
+
+def _check_calls(message: dict[str, Any], where: str) -> None:
+    """Tool calls of an earlier answer: a function's name and its arguments as a text of JSON."""
+    calls = message.get("tool_calls")
+    if calls == []:
+        del message["tool_calls"]
+    elif calls is not None:
+        for n, call in enumerate(calls if isinstance(calls, list) else [calls]):
+            function = call.get("function") if isinstance(call, dict) else None
+            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+                place = f"{where}.tool_calls[{n}]"
+                raise Refusal(400, f"{place} must have a function with a name and arguments.", param=place)
+            check_type(f"{where}.tool_calls[{n}].function.arguments", function.get("arguments", ""), "a text")

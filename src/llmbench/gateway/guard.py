@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from llmbench.gateway.refusal import Refusal
 
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ["Guard", "host_name"]
+
+_MAX_HEADERS = 128
+_MAX_HEADER_BYTES = 65_536
+_OUR_NAMES = 5
+"""How many of the allowed names a refusal lists."""
 
 
 class Guard:
@@ -27,20 +33,57 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        refusal = self._check(scope) if scope["type"] == "http" else Refusal(404, "There are no web sockets here.")
+        if scope["type"] != "http":
+            refusal: Refusal | None = Refusal(404, "There are no web sockets here.")
+        else:
+            refusal = self._check(_origin_form(scope))
         app = self._app if refusal is None else refusal.response()
         await app(scope, receive, send)
 
     def _check(self, scope: Scope) -> Refusal | None:
-        hosts = [value for key, value in scope["headers"] if key == b"host"]
-        if self._hosts is not None and (len(hosts) != 1 or host_name(hosts[0]) not in self._hosts):
-            return Refusal(421, "This server answers to other names only. Ask it at the address it printed.")
-        if self._key is None or scope["path"] == "/health":
+        headers = scope["headers"]
+        if len(headers) > _MAX_HEADERS or sum(len(key) + len(value) for key, value in headers) > _MAX_HEADER_BYTES:
+            return Refusal(431, f"A request may have {_MAX_HEADERS} headers of {_MAX_HEADER_BYTES:,} bytes in all.")
+        refusal = self._check_host([value for key, value in headers if key == b"host"], scope["http_version"])
+        if refusal is not None:
+            return refusal
+        scope["state"]["has_key"] = self._has_key(headers)
+        if scope["state"]["has_key"] or scope["path"] == "/health":
             return None
-        keys = [value for key, value in scope["headers"] if key == b"authorization"]
-        if len(keys) != 1 or not hmac.compare_digest(_digest(keys[0]), self._key):
-            return Refusal(401, "The API key is missing or wrong: send Authorization: Bearer KEY.", code="invalid_api_key")
-        return None
+        return Refusal(401, "The API key is missing or wrong: send Authorization: Bearer KEY.", code="invalid_api_key")
+
+    def _check_host(self, hosts: list[bytes], version: str) -> Refusal | None:
+        """A web page that rebinds DNS sends its own name; a health check in HTTP/1.0 sends none, which no browser does."""
+        if self._hosts is None or (not hosts and version == "1.0"):
+            return None
+        if len(hosts) == 1 and host_name(hosts[0]) in self._hosts:
+            return None
+        ours = ", ".join(sorted(self._hosts)[:_OUR_NAMES])
+        asked = host_name(hosts[0])[:100] if len(hosts) == 1 else "no single name"
+        return Refusal(
+            421,
+            f"This server answers to {ours}, not to {asked!r}. "
+            "If a proxy forwards that name, its owner can list it in gateway.allowed_hosts.",
+        )
+
+    def _has_key(self, headers: list[tuple[bytes, bytes]]) -> bool:
+        if self._key is None:
+            return True
+        keys = [value for key, value in headers if key == b"authorization"]
+        return len(keys) == 1 and hmac.compare_digest(_digest(keys[0]), self._key)
+
+
+def _origin_form(scope: Scope) -> Scope:
+    """A request in absolute form (`GET http://host/path`): its host counts, not the header's (RFC 9112 3.2.2)."""
+    scope.setdefault("state", {})
+    raw: bytes = scope.get("raw_path") or b""
+    scheme, separator, rest = raw.partition(b"://")
+    if separator and scheme.lower() in (b"http", b"https"):
+        host, slash, path = rest.partition(b"/")
+        scope["raw_path"] = slash + path or b"/"
+        scope["path"] = unquote(scope["raw_path"].decode("latin-1"))
+        scope["headers"] = [(b"host", host), *((key, value) for key, value in scope["headers"] if key != b"host")]
+    return scope
 
 
 def host_name(header: bytes) -> str:

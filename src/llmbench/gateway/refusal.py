@@ -20,14 +20,26 @@ class Refusal(Exception):
         message: what is wrong and what next, one line.
         param: the field of the request that it is about.
         code: a word for programs, such as `model_not_found`.
+        retry_after: seconds until asking again may help.
+        allow: the methods that the path has.
     """
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: str | None = None,
+        allow: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.param = param
         self.code = code
+        self._headers = {"Retry-After": retry_after, "Allow": allow}
 
     def body(self) -> dict[str, Any]:
         """The error object."""
@@ -38,5 +50,7 @@ class Refusal(Exception):
         """The error object as an answer."""
         from starlette.responses import JSONResponse
 
-        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else None
+        headers = {name: value for name, value in self._headers.items() if value is not None}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
         return JSONResponse(self.body(), status_code=self.status, headers=headers)

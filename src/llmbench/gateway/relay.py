@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,57 @@ from llmbench.gateway.refusal import Refusal
 
 __all__ = ["Upstream", "events"]
 
-_TIMEOUT = httpx.Timeout(600.0, connect=5.0, pool=600.0)
-_CONNECTIONS = 512
+_TIMEOUT = httpx.Timeout(600.0, connect=30.0)
+_FRESH = 2.0
+"""Seconds for which a sign of life of the engine counts."""
+_PASSED_ON = (400, 413, 422, 429, 503, 504)
+"""Statuses of the engine that mean the same to the client."""
+
+
+class _OneEach(httpx.AsyncBaseTransport):
+    """A connection to a Unix socket for each request, closed with its answer.
+
+    vLLM closes an idle connection after five seconds, and a request that is sent at that moment is lost. And the time that a
+    shared pool takes for a request grows with all the others: 800 streams of nine seconds took 108 s in a pool of 512.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = str(socket)
+        self._open: set[httpx.AsyncHTTPTransport] = set()
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; each transport would load certificates for its own
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=0)
+        transport = httpx.AsyncHTTPTransport(uds=self._socket, limits=limits, verify=self._tls)
+        self._open.add(transport)
+        try:
+            response = await transport.handle_async_request(request)
+        except BaseException:
+            self._open.discard(transport)
+            raise
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _Body(response.stream, lambda: self._open.discard(transport))
+        return response
+
+    async def aclose(self) -> None:
+        """Closes every connection; what is being read from it ends in an error."""
+        for transport in list(self._open):
+            await transport.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of an answer, which says when it is closed."""
+
+    def __init__(self, body: httpx.AsyncByteStream, closed: Callable[[], None]) -> None:
+        self._body, self._closed = body, closed
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._body:
+            yield piece
+
+    async def aclose(self) -> None:
+        self._closed()
+        await self._body.aclose()
 
 
 class Upstream:
@@ -23,37 +74,50 @@ class Upstream:
 
     def __init__(self, transport: httpx.AsyncBaseTransport, problem: Callable[[], str | None]) -> None:
         self._problem = problem
+        self._transport = transport
         self._client = httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=_TIMEOUT)
+        self._ending: str | None = None
+        self.heard = float("-inf")
+        """When the engine last sent something, by the monotonic clock."""
 
     @classmethod
     def at(cls, socket: Path, problem: Callable[[], str | None]) -> Upstream:
         """The API on a Unix socket."""
-        # A connection each: vLLM closes an idle one after five seconds, and a request that is sent at that moment is lost.
-        limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=0)
-        return cls(httpx.AsyncHTTPTransport(uds=str(socket), limits=limits), problem)
+        return cls(_OneEach(socket), problem)
 
     async def close(self) -> None:
         """Closes every connection."""
         await self._client.aclose()
 
+    async def cut(self, reason: str) -> None:
+        """Ends every answer that is still running with an error that gives the reason."""
+        self._ending = reason
+        await self._transport.aclose()
+
     async def health(self) -> None:
-        """Raises Refusal (503) unless the engine answers."""
+        """Raises Refusal (503) unless the engine answers, or has just sent a piece of some answer."""
+        if self._problem() is None and time.monotonic() - self.heard < _FRESH:
+            return
         try:
             response = await self._client.get("/health", timeout=5.0)
         except httpx.HTTPError as error:
             raise self._gone(error) from error
         if response.is_error:
-            raise Refusal(503, self._problem() or "The engine does not answer.", code="engine_unavailable")
+            raise Refusal(503, self._problem() or "The engine does not answer.", code="engine_unavailable", retry_after="5")
+        self.heard = time.monotonic()
 
-    async def chat(self, body: dict[str, Any]) -> httpx.Response:
-        """Starts a chat completion; the answer's body is still to be read, and the answer to be closed.
+    async def ask(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        """Starts an answer of the API's path; its body is still to be read, and the answer to be closed.
 
         Raises:
             Refusal: the engine is gone, or refuses the request.
         """
-        request = self._client.build_request("POST", "/v1/chat/completions", json=body)
+        if self._ending is not None:
+            raise self._gone(ConnectionError())
+        request = self._client.build_request("POST", path, json=body)
         try:
             response = await self._client.send(request, stream=True)
+            self.heard = time.monotonic()
             if response.is_success:
                 return response
             try:
@@ -64,19 +128,21 @@ class Upstream:
             raise self._gone(error) from error
         raise _refused(response)
 
+    async def chat(self, body: dict[str, Any]) -> httpx.Response:
+        """Starts a chat completion."""
+        return await self.ask("/v1/chat/completions", body)
+
     async def tokens(self, body: dict[str, Any]) -> int:
         """How many tokens a text (`prompt`) or a conversation (`messages`) has.
 
         Raises:
             Refusal: the engine is gone, or refuses the conversation.
         """
+        data = await self.read(await self.ask("/tokenize", body))
         try:
-            response = await self._client.post("/tokenize", json=body, timeout=30.0)
-            if response.is_success:
-                return int(response.json()["count"])
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            return int(data["count"])
+        except (KeyError, TypeError, ValueError) as error:
             raise self._gone(error) from error
-        raise _refused(response)
 
     async def read(self, response: httpx.Response) -> dict[str, Any]:
         """Reads an answer that is not streamed, and closes it."""
@@ -94,47 +160,79 @@ class Upstream:
         return b"data: " + json.dumps(self._gone(error).body()).encode() + b"\n\n"
 
     def _gone(self, error: Exception) -> Refusal:
-        reason = self._problem() or f"The engine does not answer ({type(error).__name__}: {error})."
-        return Refusal(503, reason, code="engine_unavailable")
+        reason = self._ending or self._problem() or f"The engine does not answer ({type(error).__name__}: {error})."
+        return Refusal(503, reason, code="engine_unavailable", retry_after="5")
 
 
 def _refused(response: httpx.Response) -> Refusal:
-    """vLLM's own error as one of ours: a client's mistake stays one, everything else is the server's."""
+    """vLLM's own error as one of ours: a client's mistake stays one, "later" stays later, everything else is the server's."""
     try:
         error = response.json()["error"]
         message, param = str(error["message"]), error.get("param")
     except (ValueError, KeyError, TypeError):
         message, param = response.text[:200], None
-    if response.status_code in (400, 413, 422, 429):
-        return Refusal(response.status_code, message, param=param)
+    message, field = _one_line(message)
+    if response.status_code in _PASSED_ON:
+        later = response.headers.get("retry-after")
+        return Refusal(response.status_code, message, param=param or field, retry_after=later)
     return Refusal(502, f"The engine answered {response.status_code}: {message[:500]}", code="engine_error")
+
+
+_FAULT = re.compile(r"'loc': \(([^)]*)\), 'msg': (?:'((?:[^'\\]|\\.)*)'|\"([^\"]*)\")")
+
+
+def _one_line(message: str) -> tuple[str, str | None]:
+    """vLLM's words in one line, and the field that they are about where they are pydantic's list of faults."""
+    fault = _FAULT.search(message)
+    if fault is None:
+        if "--enable-auto-tool-choice" in message or "--tool-call-parser" in message:
+            message = (
+                "This server was started without tool calls. Its owner can allow them in the serving document: "
+                "engine.extra_args: [--enable-auto-tool-choice, --tool-call-parser, NAME], such as hermes for Qwen"
+            )
+        return " ".join(message.split()), None
+    place = [part.strip(" '\"") for part in fault[1].split(",") if part.strip()]
+    field = next((part for part in place if part != "body" and not part.isdigit()), "body")
+    return f"{field}: {fault[2] or fault[3]}"[:500], field
 
 
 async def events(
     response: httpx.Response, upstream: Upstream, *, engine_name: str, name: str, sources: Sequence[dict[str, Any]] | None
 ) -> AsyncIterator[bytes]:
-    """The server-sent events of a stream. The first is given the sources; the others pass as bytes with the name replaced.
+    """The server-sent events of a stream. The first piece of the answer is given the sources; the others pass as bytes.
 
-    Inside JSON text every quote is escaped, so `"model":"..."` with bare quotes is the field and never something a model wrote.
+    In all of them the name is replaced. Inside JSON text every quote is escaped, so `"model":"..."` with bare quotes is the
+    field and never something a model wrote. A comment (`: keep-alive`) may come at any time and passes too.
     """
     field = re.compile(rb'"model":\s*"' + re.escape(engine_name.encode()) + b'"')
     named = b'"model":' + json.dumps(name).encode()
-    buffer, first = b"", sources is not None
+    buffer, waiting = b"", sources is not None
     try:
         async for piece in response.aiter_raw():
+            upstream.heard = time.monotonic()
             buffer += piece
             whole, separator, buffer = buffer.rpartition(b"\n\n")
             if not separator:
                 continue
-            if first:
-                head, _, rest = whole.partition(b"\n\n")
-                whole = _with_sources(head, sources) + (b"\n\n" + rest if rest else b"")
-                first = False
+            if waiting:
+                whole, waiting = _with_sources(whole, sources)
             yield field.sub(named, whole) + separator
+        if buffer:
+            yield field.sub(named, buffer)
     except httpx.HTTPError as error:
         yield upstream.broke_off(error)
 
 
-def _with_sources(event: bytes, sources: Sequence[dict[str, Any]] | None) -> bytes:
-    data = json.loads(event.removeprefix(b"data:"))
-    return b"data: " + json.dumps(data | {"sources": list(sources or ())}, ensure_ascii=False, separators=(",", ":")).encode()
+def _with_sources(events: bytes, sources: Sequence[dict[str, Any]] | None) -> tuple[bytes, bool]:
+    """Some events with the sources in the first that is a piece of the answer, and whether there was none."""
+    found = events.split(b"\n\n")
+    for i, event in enumerate(found):
+        try:
+            data = json.loads(event.removeprefix(b"data:"))
+        except ValueError:  # a comment, or [DONE]
+            continue
+        if isinstance(data, dict) and "choices" in data:
+            data["sources"] = list(sources or ())
+            found[i] = b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+            return b"\n\n".join(found), False
+    return events, True

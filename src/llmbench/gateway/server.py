@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import logging
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llmbench import assets
 from llmbench.engine import BASE, Adapter, Engine, Progress, admit_all
-from llmbench.errors import EngineError, MissingPackage, RecipeError
+from llmbench.errors import MissingPackage
 from llmbench.gateway.app import Served, build
 from llmbench.gateway.grounding import Grounding, open_retriever
+from llmbench.gateway.limit import Open
+from llmbench.gateway.listening import answering, hosts, listener_of, most_answers
 from llmbench.gateway.relay import Upstream
-from llmbench.recipe import GatewaySpec, RagRecipe, ServeRecipe, Variant, load
-
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
+from llmbench.recipe import RagRecipe, ServeRecipe, Variant, load
 
 __all__ = ["Gateway", "running", "started"]
-
-_LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
-_SHUTDOWN = 2
 
 
 @dataclass(frozen=True)
@@ -73,7 +63,7 @@ def started(
     """As `running`, but gives the gateway with its engine."""
     _need_packages()
     with ExitStack() as stack:
-        listener = stack.enter_context(_listener(recipe))
+        listener = stack.enter_context(listener_of(recipe))
         adapters = admit_all(recipe)
         engine = Engine(recipe, adapters)
         stack.enter_context(engine)
@@ -94,9 +84,9 @@ def started(
         models = tuple(_served(recipe, adapters, groundings))
         upstream = Upstream.at(engine.socket, lambda: engine.problem)
         spec = recipe.gateway
-        hosts = _LOCAL if spec.host in _LOCAL else None
-        app = build(models, upstream, context=engine.context, api_key=spec.api_key, hosts=hosts)
-        stack.enter_context(_answering(app, listener))
+        open = Open(min(spec.max_requests, most_answers()))
+        app = build(models, upstream, context=engine.context, api_key=spec.api_key, hosts=hosts(spec), open=open)
+        stack.enter_context(answering(app, listener, recipe, upstream, open, log))
         yield Gateway(_url(spec.host, listener.getsockname()[1]), models, engine)
 
 
@@ -106,49 +96,6 @@ def _need_packages() -> None:
     for package in ("starlette", "uvicorn"):
         if find_spec(package) is None:
             raise MissingPackage("serve", package, "serve")
-
-
-@contextmanager
-def _listener(recipe: ServeRecipe) -> Iterator[socket.socket]:
-    """Takes the port before anything slow starts, and keeps it; it listens only once there is something to answer."""
-    spec = recipe.gateway
-    family = socket.AF_INET6 if ":" in spec.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        try:
-            _bind(listener, spec.host, spec.port)
-        except OSError as error:
-            raise RecipeError(_no_port(recipe, spec, error)) from error
-        yield listener
-
-
-def _bind(listener: socket.socket, host: str, port: int) -> None:
-    """Binds, also where only the last connections of an earlier server still linger.
-
-    SO_REUSEADDR from the start would let two servers take one port as long as neither listens yet.
-    """
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE or _is_listening(host, port):
-            raise
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-
-
-def _is_listening(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
-
-
-def _no_port(recipe: ServeRecipe, spec: GatewaySpec, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"{recipe.source}: port {spec.port} is in use. Choose another: gateway.port={spec.port + 1} (0 takes a free one)"
-    return (
-        f"{recipe.source}: cannot listen on {spec.host} port {spec.port} ({error.strerror}). Set gateway.host or gateway.port"
-    )
 
 
 def _open_groundings(recipe: ServeRecipe, stack: ExitStack) -> dict[Path, Grounding]:
@@ -194,38 +141,6 @@ def _fingerprint(recipe: ServeRecipe, variant: Variant, adapter: Adapter | None)
 def _plain(name: str) -> str:
     """A model's or adapter's name without the folders of this machine."""
     return Path(name).name if Path(name).is_absolute() else name
-
-
-@contextmanager
-def _answering(app: Starlette, listener: socket.socket) -> Iterator[None]:
-    """Answers requests from a thread until the block ends."""
-    import uvicorn
-
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        ws="none",
-        proxy_headers=False,
-        timeout_graceful_shutdown=_SHUTDOWN,
-        timeout_keep_alive=75,  # seconds; longer than clients keep theirs (httpx: 5), so that none asks a closing connection
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="gateway", daemon=True)
-    thread.start()
-    try:
-        while not server.started:
-            if not thread.is_alive():
-                raise EngineError("The gateway did not start; the lines above say why.")
-            time.sleep(0.01)
-        yield
-    finally:
-        logger = logging.getLogger("uvicorn.error")
-        logger.disabled = True  # answers that are cut off now are no errors to report
-        server.should_exit = True
-        thread.join(_SHUTDOWN + 5)
-        logger.disabled = False
 
 
 def _url(host: str, port: int) -> str:

@@ -100,6 +100,12 @@ class GatewaySpec(Section):
     """0 takes a free one."""
     api_key: str | None = None
     """When set, clients must send it. Needed to listen on anything but this machine."""
+    allowed_hosts: list[str] = []
+    """Names that clients may call this server by beside the address it listens on, such as the one a proxy forwards."""
+    max_requests: Annotated[int, Field(gt=0)] = 2048
+    """Questions answered at once; one more is refused with 429 and Retry-After."""
+    shutdown_timeout: Annotated[float, Field(ge=0)] = 8.0
+    """Seconds that running answers are given to end after SIGTERM or Ctrl-C. `docker stop` kills after 10."""
 
     @model_validator(mode="after")
     def _open_needs_a_key(self) -> Self:

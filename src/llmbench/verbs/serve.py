@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,8 +21,13 @@ _HELP = """Serve the variants of RECIPE as models of an OpenAI-compatible endpoi
 
 Example: `llmbench serve recipes/serve.yaml gateway.port=8001`
 
-It shows what is loading, then the models, the URL and how to ask. Ctrl-C ends it and every process it started.
+It shows what is loading, then the models, the URL and how to ask. Ctrl-C, or SIGTERM, ends it and every process it started;
+running answers are given gateway.shutdown_timeout seconds to end.
 """
+
+
+class _Told(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: the way of a supervisor, or of a closed terminal, to say Ctrl-C."""
 
 
 def register(cli: typer.Typer) -> None:
@@ -73,12 +78,31 @@ def _serve(document: ServeRecipe) -> None:
     from llmbench.gateway import started
 
     begun = time.monotonic()
-    with _showing() as (progress, log), started(document, progress=progress, log=log) as gateway:
+    with suppress(_Told), _signals(), _showing() as (progress, log), started(document, progress=progress, log=log) as gateway:
         progress(None)
         _introduce(gateway, document, time.monotonic() - begun)
         while True:
             time.sleep(0.5)
             gateway.engine.check()
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Ends the block in order at SIGTERM and SIGHUP too, unless they are ignored, as under nohup."""
+    import signal
+
+    def told(*_: object) -> None:
+        raise _Told
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, told)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -1,0 +1,109 @@
+"""Bytes -> a JSON object that can be written again for vLLM, or a refusal that says in one line what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from llmbench.gateway.refusal import Refusal
+
+__all__ = ["JSON", "check_type", "read"]
+
+JSON = dict[str, Any]
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAX_DEPTH = 64
+_INT64 = 2**63
+_DIGITS = 30
+"""Digits of a whole number that Python should still read; more take it a time that grows with their square."""
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "a number": (int, float),
+    "a whole number": (int,),
+    "true or false": (bool,),
+    "a text": (str,),
+    "an object": (dict,),
+    "a list": (list,),
+    "a text or a list of texts": (str, list),
+    "a text or an object": (str, dict),
+}
+
+
+class _Twice(ValueError):
+    """A key that stands twice in one object."""
+
+
+def read(raw: bytes) -> JSON:
+    """The object in a request's body.
+
+    Raises:
+        Refusal: status 400: it is no UTF-8, no JSON, no object, has a key twice, is nested deeper than 64, or holds something
+            that JSON cannot say (NaN, a number beyond a double, half a surrogate pair). `param` is the top-level field.
+    """
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Refusal(400, f"The body is not UTF-8 (byte {error.start} is {raw[error.start]:#04x}).") from None
+    try:
+        body = json.loads(text, object_pairs_hook=_object, parse_int=_whole)
+    except _Twice as error:
+        raise Refusal(400, f"The body names {str(error)!r:.100} twice in one object.") from None
+    except RecursionError:
+        raise Refusal(400, f"The body is nested deeper than {_MAX_DEPTH}.") from None
+    except json.JSONDecodeError as error:
+        raise Refusal(400, f"The body is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from None
+    if not isinstance(body, dict):
+        raise Refusal(400, "The body is not a JSON object.")
+    for key, value in body.items():
+        fault = (_SURROGATE.search(key) and "its name holds half a character (a lone surrogate)") or _fault(value)
+        if fault:
+            shown = key.encode("ascii", "backslashreplace").decode()[:100]
+            raise Refusal(400, f"{shown}: {fault}.", param=shown)
+    return body
+
+
+def check_type(name: str, value: Any, kind: str) -> None:
+    """Refuses a value that is not of a kind, such as `a number`; what is null counts as absent and is not asked about."""
+    types = _KINDS[kind]
+    fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+    if fits and kind == "a text or a list of texts" and isinstance(value, list):
+        fits = all(isinstance(item, str) for item in value)
+    if not fits:
+        raise Refusal(400, f"{name} must be {kind}, not {json.dumps(value)[:40]}.", param=name)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> JSON:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [key for key, _ in pairs]
+        raise _Twice(next(key for key in names if names.count(key) > 1))
+    return found
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _DIGITS else float(digits)
+
+
+def _fault(value: Any) -> str | None:
+    """What in a value JSON cannot say, looked for without recursion."""
+    level, depth = [value], 1
+    while level:
+        if depth > _MAX_DEPTH:
+            return f"it is nested deeper than {_MAX_DEPTH}"
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, str):
+                if not item.isascii() and _SURROGATE.search(item):
+                    return "a text holds half a character (a lone surrogate)"
+            elif isinstance(item, dict):
+                below += item.keys()
+                below += item.values()
+            elif isinstance(item, list):
+                below += item
+            elif isinstance(item, float) and not math.isfinite(item):
+                return "a number is not finite (NaN, Infinity, or too large for a double)"
+            elif isinstance(item, int) and not -_INT64 <= item < _INT64:
+                return "a whole number does not fit into 64 bits"
+        level, depth = below, depth + 1
+    return None

@@ -1,0 +1,86 @@
+"""What a request for a bare completion may say: the text goes to the model as it is, without a chat template.
+
+Programs that score texts (every loglikelihood task of lm-eval) ask this way, with `echo` and `logprobs`. A variant that puts
+a system text or passages into conversations has no place for them here and says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llmbench.gateway import body as body_of
+from llmbench.gateway.body import check_type
+from llmbench.gateway.chat import SHARED, check_sampling, known
+from llmbench.gateway.refusal import Refusal
+from llmbench.recipe import Variant
+
+__all__ = ["CompletionRequest", "parse", "refuse_conversational"]
+
+_MAX_PROMPTS = 256
+_MAX_LOGPROBS = 20
+_FIELDS = SHARED | {"echo": "true or false", "logprobs": "a whole number"}
+_OWN = {"model", "prompt", "stream"}
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """A checked request. `prompt` is a text, token ids, or a list of either."""
+
+    model: str
+    prompt: Any
+    stream: bool
+    fields: dict[str, Any]
+
+
+def parse(raw: bytes, *, context: int) -> CompletionRequest:
+    """Checks the body of a request for a completion.
+
+    Raises:
+        Refusal: status 400 with the field that is wrong.
+    """
+    fields = known(body_of.read(raw), _FIELDS.keys() | _OWN | {"best_of", "suffix"})
+    if fields.pop("best_of", 1) != 1:
+        raise Refusal(400, "best_of is not accepted here: ask for n answers.", param="best_of")
+    if fields.pop("suffix", ""):
+        raise Refusal(400, "suffix is not accepted here.", param="suffix")
+    model, prompt, stream = fields.pop("model", None), fields.pop("prompt", None), fields.pop("stream", False)
+    if not isinstance(model, str):
+        raise Refusal(400, "model is missing: name one that /v1/models lists.", param="model")
+    _check_prompt(prompt)
+    check_type("stream", stream, "true or false")
+    if not stream:
+        fields.pop("stream_options", None)
+    for key, value in fields.items():
+        check_type(key, value, _FIELDS[key])
+    check_sampling(fields, context, fewest=0 if fields.get("echo") else 1)
+    if not 0 <= fields.get("logprobs", 0) <= _MAX_LOGPROBS:
+        raise Refusal(400, f"logprobs must be a whole number from 0 to {_MAX_LOGPROBS}.", param="logprobs")
+    return CompletionRequest(model, prompt, stream, fields)
+
+
+def refuse_conversational(variant: Variant, *, grounded: bool) -> None:
+    """Refuses a variant that does more than its model does.
+
+    Raises:
+        Refusal: it puts a system text or passages into conversations.
+    """
+    what = "searches documents for each question" if grounded else "has a system text" if variant.system else ""
+    if what:
+        message = (
+            f"{variant.name} {what}, for which a bare completion has no place. Ask /v1/chat/completions, or another model."
+        )
+        raise Refusal(400, message, param="model")
+
+
+def _check_prompt(prompt: Any) -> None:
+    """A text, token ids, or a list of either."""
+    prompts = prompt if isinstance(prompt, list) and not _is_ids(prompt) else [prompt]
+    if not prompts or not all(isinstance(one, str) or _is_ids(one) for one in prompts):
+        raise Refusal(400, "prompt must be a text, a list of token ids, or a list of either.", param="prompt")
+    if len(prompts) > _MAX_PROMPTS:
+        raise Refusal(400, f"prompt may hold at most {_MAX_PROMPTS} texts.", param="prompt")
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is int and item >= 0 for item in value)

@@ -1,0 +1,82 @@
+"""The server's side of a connection: HTTP/1.1 with deadlines for clients that send or read too slowly.
+
+uvicorn's h11 protocol and not its httptools one: that one drops the body of a request that offers `Upgrade: h2c`, as Java's
+HttpClient and `curl --http2` do by default (RFC 9110 7.8: a server that does not upgrade goes on as if nobody had asked).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from llmbench.gateway.refusal import Refusal
+
+__all__ = ["Connection"]
+
+HEAD = 20.0
+"""Seconds from the first byte of a request (or from the connection) to the end of its head."""
+UNREAD = 120.0
+"""Seconds that an answer may wait for a client that does not read."""
+
+
+class Connection(H11Protocol):
+    """A connection that is closed when its client keeps it open for nothing."""
+
+    _head: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Waits for a request, but not for ever."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Takes in bytes; the first of a request start its deadline, the end of its head ends it."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets the deadlines."""
+        for timer in (self._head, self._unread):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not read: it is given some time."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(UNREAD, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no HTTP as an error object, where an answer can still be given, and closes."""
+        error = sys.exc_info()[1]  # uvicorn calls this while it handles h11's error, and hands on a fixed text
+        large = isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431
+        refusal = Refusal(431, "The headers are too large.") if large else Refusal(400, "This is not an HTTP/1.1 request.")
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            answer = refusal.response()
+            head = h11.Response(status_code=refusal.status, headers=[*answer.raw_headers, (b"connection", b"close")])
+            for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _should_upgrade(self) -> bool:
+        return False
+
+    def _watch(self) -> None:
+        """Starts the deadline of a request that has begun, ends that of one whose head is there."""
+        waiting = self.cycle is None or self.cycle.response_complete
+        if not waiting and self._head is not None:
+            self._head.cancel()
+            self._head = None
+        elif waiting and self._head is None and self.timeout_keep_alive_task is None:
+            self._head = self.loop.call_later(HEAD, self.transport.close)
