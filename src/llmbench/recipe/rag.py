@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from llmbench.recipe.fields import Document, ExistingPath, Fraction, Name, Section, existing
 
@@ -55,19 +55,23 @@ def _place(value: Any, info: ValidationInfo) -> Any:
     return STDIN if str(value) == "-" else existing(value, info)
 
 
+Format = Literal[
+    "txt", "md", "html", "pdf", "docx", "pptx", "xlsx", "xls", "ods", "odt", "odp", "epub", "rtf", "eml", "mbox", "msg", "doc",
+    "csv", "tsv", "json", "jsonl", "ndjson", "parquet", "ipynb", "xml", "adoc", "rst", "org", "tex", "zip",
+]  # fmt: skip
+"""How a file is read, as the end of a file's name."""
+
+
 class SourceSpec(Section):
     """Documents in one place, with what to take of them."""
 
     path: Annotated[Path, BeforeValidator(_place)]
     """A file or a folder; `-` is standard input, which `llmbench index` reads and nothing else does."""
-    format: (
-        Literal[
-            "txt", "md", "html", "pdf", "docx", "pptx", "xlsx", "odt", "odp", "epub", "rtf", "eml", "csv", "tsv", "json",
-            "jsonl", "ndjson", "parquet", "ipynb", "xml",
-        ]
-        | None
-    ) = None  # fmt: skip
-    """What standard input is, as the end of a file's name; null is told by its first bytes, and text where they say nothing."""
+    format: Format | None = None
+    """How the files of this place are read, as the end of a file's name: `txt` reads all of them as text. null: a file is what
+    its name and its first bytes say."""
+    formats: dict[str, Format] = {}
+    """The same by the ending of the name: `{".typ": txt, ".dump": jsonl}`; it wins over `format`."""
     include: list[str] = []
     """Glob patterns of what to take, such as `**/*.md`; empty takes everything that can be read."""
     exclude: list[str] = []
@@ -88,14 +92,23 @@ class SourceSpec(Section):
             raise ValueError(f"metadata.{taken[0]} is a field that every document has already. Give it another name")
         return self
 
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _with_dots(cls, value: Any) -> Any:
+        """Endings are written with their dot or without, and compared in lower case."""
+        if not isinstance(value, dict):
+            return value
+        return {f".{str(ending).lower().lstrip('*').lstrip('.')}": format for ending, format in value.items()}
+
     @model_validator(mode="after")
     def _fits_standard_input(self) -> Self:
         if self.path != STDIN:
-            if self.format is not None:
-                raise ValueError("format is for standard input (path: -); a file's name says what it is")
-        elif self.include or self.exclude or self.gitignore:
+            return self
+        if self.formats:
+            raise ValueError("formats choose by the endings of names; standard input (-) has none. Set format")
+        if self.include or self.exclude or self.gitignore:
             raise ValueError("include, exclude and gitignore choose among files; standard input (-) has none")
-        elif self.columns is not None and self.format not in _ROWS:
+        if self.columns is not None and self.format not in _ROWS:
             raise ValueError(f"columns on standard input (-) need its format: one of {', '.join(_ROWS)}")
         return self
 

@@ -260,7 +260,7 @@ def _settings(file: File) -> str:
     place = file.place
     columns = place.columns.model_dump() if place.columns else None
     # What came later in time comes last, and only where it is given, so that files read before it was known are not read again.
-    given: list[object] = [place.format] if place.format else []
+    given: list[object] = [file.suffix] if place.format or place.formats else []
     given += [{"password_env": place.password_env}] if place.password_env else []
     return json.dumps([reading.VERSION, columns, place.metadata, *given], sort_keys=True)
 

@@ -7,17 +7,18 @@ import queue
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from llmbench.recipe import SourceSpec
-from llmbench.retrieval.documents import Box, Document, Heading, Momentary, Unreadable, not_read
+from llmbench.retrieval.counting import counted
+from llmbench.retrieval.documents import Box, Document, Heading, Momentary, Skipped, Unreadable, not_read
 from llmbench.retrieval.reading import plain
 from llmbench.retrieval.reading.children import Child
-from llmbench.retrieval.reading.kinds import ROWS, kind_of, seen
+from llmbench.retrieval.reading.kinds import ROWS, kind_of_bytes, seen
 from llmbench.retrieval.reading.password import need_passwords, password_at, password_of
 from llmbench.retrieval.reading.rows import unreadable_rows
 from llmbench.retrieval.reading.standard_input import LARGEST_FILE, SOURCE, read_input
@@ -28,7 +29,7 @@ __all__ = [
     "password_at", "read", "read_all", "read_input", "walk",
 ]  # fmt: skip
 
-VERSION = 2
+VERSION = 3
 """Raised when the same file would be read otherwise, so that it is read again."""
 AHEAD = 4
 """Files that may be read ahead, for each worker."""
@@ -41,8 +42,8 @@ _OWN = threading.local()
 class Reading:
     """Some or all documents of one file. `failure` says why it gave none, or not all of them, in words for the report.
 
-    A file of rows comes in several of these, in order; `last` marks the end of each file. `momentary`: it is there and could
-    not be read now.
+    A file of rows or of files comes in several of these, in order; `last` marks the end of each file. `momentary`: it is
+    there and could not be read now.
     """
 
     file: File
@@ -70,17 +71,21 @@ def read_all(files: Iterable[File], *, workers: int = 2) -> Iterator[Reading]:
 
 
 def read(file: File) -> Document:
-    """Reads one file.
+    """Reads one file; what lies within it, such as a message's attachments, is left to `read_all`.
 
     Raises:
-        Unreadable: it is empty, broken, encrypted, binary or too large, or a file of rows; the message is the reason.
+        Unreadable: it is empty, broken, encrypted, binary or too large, or a file of rows or of files; the message is the
+            reason.
     """
     if _is_rows(file):
         raise Unreadable("a file of rows, each of which is a document")
     child: Child | None = getattr(_OWN, "child", None)
     if child is None:
         child = _OWN.child = Child()
-    return _document(file, child)
+    found = next((each for each in _documents(file, child) if isinstance(each, Document)), None)
+    if found is None or found.source != file.source:
+        raise Unreadable("a file of files, each of which is a document")
+    return found
 
 
 def from_text(name: str, data: bytes, place: SourceSpec | None = None) -> Document:
@@ -93,7 +98,7 @@ def from_text(name: str, data: bytes, place: SourceSpec | None = None) -> Docume
 
 
 def _is_rows(file: File) -> bool:
-    return file.place.columns is not None and file.path.suffix.lower() in ROWS
+    return file.place.columns is not None and file.suffix in ROWS
 
 
 _Box = queue.Queue["Reading | BaseException"]
@@ -164,21 +169,45 @@ class _Work:
 
 def _readings(file: File, child: Child) -> Iterator[Reading]:
     """What one file gives: one reading, or for a file of rows a reading for each batch, and one that ends it."""
-    try:
-        if _is_rows(file):
-            yield from _rows(file, child)
-            return
-        document = _document(file, child)
-    except Unreadable as error:
-        yield Reading(file, (), str(error), momentary=isinstance(error, Momentary))
+    if _is_rows(file):
+        yield from _rows(file, child)
         return
-    unread = document.metadata.get("unread_pages")
-    yield Reading(file, (document,), f"pages that could not be read: {unread}" if unread else None)
+    waiting: Document | None = None
+    left: list[Skipped] = []
+    failure, momentary = "", False
+    try:
+        for found in _documents(file, child):
+            if not isinstance(found, Document):
+                left.append(found)
+                continue
+            if waiting is not None:
+                yield Reading(file, (waiting,), last=False)
+            waiting = found
+    except Unreadable as error:
+        failure, momentary = str(error), isinstance(error, Momentary)
+    why = "; ".join(filter(None, [_unread(waiting), failure, _left(left)]))
+    if failure and waiting is not None:
+        yield Reading(file, (waiting,), last=False)
+        waiting = None
+    yield Reading(file, () if waiting is None else (waiting,), why or None, momentary=momentary)
 
 
-def _document(file: File, child: Child) -> Document:
-    """One file as one document, in this process where its bytes need but decoding."""
-    kind, language = kind_of(file.path.name)
+def _unread(document: Document | None) -> str:
+    pages = document.metadata.get("unread_pages") if document is not None else None
+    return f"pages that could not be read: {pages}" if pages else ""
+
+
+def _left(left: Sequence[Skipped]) -> str:
+    """The report on files within a file that gave nothing: how many, and the first of them."""
+    if not left:
+        return ""
+    told = "; ".join(f"{name.lstrip('#')}: {why}" for name, why in left[:5])
+    return f"{counted(len(left), 'file')} in it left out: {told}" + ("; ..." if len(left) > 5 else "")
+
+
+def _documents(file: File, child: Child) -> Iterator[Document | Skipped]:
+    """The documents of one file, which is decoded in this process where its bytes need but that."""
+    kind, language = file.kind
     try:
         if file.data is None:
             size = file.path.stat().st_size
@@ -194,11 +223,15 @@ def _document(file: File, child: Child) -> Document:
         raise not_read(error) from error
     if not head:
         raise Unreadable("empty")
+    if not kind and (kind := kind_of_bytes(file.path.name, head)) not in (*_PLAIN, ""):
+        data = None
     if data is not None:
-        document = plain.document(data, hashlib.sha256(data).hexdigest(), file.source, kind or "text", language)
-        return _placed(document, file)
+        document = plain.document(data, hashlib.sha256(data).hexdigest(), file.source, kind or "text", language, file.suffix)
+        yield _placed(document, file)
+        return
     with _lying(file) as path:
-        return _placed(_parsed(file, path, kind, child), file)
+        for found in _parsed(file, path, kind, child):
+            yield _placed(found, file) if isinstance(found, Document) else found
 
 
 @contextmanager
@@ -213,28 +246,30 @@ def _lying(file: File) -> Iterator[Path]:
         yield Path(spooled.name)
 
 
-def _parsed(file: File, path: Path, kind: str, child: Child) -> Document:
+def _parsed(file: File, path: Path, kind: str, child: Child) -> Iterator[Document | Skipped]:
     """One file as the child process reads it."""
-    request = {"path": str(path), "kind": kind, "suffix": file.path.suffix.lower(), "password": password_of(file.place)}
-    found: dict[str, Any] = {}
+    request = {"path": str(path), "kind": kind, "suffix": file.suffix, "password": password_of(file.place)}
     for frame in child.ask(request):
-        found = frame["document"]
-    metadata = found["metadata"]
-    if found["unread"]:
-        metadata["unread_pages"] = ", ".join(map(str, found["unread"]))
-    return Document(
-        id=found["id"],
-        source=file.source,
-        title=found["title"] or PurePath(file.source).stem,
-        text=found["text"],
-        kind=found["kind"],
-        metadata=metadata,
-        pages=tuple(found["pages"]),
-        headings=tuple(Heading(*heading) for heading in found["headings"]),
-        lines=tuple(found["lines"]),
-        boxes=tuple(Box(*box) for box in found["boxes"]),
-        warnings=tuple(found["warnings"]),
-    )
+        if "left" in frame:
+            yield (*frame["left"],)
+            continue
+        found: dict[str, Any] = frame["document"]
+        metadata, name = found["metadata"], found["name"]
+        if found["unread"]:
+            metadata["unread_pages"] = ", ".join(map(str, found["unread"]))
+        yield Document(
+            id=found["id"],
+            source=f"{file.source}{name}",
+            title=found["title"] or PurePath(name.rpartition("#")[2] or file.source).stem,
+            text=found["text"],
+            kind=found["kind"],
+            metadata=metadata,
+            pages=tuple(found["pages"]),
+            headings=tuple(Heading(*heading) for heading in found["headings"]),
+            lines=tuple(found["lines"]),
+            boxes=tuple(Box(*box) for box in found["boxes"]),
+            warnings=tuple(found["warnings"]),
+        )
 
 
 def _placed(document: Document, file: File) -> Document:
@@ -252,7 +287,7 @@ def _rows(file: File, child: Child) -> Iterator[Reading]:
     left = 0
     try:
         with _lying(file) as path:
-            request = {"path": str(path), "columns": file.place.columns.model_dump()}
+            request = {"path": str(path), "suffix": file.suffix, "columns": file.place.columns.model_dump()}
             for frame in child.ask(request):
                 documents = []
                 for row in frame["rows"]:

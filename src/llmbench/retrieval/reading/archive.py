@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections.abc import Iterator
 
 from llmbench.retrieval.documents import LOCKED, Unreadable
 from llmbench.retrieval.reading import xml
+from llmbench.retrieval.reading.kinds import kind_of, kind_of_bytes
 
 __all__ = ["Archive"]
 
@@ -19,6 +21,9 @@ TOTAL = 512 * 2**20
 RATIO = 250
 """How much smaller a member of a MiB or more may be than what it unpacks to; the most of 40 real office documents is
 13, deflate's limit 1032."""
+
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
+"""What zipfile raises on what it cannot unpack."""
 
 
 class Archive:
@@ -57,11 +62,30 @@ class Archive:
         try:
             with self._zip.open(member) as stream:
                 data = stream.read(size + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        except _BROKEN as error:
             raise Unreadable(f"broken: {name[:80]} cannot be unpacked ({error})") from None
         if len(data) > size:
             raise Unreadable(f"a zip bomb: {name[:80]} is longer than it says")
         return data
+
+    def files(self) -> Iterator[tuple[str, bytes | Unreadable]]:
+        """Name and bytes of every file in it that may be read, one after another, or why it cannot be unpacked."""
+        for name, member in self.names.items():
+            path = name.replace("\\", "/")
+            if member.is_dir() or any(part.startswith((".", "__MACOSX")) for part in path.split("/")):
+                continue
+            try:
+                if kind_of(path.rpartition("/")[2])[0] or kind_of_bytes(path, self._head(member)):
+                    yield path, self.read(name)
+            except Unreadable as error:
+                yield path, error
+
+    def _head(self, member: zipfile.ZipInfo) -> bytes:
+        try:
+            with self._zip.open(member) as stream:
+                return stream.read(1024)
+        except _BROKEN:
+            return b""
 
     def tree(self, name: str) -> xml.Element:
         """One member as XML."""

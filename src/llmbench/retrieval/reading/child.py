@@ -1,8 +1,8 @@
 """The process that reads files for another: requests come in as lines of JSON, answers go out as frames of JSON.
 
 Started by its path, with the packages around it registered but not run: it starts in 0.15 s of processor time instead of
-1.1, and nothing of the parent is within its reach. A frame is 8 bytes of length, then `{"document": ...}`, `{"rows": ...}`,
-`{"picture": ...}` or `{"end": ...}`.
+1.1, and nothing of the parent is within its reach. A frame is 8 bytes of length, then `{"document": ...}`, `{"left": ...}`,
+`{"rows": ...}`, `{"picture": ...}` or `{"end": ...}`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ if __name__ == "__main__":
         _package.__path__ = [str(_folder)]
         sys.modules[_name] = _package
 
-from llmbench.retrieval.documents import CHANGED, LOCKED, Momentary, Unreadable, not_read
-from llmbench.retrieval.reading.kinds import seen
-from llmbench.retrieval.reading.writer import Writer
+from llmbench.retrieval.documents import CHANGED, Momentary, Unreadable, not_read
+from llmbench.retrieval.reading import parsing
 
+TOTAL = 10
+"""How many times the processor time of one file a file may take that holds files, in all."""
 RESIDENT = 400 * 2**20
 """Bytes of memory in use after a file above which the process ends, for a new one to begin."""
 
@@ -51,15 +52,11 @@ def serve(limits: dict[str, int]) -> None:
             failure = str(error)
         except MemoryError:
             failure = f"needs more than {limits['memory'] // 2**20} MiB to read"
-        except RecursionError:
-            failure = "broken: nested without end"
         except OSError as error:
             found = not_read(error)
             failure, momentary = str(found), isinstance(found, Momentary)
-        except ImportError as error:
-            failure = f"needs {error.name}, which is not installed (pip install 'llmbench[rag]')"
         except Exception as error:  # whatever a hostile file makes of a parser is the file's fault, and is reported
-            failure = f"broken ({_words(error)})"
+            failure = parsing.failure_of(error)
         leaving = served >= limits["files"] or "MiB to read" in failure or _resident() > RESIDENT
         _send(answers, {"end": failure, "momentary": momentary, "leaving": leaving})
         if leaving:
@@ -73,7 +70,7 @@ def _frames(request: dict[str, Any], limits: dict[str, int]) -> Iterator[dict[st
     if request.get("columns") is not None:
         from llmbench.retrieval.reading.rows import batches
 
-        for batch in batches(path, request["columns"], limits["text"]):
+        for batch in batches(path, request["columns"], limits["text"], request["suffix"]):
             yield {"rows": batch}
             _allow(request["seconds"])
         return
@@ -87,146 +84,11 @@ def _frames(request: dict[str, Any], limits: dict[str, int]) -> Iterator[dict[st
             yield {"picture": picture}
             _allow(request["seconds"])
         return
-    suffix = path.suffix.lower() or request["suffix"]
-    out = parsed(data, request["kind"], suffix, limits["text"], request["password"])
-    document = out.finished()
-    yield {"document": {**document, "id": hashlib.sha256(data).hexdigest()}}
-
-
-def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = "") -> Writer:
-    """Reads the bytes of a file as what they are; a name that says otherwise is warned of. An empty password is none."""
-    real = _real(data, kind)
-    out = Writer(real, largest=largest)
-    if kind and real != kind:
-        out.warnings.append(f"named like {kind}, but it is {real}")
-    match real:
-        case "pdf":
-            from llmbench.retrieval.reading.formats import pdf as reader
-
-            reader.read(data, out, password=password)
-        case "html":
-            from llmbench.retrieval.reading.formats import html
-
-            html.read(data, out)
-        case "docx":
-            from llmbench.retrieval.reading.formats import docx
-
-            docx.read(data, out)
-        case "pptx":
-            from llmbench.retrieval.reading.formats import pptx
-
-            pptx.read(data, out)
-        case "xlsx" | "csv":
-            from llmbench.retrieval.reading.formats import tables
-
-            tables.read_csv(data, out, suffix) if real == "csv" else tables.read_workbook(data, out)
-        case "odt" | "odp":
-            from llmbench.retrieval.reading.formats import odf
-
-            odf.read(data, out)
-        case "epub":
-            from llmbench.retrieval.reading.formats import epub
-
-            epub.read(data, out)
-        case "rtf":
-            from llmbench.retrieval.reading.formats import rtf
-
-            rtf.read(data, out)
-        case "email" | "msg":
-            from llmbench.retrieval.reading.formats import mail
-
-            mail.read_eml(data, out) if real == "email" else mail.read_msg(data, out)
-            out.kind = "email"
-        case "doc":
-            from llmbench.retrieval.reading.formats import doc
-
-            doc.read(data, out)
-        case "json" | "notebook" | "xml":
-            from llmbench.retrieval.reading.formats import data as values
-
-            {"json": values.read_json, "notebook": values.read_notebook, "xml": values.read_xml}[real](data, out)
-        case _:
-            raise Unreadable(
-                "PowerPoint's binary format is not read; save it as PPTX" if real == "ppt" else f"{real}, which is not read"
-            )
-    return out
-
-
-_NAMED = {
-    "pdf": "PDF",
-    "docx": "DOCX",
-    "pptx": "PPTX",
-    "xlsx": "workbook",
-    "odt": "ODT",
-    "odp": "ODP",
-    "epub": "EPUB",
-    "rtf": "RTF",
-}
-
-
-def _real(data: bytes, kind: str) -> str:
-    """The kind by the first bytes, and by what is in the container; the name's kind where those say nothing."""
-    if not data:
-        raise Unreadable("empty")
-    what = seen(data[:1024])
-    match what:
-        case "zip":
-            return _in_zip(data)
-        case "ole":
-            return _in_ole(data)
-        case "pdf" | "rtf":
-            return what
-        case "html" if kind not in ("xml", "email"):
-            return what
-        case "a picture" | "a program" | "an archive" | "a database":
-            raise Unreadable(f"named like {kind}, but it is {what}" if kind else f"it is {what}")
-    if kind in _NAMED or kind in ("doc", "msg", "ppt"):
-        if kind == "xlsx" and data[:2] in (b"\x09\x00", b"\x09\x02", b"\x09\x04", b"\x09\x08"):
-            return kind
-        name = _NAMED.get(kind, kind.upper())
-        raise Unreadable(f"broken {name} (cut off, or something else by that name)")
-    return kind
-
-
-def _in_zip(data: bytes) -> str:
-    from llmbench.retrieval.reading.archive import Archive
-
-    archive = Archive(data)
-    names = archive.names
-    mimetype = archive.read("mimetype")[:80].decode("ascii", "replace") if "mimetype" in names else ""
-    for start, kind in (("word/", "docx"), ("ppt/", "pptx"), ("xl/", "xlsx")):
-        if any(name.startswith(start) for name in names):
-            return kind
-    for end, kind in (("epub+zip", "epub"), (".text", "odt"), (".spreadsheet", "xlsx"), (".presentation", "odp")):
-        if mimetype.strip().endswith(end):
-            return kind
-    if "META-INF/container.xml" in names:
-        return "epub"
-    raise Unreadable("a zip file; unpack it to have its files read")
-
-
-def _in_ole(data: bytes) -> str:
-    import io
-
-    import olefile
-
-    try:
-        with olefile.OleFileIO(io.BytesIO(data)) as ole:
-            top = {path[0].lower() for path in ole.listdir()}
-    except Exception as error:  # olefile raises many things on broken files
-        raise Unreadable(f"broken ({_words(error)})") from None
-    for name, kind in (
-        ("worddocument", "doc"),
-        ("workbook", "xlsx"),
-        ("book", "xlsx"),
-        ("powerpoint document", "ppt"),
-        ("__properties_version1.0", "msg"),
-    ):
-        if name in top:
-            return kind
-    if "encryptedpackage" in top:
-        raise Unreadable(LOCKED)
-    raise Unreadable("an OLE file of no kind that is read")
+    spent = sum(os.times()[:2])
+    for frame in parsing.documents(data, request["kind"], request["suffix"], limits["text"], request["password"]):
+        yield frame
+        left = spent + TOTAL * request["seconds"] - sum(os.times()[:2])
+        _allow(max(0, min(request["seconds"], int(left))))
 
 
 def _allow(seconds: int) -> None:
@@ -247,10 +109,6 @@ def _send(answers: Any, frame: dict[str, Any]) -> None:
     data = json.dumps(frame, separators=(",", ":")).encode()
     answers.write(len(data).to_bytes(8, "big") + data)
     answers.flush()
-
-
-def _words(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def confine(limits: dict[str, int]) -> None:

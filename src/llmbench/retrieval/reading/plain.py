@@ -15,7 +15,7 @@ __all__ = ["document"]
 _LINE = re.compile("[^\n\r\f]*(?:\r\n|[\n\r\f]|$)")
 
 
-def document(data: bytes, identity: str, source: str, kind: str, language: str) -> Document:
+def document(data: bytes, identity: str, source: str, kind: str, language: str, suffix: str) -> Document:
     """The document; offsets lead back to the file's lines, whatever cleaning took from them.
 
     Raises:
@@ -35,9 +35,8 @@ def document(data: bytes, identity: str, source: str, kind: str, language: str) 
         headings, found = markdown_headings(text)
         metadata |= found
         title = str(found.get("title", "")) or next((h.text for h in headings if h.level == 1), "")
-    elif kind == "text" and source.lower().endswith((".rst", ".org", ".adoc")):
-        headings = marked_headings(text)
-        title = headings[0].text if headings else ""
+    elif kind == "text" and (headings := marked_headings(text, suffix)):
+        title = headings[0].text
     stem = PurePath(source).name if kind == "code" else PurePath(source).stem
     warnings = (*clean.warnings, *shadowed(metadata.keys() - {"title"}))  # its title is the document's own
     return Document(identity, source, title or stem, text, kind, metadata, headings=headings, lines=lines, warnings=warnings)
@@ -57,17 +56,52 @@ def _cleaned(raw: str, clean: Cleaner) -> tuple[str, tuple[int, ...]]:
     return "\n".join(parts), tuple(lines)
 
 
-_ORG = re.compile(r"^(\*{1,8}|={1,6}) +(\S.*?) *$", re.MULTILINE)
+_LINES = {
+    **dict.fromkeys((".adoc", ".asciidoc", ".asc"), re.compile(r"^(={1,6}) +(\S.*?)(?: +=+)? *$", re.MULTILINE)),
+    ".org": re.compile(r"^(\*{1,8}) +(\S.*?) *$", re.MULTILINE),
+    ".typ": re.compile(r"^(={1,6}) +(\S.*?) *$", re.MULTILINE),
+    **dict.fromkeys((".mediawiki", ".wiki"), re.compile(r"^(={1,6}) *([^=\n].*?) *\1 *$", re.MULTILINE)),
+}
 _UNDERLINED = re.compile(r"^(\S[^\n]*)\n([=\-~^\"'#*+.:_`])\2{2,} *$", re.MULTILINE)
+_LATEX = re.compile(
+    r"^(?P<code>[^%\n]*?)\\(?P<name>title|part|chapter|section|subsection|subsubsection|paragraph)\*?(?:\[[^\]\n]*\])?"
+    r"\{(?P<words>(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}",
+    re.MULTILINE,
+)
+_LEVELS = {"title": 1, "part": 1, "chapter": 1, "section": 2, "subsection": 3, "subsubsection": 4, "paragraph": 5}
+_TEXTILE = re.compile(r"^h([1-6])(?:\([^)\n]*\))?\. +(\S.*?) *$", re.MULTILINE)
 
 
-def marked_headings(text: str) -> tuple[Heading, ...]:
-    """The headings of reStructuredText (underlined; levels in the order of first use), of Org (`*`) and of AsciiDoc (`=`)."""
-    found = [Heading(m.start(), m.end(), len(m[1]), m[2]) for m in _ORG.finditer(text)]
+def marked_headings(text: str, suffix: str) -> tuple[Heading, ...]:
+    """The headings of a text, by the end of its file's name: reStructuredText (underlined; levels in the order of first use),
+    Org, AsciiDoc, Typst and MediaWiki (signs before them), LaTeX (commands) and Textile."""
+    if suffix in (".rst", ".rest"):
+        return _underlined(text)
+    if suffix in (".tex", ".ltx", ".latex"):
+        return tuple(
+            Heading(m.end("code"), m.end(), _LEVELS[m["name"]], words)
+            for m in _LATEX.finditer(text)
+            if (words := _without_commands(m["words"]))
+        )
+    if suffix == ".textile":
+        return tuple(Heading(m.start(), m.end(), int(m[1]), m[2]) for m in _TEXTILE.finditer(text))
+    lines = _LINES.get(suffix)
+    return tuple(Heading(m.start(), m.end(), len(m[1]), m[2]) for m in lines.finditer(text)) if lines else ()
+
+
+def _underlined(text: str) -> tuple[Heading, ...]:
+    found: list[Heading] = []
     order: list[str] = []
     for match in _UNDERLINED.finditer(text):
         if len(match[0].rpartition("\n")[2].rstrip()) + 2 >= len(match[1]):
             if match[2] not in order:
                 order.append(match[2])
             found.append(Heading(match.start(), match.end(), order.index(match[2]) + 1, match[1].strip()))
-    return tuple(sorted(found, key=lambda heading: heading.start))
+    return tuple(found)
+
+
+def _without_commands(words: str) -> str:
+    """The words of a heading in LaTeX: labels and footnotes gone, of other commands what they hold."""
+    words = re.sub(r"\\(?:label|footnote|thanks|index)\s*\{[^{}]*\}", "", words)
+    words = re.sub(r"\\[a-zA-Z]+\*?(?:\[[^\]]*\])?\s*|\\\\", " ", words)
+    return " ".join(re.sub(r"\\([&%$#_{}])|[{}]", r"\1", words).replace("~", " ").split())

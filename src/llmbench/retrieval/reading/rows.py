@@ -31,17 +31,18 @@ Row = tuple[int, Mapping[str, Any] | str]
 """The line, or the number, of a row from 1; and its columns, or why it cannot be read."""
 
 
-def batches(path: Path, columns: Mapping[str, Any], largest: int) -> Iterator[list[dict[str, Any]]]:
+def batches(path: Path, columns: Mapping[str, Any], largest: int, suffix: str = "") -> Iterator[list[dict[str, Any]]]:
     """The documents of a file, `{"broken": why, "line": n}` where a row is none.
 
     Raises:
         Unreadable: the file is not such a file, or no row of it has a column that `metadata` names.
     """
-    is_csv = ROWS.get(path.suffix.lower()) == "csv"
+    suffix = suffix or path.suffix.lower()
+    is_csv = ROWS.get(suffix) == "csv"
     unmet, noted = set(columns.get("metadata") or ()), set[str]()
     batch: list[dict[str, Any]] = []
     size = 0
-    for number, row in _rows(path):
+    for number, row in _rows(path, suffix):
         entry: dict[str, Any] = {"broken": row, "line": number}
         if not isinstance(row, str):
             unmet -= row.keys()
@@ -60,14 +61,14 @@ def batches(path: Path, columns: Mapping[str, Any], largest: int) -> Iterator[li
         raise Unreadable(f"no row has a column {sorted(unmet)[0]}, which columns.metadata names")
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    kind = ROWS.get(path.suffix.lower(), "")
+def _rows(path: Path, suffix: str) -> Iterator[Row]:
+    kind = ROWS.get(suffix, "")
     if kind == "parquet":
         yield from _parquet(path)
         return
     with path.open("rb") as stream:
         if kind == "csv":
-            yield from _csv(stream, path.suffix.lower())
+            yield from _csv(stream, suffix)
         elif _is_array(stream):
             yield from _array(stream.read(LONGEST * 16 + 1))
         else:

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from llmbench.errors import DataError
@@ -15,7 +15,7 @@ from llmbench.recipe import SourceSpec
 from llmbench.recipe.rag import STDIN
 from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import Momentary, Skipped, Unreadable, not_read
-from llmbench.retrieval.reading.kinds import ROWS, kind_of
+from llmbench.retrieval.reading.kinds import ROWS, kind_of, kind_of_bytes
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -35,6 +35,19 @@ class File:
     place: SourceSpec
     data: bytes | None = None
 
+    @property
+    def suffix(self) -> str:
+        """The end of its name that says how it is read, with the dot, in lower case: the pipeline's word, else its own."""
+        own = self.path.suffix.lower()
+        given = self.place.formats.get(own) or self.place.format
+        return f".{given}" if given else own
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Its kind and language by the pipeline's word, else by its name; an empty kind is told by its bytes."""
+        given = self.suffix != self.path.suffix.lower()
+        return kind_of(f"x{self.suffix}" if given else self.path.name)
+
 
 @dataclass
 class Walk:
@@ -53,7 +66,7 @@ def walk(places: Sequence[SourceSpec], given: File | None = None, held: Collecti
 
     One folder's sources are relative to it; those of several roots to the folder that holds them all. Hidden files and what
     the pipeline's patterns leave out are passed over in silence; a link that leads out of its root, a file of a kind that is
-    not read, a pipe and a device are reported. A file in several places belongs to the last of them.
+    not read, a pipe and a device are reported. What no name tells is taken where its first bytes are text. A file in several places belongs to the last of them.
 
     Args:
         places: the pipeline's.
@@ -173,15 +186,31 @@ def _readable(path: Path, root: Path, place: SourceSpec, *, named: bool) -> Path
         raise Unreadable("a link to a folder, which is not followed")
     if not stat.S_ISREG(mode):
         raise Unreadable("not a plain file")
-    kind = kind_of(path.name)[0]
-    if place.columns is not None and path.suffix.lower() in ROWS:
+    file = File(target, path.name, place)
+    suffix = path.suffix.lower()
+    if file.suffix in ROWS and place.columns is not None:
         return target
-    if path.suffix.lower() in ROWS and not kind:
-        raise Unreadable(f"{path.suffix.lower()} files are read as rows: give their place `columns`, such as columns: {{}}")
-    if not kind and not named:
-        ending = path.suffix.lower()[:20].encode("utf-8", "replace").decode()
-        raise Unreadable(f"{ending} files are not read" if ending else "a file without an ending")
+    kind = file.kind[0]
+    if file.suffix in ROWS and not kind:
+        raise Unreadable(f"{file.suffix} files are read as rows: give their place `columns`, such as columns: {{}}")
+    if kind or named or _is_named(path.name, place.include):
+        return target
+    try:
+        with target.open("rb") as stream:
+            head = stream.read(1024)
+    except OSError as error:
+        raise not_read(error) from None
+    if not kind_of_bytes(path.name, head):
+        ending = suffix[:20].encode("utf-8", "replace").decode()
+        raise Unreadable(f"{ending} files are not read" if ending else "a file without an ending that is not text")
     return target
+
+
+def _is_named(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern of `include` names a file by its ending (`*.typ`), or whole, and so asks for it to be read."""
+    suffix = PurePath(name).suffix
+    ends = [pattern.rpartition("/")[2] for pattern in patterns if not pattern.startswith("!")]
+    return name in ends or (bool(suffix) and any(end.lower().endswith(suffix.lower()) for end in ends))
 
 
 class _Folder:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import Scalar, Unreadable
 from llmbench.retrieval.reading.clean import Cleaner
 
@@ -29,6 +30,13 @@ class Writer:
         self.pages: list[int] = []
         self.lines: list[int] = []
         self.clean = Cleaner()
+        self._hidden = 0
+        self.parts: Iterable[tuple[str, bytes | Unreadable]] = ()
+        """Name and bytes, or why there are none, of the files within it, each of which becomes a document of its own."""
+        self.holder = False
+        """Whether it has no text of its own, only such files."""
+        self.inner = ""
+        """The kind of these files, where their names do not say it."""
         self._parts: list[str] = []
         self._largest = largest
         self._fresh = False  # a page has begun, and nothing is on it
@@ -97,18 +105,29 @@ class Writer:
             if value not in (None, ""):
                 self.metadata[name] = value  # type: ignore[assignment]
 
+    def hide(self, text: str) -> None:
+        """Counts the words of hidden text, which is left out: no reader of the file sees it."""
+        self._hidden += len(text.split())
+
+    def text(self) -> str:
+        """What was added so far."""
+        return "".join(self._parts)
+
     def finished(self) -> dict[str, Any]:
         """All of it, in JSON's types.
 
         Raises:
             Unreadable: there is no text.
         """
-        text = "".join(self._parts)
+        text = self.text()
         if not text.strip():
             raise Unreadable("no text in it")
         title = " ".join(self.clean(self.title).split())[:300]
         fields = {name: getattr(self, name) for name in ("kind", "metadata", "headings", "boxes", "pages", "lines", "unread")}
-        return {"text": text, "title": title, **fields, "warnings": [*self.clean.warnings, *self.warnings]}
+        return {"text": text, "title": title, **fields, "warnings": [*self.clean.warnings, *self._told(), *self.warnings]}
+
+    def _told(self) -> list[str]:
+        return [f"{counted(self._hidden, 'word')} of hidden text left out"] if self._hidden else []
 
 
 def _folded(text: str) -> str:

@@ -1,24 +1,47 @@
-"""Messages: EML as it is sent, and MSG as Outlook saves it; who, when and what about go into the metadata."""
+"""Messages as they are sent (EML) and kept (mbox): who, when and what about are metadata, attachments documents."""
 
 from __future__ import annotations
 
-import datetime
 import email
 import email.policy
 import email.utils
-import io
+import mimetypes
+import re
+from collections.abc import Iterator, Sequence
 from email.message import EmailMessage
 
 from llmbench.retrieval.documents import Unreadable
-from llmbench.retrieval.reading.formats import html
+from llmbench.retrieval.reading.formats import html, tnef
 from llmbench.retrieval.reading.text import decode
 from llmbench.retrieval.reading.writer import Writer
 
-__all__ = ["read_eml", "read_msg"]
+__all__ = ["body", "head", "read_eml", "read_mbox"]
+
+_BEGIN = re.compile(rb"^From [^\r\n]*\d[^\r\n]*\r?\n(?=[!-9;-~]+:|[> ]?From )", re.MULTILINE)
+_FOLLOWS = (b"\n\n", b"\n\r\n", b"\r\n\r\n")
+STUB = 0.5
+"""The share of an HTML part's words below which the plain text beside it is no copy of it."""
+OWN = 40
+"""Words of the plain text alone from which both are read."""
+
+
+def read_mbox(data: bytes, out: Writer) -> None:
+    """Reads a mailbox: each message is a document of its own, named by its number."""
+    out.holder, out.inner, out.parts = True, "email", _letters(data)
+
+
+def _letters(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The messages of a mailbox. Each begins with a line `From ...` after an empty one."""
+    marks = [m for m in _BEGIN.finditer(data) if not m.start() or data[max(0, m.start() - 4) : m.start()].endswith(_FOLLOWS)]
+    if not marks or data[: marks[0].start()].strip():
+        raise Unreadable("no mailbox: it does not begin with a line that starts with From")
+    for number, mark in enumerate(marks, 1):
+        end = marks[number].start() if number < len(marks) else len(data)
+        yield str(number), re.sub(rb"(?m)^>(>*From )", rb"\1", data[mark.end() : end])
 
 
 def read_eml(data: bytes, out: Writer) -> None:
-    """Reads a message: its plain text, else its HTML; attachments are named, messages within it are read too."""
+    """Reads a message: its plain text, or its HTML where that says more; messages within it are read too."""
     if data[:4].count(0) or data.startswith((b"\xff\xfe", b"\xfe\xff")):
         data = decode(data).encode()
     message = email.message_from_bytes(data.removeprefix(b"\xef\xbb\xbf").lstrip(), policy=email.policy.default)
@@ -27,50 +50,73 @@ def read_eml(data: bytes, out: Writer) -> None:
     _message(message, out, 0)
 
 
-def _message(message: EmailMessage, out: Writer, depth: int) -> None:
+def _message(message: EmailMessage, out: Writer, depth: int) -> list[tuple[str, bytes]]:
+    """Adds a message and those within it; returns what is attached to them."""
     fields = {name: _header(message, name) for name in ("subject", "from", "to", "cc", "date")}
     fields["date"] = _iso(fields["date"])
-    attached, inner, texts, pages = [], [], [], []
+    attached: list[str] = []
+    files: list[tuple[str, bytes]] = []
+    texts, pages = [], []
+    inner = [part for part in message.walk() if part.get_content_type() == "message/rfc822"]
+    within = {id(node) for one in inner for node in one.walk()}
     for part in message.walk() if message.get_content_type() != "message/rfc822" else ():
         kind = part.get_content_type()
         name = _name(part)
-        if kind == "message/rfc822" or part.is_multipart():
+        if id(part) in within or kind == "message/rfc822" or part.is_multipart():
             continue
-        if name or part.get_content_disposition() == "attachment":
+        if kind == "application/ms-tnef" or name.lower() == "winmail.dat":
+            more, words = tnef.opened(_bytes(part))
+            files += more
+            attached += [title for title, _ in more]
+            texts += [words] if words.strip() else []
+        elif name or part.get_content_disposition() == "attachment" or part.get_content_maintype() != "text":
             attached.append(name or kind)
+            files.append((name or f"unnamed{mimetypes.guess_extension(kind) or ''}", _bytes(part)))
         elif kind == "text/html":
-            pages.append(part)
-        elif part.get_content_maintype() == "text":
-            texts.append(part)
+            pages.append(_body(part))
         else:
-            attached.append(kind)
-    inner = [part for part in message.walk() if part.get_content_type() == "message/rfc822"]
-    own = _outside(texts, inner), _outside(pages, inner)
+            texts.append(_body(part))
     if depth == 0:
         out.title = fields["subject"]
         out.about(**fields, attachments=", ".join(attached))
-    _head(fields, out, depth)
-    words = "\n\n".join(_body(part) for part in own[0])
-    if words.strip():
-        out.block(words, gap=2)
-    else:
-        for part in own[1]:
-            html.flow(_body(part), out)
+    head(fields, out, depth)
+    body("\n\n".join(texts), pages, out)
     if attached:
         out.block("Attachments: " + ", ".join(attached))
     for part in inner:
         content = part.get_payload()
         if depth < 5 and isinstance(content, list) and content and isinstance(content[0], EmailMessage):
-            _message(content[0], out, depth + 1)
+            files += _message(content[0], out, depth + 1)
+    if depth == 0:
+        out.parts = files
+    return files
 
 
-def _outside(parts: list[EmailMessage], inner: list[EmailMessage]) -> list[EmailMessage]:
-    """The parts that belong to no message within the message."""
-    within = {id(node) for one in inner for node in one.walk()}
-    return [part for part in parts if id(part) not in within]
+def body(text: str, pages: Sequence[str], out: Writer) -> None:
+    """Adds the plain text of a message, its HTML, or both.
+
+    The plain text usually repeats the HTML. It may as well be a stub ("your program cannot show HTML") or say something else,
+    which shows in that few of the page's words are in it.
+    """
+    said, shown = _distinct(text), set[str]()
+    for page in pages:
+        probe = Writer("html")
+        html.flow(page, probe)
+        shown |= _distinct(probe.text())
+    if not shown or len(said & shown) >= STUB * len(shown):
+        out.block(text)
+        return
+    if len(said - shown) > OWN:
+        out.block(text)
+    for page in pages:
+        html.flow(page, out)
 
 
-def _head(fields: dict[str, str], out: Writer, depth: int) -> None:
+def _distinct(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
+
+
+def head(fields: dict[str, str], out: Writer, depth: int) -> None:
     """What a reader sees on top: subject as a heading, who wrote to whom and when."""
     if fields["subject"]:
         out.heading(fields["subject"], depth + 1)
@@ -91,10 +137,14 @@ def _name(part: EmailMessage) -> str:
         return "unnamed"
 
 
+def _bytes(part: EmailMessage) -> bytes:
+    raw = part.get_payload(decode=True)
+    return raw if isinstance(raw, bytes) else str(raw or "").encode("utf-8", "replace")
+
+
 def _body(part: EmailMessage) -> str:
     """The text of a part, in the encoding it claims, else in what it looks like."""
-    raw = part.get_payload(decode=True)
-    data = raw if isinstance(raw, bytes) else str(raw or "").encode("utf-8", "replace")
+    data = _bytes(part)
     try:
         hint = str(part.get_content_charset() or "")
     except Exception:  # likewise
@@ -110,61 +160,3 @@ def _iso(date: str) -> str:
         return email.utils.parsedate_to_datetime(date).isoformat()
     except (ValueError, TypeError, OverflowError, IndexError):
         return date
-
-
-def read_msg(data: bytes, out: Writer) -> None:
-    """Reads Outlook's file: properties of the message are streams named by their tag and type (MS-OXMSG 2.4)."""
-    import olefile
-
-    with olefile.OleFileIO(io.BytesIO(data)) as ole:
-        streams = {"/".join(path) for path in ole.listdir()}
-
-        def text(tag: str, prefix: str = "") -> str:
-            for kind in ("001F", "001E"):
-                name = f"{prefix}__substg1.0_{tag}{kind}"
-                if name in streams:
-                    raw = ole.openstream(name).read()
-                    return (raw.decode("utf-16-le", "replace") if kind == "001F" else decode(raw)).rstrip("\0")
-            return ""
-
-        sender, address = text("0C1A"), text("5D01") or text("0C1F")
-        names = sorted({path.split("/")[0] for path in streams if path.startswith("__attach_version1.0_")})
-        attached = [
-            text("3707", f"{name}/") or text("3704", f"{name}/") or text("3001", f"{name}/") or "unnamed" for name in names
-        ]
-        fields = {
-            "subject": text("0037"),
-            "from": f"{sender} <{address}>" if "@" in address and address != sender else sender or address,
-            "to": text("0E04"),
-            "cc": text("0E03"),
-            "date": _sent(ole.openstream("__properties_version1.0").read()) if "__properties_version1.0" in streams else "",
-        }
-        body, page = text("1000"), text("1013")
-        if not page and "__substg1.0_10130102" in streams:
-            page = decode(ole.openstream("__substg1.0_10130102").read())
-    out.title = fields["subject"]
-    out.about(**fields, attachments=", ".join(attached))
-    _head(fields, out, 0)
-    if body.strip():
-        out.block(body.replace("\r", ""))
-    elif page:
-        html.flow(page, out)
-    if attached:
-        out.block("Attachments: " + ", ".join(attached))
-
-
-def _sent(properties: bytes) -> str:
-    """When it was sent or delivered: 16-byte entries after a head of 32, type 0x40 is 100 ns since 1601."""
-    times = {}
-    for at in range(32, len(properties) - 15, 16):
-        tag = int.from_bytes(properties[at : at + 4], "little")
-        if tag in (0x00390040, 0x0E060040):
-            times[tag] = int.from_bytes(properties[at + 8 : at + 16], "little")
-    value = times.get(0x00390040) or times.get(0x0E060040)
-    if not value:
-        return ""
-    try:
-        began = datetime.datetime(1601, 1, 1, tzinfo=datetime.UTC)
-        return (began + datetime.timedelta(microseconds=value // 10)).isoformat(timespec="seconds")
-    except OverflowError:
-        return ""
