@@ -132,7 +132,7 @@ def test_a_file_of_its_name_is_one_line(tmp_path: Path, piped: str) -> None:
         ('[{path: "-", include: ["*.md"]}]', r"standard input \(-\) has none"),
         ('[{path: "-", columns: {}}]', r"columns on standard input \(-\) need its format: one of jsonl"),
         ('[{path: "-", format: exe}]', r"format .*'txt'"),
-        ("[{path: ., format: md}]", r"format is for standard input"),
+        ("[{path: -, formats: {.x: txt}}]", r"formats choose by the endings of names"),
         ("[null]", r"documents\[0\]"),
     ],
 )

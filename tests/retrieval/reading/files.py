@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from llmbench.recipe import SourceSpec
 from llmbench.retrieval.documents import Document
-from llmbench.retrieval.reading import File, read
+from llmbench.retrieval.reading import File, read, read_all
 
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 A = (
@@ -139,3 +141,60 @@ def epub(*chapters: str) -> bytes:
         "in/b.opf": package,
     }
     return zipped({**parts, **{f"in/c{n}.xhtml": text for n, text in enumerate(chapters)}})
+
+
+def ole(streams: Mapping[str, bytes]) -> bytes:
+    """An OLE compound file (MS-CFB, version 3) with these small streams, whose names are paths of storages."""
+    free, end, none = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF
+    paths = sorted({"/".join(path.split("/")[:n]) for path in streams for n in range(1, path.count("/") + 2)})
+    mini, chains, starts = b"", [], {}
+    for path, data in streams.items():
+        count = -(-len(data) // 64)
+        first = len(mini) // 64
+        starts[path] = first if count else end
+        chains += [first + n + 1 for n in range(count - 1)] + [end] * bool(count)
+        mini += data.ljust(count * 64, b"\0")
+    children: dict[str, list[int]] = {}
+    for number, path in enumerate(paths, 1):
+        children.setdefault(path.rpartition("/")[0], []).append(number)
+    following = {a: b for kids in children.values() for a, b in pairwise(kids)}
+
+    def entry(number: int, name: str, kind: int, child: int, start: int, size: int) -> bytes:
+        raw = name.encode("utf-16-le") + b"\0\0"
+        head = raw.ljust(64, b"\0") + struct.pack("<HBB", len(raw), kind, 1)
+        links = struct.pack("<III", none, following.get(number, none), child)
+        return head + links + bytes(36) + struct.pack("<IQ", start, size)
+
+    def sectors(data: bytes) -> list[bytes]:
+        return [data[at : at + 512].ljust(512, b"\0") for at in range(0, len(data), 512)]
+
+    minifat = b"".join(number.to_bytes(4, "little") for number in chains)
+    minifat = minifat.ljust(-(-max(len(minifat), 1) // 512) * 512, b"\xff")
+    counts = [-(-128 * (len(paths) + 1) // 512), len(minifat) // 512, -(-len(mini) // 512)]
+    places = [1, 1 + counts[0], 1 + counts[0] + counts[1]]
+    tree = entry(0, "Root Entry", 5, children[""][0], places[2] if mini else end, len(mini))
+    for number, path in enumerate(paths, 1):
+        kind, child = (2, none) if path in streams else (1, children[path][0])
+        start, size = (starts[path], len(streams[path])) if path in streams else (0, 0)
+        tree += entry(number, path.rpartition("/")[2], kind, child, start, size)
+    fat = [0xFFFFFFFD]
+    for place, count in zip(places, counts, strict=True):
+        fat += [place + n + 1 for n in range(count - 1)] + [end] * bool(count)
+    fat += [free] * (128 - len(fat))
+    head = (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+        + bytes(16)
+        + struct.pack("<HHHHH6xIIIIIIIII", 0x3E, 3, 0xFFFE, 9, 6, 0, 1, 1, 0, 4096, places[1], counts[1], end, 0)
+    )
+    head += b"".join(n.to_bytes(4, "little") for n in [0, *[free] * 108])
+    return head + b"".join(n.to_bytes(4, "little") for n in fat) + b"".join(sectors(tree)) + minifat + b"".join(sectors(mini))
+
+
+def readings(path: Path, **place: object) -> tuple[dict[str, Document], str]:
+    """Every document of a file by its source, and what is told of the rest."""
+    found: dict[str, Document] = {}
+    failures: list[str] = []
+    for reading in read_all([File(path, path.name, SourceSpec.model_validate({"path": path, **place}))], workers=1):
+        found |= {each.source: each for each in reading.documents}
+        failures += [reading.failure] if reading.failure else []
+    return found, "; ".join(failures)

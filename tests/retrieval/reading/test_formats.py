@@ -129,7 +129,7 @@ def test_mail_gives_its_head_its_body_and_the_names_of_what_is_attached(tmp_path
         b"From: Ada <ada@example.org>\r\nTo: bo@example.org\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n"
         b"Date: Thu, 26 Nov 2026 10:00:00 +0100\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
         b"--b\r\nContent-Type: text/plain; charset=latin-1\r\n\r\nSch\xf6n.\r\n"
-        b"--b\r\nContent-Type: text/html\r\n\r\n<p>Not read</p>\r\n"
+        b"--b\r\nContent-Type: text/html\r\n\r\n<p>Sch&ouml;n.</p>\r\n"
         b'--b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename="plan.pdf"\r\n\r\nx\r\n--b--\r\n'
     )
     found = document(saved(tmp_path, "a.eml", data))

@@ -85,7 +85,7 @@ def _frames(request: dict[str, Any], limits: dict[str, int]) -> Iterator[dict[st
             _allow(request["seconds"])
         return
     spent = sum(os.times()[:2])
-    for frame in parsing.documents(data, request["kind"], request["suffix"], limits["text"], request["password"]):
+    for frame in parsing.documents(data, request["kind"], request["suffix"], limits["text"], request.get("password", "")):
         yield frame
         left = spent + TOTAL * request["seconds"] - sum(os.times()[:2])
         _allow(max(0, min(request["seconds"], int(left))))

@@ -77,9 +77,13 @@ _AGAIN = re.compile(r"(?<=.)(?:\.\d{1,4}|[.-]\d{4}-?\d\d-?\d\d|\.(?:bak|old|orig
 """What is put behind a name when a log is rotated or a file is copied: server.log.1, settings.ini.bak."""
 _LEFT_OUT = {
     *(".svg", ".map", ".lock", ".sum", ".pem", ".key", ".crt", ".cer", ".csr", ".ppk", ".gpg", ".ps", ".eps", ".obj", ".stl"),
+    *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ico", ".heic", ".mp3", ".mp4", ".wav", ".avi"),
+    *(".mov", ".mkv", ".flac", ".ogg", ".webm", ".exe", ".dll", ".so", ".o", ".a", ".bin", ".pyc", ".class", ".jar", ".gz"),
+    *(".bz2", ".xz", ".zst", ".7z", ".rar", ".tar", ".tgz", ".whl", ".iso", ".db", ".sqlite", ".ttf", ".otf", ".woff"),
     *(".svgz", ".ppm", ".dxf", ".step", ".sig", ".sha256", ".md5", ".parquet", ".part"),
 }
-"""Endings of files that are no prose although their bytes look like text: drawings, keys, sums."""
+"""Endings of files that are not read whatever their bytes are: pictures, sounds, programs; and drawings, keys and sums, which
+are text and no prose."""
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 

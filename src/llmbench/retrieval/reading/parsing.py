@@ -174,10 +174,14 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = ""
             from llmbench.retrieval.reading.formats import doc
 
             doc.read(data, out)
-        case "json" | "notebook" | "xml":
+        case "json" | "notebook":
             from llmbench.retrieval.reading.formats import data as values
 
-            {"json": values.read_json, "notebook": values.read_notebook, "xml": values.read_xml}[real](data, out)
+            values.read_json(data, out) if real == "json" else values.read_notebook(data, out)
+        case "xml":
+            from llmbench.retrieval.reading.formats import markup
+
+            markup.read(data, out)
         case _:
             raise Unreadable(
                 "PowerPoint's binary format is not read; save it as PPTX" if real == "ppt" else f"{real}, which is not read"

@@ -66,7 +66,8 @@ def walk(places: Sequence[SourceSpec], given: File | None = None, held: Collecti
 
     One folder's sources are relative to it; those of several roots to the folder that holds them all. Hidden files and what
     the pipeline's patterns leave out are passed over in silence; a link that leads out of its root, a file of a kind that is
-    not read, a pipe and a device are reported. What no name tells is taken where its first bytes are text. A file in several places belongs to the last of them.
+    not read, a pipe and a device are reported. A file whose name says nothing is taken where its first bytes are text. One in
+    several places belongs to the last of them.
 
     Args:
         places: the pipeline's.

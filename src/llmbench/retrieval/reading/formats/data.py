@@ -1,41 +1,101 @@
-"""JSON, notebooks and XML as readable text."""
+"""JSON and notebooks as readable text."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from llmbench.retrieval.documents import Unreadable
-from llmbench.retrieval.reading import xml
 from llmbench.retrieval.reading.formats import html
 from llmbench.retrieval.reading.text import decode, markdown_headings
 from llmbench.retrieval.reading.writer import Writer
 
-__all__ = ["read_json", "read_notebook", "read_xml"]
+__all__ = ["read_json", "read_notebook"]
 
 
-def _parsed(data: bytes) -> Any:
-    text = decode(data)
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        lines = [line for line in text.splitlines() if line.strip()]
-        try:  # JSON lines: a value a line
-            return [json.loads(line) for line in lines]
-        except ValueError:
-            raise Unreadable(f"broken JSON ({error})") from None
+_STRICT = 100
+"""Values that are broken in one file, after which a value is looked for on one line only."""
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+_LAST_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[}\]])', re.DOTALL)
 
 
 def read_json(data: bytes, out: Writer) -> None:
-    """Adds `path: value` lines; things in a list are set apart by an empty line."""
-    value = _parsed(data)
+    """Adds `path: value` lines; things in a list are set apart by an empty line. What is no JSON stays as it is."""
+    text = decode(data)
+    try:
+        value = json.loads(text)
+    except ValueError:
+        _values(text, out)
+        return
     if isinstance(value, dict) and isinstance(value.get("title"), str):
         out.title = value["title"]
     for entry in value if isinstance(value, list) else [value]:
-        gap = 2
-        for name, leaf in _leaves(entry):
-            out.block(f"{name}: {leaf}" if name else leaf, gap=gap)
-            gap = 1
+        _entry(entry, out)
+
+
+def _entry(entry: Any, out: Writer) -> None:
+    gap = 2
+    for name, leaf in _leaves(entry):
+        out.block(f"{name}: {leaf}" if name else leaf, gap=gap)
+        gap = 1
+
+
+def _values(text: str, out: Writer) -> None:
+    """Adds what is not one JSON value: a value with comments, or several one after another (JSON lines, logs)."""
+    try:
+        _entry(json.loads(_plain_json(text)), out)
+        return
+    except ValueError:
+        pass
+    broken: list[int] = []
+    for value, line, words in _sequence(text):
+        if words:
+            broken.append(line)
+            out.block(words, gap=1, keep=True)
+        else:
+            _entry(value, out)
+    if broken:
+        lines = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
+        out.warnings.append(f"not JSON and read as text: line{'s' if len(broken) > 1 else ''} {lines}")
+
+
+def _plain_json(text: str) -> str:
+    """Without comments and last commas, as settings have them."""
+    text = _COMMENT.sub(lambda found: found[0] if found[0].startswith('"') else " ", text)
+    return _LAST_COMMA.sub(lambda found: found[0] if found[0].startswith('"') else "", text)
+
+
+def _sequence(text: str) -> Iterator[tuple[Any, int, str]]:
+    """Value after value, each with the line on which it begins; or the words of a line that is none."""
+    decoder, at, failed = json.JSONDecoder(), 0, 0
+    counted, line = 0, 1
+    begin = re.compile(r"[\s,\[]*")
+    whole = text.lstrip().startswith("[")
+    while at < len(text):
+        found = begin.match(text, at) if whole else re.compile(r"\s*").match(text, at)
+        assert found is not None
+        at = found.end()
+        if at == len(text):
+            return
+        line, counted = line + text.count("\n", counted, at), at
+        end = text.find("\n", at)
+        end = len(text) if end < 0 else end
+        try:
+            value, stop = decoder.raw_decode(text, at) if failed < _STRICT else decoder.raw_decode(text[:end], at)
+            if not isinstance(value, (dict, list)) and text[stop:end].strip(" \t\r,]"):
+                raise ValueError
+        except ValueError:
+            failed += 1
+            words = text[at:end].strip()
+            if words.strip("[]{},"):
+                yield None, line, words
+            at = end
+        else:
+            yield value, line, ""
+            at = stop
 
 
 def _leaves(value: Any) -> list[tuple[str, str]]:
@@ -68,62 +128,48 @@ def _plain(value: object) -> str:
 
 def read_notebook(data: bytes, out: Writer) -> None:
     """Adds a notebook's cells: Markdown with its headings, code, and the text that it printed."""
-    notebook = _parsed(data)
-    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise Unreadable("no notebook of version 4: it has no cells")
+    try:
+        notebook = json.loads(decode(data))
+    except ValueError:
+        read_json(data, out)
+        return
+    sheets = notebook.get("worksheets") if isinstance(notebook, dict) else None
+    cells = notebook.get("cells") if isinstance(notebook, dict) else None
+    if cells is None and isinstance(sheets, list):  # version 3
+        cells = [cell for sheet in sheets if isinstance(sheet, dict) for cell in sheet.get("cells") or ()]
+    if not isinstance(cells, list):
+        raise Unreadable("no notebook: it has no cells")
     about = notebook.get("metadata")
     kernel = about.get("kernelspec") if isinstance(about, dict) else None
     out.about(language=str(kernel.get("language") or "") if isinstance(kernel, dict) else "")
-    for cell in notebook["cells"]:
+    for cell in cells:
         if not isinstance(cell, dict):
             continue
-        source = _joined(cell.get("source"))
+        source = _joined(cell.get("source", cell.get("input")))
         start, end = out.block(source, keep=True)
         if cell.get("cell_type") == "markdown" and end > start:
             headings, _ = markdown_headings(out.clean(source).strip("\n"))
             out.headings += [(start + h.start, start + h.end, h.level, h.text) for h in headings if h.level]
         for result in cell.get("outputs") or ():
             if isinstance(result, dict):
-                shown = result.get("data")
-                printed = _joined(result.get("text") or (shown.get("text/plain") if isinstance(shown, dict) else ""))
-                out.block(printed[:20_000], keep=True)
+                _result(result, out)
     if not out.title:
         out.title = next((text for _, _, level, text in out.headings if level == 1), "")
 
 
+def _result(result: dict[str, Any], out: Writer) -> None:
+    """Adds what a cell has printed, shown or failed with."""
+    shown = result.get("data")
+    shown = shown if isinstance(shown, dict) else {}
+    if result.get("ename"):
+        out.block(_ANSI.sub("", f"{result['ename']}: {_joined(result.get('evalue'))}"))
+    printed = next(filter(None, (_joined(text) for text in (result.get("text"), shown.get("text/markdown")))), "")
+    printed = printed or _joined(shown.get("text/plain"))
+    page = _joined(shown.get("text/html"))
+    if page and not printed:
+        html.flow(page[:200_000], out)
+    out.block(_ANSI.sub("", printed)[:20_000], keep=True)
+
+
 def _joined(text: object) -> str:
     return "".join(map(str, text)) if isinstance(text, list) else str(text or "")
-
-
-def read_xml(data: bytes, out: Writer) -> None:
-    """Adds the text of the elements: `name: text` for a leaf, attributes that hold words beside it."""
-    # UTF-16 is decoded here: such files often say that they are UTF-8.
-    root = xml.tree(decode(data).encode(), encoding="utf-8") if b"\0" in data[:200] else xml.tree(data)
-    if xml.local(root) == "html":
-        html.read(data, out)
-        return
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        children = list(node)
-        words = (node.text or "").strip()
-        if children and not words and not any((child.tail or "").strip() for child in children):
-            stack += reversed(children)
-            if len(children) > 1 and out.length:
-                out.put("\n")
-            continue
-        _leaf(node, out)
-    if not out.title:
-        title = next((node.text for node in root.iter() if xml.local(node) == "title" and node.text), "")
-        out.title = title or ""
-
-
-def _leaf(node: xml.Element, out: Writer) -> None:
-    words = "".join(node.itertext()).strip()
-    if "<" in words and ">" in words:  # feeds carry HTML as text
-        from selectolax.lexbor import LexborHTMLParser
-
-        words = LexborHTMLParser(words).text(separator=" ") or ""
-    named = " ".join(words.split())
-    if named:
-        out.block(f"{xml.local(node)}: {named}", gap=1)

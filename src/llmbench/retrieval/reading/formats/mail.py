@@ -19,10 +19,8 @@ __all__ = ["body", "head", "read_eml", "read_mbox"]
 
 _BEGIN = re.compile(rb"^From [^\r\n]*\d[^\r\n]*\r?\n(?=[!-9;-~]+:|[> ]?From )", re.MULTILINE)
 _FOLLOWS = (b"\n\n", b"\n\r\n", b"\r\n\r\n")
-STUB = 0.5
-"""The share of an HTML part's words below which the plain text beside it is no copy of it."""
-OWN = 40
-"""Words of the plain text alone from which both are read."""
+COPY = 0.5
+"""The share of an HTML part's words from which the plain text beside it is a copy of it."""
 
 
 def read_mbox(data: bytes, out: Writer) -> None:
@@ -93,23 +91,19 @@ def _message(message: EmailMessage, out: Writer, depth: int) -> list[tuple[str, 
 
 
 def body(text: str, pages: Sequence[str], out: Writer) -> None:
-    """Adds the plain text of a message, its HTML, or both.
+    """Adds the plain text of a message, and its HTML where that says more than the plain text repeats.
 
-    The plain text usually repeats the HTML. It may as well be a stub ("your program cannot show HTML") or say something else,
-    which shows in that few of the page's words are in it.
+    Beside a page that is a mail, the plain text may be a stub ("your program cannot show HTML") or say something else.
     """
     said, shown = _distinct(text), set[str]()
     for page in pages:
         probe = Writer("html")
         html.flow(page, probe)
         shown |= _distinct(probe.text())
-    if not shown or len(said & shown) >= STUB * len(shown):
-        out.block(text)
-        return
-    if len(said - shown) > OWN:
-        out.block(text)
-    for page in pages:
-        html.flow(page, out)
+    out.block(text)
+    if len(said & shown) < COPY * len(shown):
+        for page in pages:
+            html.flow(page, out)
 
 
 def _distinct(text: str) -> set[str]:

@@ -122,9 +122,8 @@ class _Reader:
     def closed(self, outer: _State) -> None:
         """Ends a group."""
         inner, self.state = self.state, outer
-        if inner.target != outer.target and inner.target in ("note", "comment", "font", "style"):
-            if inner.target in ("note", "comment"):
-                self.layout.note(self.texts.pop(inner.target, ""), inner.target)
+        if inner.target != outer.target and inner.target in ("note", "comment"):
+            self.layout.note(self.texts.pop(inner.target, ""), inner.target)
         if inner.target == "style":
             name = self.texts.pop("style", "")
             if found := re.search(r"heading (\d)", name.lower()):

@@ -63,11 +63,12 @@ class Layout:
             case "nestcell" | "nestrow":
                 self.parts.append(" ")
             case _ if table:
-                self.parts.append(f"{self.taken()} ")
+                self.parts = [self.taken(), " "]
             case _:
                 self.paragraph(level)
 
     def rowed(self) -> None:
+        """Ends a row; a cell that is merged with the one above or before it says the same."""
         row, self.row = self.row, []
         above = self.rows[-1] if self.rows else []
         for at, merge in enumerate(self.merges[: len(row)]):
