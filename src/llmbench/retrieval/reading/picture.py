@@ -14,7 +14,8 @@ from typing import Any
 
 from llmbench.retrieval.documents import Unreadable
 from llmbench.retrieval.reading.formats.layout import Area
-from llmbench.retrieval.reading.formats.pdf import opened, upright
+from llmbench.retrieval.reading.formats.pdf import opened
+from llmbench.retrieval.reading.formats.pieces import upright
 
 __all__ = ["DPI", "PIXELS", "marked", "pictures"]
 
@@ -45,7 +46,6 @@ def pictures(data: bytes, pages: Sequence[dict[str, Any]], *, painted: bool, pas
     import pypdfium2
 
     document, count = opened(data, password)
-    document.init_forms()  # what was filled in is part of the page
     for wanted in pages:
         number = wanted["number"]
         if not 1 <= number <= count:
@@ -134,7 +134,7 @@ class _Letters:
             left, right, bottom, top = (ctypes.c_double() for _ in range(4))
             for at in range(text.count_chars()):
                 code = pdfium.FPDFText_GetUnicode(text.raw, at)
-                sign = chr(code) if 32 < code < 0x110000 else " "
+                sign = chr(code) if 32 < code < 0x110000 and not 0xDC00 <= code < 0xE000 else " "  # halves count once
                 if not sign.isspace() and pdfium.FPDFText_GetCharBox(text.raw, at, left, right, bottom, top):
                     box = (left.value, bottom.value, right.value, top.value)
                     yield Area(*upright(box, edge, turn))

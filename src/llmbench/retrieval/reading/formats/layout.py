@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,6 +13,8 @@ BACK = 12
 """How many lines back a cell may find its row: tables are written cell by cell, columns of prose one after another."""
 PROSE = 45
 """Two stretches of more characters than this side by side are columns of prose, not cells."""
+_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{4}")
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
 
 
 @dataclass(frozen=True)
@@ -41,26 +44,126 @@ class Area:
 
 @dataclass(frozen=True)
 class Piece(Area):
-    """Text with its box."""
+    """Text with its box, the size of its letters in points (0: not known) and whether they are heavy.
+
+    `down`: a column of vertical writing. `glue` is what stands between it and the piece before it in the text: a line end, or
+    spaces where both are parts of a row or a heading.
+    """
 
     text: str
+    size: float = 0.0
+    bold: bool = False
+    down: bool = False
+    glue: str = "\n"
+
+    @property
+    def turned_words(self) -> bool:
+        """Whether it is a line of words that runs up or down the page: a letter alone may be as narrow."""
+        return self.tall and len(self.text) > 2
+
+
+def side_by_side(pieces: Sequence[Piece]) -> dict[int, int]:
+    """The columns of prose that stand beside each other, however short: by the place of a piece, the number of its column.
+
+    A column is three lines or more under each other that share their left edge and read on from line to line. What lies
+    within its edges, such as the indented first line of a paragraph, belongs to it.
+    """
+    prose = [run for run in _runs(pieces) if _reads_on([pieces[at] for at in run])]
+    frames = [_frame([pieces[at] for at in run]) for run in prose]
+    found: dict[int, int] = {}
+    for number, (run, frame) in enumerate(zip(prose, frames, strict=True)):
+        pitch = (frame.bottom - frame.top) / len(run)
+        if any(
+            (other.left >= frame.right - 1 or other.right <= frame.left + 1)
+            and min(frame.bottom, other.bottom) - max(frame.top, other.top) > 1.5 * pitch
+            for other in frames
+        ):
+            found |= dict.fromkeys(run, number)
+            for at, piece in enumerate(pieces):
+                if frame.left - 2 <= piece.left and piece.right <= frame.right + pitch and at not in found:
+                    middle = (piece.top + piece.bottom) / 2
+                    if frame.top - 2 * pitch < middle < frame.bottom + 2 * pitch:
+                        found[at] = number
+    return found
+
+
+def _runs(pieces: Sequence[Piece]) -> list[list[int]]:
+    """Pieces of one left edge that follow each other down the page, three at least."""
+    open_: dict[int, list[int]] = {}
+    found: list[list[int]] = []
+    for at in sorted(range(len(pieces)), key=lambda at: pieces[at].top):
+        piece = pieces[at]
+        edge = round(piece.left / 4)
+        run = next((open_[key] for key in (edge, edge - 1, edge + 1) if key in open_), None)
+        last = pieces[run[-1]] if run else None
+        if run and last and abs(piece.left - last.left) < 3 and -2 < piece.top - last.bottom < 0.9 * last.height:
+            run.append(at)
+        else:
+            run = [at]
+            found.append(run)
+        open_[edge] = run
+    return [run for run in found if len(run) > 2]
+
+
+def _frame(pieces: Sequence[Piece]) -> Area:
+    return Area(
+        min(p.left for p in pieces), min(p.top for p in pieces), max(p.right for p in pieces), max(p.bottom for p in pieces)
+    )
+
+
+def _reads_on(lines: Sequence[Piece]) -> bool:
+    """Whether lines are those of prose: words, which go on from line to line, as small first letters or full lines tell."""
+    text = " ".join(line.text for line in lines)
+    letters = sum(map(str.isalpha, text))
+    if letters < 0.6 * len(text) - text.count(" "):
+        return False
+    close = max(line.right for line in lines) - min(line.left for line in lines)
+    if _UNSPACED.search(text):
+        full = sum(line.right > lines[0].left + 0.85 * close for line in lines[:-1])
+        return full > 0.6 * (len(lines) - 1) and len(text) > 7 * len(lines)
+    if text.count(" ") < 2.5 * len(lines):
+        return False
+    small = sum(line.text[:1].islower() for line in lines[1:])
+    open_ended = sum(line.right > lines[0].left + 0.75 * close and line.text[-1:] not in ".:;!?" for line in lines[:-1])
+    return small > 0.4 * (len(lines) - 1) or open_ended > 0.6 * (len(lines) - 1)
 
 
 def rows(pieces: Sequence[Piece]) -> list[Piece]:
     """The lines of a page, in the order in which it was written.
 
     A piece that stands at the height of one of the last lines, beside it, is part of that line: cells of a table are
-    written one by one, also those of a row whose other cells are two lines high.
+    written one by one, also those of a row whose other cells are two lines high. Columns of prose stay apart.
     """
+    column = side_by_side(pieces)
     lines: list[list[Piece]] = []
-    for piece in pieces:
-        for line in reversed(lines[-BACK:]):
-            if _beside(piece, line):
-                line.append(piece)
+    of: list[int | None] = []  # the column that a line belongs to
+    for at in _gathered(pieces, column):
+        piece, own = pieces[at], column.get(at)
+        for back in range(len(lines) - 1, max(len(lines) - BACK, 0) - 1, -1):
+            if (own is None or of[back] is None or own == of[back]) and _beside(piece, lines[back]):
+                lines[back].append(piece)
                 break
         else:
             lines.append([piece])
+            of.append(own)
     return [_joined(line) for line in lines]
+
+
+def _gathered(pieces: Sequence[Piece], column: Mapping[int, int]) -> list[int]:
+    """The places of pieces in their order, each column as a whole where its first piece is."""
+    if not column:
+        return list(range(len(pieces)))
+    members: dict[int, list[int]] = {}
+    for at in range(len(pieces)):
+        if at in column:
+            members.setdefault(column[at], []).append(at)
+    order: list[int] = []
+    for at in range(len(pieces)):
+        if at not in column:
+            order.append(at)
+        elif members[column[at]][0] == at:
+            order += members[column[at]]
+    return order
 
 
 def _beside(piece: Piece, line: Sequence[Piece]) -> bool:
@@ -73,16 +176,22 @@ def _beside(piece: Piece, line: Sequence[Piece]) -> bool:
             return False
         if len(piece.text) > PROSE and len(other.text) > PROSE:
             return False
+        if piece.down or other.down or piece.turned_words or other.turned_words:
+            return False
     return True
 
 
 def _joined(line: Sequence[Piece]) -> Piece:
-    """One piece of several, from left to right; a wide gap stays visible as two spaces."""
+    """One piece of several, from left to right, or from right to left where that is how they read; a wide gap stays visible
+    as two spaces.
+    """
     if len(line) == 1:
         return line[0]
-    ordered = sorted(line, key=lambda piece: piece.left)
+    backwards = sum(_RIGHT_TO_LEFT.search(piece.text) is not None for piece in line) * 2 > len(line)
+    ordered = sorted(line, key=lambda piece: -piece.right if backwards else piece.left)
     text = ordered[0].text
     for before, piece in pairwise(ordered):
-        gap = piece.left - before.right
+        gap = before.left - piece.right if backwards else piece.left - before.right
         text += ("" if gap < 0.1 * piece.height else " " if gap < piece.height else "  ") + piece.text
-    return Piece(ordered[0].left, min(p.top for p in line), max(p.right for p in line), max(p.bottom for p in line), text)
+    sides = (min(p.left for p in line), min(p.top for p in line), max(p.right for p in line), max(p.bottom for p in line))
+    return Piece(*sides, text, ordered[0].size, all(piece.bold for piece in line))

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from llmbench.retrieval.documents import LOCKED, NOT_OPENED, Unreadable
 from llmbench.retrieval.reading.clean import Words, garbage, mend_hyphens
-from llmbench.retrieval.reading.formats.layout import Piece, rows
+from llmbench.retrieval.reading.formats import annotations as added
+from llmbench.retrieval.reading.formats.layout import Area, Piece, rows
+from llmbench.retrieval.reading.formats.pieces import Reader
 from llmbench.retrieval.reading.writer import Writer
 
-__all__ = ["opened", "read", "upright"]
+__all__ = ["opened", "read"]
 
 GARBAGE = 0.3
 """The share of characters that are no text above which a page is named in the warnings."""
 _PASSWORD = 4  # FPDF_ERR_PASSWORD
 _NOBODY = re.compile(r"\(?(?:anonymous|unspecified|unknown|untitled)\)?", re.IGNORECASE)
-_DIVIDERS = (2, 0xFFFE)
-_LINE_ENDS = (10, 13, *_DIVIDERS)
 
 
 def opened(data: bytes, password: str = "") -> tuple[Any, int]:
@@ -31,6 +32,8 @@ def opened(data: bytes, password: str = "") -> tuple[Any, int]:
 
     try:
         document = pypdfium2.PdfDocument(data, password=password or None)
+        with suppress(pypdfium2.PdfiumError):  # a broken form is no reason to lose the pages
+            document.init_forms()  # what was filled in is part of them
         return document, len(document)
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", None) == _PASSWORD or "password" in str(error).lower():
@@ -46,6 +49,8 @@ def read(data: bytes, out: Writer, *, password: str = "") -> None:
     found = _about(document, out)
     outline = _outline(document)
     lines: list[list[Piece] | None] = []
+    hidden: list[tuple[int, str, str]] = []
+    comments: dict[int, Sequence[Piece]] = {}
     for number in range(count):
         try:
             page = document[number]
@@ -53,7 +58,7 @@ def read(data: bytes, out: Writer, *, password: str = "") -> None:
             lines.append(None)
             continue
         try:
-            lines.append(rows(_pieces(page)))
+            lines.append(_lines(page, number + 1, hidden, comments))
         finally:
             page.close()
     words = Words(line.text for page in lines for line in page or ())
@@ -62,15 +67,49 @@ def read(data: bytes, out: Writer, *, password: str = "") -> None:
         out.page()
         if page is None:
             out.unread.append(number)
-        elif not _page(page, number, out, outline.get(number, []), words):
-            pictures.append(number)
+        else:
+            if not _page(page, number, out, outline.get(number, []), words):
+                pictures.append(number)
+            _comments(comments[number], number, out)
     if count and len(out.unread) == count:
         raise Unreadable("broken PDF (no page could be read)")
     if not any(part.strip() for part in out._parts):
         raise Unreadable("no text in it (scanned pages need OCR first)")
     if pictures:
         out.warnings.append(f"no text on {_listed(pictures)}; if that is a scan, it needs OCR")
+    out.warnings += _told(hidden)
     out.title = out.title or found
+
+
+def _lines(page: Any, number: int, hidden: list[tuple[int, str, str]], comments: dict[int, Sequence[Piece]]) -> list[Piece]:
+    """The lines of a page with what was filled in; what nobody sees of it is added to `hidden`, what people said of it to
+    `comments`.
+    """
+    reader = Reader(page)
+    try:
+        pieces = reader.pieces()
+        found = added.read(page, page.formenv, lambda: reader.text)
+    finally:
+        reader.close()
+    hidden += [(number, why, words) for why, words in reader.hidden]
+    comments[number] = found.comments
+    lines = rows(pieces)
+    return added.among(lines, found.fields) if found.fields else lines
+
+
+def _told(hidden: list[tuple[int, str, str]]) -> list[str]:
+    """What was left out because no reader of the pages sees it, in a line for each reason."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for number, why, words in hidden:
+        found.setdefault(why, []).append((number, words))
+    notes = []
+    for why, parts in found.items():
+        start = parts[0][1] if len(parts[0][1]) < 60 else parts[0][1][:57] + "..."
+        pages = _listed(sorted({number for number, _ in parts}))
+        notes.append(
+            f'hidden text on {pages} was left out ({why}): "{start}"' + (f" and {len(parts) - 1} more" if parts[1:] else "")
+        )
+    return notes
 
 
 def _listed(pages: list[int]) -> str:
@@ -132,11 +171,26 @@ def _page(lines: list[Piece], number: int, out: Writer, bookmarks: list[tuple[in
             )
         start = out.length
         out.put(text)
-        left, top, right, bottom = (round(side, 1) for side in (line.left, line.top, line.right, line.bottom))
-        out.boxes.append((start, out.length, number, left, top, right, bottom))
+        out.boxes.append((start, out.length, number, *_rounded(line)))
         before = line
         _heading(text, start, out, bookmarks)
     return before is not None
+
+
+def _rounded(area: Area) -> tuple[float, float, float, float]:
+    return round(area.left, 1), round(area.top, 1), round(area.right, 1), round(area.bottom, 1)
+
+
+def _comments(pieces: Sequence[Piece], number: int, out: Writer) -> None:
+    """Adds what people said of a page, after it."""
+    gap = 2
+    for piece in pieces:
+        start, end = out.block(piece.text, gap=gap)
+        if end > start:
+            out.boxes.append(
+                (start, end, number, *(round(side, 1) for side in (piece.left, piece.top, piece.right, piece.bottom)))
+            )
+            gap = 1
 
 
 def _heading(text: str, start: int, out: Writer, bookmarks: list[tuple[int, str]]) -> None:
@@ -150,69 +204,3 @@ def _heading(text: str, start: int, out: Writer, bookmarks: list[tuple[int, str]
             return
     if not out.headings and out.title and plain == re.sub(r"[\W_]+", "", out.title).lower():
         out.headings.append((start, out.length, 1, text))
-
-
-def _pieces(page: Any) -> list[Piece]:
-    """The stretches of text on a page, in the order of its content, turned upright, measured from its left and top."""
-    import pypdfium2.raw as pdfium
-
-    text_page = page.get_textpage()
-    try:
-        raw = text_page.raw
-        count = text_page.count_chars()
-        codes = [pdfium.FPDFText_GetUnicode(raw, at) for at in range(count)]
-        left0, bottom0, right0, top0 = page.get_bbox()
-        turn = page.get_rotation() % 360
-        pieces: list[Piece] = []
-        sides = [ctypes.c_double() for _ in range(4)]
-        start = 0
-        while start < count:
-            end = start
-            while end < count and codes[end] not in _LINE_ENDS:
-                end += 1
-            if end < count and codes[end] in _DIVIDERS:
-                end += 1  # PDFium joins a divided word's lines and leaves this in the place of its hyphen
-                codes[end - 1] = 45
-            words = _characters(codes[start:end]).strip()
-            box = _box(pdfium, raw, start, end, sides) if words else None
-            if box is not None:
-                pieces.append(Piece(*upright(box, (left0, bottom0, right0, top0), turn), words))
-            start = end + (end < count and codes[end] in (10, 13))
-        return pieces
-    finally:
-        text_page.close()
-
-
-def _characters(codes: list[int]) -> str:
-    """A character for each code; zeros are left out, and what is no character is shown as such."""
-    return "".join(chr(code) if code < 0xD800 or 0xE000 <= code < 0x110000 else "\ufffd" for code in codes if code)
-
-
-def _box(pdfium: Any, raw: Any, start: int, end: int, sides: list[Any]) -> tuple[float, float, float, float] | None:
-    """The box around some characters, in PDF's own coordinates: left, bottom, right, top."""
-    left, top, right, bottom = sides
-    boxes = []
-    for at in range(max(0, pdfium.FPDFText_CountRects(raw, start, end - start))):
-        if pdfium.FPDFText_GetRect(raw, at, left, top, right, bottom):
-            boxes.append((left.value, bottom.value, right.value, top.value))
-    if not boxes:
-        return None
-    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
-    return min(lefts), min(bottoms), max(rights), max(tops)
-
-
-def upright(
-    box: tuple[float, float, float, float], page: tuple[float, float, float, float], turn: int
-) -> tuple[float, float, float, float]:
-    """PDF's box (left, bottom, right, top from the lower left) as left, top, right, bottom from the upper left as shown."""
-    left, bottom, right, top = box[0] - page[0], box[1] - page[1], box[2] - page[0], box[3] - page[1]
-    width, height = page[2] - page[0], page[3] - page[1]
-    match turn:
-        case 90:
-            return bottom, left, top, right
-        case 180:
-            return width - right, bottom, width - left, top
-        case 270:
-            return height - top, width - right, height - bottom, width - left
-        case _:
-            return left, height - top, right, height - bottom

@@ -1,0 +1,257 @@
+"""The stretches of text on a page of a PDF: their words, boxes, size and weight; what nobody sees is told apart."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from llmbench.retrieval.reading.formats.layout import Piece
+from llmbench.retrieval.reading.formats.vertical import columns, runs
+from llmbench.retrieval.reading.formats.visibility import Unseen, seen
+
+__all__ = ["Reader", "upright"]
+
+HYPHEN = "\ufffe"
+"""What stands in the place of a hyphen where PDFium joined the lines of a divided word; some versions write `\\2`."""
+WIDE = 1.5
+"""A gap inside a line, in heights of its letters, that divides cells or columns and not words."""
+TINY = 1.0
+"""Points below which letters are a dotted line to whoever looks at the page at its size."""
+_BOLD = re.compile(r"bold|black|heavy|demi|CMBX|CMSSBX|\bBd\b|-Bd", re.IGNORECASE)
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
+_ALEFS = "\u0622\u0623\u0625\u0627"
+_LAM = "\u0644"
+_LINE_END = re.compile(f"[\n\r{HYPHEN}]")
+_WORDS = re.compile("[^\\x00-\\x20]+")
+_HIGH = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
+Sides = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Characters `start` to `end` of a page, the box around them in PDF's own coordinates, and why they are not seen, if so."""
+
+    start: int
+    end: int
+    box: Sides
+    unseen: str = ""
+
+
+class Reader:
+    """Reads one page; `close` it. `pieces` are what is seen of it, `hidden` what is not, as (why, words)."""
+
+    def __init__(self, page: Any) -> None:
+        import pypdfium2.raw as pdfium
+
+        self.pdfium, self.page = pdfium, page
+        self.text_page = page.get_textpage()
+        self.raw = self.text_page.raw
+        self.edge: Sides = page.get_bbox()
+        self.turn = page.get_rotation() % 360
+        self.sides = [ctypes.c_double() for _ in range(4)]
+        self.colour = [ctypes.c_uint() for _ in range(4)]
+        self.matrix = pdfium.FS_MATRIX()
+        self.fonts: dict[int, bool] = {}
+        self.objects: dict[int, str] = {}
+        self.hidden: list[Unseen] = []
+
+    def close(self) -> None:
+        """Lets go of the page's text."""
+        self.text_page.close()
+
+    def pieces(self) -> list[Piece]:
+        """The stretches of text in the order of the page's content, turned upright, measured from its left and top."""
+        codes = self.codes = self._codes()
+        self.text = "".join(map(chr, codes)).replace("\2", HYPHEN)
+        stretches = [part for start, end in self._lines() for part in self._parts(start, end)]
+        stretches, self.hidden = seen(self.page, stretches, self._words)
+        found: list[tuple[int, Piece]] = []
+        down: dict[int, list[int]] = {}
+        if any(0x2E80 <= code < 0xD800 or 0xF900 <= code < 0xFB00 for code in codes):
+            down = runs({at: self._char_box(at) for part in stretches for at in range(part.start, part.end) if codes[at] > 32})
+        for part in stretches:
+            found += [(at, self._vertical(down[at])) for at in range(part.start, part.end) if at in down]
+            found += [(rest.start, self._piece(rest)) for rest in self._across(part, down)]
+        return columns([piece for _, piece in found])
+
+    def _codes(self) -> list[int]:
+        """The UTF-16 unit of each character."""
+        count = self.text_page.count_chars()
+        units = (ctypes.c_ushort * (count + 1))()
+        if self.pdfium.FPDFText_GetText(self.raw, 0, count, units) == count + 1:
+            codes = list(units[:count])
+            if 0 not in codes:
+                return codes
+        return [self.pdfium.FPDFText_GetUnicode(self.raw, at) for at in range(count)]  # some have none, and are left out there
+
+    def _lines(self) -> Iterator[tuple[int, int]]:
+        """Start and end of each line as PDFium divides them: after a hyphen, or before a line end."""
+        start = 0
+        for found in _LINE_END.finditer(self.text):
+            hyphen = found[0] == HYPHEN
+            yield start, found.end() if hyphen else found.start()
+            start = found.end()
+        yield start, len(self.text)
+
+    def _parts(self, start: int, end: int) -> Iterator[Stretch]:
+        """A line, cut where it is wide open and where what is seen borders on what is not."""
+        boxes = self._boxes(start, end)
+        words = [match.span() for match in _WORDS.finditer(self.text, start, end)]
+        if not boxes or not words:
+            return
+        whole = _around(boxes)
+        small = any(box[3] - box[1] < 2 * TINY for box in boxes)
+        if len(boxes) == 1:
+            yield Stretch(start, end, whole, self._why(words[0][0], small))
+            return
+        whys = [self._why(first, small) for first, _ in words]
+        reach = WIDE * (whole[3] - whole[1])
+        wide = [right[0] for left, right in pairwise(boxes) if right[0] - left[2] > reach]
+        cuts = [0]
+        for at in range(1, len(words)):
+            if whys[at] != whys[at - 1] or (wide and self._char_box(words[at][0])[0] in wide):
+                cuts.append(at)
+        if len(cuts) == 1:
+            yield Stretch(start, end, whole, whys[0])
+            return
+        for at, stop in pairwise([*cuts, len(words)]):
+            first, last = words[at][0], words[stop - 1][1]
+            if part := self._boxes(first, last):
+                yield Stretch(first, last, _around(part), whys[at])
+
+    def _why(self, at: int, small: bool) -> str:
+        """Why a character would not be seen: its text object's own properties, found once."""
+        thing = self.pdfium.FPDFText_GetTextObject(self.raw, at)
+        if not thing:
+            return ""
+        key = ctypes.addressof(thing.contents)
+        why = self.objects.get(key)
+        if why is None:
+            why = self.objects[key] = self._look(thing)
+        return why or ("tiny" if small and self._size(at) < TINY else "")
+
+    def _look(self, thing: Any) -> str:
+        pdfium = self.pdfium
+        mode = pdfium.FPDFTextObj_GetTextRenderMode(thing)
+        if mode == 3:  # FPDF_TEXTRENDERMODE_INVISIBLE
+            return "invisible"
+        red, green, blue, alpha = self.colour
+        if mode in (0, 4) and pdfium.FPDFPageObj_GetFillColor(thing, red, green, blue, alpha):  # filled, and no more
+            if alpha.value < 6:
+                return "transparent"
+            if red.value > 249 and green.value > 249 and blue.value > 249:
+                return "white"
+        return ""
+
+    def _piece(self, part: Stretch) -> Piece:
+        first = next((at for at in range(part.start, part.end) if self.codes[at] > 32), part.start)
+        box = upright(part.box, self.edge, self.turn)
+        return Piece(*box, self._words(part), self._size(first), self._bold(first))
+
+    def _words(self, part: Stretch) -> str:
+        """The text of a stretch: halves of characters put together, what one glyph stands for in its own order."""
+        text = self.text[part.start : part.end].replace("\0", "").replace(HYPHEN, "-")
+        if _RIGHT_TO_LEFT.search(text):
+            text = self._turned_back(part)
+        if max(text, default="") >= "\ud800":
+            text = _HIGH.sub(lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), text)
+            text = re.sub("[\ud800-\udfff]", "\ufffd", text)
+        return text.strip()
+
+    def _turned_back(self, part: Stretch) -> str:
+        """Text that runs from right to left, which PDFium turns character by character: those of one glyph (one box) keep the
+        order in which the font names them. Lam and alef are the pair of which no other order can be meant.
+        """
+        text, at = "", part.start
+        while at < part.end:
+            stop, box = at + 1, self._char_box(at)
+            while stop < part.end and self.codes[at] > 32 and self._char_box(stop) == box and box[2] > box[0]:
+                stop += 1
+            glyph = [code for code in self.codes[at:stop] if code]
+            signs = "".join(map(chr, glyph))
+            kept = len(signs) == 2 and signs[0] == _LAM and signs[1] in _ALEFS
+            text += signs[::-1] if len(signs) > 1 and not kept and _RIGHT_TO_LEFT.search(signs) else signs
+            at = stop
+        return text
+
+    def _across(self, part: Stretch, down: dict[int, list[int]]) -> Iterator[Stretch]:
+        """What of a stretch does not run down the page."""
+        taken = {at for run in down.values() for at in run}
+        if not taken.intersection(range(part.start, part.end)):
+            yield part
+            return
+        start: int | None = None
+        for at in range(part.start, part.end + 1):
+            free = at < part.end and at not in taken and self.codes[at] > 32
+            if free and start is None:
+                start = at
+            elif not free and start is not None and (at == part.end or at in taken):
+                if boxes := self._boxes(start, at):
+                    yield Stretch(start, at, _around(boxes))
+                start = None
+
+    def _vertical(self, run: Sequence[int]) -> Piece:
+        box = upright(_around([self._char_box(at) for at in run]), self.edge, self.turn)
+        words = "".join(self._words(Stretch(at, at + 1, (0, 0, 0, 0))) for at in run)
+        return Piece(*box, words, self._size(run[0]), self._bold(run[0]), down=True)
+
+    def _size(self, at: int) -> float:
+        """The size of a character's font as it is on the page, in points."""
+        matrix = self.matrix
+        if not self.pdfium.FPDFText_GetMatrix(self.raw, at, matrix):
+            return 0.0
+        return float(self.pdfium.FPDFText_GetFontSize(self.raw, at) * math.hypot(matrix.c, matrix.d))
+
+    def _bold(self, at: int) -> bool:
+        """Whether a character's font is a heavy one, by its name or its weight."""
+        pdfium = self.pdfium
+        thing = pdfium.FPDFText_GetTextObject(self.raw, at)
+        font = pdfium.FPDFTextObj_GetFont(thing) if thing else None
+        if not font:
+            return False
+        key = ctypes.addressof(font.contents)
+        if key not in self.fonts:
+            name = ctypes.create_string_buffer(200)
+            pdfium.FPDFFont_GetBaseFontName(font, name, 200)
+            self.fonts[key] = _BOLD.search(name.value.decode("utf-8", "replace")) is not None
+        return self.fonts[key]
+
+    def _boxes(self, start: int, end: int) -> list[Sides]:
+        """The boxes around some characters, one for each text object."""
+        left, top, right, bottom = self.sides
+        boxes = []
+        for at in range(max(0, self.pdfium.FPDFText_CountRects(self.raw, start, end - start))):
+            if self.pdfium.FPDFText_GetRect(self.raw, at, left, top, right, bottom):
+                boxes.append((left.value, bottom.value, right.value, top.value))
+        return boxes
+
+    def _char_box(self, at: int) -> Sides:
+        left, top, right, bottom = self.sides
+        self.pdfium.FPDFText_GetCharBox(self.raw, at, left, right, bottom, top)
+        return left.value, bottom.value, right.value, top.value
+
+
+def _around(boxes: Sequence[Sides]) -> Sides:
+    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+    return min(lefts), min(bottoms), max(rights), max(tops)
+
+
+def upright(box: Sides, page: Sides, turn: int) -> Sides:
+    """PDF's box (left, bottom, right, top from the lower left) as left, top, right, bottom from the upper left as shown."""
+    left, bottom, right, top = box[0] - page[0], box[1] - page[1], box[2] - page[0], box[3] - page[1]
+    width, height = page[2] - page[0], page[3] - page[1]
+    match turn:
+        case 90:
+            return bottom, left, top, right
+        case 180:
+            return width - right, bottom, width - left, top
+        case 270:
+            return height - top, width - right, height - bottom, width - left
+        case _:
+            return left, height - top, right, height - bottom
