@@ -80,7 +80,7 @@ def _frames(request: dict[str, Any], limits: dict[str, int]) -> Iterator[dict[st
 
         if hashlib.sha256(data).hexdigest() != request["sha256"]:  # of the very bytes that are drawn
             raise Unreadable(CHANGED)
-        for picture in pictures(data, request["pages"], painted=request["painted"], password=request["password"]):
+        for picture in pictures(data, request["pages"], painted=request["painted"], password=request.get("password", "")):
             yield {"picture": picture}
             _allow(request["seconds"])
         return

@@ -171,14 +171,14 @@ def _page(lines: list[Piece], number: int, out: Writer, bookmarks: list[tuple[in
             )
         start = out.length
         out.put(text)
-        out.boxes.append((start, out.length, number, *_rounded(line)))
+        out.boxes.append(_box(start, out.length, number, line))
         before = line
         _heading(text, start, out, bookmarks)
     return before is not None
 
 
-def _rounded(area: Area) -> tuple[float, float, float, float]:
-    return round(area.left, 1), round(area.top, 1), round(area.right, 1), round(area.bottom, 1)
+def _box(start: int, end: int, page: int, area: Area) -> tuple[int, int, int, float, float, float, float]:
+    return start, end, page, round(area.left, 1), round(area.top, 1), round(area.right, 1), round(area.bottom, 1)
 
 
 def _comments(pieces: Sequence[Piece], number: int, out: Writer) -> None:
@@ -187,9 +187,7 @@ def _comments(pieces: Sequence[Piece], number: int, out: Writer) -> None:
     for piece in pieces:
         start, end = out.block(piece.text, gap=gap)
         if end > start:
-            out.boxes.append(
-                (start, end, number, *(round(side, 1) for side in (piece.left, piece.top, piece.right, piece.bottom)))
-            )
+            out.boxes.append(_box(start, end, number, piece))
             gap = 1
 
 

@@ -33,10 +33,8 @@ def runs(boxes: Mapping[int, Sides]) -> dict[int, list[int]]:
     columns_ = [run for run in found if len(run) >= SHORTEST]
     downwards = sum(map(len, columns_)) * 2 > len(order)
     if downwards:  # the short ends of columns are columns as well
-        columns_ = found
-    else:
-        columns_ = [run for run in columns_ if all(_close(boxes[a], boxes[b]) for a, b in pairwise(run))]
-    return {run[0]: run for run in columns_}
+        return {run[0]: run for run in found}
+    return {run[0]: run for run in columns_ if all(_close(boxes[a], boxes[b]) for a, b in pairwise(run))}
 
 
 def _below(upper: Sides, lower: Sides) -> bool:

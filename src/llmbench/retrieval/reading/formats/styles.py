@@ -1,0 +1,122 @@
+"""What a page's own styles hide: by its style sheet, without ink, white on white, in letters without size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["Styles"]
+
+RULES = 400
+"""Rules of a page that are looked at; others are as if they were not there."""
+_RULE = re.compile(r"([^{}]{1,500})\{([^{}]{0,5000})\}")
+_TELLING = re.compile(r"display|visibility|opacity|font-size|color|background", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*([\d.]{1,10})\s*(%|px|pt|em|rem)?\s*(?:!important)?\s*$")
+_NAMES = {"white": "ffffff", "black": "000000", "red": "ff0000", "yellow": "ffff00", "blue": "0000ff", "green": "008000"}
+
+Declarations = dict[str, str]
+
+
+def declarations(style: str) -> Declarations:
+    """What a `style` attribute, or the body of a rule, says of how a thing is shown."""
+    found: Declarations = {}
+    for part in style.split(";"):
+        name, _, value = part.partition(":")
+        name = name.strip().lower()
+        if name in ("display", "visibility", "opacity", "font-size", "color", "background", "background-color"):
+            found["background" if name.startswith("background") else name] = value.strip().lower()
+    return found
+
+
+class Styles:
+    """The rules of a page's `<style>` elements that bear on what is seen, by element."""
+
+    def __init__(self, tree: Any) -> None:
+        self.linked = tree.css_first('link[rel~="stylesheet" i]') is not None
+        self.by_node: dict[int, Declarations] = {}
+        for selector, found in self._rules(tree):
+            for node in _chosen(tree, selector):
+                self.by_node.setdefault(node.mem_id, {}).update(found)
+
+    def _rules(self, tree: Any) -> Iterator[tuple[str, Declarations]]:
+        count = 0
+        for style in tree.css("style"):
+            if (style.attributes.get("media") or "all").strip().lower() not in ("", "all", "screen"):
+                continue
+            text = re.sub(r"/\*.*?\*/", "", style.text() or "", flags=re.DOTALL)
+            for selector, body in _RULE.findall(_without_blocks(text)):
+                if _TELLING.search(body) and (found := declarations(body)) and "@" not in selector:
+                    count += 1
+                    if count > RULES:
+                        return
+                    yield selector.strip(), found
+
+    def of(self, node: Any, style: str | None) -> Declarations:
+        """What holds for an element: its own `style` before the sheet's."""
+        found = self.by_node.get(node.mem_id, {})
+        return {**found, **declarations(style)} if style else found
+
+    def own(self, style: str) -> Declarations:
+        """What a `style` attribute alone says."""
+        return declarations(style)
+
+    def hides(self, found: Declarations, behind: str) -> str:
+        """Why an element with these declarations is not seen; empty where it is. `behind` is the colour around it, or empty
+        where that is not known.
+        """
+        if found.get("display", "").startswith("none") or found.get("visibility", "").startswith(("hidden", "collapse")):
+            return "not displayed"
+        if (opacity := _NUMBER.match(found.get("opacity", ""))) and float(opacity[1] or 1) < (5 if opacity[2] else 0.05):
+            return "fully transparent"
+        if (size := _NUMBER.match(found.get("font-size", ""))) and float(size[1]) < {"%": 10, "em": 0.1, "rem": 0.1}.get(
+            size[2], 2
+        ):
+            return "letters without size"
+        if "color" in found:
+            colour = _colour(found["color"])
+            if colour == "transparent":
+                return "fully transparent"
+            if colour and colour == (_colour(found["background"]) if "background" in found else behind):
+                return "in the colour of its background"
+        return ""
+
+    def behind(self, found: Declarations, around: str) -> str:
+        """The colour behind what is in an element."""
+        return _colour(found["background"]) or "" if "background" in found else around
+
+
+def _chosen(tree: Any, selector: str) -> list[Any]:
+    """The elements of a selector; one that the parser does not know hides nothing."""
+    try:
+        return list(tree.css(selector))
+    except Exception:
+        return []
+
+
+def _without_blocks(text: str) -> str:
+    """A style sheet without `@media` and its like, whose rules hold on other screens or on paper."""
+    parts: list[str] = []
+    depth = start = 0
+    inside = False
+    for match in re.finditer(r"@(?:media|supports|keyframes|-webkit-keyframes|layer|container)\b[^{;]{0,500}\{|[{}]", text):
+        if not inside and match[0][0] == "@":
+            parts.append(text[start : match.start()])
+            inside, depth = True, 1
+        elif inside:
+            depth += -1 if match[0] == "}" else 1
+            if depth == 0:
+                inside, start = False, match.end()
+    return "".join(parts) + ("" if inside else text[start:])
+
+
+def _colour(value: str) -> str:
+    """A colour as six hexadecimal digits, `transparent`, or empty where it is none of the plain ones."""
+    value = re.sub(r"\s*!important", "", value).strip()
+    if value == "transparent" or re.fullmatch(r"rgba\([^)]*,\s*0(?:\.0+)?\s*\)", value):
+        return "transparent"
+    if found := re.fullmatch(r"#([0-9a-f]{3}|[0-9a-f]{6})", value.split()[0] if value else ""):
+        return found[1] if len(found[1]) == 6 else "".join(2 * digit for digit in found[1])
+    if found := re.match(r"rgba?\(\s*(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})", value):
+        return "".join(f"{min(int(part), 255):02x}" for part in found.groups())
+    return _NAMES.get(value.split()[0], "") if value else ""
