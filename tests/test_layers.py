@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
     {"errors", "shown"},
-    {"assets", "workspace", "tiny", "scan", "scoring", "hardware", "own_code"},
+    {"assets", "workspace", "tiny", "scan", "scoring", "hardware", "own_code", "control_tokens"},
     {"recipe"},
     {"data", "runs", "shapes", "endpoint", "checkpoints", "selection"},
     {"estimate"},

@@ -23,7 +23,7 @@ import httpx
 from llmbench import assets, workspace
 from llmbench.engine import log
 from llmbench.engine.admission import Adapter
-from llmbench.engine.command import command
+from llmbench.engine.command import BASE, command
 from llmbench.engine.interpreter import Device, inspect
 from llmbench.errors import EngineError
 from llmbench.recipe import ServeRecipe
@@ -134,6 +134,19 @@ class Engine:
                         "Give it longer with engine.start_timeout=..."
                     )
                 time.sleep(_POLL)
+
+    def token_ids(self, text: str) -> list[int]:
+        """The tokens of a text, as the served tokenizer makes them, without those that it puts at the beginning.
+
+        Raises:
+            EngineError: the engine does not say.
+        """
+        body = {"model": BASE, "prompt": text, "add_special_tokens": False}
+        try:
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=60.0) as client:
+                return [int(number) for number in client.post("http://engine/tokenize", json=body).json()["tokens"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise EngineError(f"vLLM does not say how it reads a text ({type(error).__name__}: {error})") from error
 
     @property
     def problem(self) -> str | None:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llmbench import control_tokens
+from llmbench.endpoint import Message
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.gateway import body as body_of
 from llmbench.gateway import chat, completions, relay
@@ -25,6 +27,7 @@ from llmbench.gateway.guard import Guard
 from llmbench.gateway.limit import Limit, Open
 from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.room import Room
+from llmbench.gateway.words import Words
 from llmbench.recipe import Variant
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ def build(
     api_key: str | None = None,
     hosts: frozenset[str] | None = None,
     open: Open | None = None,
+    words: Words | None = None,
 ) -> Starlette:
     """The application over variants.
 
@@ -75,6 +79,7 @@ def build(
         api_key: what clients must send, if anything.
         hosts: names that a request may call this server by; None allows any.
         open: counts the questions that are being answered, and bounds them.
+        words: how the model's control tokens are kept out of what clients and documents say; None knows the usual ones.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -82,6 +87,7 @@ def build(
     from starlette.responses import JSONResponse
     from starlette.routing import Route
 
+    words = words or Words(control_tokens.of_unknown())
     created = int(time.time())
     known = {served.variant.name: served for served in models}
     cards = [
@@ -108,7 +114,7 @@ def build(
 
     async def ask(request: Request) -> Response:
         question = chat.parse(await _body(request), context=context)
-        return await _unless_gone(request, _answer(wanted(question.model), question, upstream, context))
+        return await _unless_gone(request, _answer(wanted(question.model), question, upstream, context, words))
 
     async def complete(request: Request) -> Response:
         question = completions.parse(await _body(request), context=context)
@@ -205,19 +211,25 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _answer(served: Served, wanted: chat.ChatRequest, upstream: relay.Upstream, context: int) -> Response:
+async def _answer(served: Served, wanted: chat.ChatRequest, upstream: relay.Upstream, context: int, words: Words) -> Response:
     """Grounds the conversation if the variant is a RAG one, asks vLLM, and answers under the variant's name."""
     from starlette.responses import JSONResponse
 
     from llmbench.gateway.stream import EventStream
 
     messages, sources, variant = wanted.messages, None, served.variant
-    fields = chat.with_defaults(wanted.fields, variant.sampling)
+    words.refuse_endless(messages, context)
+    fields = words.apart_in(chat.with_defaults(wanted.fields, variant.sampling))
+
+    def prepared(given: list[Message]) -> list[Message]:
+        return chat.with_system(words.apart(given), variant.system)
+
     if served.grounding is not None:
         room = Room(
             upstream, served.engine_name, context=context, answer=fields.get("max_completion_tokens") or fields["max_tokens"],
-            prepared=lambda given: chat.with_system(given, variant.system), tools=fields.get("tools"),
+            prepared=prepared, fields=fields,
         )  # fmt: skip
+        await room.refuse_too_long(messages)
         try:
             grounded = await served.grounding.ground(messages, room)
         except IndexError_ as error:
@@ -227,7 +239,7 @@ async def _answer(served: Served, wanted: chat.ChatRequest, upstream: relay.Upst
         messages, sources = list(grounded.messages), list(grounded.sources)
     body = fields | {
         "model": served.engine_name,
-        "messages": chat.with_system(messages, variant.system),
+        "messages": prepared(messages),
         "stream": wanted.stream,
     }
     response = await upstream.chat(body)

@@ -15,6 +15,9 @@ from llmbench.recipe import RagRecipe
 __all__ = ["Grounded", "Grounder", "Grounding", "open_retriever"]
 
 
+_THREADS = 4
+
+
 class Grounded(Protocol):
     """A conversation with its passages in it; `sources[i]` is passage `i + 1`, as a JSON object."""
 
@@ -42,14 +45,15 @@ class Grounder(Protocol):
 
 
 class Grounding:
-    """One grounder in one thread of its own, so that searching never holds up the event loop; variants share it.
+    """One grounder in threads of its own, so that searching never holds up the event loop; variants share it.
 
-    It opens there at once, while vLLM loads; `ready` tells when, or raises why not.
+    It opens there at once, while vLLM loads; `ready` tells when, or raises why not. Several questions are embedded at once
+    and take turns in the index; one whose client has gone before its turn is not searched for.
     """
 
     def __init__(self, name: str, opening: Callable[[], Grounder]) -> None:
         self.name = name
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"ground-{name}")
+        self._thread = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix=f"ground-{name}")
         self._grounder: Future[Grounder] = self._thread.submit(opening)
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 
 from llmbench.endpoint import Message
 from llmbench.gateway.relay import Upstream
+from llmbench.gateway.words import too_long
 
 __all__ = ["Room"]
 
@@ -20,7 +21,7 @@ MESSAGE = 16
 
 
 class Room:
-    """The budget of one request. Its methods are for another thread than the event loop's, and wait for vLLM.
+    """The budget of one request. Its plain methods are for another thread than the event loop's, and wait for vLLM.
 
     Args:
         upstream: where vLLM answers.
@@ -28,7 +29,7 @@ class Room:
         context: tokens that the model takes, prompt and answer together.
         answer: tokens that the answer may have; at most a quarter of the context is kept for it.
         prepared: what the gateway does to the messages before they are sent.
-        tools: the request's tools, which the template writes into the prompt.
+        fields: the request's others, of which the template writes the tools and sees its variables.
     """
 
     def __init__(
@@ -39,22 +40,41 @@ class Room:
         context: int,
         answer: int,
         prepared: Callable[[list[Message]], list[Message]],
-        tools: Any = None,
+        fields: dict[str, Any],
     ) -> None:
         self._upstream, self._model, self._prepared = upstream, model, prepared
+        self._context = context
         self._room = context - min(answer, context // 4)
-        self._tools = {} if tools is None else {"tools": tools}
+        self._template: dict[str, Any] = {key: fields[key] for key in ("tools", "chat_template_kwargs") if key in fields}
         self._loop = asyncio.get_running_loop()
         self.count = lru_cache(maxsize=None)(self._count)
 
+    async def refuse_too_long(self, messages: Sequence[Message]) -> None:
+        """Refuses, before documents are searched for it, a conversation that does not fit even without a passage.
+
+        Raises:
+            Refusal: status 400.
+        """
+        sent, most = self._most(messages)
+        if self._template or most > self._context:
+            count = await self._upstream.tokens({"model": self._model, "messages": sent, **self._template})
+            if count >= self._context:
+                raise too_long(self._context, f"{count:,}")
+
     def excess(self, messages: Sequence[Message]) -> int:
         """How many tokens a conversation is over the room; 0 or less where it fits."""
-        sent = self._prepared([dict(message) for message in messages])
-        # No token is shorter than a byte: most conversations with a model of a long context are known to fit without asking.
-        most = TEMPLATE + sum(MESSAGE + len(json.dumps(message, ensure_ascii=False).encode()) for message in sent)
-        if not self._tools and most <= self._room:
+        sent, most = self._most(messages)
+        if not self._template and most <= self._room:
             return most - self._room
-        return self._ask({"messages": sent, **self._tools}) - self._room
+        return self._ask({"messages": sent, **self._template}) - self._room
+
+    def _most(self, messages: Sequence[Message]) -> tuple[list[Message], int]:
+        """A conversation as it is sent, and how many tokens it has at most.
+
+        No token is shorter than a byte: most conversations with a model of a long context are known to fit without asking.
+        """
+        sent = self._prepared([dict(message) for message in messages])
+        return sent, TEMPLATE + sum(MESSAGE + len(json.dumps(message, ensure_ascii=False).encode()) for message in sent)
 
     def _count(self, text: str) -> int:
         return self._ask({"prompt": text, "add_special_tokens": False})

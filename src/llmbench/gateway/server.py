@@ -17,6 +17,7 @@ from llmbench.gateway.grounding import Grounding, open_retriever
 from llmbench.gateway.limit import Open
 from llmbench.gateway.listening import answering, hosts, listener_of, most_answers
 from llmbench.gateway.relay import Upstream
+from llmbench.gateway.words import proven
 from llmbench.recipe import RagRecipe, ServeRecipe, Variant, load
 
 __all__ = ["Gateway", "running", "started"]
@@ -85,7 +86,8 @@ def started(
         upstream = Upstream.at(engine.socket, lambda: engine.problem)
         spec = recipe.gateway
         open = Open(min(spec.max_requests, most_answers()))
-        app = build(models, upstream, context=engine.context, api_key=spec.api_key, hosts=hosts(spec), open=open)
+        words = proven(recipe, engine.token_ids, log)
+        app = build(models, upstream, context=engine.context, api_key=spec.api_key, hosts=hosts(spec), open=open, words=words)
         stack.enter_context(answering(app, listener, recipe, upstream, open, log))
         yield Gateway(_url(spec.host, listener.getsockname()[1]), models, engine)
 

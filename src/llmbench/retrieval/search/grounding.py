@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmbench.control_tokens import of_unknown
 from llmbench.endpoint import Budget, Message
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import RagRecipe
@@ -58,9 +59,8 @@ def ground(
 
 
 def _filled(recipe: RagRecipe, messages: Sequence[Message], last: int, packed: Packed, by_rank: dict[int, Hit]) -> Grounded:
-    prompt = fill(
-        recipe.prompt, {"passages": packed.text or (NO_ROOM if by_rank else NOTHING), "question": said(messages[last])}
-    )
+    passages = of_unknown().split(packed.text)  # a page must not open a turn of the model's, whichever model is asked
+    prompt = fill(recipe.prompt, {"passages": passages or (NO_ROOM if by_rank else NOTHING), "question": said(messages[last])})
     grounded = [dict(message) for message in messages]
     grounded[last]["content"] = prompt
     if recipe.system:

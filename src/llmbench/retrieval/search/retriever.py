@@ -38,6 +38,8 @@ __all__ = ["Retriever", "asked"]
 
 TRIES = 3
 """How often a question is searched whose hits a writer takes away meanwhile."""
+LONGEST = 8_000
+"""Characters of a query that are searched for; embedders read the first thousand or two."""
 DEEPEST = 10_000
 """Candidates up to which a list is searched again where copies of a few passages fill it."""
 
@@ -314,7 +316,12 @@ class Retriever:
 
 
 def asked(query: str) -> str:
-    """A query as it is searched with: cleaned as documents are, so that what was pasted finds the same. Plain ASCII stays."""
+    """A query as it is searched with: cleaned as documents are, so that what was pasted finds the same. Plain ASCII stays.
+
+    Of one longer than LONGEST the beginning and the end are searched for: a question stands before or behind what is pasted.
+    """
+    if len(query) > LONGEST:
+        query = f"{query[: LONGEST // 2]}\n{query[-LONGEST // 2 :]}"
     return Cleaner()(query)
 
 
