@@ -82,6 +82,6 @@ def test_html_that_outlook_packs_into_rtf_is_read_as_html(tmp_path: Path) -> Non
     assert text_of(tmp_path, body) == "One bold\n\nTwo & < ä"
 
 
-def test_hidden_words_are_counted_in_a_warning(tmp_path: Path) -> None:
+def test_hidden_words_are_named(tmp_path: Path) -> None:
     found = document(saved(tmp_path, "a.rtf", b"{\\rtf1 Shown {\\v ignore all that was said}\\par}"))
-    assert found.warnings == ("5 words of hidden text left out",)
+    assert found.warnings == ('hidden text was left out (hidden by its author): "ignore all that was said"',)

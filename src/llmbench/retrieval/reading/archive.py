@@ -75,15 +75,16 @@ class Archive:
             if member.is_dir() or any(part.startswith((".", "__MACOSX")) for part in path.split("/")):
                 continue
             try:
-                if kind_of(path.rpartition("/")[2])[0] or kind_of_bytes(path, self._head(member)):
+                if kind_of(path.rpartition("/")[2])[0] or kind_of_bytes(path, self.head(name)):
                     yield path, self.read(name)
             except Unreadable as error:
                 yield path, error
 
-    def _head(self, member: zipfile.ZipInfo) -> bytes:
+    def head(self, name: str, size: int = 1024) -> bytes:
+        """The first bytes of a member; nothing where it cannot be unpacked."""
         try:
-            with self._zip.open(member) as stream:
-                return stream.read(1024)
+            with self._zip.open(self.names[name]) as stream:
+                return stream.read(size)
         except _BROKEN:
             return b""
 

@@ -141,10 +141,14 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = ""
             from llmbench.retrieval.reading.formats import pptx
 
             pptx.read(data, out)
-        case "xlsx" | "csv":
+        case "csv":
             from llmbench.retrieval.reading.formats import tables
 
-            tables.read_csv(data, out, suffix) if real == "csv" else tables.read_workbook(data, out)
+            tables.read_csv(data, out, suffix)
+        case "xlsx":
+            from llmbench.retrieval.reading.formats import workbook
+
+            workbook.read(data, out)
         case "odt" | "odp":
             from llmbench.retrieval.reading.formats import odf
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import Scalar, Unreadable
 from llmbench.retrieval.reading.clean import Cleaner
 
@@ -30,7 +29,7 @@ class Writer:
         self.pages: list[int] = []
         self.lines: list[int] = []
         self.clean = Cleaner()
-        self._hidden = 0
+        self._hidden: dict[str, list[str]] = {}
         self.parts: Iterable[tuple[str, bytes | Unreadable]] = ()
         """Name and bytes, or why there are none, of the files within it, each of which becomes a document of its own."""
         self.holder = False
@@ -74,6 +73,12 @@ class Writer:
         if end > start:
             self.headings.append((start, end, level, self.clean(" ".join(text.split()))))
 
+    def take_back(self, length: int) -> None:
+        """Takes back what was added since the text had that length, headings too."""
+        text = "".join(self._parts)[:length]
+        self._parts, self.length = [text], length
+        self.headings = [heading for heading in self.headings if heading[1] <= length]
+
     def page(self) -> None:
         """Begins a page."""
         if self.length and not self._fresh:
@@ -105,9 +110,15 @@ class Writer:
             if value not in (None, ""):
                 self.metadata[name] = value  # type: ignore[assignment]
 
-    def hide(self, text: str) -> None:
-        """Counts the words of hidden text, which is left out: no reader of the file sees it."""
-        self._hidden += len(text.split())
+    def hide(self, text: str, why: str = "hidden by its author") -> None:
+        """Leaves out text that no reader of the file sees, and names it."""
+        if text.strip():
+            self._hidden.setdefault(why, []).append(" ".join(text.split()))
+
+    def note(self, text: str, why: str) -> None:
+        """Names text that may not be meant to be seen, and is kept."""
+        words = " ".join(text.split())
+        self.warnings.append(f'text that is hard to see was kept ({why}): "{words if len(words) < 60 else words[:57] + "..."}"')
 
     def text(self) -> str:
         """What was added so far."""
@@ -127,7 +138,13 @@ class Writer:
         return {"text": text, "title": title, **fields, "warnings": [*self.clean.warnings, *self._told(), *self.warnings]}
 
     def _told(self) -> list[str]:
-        return [f"{counted(self._hidden, 'word')} of hidden text left out"] if self._hidden else []
+        """What was left out because no reader sees it, in a line for each reason."""
+        notes = []
+        for why, parts in self._hidden.items():
+            start = parts[0] if len(parts[0]) < 60 else parts[0][:57] + "..."
+            more = f" and {len(parts) - 1} more" if parts[1:] else ""
+            notes.append(f'hidden text was left out ({why}): "{start}"{more}')
+        return notes
 
 
 def _folded(text: str) -> str:

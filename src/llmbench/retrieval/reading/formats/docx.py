@@ -1,4 +1,4 @@
-"""DOCX: paragraphs, headings by their styles, lists, tables, text boxes, notes, headers and footers.
+"""DOCX: paragraphs with their numbers, headings by their styles, tables, what is drawn, equations, notes, headers and footers.
 
 Read from the XML itself: python-docx leaves out text boxes, content controls, notes and inserted text.
 """
@@ -6,41 +6,51 @@ Read from the XML itself: python-docx leaves out text boxes, content controls, n
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
+from llmbench.retrieval.documents import Unreadable
 from llmbench.retrieval.reading.archive import Archive
+from llmbench.retrieval.reading.formats.docx_text import SKIPPED, Words, is_on, words_of
+from llmbench.retrieval.reading.formats.drawing import add_drawn, described, relation
+from llmbench.retrieval.reading.formats.word_numbering import Numbering, value
 from llmbench.retrieval.reading.formats.office import main_part, properties, relations
 from llmbench.retrieval.reading.writer import Writer
 from llmbench.retrieval.reading.xml import Element, local
 
 __all__ = ["read"]
 
-_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_STRICT = "{http://purl.oclc.org/ooxml/wordprocessingml/main}"
-_SKIPPED = {
-    *("del", "moveFrom", "instrText", "delText", "rPr", "pPr", "sectPr", "tblPr", "tblGrid", "Fallback", "sdtPr", "fldData"),
-    *("posOffset", "align", "sizeRelH", "sizeRelV"),
-}
-"""Deleted text, field codes, properties; `Fallback` repeats a text box for old programs."""
+_CHUNKS = 3
+"""Documents inserted within one another."""
 
 
-def read(data: bytes, out: Writer) -> None:
-    """Reads a document."""
+def read(data: bytes, out: Writer, depth: int = 0) -> None:
+    """Reads a document; `depth` counts the documents that it is inserted in."""
     archive = Archive(data)
     main = main_part(archive, "word/document.xml")
     parts = relations(archive, main)
     properties(archive, out)
-    styles = next((place for kind, place in parts.values() if kind == "styles" and place in archive.names), "")
-    levels = _levels(archive.tree(styles)) if styles else {}
     by_kind: dict[str, list[str]] = {}
     for kind, place in parts.values():
         if place in archive.names:
             by_kind.setdefault(kind, []).append(place)
+    styles = archive.tree(by_kind["styles"][0]) if "styles" in by_kind else None
+    numbers = archive.tree(by_kind["numbering"][0]) if "numbering" in by_kind else None
+    levels = _levels(styles) if styles is not None else {}
+    hidden = _hidden_styles(styles) if styles is not None else set[str]()
+
+    def story(place: str, *, furniture: bool = False) -> None:
+        text = _Story(archive, relations(archive, place), out, depth)
+        text.hidden_styles, text.furniture = hidden, furniture
+        text.numbering = Numbering(numbers, styles)
+        text.levels = levels if place == main else {}
+        text.blocks(archive.tree(place))
+
     for place in by_kind.get("header", []):
-        _blocks(archive.tree(place), out, {})
-    _blocks(archive.tree(main), out, levels)
+        story(place, furniture=True)
+    story(main)
     for kind in ("footnotes", "endnotes", "comments", "footer"):
         for place in by_kind.get(kind, []):
-            _blocks(archive.tree(place), out, {})
+            story(place, furniture=kind == "footer")
     if not out.title:
         out.title = next((text for _, _, level, text in out.headings if level == 1), "")
 
@@ -50,21 +60,21 @@ def _levels(styles: Element) -> dict[str, int]:
     levels: dict[str, int] = {}
     based: dict[str, str] = {}
     for style in styles:
-        identity = _value(style, "styleId")
+        identity = value(style, "styleId")
         for part in style:
             match local(part):
                 case "name":
-                    name = _value(part, "val").lower()
+                    name = value(part).lower()
                     if found := re.fullmatch(r"heading (\d)", name):
                         levels[identity] = int(found[1])
                     elif name == "title":
                         levels[identity] = 1
                 case "basedOn":
-                    based[identity] = _value(part, "val")
+                    based[identity] = value(part)
                 case "pPr":
                     for outline in part:
-                        if local(outline) == "outlineLvl" and _value(outline, "val") in set("012345678"):
-                            levels.setdefault(identity, int(_value(outline, "val")) + 1)
+                        if local(outline) == "outlineLvl" and value(outline) in set("012345678"):
+                            levels.setdefault(identity, int(value(outline)) + 1)
     for identity in based:
         parent, seen = identity, set()
         while parent and parent not in levels and parent not in seen:
@@ -75,94 +85,212 @@ def _levels(styles: Element) -> dict[str, int]:
     return levels
 
 
-def _value(element: Element, name: str) -> str:
-    return element.get(_W + name) or element.get(_STRICT + name) or ""
+def _hidden_styles(styles: Element) -> set[str]:
+    """The styles whose text Word does not show."""
+    return {
+        value(style, "styleId")
+        for style in styles
+        for part in style
+        if local(part) == "rPr" and any(local(node) == "vanish" and is_on(node) for node in part)
+    }
 
 
-def _blocks(parent: Element, out: Writer, levels: dict[str, int]) -> None:
-    """Adds the paragraphs and tables under an element, in order; depth is bounded by the XML reader."""
-    for element in parent:
-        match local(element):
-            case "p":
-                _paragraph(element, out, levels)
-            case "tbl":
-                _table(element, out, levels)
-            case name if name not in _SKIPPED:
-                _blocks(element, out, levels)
+class _Story:
+    """The body, or a header, a footer, the notes: paragraphs and tables in their order."""
+
+    levels: dict[str, int]
+    numbering: Numbering
+    hidden_styles: set[str]
+    furniture: bool
+    framed = False  # in a table or a text box, which may be dark
+
+    def __init__(self, archive: Archive, parts: dict[str, tuple[str, str]], out: Writer, depth: int) -> None:
+        self.archive, self.parts, self.out, self.depth = archive, parts, out, depth
+
+    def blocks(self, parent: Element) -> None:
+        """Adds the paragraphs and tables under an element, in order; depth is bounded by the XML reader."""
+        for element in parent:
+            match local(element):
+                case "p":
+                    self.paragraph(element)
+                case "tbl":
+                    self.table(element)
+                case "altChunk":
+                    self.inserted(element)
+                case "oMathPara" | "oMath":
+                    words = words_of(element)
+                    self.out.block(words.text)
+                case "comment" if value(element, "author"):
+                    self.out.block(f"Comment by {value(element, 'author')}:")
+                    self.blocks(element)
+                case name if name not in SKIPPED:
+                    self.blocks(element)
+
+    def words(self, paragraph: Element) -> tuple[Words, str, int]:
+        """The words of a paragraph, its number or bullet with what stands between, and its level as a heading, or 0."""
+        words = words_of(paragraph, furniture=self.furniture, hidden_styles=self.hidden_styles)
+        self.out.hide(words.hidden)
+        if words.faint.strip() and not self.framed and not any(local(node) == "shd" for node in paragraph.iter()):
+            self.out.note(words.faint, "white or tiny letters")
+        style, outline, number, level, deleted = _properties(paragraph)
+        heading = outline if outline is not None else self.levels.get(style, 0)
+        of_style = self.numbering.of_style(style)
+        number, level = number or of_style[0], of_style[1] if level is None else level
+        mark, joined = ("", False)
+        if number and not deleted and not (words.hidden and not words.text.strip()):
+            mark, joined = self.numbering.next(number, level)
+        elif "list" in style.lower() and number != "0" and not heading:
+            mark = "-"
+        if heading and mark == "-":
+            mark = ""
+        return words, mark + ("" if joined or not mark else " "), heading
+
+    def paragraph(self, element: Element) -> None:
+        """Adds a paragraph, then what is anchored in it."""
+        words, mark, heading = self.words(element)
+        if heading and words.text.strip():
+            self.out.heading(mark + words.text.strip(), heading)
+        elif words.text.strip():
+            self.out.block(mark + words.text.strip("\n"), gap=1 if mark else 2)
+        for shape in words.shapes:
+            self.drawn(shape)
+
+    def drawn(self, shape: Element) -> None:
+        """Adds a drawing: the text in it, its charts and diagrams, and its description."""
+        boxes = [node for node in shape.iter() if local(node) == "txbxContent" and not _in_fallback(node, shape)]
+        inner = {id(node) for box in boxes for node in box.iter() if node is not box}
+        framed, self.framed = self.framed, True
+        for box in boxes:
+            if id(box) not in inner:
+                self.blocks(box)
+        self.framed = framed
+        add_drawn(shape, self.archive, self.parts, self.out)
+        about = described(shape)
+        self.out.block(f"Picture: {about}" if about else "")
+
+    def table(self, element: Element) -> None:
+        """Adds a table, a line a row; a table of one cell is but a frame around its paragraphs.
+
+        A cell that is merged stands in each of its rows and columns, so that every row says what it is of.
+        """
+        nested = {node for table in element.iter() if local(table) == "tbl" and table is not element for node in table.iter()}
+        rows = [row for row in element.iter() if local(row) == "tr" and row not in nested]
+        cells = [[cell for cell in row.iter() if local(cell) == "tc" and cell not in nested] for row in rows]
+        if len(cells) == 1 and len(cells[0]) == 1:
+            self.blocks(cells[0][0])
+            return
+        shapes: list[Element] = []
+        table: list[list[str]] = []
+        above: list[str] = []
+        for row, content in zip(rows, cells, strict=True):
+            if any(local(node) == "trPr" and any(local(part) == "del" for part in node) for node in row):
+                continue
+            line = [""] * _skipped(row)
+            for cell in content:
+                span, follows = _merged(cell)
+                text = self.cell(cell, shapes)
+                if follows and not text:
+                    text = above[len(line)] if len(line) < len(above) else ""
+                line += [text] * span
+            table.append(line)
+            above = line
+        self.out.table(_once(line) for line in table)
+        for shape in shapes:
+            self.drawn(shape)
+
+    def cell(self, cell: Element, shapes: list[Element]) -> str:
+        """The words of a cell, its paragraphs and the tables within it one after another."""
+        texts = []
+        framed, self.framed = self.framed, True
+        for paragraph in cell.iter():
+            if local(paragraph) == "p":
+                words, mark, _ = self.words(paragraph)
+                texts.append(mark + words.text if words.text.strip() else "")
+                shapes += words.shapes
+        self.framed = framed
+        return " ".join(" ".join(texts).split())
+
+    def inserted(self, element: Element) -> None:
+        """Adds a page or a document that was inserted whole (`altChunk`)."""
+        _, place = self.parts.get(relation(element, "id"), ("", ""))
+        try:
+            if self.depth >= _CHUNKS:
+                raise Unreadable("documents are inserted too deep within one another")
+            _insert(self.archive.read(place), place, self.out, self.depth + 1)
+        except Unreadable as error:
+            self.out.warnings.append(f"an inserted part was left out ({place.rpartition('/')[2]}): {error}")
 
 
-def _paragraph(element: Element, out: Writer, levels: dict[str, int]) -> None:
-    """Adds a paragraph, then the text boxes anchored in it."""
-    text, boxes = _text(element)
-    level, item = _style(element, levels)
-    if level and text.strip():
-        out.heading(text, level)
-    elif text.strip():
-        out.block(("- " if item else "") + text, gap=1 if item else 2)
-    for box in boxes:
-        _blocks(box, out, levels)
+def _insert(data: bytes, place: str, out: Writer, depth: int) -> None:
+    from llmbench.retrieval.reading.formats import html, mail, rtf
+    from llmbench.retrieval.reading.kinds import seen
+    from llmbench.retrieval.reading.text import decode
 
-
-def _style(paragraph: Element, levels: dict[str, int]) -> tuple[int, bool]:
-    """The level as a heading, or 0; and whether it is an item of a list."""
-    level, item = 0, False
-    for properties_ in paragraph:
-        if local(properties_) == "pPr":
-            for part in properties_:
-                match local(part):
-                    case "pStyle":
-                        level = levels.get(_value(part, "val"), 0)
-                        item = item or "list" in _value(part, "val").lower()
-                    case "outlineLvl" if _value(part, "val") in set("012345678"):
-                        level = int(_value(part, "val")) + 1
-                    case "numPr":
-                        item = True
-    return level, item and not level
-
-
-def _text(element: Element) -> tuple[str, list[Element]]:
-    """The words of a paragraph, and the text boxes in it."""
-    parts: list[str] = []
-    boxes: list[Element] = []
-    stack = [element]
-    while stack:
-        node = stack.pop()
-        match local(node):
-            case "t":
-                parts.append(node.text or "")
-            case "tab" | "ptab":
-                parts.append("\t")
-            case "br" | "cr":
-                parts.append("\n")
-            case "noBreakHyphen":
-                parts.append("-")
-            case "sym":
-                code = _value(node, "char")
-                parts.append(chr(int(code, 16)) if re.fullmatch("[0-9A-Fa-f]{4}", code) else "")
-            case "txbxContent":
-                boxes.append(node)
-            case name if name not in _SKIPPED:
-                stack.extend(reversed(node))
-    return "".join(parts), boxes
-
-
-def _table(element: Element, out: Writer, levels: dict[str, int]) -> None:
-    """Adds a table, a line a row; a table of one cell is but a frame around its paragraphs."""
-    rows = [row for row in element.iter() if local(row) == "tr"]
-    nested = {row for table in element.iter() if local(table) == "tbl" and table is not element for row in table.iter()}
-    rows = [row for row in rows if row not in nested]
-    cells = [[cell for cell in row.iter() if local(cell) == "tc" and cell not in nested] for row in rows]
-    if len(cells) == 1 and len(cells[0]) == 1:
-        _blocks(cells[0][0], out, levels)
+    ending = place.rpartition(".")[2].lower()
+    what = seen(data[:1024])
+    title, about = out.title, dict(out.metadata)
+    if what == "zip":
+        read(data, out, depth)
+    elif what == "rtf":
+        rtf.add(data, out)
+    elif ending in ("mht", "mhtml") or data[:13].lower() == b"mime-version:":
+        mail.read_page(data, out)
+    elif ending in ("htm", "html", "xhtml", "xht") or what == "html":
+        html.flow(decode(data, hint=html.declared(data)), out)
+    elif ending in ("txt", "text"):
+        for block in decode(data).split("\n\n"):
+            out.block(block)
     else:
-        out.table([_cell(cell) for cell in row] for row in cells)
+        raise Unreadable(f".{ending[:10]} is not read there")
+    out.title, out.metadata = title, {**out.metadata, **about}
 
 
-def _cell(cell: Element) -> str:
-    """The words of a cell, its paragraphs and the tables within it one after another."""
-    texts = []
-    for paragraph in cell.iter():
-        if local(paragraph) == "p":
-            text, _ = _text(paragraph)
-            texts.append(text)
-    return " ".join(" ".join(texts).split())
+def _properties(paragraph: Element) -> tuple[str, int | None, str, int | None, bool]:
+    """Style, level of the outline, list and its level, and whether the paragraph's end was deleted."""
+    style, outline, number, level, deleted = "", None, "", None, False
+    for properties_ in paragraph:
+        if local(properties_) != "pPr":
+            continue
+        for part in properties_:
+            match local(part):
+                case "pStyle":
+                    style = value(part)
+                case "outlineLvl" if value(part) in set("0123456789"):
+                    outline = (int(value(part)) + 1) % 10
+                case "numPr":
+                    number = next((value(node) for node in part if local(node) == "numId"), "")
+                    deeper = next((value(node) for node in part if local(node) == "ilvl"), "")
+                    level = int(deeper) if deeper.isdigit() else None
+                case "rPr":
+                    deleted = any(local(node) == "del" for node in part)
+    return style, outline, number, level, deleted
+
+
+def _merged(cell: Element) -> tuple[int, bool]:
+    """How many columns a cell spans, and whether it goes on from the row above."""
+    span, follows = 1, False
+    for properties_ in cell:
+        if local(properties_) == "tcPr":
+            for part in properties_:
+                if local(part) == "gridSpan" and value(part).isdigit():
+                    span = min(max(int(value(part)), 1), 100)
+                elif local(part) == "vMerge":
+                    follows = value(part) != "restart"
+    return span, follows
+
+
+def _skipped(row: Element) -> int:
+    """The columns that a row leaves free on its left."""
+    found = (value(part) for node in row if local(node) == "trPr" for part in node if local(part) == "gridBefore")
+    count = next(found, "")
+    return min(int(count), 100) if count.isdigit() else 0
+
+
+def _once(line: Sequence[str]) -> Sequence[str]:
+    """A row that is one cell across the whole table says it once."""
+    return line[:1] if len(set(line)) == 1 else line
+
+
+def _in_fallback(node: Element, shape: Element) -> bool:
+    """Whether a text box is the copy for old programs."""
+    return any(local(copy) == "Fallback" and any(inner is node for inner in copy.iter()) for copy in shape.iter())

@@ -15,7 +15,7 @@ from llmbench.retrieval.reading.formats import html, tnef
 from llmbench.retrieval.reading.text import decode
 from llmbench.retrieval.reading.writer import Writer
 
-__all__ = ["body", "head", "read_eml", "read_mbox"]
+__all__ = ["body", "head", "read_eml", "read_mbox", "read_page"]
 
 _BEGIN = re.compile(rb"^From [^\r\n]*\d[^\r\n]*\r?\n(?=[!-9;-~]+:|[> ]?From )", re.MULTILINE)
 _FOLLOWS = (b"\n\n", b"\n\r\n", b"\r\n\r\n")
@@ -46,6 +46,14 @@ def read_eml(data: bytes, out: Writer) -> None:
     if not message.keys():
         raise Unreadable("no e-mail: it has no header")
     _message(message, out, 0)
+
+
+def read_page(data: bytes, out: Writer) -> None:
+    """Adds the text of a web page that was saved as one file (MHTML), without its head."""
+    message = email.message_from_bytes(data, policy=email.policy.default)
+    for part in message.walk():
+        if part.get_content_type() == "text/html":
+            html.flow(_body(part), out)
 
 
 def _message(message: EmailMessage, out: Writer, depth: int) -> list[tuple[str, bytes]]:

@@ -31,7 +31,7 @@ class Layout:
 
     def hide(self, text: str) -> None:
         """Leaves out what Word does not show."""
-        self.out.hide(text)
+        self.out.hide(_whole(text))
 
     def mark(self, text: str) -> None:
         """Adds to the number or the bullet of the paragraph."""

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from llmbench.retrieval.documents import LOCKED, Unreadable
-from llmbench.retrieval.reading.archive import Archive
-from llmbench.retrieval.reading.formats.office import properties
+from llmbench.retrieval.documents import Unreadable
 from llmbench.retrieval.reading.text import decode
 from llmbench.retrieval.reading.writer import Writer
 
-__all__ = ["dialect", "read_csv", "read_workbook"]
+__all__ = ["dialect", "grid", "read_csv"]
 
-CELLS = 5_000_000
-"""Cells of one workbook."""
 _NUMBER = re.compile(r"\s*[-+($€£¥]*[\d.,:/%\s-]*\d[\d.,:/%)\s-]*(?:[eE][-+]?\d+)?\s*")
 
 
@@ -34,7 +29,7 @@ def read_csv(data: bytes, out: Writer, suffix: str) -> None:
             before = reader.line_num
     except csv.Error as error:
         raise Unreadable(f"broken CSV at line {reader.line_num} ({error})") from None
-    _grid(rows, out, lines=True)
+    grid(rows, out, lines=True)
 
 
 def dialect(text: str, suffix: str) -> type[csv.Dialect]:
@@ -54,58 +49,7 @@ def dialect(text: str, suffix: str) -> type[csv.Dialect]:
     return Found
 
 
-def read_workbook(data: bytes, out: Writer) -> None:
-    """Reads XLSX, XLSB, XLS or ODS: sheets as headings."""
-    import python_calamine
-
-    if data[:2] == b"PK":
-        archive = Archive(data)
-        sizes = [member for member in archive.names.values() if member.file_size > 2**20]
-        if any(member.file_size > 250 * max(member.compress_size, 1) or member.file_size > 256 * 2**20 for member in sizes):
-            raise Unreadable("a zip bomb, or as good as one")
-        if "EncryptedPackage" in archive.names:
-            raise Unreadable(LOCKED)
-        properties(archive, out, "meta.xml" if "meta.xml" in archive.names else "docProps/core.xml")
-        for name in archive.names:  # entities are refused here, before the reader in Rust sees them
-            if name.endswith(".xml") and b"<!ENTITY" in archive.read(name)[:4096]:
-                raise Unreadable(f"{name} declares entities, which hide text or attacks")
-    try:
-        workbook = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
-        left = CELLS
-        for name in workbook.sheet_names:
-            sheet = workbook.get_sheet_by_name(name)
-            left -= sheet.total_height * sheet.total_width
-            if left < 0:
-                raise Unreadable(f"more than {CELLS:,} cells; save the sheets as CSV files")
-            rows = sheet.to_python(skip_empty_area=True)
-            grid = [(0, [_shown(cell) for cell in row]) for row in rows]
-            if any(any(row) for _, row in grid):
-                out.heading(name, 1)
-                _grid(grid, out, lines=False)
-    except (python_calamine.CalamineError, ValueError, IndexError) as error:
-        if "password" in str(error).lower() or "encrypt" in str(error).lower():
-            raise Unreadable(LOCKED) from None
-        raise Unreadable(f"broken workbook ({' '.join(str(error).split())[:120]})") from None
-
-
-def _shown(value: object) -> str:
-    """A cell as a spreadsheet shows it: whole numbers without a point, dates without midnight."""
-    match value:
-        case bool():
-            return "yes" if value else "no"
-        case float() if value.is_integer() and abs(value) < 1e15:
-            return str(int(value))
-        case float():
-            return f"{value:.12g}"
-        case datetime.datetime() if value.time() == datetime.time():
-            return value.date().isoformat()
-        case datetime.datetime():
-            return value.isoformat(" ", "seconds")
-        case _:
-            return str(value)
-
-
-def _grid(rows: Iterable[tuple[int, Sequence[str]]], out: Writer, *, lines: bool) -> None:
+def grid(rows: Iterable[tuple[int, Sequence[str]]], out: Writer, *, lines: bool) -> None:
     """Adds tables that empty rows divide, each with its own header; a header alone is that of the rows after it."""
     waiting: Sequence[str] = ()
     for block in _blocks(rows):
@@ -153,8 +97,18 @@ def _header(rows: Sequence[Sequence[str]]) -> int | None:
     for number, row in enumerate(rows[:10]):
         cells = [cell for cell in row if cell]
         if len(cells) * 3 >= width * 2 and (width == 1 or len(cells) > 1):
-            return number if all(_names(cell) for cell in cells) else None
+            if _goes_on(rows, number):  # a merged cell, of a head of two rows or of data
+                number += 1
+                below = rows[number + 1] if number + 1 < len(rows) else ()
+                if _goes_on(rows, number) or not any(_NUMBER.fullmatch(cell) for cell in below if cell):
+                    return None
+            return number if all(_names(cell) for cell in rows[number] if cell) else None
     return None
+
+
+def _goes_on(rows: Sequence[Sequence[str]], number: int) -> bool:
+    """Whether a cell of a row says the same as the one below it."""
+    return number + 1 < len(rows) and any(a and a == b for a, b in zip(rows[number], rows[number + 1], strict=False))
 
 
 def _names(cell: str) -> bool:
