@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .files import document, docx, epub, odt, paragraph, pptx, relations, saved, shape, xlsx
+from .files import document, docx, epub, odt, paragraph, pptx, saved, shape, xlsx
 
 
 def test_docx_gives_headings_lists_tables_boxes_and_notes_and_leaves_out_what_was_deleted(tmp_path: Path) -> None:
@@ -63,18 +63,6 @@ def test_pptx_slides_are_pages_and_their_shapes_are_read_from_top_to_bottom(tmp_
     assert found.text.split("\n\n") == ["Title one", "left", "right", "below", "Two", "x | y"]
     assert [found.page(found.text.index(word)) for word in ("Title", "below", "Two", "x |")] == [1, 1, 2, 2]
     assert [h.text for h in found.headings] == ["Title one", "Two"]
-
-
-def test_charts_give_their_numbers_and_pictures_their_descriptions(tmp_path: Path) -> None:
-    c = 'xmlns:c="http://schemas.openxmlformats.org/drawingml/2006/chart"'
-    chart = (
-        f"<c:chartSpace {c}><c:ser><c:tx><c:v>Sales</c:v></c:tx><c:cat><c:v>2024</c:v><c:v>2025</c:v></c:cat>"
-        "<c:val><c:v>3</c:v><c:v>5</c:v></c:val></c:ser></c:chartSpace>"
-    )
-    picture = '<p:pic><p:cNvPr descr="A red kettle"/></p:pic>'
-    parts = {"ppt/slides/_rels/s0.xml.rels": relations(("r1", "chart", "../charts/c.xml")), "ppt/charts/c.xml": chart}
-    found = document(saved(tmp_path, "a.pptx", pptx(shape("Title", "title") + picture, more=parts)))
-    assert found.text == "Title\n\nPicture: A red kettle\n\n| 2024 | 2025\nSales | 3 | 5"
 
 
 def test_rows_of_a_workbook_say_what_their_cells_are(tmp_path: Path) -> None:

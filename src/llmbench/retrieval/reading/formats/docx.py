@@ -242,7 +242,7 @@ def _insert(data: bytes, place: str, out: Writer, depth: int) -> None:
             out.block(block)
     else:
         raise Unreadable(f".{ending[:10]} is not read there")
-    out.title, out.metadata = title, {**out.metadata, **about}
+    out.title, out.metadata = title, about  # those of the whole
 
 
 def _properties(paragraph: Element) -> tuple[str, int | None, str, int | None, bool]:

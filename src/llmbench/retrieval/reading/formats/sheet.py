@@ -67,8 +67,10 @@ def formatted(value: float, code: str) -> str:
     thousands = "," if re.search(r"[#0?],[#0?]", digits[0]) else ""
     scaled = abs(value) * (100 if "%" in before + after else 1)
     figure = f"{scaled:{thousands}.{decimals}f}"
-    if "#" in digits[0].partition(".")[2]:
-        figure = figure.rstrip("0").rstrip(".")
+    fixed = len(re.sub(r"[^0?]", "", digits[0].partition(".")[2]))
+    for _ in range(decimals - fixed):  # `#` shows a figure only where there is one
+        figure = figure.removesuffix("0")
+    figure = figure.rstrip(".")
     sign = "-" if value < 0 and "-" not in before and "(" not in before else ""
     return f"{sign}{before.lstrip()}{figure}{after.rstrip()}"
 
