@@ -116,9 +116,16 @@ def test_charts_diagrams_and_descriptions_stand_where_they_are_drawn(tmp_path: P
 def test_inserted_pages_and_documents_are_read_and_what_cannot_be_is_named(tmp_path: Path) -> None:
     body = paragraph("Part one.") + "".join(f"<w:altChunk r:id='r{n}'/>" for n in range(6))
     mht = b"MIME-Version: 1.0\r\nContent-Type: text/html\r\n\r\n<p>Of the archive.</p>"
-    contents = ["<h1>Part two</h1><p>Words.</p>", "Plain words.", "{\\rtf1 Of RTF.}", docx(paragraph("Inner.")), mht, b"\0\1"]
+    contents: list[str | bytes] = [
+        "<h1>Part two</h1><p>Words.</p>",
+        "Plain words.",
+        "{\\rtf1 Of RTF.}",
+        docx(paragraph("Inner.")),
+        mht,
+        b"\0\1",
+    ]
     names = ["a.html", "b.txt", "c.rtf", "d.docx", "e.mht", "f.bin"]
-    parts = {f"word/{name}": content for name, content in zip(names, contents, strict=True)}
+    parts: dict[str, str | bytes] = {f"word/{name}": content for name, content in zip(names, contents, strict=True)}
     entries = [(f"r{n}", "aFChunk", name) for n, name in enumerate(names)]
     found = document(saved(tmp_path, "a.docx", drawn(body, parts, *entries)))
     assert found.text.split("\n\n") == [
