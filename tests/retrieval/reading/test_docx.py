@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbench.retrieval.reading.formats.numbering import formatted
+from llmbench.retrieval.reading.formats.word_numbering import formatted
 
 from .files import RELATION, W, document, docx, paragraph, relations, saved, zipped
 

@@ -12,8 +12,8 @@ from llmbench.retrieval.documents import Unreadable
 from llmbench.retrieval.reading.archive import Archive
 from llmbench.retrieval.reading.formats.docx_text import SKIPPED, Words, is_on, words_of
 from llmbench.retrieval.reading.formats.drawing import add_drawn, described, relation
-from llmbench.retrieval.reading.formats.word_numbering import Numbering, value
 from llmbench.retrieval.reading.formats.office import main_part, properties, relations
+from llmbench.retrieval.reading.formats.word_numbering import Numbering, value
 from llmbench.retrieval.reading.writer import Writer
 from llmbench.retrieval.reading.xml import Element, local
 

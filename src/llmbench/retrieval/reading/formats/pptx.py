@@ -9,8 +9,8 @@ from llmbench.retrieval.documents import Unreadable
 from llmbench.retrieval.reading.archive import Archive
 from llmbench.retrieval.reading.formats.drawing import add_drawn, described
 from llmbench.retrieval.reading.formats.equations import latex
-from llmbench.retrieval.reading.formats.word_numbering import formatted
 from llmbench.retrieval.reading.formats.office import main_part, properties, relations
+from llmbench.retrieval.reading.formats.word_numbering import formatted
 from llmbench.retrieval.reading.writer import Writer
 from llmbench.retrieval.reading.xml import Element, local
 
