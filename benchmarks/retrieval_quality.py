@@ -140,7 +140,7 @@ def words(rows: Sequence[tuple[str, str, str]], queries: Sequence[str]) -> list[
     """BM25 with the store's own table and query."""
     db = sqlite3.connect(":memory:")
     db.executescript(terms.schema("terms"))
-    pairs = [(i, *terms.columns(title, text)) for i, (_, title, text) in enumerate(rows)]
+    pairs = [(i, *terms.columns(title, "", text)) for i, (_, title, text) in enumerate(rows)]
     db.executemany("INSERT INTO terms(rowid, title, text) VALUES (?, ?, ?)", pairs)
     ask = "SELECT rowid, -bm25(terms, 2.0, 1.0) AS score FROM terms WHERE terms MATCH ? ORDER BY score DESC, rowid LIMIT ?"
     found = []

@@ -75,7 +75,7 @@ class Both:
         with self.db:
             texts = self.db.execute("SELECT row, title, text FROM texts")
             self.db.executemany(
-                "INSERT INTO terms(rowid, title, text) VALUES (?, ?, ?)", ((i, *terms.columns(t, x)) for i, t, x in texts)
+                "INSERT INTO terms(rowid, title, text) VALUES (?, ?, ?)", ((i, *terms.columns(t, "", x)) for i, t, x in texts)
             )
         self.fts5_seconds = time.perf_counter() - began
         began = time.perf_counter()
@@ -86,7 +86,7 @@ class Both:
 
     def add(self, first: int, end: int) -> None:
         """As `upkeep` adds them."""
-        query = "SELECT row, title, text FROM texts WHERE row >= ? AND row < ? ORDER BY row"
+        query = "SELECT row, title, '', text FROM texts WHERE row >= ? AND row < ? ORDER BY row"
         part = cut(self.db.execute(query, (first, end)), first, end)
         keep = len(self.plans) - to_merge([plan.postings for plan in self.plans] + [len(part.rows)]) + 1
         parts: list[Part] = [Segment(self.folder, plan) for plan in self.plans[keep:]]

@@ -52,6 +52,8 @@ class IndexReport:
     """Documents that a rebuild took over from the old index: a program gave them, or their file cannot be read now."""
     notes: tuple[str, ...] = ()
     """What a rebuild could not take over, a line each."""
+    language: str = ""
+    """That the embedder hardly knows the language of the documents, in a line."""
 
 
 def build(
@@ -99,7 +101,8 @@ def build(
         counts = (job.added, job.changed, job.removed, documents - job.added - job.changed - job.carried)
         told = (tuple(sorted(set(job.skipped))), tuple(sorted(set(job.kept))))
         facts = (*told, index.count(), writer.embedded)
-        taken = job.carried, tuple(job.notes)
+        known = writer.language.words(recipe.embedder.model_name_or_path) if writer.language else ""
+        taken = job.carried, tuple(job.notes), known
         return IndexReport(*counts, *facts, time.perf_counter() - began, int(index.path.name), vectors, *taken)
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from llmbench import workspace
 from llmbench.errors import DataError, IndexError_, LlmbenchError
 from llmbench.recipe import RagRecipe
-from llmbench.retrieval import chunking
+from llmbench.retrieval import chunking, language
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import Document, check
@@ -94,6 +94,8 @@ class Writer:
         self.names = Names(self._standing, lambda source: self.index.first_line(source), self.current)
         self._dirty = self._checked = False
         self._last: dict[bytes, Any] = {}
+        self.language: language.Language | None = None
+        """Whether the embedder was made for the documents' language, after `finish`."""
         self.settled = True
         """Whether nothing of what was deleted is left in any file, after `finish`: a search that goes on may hold it up."""
 
@@ -280,6 +282,7 @@ class Writer:
         if wasted(self.index):
             self.index = compact(self.folder, self.index)
         found = self._nearest()
+        self.language = language.measure(self.index, self.embedder)
         purge |= bool(self.index.get("purge"))  # documents were deleted; of a writer that was killed as well
         all_words = purge or self.index.count() <= PURGE_UP_TO
         failed: IndexError_ | None = None
@@ -328,7 +331,7 @@ class Writer:
                 index.set(nearest=asdict(built.save(path)))
                 nearest = built
         if nearest.plan is None:
-            words = f"Searches compare {counted(index.count(), 'vector')}, all there are: recall@10 is 1."
+            words = f"Exact search over {counted(index.count(), 'vector')} (recall@10 = 1)."
             return {"kind": "exact", "recall": 1.0, "words": words}
         return {**asdict(nearest.plan), "words": f"{nearest.plan}.{note}"}
 
@@ -441,7 +444,7 @@ class Writer:
         return window(self.embedder)
 
     def _embedded(self, chunk: Chunk) -> str:
-        return chunking.embedded_text(chunk.title, chunk.text, self.embedder)
+        return chunking.embedded_text(chunk.title, chunk.text, self.embedder, head=chunk.head)
 
 
 def window(embedder: Embedder) -> int:

@@ -177,6 +177,8 @@ def _build(
     passages = counted(done.chunks, "passage")
     print(f"{recipe.name}: {told}. {passages}, {done.embedded:,} embedded now, in {done.seconds:.1f} s.")
     print(done.vectors["words"])
+    if done.language:
+        print(printable(done.language), file=sys.stderr)
     if not done.chunks and not quiet:  # a report that follows says so itself
         print("There is nothing in it to search: see what was skipped, and what the pipeline names.", file=sys.stderr)
         raise typer.Exit(1)

@@ -45,6 +45,9 @@ class Scripted:
             Found(Piece(f"{name}:{part}", f"pages/{name}.md"), 1 / (i + 1)) for i, name in enumerate(names) for part in "ab"
         ]
 
+    def weight(self, query: str) -> float:
+        return 0.6
+
     def sources(self) -> list[tuple[str, str, int]]:
         return [(f"pages/{name}.md", name, 2) for name in ("one", "two", "three")]
 

@@ -50,6 +50,9 @@ class Drawn:
         wrong = Found(Piece("2", "other"), 0.9)
         return [right, wrong] if luck < SHARES[mode] else [wrong, right]
 
+    def weight(self, query: str) -> float:
+        return 0.6
+
     def sources(self) -> list[tuple[str, str, int]]:
         return [(f"d{query}", "", 1) for query in QUERIES]
 

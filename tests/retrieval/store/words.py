@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from llmbench.retrieval.embedding import Contract
+from llmbench.retrieval.embedding import Contract, Reading
 
 
 class Words:
@@ -41,6 +41,10 @@ class Words:
 
     def starts(self, text: str) -> list[int]:
         return [match.start() for match in re.finditer(r"\S+", text)]
+
+    def reading(self, text: str) -> Reading:
+        count = len("".join(text.split()))
+        return Reading(count, 0, count, count)
 
     def load(self) -> None:
         pass

@@ -231,7 +231,7 @@ def _cut(
         path = within if result else first
         tokens = stretch.count(a, b)
         definition = next((d for d in map(_definition, inside) if d is not None), None)
-        if tokens <= size:
+        if stretch.fits(a, b, size):
             result.append(Unit(a, b, tokens, path, definition is None))
             continue
         deeper = within if definition is None else (*within, _head(source, definition))
@@ -309,7 +309,7 @@ def _joined(stretch: Stretch, units: Sequence[Unit], size: int) -> list[Unit]:
         if result and _belong(result[-1], unit, size):
             last = result[-1]
             tokens = stretch.count(last.start, unit.end)
-            if tokens <= size:
+            if stretch.fits(last.start, unit.end, size):
                 result[-1] = replace(last, end=unit.end, tokens=tokens, plain=last.plain and unit.plain and not last.opens)
                 continue
         result.append(unit)

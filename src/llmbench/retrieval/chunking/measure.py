@@ -14,7 +14,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-__all__ = ["TITLE_TOKENS", "Stretch", "Tokens", "short_title"]
+__all__ = ["CHARACTERS", "TITLE_TOKENS", "Stretch", "Tokens", "short_title"]
+
+CHARACTERS = 8
+"""Characters that a passage may have for each of its tokens, whatever its words are: one that the embedder does not know is one
+token however long it is. English has 4 to 5."""
 
 TITLE_TOKENS = 32
 """What a title may take of the embedder's window."""
@@ -76,11 +80,12 @@ def short_title(title: str, tokens: Tokens) -> str:
 
 def _shortened(title: str, tokens: Tokens) -> str:
     starts = tokens.starts(title)
-    while len(starts) > TITLE_TOKENS and " > " in title:
+    while (len(starts) > TITLE_TOKENS or len(title) > TITLE_TOKENS * CHARACTERS) and " > " in title:
         title = title.split(" > ", 1)[1]
         starts = tokens.starts(title)
-    while len(starts) > TITLE_TOKENS:
-        title = title[: starts[TITLE_TOKENS]].rstrip()
+    while len(starts) > TITLE_TOKENS or len(title) > TITLE_TOKENS * CHARACTERS:
+        end = starts[TITLE_TOKENS] if len(starts) > TITLE_TOKENS else len(title) - 1
+        title = title[: min(end, TITLE_TOKENS * CHARACTERS)].rstrip()
         starts = tokens.starts(title)
     return title
 
@@ -137,12 +142,20 @@ class Stretch:
             return bisect_left(self.starts, end) - bisect_left(self.starts, start)
         return len(self.tokens.starts(text[start:end]))
 
+    def fits(self, start: int, end: int, size: int) -> bool:
+        """Whether `text[start:end]` is no longer than a passage of `size` tokens, in tokens and in characters."""
+        return end - start <= size * CHARACTERS and self.count(start, end) <= size
+
+    def length(self, start: int, end: int) -> int:
+        """The tokens of a passage that `text[start:end]` fills, the longer of its tokens and of its characters."""
+        return max(self.count(start, end), (end - start) // CHARACTERS)
+
     def after(self, start: int, tokens: int) -> int:
-        """The character at which the token so many after `start` begins, at most the stretch's end."""
+        """Where a passage of so many tokens from `start` on ends, at most the stretch's end."""
         i = bisect_left(self.starts, start) + tokens
-        return self.starts[i] if i < len(self.starts) else self.end
+        return min(self.starts[i] if i < len(self.starts) else self.end, start + tokens * CHARACTERS)
 
     def before(self, stop: int, tokens: int) -> int:
-        """The character at which the token so many before `stop` begins, at least the stretch's start."""
+        """Where a passage of so many tokens begins that ends at `stop`, at least the stretch's start."""
         i = bisect_left(self.starts, stop) - tokens
-        return self.starts[i] if i > 0 else self.start
+        return max(self.starts[i] if i > 0 else self.start, stop - tokens * CHARACTERS)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from llmbench.retrieval.chunking.measure import Stretch
+from llmbench.retrieval.chunking.measure import CHARACTERS, Stretch
 from llmbench.retrieval.chunking.sentences import sentence_ends
 
 __all__ = ["Span", "fill", "sentences"]
@@ -25,8 +26,8 @@ def fill(stretch: Stretch, start: int, end: int, size: int, overlap: int) -> Ite
     start, end = stretch.trim(start, end)
     if start == end:
         return
-    if (whole := stretch.count(start, end)) <= size:
-        yield start, end, whole
+    if stretch.fits(start, end, size):
+        yield start, end, stretch.count(start, end)
         return
     text = stretch.text
     paragraphs = array("I", (m.end() for m in _PARAGRAPH.finditer(text, start, end)))
@@ -36,7 +37,7 @@ def fill(stretch: Stretch, start: int, end: int, size: int, overlap: int) -> Ite
     while True:
         stop = min(stretch.after(here, size), end)
         if stop < end:
-            stop = _border(borders, here, stretch.after(here, size // 2), stop)
+            stop = _border(text, borders, here, stretch.after(here, size // 2), stop)
         span = _fitting(stretch, here, stop, size)
         yield span
         stop = stop if span[1] == stretch.trim(here, stop)[1] else span[1]
@@ -59,23 +60,22 @@ def sentences(stretch: Stretch, start: int, end: int, size: int, overlap: int, n
     while first < len(spans):
         last = first + 1
         here, tokens = spans[first][0], stretch.count(*spans[first])
-        if tokens > size:
+        if not stretch.fits(*spans[first], size):
             yield from fill(stretch, *spans[first], size, overlap)
             first += 1
             continue
         while last < len(spans) and last < first + number:
-            longer = stretch.count(here, spans[last][1])
-            if longer > size:
+            if not stretch.fits(here, spans[last][1], size):
                 break
-            tokens, last = longer, last + 1
+            tokens, last = stretch.count(here, spans[last][1]), last + 1
         yield here, spans[last - 1][1], tokens
         if last == len(spans):
             return
         back = last
-        while back - 1 > first and stretch.count(spans[back - 1][0], spans[last - 1][1]) <= overlap:
+        while back - 1 > first and stretch.fits(spans[back - 1][0], spans[last - 1][1], overlap):
             back -= 1
         # The overlap may not fill the next passage: it must bring a sentence of its own.
-        while back < last and stretch.count(spans[back][0], spans[last][1]) > size:
+        while back < last and not stretch.fits(spans[back][0], spans[last][1], size):
             back += 1
         first = back
 
@@ -87,9 +87,10 @@ def _fitting(stretch: Stretch, here: int, stop: int, size: int) -> Span:
     if count > size:
         start = stretch.solid(start)
         count = stretch.count(start, end)
-    while count > size and end > start + 1:
+    while (count > size or end - start > size * CHARACTERS) and end > start + 1:
         alone = stretch.tokens.starts(stretch.text[start:end])
         limit = min(start + alone[size], end - 1) if len(alone) > size else end - 1
+        limit = min(limit, start + size * CHARACTERS)
         i = bisect_right(stretch.words, limit)
         space = stretch.words[i - 1] if i else 0
         end = stretch.trim(start, space if space > start else max(limit, start + 1))[1]
@@ -97,14 +98,18 @@ def _fitting(stretch: Stretch, here: int, stop: int, size: int) -> Span:
     return start, end, count
 
 
-def _border(borders: list[array[int]], here: int, half: int, last: int) -> int:
+def _border(text: str, borders: list[array[int]], here: int, half: int, last: int) -> int:
     """The best place to end: the last paragraph's end in the second half, else sentence's, else line's, else any word's."""
     for places in borders:
         i = bisect_right(places, last)
         if i and places[i - 1] > half:
             return places[i - 1]
     i = bisect_right(borders[-1], last)
-    return borders[-1][i - 1] if i and borders[-1][i - 1] > here else max(last, here + 1)
+    if i and borders[-1][i - 1] > here:
+        return borders[-1][i - 1]
+    while last > half and unicodedata.category(text[last])[0] == "M":  # a vowel or a tone stays with its letter
+        last -= 1
+    return max(last, here + 1)
 
 
 def _resume(borders: Sequence[array[int]], stretch: Stretch, here: int, stop: int, overlap: int) -> int:

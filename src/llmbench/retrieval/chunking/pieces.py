@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from llmbench.retrieval.chunking import code
-from llmbench.retrieval.chunking.measure import Stretch, Tokens
+from llmbench.retrieval.chunking.measure import CHARACTERS, Stretch, Tokens
 from llmbench.retrieval.chunking.passages import Span, fill, sentences
 from llmbench.retrieval.chunking.sections import Section, grouped, sections
+from llmbench.retrieval.chunking.tables import Table, head_at, tables
 from llmbench.retrieval.documents import Document
 
 __all__ = ["Method", "Piece", "Settings", "chosen", "pieces"]
@@ -30,7 +31,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Piece:
-    """A span with its tokens, its title, the span of its parent, and the method that cut it."""
+    """A span with its tokens, its title, the span of its parent, the method that cut it, and the column heads of its table."""
 
     start: int
     end: int
@@ -38,6 +39,7 @@ class Piece:
     title: str
     parent: tuple[int, int] | None
     method: Method
+    head: str = ""
 
 
 def chosen(document: Document) -> Method:
@@ -63,14 +65,14 @@ def pieces(document: Document, tokens: Tokens, method: Method, settings: Setting
 
 def _by_sections(document: Document, tokens: Tokens, method: Method, settings: Settings) -> Iterator[Piece]:
     """Section by section, inside parents where the pipeline has them; by `headings` small sections go together."""
-    parts = sections(document)
+    parts, found = sections(document), _heads(tables(document), tokens, settings)
     if settings.parent_tokens is None and method != "headings":
         for part in parts:
             stretch = Stretch(document.text, part.start, part.end, tokens)
-            yield from _inside(stretch, part.start, part.end, _title(part.path), None, method, settings)
+            yield from _inside(stretch, part.start, part.end, _title(part.path), None, method, settings, found)
         return
     stretches = [Stretch(document.text, part.head, part.end, tokens) for part in parts]
-    lengths = [len(stretch.starts) for stretch in stretches]
+    lengths = [max(len(stretch.starts), (stretch.end - stretch.start) // CHARACTERS) for stretch in stretches]
     size = settings.parent_tokens
     for family in grouped(document.text, parts, lengths, size or settings.max_tokens):
         groups = [family] if method == "headings" else [[i] for i in family]
@@ -87,7 +89,7 @@ def _by_sections(document: Document, tokens: Tokens, method: Method, settings: S
         for group in groups:
             start, end, title = _joined([parts[i] for i in group])
             stretch = stretches[group[0]] if len(group) == 1 else Stretch(document.text, start, end, tokens)
-            yield from _inside(stretch, start, end, title, parents, method, settings)
+            yield from _inside(stretch, start, end, title, parents, method, settings, found)
 
 
 def _inside(
@@ -98,13 +100,37 @@ def _inside(
     parents: list[tuple[int, int]] | None,
     method: Method,
     settings: Settings,
+    heads: Sequence[_Head],
 ) -> Iterator[Piece]:
     """The pieces of one section, none of which reaches across two parents."""
+    here = [head for head in heads if head.table.start < end and start < head.table.end]
+    settings = replace(settings, max_tokens=min([settings.max_tokens, *(head.room for head in here)]))
+    settings = replace(settings, overlap=min(settings.overlap, settings.max_tokens - 1))
+    inside = [head.table for head in here]
     for parent in [None] if parents is None else parents:
         a, b = (start, end) if parent is None else (max(start, parent[0]), min(end, parent[1]))
         if a < b:
             for span in _spans(stretch, a, b, method, settings):
-                yield Piece(*span, title, parent, method)
+                yield Piece(*span, title, parent, method, head_at(inside, span[0]))
+
+
+@dataclass(frozen=True)
+class _Head:
+    """A table, and the tokens that a passage of it may have beside its head."""
+
+    table: Table
+    room: int
+
+
+def _heads(found: Sequence[Table], tokens: Tokens, settings: Settings) -> list[_Head]:
+    """The tables whose heads go with their passages: a head may take half of a passage, and what the embedder reads beyond."""
+    size, beyond = settings.max_tokens, max(0, settings.window - settings.max_tokens)
+    heads = []
+    for table in found:
+        taken = max(len(tokens.starts(table.head)), len(table.head) // CHARACTERS) + 1
+        if taken <= size // 2:
+            heads.append(_Head(table, size - max(0, taken - beyond)))
+    return heads
 
 
 def _spans(stretch: Stretch, start: int, end: int, method: Method, settings: Settings) -> Iterator[Span]:
@@ -121,8 +147,8 @@ def _whole(document: Document, tokens: Tokens, settings: Settings) -> Iterator[P
     start, end = parts[0].head, parts[-1].end
     stretch = Stretch(document.text, start, end, tokens)
     start, end = stretch.trim(start, end)
-    count = stretch.count(start, end)
-    if count <= settings.window:
+    if stretch.fits(start, end, settings.window):
+        count = stretch.count(start, end)
         yield Piece(start, end, count, document.title, None if settings.parent_tokens is None else (start, end), "document")
         return
     size = settings.window

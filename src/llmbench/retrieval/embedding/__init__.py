@@ -21,5 +21,6 @@ from __future__ import annotations
 from llmbench.retrieval.embedding.contract import Contract
 from llmbench.retrieval.embedding.embedder import Dtype, Embedder, Embeds
 from llmbench.retrieval.embedding.locate import locate
+from llmbench.retrieval.embedding.tokens import Reading
 
-__all__ = ["Contract", "Dtype", "Embedder", "Embeds", "locate"]
+__all__ = ["Contract", "Dtype", "Embedder", "Embeds", "Reading", "locate"]

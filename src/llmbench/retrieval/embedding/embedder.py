@@ -18,7 +18,7 @@ from llmbench.retrieval.embedding.contract import Contract
 from llmbench.retrieval.embedding.general import General
 from llmbench.retrieval.embedding.locate import locate
 from llmbench.retrieval.embedding.probe import Choice
-from llmbench.retrieval.embedding.tokens import Tokens
+from llmbench.retrieval.embedding.tokens import Reading, Tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,6 +146,10 @@ class Embedder:
     def starts(self, text: str) -> list[int]:
         """The character at which each token of a text begins, special tokens left out. Waits for no computing."""
         return self._tokenizer().starts(text)
+
+    def reading(self, text: str) -> Reading:
+        """How much of a text its vocabulary knows. Waits for no computing."""
+        return self._tokenizer().reading(text)
 
     def load(self) -> None:
         """Loads the model now rather than at the first text.

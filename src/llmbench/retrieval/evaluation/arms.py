@@ -28,6 +28,10 @@ class Searches(Protocol):
         """Hits, best first; each has `chunk.id`, `chunk.source` and `score`."""
         ...
 
+    def weight(self, query: str) -> float:
+        """The weight of meaning in a question where nothing was tuned."""
+        ...
+
     def sources(self) -> list[tuple[str, str, int]]:
         """`(source, title, passages)` of every document."""
         ...

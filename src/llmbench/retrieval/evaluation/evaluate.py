@@ -33,6 +33,8 @@ class Evaluated:
     documents: int
     passages: int
     missing: list[str] = field(default_factory=list)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of each query, the weight of meaning that is taken where none was tuned."""
 
 
 def evaluate(
@@ -63,7 +65,8 @@ def evaluate(
     found = {name: asking.ask(index, name, spec, collection.queries, passages, moved) for name, spec in ways.items()}
     runs = {name: asking.documents(arm.found, name_of, ignore_identical=ignore_identical) for name, arm in found.items()}
     values = {name: measure(run, collection.qrels) for name, run in runs.items()}
-    return Evaluated(recipe, found, runs, values, name_of, len(sources), passages, missing)
+    weights = {query: index.weight(text) for query, text in collection.queries.items()}
+    return Evaluated(recipe, found, runs, values, name_of, len(sources), passages, missing, weights)
 
 
 def reference(recipe: RagRecipe) -> str:

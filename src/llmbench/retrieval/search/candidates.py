@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llmbench.recipe import SearchSpec, Stage
+from llmbench.retrieval.language import ALPHA
 from llmbench.retrieval.search import fusion
 from llmbench.retrieval.search.hits import Step
 from llmbench.retrieval.search.view import Scored, View
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["ALPHA", "NOISE", "Candidates", "Question", "above", "find", "steps"]
-
-ALPHA = 0.6
-"""The weight of dense where nothing was tuned: the best of those that need no judged queries (docs/decisions/006-fusion.md)."""
 
 NOISE = 1e-3
 """A BM25 score below which no word tells anything: FTS5 gives a word that over half of the passages hold a weight of 1e-6."""
@@ -62,8 +60,8 @@ def find(view: View, spec: SearchSpec, question: Question, count: int, where: Fi
         alpha: the weight of dense, where one was tuned.
     """
     lists: dict[Stage, Scored] = {}
-    if spec.mode != "terms" and question.vectors is not None:
-        found = [view.dense(vector, count, where) for vector in question.vectors]
+    if spec.mode != "terms":
+        found = [view.dense(vector, count, where) for vector in question.vectors] if question.vectors is not None else [[]]
         lists["dense"] = above(_best(found, count), spec, "dense")
     if spec.mode != "dense":
         found = [view.terms(text, count, where) for text in question.texts]

@@ -102,6 +102,9 @@ def _source(n: int, passage: Passage, hits: dict[int, Hit]) -> dict[str, Any]:
     best = hits[passage.hits[0]]
     place = {"start": passage.start, "end": passage.end, "page": passage.page, "line": passage.line}
     source = {**best.source(), "n": n, **place, "title": passage.title, "text": passage.text}
+    source.pop("head", None)
+    if passage.head:
+        source["head"] = passage.head
     if (passage.start, passage.end) != (best.chunk.start, best.chunk.end) or len(passage.hits) > 1:
         source["hits"] = [
             {"id": hits[rank].chunk.id, "rank": rank, "start": hits[rank].chunk.start, "end": hits[rank].chunk.end}

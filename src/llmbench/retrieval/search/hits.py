@@ -44,7 +44,10 @@ class Hit:
     """Its document's fields, which filters ask for."""
 
     def source(self) -> dict[str, Any]:
-        """The hit as a JSON object; its number in the prompt is its rank, and `kind` is the stage that its score is of."""
+        """The hit as a JSON object; its number in the prompt is its rank, and `kind` is the stage that its score is of.
+
+        `head`, the column heads of a table that it goes on with, is only there where there is one.
+        """
         c = self.chunk
         place = {"source": c.source, "title": c.title, "start": c.start, "end": c.end, "page": c.page, "line": c.line}
         stages = {name: {"rank": step.rank, "score": round(step.score, 4)} for name, step in self.stages.items()}
@@ -56,6 +59,7 @@ class Hit:
             "kind": self.kind,
             "stages": stages,
             "metadata": dict(self.metadata),
+            **({"head": c.head} if c.head else {}),
             "text": c.text,
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from llmbench.errors import LlmbenchError, MissingPackage
@@ -176,5 +177,16 @@ def _cut_to(passage: Passage, room: int, size: Callable[[Passage], int]) -> Pass
 
 
 def _one(passage: Passage, template: str, number: str) -> str:
-    text = " ".join(passage.text.split())
+    text = _flat(f"{passage.head}\n{passage.text}" if passage.head else passage.text)
     return fill(template, {"n": number, "text": text, "title": passage.title, "source": passage.source})
+
+
+def _flat(text: str) -> str:
+    """A passage on one line, but for the rows of a table, which only their line ends divide."""
+    if "|" not in text:
+        return " ".join(text.split())
+    lines = [line for line in (" ".join(line.split()) for line in text.splitlines()) if line]
+    flat = lines[:1]
+    for above, line in pairwise(lines):
+        flat.append(f"\n{line}" if "|" in above and "|" in line else f" {line}")
+    return "".join(flat)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from llmbench.retrieval.chunking import Chunk
+from llmbench.retrieval.chunking import Chunk, head_at, tables
 from llmbench.retrieval.documents import Document
 
 __all__ = ["Fetch", "Found", "Part", "Passage", "cut", "from_hits", "merged", "standing", "with_neighbours", "with_parents"]
@@ -56,6 +56,7 @@ class Part:
     page: int | None
     line: int | None
     found: bool = True
+    head: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class Passage:
     score: float
     parts: tuple[Part, ...]
     core: tuple[int, int]
+    head: str = ""
+    """The column heads of the table in whose rows it begins, as in `Chunk`."""
 
 
 def from_hits(hits: Sequence[Found]) -> list[Passage]:
@@ -123,6 +126,7 @@ def with_parents(hits: Sequence[Found], parents: Sequence[tuple[int, int] | None
                 end=end,
                 page=document.page(start),
                 line=document.line(start),
+                head=head_at(tables(document), start),
             )
     return merged(list(result.values()), fetch)
 
@@ -166,6 +170,7 @@ def cut(passage: Passage, start: int, end: int) -> Passage:
         if part.start < end and start < part.end
     )
     first = parts[0] if parts else None
+    head = passage.head if start == passage.start or first is None else first.head
     return replace(
         passage,
         text=passage.text[start - passage.start : end - passage.start],
@@ -176,15 +181,15 @@ def cut(passage: Passage, start: int, end: int) -> Passage:
         hits=tuple(sorted({part.hit for part in parts})),
         parts=parts,
         core=(max(passage.core[0], start), min(passage.core[1], end)),
+        head=head,
     )
 
 
 def _passage(chunk: Chunk, rank: int, score: float, *, hit: bool) -> Passage:
-    part = Part(rank, chunk.start, chunk.end, chunk.page, chunk.line, found=hit)
+    part = Part(rank, chunk.start, chunk.end, chunk.page, chunk.line, found=hit, head=chunk.head)
     place = (chunk.start, chunk.end) if hit else (chunk.end, chunk.start)  # an empty core: nothing of it is a hit
-    return Passage(
-        chunk.source, chunk.title, chunk.text, chunk.start, chunk.end, chunk.page, chunk.line, (rank,), score, (part,), place
-    )
+    where = (chunk.start, chunk.end, chunk.page, chunk.line)
+    return Passage(chunk.source, chunk.title, chunk.text, *where, (rank,), score, (part,), place, chunk.head)
 
 
 def _joined(one: Passage, other: Passage, text: str, start: int, end: int) -> Passage:
@@ -207,6 +212,7 @@ def _joined(one: Passage, other: Passage, text: str, start: int, end: int) -> Pa
         max(one.score, other.score),
         tuple(sorted(parts.values(), key=lambda part: (part.start, part.end))),
         core,
+        one.head if start == one.start else other.head,
     )
 
 

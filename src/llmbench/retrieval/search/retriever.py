@@ -14,6 +14,7 @@ from llmbench import workspace
 from llmbench.endpoint import Budget, Message
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.recipe import ExpandSpec, RagRecipe
+from llmbench.retrieval import language
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
@@ -139,7 +140,7 @@ class Retriever:
         question = self._question(query, timings)
         count = max(spec.candidates, stages.needed(spec, wanted))
         with self._now() as view:
-            alpha = view.index.get("alpha")  # what `llmbench evaluate rag --tune` found
+            alpha = self._weight(view, query)
             found = candidates.find(view, spec, question, count, condition, alpha)
             timings.mark("candidates")
             if spec.expand is not None and spec.expand.method == "feedback":
@@ -241,6 +242,12 @@ class Retriever:
         if spec.mode == "terms":
             return Question(None, tuple(texts))
         embedder = self._ready()
+        reading = embedder.reading(query)
+        if reading.unknown == reading.characters:  # its vector is that of every other unknown text
+            name = self.recipe.embedder.model_name_or_path
+            what = "there is nothing to search with" if spec.mode == "dense" else "only its words are searched"
+            timings.notes.append(f"{name} does not know the characters of this question: {what}.")
+            return Question(None, tuple(texts))
         vectors = embedder.embed_queries(texts)
         if answers:
             import numpy as np
@@ -255,6 +262,20 @@ class Retriever:
         first = view.index.chunks(rows[: spec.count])
         words = expand.feedback(query, [first[row].text for row in rows if row in first], spec.count)
         return Question(question.vectors, (" ".join([query, *words]),))
+
+    def weight(self, query: str) -> float:
+        """The weight of meaning in a question where nothing was tuned."""
+        embedder = self._ready()
+        with self._now() as view:
+            return language.weight(language.stored(view.index), embedder.reading(asked(query)))
+
+    def _weight(self, view: View, query: str) -> float | None:
+        """What `llmbench evaluate rag --tune` found; else what the language of the question and of the documents asks for."""
+        tuned: float | None = view.index.get("alpha")
+        if tuned is not None or self.recipe.search.mode != "hybrid":
+            return tuned
+        assert self._embedder is not None
+        return language.weight(language.stored(view.index), self._embedder.reading(query))
 
     def _rerank(self) -> Reranker | None:
         """The reranker that the recipe names, found once; its model is loaded by the first query."""

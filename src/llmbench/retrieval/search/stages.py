@@ -108,9 +108,14 @@ def order(
     return [replace(hit, rank=rank) for rank, (_, hit) in enumerate(chosen[:top_k], 1)]
 
 
+def _read(chunk: Chunk) -> str:
+    """What a reranker reads of a passage."""
+    return "\n".join(filter(None, (chunk.title, chunk.head, chunk.text)))
+
+
 def _reranked(hits: Sequence[tuple[int, Hit]], query: str, spec: SearchSpec, reranker: Reranker) -> list[tuple[int, Hit]]:
     """Hits in the order of a reranker, what does not reach its threshold left out."""
-    judgement = reranker.judge(query, [f"{hit.chunk.title}\n{hit.chunk.text}" for _, hit in hits])
+    judgement = reranker.judge(query, [_read(hit.chunk) for _, hit in hits])
     scores = judgement.scores.tolist()
     best = sorted(range(len(hits)), key=lambda i: (-scores[i], i))
     least = spec.min_score.get("rerank") if isinstance(spec.min_score, dict) else None

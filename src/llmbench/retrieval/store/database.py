@@ -282,11 +282,11 @@ class Index:
         found = self._row("SELECT row FROM chunks WHERE id = ?", chunk_id)
         return None if found is None else int(found[0])
 
-    def words_of(self, first: int, end: int) -> Iterator[tuple[int, str, str]]:
-        """Row, title and text of the passages of the rows `first` to `end`, by row."""
+    def words_of(self, first: int, end: int) -> Iterator[tuple[int, str, str, str]]:
+        """Row, title, column heads and text of the passages of the rows `first` to `end`, by row."""
         with self._explained():
             yield from self._db.execute(
-                "SELECT row, title, text FROM chunks WHERE row >= ? AND row < ? ORDER BY row", (first, end)
+                "SELECT row, title, head, text FROM chunks WHERE row >= ? AND row < ? ORDER BY row", (first, end)
             )
 
     def word_points(self, text: str, chunk_id: str) -> dict[str, float]:

@@ -36,11 +36,11 @@ _CHUNK = 4_000_000
 """Postings merged at once: 60 MB."""
 
 
-def cut(passages: Iterable[tuple[int, str, str]], first: int, end: int) -> Part:
+def cut(passages: Iterable[tuple[int, str, str, str]], first: int, end: int) -> Part:
     """The words of passages, told apart by FTS5 in a table in memory, so that they are those of the index to the letter.
 
     Args:
-        passages: row, title and text of each.
+        passages: row, title, column heads and text of each.
         first: no row is below it.
         end: all are below it.
     """
@@ -52,7 +52,7 @@ def cut(passages: Iterable[tuple[int, str, str]], first: int, end: int) -> Part:
         db.executescript(terms.schema("terms"))
         db.executemany(
             "INSERT INTO terms(rowid, title, text) VALUES (?, ?, ?)",
-            ((row - first, *terms.columns(title, text)) for row, title, text in passages),
+            ((row - first, *terms.columns(*texts)) for row, *texts in passages),
         )
         db.executescript(
             "CREATE VIRTUAL TABLE words USING fts5vocab(terms, row);"

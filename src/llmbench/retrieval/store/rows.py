@@ -24,10 +24,10 @@ ON CONFLICT (source) DO UPDATE SET file = excluded.file, pass = excluded.pass, s
 RETURNING number"""
 SELECT_DOCUMENT = f"SELECT {_DOCUMENT}, seal FROM documents WHERE "
 
-_CHUNK = 'id, title, text, start, "end", page, line, tokens, parent_start, parent_end, method'
+_CHUNK = 'id, title, text, start, "end", page, line, tokens, parent_start, parent_end, method, head'
 INSERT_CHUNK = f"""
 INSERT INTO chunks (vector_id, row, document, position, digest, {_CHUNK}, seal)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (vector_id) DO UPDATE SET position = excluded.position, page = excluded.page, line = excluded.line,
     parent_start = excluded.parent_start, parent_end = excluded.parent_end, seal = excluded.seal"""
 _OF_CHUNK = ", ".join(f"chunks.{column}" for column in _CHUNK.split(", "))
@@ -139,6 +139,7 @@ def of_chunk(chunk: Chunk, identity: int, row: int, document: int, position: int
         first,
         last,
         chunk.method,
+        chunk.head,
     )
     return (identity, row, document, position, digest, *own, seal((chunk.source, *own)))
 
@@ -152,9 +153,9 @@ def to_chunk(row: tuple[Any, ...], path: Path) -> tuple[int, Chunk]:
     place, source, sealed, *own = row
     if seal((source, *own)) != sealed:
         raise damaged(path, f"a passage of {source}")
-    identity, title, text, start, end, page, line, tokens, first, last, method = own
+    identity, title, text, start, end, page, line, tokens, first, last, method, head = own
     parent = None if first is None else (first, last)
-    return place, Chunk(identity, source, title, text, start, end, page, line, tokens, parent, method)
+    return place, Chunk(identity, source, title, text, start, end, page, line, tokens, parent, method, head)
 
 
 def damaged(path: Path, what: str) -> IndexError_:

@@ -39,7 +39,7 @@ CREATE TABLE chunks (
     document INTEGER NOT NULL REFERENCES documents ON DELETE CASCADE, position INTEGER NOT NULL,
     id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
     page INTEGER, line INTEGER, tokens INTEGER NOT NULL, parent_start INTEGER, parent_end INTEGER,
-    method TEXT NOT NULL,
+    method TEXT NOT NULL, head TEXT NOT NULL,
     digest BLOB NOT NULL,        -- of what the embedder read: the same words are embedded once
     seal BLOB NOT NULL);
 CREATE INDEX chunks_document ON chunks (document, position);

@@ -1,15 +1,15 @@
 """The words of passages: an FTS5 table, which is written in the same transaction as the passages and never has to be rebuilt.
 
-It keeps postings only (no copy of the text). Words are stemmed (Porter) and lose their accents; Chinese, Japanese and Korean,
-which put no spaces between words, are indexed as pairs of characters. BM25 is FTS5's own: k1 1.2, b 0.75, an inverse document
-frequency that is never negative; a word in the title counts twice. docs/decisions/005-terms.md has the measurements.
+It keeps postings only (no copy of the text). Words are stemmed (Porter) and lose their accents; `forms` says in which other
+forms they are indexed. BM25 is FTS5's own: k1 1.2, b 0.75, an inverse document frequency that is never negative; a word in
+the title counts twice. docs/decisions/005-terms.md has the measurements.
 """
 
 from __future__ import annotations
 
-import re
+from llmbench.retrieval.store import forms
 
-__all__ = ["STOP_WORDS", "TITLE", "columns", "is_beginning", "leaf", "query", "schema", "totals", "words"]
+__all__ = ["STOP_WORDS", "TITLE", "VERSION", "columns", "is_beginning", "leaf", "query", "schema", "totals", "words"]
 
 _FUNCTION_WORDS = (
     # who and whose
@@ -28,34 +28,37 @@ STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 TITLE = 2
 """How much a word in the title counts."""
 
-_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
-_WORD = re.compile(r"(?:[^\W_][\u0300-\u036f]*)+")
-"""Letters and digits with the marks on them, which FTS5 folds in a question as it does in a document."""
+VERSION = 2
+"""Raised when the same passage would be indexed with other words, so that older indexes are built again."""
 
 
 def schema(name: str) -> str:
-    """The statements that make the table, in `main` or in another schema (`temp.again`)."""
+    """The statements that make the table, in `main` or in another schema (`temp.again`).
+
+    Marks belong to their letters (Mn, Mc): a Hindi or Thai word would else be cut at each of its vowels.
+    """
     plain = name.rpartition(".")[2]
     return (
-        f"CREATE VIRTUAL TABLE {name} USING fts5(title, text, content='', tokenize='porter unicode61 remove_diacritics 2');"
+        f"CREATE VIRTUAL TABLE {name} USING fts5(title, text, content='', "
+        "tokenize=\"porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'\");"
         f"INSERT INTO {name}({plain}, rank) VALUES ('rank', 'bm25({TITLE}.0, 1.0)');"
     )
 
 
-def columns(title: str, text: str) -> tuple[str, str]:
-    """What is indexed of a passage, the same when it is written and when it is deleted."""
-    return _pairs(title), _pairs(text)
+def columns(title: str, head: str, text: str) -> tuple[str, str]:
+    """What is indexed of a passage, the same when it is written and when it is deleted; `head` as in `Chunk`."""
+    return forms.indexed(title), forms.indexed(f"{head}\n{text}" if head else text)
 
 
 def words(text: str) -> list[str]:
     """The words of a question that are looked up, each as often as it stands there; none when it has none."""
-    found = _WORD.findall(_pairs(text.lower()))
+    found = forms.words(forms.searched(text).lower())
     return [word for word in found if word not in STOP_WORDS] or found
 
 
 def is_beginning(word: str) -> bool:
     """Whether words that begin with it are meant: a character that stands alone in a script without spaces."""
-    return len(word) == 1 and bool(_CJK.match(word))
+    return forms.is_cluster(word)
 
 
 def query(text: str) -> str:
@@ -77,16 +80,6 @@ def totals(averages: bytes) -> tuple[int, int]:
         size, at = _number(averages, at)
         count += size
     return rows, count
-
-
-def _pairs(text: str) -> str:
-    """Each run of characters of a script without spaces, as overlapping pairs."""
-
-    def pairs(match: re.Match[str]) -> str:
-        run = match[0]
-        return " " + " ".join(run[i : i + 2] for i in range(max(1, len(run) - 1))) + " "
-
-    return _CJK.sub(pairs, text)
 
 
 def leaf(page: bytes) -> list[str]:

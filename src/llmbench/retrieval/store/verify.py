@@ -133,7 +133,7 @@ def holds(folder: Path, text: str) -> list[Path]:
 
 _TEXTS = {
     "documents": ("source", "file", "title", "kind", "text", "metadata", "marks"),
-    "chunks": ("title", "text"),
+    "chunks": ("title", "text", "head"),
     "files": ("source", "settings", "skipped"),
     "facts": ("key", "text"),
     "meta": ("value",),
@@ -154,9 +154,9 @@ def words_left(folder: Path, text: str) -> dict[str, list[str]]:
     for generation in layout.generations(folder):
         if (generation / "index.sqlite").exists():
             with _opened(generation) as index, index.snapshot():
-                asked = _stems(index, [("", Cleaner()(text))])
+                asked = _stems(index, [("", "", Cleaner()(text))])
                 here = asked & _written(index)
-                here -= _stems(index, index._db.execute("SELECT title, text FROM chunks")) if here else set()
+                here -= _stems(index, index._db.execute("SELECT title, head, text FROM chunks")) if here else set()
                 if here:
                     left[generation.name] = sorted(here)
     return left
@@ -171,13 +171,13 @@ def _opened(generation: Path) -> Iterator[Index]:
         index.close()
 
 
-def _stems(index: Index, texts: Iterable[tuple[str, str]]) -> set[str]:
+def _stems(index: Index, texts: Iterable[tuple[str, str, str]]) -> set[str]:
     """The words of some texts as the term index keeps them."""
     db = index._db
     for statement in terms.schema("temp.stems").split(";")[:-1]:
         db.execute(statement)
     try:
-        db.executemany("INSERT INTO temp.stems(title, text) VALUES (?, ?)", (terms.columns(*pair) for pair in texts))
+        db.executemany("INSERT INTO temp.stems(title, text) VALUES (?, ?)", (terms.columns(*one) for one in texts))
         db.execute("CREATE VIRTUAL TABLE temp.stem_words USING fts5vocab(temp, stems, row)")
         # A word of over 32 KB is cut, maybe inside of a character.
         found = db.execute("SELECT CAST(term AS BLOB) FROM temp.stem_words")
@@ -257,9 +257,9 @@ def _terms(index: Index) -> Iterator[Fault]:
     db.execute("DROP TABLE IF EXISTS temp.words")
     for statement in terms.schema("temp.again").split(";")[:-1]:
         db.execute(statement)
-    texts = db.execute("SELECT vector_id, title, text FROM chunks")
+    texts = db.execute("SELECT vector_id, title, head, text FROM chunks")
     db.executemany(
-        "INSERT INTO temp.again(rowid, title, text) VALUES (?, ?, ?)", ((i, *terms.columns(t, x)) for i, t, x in texts)
+        "INSERT INTO temp.again(rowid, title, text) VALUES (?, ?, ?)", ((i, *terms.columns(*one)) for i, *one in texts)
     )
     db.execute("CREATE VIRTUAL TABLE temp.new_words USING fts5vocab(temp, again, instance)")
     db.execute("CREATE VIRTUAL TABLE temp.old_words USING fts5vocab(main, terms, instance)")
@@ -339,11 +339,13 @@ def _noted_now(index: Index) -> object:
         last.close()
 
 
-def _living(passages: Iterable[tuple[int, str, str]], alive: NDArray[np.bool_]) -> Iterator[tuple[int, str, str]]:
+def _living(
+    passages: Iterable[tuple[int, str, str, str]], alive: NDArray[np.bool_]
+) -> Iterator[tuple[int, str, str, str]]:
     """Notes which rows there are, as they pass."""
-    for row, title, text in passages:
-        alive[row] = True
-        yield row, title, text
+    for passage in passages:
+        alive[passage[0]] = True
+        yield passage
 
 
 def _within(segment: Segment, first: int, end: int) -> NDArray[np.int32]:

@@ -198,7 +198,10 @@ class WritableIndex(Index):
             self._db.executemany(rows.INSERT_CHUNK, new)
             self._db.executemany(
                 "INSERT INTO terms(rowid, title, text) VALUES (?, ?, ?)",
-                [(identity, *terms.columns(chunks[i].title, chunks[i].text)) for i, identity in zip(fresh, ids, strict=True)],
+                [
+                    (identity, *terms.columns(chunks[i].title, chunks[i].head, chunks[i].text))
+                    for i, identity in zip(fresh, ids, strict=True)
+                ],
             )
             moved = [
                 rows.of_chunk(chunk, there[chunk.id][1], there[chunk.id][2], number, i, digests[i])
@@ -261,8 +264,8 @@ class WritableIndex(Index):
     def _drop_chunks(self, ids: Sequence[int]) -> None:
         """Deletes passages, their words, and notes their rows for erasing."""
         for identity in ids:
-            row, title, text = self._row("SELECT row, title, text FROM chunks WHERE vector_id = ?", identity)
-            words = terms.columns(title, text)
+            row, *texts = self._row("SELECT row, title, head, text FROM chunks WHERE vector_id = ?", identity)
+            words = terms.columns(*texts)
             self._execute("INSERT INTO terms(terms, rowid, title, text) VALUES ('delete', ?, ?, ?)", identity, *words)
             self._execute("INSERT INTO dead VALUES (?, 0)", row)
             self._execute("DELETE FROM chunks WHERE vector_id = ?", identity)
@@ -275,9 +278,9 @@ class WritableIndex(Index):
         with self._explained():
             self.set(postings=None)
             self._db.execute("INSERT INTO terms(terms) VALUES ('delete-all')")
-            found = self._db.execute("SELECT vector_id, title, text FROM chunks")
+            found = self._db.execute("SELECT vector_id, title, head, text FROM chunks")
             self._db.executemany(
-                "INSERT INTO terms(rowid, title, text) VALUES (?, ?, ?)", ((i, *terms.columns(t, x)) for i, t, x in found)
+                "INSERT INTO terms(rowid, title, text) VALUES (?, ?, ?)", ((i, *terms.columns(*texts)) for i, *texts in found)
             )
 
     def index_facts(self) -> None:
