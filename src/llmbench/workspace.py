@@ -25,6 +25,7 @@ from llmbench.errors import LlmbenchError
 __all__ = [
     "atomic",
     "cache",
+    "cached",
     "check_name",
     "comparisons",
     "evaluations",
@@ -67,8 +68,17 @@ def evaluations() -> Path:
     return home() / "evaluations"
 
 
+def cached(*parts: str) -> Path:
+    """Where something lies in the cache, which may not be there: for who only reads, also where nothing can be written."""
+    return home().joinpath("cache", *parts)
+
+
 def cache() -> Path:
-    """The folder of what can be made again, made when it is asked for, closed to other users."""
+    """The folder of what can be made again, made when it is asked for, closed to other users.
+
+    Raises:
+        LlmbenchError: it cannot be made, or is another user's.
+    """
     folder = home() / "cache"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -90,9 +90,11 @@ def build(
     _need_packages()
     given = reading.read_input(recipe, stdin)  # before anything of the index is touched
     with (
-        Writer.open(recipe, rebuild=rebuild, switch=switch, wait=wait, embedder=embedder) as writer,
+        Writer.open(recipe, rebuild=rebuild, renew=True, switch=switch, wait=wait, embedder=embedder) as writer,
         carry.former(writer) as former,
     ):
+        if former is not None and not rebuild:
+            writer.earlier = former
         job = _Job(recipe, writer, progress or (lambda done, total, source: None), former)
         job.run(engine, given)
         vectors = writer.finish(purge=job.removed > 0)
@@ -158,6 +160,10 @@ class _Job:
         if self.former is not None:
             self._carry({source for source, _ in self.kept} - self.writer.index.held())
             self.notes += filter(None, [carry.alpha(self.former, self.writer)])
+        if self.writer.earlier is not None:
+            self.notes.append(
+                "An earlier version of llmbench made this index. It was built again; what reads the same kept its vector."
+            )
 
     def _carry(self, files: Collection[str | None]) -> None:
         """Takes over the documents of some files from the old index; those of None are the programs'."""

@@ -7,13 +7,14 @@ costs some 350 bytes of memory, a document its name: 50,000 pages stay within a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from heapq import nlargest
 from typing import TYPE_CHECKING, Any
 
 from llmbench.retrieval.chunking import Chunk, Tokens, embedded_text
 from llmbench.retrieval.documents import Document
+from llmbench.retrieval.embedding import Reading
 from llmbench.retrieval.repetition import Repeated, Repetition
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class Coverage:
     near_chunks: int
     """Other passages that share, by estimate, four fifths of their runs of five words with an earlier one."""
     repeated: tuple[Repeated, ...]
+    unknown: int
+    """Characters of passages that the embedder's vocabulary does not know: their words are searched, their meaning is not."""
+    unknowing: tuple[Low, ...]
+    """The documents of which the embedder knows the smallest share, that first; `missing` are their unknown characters."""
     over: int
     """Passages longer than the embedder reads. Anything but 0 is a fault."""
     limit: int | None
@@ -99,7 +104,11 @@ class Coverage:
 
 
 def coverage(
-    indexed: Iterable[tuple[Document | None, Sequence[Chunk]]], *, limit: int | None = None, tokens: Tokens | None = None
+    indexed: Iterable[tuple[Document | None, Sequence[Chunk]]],
+    *,
+    limit: int | None = None,
+    tokens: Tokens | None = None,
+    reading: Callable[[str], Reading] | None = None,
 ) -> Coverage:
     """Counts what reached an embedding.
 
@@ -107,8 +116,9 @@ def coverage(
         indexed: documents with their passages, each once; None in the place of a document is one that is missing.
         limit: the tokens of a passage that the embedder reads beside its title, where that is known.
         tokens: shortens titles as the embedder was given them; without it every heading in a title counts.
+        reading: how much of a text the embedder's vocabulary knows; without it nothing counts as unknown.
     """
-    count = _Count(limit, tokens)
+    count = _Count(limit, tokens, reading)
     for document, chunks in indexed:
         count.add(document, chunks)
     return count.result()
@@ -117,8 +127,9 @@ def coverage(
 class _Count:
     """The sums of one pass."""
 
-    def __init__(self, limit: int | None, tokens: Tokens | None) -> None:
-        self.limit, self.tokens = limit, tokens
+    def __init__(self, limit: int | None, tokens: Tokens | None, reading: Callable[[str], Reading] | None) -> None:
+        self.limit, self.tokens, self.reading = limit, tokens, reading
+        self.unknown, self.unknowing = 0, list[Low]()
         self.documents = self.characters = self.reached = self.orphans = self.strays = self.warnings = self.over = 0
         self.low: list[Low] = []
         self.orphan_sources: list[str] = []
@@ -137,6 +148,7 @@ class _Count:
         if document is None:
             return
         self.documents += 1
+        self._known(document, chunks)
         self.warnings += len(document.warnings)
         self.warned += [(document.source, words) for words in document.warnings][: EXAMPLES - len(self.warned)]
         whole, reached = self._characters(document, chunks)
@@ -175,6 +187,17 @@ class _Count:
         whole = _solid(text, [(0, len(text))])
         return whole - _solid(text, apart), _solid(text, [*spans, *apart]) - _solid(text, apart)
 
+    def _known(self, document: Document, chunks: Sequence[Chunk]) -> None:
+        """What of a document's passages the vocabulary knows."""
+        if self.reading is None:
+            return
+        found = [self.reading(chunk.text) for chunk in chunks]
+        characters, unknown = sum(one.characters for one in found), sum(one.unknown for one in found)
+        self.unknown += unknown
+        if unknown:
+            low = Low(document.source, 1 - unknown / characters, unknown)
+            self.unknowing = nlargest(WORST, [*self.unknowing, low], key=_rank)
+
     def _read_to(self, chunk: Chunk) -> int:
         """Where the embedder stops reading a passage."""
         if self.limit is None or chunk.tokens <= self.limit:
@@ -202,6 +225,8 @@ class _Count:
             same_chunks=repeated.same,
             near_chunks=repeated.near,
             repeated=repeated.examples,
+            unknown=self.unknown,
+            unknowing=tuple(self.unknowing),
             over=self.over,
             limit=self.limit,
             tokens=sum(lengths),

@@ -31,6 +31,11 @@ def show(report: Coverage, console: Console) -> None:
         for low in report.worst:
             worst.add_row(escape(printable(low.source)), f"{low.share:.1%}", f"{low.missing:,}")
         console.print(worst)
+    if report.unknowing:
+        known = Table("least known to the embedder", "share known", "characters unknown", title_justify="left")
+        for low in report.unknowing:
+            known.add_row(escape(printable(low.source)), f"{low.share:.1%}", f"{low.missing:,}")
+        console.print(known)
     if report.repeated:
         repeated = Table("repeats", "an earlier passage", "similarity")
         for pair in report.repeated:
@@ -55,6 +60,10 @@ def _rows(report: Coverage) -> list[tuple[str, str]]:
         ("documents", f"{report.documents:,}, {report.same_documents:,} of them the same as an earlier one"),
         ("passages", f"{report.chunks:,}" + (f" ({methods})" if methods else "")),
         ("embedded", f"{report.share:.2%} of {counted(report.characters, 'character')}" if report.characters else "nothing"),
+        (
+            "not in its vocabulary",
+            f"{counted(report.unknown, 'character')}, found by words alone" if report.unknown else "none",
+        ),
         ("repeated passages", f"{report.same_chunks:,} with the same words, {report.near_chunks:,} nearly the same"),
     ]
     if report.limit is not None:

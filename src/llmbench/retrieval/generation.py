@@ -14,14 +14,22 @@ from llmbench.retrieval.store.writable import WritableIndex
 __all__ = ["open_for_writing"]
 
 
-def open_for_writing(folder: Path, recipe: RagRecipe, given: Embedder | None, rebuild: bool) -> tuple[WritableIndex, Embedder]:
-    """The generation to write, with its embedder: the current one, a new one, or a rebuild's, begun or continued."""
+def open_for_writing(
+    folder: Path, recipe: RagRecipe, given: Embedder | None, *, rebuild: bool, renew: bool
+) -> tuple[WritableIndex, Embedder]:
+    """The generation to write, with its embedder: the current one, a new one, or a rebuild's, begun or continued.
+
+    `renew` begins a new one also where the current one is of an earlier version of llmbench, which is refused else.
+    """
     now = layout.current(folder)
     if now is not None and now.exists() and not rebuild:
         index = WritableIndex(now)
         embedder = given or Embedder(recipe.embedder, gpu=True, like=index.contract.embedder)
-        index.check(recipe, embedder)
-        return index, embedder
+        if not renew or not index.outdated(recipe, embedder):
+            index.check(recipe, embedder)
+            return index, embedder
+        index.close()
+        given = embedder
     embedder = given or Embedder(recipe.embedder, gpu=True)
     contract = Contract.of(recipe, embedder.contract)
     for begun in reversed(layout.unpointed(folder)):

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,7 @@ from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.generation import open_for_writing
 from llmbench.retrieval.names import Names
 from llmbench.retrieval.reading.clean import Cleaner
-from llmbench.retrieval.store import layout, upkeep
+from llmbench.retrieval.store import Index, layout, upkeep
 from llmbench.retrieval.store.compact import compact, wasted
 from llmbench.retrieval.store.filters import Filter
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
@@ -91,6 +91,8 @@ class Writer:
         self._turn = threading.RLock()
         self._room, self._stop = float(FIRST), threading.Event()
         self._begun: set[str] = set()
+        self.earlier: Index | None = None
+        """Another index of the same embedder, whose vectors are taken where the same text is embedded again."""
         self.names = Names(self._standing, lambda source: self.index.first_line(source), self.current)
         self._dirty = self._checked = False
         self._last: dict[bytes, Any] = {}
@@ -104,13 +106,22 @@ class Writer:
     @classmethod
     @contextmanager
     def open(
-        cls, recipe: RagRecipe, *, rebuild: bool = False, switch: bool = True, wait: float = 0, embedder: Embedder | None = None
+        cls,
+        recipe: RagRecipe,
+        *,
+        rebuild: bool = False,
+        renew: bool = False,
+        switch: bool = True,
+        wait: float = 0,
+        embedder: Embedder | None = None,
     ) -> Iterator[Writer]:
         """Opens the index of a pipeline for writing, makes it when there is none, and closes it at the end of the block.
 
         Args:
             recipe: the pipeline.
             rebuild: write a new generation, begun here or continued, instead of the current one.
+            renew: the same where an earlier version of llmbench made the current one; its documents are the caller's to
+                bring over.
             switch: whether a new generation becomes the current one when `finish` is called.
             wait: seconds to wait for another writer.
             embedder: one that is there already; else the recipe's, on a GPU where there is one.
@@ -121,7 +132,7 @@ class Writer:
         """
         folder = workspace.indexes() / recipe.name
         with workspace.lock(folder, "index", wait=wait):
-            index, embedder = open_for_writing(folder, recipe, embedder, rebuild)
+            index, embedder = open_for_writing(folder, recipe, embedder, rebuild=rebuild, renew=renew)
             writer = cls(recipe, folder, index, embedder, switch=switch)
             try:
                 yield writer
@@ -366,8 +377,12 @@ class Writer:
         texts = {d: t for step in batch.steps if step[0] == "put" for d, t in zip(step[3], step[5], strict=True)}
         rows = self.index.known(list(texts))
         if rows:
-            places = list(rows.values())
-            batch.known = dict(zip(rows, self.index.vectors.take(places, self.index.identities(places)), strict=True))
+            batch.known = _vectors(self.index, rows)
+        if self.earlier is not None and (others := [digest for digest in texts if digest not in rows]):
+            with suppress(IndexError_):  # damaged: then they are embedded
+                taken = _vectors(self.earlier, self.earlier.known(others))
+                batch.known |= taken
+                rows = rows | dict.fromkeys(taken, -1)
         # The batch before is being embedded and not yet written: the same words in both are embedded once.
         ahead = frozenset(self._ahead.fresh) if self._ahead else frozenset()
         batch.before = [digest for digest in texts if digest not in rows and digest in ahead]
@@ -445,6 +460,12 @@ class Writer:
 
     def _embedded(self, chunk: Chunk) -> str:
         return chunking.embedded_text(chunk.title, chunk.text, self.embedder, head=chunk.head)
+
+
+def _vectors(index: Index, rows: Mapping[bytes, int]) -> dict[bytes, Any]:
+    """The vectors of some rows, by digest."""
+    places = list(rows.values())
+    return dict(zip(rows, index.vectors.take(places, index.identities(places)), strict=True)) if places else {}
 
 
 def window(embedder: Embedder) -> int:

@@ -30,9 +30,7 @@ _EPILOG = "Example: `llmbench evaluate rag rag/handbook.yaml --data rag/question
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verbs."""
-    group = typer.Typer(
-        no_args_is_help=True, help="Measure how good something is, and how sure one may be of it.", epilog=_EPILOG
-    )
+    group = typer.Typer(no_args_is_help=True, help="Measure retrieval quality, with confidence intervals.", epilog=_EPILOG)
     group.command("rag", epilog=_EPILOG)(rag)
     cli.add_typer(group, name="evaluate")
 
@@ -83,7 +81,7 @@ def rag(
         report = _tuned(report, found[0], collection, seed, ignore_identical)
     page = _keep(report)
     if as_json:
-        print(json.dumps(report.to_json() | {"page": str(page)}, indent=2, ensure_ascii=False))
+        print(json.dumps(report.to_json() | {"page": str(page) if page else None}, indent=2, ensure_ascii=False))
     else:
         _show(report, page)
     if run_file is not None and evaluation.write_run(run_file, found[0].runs[report.reference], report.pipeline):
@@ -141,18 +139,23 @@ def _tuned(report: Report, found: Evaluated, collection: Collection, seed: int, 
     return replace(report, notes=(*report.notes, note), tuning=tuned.to_json())
 
 
-def _keep(report: Report) -> Path:
-    """Writes the page and the figures; returns the page."""
+def _keep(report: Report) -> Path | None:
+    """Writes the page and the figures; returns the page. Where nothing can be written, the figures are shown all the same."""
     from llmbench import workspace
+    from llmbench.errors import LlmbenchError
     from llmbench.retrieval.evaluation.page import page
 
     folder = workspace.evaluations() / report.pipeline
-    workspace.write_json(folder / "evaluation.json", report.to_json())
-    workspace.write_text(folder / "evaluation.html", page(report))
+    try:
+        workspace.write_json(folder / "evaluation.json", report.to_json())
+        workspace.write_text(folder / "evaluation.html", page(report))
+    except LlmbenchError as error:
+        print(f"The page was not written: {error}", file=sys.stderr)
+        return None
     return folder / "evaluation.html"
 
 
-def _show(report: Report, page: Path) -> None:
+def _show(report: Report, page: Path | None) -> None:
     from llmbench.retrieval.evaluation.report import pairs, rows, seen, shown, sums
 
     print(f"{report.pipeline} on {report.collection}: {sums(report)}")
@@ -162,7 +165,8 @@ def _show(report: Report, page: Path) -> None:
     for line in (*shown(report), seen(report), *report.notes):
         if line:
             print(line)
-    print(f"\nPage  {page}")
+    if page is not None:
+        print(f"\nPage  {page}")
 
 
 def _grid(

@@ -40,15 +40,16 @@ def index(
         list[str] | None, typer.Argument(help="Fields to change: key=value.", metavar="[key=value]...")
     ] = None,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Cut and embed everything anew; searches use the old index meanwhile.")
+        bool, typer.Option("--rebuild", help="Re-chunk and re-embed everything; searches use the old index meanwhile.")
     ] = False,
-    stay: Annotated[
-        bool, typer.Option("--stay", help="With --rebuild: keep both, and go on searching the old one until --use.")
-    ] = False,
+    stay: Annotated[bool, typer.Option("--stay", help="With --rebuild: keep the old index active until --use.")] = False,
     use: Annotated[int | None, typer.Option("--use", help="Search this generation from now on.", metavar="N")] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove every generation but the one that is searched.")] = False,
     report: Annotated[
-        bool, typer.Option("--report", help="Tell what of the documents reached an embedding, and what is double.")
+        bool,
+        typer.Option(
+            "--report", help="Report how much text was embedded, what is unknown to the embedder, and what is duplicated."
+        ),
     ] = False,
     fail_under: Annotated[
         float | None,
@@ -56,7 +57,8 @@ def index(
             "--fail-under",
             min=0,
             max=100,
-            help="With --report: exit with 1 when less than so many percent of the text, or of the files, did.",
+            metavar="PERCENT",
+            help="With --report: exit with 1 when less than PERCENT of the text or of the files was embedded.",
         ),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check every row, vector and word; exit with 1 on a fault.")] = False,
@@ -68,8 +70,8 @@ def index(
             metavar="TEXT",
         ),
     ] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be made again from the documents it keeps.")] = False,
-    compact: Annotated[bool, typer.Option("--compact", help="Write the index anew without what was deleted.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be rebuilt from the stored documents.")] = False,
+    compact: Annotated[bool, typer.Option("--compact", help="Rewrite the index without deleted data.")] = False,
     delete: Annotated[
         list[str] | None,
         typer.Option("--delete", help="Delete documents by source; * and ? stand for any characters.", metavar="SOURCE"),

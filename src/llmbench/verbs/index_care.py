@@ -197,7 +197,7 @@ def report(recipe: RagRecipe, skipped: Sequence[Skipped], fail_under: float | No
     try:
         with index.snapshot():
             embedder = Embedder(recipe.embedder, like=index.contract.embedder)
-            found = coverage(index.documents(), limit=window(embedder), tokens=embedder)
+            found = coverage(index.documents(), limit=window(embedder), tokens=embedder, reading=embedder.reading)
             held = index.held()
     finally:
         index.close()

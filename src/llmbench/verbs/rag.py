@@ -54,7 +54,7 @@ def search(
     top_k: Annotated[int | None, typer.Option("-k", "--top-k", min=1, max=1000, help="How many passages.")] = None,
     where: Where = None,
     explained: Annotated[
-        bool, typer.Option("--explain", help="Tell of each passage why it stands there, and how long each stage took.")
+        bool, typer.Option("--explain", help="Explain each passage's rank, and show how long each stage took.")
     ] = False,
     show: Annotated[
         Path | None,
@@ -64,7 +64,7 @@ def search(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the passages that fit a query best, best first, with their place in the documents."""
+    """Show the best-matching passages and where they are."""
     recipe = _load(pipeline, overrides)
     condition = _where(where)
     if show is not None and show.exists() and not show.is_dir():
@@ -93,11 +93,15 @@ def search(
         seconds = {stage: round(value, 5) for stage, value in timings.seconds.items()}
         _print_json({"pipeline": recipe.name, "query": query, "hits": found, "seconds": seconds, "notes": timings.notes})
         return
+    from llmbench.shown import printable
+
     console = _console()
     if not hits:
         console.print(f"Nothing found in {recipe.name}.")
     for i, hit in enumerate(hits):
         console.print(_headline(hit.source(), f"{hit.score:.3f} {_KINDS[hit.kind]}"))
+        if hit.chunk.head:
+            console.print(f"    {printable(hit.chunk.head)}", style="dim", markup=False)
         console.print(_snippet(hit.chunk.text, query))
         for path in shown.get(i, ()):
             console.print(f"    {path}", style="cyan", markup=False)
@@ -117,7 +121,7 @@ def ask(
     overrides: Overrides = None,
     where: Where = None,
     url: Annotated[str, typer.Option("--url", help="An OpenAI-compatible endpoint.")] = "http://127.0.0.1:8000/v1",
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Length of the answer at most.")] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Maximum answer length, in tokens.")] = None,
     as_json: Json = False,
 ) -> None:
     """Answer a question from the documents, then list the sources and check the citations.
@@ -147,7 +151,9 @@ def ask(
     console.print("\n")
     if not reply.sources:
         console.print(
-            "The answer rests on no passage: none was found, or the model had no room for one.", style="bold red", markup=False
+            "The answer is not based on any passage: none was found, or the model had no room for one.",
+            style="bold red",
+            markup=False,
         )
     for source in reply.sources:
         mark = "cited" if source["n"] in citations.valid else ""
@@ -184,6 +190,8 @@ async def _answer(
         with _status("Loading the embedder"):
             retriever = retrieval.Retriever.open(recipe)
         _warn(recipe, retriever)
+        for line in retriever.unmet(where):
+            print(line, file=sys.stderr)
         stream = retrieval.ask(retriever, endpoint, messages, model, max_tokens=max_tokens, where=where)
     try:
         async for delta in stream:

@@ -45,6 +45,9 @@ class Scripted:
             Found(Piece(f"{name}:{part}", f"pages/{name}.md"), 1 / (i + 1)) for i, name in enumerate(names) for part in "ab"
         ]
 
+    def unmet(self) -> list[str]:
+        return []
+
     def weight(self, query: str) -> float:
         return 0.6
 

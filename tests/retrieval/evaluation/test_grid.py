@@ -50,6 +50,9 @@ class Drawn:
         wrong = Found(Piece("2", "other"), 0.9)
         return [right, wrong] if luck < SHARES[mode] else [wrong, right]
 
+    def unmet(self) -> list[str]:
+        return []
+
     def weight(self, query: str) -> float:
         return 0.6
 

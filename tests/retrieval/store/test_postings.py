@@ -36,6 +36,13 @@ VOCABULARY = [f"word{i}" for i in range(80)] + [
     "서울시",
     "x-ray",
     "3.5%",
+    "AL-4417",
+    "AL4471",
+    "maxRetryCount",
+    "Kündigungsfrist",
+    "ยกเลิกสัญญา",
+    "हिन्दी",
+    "🚩",
 ]
 QUESTIONS = [
     "word1",
@@ -46,6 +53,11 @@ QUESTIONS = [
     "What of the word9?",
     "absent",
     "3.5% x-ray running",
+    "AL4417",
+    "al-4471 and max retry count",
+    "Kuendigungsfrist",
+    "ยกเลิก 🚩",
+    "हिन्दी",
 ]
 
 
@@ -200,8 +212,8 @@ def test_small_files_become_large_ones() -> None:
 @pytest.mark.parametrize("chunk", [1, 7, 4_000_000])
 def test_merged_is_as_cut_at_once(tmp_path: Path, dice: random.Random, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr("llmbench.retrieval.store.postings_build._CHUNK", chunk)
-    texts = [(i, "title", " ".join(dice.choices(VOCABULARY, k=dice.randint(0, 30)))) for i in range(90)]
-    texts[70] = (70, "", "often " * 300)
+    texts = [(i, "title", "", " ".join(dice.choices(VOCABULARY, k=dice.randint(0, 30)))) for i in range(90)]
+    texts[70] = (70, "", "", "often " * 300)
     alive = np.ones(90, dtype=bool)
     alive[[3, 40, 41, 89]] = False
     parts = [cut(texts[first : first + 30], first, first + 30) for first in range(0, 90, 30)]
@@ -214,7 +226,7 @@ def test_merged_is_as_cut_at_once(tmp_path: Path, dice: random.Random, monkeypat
 
 
 def test_no_words_at_all(tmp_path: Path) -> None:
-    empty = Segment(tmp_path, merge([cut([(0, "", "..."), (2, "", "")], 0, 4)], None, tmp_path))
+    empty = Segment(tmp_path, merge([cut([(0, "", "", "..."), (2, "", "", "")], 0, 4)], None, tmp_path))
     assert empty.words() == [] and empty.lengths.tolist() == [0, 0, 0, 0] and empty.place(b"word") == -1
 
 
@@ -380,8 +392,8 @@ def test_words_that_are_not_the_passages_are_told_and_repaired(
     generation = current(folder)
     assert generation is not None
     noted = postings.plans(Index(generation).get("postings"))
-    passages = [(row, title, text) for row, title, text in query("SELECT row, title, text FROM chunks ORDER BY row")]
-    passages[4] = (passages[4][0], passages[4][1], passages[4][2].replace("word", "ward", 1))
+    passages = [(row, title, "", text) for row, title, text in query("SELECT row, title, text FROM chunks ORDER BY row")]
+    passages[4] = (*passages[4][:3], passages[4][3].replace("word", "ward", 1))
     plan = merge([cut(passages, 0, noted[0].end)], None, generation)
     query("UPDATE meta SET value = ? WHERE key = 'postings'", json.dumps(postings.to_json([plan])))
     [fault] = verify(folder).faults

@@ -10,7 +10,7 @@ import pytest
 
 from llmbench.recipe import RagRecipe, SearchSpec
 from llmbench.retrieval import Document, Retriever
-from llmbench.retrieval.store import terms
+from llmbench.retrieval.store import forms, terms
 from llmbench.retrieval.writer import Writer
 
 Make = Callable[..., Document]
@@ -117,3 +117,38 @@ def test_a_title_counts_twice(upsert: Any, doc: Make, search: Any, query: Any) -
     upsert(doc("in text", "kettle and more", "Other words"), doc("in title", "other and words", "Kettle more"))
     best = search("kettle")[0][0]
     assert query("SELECT source FROM documents JOIN chunks ON document = number WHERE id = ?", best) == [("in title",)]
+
+
+@pytest.mark.parametrize(
+    ("written", "question"),
+    [
+        ("AL-4417", "AL4417"), ("AL-4417", "al 4417"), ("AL4417", "AL-4417"), ("AL4417", "4417"), ("R2-D2", "R2D2"),
+        ("XR/200.B", "xr200b"), ("part_no_77", "partno77"), ("v2.3.1", "v231"), ("978-3-16", "978316"),
+        ("maxRetryCount", "retry"), ("max_retry_count", "maxRetryCount"), ("max_retry_count", "maxretrycount"),
+        ("XMLParser", "parser"), ("Kündigungsfrist", "Kuendigungsfrist"), ("Kündigungsfrist", "Kundigungsfrist"),
+        ("Straße", "Strasse"), ("Strasse", "Straße"), ("łódź", "lodz"), ("smørrebrød", "smoerrebroed"),
+        ("ค่าจอดเรือ สัญญายกเลิกได้", "ยกเลิกสัญญา"), ("ພາສາລາວ", "ລາວ"), ("ភាសាខ្មែរ", "ខ្មែរ"), ("မြန်မာစာ", "မြန်မာ"),
+        ("人々の車輪", "人々"), ("हिन्दी भाषा", "भाषा"), ("كِتَابٌ", "كتاب"), ("flag 🚩 means", "🚩"),
+    ],
+)  # fmt: skip
+def test_a_word_is_found_however_it_is_written(
+    upsert: Any, doc: Make, search: Any, query: Any, written: str, question: str
+) -> None:
+    upsert(doc("right", f"It says {written} here."), doc("wrong", "It says AL-4471 and nothing else here, เรือ 東京都."))
+    [best, *_] = search(question)
+    assert query("SELECT source FROM documents JOIN chunks ON document = number WHERE id = ?", best[0]) == [("right",)]
+
+
+@pytest.mark.parametrize(
+    "text", ["a 17-year old", "the 1960s", "state-of-the-art", "DNA and Berlin", "at 3.5 or 12:30", "x" * 500]
+)
+def test_english_prose_has_no_other_forms(text: str) -> None:
+    assert forms.indexed(text) == text
+
+
+def test_a_long_file_of_one_word_is_read_at_once() -> None:
+    assert len(forms.indexed("x1" * 200_000)) == 400_000
+
+
+def test_an_accent_counts_once_in_a_question() -> None:
+    assert terms.words("Kündigungsfrist") == ["kündigungsfrist"]

@@ -2,8 +2,8 @@
 
 Sections are cut, never across a heading or a page unless small ones are taken together (`headings`) or the whole is asked
 for (`document`). Headings are no part of a passage but where sections were taken together; their path is its title, which
-is embedded with it, and so are the column heads of a table that a passage goes on with. Passages of a section depend on what stands before their end, so that a change further down leaves
-the earlier ones as they were.
+is embedded with it, and so are the column heads of a table that a passage goes on with. Passages of a section depend on
+what stands before their end, so that a change further down leaves the earlier ones as they were.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def _chunk(document: Document, piece: Piece, key: str) -> Chunk:
     text = document.text[piece.start : piece.end]
     span = f"{piece.start} {piece.end} {piece.parent or ''}"
     identity = hashlib.sha256(
-        "\0".join((document.source, span, key, piece.title, *([piece.head] if piece.head else []), text)).encode("utf-8", "surrogatepass")
+        "\0".join((document.source, span, key, piece.title, *([piece.head] if piece.head else []), text)).encode(
+            "utf-8", "surrogatepass"
+        )
     ).hexdigest()
     place = (piece.start, piece.end, document.page(piece.start), document.line(piece.start))
     return Chunk(identity, document.source, piece.title, text, *place, piece.tokens, piece.parent, piece.method, piece.head)

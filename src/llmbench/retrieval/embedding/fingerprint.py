@@ -56,22 +56,18 @@ def of_file(path: Path) -> str:
     return digest
 
 
-def _place() -> Path:
-    return workspace.cache() / "hashes.json"
-
-
 def _read() -> dict[str, list[str]]:
     """What earlier processes hashed; nothing where that cannot be read, since it can be made again."""
     try:
-        kept = json.loads(_place().read_text(encoding="utf-8"))
+        kept = json.loads(workspace.cached("hashes.json").read_text(encoding="utf-8"))
         return {str(path): [str(mark), str(digest)] for path, (mark, digest) in kept.items()}
-    except (OSError, ValueError, TypeError, AttributeError, LlmbenchError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
 def _write() -> None:
     """Keeps the hashes, where the workspace can be written; two processes at once cost one of them its entry."""
     try:
-        workspace.write_json(_place(), _read() | _known)
+        workspace.write_json(workspace.cache() / "hashes.json", _read() | _known)
     except LlmbenchError:
         pass

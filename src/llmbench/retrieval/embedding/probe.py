@@ -160,11 +160,12 @@ def check(
     if fingerprint == MEASURED and choice.light:
         return 1.0
     key = f"{choice.backend} {choice.precision} {'light' if choice.light else 'general'} {choice.device}"
-    path = workspace.cache() / "embedders" / fingerprint[:32] / "cosines.json"
+    path = workspace.cached("embedders", fingerprint[:32], "cosines.json")
     known = _kept(path)
     if key not in known:
         known[key] = 1 - canaries.distance(vectors(), reference())
         with suppress(LlmbenchError):
+            workspace.cache()
             workspace.write_json(path, known)
     return known[key]
 

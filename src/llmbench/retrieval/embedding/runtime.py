@@ -6,6 +6,7 @@ batches stay small enough for the cache of a core.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -71,11 +72,11 @@ def model(layout: Layout, fingerprint: str, *, int8: bool) -> Path | bytes:
 
     Its content where it cannot be kept: a search does not need a disk with room, only a second to write the graph again.
     """
-    folder = workspace.cache() / "embedders" / fingerprint[:32]
-    path = folder / f"{'int8' if int8 else 'float32'}-{graph.VERSION}.onnx"
-    if not path.is_file():
+    path = workspace.cached("embedders", fingerprint[:32], f"{'int8' if int8 else 'float32'}-{graph.VERSION}.onnx")
+    if not os.access(path, os.R_OK):
         content = graph.write(weights.read(layout), int8=int8)
         try:
+            workspace.cache()
             with workspace.atomic(path, "wb") as file:
                 file.write(content)
         except LlmbenchError:

@@ -13,8 +13,8 @@ from llmbench.retrieval.embedding.layout import Layout
 __all__ = ["Reading", "Tokens"]
 
 _PIECE = 3
-"""Letters from which a piece of a word says something of its own: English words are nine tenths such pieces, and a language that
-a vocabulary was not made for is spelt in ones and twos."""
+"""Letters from which a piece of a word says something of its own: English words are nine tenths such pieces, and a language
+that a vocabulary was not made for is spelt in ones and twos."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,12 @@ class Reading:
 
     @property
     def foreign(self) -> bool:
-        """Whether over two fifths of its letters are read one or two at a time, or not at all: of a language that the vocabulary
-        was not made for. To all-MiniLM-L6-v2's familiar are 0.9 of English, 0.7 of German, French and Spanish, 0.58 of Turkish
-        and Finnish, nothing of Russian, Arabic, Chinese and Thai."""
-        return self.blind or (self.letters > 0 and 5 * self.familiar < 3 * self.letters)
+        """Whether over two fifths of its letters are read one or two at a time, or not at all.
 
+        Then the vocabulary was not made for its language: to all-MiniLM-L6-v2's familiar are 0.9 of English, 0.7 of German,
+        French and Spanish, 0.58 of Turkish and Finnish, nothing of Russian, Arabic, Chinese and Thai.
+        """
+        return self.blind or (self.letters > 0 and 5 * self.familiar < 3 * self.letters)
 
 
 class Tokens:

@@ -28,6 +28,10 @@ class Searches(Protocol):
         """Hits, best first; each has `chunk.id`, `chunk.source` and `score`."""
         ...
 
+    def unmet(self) -> list[str]:
+        """A line for each field that the recipe's filter asks for in vain."""
+        ...
+
     def weight(self, query: str) -> float:
         """The weight of meaning in a question where nothing was tuned."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llmbench.recipe import RagRecipe
@@ -35,6 +35,8 @@ class Evaluated:
     missing: list[str] = field(default_factory=list)
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of each query, the weight of meaning that is taken where none was tuned."""
+    unmet: Sequence[str] = ()
+    """What of the filter no document can meet."""
 
 
 def evaluate(
@@ -66,7 +68,7 @@ def evaluate(
     runs = {name: asking.documents(arm.found, name_of, ignore_identical=ignore_identical) for name, arm in found.items()}
     values = {name: measure(run, collection.qrels) for name, run in runs.items()}
     weights = {query: index.weight(text) for query, text in collection.queries.items()}
-    return Evaluated(recipe, found, runs, values, name_of, len(sources), passages, missing, weights)
+    return Evaluated(recipe, found, runs, values, name_of, len(sources), passages, missing, weights, index.unmet())
 
 
 def reference(recipe: RagRecipe) -> str:
@@ -109,7 +111,7 @@ def _row(name: str, arm: Arm, values: Mapping[str, Mapping[str, float]]) -> Row:
 
 
 def _notes(collection: Collection, first: Evaluated, lines: tuple[Row, ...], ignore_identical: bool) -> list[str]:
-    notes = []
+    notes = [*first.unmet]
     left_out = {
         "without a relevant document": collection.nothing_relevant,
         "without judgements": collection.unjudged,

@@ -21,13 +21,14 @@ from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.reading.clean import Cleaner
 from llmbench.retrieval.search import candidates, expand, stages
 from llmbench.retrieval.search.candidates import Question
+from llmbench.retrieval.search.condition import condition, unmet
 from llmbench.retrieval.search.explain import explain, shares
 from llmbench.retrieval.search.grounding import around, ground, said
 from llmbench.retrieval.search.hits import Grounded, Hit
 from llmbench.retrieval.search.passages import Passage
 from llmbench.retrieval.search.stages import Timings
 from llmbench.retrieval.search.view import View
-from llmbench.retrieval.store import Filter, current
+from llmbench.retrieval.store import current
 from llmbench.retrieval.store.layout import standing
 from llmbench.retrieval.store.nearest import library
 
@@ -136,27 +137,33 @@ class Retriever:
             raise LlmbenchError("The query is empty. Ask something.")
         spec, timings = self.recipe.search, timings or Timings()
         wanted = spec.top_k if top_k is None else _whole(top_k)
-        condition = _condition(spec.filter, where)
+        where_all = condition(spec.filter, where)
         question = self._question(query, timings)
         count = max(spec.candidates, stages.needed(spec, wanted))
         with self._now() as view:
+            timings.notes += unmet(view.index, spec.filter, where)
             alpha = self._weight(view, query)
-            found = candidates.find(view, spec, question, count, condition, alpha)
+            found = candidates.find(view, spec, question, count, where_all, alpha)
             timings.mark("candidates")
             if spec.expand is not None and spec.expand.method == "feedback":
                 question = self._fed_back(view, spec.expand, query, question, found.rows)
-                found = candidates.find(view, spec, question, count, condition, alpha)
+                found = candidates.find(view, spec, question, count, where_all, alpha)
                 timings.mark("feedback")
             hits = stages.gather(found, view.index.chunks, spec, wanted)
             while spec.deduplicate and len(hits) < wanted and count < DEEPEST and found.full(count):
                 count *= 4  # copies of a few passages were all there was
-                found = candidates.find(view, spec, question, count, condition, alpha)
+                found = candidates.find(view, spec, question, count, where_all, alpha)
                 timings.mark("candidates")
                 hits = stages.gather(found, view.index.chunks, spec, wanted)
             hits = [(row, replace(hit, metadata=view.index.metadata(hit.chunk.source))) for row, hit in hits]
             vectors = view.vectors([row for row, _ in hits]) if spec.mmr is not None and hits else None
             timings.mark("passages")
         return stages.order(hits, vectors, query, spec, wanted, self._rerank(), timings)
+
+    def unmet(self, where: Mapping[str, Any] | None = None) -> list[str]:
+        """A line for each field that the recipe's filter, or `where`, asks for in vain."""
+        with self._now() as view:
+            return unmet(view.index, self.recipe.search.filter, where)
 
     def explain(self, query: str, hit: Hit) -> str:
         """Why a hit of a query stands where it does, a line for each stage."""
@@ -351,12 +358,6 @@ def _whole(top_k: object) -> int:
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
         raise LlmbenchError(f"top_k is {top_k!r}. Ask for a whole number of passages, 1 or more.")
     return top_k
-
-
-def _condition(own: Mapping[str, Any] | None, where: Mapping[str, Any] | None) -> Filter | None:
-    """Both filters as one."""
-    filters = [words for words in (own, where) if words]
-    return Filter.of({"$and": filters} if len(filters) > 1 else filters[0]) if filters else None
 
 
 def _open(folder: Path) -> View:

@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmbench.retrieval import chunking, embedding
+from llmbench.retrieval.store import terms
 
 if TYPE_CHECKING:
     from llmbench.recipe import RagRecipe
 
-__all__ = ["Contract"]
+__all__ = ["OUTDATED", "Contract"]
+
+OUTDATED = "an earlier version of llmbench"
+"""The difference of an index of which passages were cut, or words told apart, otherwise than now, and nothing else."""
+
+_VERSION = f"{chunking.VERSION}.{terms.VERSION}"
+"""Of passages and of their words."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Contract:
     @classmethod
     def of(cls, recipe: RagRecipe, embedder: embedding.Contract) -> Contract:
         """What a recipe and its embedder promise."""
-        return cls(embedder, {**recipe.chunking.model_dump(), "version": chunking.VERSION})
+        return cls(embedder, {**recipe.chunking.model_dump(), "version": _VERSION})
 
     def to_json(self) -> dict[str, Any]:
         """The contract as a JSON object."""
@@ -49,7 +56,7 @@ class Contract:
         found = mine.difference(theirs)
         if found:
             return f"another embedder ({found})"
-        for key in sorted({*self.chunking, *other.chunking}):
+        for key in sorted({*self.chunking, *other.chunking} - {"version"}):
             if self.chunking.get(key) != other.chunking.get(key):
                 return f"another {key} ({self.chunking.get(key)!r}, not {other.chunking.get(key)!r})"
-        return ""
+        return OUTDATED if self.chunking.get("version") != other.chunking.get("version") else ""

@@ -13,7 +13,7 @@ from llmbench.errors import IndexError_
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document, Scalar
 from llmbench.retrieval.store import rows, schema, terms
-from llmbench.retrieval.store.contract import Contract
+from llmbench.retrieval.store.contract import OUTDATED, Contract
 from llmbench.retrieval.store.filters import Filter
 from llmbench.retrieval.store.rows import FileState, Standing
 from llmbench.retrieval.store.vectors import Vectors
@@ -113,7 +113,12 @@ class Index:
         if difference:
             self.close()
             built = f"{recipe.source}: index {recipe.name} was built with {difference}"
-            raise IndexError_(f"{built}. Run: llmbench index {recipe.source} --rebuild")
+            how = "" if difference == OUTDATED else " --rebuild"
+            raise IndexError_(f"{built}. Run: llmbench index {recipe.source}{how}")
+
+    def outdated(self, recipe: RagRecipe, embedder: Embedder) -> bool:
+        """Whether an earlier version of llmbench made it, and nothing else differs."""
+        return self.contract.difference(Contract.of(recipe, embedder.promise)) == OUTDATED
 
     @property
     def version(self) -> int:
@@ -228,6 +233,19 @@ class Index:
         """The file that a document was read from; None for one that a program gave."""
         row = self._row("SELECT file FROM documents WHERE source = ?", source)
         return None if row is None or row[0] is None else str(row[0])
+
+    def kinds(self, field: str) -> set[str]:
+        """What the values of a field are, over all documents: `text`, `numbers`, both or nothing."""
+        found = self._row(
+            "SELECT EXISTS (SELECT 1 FROM facts WHERE key = ?1 AND text IS NOT NULL), "
+            "EXISTS (SELECT 1 FROM facts WHERE key = ?1 AND number IS NOT NULL)",
+            field,
+        )
+        return {name for name, there in zip(("text", "numbers"), found, strict=True) if there}
+
+    def fields(self, most: int) -> list[str]:
+        """The names of fields, as many as that, in their order."""
+        return [str(key) for (key,) in self._rows("SELECT DISTINCT key FROM facts ORDER BY key LIMIT ?", most)]
 
     def identities(self, places: Iterable[int]) -> list[int]:
         """The numbers of the passages of some rows, -1 where there is none: what their records must name."""

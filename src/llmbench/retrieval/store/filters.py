@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llmbench.errors import LlmbenchError
 
-__all__ = ["Filter", "kept"]
+__all__ = ["Filter", "asked", "kept"]
 
 _COMPARE = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$glob")
@@ -51,6 +51,21 @@ class Filter:
     def fits_all(self) -> bool:
         """Whether it has no condition."""
         return self.sql == "1"
+
+
+def asked(words: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The metadata fields that a valid filter compares, each with the kind of its value: `text` or `numbers`."""
+    for key, value in words.items():
+        if key in ("$and", "$or"):
+            for one in value:
+                yield from asked(one)
+        elif key == "$not":
+            yield from asked(value)
+        elif key not in _COLUMNS:
+            operands = [one for how, one in value.items() if how != "$exists"] if isinstance(value, Mapping) else [value]
+            for operand in operands:
+                for one in [operand] if isinstance(operand, str) or not isinstance(operand, Sequence) else operand:
+                    yield _name(key), "text" if isinstance(one, str) else "numbers"
 
 
 def _all(words: Any, values: list[str | float], depth: int) -> str:

@@ -13,10 +13,10 @@ Forms are put behind the text: where words stand is not looked at.
 
 from __future__ import annotations
 
-import operator
 import re
 import unicodedata
 from collections.abc import Iterator
+from itertools import pairwise
 
 __all__ = ["indexed", "is_cluster", "searched", "words"]
 
@@ -29,8 +29,9 @@ _UNSPACED = (
     "\u3005-\u3007\u3041-\u3096\u3099\u309a\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff"  # Japanese
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003fffd"  # Chinese, Korean
     "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ecf\u0edc-\u0edf"  # Thai, Lao
-    "\u1780-\u17d3\u17d7\u17dc\u17dd\u1000-\u103f\u1050-\u108f\u109a-\u109d\ua9e0-\ua9ef\ua9fa-\ua9fe\uaa60-\uaa7f"  # Khmer, Burmese
-    "\u1950-\u1974\u1980-\u19c9\u1a20-\u1a7c\ua980-\ua9c0\u1b00-\u1b4c"  # Tai Le, New Tai Lue, Tai Tham, Javanese, Balinese
+    "\u1780-\u17d3\u17d7\u17dc\u17dd"  # Khmer
+    "\u1000-\u103f\u1050-\u108f\u109a-\u109d\ua9e0-\ua9ef\ua9fa-\ua9fe\uaa60-\uaa7f"  # Burmese
+    "\u1950-\u1974\u1980-\u19c9\u1a20-\u1a7c\ua980-\ua9c0\u1b00-\u1b4c"  # Tai Le, Tai Lue, Tai Tham, Javanese, Balinese
 )
 _RUN = re.compile(f"[{_UNSPACED}]+")
 _MARKS = "".join(chr(c) for c in range(0x0E00, 0xAA80) if _RUN.match(chr(c)) and unicodedata.category(chr(c)) in ("Mn", "Mc"))
@@ -51,7 +52,7 @@ _HUMPS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _TYPED = str.maketrans(
     {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ø": "oe", "å": "aa", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d"}
     | {"Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ẞ": "SS", "Ø": "Oe", "Å": "Aa", "Æ": "Ae", "Œ": "Oe", "Ł": "L", "Đ": "D", "Ð": "D"}
-    | {"ı": "i", "þ": "th", "Þ": "Th"}
+    | {"\u0131": "i", "þ": "th", "Þ": "Th"}
 )
 
 
@@ -90,7 +91,7 @@ def _spaced(text: str) -> str:
 
     def pairs(match: re.Match[str]) -> str:
         run = _CLUSTER.findall(match[0])
-        return f" {' '.join(map(operator.concat, run, run[1:])) or match[0]} "
+        return f" {' '.join(one + two for one, two in pairwise(run)) or match[0]} "
 
     return _RUN.sub(pairs, _POINTS.sub("", text))
 
@@ -119,7 +120,7 @@ def _is_code(code: str) -> bool:
     if _COMPOUND.fullmatch(code):
         return False
     digits = sum(c.isdigit() for c in code)
-    return 0 < digits and (any(c.isalpha() for c in code) or sum(not c.isalnum() for c in code) > 1)
+    return digits > 0 and (any(c.isalpha() for c in code) or sum(not c.isalnum() for c in code) > 1)
 
 
 def _divided(part: str) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -61,7 +63,28 @@ def connect(path: Path, *, create: bool = False, reading: bool = False) -> sqlit
         if not reading or os.access(path.parent, os.W_OK, effective_ids=True):
             raise
     # Without its log the file is the whole of it, and whoever wrote it is done; immutable takes no locks, which need a file.
-    return _opened(path, "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1", ())
+    log = Path(f"{path}-wal")
+    if not log.exists() or not log.stat().st_size:
+        return _opened(path, "immutable=1", ())
+    try:
+        return _opened(path, "mode=ro", ())
+    except sqlite3.OperationalError:
+        return _copied(path, log)
+
+
+def _copied(path: Path, log: Path) -> sqlite3.Connection:
+    """A copy with its log, which SQLite reads by way of a third file (`-shm`), and that needs a folder that can be written.
+
+    The copy has no name any more when this returns, and is gone when the connection is closed.
+    """
+    with tempfile.TemporaryDirectory(prefix="llmbench-") as folder:
+        copy = Path(folder, path.name)
+        try:
+            shutil.copyfile(path, copy)
+            shutil.copyfile(log, f"{copy}-wal")
+        except OSError as error:
+            raise sqlite3.OperationalError(f"a copy with its log cannot be made: {error.strerror}") from error
+        return _opened(copy, "mode=rw", ("journal_mode = WAL",))
 
 
 def _opened(path: Path, how: str, pragmas: Sequence[str]) -> sqlite3.Connection:

@@ -339,9 +339,7 @@ def _noted_now(index: Index) -> object:
         last.close()
 
 
-def _living(
-    passages: Iterable[tuple[int, str, str, str]], alive: NDArray[np.bool_]
-) -> Iterator[tuple[int, str, str, str]]:
+def _living(passages: Iterable[tuple[int, str, str, str]], alive: NDArray[np.bool_]) -> Iterator[tuple[int, str, str, str]]:
     """Notes which rows there are, as they pass."""
     for passage in passages:
         alive[passage[0]] = True
