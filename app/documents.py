@@ -156,7 +156,7 @@ class Shelf:
         """The list at once, and the page when it is drawn."""
         chosen, listed = result
         if not 0 <= look.position < len(listed):
-            yield {self.hits: render.empty("Nothing found", "No passage comes near these words."), self.view: ""}
+            yield {self.hits: render.empty("Nothing found", self._why(chosen)), self.view: ""}
             return
         yield {self.hits: _list(listed, look.position), self.look: look}
         try:
@@ -166,6 +166,13 @@ class Shelf:
             yield {self.view: render.notice(str(error))}
             return
         yield {self.view: sheet(retriever.recipe, document, listed, look)}
+
+    def _why(self, chosen: str) -> str:
+        """Why a search may have found nothing: the pipeline's filter asks for what no document has."""
+        try:
+            return " ".join(self.desk.retriever(chosen).unmet()) or "No matching passages."
+        except LlmbenchError as error:
+            return str(error)
 
     def pick(self, result: Hits, look: Look, event: gr.EventData) -> Iterator[dict[Any, Any]]:
         """Shows another hit."""

@@ -93,3 +93,17 @@ def test_an_empty_index_has_a_report() -> None:
 
 def _chunk(page: Document, start: int, end: int, tokens: int = 2) -> Chunk:
     return Chunk(f"{page.source} {start}", page.source, page.title, page.text[start:end], start, end, None, None, tokens)
+
+
+def test_what_the_vocabulary_does_not_know_is_counted_and_named(embedder: Embedder) -> None:
+    thai = document("thai.md", "ค่าจอดเรือ ในฤดูหนาว and a pump")
+    english = document("pump.md", "The pump is rated at 40 bar.")
+    pairs = [(page, chunks(page, embedder, max_tokens=64, overlap=0)) for page in (thai, english)]
+    report = coverage(pairs, limit=64, tokens=embedder, reading=embedder.reading)
+    assert report.unknown == len("ค่าจอดเรือในฤดูหนาว")
+    [low] = report.unknowing
+    assert (low.source, low.missing) == ("thai.md", report.unknown) and 0 < low.share < 0.5
+    shown = Console(file=StringIO(), width=100)
+    report.show(shown)
+    assert "thai.md" in shown.file.getvalue() and "not in its vocabulary" in shown.file.getvalue()  # type: ignore[attr-defined]
+    assert coverage(pairs).unknown == 0

@@ -127,7 +127,7 @@ def test_ask_gives_a_plain_model_the_passages_and_flags_a_citation_of_none(pages
 def test_ask_says_to_model_and_reader_that_nothing_was_found(pages: str, url: str) -> None:
     nowhere = ("--where", '{"year": 1900}', "--model", "plain", "--url", url)
     result = run("ask", pages, "What is the Borin lamp made of?", *nowhere)
-    assert "\nThe answer rests on no passage: none was found, or the model had no room for one.\n" in result.stdout
+    assert "\nThe answer is not based on any passage: none was found, or the model had no room for one.\n" in result.stdout
     assert Model.asked == ["Passages:\n(No passage was found.)\n\nQuestion: What is the Borin lamp made of?"]
     assert printed("ask", pages, "Brass?", *nowhere)["sources"] == []
 
