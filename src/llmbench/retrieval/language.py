@@ -59,7 +59,7 @@ class Language:
         if self.share == 0 or (self.alpha >= ALPHA and not self.blind):
             return ""
         part = "most of the text" if self.share > 0.5 else f"{max(self.share, 0.01):.0%} of the passages"
-        told = f" (such as {self.examples[0]})" if self.examples and self.share <= 0.5 else ""
+        told = f" (such as {', '.join(self.examples)})" if self.examples else ""
         how = "by words alone" if self.alpha == 0 else f"mostly by words (alpha {self.alpha:g})"
         return (
             f"{model} hardly knows the language or script of {part}{told}; questions in it are searched {how}. For search by "

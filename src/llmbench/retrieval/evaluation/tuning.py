@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -84,9 +84,9 @@ def tune(found: Evaluated, qrels: Mapping[str, Mapping[str, int]], *, ignore_ide
         raise DataError(
             f"{len(queries)} judged queries are too few to tune alpha with. Judge at least {FEWEST}, or leave it as it is."
         )
-    table = np.array([_values(found, qrels, lambda query, alpha=alpha: alpha, queries, ignore_identical) for alpha in ALPHAS])
-    plain = _values(found, qrels, lambda query: found.weights.get(query, ALPHA), queries, ignore_identical)
-    ranks = _values(found, qrels, lambda query: None, queries, ignore_identical)
+    table = np.array([_values(found, qrels, dict.fromkeys(queries, alpha), ignore_identical) for alpha in ALPHAS])
+    plain = _values(found, qrels, {query: found.weights.get(query, ALPHA) for query in queries}, ignore_identical)
+    ranks = _values(found, qrels, dict.fromkeys(queries, None), ignore_identical)
     fold = np.random.default_rng(seed).permutation(len(queries)) % FOLDS
     held_out, chosen = np.zeros(len(queries)), []
     for one in range(FOLDS):
@@ -131,15 +131,14 @@ def keep(folder: Path, tuned: Tuned, collection: str) -> None:
 def _values(
     found: Evaluated,
     qrels: Mapping[str, Mapping[str, int]],
-    alpha: Callable[[str], float | None],
-    queries: Sequence[str],
+    alphas: Mapping[str, float | None],
     ignore: bool,
 ) -> NDArray[np.float64]:
-    """The headline measure of each query, fused with its alpha; None is RRF."""
+    """The headline measure of each query, in their order, fused with its alpha; None is RRF."""
     dense, terms = found.arms["dense"].found, found.arms["terms"].found
-    passages = {query: fused(dense[query], terms[query], found.recipe.search, alpha(query)) for query in queries}
+    passages = {query: fused(dense[query], terms[query], found.recipe.search, alpha) for query, alpha in alphas.items()}
     values = measure(documents(passages, found.name_of, ignore_identical=ignore), qrels, [HEADLINE])[HEADLINE]
-    return np.array([values[query] for query in queries])
+    return np.array([values[query] for query in alphas])
 
 
 def _best(table: NDArray[np.float64]) -> int:
