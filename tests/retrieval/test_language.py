@@ -51,6 +51,9 @@ def test_how_much_of_a_text_the_vocabulary_knows(embedder: Embedder, text: str, 
 
 def test_an_english_index_weighs_as_before(pipeline: RagRecipe, embedder: Embedder) -> None:
     write(pipeline, pump="# Pump\n\nThe pump is rated at 40 bar.", lamp="# Lamp\n\nThe lamp is made of brass.")
+    write(
+        pipeline, parts="# Parts\n\nAL-4417 | XR-200-B | QK-7\nZW-99 | VV-12 | PT-3\nBJ-55 | LQ-10 | GG-2\nHX-1 | DR-8 | WK-6"
+    )
     assert build(pipeline, embedder=embedder).language == ""
     with Retriever.open(pipeline, embedder=embedder) as retriever:
         assert retriever.weight("How is the pump rated?") == ALPHA

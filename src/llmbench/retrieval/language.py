@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from llmbench.errors import IndexError_
 from llmbench.retrieval.embedding import Embedder, Reading
 from llmbench.retrieval.store import WritableIndex
 
@@ -90,7 +91,10 @@ def measure(index: WritableIndex, embedder: Embedder) -> Language:
     before, now = stored(index), index.count()
     if before is not None and abs(now - before.passages) <= GROWN * before.passages:
         return before
-    found = _measured(index, embedder, now)
+    try:
+        found = _measured(index, embedder, now)
+    except IndexError_:  # a passage is damaged, which whoever searches it, or verifies the index, is told
+        return before or Language(now, 0.0, 0.0, None, ALPHA)
     with index.transaction():
         index.set(language=asdict(found))
     return found
@@ -103,7 +107,7 @@ def _measured(index: WritableIndex, embedder: Embedder, passages: int) -> Langua
     living = np.flatnonzero(index.expected() >= 0)
     looked = index.chunks(np.sort(rng.permutation(living)[:SAMPLE]).tolist())
     readings = {row: embedder.reading(chunk.text) for row, chunk in looked.items()}
-    foreign = {row: chunk for row, chunk in looked.items() if readings[row].foreign}
+    foreign = {row: chunk for row, chunk in looked.items() if _is_foreign(readings[row])}
     blind = sum(readings[row].blind for row in foreign)
     if not foreign:
         return Language(passages, 0.0, 0.0, None, ALPHA)
@@ -119,6 +123,12 @@ def _measured(index: WritableIndex, embedder: Embedder, passages: int) -> Langua
     found = _reciprocal(queries @ vectors.T)
     alpha = round(ALPHA * min(1.0, max(0.0, (found - NOISE) / (SOUND - NOISE))), 2)
     return Language(passages, *shares, round(found, 3), alpha, sources)
+
+
+def _is_foreign(reading: Reading) -> bool:
+    """Whether a passage is text, and of a language that the vocabulary was not made for: codes and figures are of none."""
+    is_text = reading.letters >= _SHORTEST // 2 and 2 * reading.letters >= reading.characters
+    return reading.blind or (is_text and reading.foreign)
 
 
 def _cut_out(text: str, rng: np.random.Generator) -> str:
