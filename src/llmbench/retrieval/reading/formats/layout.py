@@ -128,25 +128,36 @@ def _reads_on(lines: Sequence[Piece]) -> bool:
     return small > 0.4 * (len(lines) - 1) or open_ended > 0.6 * (len(lines) - 1)
 
 
-def rows(pieces: Sequence[Piece]) -> list[Piece]:
+def rows(pieces: Sequence[Piece], finished: Mapping[int, Sequence[Piece]] | None = None) -> list[Piece]:
     """The lines of a page, in the order in which it was written.
+
+    `finished` are rows that were found otherwise: by the place of the first piece, all pieces of the row in order; the places
+    of its other pieces lead to none.
 
     A piece that stands at the height of one of the last lines, beside it, is part of that line: cells of a table are
     written one by one, also those of a row whose other cells are two lines high. Columns of prose stay apart.
     """
-    column = side_by_side(pieces)
+    finished = finished or {}
+    column = {at: own for at, own in side_by_side(pieces).items() if at not in finished}
     lines: list[list[Piece]] = []
     of: list[int | None] = []  # the column that a line belongs to
+    whole: set[int] = set()
     for at in _gathered(pieces, column):
         piece, own = pieces[at], column.get(at)
+        if at in finished:
+            if finished[at]:
+                whole.add(len(lines))
+                lines.append(list(finished[at]))
+                of.append(None)
+            continue
         for back in range(len(lines) - 1, max(len(lines) - BACK, 0) - 1, -1):
-            if (own is None or of[back] is None or own == of[back]) and _beside(piece, lines[back]):
+            if back not in whole and (own is None or of[back] is None or own == of[back]) and _beside(piece, lines[back]):
                 lines[back].append(piece)
                 break
         else:
             lines.append([piece])
             of.append(own)
-    return [_joined(line) for line in lines]
+    return [piece for at, line in enumerate(lines) for piece in (line if at in whole else [_joined(line)])]
 
 
 def _gathered(pieces: Sequence[Piece], column: Mapping[int, int]) -> list[int]:

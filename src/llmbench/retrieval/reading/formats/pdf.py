@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from llmbench.retrieval.documents import LOCKED, NOT_OPENED, Unreadable
 from llmbench.retrieval.reading.clean import Words, garbage, mend_hyphens
 from llmbench.retrieval.reading.formats import annotations as added
 from llmbench.retrieval.reading.formats.layout import Area, Piece, rows
-from llmbench.retrieval.reading.formats.pieces import Reader
+from llmbench.retrieval.reading.formats.pieces import Reader, upright
+from llmbench.retrieval.reading.formats.ruled import Rule, bands, between, rows_between, rules, wanted
+from llmbench.retrieval.reading.formats.typography import Marked, headed
 from llmbench.retrieval.reading.writer import Writer
 
 __all__ = ["opened", "read"]
@@ -63,7 +66,7 @@ def read(data: bytes, out: Writer, *, password: str = "") -> None:
             page.close()
     words = Words(line.text for page in lines for line in page or ())
     pictures: list[int] = []
-    for number, page in enumerate(lines, 1):
+    for number, page in enumerate(headed(lines), 1):
         out.page()
         if page is None:
             out.unread.append(number)
@@ -88,12 +91,18 @@ def _lines(page: Any, number: int, hidden: list[tuple[int, str, str]], comments:
     reader = Reader(page)
     try:
         pieces = reader.pieces()
+        drawn: list[Rule] = []
+        if wanted(page, pieces):
+            drawn = rules(page, lambda box: upright(box, reader.edge, reader.turn))
+        if len(drawn) > 2:
+            rows_ = bands(drawn)
+            pieces = [part for piece in pieces for part in (reader.opened(piece) if between(piece, rows_) else [piece])]
         found = added.read(page, page.formenv, lambda: reader.text)
     finally:
         reader.close()
     hidden += [(number, why, words) for why, words in reader.hidden]
     comments[number] = found.comments
-    lines = rows(pieces)
+    lines = rows(pieces, rows_between(pieces, drawn) if len(drawn) > 2 else None)
     return added.among(lines, found.fields) if found.fields else lines
 
 
@@ -154,27 +163,48 @@ def _outline(document: Any) -> dict[int, list[tuple[int, str]]]:
     return found
 
 
-def _page(lines: list[Piece], number: int, out: Writer, bookmarks: list[tuple[int, str]], words: Words) -> bool:
+def _page(lines: Sequence[Marked], number: int, out: Writer, bookmarks: list[tuple[int, str]], words: Words) -> bool:
     """Adds a page; False where there is no text on it."""
-    texts = mend_hyphens([line.text for line in lines], words)
+    texts = mend_hyphens([entry.line.text for entry in lines], words)
     share = garbage("".join(texts))
     if share > GARBAGE:
         out.warnings.append(f"page {number}: {share:.0%} of its characters are no text")
     before: Piece | None = None
-    for text, line in zip(texts, lines, strict=True):
+    open_: _Open | None = None
+    for text, entry in zip(texts, lines, strict=True):
+        line = entry.line
         text = re.sub(r" {2,}", "  ", out.clean(text).replace("\t", " ").replace("\n", " ")).strip()
         if not text:
             continue
         if before is not None:
-            out.put(
-                "\n\n" if line.top - before.bottom > 0.8 * min(line.height, before.height) or line.top < before.top else "\n"
-            )
+            out.put(line.glue if line.glue != "\n" else "\n\n" if _gap(before, line) else "\n")
         start = out.length
         out.put(text)
         out.boxes.append(_box(start, out.length, number, line))
         before = line
-        _heading(text, start, out, bookmarks)
+        if open_ is not None and entry.level and line.glue != "\n":
+            open_ = _Open(open_.start, f"{open_.text}{line.glue}{text}", open_.level)
+            continue
+        if open_ is not None:
+            _heading(open_, out, bookmarks)
+        open_ = _Open(start, text, entry.level)
+    if open_ is not None:
+        _heading(open_, out, bookmarks)
     return before is not None
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A line, or the lines of one heading, and where it begins; level 0 is none by its looks."""
+
+    start: int
+    text: str
+    level: int
+
+
+def _gap(before: Piece, line: Piece) -> bool:
+    """Whether a paragraph ends between two lines."""
+    return line.top - before.bottom > 0.8 * min(line.height, before.height) or line.top < before.top
 
 
 def _box(start: int, end: int, page: int, area: Area) -> tuple[int, int, int, float, float, float, float]:
@@ -191,14 +221,17 @@ def _comments(pieces: Sequence[Piece], number: int, out: Writer) -> None:
             gap = 1
 
 
-def _heading(text: str, start: int, out: Writer, bookmarks: list[tuple[int, str]]) -> None:
-    """Marks a line as a heading where a bookmark of its page, or the document's title, has its words."""
-    plain = re.sub(r"[\W_]+", "", text).lower()
+def _heading(line: _Open, out: Writer, bookmarks: list[tuple[int, str]]) -> None:
+    """Marks a line as a heading: by its looks, or where a bookmark of its page, or the document's title, has its words."""
+    plain = re.sub(r"[\W_]+", "", line.text).lower()
+    end = line.start + len(line.text)
     for at, (level, title) in enumerate(bookmarks):
         words = re.sub(r"[\W_]+", "", title).lower()
         if words and (plain == words or (plain.endswith(words) and len(plain) - len(words) < 8)):
-            out.headings.append((start, out.length, level, text))
+            out.headings.append((line.start, end, level, line.text))
             del bookmarks[at]
             return
-    if not out.headings and out.title and plain == re.sub(r"[\W_]+", "", out.title).lower():
-        out.headings.append((start, out.length, 1, text))
+    if line.level:
+        out.headings.append((line.start, end, line.level, line.text))
+    elif not out.headings and out.title and plain == re.sub(r"[\W_]+", "", out.title).lower():
+        out.headings.append((line.start, end, 1, line.text))

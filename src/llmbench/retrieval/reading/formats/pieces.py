@@ -22,7 +22,7 @@ WIDE = 1.5
 """A gap inside a line, in heights of its letters, that divides cells or columns and not words."""
 TINY = 1.0
 """Points below which letters are a dotted line to whoever looks at the page at its size."""
-_BOLD = re.compile(r"bold|black|heavy|demi|CMBX|CMSSBX|\bBd\b|-Bd", re.IGNORECASE)
+_BOLD = re.compile(r"bold|black|heavy|demi|(?:CM|SF)\w{0,4}B[XS]?\d|CMCSC|-Medi\b|-Bd|Libertine\w*B$", re.IGNORECASE)
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
 _ALEFS = "\u0622\u0623\u0625\u0627"
 _LAM = "\u0644"
@@ -60,6 +60,7 @@ class Reader:
         self.fonts: dict[int, bool] = {}
         self.objects: dict[int, str] = {}
         self.hidden: list[Unseen] = []
+        self.spans: dict[int, Stretch] = {}
 
     def close(self) -> None:
         """Lets go of the page's text."""
@@ -107,15 +108,21 @@ class Reader:
             return
         whole = _around(boxes)
         small = any(box[3] - box[1] < 2 * TINY for box in boxes)
-        if len(boxes) == 1:
+        reach = WIDE * (whole[3] - whole[1])
+        if len(boxes) == 1 and not (1 < len(words) < 20 and self._bold(words[0][0])):  # a table's head may be of one object
             yield Stretch(start, end, whole, self._why(words[0][0], small))
             return
-        whys = [self._why(first, small) for first, _ in words]
-        reach = WIDE * (whole[3] - whole[1])
         wide = [right[0] for left, right in pairwise(boxes) if right[0] - left[2] > reach]
+        if wide:
+            words = [part for word in words for part in self._opened(word, reach)]
+        whys = [self._why(first, small) for first, _ in words]
         cuts = [0]
         for at in range(1, len(words)):
-            if whys[at] != whys[at - 1] or (wide and self._char_box(words[at][0])[0] in wide):
+            if (
+                whys[at] != whys[at - 1]
+                or (wide and self._begins(words[at][0], wide, reach))
+                or (len(boxes) == 1 and self._char_box(words[at][0])[0] - self._char_box(words[at - 1][1] - 1)[2] > reach)
+            ):
                 cuts.append(at)
         if len(cuts) == 1:
             yield Stretch(start, end, whole, whys[0])
@@ -124,6 +131,21 @@ class Reader:
             first, last = words[at][0], words[stop - 1][1]
             if part := self._boxes(first, last):
                 yield Stretch(first, last, _around(part), whys[at])
+
+    def _begins(self, at: int, wide: Sequence[float], reach: float) -> bool:
+        """Whether a word begins behind a wide gap: where a text object does, or within one."""
+        left = self._char_box(at)[0]
+        return left in wide or (self.codes[at - 1] > 32 and left - self._char_box(at - 1)[2] > reach)
+
+    def _opened(self, word: tuple[int, int], reach: float) -> Iterator[tuple[int, int]]:
+        """A word, cut where a wide gap lies in it: PDFium puts no space between some cells."""
+        start, end = word
+        if end - start > 1 and self._char_box(end - 1)[2] - self._char_box(start)[0] > reach * (end - start) / 2 + reach:
+            for at in range(start + 1, end):
+                if self._char_box(at)[0] - self._char_box(at - 1)[2] > reach:
+                    yield start, at
+                    start = at
+        yield start, end
 
     def _why(self, at: int, small: bool) -> str:
         """Why a character would not be seen: its text object's own properties, found once."""
@@ -150,9 +172,38 @@ class Reader:
         return ""
 
     def _piece(self, part: Stretch) -> Piece:
-        first = next((at for at in range(part.start, part.end) if self.codes[at] > 32), part.start)
+        words = _WORDS.search(self.text, part.start, part.end)
+        first = words.start() if words else part.start
+        last = part.end - 1
+        while last > first and self.codes[last] <= 32:
+            last -= 1
         box = upright(part.box, self.edge, self.turn)
-        return Piece(*box, self._words(part), self._size(first), self._bold(first))
+        size, bold = self._size(first), self._bold(first)
+        if last > first + 2:
+            size, bold = max(size, self._size(last)), bold and self._bold(last)
+        piece = Piece(*box, self._words(part), size, bold)
+        self.spans[id(piece)] = part
+        return piece
+
+    def opened(self, piece: Piece) -> list[Piece]:
+        """A piece of `pieces`, cut where a wide gap lies between its characters: a text object may hold a row of cells."""
+        part = self.spans.get(id(piece))
+        if part is None:
+            return [piece]
+        words = [match.span() for match in _WORDS.finditer(self.text, part.start, part.end)]
+        reach = WIDE * (part.box[3] - part.box[1])
+        cuts = [0]
+        for at in range(1, len(words)):
+            if self._char_box(words[at][0])[0] - self._char_box(words[at - 1][1] - 1)[2] > reach:
+                cuts.append(at)
+        if len(cuts) == 1:
+            return [piece]
+        found = []
+        for at, stop in pairwise([*cuts, len(words)]):
+            first, last = words[at][0], words[stop - 1][1]
+            box = _around([self._char_box(place) for place in range(first, last) if self.codes[place] > 32])
+            found.append(self._piece(Stretch(first, last, box)))
+        return found
 
     def _words(self, part: Stretch) -> str:
         """The text of a stretch: halves of characters put together, what one glyph stands for in its own order."""

@@ -87,9 +87,10 @@ def _painted(page: Any) -> tuple[list[Sides], list[Sides]]:
                 mode, stroke = ctypes.c_int(), ctypes.c_int()
                 colours = [ctypes.c_uint() for _ in range(4)]
                 pdfium.FPDFPath_GetDrawMode(thing, mode, stroke)
-                if mode.value and pdfium.FPDFPageObj_GetFillColor(thing, *colours):
+                if mode.value:
+                    plain = pdfium.FPDFPageObj_GetFillColor(thing, *colours)  # else a pattern
                     *colour, alpha = (colour.value for colour in colours)
-                    if alpha > 5 and min(colour) < 250:
+                    if not plain or (alpha > 5 and min(colour) < 250):
                         painted.append(_bounds(thing))
     return pictures, painted
 
