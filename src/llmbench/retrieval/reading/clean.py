@@ -130,21 +130,25 @@ _DIVIDED = re.compile(r"([^\W\d_]{2,})[-\u2010\u00ad\ufffe\x02] *$")
 _TAIL = re.compile(r"([^\W\d_A-Z]+)[^\w\s]* ?")
 
 
+_ODD = re.compile(r"[^\x20-\x7e\s]")
+"""What may be no text; of most pages that is little."""
+
+
 def garbage(text: str) -> float:
     """The share of characters that are no text, from 0 to 1: private use, replacement and unassigned characters.
 
     A text of Latin letters among which vowels are rare (under a fifth; languages have 30 to 50 %) was written with a font
     whose letters are other than they look, and counts as all garbage.
     """
-    signs = [character for character in text if not character.isspace()]
+    signs = sum(map(len, text.split()))
     if not signs:
         return 0.0
-    bad = sum(character == "\ufffd" or unicodedata.category(character) in ("Co", "Cn", "Cc", "Cs") for character in signs)
+    bad = sum(sign == "\ufffd" or unicodedata.category(sign) in ("Co", "Cn", "Cc", "Cs") for sign in _ODD.findall(text))
     letters = re.findall("[a-z]", text, re.IGNORECASE)
     if (
         len(letters) > 200
-        and len(letters) > len(signs) / 2
+        and len(letters) > signs / 2
         and len(re.findall("[aeiouy]", text, re.IGNORECASE)) < 0.2 * len(letters)
     ):
         return 1.0
-    return bad / len(signs)
+    return float(bad / signs)

@@ -180,6 +180,8 @@ def _gathered(pieces: Sequence[Piece], column: Mapping[int, int]) -> list[int]:
 def _beside(piece: Piece, line: Sequence[Piece]) -> bool:
     """Whether a piece continues a line: same height, no overlap, and not both of them prose."""
     for other in line:
+        if piece.top >= other.bottom or other.top >= piece.bottom:
+            return False
         shared = min(piece.bottom, other.bottom) - max(piece.top, other.top)
         if shared < 0.6 * min(piece.height, other.height):
             return False

@@ -53,7 +53,7 @@ def _cells_of_lines(pieces: Sequence[Piece]) -> bool:
     for low in lows:
         for piece in pieces:
             if (piece.left > low.right or piece.right < low.left) and abs(piece.top - low.top) < 1.5 * low.height:
-                return True
+                return len(piece.text) > 3 and sum(map(str.isalpha, piece.text)) > 0.6 * len(piece.text)
     return False
 
 
@@ -151,7 +151,8 @@ def _cells(pieces: Sequence[Piece], upper: Rule, lower: Rule) -> list[list[list[
     inside = [
         at
         for at, piece in enumerate(pieces)
-        if upper.y < (piece.top + piece.bottom) / 2 < lower.y and left <= piece.left and piece.right <= right
+        if piece.bottom > upper.y and piece.top < lower.y and left <= piece.left and piece.right <= right
+        if upper.y < (piece.top + piece.bottom) / 2 < lower.y
     ]
     cells: list[tuple[Area, list[int]]] = []
     for at in sorted(inside, key=lambda at: pieces[at].left):

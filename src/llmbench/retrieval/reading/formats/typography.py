@@ -60,7 +60,9 @@ def headed(pages: Sequence[Sequence[Piece] | None]) -> list[list[Marked] | None]
         if page is None or not body:
             found.append(None if page is None else [(line, None) for line in page])
             continue
-        found.append(_grouped(page, [_style(line, at, page, body, heavy * 2 < whole, running) for at, line in enumerate(page)]))
+        small = _small(page, body)
+        styles = [_style(line, at, page, (body, small), heavy * 2 < whole, running) for at, line in enumerate(page)]
+        found.append(_grouped(page, styles))
     levels = _levels([style for page in found for _, style in page or () if style])
     return [None if page is None else [Marked(line, levels[style] if style else 0) for line, style in page] for page in found]
 
@@ -84,22 +86,26 @@ def _running(pages: Sequence[Sequence[Piece] | None]) -> set[tuple[str, int]]:
     """What stands at the head or foot of several pages, by its words (numbers apart) and its height."""
     count: Counter[tuple[str, int]] = Counter()
     for page in pages:
-        count.update({(_plain(line.text), round(line.top / 8)) for line in page or ()})
+        ends = sorted(page or (), key=lambda line: line.top)
+        count.update({(_plain(line.text), round(line.top / 8)) for line in (*ends[:4], *ends[-4:])})
     return {entry for entry, times in count.items() if times > 2 and times * 10 > len(pages)}
 
 
 def _style(
-    line: Piece, at: int, page: Sequence[Piece], body: float, bold_tells: bool, running: set[tuple[str, int]]
+    line: Piece, at: int, page: Sequence[Piece], sizes: tuple[float, float], bold_tells: bool, running: set[tuple[str, int]]
 ) -> Style | None:
-    """The style of a line that may be a heading; None where it is none."""
-    text = line.text
+    """The style of a line that may be a heading; None where it is none. `sizes` are the text's, and a smaller page's own."""
+    text, (body, small) = line.text, sizes
+    if line.size <= body + 0.6 and not line.bold and not (small and line.size > 1.2 * small):
+        return None
     if line.glue != "\n" or (at + 1 < len(page) and page[at + 1].glue != "\n"):  # a row of a table
         return None
     if not line.size or len(text) > LONGEST or sum(map(str.isalpha, text)) < max(2, 0.4 * len(text.replace(" ", ""))):
         return None
     size = _half(line.size)
     larger = size > LARGER * body and size > body + 0.6
-    if not larger and not (line.bold and bold_tells and size > 0.85 * body) and not _larger_here(line, page, body):
+    here = bool(small) and size < body and line.size > 1.2 * small
+    if not larger and not here and not (line.bold and bold_tells and size > 0.85 * body):
         return None
     if _CAPTION.match(text) or _DOTTED.search(text) or _ENDS.search(text) or line.turned_words:
         return None
@@ -114,15 +120,13 @@ def _style(
     return size, line.bold
 
 
-def _larger_here(line: Piece, page: Sequence[Piece], body: float) -> bool:
-    """Whether a line is larger than what else is on a page that is set smaller than the rest, such as a leaflet's."""
-    if _half(line.size) >= body:
-        return False
+def _small(page: Sequence[Piece], body: float) -> float:
+    """The size of a page that is set smaller than the rest, such as a leaflet's; 0 where it is not."""
     sizes: Counter[float] = Counter()
     for other in page:
         sizes[_half(other.size)] += len(other.text)
-    own = max(sizes, key=lambda size: sizes[size])
-    return sizes[own] > 500 and own < 0.85 * body and line.size > 1.2 * own
+    own = max(sizes, key=lambda size: sizes[size], default=0.0)
+    return own if sizes[own] > 500 and own < 0.85 * body else 0.0
 
 
 def _apart(line: Piece, at: int, page: Sequence[Piece]) -> bool:

@@ -32,8 +32,10 @@ def runs(boxes: Mapping[int, Sides]) -> dict[int, list[int]]:
             found.append([at])
     columns_ = [run for run in found if len(run) >= SHORTEST]
     downwards = sum(map(len, columns_)) * 2 > len(order)
-    if downwards:  # the short ends of columns are columns as well
-        return {run[0]: run for run in found}
+    if downwards:  # the short ends of columns are columns as well, unless they are letters of a line
+        alone = [run[0] for run in found if len(run) == 1]
+        across = {at for at in alone if any(_next_to(boxes[at], boxes[other]) for other in alone if other != at)}
+        return {run[0]: run for run in found if run[0] not in across}
     return {run[0]: run for run in columns_ if all(_close(boxes[a], boxes[b]) for a, b in pairwise(run))}
 
 
@@ -43,6 +45,13 @@ def _below(upper: Sides, lower: Sides) -> bool:
     middle = (upper[0] + upper[2]) / 2 - (lower[0] + lower[2]) / 2
     step = (upper[1] + upper[3]) / 2 - (lower[1] + lower[3]) / 2
     return abs(middle) < 0.45 * size and 0.4 * size < step < PITCH * size
+
+
+def _next_to(one: Sides, other: Sides) -> bool:
+    """Whether two characters stand in one line, near each other."""
+    size = max(one[2] - one[0], one[3] - one[1], 1.0)
+    level = abs((one[1] + one[3]) / 2 - (other[1] + other[3]) / 2) < 0.3 * size
+    return level and abs((one[0] + one[2]) / 2 - (other[0] + other[2]) / 2) < 2 * size
 
 
 def _close(upper: Sides, lower: Sides) -> bool:
