@@ -87,7 +87,8 @@ def _running(pages: Sequence[Sequence[Piece] | None]) -> set[tuple[str, int]]:
     count: Counter[tuple[str, int]] = Counter()
     for page in pages:
         ends = sorted(page or (), key=lambda line: line.top)
-        count.update({(_plain(line.text), round(line.top / 8)) for line in (*ends[:4], *ends[-4:])})
+        for line in {*ends[:4], *ends[-4:]}:
+            count.update({(words, round(line.top / 8)) for words in (line.text, _plain(line.text))})
     return {entry for entry, times in count.items() if times > 2 and times * 10 > len(pages)}
 
 
@@ -112,7 +113,7 @@ def _style(
     cells = [cell for cell in text.split("  ") if cell.strip()]
     if len(cells) > 1 and not (len(cells) == 2 and _NUMBER_ALONE.fullmatch(cells[0].strip())):
         return None
-    key = _plain(text)
+    key = text if larger else _plain(text)  # Chapter 1 and Chapter 2 are no running head
     if any((key, round(line.top / 8) + step) in running for step in (-1, 0, 1)):
         return None
     if not larger and not _apart(line, at, page):

@@ -1,0 +1,163 @@
+"""PDF: columns, rows of several lines, headings by their looks, vertical writing, rows that read from the right."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fpdf import FPDF
+
+from llmbench.retrieval.reading.formats.layout import Piece, rows
+from llmbench.retrieval.reading.formats.vertical import columns, runs
+
+from .files import document
+
+LEFT = ["The ferry to Ostmark leaves at seven", "each morning from the north quay and", "takes ninety minutes."]
+RIGHT = ["Parking at the quay costs four crowns", "per day. The attendant accepts coins", "only."]
+HOURS = ["Opening hours", "Closed on Sundays", "Moorings in winter", "Fees and fines"]
+ROOT = Path(__file__).parents[3]
+
+
+def blank() -> FPDF:
+    pdf = FPDF(unit="pt", format="A4")
+    pdf.add_page()
+    pdf.set_font("Helvetica", size=10)
+    return pdf
+
+
+def lines(path: Path) -> list[str]:
+    return [line for line in document(path).text.split("\n") if line]
+
+
+@pytest.mark.parametrize("woven", [False, True], ids=["column by column", "line by line"])
+def test_short_columns_of_prose_stay_apart(tmp_path: Path, woven: bool) -> None:
+    pdf = blank()
+    places = [(60, 60 + 14 * n, text) for n, text in enumerate(LEFT)] + [
+        (320, 60 + 14 * n, text) for n, text in enumerate(RIGHT)
+    ]
+    for left, top, text in sorted(places, key=lambda place: place[1]) if woven else places:
+        pdf.text(left, top, text)
+    pdf.output(str(tmp_path / "a.pdf"))
+    assert lines(tmp_path / "a.pdf") == LEFT + RIGHT
+
+
+def test_columns_of_names_and_figures_are_a_table() -> None:
+    names = ["Net sales of the year", "Costs of the sales", "Gross margin of it all", "Taxes on the income"]
+    left = [Piece(50, 60 + 14 * n, 150, 70 + 14 * n, name) for n, name in enumerate(names)]
+    right = [Piece(320, 60 + 14 * n, 350, 70 + 14 * n, f"{n}00") for n in range(4)]
+    assert [piece.text for piece in rows(left + right)] == [f"{name}  {n}00" for n, name in enumerate(names)]
+
+
+def test_a_row_of_a_right_to_left_table_begins_on_the_right() -> None:
+    row = [Piece(50, 60, 80, 70, "485"), Piece(200, 60, 260, 70, "الجائزة"), Piece(300, 60, 360, 70, "دراسة")]
+    assert [piece.text for piece in rows(row)] == ["دراسة  الجائزة  485"]
+
+
+def test_a_cell_of_several_lines_is_part_of_its_row(tmp_path: Path) -> None:
+    pdf = blank()
+    table = [
+        (["Value"], ["What it tells"]),
+        (["CURRENT_USER"], ["The user of the thread including the", "authority that was adopted."]),
+        (["SESSION", "USER"], ["The user of the thread."]),
+    ]
+    top = 100.0
+    pdf.line(50, top, 400, top)
+    for cells in table:
+        for left, cell in zip((55, 180), cells, strict=True):
+            for n, text in enumerate(cell):
+                pdf.text(left, top + 12 + 12 * n, text)
+        top += 6 + 12 * max(map(len, cells))
+        pdf.line(50, top, 400, top)
+    pdf.output(str(tmp_path / "a.pdf"))
+    found = document(tmp_path / "a.pdf")
+    assert [line for line in found.text.split("\n") if line] == [
+        "Value  What it tells",
+        "CURRENT_USER  The user of the thread including the authority that was adopted.",
+        "SESSION USER  The user of the thread.",
+    ]
+    start = found.text.index("authority")
+    assert [round(box.left) for box in found.boxes_of(start, start + 9)] == [180], "its own line, for the marker"
+
+
+def test_figures_under_each_other_between_rules_stay_rows(tmp_path: Path) -> None:
+    pdf = blank()
+    for y in (100, 120, 150, 180):
+        pdf.line(50, y, 400, y)
+    cells = [
+        (112, ("Name", "2024", "2025")),
+        (132, ("North", "10", "12")),
+        (144, ("South", "20", "24")),
+        (162, ("East", "1", "2")),
+    ]
+    for top, row in [*cells, (174, ("West", "3", "4"))]:
+        for left, text in zip((55, 180, 300), row, strict=True):
+            pdf.text(left, top, text)
+    pdf.output(str(tmp_path / "a.pdf"))
+    assert lines(tmp_path / "a.pdf")[1:] == ["North  10  12", "South  20  24", "East  1  2", "West  3  4"]
+
+
+def test_headings_are_found_by_size_and_weight_and_running_heads_are_none(tmp_path: Path) -> None:
+    pdf = FPDF(unit="pt", format="A4")
+    for page in range(1, 5):
+        pdf.add_page()
+        pdf.set_font("Helvetica", "B", size=12)
+        pdf.text(60, 40, f"Annual report {page}")
+        pdf.set_font("Helvetica", "B", size=18)
+        pdf.text(60, 90, f"Harbours of the {page}. coast")
+        pdf.text(60, 112, "and their masters")
+        pdf.set_font("Helvetica", "B", size=10)
+        pdf.text(60, 150, HOURS[page - 1])
+        pdf.set_font("Helvetica", size=10)
+        for n in range(8):
+            pdf.text(60, 166 + 13 * n, "The harbour office is open from seven in the morning until four in the afternoon.")
+        pdf.set_font("Helvetica", "B", size=10)
+        pdf.text(
+            60, 166 + 13 * 8, "It is closed on the ninth of May, on the tenth of June and whenever the wind is from the north."
+        )
+    pdf.output(str(tmp_path / "a.pdf"))
+    found = document(tmp_path / "a.pdf")
+    assert [(h.level, h.text) for h in found.headings] == [
+        entry for n in range(1, 5) for entry in ((1, f"Harbours of the {n}. coast and their masters"), (2, HOURS[n - 1]))
+    ]
+    assert all(found.text[h.start : h.end] == h.text for h in found.headings)
+    assert len(found.boxes_of(found.headings[0].start, found.headings[0].end)) == 2
+
+
+def column(text: str, right: float, *, pitch: float = 15, top: float = 700) -> dict[int, tuple[float, float, float, float]]:
+    return {n: (right - 14, top - pitch * n - 14, right, top - pitch * n) for n in range(len(text))}
+
+
+def test_vertical_writing_is_read_downwards_from_the_right() -> None:
+    texts = ["港の灯台は毎年九月に", "点検の責任者は", "故障の際"]
+    pieces = [Piece(400 - 30 * n, 100, 414 - 30 * n, 100 + 15 * len(text), text, down=True) for n, text in enumerate(texts)]
+    heading = Piece(60, 50, 160, 64, "横書きの見出し")
+    assert [piece.text for piece in columns([heading, *reversed(pieces)])] == [heading.text, *texts]
+    assert [piece.text for piece in rows(pieces)] == texts, "columns are no cells"
+
+
+@pytest.mark.parametrize("pitch", [15, 28])
+def test_characters_under_each_other_are_a_column(pitch: float) -> None:
+    boxes = column("港の灯台は毎年", 500, pitch=pitch)
+    assert runs(boxes) == {0: [0, 1, 2, 3, 4, 5, 6]}
+    across = {n: (60 + 14 * n, 700.0, 74 + 14 * n, 714.0) for n in range(9)}
+    assert runs(across) == {}
+
+
+def test_the_share_of_what_is_read_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text("<h1>Depot</h1><p>One two three.</p><table><tr><td>Kestrel<td>12 kg</table>")
+    (tmp_path / "a.html.expected.md").write_text(
+        "# Depot\n\n## Lost\n\nOne two **three** [four](http://x.example/five).\n\n"
+        "| Model | Weight |\n| - | - |\n| Kestrel | 12 kg |\n"
+    )
+    (tmp_path / "gone.zip").write_bytes(b"")
+    (tmp_path / "gone.zip.expected.md").write_text("Six seven")
+    command = [sys.executable, str(ROOT / "benchmarks/reading.py"), str(tmp_path), "--json"]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["kinds"]
+    page = found[".html"]
+    assert (page["words"], page["words_found"]) == (11, 7), "depot, one, two, three, kestrel, 12, kg"
+    assert (page["rows"], page["rows_whole"]) == (2, 1)
+    assert (page["headings"], page["headings_found"], page["headings_more"]) == (2, 1, 0)
+    assert (found[".zip"]["words"], found[".zip"]["words_found"], found["all"]["words"]) == (2, 0, 13)
