@@ -107,7 +107,7 @@ def test_headings_are_found_by_size_and_weight_and_running_heads_are_none(tmp_pa
         pdf.text(60, 40, f"Annual report {page}")
         pdf.set_font("Helvetica", "B", size=18)
         pdf.text(60, 90, f"Harbours of the {page}. coast")
-        pdf.text(60, 112, "and their masters")
+        pdf.text(60, 112, f"and its {page + 1} masters")
         pdf.set_font("Helvetica", "B", size=10)
         pdf.text(60, 150, HOURS[page - 1])
         pdf.set_font("Helvetica", size=10)
@@ -120,7 +120,7 @@ def test_headings_are_found_by_size_and_weight_and_running_heads_are_none(tmp_pa
     pdf.output(str(tmp_path / "a.pdf"))
     found = document(tmp_path / "a.pdf")
     assert [(h.level, h.text) for h in found.headings] == [
-        entry for n in range(1, 5) for entry in ((1, f"Harbours of the {n}. coast and their masters"), (2, HOURS[n - 1]))
+        entry for n in range(1, 5) for entry in ((1, f"Harbours of the {n}. coast and its {n + 1} masters"), (2, HOURS[n - 1]))
     ]
     assert all(found.text[h.start : h.end] == h.text for h in found.headings)
     assert len(found.boxes_of(found.headings[0].start, found.headings[0].end)) == 2

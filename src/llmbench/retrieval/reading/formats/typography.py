@@ -113,7 +113,7 @@ def _style(
     cells = [cell for cell in text.split("  ") if cell.strip()]
     if len(cells) > 1 and not (len(cells) == 2 and _NUMBER_ALONE.fullmatch(cells[0].strip())):
         return None
-    key = text if larger else _plain(text)  # Chapter 1 and Chapter 2 are no running head
+    key = text if size > 1.3 * body else _plain(text)  # Chapter 1 and Chapter 2 are no running head
     if any((key, round(line.top / 8) + step) in running for step in (-1, 0, 1)):
         return None
     if not larger and not _apart(line, at, page):
