@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench.recipe import DataSource, DataSpec
+from llmbench.recipe.adapter import TokenizerSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +59,8 @@ class Report:
     """Answers learned without what the template's generation prompt ends with, such as an opened `<think>`."""
     merged: int = 0
     """Answers that begin inside a token of the prompt, which is then not learned."""
+    turn_ends: tuple[int, ...] = ()
+    """The tokens that end the learned turns, the commonest first."""
     skipped: tuple[Skipped, ...] = ()
     length_before: np.ndarray | None = None
     """Tokens of every row before `max_length` (int32)."""
@@ -117,7 +120,8 @@ def load(
     seed: int = 0,
     chat_template: str | None = None,
     folder: Path | None = None,
-    added_tokens: Sequence[str] = (),
+    added: TokenizerSpec | None = None,
+    stops: Sequence[int] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Rows:
     """Reads, checks and tokenises the rows of a recipe, or takes them from the cache.
@@ -129,7 +133,8 @@ def load(
         seed: draws the rows held out by `eval_fraction` and the rows mixed by `weight`.
         chat_template: takes the place of the recipe's and the tokenizer's own.
         folder: where the tokenizer was loaded from: it is then known by its files, without loading it.
-        added_tokens: tokens that the tokenizer has beyond those of the folder.
+        added: the recipe's `tokenizer` section: what the tokenizer has beyond the folder's. A row's words may hold these.
+        stops: the tokens at which the model stops by itself, as its generation_config.json names them.
         progress: called with the number of rows tokenised since the last call.
 
     Raises:
@@ -138,7 +143,7 @@ def load(
     """
     from llmbench.data.parts import Parts
 
-    parts = Parts(spec, tokenizer, seed, chat_template, folder, tuple(added_tokens), progress)
+    parts = Parts(spec, tokenizer, seed, chat_template, folder, added, tuple(stops), progress)
     if spec.eval:
         [train], [held_out] = parts.part(spec.train), parts.part(spec.eval)
         return Rows(*train, *held_out)

@@ -1,20 +1,25 @@
 """Prompts and the answers to them -> token ids, counted and cut by us, so that no trainer cuts anything unseen.
 
-An answer's ids are what the chat template adds to the prompt for it, up to and with the token that ends the turn. Each
-conversation is tokenised whole, so no token is joined across the border and nothing is put before an answer.
+An answer's ids are what the chat template adds to the prompt for it, up to and with the token that ends the turn, as rows of
+sft are rendered and by the same process: words, thinking and tool calls are compared with the row. Each conversation is
+tokenised whole, so no token is joined across the border and nothing is put before an answer.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llmbench.data import Report, Skipped
+from llmbench.data.formats import Chat
 from llmbench.data.prepare import NOTHING, TOO_LONG
+from llmbench.data.template import Renderer
+from llmbench.data.tokens import Tokenizer, span
 from llmbench.errors import DataError
 from llmbench.recipe import DataSpec
 
@@ -26,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Encoded", "encode"]
 
 _BATCH = 500
-_END = re.compile(r"end|eot|eos|</", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class Encoded:
     dropped: int = 0
     truncated: int = 0
     unstopped: int = 0
+    unprompted: int = 0
+    ends: tuple[int, ...] = ()
+    """The tokens that end the answers' turns, the commonest first."""
 
     def select(self, rows: Sequence[int]) -> Encoded:
         """Some of the rows."""
@@ -53,7 +60,7 @@ class Encoded:
 
     def without_losses(self) -> Encoded:
         """The same rows, for a part whose losses are counted elsewhere."""
-        return replace(self, skipped=(), dropped=0, truncated=0, unstopped=0)
+        return replace(self, skipped=(), dropped=0, truncated=0, unstopped=0, unprompted=0)
 
     def report(self) -> Report:
         """The counts. A prompt counts once for each of its answers, as the trainer computes it."""
@@ -67,6 +74,8 @@ class Encoded:
             dropped=self.dropped,
             truncated=self.truncated,
             unstopped=self.unstopped,
+            unprompted=self.unprompted,
+            turn_ends=self.ends,
             skipped=self.skipped,
             length_before=np.array([max(row) for row in lengths], dtype=np.int32),
         )
@@ -108,7 +117,7 @@ class Encoded:
 
 def encode(
     examples: Sequence[Example],
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     spec: DataSpec,
     skipped: Sequence[Skipped] = (),
     *,
@@ -122,138 +131,141 @@ def encode(
     Raises:
         DataError: see `llmbench.data.preferences.load`.
     """
-    if not tokenizer.chat_template:
-        raise DataError("The model's tokenizer has no chat template, so turns cannot be written. Choose a chat model.")
-    stops, control = _stops(tokenizer), _control(tokenizer)
     kept: list[Example] = []
     prompts: list[list[int]] = []
     answers: list[list[list[int]]] = []
     long: list[int] = []
     left_out = list(skipped)
-    dropped = truncated = unstopped = 0
-    if spec.bad_rows == "skip":
-        examples = [example for example in examples if not _refused(example, tokenizer, control, left_out)]
-    for start in range(0, len(examples), _BATCH):
-        chunk = examples[start : start + _BATCH]
-        for example, (prompt, said, open_ends) in zip(chunk, _tokens(chunk, tokenizer, stops, control), strict=True):
-            length = len(prompt) + max(map(len, said), default=0)
-            if length > spec.max_length:
-                long.append(length)
-                if spec.over_length == "error":
-                    continue
-                said = [answer[: max(spec.max_length - len(prompt), 0)] for answer in said]
-                gone = len(prompt) > spec.max_length or not all(said) or (len(said) == 2 and said[0] == said[1])
-                if spec.over_length == "drop" or gone:
-                    dropped += 1
-                    left_out.append(
-                        Skipped(example.place, TOO_LONG if spec.over_length == "drop" else NOTHING, f"{length:,} tokens")
-                    )
-                    continue
-                truncated += 1
-            unstopped += open_ends
-            kept.append(example)
-            prompts.append(prompt)
-            answers.append(said)
-        if progress is not None:
-            progress(len(chunk))
+    ends: Counter[int] = Counter()
+    dropped = truncated = unstopped = unprompted = 0
+    for example, made in _encoded(examples, tokenizer, spec, progress):
+        if isinstance(made, Skipped):
+            left_out.append(made)
+            continue
+        prompt, said = made.prompt, made.answers
+        length = len(prompt) + max(map(len, said), default=0)
+        if length > spec.max_length:
+            long.append(length)
+            if spec.over_length == "error":
+                continue
+            said = [answer[: max(spec.max_length - len(prompt), 0)] for answer in said]
+            gone = len(prompt) > spec.max_length or not all(said) or (len(said) == 2 and said[0] == said[1])
+            if spec.over_length == "drop" or gone:
+                dropped += 1
+                reason = TOO_LONG if spec.over_length == "drop" else NOTHING
+                left_out.append(Skipped(example.place, reason, f"{length:,} tokens"))
+                continue
+            truncated += 1
+        unstopped += made.unstopped
+        unprompted += made.unprompted
+        ends.update(made.ends)
+        kept.append(example)
+        prompts.append(prompt)
+        answers.append(said)
     if long and spec.over_length == "error":
         raise DataError(
             f"data.max_length: {len(long):,} of {len(examples):,} rows are longer than {spec.max_length:,} tokens "
             f"(the longest has {max(long):,}). Set data.max_length={max(long)}, or data.over_length to drop or truncate."
         )
     if not kept:
+        if left_out and not dropped:
+            raise DataError(f"{left_out[0].place}: {left_out[0].detail}. None of the {len(left_out):,} rows can be used.")
         raise DataError(f"data.max_length: no row is left within {spec.max_length:,} tokens. Raise it.")
-    return Encoded(kept, prompts, answers, tuple(left_out), dropped, truncated, unstopped)
+    common = tuple(end for end, _ in ends.most_common())
+    return Encoded(kept, prompts, answers, tuple(left_out), dropped, truncated, unstopped, unprompted, common)
+
+
+@dataclass
+class _Made:
+    """One example in tokens."""
+
+    prompt: list[int]
+    answers: list[list[int]] = field(default_factory=list)
+    unstopped: int = 0
+    unprompted: int = 0
+    ends: list[int] = field(default_factory=list)
+
+
+def _encoded(
+    examples: Sequence[Example], tokenizer: Tokenizer, spec: DataSpec, progress: Callable[[int], None] | None
+) -> Iterator[tuple[Example, _Made | Skipped]]:
+    """Each example in tokens, or why it cannot be used where such rows are skipped.
+
+    Raises:
+        DataError: the first that cannot be used, where they are not; or the tokenizer has no chat template.
+    """
+    with Renderer(tokenizer.template(spec.template(), spec.chat_template_kwargs, "last")) as page:
+        for start in range(0, len(examples), _BATCH):
+            chunk = examples[start : start + _BATCH]
+            page.send([Chat([*one.prompt, answer], one.tools) for one in chunk for answer in one.answers])
+            rendered = page.receive()
+            for example in chunk:
+                found = [next(rendered) for _ in example.answers]
+                try:
+                    yield example, _tokens(example, found, tokenizer)
+                except _Unwritable as error:
+                    if spec.bad_rows != "skip":
+                        raise
+                    yield example, Skipped(example.place, error.reason, error.detail)
+            if progress is not None:
+                progress(len(chunk))
 
 
 class _Unwritable(DataError):
     """A row that cannot be written as turns."""
 
     def __init__(self, place: str, reason: str, detail: str) -> None:
-        super().__init__(f"{place}: {detail}. Mend it, or set data.bad_rows=skip to leave such rows out.")
+        super().__init__(f"{place}: {detail.rstrip('.')}. Correct it, or set data.bad_rows=skip to leave such rows out.")
         self.reason, self.detail = reason, detail
 
 
-def _refused(example: Example, tokenizer: Any, control: list[str], left_out: list[Skipped]) -> bool:
-    """Whether an example cannot be written as turns; it is then put among those left out."""
-    try:
-        for answer in example.answers or (None,):
-            _rendered(example, answer, tokenizer, control)
-    except _Unwritable as error:
-        left_out.append(Skipped(example.place, error.reason, error.detail))
-        return True
-    return False
-
-
-def _tokens(
-    examples: Sequence[Example], tokenizer: Any, stops: set[int], control: list[str]
-) -> list[tuple[list[int], list[list[int]], int]]:
+def _tokens(example: Example, found: list[dict[str, Any]], tokenizer: Tokenizer) -> _Made:
     """The prompt's ids, each answer's, and how many answers have no token that ends the turn."""
-    starts = [_rendered(example, None, tokenizer, control) for example in examples]
-    plain = [_rendered(example, None, tokenizer, control, begin=False) for example in examples]
-    texts: list[str] = []
-    borders: list[int] = []
-    for example, start, without in zip(examples, starts, plain, strict=True):
-        for answer in example.answers:
-            text = _rendered(example, answer, tokenizer, control)
-            before = next((len(part) for part in (start, without) if text.startswith(part)), None)
-            if before is None or answer.strip() not in text[before:]:
-                raise DataError(
-                    f"{example.place}: the chat template rewrites the prompt when an answer follows, so the answer's tokens "
-                    "cannot be told. Use another template, or rows of one question."
-                )
-            texts.append(text)
-            borders.append(before)
-    alone = tokenizer(starts, add_special_tokens=False, verbose=False)["input_ids"]  # no word on length; that is ours to say
-    whole = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False) if texts else None
-    result: list[tuple[list[int], list[list[int]], int]] = []
-    at = 0
-    for example, prompt in zip(examples, alone, strict=True):
-        if whole is None or not example.answers:
-            result.append((list(prompt), [], 0))
-            continue
-        mine = range(at, at := at + len(example.answers))
-        ids = [list(whole["input_ids"][i]) for i in mine]
-        inside = [sum(end <= borders[i] for _, end in whole["offset_mapping"][i]) for i in mine]
-        shared = min(inside)
-        while any(row[:shared] != ids[0][:shared] for row in ids):
-            shared -= 1
-        ends = [_end(row, shared, stops, tokenizer) for row in ids]
-        said = [row[shared:end] for row, (end, _) in zip(ids, ends, strict=True)]
-        result.append((ids[0][:shared], said, sum(unstopped for _, unstopped in ends)))
-    return result
+    _check_control(example, tokenizer)
+    refused = next((answer for answer in found if "samples" not in answer), None)
+    if refused is not None:
+        raise _Unwritable(example.place, refused["reason"], refused["detail"])
+    if not found:
+        return _Made(_prompt(example, tokenizer))
+    samples = [answer["samples"][-1] for answer in found]
+    spans = [sample["turns"][-1] for sample in samples]
+    encodings = [tokenizer.backend.encode(sample["text"], add_special_tokens=False) for sample in samples]
+    # All that the model is to say begins behind the prompt, be it behind the template's own `{% generation %}` or before.
+    starts = [span(encoding, base, end)[0] for encoding, (base, end) in zip(encodings, spans, strict=True)]
+    inside = [
+        start + (encoding.token_to_chars(start)[0] < base)  # a token that began in the prompt was given, not said
+        for encoding, start, (base, _) in zip(encodings, starts, spans, strict=True)
+    ]
+    ids = [list(encoding.ids) for encoding in encodings]
+    shared = min(inside)
+    while any(row[:shared] != ids[0][:shared] for row in ids):
+        shared -= 1
+    ends = [span(encoding, base, end)[1] for encoding, (base, end) in zip(encodings, spans, strict=True)]
+    return _Made(
+        ids[0][:shared],
+        [row[shared:end] for row, end in zip(ids, ends, strict=True)],
+        sum(sample["open"] for sample in samples),
+        sum(sample["unprompted"] for sample in samples),
+        [row[end - 1] for row, end, sample in zip(ids, ends, samples, strict=True) if not sample["open"]],
+    )
 
 
-def _rendered(example: Example, answer: str | None, tokenizer: Any, control: list[str], *, begin: bool = True) -> str:
-    """The conversation as the chat template writes it; without an answer with the words that ask for one (`begin`)."""
-    from jinja2 import TemplateError
-
-    turns = example.prompt if answer is None else [*example.prompt, {"role": "assistant", "content": answer}]
-    found = next((token for turn in turns for token in control if token in turn["content"]), None)
+def _check_control(example: Example, tokenizer: Tokenizer) -> None:
+    """Raises for a row whose words spell out a control token: judged answers are compared token by token, and one would end."""
+    words = json.dumps([example.prompt, example.answers, example.tools], ensure_ascii=False)
+    found = next((token for token in tokenizer.specials if token in words), None)
     if found is not None:
         detail = f"the text holds the control token {found}, which would end or begin a turn"
         raise _Unwritable(example.place, "a control token in the text", detail)
+
+
+def _prompt(example: Example, tokenizer: Tokenizer) -> list[int]:
+    """The prompt alone, as TRL's trainer of grpo writes it."""
+    from jinja2 import TemplateError
+
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None and begin))
+        text = tokenizer.tokenizer.apply_chat_template(example.prompt, tokenize=False, add_generation_prompt=True)
     except TemplateError as error:
         detail = f"the chat template refuses this conversation ({error})"
         raise _Unwritable(example.place, "the chat template refuses it", detail) from error
-
-
-def _end(ids: list[int], start: int, stops: set[int], tokenizer: Any) -> tuple[int, bool]:
-    """Where an answer ends, with the token that ends its turn and without what the template writes after; is there none?"""
-    last = next((i for i in range(len(ids) - 1, start - 1, -1) if ids[i] in stops), None)
-    if last is None or tokenizer.decode(ids[last + 1 :]).strip():
-        return len(ids), True
-    return last + 1, False
-
-
-def _stops(tokenizer: Any) -> set[int]:
-    """The tokens that end a turn: the tokenizer's end of text, and every special token that is named as an end."""
-    named = {number for number, token in tokenizer.added_tokens_decoder.items() if _END.search(str(token))}
-    return named if tokenizer.eos_token_id is None else named | {tokenizer.eos_token_id}
-
-
-def _control(tokenizer: Any) -> list[str]:
-    """The tokens that structure a conversation and may not stand in what somebody said."""
-    return sorted({str(token) for token in tokenizer.added_tokens_decoder.values() if token.special})
+    return list(tokenizer.backend.encode(text, add_special_tokens=False).ids)

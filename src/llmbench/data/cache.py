@@ -26,8 +26,9 @@ from llmbench.data import Report, Skipped
 from llmbench.data.sources import files, hub
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import DataSource, DataSpec
+from llmbench.recipe.adapter import TokenizerSpec
 
-__all__ = ["Hashes", "kept", "key", "tokenizer_hash"]
+__all__ = ["Hashes", "grown", "kept", "key", "tokenizer_hash"]
 
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "vocab.json",
@@ -75,6 +76,12 @@ def tokenizer_hash(folder: Path) -> str:
     return _sha(text.encode())
 
 
+def grown(tokenizer: str, added: TokenizerSpec | None, stops: Sequence[int]) -> str:
+    """A tokenizer's hash together with what a recipe adds to it, and with the tokens at which its model stops."""
+    own = None if added is None else [added.add_tokens, added.special]
+    return json.dumps([tokenizer, own, list(stops)])
+
+
 def key(
     spec: DataSpec,
     sources: Sequence[DataSource],
@@ -92,7 +99,7 @@ def key(
         "tokenizer": tokenizer,
         "template": template if template is not None else spec.template(),
         "options": spec.model_dump(
-            mode="json", include={"max_length", "over_length", "bad_rows", "train_on", "chat_template_kwargs"}
+            mode="json", include={"max_length", "over_length", "bad_rows", "train_on", "chat_template_kwargs", "reasoning"}
         ),
         "sources": [
             source.model_dump(mode="json") | {"content": _content(source, hashes), "formatting": _formatting(source, hashes)}
@@ -124,7 +131,10 @@ def _formatting(source: DataSource, hashes: Hashes) -> list[str] | None:
 
 def _code() -> str:
     """The code that prepares: another version of it may prepare otherwise."""
-    return _sha(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
+    room = Path(__file__).parent
+    return _sha(
+        b"".join(path.read_bytes() for path in [*sorted(room.glob("*.py")), *sorted(room.with_name("turns").glob("*.py"))])
+    )
 
 
 @contextmanager
@@ -224,7 +234,9 @@ def _read(folder: Path, hashes: Hashes) -> tuple[list[Report] | None, str]:
 def _report(value: dict[str, Any], lengths: Path) -> Report:
     skipped = tuple(Skipped(**row) for row in value["skipped"])
     return Report(
-        **value | {"skipped": skipped, "notes": tuple(value["notes"]), "length_before": np.load(lengths, allow_pickle=False)}
+        **value
+        | {"skipped": skipped, "notes": tuple(value["notes"]), "turn_ends": tuple(value["turn_ends"])}
+        | {"length_before": np.load(lengths, allow_pickle=False)}
     )
 
 

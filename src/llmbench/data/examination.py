@@ -34,6 +34,7 @@ def examine(
     tokenizer: Any,
     hashes: Hashes,
     *,
+    stops: Sequence[int] = (),
     shown: int = 3,
     threshold: float = duplicates.THRESHOLD,
     refused: str | None = None,
@@ -45,6 +46,7 @@ def examine(
         rows: as `data.load` prepares them.
         tokenizer: a `tokenizers.Tokenizer`, which says what tokens stand for.
         hashes: of the tokenizer and the chat template.
+        stops: the tokens at which the model stops by itself.
         shown: rows to render token by token.
         threshold: the Jaccard similarity from which rows are near duplicates.
         refused: why training would not start, where the rows were prepared otherwise than it would, to be able to show them.
@@ -63,7 +65,7 @@ def examine(
         method=recipe.method,
         model=recipe.model.model_name_or_path,
         hashes=hashes,
-        train=_part(parts[0], recipe, unknown),
+        train=_tokens_of(_part(parts[0], recipe, unknown), parts[0], recipe, tokenizer, stops),
         eval=_part(parts[1], recipe, unknown) if len(parts) > 1 else None,
         duplicates=_duplicates(parts, tokenizer, threshold),
         secrets=_secrets(parts, tokenizer),
@@ -175,6 +177,19 @@ def _part(part: _Looked, recipe: TrainRecipe, unknown: int | None) -> Part:
         untrained_places=tuple(part.place(int(i)) for i in untrained[:_PLACES]),
         double_bos=part.report.double_bos,
         unknown=0 if unknown is None else int((c.ids == unknown).sum()),
+    )
+
+
+def _tokens_of(made: Part, part: _Looked, recipe: TrainRecipe, tokenizer: Any, stops: Sequence[int]) -> Part:
+    """The part with the tokens that end turns, those at which the model stops, and added tokens that no row has."""
+    known = {number: tokenizer.id_to_token(number) or f"<{number}>" for number in (*part.report.turn_ends, *stops)}
+    added = [] if recipe.tokenizer is None else recipe.tokenizer.add_tokens
+    return replace(
+        made,
+        turn_ends=tuple(known[end] for end in part.report.turn_ends),
+        unstoppable=tuple(known[end] for end in part.report.turn_ends if end not in stops),
+        stops=tuple(known[stop] for stop in stops),
+        unused=tuple(token for token in added if not (part.columns.ids == tokenizer.token_to_id(token)).any()),
     )
 
 

@@ -36,6 +36,8 @@ class Row(NamedTuple):
     place: str
     values: dict[str, Any]
     fault: Fault | None = None
+    filled: bool = False
+    """Whether nulls inside its objects may stand for keys that other rows have, as in Parquet and Arrow."""
 
 
 def read_file(path: Path, *, encoding: str = "utf-8", field: str | None = None) -> Iterator[Row]:
@@ -218,7 +220,7 @@ def _batches(path: Path, batches: Iterator[Any]) -> Iterator[Row]:
             if row is None:
                 yield Row(number, place, {}, Fault("not UTF-8", "its text is not UTF-8; write the file anew, or skip the row"))
             else:
-                yield Row(number, place, row)
+                yield Row(number, place, row, filled=True)
 
 
 def _decoded(row: Any) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ def notes(report: DataReport, recipe: TrainRecipe, refused: str | None) -> list[
     for name, part in (("train", report.train), ("eval", report.eval)):
         if part is not None:
             found += _of_part(name, part, answered=recipe.method != "grpo")
+    found += _ends(report.train, recipe)
     found += _length(report, recipe)
     found += _twice(report, recipe)
     found += _private(report)
@@ -81,6 +82,24 @@ def _of_part(name: str, part: Part, *, answered: bool) -> list[Note]:
             continue  # the note on max_length tells of them
         text = f"{_rows(skip.rows)} not used: {skip.reason} ({_places(skip.places, skip.rows)})"
         found.append(Note("warning", where, text))
+    return found
+
+
+def _ends(part: Part, recipe: TrainRecipe) -> list[Note]:
+    """A learned end of turn at which the model does not stop, and added tokens that nothing teaches."""
+    found = []
+    if part.unstoppable and recipe.method != "reward":
+        ends, stops = " and ".join(part.unstoppable), " and ".join(part.stops)
+        text = f"answers end with {ends}, which is not one of the model's stop tokens ({stops or 'it has none'})"
+        next_ = "The saved model gets it: eos_token_id in generation_config.json and config.json."
+        if recipe.adapts:
+            next_ = "llmbench serve and merge stop there; for another server set stop_token_ids (the adapter's llmbench.json)."
+        found.append(Note("warning", "data.chat_template", text, next_))
+    if part.unused:
+        text = f"no training row has {', '.join(part.unused[:5])}{', ...' if len(part.unused) > 5 else ''}"
+        every = recipe.tokenizer is not None and len(part.unused) == len(recipe.tokenizer.add_tokens)
+        next_ = "Its row of the embedding would learn nothing: leave it out, or add rows that use it."
+        found.append(Note("error" if every else "warning", "tokenizer.add_tokens", text, next_))
     return found
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from llmbench.data.files import Fault, Row
 from llmbench.data.formats import READS, BadRow, Chat, Text, Tokens, converted, detect
+from llmbench.data.messages import dense
 from llmbench.data.sources import read, title
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
@@ -45,7 +46,7 @@ def batches(spec: DataSpec, sources: list[DataSource]) -> Iterator[list[Item]]:
             rows += 1
             if format is None and row.fault is None:
                 format = detect(row, source)
-            holds = _held(row, format)
+            holds = _held(row, format, reasoning=spec.reasoning == "keep")
             if isinstance(holds, Fault) and spec.bad_rows == "error":
                 faults += 1
                 first = first or f"{row.place}: {holds.detail}"
@@ -65,11 +66,12 @@ def batches(spec: DataSpec, sources: list[DataSource]) -> Iterator[list[Item]]:
         yield batch
 
 
-def _held(row: Row, format: Format | None) -> Chat | Text | Tokens | Fault:
+def _held(row: Row, format: Format | None, *, reasoning: bool) -> Chat | Text | Tokens | Fault:
     if row.fault is not None or format is None:
         return row.fault or Fault("not valid", "cannot be read")
     try:
-        return converted(row.values, format)
+        values = {key: dense(item) for key, item in row.values.items()} if row.filled else row.values
+        return converted(values, format, reasoning=reasoning)
     except BadRow as error:
         return Fault(error.reason, str(error))
 

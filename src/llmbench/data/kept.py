@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench import workspace
-from llmbench.data import cache, page
+from llmbench.data import cache, page, vocabulary
 from llmbench.data.duplicates import THRESHOLD
 from llmbench.data.report import SCHEMA, DataReport, Hashes, read_json, to_json
 from llmbench.errors import DataError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["hashes", "own_template", "report", "write"]
 
 _UNLIMITED = 2**31 - 1
-_MADE = 3
+_MADE = 4
 """Counted up when the same rows are reported on otherwise than before."""
 _KEPT = 200
 """Reports that stay in the cache; the oldest go first."""
@@ -35,6 +35,7 @@ def report(
     folder: Path,
     load: Load,
     *,
+    stops: Sequence[int] = (),
     shown: int = 3,
     threshold: float = THRESHOLD,
 ) -> DataReport:
@@ -46,20 +47,21 @@ def report(
         recipe: what the rows are for.
         folder: where the tokenizer is.
         load: `data.load` with everything but the `data` section filled in; called only when there is no report yet.
+        stops: the tokens at which the model stops by itself.
         shown: rows to render token by token.
         threshold: the Jaccard similarity from which rows are near duplicates.
 
     Raises:
         DataError: see `data.load`; a fault that leaves nothing to report on.
     """
-    path = workspace.cache() / "reports" / f"{_key(recipe, folder, shown, threshold)}.json"
+    path = workspace.cache() / "reports" / f"{_key(recipe, folder, stops, shown, threshold)}.json"
     try:
         kept = read_json(path.read_text(encoding="utf-8"))
         os.utime(path)
         return kept
     except (OSError, ValueError):  # none yet, or not whole: it is made anew
         pass
-    made = _made(recipe, folder, load, shown, threshold)
+    made = _made(recipe, folder, load, stops, shown, threshold)
     workspace.write_text(path, to_json(made))
     _forget(path.parent)
     return made
@@ -92,7 +94,7 @@ def own_template(folder: Path) -> str | None:
     return found
 
 
-def _made(recipe: TrainRecipe, folder: Path, load: Load, shown: int, threshold: float) -> DataReport:
+def _made(recipe: TrainRecipe, folder: Path, load: Load, stops: Sequence[int], shown: int, threshold: float) -> DataReport:
     from tokenizers import Tokenizer
 
     from llmbench.data.examination import examine
@@ -103,9 +105,9 @@ def _made(recipe: TrainRecipe, folder: Path, load: Load, shown: int, threshold: 
     except DataError as error:
         refused = str(error)
         rows = _all_the_same(recipe.data, load, error)
-    tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer: Any = vocabulary.extended(Tokenizer.from_file(str(folder / "tokenizer.json")), recipe.tokenizer)
     found = hashes(recipe, folder)
-    return examine(recipe, rows, tokenizer, found, shown=shown, threshold=threshold, refused=refused)
+    return examine(recipe, rows, tokenizer, found, stops=stops, shown=shown, threshold=threshold, refused=refused)
 
 
 def _all_the_same(spec: DataSpec, load: Load, error: DataError) -> Rows:
@@ -120,10 +122,10 @@ def _all_the_same(spec: DataSpec, load: Load, error: DataError) -> Rows:
     raise error
 
 
-def _key(recipe: TrainRecipe, folder: Path, shown: int, threshold: float) -> str:
+def _key(recipe: TrainRecipe, folder: Path, stops: Sequence[int], shown: int, threshold: float) -> str:
     """The hash of everything that a report follows from: the rows of both parts and the recipe."""
     files, spec, seed = cache.Hashes(workspace.cache()), recipe.data, recipe.training.seed
-    tokenizer = cache.tokenizer_hash(folder)
+    tokenizer = cache.grown(cache.tokenizer_hash(folder), recipe.tokenizer, stops)
     fraction = 0.0 if spec.eval else spec.eval_fraction
     parts = [cache.key(spec, spec.train, tokenizer, None, fraction, seed, files)]
     if spec.eval:

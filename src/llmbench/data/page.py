@@ -179,7 +179,8 @@ def _learned(report: DataReport) -> str:
         ]
         for role in part.roles
     ]
-    ends = f"The end of the turn is learned in {part.turns_ended:,} of {part.turns:,} answers." if part.turns else ""
+    named = f" ({', '.join(map(_text, part.turn_ends))})" if part.turn_ends else ""
+    ends = f"The end of the turn{named} is learned in {part.turns_ended:,} of {part.turns:,} answers." if part.turns else ""
     nothing = f"{part.untrained_rows:,} rows learn nothing"
     if report.method == "grpo":
         nothing = "What is learned are the model's own answers, as the reward functions judge them"

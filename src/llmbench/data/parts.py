@@ -11,9 +11,10 @@ from datasets import Dataset  # type: ignore[import-untyped]
 
 from llmbench import workspace
 from llmbench.data import Report
-from llmbench.data.cache import Hashes, kept, key, tokenizer_hash
+from llmbench.data.cache import Hashes, grown, kept, key, tokenizer_hash
 from llmbench.data.sources import title
 from llmbench.recipe import DataSource, DataSpec
+from llmbench.recipe.adapter import TokenizerSpec
 
 __all__ = ["Parts"]
 
@@ -30,13 +31,15 @@ class Parts:
         seed: int,
         template: str | None,
         folder: Path | None,
-        added: tuple[str, ...],
+        added: TokenizerSpec | None,
+        stops: tuple[int, ...],
         progress: Callable[[int], None] | None,
     ) -> None:
         self.spec, self.seed, self.template, self.progress = spec, seed, template, progress
         self._tokenizer = tokenizer
         files = tokenizer_hash(folder) if folder is not None else _hash_of(self.tokenizer())
-        self.hash = "\n".join((files, *added))
+        self.stops, self.own = stops, tuple(added.add_tokens) if added is not None else ()
+        self.hash = grown(files, added, stops)
         self.hashes = Hashes(workspace.cache())
 
     def tokenizer(self) -> Any:
@@ -68,7 +71,16 @@ class Parts:
 
         drawn = bool(fraction) or sources[0].weight is not None
         path = folder / ("all.arrow" if drawn else "rows.arrow")
-        report = prepare(self.spec, sources, self.tokenizer(), path, chat_template=self.template, progress=self.progress)
+        report = prepare(
+            self.spec,
+            sources,
+            self.tokenizer(),
+            path,
+            chat_template=self.template,
+            stops=self.stops,
+            own=self.own,
+            progress=self.progress,
+        )
         if not drawn:
             return [report]
         kept_, held_out = draw(path, report, sources, [title(source) for source in sources], fraction, self.seed)

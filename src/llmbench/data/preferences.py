@@ -11,26 +11,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from llmbench.data import Report, Rows, Skipped, files, sources
+from llmbench.data.messages import dense, message, messages, shared, text, tools, without_reasoning
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
+from llmbench.recipe.adapter import TokenizerSpec
 
 if TYPE_CHECKING:
     from llmbench.data.answers import Encoded
+    from llmbench.data.tokens import Tokenizer
 
 __all__ = ["Conversation", "Example", "load"]
 
-Conversation = list[dict[str, str]]
+Turn = dict[str, Any]
+Conversation = list[Turn]
 
-_ROLES = {
-    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system", "developer": "developer",
-    "observation": "tool", "tool": "tool",
-}  # fmt: skip
 _KINDS = {
     "pairs": ("pairs of a chosen and a rejected answer", "dpo, orpo or reward"),
     "marked": ("single answers with a label", "kto"),
@@ -52,12 +52,14 @@ class Example:
 
     place: str
     prompt: Conversation
-    answers: tuple[str, ...] = ()
+    answers: tuple[Turn, ...] = ()
     label: bool | None = None
     columns: dict[str, Any] = field(default_factory=dict)
     """For prompts: the columns that reward functions may read."""
     origin: tuple[int, int] = (-1, -1)
     """Its source's number in the recipe, and its line or row number there."""
+    tools: list[dict[str, Any]] | None = None
+    """What the assistant may call."""
 
 
 def load(
@@ -66,6 +68,8 @@ def load(
     tokenizer: Any,
     *,
     seed: int = 0,
+    added: TokenizerSpec | None = None,
+    stops: Sequence[int] = (),
     progress: Callable[[int], None] | None = None,
     as_tokens: bool = False,
 ) -> Rows:
@@ -74,15 +78,19 @@ def load(
     Columns of the result: dpo and orpo `prompt_ids`, `chosen_ids`, `rejected_ids`; reward the same without the first, which
     stands before both; kto `prompt_ids`, `completion_ids`, `label`; each with `source` and `row`, where it stands; grpo
     `prompt` (messages) and the file's other columns, which its reward functions read, or with `as_tokens` (for a report)
-    `prompt_ids`, `source` and `row`.
+    `prompt_ids`, `source` and `row`. `added` and `stops` are as in `data.load`.
 
     Raises:
         DataError: a file for another method, a row that cannot be used, rows that are too long while `over_length` is
             `error`, answers of one kind only for kto, or a chat template that does not show what was answered.
     """
-    train = _part(method, spec, spec.train, tokenizer, seed, progress)
+    from llmbench.data.tokens import Tokenizer
+
+    own = tuple(added.add_tokens) if added is not None else ()
+    known = Tokenizer(tokenizer, stops, own)
+    train = _part(method, spec, spec.train, known, seed, progress)
     if spec.eval:
-        held_out = _part(method, spec, spec.eval, tokenizer, seed, progress)
+        held_out = _part(method, spec, spec.eval, known, seed, progress)
     elif spec.eval_fraction:
         train, held_out = _hold_out(train, spec.eval_fraction, seed)
     else:
@@ -92,16 +100,28 @@ def load(
 
 
 def _part(
-    method: str, spec: DataSpec, given: list[DataSource], tokenizer: Any, seed: int, progress: Callable[[int], None] | None
+    method: str,
+    spec: DataSpec,
+    given: list[DataSource],
+    tokenizer: Tokenizer,
+    seed: int,
+    progress: Callable[[int], None] | None,
 ) -> Encoded:
     from llmbench.data.answers import encode
 
     found = [one for i, source in enumerate(given) for one in read(source, method, number=i, skip=spec.bad_rows == "skip")]
+    if spec.reasoning == "drop":
+        found = [_unreasoned(one) if isinstance(one, Example) else one for one in found]
     examples = [one for one in found if isinstance(one, Example)]
     if method == "kto" and spec.shuffle:
         # TRL keeps the order of KTO's rows, since each one's KL is measured on its neighbour.
         Random(f"rows {seed}").shuffle(examples)
     return encode(examples, tokenizer, spec, [one for one in found if isinstance(one, Skipped)], progress=progress)
+
+
+def _unreasoned(example: Example) -> Example:
+    answers = tuple(without_reasoning(list(example.answers)))
+    return replace(example, prompt=without_reasoning(example.prompt), answers=answers)
 
 
 def _hold_out(part: Encoded, fraction: float, seed: int) -> tuple[Encoded, Encoded]:
@@ -145,7 +165,8 @@ def read(source: DataSource, method: str, *, number: int = 0, skip: bool = False
             _check_kind(row.values, wanted, method, row.place)
         count += 1
         try:
-            example = _example(row.values, wanted, row.place)
+            values = {key: dense(item) for key, item in row.values.items()} if row.filled else row.values
+            example = _example(values, wanted, row.place)
         except ValueError as error:
             if skip:
                 yield Skipped(row.place, "no judged answer", str(error))
@@ -202,30 +223,41 @@ def _example(row: dict[str, Any], wanted: str, place: str) -> Example:
             return _pair(row, place)
         case "marked":
             return _marked(row, place)
-    prompt = _prompt(row["prompt"], "prompt")
+    prompt = _prompt(_turns(row["prompt"], "prompt", "user"), "prompt")
+    for i, turn in enumerate(prompt):
+        others = sorted(turn.keys() - {"role", "content"})
+        if others:
+            raise ValueError(f"prompt[{i}] has {', '.join(others)}, which this method cannot train on; remove it")
     rest = {key: value for key, value in row.items() if key not in ("prompt", "completion", "messages")}
     return Example(place, prompt, columns=rest)
 
 
 def _pair(row: dict[str, Any], place: str) -> Example:
     chosen, rejected = _turns(row["chosen"], "chosen", "assistant"), _turns(row["rejected"], "rejected", "assistant")
-    if row.get("prompt") is not None:
-        prompt = _prompt(row["prompt"], "prompt")
-    elif (talk := next((name for name in ("conversations", "messages") if row.get(name) is not None), None)) is not None:
-        prompt = _prompt(row[talk], talk)
+    shared = 0
+    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+        shared += 1
+    talk = next((name for name in ("prompt", "conversations", "messages") if row.get(name) is not None), None)
+    if talk is not None:
+        prompt = _turns(row[talk], talk, "user")
+        if shared and _begins(chosen[:shared], prompt):  # the prompt once more, at the head of both
+            prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+        prompt = _prompt(prompt, talk)
     else:
-        shared = 0
-        while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
-            shared += 1
         if shared == len(chosen) == len(rejected):
             raise ValueError("chosen and rejected are the same, so nothing is preferred")
         if not shared:
             raise ValueError("chosen and rejected begin differently, so they have no prompt in common; give a `prompt` column")
         prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
     answers = (_answer(chosen, "chosen"), _answer(rejected, "rejected"))
-    if answers[0].strip() == answers[1].strip():
+    if _said(answers[0]) == _said(answers[1]):
         raise ValueError("chosen and rejected are the same, so nothing is preferred")
-    return Example(place, prompt, answers)
+    return Example(place, prompt, answers, tools=tools(row.get("tools")))
+
+
+def _begins(shared: Conversation, prompt: Conversation) -> bool:
+    """Whether what chosen and rejected begin with is the prompt, be it with a system turn before."""
+    return len(shared) >= len(prompt) and [_said(turn) for turn in shared[-len(prompt) :]] == [_said(turn) for turn in prompt]
 
 
 def _marked(row: dict[str, Any], place: str) -> Example:
@@ -239,22 +271,18 @@ def _marked(row: dict[str, Any], place: str) -> Example:
             label = text.strip().lower() == "true"
         case other:
             raise ValueError(f"{mark} should be true or false, not {other!r}")
+    defined = tools(row.get("tools"))
     if row.get("prompt") is not None and row.get("completion") is not None:
-        return Example(
-            place,
-            _prompt(row["prompt"], "prompt"),
-            (_answer(_turns(row["completion"], "completion", "assistant"), "completion"),),
-            label,
-        )
+        answer = _answer(_turns(row["completion"], "completion", "assistant"), "completion")
+        return Example(place, _prompt(_turns(row["prompt"], "prompt", "user"), "prompt"), (answer,), label, tools=defined)
     name = "messages" if row.get("messages") is not None else "conversations"
     if row.get(name) is None:
         raise ValueError("prompt and completion, or messages, are missing")
     turns = _turns(row[name], name, "user")
-    return Example(place, _prompt(turns[:-1], name), (_answer(turns[-1:], name),), label)
+    return Example(place, _prompt(turns[:-1], name), (_answer(turns[-1:], name),), label, tools=defined)
 
 
-def _prompt(value: Any, name: str) -> Conversation:
-    turns = _turns(value, name, "user")
+def _prompt(turns: Conversation, name: str) -> Conversation:
     if not turns:
         raise ValueError(f"{name} has no turn to answer")
     if turns[-1]["role"] == "assistant":
@@ -262,13 +290,22 @@ def _prompt(value: Any, name: str) -> Conversation:
     return turns
 
 
-def _answer(turns: Conversation, name: str) -> str:
-    """The text of the one turn that was judged."""
+def _answer(turns: Conversation, name: str) -> Turn:
+    """The one turn that was judged."""
     if len(turns) != 1 or turns[0]["role"] != "assistant":
         raise ValueError(f"{name} should be one turn of the assistant after the prompt, not {len(turns)} ({_roles(turns)})")
-    if not turns[0]["content"].strip():
+    turn = turns[0]
+    if not (turn["content"] or "").strip() and not turn.get("tool_calls") and not turn.get("reasoning_content"):
         raise ValueError(f"{name} is empty")
-    return str(turns[0]["content"])
+    return turn
+
+
+def _said(turn: Turn) -> dict[str, Any]:
+    """A turn as it is compared with another: without space at its ends, and whatever its calls' ids are."""
+    calls = [call["function"] for call in turn.get("tool_calls", ())]
+    return {"role": turn["role"], "content": (turn["content"] or "").strip(), "calls": calls} | {
+        key: turn[key] for key in ("reasoning_content",) if turn.get(key)
+    }
 
 
 def _roles(turns: Conversation) -> str:
@@ -278,21 +315,14 @@ def _roles(turns: Conversation) -> str:
 def _turns(value: Any, name: str, role: str) -> Conversation:
     """Text as one turn of `role`; one message or a list of them, with role/content or from/value, as turns."""
     if isinstance(value, str):
-        return [{"role": role, "content": value}]
-    messages = value if isinstance(value, list) else [value]
-    turns: Conversation = []
-    for i, message in enumerate(messages):
-        here = f"{name}[{i}]" if isinstance(value, list) else name
-        if not isinstance(message, dict):
-            raise ValueError(f"{here} should be text or {{role, content}}, not {files.kind(message)}")
-        speaker = message.get("role", message.get("from"))
-        content = message.get("content", message.get("value"))
-        if speaker not in _ROLES:
-            raise ValueError(f"{here}.role should be one of {', '.join(_ROLES)}, not {speaker!r}")
-        if not isinstance(content, str):
-            raise ValueError(f"{here}.content should be text, not {files.kind(content)}")
-        others = [k for k, item in message.items() if k not in ("role", "content", "from", "value") and item is not None]
-        if others:
-            raise ValueError(f"{here} has {', '.join(map(str, others))}, which this method cannot train on; remove it")
-        turns.append({"role": _ROLES[speaker], "content": content})
-    return turns
+        return [{"role": role, "content": text(value, name)}]
+    if isinstance(value, list):
+        if not value:
+            return []
+        first = value[0]
+        return shared(value, name) if isinstance(first, dict) and "from" in first else messages(value, name)
+    if isinstance(value, dict) and "from" in value:
+        return shared([value], name)
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} should be text or {{role, content}}, not {files.kind(value)}")
+    return [message({key: item for key, item in value.items() if item is not None}, name)]

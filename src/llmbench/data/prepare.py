@@ -6,7 +6,7 @@ While one batch is tokenised here, the next is rendered in the template's proces
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,8 @@ class Count:
     too_long: int = 0
     lengths: array[int] = field(default_factory=lambda: array("i"))
     skipped: list[Skipped] = field(default_factory=list)
+    ends: dict[int, int] = field(default_factory=dict)
+    inner: set[int] = field(default_factory=set)
 
 
 def prepare(
@@ -71,14 +73,18 @@ def prepare(
     path: Path,
     *,
     chat_template: str | None = None,
+    stops: Sequence[int] = (),
+    own: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Tokenises the rows of some sources into an Arrow stream at `path`, with the columns of SCHEMA.
 
+    `stops` are the tokens at which the model stops by itself, `own` those that the recipe added to the tokenizer.
+
     Raises:
         DataError: see `llmbench.data.load`.
     """
-    part = _Part(spec, sources, Tokenizer(tokenizer), chat_template)
+    part = _Part(spec, sources, Tokenizer(tokenizer, stops, own), chat_template)
     with ExitStack() as stack:
         part.writer = stack.enter_context(_Writer(path))
         part.stack = stack
@@ -149,7 +155,7 @@ class _Part:
                     self._document(item, next(ready))
                 case Tokens():
                     try:
-                        self._sample(item, self.tokenizer.tokens(item.holds), stops=False)
+                        self._sample(item, self.tokenizer.tokens(item.holds))
                     except ValueError as error:
                         self._refused(item, "an unknown token", str(error))
 
@@ -172,14 +178,19 @@ class _Part:
         self.count.unprompted += sum(sample["unprompted"] for sample in answer["samples"])
         for sample in samples:
             self.count.merged += sample.merged
-            self._sample(item, sample, stops=self.spec.train_on != "all")
+            self.count.unstopped += sample.unstopped
+            if self.spec.train_on != "all":
+                self.count.inner |= sample.inner
+            for end in sample.ends:
+                self.count.ends[end] = self.count.ends.get(end, 0) + 1
+            self._sample(item, sample)
         return None
 
     def _document(self, item: Item, sample: Sample) -> None:
         """A document, in pieces of `max_length` where the recipe says so."""
         length = self.spec.max_length
         if self.spec.over_length != "split" or len(sample.ids) <= length:
-            return self._sample(item, sample, stops=False)
+            return self._sample(item, sample)
         self.count.lengths.append(len(sample.ids))
         self.count.split += 1
         for start in range(0, len(sample.ids), length):
@@ -188,15 +199,12 @@ class _Part:
                 self._write(item, Sample(ids, np.ones(len(ids), dtype=bool), np.zeros(len(ids), dtype=np.int8)))
         return None
 
-    def _sample(self, item: Item, sample: Sample, *, stops: bool) -> None:
+    def _sample(self, item: Item, sample: Sample) -> None:
         """Counts a sample, cuts or drops it as the recipe says, and writes it."""
         count, spec, length = self.count, self.spec, len(sample.ids)
         count.lengths.append(length)
         if not sample.learned[1:].any():
             return self._refused(item, "nothing to learn", "no token of this row is learned")
-        if stops:
-            ends = np.flatnonzero(sample.learned & ~np.append(sample.learned[1:], False))
-            count.unstopped += sum(int(token) not in self.tokenizer.stops for token in sample.ids[ends])
         if length > spec.max_length:
             count.too_long += 1
             if spec.over_length in ("error", "split"):
@@ -252,6 +260,7 @@ class _Part:
             control=count.control,
             unprompted=count.unprompted,
             merged=count.merged,
+            turn_ends=tuple(sorted(count.ends.keys() - count.inner, key=lambda end: -count.ends[end])),
             skipped=tuple(count.skipped),
             length_before=lengths,
         )

@@ -114,6 +114,14 @@ class Part:
     """Answers that begin inside a token of the prompt, which is then not learned."""
     remarks: tuple[str, ...]
     """What else came up while the rows were prepared."""
+    turn_ends: tuple[str, ...] = ()
+    """The tokens that end the learned turns."""
+    unstoppable: tuple[str, ...] = ()
+    """Those of them at which the model does not stop by itself."""
+    stops: tuple[str, ...] = ()
+    """The tokens at which it does."""
+    unused: tuple[str, ...] = ()
+    """Tokens that the recipe adds to the tokenizer and that no row has."""
 
 
 @dataclass(frozen=True)

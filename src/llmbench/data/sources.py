@@ -157,7 +157,7 @@ def _hub_rows(source: DataSource) -> Iterator[Row]:
     for batch in hub(source).with_format("arrow").iter(batch_size=1000):
         for values in batch.to_pylist():
             number += 1
-            yield Row(number, f"{source.dataset} {source.split}: row {number}", values)
+            yield Row(number, f"{source.dataset} {source.split}: row {number}", values, filled=True)
 
 
 def _answers(url: str) -> bool:

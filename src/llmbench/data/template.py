@@ -10,7 +10,6 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import orjson
@@ -32,12 +31,16 @@ CHARACTERS = 4 * 2**20
 
 @dataclass(frozen=True)
 class Template:
-    """What renders: the templates by name, the variables they see, and which tokens are special and which end a turn."""
+    """What renders: the templates by name, and the variables they see."""
 
     templates: dict[str, str]
     variables: dict[str, Any]
     specials: tuple[str, ...]
+    """Control tokens, which are plain text where the words of a row spell them out."""
+    tokens: tuple[str, ...]
+    """Every token that the tokenizer has as such: what closes a turn is one of them."""
     stops: tuple[str, ...]
+    """The tokens at which the model stops by itself."""
     train_on: str = "assistant"
 
 
@@ -87,9 +90,11 @@ class Renderer:
             yield answer
 
     def _start(self) -> None:
-        child = Path(__file__).with_name("template_child.py")
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(child)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [sys.executable, "-P", "-m", "llmbench.turns"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         template = self.template
         self._write(
@@ -98,6 +103,7 @@ class Renderer:
                     "templates": template.templates,
                     "variables": template.variables,
                     "specials": template.specials,
+                    "tokens": template.tokens,
                     "stops": template.stops,
                     "train_on": template.train_on,
                     "seconds": SECONDS,

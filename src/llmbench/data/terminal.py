@@ -165,11 +165,15 @@ def _learned(report: DataReport) -> Iterator[tuple[str, str]]:
         share = f" ({_percent(role.trained_tokens, role.tokens)})" if role.trained_tokens else ""
         yield role.role, f"{role.tokens:>{wide},} tokens, {role.trained_tokens:,} learned{share}"
     if part.turns:
-        yield "turn ends", f"learned in {part.turns_ended:,} of {part.turns:,} answers"
+        yield "turn ends", f"learned in {part.turns_ended:,} of {part.turns:,} answers{_names(part.turn_ends)}"
     if report.method == "grpo":
         yield "answers", "the model's own, as the reward functions judge them"
     nothing = "" if report.method == "grpo" else f"{part.untrained_rows:,} rows learn nothing, "
     yield "faults", f"{nothing}{part.double_bos:,} begin with two beginnings of text"
+
+
+def _names(ends: tuple[str, ...]) -> str:
+    return f" ({', '.join(ends[:3])}{', ...' if len(ends) > 3 else ''})" if ends else ""
 
 
 def _duplicates(d: Duplicates, *, held_out: bool) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ pieces: only what the chat template writes is control.
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +17,10 @@ from llmbench.data.formats import Text, Tokens
 from llmbench.data.template import Template
 from llmbench.errors import DataError
 
-__all__ = ["IGNORED", "Sample", "Tokenizer"]
+__all__ = ["IGNORED", "Sample", "Tokenizer", "span"]
 
 IGNORED = -100
-_CODED = 0xF8000  # as in template_child
-_END = re.compile(r"end|eot|eos|eom|</", re.IGNORECASE)
+_CODED = 0xF8000  # as in turns.signs, which only the process that renders imports
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +37,34 @@ class Sample:
     """Where the labels are not the ids themselves: int32."""
     merged: int = 0
     """Answers that begin inside a token of the prompt, which is then not learned."""
+    unstopped: int = 0
+    """Answers whose end of turn is not learned."""
+    ends: tuple[int, ...] = ()
+    """The tokens that end its learned turns."""
+    inner: frozenset[int] = frozenset()
+    """Control tokens within its learned turns: a model that stopped at one of these would break off."""
 
 
 class Tokenizer:
-    """A fast tokenizer of transformers, as preparation needs it."""
+    """A fast tokenizer of transformers, as preparation needs it.
 
-    def __init__(self, tokenizer: Any) -> None:
+    `stops` are the tokens at which the model stops by itself; `own` those that a recipe added, which are used wherever the
+    words of a row have them, special or not.
+    """
+
+    def __init__(self, tokenizer: Any, stops: Sequence[int] = (), own: Sequence[str] = ()) -> None:
         self.tokenizer = tokenizer
         self.backend = tokenizer.backend_tokenizer
         self.backend.no_truncation()
         self.backend.no_padding()
-        added = {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        every = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
+        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self.own = frozenset(own)
+        self.every = tuple(every)
+        self._control = np.asarray(sorted(every.values()), dtype=np.int32)
+        added = {text: number for text, number in every.items() if text in special and text not in self.own}
         self.specials = tuple(added)
-        self.stops = {number for text, number in added.items() if _END.search(text)}
-        if tokenizer.eos_token_id is not None:
-            self.stops.add(tokenizer.eos_token_id)
+        self.stops = {*stops, tokenizer.eos_token_id} - {None}
         self._numbers = sorted(added, key=len, reverse=True)
         self._special_ids = added
         self._literal: Any = None
@@ -74,9 +86,10 @@ class Tokenizer:
         templates = own if isinstance(own, dict) else {"default": own}
         if "default" not in templates:
             templates = templates | {"default": next(iter(templates.values()))}
-        stops = tuple(self.tokenizer.convert_ids_to_tokens(sorted(self.stops)))
+        known = [number for number in sorted(self.stops) if number < len(self.tokenizer)]
+        stops = tuple(self.tokenizer.convert_ids_to_tokens(known))
         special = {key: str(value) for key, value in self.tokenizer.special_tokens_map.items() if isinstance(value, str)}
-        return Template(templates, special | variables, self.specials, stops, train_on)
+        return Template(templates, special | variables, self.specials, self.every, stops, train_on)
 
     def chats(self, samples: Sequence[dict[str, Any]]) -> list[Sample]:
         """Rendered samples, as the template's process gives them."""
@@ -95,14 +108,13 @@ class Tokenizer:
             if "coded" in samples[i]:
                 real = np.asarray([self._special_ids[name] for name in self._numbers], dtype=np.int32)
                 ids = np.where(ids >= first, real[np.clip(ids - first, 0, len(real) - 1)], ids)
-            result.append(_sample(encoding, ids, sample))
+            result.append(_sample(encoding, ids, sample, self._control))
         return result
 
     def texts(self, texts: Sequence[Text]) -> list[Sample]:
         """Documents: the tokenizer's own beginning, every token learned, end of text at the end."""
         if self._literal is None:
-            self._literal = type(self.backend).from_str(self.backend.to_str())
-            self._literal.encode_special_tokens = True
+            self._literal = self._plain_backend()
         end = self.tokenizer.eos_token_id
         result = []
         for encoding in self._literal.encode_batch_fast([text.text for text in texts], add_special_tokens=True):
@@ -134,13 +146,21 @@ class Tokenizer:
         found: list[Any] = backend.encode_batch(texts, add_special_tokens=False) if texts else []
         return found
 
+    def _plain_backend(self) -> Any:
+        """A tokenizer to which control tokens are plain text, all but those that the recipe added."""
+        settings = json.loads(self.backend.to_str())
+        for token in settings["added_tokens"]:
+            token["special"] = token["special"] and token["content"] not in self.own
+        made = type(self.backend).from_str(json.dumps(settings))
+        made.encode_special_tokens = True
+        return made
+
     def _coded_backend(self) -> tuple[Any, int]:
         """A tokenizer to which control tokens are plain text, and private characters control tokens; the first id of those."""
         if self._coded is None:
             from tokenizers import AddedToken
 
-            self._coded = type(self.backend).from_str(self.backend.to_str())
-            self._coded.encode_special_tokens = True
+            self._coded = self._plain_backend()
             options = {token.content: token for token in self.tokenizer.added_tokens_decoder.values()}
             for i, name in enumerate(self._numbers):
                 token = options[name]
@@ -150,23 +170,28 @@ class Tokenizer:
         return self._coded, self._first_coded
 
 
-def _sample(encoding: Any, ids: np.ndarray, sample: dict[str, Any]) -> Sample:
+def _sample(encoding: Any, ids: np.ndarray, sample: dict[str, Any], control: np.ndarray) -> Sample:
     learned = np.zeros(len(ids), dtype=bool)
     roles = np.zeros(len(ids), dtype=np.int8)
     for start, end, role in sample["roles"]:
-        first, last = _tokens(encoding, start, end)
+        first, last = span(encoding, start, end)
         roles[first:last] = role
     merged = 0
     for start, end in sample["spans"]:
-        first, last = _tokens(encoding, start, end)
+        first, last = span(encoding, start, end)
         if first < last and encoding.token_to_chars(first)[0] < start:
             first += 1  # a token that began in the prompt was given, not said
             merged += 1
         learned[first:last] = True
-    return Sample(ids, learned, roles, merged=merged)
+    closing = [span(encoding, end - 1, end)[1] - 1 for end in sample["ends"]]
+    within = learned.copy()
+    within[closing] = False
+    inner = frozenset(np.intersect1d(ids[within], control).tolist())
+    ends = tuple(int(ids[at]) for at in closing)
+    return Sample(ids, learned, roles, merged=merged, unstopped=sample["unstopped"], ends=ends, inner=inner)
 
 
-def _tokens(encoding: Any, start: int, end: int) -> tuple[int, int]:
+def span(encoding: Any, start: int, end: int) -> tuple[int, int]:
     """The tokens of a span of characters; characters that belong to no token (stripped space) are passed over."""
     first = last = None
     while start < end and first is None:

@@ -107,6 +107,9 @@ class DataSpec(Section):
     """What happens to a row that cannot be used. skip counts it and names it in the report."""
     train_on: Literal["assistant", "last", "all"] = "assistant"
     """Which tokens are learned: every assistant turn, the last one only, or all tokens, the prompt's included."""
+    reasoning: Literal["keep", "drop"] = "keep"
+    """The thinking of turns (`reasoning_content`, `reasoning`, `thinking`): keep has the chat template write it and learns it,
+    drop leaves it out."""
     chat_template: str | None = None
     """In place of the tokenizer's own: the path of a .jinja file, or the template itself."""
     chat_template_kwargs: dict[str, Any] = {}

@@ -21,7 +21,6 @@ from llmbench.recipe.adapter import (
     LoraSpec,
     OFTSpec,
     PromptTuningSpec,
-    TokenizerSpec,
     VeraSpec,
 )
 from llmbench.training import quantized
@@ -29,7 +28,7 @@ from llmbench.training import quantized
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["add_tokens", "attach", "freeze", "initialise", "keep_precision", "plain", "starting_matrices"]
+__all__ = ["attach", "freeze", "initialise", "keep_precision", "plain", "starting_matrices"]
 
 _EVA_BATCHES = 64
 Tensors = Mapping[str, torch.Tensor]
@@ -254,23 +253,6 @@ def freeze(model: Any, spec: FreezeSpec) -> None:
         raise RecipeError(f"freeze.layers: {spec.layers} is every layer of this model; nothing would be left to train")
     if not any(p.requires_grad for p in model.parameters()):
         raise RecipeError("freeze: nothing is left to train")
-
-
-def add_tokens(tokenizer: Any, spec: TokenizerSpec) -> list[int]:
-    """Adds the recipe's tokens and returns their ids.
-
-    Raises:
-        RecipeError: one of them is a token already.
-    """
-    vocabulary = tokenizer.get_vocab()
-    there = next((token for token in spec.add_tokens if token in vocabulary), None)
-    if there is not None:
-        raise RecipeError(
-            f"tokenizer.add_tokens: {there!r} is token {vocabulary[there]} already; leave it out, or train its row with "
-            f"lora.trainable_token_indices: [{vocabulary[there]}]"
-        )
-    tokenizer.add_tokens(spec.add_tokens, special_tokens=spec.special)
-    return [int(tokenizer.convert_tokens_to_ids(token)) for token in spec.add_tokens]
 
 
 def starting_matrices(model: Any, recipe: TrainRecipe) -> dict[str, torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbench.data import kept, preferences
+from llmbench.data import kept, preferences, vocabulary
 from llmbench.data.report import DataReport
 from llmbench.runs import Run
 
@@ -23,13 +23,17 @@ def report(job: Job) -> DataReport | None:
     if folder is None:
         return None
 
+    stops = vocabulary.stops(job.loaded.folder)
+
     def rows(spec: DataSpec) -> Rows:
         if job.recipe.method != "grpo":
             return job.rows
         seed = job.recipe.training.seed
-        return preferences.load("grpo", spec, job.loaded.tokenizer, seed=seed, as_tokens=True)
+        return preferences.load(
+            "grpo", spec, job.loaded.tokenizer, seed=seed, added=job.recipe.tokenizer, stops=stops, as_tokens=True
+        )
 
-    return kept.report(job.recipe, Path(folder), rows)
+    return kept.report(job.recipe, Path(folder), rows, stops=stops)
 
 
 def write(job: Job, run: Run) -> None:

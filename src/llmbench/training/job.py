@@ -15,7 +15,7 @@ from typing import Any
 from transformers import set_seed
 
 from llmbench import checkpoints, data
-from llmbench.data import preferences
+from llmbench.data import preferences, vocabulary
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.estimate import Estimate
 from llmbench.recipe import TrainRecipe
@@ -114,14 +114,14 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
 
 def _rows(recipe: TrainRecipe, loaded: Loaded, progress: Callable[[int], None] | None) -> data.Rows:
     """The rows in the form that the method learns from."""
-    seed = recipe.training.seed
+    seed, added, stops = recipe.training.seed, recipe.tokenizer, vocabulary.stops(loaded.folder)
+    tokenizer = loaded.tokenizer
     match recipe.method:
         case "sft" | "pretrain" | "distillation":
             folder = recipe.model.tokenizer or loaded.folder
-            added = recipe.tokenizer.add_tokens if recipe.tokenizer is not None else ()
-            return data.load(recipe.data, loaded.tokenizer, seed=seed, folder=folder, added_tokens=added, progress=progress)
+            return data.load(recipe.data, tokenizer, seed=seed, folder=folder, added=added, stops=stops, progress=progress)
         case method:
-            return preferences.load(method, recipe.data, loaded.tokenizer, seed=seed, progress=progress)
+            return preferences.load(method, recipe.data, tokenizer, seed=seed, added=added, stops=stops, progress=progress)
 
 
 def _steps(recipe: TrainRecipe, rows: data.Rows) -> int:

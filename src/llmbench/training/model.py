@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import torch
 
 from llmbench import assets, scan
+from llmbench.data import vocabulary
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import ModelSpec, TrainRecipe
 from llmbench.recipe.combination import refusals
@@ -67,7 +68,7 @@ def load_model(recipe: TrainRecipe) -> Loaded:
     started = Path(recipe.adapter_name_or_path) if recipe.adapter_name_or_path is not None else None
     grown = started if started is not None and (started / "tokenizer.json").exists() else None  # it brings tokens along
     tokenizer = load_tokenizer(spec.tokenizer or grown or folder, spec)
-    new_rows = adapter.add_tokens(tokenizer, recipe.tokenizer) if recipe.tokenizer is not None else []
+    new_rows = vocabulary.add_tokens(tokenizer, recipe.tokenizer) if recipe.tokenizer is not None else []
     if spec.config is not None:
         model, base = _from_config(spec, spec.config, tokenizer).to(device), None
     else:

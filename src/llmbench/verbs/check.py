@@ -85,11 +85,12 @@ def check(
 
 def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
     """The report with what else is known of the recipe."""
-    from llmbench.data import kept
+    from llmbench.data import kept, vocabulary
     from llmbench.data.report import Note
     from llmbench.recipe.servability import servability
 
     folder = _tokenizer_folder(document.model)
+    stops = vocabulary.stops(_model_folder(document.model))
     with _Progress() as progress:
 
         def load(spec: DataSpec) -> Any:
@@ -97,7 +98,7 @@ def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
             from llmbench.data import preferences
 
             if document.method not in ("sft", "pretrain", "distillation"):
-                tokenizer = _tokenizer(document.model, folder)
+                tokenizer = _tokenizer(document, folder)
                 if spec.chat_template is not None:
                     tokenizer.chat_template = spec.template()
                 return preferences.load(
@@ -105,18 +106,22 @@ def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
                     spec,
                     tokenizer,
                     seed=document.training.seed,
+                    added=document.tokenizer,
+                    stops=stops,
                     progress=progress.count,
                     as_tokens=True,
                 )
             return data.load(
                 spec,
-                lambda: _tokenizer(document.model, folder),
+                lambda: _tokenizer(document, folder),
                 seed=document.training.seed,
                 folder=folder,
+                added=document.tokenizer,
+                stops=stops,
                 progress=progress.count,
             )
 
-        report = kept.report(document, folder, load, shown=shown, threshold=threshold)
+        report = kept.report(document, folder, load, stops=stops, shown=shown, threshold=threshold)
     # What other parts say of a recipe, such as its memory and time or whether vLLM will serve it, joins here: notes, sections.
     notes, sections = _needs(document, report, folder)
     notes += [Note("warning", "serving", line) for line in servability(document)]
@@ -146,8 +151,23 @@ def _tokenizer_folder(spec: ModelSpec) -> Path:
     return local_folder(spec)
 
 
-def _tokenizer(spec: ModelSpec, folder: Path) -> Any:
-    """The tokenizer as training loads it. One that says it is of the general class needs no model's code, nor torch."""
+def _model_folder(spec: ModelSpec) -> Path | None:
+    """Where the model's configuration is, where that is on this machine."""
+    return None if spec.config is not None else _tokenizer_folder(spec.model_copy(update={"tokenizer": None}))
+
+
+def _tokenizer(document: TrainRecipe, folder: Path) -> Any:
+    """The tokenizer as training has it, with the recipe's own tokens."""
+    from llmbench.data import vocabulary
+
+    made = _loaded(document.model, folder)
+    if document.tokenizer is not None:
+        vocabulary.add_tokens(made, document.tokenizer)
+    return made
+
+
+def _loaded(spec: ModelSpec, folder: Path) -> Any:
+    """The tokenizer of a folder. One that says it is of the general class needs no model's code, nor torch."""
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if settings.keys() & {"tokenizer_class", "auto_map"} == {"tokenizer_class"} and settings["tokenizer_class"] == _GENERAL:
