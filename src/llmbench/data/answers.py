@@ -162,6 +162,8 @@ def encode(
         kept.append(example)
         prompts.append(prompt)
         answers.append(said)
+    if kept and not kept[0].answers:
+        ends.update(_end(kept[0], tokenizer, spec))
     if long and spec.over_length == "error":
         raise DataError(
             f"data.max_length: {len(long):,} of {len(examples):,} rows are longer than {spec.max_length:,} tokens "
@@ -173,6 +175,16 @@ def encode(
         raise DataError(f"data.max_length: no row is left within {spec.max_length:,} tokens. Raise it.")
     common = tuple(end for end, _ in ends.most_common())
     return Encoded(kept, prompts, answers, tuple(left_out), dropped, truncated, unstopped, unprompted, common)
+
+
+def _end(example: Example, tokenizer: Tokenizer, spec: DataSpec) -> list[int]:
+    """The token that would end an answer to a prompt whose answers the model writes itself."""
+    asked = replace(example, answers=({"role": "assistant", "content": "Yes."},))
+    try:
+        [(_, made)] = _encoded([asked], tokenizer, spec.model_copy(update={"bad_rows": "skip"}), None)
+    except DataError:
+        return []
+    return made.ends if isinstance(made, _Made) else []
 
 
 @dataclass

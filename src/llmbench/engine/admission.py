@@ -13,7 +13,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from llmbench.recipe.servability import remedy, unservable
 __all__ = ["Adapter", "admit", "admit_all", "base_folder"]
 
 _CONFIG, _WEIGHTS, _MANIFEST = "adapter_config.json", "adapter_model.safetensors", "llmbench.json"
+_MOST_STOPS = 32
 _PARTS = {"weights": "weights", "tokenizer": "tokenizer", "chat_template": "chat template"}
 
 
@@ -37,6 +38,8 @@ class Adapter:
     source: str
     folder: Path
     rank: int
+    stops: tuple[int, ...] = ()
+    """The tokens that end the turns it learned, as its training noted them; its base may stop at others."""
 
 
 def admit_all(recipe: ServeRecipe) -> dict[str, Adapter]:
@@ -84,7 +87,7 @@ def admit(reference: str, base: str, base_folder: Path | None, *, start: Path | 
     _check_base(folder, config, base, base_folder)
     if base_folder is not None:
         _check_shapes(folder, tensors, base, base_folder)
-    return _store(reference, folder, rank)
+    return replace(_store(reference, folder, rank), stops=_stops(folder))
 
 
 def base_folder(base: str, revision: str | None) -> Path | None:
@@ -264,6 +267,16 @@ def _store(reference: str, folder: Path, rank: int) -> Adapter:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Adapter(name, reference, store / name, rank)
+
+
+def _stops(folder: Path) -> tuple[int, ...]:
+    """The stop tokens that an adapter's training noted beside it; none where the file is missing or says something else."""
+    try:
+        noted = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["stop_token_ids"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    known = isinstance(noted, list) and len(noted) <= _MOST_STOPS and all(type(stop) is int and stop >= 0 for stop in noted)
+    return tuple(noted) if known else ()
 
 
 def _hash(paths: Iterable[Path]) -> str:

@@ -11,7 +11,7 @@ POST /tokenize             the tokens of a text
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -58,6 +58,12 @@ class Served:
     engine_name: str
     card: dict[str, Any]
     grounding: Grounding | None = None
+    stops: tuple[int, ...] = ()
+    """Tokens at which its answers end, besides those of the base."""
+
+    def ends(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """What asks the engine to stop there, unless the client asked it not to stop."""
+        return {"stop_token_ids": list(self.stops)} if self.stops and not fields.get("ignore_eos") else {}
 
 
 def build(
@@ -241,6 +247,7 @@ async def _answer(served: Served, wanted: chat.ChatRequest, upstream: relay.Upst
         "model": served.engine_name,
         "messages": prepared(messages),
         "stream": wanted.stream,
+        **served.ends(fields),
     }
     response = await upstream.chat(body)
     if wanted.stream:
@@ -258,7 +265,7 @@ async def _complete(served: Served, wanted: completions.CompletionRequest, upstr
 
     completions.refuse_conversational(served.variant, grounded=served.grounding is not None)
     fields = chat.with_defaults(wanted.fields, served.variant.sampling)
-    body = fields | {"model": served.engine_name, "prompt": wanted.prompt, "stream": wanted.stream}
+    body = fields | {"model": served.engine_name, "prompt": wanted.prompt, "stream": wanted.stream, **served.ends(fields)}
     response = await upstream.ask("/v1/completions", body)
     if wanted.stream:
         pieces = relay.events(response, upstream, engine_name=served.engine_name, name=served.variant.name, sources=None)

@@ -125,7 +125,8 @@ def _served(recipe: ServeRecipe, adapters: Mapping[str, Adapter], groundings: Ma
             "fingerprint": _fingerprint(recipe, variant, adapter),
             "description": variant.description or ", ".join(part for part in parts if part),
         }
-        yield Served(variant, adapter.id if adapter is not None else BASE, card, grounding)
+        stops = adapter.stops if adapter is not None else ()
+        yield Served(variant, adapter.id if adapter is not None else BASE, card, grounding, stops)
 
 
 def _fingerprint(recipe: ServeRecipe, variant: Variant, adapter: Adapter | None) -> str:

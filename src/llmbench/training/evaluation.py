@@ -63,7 +63,7 @@ class Exam:
 
     def _answers(self, model: Any) -> Iterator[str]:
         """One greedy answer to each question, in order. Prompts are padded on the left, as generation wants it."""
-        stops = model.generation_config.eos_token_id
+        stops = model.generation_config.eos_token_id  # with the tokens that end the learned turns
         stops = {*(stops if isinstance(stops, list) else [stops]), self.tokenizer.eos_token_id} - {None}
         config = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=self.spec.max_new_tokens,

@@ -36,7 +36,7 @@ from llmbench.training import (
 )
 from llmbench.training.batches import Batches
 from llmbench.training.evaluation import Exam
-from llmbench.training.model import Loaded, load_model
+from llmbench.training.model import Loaded, load_model, stop_at
 from llmbench.training.performance import Choice
 from llmbench.training.record import Progress, Recorder, Stop
 from llmbench.training.trainer import lengths
@@ -85,6 +85,7 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     if recipe.data.chat_template is not None:
         loaded.tokenizer.chat_template = recipe.data.template()  # so that it is saved with a model that learned it
     rows = _rows(recipe, loaded, progress)
+    stop_at(loaded.model, rows.train_report.turn_ends)
     context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(rows.train_report.longest, rows.eval_report.longest if rows.eval_report else 0)
     if context is not None and longest > context:

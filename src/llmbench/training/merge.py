@@ -23,7 +23,7 @@ from llmbench.recipe.servability import remedy
 from llmbench.runs import Run
 from llmbench.training import probes, quantized, quiet, save
 from llmbench.training.checkpoint import sync
-from llmbench.training.model import device_of, load_base, load_tokenizer, local_folder, resize
+from llmbench.training.model import device_of, load_base, load_tokenizer, local_folder, resize, stop_at
 from llmbench.training.probes import Answers, Distance
 
 __all__ = ["Merged", "Onto", "merge"]
@@ -273,6 +273,8 @@ def _merged(model: Any, dtype: torch.dtype) -> Any:
 def _write(model: Any, plan: _Plan, part: Path) -> None:
     """The model's folder: weights, configurations, tokenizer with its template."""
     model.config.use_cache = True
+    origin = json.loads((plan.run.adapter / "llmbench.json").read_text(encoding="utf-8"))
+    stop_at(model, origin.get("stop_token_ids", ()))
     model.save_pretrained(part, max_shard_size="5GB")
     plan.tokenizer.save_pretrained(part)
 

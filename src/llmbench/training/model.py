@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,17 @@ from llmbench.recipe import ModelSpec, TrainRecipe
 from llmbench.recipe.combination import refusals
 from llmbench.training import adapter, quantized
 
-__all__ = ["Loaded", "computation_dtype", "device_of", "load_base", "load_model", "load_tokenizer", "local_folder", "resize"]
+__all__ = [
+    "Loaded",
+    "computation_dtype",
+    "device_of",
+    "load_base",
+    "load_model",
+    "load_tokenizer",
+    "local_folder",
+    "resize",
+    "stop_at",
+]
 
 _CONNECT_SECONDS = 5.0
 _ROPE = ("rope_theta", "rope_scaling")
@@ -103,6 +113,16 @@ def load_tokenizer(folder: Path | None, spec: ModelSpec) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def stop_at(model: Any, ends: Sequence[int]) -> None:
+    """Has a model stop at the tokens that end the turns it learns, besides its own: in what it writes, and as it is saved.
+
+    A base model's own is often the end of a text alone, and a chat that it learned ends its turns with another token.
+    """
+    for config in (getattr(model, "generation_config", None), model.config):
+        if config is not None:
+            config.eos_token_id = vocabulary.stops_with(config.eos_token_id, ends)
 
 
 def resize(model: Any, tokenizer: Any) -> None:

@@ -18,6 +18,7 @@ from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
 from llmbench.training import adapter, lock
 from llmbench.training.checkpoint import sync
+from llmbench.training.model import stop_at
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
@@ -39,6 +40,7 @@ def result(model: Any, job: Job, run: Run) -> None:
         if recipe.adapts:
             _adapter(model, job, part, run)
         else:
+            stop_at(model, job.rows.train_report.turn_ends)  # once more: transformers' trainer sets the tokenizer's own
             model.save_pretrained(part, max_shard_size="5GB")
             job.loaded.tokenizer.save_pretrained(part)
             manifest = _manifest(job, run) | {"fingerprint": runs.fingerprint(part)}
@@ -85,6 +87,7 @@ def _manifest(job: Job, run: Run) -> dict[str, Any]:
         "base_model": base["name"],
         "base_revision": base.get("revision"),
         "base_fingerprint": base["fingerprint"],
+        "stop_token_ids": list(job.rows.train_report.turn_ends),
     }
 
 
