@@ -12,6 +12,7 @@ from tests.data.conftest import talk, write_jsonl
 from llmbench import data
 from llmbench.data.formats import Chat
 from llmbench.data.items import batches
+from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
 
 WEATHER = {"name": "weather", "parameters": {"type": "object"}}
@@ -160,3 +161,119 @@ def test_an_answer_that_begins_inside_a_token_of_the_prompt_is_noticed(tmp_path:
     report = data.load(spec, tokenizer).train_report
     assert report.merged == 1
     assert "1 answers begin inside a token of the prompt" in " ".join(report.remarks())
+
+
+@pytest.mark.parametrize(
+    "thinking",
+    [
+        {"reasoning_content": "I add"},
+        {"reasoning": "I add"},
+        {"thinking": "I add"},
+        {
+            "reasoning": "I add",
+            "reasoning_content": "I add",
+            "reasoning_details": [{"type": "reasoning.text", "text": "other"}],
+        },
+        {"reasoning_details": [{"type": "reasoning.text", "text": "I "}, {"type": "reasoning.summary", "summary": "add"}]},
+        {"content": [{"type": "thinking", "thinking": "I add"}, {"type": "text", "text": "Two."}]},
+    ],
+)
+@pytest.mark.parametrize("form", ["messages", "conversations"])
+def test_thinking_is_read_under_each_of_its_names(tmp_path: Path, thinking: dict[str, Any], form: str) -> None:
+    answer = {"role": "assistant", "content": "Two."} | thinking
+    row = {"messages": [{"role": "user", "content": "1+1?"}, answer]}
+    if form == "conversations":
+        if "content" in thinking:
+            return
+        row = {"conversations": [{"from": "human", "value": "1+1?"}, {"from": "gpt", "value": "Two."} | thinking]}
+    expected = {"role": "assistant", "content": "Two.", "reasoning_content": "I add"}
+    assert chat_of(tmp_path, row).messages[1] == expected
+    spec = DataSpec(train=[DataSource(path=tmp_path / "rows.jsonl")], reasoning="drop")
+    [[item]] = batches(spec, spec.train)
+    assert isinstance(item.holds, Chat) and item.holds.messages[1] == {"role": "assistant", "content": "Two."}
+
+
+@pytest.mark.parametrize("key", ["weight", "train", "training", "loss"])
+@pytest.mark.parametrize("form", ["messages", "conversations"])
+def test_a_turn_says_whether_it_is_learned(tmp_path: Path, tokenizer: Any, key: str, form: str) -> None:
+    yes, no = (1, 0) if key == "weight" else (True, False)
+    names = ("role", "content") if form == "messages" else ("from", "value")
+    who = ("user", "assistant") if form == "messages" else ("human", "gpt")
+    turns = [dict(zip(names, (who[i % 2], text), strict=True)) for i, text in enumerate(("a", "first", "b", "second"))]
+    turns[1][key], turns[3][key] = no, yes  # type: ignore[assignment]
+    path = write_jsonl(tmp_path / "a.jsonl", {form: turns})
+    [row] = data.load(DataSpec(train=[DataSource(path=path)]), tokenizer).train
+    assert tokenizer.decode([label for label in row["labels"] if label != -100]) == "second<|im_end|>"
+    turns[3][key] = no  # type: ignore[assignment]
+    write_jsonl(path, {form: turns})
+    with pytest.raises(DataError, match=r"a\.jsonl:1: no turn of this row is to be learned"):
+        data.load(DataSpec(train=[DataSource(path=path)]), tokenizer)
+
+
+def test_functions_as_they_were_before_there_were_tools(tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "Oslo?"},
+        {"role": "assistant", "content": None, "function_call": {"name": "weather", "arguments": '{"city": "Oslo"}'}},
+        {"role": "function", "name": "weather", "content": "rain"},
+        {"role": "assistant", "content": "It rains."},
+    ]
+    chat = chat_of(tmp_path, {"messages": turns, "functions": [WEATHER]})
+    assert chat.messages[1]["tool_calls"] == [CALLED] and chat.messages[2]["role"] == "tool"
+    assert chat.tools == [{"type": "function", "function": WEATHER}]
+
+
+@pytest.mark.parametrize(
+    ("turn", "says"),
+    [
+        ({"reasoning": "a", "thinking": "b"}, r"messages\[1\] has reasoning and thinking, which differ; keep one"),
+        ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}, "has a part without text or summary"),
+        ({"train": "yes"}, r"messages\[1\]\.train should be true or false, not 'yes'"),
+        ({"train": True, "weight": 0}, "has weight and train, which contradict each other"),
+        ({"tool_calls": [{"name": "f", "arguments": [1]}]}, "the arguments of f should be an object, not a list"),
+        ({"tool_calls": [{"name": "f", "args": {}}]}, "the call of f has args; a call is"),
+    ],
+)
+def test_a_turn_that_says_two_things_is_refused(tmp_path: Path, turn: dict[str, Any], says: str) -> None:
+    row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"} | turn]}
+    with pytest.raises(DataError, match=rf"rows\.jsonl:1: .*{says}"):
+        chat_of(tmp_path, row)
+
+
+def test_a_turn_of_the_user_s_is_not_learned_on_request(tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "Hi", "train": True}, {"role": "assistant", "content": "Ho"}]}
+    with pytest.raises(DataError, match=r"messages\[0\]\.train asks to learn a turn of the user, .* data\.train_on=all"):
+        chat_of(tmp_path, row)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_nulls_of_other_rows_are_left_out_of_what_a_table_holds(tmp_path: Path, ending: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def row(**arguments: Any) -> dict[str, Any]:
+        calls = [{"id": "1", "type": "function", "function": {"name": "weather", "arguments": arguments}}]
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": calls}]
+        properties = {key: {"type": "string"} | ({"enum": ["x", None]} if key == "days" else {}) for key in arguments}
+        return {"messages": turns, "tools": [{"name": "weather", "parameters": {"properties": properties}}]}
+
+    rows = [row(city="Oslo"), row(days=[1, None])]
+    table, path = pa.Table.from_pylist(rows), tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(str(path), table.schema) as file:
+            file.write_table(table)
+    spec = DataSpec(train=[DataSource(path=path)])
+    [items] = batches(spec, spec.train)
+    plain = DataSpec(train=[DataSource(path=write_jsonl(tmp_path / "a.jsonl", *rows))])
+    [expected] = batches(plain, plain.train)
+    assert [item.holds for item in items] == [item.holds for item in expected]
+
+
+def test_a_null_of_the_row_s_own_stays(tmp_path: Path) -> None:
+    call = {"name": "weather", "arguments": {"city": None}}
+    tool = WEATHER | {"parameters": {"properties": {"city": {"default": None}}}}
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": [call]}]
+    chat = chat_of(tmp_path, {"messages": turns, "tools": [tool]})
+    assert chat.messages[1]["tool_calls"][0]["function"]["arguments"] == {"city": None}
+    assert chat.tools is not None and chat.tools[0]["function"] == tool

@@ -130,13 +130,74 @@ def test_a_template_without_an_end_of_turn_is_counted(tiny: Path, tmp_path: Path
     assert load("dpo", [PAIR], made, tmp_path).train_report.unstopped == 2
 
 
-def test_a_template_that_rewrites_the_prompt_is_refused(tiny: Path, tmp_path: Path) -> None:
+def test_a_template_that_rewrites_the_prompt_gives_it_as_the_model_meets_it(tiny: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     made: Any = AutoTokenizer.from_pretrained(tiny)
-    made.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    with pytest.raises(DataError, match=r"rows\.jsonl:1: the chat template rewrites the prompt when an answer follows"):
-        load("dpo", [PAIR], made, tmp_path)
+    made.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] + '<|im_end|>' }}{% endfor %}"
+    assert texts(load("dpo", [PAIR], made, tmp_path), made) == {
+        "prompt_ids": "1How tall is it?<|im_end|>",
+        "chosen_ids": f"{GOOD}<|im_end|>",
+        "rejected_ids": f"{BAD}<|im_end|>",
+    }
+
+
+CALLS = "{% for c in m.tool_calls or [] %}<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</call>{% endfor %}"
+TEMPLATE = (
+    "{{ tools | tojson if tools else '' }}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if m.reasoning_content %}{{ m.reasoning_content }}</think>{% endif %}{{ m.content or '' }}" + CALLS + "<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TOOLS = [{"type": "function", "function": {"name": "height", "parameters": {}}}]
+
+
+def called(**arguments: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": None, "tool_calls": [{"name": "height", "arguments": arguments}]}
+
+
+@pytest.mark.parametrize("method", ["dpo", "orpo", "kto", "reward"])
+def test_judged_answers_may_call_tools_and_think(tokenizer: Any, tmp_path: Path, method: str) -> None:
+    before = [ASK, called(of="it"), {"role": "tool", "content": "40"}]
+    good = {"role": "assistant", "content": "Short.", "reasoning": "It is 40"}
+    row: dict[str, Any] = {"prompt": before, "chosen": [good], "rejected": [called(of="that")], "tools": TOOLS}
+    rows = [row]
+    if method == "kto":
+        rows = [
+            {"prompt": before, "completion": [turn], "label": label, "tools": TOOLS}
+            for turn, label in ((good, True), (called(of="that"), False))
+        ]
+    found = load(method, rows, tokenizer, tmp_path, chat_template=TEMPLATE, shuffle=False)
+    said = [
+        tokenizer.decode(ids)
+        for one in found.train
+        for key, ids in one.items()
+        if key in ("chosen_ids", "rejected_ids", "completion_ids")
+    ]
+    assert said[0].endswith("It is 40</think>Short.<|im_end|>")
+    assert said[1].endswith('<call>height {"of": "that"}</call><|im_end|>')
+    prompt = tokenizer.decode(found.train[0]["prompt_ids"]) if "prompt_ids" in found.train[0] else said[0]
+    assert '<call>height {"of": "it"}</call><|im_end|>' in prompt and prompt.startswith('[{"type": "function"')
+    assert found.train_report.turn_ends == (tokenizer.convert_tokens_to_ids("<|im_end|>"),)
+    lost = TEMPLATE.replace(CALLS, "")
+    with pytest.raises(DataError, match=r"rows\.jsonl:[12]: the chat template writes no tool calls \(height\)"):
+        load(method, rows, tokenizer, tmp_path, chat_template=lost)
+
+
+def test_a_prompt_that_chosen_and_rejected_begin_with_once_more_is_the_prompt(tokenizer: Any, tmp_path: Path) -> None:
+    bad = {"role": "assistant", "content": BAD}
+    system = {"role": "system", "content": "Be short."}
+    plain = texts(load("dpo", [PAIR], tokenizer, tmp_path), tokenizer)
+    row = {"prompt": ASK["content"], "chosen": TURNS, "rejected": [ASK, bad]}
+    assert texts(load("dpo", [row], tokenizer, tmp_path), tokenizer) == plain
+    row = {"prompt": ASK["content"], "chosen": [system, *TURNS], "rejected": [system, ASK, bad]}
+    assert "Be short." in texts(load("dpo", [row], tokenizer, tmp_path), tokenizer)["prompt_ids"]
+    with pytest.raises(DataError, match="chosen should be one turn of the assistant after the prompt, not 3"):
+        load("dpo", [{**row, "prompt": "Another question?"}], tokenizer, tmp_path)
+
+
+def test_prompts_alone_know_the_token_that_will_end_their_answers(tokenizer: Any, tmp_path: Path) -> None:
+    report = load("grpo", [{"prompt": "Hi"}], tokenizer, tmp_path).train_report
+    assert report.turn_ends == (tokenizer.convert_tokens_to_ids("<|im_end|>"),)
 
 
 def test_counts_are_of_both_answers_with_their_prompts(tokenizer: Any, tmp_path: Path) -> None:
