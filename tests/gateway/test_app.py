@@ -80,7 +80,7 @@ def serve(
 ) -> Starlette:
     models = [
         Served(Variant(name="base"), "base", {"description": "the base"}),
-        Served(Variant(name="mine", adapter="x", system="Brief."), "abc", {}),
+        Served(Variant(name="mine", adapter="x", system="Brief."), "abc", {}, stops=(2,)),
     ]
     if retriever is not None:
         models.append(Served(Variant(name="rag"), "base", {}, Grounding("pages", lambda: retriever)))
@@ -94,6 +94,15 @@ def client(app: Starlette) -> httpx.AsyncClient:
 @pytest.fixture
 def engine() -> FakeEngine:
     return FakeEngine(reply)
+
+
+async def test_an_adapter_s_answers_end_at_the_tokens_that_it_learned_to_end_with(engine: FakeEngine) -> None:
+    async with client(serve(engine)) as http:
+        for extra, wanted in (({}, [2]), ({"ignore_eos": True}, None)):
+            await http.post("/v1/chat/completions", json=ASK | {"model": "mine"} | extra)
+            assert engine.bodies[-1].get("stop_token_ids") == wanted
+        await http.post("/v1/chat/completions", json=ASK | {"model": "base"})
+        assert "stop_token_ids" not in engine.bodies[-1]
 
 
 async def test_the_answer_comes_under_the_variants_name_from_its_model(engine: FakeEngine) -> None:

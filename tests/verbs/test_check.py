@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from llmbench import recipe as recipes
 from llmbench.cli import cli
-from llmbench.data import kept
+from llmbench.data import kept, vocabulary
 from llmbench.errors import DataError, LlmbenchError, RecipeError
 
 HEAVY = ["torch", "transformers", "trl", "peft", "accelerate", "matplotlib", "pandas", "datasets"]
@@ -144,7 +144,7 @@ def never(spec: recipes.DataSpec) -> Any:
 
 def test_a_known_report_is_not_made_again(mine: Path, tiny: Path) -> None:
     first = json.loads(typed(str(mine), "--json").stdout)
-    again = kept.report(document(mine), tiny, never)
+    again = kept.report(document(mine), tiny, never, stops=vocabulary.stops(tiny))
     assert again.train.tokens == first["train"]["tokens"]
 
 
@@ -166,12 +166,13 @@ def test_whatever_changes_the_report_makes_a_new_one(mine: Path, tiny: Path, cha
         case "batch":
             found = recipes.load(mine, recipes.TrainRecipe, ["training.per_device_train_batch_size=2"])
     with pytest.raises(AssertionError, match="prepared although"):
-        kept.report(found, tiny, never, **settings)
+        kept.report(found, tiny, never, stops=vocabulary.stops(tiny), **settings)
 
 
 def test_what_the_report_does_not_depend_on_makes_none(mine: Path, tiny: Path) -> None:
     typed(str(mine))
-    assert kept.report(recipes.load(mine, recipes.TrainRecipe, ["training.learning_rate=1e-5"]), tiny, never)
+    found = recipes.load(mine, recipes.TrainRecipe, ["training.learning_rate=1e-5"])
+    assert kept.report(found, tiny, never, stops=vocabulary.stops(tiny))
 
 
 def test_a_broken_report_is_made_again(mine: Path, home: Path) -> None:

@@ -66,11 +66,14 @@ def check(page: Page, turn: Turn, i: int, met: Met, place: list[int] | None) -> 
     """
     text = met.text
     taken = _words(page, turn, i, met, place)
+    made = turn.get("tool_calls") or []
     rest = text[met.base :]
+    if not made and "None" not in rest and "null" not in rest:
+        met.words = max([met.base, *(end for _, end in taken)])
+        return
     for start, end in taken:
         rest = rest[: start - met.base] + "\0" * (end - start) + rest[end - met.base :]
     ends = [end for _, end in taken]
-    made = turn.get("tool_calls") or []
     if made:
         bare = page.token.sub(lambda match: "\0" * len(match[0]), rest)
         where = calls.written(made, bare)
@@ -118,6 +121,9 @@ def _words(page: Page, turn: Turn, i: int, met: Met, place: list[int] | None) ->
 
 def _single(page: Page, content: str, met: Met, at: int) -> int:
     """Where a content is that may be in the text several times: the last place outside of tokens."""
+    first = met.text.find(content, met.base)
+    if first == met.text.rfind(content, met.base):
+        return first
     bare = page.token.sub(lambda match: "\0" * len(match[0]), met.text)
     found = bare.rfind(content, at)
     return found if found >= 0 else max(met.text.find(content, at), met.text.find(content, met.base))
