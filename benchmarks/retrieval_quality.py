@@ -24,9 +24,9 @@ from llmbench import workspace
 from llmbench.recipe import EmbedderSpec
 from llmbench.retrieval import evaluation
 from llmbench.retrieval.embedding import Embedder
-from llmbench.retrieval.evaluation.statistics import Values
 from llmbench.retrieval.search.fusion import List, convex, rrf
 from llmbench.retrieval.store import terms
+from llmbench.statistics.paired import Values
 
 DEPTH = 100
 ALPHAS = tuple(round(0.1 * step, 1) for step in range(1, 10))

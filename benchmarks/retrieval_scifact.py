@@ -49,12 +49,12 @@ def measure(path: Path, split: str, max_tokens: int, folder: Path, output: Path 
         seconds = time.perf_counter() - start
     values = evaluation.measure(run, collection.qrels)
     ndcg, recall = values["nDCG@10"], values["R@100"]
-    low, high = evaluation.interval(list(ndcg.values()))
+    mean = evaluation.estimated(ndcg, collection.pages)
     figures = {
         "documents": count,
         "passages": report.chunks,
         "queries": len(ndcg),
-        "nDCG@10": f"{sum(ndcg.values()) / len(ndcg):.4f} [{low:.4f}, {high:.4f}]",
+        "nDCG@10": f"{mean.mean:.4f} [{mean.low:.4f}, {mean.high:.4f}]",
         "Recall@100": f"{sum(recall.values()) / len(recall):.4f}",
         "index, s": f"{report.seconds:.1f}",
         "index, CPU s": f"{cpu:.1f}",

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
-    {"errors", "shown", "turns"},
+    {"errors", "shown", "turns", "statistics"},
     {"assets", "workspace", "tiny", "scan", "scoring", "hardware", "own_code", "control_tokens"},
     {"recipe"},
     {"data", "runs", "shapes", "endpoint", "checkpoints", "selection"},

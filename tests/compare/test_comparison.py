@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -26,7 +27,7 @@ def test_only_adapter_and_rag_together_are_good(fake: Any, document: Document) -
     assert result.grid == Grid("base", "base-rag", "adapter", "adapter-rag")
     assert result.interaction is not None
     assert result.interaction.mean == 1.0
-    assert result.verdict.startswith("adapter-rag answers right more often than base: +100.0 points [")
+    assert result.verdict.startswith("adapter-rag is correct more often than base: +100.0 points [")
     assert result.verdict.endswith("p < 0.001, n = 16. It is ahead of every other variant too.")
     assert {kind: of["adapter-rag"].n for kind, of in result.kinds.items()} == {"answerable": 12, "unanswerable": 4}
 
@@ -83,17 +84,111 @@ def test_answers_that_failed_are_counted_and_left_out(flaky: Any, document: Docu
     assert compare.load("kettles") == result
 
 
-def test_a_variant_that_never_answers_is_an_error(fake: Any, document: Document) -> None:
+def failing(fake: Any, *variants: str) -> Any:
+    """The endpoint, with variants that fail on every question."""
     calm = fake.answer
 
     def answer(variant: str, question: str) -> str:
-        if variant == "adapter":
+        if variant in variants:
             raise EndpointError("http://127.0.0.1:1/v1 answered 404: gone", status=404)
         return str(calm(variant, question))
 
     fake.answer = answer
-    with pytest.raises(EndpointError, match=r"adapter answered no question: .* answered 404: gone"):
-        compare.run(document(), endpoint=fake)
+    return fake
+
+
+@pytest.mark.parametrize("gone", [("adapter",), ("base", "base-rag", "adapter")])
+def test_a_variant_that_never_answers_leaves_the_others_compared(fake: Any, document: Document, gone: tuple[str, ...]) -> None:
+    result = compare.run(document(), endpoint=failing(fake, *gone))
+    assert result.failed == dict.fromkeys(gone, "http://127.0.0.1:1/v1 answered 404: gone")
+    assert set(result.estimates["grounded"]) == {"base", "base-rag", "adapter", "adapter-rag"} - set(gone)
+    assert result.missing == 16 * len(gone)
+    assert f"{gone[0]} answered no question: http://127.0.0.1:1/v1 answered 404" in result.report.read_text(encoding="utf-8")
+    assert compare.load("kettles") == result
+
+
+@pytest.mark.parametrize("variants", ["[base]", "[base, adapter]"])
+def test_nobody_who_answers_is_an_error(fake: Any, document: Document, variants: str) -> None:
+    with pytest.raises(EndpointError, match=r"answered 404: gone"):
+        compare.run(document(f"variants={variants}", "questions.limit=2"), endpoint=failing(fake, "base", "adapter"))
+
+
+SHAPES = {
+    "one question": ["questions.limit=1"],
+    "two questions": ["questions.limit=2"],
+    "one variant, one question": ["questions.limit=1", "variants=[base]"],
+    "shares": ["metrics=[contains_value, squad_em]"],
+    "scores": ["metrics=[squad_f1]", "variants=[base, adapter]"],
+    "scores of one question": ["metrics=[squad_f1]", "questions.limit=1"],
+    "by itself": ["statistics.cluster=none"],
+    "very sure": ["statistics.confidence=0.999999"],
+}
+
+
+@pytest.mark.parametrize("overrides", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("says", ["", "300 grams", "no idea", "It weighs 300 grams [1].", "\ud83d cut", "\u202etxt.exe"])
+def test_every_comparison_ends_with_a_report(fake: Any, document: Document, overrides: list[str], says: str) -> None:
+    fake.answer = lambda variant, question: says
+    result = compare.run(document(*overrides), endpoint=fake)
+    assert result.report.read_text(encoding="utf-8").endswith("</html>\n")
+    assert compare.load("kettles") == result
+    assert result.verdict
+    assert all(one.low <= one.mean <= one.high for of in result.estimates.values() for one in of.values())
+    json.loads(result.summary.read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_counts_and_passages_that_make_no_sense_are_not_measured(fake: Any, document: Document, monkeypatch: Any) -> None:
+    stream = fake.stream
+
+    async def odd(messages: Any, model: str, *, max_tokens: int | None = None) -> Any:
+        async for delta in stream(messages, model, max_tokens=max_tokens):
+            if delta.reply is not None:
+                tokens: Any = {"base": float("nan"), "adapter": None}.get(model, 10**18)
+                reply = dataclasses.replace(delta.reply, prompt_tokens=tokens, sources=("no passage", {"n": 1}))
+                delta = dataclasses.replace(delta, reply=reply)
+            yield delta
+
+    monkeypatch.setattr(fake, "stream", odd)
+    result = compare.run(document(), endpoint=fake)
+    assert set(result.estimates["prompt_tokens"]) == {"base-rag", "adapter-rag"}
+    assert result.report.exists()
+
+
+def test_many_variants_are_compared_with_the_best_one(fake: Any, document: Document) -> None:
+    names = [f"v{i}" for i in range(120)]
+    fake.entries = [{"id": name} for name in names]
+    fake.answer = lambda variant, question: "It weighs 300 grams." if variant == "v7" else "no idea"
+    result = compare.run(document(f"variants={names}", "metrics=[contains_value]"), endpoint=fake)
+    pairs = result.pairs("contains_value")
+    assert len(pairs) == 119 and {one.a for one in pairs} == {"v7"}
+    assert (pairs[0].p, pairs[0].p_holm) == (2 / 2**12, 1.0), "as one of 7,140 pairs it might be chance"
+    assert len(table.metric_rows(result, ["contains_value"])[0]) == 21
+    assert len(table.pair_rows(result, "contains_value")) == 120
+
+
+def test_questions_about_one_page_count_together(fake: Any, tmp_path: Path, document: Document) -> None:
+    recipe = document("variants=[base, base-rag]", "metrics=[contains_value]")
+    rows = [
+        {"id": f"q{i}", "question": f"How heavy is kettle {i}?", "value": "300 grams", "source": f"page{i // 6}.md"}
+        for i in range(60)
+    ]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    fake.answer = lambda variant, question: (
+        "300 grams" if variant == "base" and int(question.split()[-1][:-1]) % 12 < 6 else "no idea"
+    )
+    result = compare.run(recipe, endpoint=fake)
+    pair = result.pairs("contains_value")[0]
+    assert pair.deff == pytest.approx(6.7, abs=0.1)  # six of a page alike, times C / (C - 1)
+    assert pair.p == pytest.approx(2 / 2**5)  # five pages differ, not thirty questions
+    assert pair.high == 0
+    assert result.notes == (
+        "60 questions are about 10 pages and count by page. Design effect of the differences: 6.7 (1 if no two shared a page).",
+    )
+    alone = compare.run(
+        document("variants=[base, base-rag]", "metrics=[contains_value]", "statistics.cluster=none"), endpoint=fake
+    )
+    assert alone.pairs("contains_value")[0].p < 1e-8
+    assert alone.notes == ()
 
 
 def test_nobody_at_the_url_says_how_to_start_one(document: Document) -> None:
@@ -106,6 +201,7 @@ def test_questions_that_no_wanted_metric_fits_are_told(fake: Any, tmp_path: Path
     (tmp_path / "questions.jsonl").write_text('{"id": "a", "question": "Why?"}\n', encoding="utf-8")
     with pytest.raises(DataError, match="none of citation, contains_value can be measured"):
         compare.run(recipe, endpoint=fake)
+    assert fake.asked == [], "told before anything is asked"
 
 
 def test_bare_questions_are_judged_by_what_fits_them(fake: Any, tmp_path: Path, document: Document) -> None:
@@ -116,13 +212,13 @@ def test_bare_questions_are_judged_by_what_fits_them(fake: Any, tmp_path: Path, 
     assert result.headline == "abstention"
     assert set(result.estimates) & set(table.SHARES) == {"abstention", "exact_match"}
     assert result.verdict.startswith("No difference shown between adapter and base: +0.0 points [")
-    assert "only differences above 100 points would show" in result.verdict
+    assert result.verdict.endswith("4 questions are too few to detect any difference.")
     assert result.kinds == {}
 
 
 def test_one_variant_gets_its_share_for_a_verdict(fake: Any, document: Document) -> None:
     result = compare.run(document("variants=[adapter-rag]"), endpoint=fake)
-    assert result.verdict == "adapter-rag answers right in 100.0% [80.6, 100.0] of 16 questions."
+    assert result.verdict == "adapter-rag is correct in 100.0% [80.6, 100.0] of 16 questions."
     assert result.differences == ()
 
 
@@ -134,7 +230,7 @@ def test_the_f1_of_squad_is_a_mean_with_its_own_statistics(fake: Any, tmp_path: 
     assert of["adapter-rag"].low <= of["adapter-rag"].mean <= of["adapter-rag"].high
     assert "shares more words with the value than" in result.verdict or "No difference shown" in result.verdict
     page = result.report.read_text(encoding="utf-8")
-    assert "SQuAD F1" in page and "bootstrap where a question counts between 0 and 1" in page
+    assert "SQuAD F1" in page
     alone = compare.run(document("metrics=[squad_f1]", "variants=[adapter-rag]"), endpoint=fake)
     assert alone.verdict.startswith("adapter-rag has SQuAD F1 ")
 
@@ -202,7 +298,9 @@ def test_markdown_has_the_verdict_the_grid_and_the_pairs(fake: Any, document: Do
     result = compare.run(document(), endpoint=fake)
     text = table.markdown(result)
     assert text.startswith(
-        f"**{result.verdict}**\n\n| Right and cited | without RAG | with RAG |\n| --- | --- | --- |\n| Base | 0.0%"
+        f"**{result.verdict}**\n\n| Correct and cited | without RAG | with RAG |\n| --- | --- | --- |\n| Base | 0.0%"
     )
     assert "| adapter-rag - base-rag | +100.0 points |" in text
-    assert text.endswith("16 questions. Brackets are 95% intervals. Differences are paired by question.")
+    assert (
+        "\n16 questions. Brackets are 95% intervals. Differences are paired by question. 12 questions are about 1 page" in text
+    )

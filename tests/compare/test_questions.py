@@ -52,7 +52,14 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
         ('{"id": "q", "question": ["Why?"]}', "question must be text"),
         ('{"id": "q", "question": "Why?", "answerable": "no"}', "answerable must be true or false, not 'no'"),
         ('{"id": "q", "question": "Why?", "answerable": false, "value": "3"}', "answerable is false, yet"),
-        ('{"id": "fine", "question": "Again?"}', "id 'fine' stands in line 1 already"),
+        ('{"id": "q", "question": "Why \\ud83d?"}', r"question has half a character (\ud83d"),
+        ('{"id": "q", "question": "Why?", "value": "\\udc00"}', r"value has half a character (\udc00"),
+        ('{"id": "q", "question": "Why?", "value": NaN}', "value must be text, not NaN"),
+        ('{"id": "q", "question": "Why?", "value": 1e999}', "value must be text, not Infinity"),
+        ('{"id": "q", "question": "Why?", "group": ["a"]}', "group must be text"),
+        ('{"id": "q", "question": ' + "[" * 100_000, "nested too deeply"),
+        ('{"id": "q", "question": "Why?", "value": ' + "9" * 5000 + "}", "digits"),
+        ('{"id": "fine", "question": "Again?"}', "id 'fine' is already used in line 1"),
     ],
 )
 def test_a_faulty_row_is_told_with_file_and_line(tmp_path: Path, row: str, message: str) -> None:
@@ -134,7 +141,10 @@ SQUAD: dict[str, Any] = {
 def test_a_file_of_squad_is_read_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "dev.json").write_text(json.dumps(SQUAD))
     found = read(QuestionSource(path=tmp_path / "dev.json"))
-    assert found == [Question("a", "How long?", value="three minutes"), Question("b", "How hot?", answerable=False)]
+    assert found == [
+        Question("a", "How long?", value="three minutes", group="Tea"),
+        Question("b", "How hot?", answerable=False, group="Tea"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +154,7 @@ def test_a_file_of_squad_is_read_as_it_is(tmp_path: Path) -> None:
         ('{"rows": []}', r"dev\.json: not in the format of SQuAD.*Write JSONL"),
         ("[]", r"dev\.json: not in the format of SQuAD"),
         (SQUAD_WITHOUT_A_QUESTION, r"dev\.json:data\[0\]\.paragraphs\[0\]\.qas\[0\]: .*empty"),
-        (json.dumps({"data": [*SQUAD["data"], *SQUAD["data"]]}), r"data\[1\].*id 'a' stands at data\[0\]\S+ already"),
+        (json.dumps({"data": [*SQUAD["data"], *SQUAD["data"]]}), r"data\[1\].*id 'a' is already used at data\[0\]\S+"),
     ],
 )  # fmt: skip
 def test_a_faulty_file_of_squad_is_told_with_the_place(tmp_path: Path, text: str, message: str) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from llmbench import compare
 from llmbench.compare import charts
-from llmbench.compare.result import Comparison, Estimate
+from llmbench.compare.result import Comparison
 from llmbench.recipe import CompareRecipe
+from llmbench.statistics import Estimate
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

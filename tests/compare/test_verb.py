@@ -48,7 +48,7 @@ def test_people_get_tables_the_verdict_and_the_paths(tmp_path: Path, server: Any
     code, out, err = here()
     assert (code, err.splitlines()[-1]) == (0, "Asking: 64 of 64")
     assert "adapter-rag - base-rag" in out
-    assert "adapter-rag answers right more often than base: +100.0 points" in out
+    assert "adapter-rag is correct more often than base: +100.0 points" in out
     assert f"Report   {tmp_path / 'outputs' / 'comparisons' / 'kettles' / 'report.html'}" in out
     assert here()[0] == 0
     assert len(server.handler.asked) == 64
@@ -66,7 +66,7 @@ def test_programs_get_one_json_document(here: Run) -> None:
 def test_comparisons_are_listed_with_their_verdicts(here: Run) -> None:
     assert "No comparisons yet. Make one: llmbench compare" in here(verb=["comparisons"])[1]
     here()
-    assert here(verb=["comparisons"])[1].startswith("kettles: adapter-rag answers right more often than base")
+    assert here(verb=["comparisons"])[1].startswith("kettles: adapter-rag is correct more often than base")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -83,7 +83,7 @@ def test_stopped_midway_it_goes_on_from_there(tmp_path: Path, server: Any, here:
     assert 6 <= kept < 64
     if how is signal.SIGINT:
         assert process.returncode == 130
-        assert f"{kept} of 64 answers are kept. The same command goes on from there." in told
+        assert f"{kept} of 64 answers are kept. The same command continues from there." in told
     assert not (answers.parent / "summary.json").exists()
     server.handler.delay = 0.0
     server.handler.asked.clear()

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from llmbench.compare.result import Difference, Estimate
 from llmbench.compare.verdict import amount, interval, p_value, pair_sentence, signed, verdict
+from llmbench.statistics import Difference, Estimate
 
 
 def pair(a: str, b: str, mean: float, p: float, **changes: Any) -> Difference:
@@ -22,20 +22,25 @@ def shares(**means: float) -> dict[str, Estimate]:
 
 def test_a_difference_that_is_shown() -> None:
     found = pair_sentence(pair("adapter-rag", "base-rag", 0.31, 0.00001), 0.05)
-    assert found == "adapter-rag answers right more often than base-rag: +31.0 points [22.0, 40.0], p < 0.001, n = 80."
+    assert found == "adapter-rag is correct more often than base-rag: +31.0 points [22.0, 40.0], p < 0.001, n = 80."
 
 
 def test_the_better_one_is_named_first_whichever_way_the_pair_is_written() -> None:
     found = pair_sentence(pair("base", "adapter", -0.31, 0.012), 0.05)
-    assert found == "adapter answers right more often than base: +31.0 points [22.0, 40.0], p = 0.012, n = 80."
+    assert found == "adapter is correct more often than base: +31.0 points [22.0, 40.0], p = 0.012, n = 80."
 
 
 def test_no_difference_says_what_would_have_shown() -> None:
     found = pair_sentence(pair("adapter", "base", 0.04, 0.3), 0.05)
     assert found == (
-        "No difference shown between adapter and base: +4.0 points [-5.0, 13.0], p = 0.300; "
-        "with n = 80 only differences above 12 points would show."
+        "No difference shown between adapter and base: +4.0 points [-5.0, 13.0], p = 0.300. "
+        "80 questions can only detect differences above 12 points."
     )
+
+
+def test_too_few_questions_are_said_to_be() -> None:
+    found = pair_sentence(pair("adapter", "base", 0.5, 1.0, n=4, detectable=None), 0.05)
+    assert found.endswith("p = 1.000. 4 questions are too few to detect any difference.")
 
 
 def test_holms_p_decides_not_the_plain_one() -> None:
@@ -50,7 +55,7 @@ def test_slower_is_said_in_seconds() -> None:
 def test_the_verdict_sets_the_best_against_the_next_best() -> None:
     pairs = [pair("b", "a", 0.2, 0.001), pair("c", "a", 0.6, 0.0001), pair("c", "b", 0.4, 0.0001)]
     found = verdict("grounded", shares(a=0.1, b=0.3, c=0.7), pairs, 0.05)
-    assert found.startswith("c answers right more often than b: +40.0 points")
+    assert found.startswith("c is correct more often than b: +40.0 points")
     assert found.endswith("It is ahead of a too.")
 
 

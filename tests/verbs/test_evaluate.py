@@ -156,11 +156,13 @@ def test_tuning_reports_what_it_is_worth_on_queries_that_it_did_not_see(world: P
 
 
 def test_what_was_tuned_is_searched_with(world: Path) -> None:
-    from llmbench.retrieval.evaluation.statistics import Estimate, difference
     from llmbench.retrieval.evaluation.tuning import Tuned, keep
+    from llmbench.statistics import Estimate
+    from llmbench.statistics.paired import difference
 
-    one = Estimate(0.5, 0.4, 0.6)
-    nothing = difference("a", "b", {"q": 1.0}, {"q": 0.0})
+    one = Estimate(0.5, 0.4, 0.6, 9)
+    nothing = difference("nDCG@10", "a", "b", {"q": 1.0, "r": 0.0}, {"q": 0.0, "r": 0.0}, "score")
+    assert nothing is not None
     tuned = Tuned(1.0, (1.0,), one, 0.6, one, one, one, one, nothing, ((1.0, 0.6),))
     keep(workspace.indexes() / "things", tuned, "set/test")
     rows = {row["name"]: row["of"] for row in evaluate(world, "--json")["rows"]}

@@ -20,7 +20,7 @@ Cell = tuple[str, str]
 Scores = Mapping[str, float | None]
 """Metric -> value; None where the metric does not apply."""
 
-# What servers put anew into each listing, so that it says nothing about the model.
+# What servers renew in each listing, so that it says nothing about the model.
 _VOLATILE = ("created", "permission")
 
 
@@ -98,7 +98,7 @@ class AnswerLog:
         self._rows[answer.cell] = row
 
     def finish(self, scores: Mapping[Cell, Scores]) -> None:
-        """Writes the file anew, one line a cell, those of this comparison with their scores.
+        """Rewrites the file, one line a cell, those of this comparison with their scores.
 
         Answers to questions that are not asked this time stay, without scores, for when they are asked again.
         """
@@ -121,9 +121,9 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []:
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and "id" in row and "variant" in row:
+        if isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("id", "variant", "key")):
             yield row
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
 
 from llmbench.compare.answers import Answer, AnswerLog, Cell, key_of
-from llmbench.compare.questions import Question
+from llmbench.compare.questions import HALF, Question
 from llmbench.endpoint import Delta, Message
 from llmbench.errors import EndpointError
 
 __all__ = ["Endpoint", "Progress", "Tally", "ask", "entries"]
 
 _FAILURES_IN_A_ROW = 10
-"""So many and the endpoint is taken to be gone, rather than a few questions to be bad."""
+"""So many, of every variant some, and the endpoint is taken to be gone, rather than a few questions or a variant to be bad."""
 
 
 class Endpoint(Protocol):
@@ -59,7 +60,7 @@ async def entries(endpoint: Endpoint, variants: Sequence[str]) -> dict[str, dict
         hint = f" Did you mean {near[0]}?" if near else ""
         raise EndpointError(
             f"The endpoint has no variant {missing[0]}.{hint} It lists: {', '.join(listed) or 'none'}. "
-            "Mend `variants` in the recipe, or serve it."
+            "Correct `variants` in the recipe, or serve it."
         )
     return {variant: listed[variant] for variant in variants}
 
@@ -81,13 +82,13 @@ async def ask(
     A question that fails is recorded with its error and asked again next time.
 
     Raises:
-        EndpointError: ten failed one after another. What was answered before is kept.
+        EndpointError: ten failed one after another, of every variant some. What was answered before is kept.
     """
     keys = {(q.id, variant): key_of(q, entry, max_tokens, base_url) for q in questions for variant, entry in listed.items()}
     text = {q.id: q.question for q in questions}
     todo = [cell for cell in _interleaved(questions, list(listed), seed) if not log.has(cell, keys[cell])]
     kept = len(keys) - len(todo)
-    state = _State(Tally(done=kept, wanted=len(keys), kept=kept, failed=0), progress)
+    state = _State(Tally(done=kept, wanted=len(keys), kept=kept, failed=0), {variant for _, variant in todo}, progress)
     waiting = iter(todo)
 
     async def worker() -> None:
@@ -107,8 +108,9 @@ async def ask(
 class _State:
     """Counts answers and failures; the workers of one event loop share it."""
 
-    def __init__(self, tally: Tally, progress: Progress | None) -> None:
-        self.tally, self._progress, self._in_a_row = tally, progress, 0
+    def __init__(self, tally: Tally, variants: set[str], progress: Progress | None) -> None:
+        self.tally, self._progress, self._variants = tally, progress, variants
+        self._in_a_row: list[str] = []
         if progress is not None:
             progress(tally)
 
@@ -116,14 +118,14 @@ class _State:
         """Notes one answer, and gives up after too many failures in a row."""
         t = self.tally
         failed = answer.error is not None
-        self._in_a_row = self._in_a_row + 1 if failed else 0
+        self._in_a_row = [*self._in_a_row, answer.variant] if failed else []
         self.tally = Tally(t.done + (not failed), t.wanted, t.kept, t.failed + failed)
         if self._progress is not None:
             self._progress(self.tally)
-        if self._in_a_row >= _FAILURES_IN_A_ROW:
+        if len(self._in_a_row) >= _FAILURES_IN_A_ROW and self._variants <= set(self._in_a_row):
             raise EndpointError(
-                f"{answer.error} ({self._in_a_row} questions in a row failed; "
-                f"{self.tally.done} of {t.wanted} answers are kept: run the same command to go on.)"
+                f"{answer.error} ({len(self._in_a_row)} questions in a row failed; "
+                f"{self.tally.done} of {t.wanted} answers are kept: run the same command to continue.)"
             )
 
 
@@ -142,14 +144,32 @@ async def _one(endpoint: Endpoint, cell: Cell, question: str, key: str, max_toke
         id,
         variant,
         key,
-        text=reply.text,
-        sources=reply.sources,
+        text=_whole(reply.text),
+        sources=tuple(_whole(passage) for passage in reply.sources if isinstance(passage, dict)),
         latency=reply.latency,
         first_token=reply.first_token,
-        prompt_tokens=reply.prompt_tokens,
-        completion_tokens=reply.completion_tokens,
+        prompt_tokens=_count(reply.prompt_tokens),
+        completion_tokens=_count(reply.completion_tokens),
         finish_reason=reply.finish_reason,
     )
+
+
+def _whole(value: Any) -> Any:
+    """What a server sent, with a replacement character for each half of a surrogate pair."""
+    match value:
+        case str():
+            return HALF.sub("\ufffd", value)
+        case dict():
+            return {_whole(key): _whole(one) for key, one in value.items()}
+        case list():
+            return [_whole(one) for one in value]
+    return value
+
+
+def _count(value: object) -> int:
+    """Tokens as a server counted them; 0, which is not measured, for what is no count."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    return int(value) if known and isinstance(value, int | float) else 0
 
 
 def _interleaved(questions: Sequence[Question], variants: Sequence[str], seed: int) -> list[Cell]:

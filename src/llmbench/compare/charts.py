@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from llmbench.compare.result import Difference, Estimate
 from llmbench.compare.verdict import amount, interval, p_value, signed
+from llmbench.statistics import Difference, Estimate
 
 __all__ = ["curves", "dots", "forest", "meter", "name", "ticks"]
 
@@ -28,6 +28,8 @@ def forest(metric: str, pairs: Sequence[Difference], colours: Mapping[str, int],
     low, high = min(0.0, *(one.low for one in pairs)), max(0.0, *(one.high for one in pairs))
     marks = ticks(low, high)
     low, high = min(low, marks[0]), max(high, marks[-1])
+    if high == low:  # Every pair is equal to the last digit: an axis of one point either way.
+        low, high, marks = low - 0.01, high + 0.01, [low - 0.01, 0.0, high + 0.01]
 
     def at(x: float) -> float:
         return (x - low) / (high - low)
@@ -55,8 +57,8 @@ def meter(one: Estimate) -> str:
 
 def curves(of: Mapping[str, Sequence[float]], colours: Mapping[str, int]) -> str:
     """Seconds along x, share of answers that are done by then along y; one stepped line a variant."""
-    together = sorted(x for values in of.values() for x in values)
-    # A few stragglers must not press all the rest against the left edge; the table beside tells of them.
+    together = sorted(x for values in of.values() for x in values) or [0.0]
+    # A few stragglers must not press all the rest against the left edge; the table below has them.
     end = together[min(len(together) - 1, math.floor(0.99 * len(together)))]
     marks = ticks(0.0, end or 1.0, wanted=6)
     end = marks[-1]
@@ -79,7 +81,7 @@ def curves(of: Mapping[str, Sequence[float]], colours: Mapping[str, int]) -> str
 
 def name(variant: str, colours: Mapping[str, int]) -> str:
     """A variant's name behind a dot of its colour."""
-    return f'<span class="name"><i class="v{colours[variant]}"></i>{escape(variant)}</span>'
+    return f'<span class="name"><i class="v{colours[variant]}"></i><bdi>{escape(variant)}</bdi></span>'
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:

@@ -26,6 +26,7 @@ __all__ = [
     "contains_value",
     "definition",
     "exact_match",
+    "fits",
     "grounded",
     "same_page",
     "score",
@@ -175,6 +176,12 @@ def score(question: Question, answer: Answer, names: list[str], pattern: str) ->
     if answer.error is not None:
         return dict.fromkeys(names)
     return {name: METRICS[name](question, answer, pattern) for name in names}
+
+
+def fits(name: str, question: Question) -> bool:
+    """Whether a metric can be measured on some answer to a question."""
+    passages = ({"n": 1, "source": question.source or "", "text": ""},)
+    return METRICS[name](question, Answer(question.id, "", "", sources=passages), "x^") is not None
 
 
 def definition(name: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from llmbench import scoring
 from llmbench.errors import DataError
 from llmbench.recipe import QuestionSource
 
-__all__ = ["Question", "read"]
+__all__ = ["HALF", "Question", "read"]
 
 _SHOWN_FAULTS = 10
+HALF = re.compile("[\ud800-\udfff]")
+"""Halves of surrogate pairs: JSON can write them, UTF-8 cannot."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Question:
 
     `answer` is a full sentence, `value` the fact inside it, `source` the path of the page that tells it; each may be
     None. `others` are further wordings of the value that are as right. `answerable` says whether the documents tell the
-    answer at all.
+    answer at all. `group` names what the question shares with others and `source` does not name, such as an article.
     """
 
     id: str
@@ -34,6 +38,7 @@ class Question:
     answerable: bool = True
     split: str | None = None
     others: tuple[str, ...] = ()
+    group: str | None = None
 
     @property
     def wordings(self) -> tuple[str, ...]:
@@ -64,12 +69,15 @@ def read(spec: QuestionSource) -> list[Question]:
         except json.JSONDecodeError as error:
             faults.append(f"{spec.path}:{place}: not valid JSON ({error.msg} at column {error.colno})")
             continue
+        except RecursionError:
+            faults.append(f"{spec.path}:{place}: nested too deeply for a question")
+            continue
         except ValueError as error:
             faults.append(f"{spec.path}:{place}: {error}")
             continue
         if question.id in seen:
             where = f"in line {seen[question.id]}" if seen[question.id].isdigit() else f"at {seen[question.id]}"
-            faults.append(f"{spec.path}:{place}: id {question.id!r} stands {where} already")
+            faults.append(f"{spec.path}:{place}: id {question.id!r} is already used {where}")
         seen.setdefault(question.id, place)
         questions.append(question)
     if faults:
@@ -98,6 +106,7 @@ def _squad(path: Path, text: str) -> Iterator[tuple[str, Any]]:
                 for k, asked in enumerate(paragraph["qas"]):
                     answers = asked.get("answers") or []
                     row = {
+                        "group": str(article.get("title") or f"data[{i}]"),
                         "id": asked.get("id"),
                         "question": asked.get("question"),
                         "answerable": not asked.get("is_impossible"),
@@ -155,6 +164,7 @@ def _question(row: Any) -> Question:
         answerable=answerable,
         split=_text(row, "split"),
         others=tuple(other for other in others if other is not None),
+        group=_text(row, "group"),
     )
     if not answerable and (question.value or question.source):
         raise ValueError("answerable is false, yet there is a value or a source")
@@ -175,9 +185,12 @@ def _text(row: dict[str, Any], key: str, *, needed: bool = False) -> str | None:
         if needed:
             raise ValueError(f"{key} is missing")
         return None
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError(f"{key} must be text, not {value!r}")
+    plain = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+    if not plain or (isinstance(value, float) and not isfinite(value)):
+        raise ValueError(f"{key} must be text, not {json.dumps(value)[:80]}")
     text = str(value).strip()
     if not text:
         raise ValueError(f"{key} is empty")
+    if half := HALF.search(text):
+        raise ValueError(f"{key} has half a character (\\u{ord(half[0]):04x}, an emoji cut in two): complete or remove it")
     return text

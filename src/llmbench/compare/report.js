@@ -13,6 +13,13 @@ function make(tag, name, ...children) {
   return element;
 }
 
+// Text that a model, a user or a document wrote: its own direction, whatever that of its neighbours.
+function written(tag, name, ...children) {
+  const element = make(tag, name, ...children);
+  element.dir = "auto";
+  return element;
+}
+
 function outcome(value) {
   if (value === 1) return ["right", "\u2713 right"];
   if (value === 0) return ["wrong", "\u2717 wrong"];
@@ -22,7 +29,7 @@ function outcome(value) {
 
 // The answer with the expected value marked and each citation coloured by whether it is the right page.
 function said(text, question, sources) {
-  const place = make("p", "said");
+  const place = written("p", "said");
   const pages = new Map(sources.map(([n, , right]) => [String(n), right]));
   for (const part of text.split(/(\[\d+(?:\s*,\s*\d+)*\])/)) {
     if (/^\[\d/.test(part)) {
@@ -42,7 +49,7 @@ function passages(sources) {
   const list = make("details", "", make("summary", "", sources.length === 1 ? "1 passage" : `${sources.length} passages`));
   for (const [n, i, right] of sources) {
     const [page, text] = data.passages[i];
-    list.append(make("p", "passage", make("b", "", `[${n}] ${page}${right ? "  \u2713 the page" : ""}`), text));
+    list.append(written("p", "passage", written("b", "", `[${n}] ${page}${right ? "  \u2713 the page" : ""}`), text));
   }
   return list;
 }
@@ -50,10 +57,10 @@ function passages(sources) {
 function answer(question, i, metric) {
   const [name, colour] = data.variants[i];
   const given = question.of[i];
-  const label = make("span", "name", make("i", ""), name);
+  const label = make("span", "name", make("i", ""), make("bdi", "", name));
   const box = make("div", `answer v${colour}`);
   if (!given || given.err) {
-    box.append(make("header", "", label, make("span", "none", "no answer")), make("p", "said", given ? given.err : "not asked"));
+    box.append(make("header", "", label, make("span", "none", "no answer")), written("p", "said", given ? given.err : "not asked"));
     return box;
   }
   const [kind, words] = outcome(given.m[metric]);
@@ -75,7 +82,7 @@ function card(question, metric) {
   const page = question.page ? ` (${question.page})` : question.told ? "" : " (not in the documents)";
   const answers = make("div", "answers", ...data.variants.map((_, i) => answer(question, i, metric)));
   const line = expected ? `${question.id}: expected \u201c${expected}\u201d${page}` : question.id;
-  return make("article", "card", make("h3", "", question.q), make("p", "expected", line), answers);
+  return make("article", "card", written("h3", "", question.q), written("p", "expected", line), answers);
 }
 
 function matches(question) {

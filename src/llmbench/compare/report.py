@@ -12,13 +12,33 @@ from importlib import resources
 from typing import Any
 
 from llmbench.compare import charts, metrics
-from llmbench.compare.result import Comparison, Estimate
+from llmbench.compare.result import Comparison
 from llmbench.compare.table import SHARES, cell
 from llmbench.compare.verdict import LABELS, amount, interval, pair_sentence, signed
+from llmbench.statistics import Estimate
 
 __all__ = ["html"]
 
 _COLOURS = 8
+_TERMS = {
+    "Intervals": (
+        "{percent}: Wilson's for shares and scores, Tango's for their paired differences, Hall's for seconds and tokens. "
+        "Questions about one page count together: the intervals are those of n divided by the design effect. The interval of a "
+        "difference includes 0 wherever p is not below alpha."
+    ),
+    "p": (
+        "The exact sign-flip test over pages, which is McNemar's exact test where every question has its own page, with Holm's "
+        "correction over all pairs of a metric."
+    ),
+    "Design effect": "How many times larger a variance is than that of as many questions of which no two share a page.",
+    "Smallest detectable difference": (
+        "The smallest true difference that a comparison of this size finds in four of five repetitions, Holm's correction "
+        "included."
+    ),
+}
+"""What the figures mean, for every comparison alike."""
+_REORDERING = {code: f"\u2039U+{code:04X}\u203a" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""Characters that turn the order of what follows: shown as what they are, or an answer's txt.exe would read exe.txt."""
 
 
 def html(comparison: Comparison) -> str:
@@ -38,8 +58,8 @@ def html(comparison: Comparison) -> str:
             _explorer(comparison),
         ]
     )
-    # "<" never stands in the data, so that no text in it can end the script element.
-    data = json.dumps(_data(comparison, colours), ensure_ascii=False).replace("<", "\\u003c")
+    # The data has no "<", so that no text in it can end the script element.
+    data = json.dumps(_data(comparison, colours), ensure_ascii=False).translate(_REORDERING).replace("<", "\\u003c")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
@@ -66,16 +86,20 @@ def _head(c: Comparison) -> str:
         "Endpoint": c.endpoint,
         "Finished": time.strftime("%d %b %Y, %H:%M", time.localtime(c.created)),
     }
+    silent = "".join(
+        f'<p class="warning" dir="auto">{_text(variant)} answered no question: {_text(error)}</p>'
+        for variant, error in c.failed.items()
+    )
     missing = (
         f'<p class="warning">{c.missing} of {len(c.questions) * len(c.variants)} answers failed and are left out. '
         "The same command asks them again.</p>"
         if c.missing
         else ""
     )
-    items = "".join(f"<div><dt>{key}</dt><dd>{escape(value)}</dd></div>" for key, value in facts.items())
+    items = "".join(f'<div><dt>{key}</dt><dd dir="auto">{_text(value)}</dd></div>' for key, value in facts.items())
     return (
-        f'<header><p class="over">llmbench comparison <b>{escape(c.name)}</b></p><h1>{escape(claim)}</h1>'
-        f'<p class="figures">{escape(figures)}</p>{missing}<dl class="facts">{items}</dl></header>'
+        f'<header><p class="over">llmbench comparison <b>{escape(c.name)}</b></p><h1>{_text(claim)}</h1>'
+        f'<p class="figures">{_text(figures)}</p>{silent}{missing}<dl class="facts">{items}</dl></header>'
     )
 
 
@@ -100,7 +124,8 @@ def _grid(c: Comparison) -> str:
 
 def _square(metric: str, variant: str, one: Estimate, *, best: bool) -> str:
     return (
-        f'<td class="{"best" if best else ""}" style="--share:{one.mean:.4f}"><span class="variant">{escape(variant)}</span>'
+        f'<td class="{"best" if best else ""}" style="--share:{one.mean:.4f}">'
+        f'<span class="variant" dir="auto">{_text(variant)}</span>'
         f'<span class="big">{amount(metric, one.mean)}</span><span class="range">{interval(metric, one.low, one.high)}</span>'
         f"{charts.meter(one)}</td>"
     )
@@ -120,7 +145,7 @@ def _parts(c: Comparison, of: dict[str, Estimate]) -> str:
         low, high = c.interaction.low, c.interaction.high
         sure = "" if low > 0 or high < 0 else ", which may be chance"
         extra = (
-            f"<div><dt>Together beyond the sum of both</dt><dd>{signed(c.headline, c.interaction.mean)} "
+            f"<div><dt>Interaction: gain beyond the sum of the two</dt><dd>{signed(c.headline, c.interaction.mean)} "
             f"<span>{interval(c.headline, low, high, sign=True)}{sure}</span></dd></div>"
         )
     return f'<dl class="steps">{items}{extra}</dl>'
@@ -142,10 +167,7 @@ def _quality(c: Comparison, colours: dict[str, int]) -> str:
             f'<figure class="panel"><figcaption>{LABELS[c.headline]}, {kind} <span>{n} questions</span></figcaption>'
             f"{charts.dots(c.headline, of, colours)}</figure>"
         )
-    means = (
-        " (bootstrap where a question counts between 0 and 1)" if any(name in metrics.GRADED for name in c.estimates) else ""
-    )
-    note = f"Dots are means over questions, bars {100 * c.confidence:g}% Wilson intervals{means}. Further right is better."
+    note = f"Dots are means over questions, bars their {100 * c.confidence:g}% intervals. Further right is better."
     return f'<section id="quality"><h2>Quality</h2><p class="lead">{note}</p><div class="panels">{panels}</div></section>'
 
 
@@ -156,7 +178,7 @@ def _pairs(c: Comparison, colours: dict[str, int]) -> str:
         pairs = c.pairs(metric)
         if not pairs:
             continue
-        says = "".join(f"<li>{escape(pair_sentence(one, alpha))}</li>" for one in pairs)
+        says = "".join(f"<li>{_text(pair_sentence(one, alpha))}</li>" for one in pairs)
         blocks += (
             f"<details{' open' if metric == c.headline else ''}><summary>{LABELS[metric]}</summary>"
             f'{charts.forest(metric, pairs, colours, alpha)}<ul class="says">{says}</ul></details>'
@@ -165,48 +187,49 @@ def _pairs(c: Comparison, colours: dict[str, int]) -> str:
         "Each pair on the questions that both answered, in points. A filled dot is a difference that this comparison shows "
         f"(p below {alpha:.2g} after Holm's correction over the pairs); a hollow one may be chance."
     )
+    note = " ".join([note, *map(escape, c.notes)])
     return f'<section id="pairs"><h2>Differences</h2><p class="lead">{note}</p>{blocks}</section>'
 
 
 def _cost(c: Comparison, colours: dict[str, int]) -> str:
-    times: dict[str, list[float]] = {variant: [] for variant in c.variants}
+    times: dict[str, list[float]] = {variant: [] for variant in c.variants if variant not in c.failed}
     for row in c.rows:
         if row.answer.error is None:
             times[row.answer.variant].append(row.answer.latency)
     heading = "<th scope=col>Variant<th scope=col>Median<th scope=col>95th percentile<th scope=col>First token, median"
     tokens = [name for name in ("prompt_tokens", "completion_tokens") if name in c.estimates]
-    heading += "<th scope=col>Latency, mean" + "".join(f"<th scope=col>{LABELS[name]}, mean" for name in tokens)
+    means = [name for name in ("latency", *tokens) if name in c.estimates]
+    heading += "".join(f"<th scope=col>{LABELS[name]}, mean" for name in means)
     rows = ""
     for variant in c.variants:
-        fast, first = c.quantiles["latency"].get(variant, {}), c.quantiles.get("first_token", {}).get(variant, {})
+        fast, first = (c.quantiles.get(name, {}).get(variant, {}) for name in ("latency", "first_token"))
         values = [fast.get("p50"), fast.get("p95"), first.get("p50")]
         cells = "".join(f"<td>{amount('latency', x) if x is not None else '-'}</td>" for x in values)
-        cells += "".join(f"<td>{cell(c, name, variant)}</td>" for name in ["latency", *tokens] if name in c.estimates)
+        cells += "".join(f"<td>{cell(c, name, variant)}</td>" for name in means)
         rows += f"<tr><th scope=row>{charts.name(variant, colours)}</th>{cells}</tr>"
     note = (
-        f"Seen by the client with up to {c.concurrency} requests in flight, variants interleaved at random. They tell of "
-        "this server as much as of the variants: on a CPU, vLLM runs adapters without compilation, and a merged adapter costs "
+        f"Seen by the client with up to {c.concurrency} requests in flight, variants interleaved at random. They reflect "
+        "this server as much as the variants: on a CPU, vLLM runs adapters without compilation, and a merged adapter costs "
         "nothing."
     )
     return (
         f'<section id="cost"><h2>Speed and tokens</h2><p class="lead">{note}</p><figure class="panel"><figcaption>Latency '
-        f"<span>share of answers complete after so many seconds</span></figcaption>{charts.curves(times, colours)}</figure>"
+        f"<span>share of answers complete by a given time</span></figcaption>{charts.curves(times, colours)}</figure>"
         f'<div class="scroll"><table class="plain"><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table></div>'
         "</section>"
     )
 
 
 def _definitions(c: Comparison) -> str:
-    items = "".join(f"<div><dt>{LABELS[m]}</dt><dd>{_code(metrics.definition(m))}</dd></div>" for m in c.estimates)
-    percent = f"{100 * c.confidence:g}%"
-    items += (
-        f"<div><dt>Intervals</dt><dd>{percent}: Wilson's for shares; BCa bootstrap over questions, paired, for differences and "
-        "for means. Questions count as independent of each other; where many ask about one page, the true intervals are "
-        "somewhat wider.</dd></div><div><dt>p</dt><dd>McNemar's exact test for shares, a sign-flip permutation test for means, "
-        "Holm's correction over all pairs of a metric.</dd></div><div><dt>What would show</dt><dd>The smallest true difference "
-        "that a comparison of this size finds in four of five repetitions.</dd></div>"
-    )
+    terms = {LABELS[m]: _code(metrics.definition(m)) for m in c.estimates}
+    terms |= {name: text.format(percent=f"{100 * c.confidence:g}%") for name, text in _TERMS.items()}
+    items = "".join(f"<div><dt>{name}</dt><dd>{text}</dd></div>" for name, text in terms.items())
     return f'<section id="definitions"><h2>What is measured</h2><dl class="definitions">{items}</dl></section>'
+
+
+def _text(text: str) -> str:
+    """What somebody wrote, as text."""
+    return escape(text.translate(_REORDERING))
 
 
 def _code(text: str) -> str:
@@ -215,7 +238,7 @@ def _code(text: str) -> str:
 
 
 def _explorer(c: Comparison) -> str:
-    variants = "".join(f'<option value="{i}">{escape(v)}</option>' for i, v in enumerate(c.variants))
+    variants = "".join(f'<option value="{i}">{_text(v)}</option>' for i, v in enumerate(c.variants))
     names = "".join(f'<option value="{m}">{LABELS[m]}</option>' for m in c.estimates if m in SHARES)
     return f"""<section id="questions"><h2>Questions</h2>
 <form class="tools" id="tools">
@@ -228,7 +251,7 @@ def _explorer(c: Comparison) -> str:
 <option value="0">not answerable</option></select></label>
 </form><p class="count" id="count" aria-live="polite"></p><div id="cards"></div>
 <button type="button" id="more" hidden>Show more</button>
-<noscript><p>The single answers need JavaScript. They also stand in answers.jsonl.</p></noscript></section>"""
+<noscript><p>Browsing single answers needs JavaScript. They are also in answers.jsonl.</p></noscript></section>"""
 
 
 def _data(c: Comparison, colours: dict[str, int]) -> dict[str, Any]:

@@ -1,49 +1,17 @@
-"""What a comparison found, as values: estimates, paired differences, and the whole with its rows."""
+"""What a comparison found, as a value: estimates, paired differences, and the rows that they come from."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llmbench.compare.answers import Answer
 from llmbench.compare.grid import Grid
 from llmbench.compare.questions import Question
+from llmbench.statistics import Difference, Estimate
 
-__all__ = ["Comparison", "Difference", "Estimate", "Row"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The mean of a metric over n questions, with its interval. A share is between 0 and 1."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Variant `a` minus variant `b` on one metric, over the n questions that both answered.
-
-    `p` is of the test alone, `p_holm` after Holm's correction over all pairs of this metric. `a_only` and `b_only` count
-    the questions where a, or b, has the higher value. `detectable` is the smallest true difference that a test of this
-    size would find in four of five repetitions, judged by the spread that was seen.
-    """
-
-    metric: str
-    a: str
-    b: str
-    mean: float
-    low: float
-    high: float
-    n: int
-    a_only: int
-    b_only: int
-    p: float
-    p_holm: float
-    detectable: float
+__all__ = ["Comparison", "Row"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +55,10 @@ class Comparison:
     listing: dict[str, dict[str, Any]]
     versions: dict[str, str]
     rows: tuple[Row, ...] = ()
+    failed: dict[str, str] = field(default_factory=dict)
+    """Variants that answered no question, each with the error of its first one; nothing is estimated for them."""
+    notes: tuple[str, ...] = ()
+    """Sentences about the figures that a reader has to know."""
 
     @property
     def name(self) -> str:
@@ -141,6 +113,7 @@ class Comparison:
                 "kinds": _estimates(values["kinds"]),
                 "grid": Grid(**values["grid"]) if values["grid"] else None,
                 "interaction": Estimate(**values["interaction"]) if values["interaction"] else None,
+                "notes": tuple(values.get("notes", ())),
             },
             folder=folder,
             rows=rows,

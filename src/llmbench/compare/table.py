@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmbench.compare.result import Comparison, Difference
+from llmbench.compare.result import Comparison
 from llmbench.compare.verdict import LABELS, amount, interval, p_value, signed
+from llmbench.statistics import Difference
 
-__all__ = ["SHARES", "Rows", "cell", "grid_rows", "markdown", "metric_rows", "pair_rows"]
+__all__ = ["SHARES", "Rows", "cell", "grid_rows", "long_rows", "markdown", "metric_rows", "pair_rows", "shown_variants"]
 
 SHARES = ("grounded", "contains_value", "value_retrieved", "citation", "abstention", "exact_match", "squad_em", "squad_f1")
 """The metrics of 0 to 1 a question; the others are seconds and tokens."""
+MOST = 20
+"""Variants, and pairs, of which a table for people shows more than a line."""
 Rows = list[list[str]]
 """The first row is the heading."""
 
@@ -21,10 +24,30 @@ def cell(comparison: Comparison, metric: str, variant: str) -> str:
     return f"{amount(metric, one.mean)} {interval(metric, one.low, one.high)}" if one else "-"
 
 
+def shown_variants(comparison: Comparison) -> tuple[str, ...]:
+    """All variants in the recipe's order, or the best of them where there are too many to read."""
+    if len(comparison.variants) <= MOST:
+        return comparison.variants
+    of = comparison.estimates[comparison.headline]
+    return tuple(sorted(of, key=lambda variant: of[variant].mean, reverse=True)[:MOST])
+
+
 def metric_rows(comparison: Comparison, names: Sequence[str]) -> Rows:
     """One row a metric, one column a variant."""
-    rows = [[LABELS[metric], *(cell(comparison, metric, v) for v in comparison.variants)] for metric in names]
-    return [["", *comparison.variants], *rows]
+    variants = shown_variants(comparison)
+    rows = [[LABELS[metric], *(cell(comparison, metric, v) for v in variants)] for metric in names]
+    return [["", *variants], *rows]
+
+
+def long_rows(comparison: Comparison, names: Sequence[str]) -> Rows:
+    """One row a metric and variant, for terminals that are narrower than `metric_rows`."""
+    rows: Rows = [["", "variant", "mean", "interval"]]
+    for metric in names:
+        for number, variant in enumerate(shown_variants(comparison)):
+            one = comparison.estimates[metric].get(variant)
+            figures = [amount(metric, one.mean), interval(metric, one.low, one.high)] if one else ["-", ""]
+            rows.append([LABELS[metric] if number == 0 else "", variant, *figures])
+    return rows
 
 
 def grid_rows(comparison: Comparison, metric: str) -> Rows:
@@ -36,9 +59,12 @@ def grid_rows(comparison: Comparison, metric: str) -> Rows:
 
 
 def pair_rows(comparison: Comparison, metric: str) -> Rows:
-    """One row a pair: the difference, its interval, and whether it is more than chance."""
-    heading = ["pair", "difference", "interval", "p (Holm)", "only first", "only second", "shown"]
-    return [heading, *(_pair(one, comparison) for one in comparison.pairs(metric))]
+    """One row a pair: the difference, its interval, and whether it is more than chance.
+
+    `wins` counts the questions that only the first and only the second has right, or has better.
+    """
+    heading = ["pair", "difference", "interval", "p (Holm)", "wins", "shown"]
+    return [heading, *(_pair(one, comparison) for one in _first(comparison.pairs(metric)))]
 
 
 def markdown(comparison: Comparison) -> str:
@@ -50,7 +76,14 @@ def markdown(comparison: Comparison) -> str:
     lines += _markdown([row[:4] for row in pair_rows(comparison, comparison.headline)])
     percent = f"{100 * comparison.confidence:g}%"
     n = len(comparison.questions)
-    return "\n".join([*lines, f"{n} questions. Brackets are {percent} intervals. Differences are paired by question."])
+    says = f"{n} questions. Brackets are {percent} intervals. Differences are paired by question."
+    return "\n".join([*lines, " ".join([says, *comparison.notes])])
+
+
+def _first(pairs: Sequence[Difference]) -> Sequence[Difference]:
+    """All pairs, or the surest of them where there are too many to read."""
+    most = MOST * (MOST - 1) // 2
+    return pairs if len(pairs) <= most else sorted(pairs, key=lambda one: one.p)[:MOST]
 
 
 def _markdown(rows: Rows) -> list[str]:
@@ -67,7 +100,6 @@ def _pair(one: Difference, comparison: Comparison) -> list[str]:
         signed(one.metric, one.mean),
         interval(one.metric, one.low, one.high),
         p_value(one.p_holm).removeprefix("p ").removeprefix("= "),
-        str(one.a_only),
-        str(one.b_only),
+        f"{one.a_only}:{one.b_only}",
         "yes" if shown else "no",
     ]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from llmbench.compare.result import Difference, Estimate
+from llmbench.statistics import Difference, Estimate
 
 __all__ = ["LABELS", "amount", "interval", "p_value", "pair_sentence", "signed", "verdict"]
 
 LABELS = {
-    "grounded": "Right and cited",
-    "contains_value": "Value right",
+    "grounded": "Correct and cited",
+    "contains_value": "Value",
     "value_retrieved": "Value retrieved",
-    "citation": "Citation right",
-    "abstention": "Abstention right",
+    "citation": "Citation",
+    "abstention": "Abstention",
     "exact_match": "Exact match",
     "squad_em": "SQuAD exact match",
     "squad_f1": "SQuAD F1",
@@ -25,13 +25,13 @@ LABELS = {
 """What people read for each metric."""
 
 _MORE = {
-    "grounded": "answers right more often than",
+    "grounded": "is correct more often than",
     "contains_value": "gives the right value more often than",
     "value_retrieved": "is given the right value more often than",
     "citation": "cites the right page more often than",
-    "abstention": "is right to answer or abstain more often than",
+    "abstention": "correctly answers or abstains more often than",
     "exact_match": "gives the expected sentence more often than",
-    "squad_em": "gives the value and nothing else more often than",
+    "squad_em": "gives exactly the value more often than",
     "squad_f1": "shares more words with the value than",
     "latency": "takes longer than",
     "first_token": "starts to answer later than",
@@ -39,13 +39,13 @@ _MORE = {
     "completion_tokens": "writes more tokens than",
 }
 _DOES = {
-    "grounded": "answers right in",
+    "grounded": "is correct in",
     "contains_value": "gives the right value in",
     "value_retrieved": "is given the right value in",
     "citation": "cites the right page in",
-    "abstention": "is right to answer or abstain in",
+    "abstention": "correctly answers or abstains in",
     "exact_match": "gives the expected sentence in",
-    "squad_em": "gives the value and nothing else in",
+    "squad_em": "gives exactly the value in",
 }
 
 
@@ -55,7 +55,7 @@ def amount(metric: str, value: float) -> str:
         case "latency" | "first_token":
             return f"{_seconds(value)} s"
         case "prompt_tokens" | "completion_tokens":
-            return f"{value:.1f}"
+            return _tokens(value)
         case _:
             return f"{100 * value:.1f}%"
 
@@ -77,7 +77,7 @@ def p_value(p: float) -> str:
 
 
 def pair_sentence(one: Difference, alpha: float) -> str:
-    """What one pair shows: who is ahead, by how much and how surely; or how large a difference would have been seen."""
+    """What one pair shows: who is ahead, by how much and how surely; or the smallest difference that could be detected."""
     # Told from the side of the one that is ahead, whichever way the pair is written.
     ahead, behind, mean, low, high = one.a, one.b, one.mean, one.low, one.high
     if mean < 0:
@@ -85,10 +85,12 @@ def pair_sentence(one: Difference, alpha: float) -> str:
     figures = f"{signed(one.metric, mean)} {interval(one.metric, low, high)}, {p_value(one.p_holm)}"
     if one.p_holm < alpha:
         return f"{ahead} {_MORE[one.metric]} {behind}: {figures}, n = {one.n}."
-    return (
-        f"No difference shown between {ahead} and {behind}: {figures}; "
-        f"with n = {one.n} only differences above {_rounded(one)} would show."
+    can = (
+        f"can only detect differences above {_rounded(one)}"
+        if one.detectable is not None
+        else "are too few to detect any difference"
     )
+    return f"No difference shown between {ahead} and {behind}: {figures}. {one.n:,} questions {can}."
 
 
 def verdict(metric: str, estimates: Mapping[str, Estimate], pairs: Sequence[Difference], alpha: float) -> str:
@@ -118,7 +120,13 @@ def verdict(metric: str, estimates: Mapping[str, Estimate], pairs: Sequence[Diff
 
 
 def _seconds(value: float) -> str:
+    if abs(value) >= 1e6:
+        return f"{value:.3g}"
     return f"{value:.3f}" if abs(value) < 0.1 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _tokens(value: float) -> str:
+    return f"{value:.1f}" if abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _bare(metric: str, value: float, sign: bool) -> str:
@@ -126,7 +134,7 @@ def _bare(metric: str, value: float, sign: bool) -> str:
         case "latency" | "first_token":
             text = _seconds(value)
         case "prompt_tokens" | "completion_tokens":
-            text = f"{value:.1f}"
+            text = _tokens(value)
         case _:
             text = f"{100 * value:.1f}"
     text = text.removeprefix("-") if not any(c in "123456789" for c in text) else text
@@ -135,7 +143,7 @@ def _bare(metric: str, value: float, sign: bool) -> str:
 
 def _rounded(one: Difference) -> str:
     unit = signed(one.metric, 0.0).split(" ", 1)[1]
-    return f"{_bare(one.metric, one.detectable, False).removesuffix('.0')} {unit}"
+    return f"{_bare(one.metric, one.detectable or 0.0, False).removesuffix('.0')} {unit}"
 
 
 def _and(names: Sequence[str]) -> str:

@@ -39,11 +39,15 @@ class QuestionSource(Section):
 
 
 class StatisticsSpec(Section):
-    """Paired bootstrap over questions and an exact or permutation test for each pair of variants."""
+    """How sure the figures are said to be, and which questions are independent."""
 
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    resamples: Annotated[int, Field(ge=100)] = 9999
+    cluster: Literal["source", "none"] = "source"
+    """Questions about one page count together (by `group`, else `source`); `none` takes them as independent."""
+    resamples: Annotated[int, Field(ge=100)] | None = None
+    """No longer used: nothing is drawn at random any more. Accepted so that older recipes load."""
     seed: int = 0
+    """Of the order of the questions."""
 
 
 class CompareRecipe(Document):

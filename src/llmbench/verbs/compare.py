@@ -11,8 +11,9 @@ import typer
 from llmbench.verbs import completion
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from llmbench.compare import Comparison, Tally
-    from llmbench.compare.table import Rows
 
 __all__ = ["register", "show"]
 
@@ -29,11 +30,12 @@ def compare(
     ],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, wins over the recipe.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON document.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Ask everything again, also what was answered before.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ask everything again, including what was already answered.")] = False,
 ) -> None:
     """Ask several variants the same questions and say, with statistics, which is better.
 
-    Stopped with Ctrl-C, it goes on where it was when the command is given again.
+    Stopped with Ctrl-C, the same command continues where it was. Exit code 2 if a variant answered no question: the others are
+    compared all the same.
 
     Example: `llmbench compare recipes/compare.yaml questions.limit=40`
     """
@@ -43,11 +45,13 @@ def compare(
 
     document = recipes.load(recipe, CompareRecipe, overrides or [])
     with _Bar() as bar:
-        result = comparing.run(document, progress=bar.show, fresh=fresh)
+        result = comparing.run(document, progress=bar.show, measuring=bar.measuring, fresh=fresh)
     if as_json:
         print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
         show(result)
+    if result.failed:  # The others are compared, but that is not all that was asked for.
+        raise typer.Exit(2)
 
 
 def comparisons(as_json: Annotated[bool, typer.Option("--json", help="Print them as one JSON document.")] = False) -> None:
@@ -68,34 +72,33 @@ def comparisons(as_json: Annotated[bool, typer.Option("--json", help="Print them
 
 
 def show(comparison: Comparison) -> None:
-    """Prints the verdict, the tables and where the files are."""
+    """Prints the tables, the verdict and where the files are."""
     from llmbench.compare import table
     from llmbench.compare.verdict import LABELS
+    from llmbench.shown import printable
+    from llmbench.verbs import terminal
 
     if comparison.grid is not None:
-        _table(table.grid_rows(comparison, comparison.headline))
-    _table(table.metric_rows(comparison, list(comparison.estimates)))
-    if len(comparison.variants) > 1:
-        rows = table.pair_rows(comparison, comparison.headline)
-        _table([[LABELS[comparison.headline], *rows[0][1:]], *rows[1:]])
-    print(f"{comparison.verdict}\n")
+        terminal.table(table.grid_rows(comparison, comparison.headline))
+    names = list(comparison.estimates)
+    wide = table.metric_rows(comparison, names)
+    terminal.table(wide if terminal.fits(wide) else table.long_rows(comparison, names))
+    pairs = table.pair_rows(comparison, comparison.headline)
+    if pairs[1:]:
+        terminal.table([[LABELS[comparison.headline], *pairs[0][1:]], *pairs[1:]])
+    terminal.paragraph(comparison.verdict)
+    for note in comparison.notes:
+        terminal.paragraph(note)
+    left = len(comparison.variants) - len(table.shown_variants(comparison))
+    if left:
+        print(f"{left:,} more variants, and all pairs, are in the report and in summary.json.")
+    print()
     if comparison.missing:
-        print(f"{comparison.missing} answers failed and are left out. Run the same command to ask them again.\n")
+        print(f"{comparison.missing:,} answers failed and are left out. Run the same command to ask them again.\n")
     print(f"Report   {comparison.report}\nFigures  {comparison.summary}\nAnswers  {comparison.answers}")
-
-
-def _table(rows: Rows) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, name in enumerate(rows[0]):
-        drawn.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
-    for row in rows[1:]:
-        drawn.add_row(*row)
-    # A pipe has no width of its own: there every row stays on one line.
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(drawn)
+    sys.stdout.flush()
+    for variant, error in comparison.failed.items():
+        print(f"{printable(variant)} answered no question: {printable(error)}", file=sys.stderr)
 
 
 class _Bar:
@@ -107,7 +110,7 @@ class _Bar:
 
         self._terminal = sys.stderr.isatty()
         self._bar = Progress(
-            TextColumn("Asking"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
@@ -115,9 +118,10 @@ class _Bar:
             console=Console(stderr=True),
             disable=not self._terminal,
         )
-        self._task = self._bar.add_task("", note="", total=None)
+        self._task = self._bar.add_task("Asking", note="", total=None)
         self._last: Tally | None = None
         self._tenths = -1
+        self._measuring: TaskID | None = None
 
     def __enter__(self) -> _Bar:
         self._bar.start()
@@ -127,7 +131,7 @@ class _Bar:
         self._bar.stop()
         last = self._last
         if kind is not None and issubclass(kind, KeyboardInterrupt) and last is not None:
-            print(f"{last.done} of {last.wanted} answers are kept. The same command goes on from there.", file=sys.stderr)
+            print(f"{last.done} of {last.wanted} answers are kept. The same command continues from there.", file=sys.stderr)
 
     def show(self, tally: Tally) -> None:
         """Called after each answer."""
@@ -139,3 +143,11 @@ class _Bar:
         if not self._terminal and tenths > self._tenths:
             self._tenths = tenths
             print(f"Asking: {tally.done} of {tally.wanted}{f' ({note})' if note else ''}", file=sys.stderr)
+
+    def measuring(self, done: int, total: int) -> None:
+        """Called while the answers are scored and compared; a log gets a line where there is much to do."""
+        if self._measuring is None:
+            self._measuring = self._bar.add_task("Measuring", note="", total=total)
+            if not self._terminal and total > 1_000:
+                print(f"Measuring {total:,} steps", file=sys.stderr)
+        self._bar.update(self._measuring, completed=done)

@@ -1,4 +1,4 @@
-"""`llmbench evaluate rag`: how good a pipeline finds, stage by stage, beside others, and what makes it better."""
+"""`llmbench evaluate rag`: how well a pipeline finds, stage by stage and against others, and what makes it better."""
 
 from __future__ import annotations
 
@@ -44,19 +44,20 @@ def rag(
         list[str] | None, typer.Option("--against", help="Another pipeline to compare with; may be given several times.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Judged questions: a BEIR folder, TREC qrels beside queries, a question file.")
+        Path | None,
+        typer.Option("--data", help="Judged questions: a BEIR folder, TREC qrels and queries, or a question file."),
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="Which split of the judgements; else test.")] = None,
     run_file: Annotated[Path | None, typer.Option("--run-file", help="Also write the ranking as a TREC run.")] = None,
-    tune: Annotated[bool, typer.Option("--tune", help="Find the weight of dense beside terms, and keep it.")] = False,
+    tune: Annotated[bool, typer.Option("--tune", help="Find the best weight of dense against terms, and keep it.")] = False,
     grid: Annotated[
         list[str] | None,
         typer.Option("--grid", help="key=first,second to try each, or a YAML file of lists; repeated, they add up."),
     ] = None,
     ignore_identical: Annotated[
-        bool, typer.Option("--ignore-identical", help="Leave out the document that bears the query's own name.")
+        bool, typer.Option("--ignore-identical", help="Leave out the document that has the query's own name.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Draws folds and the order of queries.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed for the folds and the order of queries.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
     """Ask judged questions of a pipeline: dense alone, terms alone, fused, with intervals and paired tests.
@@ -85,7 +86,7 @@ def rag(
     else:
         _show(report, page)
     if run_file is not None and evaluation.write_run(run_file, found[0].runs[report.reference], report.pipeline):
-        print(f"{run_file}: a blank in a name is written as %20, since the format has no place for it.", file=sys.stderr)
+        print(f"{run_file}: spaces in names are written as %20, since the format cannot hold them.", file=sys.stderr)
 
 
 def _load(pipeline: str, overrides: Sequence[str]) -> RagRecipe:
@@ -124,7 +125,7 @@ def _tuned(report: Report, found: Evaluated, collection: Collection, seed: int, 
     from llmbench.retrieval.evaluation import tuning
     from llmbench.retrieval.evaluation.report import p_value
 
-    tuned = tuning.tune(found, collection.qrels, ignore_identical=ignore_identical, seed=seed)
+    tuned = tuning.tune(found, collection.qrels, pages=collection.pages, ignore_identical=ignore_identical, seed=seed)
     unseen = f"{tuned.held_out.mean:.4f} [{tuned.held_out.low:.4f}, {tuned.held_out.high:.4f}]"
     note = (
         f"alpha {tuned.alpha:g}: {unseen} on queries that it was not tuned on (by fold: "
@@ -133,7 +134,7 @@ def _tuned(report: Report, found: Evaluated, collection: Collection, seed: int, 
     )
     if tuned.worth_it:
         tuning.keep(workspace.indexes() / found.recipe.name, tuned, collection.name)
-        note += f" Kept with the index: searches now use it ({p_value(tuned.gain.p_randomisation)} against untuned)."
+        note += f" Kept with the index: searches now use it ({p_value(tuned.gain.p)} against untuned)."
     else:
         note += " Untuned is as good on queries that were not tuned on, so nothing is kept."
     return replace(report, notes=(*report.notes, note), tuning=tuned.to_json())
@@ -156,15 +157,17 @@ def _keep(report: Report) -> Path | None:
 
 
 def _show(report: Report, page: Path | None) -> None:
-    from llmbench.retrieval.evaluation.report import pairs, rows, seen, shown, sums
+    from llmbench.retrieval.evaluation.report import narrow, pairs, rows, seen, shown, sums
+    from llmbench.verbs import terminal
 
     print(f"{report.pipeline} on {report.collection}: {sums(report)}")
     for table in (rows(report), pairs(report)):
         if table[1:]:
-            _table(table)
+            for part in [table] if terminal.fits(table) else narrow(table):
+                terminal.table(part)
     for line in (*shown(report), seen(report), *report.notes):
         if line:
-            print(line)
+            terminal.paragraph(line)
     if page is not None:
         print(f"\nPage  {page}")
 
@@ -183,6 +186,7 @@ def _grid(
     from llmbench import retrieval, workspace
     from llmbench.retrieval.counting import counted
     from llmbench.retrieval.evaluation import grid as racing
+    from llmbench.verbs import terminal
 
     lists = _lists(words)
     entries = racing.pipelines(recipe, lists, lambda more: _load(pipeline, [*overrides, *more]))
@@ -206,7 +210,7 @@ def _grid(
                 progress=progress,
             )
         except KeyboardInterrupt:
-            print("What was asked is kept. The same command goes on from there.", file=sys.stderr)
+            print("What was asked is kept. The same command continues from there.", file=sys.stderr)
             raise
     chosen = racing.cheapest(found)
     written = folder / "pipeline.yaml"
@@ -217,10 +221,14 @@ def _grid(
         result = {"collection": collection.name, "pipelines": [_outcome(one) for one in found], "chosen": _outcome(chosen)}
         print(json.dumps(result | {"pipeline": str(written)}, indent=2, ensure_ascii=False))
         return
-    _table(_grid_rows(found))
-    print(f"Best: {best.pipeline.label}. Cheapest that is not significantly worse: {chosen.pipeline.label}.")
-    print("All were chosen on these queries, so the best one's figure is a little too good; judge it on others.")
-    print(f"Intervals of the difference hold for all pipelines and rounds together (Bonferroni).\n\nPipeline  {written}")
+    terminal.table(_grid_rows(found))
+    for line in (
+        f"Best: {best.pipeline.label}. Cheapest that is not significantly worse: {chosen.pipeline.label}.",
+        "All were chosen on these queries, so the best one's figure is a little too good; judge it on others.",
+        "Intervals of the difference hold for all pipelines and rounds together (Bonferroni).",
+    ):
+        terminal.paragraph(line)
+    print(f"\nPipeline  {written}")
 
 
 def _lists(words: Sequence[str]) -> dict[str, list[str]]:
@@ -271,20 +279,6 @@ def _yaml(pipeline: str, collection: Collection, chosen: Outcome) -> str:
     figures = f"nDCG@10 {chosen.ndcg.mean:.4f} [{chosen.ndcg.low:.4f}, {chosen.ndcg.high:.4f}], on which it was chosen"
     heading = [f"Chosen from a grid over {pipeline}: {chosen.pipeline.label}", f"{collection.name}: {figures}"]
     return "".join(f"# {' '.join(line.split())}\n" for line in heading) + "\n" + yaml.safe_dump(values, sort_keys=False)
-
-
-def _table(rows: list[list[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, name in enumerate(rows[0]):
-        drawn.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
-    for row in rows[1:]:
-        drawn.add_row(*row)
-    # A pipe has no width of its own: there every row stays on one line.
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(drawn)
 
 
 def _bar() -> AbstractContextManager[Callable[[str, int, int], None]]:

@@ -1,24 +1,20 @@
-"""How good a retriever is: judged questions, what a ranking is worth, and how sure one may be of it."""
+"""How good a retriever is: judged questions, what a ranking is worth, and how sure that is."""
 
 from llmbench.retrieval.evaluation.collection import Collection, corpus, read
 from llmbench.retrieval.evaluation.evaluate import Evaluated, evaluate, report
-from llmbench.retrieval.evaluation.metrics import HEADLINE, MEASURES, mean, measure
+from llmbench.retrieval.evaluation.metrics import HEADLINE, MEASURES, estimated, mean, measure
 from llmbench.retrieval.evaluation.report import Report
-from llmbench.retrieval.evaluation.statistics import Difference, difference, differences, interval
 from llmbench.retrieval.evaluation.trec import read_qrels, read_run, write_run
 
 __all__ = [
     "HEADLINE",
     "MEASURES",
     "Collection",
-    "Difference",
     "Evaluated",
     "Report",
     "corpus",
-    "difference",
-    "differences",
+    "estimated",
     "evaluate",
-    "interval",
     "mean",
     "measure",
     "read",

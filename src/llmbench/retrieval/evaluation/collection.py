@@ -41,6 +41,11 @@ class Collection:
         return {document for judged in self.qrels.values() for document, grade in judged.items() if grade > 0}
 
     @property
+    def pages(self) -> dict[str, str]:
+        """What each query is about: its relevant documents, as one key. Queries about the same ones are not independent."""
+        return {query: "\n".join(sorted(d for d, grade in judged.items() if grade > 0)) for query, judged in self.qrels.items()}
+
+    @property
     def identical(self) -> list[str]:
         """Queries that bear the name of a document that is judged for them, as in ArguAna, where each query is a document."""
         return sorted(query for query, judged in self.qrels.items() if query in judged)

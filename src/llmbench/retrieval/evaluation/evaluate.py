@@ -10,10 +10,12 @@ from llmbench.retrieval.counting import counted
 from llmbench.retrieval.evaluation import arms as asking
 from llmbench.retrieval.evaluation.arms import Arm, Searches
 from llmbench.retrieval.evaluation.collection import Collection
-from llmbench.retrieval.evaluation.metrics import HEADLINE, measure
+from llmbench.retrieval.evaluation.metrics import HEADLINE, estimated, measure
 from llmbench.retrieval.evaluation.names import Naming, naming
 from llmbench.retrieval.evaluation.report import Report, Row
-from llmbench.retrieval.evaluation.statistics import differences, estimate
+from llmbench.statistics import Difference
+from llmbench.statistics.paired import differences
+from llmbench.statistics.words import clustering
 
 __all__ = ["Evaluated", "evaluate", "reference", "report"]
 
@@ -89,8 +91,10 @@ def report(collection: Collection, first: Evaluated, *others: Evaluated, ignore_
         last = reference(other.recipe)
         name = other.recipe.name if other.recipe.name not in ways else f"{other.recipe.name} ({number})"
         ways[name] = (other.arms[last], other.values[last])
-    lines = tuple(_row(name, arm, values) for name, (arm, values) in ways.items())
+    lines = tuple(_row(name, arm, values, collection.pages) for name, (arm, values) in ways.items())
     headline = {name: values[HEADLINE] for name, (_, values) in ways.items()}
+    pairs = [(mine, other) for other in headline if other != mine]
+    found = differences(HEADLINE, headline, "score", groups=collection.pages, pairs=pairs)
     return Report(
         first.recipe.name,
         collection.name,
@@ -99,18 +103,20 @@ def report(collection: Collection, first: Evaluated, *others: Evaluated, ignore_
         first.passages,
         mine,
         lines,
-        tuple(differences(mine, headline)),
-        tuple(_notes(collection, first, lines, ignore_identical)),
+        tuple(found),
+        tuple(_notes(collection, first, lines, found, ignore_identical)),
     )
 
 
-def _row(name: str, arm: Arm, values: Mapping[str, Mapping[str, float]]) -> Row:
+def _row(name: str, arm: Arm, values: Mapping[str, Mapping[str, float]], pages: Mapping[str, str]) -> Row:
     seconds = sum(arm.seconds) / len(arm.seconds) if arm.seconds else 0.0
     empty = sum(not passages for passages in arm.found.values())
-    return Row(name, {measure: estimate(of) for measure, of in values.items()}, seconds, empty)
+    return Row(name, {measure: estimated(of, pages) for measure, of in values.items()}, seconds, empty)
 
 
-def _notes(collection: Collection, first: Evaluated, lines: tuple[Row, ...], ignore_identical: bool) -> list[str]:
+def _notes(
+    collection: Collection, first: Evaluated, lines: tuple[Row, ...], found: list[Difference], ignore_identical: bool
+) -> list[str]:
     notes = [*first.unmet]
     left_out = {
         "without a relevant document": collection.nothing_relevant,
@@ -126,6 +132,8 @@ def _notes(collection: Collection, first: Evaluated, lines: tuple[Row, ...], ign
             f"Not in the index, and so not found: {len(first.missing)} of "
             f"{counted(len(collection.documents), 'relevant document')}, such as {first.missing[0]}."
         )
+    means = [row.of[HEADLINE] for row in lines]
+    notes += clustering(list(collection.queries), collection.pages, found or means, "queries", ("document", "documents"))
     for row in lines:
         if row.empty:
             notes.append(f"{row.name}: {counted(row.empty, 'query', 'queries')} found nothing, which counts 0.")

@@ -1,6 +1,6 @@
 """Many pipelines on growing shares of the queries: those that are surely worse are stopped, and the cheapest good one is named.
 
-Rounds double the queries until all are asked. After each, a pipeline is stopped when Student's paired interval of its
+Rounds double the queries until all are asked. After each, a pipeline is stopped when the paired interval of its
 difference to the leader lies below 0. The intervals are Bonferroni-corrected over all pipelines and all rounds (95% for all of
 them together), so that looking often stops no good pipeline by chance.
 """
@@ -23,9 +23,10 @@ from llmbench.retrieval.evaluation import arms as asking
 from llmbench.retrieval.evaluation.arms import Searches
 from llmbench.retrieval.evaluation.collection import Collection
 from llmbench.retrieval.evaluation.evaluate import Progress
-from llmbench.retrieval.evaluation.metrics import HEADLINE, measure
+from llmbench.retrieval.evaluation.metrics import HEADLINE, estimated, measure
 from llmbench.retrieval.evaluation.names import naming
-from llmbench.retrieval.evaluation.statistics import Estimate, estimate, student
+from llmbench.statistics import Estimate, intervals
+from llmbench.statistics.clusters import clusters
 
 __all__ = ["Journal", "Outcome", "Pipeline", "cheapest", "index_name", "pipelines", "race", "rounds"]
 
@@ -167,7 +168,7 @@ def race(
     steps = rounds(len(order))
     level = 1 - (1 - CONFIDENCE) / max(1, (len(entries) - 1) * len(steps))
     asked: dict[int, dict[str, tuple[float, float]]] = {i: {} for i in range(len(entries))}
-    alive, passages = set(asked), dict.fromkeys(asked, 0)
+    alive, passages, pages = set(asked), dict.fromkeys(asked, 0), collection.pages
     for number, step in enumerate(steps, 1):
         for recipe, members in _shared(entries, alive):
             with opening(recipe) as index:
@@ -178,15 +179,15 @@ def race(
                         asked[i] |= _asked(index, entries[i], collection, block, journal, passages[i], ignore_identical)
                         progress(what, done, step)
         leader = max(alive, key=lambda i: (_mean(asked[i]), -i))
-        alive -= {i for i in alive if i != leader and _behind(asked[i], asked[leader], level)[1] < 0}
+        alive -= {i for i in alive if i != leader and _behind(asked[i], asked[leader], level, pages)[1] < 0}
     leader = max(alive, key=lambda i: (_mean(asked[i]), -i))
     found = [
         Outcome(
             one,
-            estimate({query: value for query, (value, _) in asked[i].items()}),
+            estimated({query: value for query, (value, _) in asked[i].items()}, pages),
             len(asked[i]),
             i not in alive,
-            *(_behind(asked[i], asked[leader], level) if i != leader else (0.0, 0.0)),
+            *(_behind(asked[i], asked[leader], level, pages) if i != leader else (0.0, 0.0)),
             passages[i],
             sum(seconds for _, seconds in asked[i].values()) / len(asked[i]),
         )
@@ -246,11 +247,16 @@ def _blocks(queries: Sequence[str], asked: Mapping[str, object], size: int = 25)
 
 
 def _behind(
-    mine: Mapping[str, tuple[float, float]], best: Mapping[str, tuple[float, float]], level: float
+    mine: Mapping[str, tuple[float, float]],
+    best: Mapping[str, tuple[float, float]],
+    level: float,
+    pages: Mapping[str, str],
 ) -> tuple[float, float]:
     """The interval of a pipeline's difference to the leader, over the queries that it was asked."""
-    d = np.array([mine[query][0] - best[query][0] for query in sorted(mine)], dtype=np.float64)
-    return student(d, level)
+    queries = sorted(mine)
+    d = np.array([mine[query][0] - best[query][0] for query in queries], dtype=np.float64)
+    found = intervals.difference(d, clusters(queries, pages), "score", level)
+    return found.low, found.high
 
 
 def _mean(asked: Mapping[str, tuple[float, float]]) -> float:

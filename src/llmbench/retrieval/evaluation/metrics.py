@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from llmbench.errors import LlmbenchError, MissingPackage
+from llmbench.errors import DataError, LlmbenchError, MissingPackage
 from llmbench.retrieval.evaluation.collection import Qrels
 from llmbench.retrieval.evaluation.trec import Run
+from llmbench.statistics import Estimate
 
-__all__ = ["HEADLINE", "MEASURES", "mean", "measure"]
+__all__ = ["HEADLINE", "MEASURES", "estimated", "mean", "measure"]
 
 HEADLINE = "nDCG@10"
 MEASURES = (HEADLINE, "R@10", "R@100", "RR", "AP", "P@5")
@@ -47,6 +48,20 @@ def measure(run: Run, qrels: Qrels, measures: Sequence[str] = MEASURES) -> dict[
 def mean(values: dict[str, float]) -> float:
     """The average over queries; 0 of none."""
     return sum(values.values()) / len(values) if values else 0.0
+
+
+def estimated(values: Mapping[str, float], pages: Mapping[str, str]) -> Estimate:
+    """The average with its interval; queries about one page count together.
+
+    Raises:
+        DataError: there is no query.
+    """
+    from llmbench.statistics.paired import estimate
+
+    found = estimate(values, "score", groups=pages)
+    if found is None:
+        raise DataError("no query was asked, so nothing can be estimated.")
+    return found
 
 
 def _falling(documents: Sequence[str]) -> dict[str, float]:

@@ -40,7 +40,7 @@ def page(report: Report) -> str:
         f"<h2>{escape(report.reference)} minus each other</h2>{_forest(report)}" if report.differences else "",
         _curve(report.tuning["curve"]) if report.tuning else "",
         f"<h2>All figures</h2>{_table(rows(report))}{_table(pairs(report))}",
-        f"<h2>To know</h2><ul>{notes}</ul>" if notes else "",
+        f"<h2>Notes</h2><ul>{notes}</ul>" if notes else "",
     ]
     title = escape(f"{report.pipeline} on {report.collection}")
     return (

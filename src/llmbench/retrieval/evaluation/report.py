@@ -9,9 +9,9 @@ from typing import Any
 
 from llmbench.retrieval.counting import counted
 from llmbench.retrieval.evaluation.metrics import HEADLINE, MEASURES
-from llmbench.retrieval.evaluation.statistics import Difference, Estimate
+from llmbench.statistics import Difference, Estimate
 
-__all__ = ["Report", "Row", "markdown", "p_value", "rows", "seen", "shown", "sums"]
+__all__ = ["Report", "Row", "markdown", "narrow", "p_value", "pairs", "rows", "seen", "shown", "sums"]
 
 Rows = list[list[str]]
 """The first row is the heading."""
@@ -67,15 +67,22 @@ def pairs(report: Report) -> Rows:
     return [heading, *(_pair(one) for one in report.differences)]
 
 
+def narrow(table: Rows) -> list[Rows]:
+    """A table as two of half the columns each, for narrow terminals."""
+    middle = 1 + len(table[0]) // 3
+    return [[row[:middle] for row in table], [[row[0], *row[middle:]] for row in table]]
+
+
 def seen(report: Report) -> str:
-    """What so many queries can show: `With these 300 queries a difference of 0.012 could be seen.`"""
-    sizes = [one.detectable for one in report.differences if one.detectable > 0]
+    """The smallest difference that so many queries can show: `300 queries can detect a difference in nDCG@10 of 0.012 ...`"""
+    sizes = [one.detectable for one in report.differences if one.detectable is not None and (one.a_only or one.b_only)]
     if not sizes:
-        return ""
+        few = report.differences and all(one.detectable is None for one in report.differences)
+        return f"{counted(report.queries, 'query is', 'queries are')} too few to detect any difference." if few else ""
     low, high = min(sizes), max(sizes)
     size = f"{high:.3f}" if f"{low:.3f}" == f"{high:.3f}" else f"{low:.3f} to {high:.3f} (by pair)"
     asked = counted(report.queries, "query", "queries")
-    return f"With {asked} a difference in {HEADLINE} of {size} could be seen (4 tries of 5, 95% sure)."
+    return f"{asked} can detect a difference in {HEADLINE} of {size}, in 4 of 5 repetitions at 95%."
 
 
 def sums(report: Report) -> str:
@@ -91,7 +98,7 @@ def shown(report: Report) -> list[str]:
         if one.p_holm < 0.05:
             told = f"{one.a} is {verb} than {one.b} by {abs(one.mean):.4f} ({p_value(one.p_holm)})."
         else:
-            told = f"{one.a} and {one.b} cannot be told apart ({one.mean:+.4f}, {p_value(one.p_holm)})."
+            told = f"No difference shown between {one.a} and {one.b} ({one.mean:+.4f}, {p_value(one.p_holm)})."
         lines.append(told)
     return lines
 
@@ -111,9 +118,9 @@ def p_value(p: float) -> str:
 
 
 def _pair(one: Difference) -> list[str]:
-    figures = [f"{one.mean:+.4f}", f"[{one.low:+.4f}, {one.high:+.4f}]", f"{one.better}/{one.worse}"]
-    values = [p_value(p).removeprefix("p ").removeprefix("= ") for p in (one.p_randomisation, one.p_holm)]
-    return [f"{one.a} - {one.b}", *figures, *values, f"{one.detectable:.4f}"]
+    figures = [f"{one.mean:+.4f}", f"[{one.low:+.4f}, {one.high:+.4f}]", f"{one.a_only}/{one.b_only}"]
+    values = [p_value(p).removeprefix("p ").removeprefix("= ") for p in (one.p, one.p_holm)]
+    return [f"{one.a} - {one.b}", *figures, *values, "-" if one.detectable is None else f"{one.detectable:.4f}"]
 
 
 def _plain(value: Any) -> Any:

@@ -14,11 +14,12 @@ from llmbench.errors import DataError, IndexError_
 from llmbench.recipe import SearchSpec
 from llmbench.retrieval.evaluation.arms import documents
 from llmbench.retrieval.evaluation.evaluate import Evaluated
-from llmbench.retrieval.evaluation.metrics import HEADLINE, measure
-from llmbench.retrieval.evaluation.statistics import Difference, Estimate, difference, estimate
+from llmbench.retrieval.evaluation.metrics import HEADLINE, estimated, measure
 from llmbench.retrieval.search.candidates import ALPHA
 from llmbench.retrieval.search.fusion import List, convex, rrf
 from llmbench.retrieval.store import WritableIndex, current
+from llmbench.statistics import Difference, Estimate
+from llmbench.statistics.paired import difference
 
 __all__ = ["ALPHAS", "Tuned", "fused", "keep", "tune"]
 
@@ -73,7 +74,14 @@ def fused(
     return [(str(one), sources[str(one)], float(score)) for one, score in zip(ids, scores, strict=True)]
 
 
-def tune(found: Evaluated, qrels: Mapping[str, Mapping[str, int]], *, ignore_identical: bool = False, seed: int = 0) -> Tuned:
+def tune(
+    found: Evaluated,
+    qrels: Mapping[str, Mapping[str, int]],
+    *,
+    pages: Mapping[str, str] | None = None,
+    ignore_identical: bool = False,
+    seed: int = 0,
+) -> Tuned:
     """Finds alpha by five-fold cross-validation over the queries.
 
     Raises:
@@ -95,16 +103,19 @@ def tune(found: Evaluated, qrels: Mapping[str, Mapping[str, int]], *, ignore_ide
         chosen.append(ALPHAS[best])
     best = _best(table)
     unseen, without, by_rank = (dict(zip(queries, row.tolist(), strict=True)) for row in (held_out, plain, ranks))
+    pages = pages or {}
+    gain = difference(HEADLINE, "tuned, held out", "untuned", unseen, without, "score", groups=pages)
+    assert gain is not None  # there are FEWEST queries at least
     return Tuned(
         ALPHAS[best],
         tuple(chosen),
-        estimate(unseen),
+        estimated(unseen, pages),
         float(table[best].mean()),
-        estimate(without),
-        estimate(by_rank),
-        estimate(found.values["dense"][HEADLINE]),
-        estimate(found.values["terms"][HEADLINE]),
-        difference("tuned, held out", "untuned", unseen, without),
+        estimated(without, pages),
+        estimated(by_rank, pages),
+        estimated(found.values["dense"][HEADLINE], pages),
+        estimated(found.values["terms"][HEADLINE], pages),
+        gain,
         tuple((alpha, float(row.mean())) for alpha, row in zip(ALPHAS, table, strict=True)),
     )
 

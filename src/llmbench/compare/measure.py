@@ -1,0 +1,164 @@
+"""Scores every answer, and makes the figures of it all: estimates, paired differences, quantiles, verdict."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from llmbench import workspace
+from llmbench.compare import grid, metrics, statistics
+from llmbench.compare.answers import AnswerLog
+from llmbench.compare.questions import Question
+from llmbench.compare.result import Comparison, Row
+from llmbench.compare.verdict import verdict
+from llmbench.errors import DataError, EndpointError
+from llmbench.recipe import CompareRecipe, StatisticsSpec
+from llmbench.runs import versions
+from llmbench.statistics import Difference, Estimate
+from llmbench.statistics.words import clustering
+
+__all__ = ["measure"]
+
+Table = dict[str, dict[str, dict[str, float]]]
+"""Metric -> variant -> question id -> value."""
+
+
+def measure(
+    recipe: CompareRecipe,
+    asked: Sequence[Question],
+    log: AnswerLog,
+    listed: Mapping[str, Mapping[str, Any]],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Comparison:
+    """Scores what the log holds of these questions and variants, and compares the variants.
+
+    Args:
+        recipe: which metrics, and how sure.
+        asked: the questions.
+        log: their answers.
+        listed: what the endpoint lists about each variant.
+        progress: called with steps done and in all: a step a question, and one a metric.
+
+    Raises:
+        EndpointError: no variant answered anything.
+        DataError: no wanted metric can be measured on the answers.
+    """
+    spec, names = recipe.statistics, [*recipe.metrics, *metrics.COST]
+    total = len(asked) + len(names)
+    rows = []
+    for number, question in enumerate(asked):
+        progress(number, total)
+        rows += _scored(question, log, recipe, names)
+    failed = _failed(rows, recipe.variants)
+    table = _table(rows, names, recipe.variants)
+    groups = statistics.groups(asked, spec)
+    estimates: dict[str, dict[str, Estimate]] = {}
+    differences: list[Difference] = []
+    best: str | None = None
+    for number, (name, of) in enumerate(table.items()):
+        progress(len(asked) + number, total)
+        kind = {"binary": name in metrics.QUALITY, "bounded": name in metrics.GRADED}
+        found = {v: statistics.estimate(x, spec=spec, groups=groups, **kind) for v, x in of.items()}
+        if known := {variant: one for variant, one in found.items() if one is not None}:
+            estimates[name] = known
+            best = best or max(known, key=lambda variant: known[variant].mean)
+            differences += statistics.differences(name, of, spec=spec, groups=groups, best=best, **kind)
+    progress(total, total)
+    headline = next((name for name in recipe.metrics if name in estimates), None)
+    if headline is None:
+        raise DataError(
+            f"{recipe.questions.path}: none of {', '.join(recipe.metrics)} can be measured on these answers "
+            "(value_retrieved needs passages, which only variants with RAG return). Add another of the `metrics`."
+        )
+    square = grid.find(listed)
+    binary = headline in metrics.QUALITY
+    cells = [table[headline][cell] for cell in square.cells] if square else []
+    pairs = [one for one in differences if one.metric == headline]
+    return Comparison(
+        folder=workspace.comparisons() / recipe.name,
+        created=time.time(),
+        endpoint=recipe.endpoint.base_url,
+        source=recipe.questions.path.name,
+        split=recipe.questions.split,
+        variants=tuple(recipe.variants),
+        questions=tuple(asked),
+        headline=headline,
+        verdict=verdict(headline, estimates[headline], pairs, 1 - spec.confidence),
+        estimates=estimates,
+        kinds=_kinds(asked, table[headline], spec, groups, binary=binary),
+        differences=tuple(differences),
+        quantiles={name: _quantiles(table[name]) for name in ("latency", "first_token")},
+        grid=square,
+        interaction=statistics.interaction(cells, spec, binary=binary, groups=groups) if square else None,
+        missing=sum(row.answer.error is not None for row in rows),
+        confidence=spec.confidence,
+        concurrency=recipe.concurrency,
+        max_tokens=recipe.max_tokens,
+        listing={variant: dict(entry) for variant, entry in listed.items()},
+        versions={name: version for name, version in versions().items() if name in ("python", "platform", "llmbench")},
+        rows=tuple(rows),
+        failed=failed,
+        notes=clustering([question.id for question in asked], groups, pairs or list(estimates[headline].values())),
+    )
+
+
+def _scored(question: Question, log: AnswerLog, recipe: CompareRecipe, names: list[str]) -> list[Row]:
+    answers = [log.answer((question.id, variant)) for variant in recipe.variants]
+    return [
+        Row(question, answer, metrics.score(question, answer, names, recipe.abstention))
+        for answer in answers
+        if answer is not None
+    ]
+
+
+def _failed(rows: Sequence[Row], variants: Sequence[str]) -> dict[str, str]:
+    """The variants without an answer, each with its first error."""
+    failed: dict[str, str] = {}
+    answered = {row.answer.variant for row in rows if row.answer.error is None}
+    for row in rows:
+        if row.answer.variant not in answered:
+            failed.setdefault(row.answer.variant, str(row.answer.error))
+    if not answered:
+        variant = next(iter(failed), variants[0])
+        who = f"{variant} answered" if len(variants) == 1 else "No variant answered"
+        which = "no" if len(variants) == 1 else "any"
+        raise EndpointError(f"{who} {which} question: {failed.get(variant)} (run the same command to ask again)")
+    return failed
+
+
+def _kinds(
+    asked: Sequence[Question],
+    of: Mapping[str, Mapping[str, float]],
+    spec: StatisticsSpec,
+    groups: Mapping[str, str],
+    *,
+    binary: bool,
+) -> dict[str, dict[str, Estimate]]:
+    """The headline metric on answerable and on unanswerable questions alone; empty if it was measured on one kind only."""
+    result: dict[str, dict[str, Estimate]] = {}
+    for kind, told in (("answerable", True), ("unanswerable", False)):
+        ids = {question.id for question in asked if question.answerable is told}
+        some = {variant: {id: x for id, x in values.items() if id in ids} for variant, values in of.items()}
+        found = {v: statistics.estimate(x, binary=binary, bounded=True, spec=spec, groups=groups) for v, x in some.items()}
+        if known := {variant: one for variant, one in found.items() if one is not None}:
+            result[kind] = known
+    return result if len(result) == 2 else {}
+
+
+def _table(rows: Sequence[Row], names: Sequence[str], variants: Sequence[str]) -> Table:
+    table: Table = {name: {variant: {} for variant in variants} for name in names}
+    for row in rows:
+        for name, value in row.scores.items():
+            if value is not None and math.isfinite(value):
+                table[name][row.answer.variant][row.question.id] = value
+    return table
+
+
+def _quantiles(of: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    result: dict[str, dict[str, float]] = {}
+    for variant, values in of.items():
+        found = {key: statistics.quantile(list(values.values()), share) for key, share in (("p50", 0.5), ("p95", 0.95))}
+        result[variant] = {key: value for key, value in found.items() if value is not None}
+    return result

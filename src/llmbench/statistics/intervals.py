@@ -1,0 +1,189 @@
+"""Intervals in closed form: Wilson's and Tango's by effective numbers of questions, and Hall's for means of any size.
+
+Each comes with its p: the level at which it would just touch 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from llmbench.statistics.clusters import Clusters, variance
+from llmbench.statistics.values import Kind
+
+__all__ = ["Contrast", "amount", "difference", "mean"]
+
+_PRIOR = 4.0
+"""Questions' worth of the largest possible variance that a score's variance is mixed with (1.96^2, as Agresti and Coull add to
+shares): a few scores that happen to be alike must not look certain."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The interval of a mean of paired differences.
+
+    `p` is the level at which it would just touch 0, `error` the standard error of the mean, `effect` its variance over that of
+    as many independent differences of -1, 0 and 1, and `deff` what clusters alone do to the variance.
+    """
+
+    low: float
+    high: float
+    p: float
+    error: float
+    effect: float
+    deff: float
+
+
+def mean(x: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float) -> tuple[float, float, float]:
+    """The interval of a mean and the design effect: (low, high, deff).
+
+    Shares and scores have Wilson's (1927) on n / deff questions, amounts Hall's.
+    """
+    if kind == "amount":
+        low, high = amount(x, groups, confidence)
+        return (max(low, 0.0) if x.min() >= 0 else low), high, _inflation(x, groups)
+    m = float(x.mean())
+    effect = _effect(x, groups, m * (1 - m) / len(x), kind)
+    z, n = _quantile(confidence, groups, kind), len(x) / effect
+    centre, half = m + z * z / (2 * n), z * math.sqrt(m * (1 - m) / n + z * z / (4 * n * n))
+    wide = 1 + z * z / n
+    # Exactly 0 and 1 at the ends, which rounding would miss.
+    low = 0.0 if m <= 0 else (centre - half) / wide
+    high = 1.0 if m >= 1 else (centre + half) / wide
+    return low, high, _design(x, groups, effect, kind)
+
+
+def difference(d: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float, reach: float = 1.0) -> Contrast:
+    """Differences of shares and scores lie within -reach and reach and have Tango's (1998) score interval.
+
+    Its b and c are the sums of the positive and of the negative ones, and all is divided by the effect. Amounts have Hall's.
+    """
+    if kind == "amount":
+        low, high = amount(d, groups, confidence)
+        return Contrast(low, high, _amount_p(d, groups), _moments(d, groups)[1], 1.0, _inflation(d, groups))
+    x = d / reach
+    n, b, c = len(x), float(x[x > 0].sum()), float(-x[x < 0].sum())
+    m = (b - c) / n
+    plain = ((b + c) / n - m * m) / n
+    # A contrast of more than two shares takes values between the whole ones, and is a score.
+    of: Kind = "share" if kind == "share" and reach == 1 else "score"
+    effect = _effect(x, groups, plain, of)
+    score, z = _tango(b / effect, c / effect, n / effect), _quantile(confidence, groups, of)
+    low, high = _root(score, z, -1.0, m), _root(score, -z, m, 1.0)
+    p = 1.0 if b == c else min(1.0, 2 * _tail(abs(score(0.0)), groups, of))
+    error = reach * math.sqrt(max(0.0, effect * plain))
+    return Contrast(reach * low, reach * high, p, error, effect, _design(x, groups, effect, of))
+
+
+def amount(x: NDArray[np.float64], groups: Clusters, confidence: float) -> tuple[float, float]:
+    """Hall's (1992) interval of a mean: Student's t with its skewness transformed away.
+
+    For means of skewed amounts, such as seconds, it covers like the bootstrap-t, and draws nothing.
+    """
+    m, error, skew = _moments(x, groups)
+    if not error:
+        return m, m
+    t = float(special.stdtrit(_degrees(groups), (1 + confidence) / 2))
+    return m - error * _unskewed(t, skew), m - error * _unskewed(-t, skew)
+
+
+def _amount_p(x: NDArray[np.float64], groups: Clusters) -> float:
+    m, error, skew = _moments(x, groups)
+    if not error:
+        return 1.0 if m == 0 else 0.0
+    t = m / error
+    t = t + skew * t * t / 3 + skew * skew * t**3 / 27 + skew / 6
+    return min(1.0, 2 * float(special.stdtr(_degrees(groups), -abs(t))))
+
+
+def _moments(x: NDArray[np.float64], groups: Clusters) -> tuple[float, float, float]:
+    """The mean, its standard error, and the skewness of the clusters' sums over the root of their number."""
+    m = float(x.mean())
+    size = float(np.abs(x - m).max())
+    if size <= 1e-12 * abs(m):
+        return m, 0.0, 0.0
+    scaled = (x - m) / size  # Squares of huge values would overflow.
+    u = groups.sums(scaled)
+    spread = float(u @ u)
+    skew = float((u**3).sum()) / spread**1.5 if spread else 0.0
+    return m, size * math.sqrt(variance(scaled, groups)), skew
+
+
+def _unskewed(z: float, skew: float) -> float:
+    """Where Hall's transform t + k t^2 / 3 + k^2 t^3 / 27 + k / 6 takes the value z."""
+    if abs(skew) < 1e-6:
+        return z
+    return 3 * (math.cbrt(1 + skew * (z - skew / 6)) - 1) / skew
+
+
+def _tango(b: float, c: float, n: float) -> Callable[[float], float]:
+    """The score statistic of a difference of paired shares; it falls as the difference grows."""
+
+    def score(delta: float) -> float:
+        p, q = -b - c + (2 * n - b + c) * delta, -c * delta * (1 - delta)
+        nuisance = (math.sqrt(max(0.0, p * p - 8 * n * q)) - p) / (4 * n)
+        spread = n * (2 * nuisance + delta * (1 - delta))
+        away = b - c - n * delta
+        if spread <= 0:
+            return math.copysign(math.inf, away) if away else 0.0
+        return away / math.sqrt(spread)
+
+    return score
+
+
+def _root(score: Callable[[float], float], target: float, low: float, high: float) -> float:
+    """Where a falling function takes a value, by halving: 60 steps are more than a float has digits."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        if score(middle) > target:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _effect(x: NDArray[np.float64], groups: Clusters, plain: float, kind: Kind) -> float:
+    """The variance of the mean over `plain`, what it would be if each question gave 0 or 1 independently.
+
+    Shares of independent questions have 1, and clusters never less: by chance they look less alike than they are.
+    """
+    if plain <= 1e-15:
+        return 1.0
+    if kind == "share":
+        return max(1.0, variance(x, groups) / plain) if math.isfinite(groups.degrees) else 1.0
+    n = len(x)
+    return (variance(x, groups) / plain * n + _PRIOR) / (n + _PRIOR)
+
+
+def _design(x: NDArray[np.float64], groups: Clusters, effect: float, kind: Kind) -> float:
+    """What clusters alone do to the variance, for people to read."""
+    return effect if kind == "share" else _inflation(x, groups)
+
+
+def _inflation(x: NDArray[np.float64], groups: Clusters) -> float:
+    if not math.isfinite(groups.degrees) or not np.ptp(x):
+        return 1.0
+    scaled = (x - x.mean()) / np.abs(x - x.mean()).max()
+    return variance(scaled, groups) / (float(scaled.var(ddof=1)) / len(x))
+
+
+def _quantile(confidence: float, groups: Clusters, kind: Kind) -> float:
+    """Of the normal distribution for shares of independent questions, whose variance the share tells; else of Student's t."""
+    if kind == "share" and not math.isfinite(groups.degrees):
+        return float(special.ndtri((1 + confidence) / 2))
+    return float(special.stdtrit(_degrees(groups), (1 + confidence) / 2))
+
+
+def _tail(z: float, groups: Clusters, kind: Kind) -> float:
+    if kind == "share" and not math.isfinite(groups.degrees):
+        return float(special.ndtr(-z))
+    return float(special.stdtr(_degrees(groups), -z))
+
+
+def _degrees(groups: Clusters) -> float:
+    return groups.degrees if math.isfinite(groups.degrees) else max(1, len(groups.of) - 1)

@@ -1,0 +1,52 @@
+"""What was estimated, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Difference", "Estimate", "Kind"]
+
+Kind = Literal["share", "score", "amount"]
+"""What one question gives: a share is 0 or 1, a score between 0 and 1 (nDCG, F1), an amount any number (seconds, tokens)."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean of a metric over n questions, with its interval.
+
+    `deff` is the design effect: the variance of the mean over that of as many independent questions; n / deff questions
+    that share no page would say as much. 1 where no two questions share one.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    deff: float = 1.0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Variant `a` minus variant `b` on one metric, over the n questions that both answered.
+
+    `p` is of this pair alone, `p_holm` after Holm's correction over all pairs of the metric; the interval excludes 0 exactly
+    where `p_holm` is below alpha. `a_only` and `b_only` count the questions where a, or b, has the higher value. `detectable`
+    is the smallest true difference that the same test, corrected for as many pairs, finds in four of five repetitions,
+    judged by the spread that was seen; None where so few questions can show no difference at all. `deff` is as in
+    `Estimate`.
+    """
+
+    metric: str
+    a: str
+    b: str
+    mean: float
+    low: float
+    high: float
+    n: int
+    a_only: int
+    b_only: int
+    p: float
+    p_holm: float
+    detectable: float | None
+    deff: float = 1.0
