@@ -161,7 +161,7 @@ def test_many_variants_are_compared_with_the_best_one(fake: Any, document: Docum
     result = compare.run(document(f"variants={names}", "metrics=[contains_value]"), endpoint=fake)
     pairs = result.pairs("contains_value")
     assert len(pairs) == 119 and {one.a for one in pairs} == {"v7"}
-    assert (pairs[0].p, pairs[0].p_holm) == (2 / 2**12, 1.0), "as one of 7,140 pairs it might be chance"
+    assert (pairs[0].p, pairs[0].p_holm) == (pytest.approx(2 / 2**12), 1.0), "as one of 7,140 pairs it might be chance"
     assert len(table.metric_rows(result, ["contains_value"])[0]) == 21
     assert len(table.pair_rows(result, "contains_value")) == 120
 
@@ -180,7 +180,7 @@ def test_questions_about_one_page_count_together(fake: Any, tmp_path: Path, docu
     pair = result.pairs("contains_value")[0]
     assert pair.deff == pytest.approx(6.7, abs=0.1)  # six of a page alike, times C / (C - 1)
     assert pair.p == pytest.approx(2 / 2**5)  # five pages differ, not thirty questions
-    assert pair.high == 0
+    assert pair.high > 0
     assert result.notes == (
         "60 questions are about 10 pages and count by page. Design effect of the differences: 6.7 (1 if no two shared a page).",
     )
