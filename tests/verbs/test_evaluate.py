@@ -93,7 +93,7 @@ def test_a_run_with_blanks_in_its_names_costs_no_figures(world: Path, tmp_path: 
     words = ("--data", str(tmp_path / "asked.jsonl"), "--run-file", str(tmp_path / "run.txt"))
     result = CliRunner().invoke(cli, ["evaluate", "rag", str(tmp_path / "blanks.yaml"), *words], catch_exceptions=False)
     assert result.exit_code == 0 and "1 judged query, 8 documents" in result.stdout
-    assert "a blank in a name is written as %20" in result.stderr
+    assert "spaces in names are written as %20" in result.stderr
     assert read_run(tmp_path / "run.txt")["1"][0] == "the%20lamp.md"
 
 
