@@ -121,7 +121,7 @@ def test_people_get_tables_and_a_page(world: Path) -> None:
         "nDCG@10",
         "ms/query",
         "fused - dense",
-        "could be seen",
+        "can detect a difference",
     ):
         assert words in shown
     page = (world / "outputs" / "evaluations" / "things" / "evaluation.html").read_text(encoding="utf-8")
