@@ -126,6 +126,84 @@ def test_weights_with_another_prefix_would_be_ignored_by_vllm(mine: Path, tiny: 
         admit(str(mine), BASE, tiny)
 
 
+def rewrite(folder: Path, change: Any) -> None:
+    """Changes the tensors of an adapter: a function of name -> array."""
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "adapter_model.safetensors"
+    tensors = {name: np.array(array) for name, array in load_file(path).items()}
+    save_file(change(tensors), path)
+
+
+def poisoned(value: float, kind: str) -> Any:
+    def change(tensors: dict[str, Any]) -> dict[str, Any]:
+        last = sorted(tensors)[-1]
+        tensors[last].flat[-1] = value
+        return {name: array.astype(kind) for name, array in tensors.items()}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: {k: v for k, v in t.items() if "lora_A" in k}, "lacks its other half (lora_B)"),
+        (lambda t: {k: v for k, v in t.items() if "lora_B" in k}, "lacks its other half (lora_A)"),
+        (lambda t: {k: v for i, (k, v) in enumerate(sorted(t.items())) if i}, "lacks its other half (lora_A)"),
+        (lambda t: {k.replace("layers.0.", "layers.99."): v for k, v in t.items()}, "layers.99.mlp.down_proj is adapted"),
+        (poisoned(float("nan"), "float32"), "holds NaN or infinity"),
+        (poisoned(float("-inf"), "float16"), "holds NaN or infinity"),
+        (poisoned(float("inf"), "float64"), "holds NaN or infinity"),
+    ],
+)
+def test_weights_that_vllm_would_die_of_or_answer_nothing_with_are_refused(
+    mine: Path, tiny: Path, change: Any, words: str
+) -> None:
+    rewrite(mine, change)
+    with pytest.raises(EngineError) as caught:
+        admit(str(mine), BASE, tiny)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lora_alpha": 1e30}, "multiplies the adapter by 1.25e\\+29"),
+        ({"lora_alpha": -1e6}, "multiplies the adapter by 125000"),
+        ({"lora_alpha": "16"}, "must be a number, not '16'"),
+        ({"lora_alpha": float("nan")}, "must be a number"),
+        ({"alpha_pattern": {"q_proj": 1e9}}, "q_proj 1e\\+09"),
+        ({"use_rslora": True, "lora_alpha": 1e4}, "multiplies the adapter by 3535"),
+    ],
+)
+def test_a_scale_that_drowns_the_base_is_refused(mine: Path, tiny: Path, changes: dict[str, Any], words: str) -> None:
+    configure(mine, **changes)
+    with pytest.raises(EngineError, match=words):
+        admit(str(mine), BASE, tiny)
+
+
+@pytest.mark.parametrize("half", ["lora_A", "lora_B", "lora"])
+def test_an_adapter_that_does_nothing_is_served_and_told(mine: Path, tiny: Path, half: str) -> None:
+    assert admit(str(mine), BASE, tiny).note == ""
+    rewrite(mine, lambda tensors: {name: array * (-0.0 if half in name else 1) for name, array in tensors.items()})
+    assert "answers exactly as its base" in admit(str(mine), BASE, tiny).note
+
+
+def test_numbers_in_bfloat16_are_looked_at_too(mine: Path, tiny: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    path = mine / "adapter_model.safetensors"
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(path).items()}
+    save_file(tensors, path)
+    assert admit(str(mine), BASE, tiny).note == ""
+    tensors[sorted(tensors)[3]].view(-1)[5] = torch.nan
+    save_file(tensors, path)
+    with pytest.raises(EngineError, match="holds NaN"):
+        admit(str(mine), BASE, tiny)
+
+
 def test_an_adapter_of_another_base_is_refused_and_both_are_named(mine: Path, tiny: Path) -> None:
     configure(mine, base_model_name_or_path="org/other-7b")
     with pytest.raises(EngineError, match=r"trained on org/other-7b, but the recipe serves llmbench/tiny"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,10 @@ def test_extra_arguments_come_last_so_that_they_win() -> None:
 
 def test_the_models_own_sampling_defaults_stay_out() -> None:
     assert after(argv(), "--generation-config") == "vllm"
+
+
+def test_json_is_written_without_free_white_space_unless_the_owner_chooses() -> None:
+    assert json.loads(after(argv(), "--structured-outputs-config")) == {"backend": "xgrammar", "disable_any_whitespace": True}
+    for own in (["--structured-outputs-config", "{}"], ["--structured-outputs-config.backend", "guidance"]):
+        words = argv(engine={"extra_args": own})
+        assert [word for word in words if word.startswith("--structured")] == own[:1]

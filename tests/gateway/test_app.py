@@ -127,7 +127,7 @@ BAD_PATHS = [
     "/", "/v1", "/v1/", "/v1/completions/", "/v1/embeddings", "/v1/responses", "/v1/messages", "/v1/systemone", "/v1/models/",
     "/v1/models/abc", "/v1/models/base/", "/v1/chat/completions/", "/v1/chat/completions/batch", "/v1/chat/completions/render",
     "/v1/CHAT/completions", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "//v1/models", "/v1//models",
-    "/v1/../invocations", "/v1/%2e%2e/metrics", "/v1/chat%2fcompletions%00", "/invocations", "/ping", "/metrics", "/docs",
+    "/v1/../invocations", "/v1/%2e%2e/metrics", "/v1/chat%2fcompletions%00", "/invocations", "/ping", "/metrics/", "/docs",
     "/redoc", "/openapi.json", "/version", "/load", "/tokenize/", "/detokenize", "/pause", "/resume", "/sleep",
     "/collective_rpc", "/scale_elastic_ep", "/is_scaling_elastic_ep", "/inference/v1/generate", "/generative_scoring",
     "/adapters", "/server_info", "/reset_prefix_cache", "/Health",
@@ -443,6 +443,32 @@ async def test_beyond_the_limit_a_question_is_refused_at_once_and_the_others_are
         release.set()
         assert [(await one).status_code for one in running] == [200, 200]
         assert (await http.post("/v1/chat/completions", json=ASK)).status_code == 200
+
+
+async def test_each_variants_requests_errors_and_tokens_are_counted() -> None:
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1}}
+    whole = FakeEngine(lambda: httpx.Response(200, json=reply().json() | {"usage": usage}))
+    async with client(serve(whole, api_key="k")) as http:
+        http.headers["Authorization"] = "Bearer k"
+        for body in (ASK, ASK, ASK | {"model": "mine"}, ASK | {"n": 0}, ASK | {"model": "gpt"}):
+            await http.post("/v1/chat/completions", json=body)
+        text = (await http.get("/metrics")).text
+        assert (await http.get("/metrics", headers={"Authorization": ""})).status_code == 401
+    for line in (
+        'llmbench_requests_total{model="base",status="200"} 2.0',
+        'llmbench_requests_total{model="mine",status="200"} 1.0',
+        'llmbench_requests_total{model="",status="400"} 1.0',
+        'llmbench_requests_total{model="",status="404"} 1.0',
+        'llmbench_tokens_total{model="base",type="input"} 14.0',
+        'llmbench_request_seconds_count{model="base"} 2.0',
+        "llmbench_requests_running 0.0",
+    ):
+        assert line in text.splitlines()
+    last = b'data: {"model":"base","choices":[],"usage":' + json.dumps(usage, separators=(",", ":")).encode() + b"}\n\n"
+    streaming = FakeEngine(lambda: httpx.Response(200, stream=Pieces(event("a") + last, b"data: [DONE]\n\n")))
+    async with client(serve(streaming)) as http:
+        await http.post("/v1/chat/completions", json=ASK | {"stream": True})
+        assert 'llmbench_tokens_total{model="base",type="output"} 3.0' in (await http.get("/metrics")).text
 
 
 def refuse_connection() -> httpx.Response:

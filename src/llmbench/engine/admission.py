@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench import assets, runs, scan, workspace
-from llmbench.engine.tensors import Tensors, read_header
+from llmbench.engine.tensors import Tensors, read_header, read_numbers
 from llmbench.errors import EngineError, LlmbenchError, RunError
 from llmbench.recipe import ServeRecipe
 from llmbench.recipe.servability import remedy, unservable
@@ -27,12 +29,17 @@ __all__ = ["Adapter", "admit", "admit_all", "base_folder"]
 
 _CONFIG, _WEIGHTS, _MANIFEST = "adapter_config.json", "adapter_model.safetensors", "llmbench.json"
 _MOST_STOPS = 32
+_MAX_SCALE = 1000
+_NUMBER = re.compile(r"\.\d+\.")
 _PARTS = {"weights": "weights", "tokenizer": "tokenizer", "chat_template": "chat template"}
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An admitted adapter. `id` is its content's hash, `source` what the recipe called it, `folder` the copy that is served."""
+    """An admitted adapter. `id` is its content's hash, `source` what the recipe called it, `folder` the copy that is served.
+
+    `note` is what its user should know of it, or empty.
+    """
 
     id: str
     source: str
@@ -40,6 +47,7 @@ class Adapter:
     rank: int
     stops: tuple[int, ...] = ()
     """The tokens that end the turns it learned, as its training noted them; its base may stop at others."""
+    note: str = ""
 
 
 def admit_all(recipe: ServeRecipe) -> dict[str, Adapter]:
@@ -75,7 +83,8 @@ def admit(reference: str, base: str, base_folder: Path | None, *, start: Path | 
         start: the recipe's folder.
 
     Raises:
-        EngineError: it is not there, is no safetensors LoRA, is of a kind that vLLM does not serve, or has another base.
+        EngineError: it is not there, is no safetensors LoRA, is of a kind that vLLM does not serve, is damaged, or has
+            another base.
     """
     folder = _resolve(reference, start or Path.cwd())
     config = _config(folder)
@@ -84,10 +93,11 @@ def admit(reference: str, base: str, base_folder: Path | None, *, start: Path | 
     rank = _check_kind(folder, config)
     tensors = read_header(folder / _WEIGHTS)
     _check_tensors(folder, tensors, rank)
+    _check_scale(folder, config)
     _check_base(folder, config, base, base_folder)
     if base_folder is not None:
         _check_shapes(folder, tensors, base, base_folder)
-    return replace(_store(reference, folder, rank), stops=_stops(folder))
+    return replace(_store(reference, folder, rank), stops=_stops(folder), note=_check_numbers(reference, folder))
 
 
 def base_folder(base: str, revision: str | None) -> Path | None:
@@ -186,6 +196,40 @@ def _check_tensors(folder: Path, tensors: Tensors, rank: int) -> None:
         if ".lora_A.weight" in name and tensors[name][0] > rank:
             raise EngineError(f"{folder / _WEIGHTS}: {name} has rank {tensors[name][0]}, but {_CONFIG} says {rank}")
 
+    for name in halves:
+        half, other = (".lora_A.", ".lora_B.") if ".lora_A." in name else (".lora_B.", ".lora_A.")
+        if name.replace(half, other) not in tensors:
+            raise EngineError(f"{folder / _WEIGHTS}: {name} lacks its other half ({other.strip('.')}). Save or copy it again")
+
+
+def _check_scale(folder: Path, config: dict[str, Any]) -> None:
+    """What the product of the halves is multiplied with: `lora_alpha` by `r` (https://arxiv.org/abs/2106.09685, 4.1)."""
+    alphas = {"lora_alpha": config.get("lora_alpha", 8), **(config.get("alpha_pattern") or {})}
+    for name, alpha in alphas.items():
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+            raise EngineError(f"{folder / _CONFIG}: {name} must be a number, not {alpha!r:.40}")
+        scale = abs(alpha) / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
+        if scale > _MAX_SCALE:
+            raise EngineError(
+                f"{folder / _CONFIG}: {name} {alpha:g} with r {config['r']} multiplies the adapter by {scale:g}, "
+                f"which drowns its base (at most {_MAX_SCALE:,} is served). Correct it, or train again"
+            )
+
+
+def _check_numbers(reference: str, folder: Path) -> str:
+    """Refuses what is not finite: one NaN makes every answer empty. Returns a note where the adapter does nothing."""
+    working = {"lora_A": False, "lora_B": False}
+    for name, finite, zero in read_numbers(folder / _WEIGHTS):
+        if not finite:
+            raise EngineError(
+                f"{folder / _WEIGHTS}: {name} holds NaN or infinity, so every answer would be empty. Train it again"
+            )
+        for half in working:
+            working[half] = working[half] or (f".{half}." in name and not zero)
+    if all(working.values()):
+        return ""
+    return f"adapter {reference} has only zeros in its matrices: it answers exactly as its base"
+
 
 def _check_base(folder: Path, config: dict[str, Any], base: str, base_folder: Path | None) -> None:
     """The base must be the one it was trained on: by content where both are known, else by name."""
@@ -233,6 +277,7 @@ def _check_shapes(folder: Path, tensors: Tensors, base: str, base_folder: Path) 
     weights: Tensors = {}
     for file in files:
         weights |= read_header(file)
+    _check_layers(folder, tensors, weights, base)
     for name, shape in tensors.items():
         plain = name.removeprefix("base_model.model.")
         matrix = weights.get(plain.replace(".lora_A.", ".").replace(".lora_B.", "."))
@@ -242,6 +287,21 @@ def _check_shapes(folder: Path, tensors: Tensors, base: str, base_folder: Path) 
         if not fits:
             raise EngineError(
                 f"{folder}: {plain} is {shape}, which does not fit {base}, whose matrix is {matrix}. It has another base"
+            )
+
+
+def _check_layers(folder: Path, tensors: Tensors, weights: Tensors, base: str) -> None:
+    """Refuses a layer that the base has not. A name of no layer of the base's is left to vLLM, which knows more spellings."""
+    modules = {name.removesuffix(".weight") for name in weights}
+    alike: dict[str, set[str]] = {}
+    for module in modules:
+        alike.setdefault(_NUMBER.sub(".#.", module), set()).add(module)
+    for name in tensors:
+        module = name.removeprefix("base_model.model.").partition(".lora_")[0]
+        others = alike.get(_NUMBER.sub(".#.", module), set())
+        if module not in modules and others:
+            raise EngineError(
+                f"{folder}: {module} is adapted, but {base} has no such layer ({len(others)} of that name). It has another base"
             )
 
 

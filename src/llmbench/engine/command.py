@@ -18,6 +18,7 @@ BASE = "base"
 """What the base model is called inside the engine; adapters are called by their hash. Clients see variants only."""
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, MAX_RANK)
+_STRUCTURED = "--structured-outputs"  # the option itself, its parts (.backend), and what argparse takes for it
 _LAUNCH = Path(__file__).with_name("launch.py")
 
 
@@ -62,6 +63,9 @@ def command(
     # A model's generation_config.json may hold a repetition penalty or top_k that nobody asked for.
     argv += ["--generation-config", "vllm"]
     argv += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
+    if not any(argument.startswith(_STRUCTURED) for argument in engine.extra_args):
+        # With free white space many models write newlines until max_tokens (vllm-project/vllm#38696).
+        argv += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
     argv += _lora_arguments(adapters, engine.max_loras, device)
     return argv + list(engine.extra_args)
 

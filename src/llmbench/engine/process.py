@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ from typing import Self
 import httpx
 
 from llmbench import assets, workspace
-from llmbench.engine import log
+from llmbench.engine import log, warmup
 from llmbench.engine.admission import Adapter
 from llmbench.engine.command import BASE, command
 from llmbench.engine.interpreter import Device, inspect
@@ -70,6 +71,8 @@ class Engine:
         self._folder: Path | None = None
         self._stopping = threading.Lock()
         self._started = 0.0
+        self.notes: list[str] = []
+        """What did not go as it should while it started, a line each."""
         self.log = Path()
         self.socket = Path()
         self.context = 0
@@ -127,13 +130,28 @@ class Engine:
                     if _accepts(self.socket) and client.get("http://engine/health").is_success:
                         models = client.get("http://engine/v1/models").json()["data"]
                         self.context = int(models[0]["max_model_len"])
-                        return
+                        break
                 if seconds > self._recipe.engine.start_timeout:
                     raise EngineError(
                         f"vLLM was not ready after {seconds:.0f} s (it was {phase}). Its log: {self.log}. "
                         "Give it longer with engine.start_timeout=..."
                     )
                 time.sleep(_POLL)
+        self._warm_up(progress)
+
+    def _warm_up(self, progress: Callable[[Progress], None] | None) -> None:
+        """Asks what is slow the first time, so that nobody else waits for it; what fails is a note, not an error."""
+        left = self._recipe.engine.start_timeout - (time.monotonic() - self._started)
+        with ThreadPoolExecutor(1) as thread:
+            for phase, body in warmup.REQUESTS.items():
+                asked = thread.submit(warmup.ask, self.socket, {"model": BASE} | body, max(left, 1.0))
+                while not asked.done():
+                    if progress is not None:
+                        progress(Progress(time.monotonic() - self._started, phase))
+                    self.check(phase)
+                    wait([asked], _POLL)
+                if (problem := asked.result()) is not None:
+                    self.notes.append(f"vLLM was not warmed up by {phase}: {problem}. The first such request will take longer")
 
     def token_ids(self, text: str) -> list[int]:
         """The tokens of a text, as the served tokenizer makes them, without those that it puts at the beginning.
@@ -225,6 +243,9 @@ def _environment(recipe: ServeRecipe, folder: Path, device: Device) -> dict[str,
     base = Path(assets.model_folder(recipe.model.model_name_or_path))
     if base.is_dir():
         env["HF_HUB_OFFLINE"] = "1"
+    if device == "cpu":
+        # Without it the first request with logprobs compiles a function for a minute, in which nobody else is answered.
+        env.setdefault("TORCH_COMPILE_DISABLE", "1")
     if device == "cpu" and len(os.sched_getaffinity(0)) < _BINDING_PAYS_FROM:
         env.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         if 0 < sum(file.stat().st_size for file in base.glob("*.safetensors")) < _SMALL_BYTES:

@@ -6,12 +6,13 @@ GET  /v1/models/NAME       one of them
 POST /v1/chat/completions  ask one of them, streamed or not
 POST /v1/completions       let its model continue a text, or score one
 POST /tokenize             the tokens of a text
+GET  /metrics              counts for Prometheus
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from llmbench.gateway import chat, completions, relay
 from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.guard import Guard
 from llmbench.gateway.limit import Limit, Open
+from llmbench.gateway.metrics import Metrics
 from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.room import Room
 from llmbench.gateway.words import Words
@@ -39,7 +41,7 @@ __all__ = ["Served", "build"]
 
 _BODY_TIMEOUT = 30.0
 _MANY = 2048
-_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/health")
+_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/health", "/metrics")
 _NOT_HERE = {
     "/v1/responses": "This server has no Responses API. Ask /v1/chat/completions",
     "/v1/messages": "This server has no Messages API. Ask /v1/chat/completions",
@@ -91,8 +93,10 @@ def build(
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
     from starlette.responses import JSONResponse
+    from starlette.responses import Response as PlainResponse
     from starlette.routing import Route
 
+    metrics = Metrics()
     words = words or Words(control_tokens.of_unknown())
     created = int(time.time())
     known = {served.variant.name: served for served in models}
@@ -101,37 +105,43 @@ def build(
         for name, served in known.items()
     ]
 
-    def wanted(name: str) -> Served:
+    def wanted(name: str, request: Request) -> Served:
         if name not in known:
             message = f"The model {name!r:.100} does not exist. There are: {', '.join(known)}."
             raise Refusal(404, message, param="model", code="model_not_found")
+        request.state.model = name
         return known[name]
 
     async def list_models(_: Request) -> Response:
         return JSONResponse({"object": "list", "data": cards})
 
     async def show_model(request: Request) -> Response:
-        name = wanted(request.path_params["name"]).variant.name
+        name = wanted(request.path_params["name"], request).variant.name
         return JSONResponse(next(card for card in cards if card["id"] == name))
 
     async def health(request: Request) -> Response:
         await upstream.health()
         return JSONResponse({"status": "ok"} | ({"models": list(known)} if request.state.has_key else {}))
 
+    async def count(_: Request) -> Response:
+        return PlainResponse(metrics.text(), media_type="text/plain; version=0.0.4")
+
     async def ask(request: Request) -> Response:
         question = chat.parse(await _body(request), context=context)
-        return await _unless_gone(request, _answer(wanted(question.model), question, upstream, context, words))
+        served, used = wanted(question.model, request), partial(metrics.used, question.model)
+        return await _unless_gone(request, _answer(served, question, upstream, context, words, used))
 
     async def complete(request: Request) -> Response:
         question = completions.parse(await _body(request), context=context)
-        return await _unless_gone(request, _complete(wanted(question.model), question, upstream))
+        served, used = wanted(question.model, request), partial(metrics.used, question.model)
+        return await _unless_gone(request, _complete(served, question, upstream, used))
 
     async def tokenize(request: Request) -> Response:
         body = body_of.read(await _body(request))
         name, text = body.get("model"), body.get("prompt")
         if not isinstance(name, str) or not isinstance(text, str):
             raise Refusal(400, "/tokenize takes a model and a prompt, both texts.", param="prompt")
-        asked = {"model": wanted(name).engine_name, "prompt": text}
+        asked = {"model": wanted(name, request).engine_name, "prompt": text}
         for key in ("add_special_tokens", "return_token_strs"):
             if key in body:
                 body_of.check_type(key, body[key], "true or false")
@@ -146,6 +156,7 @@ def build(
     app = Starlette(
         routes=[
             Route("/health", health, methods=["GET"]),
+            Route("/metrics", count, methods=["GET"]),
             Route("/v1/models", list_models, methods=["GET"]),
             Route("/v1/models/{name}", show_model, methods=["GET"]),
             Route("/v1/chat/completions", ask, methods=["POST"]),
@@ -154,7 +165,7 @@ def build(
         ],
         middleware=[
             Middleware(partial(Guard, api_key=api_key, hosts=hosts)),
-            Middleware(partial(Limit, open=open or Open(_MANY))),
+            Middleware(partial(Limit, open=open or Open(_MANY), metrics=metrics)),
         ],
         exception_handlers={Refusal: _refuse, HTTPException: _no_such_path, Exception: _failed},
         lifespan=lifespan,
@@ -217,7 +228,14 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _answer(served: Served, wanted: chat.ChatRequest, upstream: relay.Upstream, context: int, words: Words) -> Response:
+async def _answer(
+    served: Served,
+    wanted: chat.ChatRequest,
+    upstream: relay.Upstream,
+    context: int,
+    words: Words,
+    used: Callable[[Any], None],
+) -> Response:
     """Grounds the conversation if the variant is a RAG one, asks vLLM, and answers under the variant's name."""
     from starlette.responses import JSONResponse
 
@@ -251,13 +269,16 @@ async def _answer(served: Served, wanted: chat.ChatRequest, upstream: relay.Upst
     }
     response = await upstream.chat(body)
     if wanted.stream:
-        pieces = relay.events(response, upstream, engine_name=served.engine_name, name=variant.name, sources=sources)
+        pieces = relay.events(response, upstream, engine_name=served.engine_name, name=variant.name, sources=sources, used=used)
         return EventStream(pieces, response)
     data = await upstream.read(response)
+    used(data.get("usage"))
     return JSONResponse(data | {"model": variant.name} | ({} if sources is None else {"sources": sources}))
 
 
-async def _complete(served: Served, wanted: completions.CompletionRequest, upstream: relay.Upstream) -> Response:
+async def _complete(
+    served: Served, wanted: completions.CompletionRequest, upstream: relay.Upstream, used: Callable[[Any], None]
+) -> Response:
     """Asks vLLM to continue a text, and answers under the variant's name."""
     from starlette.responses import JSONResponse
 
@@ -268,9 +289,13 @@ async def _complete(served: Served, wanted: completions.CompletionRequest, upstr
     body = fields | {"model": served.engine_name, "prompt": wanted.prompt, "stream": wanted.stream, **served.ends(fields)}
     response = await upstream.ask("/v1/completions", body)
     if wanted.stream:
-        pieces = relay.events(response, upstream, engine_name=served.engine_name, name=served.variant.name, sources=None)
+        pieces = relay.events(
+            response, upstream, engine_name=served.engine_name, name=served.variant.name, sources=None, used=used
+        )
         return EventStream(pieces, response)
-    return JSONResponse(await upstream.read(response) | {"model": served.variant.name})
+    data = await upstream.read(response)
+    used(data.get("usage"))
+    return JSONResponse(data | {"model": served.variant.name})
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -1,13 +1,15 @@
-"""How many questions are answered at once: what is beyond is refused at once, and not queued where it costs everyone."""
+"""How many questions are answered at once, and how: what is beyond the limit is refused, and not queued at everyone's cost."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from llmbench.gateway.metrics import Metrics
 from llmbench.gateway.refusal import Refusal
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["Limit", "Open"]
 
@@ -21,11 +23,15 @@ class Open:
 
 
 class Limit:
-    """Counts a question from its head to the last byte of its answer, and refuses those beyond the limit."""
+    """Counts a question from its head to the last byte of its answer, and refuses those beyond the limit.
 
-    def __init__(self, app: ASGIApp, *, open: Open) -> None:
+    The application says in `scope["state"]["model"]` which variant it was.
+    """
+
+    def __init__(self, app: ASGIApp, *, open: Open, metrics: Metrics) -> None:
         self._app = app
         self._open = open
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hands a request on, or answers it with the refusal."""
@@ -35,10 +41,22 @@ class Limit:
         if self._open.count >= self._open.most:
             message = f"{self._open.most:,} requests are being answered already. Try again in a second."
             refusal = Refusal(429, message, code="rate_limit_exceeded", retry_after="1")
+            self._metrics.answered("", refusal.status, 0.0)
             await refusal.response()(scope, receive, send)
             return
+        begun, status = time.monotonic(), 500
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
         self._open.count += 1
+        self._metrics.running.inc()
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, sent)
         finally:
             self._open.count -= 1
+            self._metrics.running.dec()
+            self._metrics.answered(scope.get("state", {}).get("model", ""), status, time.monotonic() - begun)

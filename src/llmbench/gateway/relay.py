@@ -7,6 +7,7 @@ import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -197,12 +198,19 @@ def _one_line(message: str) -> tuple[str, str | None]:
 
 
 async def events(
-    response: httpx.Response, upstream: Upstream, *, engine_name: str, name: str, sources: Sequence[dict[str, Any]] | None
+    response: httpx.Response,
+    upstream: Upstream,
+    *,
+    engine_name: str,
+    name: str,
+    sources: Sequence[dict[str, Any]] | None,
+    used: Callable[[Any], None],
 ) -> AsyncIterator[bytes]:
     """The server-sent events of a stream. The first piece of the answer is given the sources; the others pass as bytes.
 
     In all of them the name is replaced. Inside JSON text every quote is escaped, so `"model":"..."` with bare quotes is the
-    field and never something a model wrote. A comment (`: keep-alive`) may come at any time and passes too.
+    field and never something a model wrote. A comment (`: keep-alive`) may come at any time and passes too. `used` is told the
+    usage, where the stream has one.
     """
     field = re.compile(rb'"model":\s*"' + re.escape(engine_name.encode()) + b'"')
     named = b'"model":' + json.dumps(name).encode()
@@ -216,11 +224,23 @@ async def events(
                 continue
             if waiting:
                 whole, waiting = _with_sources(whole, sources)
+            if b'"usage":{' in whole:
+                used(_usage(whole))
             yield field.sub(named, whole) + separator
         if buffer:
             yield field.sub(named, buffer)
     except httpx.HTTPError as error:
         yield upstream.broke_off(error)
+
+
+def _usage(events: bytes) -> Any:
+    """The last usage that some events name."""
+    found = None
+    for event in events.split(b"\n\n"):
+        if b'"usage":{' in event:
+            with suppress(ValueError, AttributeError):
+                found = json.loads(event.removeprefix(b"data:")).get("usage")
+    return found
 
 
 def _with_sources(events: bytes, sources: Sequence[dict[str, Any]] | None) -> tuple[bytes, bool]:

@@ -80,6 +80,9 @@ def started(
                 progress(state)
 
         engine.wait(tick)
+        if log is not None:
+            for note in [adapter.note for adapter in adapters.values() if adapter.note] + engine.notes:
+                log(f"Note: {note}")
         for grounding in groundings.values():
             grounding.ready()
         models = tuple(_served(recipe, adapters, groundings))

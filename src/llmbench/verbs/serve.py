@@ -69,7 +69,11 @@ def _command(document: ServeRecipe) -> str:
 
     found = inspect(document.engine.python)
     socket = Path("/tmp/llmbench/vllm.sock")  # noqa: S108 - stands for the fresh private folder that each start makes
-    return shlex.join(command(document, admit_all(document), socket, python=found.python, device=found.device))
+    adapters = admit_all(document)
+    for adapter in adapters.values():
+        if adapter.note:
+            print(f"Note: {adapter.note}", file=sys.stderr)
+    return shlex.join(command(document, adapters, socket, python=found.python, device=found.device))
 
 
 def _serve(document: ServeRecipe) -> None:

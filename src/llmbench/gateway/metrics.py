@@ -1,0 +1,53 @@
+"""Counts of each variant for Prometheus: vLLM's own figures name the base alone, whichever adapter was asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+"""Upper bounds of the histogram's buckets."""
+
+
+class Metrics:
+    """Requests by variant and status, tokens, and the seconds until the last byte of an answer."""
+
+    def __init__(self) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+        self._registry = CollectorRegistry()
+        self.running = Gauge("llmbench_requests_running", "Requests that are being answered.", registry=self._registry)
+        self._requests = Counter(
+            "llmbench_requests", "Requests answered, by model and HTTP status.", ["model", "status"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "llmbench_request_seconds",
+            "Seconds from a request's head to the last byte of its answer.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._tokens = Counter(
+            "llmbench_tokens",
+            "Tokens of answers that say how many they are: streams do so with stream_options.include_usage.",
+            ["model", "type"],
+            registry=self._registry,
+        )
+
+    def answered(self, model: str, status: int, seconds: float) -> None:
+        """Counts one request. `model` is a variant, or empty where none was named."""
+        self._requests.labels(model, str(status)).inc()
+        self._seconds.labels(model).observe(seconds)
+
+    def used(self, model: str, usage: Any) -> None:
+        """Counts the tokens that an answer's `usage` names, if it has one."""
+        if isinstance(usage, dict):
+            for kind, key in (("input", "prompt_tokens"), ("output", "completion_tokens")):
+                self._tokens.labels(model, kind).inc(int(usage.get(key) or 0))
+
+    def text(self) -> bytes:
+        """Everything so far, in Prometheus' text format."""
+        from prometheus_client import generate_latest
+
+        return generate_latest(self._registry)
