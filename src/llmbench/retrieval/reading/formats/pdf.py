@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbench.retrieval.documents import LOCKED, NOT_OPENED, Unreadable
+from llmbench.retrieval.reading import fonts
 from llmbench.retrieval.reading.clean import Words, garbage, mend_hyphens
 from llmbench.retrieval.reading.formats import annotations as added
 from llmbench.retrieval.reading.formats.layout import Area, Piece, rows
@@ -48,6 +49,7 @@ def read(data: bytes, out: Writer, *, password: str = "") -> None:
     """Reads a document, page by page. A page that fails costs that page, and is named."""
     import pypdfium2
 
+    fonts.ready()
     document, count = opened(data, password)
     found = _about(document, out)
     outline = _outline(document)
