@@ -178,3 +178,31 @@ def test_a_finished_log_has_one_line_a_cell_and_keeps_what_is_not_asked_this_tim
     assert [(answer.cell, scores) for answer, scores in scored(path)] == [(("q1", "base"), {"grounded": 1.0})]
     log.finish({("q2", "base"): {"grounded": 0.0}})
     assert [answer.cell for answer, _ in scored(path)] == [("q2", "base")]
+
+
+def test_a_variant_that_fails_at_once_does_not_pass_for_an_endpoint_that_is_gone(fake: Any, path: Path) -> None:
+    async def slow(messages: Any, model: str, *, max_tokens: int | None = None) -> Any:
+        if model == "base":
+            raise EndpointError("gone")
+        await asyncio.sleep(0.05)  # base has failed on all its questions before the first answer is there
+        async for delta in calm(messages, model, max_tokens=max_tokens):
+            yield delta
+
+    calm, fake.stream = fake.stream, slow
+    many = [Question(f"q{i}", f"How heavy is kettle {i}?") for i in range(30)]
+    told = put(fake, AnswerLog(path), many, concurrency=60)
+    assert told[-1] == Tally(done=30, wanted=60, kept=0, failed=30)
+
+
+def test_halves_of_characters_are_kept_as_replacement_characters(fake: Any, path: Path) -> None:
+    fake.answer = lambda variant, question: "cut \ud83d here"
+    put(fake, AnswerLog(path))
+    assert AnswerLog(path).answer(("q0", "base")) == AnswerLog(path).answer(("q0", "base"))
+    assert '"cut \ufffd here"' in path.read_text(encoding="utf-8")
+
+
+def test_lines_of_the_log_that_are_no_answers_are_passed_over(fake: Any, path: Path) -> None:
+    path.write_text(
+        '{"id": "q0", "variant": "base"}\n{"id": ["q1"], "variant": "base", "key": "x"}\n[]\n' + "[" * 100_000 + "\n"
+    )
+    assert put(fake, AnswerLog(path))[-1].done == 16

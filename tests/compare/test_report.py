@@ -13,7 +13,7 @@ from llmbench import compare
 from llmbench.compare import charts
 from llmbench.compare.result import Comparison
 from llmbench.recipe import CompareRecipe
-from llmbench.statistics import Estimate
+from llmbench.statistics import Difference, Estimate
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -123,6 +123,44 @@ def test_a_straggler_does_not_press_the_latencies_together() -> None:
     assert "500" not in text
     assert 'd="M0 100H100.00V99.50' in text
     assert "V0.50H100" in text
+
+
+def test_equal_differences_have_an_axis_too() -> None:
+    same = Difference("squad_f1", "a", "b", 0.0, 0.0, 0.0, 9, 0, 0, 1.0, 1.0, None)
+    assert 'cx="50.00%"' in charts.forest("squad_f1", [same], {"a": 0, "b": 1}, 0.05)
+    assert charts.curves({"a": []}, {"a": 0})
+
+
+def test_text_has_its_own_direction_and_nothing_turns_it(fake: Any, document: Document) -> None:
+    fake.answer = lambda variant, question: "\u202etxt.exe"
+    text = compare.run(document(), endpoint=fake).report.read_text(encoding="utf-8")
+    assert "\u202e" not in text
+    assert "\u2039U+202E\u203atxt.exe" in text
+    assert 'element.dir = "auto"' in text and '<dd dir="auto">' in text
+
+
+def _light(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_text_stands_out_from_its_background_as_wcag_asks(scheme: int) -> None:
+    css = (Path(compare.__file__).parent / "report.css").read_text(encoding="utf-8")
+    block = css.split(":root {")[scheme + 1].split("}")[0]
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block))
+    pairs = [(text, behind) for text in ("ink", "soft", "faint") for behind in ("page", "surface")]
+    for text, behind in [
+        *pairs,
+        ("good", "chip"),
+        ("bad", "chip"),
+        ("good", "surface"),
+        ("bad", "surface"),
+        ("warn", "warn-back"),
+    ]:
+        dark, light = sorted((_light(colours[text]), _light(colours[behind])))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, behind)
 
 
 @pytest.fixture

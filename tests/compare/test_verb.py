@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -110,3 +112,45 @@ def test_bad_input_is_one_line_and_code_2(here: Run, change: str, message: str) 
     code, out, err = here(change)
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert message in err
+
+
+def test_a_variant_that_fails_is_named_and_the_others_are_shown(
+    server: Any, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = server.handler.do_POST
+
+    def do_post(self: Any) -> None:
+        if self.peek()["model"] == "base":
+            self.send_error(500)
+        else:
+            calm(self)
+
+    def peek(self: Any) -> Any:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.rfile = io.BytesIO(body)
+        return json.loads(body)
+
+    monkeypatch.setattr(server.handler, "do_POST", do_post)
+    monkeypatch.setattr(server.handler, "peek", peek, raising=False)
+    code, out, err = here("questions.limit=6")
+    assert code == 2
+    assert "adapter-rag - base-rag" in out and "Report   " in out
+    assert re.search(r"^base answered no question: .* answered 500", err, re.MULTILINE)
+    assert "Traceback" not in err
+
+
+def test_at_80_columns_no_figure_is_broken(
+    here: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmbench import compare
+    from llmbench.verbs.compare import show
+
+    here()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    show(compare.load("kettles"))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[:-3])) <= 80  # the last three are paths
+    for heading in ("difference", "interval", "p (Holm)", "wins", "shown", "variant", "mean"):
+        assert any(heading in line.split("  ") or f" {heading} " in line for line in lines), heading
+    assert all(line.count("[") == line.count("]") for line in lines if "points" in line or "%" in line)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 _HELP = """Run the whole workbench on the bundled model: index, fine-tune, serve, compare.
 
-Takes 3 to 6 minutes on two cores without a GPU, and up to 6 GB of memory. Stopped or killed anywhere, the same command goes
-on where it was; a second run reuses what is there.
+Takes 3 to 6 minutes on two cores without a GPU, and up to 6 GB of memory. Stopped or killed anywhere, the same command
+continues where it was; a second run reuses what is there.
 
 Example: `llmbench demo`
 """
@@ -35,7 +35,7 @@ def demo(fresh: Annotated[bool, typer.Option("--fresh", help="Do everything agai
     with display:
         comparison = main_job.run(display, fresh=fresh)
     show(comparison)
-    print(f"\nThe whole took {_clock(time.monotonic() - began)}. Next:\n")
+    print(f"\nFinished in {_clock(time.monotonic() - began)}. Next:\n")
     for command, what in (
         ("llmbench app --serve recipes/serve.yaml", "ask the four variants side by side in the browser"),
         ("llmbench serve recipes/serve.yaml", "an OpenAI-compatible endpoint for other programs"),
