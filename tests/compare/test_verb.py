@@ -149,7 +149,7 @@ def test_at_80_columns_no_figure_is_broken(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     show(compare.load("kettles"))
-    lines = capsys.readouterr().out.splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert max(map(len, lines[:-3])) <= 80  # the last three are paths
     for heading in ("difference", "interval", "p (Holm)", "wins", "shown", "variant", "mean"):
         assert any(heading in line.split("  ") or f" {heading} " in line for line in lines), heading

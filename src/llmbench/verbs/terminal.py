@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -41,11 +42,13 @@ def fits(rows: Rows, least: int = 12) -> bool:
 
 
 def paragraph(text: str) -> None:
-    """Prints a sentence, broken between words; in a pipe it stays on its line."""
-    width = _width()
-    print(
-        "\n".join(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)) if sys.stdout.isatty() else text
-    )
+    """Prints a sentence, broken between words and never inside `p < 0.001`; in a pipe it stays on its line."""
+    if not sys.stdout.isatty():
+        print(text)
+        return
+    kept = re.sub(r"\b([pn]) ([<=]) (?=\d)", "\\1\xa0\\2\xa0", text)
+    lines = textwrap.wrap(kept, _width(), break_long_words=False, break_on_hyphens=False)
+    print("\n".join(lines).replace("\xa0", " "))
 
 
 def _width() -> int:
