@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Machine", "cores", "machine"]
+__all__ = ["Machine", "bfloat16_pays", "cores", "machine"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,20 @@ def machine(device: str = "auto") -> Machine:
     if gpu is None:
         return Machine("cpu", cores(), free, bfloat16)
     return Machine("cuda", cores(), free, bfloat16=True, gpu=gpu[0], gpu_memory=gpu[1])
+
+
+def bfloat16_pays(cpuinfo: str | None = None) -> bool:
+    """Whether this CPU multiplies faster in bfloat16 than in float32: AMD's with AVX512-BF16 do, and all that have AMX.
+
+    Intel's with AVX512-BF16 and without AMX (as many virtual machines show them) do not: products of all-MiniLM-L6-v2's shapes ran
+    at 70 to 77 GFLOP/s in bfloat16 and at 105 to 131 in float32, by oneDNN on one shared core of a Xeon.
+
+    Args:
+        cpuinfo: what /proc/cpuinfo says; None is to read it.
+    """
+    found = _read("/proc/cpuinfo") if cpuinfo is None else cpuinfo
+    words = set(found.split())
+    return "amx_bf16" in words or ("AuthenticAMD" in words and "avx512_bf16" in words)
 
 
 def _read(path: str) -> str:

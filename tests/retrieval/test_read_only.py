@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_a_search_needs_no_cache(
     frozen: Callable[[Path], AbstractContextManager[None]],
     recipe: RagRecipe,
     monkeypatch: pytest.MonkeyPatch,
-    backend: str,
+    backend: Literal["auto", "onnx"],
 ) -> None:
     shutil.rmtree(home / "cache", ignore_errors=True)
     monkeypatch.setattr(fingerprint, "_known", {})
