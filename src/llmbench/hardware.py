@@ -40,8 +40,8 @@ def machine(device: str = "auto") -> Machine:
 def bfloat16_pays(cpuinfo: str | None = None) -> bool:
     """Whether this CPU multiplies faster in bfloat16 than in float32: AMD's with AVX512-BF16 do, and all that have AMX.
 
-    Intel's with AVX512-BF16 and without AMX (as many virtual machines show them) do not: products of all-MiniLM-L6-v2's shapes ran
-    at 70 to 77 GFLOP/s in bfloat16 and at 105 to 131 in float32, by oneDNN on one shared core of a Xeon.
+    Intel's with AVX512-BF16 and without AMX (as many virtual machines show them) do not: products of all-MiniLM-L6-v2's shapes
+    ran at 70 to 77 GFLOP/s in bfloat16 and at 105 to 131 in float32, by oneDNN on one shared core of a Xeon.
 
     Args:
         cpuinfo: what /proc/cpuinfo says; None is to read it.

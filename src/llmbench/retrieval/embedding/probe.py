@@ -126,9 +126,9 @@ def device(gpu: bool) -> str:
 def _native(device: str) -> str:
     """The fastest precision of a device at the quality of float32.
 
-    On an EPYC with AVX512-BF16 all-MiniLM-L6-v2 takes .54 of ONNX Runtime's float32 time and .24 of sentence_transformers', with
-    nDCG@10 on SciFact's 809 training queries .6592 to .6602, on seven sets .0002 more on average, and no cosine under .9998;
-    on a Xeon with AVX512-BF16 and no AMX it takes 1.6 times float32's; elsewhere the CPU emulates it and is slower.
+    On an EPYC with AVX512-BF16 all-MiniLM-L6-v2 takes .54 of ONNX Runtime's float32 time and .24 of sentence_transformers',
+    with nDCG@10 on SciFact's 809 training queries .6592 to .6602, on seven sets .0002 more on average, and no cosine under
+    .9998; on a Xeon with AVX512-BF16 and no AMX it takes 1.6 times float32's; elsewhere the CPU emulates it and is slower.
     """
     match device:
         case "cuda":
