@@ -247,7 +247,7 @@ def test_all_that_was_deleted_before_the_files_follow(
 
 def test_a_word_that_is_cut_inside_of_a_character(upsert: Any, corpus: Any, doc: Make, view: Any, folder: Path) -> None:
     long = "a" + "ж" * 20_000
-    upsert(*corpus(0, 20), doc("long", long), doc("kettle", "the kettle"))
+    upsert(*corpus(0, 20), doc("long", "something", long), doc("kettle", "the kettle"))
     with view().now() as seen:
         for question in (f"{long} kettle", "kettle", long):
             found = seen.terms(question, 5, None)
