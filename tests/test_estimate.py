@@ -118,13 +118,17 @@ def test_this_machine_is_read() -> None:
 
 def test_three_finished_runs_are_believed_and_fewer_are_not(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "home"))
-    for number, seconds in enumerate((10.0, 20.0, 2.0, 30.0)):
-        assert estimate.corrections(HERE) == []
+    first = {"seconds": 60.0, "step": 4, "startup_seconds": 0.0}
+    longer = [{"seconds": took + 4.0, "step": 20, "startup_seconds": 4.0} for took in (10.0, 20.0, 2.0, 30.0, 14.0)]
+    for number, figures in enumerate([*longer[:4], first, longer[4]]):
+        assert number > 3 or estimate.corrections(HERE) == []
         run = runs.create(load(f"name=run-{number}"))
         run.write_lock({"hardware": {"device": "cpu", "cores": 2}})
         with run.writing():
-            run.mark("finished", seconds=seconds, estimate={"seconds": 10.0, "uncorrected_seconds": 10.0, "peak_memory": 1})
-    assert sorted(estimate.corrections(HERE)) == [1.0, 2.0, 3.0], "2 s say nothing"
+            said = {"seconds": 10.0, "uncorrected_seconds": 10.0, "peak_memory": 1}
+            run.mark("finished", **figures, estimate=said)
+    assert sorted(estimate.corrections(HERE)) == [1.0, 1.4, 2.0, 3.0], "2 s say nothing, nor do 4 steps, nor the first step"
+    assert estimate.corrections(HERE, method="dpo") == []
     assert estimate.corrections(replace(HERE, cores=64)) == []
 
 

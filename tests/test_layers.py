@@ -19,7 +19,7 @@ LAYERS = [
     {"assets", "workspace", "tiny", "scan", "scoring", "hardware", "own_code", "control_tokens"},
     {"recipe"},
     {"data", "runs", "shapes", "endpoint", "checkpoints", "selection"},
-    {"estimate"},
+    {"architecture", "estimate", "rates"},
     {"offers"},
     {"training", "retrieval", "engine"},
     {"gateway"},

@@ -83,7 +83,7 @@ def test_one_process_writes_at_a_time(document: Path) -> None:
             pass
         with pytest.raises(RunError, match="is training right now"):
             runs.create(load(document), overwrite=True)
-        with pytest.raises(RunError, match="is running: there is nothing to resume"):
+        with pytest.raises(RunError, match="is training right now"):
             runs.resume(load(document))
         other.kill()
     assert (run.status["state"], run.status["reason"]) == ("stopped", "killed")

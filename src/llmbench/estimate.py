@@ -188,7 +188,7 @@ def estimate(recipe: TrainRecipe, found: Shape, work: Work, there: Machine, *, c
     else:
         host = libraries + found.stored // 4
     uncorrected = _seconds(recipe, found, what, work, there, low=low)
-    seconds = uncorrected * statistics.median(correction or (1.0,))
+    seconds = uncorrected * statistics.median(correction or (1.0,)) + _FIRST_STEP[there.device]
     saved = what.parameters * 4
     checkpoint = int(what.parameters * (4 + _OPTIMIZER_BYTES[spec.optim]))
     tokens = work.real * work.steps * work.accumulation
@@ -277,6 +277,10 @@ _FORWARDS = {"dpo": 1, "orpo": 0, "reward": 0, "kto": 3}
 """Forward passes beside those that are learned from: a reference's, and KTO's of answers to other prompts by both."""
 _ENOUGH = 3
 """Finished runs whose median is believed."""
+_STEPS, _LONG = 20, 5.0
+"""Steps, and seconds beside the first step's own, that a run must have taken to say anything about longer ones."""
+_FIRST_STEP = {"cpu": 3.0, "cuda": 5.0}
+"""Seconds that the first step takes beyond the others, once a run: kernels are made in it."""
 
 
 def _seconds(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, there: Machine, *, low: bool) -> float:
@@ -313,21 +317,25 @@ def work(recipe: TrainRecipe, lengths: np.ndarray, learned: float, *, end_to_end
     return Work(lengths, learned, rows, max(steps, 1), accumulation, end_to_end, spec.max_tokens_per_batch, sequences)
 
 
-def corrections(there: Machine, *, count: int = 10) -> list[float]:
-    """Measured / estimated seconds of this workspace's last finished runs on a machine of as many cores.
+def corrections(there: Machine, *, method: str = "sft", count: int = 10) -> list[float]:
+    """Measured / estimated seconds of this workspace's last finished runs of a method, on a machine of as many cores.
 
-    Runs of at least 5 s count, and fewer than three of them not at all: one may have had the machine to itself or not.
+    Both without what the first step takes beyond the others, which says nothing about a longer run: runs of 20 steps and 5 s
+    count, and fewer than three of them not at all, as one may have had the machine to itself or not.
     """
     from llmbench import runs
 
     found = []
     for run in sorted(runs.every(), key=lambda run: str(run.status["created"]), reverse=True):
-        said = run.status.get("estimate")
-        if run.state != "finished" or said is None or run.status["seconds"] < 5:
+        status = run.status
+        said = status.get("estimate")
+        if run.state != "finished" or said is None or run.recipe["method"] != method:
             continue
+        steady = status["seconds"] - status.get("startup_seconds", 0.0)
         hardware = run.lock["hardware"]
-        if (hardware["device"], hardware["cores"]) == (there.device, there.cores):
-            found.append(run.status["seconds"] / said["uncorrected_seconds"])
+        same = (hardware["device"], hardware["cores"]) == (there.device, there.cores)
+        if same and steady >= _LONG and status["step"] >= _STEPS and said["uncorrected_seconds"] > 0:
+            found.append(steady / said["uncorrected_seconds"])
     return found[:count] if len(found) >= _ENOUGH else []
 
 

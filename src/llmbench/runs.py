@@ -64,9 +64,14 @@ class Change:
     @property
     def allowed(self) -> bool:
         """Whether a run may go on with it."""
-        if self.place in _MAY_GROW:
-            return isinstance(self.old, (int, float)) and 0 < self.old < self.new
-        return self.place in _MAY_CHANGE
+        if self.place == "model.attn_implementation":
+            return (self.old, self.new) == ("sdpa", "auto")  # what was written down for auto before there was a word for it
+        return self.grows or self.place in _MAY_CHANGE
+
+    @property
+    def grows(self) -> bool:
+        """Whether it makes the training longer."""
+        return self.place in _MAY_GROW and isinstance(self.old, (int, float)) and 0 < self.old < self.new
 
     def __str__(self) -> str:
         return f"{self.place}: {self.old} -> {self.new}"
@@ -230,19 +235,46 @@ def create(recipe: TrainRecipe, *, overwrite: bool = False) -> Run:
 
 
 def resume(recipe: TrainRecipe) -> Run:
-    """Opens the stopped run of this recipe to continue it. `changes` tells what the recipe may say otherwise than before.
+    """Opens the run of this recipe to continue it: a stopped one, or a finished one that shall take more epochs or steps.
+
+    `changes` tells what the recipe may say otherwise than before.
 
     Raises:
-        RunError: no such run, it is finished or running, or its recipe differs in something that matters to the result.
+        RunError: no such run, it is running, its recipe differs in something that matters to the result, or it is finished
+            and the recipe asks for no more.
     """
     run = open_run(recipe.name)
     state = run.state
-    if state in ("finished", "running"):
-        raise RunError(f"Run {run.name} is {state}: there is nothing to resume. To train again use --overwrite.")
-    refused = [str(change) for change in changes(run, recipe) if not change.allowed]
+    if state == "running":
+        raise RunError(f"Run {run.name} is training right now. Watch it with: llmbench runs {run.name}")
+    found = changes(run, recipe)
+    refused = [str(change) for change in found if not change.allowed]
     if refused:
         raise RunError(f"Run {run.name} was started with another recipe ({', '.join(refused)}). Undo that, or use --overwrite.")
+    if state == "finished":
+        _refuse_finished(run, found)
     return run
+
+
+def _refuse_finished(run: Run, found: list[Change]) -> None:
+    """A finished run is continued where the recipe asks for more and its last checkpoint is kept.
+
+    Raises:
+        RunError: it is not.
+    """
+    step = run.status.get("step")
+    name = f"Run {run.name} is finished" + (f" ({step} steps)" if step else "")
+    result = f"adapter_name_or_path={run.name}" if run.adapter.exists() else f"model.model_name_or_path={run.model}"
+    if not any(change.grows for change in found):
+        raise RunError(
+            f"{name}. To train it further, raise training.num_train_epochs or training.max_steps and use --resume, or start "
+            f"another run with {result}"
+        )
+    if not any(run.checkpoints.glob("checkpoint-*")):
+        raise RunError(
+            f"{name} and kept no checkpoint, so it cannot take more steps with the same optimizer. Start another run from its "
+            f"result: name=NEW {result}"
+        )
 
 
 def changes(run: Run, recipe: TrainRecipe) -> list[Change]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from llmbench.errors import LlmbenchError
 
-__all__ = ["PICKLES", "folder", "values"]
+__all__ = ["PICKLES", "folder", "tokenizer", "values"]
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npz", ".msgpack", ".h5")
 """Endings of weights that are, or may hold, something other than plain numbers."""
@@ -69,6 +69,19 @@ def folder(path: Path, *, trust_remote_code: bool = False) -> None:
             f"{pickled[0]}: is a pickle, which can run code when it is loaded, and there are no safetensors weights beside it. "
             "Convert it where you trust it, or choose another model."
         )
+
+
+def tokenizer(path: Path) -> None:
+    """Refuses a folder whose tokenizer.json is cut off.
+
+    Raises:
+        LlmbenchError: it is.
+    """
+    file = path / "tokenizer.json"
+    try:
+        json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    except ValueError as error:
+        raise LlmbenchError(f"{file}: is cut off or no JSON ({str(error).splitlines()[0]}). Get it again.") from error
 
 
 def values(document: Any, where: Path | str) -> None:
@@ -171,15 +184,29 @@ def _check_index(file: Path) -> None:
             raise LlmbenchError(
                 f"{file}: names {name!r} as weights; only safetensors files of the same folder may stand there."
             )
+    missing = sorted(name for name in set(map(str, named)) if not (file.parent / name).exists())
+    if missing and not (file.parent / "model.safetensors").exists():
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise LlmbenchError(f"{file.parent}: {missing[0]}{more} is missing, which {file.name} names. Get it again.")
 
 
 def _check_safetensors(file: Path) -> None:
-    """The format begins with 8 bytes of length and then JSON; a pickle under that name does not."""
+    """The format begins with 8 bytes of length and then JSON, which says how long the file is; a pickle does not."""
     size = file.stat().st_size
     with file.open("rb") as opened:
         length, first = int.from_bytes(opened.read(8), "little"), opened.read(1)
-    if first != b"{" or length > min(size - 8, _MAX_HEADER):
-        raise LlmbenchError(f"{file}: is no safetensors file, whatever its name says, or it is cut off. Get it again.")
+        if first != b"{" or length > min(size - 8, _MAX_HEADER):
+            raise LlmbenchError(f"{file}: is no safetensors file, whatever its name says, or it is cut off. Get it again.")
+        try:
+            header = json.loads(first + opened.read(length - 1))
+            ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            raise LlmbenchError(f"{file}: its header cannot be read ({type(error).__name__}). Get it again.") from error
+    whole = 8 + length + max(ends, default=0)
+    if size < whole:
+        raise LlmbenchError(f"{file}: is cut off: it has {size:,} bytes of {whole:,}. Get it again.")
+    if size > whole:
+        raise LlmbenchError(f"{file}: has {size:,} bytes and its header describes {whole:,}. Get it again.")
 
 
 def _short(value: Any) -> str:

@@ -102,7 +102,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bytes(
 ) -> None:
     run = go_on(again)
     assert weights(run) == weights(reference[True])
-    assert run.state == "finished" and not run.checkpoints.exists()
+    assert run.state == "finished" and steps(run) == [12], "for more epochs"
     shown = [{key: row[key] for key in ("step", "loss", "grad_norm", "tokens")} for row in run.metrics()]
     expected = [{key: row[key] for key in ("step", "loss", "grad_norm", "tokens")} for row in reference[True].metrics()]
     assert shown == expected
@@ -245,3 +245,40 @@ def _flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+
+
+def test_a_finished_run_takes_more_steps_as_a_stopped_one_does(write: Write) -> None:
+    """From the state in which it ended: the same as a run that was stopped there and went on with the longer schedule."""
+    fewer = tuple(setting for setting in SETTINGS if "max_steps" not in setting)
+    one = write("one", *fewer, "training.max_steps=4", "training.lr_scheduler_type=constant", lora=LORA)
+    run = straight(one)
+    assert steps(run) == [4]
+    with pytest.raises(RunError, match=r"is finished \(4 steps\)\. To train it further, raise training\.num_train_epochs"):
+        runs.resume(one)
+    longer = write("one", *fewer, "training.max_steps=6", "training.lr_scheduler_type=constant", lora=LORA)
+    training.train(longer, runs.resume(longer), resume=True)
+    assert run.state == "finished" and run.status["step"] == 6 and steps(run) == [6]
+    whole = write("whole", *fewer, "training.max_steps=6", "training.lr_scheduler_type=constant", lora=LORA)
+    assert weights(run) == weights(straight(whole))
+    shutil.rmtree(run.checkpoints)
+    still = write("one", *fewer, "training.max_steps=8", "training.lr_scheduler_type=constant", lora=LORA)
+    with pytest.raises(RunError, match=r"kept no checkpoint.*name=NEW adapter_name_or_path=one"):
+        runs.resume(still)
+
+
+def test_the_steps_of_a_run_are_told_while_it_trains(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmbench.training import record
+    from llmbench.verbs.runs import record as shown
+
+    monkeypatch.setattr(record, "_STATE_SECONDS", -1.0)
+    seen: list[dict[str, Any]] = []
+    told = record.Recorder._tell
+
+    def look(recorder: Any, state: Any) -> None:
+        told(recorder, state)
+        seen.append(shown(recorder.run))
+
+    monkeypatch.setattr(record.Recorder, "_tell", look)
+    straight(write("told", "training.max_steps=3"))
+    assert [(one["state"], one["step"], one["steps"]) for one in seen] == [("running", step, 3) for step in range(4)]
+    assert seen[0]["seconds_left"] is None and seen[2]["seconds_left"] > 0 and seen[2]["loss"] > 0

@@ -79,7 +79,7 @@ def test_a_finished_run_is_neither_repeated_nor_resumed(listed: Run, tmp_path: P
     source = str(write("trained").source)
     error = fault("train", source)
     assert isinstance(error, RunError) and "is there already (finished)" in str(error)
-    assert "there is nothing to resume" in str(fault("train", source, "--resume"))
+    assert "raise training.num_train_epochs or training.max_steps and use --resume" in str(fault("train", source, "--resume"))
     assert "choose one" in str(fault("train", source, "--resume", "--overwrite"))
 
 

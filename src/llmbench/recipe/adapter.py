@@ -24,6 +24,7 @@ __all__ = [
     "QuantizationSpec",
     "TokenizerSpec",
     "VeraSpec",
+    "written_as_weights",
 ]
 
 _PISSA = re.compile(r"pissa_niter_\d+")
@@ -55,6 +56,19 @@ Targets = Annotated[str | list[str], AfterValidator(_pattern)]
 SaveDtype = Literal["float32", "bfloat16", "float16"]
 
 
+_RENAMED = {"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate"}
+
+
+def written_as_weights(parameters: list[str]) -> list[str]:
+    """Of an adapter's target_parameters those that are linear layers, `mlp.down_proj.weight`, as names of modules.
+
+    They are written so because PEFT takes the plain names for experts' parameters (see training/targets.py).
+    """
+    return [
+        name.removesuffix(".weight") for name in parameters if re.fullmatch(rf"(.*\.)?({'|'.join(_RENAMED)})\.weight", name)
+    ]
+
+
 class LoftQSpec(Section):
     """How LoftQ imitates the rounding of the base (PEFT's LoftQConfig)."""
 
@@ -80,6 +94,9 @@ class LoraSpec(Section):
     lora_alpha: Annotated[int | float, Field(gt=0)] = 32
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: Targets = "all-linear"
+    """`all-linear` is every linear layer but the head and the routers of a mixture of experts."""
+    target_parameters: list[str] = []
+    """Parameters that are no linear layer, by the end of their names: the fused experts of a mixture of experts."""
     exclude_modules: Annotated[str | list[str] | None, AfterValidator(_pattern)] = None
     layers_to_transform: int | list[int] | None = None
     """Only these layers, counted from 0; needs `target_modules` as a list."""
@@ -112,6 +129,15 @@ class LoraSpec(Section):
             raise ValueError("loftq_config is for init_lora_weights: loftq")
         if self.eva_config is not None and self.init_lora_weights != "eva":
             raise ValueError("eva_config is for init_lora_weights: eva")
+        return self
+
+    @model_validator(mode="after")
+    def _parameters_take_plain_lora(self) -> Self:
+        if self.target_parameters and (self.use_dora or self.lora_dropout or self.start not in ("true", "gaussian")):
+            raise ValueError(
+                "target_parameters: PEFT adapts parameters with plain LoRA only; "
+                "write use_dora: false, lora_dropout: 0 and init_lora_weights: true, or leave target_parameters out"
+            )
         return self
 
     @property

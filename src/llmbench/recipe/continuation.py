@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench import assets, workspace
+from llmbench.recipe.adapter import written_as_weights
 
 __all__ = ["adapter_folder", "continued"]
 
@@ -31,7 +32,7 @@ _FIELDS = {
     "PROMPT_TUNING": ("num_virtual_tokens", "prompt_tuning_init", "prompt_tuning_init_text"),
 }  # fmt: skip
 _FOREIGN = (
-    "lora_bias", "alora_invocation_tokens", "layer_replication", "use_qalora", "use_bdlora", "target_parameters",
+    "lora_bias", "alora_invocation_tokens", "layer_replication", "use_qalora", "use_bdlora",
     "megatron_config", "arrow_config", "velora_config", "kasa_config", "monteclora_config", "corda_config", "lora_ga_config",
 )  # fmt: skip
 """Features of PEFT's adapters that no recipe has words for."""
@@ -57,6 +58,8 @@ def continued(values: dict[str, Any], start: Path) -> dict[str, Any]:
         raise ValueError(f"adapter_name_or_path: {folder} has {foreign}, which llmbench does not train")
     place = "lora" if kind == "LORA" else "adapter"
     section = {key: config[key] for key in _FIELDS[kind] if config.get(key) is not None}
+    if kind == "LORA" and isinstance(config.get("target_parameters"), list):
+        section |= _targets(section, config["target_parameters"])
     if place == "adapter":
         section["type"] = kind.lower()
     elif str(section.get("init_lora_weights", True)) not in ("loftq", "mica"):
@@ -74,6 +77,17 @@ def continued(values: dict[str, Any], start: Path) -> dict[str, Any]:
     if values.get(other) is not None:
         raise ValueError(f"adapter_name_or_path: {folder} is a {kind} adapter; leave out the section {other}")
     return {**values, "adapter_name_or_path": str(folder), place: section, other: None}
+
+
+def _targets(section: dict[str, Any], parameters: list[str]) -> dict[str, Any]:
+    """Linear layers that are written as their weight, for PEFT's sake, read as modules; fused parameters stay what they are."""
+    linear, modules = written_as_weights(parameters), section.get("target_modules")
+    if not isinstance(modules, list):
+        return {"target_parameters": sorted(parameters)}
+    return {
+        "target_modules": [*modules, *linear],
+        "target_parameters": sorted(name for name in parameters if name.removesuffix(".weight") not in linear),
+    }
 
 
 def adapter_folder(reference: str, start: Path) -> Path:

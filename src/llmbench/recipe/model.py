@@ -22,7 +22,8 @@ class ModelSpec(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the computation; auto takes bfloat16 where the hardware has it, else float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    attn_implementation: str = "sdpa"
+    attn_implementation: str = "auto"
+    """auto takes sdpa where the model has it, else eager."""
     config: dict[str, Any] | None = None
     """For pre-training: the architecture to start from with random weights, as transformers names its fields."""
     tokenizer: ExistingPath | None = None

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmbench.recipe.adapter import LoraSpec
+from llmbench.recipe.adapter import LoraSpec, written_as_weights
 from llmbench.recipe.combination import EMBEDDINGS, HEADS, names
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def unservable(config: Mapping[str, Any]) -> list[str]:
         f"starts from {start}, which changed the base's weights": isinstance(start, str) and start.lower() not in PLAIN_STARTS,
         "is an activated LoRA": has("alora_invocation_tokens"),
         "repeats layers": has("layer_replication"),
+        f"adapts the fused experts ({_list(_parameters(config))})": _parameters(config),
         "is a QALoRA adapter": has("use_qalora"),
         "is a block-diagonal LoRA": has("use_bdlora"),
         f"has rank {_rank(config)}, and at most {MAX_RANK} is served": _rank(config) > MAX_RANK,
@@ -117,6 +118,13 @@ def _rank(config: Mapping[str, Any]) -> int:
 def _layer(config: Mapping[str, Any]) -> str | None:
     targets = config.get("target_modules")
     return names(targets, EMBEDDINGS) or names(targets, HEADS)
+
+
+def _parameters(config: Mapping[str, Any]) -> list[str]:
+    """Fused parameters with an adapter."""
+    named = config.get("target_parameters")
+    linear = written_as_weights(named) if isinstance(named, list) else []
+    return [name for name in named or () if name.removesuffix(".weight") not in linear]
 
 
 def _list(values: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +24,14 @@ from llmbench.recipe.adapter import (
     PromptTuningSpec,
     VeraSpec,
 )
-from llmbench.training import quantized
+from llmbench.training import targets
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["attach", "freeze", "initialise", "keep_precision", "plain", "starting_matrices"]
+__all__ = [
+    "adapted", "attach", "freeze", "initialise", "keep_precision", "left_out", "plain", "starting_matrices",
+]  # fmt: skip
 
 _EVA_BATCHES = 64
 Tensors = Mapping[str, torch.Tensor]
@@ -50,14 +53,14 @@ def attach(model: Any, recipe: TrainRecipe, folder: Path | None, new_rows: list[
 
     place = "lora" if recipe.lora is not None else "adapter"
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), targets.literal_names():
             warnings.simplefilter("ignore")  # what PEFT warns of is refused, by the recipe or by `_check_names`
             if recipe.adapter_name_or_path is None:
                 model = get_peft_model(model, _config(recipe, model, new_rows))
             else:
                 path = Path(recipe.adapter_name_or_path)
                 _check_continues(path, folder)
-                config = PeftConfig.from_pretrained(str(path))
+                config = targets.as_modules(PeftConfig.from_pretrained(str(path)), model)
                 config.base_model_name_or_path = str(folder)  # PEFT would look a name up on the hub
                 _set_dropout(config, recipe)
                 model = PeftModel.from_pretrained(model, str(path), is_trainable=True, config=config)
@@ -72,6 +75,29 @@ def attach(model: Any, recipe: TrainRecipe, folder: Path | None, new_rows: list[
     return model
 
 
+def left_out(model: Any, recipe: TrainRecipe) -> tuple[targets.LeftOut, ...]:
+    """What of a base gets no adapter though the recipe says `all-linear`, and experts that it does not name."""
+    section = recipe.lora or recipe.adapter
+    if recipe.adapter_name_or_path is not None or isinstance(section, PromptTuningSpec | IA3Spec | None):
+        return ()
+    parameters = section.target_parameters if isinstance(section, LoraSpec) else []
+    one = targets.experts(model, parameters) if isinstance(section, LoraSpec) else None
+    others = targets.linears(model, lora=recipe.lora is not None)[1] if section.target_modules == "all-linear" else ()
+    return (*others, *([one] if one is not None else []))
+
+
+def adapted(model: Any) -> tuple[dict[str, int], int]:
+    """How many modules of each name have an adapter, and the parameters of all of them together."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    counts: Counter[str] = Counter()
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer) and name:
+            parts = [part for part in name.split(".") if part not in ("base_layer", "default") and not part.isdigit()]
+            counts[getattr(module, "parameter_name", parts[-1])] += 1
+    return dict(counts), sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
 def _config(recipe: TrainRecipe, model: Any, new_rows: list[int]) -> Any:
     """The section as PEFT's config of its kind."""
     import peft
@@ -83,6 +109,8 @@ def _config(recipe: TrainRecipe, model: Any, new_rows: list[int]) -> Any:
             return _lora_config(kind, model, new_rows, task)
         case OFTSpec() | VeraSpec():
             values = kind.model_dump(exclude={"type", "save_dtype", "modules_to_save"})
+            if kind.target_modules == "all-linear":
+                values["target_modules"] = targets.linears(model, lora=False)[0]
             config = peft.OFTConfig if isinstance(kind, OFTSpec) else peft.VeraConfig
             return config(task_type=task, modules_to_save=kind.modules_to_save or None, **values)
         case IA3Spec():
@@ -108,10 +136,13 @@ def _lora_config(spec: LoraSpec, model: Any, new_rows: list[int], task: str) -> 
 
     from llmbench.recipe.adapter import EvaSpec, LoftQSpec
 
-    own = {"loftq_config", "eva_config", "loraplus_lr_ratio", "save_dtype", "modules_to_save", "trainable_token_indices"}
+    own = {
+        "loftq_config", "eva_config", "loraplus_lr_ratio", "save_dtype", "modules_to_save", "trainable_token_indices",
+        "target_parameters",
+    }  # fmt: skip
     values = spec.model_dump(exclude=own)
-    if spec.target_modules == "all-linear" and (named := quantized.linear_names(model)) is not None:
-        values["target_modules"] = named
+    if spec.target_modules == "all-linear":
+        values["target_modules"] = targets.linears(model, lora=True)[0]
     if spec.start == "loftq":
         values["loftq_config"] = LoftQConfig(**(spec.loftq_config or LoftQSpec()).model_dump())
     if spec.start == "eva":
@@ -120,6 +151,7 @@ def _lora_config(spec: LoraSpec, model: Any, new_rows: list[int], task: str) -> 
         task_type=task,
         modules_to_save=list(spec.modules_to_save) or None,
         trainable_token_indices=_rows(spec, model, new_rows),
+        target_parameters=list(spec.target_parameters) or None,
         **values,
     )
 
@@ -190,7 +222,7 @@ def _check_names(model: Any, recipe: TrainRecipe) -> None:
     for field, wanted, there in looked_up:
         for name in wanted:
             if not any(re.fullmatch(rf"(.*\.)?({name})", module) for module in there):
-                raise RecipeError(f"{place}.{field}: no module of this model is called {name}; {_known(model)}")
+                raise RecipeError(f"{place}.{field}: no module of this model is called {name}; {_known(model)}{_fused(model)}")
     layers = getattr(section, "layers_to_transform", None)
     for layer in [layers] if isinstance(layers, int) else layers or []:
         if not any(f".{layer}." in name for name in tuned):
@@ -215,6 +247,12 @@ def _known(model: Any) -> str:
     found = {name.rsplit(".", 1)[-1] for name, module in model.get_base_model().named_modules() if isinstance(module, kinds)}
     inner = {"base_layer", "default"}
     return f"there are: {', '.join(sorted(found - inner))}"
+
+
+def _fused(model: Any) -> str:
+    """Where the projections of a mixture's experts are, for a message about a name that is not there."""
+    one = targets.experts(model.get_base_model())
+    return "" if one is None else f". {one.reason[0].upper()}{one.reason[1:]}"
 
 
 def _give_head_a_bias(model: Any) -> None:

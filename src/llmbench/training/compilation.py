@@ -67,10 +67,9 @@ def payback(recipe: TrainRecipe, needed: Estimate | None, device: str) -> tuple[
         return False, "the products of a quantised base are not compiled"
     if needed is None:
         return False, "how long the run takes is not known"
-    saved, minutes = needed.uncorrected_seconds * _GAIN, needed.uncorrected_seconds / 60
-    if saved < 2 * _SECONDS:
-        return False, f"would save about {saved:.0f} s of {minutes:.0f} min and takes about {_SECONDS:.0f} s"
-    return True, f"takes about {_SECONDS:.0f} s and saves about {saved:.0f} s of {minutes:.0f} min"
+    saved = needed.uncorrected_seconds * _GAIN
+    said = f"saves about {saved:.0f} s, costs about {_SECONDS:.0f} s"
+    return saved >= 2 * _SECONDS, said
 
 
 def _layers(model: Any) -> list[Any]:

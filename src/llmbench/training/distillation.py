@@ -19,7 +19,7 @@ from llmbench.runs import Run
 from llmbench.training.arguments import one_gpu
 from llmbench.training.batches import Collator
 from llmbench.training.judged import Judged, parts, settings
-from llmbench.training.model import Loaded, computation_dtype, local_folder
+from llmbench.training.model import Loaded, attention, computation_dtype, local_folder
 from llmbench.training.record import Recorder
 
 with warnings.catch_warnings():
@@ -105,7 +105,7 @@ def teacher(recipe: TrainRecipe, loaded: Loaded) -> Any:
         model = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=computation_dtype(spec, loaded.device),
-            attn_implementation=recipe.model.attn_implementation,
+            attn_implementation=attention(recipe.model),
             trust_remote_code=spec.trust_remote_code,
             use_safetensors=True,
             local_files_only=True,

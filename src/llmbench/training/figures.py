@@ -6,7 +6,18 @@ from typing import Any
 
 __all__ = ["SHOWN", "of", "shown"]
 
-_KEPT = {"kl", "entropy", "reward", "reward_std", "frac_reward_zero_std", "accuracy", "margin", "mean_reward", "nll_loss"}
+_KEPT = {
+    "kl",
+    "entropy",
+    "reward",
+    "reward_std",
+    "frac_reward_zero_std",
+    "accuracy",
+    "margin",
+    "mean_reward",
+    "nll_loss",
+    "aux_loss",
+}
 _GROUPS = ("rewards/", "logps/", "completions/", "clip_ratio/", "log_odds")
 SHOWN = {
     "reward": "reward",

@@ -25,10 +25,25 @@ def install(model: Any) -> None:
     Where it does not (a head that is trained, or logits that are capped or scaled), TRL's own kernel does the work.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    _find_backbone(inner)
+    _count_experts(inner.config.get_text_config())
     trl_utils._ChunkedLogProbFunction = Scored  # type: ignore[assignment, attr-defined]
     # TRL scores every position off CUDA; the assistant's are a fifth of them, and a CPU has no time for the rest.
     trl_utils._use_triton = lambda device: True  # type: ignore[attr-defined]
     trl_utils.add_fused_lm_head(inner, outputs=("log_probs",))
+
+
+def _find_backbone(model: Any) -> None:
+    """Shows TRL the layers below the head under the name it looks for; Llama 4's text model has none of that name."""
+    if model.base_model is model and isinstance(getattr(model, "model", None), torch.nn.Module):
+        vars(model)[model.base_model_prefix] = model.model  # beside the registered modules, so that it is not saved twice
+
+
+def _count_experts(config: Any) -> None:
+    """Shows TRL the number of experts as `num_experts`, also of models whose configuration calls it otherwise (Granite)."""
+    kind = type(config)
+    if not hasattr(config, "num_experts") and hasattr(config, "num_local_experts"):
+        kind.num_experts = property(lambda self: self.num_local_experts)  # on the class, so that no config.json gets it
 
 
 class Scored:

@@ -6,10 +6,12 @@ import json
 import math
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import set_seed
@@ -26,6 +28,7 @@ from llmbench.training import (
     compilation,
     first_page,
     fused_lora,
+    idle,
     lock,
     needs,
     performance,
@@ -33,6 +36,7 @@ from llmbench.training import (
     questions,
     quiet,
     save,
+    trial,
 )
 from llmbench.training.batches import Batches
 from llmbench.training.evaluation import Exam
@@ -42,7 +46,7 @@ from llmbench.training.record import Progress, Recorder, Stop
 from llmbench.training.trainer import lengths
 from llmbench.training.watch import Diverged
 
-__all__ = ["Job", "prepare", "train"]
+__all__ = ["Job", "first_step", "prepare", "train"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     """
     quiet.libraries()
     set_seed(recipe.training.seed)
-    loaded = load_model(recipe)
+    loaded = trial.tried(recipe, load_model(recipe))
     if recipe.data.chat_template is not None:
         loaded.tokenizer.chat_template = recipe.data.template()  # so that it is saved with a model that learned it
     rows = _rows(recipe, loaded, progress)
@@ -179,7 +183,7 @@ def train(
             batch_size = recipe.training.per_device_eval_batch_size
             trainer.exam = Exam(recipe.evaluation, job.questions, job.loaded.tokenizer, batch_size, run)
         compiling = compilation.failures() if job.recipe.training.torch_compile else nullcontext()
-        with recorder.showing(), _diverging(run), compiling:
+        with recorder.showing(), _diverging(run), _library_faults(job, trainer), compiling:
             trainer.train_from(checkpoint, job.steps)
         step, steps = trainer.state.global_step, trainer.state.max_steps
         if stop.asked and step < steps and not trainer.stopped_early():
@@ -192,9 +196,80 @@ def train(
             trainer.refuse_unusable_weights()
         save.result(trainer.model, job, run)
         plot.write(run)
-        figures = recorder.summary(kept) | {"estimate": needs.figures(job.needs)}
+        figures = recorder.summary(kept) | {
+            "estimate": needs.figures(job.needs),
+            "warning": idle.reason(recorder.idle, job.recipe, step),
+            "seconds_left": 0.0,
+        }
         run.mark("finished", step=step, steps=steps, stopped_early=trainer.stopped_early(), **figures)
-        shutil.rmtree(run.checkpoints, ignore_errors=True)  # after the mark: a kill in between leaves a finished run
+        _drop_checkpoints(job, run, kept)  # after the mark: a kill in between leaves a finished run
+
+
+def _drop_checkpoints(job: Job, run: Run, best: int | None) -> None:
+    """Of an adapter's checkpoints the last one stays (and the best, which it needs), so that --resume can add epochs to it.
+
+    It is three times the adapter. Of a training of all parameters it would be three times the model, so none stays.
+    """
+    every = checkpoints.every(run.checkpoints)
+    if not job.recipe.adapts or not every:
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        return
+    for checkpoint in every[:-1]:
+        if checkpoints.step_of(checkpoint) != best:
+            checkpoints.remove(checkpoint)
+
+
+_GENERATED = {"grpo": "its answers are generated first", "distillation": "its teacher answers first"}
+
+
+def first_step(job: Job) -> str:
+    """Takes the first batch forward and backward, as training would, and keeps nothing; the job cannot be trained after it.
+
+    Returns:
+        What was seen, or what was not tried and why, in a few words.
+
+    Raises:
+        LlmbenchError: the step fails.
+    """
+    method = job.recipe.method
+    if method in _GENERATED:
+        return f"no step, because with method: {method} {_GENERATED[method]}"
+    with TemporaryDirectory() as folder:
+        run = Run(Path(folder))
+        trainer = _trainer(job, run, Recorder(run, Stop()))
+        trainer.model.train()
+        began = time.perf_counter()
+        with _library_faults(job):
+            batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+            with trainer.compute_loss_context_manager():
+                loss = trainer.compute_loss(trainer.model, batch)
+            loss.backward()
+        seconds = time.perf_counter() - began
+    still = [name for name, p in trainer.model.named_parameters() if p.requires_grad and p.grad is None]
+    if still and not any(p.grad is not None for p in trainer.model.parameters()):
+        raise LlmbenchError("The first batch gives no trained parameter a gradient: nothing would be learned.")
+    left = f"; {len(still)} trained parameters got no gradient, {still[0]} among them" if still else ""
+    return f"one batch forward and backward in {seconds:.1f} s: loss {float(loss.detach()):.4f}{left}"
+
+
+@contextmanager
+def _library_faults(job: Job, trainer: Any = None) -> Iterator[None]:
+    """Makes one line of a library's failure in the first step, in which a model shows what it cannot do.
+
+    Raises:
+        LlmbenchError: it failed, and no step was taken yet.
+    """
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError, KeyError, IndexError) as error:
+        if (trainer is not None and trainer.state.global_step > 0) or save.is_full(error):
+            raise
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        kind = type(job.loaded.model.get_base_model() if job.recipe.adapts else job.loaded.model).__name__
+        plain = "" if job.recipe.training.performance == "plain" else " Try training.performance=plain;"
+        raise LlmbenchError(
+            f"The first step failed on {kind} ({type(error).__name__}: {said}).{plain} --debug shows where"
+        ) from error
 
 
 def _start(run: Run, recipe: TrainRecipe, step: int | None) -> Path | None:

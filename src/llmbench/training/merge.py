@@ -21,7 +21,7 @@ from llmbench.errors import LlmbenchError, RunError
 from llmbench.recipe import ModelSpec, QuantizationSpec
 from llmbench.recipe.servability import remedy
 from llmbench.runs import Run
-from llmbench.training import probes, quantized, quiet, save
+from llmbench.training import probes, quantized, quiet, save, targets
 from llmbench.training.checkpoint import sync
 from llmbench.training.model import device_of, load_base, load_tokenizer, local_folder, resize, stop_at
 from llmbench.training.probes import Answers, Distance
@@ -216,8 +216,9 @@ def _with_adapter(model: Any, plan: _Plan) -> Any:
     from peft import PeftConfig, PeftModel
 
     config = PeftConfig.from_pretrained(str(plan.run.adapter))
+    config = targets.as_modules(config, model)
     config.base_model_name_or_path = str(plan.base)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), targets.literal_names():
         warnings.simplefilter("ignore")  # of tied embeddings, which the proof is about
         return PeftModel.from_pretrained(model, str(plan.run.adapter), config=config)
 

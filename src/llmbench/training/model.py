@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,24 +11,17 @@ from urllib.parse import urlsplit
 
 import torch
 
-from llmbench import assets, scan
+from llmbench import architecture, assets, scan
 from llmbench.data import vocabulary
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import ModelSpec, TrainRecipe
 from llmbench.recipe.combination import refusals
-from llmbench.training import adapter, quantized
+from llmbench.training import adapter, quantized, targets
 
 __all__ = [
-    "Loaded",
-    "computation_dtype",
-    "device_of",
-    "load_base",
-    "load_model",
-    "load_tokenizer",
-    "local_folder",
-    "resize",
-    "stop_at",
-]
+    "Loaded", "attention", "computation_dtype", "device_of", "load_base", "load_model", "load_tokenizer", "local_folder",
+    "resize", "stop_at",
+]  # fmt: skip
 
 _CONNECT_SECONDS = 5.0
 _ROPE = ("rope_theta", "rope_scaling")
@@ -51,6 +43,10 @@ class Loaded:
     """LoRA's matrices as they began, where the start was taken out of the base (PiSSA, OLoRA)."""
     grown: bool = False
     """Whether the tokenizer knows tokens that the base's does not, so that it must be saved with the adapter."""
+    left_out: tuple[targets.LeftOut, ...] = ()
+    """What `all-linear` leaves without an adapter in this model, and why."""
+    plain_head: bool = False
+    """Whether the loss must be computed from the model's own logits, because there is more to them than the head's weights."""
 
 
 def load_model(recipe: TrainRecipe) -> Loaded:
@@ -85,7 +81,9 @@ def load_model(recipe: TrainRecipe) -> Loaded:
         assert folder is not None
         model, base = _to_train(recipe, folder, device, dtype), folder
     resize(model, tokenizer)
+    left_out: tuple[targets.LeftOut, ...] = ()
     if recipe.adapts:
+        left_out = adapter.left_out(model, recipe)
         model = adapter.attach(model, recipe, base, new_rows)
         if quantized.is_quantized(model):
             quantized.probe(model, "lora" if recipe.lora is not None else "adapter")
@@ -93,7 +91,8 @@ def load_model(recipe: TrainRecipe) -> Loaded:
         adapter.freeze(model, recipe.freeze)
     model.config.use_cache = False
     start = adapter.starting_matrices(model, recipe)
-    return Loaded(model, tokenizer, base, device, dtype, start, grown=bool(new_rows) or grown is not None)
+    known = bool(new_rows) or grown is not None
+    return Loaded(model, tokenizer, base, device, dtype, start, grown=known, left_out=left_out)
 
 
 def load_tokenizer(folder: Path | None, spec: ModelSpec) -> Any:
@@ -106,7 +105,11 @@ def load_tokenizer(folder: Path | None, spec: ModelSpec) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=spec.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # tokenizers raises plain ones
+        if folder is not None:
+            scan.tokenizer(folder)
+        if not isinstance(error, (OSError, ValueError, KeyError)):
+            raise
         raise LlmbenchError(f"{folder}: no tokenizer can be loaded from there ({_first(error)}).") from error
     if not tokenizer.is_fast:
         raise LlmbenchError(f"{folder}: the tokenizer has no tokenizer.json, which llmbench needs.")
@@ -129,6 +132,11 @@ def resize(model: Any, tokenizer: Any) -> None:
     """Gives the model rows for tokens that it has none for; many models have spare ones."""
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer))
+
+
+def attention(spec: ModelSpec) -> str | None:
+    """What transformers is asked for: None, where it takes sdpa if the model has it and eager otherwise."""
+    return None if spec.attn_implementation == "auto" else spec.attn_implementation
 
 
 def device_of(spec: ModelSpec) -> str:
@@ -165,7 +173,7 @@ def local_folder(spec: ModelSpec) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").exists():
-            raise LlmbenchError(f"{name}: is a folder without config.json. Name a model's folder or hub name.")
+            raise LlmbenchError(f"{name}: {architecture.not_a_model(folder)}")
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise LlmbenchError(f"model.model_name_or_path: there is no folder {name}. Name a model's folder, or a hub name.")
@@ -267,8 +275,10 @@ def _from_config(spec: ModelSpec, values: dict[str, Any], tokenizer: Any) -> Any
         raise RecipeError(f"model.config: {kind} has no field {', '.join(unknown)}.")
     if config.vocab_size < len(tokenizer):
         raise RecipeError(f"model.config.vocab_size: {config.vocab_size}, but the tokenizer has {len(tokenizer)} tokens.")
-    attention = spec.attn_implementation
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)  # type: ignore[no-untyped-call]
+    refused = architecture.refusal(config.to_dict(), attn_implementation=spec.attn_implementation)
+    if refused is not None:
+        raise RecipeError(f"model.config: {refused}")
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention(spec))  # type: ignore[no-untyped-call]
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
@@ -278,7 +288,11 @@ def _to_train(recipe: TrainRecipe, folder: Path, device: str, dtype: torch.dtype
     """The pretrained model: frozen weights in the computation's precision or in few bits, trained ones in float32."""
     from peft import prepare_model_for_kbit_training
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = architecture.read(folder)
+    spec = recipe.model
+    other = architecture.refusal(config, attn_implementation=spec.attn_implementation, judge=recipe.method == "reward")
+    if other is not None:
+        raise RecipeError(f"{spec.model_name_or_path}: {other}")
     refused = refusals(recipe, config)
     if refused:
         raise RecipeError(refused[0])
@@ -309,7 +323,7 @@ def load_base(
             str(folder),
             **({"num_labels": 1} if judge else {}),
             dtype=dtype,
-            attn_implementation=spec.attn_implementation,
+            attn_implementation=attention(spec),
             trust_remote_code=spec.trust_remote_code,
             use_safetensors=True,
             # Straight to the GPU: its kernels are what is tried before training, and few hosts have room for the whole base.

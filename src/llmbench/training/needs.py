@@ -33,7 +33,7 @@ def of(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> estimate.Estimat
         report.trained_tokens / report.tokens,
         end_to_end=bool(recipe.training.padding_free),
     )
-    return estimate.estimate(recipe, found, batches, there, correction=estimate.corrections(there))
+    return estimate.estimate(recipe, found, batches, there, correction=estimate.corrections(there, method=recipe.method))
 
 
 def figures(needs: estimate.Estimate | None) -> dict[str, Any] | None:

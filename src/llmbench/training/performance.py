@@ -35,12 +35,12 @@ def choose(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> tuple[TrainR
     """
     spec = recipe.training
     _refuse(recipe, loaded)
-    choices = [_precision(recipe, loaded), *_threads(loaded)]
+    choices = [_precision(recipe, loaded), *_attention(recipe, loaded), *_threads(loaded)]
     wanted = spec.packing or spec.padding_free or (spec.padding_free is None and spec.performance == "auto")
     obstacle = _padding_free_obstacle(recipe, loaded) if wanted else None
     if spec.padding_free is None:
         choices.append(
-            Choice("padding_free", obstacle is None, obstacle or "rows end to end need no padding, at the same losses")
+            Choice("padding_free", obstacle is None, obstacle or "packed without padding; the loss is unchanged")
             if wanted
             else Choice("padding_free", False, "performance: plain")
         )
@@ -127,8 +127,9 @@ def _padding_free_obstacle(recipe: TrainRecipe, loaded: Loaded) -> str | None:
         return f"TRL's {recipe.method} trainer pads its own batches"
     if recipe.adapter is not None and recipe.adapter.type == "prompt_tuning":
         return "prompt tuning puts tokens of its own before each row"
-    if recipe.model.attn_implementation != "sdpa":
-        return f"model.attn_implementation is {recipe.model.attn_implementation}"
+    attention = loaded.model.config._attn_implementation
+    if attention != "sdpa":
+        return f"model.attn_implementation is {attention}"
     reason = segments.obstacle(loaded.model.config)
     if reason is None:
         segments.install(loaded.model)
@@ -146,6 +147,15 @@ def _precision(recipe: TrainRecipe, loaded: Loaded) -> Choice:
     if name == "bfloat16":
         return Choice("dtype", name, f"the processor multiplies in it ({_instructions()})")
     return Choice("dtype", name, "the processor has neither AVX512_BF16 nor AMX")
+
+
+def _attention(recipe: TrainRecipe, loaded: Loaded) -> list[Choice]:
+    """A word only where it is not the usual one."""
+    inner = loaded.model.get_base_model() if hasattr(loaded.model, "get_base_model") else loaded.model
+    found = inner.config._attn_implementation
+    if recipe.model.attn_implementation != "auto" or found == "sdpa":
+        return []
+    return [Choice("attn_implementation", found, f"{type(inner).__name__} has no sdpa")]
 
 
 def _instructions() -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmbench.recipe import DpoSpec, GrpoSpec, KtoSpec
+from llmbench.training import adapter
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["lines"]
+__all__ = ["adapter_lines", "lines"]
 
 
 def lines(job: Job) -> list[str]:
@@ -43,6 +44,20 @@ def lines(job: Job) -> list[str]:
             teacher = f"{spec.teacher.model_name_or_path} ({size:,} parameters)"
             return [f"  method  teacher {teacher}, beta {spec.beta:g}{own}, {rate}"]
     return []
+
+
+def adapter_lines(job: Job) -> list[str]:
+    """Which modules have an adapter, by name and number, and what of the model has none and why."""
+    recipe = job.recipe
+    if not recipe.adapts or (recipe.adapter is not None and recipe.adapter.type == "prompt_tuning"):
+        return []
+    counts, size = adapter.adapted(job.loaded.model)
+    named = ", ".join(f"{name} x{count}" for name, count in sorted(counts.items()))
+    lines = [f"  adapts  {sum(counts.values())} modules: {named} ({size:,} parameters)"]
+    for left in job.loaded.left_out:
+        what = f"{', '.join(left.names)} x{left.count} ({left.parameters:,} parameters)"
+        lines.append(f"  skips   {what}: {left.reason}")
+    return lines
 
 
 def _dpo(spec: DpoSpec) -> str:

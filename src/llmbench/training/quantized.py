@@ -15,7 +15,7 @@ from llmbench.recipe import QuantizationSpec
 from llmbench.recipe.combination import TRAINABLE
 
 __all__ = [
-    "check_package", "config", "dequantize", "is_quantized", "keep_gradients", "linear_names", "probe", "trainable",
+    "check_package", "config", "dequantize", "is_quantized", "is_quantized_linear", "keep_gradients", "probe", "trainable",
 ]  # fmt: skip
 
 
@@ -63,13 +63,9 @@ def trainable(folder: Path, *, trust_remote_code: bool) -> dict[str, Any]:
     return {"config": config}
 
 
-def linear_names(model: Any) -> list[str] | None:
-    """What `all-linear` means where linear layers are of the package that quantised them, which PEFT does not count as such.
-
-    None where layers are torch's own or derived from them.
-    """
-    found = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if hasattr(module, "qweight")}
-    return sorted(found) or None
+def is_quantized_linear(module: Any) -> bool:
+    """Whether a module is a linear layer of GPTQ or AWQ, which is not derived from torch's own."""
+    return hasattr(module, "qweight")
 
 
 def is_quantized(model: Any) -> bool:

@@ -17,10 +17,13 @@ from transformers import TrainerCallback
 
 from llmbench.runs import Run
 from llmbench.training import figures
+from llmbench.training.idle import Idle
 
 __all__ = ["Progress", "Recorder", "Stop", "peak_memory"]
 
 _LINE_SECONDS = 5.0
+_STATE_SECONDS = 2.0
+"""How often a run's state is told its progress. A write and a rename, so that a kill leaves the figures of 2 s before."""
 _CLOCKED = ("_runtime", "_per_second")
 """Endings of what transformers measures about an evaluation's speed."""
 
@@ -68,8 +71,9 @@ class Recorder(TrainerCallback):
         self.last: dict[str, Any] = {}
         console = Console(stderr=True)
         self.bar = _bar(console) if console.is_terminal and progress is None else None
-        self.printed = self.since = self.began = 0.0
+        self.printed = self.since = self.began = self.told = 0.0
         self.tokens = self.first_step = 0
+        self.idle = Idle()
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -84,6 +88,7 @@ class Recorder(TrainerCallback):
         self.began = self.since = self.printed = time.perf_counter()
         self.tokens, self.first_step = state.num_input_tokens_seen, state.global_step
         self.trainer.paused = 0.0
+        self._tell(state)
         if self.bar is not None:
             self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step, figures="")
 
@@ -93,6 +98,9 @@ class Recorder(TrainerCallback):
             self.bar.update(self.task, completed=state.global_step)
         if self.progress is not None:
             self.progress(state.global_step, state.max_steps, self._figures())
+        self.idle.step(self.trainer)
+        if time.perf_counter() - self.told > _STATE_SECONDS or self.stop.asked:
+            self._tell(state)
         if self.stop.asked:
             control.should_save = control.should_training_stop = control.should_log = True
         if state.global_step >= state.max_steps:
@@ -145,9 +153,23 @@ class Recorder(TrainerCallback):
             "kept_step": kept,
             "tokens": logged[-1]["tokens"] if logged else 0,
             "seconds": round(seconds, 2),
+            "startup_seconds": _startup(logged),
             "tokens_per_second": round(logged[-1]["tokens"] / max(seconds, 1e-9), 1) if logged else None,
             "peak_memory": max((row["peak_memory"] for row in logged), default=0),
         }
+
+    def _tell(self, state: Any) -> None:
+        """Writes step, steps, loss and the seconds left into the run's state, for whoever looks at it meanwhile."""
+        self.told = time.perf_counter()
+        steps = state.global_step - self.first_step
+        left = (state.max_steps - state.global_step) * (self.told - self.began) / steps if steps else None
+        self.run.mark(
+            "running",
+            step=state.global_step,
+            steps=state.max_steps,
+            loss=self.last.get("loss"),
+            seconds_left=None if left is None else round(left, 1),
+        )
 
     def _figures(self) -> str:
         """The latest loss, evaluation and speed in a few words."""
@@ -172,6 +194,15 @@ class Recorder(TrainerCallback):
             left = clock((state.max_steps - state.global_step) * (now - self.began) / steps) + " left" if steps else ""
             print(f"step {state.global_step}/{state.max_steps}  {latest}  {left}".rstrip(), file=sys.stderr, flush=True)
             self.printed = now
+
+
+def _startup(logged: list[dict[str, Any]]) -> float:
+    """Seconds that the first step took beyond what the others take: libraries make their kernels in it."""
+    first, last = (logged[0], logged[-1]) if logged else ({"step": 0}, {"step": 0})
+    if first["step"] != 1 or last["step"] < 3 or last["seconds"] < first["seconds"]:
+        return 0.0
+    each = (last["seconds"] - first["seconds"]) / (last["step"] - 1)
+    return round(max(float(first["seconds"]) - each, 0.0), 2)
 
 
 def _bar(console: Console) -> rich_progress.Progress:

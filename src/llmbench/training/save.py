@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from llmbench import runs
 from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
-from llmbench.training import adapter, lock
+from llmbench.training import adapter, lock, targets
 from llmbench.training.checkpoint import sync
 from llmbench.training.model import stop_at
 
@@ -68,6 +68,8 @@ def _adapter(model: Any, job: Job, folder: Path, run: Run) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     if loaded.start:
         config = adapter.plain_config(config)
+    if config["peft_type"] == "LORA":
+        config = targets.loadable(config, model.get_base_model())
     config["base_model_name_or_path"] = recipe.model.model_name_or_path
     config["revision"] = recipe.model.revision
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

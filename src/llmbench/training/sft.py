@@ -31,6 +31,7 @@ def trainer(job: Job, run: Run, recorder: Recorder) -> Trainer:
     made = Trainer(
         job.recipe,
         Collator(job.recipe, loaded.tokenizer.pad_token_id),
+        plain_head=loaded.plain_head,
         model=loaded.model,
         args=one_gpu(
             SFTConfig(

@@ -24,8 +24,9 @@ class Trainer(WholeCheckpoints, SFTTrainer):
 
     model: Any
 
-    def __init__(self, recipe: TrainRecipe, collator: Collator, **arguments: Any) -> None:
+    def __init__(self, recipe: TrainRecipe, collator: Collator, *, plain_head: bool = False, **arguments: Any) -> None:
         self.recipe = recipe
+        self.plain_head = plain_head
         self.paused = 0.0
         with keep_precision(arguments["model"]):
             super().__init__(data_collator=collator, **arguments)
@@ -53,13 +54,36 @@ class Trainer(WholeCheckpoints, SFTTrainer):
         Padding stands on the right and attention looks left, so no token sees any and no attention mask is needed; rows end
         to end need none either. TRL's own version synchronises with the device three times a step to report accuracy.
         """
-        if self.aux_loss_enabled:  # a mixture of experts balances its routers
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
         read = {name: value for name, value in inputs.items() if name != "attention_mask"}
+        if self.plain_head:
+            return self._from_logits(model, read, num_items_in_batch)
+        if self.aux_loss_enabled and "cu_seq_lens_q" not in inputs:
+            read["attention_mask"] = inputs["attention_mask"]  # padding has no say in how experts are balanced
         outputs = model(**read, use_cache=False, fused_lm_head=True)
         count = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
         loss = -outputs.log_probs.sum() / torch.as_tensor(count).clamp(min=1)
+        loss = loss * self.accelerator.num_processes if num_items_in_batch is not None else loss
+        return loss if outputs.aux_loss is None else loss + self._balance(outputs.aux_loss, num_items_in_batch)
+
+    def _from_logits(self, model: Any, read: dict[str, Any], num_items_in_batch: Any) -> torch.Tensor:
+        """The same loss where there is more between the layers and the logits than the head's weights: all logits are kept."""
+        labels = read.pop("labels")[:, 1:].flatten()
+        logits = model(**read, use_cache=False).logits[:, :-1].flatten(0, 1).float()
+        total = torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
+        count = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        loss: torch.Tensor = total / torch.as_tensor(count).clamp(min=1)
         return loss * self.accelerator.num_processes if num_items_in_batch is not None else loss
+
+    def _balance(self, aux_loss: torch.Tensor, num_items_in_batch: Any) -> torch.Tensor:
+        """The gradient that keeps a mixture's experts evenly used, with the value 0: a loss stays the loss of the tokens.
+
+        Weighted by the model's own `router_aux_loss_coef` and averaged over the batches of a step, as TRL does; its mean is
+        logged as `aux_loss`.
+        """
+        self._metrics["train" if self.model.training else "eval"]["aux_loss"].append(float(aux_loss.detach()))
+        batches = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
+        weighted = self.router_aux_loss_coef * aux_loss / batches
+        return weighted - weighted.detach()
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """The mean loss over every learned token of the held-out rows, each counted once."""

@@ -42,6 +42,10 @@ class Watched:
     train_dataset: Any
     _losses: list[torch.Tensor]
     _last_loss: torch.Tensor | None = None
+    last_norm: Any = None
+    """The gradient norm of the last step."""
+    last_rate: float = 0.0
+    """The learning rate that the last step was taken with."""
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One batch forward and backward; its loss is kept until the step's check."""
@@ -59,6 +63,7 @@ class Watched:
         if not bool(torch.isfinite(torch.stack(looked_at)).all()):
             raise self._diverged([float(loss) for loss in losses], float(norm))
         self._last_loss = torch.stack(looked_at[: len(losses)]).sum()
+        self.last_norm, self.last_rate = norm, self._get_learning_rate()  # type: ignore[attr-defined]
         return norm
 
     def refuse_unusable_weights(self) -> None:

@@ -85,11 +85,13 @@ def check(
 
 def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
     """The report with what else is known of the recipe."""
+    from llmbench import rates
     from llmbench.data import kept, vocabulary
     from llmbench.data.report import Note
     from llmbench.recipe.servability import servability
 
     folder = _tokenizer_folder(document.model)
+    refused = _model(document)
     stops = vocabulary.stops(_model_folder(document.model))
     with _Progress() as progress:
 
@@ -121,11 +123,61 @@ def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
                 progress=progress.count,
             )
 
-        report = kept.report(document, folder, load, stops=stops, shown=shown, threshold=threshold)
+        try:
+            report = kept.report(document, folder, load, stops=stops, shown=shown, threshold=threshold)
+        except Exception as error:
+            if refused is not None:  # a folder that is no model has no tokenizer either
+                raise LlmbenchError(refused) from error
+            raise
     # What other parts say of a recipe, such as its memory and time or whether vLLM will serve it, joins here: notes, sections.
+    if refused is not None:
+        report = report.adding([Note("refused", "model", refused, "")], [])
     notes, sections = _needs(document, report, folder)
+    notes += [Note("warning", "training.learning_rate", line) for line in rates.high(document, _base_folder(document.model))]
     notes += [Note("warning", "serving", line) for line in servability(document)]
     return report.adding([*_context(document, report, folder), *notes], sections)
+
+
+def _base_folder(spec: ModelSpec) -> Path | None:
+    """The model's files, where they are a folder of this disk or in the hub's cache; None of random weights."""
+    from llmbench import assets
+
+    if spec.config is not None:
+        return None
+    folder = Path(assets.model_folder(spec.model_name_or_path)).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(spec.model_name_or_path, "config.json", revision=spec.revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _model(document: TrainRecipe) -> str | None:
+    """Why training would refuse the model, as far as its files tell without loading them; None where it would not."""
+    from llmbench import architecture, scan
+    from llmbench.recipe.combination import refusals
+
+    spec, folder = document.model, _base_folder(document.model)
+    if folder is None:
+        kind = (spec.config or {}).get("model_type")
+        return architecture.refusal(spec.config or {}, attn_implementation=spec.attn_implementation) if kind else None
+    try:
+        config = architecture.read(folder)
+        scan.folder(folder, trust_remote_code=spec.trust_remote_code)
+    except LlmbenchError as error:
+        return str(error)
+    attention, judge = spec.attn_implementation, document.method == "reward"
+    other = architecture.refusal(config, attn_implementation=attention, judge=judge)
+    if other is not None:
+        return f"{spec.model_name_or_path}: {other}"
+    if not list(folder.glob("*.safetensors")):
+        return f"{folder}: has no safetensors weights. Get them, or name another model"
+    return next(iter(refusals(document, config)), None)
 
 
 def _tokenizer_folder(spec: ModelSpec) -> Path:
@@ -215,7 +267,7 @@ def _needs(document: TrainRecipe, report: DataReport, folder: Path) -> tuple[lis
     lengths = estimate.spread(part.rows, part.tokens / part.rows, bins, longest)
     learned = part.trained_tokens / part.tokens
     batches = estimate.work(document, lengths, learned)
-    need = estimate.estimate(document, found, batches, there, correction=estimate.corrections(there))
+    need = estimate.estimate(document, found, batches, there, correction=estimate.corrections(there, method=document.method))
     free = there.gpu_memory if there.device == "cuda" else there.memory
     notes = []
     if need.peak > free:

@@ -66,9 +66,11 @@ def record(run: Run) -> dict[str, Any]:
         "reason": status["reason"],
         "method": document["method"] + _beside(document),
         "base": base,
-        "step": status.get("step", rows[-1]["step"] if rows else 0),
+        "step": max(status.get("step", 0), rows[-1]["step"] if rows else 0),
         "steps": status.get("steps"),
-        "loss": status.get("loss", rows[-1]["loss"] if rows else None),
+        "loss": status["loss"] if status.get("loss") is not None else rows[-1]["loss"] if rows else None,
+        "warning": status.get("warning"),
+        "seconds_left": status.get("seconds_left") if status["state"] == "running" else None,
         "eval_loss": status.get("eval_loss"),
         "evaluation": status.get("evaluation"),
         "best": None if best is None or judged is None else {"metric": judged.metric, "step": best[0], "value": best[1]},
@@ -109,7 +111,7 @@ def _table(records: list[dict[str, Any]]) -> None:
         table.add_column(title, justify="right" if title in ("steps", "loss", "time") else "left", no_wrap=title == "run")
     for r in records:
         held_out = "" if r["eval_loss"] is None else f" / {r['eval_loss']:.3f}"
-        steps = f"{r['step']}" if r["steps"] in (None, r["step"]) else f"{r['step']}/{r['steps']}"
+        steps = f"{r['step']}" if r["steps"] in (None, r["step"]) else f"{r['step']} of {r['steps']}"
         loss = "" if r["loss"] is None else f"{r['loss']:.3f}{held_out}"
         table.add_row(r["name"], r["state"], r["method"], r["base"], steps, loss, clock(r["seconds"]))
     Console().print(table)
@@ -118,6 +120,7 @@ def _table(records: list[dict[str, Any]]) -> None:
 def _details(run: Run, record: dict[str, Any]) -> list[str]:
     document, reason = run.recipe, f" ({record['reason']})" if record["reason"] else ""
     lines = [f"{run.name}: {record['state']}{reason}", f"  {record['method']} on {record['base']}"]
+    lines += [f"  warning {record['warning']}"] if record["warning"] else []
     training, settings = document["training"], []
     if document["lora"]:
         settings.append(f"LoRA r={document['lora']['r']} alpha={document['lora']['lora_alpha']}")
@@ -130,9 +133,12 @@ def _details(run: Run, record: dict[str, Any]) -> list[str]:
         lines.append(f"  loss    {first['loss']:.4f} {_sparkline([row['loss'] for row in rows])} {last['loss']:.4f}")
         lines += _evaluations(run, record)
         early = ", stopped early" if record["stopped_early"] else ""
-        lines.append(f"  steps   {record['step']}{'' if record['steps'] is None else '/' + str(record['steps'])}{early}")
+        left = f", {clock(record['seconds_left'])} left" if record["seconds_left"] is not None else ""
+        lines.append(
+            f"  steps   {record['step']}{'' if record['steps'] is None else ' of ' + str(record['steps'])}{early}{left}"
+        )
     if record["seconds"] is not None:
-        speed, memory = f"{record['tokens_per_second']:,.0f} tokens/s", f"{record['peak_memory'] / 2**30:.1f} GiB at most"
+        speed, memory = f"{record['tokens_per_second']:,.0f} tokens/s", f"peak {record['peak_memory'] / 2**30:.1f} GiB"
         lines.append(f"  time    {clock(record['seconds'])}, {speed}, {memory}")
     if record["result"]:
         lines.append(f"  result  {record['result']}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
+import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,12 +35,20 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that win over the recipe's.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped run from its last whole checkpoint.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue a stopped run from its last complete checkpoint; a finished one, for more epochs or steps.",
+        ),
+    ] = False,
     resume_from_checkpoint: Annotated[
         int | None, typer.Option(metavar="STEP", help="Continue from the checkpoint of this step; later ones are dropped.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Load and check everything, say what would be done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Validate everything, take one step and print the plan; keep nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Fine-tunes a model (LoRA, QLoRA, all parameters) or pre-trains one, as a recipe says."""
@@ -54,14 +64,17 @@ def train(
     run = None if dry_run else runs.resume(document) if resume else runs.check(document, overwrite=overwrite)
     if run is not None and resume:
         for change in runs.changes(run, document):
-            print(f"Going on with {change}", file=sys.stderr)
+            print(f"Continuing with {change}", file=sys.stderr)
 
     job = _prepared(document)
     if not as_json:
-        print("\n".join(_plan(job)))
+        print("\n".join(_folded(_plan(job))))
     if run is None:
+        tried = _first_step(job)
         if as_json:
-            print(json.dumps({"steps": job.steps, **_counts(job), "servability": servability(document)}))
+            print(json.dumps({"steps": job.steps, **_counts(job), "servability": servability(document), "first_step": tried}))
+        else:
+            print("\n".join(_folded([f"  tried   {tried}"])))
         return
     from llmbench import training
 
@@ -93,6 +106,32 @@ def _prepared(document: TrainRecipe) -> Job:
         return training.prepare(document, progress=count)
 
 
+def _first_step(job: Job) -> str:
+    """What the dry run's step showed, with a word on a terminal while it is taken."""
+    from rich.console import Console
+
+    from llmbench import training
+
+    with Console(stderr=True).status("Taking one step"):
+        return training.first_step(job)
+
+
+def _folded(lines: list[str]) -> list[str]:
+    """Lines folded at words, with an indent, where they go to a terminal; as they are in a pipe."""
+    if not sys.stdout.isatty():
+        return lines
+    width = max(shutil.get_terminal_size().columns, 40)
+    indent = " " * 10
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(
+            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+        )
+        or [line]
+    ]
+
+
 def _need_packages(document: TrainRecipe) -> None:
     """Raises MissingPackage for the first package that this recipe needs and that is not installed."""
     packages = ["torch", "transformers", "datasets", "trl", "accelerate", "matplotlib"]
@@ -104,7 +143,7 @@ def _need_packages(document: TrainRecipe) -> None:
 
 def _plan(job: Job) -> list[str]:
     """What is about to be done."""
-    from llmbench import training
+    from llmbench import rates, training
     from llmbench.recipe.servability import servability
 
     document, rows, loaded = job.recipe, job.rows, job.loaded
@@ -119,6 +158,7 @@ def _plan(job: Job) -> list[str]:
     ]
     if rows.eval_report is not None:
         lines.append(f"  held out {_rows(rows.eval_report)}")
+    lines += training.adapter_lines(job)
     lines += training.method_lines(job)
     lines.append(f"  steps   {job.steps:,} on {loaded.device} in {str(loaded.dtype).removeprefix('torch.')}")
     lines += [f"  chosen  {c.name}: {str(c.value).lower()} ({c.reason})" for c in job.choices]
@@ -127,6 +167,7 @@ def _plan(job: Job) -> list[str]:
         lines.append(
             f"  needs   about {clock(need.seconds)} and {need.peak / 2**30:.1f} GiB, mostly {need.dominated_by} (estimated)"
         )
+    lines += [f"  warning training.learning_rate: {line}" for line in rates.high(document, loaded.folder)]
     lines += [f"  serving {line}" for line in servability(document)]
     return lines + [f"  {line}" for line in _look(job)]
 
@@ -200,12 +241,13 @@ def _result(run: Run) -> list[str]:
         else f"llmbench train recipes/sft-lora.yaml model.model_name_or_path={where}"
     )
     figures += _against(status)
-    return [f"{what}: {where}", f"  {figures}", f"  curves: {run.folder / 'loss.svg'}", f"Next: {following}"]
+    warning = [f"Warning: {status['warning']}"] if status.get("warning") else []
+    return [*warning, f"{what}: {where}", f"  {figures}", f"  curves: {run.folder / 'loss.svg'}", f"Next: {following}"]
 
 
 def _against(status: dict[str, Any]) -> str:
     """The measured memory and time beside what was estimated."""
     peak, said = status["peak_memory"] / 2**30, status.get("estimate")
     if said is None:
-        return f", {peak:.1f} GiB at most"
-    return f", {peak:.1f} GiB at most (estimated: {clock(said['seconds'])}, {said['peak_memory'] / 2**30:.1f} GiB)"
+        return f", peak {peak:.1f} GiB"
+    return f", peak {peak:.1f} GiB (estimated: {clock(said['seconds'])}, {said['peak_memory'] / 2**30:.1f} GiB)"
