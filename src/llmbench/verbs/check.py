@@ -85,14 +85,13 @@ def check(
 
 def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
     """The report with what else is known of the recipe."""
-    from llmbench import rates
+    from llmbench import rates, scan
     from llmbench.data import kept, vocabulary
     from llmbench.data.report import Note
     from llmbench.recipe.servability import servability
 
     folder = _tokenizer_folder(document.model)
     refused = _model(document)
-    stops = vocabulary.stops(_model_folder(document.model))
     with _Progress() as progress:
 
         def load(spec: DataSpec) -> Any:
@@ -124,10 +123,12 @@ def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
             )
 
         try:
+            stops = vocabulary.stops(_model_folder(document.model))
             report = kept.report(document, folder, load, stops=stops, shown=shown, threshold=threshold)
         except Exception as error:
             if refused is not None:  # a folder that is no model has no tokenizer either
                 raise LlmbenchError(refused) from error
+            scan.tokenizer(folder)
             raise
     # What other parts say of a recipe, such as its memory and time or whether vLLM will serve it, joins here: notes, sections.
     if refused is not None:
