@@ -126,7 +126,7 @@ def test_a_mixtures_step_is_trls_own(make: Make, tmp_path: Path, home: Path) -> 
         batch = Collator(prepared.recipe, 1)(rows)
         loss = trainer.compute_loss(trainer.model.train(), batch)
         loss.backward()
-        found[name] = (float(loss), trainer._metrics["train"]["aux_loss"][0], _gradients(trainer.model))
+        found[name] = (float(loss.detach()), trainer._metrics["train"]["aux_loss"][0], _gradients(trainer.model))
     theirs: Any = SFTTrainer(
         model=transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
         args=SFTConfig(
@@ -142,7 +142,7 @@ def test_a_mixtures_step_is_trls_own(make: Make, tmp_path: Path, home: Path) -> 
     share = theirs.router_aux_loss_coef * theirs._metrics["train"]["aux_loss"][0]
     expected = _gradients(theirs.model)
     for mine, balance, gradients in found.values():
-        assert mine == pytest.approx(float(loss) - share, abs=1e-5)
+        assert mine == pytest.approx(float(loss.detach()) - share, abs=1e-5)
         assert balance == pytest.approx(theirs._metrics["train"]["aux_loss"][0], abs=1e-5)
         assert gradients.keys() == expected.keys()
         assert all(torch.allclose(gradients[name], one, atol=1e-5) for name, one in expected.items())
