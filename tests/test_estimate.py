@@ -119,7 +119,9 @@ def test_this_machine_is_read() -> None:
 def test_three_finished_runs_are_believed_and_fewer_are_not(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "home"))
     first: dict[str, Any] = {"seconds": 60.0, "step": 4, "startup_seconds": 0.0}
-    longer: list[dict[str, Any]] = [{"seconds": took + 4.0, "step": 20, "startup_seconds": 4.0} for took in (10.0, 20.0, 2.0, 30.0, 14.0)]
+    longer: list[dict[str, Any]] = [
+        {"seconds": took + 4.0, "step": 20, "startup_seconds": 4.0} for took in (10.0, 20.0, 2.0, 30.0, 14.0)
+    ]
     for number, figures in enumerate([*longer[:4], first, longer[4]]):
         assert number > 3 or estimate.corrections(HERE) == []
         run = runs.create(load(f"name=run-{number}"))
