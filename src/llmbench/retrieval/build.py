@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ __all__ = ["IndexReport", "build"]
 Progress = Callable[[int, int, str], None]
 """Called with files done, files in all, and the source just done."""
 
+_HIDDEN = re.compile("hidden text|.* hidden instructions")
+"""How a document's warning of text that nobody sees begins."""
 RACE = 2_000_000_000
 """Nanoseconds: a file changed this shortly before it was looked at may change again without its time showing it."""
 
@@ -127,6 +130,7 @@ class _Job:
     def __init__(self, recipe: RagRecipe, writer: Writer, progress: Progress, former: Index | None = None) -> None:
         self.recipe, self.writer, self.progress, self.former = recipe, writer, progress, former
         self.carried, self.notes = 0, list[str]()
+        self.hiding: list[str] = []
         self.added = self.changed = self.removed = 0
         self.skipped: list[Skipped] = []
         self.kept: list[Skipped] = []
@@ -164,6 +168,11 @@ class _Job:
             self.notes.append(
                 "An earlier version of llmbench made this index. It was built again; what reads the same kept its vector."
             )
+
+        if self.hiding:
+            named = ", ".join(self.hiding[:3]) + (f" and {len(self.hiding) - 3} more" if len(self.hiding) > 3 else "")
+            report = f"llmbench index {self.recipe.source} --report"
+            self.notes.append(f"Left out hidden text, which readers of these do not see: {named}. Details: {report}")
 
     def _carry(self, files: Collection[str | None]) -> None:
         """Takes over the documents of some files from the old index; those of None are the programs'."""
@@ -253,6 +262,7 @@ class _Job:
             self._unread(source, read.failure or "")
             self.states.pop(source)
             return
+        self.hiding += [document.source for document in read.documents if any(map(_HIDDEN.match, document.warnings))]
         self.writer.begin(source, self.states[source].settings)
         for document in read.documents:
             self.writer.add(document, file=source, trusted=source in self.trusted)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from llmbench import retrieval
+from llmbench.recipe import RagRecipe
 from llmbench.retrieval.reading.formats.numbering import ordinal
 
 from .files import document, epub, saved
@@ -93,3 +95,12 @@ def test_numbers_are_written_as_the_list_asks() -> None:
     assert [ordinal(n, style) for n, style in ((28, "a"), (3, "A"), (14, "i"), (1994, "I"), (0, "a"), (5, "1"))] == [
         "ab", "C", "xiv", "MCMXCIV", "0", "5",
     ]  # fmt: skip
+
+
+def test_the_index_says_which_documents_hide_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "home"))
+    saved(tmp_path / "docs", "a.html", b"<!doctype html><p>Seen</p><p style='opacity:0'>Clear</p>")
+    saved(tmp_path / "docs", "b.html", b"<!doctype html><p>Seen as well</p>")
+    recipe = RagRecipe.model_validate({"name": "hiding", "documents": [tmp_path / "docs"]})
+    (note,) = retrieval.build(recipe).notes
+    assert note.startswith("Left out hidden text, which readers of these do not see: a.html. Details: llmbench index ")

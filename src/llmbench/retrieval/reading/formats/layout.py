@@ -68,16 +68,13 @@ def side_by_side(pieces: Sequence[Piece]) -> dict[int, int]:
     A column is three lines or more under each other that share their left edge and read on from line to line. What lies
     within its edges, such as the indented first line of a paragraph, belongs to it.
     """
-    prose = [run for run in _runs(pieces) if _reads_on([pieces[at] for at in run])]
-    frames = [_frame([pieces[at] for at in run]) for run in prose]
+    runs = [(run, _frame([pieces[at] for at in run])) for run in _runs(pieces)]
+    runs = [(run, frame) for run, frame in runs if _has_neighbour(run, frame, runs)]  # most pages have none
+    runs = [(run, frame) for run, frame in runs if _reads_on([pieces[at] for at in run])]
     found: dict[int, int] = {}
-    for number, (run, frame) in enumerate(zip(prose, frames, strict=True)):
+    for number, (run, frame) in enumerate(runs):
         pitch = (frame.bottom - frame.top) / len(run)
-        if any(
-            (other.left >= frame.right - 1 or other.right <= frame.left + 1)
-            and min(frame.bottom, other.bottom) - max(frame.top, other.top) > 1.5 * pitch
-            for other in frames
-        ):
+        if _has_neighbour(run, frame, runs):
             found |= dict.fromkeys(run, number)
             for at, piece in enumerate(pieces):
                 if frame.left - 2 <= piece.left and piece.right <= frame.right + pitch and at not in found:
@@ -85,6 +82,16 @@ def side_by_side(pieces: Sequence[Piece]) -> dict[int, int]:
                     if frame.top - 2 * pitch < middle < frame.bottom + 2 * pitch:
                         found[at] = number
     return found
+
+
+def _has_neighbour(run: Sequence[int], frame: Area, runs: Sequence[tuple[Sequence[int], Area]]) -> bool:
+    """Whether another run stands beside one, for two lines at least."""
+    reach = 1.5 * (frame.bottom - frame.top) / len(run)
+    return any(
+        (other.left >= frame.right - 1 or other.right <= frame.left + 1)
+        and min(frame.bottom, other.bottom) - max(frame.top, other.top) > reach
+        for _, other in runs
+    )
 
 
 def _runs(pieces: Sequence[Piece]) -> list[list[int]]:
@@ -200,7 +207,8 @@ def _joined(line: Sequence[Piece]) -> Piece:
     """
     if len(line) == 1:
         return line[0]
-    backwards = sum(_RIGHT_TO_LEFT.search(piece.text) is not None for piece in line) * 2 > len(line)
+    foreign = [piece for piece in line if not piece.text.isascii() and _RIGHT_TO_LEFT.search(piece.text)]
+    backwards = len(foreign) * 2 > len(line)
     ordered = sorted(line, key=lambda piece: -piece.right if backwards else piece.left)
     text = ordered[0].text
     for before, piece in pairwise(ordered):

@@ -218,6 +218,8 @@ class Reader:
     def _words(self, part: Stretch) -> str:
         """The text of a stretch: halves of characters put together, what one glyph stands for in its own order."""
         text = self.text[part.start : part.end].replace("\0", "").replace(HYPHEN, "-")
+        if text.isascii():
+            return text.strip()
         if _RIGHT_TO_LEFT.search(text):
             text = self._turned_back(part)
         if max(text, default="") >= "\ud800":
