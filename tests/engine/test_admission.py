@@ -50,7 +50,9 @@ def test_nothing_half_copied_stays_in_the_store(mine: Path, tiny: Path, home: Pa
     ("noted", "stops"), [([2, 7], (2, 7)), ([], ()), (None, ()), ("2", ()), ([-1], ()), ([True], ()), (list(range(99)), ())]
 )
 def test_the_stop_tokens_that_a_training_noted_come_along(mine: Path, tiny: Path, home: Path, noted: Any, stops: Any) -> None:
-    (mine / "llmbench.json").write_text(json.dumps({"stop_token_ids": noted} if noted is not None else {}))
+    (mine / "llmbench.json").write_text(
+        json.dumps({"base_fingerprint": None} | ({"stop_token_ids": noted} if noted is not None else {}))
+    )
     assert admit(str(mine), BASE, tiny).stops == stops
 
 

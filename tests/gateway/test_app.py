@@ -547,6 +547,18 @@ async def test_comments_before_the_first_token_and_between_others_pass(size: int
         assert [("sources" in e, e["choices"][0]["delta"]["content"]) for e in events(text)] == [(True, "a"), (False, "b")]
 
 
+async def test_events_with_numbers_and_other_ends_of_lines_are_events_too() -> None:
+    whole = (b"id: 1\n" + event("a") + b"event: x\n" + event("b") + b"data: [DONE]\n\n").replace(b"\n", b"\r\n")
+    for step in (1, 7, len(whole)):
+        pieces = Pieces(*(whole[i : i + step] for i in range(0, len(whole), step)))
+        text = await stream(pieces, "rag", retriever=FakeRetriever())
+        found = [json.loads(line[5:]) for line in text.splitlines() if line.startswith("data: {")]
+        assert [("sources" in e, e["model"], e["choices"][0]["delta"]["content"]) for e in found] == [
+            (True, "abc", "a"),
+            (False, "abc", "b"),
+        ]
+
+
 async def test_an_error_in_place_of_the_first_token_passes_as_it_is() -> None:
     pieces = Pieces(b'data: {"error":{"message":"no"}}\n\n', b"data: [DONE]\n\n")
     assert (await stream(pieces, "rag", retriever=FakeRetriever())).startswith('data: {"error":{"message":"no"}}')

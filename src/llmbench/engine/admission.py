@@ -301,7 +301,7 @@ def _check_layers(folder: Path, tensors: Tensors, weights: Tensors, base: str) -
         others = alike.get(_NUMBER.sub(".#.", module), set())
         if module not in modules and others:
             raise EngineError(
-                f"{folder}: {module} is adapted, but {base} has no such layer ({len(others)} of that name). It has another base"
+                f"{folder}: {module} is adapted, but {base} has only {len(others)} such layers. It was trained on another base"
             )
 
 

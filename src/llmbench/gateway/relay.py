@@ -219,6 +219,8 @@ async def events(
         async for piece in response.aiter_raw():
             upstream.heard = time.monotonic()
             buffer += piece
+            if b"\r" in buffer:  # in JSON text it is escaped, so here it only ends lines
+                buffer = buffer.replace(b"\r\n", b"\n")
             whole, separator, buffer = buffer.rpartition(b"\n\n")
             if not separator:
                 continue
@@ -236,23 +238,25 @@ async def events(
 def _usage(events: bytes) -> Any:
     """The last usage that some events name."""
     found = None
-    for event in events.split(b"\n\n"):
-        if b'"usage":{' in event:
+    for line in events.split(b"\n"):
+        if b'"usage":{' in line:
             with suppress(ValueError, AttributeError):
-                found = json.loads(event.removeprefix(b"data:")).get("usage")
+                found = json.loads(line.removeprefix(b"data:")).get("usage")
     return found
 
 
 def _with_sources(events: bytes, sources: Sequence[dict[str, Any]] | None) -> tuple[bytes, bool]:
     """Some events with the sources in the first that is a piece of the answer, and whether there was none."""
-    found = events.split(b"\n\n")
-    for i, event in enumerate(found):
+    lines = events.split(b"\n")
+    for i, line in enumerate(lines):
+        if not line.startswith(b"data:"):  # a comment, or an event's name or number
+            continue
         try:
-            data = json.loads(event.removeprefix(b"data:"))
-        except ValueError:  # a comment, or [DONE]
+            data = json.loads(line.removeprefix(b"data:"))
+        except ValueError:  # [DONE]
             continue
         if isinstance(data, dict) and "choices" in data:
             data["sources"] = list(sources or ())
-            found[i] = b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
-            return b"\n\n".join(found), False
+            lines[i] = b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+            return b"\n".join(lines), False
     return events, True
