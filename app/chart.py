@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 __all__ = ["COLOURS", "Line", "chart"]
 
-COLOURS = ("a", "b", "c", "d", "e", "f")
-"""Names of colour tokens; line i of a page has colour i."""
+COLOURS = ("a", "b", "c", "d", "e", "f", "g", "h")
+"""Names of colour tokens: eight that people with any kind of colour vision tell apart."""
+_MARKS = (
+    "M{x} {y}m-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z", "M{x} {y}m-3.2-3.2h6.4v6.4h-6.4z", "M{x} {y}m0-4.2l4 7.2h-8z",
+    "M{x} {y}m0-4.6l4.6 4.6l-4.6 4.6l-4.6-4.6z", "M{x} {y}m0 4.2l4-7.2h-8z", "M{x} {y}m-4-1h3v-3h2v3h3v2h-3v3h-2v-3h-3z",
+)  # fmt: skip
+"""Shapes on the lines, so that no two of 24 lines differ by their colour alone."""
+_MARKS_A_LINE = 6
 
 _WIDTH, _HEIGHT = 480, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 30
@@ -29,6 +35,8 @@ class Line:
     colour: str
     points: tuple[Point, ...]
     dashed: bool = False
+    mark: int | None = None
+    """Which shape stands on it; None for a line that is alone."""
 
 
 def chart(title: str, lines: Sequence[Line], *, x_title: str = "step", from_zero: bool = False) -> str:
@@ -36,7 +44,7 @@ def chart(title: str, lines: Sequence[Line], *, x_title: str = "step", from_zero
 
     x starts at 0; `from_zero` starts the vertical axis there too.
     """
-    shown = [Line(one.name, one.colour, _thin(_finite(one.points)), one.dashed) for one in lines]
+    shown = [replace(one, points=_thin(_finite(one.points))) for one in lines]
     shown = [one for one in shown if one.points]
     if not shown:
         return ""
@@ -114,18 +122,33 @@ def _grid(place: Callable[[Point], Point], x_ticks: Sequence[float], y_ticks: Se
 def _path(line: Line, places: Sequence[Point]) -> str:
     colour = f'style="--line-colour: var(--{escape(line.colour)})"'
     dash = " dashed" if line.dashed else ""
-    dots = "".join(f'<circle cx="{x}" cy="{y}" r="3" {colour}/>' for x, y in places) if len(places) < 2 or line.dashed else ""
+    few = len(places) < 2 or (line.dashed and line.mark is None)
+    dots = "".join(f'<circle cx="{x}" cy="{y}" r="3" {colour}/>' for x, y in places) if few and line.mark is None else ""
+    if line.mark is not None:
+        step = max(len(places) // _MARKS_A_LINE, 1)
+        dots = "".join(_shape(line, *place) for place in places[step // 2 :: step])
     track = " ".join(f"{x},{y}" for x, y in places)
     return f'<polyline class="track{dash}" points="{track}" {colour}/>{dots}'
 
 
+def _shape(line: Line, x: float, y: float) -> str:
+    path = _MARKS[(line.mark or 0) % len(_MARKS)].format(x=x, y=y)
+    hollow = " hollow" if line.dashed else ""
+    return f'<path class="mark{hollow}" d="{path}" style="--line-colour: var(--{escape(line.colour)})"/>'
+
+
 def _legend(lines: Sequence[Line]) -> str:
-    items = "".join(
-        f'<li class="{"dashed" if one.dashed else ""}" style="--line-colour: var(--{escape(one.colour)})">'
-        f"{escape(one.name)}</li>"
-        for one in lines
-    )
-    return f'<ul class="legend">{items}</ul>' if len(lines) > 1 else ""
+    """Each line as it is drawn: with its shape, dashed, or as the one point that it is."""
+    items = []
+    for one in lines:
+        stroke = f'<polyline class="track{" dashed" if one.dashed else ""}" points="0,6 26,6"/>' if len(one.points) > 1 else ""
+        shape = _shape(one, 13, 6) if one.mark is not None else '<circle cx="13" cy="6" r="3"/>' if not stroke else ""
+        items.append(
+            f'<li style="--line-colour: var(--{escape(one.colour)})">'
+            f'<svg viewBox="0 0 26 12" width="26" height="12" aria-hidden="true">{stroke}{shape}</svg>'
+            f'<span title="{escape(one.name)}">{escape(one.name)}</span></li>'
+        )
+    return f'<ul class="legend">{"".join(items)}</ul>' if len(lines) > 1 else ""
 
 
 def _label(value: float) -> str:

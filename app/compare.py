@@ -5,103 +5,45 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
-from html import escape
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
 
 from llmbench import assets
-from llmbench.endpoint import HttpEndpoint
-from llmbench.errors import EndpointError
+from llmbench.errors import LlmbenchError
 
-from . import documents, render
-from .conversation import MAX_SIDES, Session, Turn
+from . import archive, asking, connection, documents, render
+from .asking import Options
+from .conversation import LETTERS, MAX_SIDES, Session
+from .layout import Page, Updates, lay_out
 from .settings import Settings
-from .streams import merged
-from .widgets import HANDLER, html
+from .widgets import HANDLER
 
 __all__ = ["build", "link"]
 
-_LETTERS = "ABCD"
-_CONNECT_SECONDS = 10.0
-_ANSWER_SECONDS = 300.0
-_TO_TOP = """
-watch('value', () => {
-  if (!element.querySelector('[data-state="waiting"]')) return;
-  const talk = element.closest('.talk');
-  talk.scrollTop += element.getBoundingClientRect().top - talk.getBoundingClientRect().top - 16;
-});
-"""
-"""A new question goes to the top of its side; the answer then grows under it and moves nothing."""
-
-_OPEN = """
-element.addEventListener('click', (event) => {
-  const opener = event.target.closest('[data-open]');
-  if (opener) trigger('click', { open: opener.dataset.open });
-});
-"""
 _OPENED = re.compile(r"([0-3])(?:-(\d{1,4}))?:(\d{1,4})")
 """Side, which of its turns unless it is the last, and the number of the passage."""
-
-Updates = dict[Any, Any]
-
-
-@dataclass
-class _Page:
-    """The components that the handlers read and write."""
-
-    settings: Settings
-    pill: gr.HTML
-    session: gr.State
-    stored: gr.BrowserState
-    offline: gr.Column = field(init=False)
-    problem: gr.HTML = field(init=False)
-    again: gr.Button = field(init=False)
-    stage: gr.Column = field(init=False)
-    columns: list[gr.Column] = field(default_factory=list)
-    pickers: list[gr.Dropdown] = field(default_factory=list)
-    removers: list[gr.Button] = field(default_factory=list)
-    pasts: list[gr.HTML] = field(default_factory=list)
-    lives: list[gr.HTML] = field(default_factory=list)
-    examples: gr.Row = field(init=False)
-    prompt: gr.Textbox = field(init=False)
-    send: gr.Button = field(init=False)
-    stop: gr.Button = field(init=False)
-    clear: gr.Button = field(init=False)
-    add: gr.Button = field(init=False)
-    endpoint: gr.Accordion = field(init=False)
-    url: gr.Textbox = field(init=False)
-    key: gr.Textbox = field(init=False)
-    connect: gr.Button = field(init=False)
-    system: gr.Textbox = field(init=False)
-    max_tokens: gr.Number = field(init=False)
-    stops: dict[str, asyncio.Event] = field(default_factory=dict)
-    """The stop switch of each browser session whose answers are being written."""
+_AGAIN = re.compile(r"([0-3])(:all)?")
+"""Side, and whether the whole conversation is asked anew."""
+_NOT_NOW = "Answers are still being written. Wait for them, or stop them with Esc."
+_STARTING_SECONDS = 1.0
+_LEFT_SECONDS = 3.0
+"""How long a page that is loaded waits for the answers of the page before it to be closed and kept."""
 
 
-def build(blocks: gr.Blocks, settings: Settings, pill: gr.HTML) -> _Page:
+def build(blocks: gr.Blocks, settings: Settings, pill: gr.HTML) -> Page:
     """Lays the page out in the current tab and wires it."""
-    page = _Page(settings, pill, gr.State(lambda: Session(url=settings.url)), gr.BrowserState(None, storage_key="llmbench"))
-    with gr.Column(elem_classes="offline", visible=False) as page.offline:
-        page.problem = html("")
-        page.again = gr.Button("Connect again", variant="primary", elem_id="again", min_width=0, scale=0)
-    with gr.Column(elem_classes="stage") as page.stage:
-        with gr.Row(elem_classes="sides", equal_height=True):
-            for i in range(MAX_SIDES):
-                _side(page, i)
-        questions = _examples()
-        with gr.Row(elem_classes="examples", visible=bool(questions)) as page.examples:
-            chips = [gr.Button(text, elem_classes="chip", size="sm", min_width=0) for text in questions]
-        _composer(page)
-    _endpoint(page)
-    _wire(blocks, page, list(zip(chips, questions, strict=True)))
+    questions = _examples()
+    page = lay_out(settings, pill, questions)
+    _wire(blocks, page)
+    _wire_asking(page, questions)
+    _wire_sides(page)
     return page
 
 
-def link(page: _Page, shelf: documents.Shelf, tabs: gr.Tabs) -> None:
+def link(page: Page, shelf: documents.Shelf, tabs: gr.Tabs) -> None:
     """Has a passage under an answer opened in Documents."""
 
     def open_passage(session: Session, event: gr.EventData) -> Iterator[Updates]:
@@ -121,154 +63,208 @@ def link(page: _Page, shelf: documents.Shelf, tabs: gr.Tabs) -> None:
         box.click(open_passage, page.session, [tabs, *shelf.outputs], **documents.DRAWING)
 
 
-def _side(page: _Page, i: int) -> None:
-    with gr.Column(elem_classes=["side", f"side-{i}"], visible=i < 2, min_width=240) as column:
-        with gr.Row(elem_classes="side-head"):
-            html(f'<span class="letter">{_LETTERS[i]}</span>', "letter-box")
-            page.pickers.append(
-                gr.Dropdown(
-                    [], label=f"Variant {_LETTERS[i]}", show_label=False, container=False, filterable=True,
-                    allow_custom_value=True, elem_classes="picker", min_width=100,
-                )
-            )  # fmt: skip
-            page.removers.append(gr.Button("Remove", elem_classes="remove", size="sm", min_width=0, scale=0, visible=False))
-        with gr.Column(elem_classes="talk"):
-            page.pasts.append(html("", "past", js_on_load=_OPEN))
-            page.lives.append(html(_idle(i), "live", js_on_load=_TO_TOP + _OPEN))
-    page.columns.append(column)
+def _wire(blocks: gr.Blocks, page: Page) -> None:
+    """Loading, connecting, and looking at the endpoint."""
+    came = gr.JSON(visible=False)
+    """What the browser says of itself when it loads the page: see `identify` in page.js."""
 
-
-def _composer(page: _Page) -> None:
-    with gr.Row(elem_classes="composer"):
-        page.prompt = gr.Textbox(
-            placeholder="Ask every side the same question", show_label=False, label="Prompt", container=False, lines=1,
-            max_lines=8, autofocus=True, scale=1, elem_id="prompt", min_width=120,
-        )  # fmt: skip
-        page.send = gr.Button("Send", variant="primary", elem_id="send", min_width=0, scale=0)
-        page.stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=0, scale=0, visible=False)
-        page.clear = gr.Button("Clear", elem_id="clear", min_width=0, scale=0)
-        page.add = gr.Button("Add a side", elem_id="add", min_width=0, scale=0)
-
-
-def _endpoint(page: _Page) -> None:
-    with gr.Accordion("Endpoint and settings", open=False, elem_classes="settings", elem_id="endpoint") as page.endpoint:
-        with gr.Row(elem_classes="fields"):
-            page.url = gr.Textbox(page.settings.url, label="OpenAI-compatible URL", scale=3, min_width=220, elem_id="url")
-            page.key = gr.Textbox(label="API key, if it needs one", type="password", scale=2, min_width=160)
-            page.connect = gr.Button("Connect", elem_id="connect", min_width=0, scale=0)
-        with gr.Row(elem_classes="fields"):
-            page.system = gr.Textbox(label="System prompt, for every side", lines=2, max_lines=6, scale=3, min_width=220)
-            page.max_tokens = gr.Number(
-                0,
-                label="Most tokens an answer may have (0: as the variant says)",
-                minimum=0,
-                precision=0,
-                scale=2,
-                min_width=160,
+    async def load(browser: Any) -> Updates:
+        told = browser if isinstance(browser, dict) else {}
+        session = await _restored(page, str(told.get("id")), str(told.get("copy") or ""))
+        condition = await connection.inquire(session.url, connection.key_for(page.settings, session))
+        updates = asking.talks(page, session) | await _settle(page, session, condition)
+        if told.get("restarted"):
+            kept = "Your conversation is still here." if session.talking else "There was no conversation to keep."
+            updates[page.notice] = render.notice(f"The app was away and has been started again. {kept}", "info")
+        if not told.get("kept", True):
+            updates[page.notice] = render.notice(
+                "This browser lets the page store nothing: the conversation is lost when this tab is closed.", "info"
             )
-
-
-def _wire(blocks: gr.Blocks, page: _Page, examples: list[tuple[gr.Button, str]]) -> None:
-    """Loading, connecting, asking and stopping."""
-    streaming: dict[str, Any] = HANDLER | {"concurrency_limit": None, "trigger_mode": "once"}
-    asked = [page.prompt, page.system, page.max_tokens, page.session, *page.pickers]
-    everything = [
-        page.offline, page.problem, page.stage, page.pill, page.session, page.stored, page.examples, page.prompt, page.send,
-        page.stop, page.clear, page.add, page.endpoint, page.url, *page.columns, *page.pickers, *page.removers, *page.pasts,
-        *page.lives,
-    ]  # fmt: skip
-
-    async def ask(
-        prompt: str, system: str, max_tokens: float | None, session: Session, request: gr.Request, *models: str
-    ) -> AsyncIterator[Updates]:
-        answers = _ask(page, prompt, system or "", max_tokens, session, models, request.session_hash or "")
-        async with aclosing(answers):  # a page that is closed closes its requests too
-            async for updates in answers:
-                yield updates
-
-    async def stop(request: gr.Request) -> None:
-        switch = page.stops.get(request.session_hash or "")
-        if switch is not None:
-            switch.set()
-
-    async def load(stored: Any) -> Updates:
-        session = Session.restored(stored, page.settings.url)
-        updates = await _connect(page, session, session.url, "") | _talks(page, session)
         # Whoever was quick has opened the settings and is typing: nothing is written there that stands there already.
-        if session.models:
-            del updates[page.endpoint]
         if session.url != page.settings.url:
             updates[page.url] = session.url
         return updates
 
     async def connect(url: str, key: str, session: Session, *models: str) -> Updates:
         _choose(session, models)
-        return await _connect(page, session, url.strip(), key.strip())
+        session.url, session.api_key = url.strip(), key.strip() or None
+        condition = await connection.inquire(session.url, connection.key_for(page.settings, session), fresh=True)
+        archive.write(session)
+        return await _settle(page, session, condition)
 
-    blocks.load(load, page.stored, everything, **HANDLER)
-    gr.on([page.send.click, page.prompt.submit], ask, asked, everything, **streaming)
-    page.stop.click(stop, **HANDLER)
+    async def look(session: Session) -> Updates:
+        """What changed since the last look; nothing is written while nothing does."""
+        before = (session.problem, session.models, session.stage)
+        condition = await connection.inquire(session.url, connection.key_for(page.settings, session))
+        models = [str(entry["id"]) for entry in condition.models]
+        engine = page.settings.engine
+        now = (condition.problem, models, engine.stage if engine is not None else None)
+        return {page.session: gr.skip()} if now == before else await _settle(page, session, condition)
+
+    async def restart(session: Session) -> Updates:
+        engine = page.settings.engine
+        try:
+            if engine is not None:
+                await asyncio.to_thread(engine.start)
+        except LlmbenchError as error:
+            return {page.notice: render.notice(str(error))}
+        condition = await connection.inquire(session.url, connection.key_for(page.settings, session), fresh=True)
+        return await _settle(page, session, condition)
+
+    blocks.load(load, came, page.everything, js="() => llmbench.identify()", **HANDLER)
+    page.timer.tick(look, page.session, page.everything, **HANDLER, trigger_mode="once")
+    page.restart.click(restart, page.session, page.everything, **HANDLER)
     gr.on(
         [page.connect.click, page.again.click, page.url.submit, page.key.submit], connect,
-        [page.url, page.key, page.session, *page.pickers], everything, **HANDLER,
+        [page.url, page.key, page.session, *page.pickers], page.everything, **HANDLER,
     )  # fmt: skip
-    for chip, text in examples:
-        chip.click(lambda text=text: text, None, page.prompt, **HANDLER).then(ask, asked, everything, **streaming)
-    _wire_sides(page, everything)
 
 
-def _wire_sides(page: _Page, everything: list[Any]) -> None:
-    """Clear, add and remove: what changes the sides without asking anybody."""
+def _wire_asking(page: Page, questions: list[str]) -> None:
+    """Asking, asking again, and stopping."""
+    streaming: dict[str, Any] = HANDLER | {"concurrency_limit": None, "trigger_mode": "multiple"}
+    options = [page.system, page.max_tokens, page.in_turn, page.session, *page.pickers]
+
+    async def ask(
+        prompt: str, system: str, max_tokens: float | None, in_turn: bool, session: Session, *models: str
+    ) -> AsyncIterator[Updates]:
+        question, refusal = prompt.strip(), _refusal(page, session)
+        if not question or refusal:
+            yield {page.notice: render.notice(refusal, "info")}
+            return
+        _choose(session, models)
+        said = Options(system or "", int(max_tokens) if max_tokens else None, bool(in_turn))
+        async with aclosing(asking.everybody(page, session, question, said)) as answers:
+            async for updates in answers:  # a page that is closed closes its requests too
+                yield updates
+
+    async def ask_again(
+        system: str, max_tokens: float | None, in_turn: bool, session: Session, event: gr.EventData, *models: str
+    ) -> AsyncIterator[Updates]:
+        told = _AGAIN.fullmatch(str(event._data.get("again"))) if isinstance(event._data, dict) else None
+        refusal = _refusal(page, session) if told else ""
+        if told is None or refusal:
+            yield {page.notice: render.notice(refusal, "info") if told else gr.skip()}
+            return
+        _choose(session, models)
+        said = Options(system or "", int(max_tokens) if max_tokens else None, bool(in_turn))
+        asked = asking.anew if told[2] else asking.again
+        async with aclosing(asked(page, session, int(told[1]), said)) as answers:
+            async for updates in answers:
+                yield updates
+
+    async def stop(session: Session) -> None:
+        switch = page.stops.get(session.id)
+        if switch is not None:
+            switch.set()
+
+    gr.on([page.send.click, page.prompt.submit], ask, [page.prompt, *options], page.everything, **streaming)
+    gr.on([box.click for box in page.lives], ask_again, options, page.everything, **streaming)
+    page.stop.click(stop, page.session, **HANDLER)
+    for chip, text in zip(page.chips, questions, strict=True):
+        chip.click(lambda text=text: text, None, page.prompt, **HANDLER).then(
+            ask, [page.prompt, *options], page.everything, **streaming
+        )
+
+
+def _wire_sides(page: Page) -> None:
+    """Clear, add, remove and choose: what changes the sides without asking anybody."""
 
     def clear(session: Session) -> Updates:
         for side in session.sides:
             side.turns.clear()
-        return _talks(page, session) | {page.stored: session.stored()}
+        archive.forget(session.id)
+        return asking.talks(page, session) | {page.notice: "", page.said: "A new conversation."}
 
     def add(session: Session) -> Updates:
         unseen = [i for i in range(MAX_SIDES) if i not in session.shown]
         session.shown = sorted([*session.shown, *unseen[:1]])
-        return _talks(page, session) | {page.stored: session.stored()}
+        return asking.talks(page, session) | {page.notice: render.notice(archive.write(session))}
 
-    page.clear.click(clear, page.session, everything, **HANDLER)
-    page.add.click(add, page.session, everything, **HANDLER)
+    def chosen(session: Session, *models: str) -> Updates:
+        _choose(session, models)
+        return {
+            about: render.about(side.model, session.descriptions.get(side.model, ""))
+            for about, side in zip(page.abouts, session.sides, strict=True)
+        } | {page.notice: render.notice(archive.write(session) if session.talking else "")}
+
+    page.clear.click(clear, page.session, page.everything, **HANDLER)
+    page.add.click(add, page.session, page.everything, **HANDLER)
+    gr.on(
+        [picker.input for picker in page.pickers], chosen, [page.session, *page.pickers], [*page.abouts, page.notice],
+        **HANDLER,
+    )  # fmt: skip
     for i, remover in enumerate(page.removers):
 
         def remove(session: Session, position: int = i) -> Updates:
             if len(session.shown) > 2:
                 session.shown = [j for j in session.shown if j != position]
                 session.sides[position].turns.clear()
-            return _talks(page, session) | {page.stored: session.stored()}
+            return asking.talks(page, session) | {page.notice: render.notice(archive.write(session))}
 
-        remover.click(remove, page.session, everything, **HANDLER)
+        remover.click(remove, page.session, page.everything, **HANDLER)
 
 
-async def _connect(page: _Page, session: Session, url: str, key: str) -> Updates:
-    """Asks an endpoint for its models. The key of the settings goes to the URL of the settings only."""
-    api_key = key or (page.settings.api_key if url == page.settings.url else None)
-    session.url, session.api_key = url, api_key
-    try:
-        async with HttpEndpoint(url, api_key=api_key, timeout=_CONNECT_SECONDS) as endpoint:
-            listed = await endpoint.listing()
-        models = [str(entry["id"]) for entry in listed]
-        problem = "" if models else f"{url} answers, and offers no models."
-    except EndpointError as error:
-        models, listed, problem = [], [], str(error)
-    session.choose(models)
-    session.pipelines = await asyncio.to_thread(_here, page.settings, listed)
-    reason, _, command = problem.partition(" Start one: ")
-    pickers = {
-        picker: gr.Dropdown(choices=session.models, value=side.model or None)
-        for picker, side in zip(page.pickers, session.sides, strict=True)
-    }
-    return {
+def _refusal(page: Page, session: Session) -> str:
+    """Why nothing can be asked now; empty when it can."""
+    if session.id in page.stops:
+        return _NOT_NOW
+    return "" if session.models else f"Not connected. {session.problem}"
+
+
+async def _restored(page: Page, key: str, copy: str) -> Session:
+    """The conversation that a tab had, or a copy of another tab's."""
+    key_now = copy or key
+    switch = page.stops.get(key)
+    if switch is not None:  # this tab was reloaded while answers were written: they are ended and kept first
+        switch.set()
+        for _ in range(int(_LEFT_SECONDS / 0.05)):
+            if key not in page.stops:
+                break
+            await asyncio.sleep(0.05)
+    session = await asyncio.to_thread(archive.read, key_now, page.settings.url)
+    session.id = key if session.id else ""
+    if copy and session.talking:
+        archive.write(session)
+    return session
+
+
+async def _settle(page: Page, session: Session, condition: connection.Condition) -> Updates:
+    """Takes what a look at the endpoint found."""
+    listed = list(condition.models)
+    chosen = [side.model for side in session.sides]
+    session.problem = condition.problem
+    session.stage = page.settings.engine.stage if page.settings.engine is not None else None
+    session.models = [str(entry["id"]) for entry in listed]
+    updates: Updates = {}
+    if listed:
+        session.choose(session.models)
+        session.descriptions = {str(e["id"]): str(e["description"]) for e in listed if e.get("description")}
+        session.pipelines = await asyncio.to_thread(_here, page.settings, listed)
+        lost = [
+            f"{LETTERS[i]} now asks {session.sides[i].model}, because {before} is no longer offered."
+            for i, before in enumerate(chosen)
+            if before and before != session.sides[i].model and i in session.shown
+        ]
+        if lost:
+            updates[page.notice] = render.notice(" ".join(lost), "info")
+    for picker, about, side in zip(page.pickers, page.abouts, session.sides, strict=True):
+        updates[picker] = gr.Dropdown(choices=session.models, value=side.model or None)
+        updates[about] = render.about(side.model, session.descriptions.get(side.model, ""))
+    banner = connection.banner(session, page.settings)
+    engine = session.stage if session.url == page.settings.url else None
+    starting = engine is not None and engine.state == "starting"
+    dead = engine is not None and engine.state in ("failed", "stopped")
+    return updates | {
         page.session: session,
-        page.pill: pill(session),
-        page.offline: gr.Column(visible=bool(problem)),
-        page.stage: gr.Column(visible=not problem),
-        page.problem: render.empty("No endpoint to talk to", reason, command=command),
-        page.endpoint: gr.Accordion(open=bool(problem)),
-        **pickers,
+        page.pill: connection.pill(session, page.settings),
+        page.problem: banner,
+        page.offline: gr.Column(visible=bool(banner)),
+        page.again: gr.Button(visible=engine is None),
+        page.restart: gr.Button(visible=dead),
+        page.stage: gr.Column(visible=not banner or session.talking),
+        page.examples: gr.Row(visible=not session.talking and bool(session.models)),
+        page.timer: gr.Timer(_STARTING_SECONDS if starting else connection.SECONDS),
     }
 
 
@@ -279,75 +275,9 @@ def _here(settings: Settings, listed: list[dict[str, Any]]) -> dict[str, str]:
     return {model: files[name] for model, name in names.items() if name in files}
 
 
-async def _ask(
-    page: _Page, prompt: str, system: str, max_tokens: float | None, session: Session, models: tuple[str, ...], who: str
-) -> AsyncGenerator[Updates]:
-    """Sends the prompt to every shown side and yields what changed on the page, at most ten times a second."""
-    question = prompt.strip()
-    if not question or not session.models or who in page.stops:
-        return
-    _choose(session, models)
-    switch = page.stops[who] = asyncio.Event()
-    try:
-        async with (
-            HttpEndpoint(session.url, api_key=session.api_key, timeout=_ANSWER_SECONDS) as endpoint,
-            AsyncExitStack() as stack,
-        ):
-            streams, turns = {}, {}
-            for i in session.shown:
-                side = session.sides[i]
-                messages = side.messages(question, system)
-                streams[i] = endpoint.stream(messages, side.model, max_tokens=int(max_tokens) if max_tokens else None)
-                turns[i] = Turn(question, side.model)
-                side.turns.append(turns[i])
-            yield _talks(page, session) | _busy(page, True) | {page.prompt: ""}
-            ticks = await stack.enter_async_context(aclosing(merged(streams, turns, switch)))
-            async for changed in ticks:
-                yield {page.lives[i]: render.turn(turns[i], side=str(i), here=session.pipelines) for i in changed}
-    finally:
-        del page.stops[who]
-    yield _busy(page, False) | {page.session: session, page.stored: session.stored()}
-
-
 def _choose(session: Session, models: tuple[str, ...]) -> None:
     for side, model in zip(session.sides, models, strict=True):
         side.model = model or side.model
-
-
-def _busy(page: _Page, busy: bool) -> Updates:
-    """While answers are written there is a Stop, and nothing that would change the sides under them."""
-    quiet = {button: gr.Button(interactive=not busy) for button in (page.clear, page.add, page.connect, *page.removers)}
-    quiet.pop(page.connect)
-    return {page.send: gr.Button(visible=not busy), page.stop: gr.Button(visible=busy), **quiet}
-
-
-def _talks(page: _Page, session: Session) -> Updates:
-    """Everything about the sides, drawn anew."""
-    updates: Updates = {page.session: session, page.examples: gr.Row(visible=not session.talking)}
-    updates[page.add] = gr.Button(visible=len(session.shown) < MAX_SIDES)
-    for i, side in enumerate(session.sides):
-        updates[page.columns[i]] = gr.Column(visible=i in session.shown)
-        updates[page.removers[i]] = gr.Button(visible=len(session.shown) > 2)
-        updates[page.pasts[i]] = render.past(side.turns[:-1], side=f"{i}", here=session.pipelines)
-        updates[page.lives[i]] = render.turn(side.turns[-1], side=str(i), here=session.pipelines) if side.turns else _idle(i)
-    return updates
-
-
-def _idle(i: int) -> str:
-    return f'<div class="idle">Answers of {_LETTERS[i]} appear here.</div>'
-
-
-def pill(session: Session) -> str:
-    """The state of the connection, for the page's head."""
-    address = session.url.split("://")[-1].removesuffix("/v1")
-    if not session.models:
-        return f'<span class="pill" data-on="no" title="{escape(session.url)}">no endpoint</span>'
-    count = len(session.models)
-    variants = f"{count} variant{'s' if count > 1 else ''}"
-    return (
-        f'<span class="pill" data-on="yes" title="{escape(session.url)}">'
-        f'<span class="address">{escape(address)} · </span>{variants}</span>'
-    )
 
 
 def _examples() -> list[str]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmbench.endpoint import Delta, Message, Reply
+from llmbench.endpoint import Delta, Message, Reply, reasoning_apart
 
-__all__ = ["MAX_SIDES", "Passage", "Session", "Side", "Turn"]
+__all__ = ["LETTERS", "MAX_SIDES", "Passage", "Session", "Side", "Turn", "unseen"]
 
 MAX_SIDES = 4
-_KEPT_TURNS = 20
-"""Turns a side keeps in the browser; a longer conversation forgets its oldest there."""
+LETTERS = "ABCD"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Passage:
     score: float | None
     page: int | None = None
     span: tuple[int, int] | None = None
-    """Start and end in its document's text, where the endpoint told."""
+    """Start and end in its document's text, where the endpoint gave them."""
+    kind: str = ""
+    """What the score is: `fused`, `cosine`, ...; empty when the endpoint gave none."""
 
     @classmethod
     def of(cls, raw: Any, position: int) -> Passage:
@@ -42,20 +44,41 @@ class Passage:
             score=float(score) if isinstance(score, (int, float)) else None,
             page=page if isinstance(page, int) else None,
             span=(start, end) if isinstance(start, int) and isinstance(end, int) else None,
+            kind=str(values.get("kind") or ""),
         )
 
 
 @dataclass
 class Turn:
-    """One question and what a side made of it. `reply` has the figures once the answer is whole."""
+    """One question and what a side made of it. `reply` has the figures once the answer is whole.
+
+    `text` is what came, tags of reasoning included; `thought_seconds` is the time until the answer itself began. `note` says
+    what makes this answer not comparable with the others, and `together` how many sides were asked at the same time.
+    """
 
     question: str
     model: str
     text: str = ""
+    apart: str = ""
+    """Reasoning that the server sent apart from the text."""
     passages: tuple[Passage, ...] = ()
     reply: Reply | None = None
     error: str = ""
     stopped: bool = False
+    thought_seconds: float | None = None
+    note: str = ""
+    together: int = 1
+    began: float = field(default_factory=time.monotonic, compare=False)
+
+    @property
+    def answer(self) -> str:
+        """The answer without its reasoning."""
+        return reasoning_apart(self.text)[1]
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought before it answered."""
+        return "\n\n".join(part for part in (self.apart.strip(), reasoning_apart(self.text)[0]) if part)
 
     @property
     def running(self) -> bool:
@@ -64,14 +87,21 @@ class Turn:
 
     def take(self, delta: Delta) -> None:
         """Adds a piece of the stream."""
-        self.text += delta.text
+        if not self.text and not self.apart:
+            self.began = time.monotonic()
+        self.text = _joined(self.text + delta.text)
+        self.apart = _joined(self.apart + delta.reasoning)
         if delta.sources:
             self.passages = tuple(Passage.of(raw, n) for n, raw in enumerate(delta.sources, start=1))
         if delta.reply is not None:
             self.reply = delta.reply
+        over = delta.reply is not None
+        if self.thought_seconds is None and (self.apart or over or "</" in self.text or "[/" in self.text or "<|" in self.text):
+            thought, answer = self.reasoning, self.answer.strip()
+            self.thought_seconds = time.monotonic() - self.began if thought and (answer or over) else None
 
     def stored(self) -> dict[str, Any]:
-        """The turn as JSON values, to be kept in the browser."""
+        """The turn as JSON values."""
         reply = self.reply
         figures = reply and [
             reply.latency,
@@ -80,10 +110,11 @@ class Turn:
             reply.completion_tokens,
             reply.finish_reason,
         ]
-        passages = [[p.n, p.text, p.source, p.title, p.score, p.page, p.span] for p in self.passages]
+        passages = [[p.n, p.text, p.source, p.title, p.score, p.page, p.span, p.kind] for p in self.passages]
         return {
-            "question": self.question, "model": self.model, "text": self.text, "passages": passages,
-            "figures": figures, "error": self.error, "stopped": self.stopped,
+            "question": self.question, "model": self.model, "text": self.text, "reasoning": self.apart, "passages": passages,
+            "figures": figures, "error": self.error, "stopped": self.stopped, "thought_seconds": self.thought_seconds,
+            "note": self.note, "together": self.together,
         }  # fmt: skip
 
     @classmethod
@@ -94,6 +125,9 @@ class Turn:
             KeyError, TypeError, ValueError: the values are of another shape.
         """
         turn = cls(question=str(values["question"]), model=str(values["model"]), text=str(values["text"]))
+        turn.apart, turn.note = str(values["reasoning"]), str(values["note"])
+        turn.together = int(values["together"])
+        turn.thought_seconds = None if values["thought_seconds"] is None else float(values["thought_seconds"])
         turn.passages = tuple(
             Passage(
                 int(n),
@@ -103,13 +137,14 @@ class Turn:
                 None if score is None else float(score),
                 None if page is None else int(page),
                 None if span is None else (int(span[0]), int(span[1])),
+                str(kind),
             )
-            for n, text, source, title, score, page, span in values["passages"]
+            for n, text, source, title, score, page, span, kind in values["passages"]
         )
         if values["figures"]:
             latency, first, prompt, completion, finish = values["figures"]
             turn.reply = Reply(
-                text=turn.text, model=turn.model, latency=float(latency), first_token=None if first is None else float(first),
+                text=turn.answer, model=turn.model, latency=float(latency), first_token=None if first is None else float(first),
                 prompt_tokens=int(prompt), completion_tokens=int(completion), finish_reason=str(finish),
             )  # fmt: skip
         turn.error = str(values["error"])
@@ -128,9 +163,56 @@ class Side:
         """The conversation as the endpoint takes it. Turns that failed before a word was said are left out."""
         messages: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
         for turn in self.turns:
-            if turn.text:
-                messages += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.text}]
+            if turn.answer.strip():
+                messages += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
         return [*messages, {"role": "user", "content": question}]
+
+    @property
+    def seen(self) -> list[str]:
+        """The questions that a next request would carry."""
+        return [turn.question for turn in self.turns if turn.answer.strip()]
+
+    def note(self, all_seen: Sequence[str]) -> str:
+        """What makes its next answer another matter than the others', in one line; empty when nothing does.
+
+        Args:
+            all_seen: the questions of the side that has seen the most.
+        """
+        parts = []
+        missed = unseen(self.seen, all_seen)
+        if missed:
+            parts.append(f"has not seen {missed}")
+        others = list(dict.fromkeys(turn.model for turn in self.turns if turn.answer.strip() and turn.model != self.model))
+        if others:
+            parts.append(f"was sent earlier answers by {', '.join(others)}")
+        return " and ".join(parts)
+
+
+def _joined(text: str) -> str:
+    """Halves of one character that came in two pieces, put together."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def unseen(seen: Sequence[str], all_seen: Sequence[str]) -> str:
+    """Which of the questions are missing: `the first question`, `2 earlier questions`; empty when none is."""
+    left = list(seen)
+    missed = []
+    for position, question in enumerate(all_seen):
+        if question in left:
+            left.remove(question)
+        else:
+            missed.append(position)
+    match missed:
+        case []:
+            return ""
+        case [0]:
+            return "the first question"
+        case [position]:
+            return f"question {position + 1}"
+        case _:
+            return f"{len(missed)} earlier questions"
 
 
 @dataclass
@@ -138,6 +220,14 @@ class Session:
     """One browser tab: the endpoint it talks to and its sides. `shown` are the positions that can be seen."""
 
     url: str = ""
+    id: str = ""
+    """Where it is kept; empty for one that is not."""
+    problem: str = ""
+    """Why the endpoint cannot answer; empty while it can."""
+    stage: Any = None
+    """How the engine stood when it was last looked at, where the app itself started it."""
+    descriptions: dict[str, str] = field(default_factory=dict)
+    """What the endpoint says about each model, where it says something."""
     api_key: str | None = None
     models: list[str] = field(default_factory=list)
     pipelines: dict[str, str] = field(default_factory=dict)
@@ -161,9 +251,14 @@ class Session:
             if side.model not in models:
                 side.model = first[i % len(first)] if first else ""
 
+    @property
+    def longest(self) -> Side:
+        """The shown side that has seen the most questions."""
+        return max((self.sides[i] for i in self.shown), key=lambda side: len(side.seen))
+
     def stored(self) -> dict[str, Any]:
-        """What survives a refresh of the page, as JSON values; the key does not."""
-        sides = [{"model": s.model, "turns": [t.stored() for t in s.turns[-_KEPT_TURNS:]]} for s in self.sides]
+        """What survives a refresh of the page and a restart of the app, as JSON values; the key does not."""
+        sides = [{"model": s.model, "turns": [t.stored() for t in s.turns]} for s in self.sides]
         return {"url": self.url, "shown": self.shown, "sides": sides}
 
     @classmethod

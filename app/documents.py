@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -19,6 +19,7 @@ from llmbench.retrieval import Chunk, Hit, Retriever
 
 from . import render
 from .conversation import Passage
+from .hits import hit_list, words_of
 from .settings import Settings
 from .sheets import Look, sheet
 from .widgets import HANDLER, html
@@ -26,11 +27,14 @@ from .widgets import HANDLER, html
 __all__ = ["DRAWING", "Shelf", "build", "indexed", "pipelines"]
 
 _TOP_K = 8
+_OTHER = "This index holds a different version of {} than the endpoint used."
 _CLICK = """
 element.addEventListener('click', (event) => {
   const hit = event.target.closest('[data-hit]');
-  window.picked = Boolean(hit);
-  if (hit) trigger('click', { hit: Number(hit.dataset.hit) });
+  if (!hit) return;
+  // On a narrow page the passage lies under the list: the hit that is shown already draws nothing and must lead there too.
+  if (innerWidth <= 760) document.querySelector('.page-view')?.scrollIntoView({ block: 'start', behavior: 'smooth' });
+  trigger('click', { hit: Number(hit.dataset.hit) });
 });
 """
 _SHOW = """
@@ -43,19 +47,18 @@ watch('value', () => {
   if (!mark) return;
   const box = mark.closest('.text, .desk');
   box.scrollTop += mark.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 3;
-  if (window.picked && innerWidth <= 760) mark.scrollIntoView({ block: 'center', behavior: 'smooth' });
-  window.picked = false;
 });
 """
 DRAWING: dict[str, Any] = HANDLER | {"concurrency_limit": 2, "concurrency_id": "pages"}
 """How events are wired that draw pages, each of which takes a process of its own."""
-Hits = tuple[str, list[Hit]]
-"""The pipeline that was searched, and what was found."""
+Hits = tuple[str, list[Hit], str]
+"""The pipeline that was searched, what was found, and the query; an empty query for the passages of an answer."""
+_NOTHING: Hits = ("", [], "")
 
 
 def build(tab: gr.Tab, settings: Settings) -> Shelf:
     """Lays the page out in the current tab and wires it; gives what shows a passage that was found elsewhere."""
-    found = gr.State(("", []))
+    found = gr.State(_NOTHING)
     look = gr.State(Look())
     with gr.Row(elem_classes="finder"):
         pipeline = gr.Dropdown(
@@ -73,7 +76,7 @@ def build(tab: gr.Tab, settings: Settings) -> Shelf:
             hits = html("", "hits", js_on_load=_CLICK)
         with gr.Column(elem_classes="detail", min_width=280):
             view = html("", "page-view", js_on_load=_SHOW)
-    on = Shelf(settings, _Desk(), pipeline, index, hits, view, found, look)
+    on = Shelf(settings, _Desk(), pipeline, query, index, hits, view, found, look)
     outputs = on.outputs
     tab.select(on.offer, pipeline, pipeline, **HANDLER).then(on.start, [pipeline, found], outputs, **HANDLER)
     pipeline.input(on.start, [pipeline, found], outputs, **HANDLER)
@@ -93,6 +96,7 @@ class Shelf:
     settings: Settings
     desk: _Desk
     pipeline: gr.Dropdown
+    query: gr.Textbox
     index: gr.Button
     hits: gr.HTML
     view: gr.HTML
@@ -102,7 +106,7 @@ class Shelf:
     @property
     def outputs(self) -> list[Any]:
         """Everything that the handlers write."""
-        return [self.pipeline, self.index, self.hits, self.view, self.found, self.look]
+        return [self.pipeline, self.query, self.index, self.hits, self.view, self.found, self.look]
 
     def offer(self, chosen: str | None) -> dict[Any, Any]:
         """The pipelines there are, and the one that was chosen before."""
@@ -113,13 +117,13 @@ class Shelf:
 
     def start(self, chosen: str | None, before: Hits) -> Iterator[dict[Any, Any]]:
         """Opens the index of a pipeline; what was found in it before stays."""
-        if before[1] and before[0] == chosen:
+        if (before[1] or before[2]) and before[0] == chosen:
             yield {self.look: gr.skip()}
             return
         if not chosen:
             yield {
                 self.hits: render.empty(
-                    "No pipelines", "Put a RAG pipeline into rag/, or give one: llmbench app --pipeline FILE"
+                    "No pipelines", "Add a pipeline to rag/, or start with one:", command="llmbench app --pipeline FILE"
                 )
             }
             return
@@ -127,7 +131,7 @@ class Shelf:
             self.hits: render.notice("Opening the index.", "info"),
             self.view: "",
             self.index: gr.Button(visible=False),
-            self.found: ("", []),
+            self.found: _NOTHING,
         }
         try:
             retriever = self.desk.retriever(chosen)
@@ -135,9 +139,9 @@ class Shelf:
         except LlmbenchError as error:
             yield self.unready(error)
             return
-        pages = f"{count:,} document{'s' if count != 1 else ''} to search."
-        more = "" if complete else " The index is not complete: indexing was interrupted, or is under way."
-        yield {self.hits: render.empty("Ask the documents", pages + more), self.index: gr.Button(visible=not complete)}
+        title = f"Search {count:,} document{'s' if count != 1 else ''}"
+        more = "" if complete else "The index is not complete: indexing was interrupted, or is under way."
+        yield {self.hits: render.empty(title, more), self.index: gr.Button(visible=not complete)}
 
     def look_up(self, chosen: str | None, text: str | None, before: Look) -> Iterator[dict[Any, Any]]:
         """Searches."""
@@ -145,7 +149,8 @@ class Shelf:
             yield {self.look: gr.skip()}
             return
         try:
-            result: Hits = (chosen, self.desk.retriever(chosen).search(str(text).strip(), _TOP_K))
+            query = str(text).strip()
+            result: Hits = (chosen, self.desk.retriever(chosen).search(query, _TOP_K), query)
         except LlmbenchError as error:
             yield self.unready(error)
             return
@@ -154,18 +159,45 @@ class Shelf:
 
     def show(self, result: Hits, look: Look) -> Iterator[dict[Any, Any]]:
         """The list at once, and the page when it is drawn."""
-        chosen, listed = result
+        chosen, listed, query = result
         if not 0 <= look.position < len(listed):
             yield {self.hits: render.empty("Nothing found", self._why(chosen)), self.view: ""}
             return
-        yield {self.hits: _list(listed, look.position), self.look: look}
+        yield {self.hits: hit_list(listed, look.position, query=query, address=self.address(result, look)), self.look: look}
         try:
             retriever = self.desk.retriever(chosen)
             document = retriever.document(listed[look.position].chunk.source)
         except LlmbenchError as error:
             yield {self.view: render.notice(str(error))}
             return
-        yield {self.view: sheet(retriever.recipe, document, listed, look)}
+        yield {self.view: sheet(retriever.recipe, document, listed, look, words=words_of(query))}
+
+    def address(self, result: Hits, look: Look) -> str:
+        """What leads back here: the pipeline's name, the query and the hit; empty where nothing was searched."""
+        labels = {path: label for label, path in pipelines(self.settings.pipeline)}
+        chosen, _, query = result
+        if not query or chosen not in labels:
+            return ""
+        return "/".join(quote(part, safe="") for part in (labels[chosen], query, str(look.position + 1)))
+
+    def go(self, label: str, query: str, position: Sequence[str]) -> Iterator[dict[Any, Any]]:
+        """Shows what an address names."""
+        paths = dict(pipelines(self.settings.pipeline))
+        if label not in paths:
+            yield {self.hits: render.notice(f"There is no pipeline {label} here."), self.view: ""}
+            return
+        path = paths[label]
+        at = int(position[0]) - 1 if position and position[0].isdecimal() else 0
+        choices = list(paths.items())
+        shown = {self.pipeline: gr.Dropdown(choices=choices, value=path), self.query: query}
+        yield shown | {self.hits: render.notice("Opening the index.", "info"), self.found: (path, [], query)}
+        try:
+            result: Hits = (path, self.desk.retriever(path).search(query, _TOP_K), query)
+        except LlmbenchError as error:
+            yield self.unready(error)
+            return
+        yield {self.found: result, self.index: gr.Button(visible=False)}
+        yield from self.show(result, Look(position=at if 0 <= at < len(result[1]) else 0))
 
     def _why(self, chosen: str) -> str:
         """Why a search may have found nothing: the pipeline's filter asks for what no document has."""
@@ -197,11 +229,11 @@ class Shelf:
         if position is None:
             yield {self.look: gr.skip()}
             return
-        result: Hits = (path, [_hit(passage) for passage in told])
+        result: Hits = (path, [_hit(passage) for passage in told], "")
         yield {
             self.pipeline: gr.Dropdown(choices=pipelines(self.settings.pipeline), value=path),
             self.index: gr.Button(visible=False),
-            self.hits: _list(result[1], position),
+            self.hits: hit_list(result[1], position),
             self.view: render.notice("Opening the index.", "info"),
             self.found: result,
         }
@@ -212,7 +244,7 @@ class Shelf:
             yield {self.view: render.notice(str(error))}
             return
         if text.split() != chunk.text.split():
-            yield {self.view: render.notice(f"The index here has another text of {chunk.source} than the endpoint's.", "info")}
+            yield {self.view: render.notice(_OTHER.format(chunk.source), "info")}
             return
         yield from self.show(result, Look(position))
 
@@ -229,20 +261,20 @@ class Shelf:
             yield self.unready(error) | {self.index: gr.Button(interactive=True)}
             return
         yield {self.index: gr.Button(interactive=True)}
-        yield from self.start(chosen, ("", []))
+        yield from self.start(chosen, _NOTHING)
 
     def unready(self, error: LlmbenchError) -> dict[Any, Any]:
         """Why there is nothing to search."""
         missing = isinstance(error, IndexError_)
         message = render.empty("Not indexed yet", str(error)) if missing else render.notice(str(error))
-        return {self.hits: message, self.view: "", self.index: gr.Button(visible=missing), self.found: ("", [])}
+        return {self.hits: message, self.view: "", self.index: gr.Button(visible=missing), self.found: _NOTHING}
 
 
 def _hit(passage: Passage) -> Hit:
-    """A passage that an endpoint told of, as if it had been found here."""
+    """A passage that an endpoint sent, as if it had been found here."""
     assert passage.span is not None
     chunk = Chunk("", passage.source, passage.title, passage.text, *passage.span, passage.page, None)
-    return Hit(chunk, passage.score or 0.0, passage.n)
+    return Hit(chunk, passage.score or 0.0, passage.n, kind=cast(Any, passage.kind or "score"))
 
 
 def _told(event: gr.EventData, name: str) -> Any:
@@ -307,15 +339,3 @@ def pipelines(first: Path | None = None) -> list[tuple[str, str]]:
 def indexed(first: Path | None = None) -> dict[str, str]:
     """The file of each RAG pipeline that has an index here, by name."""
     return {name: path for name, path in pipelines(first) if (workspace.indexes() / name).is_dir()}
-
-
-def _list(hits: Sequence[Hit], position: int) -> str:
-    items = "".join(
-        f'<li><button type="button" data-hit="{i}"{" aria-current=true" if i == position else ""}>'
-        f'<span class="top-line"><b>{escape(h.chunk.title or h.chunk.source)}</b>'
-        f'<span class="score">{h.score:.3f}</span></span>'
-        f'<span class="source">{escape(h.chunk.source)}</span>'
-        f'<span class="text">{escape(h.chunk.text[:240])}</span></button></li>'
-        for i, h in enumerate(hits)
-    )
-    return f'<ol class="hit-list">{items}</ol>'

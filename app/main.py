@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
@@ -13,6 +16,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from . import compare, documents, reports, runs
+from .conversation import Session
 from .door import Door
 from .settings import Settings
 from .theme import theme
@@ -20,6 +24,11 @@ from .widgets import html
 
 __all__ = ["Settings", "build", "launch"]
 
+_ROUTE = """
+const box = element.querySelector('.router');
+box.addEventListener('go', (event) => trigger('click', { address: event.detail }));
+if (location.hash.length > 1) setTimeout(() => dispatchEvent(new Event('hashchange')), 300);
+"""
 _HERE = Path(__file__).parent
 _HOST = "127.0.0.1"
 
@@ -31,17 +40,37 @@ def build(settings: Settings) -> gr.Blocks:
         with gr.Row(elem_classes="top"):
             html((_HERE / "wordmark.html").read_text(encoding="utf-8"), "brand")
             pill = html("", "connection")
-            html('<button type="button" id="theme" aria-label="Light or dark"></button>', "theme-box")
+            html('<button type="button" id="theme" aria-label="Switch between light and dark"></button>', "theme-box")
         with gr.Tabs(elem_classes="pages") as tabs:
             with gr.Tab("Compare", id="compare", elem_id="page-compare"):
                 talk = compare.build(blocks, settings, pill)
             with gr.Tab("Documents", id="documents", elem_id="page-documents") as tab:
                 shelf = documents.build(tab, settings)
             with gr.Tab("Runs", id="runs", elem_id="page-runs") as tab:
-                runs.build(tab)
+                trained = runs.build(tab)
             with gr.Tab("Reports", id="reports", elem_id="page-reports") as tab:
-                reports.build(tab)
+                compared = reports.build(tab)
         compare.link(talk, shelf, tabs)
+        router = html('<span class="router"></span>', "router-box", js_on_load=_ROUTE)
+
+        def go(session: Session, event: gr.EventData) -> Iterator[dict[Any, Any]]:
+            """Shows what an address names: a tab, and in it a run, a report or a passage."""
+            page, *rest = [unquote(part) for part in str((event._data or {}).get("address")).split("/")]
+            match page, rest:
+                case "runs", [names]:
+                    yield {tabs: gr.Tabs(selected="runs")} | trained.show(names.split(","))
+                case "reports", [name]:
+                    yield {tabs: gr.Tabs(selected="reports")} | compared.show(name)
+                case "documents", [pipeline, query, *position]:
+                    for first in shelf.go(pipeline, query, position):
+                        yield {tabs: gr.Tabs(selected="documents")} | first
+                case "compare" | "documents" | "runs" | "reports", _:
+                    yield {tabs: gr.Tabs(selected=page)}
+                case _:
+                    yield {tabs: gr.skip()}
+
+        outputs = [tabs, *trained.outputs, *compared.outputs, *shelf.outputs]
+        router.click(go, talk.session, outputs, **documents.DRAWING, trigger_mode="always_last")
     return blocks
 
 
@@ -49,7 +78,8 @@ def launch(settings: Settings, *, port: int, ready: Callable[[str], None] | None
     """Serves the program until Ctrl-C. `ready` is called with its address; port 0 takes a free one."""
     blocks = build(settings)
     blocks.queue(api_open=False, default_concurrency_limit=None)
-    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    # A page that was open while the app was away can tell by this that it has been started again.
+    script = f'window.llmbenchApp = "{secrets.token_hex(8)}";\n' + (_HERE / "page.js").read_text(encoding="utf-8")
     try:
         _, address, _ = blocks.launch(
             server_name=_HOST, server_port=port or _free_port(), prevent_thread_lock=True, quiet=True, share=False,

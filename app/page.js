@@ -1,4 +1,5 @@
-// What the page does by itself: the theme, citations, the read-out of charts, saving a report. No state of the program lives here.
+// What the page does by itself: the theme, which conversation this tab has, its address, keys, citations, copying, the read-out
+// of charts. No state of the program lives here.
 (() => {
   const KEY = "llmbench-theme";
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -26,7 +27,14 @@
       paint();
       return;
     }
-    const cite = event.target.closest(".cite");
+    const copy = event.target.closest(".copy");
+    if (copy) {
+      navigator.clipboard.writeText(copy.closest(".code").querySelector("code").textContent).then(
+        () => { copy.textContent = "Copied"; }, () => { copy.textContent = "Not copied"; },
+      ).finally(() => setTimeout(() => { copy.textContent = "Copy"; }, 1500));
+      return;
+    }
+    const cite = event.target.closest("button.cite");
     if (cite) {
       const box = cite.closest(".turn")?.querySelector(".passages");
       const passage = box?.querySelector(`li[data-n="${CSS.escape(cite.dataset.cite)}"]`);
@@ -41,9 +49,8 @@
     if (!event.target.closest(".opener")) event.target.closest(".passages li")?.classList.toggle("open");
     const download = event.target.closest(".download");
     if (download) {
-      const frame = document.querySelector("#page-reports iframe");
-      const link = document.createElement("a");
-      link.href = URL.createObjectURL(new Blob([frame.srcdoc], { type: "text/html" }));
+      const link = document.createElement("a"), bytes = Uint8Array.from(atob(download.dataset.bytes), (c) => c.charCodeAt(0));
+      link.href = URL.createObjectURL(new Blob([bytes], { type: "text/html" }));
       link.download = download.dataset.name;
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 1000);
@@ -81,5 +88,104 @@
     }
     shown = chart || null;
     if (chart) read(chart, event);
+  });
+
+  // Which conversation this tab has. The app keeps conversations; the browser keeps their ids: one a tab, in the order of use.
+  const PLACE = "llmbench";
+  const from = (storage, otherwise) => { try { return JSON.parse(storage().getItem(PLACE)) ?? otherwise; } catch { return otherwise; } };
+  const into = (storage, value) => { try { storage().setItem(PLACE, JSON.stringify(value)); return true; } catch { return false; } };
+  const hold = (id) => new Promise((answer) => {
+    if (!navigator.locks) { answer(true); return; }
+    const patience = AbortSignal.timeout(700); // longer than the page before a reload takes to let go
+    navigator.locks.request(`${PLACE}-${id}`, { signal: patience }, () => { answer(true); return new Promise(() => {}); })
+      .catch(() => answer(false));
+  });
+  const free = async () => {
+    const held = navigator.locks ? (await navigator.locks.query()).held.map((lock) => lock.name) : [];
+    return (from(() => localStorage, {}).conversations ?? []).find((id) => !held.includes(`${PLACE}-${id}`));
+  };
+  const fresh = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const identify = async () => {
+    const own = from(() => sessionStorage, {});
+    let id = own.id, copy = null;
+    if (!id) id = await free();
+    if (id && !await hold(id)) [copy, id] = [own.id ?? null, null]; // another tab has it: this one is its duplicate
+    if (!id) { id = fresh(); await hold(id); }
+    const others = (from(() => localStorage, {}).conversations ?? []).filter((one) => one !== id);
+    const here = into(() => sessionStorage, { id, app: window.llmbenchApp });
+    const kept = into(() => localStorage, { conversations: [id, ...others].slice(0, 50) });
+    return [{ id, copy, kept: here || kept, restarted: Boolean(own.app) && own.app !== window.llmbenchApp }];
+  };
+  window.llmbench = { identify };
+
+  // The address: a link to a run, a report or a passage, and the way back. A page says in data-address what it shows.
+  const TITLES = { compare: "Compare", documents: "Documents", runs: "Runs", reports: "Reports" };
+  const tabs = () => [...document.querySelectorAll(".pages .tab-container > button[role=tab]")];
+  const current = () => {
+    const chosen = tabs().find((tab) => tab.getAttribute("aria-selected") === "true");
+    const name = Object.keys(TITLES).find((key) => TITLES[key] === chosen?.textContent.trim());
+    if (!name) return null;
+    const at = document.querySelector(`#page-${name} [data-address]`)?.dataset.address;
+    return { name, address: at ? `${name}/${at}` : name };
+  };
+  let written = null, silent = false;
+  const name = (now) => {
+    const what = now.address.split("/").slice(1).map(decodeURIComponent).filter(Boolean).join(", ");
+    document.title = [what, TITLES[now.name], "llmbench"].filter(Boolean).join(" · ");
+  };
+  const note = () => {
+    const now = current();
+    if (!now || now.address === written || silent) return;
+    const first = written === null, sub = written?.split("/")[0] === now.name && written === now.name;
+    written = now.address;
+    name(now);
+    if (location.hash.slice(1) === now.address || (first && now.address === "compare" && !location.hash)) return;
+    history[first || sub ? "replaceState" : "pushState"](null, "", `#${now.address}`); // what a tab shows first is no step of its own
+  };
+  const go = () => {
+    const wanted = location.hash.slice(1) || "compare", now = current();
+    if (!now || wanted === now.address) return;
+    silent = true;
+    written = wanted;
+    document.querySelector(".router")?.dispatchEvent(new CustomEvent("go", { detail: wanted }));
+    setTimeout(() => { silent = false; note(); }, 2500);
+  };
+  addEventListener("popstate", go);
+  addEventListener("hashchange", go);
+
+  // Gradio's page has no landmarks, and its folds say nothing about themselves.
+  const describe = () => {
+    document.querySelector(".top")?.setAttribute("role", "banner");
+    document.querySelector(".pages > .tab-wrapper")?.setAttribute("role", "navigation");
+    document.querySelector(".pages > .tab-wrapper")?.setAttribute("aria-label", "Pages");
+    document.querySelector(".said")?.setAttribute("aria-live", "polite");
+    document.querySelectorAll(".picker input:not([title])").forEach((box) => { box.title = box.value; });
+    document.querySelectorAll(".settings > button").forEach((button) => {
+      const open = String(button.classList.contains("open"));
+      if (button.getAttribute("aria-expanded") !== open) button.setAttribute("aria-expanded", open);
+    });
+  };
+  let due = false;
+  const later = () => {
+    if (due) return;
+    due = true;
+    setTimeout(() => { due = false; describe(); note(); }, 150);
+  };
+  const watch = () => {
+    new MutationObserver(later).observe(document.body, {
+      subtree: true, childList: true, attributes: true, attributeFilter: ["class", "aria-selected", "data-address"],
+    });
+    later();
+  };
+  document.body ? watch() : addEventListener("DOMContentLoaded", watch);
+  document.addEventListener("pointerover", (event) => {
+    const box = event.target.closest?.(".picker input");
+    if (box) box.title = box.value;
+  });
+  document.addEventListener("keydown", (event) => {
+    const stop = document.querySelector("#stop");
+    if (event.key !== "Escape" || !stop || stop.offsetParent === null) return;
+    if (event.target.closest?.(".picker") && event.target.getAttribute("aria-expanded") === "true") return; // closes its list
+    stop.click();
   });
 })();

@@ -1,92 +1,134 @@
-"""Values to HTML. Everything that a model, a document or a server wrote passes through `escape` or `prose` here."""
+"""Values to HTML. Everything that a model, a document or a server wrote passes through `plain` or `prose` here."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container
-from functools import cache
 from html import escape
 
-from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererHTML
-from markdown_it.rules_inline import StateInline
-from markdown_it.token import Token
-from markdown_it.utils import EnvType, OptionsDict
+from .conversation import LETTERS, Passage, Turn
+from .prose import cited, growing, plain, prose
 
-from .conversation import Passage, Turn
+__all__ = ["about", "empty", "notice", "past", "plain", "prose", "score", "state", "turn"]
 
-__all__ = ["empty", "notice", "past", "prose", "turn"]
-
-_CITATION = re.compile(r"\[(\d{1,3})\](?!\()")
-_LINK = re.compile(r"(https?://|mailto:)", re.IGNORECASE)
+_LONG = 24
+"""Characters of a model's name from which its side names it in full under the box."""
 
 
-def prose(text: str) -> str:
-    """A model's Markdown as inert HTML.
-
-    HTML in it is shown as text, links are http, https or mailto and open elsewhere, and images are links: nothing is
-    fetched because a model wrote it. `[n]` becomes a button that points to passage n.
-    """
-    html: str = _markdown().render(text)
-    return html
-
-
-def turn(turn: Turn, *, side: str, open_passages: bool = True, here: Container[str] = ()) -> str:
+def turn(turn: Turn, *, side: str, last: bool = False, here: Container[str] = ()) -> str:
     """One question with its answer, passages and figures. `side` makes ids unique on the page.
 
-    Passages of the models in `here` can be opened in Documents.
+    The `last` turn has its passages open, and can be asked again. Passages of the models in `here` can be opened in Documents.
     """
+    busy = ' aria-busy="true"' if turn.running else ""
     return (
-        f'<article class="turn" data-state="{_state(turn)}">'
-        f'<p class="question">{escape(turn.question)}</p>'
-        f'<div class="answer">{_answer(turn)}</div>'
+        f'<article class="turn" data-state="{state(turn)}"{busy}>'
+        f'<p class="question" dir="auto">{plain(turn.question)}</p>{_note(turn, side, last)}'
+        f'{_reasoning(turn, side)}<div class="answer" dir="auto">{_answer(turn)}</div>{_again(turn, side, last)}'
         f"{_figures(turn)}"
-        f"{_passages(turn, side, open_passages, turn.model in here)}"
+        f"{_passages(turn, side, last, turn.model in here)}"
         "</article>"
     )
 
 
 def past(turns: list[Turn], *, side: str, here: Container[str] = ()) -> str:
     """The turns before the current one."""
-    return "".join(turn(t, side=f"{side}-{i}", open_passages=False, here=here) for i, t in enumerate(turns))
+    return "".join(turn(t, side=f"{side}-{i}", here=here) for i, t in enumerate(turns))
 
 
-def empty(title: str, text: str, *, command: str = "") -> str:
+def about(name: str, description: str) -> str:
+    """What a variant is, under its box: its description, and its name where the box is too narrow for it."""
+    parts = [f"<b>{plain(name)}</b>"] if len(name) > _LONG else []
+    parts += [plain(description)] if description else []
+    return f'<p title="{escape(name)}" dir="auto">{"<br>".join(parts)}</p>' if parts else ""
+
+
+def score(value: float, kind: str) -> str:
+    """A score with what it measures: a fused one says nothing about another query."""
+    names = {
+        "fused": ("fused", "Fused score: 1 is the best passage of this query, whether or not it is relevant"),
+        "dense": ("cosine", "Cosine similarity of query and passage, -1 to 1"),
+        "cosine": ("cosine", "Cosine similarity of query and passage, -1 to 1"),
+        "terms": ("BM25", "BM25 score of the query's words, from 0"),
+        "rerank": ("rerank", "The reranker's score, on its own scale"),
+    }
+    name, title = names.get(kind, (kind or "score", "The score that the endpoint gave"))
+    return f'<span class="score" title="{escape(title)}">{escape(name)} {value:.3f}</span>'
+
+
+def empty(title: str, text: str, *, command: str = "", detail: str = "") -> str:
     """What a page says when it has nothing to show: why, and what to do."""
-    code = f"<pre><code>{escape(command)}</code></pre>" if command else ""
-    return f'<div class="empty"><h3>{escape(title)}</h3><p>{escape(text)}</p>{code}</div>'
+    code = f'<pre tabindex="0"><code>{escape(command)}</code></pre>' if command else ""
+    more = f'<p class="aside">{plain(detail)}</p>' if detail else ""
+    return f'<div class="empty" role="status"><h2>{escape(title)}</h2><p>{plain(text)}</p>{code}{more}</div>'
 
 
 def notice(text: str, kind: str = "error") -> str:
     """One line about what went wrong (`error`) or how things stand (`info`)."""
-    return f'<p class="notice" data-kind="{escape(kind)}" role="status">{escape(text)}</p>' if text else ""
+    return f'<p class="notice" data-kind="{escape(kind)}" role="status">{plain(text)}</p>' if text else ""
 
 
-def _state(turn: Turn) -> str:
+def state(turn: Turn) -> str:
+    """waiting, writing, done, stopped or failed."""
     if turn.error:
         return "failed"
     if turn.stopped:
         return "stopped"
     if turn.reply is not None:
         return "done"
-    return "writing" if turn.text else "waiting"
+    return "writing" if turn.text or turn.apart else "waiting"
+
+
+def _note(turn: Turn, side: str, last: bool) -> str:
+    """Who answered, and what makes the answer another matter than those beside it."""
+    letter = LETTERS[int(side[0])]
+    note = ""
+    if turn.note:
+        button = f'<button type="button" class="quiet-link" data-again="{escape(side)}:all">Ask all questions again</button>'
+        note = f'<span class="note">{letter} {plain(turn.note)}. {button if last and not turn.running else ""}</span>'
+    return f'<p class="by"><span>{plain(turn.model)}</span>{note}</p>'
+
+
+def _again(turn: Turn, side: str, last: bool) -> str:
+    if not last or not (turn.error or turn.stopped):
+        return ""
+    return f'<p><button type="button" class="quiet-link" data-again="{escape(side)}">Ask again</button></p>'
+
+
+def _reasoning(turn: Turn, side: str) -> str:
+    """What the model thought, folded behind a switch whose state is the browser's own."""
+    thought = turn.reasoning
+    if not thought:
+        return ""
+    seconds = f" for {_seconds(turn.thought_seconds)}" if turn.thought_seconds is not None else ""
+    label = f"Thought{seconds}" if not turn.running or turn.answer.strip() else "Thinking"
+    switch = f"reasoning-{escape(side)}"
+    drawn = growing(thought) if turn.running else prose(thought)
+    return (
+        f'<div class="reasoning fold"><input type="checkbox" id="{switch}" aria-label="Show the reasoning">'
+        f'<label for="{switch}">{label}</label><div class="thought" dir="auto">{drawn}</div></div>'
+    )
 
 
 def _answer(turn: Turn) -> str:
-    parts = [prose(turn.text)] if turn.text else []
+    text = turn.answer
+    draw = growing if turn.running else prose
+    parts = [draw(text, {p.n for p in turn.passages})] if text.strip() else []
     if turn.error:
         parts.append(notice(turn.error))
     elif turn.stopped:
         parts.append('<p class="aside">Stopped.</p>')
-    elif turn.running and not turn.text:
-        parts.append('<p class="dots" aria-label="Waiting for the first token"><i></i><i></i><i></i></p>')
-    elif not turn.text.strip() and turn.reply is not None:
+    elif turn.running and not turn.text and not turn.apart:
+        parts.append(
+            '<p class="dots" role="img" aria-label="Waiting for the first token"><i></i><i></i><i></i></p>'
+            '<p class="aside late">No token for 20 s. The engine is busy or stuck: its log says more.</p>'
+        )
+    elif not text.strip() and turn.reply is not None:
         parts.append('<p class="aside">The answer is empty.</p>')
     return "".join(parts)
 
 
 def _figures(turn: Turn) -> str:
-    """Latency, time to the first token, tokens, and tokens by latency: whatever the endpoint told."""
+    """Latency, time to the first token, tokens, and tokens by latency: whatever the endpoint reported."""
     reply = turn.reply
     if reply is None:
         return '<dl class="figures"></dl>'
@@ -99,7 +141,9 @@ def _figures(turn: Turn) -> str:
         figures.append(("Tokens/s", f"{reply.completion_tokens / reply.latency:,.0f}"))
     cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures)
     cut = '<p class="aside">Cut off at the token limit.</p>' if reply.finish_reason == "length" else ""
-    return f'<dl class="figures">{cells}</dl>{cut}'
+    shared = f"Timed while {turn.together} variants were answering at the same time." if turn.together > 1 else ""
+    load = f'<p class="aside load">{shared}</p>' if shared else ""
+    return f'<dl class="figures">{cells}</dl>{cut}{load}'
 
 
 def _seconds(value: float) -> str:
@@ -110,65 +154,31 @@ def _passages(turn: Turn, side: str, is_open: bool, is_here: bool) -> str:
     """The passages behind a switch whose state is the browser's own, so that an update of the page leaves it as it is."""
     if not turn.passages:
         return ""
-    cited = {int(n) for n in _CITATION.findall(turn.text)}
-    items = "".join(_passage(p, cited=p.n in cited, button=_opener(p, side) if is_here else "") for p in turn.passages)
+    named = cited(turn.answer, {p.n for p in turn.passages}, growing=turn.running)
+    items = "".join(_passage(p, cited=p.n in named, button=_opener(p, side) if is_here else "") for p in turn.passages)
     count = len(turn.passages)
-    known = sum(p.n in cited for p in turn.passages)
+    known = sum(p.n in named for p in turn.passages)
     label = f"{count} passage{'s' if count > 1 else ''}" + (f", {known} cited" if known else "")
     switch = f"passages-{escape(side)}"
-    box = f'<input type="checkbox" id="{switch}"{" checked" if is_open else ""}>'
-    return f'<div class="passages">{box}<label for="{switch}">{label}</label><ol>{items}</ol></div>'
+    box = f'<input type="checkbox" id="{switch}" aria-label="Show the passages"{" checked" if is_open else ""}>'
+    return f'<div class="passages fold">{box}<label for="{switch}">{label}</label><ol>{items}</ol></div>'
 
 
 def _opener(passage: Passage, side: str) -> str:
     """The way to the passage in its document."""
     if passage.span is None:
         return ""
-    label = "Show the page" if passage.page else "Show in its document"
+    label = "Open page" if passage.page else "Open document"
     return f'<button type="button" class="opener" data-open="{escape(side)}:{passage.n}">{label}</button>'
 
 
 def _passage(passage: Passage, *, cited: bool, button: str) -> str:
-    score = "" if passage.score is None else f'<span class="score" title="Similarity">{passage.score:.2f}</span>'
-    place = escape(passage.source) + (f" · page {passage.page:,}" if passage.page else "")
+    figure = "" if passage.score is None else score(passage.score, passage.kind)
+    place = plain(passage.source) + (f" · page {passage.page:,}" if passage.page else "")
     return (
         f'<li data-n="{passage.n}"{" data-cited" if cited else ""}>'
-        f'<header><b class="n">{passage.n}</b><span class="title">{escape(passage.title)}</span>{score}</header>'
+        f'<header><b class="n">{passage.n}</b><span class="title" dir="auto" title="{escape(passage.title)}">'
+        f"{plain(passage.title)}</span>{figure}</header>"
         f'<p class="source">{place}{button}</p>'
-        f'<p class="text">{escape(passage.text)}</p></li>'
+        f'<p class="text" dir="auto">{plain(passage.text)}</p></li>'
     )
-
-
-@cache
-def _markdown() -> MarkdownIt:
-    md = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
-    md.disable(["image", "reference"])
-    md.validateLink = _is_link  # type: ignore[method-assign]
-    md.inline.ruler.before("link", "citation", _read_citation)
-    md.add_render_rule("citation", _write_citation)
-    md.add_render_rule("link_open", _write_link)
-    return md
-
-
-def _is_link(url: str) -> bool:
-    return _LINK.match(url) is not None
-
-
-def _read_citation(state: StateInline, silent: bool) -> bool:
-    found = _CITATION.match(state.src, state.pos)
-    if found is None:
-        return False
-    if not silent:
-        state.push("citation", "", 0).content = found[1]
-    state.pos = found.end()
-    return True
-
-
-def _write_citation(renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType) -> str:
-    n = tokens[index].content
-    return f'<button type="button" class="cite" data-cite="{n}" title="Show passage {n}">{n}</button>'
-
-
-def _write_link(renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType) -> str:
-    href = escape(str(tokens[index].attrs.get("href", "")))
-    return f'<a href="{href}" target="_blank" rel="noopener noreferrer nofollow">'

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import time
+from dataclasses import dataclass
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -16,7 +19,7 @@ from llmbench.errors import LlmbenchError
 from . import render
 from .widgets import HANDLER, html
 
-__all__ = ["build", "sealed"]
+__all__ = ["Listed", "build", "sealed"]
 
 _SEAL = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:;
 font-src data:; script-src 'unsafe-inline'"><script>addEventListener("message", ({ data }) => {
@@ -32,35 +35,53 @@ font-src data:; script-src 'unsafe-inline'"><script>addEventListener("message", 
 _HEAD = re.compile(r"<head\b[^>]*>", re.IGNORECASE)
 
 
-def build(tab: gr.Tab) -> None:
+@dataclass(frozen=True)
+class Listed:
+    """The components of the page, for whoever opens it from elsewhere."""
+
+    picker: gr.Radio
+    index: gr.Column
+    view: gr.HTML
+
+    @property
+    def outputs(self) -> list[Any]:
+        """Everything that the handlers write."""
+        return [self.picker, self.index, self.view]
+
+    def show(self, chosen: str | None) -> dict[Any, Any]:
+        """The list, and the comparison of this name, or the newest."""
+        found = compare.every()
+        names = [one.name for one in found]
+        kept = chosen if chosen in names else next(iter(names), None)
+        return {
+            self.picker: gr.Radio(choices=[(_row(one), one.name) for one in found], value=kept),
+            self.index: gr.Column(visible=bool(found)),
+            self.view: _shown(kept) if kept else _nothing(),
+        }
+
+
+def build(tab: gr.Tab) -> Listed:
     """Lays the page out in the current tab and wires it."""
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="list", scale=0, min_width=260) as index:
             picker = gr.Radio(
                 [], label="Comparisons", show_label=False, container=False, elem_classes="rows", elem_id="reports"
             )
-            refresh = gr.Button("Look again", size="sm", elem_classes="quiet")
+            refresh = gr.Button("Refresh", size="sm", elem_classes="quiet")
         with gr.Column(elem_classes="detail", min_width=280):
             view = html("", "report-view")
 
-    def look(chosen: str | None) -> dict[Any, Any]:
-        found = compare.every()
-        names = [one.name for one in found]
-        kept = chosen if chosen in names else next(iter(names), None)
-        return {
-            picker: gr.Radio(choices=[(_row(one), one.name) for one in found], value=kept),
-            index: gr.Column(visible=bool(found)),
-            view: show(kept) if kept else _nothing(),
-        }
+    on = Listed(picker, index, view)
+    gr.on([tab.select, refresh.click], on.show, picker, on.outputs, **HANDLER)
+    picker.input(_shown, picker, view, **HANDLER)
+    return on
 
-    def show(name: str) -> str:
-        try:
-            return _view(compare.load(name))
-        except LlmbenchError as error:
-            return render.notice(str(error))
 
-    gr.on([tab.select, refresh.click], look, picker, [picker, index, view], **HANDLER)
-    picker.input(show, picker, view, **HANDLER)
+def _shown(name: str) -> str:
+    try:
+        return _view(compare.load(name))
+    except LlmbenchError as error:
+        return render.notice(str(error))
 
 
 def sealed(report: str) -> str:
@@ -77,17 +98,20 @@ def _row(one: Comparison) -> str:
 
 def _nothing() -> str:
     return render.empty(
-        "No comparisons yet", f"A comparison leaves its verdict and its report here ({workspace.comparisons()}).",
+        "No comparisons yet", f"Comparisons appear here, with their verdict and report ({workspace.comparisons()}).",
         command="llmbench compare recipes/compare.yaml",
     )  # fmt: skip
 
 
 def _view(one: Comparison) -> str:
     if not one.report.exists():
-        return render.notice(f"{one.report} is missing. Run llmbench compare again: the answers are kept.")
-    report = one.report.read_text(encoding="utf-8", errors="replace")
+        return render.notice(f"{one.report} is missing. Run llmbench compare again; it reuses the answers.")
+    data = one.report.read_bytes()
     return (
-        f'<section class="card verdict"><h3>{escape(one.name)}</h3><p class="aside">{escape(str(one.folder))}</p>'
-        f'<button type="button" class="download" data-name="{escape(one.name)}.html">Download the report</button></section>'
-        f"{sealed(report)}"
+        f'<span data-address="{quote(one.name, safe="")}"></span>'
+        f'<section class="card verdict"><h2>{render.plain(one.name)}</h2>'
+        f'<button type="button" class="download" data-name="{escape(one.name)}.html" '
+        f'data-bytes="{base64.b64encode(data).decode("ascii")}">Download the report</button>'
+        f'<p class="aside">{render.plain(str(one.folder))}</p></section>'
+        f"{sealed(data.decode('utf-8', errors='replace'))}"
     )

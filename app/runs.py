@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import time
+import math
 from collections.abc import Sequence
-from html import escape
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -15,153 +14,214 @@ from llmbench import runs, workspace
 from llmbench.runs import Run
 
 from . import render
+from .cards import card, overview
 from .chart import COLOURS, Line, chart
+from .curves import curves
 from .widgets import HANDLER, html
 
-__all__ = ["build"]
+__all__ = ["Shown", "build"]
 
 _SECONDS = 3.0
 """Between two looks at a run that is training."""
+_A_PAGE = 25
+"""Runs of the list that are shown at once."""
+_STATES = ["Any state", "running", "finished", "stopped", "failed"]
+_ORDERS = ["Newest first", "Name", "Lowest loss"]
+Colours = dict[str, int]
+"""The number of the colour that each ticked run keeps while it stays ticked."""
 
 
-def build(tab: gr.Tab) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """The components of the page, for whoever opens it from elsewhere."""
+
+    words: gr.Textbox
+    state: gr.Dropdown
+    order: gr.Dropdown
+    picker: gr.CheckboxGroup
+    count: gr.HTML
+    fewer: gr.Button
+    more: gr.Button
+    index: gr.Column
+    view: gr.HTML
+    timer: gr.Timer
+    page: gr.State
+    colours: gr.State
+
+    @property
+    def outputs(self) -> list[Any]:
+        """Everything that the handlers write."""
+        return [
+            self.words, self.state, self.order, self.picker, self.count, self.fewer, self.more, self.index, self.view,
+            self.timer, self.page, self.colours,
+        ]  # fmt: skip
+
+    def show(self, names: Sequence[str]) -> dict[Any, Any]:
+        """The runs of these names, ticked."""
+        return {self.words: "", self.state: _STATES[0]} | self.look("", _STATES[0], _ORDERS[0], names, 0, {}, first=False)
+
+    def look(
+        self, words: str, state: str, order: str, chosen: Sequence[str] | None, page: int, colours: Colours, *, first: bool
+    ) -> dict[Any, Any]:
+        """The list as it is asked for, and the chosen runs; the `first` one where none is chosen."""
+        every = {run.name: run.status for run in runs.every()}
+        kept = [name for name in chosen or [] if name in every]
+        found = _found(every, words or "", state, order)
+        if not kept and first and found:
+            kept = found[:1]
+        page = min(max(page, 0), max(len(found) - 1, 0) // _A_PAGE)
+        listed = found[page * _A_PAGE : (page + 1) * _A_PAGE]
+        rows = [*[name for name in kept if name not in listed], *listed]
+        last = min((page + 1) * _A_PAGE, len(found))
+        count = f"{page * _A_PAGE + 1} to {last} of {len(found)}" if len(found) > _A_PAGE else f"{len(found)} of {len(every)}"
+        return {
+            self.picker: gr.CheckboxGroup(choices=[(_row(name, every[name]), name) for name in rows], value=kept),
+            self.count: f'<p class="aside" role="status">{count} runs</p>' if found else '<p class="aside">No such run.</p>',
+            self.fewer: gr.Button(visible=len(found) > _A_PAGE, interactive=page > 0),
+            self.more: gr.Button(visible=len(found) > _A_PAGE, interactive=last < len(found)),
+            self.index: gr.Column(visible=bool(every)),
+            self.page: page,
+        } | (self.draw(kept, colours) if every else {self.view: _nothing(), self.timer: gr.Timer(active=False)})
+
+    def draw(self, chosen: Sequence[str] | None, colours: Colours) -> dict[Any, Any]:
+        """The curves of the chosen runs together, then a card for each."""
+        shown = [Run(workspace.runs() / name) for name in chosen or []]
+        shown = [run for run in shown if (run.folder / "state.json").exists()]
+        colours = _coloured([run.name for run in shown], colours)
+        live = any(run.state == "running" for run in shown)
+        return {self.view: _view(shown, colours), self.timer: gr.Timer(active=live), self.colours: colours}
+
+
+def build(tab: gr.Tab) -> Shown:
     """Lays the page out in the current tab and wires it."""
     with gr.Row(elem_classes="split"):
         with gr.Column(elem_classes="list", scale=0, min_width=260) as index:
+            words = gr.Textbox(
+                placeholder="Search runs", label="Search runs", show_label=False, container=False, elem_id="run-search"
+            )
+            with gr.Row(elem_classes="sifting"):
+                state = gr.Dropdown(
+                    _STATES, value=_STATES[0], label="State", show_label=False, container=False, min_width=100,
+                    elem_id="run-state", filterable=False,
+                )  # fmt: skip
+                order = gr.Dropdown(
+                    _ORDERS, value=_ORDERS[0], label="Order", show_label=False, container=False, min_width=100,
+                    elem_id="run-order", filterable=False,
+                )  # fmt: skip
+            count = html("", "count")
             picker = gr.CheckboxGroup([], label="Runs", show_label=False, container=False, elem_classes="rows", elem_id="runs")
-            refresh = gr.Button("Look again", size="sm", elem_classes="quiet")
+            with gr.Row(elem_classes="sifting"):
+                fewer = gr.Button("Previous", size="sm", elem_classes="quiet", min_width=0, visible=False)
+                more = gr.Button("Next", size="sm", elem_classes="quiet", min_width=0, visible=False)
+            refresh = gr.Button("Refresh", size="sm", elem_classes="quiet")
         with gr.Column(elem_classes="detail", min_width=280):
             view = html("", "run-view")
     timer = gr.Timer(_SECONDS, active=False)
+    on = Shown(words, state, order, picker, count, fewer, more, index, view, timer, gr.State(0), gr.State(dict))
+    asked = [words, state, order, picker, on.page, on.colours]
 
-    def look(chosen: Sequence[str]) -> dict[Any, Any]:
-        found = runs.every()
-        names = [run.name for run in found]
-        kept = [name for name in chosen or [] if name in names] or names[:1]
-        shown = [run for run in found if run.name in kept]
-        return {
-            picker: gr.CheckboxGroup(choices=[(_row(run), run.name) for run in found], value=kept),
-            index: gr.Column(visible=bool(found)),
-            view: _view(shown) if found else _nothing(),
-            timer: gr.Timer(active=any(run.state == "running" for run in shown)),
-        }
+    def look(*values: Any) -> dict[Any, Any]:
+        return on.look(*values, first=True)
 
-    def draw(chosen: Sequence[str]) -> dict[Any, Any]:
-        shown = [run for run in runs.every() if run.name in (chosen or [])]
-        live = any(run.state == "running" for run in shown)
-        return {view: _view(shown), timer: gr.Timer(active=live)}
+    def sift(words: str, state: str, order: str, chosen: list[str], page: int, colours: Colours) -> dict[Any, Any]:
+        return on.look(words, state, order, chosen, 0, colours, first=False)
 
-    gr.on([tab.select, refresh.click], look, picker, [picker, index, view, timer], **HANDLER)
-    gr.on([picker.input, timer.tick], draw, picker, [view, timer], **HANDLER, trigger_mode="always_last")
+    def turn(by: int) -> Any:
+        def turned(words: str, state: str, order: str, chosen: list[str], page: int, colours: Colours) -> dict[Any, Any]:
+            return on.look(words, state, order, chosen, page + by, colours, first=False)
+
+        return turned
+
+    gr.on([tab.select, refresh.click], look, asked, on.outputs, **HANDLER)
+    gr.on([words.input, state.input, order.input], sift, asked, on.outputs, **HANDLER, trigger_mode="always_last")
+    fewer.click(turn(-1), asked, on.outputs, **HANDLER)
+    more.click(turn(1), asked, on.outputs, **HANDLER)
+    picker.input(on.draw, [picker, on.colours], [view, timer, on.colours], **HANDLER, trigger_mode="always_last")
+    timer.tick(look, asked, on.outputs, **HANDLER, trigger_mode="once")
+    return on
 
 
-def _row(run: Run) -> str:
-    """The run in the list: name, state, last loss."""
-    status = run.status
-    loss = status.get("eval_loss") or status.get("loss")
-    return f"{run.name}\n{status['state']}" + (f" · loss {loss:.3f}" if isinstance(loss, float) else "")
+def _found(every: dict[str, dict[str, Any]], words: str, state: str, order: str) -> list[str]:
+    """The names that hold every word, in the order that is asked for; `every` has the newest first."""
+    wanted = words.lower().split()
+    found = [
+        name for name, status in every.items()
+        if all(word in name.lower() for word in wanted) and state in (_STATES[0], status["state"])
+    ]  # fmt: skip
+    match order:
+        case "Name":
+            found.sort()
+        case "Lowest loss":
+            found.sort(key=lambda name: _loss(every[name])[1])
+        case _:
+            pass
+    return found
+
+
+def _loss(status: dict[str, Any]) -> tuple[str, float]:
+    """The held-out loss where there is one, else the training loss, with its name; infinite where there is neither."""
+    for name, key in (("held-out loss", "eval_loss"), ("loss", "loss")):
+        value = status.get(key)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return name, float(value)
+    return "", math.inf
+
+
+def _row(name: str, status: dict[str, Any]) -> str:
+    """The run in the list: name, state, how far, last loss."""
+    parts = [str(status["state"])]
+    if status.get("steps") and status["state"] != "finished":
+        parts.append(f"step {status.get('step', 0):,} of {status['steps']:,}")
+    loss = _loss(status)
+    return f"{name}\n" + " · ".join([*parts, f"{loss[0]} {loss[1]:.3f}"] if loss[0] else parts)
+
+
+def _coloured(names: Sequence[str], before: Colours) -> Colours:
+    """A run keeps its colour while it stays ticked; a new one takes the first that is free."""
+    colours = {name: before[name] for name in names if name in before}
+    for name in names:
+        if name not in colours:
+            colours[name] = next(n for n in range(len(names) + len(before) + 1) if n not in colours.values())
+    return colours
 
 
 def _nothing() -> str:
     return render.empty(
-        "No runs yet", f"A training leaves its curves, recipe and adapter here ({workspace.runs()}).",
+        "No runs yet", f"Training runs appear here, with their curves, recipe and adapter ({workspace.runs()}).",
         command="llmbench train recipes/sft-lora.yaml",
     )  # fmt: skip
 
 
-def _view(shown: Sequence[Run]) -> str:
-    """The curves of the runs together, then a card for each."""
+def _view(shown: Sequence[Run], colours: Colours) -> str:
     if not shown:
-        return render.empty("No run chosen", "Tick one run to see it, or several to lay their curves over each other.")
-    colour = {run.name: COLOURS[i % len(COLOURS)] for i, run in enumerate(shown)}
-    loss = [line for run in shown for line in (_line(run, "loss", colour), _line(run, "eval_loss", colour, held_out=True))]
+        return render.empty("No run selected", "Select a run, or several to overlay their curves.")
+    address = f"<span data-address='{quote(','.join(run.name for run in shown), safe='')}'></span>"
+    losses = [line for run in shown for line in _lines(run, colours, "loss", "eval_loss")]
     charts = [
-        chart("Loss", loss),
-        chart("Learning rate", [_line(run, "learning_rate", colour) for run in shown], from_zero=True),
-        chart("Gradient norm", [_line(run, "grad_norm", colour) for run in shown]),
-        chart("Tokens per second", [_line(run, "tokens_per_second", colour) for run in shown], from_zero=True),
+        chart("Loss", losses),
+        chart("Learning rate", [line for run in shown for line in _lines(run, colours, "learning_rate")], from_zero=True),
+        chart("Gradient norm", [line for run in shown for line in _lines(run, colours, "grad_norm")]),
+        chart(
+            "Tokens per second", [line for run in shown for line in _lines(run, colours, "tokens_per_second")], from_zero=True
+        ),
     ]
     drawn = "".join(charts) or '<p class="aside">No metrics are logged yet.</p>'
-    return f'<div class="charts">{drawn}</div>' + "".join(_card(run, colour[run.name]) for run in shown)
+    tokens = {name: COLOURS[number % len(COLOURS)] for name, number in colours.items()}
+    cards = "".join(card(run, tokens[run.name]) for run in shown)
+    return f'{address}<div class="charts">{drawn}</div>{overview(shown) if len(shown) > 1 else ""}{cards}'
 
 
-def _line(run: Run, key: str, colour: dict[str, str], *, held_out: bool = False) -> Line:
-    points = [(float(row["step"]), float(row[key])) for row in run.metrics() if _is_number(row.get(key)) and "step" in row]
-    return Line(f"{run.name}, held out" if held_out else run.name, colour[run.name], tuple(points), held_out)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _card(run: Run, colour: str) -> str:
-    status = run.status
-    figures = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in _figures(run, status))
-    reason = f'<p class="aside">{escape(str(status["reason"]))}</p>' if status.get("reason") else ""
-    return (
-        f'<section class="card" style="--side: var(--{colour})">'
-        f'<header><h3>{escape(run.name)}</h3><span class="badge" data-state="{escape(status["state"])}">'
-        f"{escape(status['state'])}</span></header>{reason}"
-        f'<dl class="figures">{figures}</dl>{_result(run)}'
-        f"{_fold('Recipe', _text(run.folder / 'recipe.yaml'))}{_fold('Lock', _text(run.folder / 'lock.json'))}"
-        "</section>"
-    )
-
-
-def _figures(run: Run, status: dict[str, Any]) -> list[tuple[str, str]]:
-    recipe = run.recipe
-    base = recipe["model"]["model_name_or_path"] if recipe["method"] != "pretrain" else "random weights"
-    how = recipe["method"] + (
-        " · QLoRA" if recipe["quantization"] else f" · LoRA r={recipe['lora']['r']}" if recipe["lora"] else " · full"
-    )
-    found = [
-        ("Method", how),
-        ("Base", str(base)),
-        ("Started", time.strftime("%d %b %Y, %H:%M", time.localtime(status["created"]))),
+def _lines(run: Run, colours: Colours, *keys: str) -> list[Line]:
+    number = colours[run.name]
+    several = len(colours) > 1
+    found = curves(run).points
+    return [
+        Line(
+            f"{run.name}, held out" if key == "eval_loss" else run.name,
+            COLOURS[number % len(COLOURS)],
+            tuple(found.get(key, ())),
+            key == "eval_loss",
+            number if several else None,
+        )
+        for key in keys
     ]
-    if status.get("steps"):
-        found.append(("Steps", f"{status.get('step', 0):,} of {status['steps']:,}"))
-    for label, key, form in (
-        ("Loss", "loss", "{:.4f}"), ("Held-out loss", "eval_loss", "{:.4f}"), ("Tokens", "tokens", "{:,}"),
-        ("Tokens/s", "tokens_per_second", "{:,.0f}"),
-    ):  # fmt: skip
-        if _is_number(status.get(key)):
-            found.append((label, form.format(status[key])))
-    if _is_number(status.get("seconds")):
-        found.append(("Time", _time(status["seconds"])))
-    if _is_number(status.get("peak_memory")) and status["peak_memory"]:
-        found.append(("Peak memory", _bytes(status["peak_memory"])))
-    return found
-
-
-def _result(run: Run) -> str:
-    for label, folder in (("Adapter", run.adapter), ("Model", run.model)):
-        if folder.is_dir():
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            return f'<p class="result"><b>{label}</b> <code>{escape(str(folder))}</code> <span>{_bytes(size)}</span></p>'
-    return '<p class="result"><b>Adapter</b> <span>not saved yet</span></p>'
-
-
-def _fold(title: str, text: str) -> str:
-    return f"<details><summary>{title}</summary><pre><code>{escape(text)}</code></pre></details>" if text else ""
-
-
-def _text(path: Path) -> str:
-    if not path.exists():
-        return ""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return json.dumps(json.loads(text), indent=2, ensure_ascii=False) if path.suffix == ".json" else text
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError("unreachable")

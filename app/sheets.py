@@ -11,6 +11,8 @@ from llmbench.recipe import RagRecipe
 from llmbench.retrieval import Document, Hit, pages
 
 from . import render
+from .hits import marked
+from .prose import plain
 
 __all__ = ["Look", "sheet", "text"]
 
@@ -24,12 +26,12 @@ class Look:
     number: int | None = None
 
 
-def sheet(recipe: RagRecipe, document: Document, hits: Sequence[Hit], look: Look) -> str:
+def sheet(recipe: RagRecipe, document: Document, hits: Sequence[Hit], look: Look, *, words: Sequence[str] = ()) -> str:
     """The chosen passage on the picture of its page, the other hits of that page more quietly; else in the text, and why."""
     if not pages.has_pages(document):
-        return text(document, hits, look.position)
+        return text(document, hits, look.position, words=words)
     if look.as_text:
-        return text(document, hits, look.position, head=_switch(as_text=True))
+        return text(document, hits, look.position, head=_switch(as_text=True), words=words)
     chosen = hits[look.position].chunk
     own = pages.pages_of(document, chosen.start, chosen.end)
     number = min(max(look.number or own[0], 1), len(document.pages))
@@ -38,41 +40,44 @@ def sheet(recipe: RagRecipe, document: Document, hits: Sequence[Hit], look: Look
     try:
         picture = pages.draw(recipe, document, number, spans)
     except pages.NotShown as error:
-        return render.notice(str(error), "info") + text(document, hits, look.position)
+        return render.notice(str(error), "info") + text(document, hits, look.position, words=words)
     marks = _marks("other", [area for areas in picture.areas[1:] for area in areas]) + _marks("hit", picture.areas[0])
     data = base64.b64encode(picture.png).decode("ascii")
-    title = escape(document.title or chosen.source)
+    title = plain(document.title or chosen.source)
     return (
-        f'<article class="card page"><header><h3>{title}</h3>{_switch(as_text=False)}</header>'
+        f'<article class="card page"><header><h2 dir="auto">{title}</h2>{_switch(as_text=False)}</header>'
         f'<p class="source">{_where(document, hits[look.position])}</p>{_pager(number, len(document.pages), own)}'
-        f'<div class="desk"><div class="leaf"><img src="data:image/png;base64,{data}" width="{picture.width}" '
+        f'<div class="desk" tabindex="0" role="region" aria-label="Page {number}"><div class="leaf">'
+        f'<img src="data:image/png;base64,{data}" width="{picture.width}" '
         f'height="{picture.height}" alt="Page {number} of {escape(document.source)}">'
         f'<div class="marks" aria-hidden="true">{marks}</div>'
         "</div></div></article>"
     )
 
 
-def text(document: Document, hits: Sequence[Hit], position: int, *, head: str = "") -> str:
+def text(document: Document, hits: Sequence[Hit], position: int, *, head: str = "", words: Sequence[str] = ()) -> str:
     """A whole document with the chosen passage highlighted, and more quietly the other hits in it."""
     chosen = hits[position].chunk
     same = [(h.chunk.start, h.chunk.end, i == position) for i, h in enumerate(hits) if h.chunk.source == chosen.source]
-    words, parts, at = document.text, [], 0
+    whole, parts, at = document.text, [], 0
     for start, end, is_chosen in _apart(same):
         kind = "hit" if is_chosen else "other"
-        parts.append(f'{escape(words[at:start])}<mark class="{kind}">{escape(words[start:end])}</mark>')
+        inside = marked(whole[start:end], words) if is_chosen else plain(whole[start:end])
+        parts.append(f'{plain(whole[at:start])}<mark class="{kind}">{inside}</mark>')
         at = end
-    parts.append(escape(words[at:]))
+    parts.append(plain(whole[at:]))
+    body = "".join(parts)
     return (
-        f'<article class="card page"><header><h3>{escape(document.title or chosen.source)}</h3>{head}</header>'
+        f'<article class="card page"><header><h2 dir="auto">{plain(document.title or chosen.source)}</h2>{head}</header>'
         f'<p class="source">{_where(document, hits[position])}</p>'
-        f'<div class="text">{"".join(parts)}</div></article>'
+        f'<div class="text" dir="auto" tabindex="0" role="region" aria-label="Text">{body}</div></article>'
     )
 
 
 def _where(document: Document, hit: Hit) -> str:
     chunk = hit.chunk
     page = f" · page {chunk.page}" if chunk.page else ""
-    return f"{escape(document.source)}{page} · characters {chunk.start:,} to {chunk.end:,}"
+    return f"{plain(document.source)}{page} · characters {chunk.start:,} to {chunk.end:,}"
 
 
 def _switch(*, as_text: bool) -> str:

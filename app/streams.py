@@ -43,8 +43,8 @@ async def merged(
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            _log.exception("the answer of %s broke off", turn.model)
-            turn.error = f"The answer broke off ({type(error).__name__}). The app's terminal says more."
+            _log.exception("the answer of %s was interrupted", turn.model)
+            turn.error = f"The answer was interrupted ({type(error).__name__}). See the app's terminal."
         finally:
             turn.stopped = turn.running
             changed.add(side)

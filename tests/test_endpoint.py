@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from llmbench.endpoint import Delta, HttpEndpoint
+from llmbench.endpoint import Delta, HttpEndpoint, reasoning_apart
 from llmbench.errors import EndpointError
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -67,6 +67,63 @@ async def test_an_error_inside_a_stream_is_not_taken_for_an_answer() -> None:
     async with endpoint(lambda _: httpx.Response(200, content=content)) as client:
         with pytest.raises(EndpointError, match="the engine died"):
             _ = [delta async for delta in client.stream(HI, "base")]
+
+
+async def test_a_stream_that_ends_in_the_middle_is_not_taken_for_an_answer() -> None:
+    content = event(choices=[{"delta": {"content": "Hel"}}])
+    async with endpoint(lambda _: httpx.Response(200, content=content)) as client:
+        with pytest.raises(EndpointError, match="stopped mid-answer"):
+            _ = [delta async for delta in client.stream(HI, "base")]
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+async def test_reasoning_that_the_server_sends_apart_is_no_answer(field: str) -> None:
+    pieces = [
+        event(choices=[{"delta": {field: "Hm. ", "content": None}}]),
+        event(choices=[{"delta": {field: "So."}}]),
+        event(choices=[{"delta": {"content": "42"}, "finish_reason": "stop"}]),
+    ]
+    async with endpoint(lambda _: httpx.Response(200, content=b"".join(pieces))) as client:
+        deltas = [delta async for delta in client.stream(HI, "base")]
+    reply = deltas[-1].reply
+    assert reply is not None and (reply.text, reply.reasoning) == ("42", "Hm. So.")
+    assert "".join(delta.reasoning for delta in deltas) == "Hm. So."
+    whole = {"choices": [{"message": {"content": "42", field: "Hm."}, "finish_reason": "stop"}]}
+    async with endpoint(lambda _: httpx.Response(200, json=whole)) as client:
+        reply = await client.chat(HI, "base")
+    assert (reply.text, reply.reasoning) == ("42", "Hm.")
+
+
+@pytest.mark.parametrize(
+    ("text", "apart"),
+    [
+        ("<think>\nLet me reason.\n</think>\n\nThe answer is 42.", ("Let me reason.", "The answer is 42.")),
+        ("The template opened it.\n</think>\n\n42", ("The template opened it.", "42")),
+        ("<thinking>a</thinking>b", ("a", "b")),
+        ("[THINK]a[/THINK]b", ("a", "b")),
+        ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b", ("a", "b")),
+        ("<think>still", ("still", "")),
+        ("<think></think>\n\nb", ("", "b")),
+        ("a\n<think>b</think>\nc", ("b", "a\n\nc")),
+        ("Wrap it in `<think>` and `</think>` tags.", ("", "Wrap it in `<think>` and `</think>` tags.")),
+        ("```\n<think>a</think>\n```", ("", "```\n<think>a</think>\n```")),
+        ("plain", ("", "plain")),
+    ],
+)
+def test_reasoning_between_tags_is_told_from_the_answer(text: str, apart: tuple[str, str]) -> None:
+    assert reasoning_apart(text) == apart
+
+
+async def test_a_dead_engine_behind_a_living_server_is_found() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert str(request.url) == "http://127.0.0.1:9/health"
+        return httpx.Response(503, json={"error": {"message": "vLLM ended"}})
+
+    async with endpoint(answer) as client:
+        assert "vLLM ended" in (await client.health() or "")
+    for other in (httpx.Response(200), httpx.Response(404), httpx.Response(401)):
+        async with endpoint(lambda _, other=other: other) as client:  # type: ignore[misc]
+            assert await client.health() is None
 
 
 @pytest.mark.parametrize(

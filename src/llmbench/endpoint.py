@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from llmbench.errors import EndpointError
 if TYPE_CHECKING:
     import httpx  # a quarter of a second, which a search without an endpoint need not wait for
 
-__all__ = ["Budget", "Delta", "Endpoint", "HttpEndpoint", "Message", "Reply"]
+__all__ = ["Budget", "Delta", "Endpoint", "HttpEndpoint", "Message", "Reply", "reasoning_apart"]
 
 Message = dict[str, str]
 """`{"role": "user", "content": "..."}`."""
@@ -40,6 +41,7 @@ class Reply:
 
     `latency` and `first_token` are seconds from the request's start; `first_token` is None when nothing was streamed.
     `sources` are the passages of a RAG variant: dicts with `n`, `source`, `title`, `start`, `end`, `score`, `text`.
+    `reasoning` is what the model thought first, where it says so; `text` is the answer without it.
     """
 
     text: str
@@ -50,13 +52,18 @@ class Reply:
     completion_tokens: int = 0
     finish_reason: str = ""
     sources: tuple[dict[str, Any], ...] = ()
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)
 class Delta:
-    """A piece of a streamed answer. The last one carries `reply`, the whole answer with its figures."""
+    """A piece of a streamed answer. The last one carries `reply`, the whole answer with its figures.
+
+    `reasoning` is what a server with a reasoning parser sends apart; tags in `text` are for `reasoning_apart`.
+    """
 
     text: str = ""
+    reasoning: str = ""
     sources: tuple[dict[str, Any], ...] = field(default=())
     reply: Reply | None = None
 
@@ -98,6 +105,7 @@ class HttpEndpoint:
             raise EndpointError(f"{base_url!r} is not a URL. Give one such as http://127.0.0.1:8000/v1")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.base_url = base_url.rstrip("/")
+        self._timeout = timeout
         self._client = httpx.AsyncClient(
             headers=headers,
             timeout=httpx.Timeout(timeout, connect=10.0),
@@ -128,6 +136,18 @@ class HttpEndpoint:
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise self._problem(error) from error
 
+    async def health(self) -> str | None:
+        """Why the server cannot answer although it is up (its engine has died), or None; a server without /health is fine."""
+        import httpx
+
+        try:
+            response = await self._client.get(f"{self.base_url.removesuffix('/v1')}/health")
+        except httpx.HTTPError as error:
+            raise self._problem(error) from error
+        if response.status_code < 500:
+            return None
+        return str(self._problem(httpx.HTTPStatusError("", request=response.request, response=response)))
+
     async def chat(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> Reply:
         """One whole answer, sampled as the variant says unless `max_tokens` is given."""
         import httpx
@@ -138,8 +158,11 @@ class HttpEndpoint:
             response.raise_for_status()
             data = response.json()
             choice, usage = data["choices"][0], data.get("usage") or {}
+            message = choice["message"]
+            reasoning, text = reasoning_apart(message["content"] or "")
             return Reply(
-                text=choice["message"]["content"] or "",
+                text=text,
+                reasoning="\n\n".join(part for part in (_reasoning_of(message), reasoning) if part),
                 model=model,
                 latency=time.perf_counter() - start,
                 prompt_tokens=usage.get("prompt_tokens", 0),
@@ -155,37 +178,47 @@ class HttpEndpoint:
         import httpx
 
         body = _body(messages, model, max_tokens) | {"stream": True, "stream_options": {"include_usage": True}}
-        start, first, text, finish = time.perf_counter(), None, "", ""
+        start, first, text, thought, finish = time.perf_counter(), None, "", "", ""
         usage: dict[str, Any] = {}
         sources: tuple[dict[str, Any], ...] = ()
+        ended = False
         try:
             async with self._client.stream("POST", f"{self.base_url}/chat/completions", json=body) as response:
                 if response.is_error:
                     await response.aread()
                 response.raise_for_status()
                 async for line in response.aiter_lines():
-                    if not line.startswith("data:") or line[5:].strip() == "[DONE]":
+                    if not line.startswith("data:"):
+                        continue
+                    if line[5:].strip() == "[DONE]":
+                        ended = True
                         continue
                     event = json.loads(line[5:])
                     if "error" in event:
-                        raise EndpointError(f"{self.base_url} broke off: {_message_of(event)}")
+                        raise EndpointError(f"The model stopped mid-answer: {_message_of(event)} ({self.base_url})")
                     usage = event.get("usage") or usage
                     if event.get("sources"):
                         sources = tuple(event["sources"])
                         yield Delta(sources=sources)
                     for choice in event.get("choices", ()):
                         finish = choice.get("finish_reason") or finish
-                        piece = (choice.get("delta") or {}).get("content") or ""
-                        if piece:
+                        delta = choice.get("delta") or {}
+                        piece, reasoning = delta.get("content") or "", _reasoning_of(delta)
+                        if piece or reasoning:
                             first = first if first is not None else time.perf_counter() - start
                             text += piece
-                            yield Delta(text=piece)
+                            thought += reasoning
+                            yield Delta(text=piece, reasoning=reasoning)
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise self._problem(error) from error
+        if not ended and not finish:
+            raise EndpointError(f"The model stopped mid-answer: the stream ended without its end ({self.base_url}).")
+        tagged, text = reasoning_apart(text)
         yield Delta(
             sources=sources,
             reply=Reply(
                 text=text,
+                reasoning="\n\n".join(part for part in (thought, tagged) if part),
                 model=model,
                 latency=time.perf_counter() - start,
                 first_token=first,
@@ -206,16 +239,69 @@ class HttpEndpoint:
                     reason = _message_of(response.json())
                 except ValueError:
                     reason = response.text[:200]
-                hint = " Set the key in OPENAI_API_KEY." if status == 401 else ""
+                hint = " Set the key in OPENAI_API_KEY." if status in (401, 403) else ""
                 return EndpointError(f"{self.base_url} answered {status}: {reason}{hint}", status=status)
             case httpx.ConnectError() | httpx.ConnectTimeout():
                 return EndpointError(f"No endpoint answers at {self.base_url}. Start one: llmbench serve recipes/serve.yaml")
             case httpx.TimeoutException():
-                return EndpointError(f"{self.base_url} did not answer in time. Give it longer, or ask less at once.")
+                return EndpointError(f"{self.base_url} timed out after {self._timeout:g} s. See the server's log.")
             case httpx.HTTPError():
-                return EndpointError(f"{self.base_url} broke the connection ({error}). Look at the server's log.")
+                reason = f" ({error})" if str(error) else ""
+                return EndpointError(f"{self.base_url} closed the connection mid-answer{reason}. See the server's log.")
             case _:
                 return EndpointError(f"{self.base_url} does not speak the OpenAI API ({type(error).__name__}: {error}).")
+
+
+def reasoning_apart(text: str) -> tuple[str, str]:
+    """What a model thought, and what it answered.
+
+    Reasoning stands between tags at the start of a line outside fenced code (`<think>`, `<thinking>`, `[THINK]`, gpt-oss's
+    channels, ...), or before a lone closing tag: many chat templates put the opening one into the prompt. A tag that is still
+    open takes the rest.
+    """
+    thoughts: list[str] = []
+    lone = _LONE.match(text)
+    if lone is not None and not _OPENING.search(text, 0, lone.start("close")) and "```" not in lone["thought"]:
+        thoughts.append(lone["thought"])
+        text = text[lone.end() :]
+    kept, at = [], 0
+    for found in _OPENING.finditer(text):
+        if found.start() < at or text.count("```", 0, found.start()) % 2:
+            continue
+        close = re.compile(_CLOSING[found.lastgroup or ""].format(name=re.escape(found["name"] or "")), re.IGNORECASE)
+        end = close.search(text, found.end())
+        kept.append(text[at : found.start()])
+        thoughts.append(text[found.end() : end.start() if end else len(text)])
+        at = end.end() if end else len(text)
+    answer = "".join([*kept, text[at:]]) if at else text
+    if not thoughts:
+        return "", answer
+    return "\n\n".join(part.strip() for part in thoughts if part.strip()), answer.strip()
+
+
+_TAGS = "think|thinking|thought|reasoning|reason|seed:think|analysis"
+_OPENING = re.compile(
+    rf"^[ \t]*(?:<(?P<name>{_TAGS})>(?P<xml>)|\[THINK\](?P<square>)"
+    r"|<\|begin_of_thought\|>(?P<thought>)|<\|channel\|>analysis<\|message\|>(?P<channel>))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_CLOSING = {
+    "xml": r"</{name}>",
+    "square": r"\[/THINK\]",
+    "thought": r"<\|end_of_thought\|>",
+    "channel": r"<\|end\|>(?:<\|start\|>assistant)?(?:<\|channel\|>final<\|message\|>)?",
+}
+_LONE = re.compile(
+    rf"(?P<thought>.*?)(?P<close>(?:^[ \t]*(?:</(?:{_TAGS})>|\[/THINK\]))|(?:</(?:{_TAGS})>|\[/THINK\])(?=[ \t]*\n))",
+    re.IGNORECASE | re.DOTALL | re.MULTILINE,
+)
+"""The tag ends or begins its line: a sentence that speaks about the tag does neither."""
+
+
+def _reasoning_of(message: dict[str, Any]) -> str:
+    """What a server's reasoning parser found: `reasoning` in today's vLLM and OpenRouter, `reasoning_content` in others."""
+    found = message.get("reasoning") or message.get("reasoning_content") or ""
+    return found if isinstance(found, str) else ""
 
 
 def _is_local(url: str) -> bool:

@@ -75,7 +75,7 @@ def test_figures_and_passages_stand_under_the_answer(page: Page) -> None:
     assert (
         "Belvi camera" in first.inner_text()
         and "products/belvi-camera.md" in first.inner_text()
-        and "0.81" in first.inner_text()
+        and "score 0.812" in first.inner_text()
     )
     assert side(page, 0).locator(".passages").count() == 0
     rag.get_by_text("3 passages, 2 cited").click()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -74,3 +75,55 @@ def test_what_no_session_wrote_starts_a_new_one(conversation: Any, stored: Any) 
     session = conversation.Session.restored(stored, "http://127.0.0.1:1/v1")
     assert session.url == "http://127.0.0.1:1/v1"
     assert session.shown == [0, 1] and not session.talking
+
+
+def test_reasoning_is_folded_away_from_the_answer_and_never_sent_back(conversation: Any) -> None:
+    turn = conversation.Turn("one?", "m")
+    for piece in ("<think>\nLet ", "me reason.\n</think>", "\n\n42"):
+        turn.take(Delta(text=piece))
+    assert (turn.answer, turn.reasoning) == ("42", "Let me reason.")
+    assert turn.thought_seconds is not None
+    apart = conversation.Turn("two?", "m")
+    for delta in (Delta(reasoning="Hm."), Delta(text="7")):
+        apart.take(delta)
+    assert (apart.answer, apart.reasoning) == ("7", "Hm.")
+    sent = conversation.Side("m", [turn, apart]).messages("three?")
+    assert [message["content"] for message in sent] == ["one?", "42", "two?", "7", "three?"]
+    again = conversation.Turn.restored(json.loads(json.dumps(apart.stored())))
+    assert (again.answer, again.reasoning, again.thought_seconds) == ("7", "Hm.", apart.thought_seconds)
+
+
+def test_halves_of_a_character_are_put_together(conversation: Any) -> None:
+    turn = conversation.Turn("q", "m")
+    for piece in ("\ud83d", "\ude00"):
+        turn.take(Delta(text=piece))
+    assert turn.text == "\U0001f600"
+
+
+def test_a_side_says_what_it_has_not_seen(conversation: Any) -> None:
+    one, two = answered(conversation, "one?", "1"), answered(conversation, "two?", "2")
+    late, whole = conversation.Side("m"), conversation.Side("m", [one, two])
+    assert late.note(whole.seen) == "has not seen 2 earlier questions"
+    assert conversation.Side("m", [two]).note(whole.seen) == "has not seen the first question"
+    assert whole.note(whole.seen) == ""
+    assert conversation.Side("other", [one, two]).note(whole.seen) == "was sent earlier answers by m"
+
+
+def test_a_conversation_is_kept_and_one_that_cannot_be_says_so(
+    program: ModuleType, conversation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = importlib.import_module("llmbench_app.archive")
+    monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path))
+    key = "0" * 32
+    session = archive.read(key, "http://127.0.0.1:1/v1")
+    session.sides[0].turns.append(answered(conversation, "half \ud83d?", "1"))
+    assert archive.write(session) == ""
+    assert archive.read(key, "u").sides[0].turns[0].question == "half \ud83d?"
+    (tmp_path / "conversations" / f"{key}.json").write_text("{", encoding="utf-8")
+    assert not archive.read(key, "u").talking
+    assert not archive.read("../../etc/passwd", "u").id
+    archive.forget(key)
+    assert not list((tmp_path / "conversations").iterdir())
+    monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "file" / "x"))
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert "is not saved" in archive.write(session)

@@ -36,7 +36,7 @@ def marks(html: str) -> list[tuple[str, str]]:
 
 
 def body(html: str) -> str:
-    return unescape(re.sub(r"<[^>]+>", "", html.split('<div class="text">')[1]))
+    return unescape(re.sub(r"<[^>]+>", "", re.split(r'<div class="text"[^>]*>', html)[1]))
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ def test_a_passage_under_an_answer_leads_to_its_page(context: BrowserContext, ad
     assert "manual.pdf · page 2" in first.inner_text()
     page.screenshot(path=tmp_path / "compare.png")
     print(f"screenshot: {tmp_path / 'compare.png'}")
-    first.get_by_role("button", name="Show the page").click()
+    first.get_by_role("button", name="Open page").click()
     page.wait_for_selector("#page-documents .leaf img[alt='Page 2 of manual.pdf']")
     assert page.locator(".marks .hit").count() >= 2
     page.wait_for_function("() => document.querySelectorAll('.hit-list button').length === 2")

@@ -50,7 +50,15 @@ def test_url_port_and_pipeline_are_handed_on(launched: list[dict[str, Any]], mon
 def test_a_url_and_a_recipe_exclude_each_other(launched: list[dict[str, Any]]) -> None:
     result = run("--url", "http://127.0.0.1:9/v1", "--serve", "recipes/serve.yaml")
     assert isinstance(result.exception, LlmbenchError)
-    assert "exclude each other" in str(result.exception)
+    assert "not both" in str(result.exception)
+    assert not launched
+
+
+def test_overrides_are_of_a_serving_recipe(launched: list[dict[str, Any]], tmp_path: Path) -> None:
+    assert "Name the recipe" in str(run("gateway.port=1").exception)
+    (tmp_path / "serve.yaml").write_text("name: s\nmodel: {}\nvariants: [{name: base}]\n", encoding="utf-8")
+    result = run("gateway.prot=1", "--serve", str(tmp_path / "serve.yaml"))
+    assert isinstance(result.exception, LlmbenchError) and "gateway.prot" in str(result.exception)
     assert not launched
 
 

@@ -20,9 +20,14 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def address(server: Any, pipeline: Path, open_app: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The outputs that the app is opened on."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def address(server: Any, pipeline: Path, open_app: Any, home: Path) -> Iterator[str]:
     """The app on two runs, one comparison, and a pipeline that is not indexed yet."""
-    home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMBENCH_HOME", str(home))
         for name in ("first", "second"):
@@ -83,17 +88,17 @@ def test_documents_are_indexed_searched_and_shown_in_their_page(page: Page) -> N
     page.wait_for_selector("#index", state="visible")
     assert "index pages is not built" in page.locator(".list .hits").first.inner_text()
     page.click("#index")
-    page.get_by_text("3 documents to search.").wait_for(timeout=200_000)
+    page.get_by_text("Search 3 documents").wait_for(timeout=200_000)
     page.fill("#query textarea, #query input", "How much does the Alba kettle weigh?")
     page.click("#search")
     page.wait_for_selector(".hit-list")
     first = page.locator(".hit-list button").first
     assert "Alba kettle" in first.inner_text() and "kettle.md" in first.inner_text()
-    scores = [float(text) for text in page.locator(".hit-list .score").all_inner_texts()]
+    scores = [float(text.removeprefix("fused ")) for text in page.locator(".hit-list .score").all_inner_texts()]
     assert scores == sorted(scores, reverse=True) and len(scores) == 3
     assert page.locator("mark.hit").inner_text() == "The Alba kettle is red. It weighs 300 grams and costs 40 euros."
     page.locator(".hit-list button", has_text="Borin lamp").click()
-    page.wait_for_selector(".page h3:has-text('Borin lamp')")
+    page.wait_for_selector(".page h2:has-text('Borin lamp')")
     assert "made of brass" in page.locator("mark.hit").inner_text()
     assert "Borin lamp" in page.locator(".hit-list [aria-current]").inner_text()
 
@@ -117,7 +122,7 @@ def test_runs_lie_over_each_other_with_recipe_lock_and_adapter(page: Page) -> No
     assert page.locator(".chart .readout").first.inner_text().startswith("step ")
 
 
-def test_a_report_is_shown_sealed_and_can_be_saved(page: Page, tmp_path: Path) -> None:
+def test_a_report_is_shown_sealed_and_can_be_saved(page: Page, home: Path, tmp_path: Path) -> None:
     show(page, "Reports")
     frame = page.locator("#page-reports iframe")
     frame.wait_for()
@@ -136,4 +141,4 @@ def test_a_report_is_shown_sealed_and_can_be_saved(page: Page, tmp_path: Path) -
         page.click(".download")
     started.value.save_as(tmp_path / "report.html")
     assert started.value.suggested_filename == "two-models.html"
-    assert "</html>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "report.html").read_bytes() == (home / "comparisons" / "two-models" / "report.html").read_bytes()

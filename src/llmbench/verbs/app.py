@@ -8,8 +8,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +20,7 @@ from llmbench import assets
 from llmbench.errors import LlmbenchError, MissingPackage, RecipeError
 
 if TYPE_CHECKING:
-    from llmbench.engine import Progress
+    from llmbench.gateway.background import Background
 
 __all__ = ["program", "register"]
 
@@ -33,6 +33,11 @@ def register(cli: typer.Typer) -> None:
 
     @cli.command()
     def app(
+        overrides: Annotated[
+            list[str] | None,
+            typer.Argument(metavar="[KEY=VALUE]...", help="Fields of the serving recipe to set, such as gateway.port=8001."),
+        ] = None,
+        *,
         url: Annotated[str | None, typer.Option(help=f"An OpenAI-compatible endpoint; {_URL} without this.")] = None,
         serve: Annotated[Path | None, typer.Option(help="Start this serving recipe, and open the app on it.")] = None,
         port: Annotated[int, typer.Option(min=0, max=65535, help="The app's port; 0 takes a free one.")] = 7860,
@@ -40,12 +45,14 @@ def register(cli: typer.Typer) -> None:
     ) -> None:
         """Open the workbench in a browser: compare variants, search documents, see runs and reports.
 
-        It opens without an endpoint too; Compare then says how to start one.
+        The page opens at once; with --serve, Compare shows how far vLLM is. It opens without an endpoint too.
 
-        Example: `llmbench app --serve recipes/serve.yaml`
+        Example: `llmbench app --serve recipes/serve.yaml gateway.port=8001`
         """
         if url and serve:
-            raise LlmbenchError("--url and --serve exclude each other: give the endpoint that runs, or the recipe to start.")
+            raise LlmbenchError("Give --url (an endpoint that is running) or --serve (a recipe to start), not both.")
+        if overrides and not serve:
+            raise LlmbenchError(f"{overrides[0]} sets a field of a serving recipe. Name the recipe: --serve recipes/serve.yaml")
         if url and not url.startswith(("http://", "https://")):
             raise LlmbenchError(f"--url {url} is not a URL. Give one such as {_URL}")
         found = pipeline and (assets.find(str(pipeline), Path.cwd()) or pipeline)
@@ -55,8 +62,11 @@ def register(cli: typer.Typer) -> None:
         main = program()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         key = os.environ.get("OPENAI_API_KEY")
-        with _served(serve) if serve else nullcontext((url or _URL, key)) as (base_url, api_key):
-            settings = main.Settings(url=base_url, api_key=api_key, pipeline=found)
+        if serve is None:
+            main.launch(main.Settings(url=url or _URL, api_key=key, pipeline=found), port=port, ready=_say)
+            return
+        with _served(serve, overrides or ()) as engine:
+            settings = main.Settings(url=engine.base_url, api_key=engine.api_key, pipeline=found, engine=engine)
             main.launch(settings, port=port, ready=_say)
 
 
@@ -82,22 +92,17 @@ def program() -> ModuleType:
 
 
 @contextmanager
-def _served(path: Path) -> Iterator[tuple[str, str | None]]:
-    """The endpoint of a serving recipe while the app is open, and its key."""
+def _served(path: Path, overrides: Sequence[str]) -> Iterator[Background]:
+    """vLLM and the endpoint of a serving recipe, loading while the app is opened, and ended with it."""
     from llmbench import recipe
-    from llmbench.gateway import server
+    from llmbench.gateway.background import Background
 
-    document = recipe.load(path, recipe.ServeRecipe)
-    phase = ""
-
-    def show(state: Progress) -> None:
-        nonlocal phase
-        if state.phase != phase:
-            phase = state.phase
-            _tell(f"{state.seconds:5.1f} s  {phase}")
-
-    with server.running(document, progress=show, log=_tell) as base_url:
-        yield base_url, document.gateway.api_key
+    engine = Background(recipe.load(path, recipe.ServeRecipe, overrides), say=_tell)
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.stop()
 
 
 def _tell(line: str) -> None:
@@ -116,7 +121,7 @@ def _check_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise LlmbenchError(
-                f"Port {port} cannot be used ({error.strerror}). Is the app open already? Else: llmbench app --port 0"
+                f"Port {port} cannot be used ({error.strerror}). Is the app already open? If not: llmbench app --port 0"
             ) from error
 
 
