@@ -29,6 +29,11 @@ const box = element.querySelector('.router');
 box.addEventListener('go', (event) => trigger('click', { address: event.detail }));
 if (location.hash.length > 1) setTimeout(() => dispatchEvent(new Event('hashchange')), 300);
 """
+_FRAME = """<style>@media (max-width: 760px) {
+  .gradio-container.gradio-container { padding: 0 12px !important; overflow: clip visible !important; }
+}</style>"""
+"""What style.css cannot say, since Gradio puts all its selectors inside the container: `overflow: hidden` there would let no
+composer stick to the lower edge of a phone."""
 _HERE = Path(__file__).parent
 _HOST = "127.0.0.1"
 
@@ -85,7 +90,7 @@ def launch(settings: Settings, *, port: int, ready: Callable[[str], None] | None
             server_name=_HOST, server_port=port or _free_port(), prevent_thread_lock=True, quiet=True, share=False,
             show_error=False, ssr_mode=False, mcp_server=False, pwa=False, enable_monitoring=False, strict_cors=True,
             allowed_paths=[], max_file_size=1, footer_links=[], theme=theme(), css_paths=[_HERE / "style.css"],
-            head=f"<script>{script}</script>", favicon_path=_HERE / "icon.svg",
+            head=f"{_FRAME}<script>{script}</script>", favicon_path=_HERE / "icon.svg",
             app_kwargs={
                 "middleware": [Middleware(Door, hosts=frozenset({_HOST, "localhost"}))],
                 "docs_url": None, "redoc_url": None, "openapi_url": None,

@@ -94,9 +94,9 @@
   const PLACE = "llmbench";
   const from = (storage, otherwise) => { try { return JSON.parse(storage().getItem(PLACE)) ?? otherwise; } catch { return otherwise; } };
   const into = (storage, value) => { try { storage().setItem(PLACE, JSON.stringify(value)); return true; } catch { return false; } };
-  const hold = (id) => new Promise((answer) => {
+  const hold = (id, wait = 700) => new Promise((answer) => {
     if (!navigator.locks) { answer(true); return; }
-    const patience = AbortSignal.timeout(700); // longer than the page before a reload takes to let go
+    const patience = AbortSignal.timeout(wait);
     navigator.locks.request(`${PLACE}-${id}`, { signal: patience }, () => { answer(true); return new Promise(() => {}); })
       .catch(() => answer(false));
   });
@@ -107,12 +107,13 @@
   const fresh = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   const identify = async () => {
     const own = from(() => sessionStorage, {});
-    let id = own.id, copy = null;
-    if (!id) id = await free();
-    if (id && !await hold(id)) [copy, id] = [own.id ?? null, null]; // another tab has it: this one is its duplicate
+    let id = own.id ?? await free(), copy = null;
+    if (id && own.left) hold(id, 60000); // a reload: the page before may still be letting go
+    else if (id && !await hold(id)) [copy, id] = [own.id ?? null, null]; // another tab has it: this one is its duplicate
     if (!id) { id = fresh(); await hold(id); }
     const others = (from(() => localStorage, {}).conversations ?? []).filter((one) => one !== id);
     const here = into(() => sessionStorage, { id, app: window.llmbenchApp });
+    addEventListener("pagehide", () => into(() => sessionStorage, { id, app: window.llmbenchApp, left: true }));
     const kept = into(() => localStorage, { conversations: [id, ...others].slice(0, 50) });
     return [{ id, copy, kept: here || kept, restarted: Boolean(own.app) && own.app !== window.llmbenchApp }];
   };

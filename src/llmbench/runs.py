@@ -44,6 +44,9 @@ _PACKAGES = (
 )  # fmt: skip
 
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's where PyYAML has it: 10 times as fast, which 200 runs feel."""
+_TAIL_BYTES = 20_000
 _MAY_CHANGE = {f"training.{name}" for name in (
     "logging_steps", "save_steps", "save_total_limit", "eval_steps", "per_device_eval_batch_size",
     "early_stopping_patience", "early_stopping_threshold",
@@ -112,6 +115,11 @@ class Run:
         return status
 
     @property
+    def created(self) -> float:
+        """When it was made, in seconds since 1970."""
+        return float(json.loads((self.folder / "state.json").read_text(encoding="utf-8"))["created"])
+
+    @property
     def state(self) -> State:
         """running, finished, failed or stopped."""
         state: State = self.status["state"]
@@ -120,7 +128,7 @@ class Run:
     @property
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe as plain values."""
-        values: dict[str, Any] = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
+        values: dict[str, Any] = yaml.load((self.folder / "recipe.yaml").read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506
         return values
 
     @property
@@ -132,6 +140,20 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """Every complete line of metrics.jsonl, oldest first. A line cut off by a kill is left out."""
         return _lines(self.folder / "metrics.jsonl")
+
+    def last_metrics(self) -> dict[str, Any]:
+        """The last value of each figure in the last lines of metrics.jsonl, however long it is."""
+        path = self.folder / "metrics.jsonl"
+        found: dict[str, Any] = {}
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+                for line in file.read().split(b"\n"):
+                    try:
+                        found |= json.loads(line)
+                    except ValueError:  # cut off where the reading began, or by a kill
+                        continue
+        return found
 
     def log(self, row: dict[str, Any]) -> None:
         """Appends one line of metrics."""
@@ -298,7 +320,7 @@ def open_run(name: str) -> Run:
 def every() -> list[Run]:
     """All runs, the newest first."""
     found = [Run(path.parent) for path in workspace.runs().glob("*/state.json")]
-    return sorted(found, key=lambda run: run.status["created"], reverse=True)
+    return sorted(found, key=lambda run: run.created, reverse=True)
 
 
 def resolved(recipe: TrainRecipe) -> str:

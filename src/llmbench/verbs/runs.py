@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmbench.errors import LlmbenchError
+
 if TYPE_CHECKING:
     from llmbench.runs import Run
 
-__all__ = ["clock", "evaluated", "list_runs", "record", "register"]
+__all__ = ["clock", "evaluated", "list_runs", "record", "register", "summary"]
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN_SAMPLES = 4
+_STATES = ("running", "finished", "stopped", "failed")
 
 
 def register(cli: typer.Typer) -> None:
@@ -25,10 +28,22 @@ def register(cli: typer.Typer) -> None:
 
 def list_runs(
     name: Annotated[str | None, typer.Argument(help="Show this run.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help=f"List only runs in this state: {', '.join(_STATES)}.", show_default=False)
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="List only runs of this method, such as sft or sft+lora.", show_default=False)
+    ] = None,
+    last: Annotated[int | None, typer.Option(min=1, help="List only the newest N runs.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Lists the runs, or shows one: its recipe, figures, curve and files."""
+    """Lists the runs, newest first, or shows one: its recipe, figures, curve and files."""
     from llmbench import runs
+
+    if state is not None and state not in _STATES:
+        raise LlmbenchError(f"--state {state} is not a state. Choose one of: {', '.join(_STATES)}")
+    if name is not None and (state, method, last) != (None, None, None):
+        raise LlmbenchError(f"--state, --method and --last filter the list. To see {name} alone, leave them out.")
 
     if name is not None:
         run = runs.open_run(name)
@@ -39,13 +54,47 @@ def list_runs(
         else:
             print("\n".join(_details(run, one)))
         return
-    records = [record(run) for run in runs.every()]
+    every = runs.every()
+    found = list(islice((run for run in every if _fits(run, state, method)), last))
     if as_json:
-        print(json.dumps(records))
-    elif not records:
+        print(json.dumps([record(run) for run in found]))
+    elif not every:
         print("No runs yet. Make one: llmbench train recipes/sft-lora.yaml")
+    elif not found:
+        print(f"None of the {len(every)} runs fits. Leave out --state or --method to see them.")
     else:
-        _table(records)
+        _table([summary(run) for run in found])
+
+
+def _fits(run: Run, state: str | None, method: str | None) -> bool:
+    if state is not None and run.state != state:
+        return False
+    return method is None or method in ((found := _method(run.recipe)), found.partition("+")[0])
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """What the list says of a run. A long log is read from its end: 200 of them are listed in a second."""
+    status, document = run.status, run.recipe
+    last = {} if status["state"] == "finished" else run.last_metrics()
+    return {
+        "name": run.name,
+        "state": status["state"],
+        "method": _method(document),
+        "base": _base(document),
+        "step": max(status.get("step", 0), last.get("step", 0)),
+        "steps": status.get("steps"),
+        "loss": last.get("loss") if status.get("loss") is None else status["loss"],
+        "eval_loss": status.get("eval_loss"),
+        "seconds": status.get("seconds"),
+    }
+
+
+def _base(document: dict[str, Any]) -> str:
+    return "random weights" if document["model"]["config"] else str(document["model"]["model_name_or_path"])
+
+
+def _method(document: dict[str, Any]) -> str:
+    return str(document["method"]) + _beside(document)
 
 
 def record(run: Run) -> dict[str, Any]:
@@ -59,13 +108,12 @@ def record(run: Run) -> dict[str, Any]:
     judged = goal(TrainingSpec.model_validate(document["training"]))
     best = judged.best(run.metrics()) if judged is not None else None
     result = run.adapter if run.adapter.exists() else run.model if run.model.exists() else None
-    base = "random weights" if document["model"]["config"] else document["model"]["model_name_or_path"]
     return {
         "name": run.name,
         "state": status["state"],
         "reason": status["reason"],
-        "method": document["method"] + _beside(document),
-        "base": base,
+        "method": _method(document),
+        "base": _base(document),
         "step": max(status.get("step", 0), rows[-1]["step"] if rows else 0),
         "steps": status.get("steps"),
         "loss": status["loss"] if status.get("loss") is not None else rows[-1]["loss"] if rows else None,
