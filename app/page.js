@@ -156,6 +156,8 @@
 
   // Gradio's page has no landmarks, and its folds say nothing about themselves.
   const describe = () => {
+    document.querySelector("main.contain")?.setAttribute("role", "presentation"); // it holds the head of the page too
+    document.querySelector(".pages")?.setAttribute("role", "main");
     document.querySelector(".top")?.setAttribute("role", "banner");
     document.querySelector(".pages > .tab-wrapper")?.setAttribute("role", "navigation");
     document.querySelector(".pages > .tab-wrapper")?.setAttribute("aria-label", "Pages");

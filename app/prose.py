@@ -136,7 +136,7 @@ def _markdown() -> MarkdownIt:
         md.add_render_rule(name, _write_math)
     for name, rule in (
         ("citation", _write_citation), ("link_open", _write_link), ("image", _write_image), ("fence", _write_code),
-        ("code_block", _write_code), ("text", _write_text), ("code_inline", _write_inline_code),
+        ("code_block", _write_code), ("html_inline", _write_box), ("text", _write_text), ("code_inline", _write_inline_code),
     ):  # fmt: skip
         md.add_render_rule(name, rule)
     return md
@@ -212,6 +212,13 @@ def _write_image(renderer: RendererHTML, tokens: list[Token], index: int, option
 
 def _write_text(renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType) -> str:
     return plain(tokens[index].content)
+
+
+def _write_box(renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType) -> str:
+    """The box of a task; no other HTML gets here, since what a model writes as HTML is text."""
+    done = "checked" in tokens[index].content
+    label = "done" if done else "to do"
+    return f'<input class="task-list-item-checkbox" type="checkbox" disabled{" checked" if done else ""} aria-label="{label}">'
 
 
 def _write_inline_code(renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType) -> str:

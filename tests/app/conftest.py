@@ -67,9 +67,22 @@ class Server:
         self.left: list[str] = []
         """Models whose answer nobody waited for."""
         self.base_url = ""
+        self.stop: Callable[[], None] = lambda: None
+        """Ends it before its time."""
+        self.dead = ""
+        """Why the engine behind this server does not answer, as `/health` says; it lists its models still."""
 
     def app(self) -> Starlette:
-        return Starlette(routes=[Route("/v1/models", self._list), Route("/v1/chat/completions", self._chat, methods=["POST"])])
+        return Starlette(
+            routes=[
+                Route("/health", self._health),
+                Route("/v1/models", self._list),
+                Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            ]
+        )
+
+    async def _health(self, request: Request) -> Response:
+        return JSONResponse({"error": {"message": self.dead}}, status_code=503 if self.dead else 200)
 
     async def _list(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._card(name) for name in self.models]})
@@ -116,20 +129,25 @@ def _event(value: dict[str, Any]) -> str:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """The server on a free port of this machine."""
+def serving(port: int = 0) -> Iterator[Server]:
+    """The server on a port of this machine; 0 takes a free one."""
     fake = Server()
-    server = uvicorn.Server(uvicorn.Config(fake.app(), host="127.0.0.1", port=0, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(fake.app(), host="127.0.0.1", port=port, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         thread.join(0.01)
     fake.base_url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
+
+    def stop() -> None:
+        server.should_exit = server.force_exit = True
+        thread.join(10)
+
+    fake.stop = stop
     try:
         yield fake
     finally:
-        server.should_exit = server.force_exit = True
-        thread.join(10)
+        stop()
 
 
 @pytest.fixture(scope="session")

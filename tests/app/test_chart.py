@@ -46,3 +46,17 @@ def test_a_chart_of_nothing_is_nothing(chart: Any) -> None:
 def test_names_are_escaped(chart: Any) -> None:
     line = chart.Line("<script>", "a", ((1.0, 1.0), (2.0, 2.0)))
     assert "<script" not in chart.chart("<img>", [line, line])
+
+
+def test_a_legend_shows_each_line_as_it_is_drawn(chart: Any) -> None:
+    line, point = ((1.0, 2.0), (2.0, 1.0)), ((2.0, 1.5),)
+    html = chart.chart("Loss", [chart.Line("a", "a", line), chart.Line("a, held out", "a", point, dashed=True)])
+    entries = html.split("<li ")[1:]
+    assert "<polyline" in entries[0] and "<circle" not in entries[0]
+    assert "<polyline" not in entries[1] and "<circle" in entries[1]
+
+
+def test_no_two_of_many_lines_look_alike(chart: Any) -> None:
+    lines = [chart.Line(str(n), chart.COLOURS[n % 8], ((1.0, 2.0), (2.0, 1.0)), mark=n) for n in range(24)]
+    entries = chart.chart("Loss", lines).split("<li ")[1:]
+    assert len({entry.split("<span")[0] for entry in entries}) == 24

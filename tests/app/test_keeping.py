@@ -47,6 +47,7 @@ def test_a_conversation_outlives_the_app_and_the_page_says_that_it_was_away(
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     context = browser.new_context()
+    context.set_default_timeout(120_000)
     with open_app("--url", server.base_url, "--port", port, home=tmp_path) as address:
         page = opened(context, address)
         ask(page, "Remember me")
@@ -66,6 +67,7 @@ def test_a_conversation_outlives_the_app_and_the_page_says_that_it_was_away(
 
 def test_a_reload_keeps_the_question_and_the_answer_so_far(browser: Any, address: str) -> None:
     context = browser.new_context()  # Gradio logs the stream that a reload cuts off as an error
+    context.set_default_timeout(120_000)
     page = opened(context, address)
     ask(page, "Will I be there?", wait=False)
     page.wait_for_function("() => document.querySelector('.side-1 .answer').innerText.length > 20")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -23,7 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("LLMBENCH_HOME", str(home))
         (home / "rows.jsonl").write_text("", encoding="utf-8")
         for name in ("one", "two", "three"):
-            document = {"name": name, "data": {"train": [{"path": str(home / "rows.jsonl")}]}}
+            document: dict[str, Any] = {"name": name, "data": {"train": [{"path": str(home / "rows.jsonl")}]}}
             if name == "two":
                 document["lora"] = None
             (home / "my.yaml").write_text(json.dumps(document), encoding="utf-8")

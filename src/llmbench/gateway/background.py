@@ -69,7 +69,7 @@ class Background:
             self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
             self._thread.start()
             self._under_way.wait()
-        if self.stage.state == "failed" and self._error is not None:
+        if self._error is not None:
             raise self._error
 
     def stop(self) -> None:
@@ -91,10 +91,11 @@ class Background:
         except _Stopped:
             self.stage = Stage("stopped", "", 0.0, self.stage.log)
         except Exception as error:
-            self._error = error
-            self.stage = Stage("failed", str(error).partition("\n")[0], self.stage.seconds, self.stage.log)
-            if self._under_way.is_set():  # else the caller raises it
+            if self._under_way.is_set():
                 self._say(str(error) if isinstance(error, LlmbenchError) else f"{type(error).__name__}: {error}")
+            else:
+                self._error = error  # for the caller, who still waits
+            self.stage = Stage("failed", str(error).partition("\n")[0], self.stage.seconds, self.stage.log)
         finally:
             self._under_way.set()
 
