@@ -94,6 +94,8 @@ def _wire(blocks: gr.Blocks, page: Page) -> None:
 
     async def look(session: Session) -> Updates:
         """What changed since the last look; nothing is written while nothing does."""
+        if not session.id:  # the page is still being loaded, and its conversation with it
+            return {page.session: gr.skip()}
         before = (session.problem, session.models, session.stage)
         condition = await connection.inquire(session.url, connection.key_for(page.settings, session))
         models = [str(entry["id"]) for entry in condition.models]
@@ -207,6 +209,8 @@ def _wire_sides(page: Page) -> None:
 
 def _refusal(page: Page, session: Session) -> str:
     """Why nothing can be asked now; empty when it can."""
+    if not session.id:
+        return "The page is still loading."
     if session.id in page.stops:
         return _NOT_NOW
     return "" if session.models else f"Not connected. {session.problem}"
