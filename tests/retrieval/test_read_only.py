@@ -51,7 +51,7 @@ def test_a_search_needs_no_cache(
 ) -> None:
     shutil.rmtree(home / "cache", ignore_errors=True)
     monkeypatch.setattr(fingerprint, "_known", {})
-    own = recipe.model_copy(update={"embedder": EmbedderSpec(backend=backend)})
+    own = recipe.model_copy(update={"embedder": EmbedderSpec.model_validate({"backend": backend})})
     with frozen(home), Retriever.open(own) as retriever:
         assert retriever.search("What colour is the kettle?")[0].chunk.source == "kettle.md"
         assert verify.verify(workspace.indexes() / recipe.name).faults == ()
