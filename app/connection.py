@@ -84,6 +84,8 @@ def pill(session: Session, settings: Settings) -> str:
     stage = settings.engine.stage if settings.engine is not None and session.url == settings.url else None
     if stage is not None and stage.state == "starting":
         return f'<span class="pill" data-on="wait" title="{title}">starting</span>'
+    if stage is not None and stage.state in ("failed", "stopped"):
+        return f'<span class="pill" data-on="no" title="{title}">engine stopped</span>'
     if session.problem and session.models:
         return f'<span class="pill" data-on="no" title="{title}">cannot answer</span>'
     if not session.models:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -30,14 +31,14 @@ class Engine:
     @contextmanager
     def started(
         self, recipe: ServeRecipe, *, progress: Callable[[Progress], None], log: Callable[[str], None]
-    ) -> Iterator[None]:
+    ) -> Iterator[SimpleNamespace]:
         self.starts += 1
         if self.refusal is not None:
             raise self.refusal
         log("vLLM's log: /logs/engine.log")
         while not self.loaded.wait(0.01):
             progress(Progress(1.5, "loading the weights"))
-        yield
+        yield SimpleNamespace(engine=SimpleNamespace(problem=None))
 
     def get(self, *_: Any) -> httpx.Response:
         if self.cause:
@@ -50,6 +51,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     made = Engine()
     monkeypatch.setattr(server, "started", made.started)
     monkeypatch.setattr(background, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(background, "_CAUSE_SECONDS", 0.01)
     monkeypatch.setattr(httpx.Client, "get", lambda _, address: made.get(address))
     return made
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import httpx
 
-from llmbench.engine import Progress
+from llmbench.engine import Engine, Progress
 from llmbench.errors import LlmbenchError
 from llmbench.gateway import server
 from llmbench.recipe import ServeRecipe
@@ -19,6 +19,8 @@ from llmbench.recipe import ServeRecipe
 __all__ = ["Background", "Stage"]
 
 _LOOK_SECONDS = 1.0
+_CAUSE_SECONDS = 5.0
+"""vLLM takes as long to end once its core is dead; what it wrote last is the cause."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,11 @@ class Background:
 
     def _serve(self) -> None:
         try:
-            with server.started(self._recipe, progress=self._progress, log=self._log):
+            with server.started(self._recipe, progress=self._progress, log=self._log) as gateway:
                 seconds = self.stage.seconds
                 self.stage = Stage("ready", "", seconds, self.stage.log)
                 self._say(f"{seconds:5.1f} s  ready at {self.base_url}")
-                cause = self._watch()
+                cause = self._watch(gateway.engine)
             self.stage = Stage("failed", cause, 0.0, self.stage.log) if cause else Stage("stopped", "", 0.0, self.stage.log)
             if cause:
                 self._say(f"The engine died: {cause}\n  Its log: {self.stage.log}")
@@ -112,7 +114,7 @@ class Background:
             self.stage = replace(self.stage, log=line.removeprefix("vLLM's log: "))
             self._under_way.set()
 
-    def _watch(self) -> str:
+    def _watch(self, engine: Engine) -> str:
         """Looks every second until it is told to end (an empty string), or until the engine is dead (the cause)."""
         address = f"{self.base_url.removesuffix('/v1')}/health"
         with httpx.Client(timeout=10.0, trust_env=False) as client:
@@ -120,7 +122,8 @@ class Background:
                 try:
                     response = client.get(address)
                     if response.status_code == 503:
-                        return str(response.json()["error"]["message"])
+                        self._end.wait(_CAUSE_SECONDS if engine.problem is None else 0)
+                        return engine.problem or str(response.json()["error"]["message"])
                 except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
                     print(f"looking at the engine: {type(error).__name__}: {error}", file=sys.stderr)
         return ""
