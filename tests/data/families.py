@@ -193,6 +193,16 @@ FAMILIES = {
         stops=("<eos>", "<|user|>", "<|observation|>"),
         open=True,
     ),
+    # The last turn is closed only where another follows (a template that vLLM carries as an example).
+    "open at the end": Family(
+        "{{ tools | tojson if tools else '' }}{% for m in messages %}{{- '<|im_start|>' + m.role + '\n' ~ (m.content or '') }}"
+        + _EACH
+        + "{{- c.function.name ~ (c.function.arguments | tojson) }}"
+        + _END
+        + "{% if not loop.last or add_generation_prompt %}{{- '<|im_end|>\n' }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{% endif %}",
+        [f'weather{{"city": "Oslo"}}weather{_ROME}<|im_end|>', _LAST],
+    ),
     "first only": Family(
         _chatml("{% for c in (m.tool_calls or [])[:1] %}{{- c.function.name ~ (c.function.arguments | tojson) }}" + _END),
         refused="the chat template does not write call 2 (weather) in turn 2, which has 2",

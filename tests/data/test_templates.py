@@ -59,7 +59,7 @@ REASONS = {
     "the chat template refuses it",
     "the assistant's words cannot be told",
 }
-ODD = {"template_basic", "template_blip2", "template_deepseek_ocr", "template_chatml", "glm4moe"}
+ODD = {"template_basic", "template_blip2", "template_deepseek_ocr", "glm4moe"}
 """Those that close the last turn with no token. (GLM's model stops at the token that opens the next turn.)"""
 
 

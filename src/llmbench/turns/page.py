@@ -43,6 +43,7 @@ class Page:
         self.stops = frozenset(setup["stops"])
         self.token = _any([*setup["tokens"], *setup["stops"]])
         self.endings: dict[tuple[bool, str], tuple[int, str] | None] = {}
+        self.nexts: set[str] = set()
         self._in_parts: bool | None = None if re.search(r"\btype\b", source) else False
 
     def write(self, turns: list[Turn], tools: Any, *, prompt: bool = False, marks: bool = False) -> str:

@@ -133,6 +133,7 @@ class Row:
         end, met.next = found
         met.closed, met.end = True, met.words + end
         if met.next:
+            self.page.nexts.add(met.next)
             met.text = met.text[: met.end] + met.next
             met.end = len(met.text)
 
@@ -151,7 +152,23 @@ class Row:
             stop = shared[-1] if shared else next((token for token in tokens if token[0] in stops), None)
         if stop is None and tokens:
             stop = tokens[-1]
-        return (stop.end(), "") if stop is not None else None
+        if stop is not None:
+            return stop.end(), ""
+        closing = self._closing(i, met)
+        return (len(tail), closing) if closing else None
+
+    def _closing(self, i: int, met: Met) -> str:
+        """What closes the turn where the template writes that only once another turn follows: what is then between its last
+        word and the opening that a first turn has as well."""
+        another = {"role": "user", "content": NEXT}
+        following = self.page.tried([*self.turns[: i + 1], another], self.tools).partition(NEXT)[0]
+        behind = following.rpartition(met.text[max(met.base, met.words - _ANCHOR) :])[2]
+        opening = self.page.tried([another], None).partition(NEXT)[0]
+        if not opening or behind == following:
+            return ""
+        until = len(behind) - common(behind[::-1], opening[::-1])
+        closers = [token.end() for token in self.page.token.finditer(behind) if token.start() < until]
+        return behind[: closers[-1]] if closers else ""
 
     def _followed(self, i: int) -> str:
         """Turn i as it is written once another turn follows, up to the words of that; nothing where none may."""
@@ -213,8 +230,8 @@ class Row:
         return (marks, places) if self._same(plain, text) else ([], {})
 
     def _same(self, plain: str, text: str) -> bool:
-        """Whether two texts are the same but for a stop token that was put to the end of the second."""
-        return text.startswith(plain) and (len(text) == len(plain) or text[len(plain) :] in self.page.stops)
+        """Whether two texts are the same but for a token of the next turn that was put to the end of the second."""
+        return text.startswith(plain) and (len(text) == len(plain) or text[len(plain) :] in self.page.nexts)
 
     def _marks(self, count: int, text: str) -> Spans:
         """The spans that the template marks, without signs around the contents."""
