@@ -19,16 +19,16 @@ POWER = 0.8
 def share(a: NDArray[np.float64], b: NDArray[np.float64], groups: Clusters, deff: float, level: float) -> float | None:
     """For shares, by the exact test at `level`, the strictest that Holm's correction asks of a pair.
 
-    A difference d changes on how many questions the two differ. One that gains d gains it evenly on all that it had wrong: what
-    it wins where both were wrong is a new difference, what it wins where only the other was right is one less. Likewise for
-    losses; the larger spread of the two is taken.
+    A difference d changes on how many questions the two differ. Half of it is one's gain, evenly on all that it had wrong: what
+    it wins where both were wrong is a new difference, what it wins where only the other was right is one less. The other half
+    is the other's loss, likewise.
 
     Returns None where no difference would be found.
     """
     n = int(len(a) / deff)
     level = _normal(level, groups)
     differ = float((a != b).mean())
-    growth = max(0.0, *(_growth(float(((a == x) & (b == x)).mean()), differ / 2) for x in (0.0, 1.0)))
+    growth = max(0.0, sum(_growth(float(((a == x) & (b == x)).mean()), differ / 2) for x in (0.0, 1.0)) / 2)
 
     def found(d: float) -> float:
         spread = min(1.0, max(d, differ + growth * d))
