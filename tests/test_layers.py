@@ -52,6 +52,7 @@ HOMES = {
     "pypdfium2": {"retrieval"},
     "selectolax": {"retrieval"},
     "python_calamine": {"retrieval"},
+    "msoffcrypto": {"retrieval"},
     "olefile": {"retrieval"},
     "charset_normalizer": {"retrieval"},
     "ir_measures": {"retrieval"},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import random
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from llmbench.recipe import RagRecipe
 from llmbench.retrieval import pages
 from llmbench.retrieval.documents import LOCKED, NOT_OPENED, Unreadable
 
-from .files import document
+from .files import document, docx, ole, paragraph, readings, saved, zipped
 
 PASSWORD = "Correct-Horse-7"
 
@@ -54,3 +57,36 @@ def test_a_password_that_is_mended_is_tried_again_and_kept_nowhere(
         pages.forget()
     for file in (tmp_path / "home").rglob("*"):
         assert not file.is_file() or PASSWORD.encode() not in file.read_bytes()
+
+
+TYPES = '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"/>'
+
+
+def test_an_office_file_is_opened_with_the_places_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from msoffcrypto.format.ooxml import OOXMLFile
+
+    plain = io.BytesIO(docx(paragraph("The vault opens at ten.")))
+    with zipfile.ZipFile(plain, "a") as archive:
+        archive.writestr("[Content_Types].xml", TYPES)
+        archive.writestr("word/media/noise.bin", random.Random(7).randbytes(6000))  # msoffcrypto writes small files wrongly
+    packed = io.BytesIO()
+    OOXMLFile(plain).encrypt(PASSWORD, packed)
+    path = saved(tmp_path, "locked.docx", packed.getvalue())
+    with pytest.raises(Unreadable, match="needs a password"):
+        document(path)
+    monkeypatch.setenv("VAULT", "wrong")
+    with pytest.raises(Unreadable, match="the password given does not open it"):
+        document(path, password_env="VAULT")
+    monkeypatch.setenv("VAULT", PASSWORD)
+    found = document(path, password_env="VAULT")
+    assert (found.text, found.kind) == ("The vault opens at ten.", "docx")
+    inner, failure = readings(saved(tmp_path, "all.zip", zipped({"locked.docx": packed.getvalue()})), password_env="VAULT")
+    assert (inner["all.zip#locked.docx"].text, failure) == ("The vault opens at ten.", "")
+
+
+def test_what_tells_of_an_encryption_may_declare_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAULT", PASSWORD)
+    about = b"\4\0\4\0\x40\0\0\0" + b'<!DOCTYPE a [<!ENTITY b "c">]><a/>'
+    path = saved(tmp_path, "a.docx", ole({"EncryptedPackage": b"x" * 64, "EncryptionInfo": about}))
+    with pytest.raises(Unreadable, match="declares entities"):
+        document(path, password_env="VAULT")

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
-from llmbench.retrieval.documents import LOCKED, Unreadable
+from llmbench.retrieval.documents import LOCKED, NOT_OPENED, Unreadable
 from llmbench.retrieval.reading import xml
 from llmbench.retrieval.reading.kinds import kind_of, kind_of_bytes
 
@@ -29,11 +29,14 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImp
 class Archive:
     """A zip file in memory. Members are read one by one, by their names; nothing is ever written to disk.
 
+    A password opens members with zip's own encryption; an empty one is none.
+
     Raises:
         Unreadable: it is broken, or has too many members.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, password: str = "") -> None:
+        self._password = password.encode() or None
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
@@ -53,16 +56,18 @@ class Archive:
         member = self.names.get(name)
         if member is None:
             raise Unreadable(f"broken: it has no {name}")
-        if member.flag_bits & 1:
+        if member.flag_bits & 1 and self._password is None:
             raise Unreadable(LOCKED)
         size = member.file_size
         if size > min(LARGEST, self._left) or (size > 2**20 and size > RATIO * max(member.compress_size, 1)):
             raise Unreadable(f"a zip bomb, or as good as one: {name[:80]} unpacks to {size:,} bytes")
         self._left -= size
         try:
-            with self._zip.open(member) as stream:
+            with self._zip.open(member, pwd=self._password) as stream:
                 data = stream.read(size + 1)
         except _BROKEN as error:
+            if member.flag_bits & 1 and "password" in str(error).lower():
+                raise Unreadable(NOT_OPENED) from None
             raise Unreadable(f"broken: {name[:80]} cannot be unpacked ({error})") from None
         if len(data) > size:
             raise Unreadable(f"a zip bomb: {name[:80]} is longer than it says")
@@ -83,7 +88,7 @@ class Archive:
     def head(self, name: str, size: int = 1024) -> bytes:
         """The first bytes of a member; nothing where it cannot be unpacked."""
         try:
-            with self._zip.open(self.names[name]) as stream:
+            with self._zip.open(self.names[name], pwd=self._password) as stream:
                 return stream.read(size)
         except _BROKEN:
             return b""

@@ -120,6 +120,10 @@ def _words(error: BaseException) -> str:
 
 def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = "") -> Writer:
     """Reads the bytes of a file as what they are; a name that says otherwise is warned of. An empty password is none."""
+    if seen(data[:1024]) == "ole":
+        from llmbench.retrieval.reading.formats import encrypted
+
+        data = encrypted.decrypted(data, password)
     real = _real(data, kind)
     out = Writer(real, largest=largest)
     if kind and real != kind:
@@ -173,7 +177,7 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = ""
         case "zip":
             from llmbench.retrieval.reading.archive import Archive
 
-            out.holder, out.parts = True, Archive(data).files()
+            out.holder, out.parts = True, Archive(data, password).files()
         case "doc":
             from llmbench.retrieval.reading.formats import doc
 
