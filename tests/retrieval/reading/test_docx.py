@@ -79,6 +79,18 @@ def test_headings_bear_the_numbers_of_their_styles_and_cells_theirs(tmp_path: Pa
     assert "1. x 2. y | z" in found.text
 
 
+def test_a_chapter_with_a_number_is_no_title_of_the_document(tmp_path: Path) -> None:
+    numbered = "<w:p><w:pPr><w:pStyle w:val='berschrift1'/><w:numPr><w:numId w:val='1'/></w:numPr></w:pPr><w:r><w:t>{}</w:t></w:r></w:p>"
+    body = numbered.format("Scope") + paragraph("On rope", "berschrift1") + numbered.format("Terms")
+    parts = {
+        "word/numbering.xml": NUMBERING,
+        "word/styles.xml": f'<w:styles {W}><w:style w:styleId="berschrift1"><w:name w:val="heading 1"/></w:style></w:styles>',
+    }
+    entries = [("r1", "numbering", "numbering.xml"), ("r2", "styles", "styles.xml")]
+    found = document(saved(tmp_path, "a.docx", drawn(body, dict(parts), *entries)))
+    assert ([h.text for h in found.headings], found.title) == (["1. Scope", "On rope", "2. Terms"], "On rope")
+
+
 @pytest.mark.parametrize(
     ("number", "style", "text"),
     [(4, "upperRoman", "IV"), (28, "lowerLetter", "bb"), (3, "ordinal", "3rd"), (12, "ordinal", "12th"), (7, "decimalZero", "07"),

@@ -78,7 +78,7 @@ def test_formats_merged_cells_and_formulas_without_values(tmp_path: Path) -> Non
     )
     assert found.warnings == (
         "2 formulas have no stored value: open the workbook, and save it",
-        "hidden in the workbook, and read: 1 rows of Loans, sheet Lists",
+        "hidden in the workbook, and read: 1 row of Loans, sheet Lists",
     )
 
 

@@ -37,12 +37,14 @@ def read(data: bytes, out: Writer, depth: int = 0) -> None:
     numbers = archive.tree(by_kind["numbering"][0]) if "numbering" in by_kind else None
     levels = _levels(styles) if styles is not None else {}
     hidden = _hidden_styles(styles) if styles is not None else set[str]()
+    titles: list[str] = []
 
     def story(place: str, *, furniture: bool = False) -> None:
         text = _Story(archive, relations(archive, place), out, depth)
         text.hidden_styles, text.furniture = hidden, furniture
         text.numbering = Numbering(numbers, styles)
         text.levels = levels if place == main else {}
+        text.titles = titles
         text.blocks(archive.tree(place))
 
     for place in by_kind.get("header", []):
@@ -52,7 +54,7 @@ def read(data: bytes, out: Writer, depth: int = 0) -> None:
         for place in by_kind.get(kind, []):
             story(place, furniture=kind == "footer")
     if not out.title:
-        out.title = next((text for _, _, level, text in out.headings if level == 1), "")
+        out.title = next(iter(titles), "")
 
 
 def _levels(styles: Element) -> dict[str, int]:
@@ -101,6 +103,8 @@ class _Story:
     levels: dict[str, int]
     numbering: Numbering
     hidden_styles: set[str]
+    titles: list[str]
+    """The headings of level 1 without a number: one with a number is a chapter, not the document's title."""
     furniture: bool
     framed = False  # in a table or a text box, which may be dark
 
@@ -150,6 +154,7 @@ class _Story:
         words, mark, heading = self.words(element)
         if heading and words.text.strip():
             self.out.heading(mark + words.text.strip(), heading)
+            self.titles += [words.text.strip()] if heading == 1 and not mark else []
         elif words.text.strip():
             self.out.block(mark + words.text.strip("\n"), gap=1 if mark else 2)
         for shape in words.shapes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmbench.retrieval.counting import counted
 from llmbench.retrieval.reading.archive import Archive
 from llmbench.retrieval.reading.formats.sheet import Sheet
 from llmbench.retrieval.reading.xml import Element, local
@@ -64,7 +65,7 @@ def _rows(table: Element, sheet: Sheet) -> None:
                     column += wide
                 row += times
     sheet.merged = merged
-    sheet.hidden += [f"{count} {what}" for count, what in ((rows, "rows"), (columns, "columns")) if count]
+    sheet.hidden += [counted(count, what) for count, what in ((rows, "row"), (columns, "column")) if count]
 
 
 def _comments(cell: Element, row: int, column: int, sheet: Sheet) -> None:

@@ -40,7 +40,7 @@ def read(data: bytes, out: Writer) -> None:
         workbook = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
         left, unvalued = CELLS, 0
         hidden: list[str] = []
-        for name in [*book.sheets] or workbook.sheet_names:
+        for name in dict.fromkeys([*book.sheets, *workbook.sheet_names]):
             about = book.sheets.get(name, Sheet())
             rows: Sequence[Sequence[object]] = []
             start, merged = (0, 0), about.merged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import Unreadable
 from llmbench.retrieval.reading.archive import Archive
 from llmbench.retrieval.reading.formats.drawing import relation
@@ -84,9 +85,9 @@ def _cells(data: bytes, sheet: Sheet, formats: dict[int, str]) -> None:
     for match in _UNVALUED.finditer(data) if b"<f" in data or b":f" in data else ():
         sheet.unvalued += not (match[2] and b't="str"' in match[1])
     kinds = [match[1] for match in _HIDDEN.finditer(data)]
-    for kind, word in ((b"row", "rows"), (b"col", "columns")):
+    for kind, word in ((b"row", "row"), (b"col", "column")):
         if kind in kinds:
-            sheet.hidden.append(f"{kinds.count(kind)} {word}")
+            sheet.hidden.append(counted(kinds.count(kind), word))
 
 
 def _drawings_and_comments(archive: Archive, place: str, sheet: Sheet, people: dict[str, str]) -> None:
