@@ -26,6 +26,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOG = VENV / "install.log"
 NOTE = VENV / "installed.json"
+OWN = {LOG.name, NOTE.name, "installed.new", ".gitignore", "bin", "include", "lib", "lib64"}
 DISK = {"cpu": 6, "cuda": 16}  # GiB that the environment takes, downloads included
 MINUTES = {"cpu": "2 to 5", "cuda": "4 to 10"}
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
@@ -111,6 +112,9 @@ def make_environment(gib: int) -> None:
     if not runs() and free < gib:
         raise Problem(f"{ROOT} has {free:.1f} GiB free and the installation takes about {gib}. Free some space.")
     if not runs():
+        foreign = sorted({path.name for path in VENV.iterdir()} - OWN) if VENV.is_dir() else []
+        if foreign and not (VENV / "pyvenv.cfg").exists():
+            raise Problem(f"{VENV} is not a Python environment: it holds {', '.join(foreign[:3])}. Move it.")
         command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode != 0:

@@ -17,8 +17,9 @@ PACKAGE = ROOT / "src" / "llmbench"
 LAYERS = [
     {"errors", "shown", "turns", "statistics"},
     {"assets", "workspace", "tiny", "scan", "scoring", "hardware", "own_code", "control_tokens"},
-    {"recipe"},
-    {"data", "runs", "shapes", "endpoint", "checkpoints", "selection"},
+    {"written"},
+    {"recipe", "checkpoints"},
+    {"data", "runs", "shapes", "endpoint", "selection"},
     {"architecture", "estimate", "rates"},
     {"offers"},
     {"training", "retrieval", "engine"},

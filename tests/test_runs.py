@@ -93,7 +93,7 @@ def test_a_run_is_not_replaced_unless_asked(document: Path) -> None:
     run = runs.create(load(document))
     run.log({"step": 1, "loss": 3.0})
     for ask in (runs.create, runs.check):
-        with pytest.raises(RunError, match=r"Run first is there already \(stopped\)"):
+        with pytest.raises(RunError, match=r"Run first already exists \(stopped\)"):
             ask(load(document))
     assert runs.check(load(document), overwrite=True).metrics() != []
     assert runs.create(load(document), overwrite=True).metrics() == []

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
 from llmbench.errors import LlmbenchError
 
 TINY = "llmbench/tiny"
+BUNDLED = "bundled://"
+"""How a document names a file that came with llmbench: `bundled://rag/train.jsonl`."""
 
-__all__ = ["TINY", "bundle", "bundled", "find", "model_folder"]
+__all__ = ["BUNDLED", "TINY", "bundle", "bundled", "documents", "find", "missing", "model_folder", "named", "origin"]
 
 
 @cache
@@ -28,7 +31,7 @@ def bundled(relative: str) -> Path:
     Raises:
         LlmbenchError: there is no such file; the message lists what there is.
     """
-    path = bundle() / relative
+    path = bundle() / relative.removeprefix(BUNDLED)
     if not path.exists():
         known = ", ".join(documents())
         raise LlmbenchError(f"no bundled file is called {relative}. There are: {known}")
@@ -42,14 +45,52 @@ def documents() -> list[str]:
 
 
 def find(reference: str, start: Path) -> Path | None:
-    """Where a file named in a document is: beside the document, in the working directory, or in the bundle; else None."""
-    path = Path(reference).expanduser()
+    """The file or folder that a reference means, or None where it is missing. A reference means one place:
+
+    - `bundled://rag/handbook`: what came with llmbench;
+    - an absolute path, or one that begins with `~`;
+    - any other: the path from `start`, the folder of the document that names it.
+    """
+    if reference.startswith(BUNDLED):
+        path = bundle() / reference.removeprefix(BUNDLED)
+        return path if path.resolve().is_relative_to(bundle().resolve()) and path.exists() else None
+    path = start / Path(reference).expanduser()
+    return path.resolve() if path.exists() else None
+
+
+def named(reference: str, start: Path) -> Path | None:
+    """As `find`; a bundled document or template may also go by its plain name, such as `recipes/serve.yaml`.
+
+    It may only where `start` has no folder of that name: a file that is missing from a folder of the user's is missing.
+    """
+    found = find(reference, start)
+    path = Path(reference)
+    if found is not None or path.is_absolute() or path.suffix not in (".yaml", ".jinja") or len(path.parts) < 2:
+        return found
+    return None if (start / path.parts[0]).exists() else find(f"{BUNDLED}{reference}", start)
+
+
+def origin(file: Path) -> str:
+    """A file as `find` finds it from anywhere: `bundled://NAME` for one that came with llmbench, else its absolute path."""
+    path, root = file.resolve(), bundle().resolve()
+    known = path.suffix == ".yaml" and path.is_relative_to(root) and str(path.relative_to(root)) in documents()
+    return f"{BUNDLED}{path.relative_to(root)}" if known else str(path)
+
+
+def missing(reference: str, start: Path) -> str:
+    """What to say of a reference that `find` does not find: where it was looked for, and where one of its name is."""
+    if reference.startswith(BUNDLED):
+        return f"llmbench comes with no {reference.removeprefix(BUNDLED)}. Its documents are listed by: llmbench new"
+    said, path = f"no such file {reference}", Path(reference).expanduser()
     if path.is_absolute():
-        return path if path.exists() else None
-    for root in (start, Path.cwd(), bundle()):
-        if (root / path).exists():
-            return (root / path).resolve()
-    return None
+        return said
+    said += f" (looked in {start})"
+    here = Path.cwd() / path
+    if here.exists() and start.resolve() != Path.cwd().resolve():
+        return f"{said}. The working directory has one: write {os.path.relpath(here, start)}"
+    if find(f"{BUNDLED}{reference}", start) is not None:
+        return f"{said}. llmbench comes with one: write {BUNDLED}{reference}"
+    return said
 
 
 def model_folder(name: str) -> str:

@@ -9,19 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from llmbench import scan
+from llmbench import scan, written
 from llmbench.errors import LlmbenchError, RunError
 
-__all__ = ["MANIFEST", "PICKLES", "choose", "every", "fault", "remove", "seal", "step_of"]
+__all__ = ["MANIFEST", "PICKLES", "choose", "clear", "every", "fault", "own", "remove", "seal", "step_of"]
 
 MANIFEST = "manifest.json"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill")
 """Endings of files that run code when they are loaded. llmbench writes none of them and opens none of them."""
 
+_OWN = (
+    MANIFEST, "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "config.json",
+    "generation_config.json", "model.safetensors", "optimizer.json", "optimizer.safetensors", "random.json",
+    "random.safetensors", "running.json", "running.safetensors", "tokenizer.json", "tokenizer_config.json",
+    "trainer_state.json",
+)  # fmt: skip
+"""What a checkpoint holds, for one whose manifest is damaged."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -122,13 +129,35 @@ def _fault_with(checkpoint: Path, needs: Callable[[Path], int | None]) -> str | 
     return None if wrong is None else f"its best checkpoint {best.name} is of no use: {wrong}"
 
 
+def own(checkpoint: Path) -> list[str]:
+    """The files that llmbench writes into a checkpoint: those of its manifest, and those that every checkpoint has."""
+    try:
+        listed = list(json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        listed = []
+    return [*listed, *_OWN]
+
+
 def remove(checkpoint: Path) -> None:
-    """Takes a checkpoint away at once, and then its files, so that a kill in between leaves no half of it under its name."""
-    if checkpoint.exists():
-        away = checkpoint.with_name(f".old-{checkpoint.name}")
-        shutil.rmtree(away, ignore_errors=True)
+    """Removes a checkpoint: its name first, so that a kill in between leaves no half of it under its name.
+
+    Where somebody has put files of their own into it, those stay where they are.
+    """
+    away = checkpoint.with_name(f".old-{checkpoint.name}")
+    written.remove(away, own(away))
+    if checkpoint.is_dir() and not away.exists() and not written.foreign(checkpoint, own(checkpoint)):
         checkpoint.replace(away)
-        shutil.rmtree(away)
+        written.remove(away, own(away))
+    else:
+        written.remove(checkpoint, own(checkpoint))
+
+
+def clear(folder: Path) -> None:
+    """Removes all checkpoints, and their folder when nothing else is in it."""
+    for checkpoint in every(folder):
+        remove(checkpoint)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _files(checkpoint: Path) -> dict[str, Path]:

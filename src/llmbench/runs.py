@@ -17,18 +17,17 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
-from llmbench import workspace
+from llmbench import checkpoints, workspace, written
 from llmbench.errors import RunError
 from llmbench.recipe import TrainRecipe
 
@@ -47,6 +46,8 @@ _PACKAGES = (
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's where PyYAML has it: 10 times as fast, which 200 runs feel."""
 _TAIL_BYTES = 20_000
+_FILES = ("recipe.yaml", "data.json", "data.html", "lock.json", "state.json", "metrics.jsonl", "samples.jsonl", "loss.svg")
+"""What a run writes beside its folders. --overwrite replaces these and nothing else of the folder."""
 _MAY_CHANGE = {f"training.{name}" for name in (
     "logging_steps", "save_steps", "save_total_limit", "eval_steps", "per_device_eval_batch_size",
     "early_stopping_patience", "early_stopping_threshold",
@@ -105,6 +106,15 @@ class Run:
     def model(self) -> Path:
         """The trained model, when all parameters were trained."""
         return self.folder / "model"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a run: its state.json says one of the four states."""
+        try:
+            status = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(status, dict) and status.get("state") in get_args(State) and "created" in status
 
     @property
     def status(self) -> dict[str, Any]:
@@ -231,30 +241,34 @@ def check(recipe: TrainRecipe, *, overwrite: bool = False) -> Run:
         RunError: there is a run of this name already and `overwrite` is false, or it is training right now.
     """
     run = Run(workspace.runs() / recipe.name)
-    if (run.folder / "state.json").exists():
+    written.check_claim(run.folder, "run", known=run.exists)
+    if run.exists:
         if run.state == "running":
             raise RunError(f"Run {run.name} is training right now. Stop it first, or choose another name with name=...")
         if not overwrite:
             raise RunError(
-                f"Run {run.name} is there already ({run.state}). "
+                f"Run {run.name} already exists ({run.state}). "
                 "Continue it with --resume, replace it with --overwrite, or choose another name with name=..."
             )
+        for folder, ours in _folders(run):
+            written.refuse(folder, ours)
     return run
 
 
 def create(recipe: TrainRecipe, *, overwrite: bool = False) -> Run:
-    """Makes the folder of a new run with its resolved recipe.
+    """Makes the folder of a new run with its resolved recipe. What a former run of this name wrote is removed, nothing else.
 
     Raises:
         RunError: as `check`.
     """
     run = check(recipe, overwrite=overwrite)
     with workspace.lock(run.folder, "run"):  # nobody may begin to train in what is being replaced
-        for path in run.folder.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != ".lock":
-                path.unlink()
+        written.claim(run.folder, "run", known=run.exists)
+        for folder, ours in _folders(run):
+            written.remove(folder, ours)
+        for name in _FILES:
+            (run.folder / name).unlink(missing_ok=True)
+        checkpoints.clear(run.checkpoints)
         workspace.write_text(run.folder / "recipe.yaml", resolved(recipe))
         run.mark("stopped", "not started")
     return run
@@ -315,7 +329,7 @@ def open_run(name: str) -> Run:
         RunError: there is none; the message lists those there are.
     """
     run = Run(workspace.runs() / workspace.check_name(name, "run"))
-    if not (run.folder / "state.json").exists():
+    if not run.exists:
         known = ", ".join(r.name for r in every()) or "none yet"
         raise RunError(f"There is no run {name} in {workspace.runs()} (there are: {known}). Make one: llmbench train RECIPE")
     return run
@@ -323,7 +337,7 @@ def open_run(name: str) -> Run:
 
 def every() -> list[Run]:
     """All runs, the newest first."""
-    found = [Run(path.parent) for path in workspace.runs().glob("*/state.json")]
+    found = [run for path in workspace.runs().glob("*/state.json") if (run := Run(path.parent)).exists]
     return sorted(found, key=lambda run: run.created, reverse=True)
 
 
@@ -363,6 +377,12 @@ def fingerprint(folder: Path) -> dict[str, str]:
         if (folder / name).exists():
             found[key] = file_hash(folder / name)
     return found
+
+
+def _folders(run: Run) -> list[tuple[Path, list[str] | None]]:
+    """The folders that a run wrote, each with llmbench's files in it (None: as its record lists them)."""
+    whole: list[tuple[Path, list[str] | None]] = [(folder, None) for folder in (run.adapter, run.model, run.folder / "merged")]
+    return whole + [(folder, checkpoints.own(folder)) for folder in checkpoints.every(run.checkpoints)]
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -95,7 +95,8 @@ def check_name(name: str, what: str = "name") -> str:
         LlmbenchError: it holds anything but lower-case letters, digits, `.`, `_` and `-`, or is over 64 characters.
     """
     if not _NAME.fullmatch(name):
-        raise LlmbenchError(f"{what} {name!r} is not allowed: use up to 64 lower-case letters, digits, '.', '_' or '-'.")
+        shown = name if len(name) <= 100 else f"{name[:97]}..."
+        raise LlmbenchError(f"{what} {shown!r} is not allowed: use up to 64 lower-case letters, digits, '.', '_' or '-'.")
     return name
 
 

@@ -90,7 +90,7 @@ def test_every_fault_is_told_at_once_in_the_files_order(fault: Fault) -> None:
         ("training:\n  learning_rate: .inf", "my.yaml:6: training.learning_rate should be a finite number, not inf"),
         ("training:\n  learning_rate: .nan", "my.yaml:6: training.learning_rate should be a finite number, not nan"),
         ("method: no", "my.yaml:5: method should be 'sft', 'pretrain', 'dpo', 'orpo', 'kto', 'reward', 'grpo' or"),
-        ("model:\n  revision: 12", "my.yaml:6: model.revision should be text (in quotes, if"),
+        ("model:\n  revision: true", "my.yaml:6: model.revision should be text (in quotes, if"),
         ("model:\n  trust_remote_code: true", "my.yaml:5: model: trust_remote_code runs the model's own code: pin a revision"),
         ("method: pretrain\nmodel: {config: {model_type: llama}}", "my.yaml:5: method: pretrain with model.config trains all"),
     ],
@@ -117,7 +117,7 @@ def test_an_empty_file_names_all_that_is_missing(fault: Fault) -> None:
 
 def test_a_file_that_a_recipe_names_must_be_there(fault: Fault, folder: Path) -> None:
     message = fault("name: small\ndata:\n  train:\n    - path: nothing.jsonl\n")
-    assert message == f"my.yaml:4: data.train[0].path: no such file nothing.jsonl (looked in {folder} and {folder})"
+    assert message == f"my.yaml:4: data.train[0].path: no such file nothing.jsonl (looked in {folder})"
 
 
 def test_a_name_unfit_for_a_folder_is_refused(fault: Fault) -> None:
@@ -223,15 +223,6 @@ def test_load_any_says_when_the_kind_cannot_be_told(folder: Path) -> None:
         recipe.load_any("my.yaml")
 
 
-def test_files_are_looked_for_beside_the_recipe_then_in_the_working_folder(folder: Path) -> None:
-    beside = folder / "deep"
-    beside.mkdir()
-    (beside / "my.yaml").write_text(SMALL)
-    assert recipe.load("deep/my.yaml", TrainRecipe).data.train[0].path == folder / "rows.jsonl"
-    (beside / "rows.jsonl").write_text("{}")
-    assert recipe.load("deep/my.yaml", TrainRecipe).data.train[0].path == beside / "rows.jsonl"
-
-
 def test_a_bundled_document_is_found_by_its_name_from_anywhere(folder: Path) -> None:
     assert recipe.load("rag/handbook.yaml", RagRecipe).name == "handbook"
 
@@ -273,7 +264,10 @@ def test_an_override_with_an_equals_sign_in_its_value_keeps_it(folder: Path) -> 
         ("training.seed=[", "'training.seed=[': the value is not valid YAML"),
         ("data.train.7.limit=3", "data.train.7.limit: 7 is not a position in a list of 1"),
         ("data.train.x.limit=3", "data.train.x.limit: x is not a position in a list of 1"),
-        ("training.seed=!!python/name:os.system", "'training.seed=!!python/name:os.system': the value is not valid YAML"),
+        (
+            "training.seed=!!python/name:os.system",
+            "'training.seed=!!python/name:os.system': the tag !!python/name:os.system is not allowed",
+        ),
     ],
 )
 def test_a_wrong_override_is_named_itself_not_a_line_of_the_file(fault: Fault, override: str, message: str) -> None:

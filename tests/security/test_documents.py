@@ -46,7 +46,7 @@ def test_a_tag_is_refused_and_runs_nothing(folder: Path, bomb: Bomb, tag: str, p
 
 def test_a_tag_in_an_override_is_refused_and_runs_nothing(folder: Path, bomb: Bomb) -> None:
     (folder / "my.yaml").write_text(TRAIN, encoding="utf-8")
-    with pytest.raises(RecipeError, match="the value is not valid YAML"):
+    with pytest.raises(RecipeError, match=r"the tag !!python/object/apply:os\.mkdir is not allowed"):
         recipe.load("my.yaml", TrainRecipe, [f"training.seed=!!python/object/apply:os.mkdir [{bomb.mark}]"])
 
 
@@ -60,11 +60,10 @@ def test_a_tag_in_an_override_is_refused_and_runs_nothing(folder: Path, bomb: Bo
         ("a: " + "{a: " * 50_000, "nested too deeply"),
         ("a: &a {x: 1}\nb: {<<: *a}", "merging with << is not supported"),
         ("a: " + "x" * 400_000, "too large for a recipe"),
-        ("a: 1" + ":10" * 50_000, "a number of 150,001 characters is too long"),
-        ("? 1" + ":10" * 50_000 + "\n: 1", "a number of 150,001 characters is too long"),
+        ("name: 1" + ":10" * 50_000, r"name: '1:10[:10]+\.\.\.' is not allowed"),
+        ("? 1" + ":10" * 50_000 + "\n: 1", r"1:10[:10]+\.\.\. is not a field"),
         ("a: " + "9" * 5_000, "a number of 5,000 characters is too long"),
         ("a: 0x" + "f" * 100_000, "is too long"),
-        ("a: 2001-99-99", "2001-99-99 is no value: month must be in 1..12"),
         ("a: \x00", "may not stand in it"),
     ],
 )

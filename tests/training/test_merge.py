@@ -165,7 +165,7 @@ def test_a_base_that_changed_since_is_refused(kind: Kinds, home: Path) -> None:
 def test_a_folder_that_is_there_is_kept_unless_told(kind: Kinds, tmp_path: Path) -> None:
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged" / "mine").write_text("keep")
-    with pytest.raises(LlmbenchError, match=r"is there already. Replace it with --overwrite"):
+    with pytest.raises(LlmbenchError, match=r"already exists. Replace it with --overwrite"):
         merge(kind("lora").run, output=tmp_path / "merged")
     assert (tmp_path / "merged" / "mine").read_text() == "keep"
 

@@ -78,7 +78,7 @@ def test_bad_data_leaves_no_run_and_replaces_none(write: Write, home: Path) -> N
 def test_a_finished_run_is_neither_repeated_nor_resumed(listed: Run, tmp_path: Path, write: Write) -> None:
     source = str(write("trained").source)
     error = fault("train", source)
-    assert isinstance(error, RunError) and "is there already (finished)" in str(error)
+    assert isinstance(error, RunError) and "already exists (finished)" in str(error)
     assert "raise training.num_train_epochs or training.max_steps and use --resume" in str(fault("train", source, "--resume"))
     assert "choose one" in str(fault("train", source, "--resume", "--overwrite"))
 

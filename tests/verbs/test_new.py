@@ -62,7 +62,7 @@ def test_a_folder_as_target_takes_the_documents_name(folder: Path) -> None:
 
 def test_a_file_that_is_there_is_kept_unless_forced(folder: Path) -> None:
     (folder / "handbook.yaml").write_text("mine")
-    with pytest.raises(LlmbenchError, match=r"^handbook\.yaml is there already\. .* --force$"):
+    with pytest.raises(LlmbenchError, match=r"^handbook\.yaml already exists\. .* --force$"):
         new("handbook")
     assert (folder / "handbook.yaml").read_text() == "mine"
     new("handbook", "--force")

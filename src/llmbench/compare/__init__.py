@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from llmbench import workspace
+from llmbench import workspace, written
 from llmbench.compare import ask, metrics, questions
 from llmbench.compare.answers import AnswerLog, Scores, scored
 from llmbench.compare.ask import Endpoint, Progress, Tally
@@ -69,7 +69,10 @@ def run(
             "Give them an `answer`, a `value` or a `source`, or add abstention to `metrics`."
         )
     folder = workspace.comparisons() / recipe.name
+    known = written.shows(folder / "summary.json", "questions", "created")
+    written.check_claim(folder, "comparison", known=known, by=recipe.origin)
     with workspace.lock(folder, "comparison"):
+        written.claim(folder, "comparison", known=known, by=recipe.origin)
         if fresh:
             for name in ("answers.jsonl", "summary.json", "report.html"):
                 (folder / name).unlink(missing_ok=True)

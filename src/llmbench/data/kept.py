@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +142,7 @@ def _key(recipe: TrainRecipe, folder: Path, stops: Sequence[int], shown: int, th
 
 
 def _forget(folder: Path) -> None:
-    kept = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    own = [path for path in folder.glob("*.json") if re.fullmatch(r"[0-9a-f]{32}", path.stem)]
+    kept = sorted(own, key=lambda path: path.stat().st_mtime, reverse=True)
     for path in kept[_KEPT:]:
         path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
@@ -12,9 +13,12 @@ from llmbench.data.rendering import Fold, Piece, Row
 from llmbench.data.report import DataReport, Part, percent
 from llmbench.data.terminal import verdict
 
-__all__ = ["html"]
+__all__ = ["MARK", "html"]
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_GENERATOR = '<meta name="generator" content="llmbench">'
+MARK = re.escape(_GENERATOR)
+"""By which a page of llmbench's is known."""
 _HEAD, _TAIL = 400, 100
 _HEIGHT = 150
 
@@ -36,7 +40,7 @@ def html(report: DataReport) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f'<link rel="icon" href="data:,"><title>{_text(report.name)} - llmbench data report</title>'
+        f'{_GENERATOR}<link rel="icon" href="data:,"><title>{_text(report.name)} - llmbench data report</title>'
         f"<style>{style}</style></head>\n<body><main>{''.join(body)}</main></body></html>\n"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -224,7 +225,8 @@ def _new_log() -> Path:
     """A fresh log file in outputs/logs; the oldest ones go."""
     folder = workspace.home() / "logs"
     folder.mkdir(parents=True, exist_ok=True)
-    for old in sorted(folder.glob("engine-*.log"))[: -_KEPT_LOGS + 1]:
+    own = [path for path in folder.glob("engine-*.log") if re.fullmatch(r"engine-\d{8}-\d{6}-\d+", path.stem)]
+    for old in sorted(own)[: -_KEPT_LOGS + 1]:
         old.unlink(missing_ok=True)
     return folder / f"engine-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
 

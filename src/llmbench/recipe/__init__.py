@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from llmbench import assets
@@ -40,9 +39,11 @@ from llmbench.recipe.rag import (
     Stage,
 )
 from llmbench.recipe.rewards import RewardFunction
+from llmbench.recipe.scalars import Given
 from llmbench.recipe.serve import EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
 from llmbench.recipe.train import TrainRecipe
 from llmbench.recipe.yaml_lines import Lines, Place, read
+from llmbench.recipe.yaml_lines import value as yaml_value
 
 __all__ = [
     "ChunkingSpec",
@@ -88,6 +89,8 @@ __all__ = [
 
 D = TypeVar("D", bound=Document)
 
+_SHOWN = 60
+"""Characters of a key that a message repeats."""
 _VERBS: dict[type[Document], str] = {TrainRecipe: "train", RagRecipe: "index", ServeRecipe: "serve", CompareRecipe: "compare"}
 
 
@@ -102,7 +105,7 @@ def load(path: str | Path, kind: type[D], overrides: Sequence[str] = ()) -> D:
     Raises:
         RecipeError: every fault found, one a line.
     """
-    file = assets.find(str(path), Path.cwd()) or Path(path)
+    file = assets.named(str(path), Path.cwd()) or Path(path)
     values, lines = read(file, path)
     found = _kind_of(values)
     if found is not None and found is not kind:
@@ -125,7 +128,7 @@ def load_any(path: str | Path) -> Document:
     Raises:
         RecipeError: as `load`, or the kind cannot be told.
     """
-    file = assets.find(str(path), Path.cwd()) or Path(path)
+    file = assets.named(str(path), Path.cwd()) or Path(path)
     values, _ = read(file, path)
     kind = _kind_of(values)
     if kind is None:
@@ -153,14 +156,9 @@ def _apply(values: dict[str, Any], override: str) -> Place:
     if not equals or not key:
         raise RecipeError(f"{override!r} is not an override. Write key=value, such as training.learning_rate=1e-4")
     try:
-        value = yaml.safe_load(text) if text != "-" else text  # standard input, which YAML takes for a list
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{override!r}: the value is not valid YAML ({getattr(error, 'problem', error)})") from error
-    if isinstance(value, str):
-        try:
-            value = float(value) if "e" in value.lower() else value
-        except ValueError:
-            pass
+        value = yaml_value(text) if text != "-" else text  # standard input, which YAML takes for a list
+    except RecipeError as error:
+        raise RecipeError(f"{override!r}: {error}") from None
     *path, last = key.split(".")
     here: Any = values
     place: list[str | int] = []
@@ -170,8 +168,20 @@ def _apply(values: dict[str, Any], override: str) -> Place:
             here[part] = {}
         here = here[place[-1]]
     place.append(_position(here, last, key) if isinstance(here, list) else last)
-    here[place[-1]] = value
+    here[place[-1]] = _given(value)
     return tuple(place)
+
+
+def _given(value: Any) -> Any:
+    """A value of the command line, its texts marked as such."""
+    match value:
+        case str():
+            return Given(value, Path.cwd())
+        case list():
+            return [_given(one) for one in value]
+        case dict():
+            return {key: _given(one) for key, one in value.items()}
+    return value
 
 
 def _position(here: list[Any], part: str, key: str) -> int:
@@ -188,8 +198,7 @@ def _faults(
     for fault in error.errors(include_url=False):
         place = tuple(part for part in fault["loc"] if not (isinstance(part, str) and part.startswith("function-")))
         place = _named(fault) if not place and fault["type"] == "value_error" else _untagged(kind, place)
-        line = lines.nearest(place)
-        where = f"{path}:{line}" if line else str(path)
+        line, where = lines.nearest(place), lines.where(place, path)
         override = next((text for set_, text in given.items() if place[: len(set_)] == set_), None)
         dotted = _dotted(place)
         match fault["type"]:
@@ -264,7 +273,8 @@ def _dotted(place: tuple[str | int, ...]) -> str:
     """`data.train[0].path`."""
     text = ""
     for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        name = str(part) if len(str(part)) <= _SHOWN else f"{str(part)[:_SHOWN]}..."
+        text += f"[{part}]" if isinstance(part, int) else f".{name}" if text else name
     return text
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Section, all_different
+from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Section, Seed, all_different
 
 __all__ = ["CompareRecipe", "EndpointSpec", "MetricName", "QuestionSource", "StatisticsSpec"]
 
@@ -46,7 +46,7 @@ class StatisticsSpec(Section):
     """Questions about one page count together (by `group`, else `source`); `none` takes them as independent."""
     resamples: Annotated[int, Field(ge=100)] | None = None
     """No longer used: nothing is drawn at random any more. Accepted so that older recipes load."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the order of the questions."""
 
 

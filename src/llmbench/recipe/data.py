@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from llmbench import assets
-from llmbench.recipe.fields import Fraction, OwnFunction, Positive, Section, existing
+from llmbench.recipe.fields import Fraction, OwnFunction, Positive, Section, Seed, existing, start_of
 
 __all__ = ["DataSource", "DataSpec", "Format", "LessonsSpec"]
 
@@ -23,22 +23,20 @@ class LessonsSpec(Section):
     conversations: Positive
     characters: Positive
     """A conversation takes turns until it is this long."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 def _rows(value: Any, info: ValidationInfo) -> Any:
     """A file, a folder or a pattern such as `data/*.jsonl`, found as other paths are."""
     if not isinstance(value, (str, Path)) or not any(sign in str(value) for sign in "*?["):
         return existing(value, info)
-    start = Path(info.context["folder"]) if info.context else Path.cwd()
-    pattern = Path(value).expanduser()
+    start = start_of(value, info)
     if assets.find(str(value), start) is not None:
         return existing(value, info)
-    for root in (start, Path.cwd()):
-        whole = (root / pattern).absolute()
-        if any(Path(whole.anchor).glob(str(whole.relative_to(whole.anchor)))):
-            return whole
-    raise ValueError(f"no file matches {value} (looked in {start} and {Path.cwd()})")
+    whole = (start / Path(value).expanduser()).absolute()
+    if any(Path(whole.anchor).glob(str(whole.relative_to(whole.anchor)))):
+        return whole
+    raise ValueError(f"no file matches {value} (looked in {start})")
 
 
 class DataSource(Section):
@@ -131,10 +129,11 @@ class DataSpec(Section):
         template = values.get("chat_template") if isinstance(values, dict) else None
         if not isinstance(template, str) or "{" in template:
             return values
-        try:
-            return values | {"chat_template": str(existing(template, info))}
-        except ValueError as error:
-            raise ValueError(f"chat_template: {error}") from None
+        start = start_of(template, info)
+        found = assets.named(template, start)
+        if found is None:
+            raise ValueError(f"chat_template: {assets.missing(template, start)}")
+        return values | {"chat_template": str(found)}
 
     def template(self) -> str | None:
         """The text of `chat_template`."""

@@ -7,15 +7,21 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 
 from llmbench import assets
+from llmbench.recipe.scalars import Given, as_text
 from llmbench.workspace import check_name
 
-__all__ = ["Document", "ExistingPath", "Fraction", "Name", "OwnFunction", "Pattern", "Positive", "Section", "all_different"]
+__all__ = [
+    "Document", "ExistingPath", "Fraction", "Name", "OwnFunction", "Pattern", "Positive", "Reference", "Section", "Seed",
+    "all_different", "existing", "start_of",
+]  # fmt: skip
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What numpy, torch and Python's random all take."""
 
 
 class Section(BaseModel):
@@ -24,6 +30,15 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_is_text(cls, values: Any) -> Any:
+        """In a field that is text, what looks like a number is text."""
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields
+        return {key: as_text(value, fields[key].annotation) if key in fields else value for key, value in values.items()}
 
 
 class Document(Section):
@@ -37,9 +52,23 @@ class Document(Section):
         return self._source
 
     @property
+    def origin(self) -> str | None:
+        """By which this document is known again: `bundled://NAME` or its absolute path; None if it was not read from a file."""
+        if not self._source.exists():
+            return None
+        return assets.origin(self._source)
+
+    @property
     def folder(self) -> Path:
         """The folder that relative paths of this document start from."""
         return self._source.absolute().parent
+
+
+def start_of(value: Any, info: ValidationInfo) -> Path:
+    """The folder that a relative path starts from: that of the file it stands in, on the command line the working directory."""
+    if isinstance(value, Given):
+        return value.folder
+    return Path(info.context["folder"]) if info.context else Path.cwd()
 
 
 def existing(value: Any, info: ValidationInfo) -> Any:
@@ -48,18 +77,34 @@ def existing(value: Any, info: ValidationInfo) -> Any:
         return value
     if value == assets.TINY:
         return Path(assets.model_folder(value))
-    start = Path(info.context["folder"]) if info.context else Path.cwd()
+    start = start_of(value, info)
     found = assets.find(str(value), start)
     if found is None:
-        raise ValueError(f"no such file {value} (looked in {start} and {Path.cwd()})")
+        raise ValueError(assets.missing(str(value), start))
     return found
 
 
 ExistingPath = Annotated[Path, BeforeValidator(existing)]
-"""A file or folder that is there: absolute, beside the document, in the working directory, or bundled with llmbench.
+"""A file or folder that is there: absolute, or relative to the document (on the command line: to the working directory).
 
-`llmbench/tiny` is the folder of the bundled model.
+`bundled://NAME` is a file that came with llmbench, `llmbench/tiny` the folder of the bundled model.
 """
+
+
+def reference(value: Any, info: ValidationInfo) -> Any:
+    """A name, or the path of a folder. What can only be a path (`./model`, `a/b/c`), or is one, becomes absolute."""
+    if not isinstance(value, str) or value == assets.TINY or value.startswith("/"):
+        return value
+    start = start_of(value, info)
+    found = assets.find(value, start)
+    if found is not None and found.is_dir():
+        return str(found)
+    is_path = value.startswith((".", "~", assets.BUNDLED)) or value.count("/") > 1
+    return str(start / Path(value).expanduser()) if is_path else value
+
+
+Reference = Annotated[str, BeforeValidator(reference)]
+"""The name of a model or an adapter, or a folder that holds one: found as other paths are."""
 
 
 def _name(value: str) -> str:
@@ -92,10 +137,10 @@ def _function(value: Any, info: ValidationInfo) -> Any:
     name, colon, function = value.rpartition(":")
     if not colon or not name.endswith(".py") or not function.isidentifier():
         raise ValueError(f"write path/to/file.py:function, not {value!r}")
-    start = Path(info.context["folder"]) if info.context else Path.cwd()
+    start = start_of(value, info)
     path = assets.find(name, start)
     if path is None:
-        raise ValueError(f"no such file {name} (looked in {start} and {Path.cwd()})")
+        raise ValueError(assets.missing(name, start))
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, ValueError) as error:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from llmbench.recipe.fields import Fraction, Positive, Section
+from llmbench.recipe.fields import Fraction, Positive, Reference, Section
 from llmbench.recipe.rewards import RewardFunction
 
 __all__ = [
@@ -146,7 +146,7 @@ class GrpoSpec(Section):
 class TeacherSpec(Section):
     """The model that is learned from: a folder or a hub name, with the student's own tokenizer."""
 
-    model_name_or_path: str
+    model_name_or_path: Reference
     revision: str | None = None
     trust_remote_code: bool = False
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

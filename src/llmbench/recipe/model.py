@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from llmbench.recipe.fields import ExistingPath, Section
+from llmbench.recipe.fields import ExistingPath, Reference, Section
 
 __all__ = ["ModelSpec"]
 
@@ -14,7 +14,7 @@ __all__ = ["ModelSpec"]
 class ModelSpec(Section):
     """The base model: a hub name, a folder, or `llmbench/tiny`; or a `config` to start from nothing."""
 
-    model_name_or_path: str = "llmbench/tiny"
+    model_name_or_path: Reference = "llmbench/tiny"
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     trust_remote_code: bool = False

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llmbench.recipe.fields import Fraction, Positive, Section
+from llmbench.recipe.fields import Fraction, Positive, Section, Seed
 
 __all__ = ["TrainingSpec"]
 
@@ -78,7 +78,7 @@ class TrainingSpec(Section):
     save_steps: Positive = 200
     save_total_limit: Positive = 2
     """How many checkpoints stay: the newest, and the best one beside them."""
-    seed: int = 42
+    seed: Seed = 42
 
     @model_validator(mode="after")
     def _fit(self) -> Self:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from llmbench.recipe.fields import Document, ExistingPath, Fraction, Name, Section, existing
+from llmbench.recipe.fields import Document, ExistingPath, Fraction, Name, Reference, Section, existing
 
 __all__ = [
     "ChunkingSpec",
@@ -149,7 +149,7 @@ class ChunkingSpec(Section):
 class EmbedderSpec(Section):
     """A sentence-transformers model: `all-MiniLM-L6-v2` (installed with llmbench), a hub name, or a folder."""
 
-    model_name_or_path: str = "all-MiniLM-L6-v2"
+    model_name_or_path: Reference = "all-MiniLM-L6-v2"
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     batch_size: Annotated[int, Field(gt=0)] = 64
@@ -169,7 +169,7 @@ class EmbedderSpec(Section):
 class RerankSpec(Section):
     """A second look at the best candidates, by a model that reads query and passage together."""
 
-    model_name_or_path: str
+    model_name_or_path: Reference
     revision: str | None = None
     kind: Literal["cross-encoder", "late-interaction"] = "cross-encoder"
     candidates: Annotated[int, Field(gt=0, le=1000)] = 30

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llmbench.recipe.fields import Document, ExistingPath, Name, Section
+from llmbench.recipe.fields import Document, ExistingPath, Name, Reference, Section, Seed
 from llmbench.recipe.model import ModelSpec
 
 __all__ = ["EngineSpec", "GatewaySpec", "Sampling", "ServeRecipe", "Variant"]
@@ -44,7 +44,7 @@ class Sampling(Section):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Annotated[int, Field(gt=0)] = 256
-    seed: int | None = None
+    seed: Seed | None = None
     stop: list[str] = []
 
 
@@ -53,7 +53,7 @@ class Variant(Section):
 
     name: Name
     """What clients ask for as `model`."""
-    adapter: str | None = None
+    adapter: Reference | None = None
     """A run's name, or an adapter's folder; without it the base model answers."""
     rag: ExistingPath | None = None
     """A RAG pipeline (YAML) whose passages are put before each question."""

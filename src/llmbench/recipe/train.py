@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import ValidationInfo, model_validator
@@ -12,7 +11,7 @@ from llmbench.recipe.combination import base_config, refusals
 from llmbench.recipe.continuation import continued
 from llmbench.recipe.data import DataSpec
 from llmbench.recipe.evaluation import EvaluationSpec
-from llmbench.recipe.fields import Document, Name
+from llmbench.recipe.fields import Document, Name, start_of
 from llmbench.recipe.method_rules import refusal
 from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec, section
 from llmbench.recipe.model import ModelSpec
@@ -76,7 +75,7 @@ class TrainRecipe(Document):
         if not isinstance(values, dict):
             return values
         if values.get("adapter_name_or_path") is not None:
-            return continued(values, Path(info.context["folder"]) if info.context else Path.cwd())
+            return continued(values, start_of(values["adapter_name_or_path"], info))
         if values.get("adapter") is not None and values.get("lora") is not None:
             raise ValueError("lora and adapter: choose one, and write `lora: null` for the other kinds (or lora=null)")
         if "lora" not in values and (values.get("adapter") is not None or values.get("freeze") is not None):

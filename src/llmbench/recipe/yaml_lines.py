@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
+from llmbench import assets
 from llmbench.errors import RecipeError
+from llmbench.recipe.scalars import Given, environment, plain
 
-__all__ = ["Lines", "Place", "read"]
+__all__ = ["Lines", "Place", "read", "value"]
 
 Place = tuple[str | int, ...]
 """Where a value stands, such as `("data", "train", 0, "path")`."""
 _LIMIT = 300_000
 _MAX_NODES = 100_000
 _MAX_DEPTH = 32
-_MAX_DIGITS = 64
+_MAX_FILES = 16
+_SHOWN = 60
 _TEXT = "tag:yaml.org,2002:str"
 _PLAIN = {
     f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "value")
@@ -29,16 +33,40 @@ class Lines:
     """Line numbers by place, such as `("training", "learning_rate") -> 14`."""
 
     of: dict[Place, int] = field(default_factory=dict)
+    included: dict[Place, str] = field(default_factory=dict)
+    """The file of each place that stands in another file than the document's own."""
 
     def nearest(self, place: Place) -> int | None:
-        """The line of a place, or of the closest thing around it that stands in the file."""
+        """The line of a place, or of the closest thing around it that stands in a file."""
+        return self.of.get(self._known(place))
+
+    def where(self, place: Place, path: str | Path) -> str:
+        """File and line of a place, for a message."""
+        known = self._known(place)
+        file = self.included.get(known, str(path))
+        return f"{file}:{self.of[known]}" if known in self.of else file
+
+    def _known(self, place: Place) -> Place:
         while place and place not in self.of:
             place = place[:-1]
-        return self.of.get(place)
+        return place
+
+
+class _Loader(yaml.SafeLoader):
+    """Notes of each scalar whether it is written without quotes and without a tag."""
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        node: Any = super().compose_scalar_node(anchor)
+        node.plain = event.implicit[0]
+        return cast(yaml.ScalarNode, node)
 
 
 def read(file: Path, path: str | Path | None = None) -> tuple[dict[str, Any], Lines]:
-    """Reads a YAML document whose top is a mapping.
+    """Reads a YAML document whose top is a mapping, with what it includes.
+
+    `include: base.yaml`, or a list of files, at the top: their values hold where the document says nothing else; sections
+    are joined key by key, lists are not. `${env:NAME}` and `${env:NAME,default}` stand for variables of the environment.
 
     Args:
         file: the file to read.
@@ -47,7 +75,111 @@ def read(file: Path, path: str | Path | None = None) -> tuple[dict[str, Any], Li
     Raises:
         RecipeError: not there, not readable, not YAML, a tag, a key given twice, nested too deeply, or no mapping.
     """
-    path = path or file
+    return _joined(file, path or file, [])
+
+
+def value(text: str) -> Any:
+    """The value of a text as YAML, such as that of `key=VALUE` on the command line.
+
+    Raises:
+        RecipeError: it is not YAML.
+    """
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        return None if node is None else _value(loader, node, (), Lines(), "")
+    except RecipeError as error:
+        raise RecipeError(re.sub(r"^:\d+: ", "", str(error))) from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"the value is not valid YAML ({getattr(error, 'problem', None) or error})") from error
+    except RecursionError as error:
+        raise RecipeError(f"the value is nested too deeply (at most {_MAX_DEPTH} levels)") from error
+
+
+def _joined(file: Path, path: str | Path, around: list[Path]) -> tuple[dict[str, Any], Lines]:
+    """The values of a file over those of the files that it includes; `around` are the files that include it."""
+    values, lines = _one(file, path)
+    if around:
+        lines.included = dict.fromkeys(lines.of, str(path))
+    names = values.pop("include", None)
+    if names is None:
+        return values, lines
+    here = lines.where(("include",), path)
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RecipeError(f"{here}: include should be the name of a file, or a list of them")
+    below, known = dict[str, Any](), Lines()
+    around = [*around, file.resolve()]
+    for name in names:
+        found = assets.named(name, file.absolute().parent)
+        if found is None:
+            raise RecipeError(f"{here}: include: {assets.missing(name, file.absolute().parent)}")
+        if found in around or len(around) >= _MAX_FILES:
+            raise RecipeError(f"{here}: include: {name} includes itself, through {len(around)} files")
+        more, others = _joined(found, found, around)
+        below, known = _over(below, _started(more, found.parent), (), known), _under(known, others)
+    return _over(below, values, (), known), _under(known, lines)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any], place: Place, known: Lines) -> dict[str, Any]:
+    """Two mappings as one: sections joined key by key, everything else as it stands above. Forgets the lines of what goes."""
+    result = dict(below)
+    for key, value in above.items():
+        here = (*place, key)
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = _over(result[key], value, here, known)
+            continue
+        result[key] = value
+        for gone in [other for other in known.of if other[: len(here)] == here]:
+            del known.of[gone]
+            known.included.pop(gone, None)
+    return result
+
+
+def _under(below: Lines, above: Lines) -> Lines:
+    """The lines of two files as those of their values joined."""
+    included = {place: file for place, file in below.included.items() if place not in above.of}
+    return Lines(below.of | above.of, included | above.included)
+
+
+def _started(value: Any, folder: Path) -> Any:
+    """A value of an included file: relative paths in it start from the folder of that file."""
+    match value:
+        case Given():
+            return value
+        case str():
+            return Given(value, folder)
+        case list():
+            return [_started(one, folder) for one in value]
+        case dict():
+            return {key: _started(one, folder) for key, one in value.items()}
+    return value
+
+
+def _one(file: Path, path: str | Path) -> tuple[dict[str, Any], Lines]:
+    """The values of one file, and where they stand in it."""
+    text = _text(file, path)
+    lines = Lines()
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        value = {} if node is None else _value(loader, node, (), lines, path)
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise RecipeError(f"{path}:{line}: not valid YAML: the character {error.character:#x} may not stand in it") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise RecipeError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{path}: nested too deeply (at most {_MAX_DEPTH} levels)") from error
+    if not isinstance(value, dict):
+        raise RecipeError(f"{path}:1: a recipe is a mapping of keys to values, not a {type(value).__name__}")
+    return value, lines
+
+
+def _text(file: Path, path: str | Path) -> str:
+    """What a file holds, if it may be a recipe."""
     try:
         if file.is_dir():
             raise RecipeError(f"{path}: is a folder. Name a YAML file; to index a folder, one with `documents: [{path}]`.")
@@ -64,23 +196,7 @@ def read(file: Path, path: str | Path | None = None) -> tuple[dict[str, Any], Li
         raise RecipeError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
     if len(text) > _LIMIT:
         raise RecipeError(f"{path}: {len(text):,} characters is too large for a recipe (at most {_LIMIT:,}).")
-    lines = Lines()
-    try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        value = {} if node is None else _value(loader, node, (), lines, path)
-    except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1
-        raise RecipeError(f"{path}:{line}: not valid YAML: the character {error.character:#x} may not stand in it") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise RecipeError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
-    except RecursionError as error:
-        raise RecipeError(f"{path}: nested too deeply (at most {_MAX_DEPTH} levels)") from error
-    if not isinstance(value, dict):
-        raise RecipeError(f"{path}:1: a recipe is a mapping of keys to values, not a {type(value).__name__}")
-    return value, lines
+    return text
 
 
 def _value(loader: yaml.SafeLoader, node: yaml.Node, place: Place, lines: Lines, path: str | Path) -> Any:
@@ -99,7 +215,7 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, place: Place, lines: Lines,
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _PLAIN:
                 what = "merging with << is not supported" if key_node.value == "<<" else "a key must be a word"
                 raise RecipeError(f"{path}:{line}: {what}")
-            key = str(_scalar(loader, key_node, f"{path}:{line}"))
+            key = str(key_node.value)
             if key in result:
                 first = lines.of[(*place, key)]
                 raise RecipeError(f"{path}:{line}: {'.'.join(map(str, (*place, key)))} is given twice (first on line {first})")
@@ -108,24 +224,18 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, place: Place, lines: Lines,
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_value(loader, item, (*place, i), lines, path) for i, item in enumerate(node.value)]
-    return _number(_scalar(loader, node, here))
+    return _scalar(loader, node, here)
 
 
-def _scalar(loader: yaml.SafeLoader, node: yaml.Node, here: str) -> Any:
+def _scalar(loader: yaml.SafeLoader, node: Any, here: str) -> Any:
     """One value that is neither a list nor a mapping."""
-    if node.tag != _TEXT and len(node.value) > _MAX_DIGITS:  # YAML 1.1 also reads 1:10:10:... as a number, at length
-        raise RecipeError(f"{here}: a number of {len(node.value):,} characters is too long (at most {_MAX_DIGITS})")
     try:
+        text = environment(node.value)
+        if node.plain:
+            return plain(text)
+        if node.style is not None and node.tag == _TEXT:
+            return text
+        node.value = text
         return loader.construct_object(node)
     except (ValueError, OverflowError) as error:
-        raise RecipeError(f"{here}: {node.value} is no value: {error}. Put it in quotes if it is text") from error
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads `1e-4` as text; people mean the number."""
-    if isinstance(value, str) and "e" in value.lower() and value[:1] in "+-.0123456789":
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+        raise RecipeError(f"{here}: {node.value[:_SHOWN]} is no value: {error}. Put it in quotes if it is text") from error

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmbench import written
 from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.recipe import RagRecipe, SourceSpec
 from llmbench.retrieval import reading
@@ -63,8 +64,7 @@ def spread(recipe: RagRecipe, folder: Path, contract: Contract, files: Sequence[
         import ray.data
     except ImportError as error:
         raise MissingPackage("index --engine ray", "ray", "scale") from error
-    place = folder / "shards"
-    shutil.rmtree(place, ignore_errors=True)
+    place = written.begin(folder / ".shards")
     try:
         if not ray.is_initialized():
             ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
@@ -92,7 +92,7 @@ def spread(recipe: RagRecipe, folder: Path, contract: Contract, files: Sequence[
         reason = " ".join(str(error).split())[-300:]
         raise LlmbenchError(f"Ray: {reason}. Index again: what was merged is kept.") from error
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        written.drop(place)
 
 
 def merge(writer: Writer, shard: Shard) -> list[Skipped]:

@@ -131,7 +131,9 @@ class Writer:
             LlmbenchError: another process writes it; the message names it.
         """
         folder = workspace.indexes() / recipe.name
+        layout.check_claim(folder, recipe.origin)
         with workspace.lock(folder, "index", wait=wait):
+            layout.claim(folder, recipe.origin)
             index, embedder = open_for_writing(folder, recipe, embedder, rebuild=rebuild, renew=renew)
             writer = cls(recipe, folder, index, embedder, switch=switch)
             try:

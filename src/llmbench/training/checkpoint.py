@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from llmbench import checkpoints
+from llmbench import checkpoints, written
 from llmbench.recipe import TrainRecipe
 from llmbench.selection import goal
 from llmbench.training.chance import random_state, restore_random_state
@@ -87,12 +86,11 @@ class WholeCheckpoints(Watched, Measured):
         self.refuse_unusable_weights()
         folder = Path(str(self.args.output_dir))
         part = folder / ".part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        written.begin(part)
         self.args.output_dir = str(part)
         try:
             transformers.Trainer._save_checkpoint(self, model, trial)  # type: ignore[arg-type]
-            [whole] = part.iterdir()
+            [whole] = part.glob("checkpoint-*")
             (whole / "training_args.bin").unlink()  # a pickle, which nobody reads: the recipe says it all
             checkpoints.seal(whole)
             sync(whole)
@@ -101,7 +99,7 @@ class WholeCheckpoints(Watched, Measured):
             _sync_entry(folder)
         finally:
             self.args.output_dir = str(folder)
-            shutil.rmtree(part, ignore_errors=True)
+            written.drop(part)
         judged = goal(self.recipe.training)
         best = judged.best(self.state.log_history) if judged is not None else None
         for old in checkpoints.every(folder)[: -self.recipe.training.save_total_limit]:

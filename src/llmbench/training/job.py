@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -212,7 +211,7 @@ def _drop_checkpoints(job: Job, run: Run, best: int | None) -> None:
     """
     every = checkpoints.every(run.checkpoints)
     if not job.recipe.adapts or not every:
-        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        checkpoints.clear(run.checkpoints)
         return
     for checkpoint in every[:-1]:
         if checkpoints.step_of(checkpoint) != best:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import shutil
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from llmbench import runs
+from llmbench import runs, written
 from llmbench.errors import LlmbenchError, RunError
 from llmbench.recipe import ModelSpec, QuantizationSpec
 from llmbench.recipe.servability import remedy
@@ -100,7 +99,8 @@ def merge(
     """
     target = (output or run.folder / "merged").absolute()
     if target.exists() and not overwrite:
-        raise LlmbenchError(f"{target} is there already. Replace it with --overwrite, or choose another folder with --output")
+        raise LlmbenchError(f"{target} already exists. Replace it with --overwrite, or choose another folder with --output")
+    written.refuse(target)
     quiet.libraries()
     plan = _plan(run, dtype, onto)
     texts, rows = probes.texts(run.recipe, plan.tokenizer)
@@ -119,7 +119,7 @@ def merge(
     else:
         model = _merged(model, plan.dtype)
     part = target.parent / f".{target.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
+    written.begin(part)
     try:
         _write(model, plan, part)
         del model
@@ -135,10 +135,9 @@ def merge(
         _judge(result, probes.distance(base, again))
         _manifest(result, plan, part)
         sync(part)
-        shutil.rmtree(target, ignore_errors=True)
-        part.replace(target)
+        written.publish(part, target)
     except BaseException as error:
-        shutil.rmtree(part, ignore_errors=True)
+        written.drop(part)
         if isinstance(error, Exception) and save.is_full(error):
             raise LlmbenchError(
                 f"{target}: cannot be written (disk full). Free some space, or choose another disk with --output"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from llmbench import runs
+from llmbench import runs, written
 from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
 from llmbench.training import adapter, lock, targets
@@ -35,7 +34,7 @@ def result(model: Any, job: Job, run: Run) -> None:
     recipe = job.recipe
     target = run.adapter if recipe.adapts else run.model
     part = run.folder / f".{target.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
+    written.begin(part)
     try:
         if recipe.adapts:
             _adapter(model, job, part, run)
@@ -46,11 +45,10 @@ def result(model: Any, job: Job, run: Run) -> None:
             manifest = _manifest(job, run) | {"fingerprint": runs.fingerprint(part)}
             (part / "llmbench.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         sync(part)
+        written.publish(part, target)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        written.drop(part)
         raise
-    shutil.rmtree(target, ignore_errors=True)
-    part.replace(target)
 
 
 def _adapter(model: Any, job: Job, folder: Path, run: Run) -> None:

@@ -55,7 +55,7 @@ def register(cli: typer.Typer) -> None:
             raise LlmbenchError(f"{overrides[0]} sets a field of a serving recipe. Name the recipe: --serve recipes/serve.yaml")
         if url and not url.startswith(("http://", "https://")):
             raise LlmbenchError(f"--url {url} is not a URL. Give one such as {_URL}")
-        found = pipeline and (assets.find(str(pipeline), Path.cwd()) or pipeline)
+        found = pipeline and (assets.named(str(pipeline), Path.cwd()) or pipeline)
         if found and not found.is_file():
             raise RecipeError(f"--pipeline {pipeline}: no such file. The bundled ones are listed by: llmbench new")
         _check_port(port)

@@ -58,11 +58,13 @@ def check(
     for package in _PACKAGES:
         if find_spec(package) is None:
             raise MissingPackage("check", package, "train")
-    report = _report(document, rows, threshold)
     if html is not None:
-        from llmbench import workspace
+        from llmbench import workspace, written
         from llmbench.data import page
 
+        written.check_file(html, page.MARK)
+    report = _report(document, rows, threshold)
+    if html is not None:
         workspace.write_text(html, page.html(report))
     if as_json:
         from llmbench.data.report import to_json

@@ -57,7 +57,7 @@ def rag(
     ignore_identical: Annotated[
         bool, typer.Option("--ignore-identical", help="Leave out the document that has the query's own name.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Seed for the folds and the order of queries.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed for the folds and the order of queries.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
     """Ask judged questions of a pipeline: dense alone, terms alone, fused, with intervals and paired tests.
@@ -73,8 +73,11 @@ def rag(
             raise LlmbenchError("--grid makes pipelines of its own: leave out --tune, --against and --run-file.")
         _grid(pipeline, recipe, collection, overrides or [], grid, seed, ignore_identical, as_json)
         return
+    from llmbench import written
     from llmbench.retrieval import evaluation
 
+    if run_file is not None:  # before the evaluation, which takes its time
+        written.check_file(run_file, evaluation.RUN_MARK)
     recipes = [recipe, *(_load(other, []) for other in against or [])]
     found = [_evaluated(one, collection, ignore_identical) for one in recipes]
     report = evaluation.report(collection, found[0], *found[1:], ignore_identical=ignore_identical)
@@ -101,8 +104,9 @@ def _collection(recipe: RagRecipe, data: Path | None, split: str | None) -> Coll
     from llmbench.errors import DataError
     from llmbench.retrieval import evaluation
 
-    # A bundled file is found from any folder, as a bundled pipeline is.
-    place = (assets.find(str(data), Path.cwd()) or data) if data else recipe.questions
+    place = assets.find(str(data), Path.cwd()) if data else recipe.questions
+    if data and place is None:
+        raise DataError(f"--data: {assets.missing(str(data), Path.cwd())}")
     if place is None:
         raise DataError(
             f"{recipe.source}: no judged questions. Set questions, or name a BEIR folder or a question file with --data."
@@ -142,18 +146,30 @@ def _tuned(report: Report, found: Evaluated, collection: Collection, seed: int, 
 
 def _keep(report: Report) -> Path | None:
     """Writes the page and the figures; returns the page. Where nothing can be written, the figures are shown all the same."""
-    from llmbench import workspace
+    from llmbench import workspace, written
     from llmbench.errors import LlmbenchError
     from llmbench.retrieval.evaluation.page import page
 
     folder = workspace.evaluations() / report.pipeline
+    known = _check_claim(folder)
     try:
+        written.claim(folder, "evaluation", known=known)
         workspace.write_json(folder / "evaluation.json", report.to_json())
         workspace.write_text(folder / "evaluation.html", page(report))
     except LlmbenchError as error:
         print(f"The page was not written: {error}", file=sys.stderr)
         return None
     return folder / "evaluation.html"
+
+
+def _check_claim(folder: Path) -> bool:
+    """Whether a folder shows that it is an evaluation or a grid; somebody else's is refused."""
+    from llmbench import written
+
+    one, grid = (folder / "evaluation.json", "measure", "pipeline"), (folder / "grid.json", "pipelines", "chosen")
+    known = any(written.shows(path, *keys) for path, *keys in (one, grid))
+    written.check_claim(folder, "evaluation", known=known)
+    return known
 
 
 def _show(report: Report, page: Path | None) -> None:
@@ -183,7 +199,7 @@ def _grid(
     as_json: bool,
 ) -> None:
     """Runs the grid, shows its table, and writes the chosen pipeline as YAML."""
-    from llmbench import retrieval, workspace
+    from llmbench import retrieval, workspace, written
     from llmbench.retrieval.counting import counted
     from llmbench.retrieval.evaluation import grid as racing
     from llmbench.verbs import terminal
@@ -191,6 +207,7 @@ def _grid(
     lists = _lists(words)
     entries = racing.pipelines(recipe, lists, lambda more: _load(pipeline, [*overrides, *more]))
     folder = workspace.evaluations() / recipe.name
+    written.claim(folder, "evaluation", known=_check_claim(folder))
     asked = counted(len(collection.queries), "query", "queries")
     print(f"{counted(len(entries), 'pipeline')} on {asked} of {collection.name}.", file=sys.stderr)
     with _bar() as progress:
@@ -213,13 +230,13 @@ def _grid(
             print("What was asked is kept. The same command continues from there.", file=sys.stderr)
             raise
     chosen = racing.cheapest(found)
-    written = folder / "pipeline.yaml"
-    workspace.write_text(written, _yaml(pipeline, collection, chosen))
+    document = folder / "pipeline.yaml"
+    workspace.write_text(document, _yaml(pipeline, collection, chosen))
     best = found[0]
     workspace.write_json(folder / "grid.json", {"pipelines": [_outcome(one) for one in found], "chosen": _outcome(chosen)})
     if as_json:
         result = {"collection": collection.name, "pipelines": [_outcome(one) for one in found], "chosen": _outcome(chosen)}
-        print(json.dumps(result | {"pipeline": str(written)}, indent=2, ensure_ascii=False))
+        print(json.dumps(result | {"pipeline": str(document)}, indent=2, ensure_ascii=False))
         return
     terminal.table(_grid_rows(found))
     for line in (
@@ -228,7 +245,7 @@ def _grid(
         "Intervals of the difference hold for all pipelines and rounds together (Bonferroni).",
     ):
         terminal.paragraph(line)
-    print(f"\nPipeline  {written}")
+    print(f"\nPipeline  {document}")
 
 
 def _lists(words: Sequence[str]) -> dict[str, list[str]]:

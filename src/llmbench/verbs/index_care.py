@@ -22,9 +22,10 @@ __all__ = ["compact", "delete", "prune", "repair", "report", "use", "verify"]
 
 def _folder(recipe: RagRecipe) -> Path:
     from llmbench import workspace
-    from llmbench.retrieval.store import current
+    from llmbench.retrieval.store import current, layout
 
     folder = workspace.indexes() / recipe.name
+    layout.check_claim(folder, recipe.origin)
     if current(folder) is None:
         raise IndexError_(f"{recipe.source}: index {recipe.name} is not built. Run: llmbench index {recipe.source}")
     return folder

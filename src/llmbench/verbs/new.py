@@ -40,12 +40,12 @@ def new(
         target /= f"{_short(document)}.yaml"
     if target.exists() and not force:
         raise LlmbenchError(
-            f"{target} is there already. Name another file, or overwrite it: llmbench new {name} {target} --force"
+            f"{target} already exists. Name another file, or overwrite it: llmbench new {name} {target} --force"
         )
     from llmbench import workspace
 
     text = assets.bundled(document).read_text(encoding="utf-8")
-    workspace.write_text(target, _moved(text).replace(document, str(target)))
+    workspace.write_text(target, _named(text, target).replace(document, str(target)))
     command = _command(text, document)
     then = f"then run: {command.replace(document, str(target))}" if command else "then run the command of its first lines."
     print(f"{target} is a copy of {document}. Edit it, {then}")
@@ -68,9 +68,11 @@ def _document(name: str) -> str:
     raise LlmbenchError(f"No bundled document is called {name}. {hint}List them: llmbench new")
 
 
-def _moved(text: str) -> str:
-    """`../docs` -> `docs`: what a copy names from the top is found in the working folder or in the bundle."""
-    return re.sub(r"(?m)^(\s*(?:- |\w+: ))\.\./", r"\1", text)
+def _named(text: str, target: Path) -> str:
+    """The copy is called by its file, so that its runs and indexes are its own: `name: sft-lora` -> `name: my`."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", target.stem.lower()).strip("._-")[:64]
+    name = f"my-{name}" if re.search(rf"(?m)^name: {re.escape(name)}$", text) else name
+    return re.sub(r"(?m)^name: .*$", f"name: {name}", text, count=1) if name else text
 
 
 def _short(document: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench import workspace
+from llmbench.written import check_file
 
 if TYPE_CHECKING:
     from llmbench.retrieval import Document, Hit, Retriever
@@ -35,6 +36,7 @@ def written(retriever: Retriever, hits: Sequence[Hit], folder: Path) -> dict[int
             for number in pages.pages_of(document, chunk.start, chunk.end):
                 picture = pages.draw(retriever.recipe, document, number, [(chunk.start, chunk.end)], painted=True)
                 path = folder / f"hit-{hits[i].rank}-page-{number}.png"
+                check_file(path, "Software\0llmbench")
                 with workspace.atomic(path, "wb") as file:
                     file.write(picture.png)
                 found[i].append(path)

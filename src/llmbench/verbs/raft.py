@@ -61,7 +61,7 @@ def raft(
     abstention: Annotated[
         str | None, typer.Option("--abstention", help="The answer where the passages do not tell.", metavar="TEXT")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of which questions are withheld.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of which questions are withheld.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON document.")] = False,
 ) -> None:
@@ -113,7 +113,7 @@ def _look_at(questions: Path, out: Path, abstention: str | None, force: bool) ->
     """Raises LlmbenchError for what cannot be done, before the index is opened."""
     if out.exists() and (out.is_dir() or not force):
         how = "Name a file." if out.is_dir() else "Name another file, or overwrite it with --force."
-        raise LlmbenchError(f"{out} is there already. {how}")
+        raise LlmbenchError(f"{out} already exists. {how}")
     if abstention is not None and not abstention.strip():
         raise LlmbenchError("--abstention is empty: a model cannot be taught to answer nothing. Give it a sentence.")
     if out.exists() and questions.exists() and out.samefile(questions):

@@ -4,11 +4,12 @@ from llmbench.retrieval.evaluation.collection import Collection, corpus, read
 from llmbench.retrieval.evaluation.evaluate import Evaluated, evaluate, report
 from llmbench.retrieval.evaluation.metrics import HEADLINE, MEASURES, estimated, mean, measure
 from llmbench.retrieval.evaluation.report import Report
-from llmbench.retrieval.evaluation.trec import read_qrels, read_run, write_run
+from llmbench.retrieval.evaluation.trec import RUN_MARK, read_qrels, read_run, write_run
 
 __all__ = [
     "HEADLINE",
     "MEASURES",
+    "RUN_MARK",
     "Collection",
     "Evaluated",
     "Report",

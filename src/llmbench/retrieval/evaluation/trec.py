@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from llmbench import workspace
+from llmbench import workspace, written
 from llmbench.errors import DataError
 
-__all__ = ["Run", "read_qrels", "read_run", "write_run"]
+__all__ = ["RUN_MARK", "Run", "read_qrels", "read_run", "write_run"]
 
 Run = Mapping[str, Sequence[str]]
 """Query -> documents, best first."""
@@ -52,6 +52,10 @@ def read_run(path: Path) -> dict[str, list[str]]:
     }
 
 
+RUN_MARK = r"\A\S+ Q0 \S+ 1 1\.0{9} \S+\n"
+"""By which a run that `write_run` wrote is known: the score of the first rank is 1."""
+
+
 def write_run(path: Path, run: Run, tag: str) -> bool:
     """Writes a run whole or not at all; returns whether a name held a blank, each of which becomes `%20` or its like.
 
@@ -59,6 +63,7 @@ def write_run(path: Path, run: Run, tag: str) -> bool:
     scored two documents alike.
     """
     blank = False
+    written.check_file(path, RUN_MARK)
     with workspace.atomic(path) as file:
         for query, documents in run.items():
             for rank, document in enumerate(dict.fromkeys(documents), 1):

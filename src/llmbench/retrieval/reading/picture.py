@@ -202,7 +202,7 @@ def _png(pixels: bytearray, width: int, height: int, stride: int) -> bytes:
     """A PNG of rows of red, green and blue (ISO/IEC 15948)."""
     rows = b"".join(b"\0" + pixels[y * stride : y * stride + 3 * width] for y in range(height))
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(rows, 6)), (b"IEND", b""))
+    parts = ((b"IHDR", head), (b"tEXt", b"Software\0llmbench"), (b"IDAT", zlib.compress(rows, 6)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
     )

@@ -28,8 +28,7 @@ from llmbench.retrieval.search.hits import Grounded, Hit
 from llmbench.retrieval.search.passages import Passage
 from llmbench.retrieval.search.stages import Timings
 from llmbench.retrieval.search.view import View
-from llmbench.retrieval.store import current
-from llmbench.retrieval.store.layout import standing
+from llmbench.retrieval.store import current, layout
 from llmbench.retrieval.store.nearest import library
 
 if TYPE_CHECKING:
@@ -78,6 +77,7 @@ class Retriever:
         """
         library()  # what is not installed is said before what is not built
         retriever = cls(recipe, embedder)
+        layout.check_claim(retriever._folder, recipe.origin)
         retriever._rerank()
         if recipe.context.tokenizer is not None:
             from llmbench.retrieval.search.packing import tokenizer_count
@@ -310,7 +310,7 @@ class Retriever:
                 assert self._view is not None
                 yield self._view
                 return
-            path = standing(self._folder)
+            path = layout.standing(self._folder)
             if path is None:
                 source = self.recipe.source
                 raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")

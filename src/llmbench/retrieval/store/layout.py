@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 from pathlib import Path
 
-from llmbench import workspace
+from llmbench import workspace, written
 from llmbench.errors import IndexError_
 
-__all__ = ["current", "generations", "next_generation", "point", "remove", "standing", "to_disk", "unpointed"]
+__all__ = [
+    "check_claim",
+    "claim",
+    "current",
+    "generations",
+    "is_own",
+    "next_generation",
+    "point",
+    "remove",
+    "standing",
+    "to_disk",
+    "unpointed",
+]
 
 _POINTER = "index.json"
+_DATABASES = ("index.sqlite", "copy.sqlite")
+_OWN = re.compile(
+    r"(index|copy)\.sqlite(-wal|-shm|-journal)?|vectors\.bin|nearest\.faiss(\.tmp)?|postings(\.tmp|-[0-9a-f]+\.bin)"
+)
+"""The files of a generation, by name."""
 
 
 def current(folder: Path) -> Path | None:
@@ -29,7 +46,7 @@ def current(folder: Path) -> Path | None:
     except OSError as error:
         raise IndexError_(f"{path} cannot be read ({error.strerror}). Read it as the user who owns it.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise IndexError_(f"{path} is broken or of another version. Remove {folder} and index again.") from error
+        raise IndexError_(f"{path} is broken or of another version. Move {folder} away and index again.") from error
     return folder / str(int(number))
 
 
@@ -49,14 +66,14 @@ def standing(folder: Path) -> Path | None:
 
 
 def generations(folder: Path) -> list[Path]:
-    """Every generation's folder, oldest first."""
-    return sorted((p for p in folder.glob("*") if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name))
+    """Every generation's folder, oldest first. A folder called by a number that holds no index is somebody else's."""
+    found = (p for p in _numbered(folder) if any((p / name).is_file() for name in _DATABASES) and not p.is_symlink())
+    return sorted(found, key=lambda p: int(p.name))
 
 
 def next_generation(folder: Path) -> Path:
     """The folder of a generation that is not there yet."""
-    there = generations(folder)
-    return folder / str(int(there[-1].name) + 1 if there else 1)
+    return folder / str(max((int(path.name) for path in _numbered(folder)), default=0) + 1)
 
 
 def point(folder: Path, generation: Path) -> None:
@@ -81,6 +98,35 @@ def unpointed(folder: Path) -> list[Path]:
 
 
 def remove(generation: Path) -> None:
-    """Removes a generation: first its database, without which nothing in it can be opened."""
+    """Removes a generation: first its database, without which nothing in it can be opened. What is not its own stays."""
+    own = [path.name for path in generation.iterdir() if is_own(path.name)] if generation.is_dir() else []
     (generation / "index.sqlite").unlink(missing_ok=True)
-    shutil.rmtree(generation, ignore_errors=True)
+    written.remove(generation, own)
+
+
+def is_own(name: str) -> bool:
+    """Whether a generation's file is called as llmbench calls its files."""
+    return _OWN.fullmatch(name) is not None
+
+
+def check_claim(folder: Path, origin: str | None) -> None:
+    """Looks whether a folder may be the index of the pipeline of this origin; changes nothing.
+
+    Raises:
+        LlmbenchError: it holds something that llmbench did not write, or another pipeline of the same name made it.
+        IndexError_: index.json is broken.
+    """
+    written.check_claim(folder, "index", known=_known(folder), by=origin)
+
+
+def claim(folder: Path, origin: str | None) -> None:
+    """Notes that a folder is the index of the pipeline of this origin, as `check_claim` allows."""
+    written.claim(folder, "index", known=_known(folder), by=origin)
+
+
+def _known(folder: Path) -> bool:
+    return bool(generations(folder)) or current(folder) is not None
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*") if path.name.isdecimal()]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmbench.errors import IndexError_
-from llmbench.retrieval.store import postings, postings_build
+from llmbench.retrieval.store import layout, postings, postings_build
 from llmbench.retrieval.store.postings import BrokenPostings, Part, Plan, Segment
 from llmbench.retrieval.store.writable import WritableIndex
 
@@ -78,7 +78,7 @@ def _note(index: WritableIndex, plans: Sequence[Plan]) -> None:
         index.set(postings=noted)
     kept = {plan.file for plan in plans}
     for path in index.path.glob("postings*"):
-        if path.name not in kept:
+        if path.name not in kept and layout.is_own(path.name):
             try:
                 path.unlink()
             except OSError as error:
