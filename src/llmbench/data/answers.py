@@ -48,6 +48,12 @@ class Encoded:
     unprompted: int = 0
     ends: tuple[int, ...] = ()
     """The tokens that end the answers' turns, the commonest first."""
+    notes: tuple[str, ...] = ()
+    """What else a person should know, such as files of a folder that were passed over."""
+
+    def noting(self, notes: tuple[str, ...]) -> Encoded:
+        """The same rows with more to know."""
+        return replace(self, notes=self.notes + notes)
 
     def select(self, rows: Sequence[int]) -> Encoded:
         """Some of the rows."""
@@ -77,6 +83,7 @@ class Encoded:
             unprompted=self.unprompted,
             turn_ends=self.ends,
             skipped=self.skipped,
+            notes=self.notes,
             length_before=np.array([max(row) for row in lengths], dtype=np.int32),
         )
 

@@ -6,6 +6,7 @@ A row that is broken comes out as a fault, so that the reader may name it, count
 from __future__ import annotations
 
 import csv
+import io
 import re
 import sys
 from collections.abc import Iterator
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmbench.data.json_rows import parse
+from llmbench.data.packed import PACKED, ending, opened
 from llmbench.errors import DataError
 
-__all__ = ["ENDINGS", "Fault", "Row", "kind", "read_file"]
+__all__ = ["Fault", "Row", "kind", "read_file"]
 
-ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".ipc", ".txt")
 _BATCH = 1000
 _LISTS = ("input_ids", "labels", "completion_mask", "assistant_masks", "history")
 
@@ -47,7 +48,7 @@ def read_file(path: Path, *, encoding: str = "utf-8", field: str | None = None) 
         DataError: the file cannot be read at all, or its ending is not known.
     """
     try:
-        match path.suffix.lower():
+        match ending(path):
             case ".jsonl" | ".ndjson":
                 yield from _jsonl(path, encoding)
             case ".json":
@@ -56,12 +57,17 @@ def read_file(path: Path, *, encoding: str = "utf-8", field: str | None = None) 
                 yield from _csv(path, encoding, ",")
             case ".tsv":
                 yield from _csv(path, encoding, "\t")
+            case ".parquet" | ".arrow" | ".feather" | ".ipc" if path.suffix.lower() in PACKED:
+                raise DataError(
+                    f"{path}: {ending(path)} files are packed inside already. Unpack it: its name ends with {ending(path)}."
+                )
             case ".parquet":
                 yield from _parquet(path)
             case ".arrow" | ".feather" | ".ipc":
                 yield from _arrow(path)
             case ".txt":
-                yield Row(1, str(path), {"text": path.read_text(encoding=_signed(encoding))})
+                with _text(path, encoding) as file:
+                    yield Row(1, str(path), {"text": file.read()})
             case other:
                 known = "a .jsonl, .json, .csv, .tsv, .parquet, .arrow, .txt or .sqlite file"
                 raise DataError(f"{path}: {other or 'no ending'} is not known. Name {known}.")
@@ -72,10 +78,10 @@ def read_file(path: Path, *, encoding: str = "utf-8", field: str | None = None) 
 
 
 def _jsonl(path: Path, encoding: str) -> Iterator[Row]:
-    with path.open("rb") as file:
+    with opened(path) as file:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff") and encoding == "utf-8":
             raise DataError(f"{path}: is UTF-16, not UTF-8. Write encoding: utf-16 beside its path, or save it as UTF-8.")
-    lines: Any = path.open("rb") if _signed(encoding) == "utf-8-sig" else path.open(encoding=encoding)
+    lines: Any = opened(path) if _signed(encoding) == "utf-8-sig" else _text(path, encoding)
     with lines as file:
         for number, line in enumerate(file, 1):
             if number == 1:
@@ -88,6 +94,8 @@ def _jsonl(path: Path, encoding: str) -> Iterator[Row]:
             except ValueError as error:
                 brackets = ("[", "{", b"[", b"{")
                 hint = " One row a line is needed; name the file .json if it is one list." if line.strip() in brackets else ""
+                if (b"\r" if isinstance(line, bytes) else "\r") in line.strip():
+                    hint = r" Its lines end with CR alone, as on an old Macintosh: save it with LF (tr '\r' '\n')."
                 yield Row(number, place, {}, Fault("not valid JSON", f"not valid JSON: {error}.{hint}"))
                 continue
             if isinstance(row, dict):
@@ -98,7 +106,8 @@ def _jsonl(path: Path, encoding: str) -> Iterator[Row]:
 
 def _json(path: Path, encoding: str, field: str | None) -> Iterator[Row]:
     """A list of rows; or an object that holds it under `field`; or an object of rows, each under its own key."""
-    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode(encoding)
+    with opened(path) as file:
+        text = file.read().removeprefix(b"\xef\xbb\xbf").decode(encoding)
     try:
         rows = parse(text) if text.strip() else []
     except ValueError as error:
@@ -139,7 +148,7 @@ def _lines_of_json(text: str) -> bool:
 
 def _csv(path: Path, encoding: str, delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)
-    with path.open(encoding=_signed(encoding), newline="") as file:
+    with _text(path, encoding, newline="") as file:
         reader = csv.DictReader(file, strict=True, delimiter=delimiter)
         line = 1
         try:
@@ -231,6 +240,10 @@ def _decoded(row: Any) -> dict[str, Any] | None:
     return values
 
 
+def _text(path: Path, encoding: str, *, newline: str | None = None) -> io.TextIOWrapper:
+    return io.TextIOWrapper(opened(path), encoding=_signed(encoding), newline=newline)
+
+
 def _signed(encoding: str) -> str:
     """UTF-8 with or without a byte order mark."""
     return "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
@@ -241,7 +254,7 @@ def _undecodable(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
     what = f"byte 0x{error.object[error.start]:02x}"
     place = str(path)
     if "16" not in encoding and "32" not in encoding:
-        with path.open("rb") as file:
+        with opened(path) as file:
             for number, line in enumerate(file, 1):
                 try:
                     line.decode(encoding)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from datasets import Dataset  # type: ignore[import-untyped]
 from llmbench import workspace
 from llmbench.data import Report
 from llmbench.data.cache import Hashes, grown, kept, key, tokenizer_hash
-from llmbench.data.sources import title
+from llmbench.data.sources import chosen, title
 from llmbench.recipe import DataSource, DataSpec
 from llmbench.recipe.adapter import TokenizerSpec
 
@@ -81,6 +82,8 @@ class Parts:
             own=self.own,
             progress=self.progress,
         )
+        notes = tuple(f"{title(source)}: {note}" for source in sources for note in chosen(source).notes)
+        report = replace(report, notes=report.notes + notes)
         if not drawn:
             return [report]
         kept_, held_out = draw(path, report, sources, [title(source) for source in sources], fraction, self.seed)

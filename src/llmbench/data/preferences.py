@@ -116,7 +116,10 @@ def _part(
     if method == "kto" and spec.shuffle:
         # TRL keeps the order of KTO's rows, since each one's KL is measured on its neighbour.
         Random(f"rows {seed}").shuffle(examples)
-    return encode(examples, tokenizer, spec, [one for one in found if isinstance(one, Skipped)], progress=progress)
+    notes = tuple(f"{sources.title(source)}: {note}" for source in given for note in sources.chosen(source).notes)
+    return encode(examples, tokenizer, spec, [one for one in found if isinstance(one, Skipped)], progress=progress).noting(
+        notes
+    )
 
 
 def _unreasoned(example: Example) -> Example:
@@ -179,7 +182,7 @@ def read(source: DataSource, method: str, *, number: int = 0, skip: bool = False
         more = f" ({len(faults) - 1:,} more rows of this file cannot be used)" if len(faults) > 1 else ""
         raise DataError(faults[0] + more)
     if not count:
-        raise DataError(f"{source.path}: has no rows; method: {method} reads {_NEEDS[wanted]}.")
+        raise DataError(f"{sources.title(source)}: has no rows; method: {method} reads {_NEEDS[wanted]}.")
 
 
 def _check_kind(row: dict[str, Any], wanted: str, method: str, place: str) -> None:
@@ -256,8 +259,10 @@ def _pair(row: dict[str, Any], place: str) -> Example:
 
 
 def _begins(shared: Conversation, prompt: Conversation) -> bool:
-    """Whether what chosen and rejected begin with is the prompt, be it with a system turn before."""
-    return len(shared) >= len(prompt) and [_said(turn) for turn in shared[-len(prompt) :]] == [_said(turn) for turn in prompt]
+    """Whether what the answers begin with is the prompt, be it with a system turn before, or earlier or later turns."""
+    said = [_said(turn) for turn in shared if turn["role"] != "system"]
+    asked = [_said(turn) for turn in prompt if turn["role"] != "system"]
+    return bool(asked) and asked in (said[: len(asked)], said[-len(asked) :])
 
 
 def _marked(row: dict[str, Any], place: str) -> Example:
@@ -273,8 +278,11 @@ def _marked(row: dict[str, Any], place: str) -> Example:
             raise ValueError(f"{mark} should be true or false, not {other!r}")
     defined = tools(row.get("tools"))
     if row.get("prompt") is not None and row.get("completion") is not None:
-        answer = _answer(_turns(row["completion"], "completion", "assistant"), "completion")
-        return Example(place, _prompt(_turns(row["prompt"], "prompt", "user"), "prompt"), (answer,), label, tools=defined)
+        prompt, completion = _turns(row["prompt"], "prompt", "user"), _turns(row["completion"], "completion", "assistant")
+        if len(completion) > 1 and _begins(completion[:-1], prompt):  # the prompt once more, at its head
+            prompt, completion = completion[:-1], completion[-1:]
+        answer = _answer(completion, "completion")
+        return Example(place, _prompt(prompt, "prompt"), (answer,), label, tools=defined)
     name = "messages" if row.get("messages") is not None else "conversations"
     if row.get(name) is None:
         raise ValueError("prompt and completion, or messages, are missing")

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from llmbench import own_code
-from llmbench.data.files import ENDINGS, Fault, Row, read_file
+from llmbench.data import download, folders
+from llmbench.data.files import Fault, Row, read_file
+from llmbench.data.folders import Chosen
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource
 
-__all__ = ["files", "hub", "read", "rows", "title"]
+__all__ = ["chosen", "files", "hub", "read", "rows", "title"]
 
 _DATABASES = (".db", ".sqlite", ".sqlite3")
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -47,29 +49,36 @@ def title(source: DataSource) -> str:
     """What a source is called in messages."""
     if source.lessons is not None:
         return f"lessons {source.lessons.stage}"
-    return str(source.path or source.dataset)
+    return str(source.path or source.url or source.dataset)
 
 
 def files(source: DataSource) -> list[Path]:
     """The files of a source, in the order in which they are read.
 
     Raises:
-        DataError: there is none that llmbench reads.
+        DataError: there is none that llmbench reads, or no such split.
+    """
+    return list(chosen(source).files)
+
+
+def chosen(source: DataSource) -> Chosen:
+    """The files of a source with what was passed over; those of an address are downloaded first.
+
+    Raises:
+        DataError: as `files`, or the address cannot be read.
     """
     path = source.path
+    if source.url is not None:
+        return Chosen((download.fetched(source.url),))
     if path is None:
-        return []
+        return Chosen(())
     if not path.is_dir() and path.exists():
-        return [path]
+        return Chosen((path,))
     if path.is_dir():
         found = [file for file in path.rglob("*") if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     else:
         found = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-    known = sorted(file for file in found if file.is_file() and file.suffix.lower() in ENDINGS)
-    if not known:
-        what = "is a folder" if path.is_dir() else "is a pattern"
-        raise DataError(f"{path}: {what} without a file that llmbench reads ({', '.join(ENDINGS)}).")
-    return known
+    return folders.choose(path, [file for file in found if file.is_file()], source.split)
 
 
 def _origin(source: DataSource) -> Iterator[Row]:
@@ -77,8 +86,7 @@ def _origin(source: DataSource) -> Iterator[Row]:
         return _taught(source)
     if source.dataset is not None:
         return _hub_rows(source)
-    assert source.path is not None
-    if source.path.suffix.lower() in _DATABASES:
+    if source.path is not None and source.path.suffix.lower() in _DATABASES:
         return _queried(source.path, source.query)
     return _of_files(source)
 
@@ -90,7 +98,8 @@ def _of_files(source: DataSource) -> Iterator[Row]:
         number = 0
         for row in read_file(path, encoding=source.encoding, field=source.field):
             number = row.number
-            yield row if not before else row._replace(number=before + number)
+            place = row.place if source.url is None else row.place.replace(str(path), source.url, 1)
+            yield row._replace(number=before + number, place=place)
         before += number
 
 
@@ -190,11 +199,21 @@ def _renamed(row: Row, columns: dict[str, str]) -> Row:
     values = row.values
     for standard, name in columns.items():
         if name not in values:
-            there = ", ".join(map(str, values))
-            detail = f"has no column {name} to take as {standard}. There are: {there}."
+            detail = f"has no column {name} to take as {standard}. {_near(name, row.values, columns)}"
             return row._replace(values={}, fault=Fault("a column is missing", detail))
         values = {key: value for key, value in values.items() if key not in (standard, name)} | {standard: values[name]}
     return row._replace(values=values)
+
+
+def _near(name: str, values: dict[str, Any], columns: dict[str, str]) -> str:
+    """What there is in place of a column: one that differs by blanks or case alone, or all of them."""
+    alike = next((key for key in map(str, values) if key.strip().casefold() == name.strip().casefold()), None)
+    if alike is not None:
+        blank = ", with a space that the name has not" if alike.strip() == name.strip() else ""
+        return f"There is {alike!r}{blank}: write it so, or mend the file."
+    missing = [key for key in columns.values() if key not in values]
+    more = f" (missing too: {', '.join(key for key in missing if key != name)})" if len(missing) > 1 else ""
+    return f"There are: {', '.join(map(str, values))}{more}."
 
 
 def _formatted(rows: Iterator[Row], reference: str) -> Iterator[Row]:

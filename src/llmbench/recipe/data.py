@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
@@ -39,11 +41,23 @@ def _rows(value: Any, info: ValidationInfo) -> Any:
     raise ValueError(f"no file matches {value} (looked in {start})")
 
 
+def _check_address(url: str) -> None:
+    parts = urlsplit(url)
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if parts.scheme != "https" and not (parts.scheme == "http" and local):
+        raise ValueError(f"{url}: only https:// addresses are read. Download it, and name the file")
+    if parts.username or parts.password:
+        raise ValueError("an address may hold no password, which would stand in every report. Download it, and name the file")
+
+
 class DataSource(Section):
     """Where training rows come from: files, a query of an SQLite database, a data set of a hub, or generated lessons."""
 
     path: Annotated[Path, BeforeValidator(_rows)] | None = None
-    """JSONL, JSON, CSV, TSV, Parquet, Arrow, text or SQLite: one file, a folder of them, or a pattern (`data/*.jsonl`)."""
+    """JSONL, JSON, CSV, TSV, Parquet, Arrow, text or SQLite: one file, a folder of them, or a pattern (`data/*.jsonl`). All but
+    the last three also packed: .gz, .bz2, .xz, .zst."""
+    url: str | None = None
+    """Instead of a file: the https address of one, which is downloaded once. An address as `path` means the same."""
     query: str | None = None
     """For an SQLite file: the SELECT whose rows are taken. The database is opened read-only."""
     dataset: str | None = None
@@ -51,7 +65,8 @@ class DataSource(Section):
     name: str | None = None
     """The configuration of a hub data set that has several."""
     split: str = "train"
-    """The split of a hub data set; `train[:1000]` takes a part."""
+    """The split of a hub data set (`train[:1000]` takes a part), of a folder that `datasets` saved, or of one whose files are
+    named by splits (train, validation, test and their short forms)."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set."""
     lessons: LessonsSpec | None = None
@@ -72,10 +87,21 @@ class DataSource(Section):
     limit: Positive | None = None
     """Use the first N rows only."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _an_address_is_no_path(cls, values: Any) -> Any:
+        """`path: https://...` is `url: https://...`."""
+        path = values.get("path") if isinstance(values, dict) else None
+        if not isinstance(path, str) or not re.match(r"[a-z][a-z0-9+.-]+://", path) or path.startswith(assets.BUNDLED):
+            return values
+        return {key: value for key, value in values.items() if key != "path"} | {"url": path}
+
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if sum(origin is not None for origin in (self.path, self.dataset, self.lessons)) != 1:
-            raise ValueError("give one of path, dataset and lessons")
+        if sum(origin is not None for origin in (self.path, self.url, self.dataset, self.lessons)) != 1:
+            raise ValueError("give one of path, url, dataset and lessons")
+        if self.url is not None:
+            _check_address(self.url)
         if self.formatting is not None and (self.columns or self.lessons is not None):
             raise ValueError("formatting writes the columns itself: leave out columns, and lessons")
         database = self.path is not None and self.path.suffix.lower() in _DATABASES
