@@ -106,7 +106,7 @@ def test_texts_and_rows_in_one_folder_are_an_error_that_says_which(tmp_path: Pat
 
 
 def test_a_folder_that_datasets_saved_is_read(tmp_path: Path) -> None:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset, DatasetDict  # type: ignore[import-untyped]
 
     made = Dataset.from_list([ROW | {"name": str(i)} for i in range(5)])
     made.save_to_disk(tmp_path / "one", num_shards=2)
