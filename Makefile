@@ -1,5 +1,6 @@
 # `make` alone lists the commands. Needed beforehand: Linux, make, Python 3.11 or newer. Nothing has to be activated.
 #   PYTHON=python3.12   the Python that .venv is made with
+#   WORKERS=2           how many processes run the tests of `make test`
 #   BUILD=cpu|cuda      the build of PyTorch and vLLM (found out by itself)
 
 FIND_PYTHON = for p in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -10,6 +11,7 @@ NEED_PYTHON = command -v $(PYTHON) >/dev/null || { echo "install: no $(PYTHON) h
 export BUILD
 BIN := .venv/bin
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo app test check bench bench-train bench-rag tiny install install-dev doctor clean
@@ -18,8 +20,8 @@ help:
 	@echo "llmbench: fine-tune, ground, serve and compare language models"
 	@echo
 	@echo "  make demo    install (2 to 5 minutes, once), then the whole workbench on a bundled model (6 minutes on two cores)"
-	@echo "  make app     open the app on what the demo left (half a minute to start; Ctrl-C ends it)"
-	@echo "  make test    install, then every check and test, with real vLLM and a real browser (20 to 35 minutes)"
+	@echo "  make app     open the app with the demo's results (half a minute to start; Ctrl-C ends it)"
+	@echo "  make test    install, then every check and test, with real vLLM and a real browser (15 to 30 minutes)"
 	@echo "  make check   ruff, mypy and the fast tests (2 minutes)"
 	@echo "  make bench   the tables of docs/benchmarks.md (10 minutes; with DATA=FOLDER half an hour)"
 	@echo "  make bench-rag DATA=FOLDER     indexing and searching beside LlamaIndex, LangChain and txtai (an hour)"
@@ -37,11 +39,11 @@ app: install
 	@$(BIN)/llmbench app --serve recipes/serve.yaml
 
 test: install-dev
-	@echo "Testing: ruff, mypy, then pytest with real vLLM, embedder and browser (20 to 35 minutes on two cores)"
+	@echo "Testing: ruff, mypy, then pytest with real vLLM, embedder and browser (15 to 30 minutes on two cores)"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: install-dev
 	@echo "Checking: ruff, mypy and the fast tests (about 2 minutes)"
