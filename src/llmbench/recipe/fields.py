@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
 
 from llmbench import assets
 from llmbench.recipe.scalars import Given, as_text
@@ -20,7 +21,15 @@ __all__ = [
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _seed(value: int) -> int:
+    if not 0 <= value < 2**32:
+        raise PydanticCustomError("out_of_range", "Input should be between 0 and 4294967295")
+    return value
+
+
+Seed = Annotated[int, AfterValidator(_seed)]
 """What numpy, torch and Python's random all take."""
 
 
