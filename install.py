@@ -59,7 +59,7 @@ def install(dev: bool) -> None:
     note: dict[str, Any] = {"key": key(), "build": build, "done": []}
     known = read_note()
     if known.get("build") not in (None, build):
-        say(f"The environment was made for {known['build']}; making it anew for {build}.")
+        say(f"The environment was made for {known['build']}; rebuilding it for {build}.")
         shutil.rmtree(VENV)
         known = {}
     if known.get("key") == note["key"] and runs():
@@ -157,7 +157,7 @@ def drop_broken_companions() -> None:
         if subprocess.run([str(PYTHON), "-c", f"import {name}"], capture_output=True, check=False).returncode != 0
     ]
     if broken:
-        step(f"removing {', '.join(broken)} (no use beside this PyTorch)", pip("uninstall", "-y", *broken))
+        step(f"removing {', '.join(broken)} (incompatible with this PyTorch)", pip("uninstall", "-y", *broken))
 
 
 def check_device(build: str) -> None:

@@ -134,7 +134,7 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     write(folder, options.path.resolve(), options.model.resolve(), options.learning_rate)
     llmbench(folder, "index", "pipeline.yaml")
-    llmbench(folder, "raft", "pipeline.yaml", "questions.jsonl", "--split", "train", "--out", "rows.jsonl", "--force")
+    llmbench(folder, "raft", "pipeline.yaml", "questions.jsonl", "--split", "train", "--output", "rows.jsonl", "--overwrite")
     if not (folder / "outputs" / "runs" / NAME / "adapter").is_dir():
         llmbench(folder, "train", "train.yaml")
     server = served(folder)

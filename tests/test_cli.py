@@ -164,6 +164,48 @@ def test_a_completion_script_is_installed_for_each_shell(shell: str, tmp_path: P
     assert len(written) == 1
 
 
+def verbs() -> list[typer.core.TyperCommand]:
+    group = typer.main.get_command(cli)
+    assert isinstance(group, typer.core.TyperGroup)
+    groups = [one for one in group.commands.values() if isinstance(one, typer.core.TyperGroup)]
+    every = [*group.commands.values(), *(verb for one in groups for verb in one.commands.values())]
+    return [one for one in every if isinstance(one, typer.core.TyperCommand)]
+
+
+def test_helps_begin_with_a_verb_in_the_imperative_and_end_with_the_example() -> None:
+    for verb in verbs():
+        first = (verb.help or "").split()[0]
+        assert first[0].isupper() and not re.search(r"(?<!s)s$", first), f"{verb.name}: {first}"
+        assert verb.epilog and re.match(r"Examples?: `", verb.epilog) and "Example" not in (verb.help or ""), verb.name
+
+
+def test_arguments_are_named_alike() -> None:
+    for verb in verbs():
+        for parameter in verb.params:
+            if isinstance(parameter, typer.core.TyperArgument):
+                metavar = "[KEY=VALUE]..." if parameter.nargs == -1 else (parameter.metavar or "").upper()
+                assert parameter.metavar == metavar != "", f"{verb.name} {parameter.name}"
+
+
+def test_json_and_overwrite_are_explained_alike() -> None:
+    named = [(verb.name, one) for verb in verbs() for one in verb.params if isinstance(one, typer.core.TyperOption)]
+    assert {one.help for _, one in named if "--json" in one.opts} == {"Print one JSON document instead of text."}
+    assert {one.name for _, one in named} & {"force", "out"} == set()
+    assert {name for name, one in named if "--overwrite" in one.opts} == {"train", "merge", "new", "raft"}
+
+
+def test_earlier_spellings_still_work(tmp_path: Path) -> None:
+    (tmp_path / "handbook.yaml").write_text("mine")
+    assert llmbench("new", "handbook", "--force", folder=tmp_path).returncode == 0
+    asked = ["raft", "rag/handbook.yaml", "none.jsonl", "--out", "rows.jsonl"]
+    assert "none.jsonl: no such file" in llmbench(*asked, folder=tmp_path).stderr
+
+
+def test_completion_says_how_to_install_it(tmp_path: Path) -> None:
+    done = llmbench("completion", folder=tmp_path)
+    assert done.returncode == 0 and "llmbench --install-completion" in done.stdout
+
+
 def test_every_option_of_every_verb_is_explained() -> None:
     group = typer.main.get_command(cli)
     assert isinstance(group, typer.core.TyperGroup)

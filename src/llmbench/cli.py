@@ -15,7 +15,24 @@ from typer.core import TyperGroup
 from llmbench.errors import LlmbenchError
 from llmbench.shown import printable
 from llmbench.verbs import app as app_verb
-from llmbench.verbs import check, compare, demo, doctor, evaluate, index, merge, new, raft, rag, runs, selftest, serve, train
+from llmbench.verbs import (
+    check,
+    compare,
+    completion,
+    demo,
+    doctor,
+    evaluate,
+    index,
+    merge,
+    new,
+    raft,
+    rag,
+    runs,
+    selftest,
+    serve,
+    train,
+)
+from llmbench.verbs.arguments import EARLIER
 
 __all__ = ["cli", "main"]
 
@@ -46,9 +63,13 @@ cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: EARLIER.get(name, name),
+    },
     help="Fine-tune open language models, serve them, ground them in documents, and show whether it helped.",
-    epilog="Start here: `llmbench demo` runs the whole workbench on a bundled model, `llmbench doctor` checks the machine.",
+    epilog="Start here: `llmbench demo` runs the whole workbench on a bundled model, `llmbench doctor` checks the machine.\n\n"
+    "Exit codes: 0 done; 1 a check found a fault; 2 an error, printed on one line; 130 stopped with Ctrl-C.",
 )
 
 
@@ -65,17 +86,34 @@ def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Options of every verb stand before it: `llmbench --debug train ...`."""
+    """Options of every verb go before it: `llmbench --debug train ...`."""
     if debug:
         os.environ["LLMBENCH_DEBUG"] = "1"
 
 
-for verbs in (train, runs, check, merge, selftest, index, rag, raft, evaluate, serve, compare, app_verb, demo, new, doctor):
+for verbs in (
+    train,
+    runs,
+    check,
+    merge,
+    selftest,
+    index,
+    rag,
+    raft,
+    evaluate,
+    serve,
+    compare,
+    app_verb,
+    demo,
+    new,
+    doctor,
+    completion,
+):
     verbs.register(cli)
 
 
 def main() -> None:
-    """Runs the command line: 0 done, 2 the user can mend it (one line on stderr), 130 stopped with Ctrl-C."""
+    """Runs the command line: 0 done, 2 an error the user can fix (one line on stderr), 130 stopped with Ctrl-C."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         cli(prog_name="llmbench")  # also under `python -m llmbench`, where completion would take another name

@@ -71,6 +71,14 @@ def test_comparisons_are_listed_with_their_verdicts(here: Run) -> None:
     assert here(verb=["comparisons"])[1].startswith("kettles: adapter-rag is correct more often than base")
 
 
+def test_one_comparison_is_shown_by_its_name(tmp_path: Path, server: Any, here: Run) -> None:
+    _, shown, _ = here(verb=[*command(tmp_path, server)[3:5], "--url", server.base_url])
+    assert here(verb=["comparisons", "kettles"])[1] == shown
+    assert json.loads(here(verb=["comparisons", "kettles", "--json"])[1])["name"] == "kettles"
+    code, out, err = here(verb=["comparisons", "kettle"])
+    assert (code, out) == (2, "") and "There is no finished comparison kettle (there are: kettles)." in err
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_midway_it_goes_on_from_there(tmp_path: Path, server: Any, here: Run, how: signal.Signals) -> None:
     server.handler.delay = 0.1

@@ -127,11 +127,11 @@ def test_no_line_is_wider_than_the_terminal_nor_ends_in_spaces(hostile: DataRepo
 
 def test_the_last_line_says_what_the_notes_come_to(hostile: DataReport) -> None:
     assert printed(hostile).splitlines()[-1].startswith("Training would start (1 error")
-    assert printed(replace(hostile, notes=())).splitlines()[-1] == "Nothing speaks against this training."
+    assert printed(replace(hostile, notes=())).splitlines()[-1] == "No problems found."
     refused = replace(hostile, notes=(Note("refused", "a", "b"), Note("note", "a", "b")))
     assert terminal.verdict(refused) == ("Training would refuse this data", "1 note")
     notes = (Note("note", "a", "b"),) * 2
-    assert terminal.verdict(replace(hostile, notes=notes)) == ("Nothing speaks against this training", "2 notes")
+    assert terminal.verdict(replace(hostile, notes=notes)) == ("No problems found", "2 notes")
 
 
 def test_a_training_prints_what_is_grave(hostile: DataReport) -> None:

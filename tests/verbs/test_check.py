@@ -47,9 +47,9 @@ def test_the_report_is_printed_section_by_section(mine: Path) -> None:
     titles = [line for line in result.stdout.splitlines() if line and not line.startswith(" ")]
     assert titles[0].startswith("mine  sft on llmbench/tiny, from")
     assert titles[1:] == [
-        "Rows", "Tokens a row", "Learned", "Duplicates", "Secrets and personal data",
-        "Memory and time (estimated)", "As it is trained", "What to know",
-        "Nothing speaks against this training.",
+        "Rows", "Tokens per row", "Learned", "Duplicates", "Secrets and personal data",
+        "Memory and time (estimated)", "Tokenised preview", "Notes",
+        "No problems found.",
     ]  # fmt: skip
     assert "⟦one<|im_end|>⟧↵" in result.stdout
 
@@ -193,7 +193,7 @@ def test_a_second_look_loads_no_trainer(mine: Path) -> None:
         f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "As it is trained" in done.stdout
+    assert "Tokenised preview" in done.stdout
     assert json.loads(done.stderr.splitlines()[-1]) == []
 
 

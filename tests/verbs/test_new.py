@@ -45,7 +45,7 @@ def test_a_document_is_copied_by_any_of_its_names(name: str, folder: Path) -> No
 def test_the_copy_is_the_original_with_its_own_name_in_the_commands(folder: Path) -> None:
     new("handbook", "deep/mine.yaml")
     copy, original = (folder / "deep" / "mine.yaml").read_text(), assets.bundled("rag/handbook.yaml").read_text()
-    assert copy == original.replace("rag/handbook.yaml", "deep/mine.yaml")
+    assert copy == original.replace("rag/handbook.yaml", "deep/mine.yaml").replace("name: handbook", "name: mine")
     assert "llmbench index deep/mine.yaml" in copy
 
 
@@ -60,12 +60,12 @@ def test_a_folder_as_target_takes_the_documents_name(folder: Path) -> None:
     assert (folder / "here" / "handbook.yaml").exists()
 
 
-def test_a_file_that_is_there_is_kept_unless_forced(folder: Path) -> None:
+def test_a_file_that_is_there_is_kept_unless_overwritten(folder: Path) -> None:
     (folder / "handbook.yaml").write_text("mine")
-    with pytest.raises(LlmbenchError, match=r"^handbook\.yaml already exists\. .* --force$"):
+    with pytest.raises(LlmbenchError, match=r"^handbook\.yaml already exists\. .* --overwrite$"):
         new("handbook")
     assert (folder / "handbook.yaml").read_text() == "mine"
-    new("handbook", "--force")
+    new("handbook", "--overwrite")
     assert "Osmer" in (folder / "handbook.yaml").read_text()
 
 

@@ -34,7 +34,7 @@ def asked(pipeline: Path, tmp_path: Path) -> tuple[str, str]:
 
 def test_rows_are_written_counted_and_can_be_trained_on(asked: tuple[str, str], tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
-    result = typed("raft", *asked, "--split", "train", "--out", str(out), "--withhold", "0")
+    result = typed("raft", *asked, "--split", "train", "--output", str(out), "--withhold", "0")
     assert result.exit_code == 0, result.output
     first, *rest = result.stdout.splitlines()
     assert first == f"{out}: 2 rows of 3 questions."
@@ -58,11 +58,11 @@ def test_a_whole_file_is_told_apart_from_what_a_comparison_asks(asked: tuple[str
     result = typed(
         "raft", *asked, "-o", str(out), "--no-cite", "search.top_k=1", "--abstention", "Ask Cora.", "--withhold", "0"
     )
-    assert "Compare on questions that are not among these" in result.stdout
+    assert "Compare on other questions than these" in result.stdout
     assert "A comparison does not know this --abstention" in result.stdout
     taught = [json.loads(line)["messages"][-1]["content"] for line in out.read_text().splitlines()]
     assert taught == ["brass", "40 euros", "Ask Cora."] and "[2]" not in out.read_text()
-    figures = json.loads(typed("raft", *asked, "-o", str(out), "--force", "--json", "--drop-not-found").stdout)
+    figures = json.loads(typed("raft", *asked, "-o", str(out), "--overwrite", "--json", "--drop-not-found").stdout)
     assert figures["rows"] == sum(figures["kinds"].values()) == 3
     assert [one["id"] for one in figures["left_out"]] == ["d"]
 
@@ -71,15 +71,15 @@ def test_a_file_that_is_there_stays(asked: tuple[str, str], tmp_path: Path) -> N
     out = tmp_path / "rows.jsonl"
     out.write_text("mine")
     result = typed("raft", *asked, "-o", str(out))
-    assert isinstance(result.exception, LlmbenchError) and "overwrite it with --force" in str(result.exception)
+    assert isinstance(result.exception, LlmbenchError) and "overwrite it with --overwrite" in str(result.exception)
     assert out.read_text() == "mine"
-    result = typed("raft", *asked, "-o", str(tmp_path), "--force")
+    result = typed("raft", *asked, "-o", str(tmp_path), "--overwrite")
     assert isinstance(result.exception, LlmbenchError) and "Name a file" in str(result.exception)
     before = Path(asked[1]).read_text()
-    result = typed("raft", *asked, "-o", asked[1], "--force")
+    result = typed("raft", *asked, "-o", asked[1], "--overwrite")
     assert isinstance(result.exception, LlmbenchError) and "is the file of questions" in str(result.exception)
     assert Path(asked[1]).read_text() == before
-    result = typed("raft", *asked, "-o", str(out), "--force", "--abstention", " ")
+    result = typed("raft", *asked, "-o", str(out), "--overwrite", "--abstention", " ")
     assert isinstance(result.exception, LlmbenchError) and "--abstention is empty" in str(result.exception)
 
 
@@ -91,5 +91,5 @@ def test_no_row_is_an_error_and_no_file(asked: tuple[str, str], tmp_path: Path) 
     assert "no question makes a row. 1 since its value is not known" in str(result.exception)
     assert not (tmp_path / "rows.jsonl").exists()
     result = typed("raft", asked[0], str(tmp_path / "absent.jsonl"), "-o", str(tmp_path / "rows.jsonl"))
-    assert isinstance(result.exception, DataError) and "absent.jsonl is not there" in str(result.exception)
+    assert isinstance(result.exception, DataError) and "absent.jsonl: no such file" in str(result.exception)
     assert typed("raft", *asked).exit_code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,35 @@ def test_the_list_is_narrowed(home: Path, arguments: tuple[str, ...], names: lis
 def test_a_killed_run_names_the_step_it_reached(home: Path) -> None:
     line = next(line for line in run(home).stdout.splitlines() if line.startswith("three"))
     assert "1999" in line and "4000" in line and "0.001" in line
+
+
+LONG = "qwen3-0.6b-support-tickets-lora-r16-2026-11-29-attempt-07"
+ROW = {"state": "finished", "method": "sft+qlora", "base": "/home/me/models/Qwen3-0.6B-our-own-continued-pretraining"}
+ROWS = [
+    ROW | {"name": "distil", "step": 40, "steps": 40, "loss": 0.1, "eval_loss": None, "seconds": 75},
+    ROW | {"name": LONG, "step": 500, "steps": 9000, "loss": 1.2, "eval_loss": 1.3, "seconds": 4000},
+]
+
+
+def test_a_long_name_is_cut_in_the_middle_where_the_terminal_is_narrow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    verb._table(ROWS)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and max(map(len, lines)) <= 80
+    for whole in ("finished", "sft+qlora", "500 of 9000", "1.200 / 1.300", "1:06:40"):
+        assert whole in lines[2]
+    assert re.match(r"qwe\w*…[\w-]*-07 ", lines[2])
+
+
+def test_a_pipe_gets_every_row_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    verb._table(ROWS)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and LONG in lines[2] and ROW["base"] in lines[2]
 
 
 def test_nothing_that_fits_is_said(home: Path) -> None:

@@ -42,23 +42,23 @@ def _of_part(name: str, part: Part, *, answered: bool) -> list[Note]:
     where, found = f"data.{name}", []
     if part.untrained_rows and answered:
         text = f"{_rows(part.untrained_rows)} without a learned token ({', '.join(part.untrained_places)})"
-        found.append(
-            Note("refused", where, text, "Remove them, or see why the chat template shows nothing of the assistant's.")
-        )
+        found.append(Note("refused", where, text, "Remove them, or see why the chat template renders no assistant text."))
     if part.double_bos:
-        text = f"two beginning-of-text tokens at the beginning of {_rows(part.double_bos)}, which no serving engine sends"
-        found.append(Note("error", where, text, "Take the token out of the texts, or out of the chat template."))
+        text = f"a doubled BOS token at the start of {_rows(part.double_bos)}, which no serving engine sends"
+        found.append(Note("error", where, text, "Remove the token from the texts, or from the chat template."))
     if part.unknown:
         share = part.unknown / part.tokens
-        text = f"{_percent(share)} of the tokens are the unknown one: the tokenizer cannot write this text"
-        found.append(Note("warning" if share >= _MANY else "note", where, text, "Take a model that knows the language."))
+        text = f"{_percent(share)} of the tokens are unknown: the tokenizer cannot encode this text"
+        found.append(Note("warning" if share >= _MANY else "note", where, text, "Choose a model that knows the language."))
     open_turns = part.turns - part.turns_ended
     if open_turns:
         level: Level = "error" if open_turns == part.turns else "warning"
         text = f"{open_turns:,} of {part.turns:,} answers do not teach the end of the turn: the model may not stop there"
-        found.append(Note(level, where, text, "See the last learned token in the rendering; mend the chat template's markers."))
+        found.append(
+            Note(level, where, text, "See the last trained token in the preview; correct the chat template's markers.")
+        )
     if part.cut_turns:
-        text = f"{part.cut_turns:,} answers are cut by max_length, so the model learns to break off"
+        text = f"{part.cut_turns:,} answers are cut by max_length, so the model learns to stop mid-sentence"
         found.append(Note("warning", "data.max_length", text, f"Raise it to {part.lengths.longest}, or over_length: drop."))
     if part.unprompted:
         text = f"{part.unprompted:,} answers are learned without the end of the generation prompt, such as an opened <think>"
@@ -98,7 +98,7 @@ def _ends(part: Part, recipe: TrainRecipe) -> list[Note]:
     if part.unused:
         text = f"no training row has {', '.join(part.unused[:5])}{', ...' if len(part.unused) > 5 else ''}"
         every = recipe.tokenizer is not None and len(part.unused) == len(recipe.tokenizer.add_tokens)
-        next_ = "Its row of the embedding would learn nothing: leave it out, or add rows that use it."
+        next_ = "Its embedding would learn nothing: leave it out, or add rows that use it."
         found.append(Note("error" if every else "warning", "tokenizer.add_tokens", text, next_))
     return found
 
@@ -123,19 +123,19 @@ def _length(report: DataReport, recipe: TrainRecipe) -> list[Note]:
     pads = recipe.method in ("sft", "pretrain") and not recipe.end_to_end  # the other methods count rows
     if part.padding.share > _PADDED and pads and recipe.training.max_tokens_per_batch is None:
         text = f"{_percent(part.padding.share)} of a batch is padding at {part.padding.batch}"
-        next_ = "Rows of like length together save most of it: training.max_tokens_per_batch."
+        next_ = "Batching rows of similar length saves most of it: training.max_tokens_per_batch."
         found.append(Note("note", "training.per_device_train_batch_size", text, next_))
     return found
 
 
 def _twice(report: DataReport, recipe: TrainRecipe) -> list[Note]:
     d, found = report.duplicates, []
-    how = "Hold other rows out, or remove these from the training rows." if recipe.data.eval else (
-        "Remove duplicates before eval_fraction draws, or name a file of its own in data.eval."
+    how = "Hold out other rows, or remove these from the training rows." if recipe.data.eval else (
+        "Remove duplicates before eval_fraction draws, or name a separate file in data.eval."
     )  # fmt: skip
     if d.contaminated_exact:
         count = d.contaminated_exact
-        text = f"{_rows(count)} of train {_are(count)} held out as well: the held-out loss tells of memory"
+        text = f"{_rows(count)} of train {_are(count)} held out as well: they leak into the held-out loss"
         found.append(Note("error", "data.eval", text, how))
     if d.contaminated_near:
         text = f"{_rows(d.contaminated_near)} of train {_are(d.contaminated_near)} nearly the same as a held-out row"
@@ -147,7 +147,7 @@ def _twice(report: DataReport, recipe: TrainRecipe) -> list[Note]:
         if count:
             share = count / report.train.rows
             text = f"{_rows(count)} ({_percent(share)}) {_are(count)} {what}"
-            next_ = "What is said twice weighs double in the loss; remove what is not meant to."
+            next_ = "Duplicates count twice in the loss; remove unintended ones."
             found.append(Note("warning" if share >= _MANY else "note", "data.train", text, next_))
     return found
 
@@ -157,7 +157,7 @@ def _private(report: DataReport) -> list[Note]:
     for one in report.secrets:
         text = f"{one.found:,} {one.kind}{'' if one.found == 1 else _plural(one.kind)} in {_rows(one.rows)}"
         text += f" ({_places([place for place, _ in one.examples], one.found)})"
-        next_ = "Revoke it and take it out: a model repeats what it learned." if one.key else "Should the model learn this?"
+        next_ = "Revoke it and remove it: a model repeats what it learned." if one.key else "Should the model learn this?"
         found.append(Note("error" if one.key else "warning", "data", text, next_))
     return found
 

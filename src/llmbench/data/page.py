@@ -134,7 +134,7 @@ def _lengths(part: Part) -> str:
         lost = f"<p>Every row fits into <code>max_length</code> {limit.max_length:,}.</p>"
     chart = f'<div class="card"><figure class="chart">{_histogram(of, limit)}</figure></div>'
     fits = _table(["Rows that fit"] + [name for name, _ in figures], [["into tokens"] + [value for _, value in figures]])
-    return _section("Tokens a row", f"{chart}<p></p>{fits}{says}{lost}")
+    return _section("Tokens per row", f"{chart}<p></p>{fits}{says}{lost}")
 
 
 def _histogram(of: Lengths, limit: Limit) -> str:
@@ -167,7 +167,7 @@ def _histogram(of: Lengths, limit: Limit) -> str:
             f'<line x1="{at:.2f}%" x2="{at:.2f}%" y1="0" y2="{_HEIGHT}"/><text class="mark" x="{at:.2f}%" y="8" '
             f'dx="{-6 if anchor == "end" else 6}" text-anchor="{anchor}">max_length {limit.max_length:,}</text>'
         )
-    label = f"Histogram of tokens a row, from {of.shortest:,} to {of.longest:,}"
+    label = f"Histogram of tokens per row, from {of.shortest:,} to {of.longest:,}"
     axis = f'<text x="100%" y="{_HEIGHT + 36}" text-anchor="end">tokens</text>'
     return f'<svg role="img" aria-label="{label}">{"".join(drawn)}<g>{edges}</g>{axis}{mark}</svg>'
 
@@ -185,10 +185,10 @@ def _learned(report: DataReport) -> str:
     ]
     named = f" ({', '.join(map(_text, part.turn_ends))})" if part.turn_ends else ""
     ends = f"The end of the turn{named} is learned in {part.turns_ended:,} of {part.turns:,} answers." if part.turns else ""
-    nothing = f"{part.untrained_rows:,} rows learn nothing"
+    nothing = f"{part.untrained_rows:,} rows without trainable tokens"
     if report.method == "grpo":
-        nothing = "What is learned are the model's own answers, as the reward functions judge them"
-    faults = f"{nothing}; {part.double_bos:,} begin with two beginning-of-text tokens."
+        nothing = "The model learns from its own answers, as judged by the reward functions"
+    faults = f"{nothing}; {part.double_bos:,} with a doubled BOS token."
     return _section("Learned", _table(["Role", "Tokens", "Learned", "Share"], rows) + f"<p>{ends} {faults}</p>")
 
 
@@ -237,7 +237,7 @@ def _rendering(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     key = '<p class="lead key"><b><i>learned </i><i>tokens</i></b> and <i>others</i>; ↵ ends a line, ⇥ is a tab</p>'
-    return _section("As it is trained", key + "".join(_row(row, open_=i < 3) for i, row in enumerate(rows)))
+    return _section("Tokenised preview", key + "".join(_row(row, open_=i < 3) for i, row in enumerate(rows)))
 
 
 def _row(row: Row, *, open_: bool) -> str:

@@ -42,7 +42,7 @@ def show(report: DataReport, console: Console) -> None:
     _hang(console, Text(f"{report.name}  ", "bold"), Text(about))
     title("Rows")
     _lines(console, _rows(report))
-    title("Tokens a row")
+    title("Tokens per row")
     _lines(console, _lengths(report.train))
     title("Learned")
     _lines(console, _learned(report))
@@ -54,11 +54,11 @@ def show(report: DataReport, console: Console) -> None:
         title(section.title)
         _lines(console, [("", line) for line in section.lines])
     if report.rendering:
-        title("As it is trained")
+        title("Tokenised preview")
         _legend(console)
         for row in report.rendering:
             _row(console, row)
-    title("What to know")
+    title("Notes")
     for note in report.notes:
         _note(console, note)
     claim, more = verdict(report)
@@ -74,7 +74,7 @@ def verdict(report: DataReport) -> tuple[str, str]:
     if counts["refused"]:
         return "Training would refuse this data", more
     if not counts["error"] and not counts["warning"]:
-        return "Nothing speaks against this training", more
+        return "No problems found", more
     return "Training would start", more
 
 
@@ -168,8 +168,8 @@ def _learned(report: DataReport) -> Iterator[tuple[str, str]]:
         yield "turn ends", f"learned in {part.turns_ended:,} of {part.turns:,} answers{_names(part.turn_ends)}"
     if report.method == "grpo":
         yield "answers", "the model's own, as the reward functions judge them"
-    nothing = "" if report.method == "grpo" else f"{part.untrained_rows:,} rows learn nothing, "
-    yield "faults", f"{nothing}{part.double_bos:,} begin with two beginnings of text"
+    nothing = "" if report.method == "grpo" else f"{part.untrained_rows:,} rows without trainable tokens, "
+    yield "faults", f"{nothing}{part.double_bos:,} with a doubled BOS token"
 
 
 def _names(ends: tuple[str, ...]) -> str:
@@ -187,7 +187,7 @@ def _duplicates(d: Duplicates, *, held_out: bool) -> Iterator[tuple[str, str]]:
         yield kind, f"{rows} rows: {', '.join(group.places)}{', ...' if rows > len(group.places) else ''}"
         yield " ", group.text
     if d.groups_found > _GROUPS:
-        yield " ", f"and {d.groups_found - _GROUPS:,} groups more (--html and --json show {len(d.groups)})"
+        yield " ", f"and {d.groups_found - _GROUPS:,} more groups (--html and --json show {len(d.groups)})"
 
 
 def _secrets(found: Sequence[Secret]) -> Iterator[tuple[str, str]]:

@@ -216,7 +216,9 @@ def _from_hub(name: str, spec: ModelSpec) -> Path:
             f"Check the network or the name, or use model.model_name_or_path={assets.TINY}"
         ) from error
     except (HfHubHTTPError, OSError) as error:
-        raise LlmbenchError(f"{name}: the download from {hub} broke off ({_first(error)}). Try again; it continues.") from error
+        raise LlmbenchError(
+            f"{name}: the download from {hub} was interrupted ({_first(error)}). Run it again to continue."
+        ) from error
     if not list(folder.glob("*.safetensors")):
         raise LlmbenchError(f"{name}: has no safetensors weights, and llmbench opens no pickled ones. Choose another model.")
     return folder

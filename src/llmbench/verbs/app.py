@@ -18,6 +18,7 @@ import typer
 
 from llmbench import assets
 from llmbench.errors import LlmbenchError, MissingPackage, RecipeError
+from llmbench.verbs.arguments import Overrides
 
 if TYPE_CHECKING:
     from llmbench.gateway.background import Background
@@ -31,23 +32,23 @@ _URL = "http://127.0.0.1:8000/v1"
 def register(cli: typer.Typer) -> None:
     """Adds the verb `app`."""
 
-    @cli.command()
+    @cli.command(epilog="Example: `llmbench app --serve recipes/serve.yaml gateway.port=8001`")
     def app(
-        overrides: Annotated[
-            list[str] | None,
-            typer.Argument(metavar="[KEY=VALUE]...", help="Fields of the serving recipe to set, such as gateway.port=8001."),
-        ] = None,
+        overrides: Overrides = None,
         *,
-        url: Annotated[str | None, typer.Option(help=f"An OpenAI-compatible endpoint; {_URL} without this.")] = None,
-        serve: Annotated[Path | None, typer.Option(help="Start this serving recipe, and open the app on it.")] = None,
+        url: Annotated[str | None, typer.Option(help=f"An OpenAI-compatible endpoint; {_URL} by default.")] = None,
+        serve: Annotated[
+            Path | None,
+            typer.Option(metavar="RECIPE", help="Start this serving recipe, and connect the app to it; overrides apply to it."),
+        ] = None,
         port: Annotated[int, typer.Option(min=0, max=65535, help="The app's port; 0 takes a free one.")] = 7860,
-        pipeline: Annotated[Path | None, typer.Option(help="The RAG pipeline that Documents shows first.")] = None,
+        pipeline: Annotated[
+            Path | None, typer.Option(metavar="PIPELINE", help="The RAG pipeline that Documents shows first.")
+        ] = None,
     ) -> None:
         """Open the workbench in a browser: compare variants, search documents, see runs and reports.
 
-        The page opens at once; with --serve, Compare shows how far vLLM is. It opens without an endpoint too.
-
-        Example: `llmbench app --serve recipes/serve.yaml gateway.port=8001`
+        The page opens at once, with or without an endpoint; with --serve, Compare shows how far vLLM has loaded.
         """
         if url and serve:
             raise LlmbenchError("Give --url (an endpoint that is running) or --serve (a recipe to start), not both.")

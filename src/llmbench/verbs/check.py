@@ -12,6 +12,7 @@ import typer
 
 from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.verbs import completion
+from llmbench.verbs.arguments import Json, Overrides
 
 if TYPE_CHECKING:
     from llmbench.data.report import DataReport, Note, Section
@@ -27,19 +28,20 @@ _GENERAL = "TokenizersBackend"
 
 def register(cli: typer.Typer) -> None:
     """Adds `check`."""
-    cli.command(epilog="Example: `llmbench check recipes/sft-lora.yaml` · for CI: `llmbench check my.yaml --json --strict`")(
+    cli.command(epilog="Examples: `llmbench check recipes/sft-lora.yaml` · for CI: `llmbench check my.yaml --json --strict`")(
         check
     )
 
 
 def check(
     recipe: Annotated[
-        Path, typer.Argument(help="A training recipe (YAML): your own, or a bundled one.", autocompletion=completion.recipes)
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="A training recipe, such as recipes/sft-lora.yaml.", autocompletion=completion.recipes
+        ),
     ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that win over the recipe's.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
     rows: Annotated[int, typer.Option(min=0, max=1000, help="Rows to show token by token.")] = 3,
     html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file as well.")] = None,
     threshold: Annotated[
@@ -47,7 +49,7 @@ def check(
     ] = 0.8,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when there is an error.")] = False,
 ) -> None:
-    """Reads a recipe's data as training would, and says what it is: lengths, what is learned, duplicates, secrets.
+    """Inspect a recipe's training data: lengths, which tokens are trained, duplicates, secrets.
 
     Trains nothing and loads no model. Exit code 0: training would start; 1: with --strict, and there are errors; 2: training
     would refuse it.

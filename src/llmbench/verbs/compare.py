@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmbench.verbs import completion
+from llmbench.verbs.arguments import Json, Overrides
+from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -20,50 +21,63 @@ __all__ = ["register", "show"]
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verbs."""
-    cli.command()(compare)
-    cli.command()(comparisons)
+    cli.command(epilog="Example: `llmbench compare recipes/compare.yaml questions.limit=40`")(compare)
+    cli.command(epilog="Examples: `llmbench comparisons` · `llmbench comparisons handbook`")(comparisons)
 
 
 def compare(
     recipe: Annotated[
-        str, typer.Argument(help="A comparison recipe, such as recipes/compare.yaml.", autocompletion=completion.recipes)
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A comparison recipe, such as recipes/compare.yaml.", autocompletion=completion.recipes
+        ),
     ],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, wins over the recipe.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON document.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Ask everything again, including what was already answered.")] = False,
+    overrides: Overrides = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Short for endpoint.base_url=URL: an OpenAI-compatible endpoint.")
+    ] = None,
+    as_json: Json = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, including what is already answered.")] = False,
 ) -> None:
     """Ask several variants the same questions and say, with statistics, which is better.
 
-    Stopped with Ctrl-C, the same command continues where it was. Exit code 2 if a variant answered no question: the others are
-    compared all the same.
+    Stopped with Ctrl-C, the same command continues where it stopped.
 
-    Example: `llmbench compare recipes/compare.yaml questions.limit=40`
+    Exit code 0: compared; 2: an error, or a variant answered no question (the others are still compared); 130: stopped.
     """
     from llmbench import compare as comparing
     from llmbench import recipe as recipes
     from llmbench.recipe import CompareRecipe
 
-    document = recipes.load(recipe, CompareRecipe, overrides or [])
+    values = [*(overrides or ()), *([f"endpoint.base_url={url}"] if url is not None else ())]
+    document = recipes.load(recipe, CompareRecipe, values)
     with _Bar() as bar:
         result = comparing.run(document, progress=bar.show, measuring=bar.measuring, fresh=fresh)
     if as_json:
-        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        print_json(result.to_json())
     else:
         show(result)
     if result.failed:  # The others are compared, but that is not all that was asked for.
         raise typer.Exit(2)
 
 
-def comparisons(as_json: Annotated[bool, typer.Option("--json", help="Print them as one JSON document.")] = False) -> None:
-    """List the comparisons, the newest first.
-
-    Example: `llmbench comparisons`
-    """
+def comparisons(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The comparison to show; omit it to list all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the comparisons, newest first, or show one: its tables, verdict and files."""
     from llmbench import compare as comparing
 
+    if name is not None:
+        one = comparing.load(name)
+        if as_json:
+            print_json(one.to_json())
+        else:
+            show(one)
+        return
     found = comparing.every()
     if as_json:
-        print(json.dumps([one.to_json() for one in found], indent=2, ensure_ascii=False))
+        print_json([one.to_json() for one in found])
         return
     if not found:
         print("No comparisons yet. Make one: llmbench compare recipes/compare.yaml")

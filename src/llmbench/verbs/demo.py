@@ -14,18 +14,16 @@ if TYPE_CHECKING:
 _HELP = """Run the whole workbench on the bundled model: index, fine-tune, serve, compare.
 
 Takes 3 to 6 minutes on two cores without a GPU, and up to 6 GB of memory. Stopped or killed anywhere, the same command
-continues where it was; a second run reuses what is there.
-
-Example: `llmbench demo`
+continues where it stopped; a second run reuses the results.
 """
 
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verbs."""
-    cli.command(help=_HELP)(demo)
+    cli.command(help=_HELP, epilog="Example: `llmbench demo`")(demo)
 
 
-def demo(fresh: Annotated[bool, typer.Option("--fresh", help="Do everything again.")] = False) -> None:
+def demo(fresh: Annotated[bool, typer.Option("--fresh", help="Start over, including what is already done.")] = False) -> None:
     """Runs the demo, then prints the table, the verdict and what to do next."""
     from llmbench import demo as main_job
     from llmbench.verbs.compare import show

@@ -7,32 +7,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmbench.verbs.arguments import Json
+from llmbench.verbs.terminal import print_json
+
 if TYPE_CHECKING:
     from llmbench.doctor import Finding
 
 
 def register(cli: typer.Typer) -> None:
     """Adds `doctor`."""
-    cli.command(epilog="Example: `llmbench doctor` · for a program: `llmbench doctor --json`")(doctor)
+    cli.command(epilog="Examples: `llmbench doctor` · for a program: `llmbench doctor --json`")(doctor)
 
 
 def doctor(
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Json = False,
     python: Annotated[
-        Path | None, typer.Option(help="The interpreter that has vLLM, when it is not this one (engine.python of a recipe).")
+        Path | None, typer.Option(help="The Python that has vLLM, if it is another one (engine.python of a recipe).")
     ] = None,
 ) -> None:
     """Check the machine: Python, PyTorch, bitsandbytes, vLLM, embedder, FAISS, app, hub, disk and memory.
 
-    Takes about 20 seconds. Exit code 0: every job can run; 1: something is missing, with the command that mends it.
+    Takes about 20 seconds. Exit code 0: every job can run; 1: something is missing (the fix is printed).
     """
-    import json
     from dataclasses import asdict
 
     findings = _examine(python)
     missing = [finding for finding in findings if finding.state == "missing"]
-    if json_:
-        print(json.dumps({"ok": not missing, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    if as_json:
+        print_json({"ok": not missing, "findings": [asdict(finding) for finding in findings]})
     else:
         _show(findings)
     if missing:
@@ -73,8 +75,9 @@ def _show(findings: list[Finding]) -> None:
             table.add_row(marks[finding.state], finding.name, Group(Text(finding.found), *mend))
         console.print(Text(f"\n{area.capitalize()}", "bold"), table)
     count = {state: sum(finding.state == state for finding in findings) for state in marks}
+    notes = f"{count['note']} note{'s' * (count['note'] > 1)}, " if count["note"] else ""
     if count["missing"]:
-        console.print(f"\n[bold red]{count['missing']} missing[/], {count['note']} to know of, {count['ok']} good.")
+        console.print(f"\n[bold red]{count['missing']} missing[/], {notes}{count['ok']} OK.")
     else:
-        known = f", {count['note']} to know of (nothing of that stops a job)" if count["note"] else ""
-        console.print(f"\n[green]Everything is there[/]: {count['ok']} good{known}.")
+        known = f", {notes.removesuffix(', ')} (nothing blocking)" if notes else ""
+        console.print(f"\n[green]All checks passed[/]: {count['ok']} OK{known}.")

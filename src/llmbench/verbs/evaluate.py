@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmbench.verbs import completion
+from llmbench.verbs.arguments import Json, Overrides, Pipeline
+from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-Pipeline = Annotated[
-    str,
-    typer.Argument(help="A RAG pipeline, such as rag/handbook.yaml.", metavar="PIPELINE", autocompletion=completion.pipelines),
-]
 _EPILOG = "Example: `llmbench evaluate rag rag/handbook.yaml --data rag/questions.jsonl --split test`"
 
 
@@ -37,32 +34,32 @@ def register(cli: typer.Typer) -> None:
 
 def rag(
     pipeline: Pipeline,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Fields to change: key=value.", metavar="[key=value]...")
-    ] = None,
+    overrides: Overrides = None,
     against: Annotated[
-        list[str] | None, typer.Option("--against", help="Another pipeline to compare with; may be given several times.")
+        list[str] | None, typer.Option("--against", help="Another pipeline to compare with; repeatable.")
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option("--data", help="Judged questions: a BEIR folder, TREC qrels and queries, or a question file."),
     ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Which split of the judgements; else test.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Which split of the judgements; test by default.")] = None,
     run_file: Annotated[Path | None, typer.Option("--run-file", help="Also write the ranking as a TREC run.")] = None,
-    tune: Annotated[bool, typer.Option("--tune", help="Find the best weight of dense against terms, and keep it.")] = False,
+    tune: Annotated[bool, typer.Option("--tune", help="Tune the weight of dense search against terms, and keep it.")] = False,
     grid: Annotated[
         list[str] | None,
-        typer.Option("--grid", help="key=first,second to try each, or a YAML file of lists; repeated, they add up."),
+        typer.Option("--grid", help="Values to try, as key=first,second, or a YAML file of lists; repeatable."),
     ] = None,
     ignore_identical: Annotated[
-        bool, typer.Option("--ignore-identical", help="Leave out the document that has the query's own name.")
+        bool, typer.Option("--ignore-identical", help="Ignore the document whose name equals the query's id.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed for the folds and the order of queries.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed for the folds and the order of the queries.")
+    ] = 0,
+    as_json: Json = False,
 ) -> None:
-    """Ask judged questions of a pipeline: dense alone, terms alone, fused, with intervals and paired tests.
+    """Run judged questions through a pipeline: dense only, terms only, fused, with intervals and paired tests.
 
-    Every judged query counts, also those that find nothing.
+    Every judged query counts, including those that find nothing.
     """
     from llmbench.errors import LlmbenchError
 
@@ -85,7 +82,7 @@ def rag(
         report = _tuned(report, found[0], collection, seed, ignore_identical)
     page = _keep(report)
     if as_json:
-        print(json.dumps(report.to_json() | {"page": str(page) if page else None}, indent=2, ensure_ascii=False))
+        print_json(report.to_json() | {"page": str(page) if page else None})
     else:
         _show(report, page)
     if run_file is not None and evaluation.write_run(run_file, found[0].runs[report.reference], report.pipeline):
@@ -236,7 +233,7 @@ def _grid(
     workspace.write_json(folder / "grid.json", {"pipelines": [_outcome(one) for one in found], "chosen": _outcome(chosen)})
     if as_json:
         result = {"collection": collection.name, "pipelines": [_outcome(one) for one in found], "chosen": _outcome(chosen)}
-        print(json.dumps(result | {"pipeline": str(document)}, indent=2, ensure_ascii=False))
+        print_json(result | {"pipeline": str(document)})
         return
     terminal.table(_grid_rows(found))
     for line in (

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from llmbench.errors import LlmbenchError
-from llmbench.verbs import completion
+from llmbench.verbs.arguments import Json, Overrides, Pipeline
+from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,11 +23,6 @@ __all__ = ["register"]
 _SHOWN = 20
 """Skipped files that are named; the rest is counted."""
 
-Pipeline = Annotated[
-    str,
-    typer.Argument(help="A RAG pipeline, such as rag/handbook.yaml.", metavar="PIPELINE", autocompletion=completion.pipelines),
-]
-
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verb."""
@@ -36,9 +31,7 @@ def register(cli: typer.Typer) -> None:
 
 def index(
     pipeline: Pipeline,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Fields to change: key=value.", metavar="[key=value]...")
-    ] = None,
+    overrides: Overrides = None,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Re-chunk and re-embed everything; searches use the old index meanwhile.")
     ] = False,
@@ -66,7 +59,7 @@ def index(
         list[str] | None,
         typer.Option(
             "--absent",
-            help="With --verify: also check that no file of the index holds this text, or a word that no document has.",
+            help="With --verify: also check that this text, or words no document has, are in no file of the index.",
             metavar="TEXT",
         ),
     ] = None,
@@ -84,10 +77,13 @@ def index(
         Literal["local", "ray"],
         typer.Option("--engine", help="ray: read and embed on the machines of a Ray cluster (RAY_ADDRESS)."),
     ] = "local",
-    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for another process that writes it.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait while another process writes the index.")] = 0,
+    as_json: Json = False,
 ) -> None:
-    """Bring the index of a pipeline up to date with its documents; only what changed is read and embedded."""
+    """Bring a pipeline's index up to date with its documents; only what changed is read and embedded.
+
+    Exit code 0: done; 1: nothing to search, a fault found by --verify, or a share below --fail-under; 2: an error.
+    """
     from llmbench import recipe as recipes
     from llmbench.recipe import RagRecipe
 
@@ -128,7 +124,7 @@ def index(
 def _alone(chosen: list[str], *, building: bool) -> str:
     """The one thing to do beside indexing; empty when there is none."""
     if len(chosen) > 1 or (chosen and building):
-        raise LlmbenchError(f"{chosen[0]} stands alone. Run one after the other.")
+        raise LlmbenchError(f"{chosen[0]} cannot be combined with another action. Run one after the other.")
     return chosen[0] if chosen else ""
 
 
@@ -160,7 +156,7 @@ def _build(
         )
     if as_json:
         if not quiet:
-            print(json.dumps(_facts(done, recipe), indent=2, ensure_ascii=False))
+            print_json(_facts(done, recipe))
             if not done.chunks:
                 raise typer.Exit(1)
         return done

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmbench.errors import MissingPackage
+from llmbench.verbs.arguments import Json
+from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from llmbench.training.merge import Merged
@@ -41,22 +42,25 @@ _WORDS = {
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verb."""
-    cli.command("merge", epilog="Example: `llmbench merge sft-lora`, then serve the folder as a model")(merge)
+    cli.command("merge", epilog="Example: `llmbench merge sft-lora --dtype bfloat16`")(merge)
 
 
 def merge(
-    run: Annotated[str, typer.Argument(help="A finished run that left an adapter.")],
-    output: Annotated[Path | None, typer.Option("--output", help="The folder to write; RUN's `merged` if not given.")] = None,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run that left an adapter.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Where to write the model; RUN's `merged` by default."),
+    ] = None,
     onto: Annotated[
         Onto, typer.Option("--onto", help="For a quantised base: its rounded weights, the unrounded ones, or the closer.")
     ] = Onto.auto,
     dtype: Annotated[
-        Dtype | None, typer.Option("--dtype", help="Precision of the merged weights; the base's own if not given.")
+        Dtype | None, typer.Option("--dtype", help="Precision of the merged weights; the base's by default.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing merged model.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Makes an adapter part of its base, and proves that the merged model is what was trained."""
+    """Merge an adapter into its base, and verify that the merged model is what was trained."""
     from rich.console import Console
 
     from llmbench import runs
@@ -69,7 +73,10 @@ def merge(
         from llmbench.training import merge as merging
 
         result = merging.merge(found, output=output, dtype=dtype.value if dtype else None, onto=onto.value, overwrite=overwrite)
-    print(json.dumps(result.as_json()) if as_json else "\n".join(_lines(result)))
+    if as_json:
+        print_json(result.as_json())
+    else:
+        print("\n".join(_lines(result)))
 
 
 def _lines(result: Merged) -> list[str]:

@@ -25,12 +25,17 @@ def _names(incomplete: str) -> list[str]:
 def new(
     name: Annotated[
         str | None,
-        typer.Argument(help="A bundled document, such as `sft-lora`. Without it they are listed.", autocompletion=_names),
+        typer.Argument(
+            metavar="NAME", help="A bundled document, such as `sft-lora`; omit it to list them.", autocompletion=_names
+        ),
     ] = None,
-    file: Annotated[Path | None, typer.Argument(help="Where to write it; ./NAME.yaml if not given.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Where to write it; ./NAME.yaml by default.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """List the bundled recipes, or copy one out to edit. What a copy names, such as `rag/handbook`, is found from anywhere."""
+    """List the bundled recipes and pipelines, or copy one to edit.
+
+    Bundled files that a copy refers to, such as `rag/handbook`, are found from any folder.
+    """
     if name is None:
         _list()
         return
@@ -38,9 +43,9 @@ def new(
     target = file or Path(f"{_short(document)}.yaml")
     if target.is_dir():
         target /= f"{_short(document)}.yaml"
-    if target.exists() and not force:
+    if target.exists() and not overwrite:
         raise LlmbenchError(
-            f"{target} already exists. Name another file, or overwrite it: llmbench new {name} {target} --force"
+            f"{target} already exists. Name another file, or overwrite it: llmbench new {name} {target} --overwrite"
         )
     from llmbench import workspace
 
@@ -93,7 +98,7 @@ def _list() -> None:
         )
     console = Console(highlight=False)
     console.print(table)
-    console.print("\nCopy one out to edit: llmbench new NAME [FILE]. All of them run as they are, by the names above.")
+    console.print("\nCopy one to edit: llmbench new NAME [FILE]. All of them also run as they are, by the names above.")
 
 
 def _purpose(text: str) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmbench.errors import DataError, LlmbenchError
-from llmbench.verbs import completion
+from llmbench.verbs.arguments import Json, Overrides, Pipeline
+from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from llmbench.compare.raft import Left, Row
@@ -23,53 +24,49 @@ _SIGNS = r"[^\w./-]"
 """What a path in YAML may need quotes for."""
 _KINDS = {
     "answered": "answered from their passages",
-    "withheld": "right passages withheld, so that the answer is to abstain",
-    "not found": "right passages not found, likewise",
+    "withheld": "correct passages withheld, so the answer is to abstain",
+    "not found": "correct passages not found, likewise",
     "unanswerable": "not answered by the documents, likewise",
 }
 
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verb."""
-    cli.command(epilog="Example: `llmbench raft rag/handbook.yaml rag/questions.jsonl --split train --out rows.jsonl`")(raft)
+    cli.command(epilog="Example: `llmbench raft rag/handbook.yaml rag/questions.jsonl --split train --output rows.jsonl`")(raft)
 
 
 def raft(
-    pipeline: Annotated[
-        str,
-        typer.Argument(
-            help="The RAG pipeline that the model will be served with.",
-            metavar="PIPELINE",
-            autocompletion=completion.pipelines,
-        ),
+    pipeline: Pipeline,
+    questions: Annotated[
+        Path, typer.Argument(metavar="QUESTIONS", help="Questions with their answers: JSONL, or a .json file like SQuAD's.")
     ],
-    questions: Annotated[Path, typer.Argument(help="Questions with their values: JSONL, or a .json file like SQuAD's.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the rows (JSONL).", metavar="FILE")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Fields of the pipeline to change: key=value.", metavar="[key=value]...")
-    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the rows (JSONL).", metavar="FILE")],
+    overrides: Overrides = None,
     split: Annotated[str | None, typer.Option("--split", help="Only questions of this split.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, spread evenly over the file.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Use at most N questions, spread over the file.")
+    ] = None,
     withhold: Annotated[
         float,
-        typer.Option("--withhold", min=0, max=1, help="Share of questions whose right document is kept out of the search."),
+        typer.Option("--withhold", min=0, max=1, help="Share of questions whose correct document is withheld from the search."),
     ] = 0.15,
     drop_not_found: Annotated[
-        bool, typer.Option("--drop-not-found", help="Leave out questions of which no right passage is found.")
+        bool, typer.Option("--drop-not-found", help="Skip questions whose passage was not found.")
     ] = False,
-    cite: Annotated[bool, typer.Option("--cite/--no-cite", help="End answers with the right passage's number, as [n].")] = True,
+    cite: Annotated[bool, typer.Option("--cite/--no-cite", help="End answers with the number of the passage, as [n].")] = True,
     abstention: Annotated[
-        str | None, typer.Option("--abstention", help="The answer where the passages do not tell.", metavar="TEXT")
+        str | None,
+        typer.Option("--abstention", help="The answer for questions that the passages do not answer.", metavar="TEXT"),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of which questions are withheld.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON document.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed for choosing the withheld questions.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing file.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Make training rows from questions: the passages a pipeline finds, and the answer they warrant (RAFT).
+    """Make training rows from questions: the passages a pipeline finds, and the answer they support (RAFT).
 
-    A model trained on them reads, cites and abstains with the very prompts it will be served with.
+    A model trained on them reads, cites and abstains with the same prompts as when it is served.
     """
-    _look_at(questions, out, abstention, force)
+    _look_at(questions, output, abstention, overwrite)
     from rich.console import Console
     from rich.progress import track
 
@@ -97,29 +94,29 @@ def raft(
     left = [one for one in made if isinstance(one, making.Left)]
     if not rows:
         raise DataError(f"{questions}: no question makes a row. {_reasons(left)}")
-    workspace.write_text(out, "".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows))
+    workspace.write_text(output, "".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows))
     if as_json:
         kinds = {kind: sum(row.kind == kind for row in rows) for kind in _KINDS}
         reasons = [{"id": one.id, "reason": one.reason} for one in left]
-        print(json.dumps({"file": str(out), "rows": len(rows), "kinds": kinds, "left_out": reasons}, indent=2))
+        print_json({"file": str(output), "rows": len(rows), "kinds": kinds, "left_out": reasons})
         return
-    _tell(out, rows, left, split)
+    _tell(output, rows, left, split)
     pattern = str(CompareRecipe.model_fields["abstention"].default)
     if abstention is not None and not re.search(pattern, abstention, re.IGNORECASE):
-        print("A comparison does not know this --abstention as one: set `abstention` in its recipe.")
+        print("A comparison does not recognise this --abstention: set `abstention` in its recipe.")
 
 
-def _look_at(questions: Path, out: Path, abstention: str | None, force: bool) -> None:
+def _look_at(questions: Path, out: Path, abstention: str | None, overwrite: bool) -> None:
     """Raises LlmbenchError for what cannot be done, before the index is opened."""
-    if out.exists() and (out.is_dir() or not force):
-        how = "Name a file." if out.is_dir() else "Name another file, or overwrite it with --force."
+    if out.exists() and (out.is_dir() or not overwrite):
+        how = "Name a file." if out.is_dir() else "Name another file, or overwrite it with --overwrite."
         raise LlmbenchError(f"{out} already exists. {how}")
     if abstention is not None and not abstention.strip():
         raise LlmbenchError("--abstention is empty: a model cannot be taught to answer nothing. Give it a sentence.")
     if out.exists() and questions.exists() and out.samefile(questions):
         raise LlmbenchError(f"{out} is the file of questions. Name another file for the rows.")
     if not questions.exists():
-        raise DataError(f"{questions} is not there. Name a file of questions.")
+        raise DataError(f"{questions}: no such file. Name a file of questions.")
 
 
 def _tell(out: Path, rows: list[Row], left: list[Left], split: str | None) -> None:
@@ -133,7 +130,7 @@ def _tell(out: Path, rows: list[Row], left: list[Left], split: str | None) -> No
     train = shlex.quote(f"data.train=[{{path: {json.dumps(str(out)) if re.search(_SIGNS, str(out)) else out}}}]")
     print(f"Train on it: llmbench train recipes/sft-lora.yaml name=mine {train}")
     if split is None:
-        print("Compare on questions that are not among these: what was taught is no proof. --split takes a part of a file.")
+        print("Compare on other questions than these: answers it was trained on prove nothing. --split selects part of a file.")
 
 
 def _reasons(left: list[Left]) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmbench.errors import EndpointError, LlmbenchError
-from llmbench.verbs import completion
+from llmbench.verbs.arguments import Json, Overrides, Pipeline
+from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,18 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-Pipeline = Annotated[
-    str,
-    typer.Argument(help="A RAG pipeline, such as rag/handbook.yaml.", metavar="PIPELINE", autocompletion=completion.pipelines),
-]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Fields to change: key=value.", metavar="[key=value]...")]
 Where = Annotated[
-    str | None, typer.Option("--where", help='Only documents that fit a filter, such as \'{"kind": "pdf"}\'.', metavar="JSON")
+    str | None, typer.Option("--where", help='Only documents that match a filter, such as \'{"kind": "pdf"}\'.', metavar="JSON")
 ]
 _KINDS = {"dense": "cosine", "terms": "BM25", "fused": "fused", "rerank": "reranked"}
 """What a score is, by the stage that gave it."""
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 
 def register(cli: typer.Typer) -> None:
@@ -49,7 +43,7 @@ def register(cli: typer.Typer) -> None:
 
 def search(
     pipeline: Pipeline,
-    query: Annotated[str, typer.Argument(help="What to look for.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to search for.")],
     overrides: Overrides = None,
     top_k: Annotated[int | None, typer.Option("-k", "--top-k", min=1, max=1000, help="How many passages.")] = None,
     where: Where = None,
@@ -58,9 +52,7 @@ def search(
     ] = False,
     show: Annotated[
         Path | None,
-        typer.Option(
-            "--show", help="Write the pages of PDFs, with the passages marked, as PNG into a folder.", metavar="FOLDER"
-        ),
+        typer.Option("--show", help="Write the PDF pages, with the passages marked, to this folder as PNG.", metavar="FOLDER"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -68,7 +60,7 @@ def search(
     recipe = _load(pipeline, overrides)
     condition = _where(where)
     if show is not None and show.exists() and not show.is_dir():
-        raise LlmbenchError(f"--show {show} is a file. Name a folder; it is made where there is none.")
+        raise LlmbenchError(f"--show {show} is a file. Name a folder; it is created if needed.")
     from llmbench.retrieval import Retriever
     from llmbench.retrieval.search import Timings
     from llmbench.verbs import pictures
@@ -91,7 +83,7 @@ def search(
             for i, hit in enumerate(hits)
         ]
         seconds = {stage: round(value, 5) for stage, value in timings.seconds.items()}
-        _print_json({"pipeline": recipe.name, "query": query, "hits": found, "seconds": seconds, "notes": timings.notes})
+        print_json({"pipeline": recipe.name, "query": query, "hits": found, "seconds": seconds, "notes": timings.notes})
         return
     from llmbench.shown import printable
 
@@ -116,7 +108,7 @@ def search(
 
 def ask(
     pipeline: Pipeline,
-    question: Annotated[str, typer.Argument(help="What to ask.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
     model: Annotated[str, typer.Option("--model", "-m", help="The variant that answers, as the endpoint names it.")],
     overrides: Overrides = None,
     where: Where = None,
@@ -127,6 +119,8 @@ def ask(
     """Answer a question from the documents, then list the sources and check the citations.
 
     A variant that retrieves by itself is asked as it is; any other model is given this pipeline's passages.
+
+    Exit code 0: answered; 2: an error, such as an endpoint that does not answer.
     """
     recipe = _load(pipeline, overrides)
     condition = _where(where)
@@ -145,7 +139,7 @@ def ask(
         figures = {"latency": reply.latency, "first_token": reply.first_token, "completion_tokens": reply.completion_tokens}
         checked = {"valid": citations.valid, "invalid": citations.invalid}
         answer = {"answer": reply.text, "sources": reply.sources, "citations": checked}
-        _print_json({"pipeline": recipe.name, "question": question, "model": model, **answer, **figures})
+        print_json({"pipeline": recipe.name, "question": question, "model": model, **answer, **figures})
         return
     console = _console()
     console.print("\n")
@@ -212,10 +206,6 @@ def _load(pipeline: str, overrides: list[str] | None) -> RagRecipe:
     from llmbench.recipe import RagRecipe
 
     return recipe.load(pipeline, RagRecipe, overrides or [])
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _warn(recipe: RagRecipe, retriever: Retriever) -> None:

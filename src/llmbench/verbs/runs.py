@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmbench.errors import LlmbenchError
+from llmbench.verbs import terminal
+from llmbench.verbs.arguments import Json
+from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from llmbench.runs import Run
@@ -23,11 +25,11 @@ _STATES = ("running", "finished", "stopped", "failed")
 
 def register(cli: typer.Typer) -> None:
     """Adds this verb."""
-    cli.command("runs", epilog="Example: `llmbench runs`, then `llmbench runs sft-lora`")(list_runs)
+    cli.command("runs", epilog="Examples: `llmbench runs` · `llmbench runs sft-lora`")(list_runs)
 
 
 def list_runs(
-    name: Annotated[str | None, typer.Argument(help="Show this run.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="RUN", help="The run to show; omit it to list all.")] = None,
     state: Annotated[
         str | None, typer.Option(help=f"List only runs in this state: {', '.join(_STATES)}.", show_default=False)
     ] = None,
@@ -35,9 +37,9 @@ def list_runs(
         str | None, typer.Option(help="List only runs of this method, such as sft or sft+lora.", show_default=False)
     ] = None,
     last: Annotated[int | None, typer.Option(min=1, help="List only the newest N runs.", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Lists the runs, newest first, or shows one: its recipe, figures, curve and files."""
+    """List the runs, newest first, or show one: its recipe, figures, curve and files."""
     from llmbench import runs
 
     if state is not None and state not in _STATES:
@@ -50,14 +52,14 @@ def list_runs(
         one = record(run)
         if as_json:
             lock = run.lock if (run.folder / "lock.json").exists() else None
-            print(json.dumps(one | {"recipe": run.recipe, "lock": lock, "metrics": run.metrics()}))
+            print_json(one | {"recipe": run.recipe, "lock": lock, "metrics": run.metrics()})
         else:
             print("\n".join(_details(run, one)))
         return
     every = runs.every()
     found = list(islice((run for run in every if _fits(run, state, method)), last))
     if as_json:
-        print(json.dumps([record(run) for run in found]))
+        print_json([record(run) for run in found])
     elif not every:
         print("No runs yet. Make one: llmbench train recipes/sft-lora.yaml")
     elif not found:
@@ -151,18 +153,13 @@ def _beside(document: dict[str, Any]) -> str:
 
 
 def _table(records: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("run", "state", "method", "base", "steps", "loss", "time"):
-        table.add_column(title, justify="right" if title in ("steps", "loss", "time") else "left", no_wrap=title == "run")
+    rows = [["run", "state", "method", "base", "steps", "loss", "time"]]
     for r in records:
         held_out = "" if r["eval_loss"] is None else f" / {r['eval_loss']:.3f}"
         steps = f"{r['step']}" if r["steps"] in (None, r["step"]) else f"{r['step']} of {r['steps']}"
         loss = "" if r["loss"] is None else f"{r['loss']:.3f}{held_out}"
-        table.add_row(r["name"], r["state"], r["method"], r["base"], steps, loss, clock(r["seconds"]))
-    Console().print(table)
+        rows.append([r["name"], r["state"], r["method"], r["base"], steps, loss, clock(r["seconds"])])
+    terminal.listing(rows, shrink=(0, 3), right=(4, 5, 6))
 
 
 def _details(run: Run, record: dict[str, Any]) -> list[str]:

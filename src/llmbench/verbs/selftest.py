@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmbench.errors import MissingPackage
+from llmbench.verbs.arguments import Json
+from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from llmbench.training.selftest import Result
@@ -21,12 +22,14 @@ def register(cli: typer.Typer) -> None:
 
 
 def selftest(
-    device: Annotated[str, typer.Option(help="auto (the GPU where there is one), cpu or cuda.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.")] = False,
+    device: Annotated[str, typer.Option(help="auto (the GPU if there is one), cpu or cuda.")] = "auto",
+    as_json: Json = False,
 ) -> None:
-    """Proves on the bundled model that training is exact with the versions installed (under 90 s on a CPU).
+    """Verify on the bundled model that training is exact with the installed versions (under 90 s on a CPU).
 
-    Packed as unpacked, accumulated as whole, resumed as straight through, merged as adapter: exit code 1 where two differ.
+    Packed equals unpacked, accumulated equals one batch, resumed equals uninterrupted, merged equals adapter.
+
+    Exit code 0: all trials hold; 1: one does not.
     """
     for package in ("torch", "transformers", "datasets", "trl", "peft"):
         if find_spec(package) is None:
@@ -50,7 +53,7 @@ def selftest(
     good = all(result.passed or result.skipped for result in results)
     if as_json:
         rows = [asdict(result) | {"passed": result.passed} for result in results]
-        print(json.dumps({"passed": good, "versions": runs.versions(), "trials": rows}))
+        print_json({"passed": good, "versions": runs.versions(), "trials": rows})
     else:
         tried, seconds = [result for result in results if not result.skipped], sum(result.seconds for result in results)
         verdict = f"All {len(tried)} hold" if good else "NOT ALL HOLD: do not trust a training with these versions"

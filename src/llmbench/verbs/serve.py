@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmbench.verbs import completion
+from llmbench.verbs.arguments import Overrides
 
 if TYPE_CHECKING:
     from llmbench.engine import Progress
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 _HELP = """Serve the variants of RECIPE as models of an OpenAI-compatible endpoint.
 
-Example: `llmbench serve recipes/serve.yaml gateway.port=8001`
+Shows what is loading, then the models, the URL and how to ask. Ctrl-C or SIGTERM stops it and every process it started;
+answers in progress get gateway.shutdown_timeout seconds to finish.
 
-It shows what is loading, then the models, the URL and how to ask. Ctrl-C, or SIGTERM, ends it and every process it started;
-running answers are given gateway.shutdown_timeout seconds to end.
+Exit code 0: stopped with SIGTERM; 2: it could not start, or vLLM ended; 130: stopped with Ctrl-C.
 """
 
 
@@ -32,19 +33,17 @@ class _Told(KeyboardInterrupt):
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verbs."""
-    cli.command(help=_HELP)(serve)
+    cli.command(help=_HELP, epilog="Example: `llmbench serve recipes/serve.yaml gateway.port=8001`")(serve)
 
 
 def serve(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="A serving document, such as recipes/serve.yaml.", show_default=False, autocompletion=completion.recipes
+            metavar="RECIPE", help="A serving recipe, such as recipes/serve.yaml.", autocompletion=completion.recipes
         ),
     ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields to set, such as engine.dtype=bfloat16.")
-    ] = None,
+    overrides: Overrides = None,
     port: Annotated[
         int | None, typer.Option(help="Short for gateway.port=PORT; 0 takes a free one.", show_default=False)
     ] = None,

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
 import textwrap
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
 
-__all__ = ["fits", "paragraph", "table"]
+__all__ = ["fits", "listing", "paragraph", "print_json", "table"]
 
 Rows = list[list[str]]
 """The first row is the heading."""
 _GAP = 2
 """Blanks between columns."""
+_LEAST = (24, 16, 8)
+"""Characters of a name that stay: first all names are cut to the first of these, then to the next."""
 
 
 def table(rows: Rows) -> None:
@@ -28,6 +34,38 @@ def table(rows: Rows) -> None:
     for row in rows[1:]:
         drawn.add_row(*row)
     Console(highlight=False, markup=False, width=_width()).print(drawn)
+
+
+def listing(rows: Rows, *, shrink: Sequence[int], right: Sequence[int] = ()) -> None:
+    """Prints one line a row. Where the terminal is narrow, the `shrink` columns give way, in order, with a cut in the middle.
+
+    A pipe has no width: nothing is cut there.
+    """
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    widths = [max(cell_len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    if sys.stdout.isatty():
+        over = sum(widths) + _GAP * (len(widths) - 1) - _width()
+        for least, i in product(_LEAST, shrink):
+            given = max(min(over, widths[i] - least), 0)
+            widths[i], over = widths[i] - given, over - given
+    drawn = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for i, name in enumerate(rows[0]):
+        drawn.add_column(name, justify="right" if i in right else "left", no_wrap=True)
+    for row in rows[1:]:
+        drawn.add_row(*(Text(_cut(text, width)) for text, width in zip(row, widths, strict=True)))
+    Console(highlight=False, width=max(_width(), sum(widths) + _GAP * len(widths))).print(drawn)
+
+
+def _cut(text: str, width: int) -> str:
+    """`qwen3-0.6b-supp…tempt-07`: both ends of a name tell it from others, and the middle is dropped."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
 
 
 def fits(rows: Rows, least: int = 12) -> bool:
@@ -49,6 +87,11 @@ def paragraph(text: str) -> None:
     kept = re.sub(r"\b([pn]) ([<=]) (?=\d)", "\\1\xa0\\2\xa0", text)
     lines = textwrap.wrap(kept, _width(), break_long_words=False, break_on_hyphens=False)
     print("\n".join(lines).replace("\xa0", " "))
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON document, indented, with letters as they are."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _width() -> int:

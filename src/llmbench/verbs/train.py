@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
@@ -15,7 +14,9 @@ import typer
 
 from llmbench.errors import MissingPackage, RunError
 from llmbench.verbs import completion
+from llmbench.verbs.arguments import Json, Overrides
 from llmbench.verbs.runs import clock, evaluated, record
+from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from llmbench.recipe import TrainRecipe
@@ -30,11 +31,12 @@ def register(cli: typer.Typer) -> None:
 
 def train(
     recipe: Annotated[
-        Path, typer.Argument(help="A training recipe (YAML): your own, or a bundled one.", autocompletion=completion.recipes)
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="A training recipe, such as recipes/sft-lora.yaml.", autocompletion=completion.recipes
+        ),
     ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that win over the recipe's.")
-    ] = None,
+    overrides: Overrides = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -49,9 +51,12 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Validate everything, take one step and print the plan; keep nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Fine-tunes a model (LoRA, QLoRA, all parameters) or pre-trains one, as a recipe says."""
+    """Fine-tune a model (LoRA, QLoRA, all parameters), or pre-train one, from a recipe.
+
+    Exit code 0: trained; 2: an error, printed on one line; 130: stopped with Ctrl-C, continue with --resume.
+    """
     from llmbench import recipe as recipes
     from llmbench import runs
     from llmbench.recipe.servability import servability
@@ -72,7 +77,7 @@ def train(
     if run is None:
         tried = _first_step(job)
         if as_json:
-            print(json.dumps({"steps": job.steps, **_counts(job), "servability": servability(document), "first_step": tried}))
+            print_json({"steps": job.steps, **_counts(job), "servability": servability(document), "first_step": tried})
         else:
             print("\n".join(_folded([f"  tried   {tried}"])))
         return
@@ -86,7 +91,10 @@ def train(
         again = shlex.join(["llmbench", "train", str(recipe), *(overrides or ()), "--resume"])
         print(f"Stopped at step {run.status.get('step', 0)}. Continue with: {again}", file=sys.stderr)
         raise
-    print(json.dumps(record(run)) if as_json else "\n".join(_result(run)))
+    if as_json:
+        print_json(record(run))
+    else:
+        print("\n".join(_result(run)))
 
 
 def _prepared(document: TrainRecipe) -> Job:
