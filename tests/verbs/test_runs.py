@@ -70,7 +70,11 @@ def test_a_killed_run_names_the_step_it_reached(home: Path) -> None:
 
 
 LONG = "qwen3-0.6b-support-tickets-lora-r16-2026-11-29-attempt-07"
-ROW = {"state": "finished", "method": "sft+qlora", "base": "/home/me/models/Qwen3-0.6B-our-own-continued-pretraining"}
+ROW: dict[str, Any] = {
+    "state": "finished",
+    "method": "sft+qlora",
+    "base": "/home/me/models/Qwen3-0.6B-our-own-continued-pretraining",
+}
 ROWS = [
     ROW | {"name": "distil", "step": 40, "steps": 40, "loss": 0.1, "eval_loss": None, "seconds": 75},
     ROW | {"name": LONG, "step": 500, "steps": 9000, "loss": 1.2, "eval_loss": 1.3, "seconds": 4000},
