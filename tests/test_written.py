@@ -121,6 +121,14 @@ def test_overwrite_is_refused_where_a_file_of_the_users_would_go_with_it(documen
     assert tree(run.folder) == before
 
 
+def test_a_resumed_run_says_before_it_trains_that_a_file_stands_in_its_way(document: Path) -> None:
+    run = runs.create(load(document))
+    run.adapter.mkdir()
+    (run.adapter / "evaluation.xlsx").write_text("mine")
+    with pytest.raises(LlmbenchError, match=r"did not write \(evaluation.xlsx\)"):
+        runs.resume(load(document))
+
+
 def test_what_is_published_takes_the_place_of_what_was_published_there(tmp_path: Path) -> None:
     target = tmp_path / "adapter"
     for text in ("old", "new"):

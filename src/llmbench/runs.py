@@ -293,6 +293,8 @@ def resume(recipe: TrainRecipe) -> Run:
         raise RunError(f"Run {run.name} was started with another recipe ({', '.join(refused)}). Undo that, or use --overwrite.")
     if state == "finished":
         _refuse_finished(run, found)
+    for folder in (run.adapter, run.model):  # now, rather than when the training has ended
+        written.refuse(folder)
     return run
 
 
