@@ -70,7 +70,7 @@ TABLE = [
     Bad("row that is no JSON", "train train.yaml", r"rows\.jsonl:2: not valid JSON", {"rows.jsonl": ROW + "{\n"}),
     Bad("unknown columns", "train train.yaml", r"rows\.jsonl:1: columns are q, a", {"rows.jsonl": '{"q": "x", "a": "y"}\n'}),
     # The base model
-    Bad("base model not found", "train train.yaml model.model_name_or_path=./gone", r"model\.model_name_or_path: there is no folder \./gone\."),
+    Bad("base model not found", "train train.yaml model.model_name_or_path=./gone", r"model\.model_name_or_path: there is no folder \S+/gone\."),
     Bad("hub unreachable", "train train.yaml model.model_name_or_path=nobody/nothing", r"nobody/nothing.*(reach|answer)", {}, OFFLINE),
     Bad("hub switched off", "train train.yaml model.model_name_or_path=nobody/nothing", r"nobody/nothing", {}, {"HF_HUB_OFFLINE": "1"}),
     # Runs
@@ -83,7 +83,7 @@ TABLE = [
     Bad("unknown run", "runs gone", r"There is no run gone in .* Make one: llmbench train"),
     # Documents and indexes
     Bad("index not built", "search rag.yaml kettle", r"index mine is not built\. Run: llmbench index rag\.yaml"),
-    Bad("embedder not found", "index rag.yaml embedder.model_name_or_path=./gone", r"\./gone", {}, {"HF_HUB_OFFLINE": "1"}),
+    Bad("embedder not found", "index rag.yaml embedder.model_name_or_path=./gone", r"embedder \S+/gone: there is no such folder", {}, {"HF_HUB_OFFLINE": "1"}),
     Bad("documents not found", "index rag.yaml", r"rag\.yaml:2: documents\[0\]\.path: no such file gone", {"rag.yaml": "name: a\ndocuments: [gone]\n"}),
     # Serving
     Bad("adapter that is not there", "serve serve.yaml --dry-run", r"serve\.yaml: variant base: .*gone", {"serve.yaml": SERVE + "    adapter: gone\n"}),

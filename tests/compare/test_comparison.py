@@ -43,7 +43,7 @@ def test_citation_and_value_are_told_apart(fake: Any, document: Document) -> Non
 def test_what_is_written_can_be_loaded(fake: Any, document: Document) -> None:
     result = compare.run(document(), endpoint=fake)
     assert sorted(path.name for path in result.folder.iterdir() if path.name != ".lock") == [
-        "answers.jsonl", "recipe.yaml", "report.html", "summary.json",
+        ".llmbench.json", "answers.jsonl", "recipe.yaml", "report.html", "summary.json",
     ]  # fmt: skip
     assert compare.load("kettles") == result
     assert [one.name for one in compare.every()] == ["kettles"]

@@ -11,7 +11,7 @@ import pytest
 
 from llmbench import runs
 from llmbench.engine import admit, admit_all
-from llmbench.errors import EngineError
+from llmbench.errors import EngineError, LlmbenchError
 from llmbench.recipe import ServeRecipe
 
 BASE = "llmbench/tiny"
@@ -114,7 +114,7 @@ def test_a_missing_file_is_named(mine: Path, tiny: Path, name: str) -> None:
 def test_a_cut_off_file_is_noticed(mine: Path, tiny: Path) -> None:
     weights = mine / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(EngineError, match="cut off"):
+    with pytest.raises(LlmbenchError, match="cut off"):
         admit(str(mine), BASE, tiny)
 
 

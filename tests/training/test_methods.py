@@ -44,7 +44,9 @@ def test_a_stopped_run_goes_on_to_the_weights_of_one_that_was_not(method: str, t
     assert [row["loss"] for row in rows(run)] == [row["loss"] for row in logged]
     weights = "adapter_model.safetensors"
     assert (run.adapter / weights).read_bytes() == (straight.adapter / weights).read_bytes()
-    assert {path.name for path in run.adapter.iterdir()} == {"adapter_config.json", weights, "llmbench.json"}
+    assert {path.name for path in run.adapter.iterdir()} == {
+        ".llmbench.json", "adapter_config.json", weights, "llmbench.json",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ["kto", "reward"])

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -72,14 +73,16 @@ def run(
     known = written.shows(folder / "summary.json", "questions", "created")
     written.check_claim(folder, "comparison", known=known, by=recipe.origin)
     with workspace.lock(folder, "comparison"):
-        written.claim(folder, "comparison", known=known, by=recipe.origin)
         if fresh:
             for name in ("answers.jsonl", "summary.json", "report.html"):
                 (folder / name).unlink(missing_ok=True)
         resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        log = AnswerLog(folder / "answers.jsonl")
+        # With the first answer and not before: an endpoint that is not there leaves nothing.
+        claim = partial(written.claim, folder, "comparison", known=known, by=recipe.origin)
+        log = AnswerLog(folder / "answers.jsonl", first=claim)
         listed = _wait_for(_answers(recipe, asked, log, progress, endpoint))
-        workspace.write_text(folder / "recipe.yaml", resolved)  # Not before: an endpoint that is not there leaves nothing.
+        claim()
+        workspace.write_text(folder / "recipe.yaml", resolved)
         comparison = measure(recipe, asked, log, listed, measuring)
         _write(comparison, log)
     return comparison

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
@@ -67,8 +67,9 @@ def key_of(question: Question, entry: Mapping[str, Any], max_tokens: int, base_u
 class AnswerLog:
     """answers.jsonl: the latest line of a question and variant counts."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, first: Callable[[], None] | None = None) -> None:
+        """Reads what is there; `first` is called before the first answer is added."""
+        self.path, self._first = path, first
         self._rows: dict[Cell, dict[str, Any]] = {}
         for row in _rows(path):
             self._rows[row["id"], row["variant"]] = row
@@ -87,6 +88,9 @@ class AnswerLog:
         """Adds one answer, on disk when this returns."""
         row = {name: value for name, value in asdict(answer).items() if value is not None}
         line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        if self._first is not None:
+            self._first()
+            self._first = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a+b") as file:

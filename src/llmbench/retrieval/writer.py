@@ -133,8 +133,8 @@ class Writer:
         folder = workspace.indexes() / recipe.name
         layout.check_claim(folder, recipe.origin)
         with workspace.lock(folder, "index", wait=wait):
-            layout.claim(folder, recipe.origin)
             index, embedder = open_for_writing(folder, recipe, embedder, rebuild=rebuild, renew=renew)
+            layout.claim(folder, recipe.origin)
             writer = cls(recipe, folder, index, embedder, switch=switch)
             try:
                 yield writer

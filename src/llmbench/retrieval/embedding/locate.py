@@ -47,6 +47,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise MissingPackage("index", "huggingface-hub", "rag") from error
+    if name.startswith((".", "/", "~")):
+        raise LlmbenchError(f"embedder {name}: there is no such folder. Name a folder, or a model of the hub.")
     # A word without a slash is one of sentence-transformers' own, as in its documentation.
     full = name if "/" in name else f"sentence-transformers/{name}"
     wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
