@@ -90,7 +90,7 @@ def test_a_torchvision_that_does_not_load_is_told_with_its_removal(other: tuple[
     fake_package(site, "torchvision", "0.28.0", [], "raise RuntimeError('operator torchvision::nms does not exist')")
     found = only(doctor.CHECKS["vLLM"](python), "vLLM")
     assert found.state == "missing"
-    assert "torchvision does not load beside this PyTorch" in found.found
+    assert "torchvision does not load with this PyTorch" in found.found
     assert found.mend == f"{python} -m pip uninstall -y torchvision"
 
 

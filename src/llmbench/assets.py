@@ -22,7 +22,7 @@ def bundle() -> Path:
     for root in (package / "_bundled", package.parent.parent):
         if (root / "recipes").is_dir() and (root / "rag").is_dir() and (root / "app").is_dir():
             return root
-    raise LlmbenchError(f"The bundled recipes are missing beside {package}. Install llmbench again.")
+    raise LlmbenchError(f"The bundled recipes are missing next to {package}. Install llmbench again.")
 
 
 def bundled(relative: str) -> Path:

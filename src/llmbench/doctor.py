@@ -1,4 +1,4 @@
-"""What this machine has and what it lacks for each job, with the command that mends it.
+"""What this machine has and what it lacks for each job, with the command that fixes it.
 
 Every check is a function that returns findings and never raises. What must import a heavy or a breakable package does so in
 a child process (`_probe`): a package that crashes takes nothing along, and the checks run side by side.
@@ -225,7 +225,7 @@ def _vllm(python: Path) -> list[Finding]:
     name = f"vLLM {there.version} for {there.device.upper()}"
     if facts["broken"]:
         broken = ", ".join(facts["broken"])
-        text = f"{name}, but {broken} does not load beside this PyTorch, and transformers fails with it"
+        text = f"{name}, but {broken} does not load with this PyTorch, and transformers fails with it"
         return [Finding("serving", "vLLM", "missing", text, f"{python} -m pip uninstall -y {broken.replace(',', '')}")]
     if facts["conflicts"]:
         return [Finding("serving", "vLLM", "missing", f"{name} needs {', '.join(facts['conflicts'])}", mend)]

@@ -184,7 +184,7 @@ class Run:
             file.writelines(json.dumps(row) + "\n" for row in rows)
 
     def drop_metrics_after(self, step: int) -> None:
-        """Forgets the lines past a checkpoint that is resumed from, so that no step stands there twice."""
+        """Forgets the lines past a checkpoint that is resumed from, so that no step is listed twice."""
         for name in ("metrics.jsonl", "samples.jsonl"):
             path = self.folder / name
             if path.exists() or name == "metrics.jsonl":

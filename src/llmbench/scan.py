@@ -66,7 +66,7 @@ def folder(path: Path, *, trust_remote_code: bool = False) -> None:
     ]
     if pickled and not weights:
         raise LlmbenchError(
-            f"{pickled[0]}: is a pickle, which can run code when it is loaded, and there are no safetensors weights beside it. "
+            f"{pickled[0]}: is a pickle, which can run code when it is loaded, without safetensors weights next to it. "
             "Convert it where you trust it, or choose another model."
         )
 

@@ -272,7 +272,7 @@ def test_a_summary_of_another_version_does_not_hide_the_others(fake: Any, docume
     ("override", "message"),
     [
         ("abstention=(", "abstention: not a regular expression"),
-        ("variants=[base, base]", "variants: base stands there twice"),
+        ("variants=[base, base]", "variants: base is listed twice"),
         ("metrics=[ground]", "metrics"),
         ("questions.path=none.jsonl", "no such file none.jsonl"),
     ],

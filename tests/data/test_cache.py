@@ -117,7 +117,7 @@ def test_a_broken_cache_is_made_anew_and_says_so(tmp_path: Path, tokenizer: Any,
             rows.unlink()
     again = data.load(spec, tokenizer)
     assert again.train[0] == first
-    assert any("and was made anew" in note for note in again.train_report.remarks())
+    assert any("and was rebuilt" in note for note in again.train_report.remarks())
     assert data.load(spec, tokenizer).train[0] == first
     assert folders(home) == [name]
 

@@ -197,7 +197,7 @@ def test_text_that_the_tokenizer_cannot_write_is_told(tmp_path: Path, tiny: Path
     path.write_text(json.dumps(spec), encoding="utf-8")
     report = looked(tmp_path, [chat("zzzz", "zz zz.")], model={"model_name_or_path": str(folder)})
     assert report.train.unknown == 8
-    assert any("the tokenizer cannot write this text" in note.text for note in notes(report, "warning"))
+    assert any("the tokenizer cannot encode this text" in note.text for note in notes(report, "warning"))
 
 
 def test_a_share_is_all_only_where_it_is_all() -> None:
@@ -219,7 +219,7 @@ def test_two_beginnings_of_text_are_an_error(tmp_path: Path, tiny: Path) -> None
     template.write_text("{{ bos_token }}{{ bos_token }}" + template.read_text())
     report = looked(tmp_path, talks(3), model={"model_name_or_path": str(folder)})
     assert report.train.double_bos == 3
-    assert any("two beginning-of-text" in note.text for note in notes(report, "error"))
+    assert any("doubled BOS token" in note.text for note in notes(report, "error"))
 
 
 def test_hashes_are_those_of_the_files(plain: DataReport, tiny: Path) -> None:

@@ -122,7 +122,7 @@ def test_the_rows_of_a_query(database: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        (None, "is a database. Write query: SELECT ... beside it. Its tables: faq"),
+        (None, "is a database. Write query: SELECT ... next to it. Its tables: faq"),
         ("SELECT x FROM faq", "the query fails: no such column: x"),
         ("DELETE FROM faq", "Only SELECT is permitted"),
         ("SELECT 1; DROP TABLE faq", "You can only execute one statement at a time"),

@@ -67,7 +67,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (lora(target_modules=".*(q_proj|lm_head)"), "would never be trained", "modules_to_save: [lm_head]"),
     (lora(target_modules=["embed_tokens"]), "one matrix with the head", "modules_to_save: [embed_tokens], ensure_weight_tying: true"),
     (lora(trainable_token_indices=[5], modules_to_save=["embed_tokens"]), "trains the whole of embed_tokens", "leave one of them out"),
-    (lora(trainable_token_indices=[5], modules_to_save=["lm_head"]), "beside single rows", "modules_to_save: [embed_tokens, lm_head]"),
+    (lora(trainable_token_indices=[5], modules_to_save=["lm_head"]), "together with single rows", "modules_to_save: [embed_tokens, lm_head]"),
     (lora(trainable_token_indices=[5], init_lora_weights="eva"), "EVA cannot read", "init_lora_weights: true"),
     (lora(init_lora_weights="eva") | {"tokenizer": {"add_tokens": ["<a>"]}}, "EVA cannot read", "init_lora_weights: true"),
     (lora(init_lora_weights=False), "random noise", "use true"),
@@ -86,7 +86,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"adapter": {"type": "prompt_tuning", "prompt_tuning_init": "TEXT"}}, "go together", ""),
     ({"adapter": {"type": "oft"}, "lora": {"r": 4}}, "choose one", "lora=null"),
     ({"lora": {"r": 4}, "freeze": {"layers": 1}}, "freezes the base already", "write `lora: null`"),
-    ({"lora": None, "quantization": FOUR}, "something must be trained beside it", "add a lora section"),
+    ({"lora": None, "quantization": FOUR}, "something else must be trained", "add a lora section"),
     ({"quantization": FOUR | EIGHT}, "load_in_4bit and load_in_8bit", "choose one"),
     ({"tokenizer": {"add_tokens": ["<a>", "<a>"]}}, "twice", ""),
 ]  # fmt: skip
@@ -106,7 +106,7 @@ def test_what_does_not_go_together_is_one_line_with_what_does(
 def test_the_line_is_that_of_the_field_at_fault(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"mine\.yaml:7: lora\.layers_to_transform: "):
         load(tmp_path, lora={"r": 4, "layers_to_transform": 1})
-    with pytest.raises(RecipeError, match=r"^lora\.use_dora=true: lora\.use_dora: "):
+    with pytest.raises(RecipeError, match=r"^lora\.use_dora=true: pissa "):
         load(tmp_path, "lora.use_dora=true", lora={"init_lora_weights": "pissa"})
 
 
@@ -131,9 +131,9 @@ def test_an_untied_base_takes_an_adapter_on_its_embedding(tmp_path: Path, base: 
         ("bitsandbytes", {"quantization": FOUR}, "is quantised already (bitsandbytes)"),
         ("awq", {"lora": None}, "are quantised (awq); add a lora section"),
         ("aqlm", {"adapter": {"type": "vera"}}, "not for aqlm; use lora"),
-        ("hqq", {}, "is quantised with hqq, beside which no adapter can be trained; take the unquantised model"),
+        ("hqq", {}, "is quantised with hqq, on which no adapter can be trained; take the unquantised model"),
         ("torchao", {"lora": {"init_lora_weights": "pissa"}}, "which a quantised base does not have"),
-        ("fp8", {}, "is quantised with fp8, beside which no adapter can be trained; take the unquantised model"),
+        ("fp8", {}, "is quantised with fp8, on which no adapter can be trained; take the unquantised model"),
     ],
 )
 def test_a_base_that_comes_quantised_is_known_from_its_config(

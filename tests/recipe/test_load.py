@@ -259,6 +259,7 @@ def test_an_override_with_an_equals_sign_in_its_value_keeps_it(folder: Path) -> 
             "training.learning_rat=3: training.learning_rat is not a field. Did you mean learning_rate?",
         ),
         ("training.seed=x", "training.seed=x: training.seed should be a whole number, not 'x'"),
+        ("data.train.0.path=nofile.jsonl", "data.train.0.path=nofile.jsonl: no such file nofile.jsonl (looked in "),
         ("training.seed", "'training.seed' is not an override. Write key=value"),
         ("=3", "'=3' is not an override. Write key=value"),
         ("training.seed=[", "'training.seed=[': the value is not valid YAML"),

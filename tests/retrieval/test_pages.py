@@ -215,7 +215,7 @@ def test_a_file_that_is_gone_changed_or_elsewhere_is_not_drawn(recipe: RagRecipe
     with pytest.raises(pages.NotShown, match="page 7 cannot be shown: it has no page 7"):
         pages.draw(recipe, document_of(recipe), 7, [])
     path.rename(tmp_path / "a.pdf")
-    with pytest.raises(pages.NotShown, match=r"a\.pdf is not there any more.*Run: llmbench index"):
+    with pytest.raises(pages.NotShown, match=r"a\.pdf no longer exists.*Run: llmbench index"):
         pages.draw(recipe, document, 1, [])
     for source in ("../a.pdf", str(tmp_path / "a.pdf"), "a\0.pdf", ".", ""):
         assert located(recipe.documents, source) is None

@@ -71,7 +71,7 @@ def test_outputs_and_gradients_are_pefts(settings: dict[str, Any], half: bool) -
 
 def test_what_is_not_two_plain_matrices_stays_pefts() -> None:
     for model in (block(use_dora=True), block(lora_bias=True)):
-        assert fused_lora.obstacle(model) == "no plain LoRA beside a linear layer"
+        assert fused_lora.obstacle(model) == "no plain LoRA on a linear layer"
         fused_lora.install(model)
         assert "forward" not in vars(model.base_model.model.up)
     assert fused_lora.obstacle(block()) is None

@@ -88,8 +88,8 @@ def test_a_run_is_compiled_where_that_pays_back(write: Write) -> None:
         recipe = job.recipe.model_copy(update=more)
         return compilation.payback(recipe, replace(job.needs, uncorrected_seconds=seconds), "cpu")
 
-    assert choice(600.0) == (False, "would save about 36 s of 10 min and takes about 30 s")
-    assert choice(3600.0) == (True, "takes about 30 s and saves about 216 s of 60 min")
+    assert choice(600.0) == (False, "saves about 36 s, costs about 30 s")
+    assert choice(3600.0) == (True, "saves about 216 s, costs about 30 s")
     assert not compilation.payback(job.recipe, None, "cpu")[0]
     assert not compilation.payback(job.recipe, job.needs, "cuda")[0]
 

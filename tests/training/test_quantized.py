@@ -56,7 +56,7 @@ def test_dequantized_weights_answer_as_the_quantised_ones(tiny: Path, values: di
 
 def test_what_the_kernels_of_this_machine_cannot_do_is_known_before_the_data(write: Write) -> None:
     """DoRA asks for the weights' lengths, and bitsandbytes hides int8 weights on a CPU after their first use."""
-    with pytest.raises(RecipeError, match=r"lora: cannot be trained beside this quantised base on cpu .*; use plain LoRA"):
+    with pytest.raises(RecipeError, match=r"lora: cannot be trained on this quantised base on cpu .*; use plain LoRA"):
         load_model(write("dora8", "model.device=cpu", lora=LORA | {"use_dora": True}, quantization={"load_in_8bit": True}))
 
 

@@ -39,10 +39,10 @@ def test_an_index_is_verified_damaged_and_repaired(pages: tuple[str, Path]) -> N
     pipeline, _ = pages
     result = run(pipeline, "--verify", "--absent", "violin")
     assert result.exit_code == 0 and result.stdout.startswith("kept: 4 documents, 4 passages, ")
-    assert "'violin' stands in no file of the index." in result.stdout and "It is whole." in result.stdout
+    assert "'violin' is in no file of the index." in result.stdout and "It is whole." in result.stdout
     assert "The term index holds no word of 'violin' that no document has." in result.stdout
     held = run(pipeline, "--verify", "--absent", "is loud")
-    assert held.exit_code == 1 and "stands in 1/index.sqlite" in held.stdout
+    assert held.exit_code == 1 and "is in 1/index.sqlite" in held.stdout
     path = workspace.indexes() / "kept" / "1" / "vectors.bin"
     path.write_bytes(path.read_bytes()[:-1] + b"\x5a")
     damaged = run(pipeline, "--verify")
@@ -101,8 +101,8 @@ def test_generations_are_kept_switched_and_removed(pages: tuple[str, Path]) -> N
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--verify", "--repair"], "--verify stands alone"),
-        (["--compact", "--rebuild"], "--compact stands alone"),
+        (["--verify", "--repair"], "--verify cannot be combined"),
+        (["--compact", "--rebuild"], "--compact cannot be combined"),
         (["--stay"], "--stay goes with --rebuild"),
         (["--absent", "x"], "--absent with --verify"),
         (["--fail-under", "5"], "--fail-under with --report"),

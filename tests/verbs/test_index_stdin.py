@@ -128,7 +128,7 @@ def test_a_file_of_its_name_is_one_line(tmp_path: Path, piped: str) -> None:
 @pytest.mark.parametrize(
     ("documents", "message"),
     [
-        ('["-", "-"]', r"standard input \(-\) stands there twice"),
+        ('["-", "-"]', r"standard input \(-\) is listed twice"),
         ('[{path: "-", include: ["*.md"]}]', r"standard input \(-\) has none"),
         ('[{path: "-", columns: {}}]', r"columns on standard input \(-\) need its format: one of jsonl"),
         ('[{path: "-", format: exe}]', r"format .*'txt'"),

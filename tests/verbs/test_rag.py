@@ -200,6 +200,6 @@ def test_search_shows_where_in_a_pdf_a_passage_stands(tmp_path: Path) -> None:
     forget()
     gone = run("search", str(recipe), "How does the valve open?", "--show", str(folder))
     assert gone.exit_code == 0 and "The valve opens to the left" in gone.stdout
-    assert gone.stderr.count("manual.pdf is not there any more") == 1
+    assert gone.stderr.count("manual.pdf no longer exists") == 1
     with pytest.raises(LlmbenchError, match="is a file"):
         CliRunner().invoke(cli, ["search", str(recipe), "x", "--show", str(recipe)], catch_exceptions=False)

@@ -105,7 +105,7 @@ def _row(
     if right:
         return _made(question, "answered", found.messages, _answer(question, int(right[0]["n"]) if cite else None))
     if any(question.told_by(str(source["text"])) for source in found.sources):
-        return Left(question.id, "its value stands in passages of other pages only")
+        return Left(question.id, "its value is only in passages of other pages")
     if any(_of_page(source, question) for source in found.sources):
         return Left(question.id, "its page was found, but no passage of it holds the value in these words")
     if question.source is None:

@@ -30,7 +30,7 @@ _TERMS = {
         "The exact sign-flip test over pages, which is McNemar's exact test where every question has its own page, with Holm's "
         "correction over all pairs of a metric."
     ),
-    "Design effect": "How many times larger a variance is than that of as many questions of which no two share a page.",
+    "Design effect": "How much larger the variance is than for the same number of questions about different pages.",
     "Smallest detectable difference": (
         "The smallest true difference that a comparison of this size finds in four of five repetitions, Holm's correction "
         "included."

@@ -26,9 +26,9 @@ LABELS = {
 
 _MORE = {
     "grounded": "is correct more often than",
-    "contains_value": "gives the right value more often than",
-    "value_retrieved": "is given the right value more often than",
-    "citation": "cites the right page more often than",
+    "contains_value": "gives the correct value more often than",
+    "value_retrieved": "is given the correct value more often than",
+    "citation": "cites the correct page more often than",
     "abstention": "correctly answers or abstains more often than",
     "exact_match": "gives the expected sentence more often than",
     "squad_em": "gives exactly the value more often than",
@@ -40,9 +40,9 @@ _MORE = {
 }
 _DOES = {
     "grounded": "is correct in",
-    "contains_value": "gives the right value in",
-    "value_retrieved": "is given the right value in",
-    "citation": "cites the right page in",
+    "contains_value": "gives the correct value in",
+    "value_retrieved": "is given the correct value in",
+    "citation": "cites the correct page in",
     "abstention": "correctly answers or abstains in",
     "exact_match": "gives the expected sentence in",
     "squad_em": "gives exactly the value in",

@@ -158,7 +158,7 @@ def kept(name: str, make: Callable[[Path], list[Report]], hashes: Hashes) -> Ite
                 try:
                     reports = make(part)
                     if why:
-                        note = f"the cache {target} {why} and was made anew"
+                        note = f"the cache {target} {why} and was rebuilt"
                         reports = [_noted(report, note) for report in reports]
                     _write(part, reports)
                     if target.exists():

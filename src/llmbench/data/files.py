@@ -80,7 +80,7 @@ def read_file(path: Path, *, encoding: str = "utf-8", field: str | None = None) 
 def _jsonl(path: Path, encoding: str) -> Iterator[Row]:
     with opened(path) as file:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff") and encoding == "utf-8":
-            raise DataError(f"{path}: is UTF-16, not UTF-8. Write encoding: utf-16 beside its path, or save it as UTF-8.")
+            raise DataError(f"{path}: is UTF-16, not UTF-8. Write encoding: utf-16 next to its path, or save it as UTF-8.")
     lines: Any = opened(path) if _signed(encoding) == "utf-8-sig" else _text(path, encoding)
     with lines as file:
         for number, line in enumerate(file, 1):
@@ -127,7 +127,7 @@ def _json(path: Path, encoding: str, field: str | None) -> Iterator[Row]:
         return
     if not isinstance(rows, list):
         lists = [key for key, value in rows.items() if isinstance(value, list)] if isinstance(rows, dict) else []
-        hint = f" Its rows may be under {lists[0]}: write field: {lists[0]} beside its path." if lists else ""
+        hint = f" Its rows may be under {lists[0]}: write field: {lists[0]} next to its path." if lists else ""
         raise DataError(f"{path}:1: a .json file holds a list of rows, not {kind(rows)}.{hint}")
     for number, row in enumerate(rows, 1):
         place = f"{path}: row {number}"
@@ -227,7 +227,9 @@ def _batches(path: Path, batches: Iterator[Any]) -> Iterator[Row]:
             number += 1
             place = f"{path}: row {number}"
             if row is None:
-                yield Row(number, place, {}, Fault("not UTF-8", "its text is not UTF-8; write the file anew, or skip the row"))
+                yield Row(
+                    number, place, {}, Fault("not UTF-8", "its text is not UTF-8; save the file as UTF-8, or skip the row")
+                )
             else:
                 yield Row(number, place, row, filled=True)
 
@@ -263,7 +265,7 @@ def _undecodable(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
                     break
     name = "UTF-8" if encoding == "utf-8" else encoding
     return (
-        f"{place}: is not {name} text ({what}). Write encoding: latin-1 (or what it is) beside its path, or save it as UTF-8."
+        f"{place}: is not {name} text ({what}). Write encoding: latin-1 (or what it is) next to its path, or save it as UTF-8."
     )
 
 

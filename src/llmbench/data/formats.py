@@ -77,10 +77,10 @@ def detect(row: Row, source: DataSource) -> Format:
     if isinstance(row.values.get("label"), bool) and found:
         raise DataError(
             f"{row.place}: {_seen(row)}. It looks like answers marked good and bad, which method: kto trains on. "
-            f"To learn from all of them, write format: {found[0]} beside its path."
+            f"To learn from all of them, write format: {found[0]} next to its path."
         )
     if len(found) > 1:
-        raise DataError(f"{row.place}: {_seen(row)}. It fits {' and '.join(found)}: write format: {found[0]} beside its path.")
+        raise DataError(f"{row.place}: {_seen(row)}. It fits {' and '.join(found)}: write format: {found[0]} next to its path.")
     if not found:
         raise DataError(f"{row.place}: {_seen(row)}; {READS}. {_nearly(row, have)}")
     return found[0]
@@ -97,7 +97,7 @@ def _nearly(row: Row, have: set[str]) -> str:
     if prompt and completion:
         line = ", ".join(f"{a}: {b}" for a, b in (("prompt", prompt), ("completion", completion)) if a != b)
         also = ", or format: text to learn the text alone" if "text" in have else ""
-        return f"It looks like prompt_completion; write columns: {{{line}}} beside its path{also}."
+        return f"It looks like prompt_completion; write columns: {{{line}}} next to its path{also}."
     near = []
     for name, columns in _COLUMNS.items():
         missing = [column for column in columns if column not in have]

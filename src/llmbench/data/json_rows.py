@@ -63,7 +63,7 @@ def _reason(text: bytes | str, error: json.JSONDecodeError) -> str:
         except UnicodeDecodeError as wrong:
             return (
                 f"byte 0x{text[wrong.start]:02x} at column {wrong.start + 1} is not UTF-8. Write encoding: latin-1 "
-                f"(or what it is) beside the path, or save the file as UTF-8"
+                f"(or what it is) next to the path, or save the file as UTF-8"
             )
     here = f"at line {error.lineno}, column {error.colno}" if "\n" in text.strip() else f"at column {error.colno}"
     if re.match(r"-?(NaN|Infinity|inf|nan)", text[error.pos :]):

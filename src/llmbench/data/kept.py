@@ -60,7 +60,7 @@ def report(
         kept = read_json(path.read_text(encoding="utf-8"))
         os.utime(path)
         return kept
-    except (OSError, ValueError):  # none yet, or not whole: it is made anew
+    except (OSError, ValueError):  # none yet, or not whole: it is rebuilt
         pass
     made = _made(recipe, folder, load, stops, shown, threshold)
     workspace.write_text(path, to_json(made))

@@ -122,7 +122,7 @@ def _queried(path: Path, query: str | None) -> Iterator[Row]:
                 tables = [
                     name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
                 ]
-                raise DataError(f"{path}: is a database. Write query: SELECT ... beside it. Its tables: {', '.join(tables)}.")
+                raise DataError(f"{path}: is a database. Write query: SELECT ... next to it. Its tables: {', '.join(tables)}.")
             connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY)
             cursor = connection.execute(query)
             names = [column[0] for column in cursor.description or ()]
@@ -210,7 +210,7 @@ def _near(name: str, values: dict[str, Any], columns: dict[str, str]) -> str:
     alike = next((key for key in map(str, values) if key.strip().casefold() == name.strip().casefold()), None)
     if alike is not None:
         blank = ", with a space that the name has not" if alike.strip() == name.strip() else ""
-        return f"There is {alike!r}{blank}: write it so, or mend the file."
+        return f"There is {alike!r}{blank}: write it so, or correct the file."
     missing = [key for key in columns.values() if key not in values]
     more = f" (missing too: {', '.join(key for key in missing if key != name)})" if len(missing) > 1 else ""
     return f"There are: {', '.join(map(str, values))}{more}."

@@ -149,7 +149,7 @@ def _lengths(part: Part) -> Iterator[tuple[str, str]]:
         yield "fits", f"{nearly}{limit.fits_all:,} for all rows"
     else:
         yield "limit", f"max_length {limit.max_length:,}, and every row fits ({limit.fits_all:,} would do)"
-    avoided = "; none is computed, rows stand end to end" if part.padding.avoided else ""
+    avoided = "; none is computed, rows are packed end to end" if part.padding.avoided else ""
     yield "padding", f"{100 * part.padding.share:.1f} % of padded batches of {part.padding.batch}{avoided}"
 
 

@@ -215,6 +215,8 @@ def _faults(
                 message = f"{dotted}.type is missing or unknown: it is one of {_tags(kind, place)}"
             case _:
                 message = f"{dotted} {_should_be(fault['type'], fault['msg'])}, not {_short(fault['input'])}"
+        if place in given:
+            message = message.removeprefix(f"{dotted}: ")  # the override names it already
         result.append((override is not None, line or 0, f"{override or where}: {message}"))
     return [message for *_, message in sorted(result, key=lambda item: item[:2])]
 

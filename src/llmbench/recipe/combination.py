@@ -90,7 +90,7 @@ def refusals(recipe: TrainRecipe, base: Config | None) -> list[str]:
 def _whole(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
     """Training all parameters, or some."""
     if recipe.quantization is not None and not recipe.adapts:
-        yield "quantization freezes the base, so something must be trained beside it; add a lora section"
+        yield "quantization freezes the base, so something else must be trained; add a lora section"
     if recipe.freeze is not None and recipe.adapts:
         yield "freeze is for training all parameters, and an adapter freezes the base already; write `lora: null`"
     if recipe.freeze is not None and recipe.method == "pretrain":
@@ -105,7 +105,7 @@ def _base(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
     name = recipe.model.model_name_or_path
     if quantised not in TRAINABLE:
         yield (
-            f"model.model_name_or_path: {name} is quantised with {quantised}, beside which no adapter can be trained; "
+            f"model.model_name_or_path: {name} is quantised with {quantised}, on which no adapter can be trained; "
             f"take the unquantised model, with a quantization section if memory is short"
         )
     elif recipe.quantization is not None:
@@ -205,7 +205,7 @@ def _tokens(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
         yield f"{what}: PEFT trains either rows of {target} or LoRA on it; take {target} out of target_modules"
     if head is not None and embedding is None and tied(base):
         yield (
-            f"{what}: {head} is one matrix with the embedding here, so it cannot be trained whole beside single rows; "
+            f"{what}: {head} is one matrix with the embedding here, so it cannot be trained whole together with single rows; "
             f"write modules_to_save: [embed_tokens, {head}]"
         )
     if lora.start == "eva":

@@ -170,9 +170,9 @@ def all_different(names: list[Any]) -> list[Any]:
     """The names, each of which stands there once.
 
     Raises:
-        ValueError: one stands there twice.
+        ValueError: one is listed twice.
     """
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise ValueError(f"{twice} stands there twice")
+        raise ValueError(f"{twice} is listed twice")
     return names

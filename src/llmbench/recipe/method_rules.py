@@ -82,7 +82,7 @@ def _groups(recipe: TrainRecipe) -> str | None:
             f"answers; use {_up(training.per_device_eval_batch_size, 1, drawn)}, or set grpo.num_generations_eval"
         )
     if spec.use_vllm and recipe.model.device == "cpu":
-        return "grpo.use_vllm: vLLM beside the trainer shares a GPU, and model.device is cpu; set use_vllm: false"
+        return "grpo.use_vllm: vLLM in the trainer's process shares a GPU, and model.device is cpu; set use_vllm: false"
     if spec.use_vllm and recipe.quantization is not None:
         return (
             "grpo.use_vllm: vLLM takes the weights over at every step, and a 4-bit base has none to give; set one of both off"

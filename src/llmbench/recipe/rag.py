@@ -263,7 +263,7 @@ class RagRecipe(Document):
     search: SearchSpec = SearchSpec()
     context: ContextSpec = ContextSpec()
     questions: ExistingPath | None = None
-    """Judged questions, for `llmbench evaluate rag`: a llmbench question file, a BEIR folder, or TREC qrels beside queries."""
+    """Judged questions, for `llmbench evaluate rag`: a llmbench question file, a BEIR folder, or TREC qrels with queries."""
     system: str | None = None
     """System message put before the conversation."""
     prompt: str = (
@@ -277,7 +277,7 @@ class RagRecipe(Document):
     @model_validator(mode="after")
     def _standard_input_is_read_once(self) -> Self:
         if sum(place.path == STDIN for place in self.documents) > 1:
-            raise ValueError("documents: standard input (-) stands there twice, and can be read once")
+            raise ValueError("documents: standard input (-) is listed twice, and can be read once")
         return self
 
     @model_validator(mode="after")

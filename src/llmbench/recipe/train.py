@@ -58,7 +58,7 @@ class TrainRecipe(Document):
 
     @property
     def end_to_end(self) -> bool:
-        """Whether rows stand end to end without padding, unless the model turns out not to read them so."""
+        """Whether rows are packed end to end without padding, unless the model turns out not to read them so."""
         spec = self.training
         left_open = spec.padding_free is None and spec.performance == "auto"
         return self.method in ("sft", "pretrain") and (bool(spec.padding_free) or spec.packing or left_open)

@@ -166,7 +166,7 @@ def _one(file: Path, path: str | Path) -> tuple[dict[str, Any], Lines]:
         value = {} if node is None else _value(loader, node, (), lines, path)
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
-        raise RecipeError(f"{path}:{line}: not valid YAML: the character {error.character:#x} may not stand in it") from error
+        raise RecipeError(f"{path}:{line}: not valid YAML: the character {error.character:#x} is not allowed") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)

@@ -51,7 +51,7 @@ def documents(old: Index, writer: Writer, files: Collection[str | None]) -> tupl
         try:
             document = old.document(source)
         except IndexError_:
-            notes.append(f"{source} is damaged in the old index and was not carried over. Write it anew.")
+            notes.append(f"{source} is damaged in the old index and was not carried over. Write it again.")
             continue
         if document is None:
             continue

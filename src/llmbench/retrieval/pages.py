@@ -97,7 +97,7 @@ def _drawn(recipe: RagRecipe, document: Document, number: int, passages: Sequenc
     path = located(recipe.documents, document.source)
     again = f"Run: llmbench index {recipe.source}"
     if path is None:
-        raise NotShown(f"{document.source} is not there any more, so that its pages cannot be shown. {again}")
+        raise NotShown(f"{document.source} no longer exists, so that its pages cannot be shown. {again}")
     lines = [[_line(document, box, span) for box in document.boxes_of(*span) if box.page == number] for span in passages]
     request = {
         "path": str(path),

@@ -18,7 +18,7 @@ __all__ = ["install", "obstacle"]
 
 def obstacle(model: Any) -> str | None:
     """Why no layer of a model can do so, or None."""
-    return None if any(_plain(layer) for layer in model.modules()) else "no plain LoRA beside a linear layer"
+    return None if any(_plain(layer) for layer in model.modules()) else "no plain LoRA on a linear layer"
 
 
 def install(model: Any) -> None:

@@ -59,7 +59,9 @@ def check(recipe: TrainRecipe, rows: Any, *, device: str, context: int | None, l
     spec = recipe.grpo
     assert spec is not None
     if spec.use_vllm and device != "cuda":
-        raise RecipeError("grpo.use_vllm: vLLM beside the trainer needs an NVIDIA GPU, and there is none; set use_vllm: false")
+        raise RecipeError(
+            "grpo.use_vllm: vLLM in the trainer's process needs an NVIDIA GPU, and there is none; set use_vllm: false"
+        )
     if context is not None and longest + spec.max_completion_length > context:
         raise RecipeError(
             f"grpo.max_completion_length: the longest prompt has {longest:,} tokens; {spec.max_completion_length:,} more of "

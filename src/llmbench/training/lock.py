@@ -79,7 +79,7 @@ def write(run: Run, recipe: TrainRecipe, loaded: Loaded, *, resume: bool) -> Non
         changed = [part for part in ("data", "model", "method") if run.lock.get(part, {}) != new[part]]
         if changed:
             raise RunError(
-                f"Run {run.name} cannot go on: its {' and '.join(changed)} changed since it began "
+                f"Run {run.name} cannot continue: its {' and '.join(changed)} changed since it began "
                 f"(see {run.folder / 'lock.json'}). Undo that, or start again with --overwrite."
             )
         return

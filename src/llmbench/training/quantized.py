@@ -100,14 +100,14 @@ def probe(model: Any, place: str) -> None:
     except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
         text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise RecipeError(
-            f"{place}: cannot be trained beside this quantised base on {model.device.type} ({text}); "
+            f"{place}: cannot be trained on this quantised base on {model.device.type} ({text}); "
             "use plain LoRA (`lora: {r: 16}`), or leave quantization out"
         ) from error
     still = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None and "token" not in name]
     model.zero_grad(set_to_none=True)
     if still:
         raise RecipeError(
-            f"{place}: {len(still)} trained parameters get no gradient beside this quantised base on {model.device.type}, "
+            f"{place}: {len(still)} trained parameters get no gradient on this quantised base on {model.device.type}, "
             f"{still[0]} among them; use plain LoRA (`lora: {{r: 16}}`), or leave quantization out"
         )
 

@@ -34,7 +34,7 @@ def functions(specs: Sequence[RewardFunction], columns: Sequence[str]) -> list[R
     made: list[Reward] = []
     for spec in specs:
         if spec.column is not None and spec.column not in columns:
-            known = ", ".join(columns) or "none beside prompt"
+            known = ", ".join(columns) or "none except prompt"
             raise RecipeError(f"grpo.reward_functions: {spec.name} reads the column {spec.column}. The data has: {known}.")
         function = _function(spec, columns)
         same = sum(other.__name__.partition("-")[0] == spec.name for other in made)

@@ -59,7 +59,7 @@ def use(recipe: RagRecipe, number: int, wait: float, *, as_json: bool) -> None:
     told = f"{counted(documents, 'document')}, {counted(passages, 'passage')}"
     print(f"{recipe.name}: searches now use generation {number} ({told}).")
     if others:
-        print(f"Kept beside it: {_list(others)}. Remove what is not searched: llmbench index {recipe.source} --prune")
+        print(f"Also kept: {_list(others)}. Remove what is not searched: llmbench index {recipe.source} --prune")
 
 
 def prune(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
@@ -103,7 +103,7 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
         if len(found.generations) > 1:
             print(f"Generations {_list(found.generations)} are there; each keeps its own documents. --prune leaves one.")
         for text, paths in left.items():
-            print(f"{text!r} stands in {', '.join(paths)}." if paths else f"{text!r} stands in no file of the index.")
+            print(f"{text!r} is in {', '.join(paths)}." if paths else f"{text!r} is in no file of the index.")
             for number, some in words[text].items():
                 print(f"The term index of generation {number} holds words of it that no document has: {', '.join(some)}.")
             if not words[text]:
@@ -173,7 +173,7 @@ def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: f
         return
     print(f"{recipe.name}: {counted(count, 'document')} deleted.")
     if count and not writer.settled:
-        print("A search that is still going on holds what was deleted; the next llmbench index erases the rest.")
+        print("A search still in progress holds deleted data; the next llmbench index erases the rest.")
     if count:
         print("A file that is still among the pipeline's documents comes back when it is indexed again; exclude it there.")
 

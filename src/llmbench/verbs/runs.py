@@ -234,7 +234,7 @@ def _checkpoints(run: Run, record: dict[str, Any]) -> list[str]:
         best = ", the best so far" if record["best"] is not None and record["best"]["step"] == entry["step"] else ""
         lines.append(f"  checkpoint {entry['step']}, {entry['bytes'] / 2**20:,.1f} MiB{best}{wrong}")
     if lines and record["state"] in ("stopped", "failed"):
-        lines.append("  go on with the run's recipe and --resume, or with --resume-from-checkpoint STEP")
+        lines.append("  continue with the run's recipe and --resume, or with --resume-from-checkpoint STEP")
     return lines
 
 

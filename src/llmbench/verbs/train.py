@@ -157,7 +157,7 @@ def _plan(job: Job) -> list[str]:
     document, rows, loaded = job.recipe, job.rows, job.loaded
     how = _how(document)
     if document.quantization is not None:
-        how += f" beside {'an' if document.quantization.bits == 8 else 'a'} {document.quantization.words}"
+        how += f" on {'an' if document.quantization.bits == 8 else 'a'} {document.quantization.words}"
     start = "random weights" if loaded.folder is None else document.model.model_name_or_path
     lines = [
         f"Run {document.name}: {document.method}, {how}",
@@ -195,10 +195,10 @@ def _how(document: TrainRecipe) -> str:
     if lora is not None:
         kind = "DoRA" if lora.use_dora else "rsLoRA" if lora.use_rslora else "LoRA"
         start = "" if lora.init_lora_weights is True else f", start {lora.init_lora_weights}"
-        return f"{kind} r={lora.r}{start}" + (f", going on from {document.adapter_name_or_path}" * _goes_on(document))
+        return f"{kind} r={lora.r}{start}" + (f", continuing from {document.adapter_name_or_path}" * _goes_on(document))
     if other is not None:
         names = {"oft": "OFT", "vera": "VeRA", "ia3": "IA3", "prompt_tuning": "prompt tuning"}
-        return names[other.type] + (f", going on from {document.adapter_name_or_path}" * _goes_on(document))
+        return names[other.type] + (f", continuing from {document.adapter_name_or_path}" * _goes_on(document))
     return "all parameters" if document.freeze is None else "all parameters but the frozen ones"
 
 

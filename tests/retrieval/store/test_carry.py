@@ -105,7 +105,7 @@ def test_a_damaged_document_is_named_and_the_rest_goes_over(
     query("UPDATE documents SET text = 'changed' WHERE source = 'crm/17'")
     report = retrieval.build(recipe, embedder=words, rebuild=True)
     assert report.carried == 1
-    assert report.notes == ("crm/17 is damaged in the old index and was not carried over. Write it anew.",)
+    assert report.notes == ("crm/17 is damaged in the old index and was not carried over. Write it again.",)
     assert verify(folder).faults == ()
 
 

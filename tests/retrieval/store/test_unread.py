@@ -108,7 +108,7 @@ def test_a_root_that_is_gone_or_empty_is_an_error_and_takes_nothing_away(
     recipe: RagRecipe, words: Any, pages: Path, query: Rows, rebuild: bool, closed: Closed
 ) -> None:
     away = pages.rename(pages.with_name("away"))
-    with pytest.raises(DataError, match=r"pages cannot be read \(No such file or directory\)\. Mount it or mend it"):
+    with pytest.raises(DataError, match=r"pages cannot be read \(No such file or directory\)\. Mount it or repair it"):
         retrieval.build(recipe, embedder=words, rebuild=rebuild)
     pages.mkdir()
     (pages / ".placeholder").touch()

@@ -63,7 +63,7 @@ def read(path: Path, split: str | None = None) -> Collection:
         DataError: nothing of the kind is there, a line is broken, or no query is left.
     """
     if not path.exists():
-        raise DataError(f"no such file or folder {path}. Name a BEIR folder, TREC qrels beside queries, or a question file.")
+        raise DataError(f"no such file or folder {path}. Name a BEIR folder, TREC qrels with queries, or a question file.")
     if path.is_file():
         found = _questions(path, split)
     elif (path / "qrels").is_dir():
@@ -165,7 +165,7 @@ def _questions(path: Path, split: str | None) -> Collection:
             continue
         query, text, source = str(row["id"]), row["question"], row.get("source")
         if query in queries:
-            raise DataError(f"{path}: id {query!r} stands there twice. Give each question an id of its own.")
+            raise DataError(f"{path}: id {query!r} is listed twice. Give each question an id of its own.")
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{path}: question {query!r} is {json.dumps(text)}. Write what is asked, or leave the line out.")
         sources = source if isinstance(source, list) else [] if source in (None, "") else [source]

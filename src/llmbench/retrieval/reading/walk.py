@@ -125,7 +125,9 @@ def _is_folder(root: Path) -> bool:
                 return True
         root.stat()
     except OSError as error:
-        raise DataError(f"{root} cannot be read ({error.strerror}). Mount it or mend it; the index stays as it is.") from error
+        raise DataError(
+            f"{root} cannot be read ({error.strerror}). Mount it or repair it; the index stays as it is."
+        ) from error
     return False
 
 

@@ -305,17 +305,15 @@ class Nearest:
         """
         try:
             if checksum(path) != plan.checksum:
-                raise BrokenIndex(f"{path} is damaged, or of another state of the index. Index again: it is built anew.")
+                raise BrokenIndex(f"{path} is damaged, or of another state of the index. Index again: it is rebuilt.")
             with _bounded(path.stat().st_size):
                 index = library().read_index(str(path))
         except (OSError, RuntimeError) as error:
-            raise BrokenIndex(f"{path} cannot be read ({_line(error)}). Index again: it is built anew.") from error
+            raise BrokenIndex(f"{path} cannot be read ({_line(error)}). Index again: it is rebuilt.") from error
         name = {"ivf": "IndexIVFPQFastScan", "hnsw": "IndexHNSWSQ"}[plan.kind]
         if type(index).__name__ != name or index.d != plan.dim or index.ntotal != plan.base or not index.is_trained:
             found = f"{type(index).__name__} of {index.ntotal} x {index.d}"
-            raise BrokenIndex(
-                f"{path} holds {found}, not {plan.kind} of {plan.base} x {plan.dim}. Index again: it is built anew."
-            )
+            raise BrokenIndex(f"{path} holds {found}, not {plan.kind} of {plan.base} x {plan.dim}. Index again: it is rebuilt.")
         return cls(index, plan)
 
 
