@@ -88,7 +88,7 @@ def page(context: BrowserContext, address: str) -> Page:
     page = context.new_page()
     page.goto(address)
     page.get_by_role("tab", name="Documents").click()
-    page.get_by_text("2 documents to search.").wait_for()
+    page.get_by_text("Search 2 documents").first.wait_for()
     return page
 
 
@@ -183,4 +183,4 @@ def test_a_passage_under_an_answer_leads_to_its_page(context: BrowserContext, ad
     page.screenshot(path=tmp_path / "opened.png")
     page.get_by_role("tab", name="Compare").click()
     page.locator(".side-1 .live .opener").nth(1).click()
-    page.get_by_text("The index here has another text of manual.pdf than the endpoint's.").wait_for()
+    page.get_by_text("This index holds a different version of manual.pdf than the endpoint used.").wait_for()

@@ -39,7 +39,7 @@ def test_an_index_is_verified_damaged_and_repaired(pages: tuple[str, Path]) -> N
     pipeline, _ = pages
     result = run(pipeline, "--verify", "--absent", "violin")
     assert result.exit_code == 0 and result.stdout.startswith("kept: 4 documents, 4 passages, ")
-    assert "'violin' is in no file of the index." in result.stdout and "It is whole." in result.stdout
+    assert "'violin' is in no file of the index." in result.stdout and "No faults found." in result.stdout
     assert "The term index holds no word of 'violin' that no document has." in result.stdout
     held = run(pipeline, "--verify", "--absent", "is loud")
     assert held.exit_code == 1 and "is in 1/index.sqlite" in held.stdout
@@ -50,7 +50,7 @@ def test_an_index_is_verified_damaged_and_repaired(pages: tuple[str, Path]) -> N
     assert "--repair" in damaged.stderr
     found = facts(pipeline, "--verify")
     assert found["whole"] is False and found["faults"][0]["mend"] == "repair"
-    assert "It is whole." in run(pipeline, "--repair").stdout
+    assert "No faults found." in run(pipeline, "--repair").stdout
     assert facts(pipeline, "--verify")["whole"] is True
 
 
@@ -133,7 +133,7 @@ def test_an_empty_filter_deletes_nothing(pages: tuple[str, Path], empty: str) ->
         refused = run(pipeline, *words)
         assert isinstance(refused.exception, LlmbenchError)
         assert str(refused.exception).startswith(
-            "--delete-where: an empty filter fits every document. To delete all: --delete '*'"
+            "--delete-where: an empty filter matches every document. To delete all: --delete '*'"
         )
     assert "kept: 4 documents" in run(pipeline, "--verify").stdout
     assert run(pipeline, "--delete", "*").stdout.startswith("kept: 4 documents deleted.")

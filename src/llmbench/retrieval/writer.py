@@ -267,7 +267,7 @@ class Writer:
         if isinstance(where, Mapping):
             where = Filter.of(where)
         if where is not None and where.fits_all:
-            raise LlmbenchError('an empty filter fits every document. To delete all: {"source": {"$glob": "*"}}.')
+            raise LlmbenchError('an empty filter matches every document. To delete all: {"source": {"$glob": "*"}}.')
         with self._turn:
             self.flush()
             with self.index.transaction():

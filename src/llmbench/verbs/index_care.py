@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llmbench.errors import IndexError_, LlmbenchError
+from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +55,7 @@ def use(recipe: RagRecipe, number: int, wait: float, *, as_json: bool) -> None:
     others = [name for name, path in there.items() if path != now]
     if as_json:
         counts = {"documents": documents, "chunks": passages}
-        _print({"pipeline": recipe.name, "generation": number, **counts, "others": sorted(others)})
+        print_json({"pipeline": recipe.name, "generation": number, **counts, "others": sorted(others)})
         return
     told = f"{counted(documents, 'document')}, {counted(passages, 'passage')}"
     print(f"{recipe.name}: searches now use generation {number} ({told}).")
@@ -74,7 +75,7 @@ def prune(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
         for path in old:
             layout.remove(path)
     if as_json:
-        _print({"pipeline": recipe.name, "removed": [int(path.name) for path in old]})
+        print_json({"pipeline": recipe.name, "removed": [int(path.name) for path in old]})
     else:
         print(f"{recipe.name}: {counted(len(old), 'generation')} removed.")
 
@@ -86,22 +87,24 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
     from llmbench.shown import printable
 
     if not all(text.strip() for text in absent):
-        raise LlmbenchError("--absent needs words to look for.")
+        raise LlmbenchError("--absent needs text to search for.")
     folder = _folder(recipe)
     found = store.verify(folder)
     left = {text: [str(path.relative_to(folder)) for path in store.holds(folder, text)] for text in absent}
     words = {text: store.words_left(folder, text) for text in absent}
     held = any(left.values()) or any(words.values())
     if as_json:
-        _print({"pipeline": recipe.name, **found.to_json(), "absent": left, "absent_words": words})
+        print_json({"pipeline": recipe.name, **found.to_json(), "absent": left, "absent_words": words})
     else:
         looked = (counted(found.documents, "document"), counted(found.chunks, "passage"), counted(found.words, "word"))
         print(f"{recipe.name}: {', '.join(looked)} looked at.")
-        print(f"{counted(found.vectors, 'vector')}, {found.erased:,} of them of deleted passages, which hold nothing.")
+        print(f"{counted(found.vectors, 'vector')}, {found.erased:,} of them deleted and erased.")
         if found.waiting:
             print(f"To be erased: {counted(found.waiting, 'deleted vector')}. Run: llmbench index {recipe.source}")
         if len(found.generations) > 1:
-            print(f"Generations {_list(found.generations)} are there; each keeps its own documents. --prune leaves one.")
+            print(
+                f"Generations {_list(found.generations)} exist; each has its own documents. --prune keeps only the current one."
+            )
         for text, paths in left.items():
             print(f"{text!r} is in {', '.join(paths)}." if paths else f"{text!r} is in no file of the index.")
             for number, some in words[text].items():
@@ -112,9 +115,9 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
             print(f"fault: {printable(fault.what)}", file=sys.stderr)
         if found.faults:
             how = "--rebuild" if any(fault.mend == "rebuild" for fault in found.faults) else "--repair"
-            print(f"Mend it: llmbench index {recipe.source} {how}", file=sys.stderr)
+            print(f"Repair it: llmbench index {recipe.source} {how}", file=sys.stderr)
         elif not held:
-            print("It is whole.")
+            print("No faults found.")
     if found.faults or held:
         raise typer.Exit(1)
 
@@ -127,9 +130,9 @@ def repair(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
     _folder(recipe)
     found = mend(recipe, wait=wait)
     if as_json:
-        _print({"pipeline": recipe.name, **found.to_json()})
+        print_json({"pipeline": recipe.name, **found.to_json()})
     else:
-        print(f"{recipe.name}: {counted(found.documents, 'document')}, {counted(found.chunks, 'passage')}. It is whole.")
+        print(f"{recipe.name}: {counted(found.documents, 'document')}, {counted(found.chunks, 'passage')}. No faults found.")
 
 
 def compact(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
@@ -143,9 +146,9 @@ def compact(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
         writer.finish()
     after = _size(folder)
     if as_json:
-        _print({"pipeline": recipe.name, "bytes_before": before, "bytes": after})
+        print_json({"pipeline": recipe.name, "bytes_before": before, "bytes": after})
     else:
-        print(f"{recipe.name}: packed from {before / 2**20:,.1f} to {after / 2**20:,.1f} MiB.")
+        print(f"{recipe.name}: compacted from {before / 2**20:,.1f} to {after / 2**20:,.1f} MiB.")
 
 
 def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: float, *, as_json: bool) -> None:
@@ -162,14 +165,14 @@ def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: f
         except ValueError as error:
             raise LlmbenchError(f"--delete-where is not JSON ({error}).") from error
         if Filter.of(words[-1]).fits_all:
-            raise LlmbenchError("--delete-where: an empty filter fits every document. To delete all: --delete '*'.")
+            raise LlmbenchError("--delete-where: an empty filter matches every document. To delete all: --delete '*'.")
     condition = Filter.of({"$or": words})
     _folder(recipe)
     with Writer.open(recipe, wait=wait) as writer:
         count = writer.delete(where=condition)
         writer.finish(purge=True)
     if as_json:
-        _print({"pipeline": recipe.name, "deleted": count, "erased": writer.settled})
+        print_json({"pipeline": recipe.name, "deleted": count, "erased": writer.settled})
         return
     print(f"{recipe.name}: {counted(count, 'document')} deleted.")
     if count and not writer.settled:
@@ -206,7 +209,7 @@ def report(recipe: RagRecipe, skipped: Sequence[Skipped], fail_under: float | No
     files = len(held) + len(unread)
     if as_json:
         counts = {"files": files, "unread": unread, "skipped": skipped}
-        _print({"pipeline": recipe.name, **found.to_json(), **counts})
+        print_json({"pipeline": recipe.name, **found.to_json(), **counts})
     else:
         found.show(Console(highlight=False))
         if unread:
@@ -229,7 +232,3 @@ def _size(folder: Path) -> int:
 
 def _list(numbers: Any) -> str:
     return ", ".join(str(number) for number in sorted(numbers)) or "none"
-
-
-def _print(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
