@@ -97,6 +97,54 @@ def test_what_vllm_cannot_serve_is_refused_by_name(mine: Path, tiny: Path, chang
         admit(str(mine), BASE, tiny)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rank_pattern": [1]}, "rank_pattern must be an object"),
+        ({"rank_pattern": {"q_proj": "8"}}, "q_proj must be a whole number above 0, not '8'"),
+        ({"alpha_pattern": "x"}, "alpha_pattern must be an object"),
+        ({"alpha_pattern": {"(": 8}}, "'(' is no regular expression"),
+        ({"target_modules": 5}, "target_modules must be a text or a list of texts"),
+        ({"target_modules": ".*("}, "'.*(' is no regular expression"),
+        ({"target_parameters": [1]}, "target_parameters must be a list of texts"),
+        ({"peft_type": ["LORA"]}, "peft_type must be a text"),
+        ({"use_rslora": "yes"}, "use_rslora must be true or false"),
+        ({"r": True}, "r must be a whole number"),
+        ({"r": 4}, "has rank 8, but adapter_config.json says 4"),
+        ({"r": 16}, "has rank 8, but adapter_config.json says 16"),
+        ({"lora_alpha": 10**400}, "lora_alpha must be a number"),
+    ],
+)
+def test_a_configuration_that_nobody_can_read_is_refused_in_one_line(
+    mine: Path, tiny: Path, changes: dict[str, Any], words: str
+) -> None:
+    configure(mine, **changes)
+    with pytest.raises(EngineError) as caught:
+        admit(str(mine), BASE, tiny)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["r", "lora_alpha", "target_modules"])
+def test_a_configuration_without_what_vllm_needs_is_refused(mine: Path, tiny: Path, key: str) -> None:
+    path = mine / "adapter_config.json"
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
+    with pytest.raises(EngineError, match=key):
+        admit(str(mine), BASE, tiny)
+
+
+def test_json_nested_without_end_is_refused(mine: Path, tiny: Path) -> None:
+    for name in ("llmbench.json", "adapter_config.json"):
+        (mine / name).write_text("[" * 100_000)
+        with pytest.raises(EngineError, match=f"{name} cannot be read"):
+            admit(str(mine), BASE, tiny)
+
+
+def test_what_a_trainer_leaves_in_a_checkpoint_is_in_nobodys_way(mine: Path, tiny: Path) -> None:
+    for name in ("optimizer.pt", "scheduler.pt", "training_args.bin", "rng_state.pth"):
+        (mine / name).write_bytes(b"cos\nsystem\n")
+    assert admit(str(mine), BASE, tiny).rank == 8
+
+
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt", "extra.pkl"])
 def test_a_pickle_is_refused_without_being_opened(mine: Path, tiny: Path, name: str) -> None:
     (mine / name).write_bytes(b"cos\nsystem\n")
@@ -138,6 +186,10 @@ def rewrite(folder: Path, change: Any) -> None:
     save_file(change(tensors), path)
 
 
+NORM = "base_model.model.model.norm"
+HALF_A, HALF_B = (f"base_model.model.model.layers.0.mlp.down_proj.lora_{half}.weight" for half in "AB")
+
+
 def poisoned(value: float, kind: str) -> Any:
     def change(tensors: dict[str, Any]) -> dict[str, Any]:
         last = sorted(tensors)[-1]
@@ -154,6 +206,17 @@ def poisoned(value: float, kind: str) -> Any:
         (lambda t: {k: v for k, v in t.items() if "lora_B" in k}, "lacks its other half (lora_A)"),
         (lambda t: {k: v for i, (k, v) in enumerate(sorted(t.items())) if i}, "lacks its other half (lora_A)"),
         (lambda t: {k.replace("layers.0.", "layers.99."): v for k, v in t.items()}, "layers.99.mlp.down_proj is adapted"),
+        (lambda t: {k.replace("self_attn", "attention"): v for k, v in t.items()}, "layers.0.attention.k_proj is adapted"),
+        (lambda t: {k.replace("layers.1.mlp", "blocks.1.mlp"): v for k, v in t.items()}, "no such layer"),
+        (lambda t: t | {f"{NORM}.lora_A.weight": t[HALF_A], f"{NORM}.lora_B.weight": t[HALF_B]}, "is no linear layer"),
+        (lambda t: t | {HALF_B: t[HALF_B][:, :4]}, "has rank 8, but its other half has 4"),
+        (lambda t: t | {HALF_A: t[HALF_A][0]}, "is no matrix (its shape is"),
+        (lambda t: t | {HALF_A: t[HALF_A].astype("int8")}, "is stored as I8"),
+        (lambda t: t | {"base_model.model.lm_head.weight": t[HALF_A]}, "is no matrix of a LoRA"),
+        (lambda t: {k.replace(".weight", ".default.weight"): v for k, v in t.items()}, "is no matrix of a LoRA"),
+        (lambda t: t | {"base_model.model.a\n.lora_A.weight": t[HALF_A]}, "a\\n.lora_A.weight"),
+        (poisoned(3e38, "float32"), "beyond 65,504"),
+        (poisoned(65536, "float64"), "beyond 65,504"),
         (poisoned(float("nan"), "float32"), "holds NaN or infinity"),
         (poisoned(float("-inf"), "float16"), "holds NaN or infinity"),
         (poisoned(float("inf"), "float64"), "holds NaN or infinity"),
@@ -192,6 +255,11 @@ def test_an_adapter_that_does_nothing_is_served_and_told(mine: Path, tiny: Path,
     assert "answers exactly as its base" in admit(str(mine), BASE, tiny).note
 
 
+def test_an_adapter_multiplied_with_zero_does_nothing(mine: Path, tiny: Path) -> None:
+    configure(mine, lora_alpha=0)
+    assert "answers exactly as its base" in admit(str(mine), BASE, tiny).note
+
+
 def test_numbers_in_bfloat16_are_looked_at_too(mine: Path, tiny: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
@@ -204,6 +272,46 @@ def test_numbers_in_bfloat16_are_looked_at_too(mine: Path, tiny: Path) -> None:
     save_file(tensors, path)
     with pytest.raises(EngineError, match="holds NaN"):
         admit(str(mine), BASE, tiny)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("dtype", 5), ("dtype", []), ("dtype", "F64"), ("shape", [-8, -64]), ("shape", [8, 1]), ("data_offsets", [0, 3]),
+     ("data_offsets", [8, 0]), ("data_offsets", [0.0, 8.0])],
+)  # fmt: skip
+def test_a_header_that_contradicts_itself_is_refused(mine: Path, tiny: Path, key: str, value: Any) -> None:
+    path = mine / "adapter_model.safetensors"
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header[HALF_A][key] = value
+    changed = json.dumps(header).encode()
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed + data[8 + length :])
+    with pytest.raises(EngineError, match="no whole safetensors file"):
+        admit(str(mine), BASE, tiny)
+
+
+def test_a_base_whose_weights_are_packed_is_no_other_base(mine: Path, tiny: Path, tmp_path: Path) -> None:
+    """bitsandbytes stores four bits a number, all numbers of a matrix in one column."""
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    weights = load_file(base / "model.safetensors")
+    packed = {k: np.zeros((v.size // 2, 1), "uint8") if k.endswith("proj.weight") else v for k, v in weights.items()}
+    save_file(packed, base / "model.safetensors")
+    configure(mine, base_model_name_or_path=str(base))
+    assert admit(str(mine), str(base), base).note == ""
+
+
+def test_a_base_that_names_its_layers_otherwise_is_told(mine: Path, tiny: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    weights = load_file(base / "model.safetensors")
+    save_file({f"language_{name}": array for name, array in weights.items()}, base / "model.safetensors")
+    configure(mine, base_model_name_or_path=str(base))
+    assert "names none of the layers" in admit(str(mine), str(base), base).note
 
 
 def test_an_adapter_of_another_base_is_refused_and_both_are_named(mine: Path, tiny: Path) -> None:
