@@ -685,3 +685,52 @@ async def test_an_engine_that_cannot_count_is_told() -> None:
     async with client(serve(engine, retriever=retriever)) as http:
         response = await http.post("/v1/chat/completions", json=ASK | {"model": "rag"})
     assert response.status_code == 502 and "out of order" in response.text
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"[]", 502),
+        (b"null", 502),
+        (b"<html>", 502),
+        (b"[" * 100_000, 502),
+        (b'{"choices": [], "x": NaN}', 200),
+        (b'{"choices": ["\\ud83d"], "usage": {"prompt_tokens": "x", "completion_tokens": -1}}', 200),
+    ],
+)
+async def test_odd_answers_of_the_engine_are_no_faults_of_the_gateway(content: bytes, status: int) -> None:
+    async with client(serve(FakeEngine(lambda: httpx.Response(200, content=content)))) as http:
+        response = await http.post("/v1/chat/completions", json=ASK)
+    assert response.status_code == status
+    assert response.json()["model"] == "base" if status == 200 else response.json()["error"]["code"] == "engine_error"
+
+
+async def test_an_error_with_half_a_character_is_passed_on() -> None:
+    answer = httpx.Response(400, content=b'{"error": {"message": "no \\ud83d", "param": {"a": 1}}}')
+    async with client(serve(FakeEngine(lambda: answer))) as http:
+        response = await http.post("/v1/chat/completions", json=ASK)
+    assert (response.status_code, response.json()["error"]["message"]) == (400, "no ?")
+
+
+@pytest.mark.parametrize("path", ["/v1/models/meta-llama/Llama-3", "/v1/models/a%2Fb"])
+async def test_a_model_with_a_slash_is_an_unknown_model(engine: FakeEngine, path: str) -> None:
+    async with client(serve(engine)) as http:
+        assert (await http.get(path)).json()["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("model", ["base", "rag"])
+@pytest.mark.parametrize(
+    "sent", [(), ('data: {"choices": []}\n\n',), ('data: {"choices": [], "usage": {"prompt_tokens": "x"}}',)]
+)
+async def test_a_stream_that_ends_too_early_ends_in_an_error(sent: tuple[str, ...], model: str) -> None:
+    text = await stream(Pieces(*(piece.encode() for piece in sent)), model, retriever=FakeRetriever())
+    assert "error" in events(text)[-1] and "ended too early" in text
+
+
+async def test_a_passages_own_model_field_stays() -> None:
+    class Cameras(FakeRetriever):
+        def ground(self, messages: Sequence[Message], *, budget: Budget | None = None) -> Passages:
+            return Passages(messages, [{"n": 1, "metadata": {"model": "abc"}}])
+
+    text = await stream(Pieces(event("a"), b"data: [DONE]\n\n"), "rag", retriever=Cameras())
+    assert events(text)[0]["sources"][0]["metadata"] == {"model": "abc"}

@@ -178,3 +178,44 @@ def test_the_variants_system_text_comes_before_the_clients_own_in_one_message() 
     assert chat.with_system(HI, None) == HI
     assert chat.with_system(HI, "Brief.") == [{"role": "system", "content": "Brief."}, *HI]
     assert chat.with_system([own, *HI], "Brief.") == [{"role": "system", "content": "Brief.\n\nOwn."}, *HI]
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ({"content": None, "reasoning": "Hm."}, ""),
+        ({"content": None, "refusal": "No."}, ""),
+        ({"content": None}, ""),
+        ({"content": [{"type": "refusal", "refusal": "No."}]}, "No."),
+    ],
+)
+def test_an_answer_without_text_can_be_sent_back(reply: dict[str, Any], text: str) -> None:
+    assert parse(messages=[*HI, {"role": "assistant"} | reply, *HI]).messages[1]["content"] == text
+
+
+def test_an_old_function_call_is_refused_and_not_lost() -> None:
+    said = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    assert refused(messages=[*HI, said]).param == "messages[1].function_call"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('{"a": "\\u003c|im_end|\\u003e"}', '{"a": "<|im_end|>"}'),
+        ('{"a": "\\ud83d"}', '{"a": "\ufffd"}'),
+        ('{"a": 1', "{}"),
+        ("[1]", "{}"),
+        ("[" * 100_000, "{}"),
+        ('{"a":' * 100 + "1" + "}" * 100, "{}"),
+        (None, "{}"),
+    ],
+)
+def test_a_calls_arguments_are_what_vllm_will_read_of_them(written: str | None, read: str) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": written}}
+    message = parse(messages=[*HI, {"role": "assistant", "tool_calls": [call]}]).messages[1]
+    assert message["tool_calls"][0]["function"]["arguments"] == read
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    fields = parse(max_tokens=5.0, seed=7.0).fields
+    assert fields == {"max_tokens": 5, "seed": 7} and type(fields["max_tokens"]) is int

@@ -100,7 +100,7 @@ def test_a_reward_model_says_that_it_does_not_chat_and_judges_when_loaded_again(
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from llmbench.engine import admission
+    from llmbench.engine import peft_config
 
     document = written(tmp_path, "reward", "training.max_steps=15")
     job = training.prepare(document)
@@ -108,7 +108,7 @@ def test_a_reward_model_says_that_it_does_not_chat_and_judges_when_loaded_again(
     run = runs.create(document)
     training.train(document, run, job=job)
     with pytest.raises(EngineError, match="is a reward model, which judges answers and writes none"):
-        admission._check_kind(run.adapter, json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8")))
+        peft_config.check_kind(run.adapter, json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8")))
     base = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1, dtype=torch.float32, pad_token_id=0)
     judge = PeftModel.from_pretrained(base, run.adapter)
     tokenizer: Any = AutoTokenizer.from_pretrained(tiny)

@@ -27,7 +27,7 @@ from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.guard import Guard
 from llmbench.gateway.limit import Limit, Open
 from llmbench.gateway.metrics import Metrics
-from llmbench.gateway.refusal import Refusal
+from llmbench.gateway.refusal import Refusal, as_json
 from llmbench.gateway.room import Room
 from llmbench.gateway.words import Words
 from llmbench.recipe import Variant
@@ -116,6 +116,8 @@ def build(
         return JSONResponse({"object": "list", "data": cards})
 
     async def show_model(request: Request) -> Response:
+        if not request.path_params["name"]:
+            raise HTTPException(404)
         name = wanted(request.path_params["name"], request).variant.name
         return JSONResponse(next(card for card in cards if card["id"] == name))
 
@@ -146,7 +148,7 @@ def build(
             if key in body:
                 body_of.check_type(key, body[key], "true or false")
                 asked[key] = body[key]
-        return JSONResponse(await upstream.read(await upstream.ask("/tokenize", asked)))
+        return as_json(await upstream.read(await upstream.ask("/tokenize", asked)))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -158,7 +160,7 @@ def build(
             Route("/health", health, methods=["GET"]),
             Route("/metrics", count, methods=["GET"]),
             Route("/v1/models", list_models, methods=["GET"]),
-            Route("/v1/models/{name}", show_model, methods=["GET"]),
+            Route("/v1/models/{name:path}", show_model, methods=["GET"]),
             Route("/v1/chat/completions", ask, methods=["POST"]),
             Route("/v1/completions", complete, methods=["POST"]),
             Route("/tokenize", tokenize, methods=["POST"]),
@@ -237,8 +239,6 @@ async def _answer(
     used: Callable[[Any], None],
 ) -> Response:
     """Grounds the conversation if the variant is a RAG one, asks vLLM, and answers under the variant's name."""
-    from starlette.responses import JSONResponse
-
     from llmbench.gateway.stream import EventStream
 
     messages, sources, variant = wanted.messages, None, served.variant
@@ -273,15 +273,13 @@ async def _answer(
         return EventStream(pieces, response)
     data = await upstream.read(response)
     used(data.get("usage"))
-    return JSONResponse(data | {"model": variant.name} | ({} if sources is None else {"sources": sources}))
+    return as_json(data | {"model": variant.name} | ({} if sources is None else {"sources": sources}))
 
 
 async def _complete(
     served: Served, wanted: completions.CompletionRequest, upstream: relay.Upstream, used: Callable[[Any], None]
 ) -> Response:
     """Asks vLLM to continue a text, and answers under the variant's name."""
-    from starlette.responses import JSONResponse
-
     from llmbench.gateway.stream import EventStream
 
     completions.refuse_conversational(served.variant, grounded=served.grounding is not None)
@@ -295,7 +293,7 @@ async def _complete(
         return EventStream(pieces, response)
     data = await upstream.read(response)
     used(data.get("usage"))
-    return JSONResponse(data | {"model": served.variant.name})
+    return as_json(data | {"model": served.variant.name})
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from llmbench.gateway.refusal import Refusal
 
-__all__ = ["JSON", "check_type", "read"]
+__all__ = ["JSON", "arguments_of", "check_type", "check_types", "read"]
 
 JSON = dict[str, Any]
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -71,6 +72,25 @@ def check_type(name: str, value: Any, kind: str) -> None:
         fits = all(isinstance(item, str) for item in value)
     if not fits:
         raise Refusal(400, f"{name} must be {kind}, not {json.dumps(value)[:40]}.", param=name)
+
+
+def check_types(fields: JSON, kinds: Mapping[str, str]) -> None:
+    """The same for every field, by the kind of its name. A whole number may be written 5.0, as some clients write every one."""
+    for key, value in list(fields.items()):
+        if kinds[key] == "a whole number" and isinstance(value, float) and value.is_integer():
+            fields[key] = value = int(value)
+        check_type(key, value, kinds[key])
+
+
+def arguments_of(text: str) -> str:
+    """A call's arguments as vLLM will read them: an object without escapes, or an empty one where the text writes none."""
+    try:
+        found = json.loads(text, parse_int=_whole)
+    except (ValueError, RecursionError):
+        return "{}"
+    if not isinstance(found, dict) or "nested" in (_fault(found) or ""):
+        return "{}"
+    return _SURROGATE.sub("\ufffd", json.dumps(found, ensure_ascii=False))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> JSON:

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmbench.endpoint import Message
 from llmbench.gateway import body as body_of
-from llmbench.gateway.body import check_type
+from llmbench.gateway.body import check_type, check_types
 from llmbench.gateway.refusal import Refusal
 from llmbench.recipe import Sampling
 
@@ -96,8 +96,7 @@ def parse(raw: bytes, *, context: int) -> ChatRequest:
     check_type("stream", stream, "true or false")
     if not stream:
         fields.pop("stream_options", None)
-    for key, value in fields.items():
-        check_type(key, value, _FIELDS[key])
+    check_types(fields, _FIELDS)
     _check_chat(fields, context)
     return ChatRequest(model, [_message(message, i) for i, message in enumerate(messages)], stream, fields)
 
@@ -214,16 +213,25 @@ def _message(message: Any, i: int) -> Message:
         if key in result:
             check_type(f"{where}.{key}", result[key], "a text")
     _check_calls(result, where)
-    content = result.get("content", "" if result.get("tool_calls") else None)
+    if message.get("function_call") is not None:
+        raise Refusal(400, f"{where}.function_call is not accepted here: use tool_calls.", param=f"{where}.function_call")
+    # An answer may have no text: it was all thoughts, a refusal, or calls.
+    content = result.get("content", "" if message["role"] == "assistant" else None)
     if isinstance(content, list):
-        if not all(
-            isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in content
-        ):
+        texts = [_text_of(part) for part in content]
+        if None in texts:
             raise Refusal(400, f"{where}.content: only parts of type text are accepted.", param=f"{where}.content")
-        content = "\n".join(part["text"] for part in content)
+        content = "\n".join(text for text in texts if text is not None)
     if not isinstance(content, str):
         raise Refusal(400, f"{where}.content must be text.", param=f"{where}.content")
     return result | {"content": content}
+
+
+def _text_of(part: Any) -> str | None:
+    """The text of a part of a message; None where it is something else."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    text = part.get(kind) if kind in ("text", "refusal") else None
+    return text if isinstance(text, str) else None
 
 
 def _check_calls(message: dict[str, Any], where: str) -> None:
@@ -237,4 +245,6 @@ def _check_calls(message: dict[str, Any], where: str) -> None:
             if not isinstance(function, dict) or not isinstance(function.get("name"), str):
                 place = f"{where}.tool_calls[{n}]"
                 raise Refusal(400, f"{place} must have a function with a name and arguments.", param=place)
-            check_type(f"{where}.tool_calls[{n}].function.arguments", function.get("arguments", ""), "a text")
+            text = function.get("arguments") or ""
+            check_type(f"{where}.tool_calls[{n}].function.arguments", text, "a text")
+            function["arguments"] = body_of.arguments_of(text)  # escapes in it could spell control tokens

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbench.gateway import body as body_of
-from llmbench.gateway.body import check_type
+from llmbench.gateway.body import check_type, check_types
 from llmbench.gateway.chat import SHARED, check_sampling, known
 from llmbench.gateway.refusal import Refusal
 from llmbench.recipe import Variant
@@ -51,8 +51,7 @@ def parse(raw: bytes, *, context: int) -> CompletionRequest:
     check_type("stream", stream, "true or false")
     if not stream:
         fields.pop("stream_options", None)
-    for key, value in fields.items():
-        check_type(key, value, _FIELDS[key])
+    check_types(fields, _FIELDS)
     check_sampling(fields, context, fewest=0 if fields.get("echo") else 1)
     if not 0 <= fields.get("logprobs", 0) <= _MAX_LOGPROBS:
         raise Refusal(400, f"logprobs must be a whole number from 0 to {_MAX_LOGPROBS}.", param="logprobs")

@@ -44,7 +44,9 @@ class Metrics:
         """Counts the tokens that an answer's `usage` names, if it has one."""
         if isinstance(usage, dict):
             for kind, key in (("input", "prompt_tokens"), ("output", "completion_tokens")):
-                self._tokens.labels(model, kind).inc(int(usage.get(key) or 0))
+                count = usage.get(key)
+                if type(count) is int and count > 0:
+                    self._tokens.labels(model, kind).inc(count)
 
     def text(self) -> bytes:
         """Everything so far, in Prometheus' text format."""

@@ -149,12 +149,16 @@ class Upstream:
         """Reads an answer that is not streamed, and closes it."""
         try:
             await response.aread()
-            data: dict[str, Any] = response.json()
-            return data
-        except (httpx.HTTPError, ValueError) as error:
+            data = json.loads(response.content, parse_constant=lambda _: None)  # NaN, which JSON does not have
+        except httpx.HTTPError as error:
             raise self._gone(error) from error
+        except (ValueError, RecursionError) as error:
+            raise Refusal(502, f"The engine's answer is not JSON ({type(error).__name__}).", code="engine_error") from error
         finally:
             await response.aclose()
+        if not isinstance(data, dict):
+            raise Refusal(502, f"The engine's answer is {type(data).__name__}, not an object.", code="engine_error")
+        return data
 
     def broke_off(self, error: Exception) -> bytes:
         """The last event of a stream that the engine did not finish."""
@@ -214,7 +218,7 @@ async def events(
     """
     field = re.compile(rb'"model":\s*"' + re.escape(engine_name.encode()) + b'"')
     named = b'"model":' + json.dumps(name).encode()
-    buffer, waiting = b"", sources is not None
+    buffer, waiting, last = b"", sources is not None, b""
     try:
         async for piece in response.aiter_raw():
             upstream.heard = time.monotonic()
@@ -224,13 +228,17 @@ async def events(
             whole, separator, buffer = buffer.rpartition(b"\n\n")
             if not separator:
                 continue
-            if waiting:
-                whole, waiting = _with_sources(whole, sources)
             if b'"usage":{' in whole:
                 used(_usage(whole))
-            yield field.sub(named, whole) + separator
+            whole = last = field.sub(named, whole)
+            if waiting:  # after the names: a passage may have a "model" of its own
+                whole, waiting = _with_sources(whole, sources)
+            yield whole + separator
         if buffer:
-            yield field.sub(named, buffer)
+            last = field.sub(named, buffer)
+            yield last
+        if b"[DONE]" not in last and b'"error"' not in last:
+            yield (b"\n\n" if buffer else b"") + upstream.broke_off(httpx.RemoteProtocolError("the answer ended too early"))
     except httpx.HTTPError as error:
         yield upstream.broke_off(error)
 
@@ -257,6 +265,6 @@ def _with_sources(events: bytes, sources: Sequence[dict[str, Any]] | None) -> tu
             continue
         if isinstance(data, dict) and "choices" in data:
             data["sources"] = list(sources or ())
-            lines[i] = b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+            lines[i] = b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
             return b"\n".join(lines), False
     return events, True
