@@ -212,7 +212,7 @@ def test_an_old_function_call_is_refused_and_not_lost() -> None:
 )
 def test_a_calls_arguments_are_what_vllm_will_read_of_them(written: str | None, read: str) -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": written}}
-    message = parse(messages=[*HI, {"role": "assistant", "tool_calls": [call]}]).messages[1]
+    message: dict[str, Any] = dict(parse(messages=[*HI, {"role": "assistant", "tool_calls": [call]}]).messages[1])
     assert message["tool_calls"][0]["function"]["arguments"] == read
 
 
