@@ -94,7 +94,7 @@ def test_generations_are_kept_switched_and_removed(pages: tuple[str, Path]) -> N
     assert facts(pipeline, "--verify")["documents"] == 4
     assert "searches now use generation 2 (3 documents" in run(pipeline, "--use", "2", "--wait", "1").stdout
     assert run(pipeline, "--prune").stdout == "kept: 1 generation removed.\n"
-    assert run(pipeline, "--compact").stdout.startswith("kept: packed from ")
+    assert run(pipeline, "--compact").stdout.startswith("kept: compacted from ")
     assert facts(pipeline, "--verify")["generations"] == [3]
 
 
