@@ -53,7 +53,8 @@ def test_what_comes_next_takes_its_place_and_the_same_embeds_nothing(piped: str)
     assert [hit["text"] for hit in facts("search", piped, "lamp")["hits"]] == ["The pump is loud."]
 
 
-def test_the_override_names_it_beside_a_folder_or_alone(tmp_path: Path, piped: str) -> None:
+def test_the_override_names_it_beside_a_folder_or_alone(tmp_path: Path, piped: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a path on the command line is meant from here
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "pump.md").write_text("The pump is loud.")
     assert facts("index", piped, 'documents=[docs, {path: "-", format: md}]', given=LAMP)["added"] == 2
@@ -119,7 +120,8 @@ def test_a_terminal_and_a_caller_that_gives_none_are_one_line(piped: str) -> Non
         os.close(theirs)
 
 
-def test_a_file_of_its_name_is_one_line(tmp_path: Path, piped: str) -> None:
+def test_a_file_of_its_name_is_one_line(tmp_path: Path, piped: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "stdin").write_text("a file")
     with pytest.raises(LlmbenchError, match="a file is called stdin, as standard input is"):
         run("index", piped, 'documents=[stdin, "-"]', given=LAMP)
