@@ -127,7 +127,7 @@ def test_what_the_chosen_policy_costs_is_said(tmp_path: Path, policy: str) -> No
 def test_answers_that_are_cut_are_warned_of(tmp_path: Path) -> None:
     report = looked(tmp_path, [*talks(2), chat("Why?", said(3, 200))], data={"max_length": 200, "over_length": "truncate"})
     assert report.train.cut_turns == 1
-    assert any("break off" in note.text for note in notes(report, "warning"))
+    assert any("stop mid-sentence" in note.text for note in notes(report, "warning"))
 
 
 def test_rows_that_learn_nothing_are_refused(tmp_path: Path) -> None:
