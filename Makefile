@@ -24,10 +24,10 @@ help:
 	@echo "  make test    install, then every check and test, with real vLLM and a real browser (15 to 30 minutes)"
 	@echo "  make check   ruff, mypy and the fast tests (2 minutes)"
 	@echo "  make bench   the tables of docs/benchmarks.md (10 minutes; with DATA=FOLDER half an hour)"
-	@echo "  make bench-rag DATA=FOLDER     indexing and searching beside LlamaIndex, LangChain and txtai (an hour)"
+	@echo "  make bench-rag DATA=FOLDER     indexing and searching compared with LlamaIndex, LangChain and txtai (an hour)"
 	@echo "  make bench-train SOURCE=FILE   training speed with loss parity, and how good estimates are (an hour)"
 	@echo "  make tiny    make the bundled base model again (hours; its model card says how many)"
-	@echo "  make doctor  what is there, what is missing, and the command that mends it"
+	@echo "  make doctor  what is there, what is missing, and the command that fixes it"
 	@echo "  make clean   remove what was installed and built (outputs/ stays)"
 
 demo: install
