@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ import gradio as gr
 from llmbench.endpoint import Delta, HttpEndpoint
 
 from . import archive, connection, render
-from .conversation import LETTERS, MAX_SIDES, Session, Turn
+from .conversation import LETTERS, MAX_SIDES, Session, Side, Turn
 from .layout import Page, Updates, idle
 from .streams import merged
 
@@ -33,9 +33,18 @@ class Options:
     in_turn: bool = False
 
 
+@dataclass(frozen=True)
+class Round:
+    """A question for each of some sides, and the questions before it that a side should have seen to be comparable."""
+
+    questions: Mapping[int, str]
+    seen: Sequence[str]
+
+
 async def everybody(page: Page, session: Session, question: str, options: Options) -> AsyncGenerator[Updates]:
     """Sends the question to every shown side and yields what changed on the page, at most ten times a second."""
-    async with aclosing(_answers(page, session, [dict.fromkeys(session.shown, question)], options)) as updates:
+    asked = Round(dict.fromkeys(session.shown, question), session.seen_before(""))
+    async with aclosing(_answers(page, session, [asked], options)) as updates:
         async for update in updates:
             yield update
 
@@ -45,7 +54,8 @@ async def again(page: Page, session: Session, position: int, options: Options) -
     turns = session.sides[position].turns
     if turns:
         question = turns.pop().question
-        async with aclosing(_answers(page, session, [{position: question}], options)) as updates:
+        asked = Round({position: question}, session.seen_before(question))
+        async with aclosing(_answers(page, session, [asked], options)) as updates:
             async for update in updates:
                 yield update
 
@@ -53,15 +63,15 @@ async def again(page: Page, session: Session, position: int, options: Options) -
 async def anew(page: Page, session: Session, position: int, options: Options) -> AsyncGenerator[Updates]:
     """Asks one side every question of the longest conversation, from the first on."""
     longest = max((session.sides[i] for i in session.shown), key=lambda side: len(side.turns))
-    rounds = [{position: turn.question} for turn in longest.turns]
+    rounds = [Round({position: turn.question}, Side(turns=longest.turns[:n]).seen) for n, turn in enumerate(longest.turns)]
     session.sides[position].turns.clear()
     async with aclosing(_answers(page, session, rounds, options)) as updates:
         async for update in updates:
             yield update
 
 
-async def _answers(page: Page, session: Session, rounds: list[dict[int, str]], options: Options) -> AsyncGenerator[Updates]:
-    """One round after the other, each a question for some sides, until all are answered or Stop is pressed."""
+async def _answers(page: Page, session: Session, rounds: list[Round], options: Options) -> AsyncGenerator[Updates]:
+    """One round after the other, until all are answered or Stop is pressed."""
     switch = page.stops[session.id] = asyncio.Event()
     problem = ""
     try:
@@ -80,13 +90,13 @@ async def _answers(page: Page, session: Session, rounds: list[dict[int, str]], o
 
 
 async def _round(
-    page: Page, session: Session, asked: Mapping[int, str], options: Options, endpoint: HttpEndpoint, switch: asyncio.Event
+    page: Page, session: Session, asked: Round, options: Options, endpoint: HttpEndpoint, switch: asyncio.Event
 ) -> AsyncGenerator[Updates]:
-    streams, turns, all_seen = {}, {}, session.longest.seen
-    for i, question in asked.items():
+    streams, turns = {}, {}
+    for i, question in asked.questions.items():
         side = session.sides[i]
-        turns[i] = Turn(question, side.model, note=side.note(all_seen) if len(session.shown) > 1 else "")
-        turns[i].together = 1 if options.in_turn else len(asked)
+        turns[i] = Turn(question, side.model, note=side.note(asked.seen) if len(session.shown) > 1 else "")
+        turns[i].together = 1 if options.in_turn else len(asked.questions)
         streams[i] = endpoint.stream(side.messages(question, options.system), side.model, max_tokens=options.max_tokens)
         side.turns.append(turns[i])
     problem = await asyncio.to_thread(archive.write, session)

@@ -251,10 +251,17 @@ class Session:
             if side.model not in models:
                 side.model = first[i % len(first)] if first else ""
 
-    @property
-    def longest(self) -> Side:
-        """The shown side that has seen the most questions."""
-        return max((self.sides[i] for i in self.shown), key=lambda side: len(side.seen))
+    def seen_before(self, question: str) -> list[str]:
+        """The questions before this one that the shown side with the longest conversation has seen.
+
+        A side that has been asked this question already, as when one side alone is asked again, has it last.
+        """
+        seen = []
+        for i in self.shown:
+            turns = self.sides[i].turns
+            asked = bool(turns) and turns[-1].question == question
+            seen.append(Side(turns=turns[:-1] if asked else turns).seen)
+        return max(seen, key=len)
 
     def stored(self) -> dict[str, Any]:
         """What survives a refresh of the page and a restart of the app, as JSON values; the key does not."""

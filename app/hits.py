@@ -6,15 +6,13 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from llmbench.retrieval import Hit
+from llmbench.retrieval import Hit, doubt
 
 from . import render
 from .prose import plain
 
 __all__ = ["hit_list", "marked", "words_of"]
 
-_WEAK = 0.3
-"""Below this cosine, and without a common word, a passage is the nearest and no more."""
 _SNIPPET = 240
 _COMMON = """a an and are as at be by can do does for from has have how i in is it its me my of on or our that the their there
 this to was we were what when where which who whose why will with you your"""
@@ -32,7 +30,7 @@ def hit_list(hits: Sequence[Hit], position: int, *, query: str = "", address: st
         items.append(_item(hits[i], i, words, chosen=i == position, same=same))
         before = hits[i].chunk.source
     at = f'<span data-address="{escape(address)}"></span>' if address else ""
-    return f'{at}{render.notice(_doubt(hits), "info") if query else ""}<ol class="hit-list">{"".join(items)}</ol>'
+    return f'{at}{render.notice(doubt(hits), "info") if query else ""}<ol class="hit-list">{"".join(items)}</ol>'
 
 
 def words_of(query: str) -> list[str]:
@@ -75,11 +73,3 @@ def _snippet(text: str, words: Sequence[str]) -> str:
         return text[:_SNIPPET]
     start = text.rfind(" ", 0, start - 40) + 1
     return "… " + text[start : start + _SNIPPET]
-
-
-def _doubt(hits: Sequence[Hit]) -> str:
-    """That nothing found has a word of the query and comes near its meaning, where the search looked for both."""
-    dense = [hit.stages["dense"].score for hit in hits if "dense" in hit.stages]
-    if not dense or any("terms" in hit.stages for hit in hits) or max(dense) >= _WEAK:
-        return ""
-    return f"No passage matches well: these are only the nearest ones (best cosine {max(dense):.2f})."

@@ -27,7 +27,7 @@ __all__ = ["Settings", "build", "launch"]
 _ROUTE = """
 const box = element.querySelector('.router');
 box.addEventListener('go', (event) => trigger('click', { address: event.detail }));
-if (location.hash.length > 1) setTimeout(() => dispatchEvent(new Event('hashchange')), 300);
+window.llmbench.arrive();
 """
 _FRAME = """<style>@media (max-width: 760px) {
   .gradio-container.gradio-container { padding: 0 12px !important; overflow: clip visible !important; }

@@ -117,7 +117,6 @@
     const kept = into(() => localStorage, { conversations: [id, ...others].slice(0, 50) });
     return [{ id, copy, kept: here || kept, restarted: Boolean(own.app) && own.app !== window.llmbenchApp }];
   };
-  window.llmbench = { identify };
 
   // The address: a link to a run, a report or a passage, and the way back. A page says in data-address what it shows.
   const TITLES = { compare: "Compare", documents: "Documents", runs: "Runs", reports: "Reports" };
@@ -129,14 +128,17 @@
     const at = document.querySelector(`#page-${name} [data-address]`)?.dataset.address;
     return { name, address: at ? `${name}/${at}` : name };
   };
-  let written = null, silent = false;
+  let written = null, wanted = location.hash.length > 1 ? location.hash.slice(1) : null;
   const name = (now) => {
     const what = now.address.split("/").slice(1).map(decodeURIComponent).filter(Boolean).join(", ");
     document.title = [what, TITLES[now.name], "llmbench"].filter(Boolean).join(" · ");
   };
   const note = () => {
     const now = current();
-    if (!now || now.address === written || silent) return;
+    if (!now) return;
+    if (wanted !== null && now.address !== wanted) return; // on the way there: an index may have to be opened first
+    wanted = null;
+    if (now.address === written) return;
     const first = written === null, sub = written?.split("/")[0] === now.name && written === now.name;
     written = now.address;
     name(now);
@@ -144,13 +146,16 @@
     history[first || sub ? "replaceState" : "pushState"](null, "", `#${now.address}`); // what a tab shows first is no step of its own
   };
   const go = () => {
-    const wanted = location.hash.slice(1) || "compare", now = current();
-    if (!now || wanted === now.address) return;
-    silent = true;
-    written = wanted;
-    document.querySelector(".router")?.dispatchEvent(new CustomEvent("go", { detail: wanted }));
-    setTimeout(() => { silent = false; note(); }, 2500);
+    const now = current(), to = location.hash.slice(1) || "compare";
+    if (!now) { setTimeout(go, 100); return; } // the page has no tabs yet
+    if (to === now.address) { wanted = null; return; }
+    wanted = written = to;
+    document.querySelector(".router")?.dispatchEvent(new CustomEvent("go", { detail: to }));
   };
+  // Whoever does something else meanwhile, or an address that names nothing: the page says where it is again.
+  for (const kind of ["pointerdown", "keydown"]) addEventListener(kind, () => { wanted = null; }, true);
+  const arrive = () => { if (location.hash.length > 1) setTimeout(go, 300); };
+  window.llmbench = { identify, arrive };
   addEventListener("popstate", go);
   addEventListener("hashchange", go);
 

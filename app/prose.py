@@ -25,7 +25,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-__all__ = ["cited", "growing", "plain", "prose"]
+__all__ = ["cited", "growing", "markdown", "plain", "prose"]
 
 _CITATION = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\](?!\()")
 """As `retrieval.check_citations` has it, but for the text of a link."""
@@ -61,7 +61,7 @@ def prose(text: str, passages: Collection[int] = ()) -> str:
     fetched because a model wrote it. Where n is among `passages`, `[n]` becomes a button that points to passage n, and a
     number without a passage is marked; without passages brackets are brackets.
     """
-    html: str = _markdown().render(text, {"passages": frozenset(passages)})
+    html: str = markdown().render(text, {"passages": frozenset(passages)})
     return html
 
 
@@ -97,7 +97,7 @@ def cited(text: str, passages: Collection[int], *, growing: bool = False) -> set
     if growing:
         return {int(n) for group in _CITATION.findall(text) for n in re.findall(r"\d+", group)} & set(passages)
     found = set()
-    for token in _inlines(_markdown().parse(text, {"passages": frozenset(passages)})):
+    for token in _inlines(markdown().parse(text, {"passages": frozenset(passages)})):
         if token.type == "citation":
             found |= {n for n in map(int, re.findall(r"\d+", token.content)) if n in passages}
     return found
@@ -116,8 +116,9 @@ def _named(found: re.Match[str]) -> str:
 
 
 @cache
-def _markdown() -> MarkdownIt:
-    md = MarkdownIt("commonmark", {"html": False, "breaks": True, "linkify": True})
+def markdown(*, breaks: bool = True) -> MarkdownIt:
+    """The parser: Markdown, tables, tasks, bare links, formulas, citations; no HTML. `breaks`: a line is a line."""
+    md = MarkdownIt("commonmark", {"html": False, "breaks": breaks, "linkify": True})
     md.enable(["table", "strikethrough", "linkify"])
     md.disable(["reference"])
     assert md.linkify is not None
@@ -231,7 +232,7 @@ def _write_code(renderer: RendererHTML, tokens: list[Token], index: int, options
     label = f"<span>{plain(language)}</span>" if language else "<span></span>"
     return (
         f'<div class="code" dir="ltr"><div class="code-head">{label}<button type="button" class="copy">Copy</button></div>'
-        f'<pre tabindex="0"><code>{_coloured(token.content, language)}</code></pre></div>'
+        f'<pre tabindex="0"><code>{_coloured(token.content, "" if env.get("plain") else language)}</code></pre></div>'
     )
 
 

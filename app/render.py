@@ -123,7 +123,9 @@ def _answer(turn: Turn) -> str:
             '<p class="aside late">No token for 20 s. The engine is busy or stuck: its log says more.</p>'
         )
     elif not text.strip() and turn.reply is not None:
-        parts.append('<p class="aside">The answer is empty.</p>')
+        cut = turn.reply.finish_reason == "length" and turn.reasoning
+        why = "No answer: the token limit was reached while the model was still reasoning. Raise Max tokens in the settings."
+        parts.append(f'<p class="aside">{why if cut else "The answer is empty."}</p>')
     return "".join(parts)
 
 
@@ -140,7 +142,7 @@ def _figures(turn: Turn) -> str:
         # By the whole latency: a short answer may arrive at once, and the time after its first token says nothing then.
         figures.append(("Tokens/s", f"{reply.completion_tokens / reply.latency:,.0f}"))
     cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures)
-    cut = '<p class="aside">Cut off at the token limit.</p>' if reply.finish_reason == "length" else ""
+    cut = '<p class="aside">Cut off at the token limit.</p>' if reply.finish_reason == "length" and turn.answer.strip() else ""
     shared = f"Timed while {turn.together} variants were answering at the same time." if turn.together > 1 else ""
     load = f'<p class="aside load">{shared}</p>' if shared else ""
     return f'<dl class="figures">{cells}</dl>{cut}{load}'

@@ -1,4 +1,4 @@
-"""A passage where it stands: in its document's text, or on the picture of its page. Everything is escaped."""
+"""A passage in its document: in the text, in Markdown as it is meant, or on the picture of its page. All is escaped."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from llmbench.recipe import RagRecipe
 from llmbench.retrieval import Document, Hit, pages
 
 from . import render
+from .drawn import MOST, drawn
 from .hits import marked
 from .prose import plain
 
 __all__ = ["Look", "sheet", "text"]
+
+_PAGE = ("Page", "Text")
+_FORMATTED = ("Formatted", "Source")
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,17 @@ class Look:
 
 def sheet(recipe: RagRecipe, document: Document, hits: Sequence[Hit], look: Look, *, words: Sequence[str] = ()) -> str:
     """The chosen passage on the picture of its page, the other hits of that page more quietly; else in the text, and why."""
+    if document.kind == "markdown" and not look.as_text:
+        formatted = drawn(document.text, _spans(hits, look.position), words=words)
+        if formatted is not None:
+            body = f'<div class="text answer drawn" dir="auto" tabindex="0" role="region" aria-label="Text">{formatted}</div>'
+            return _article(document, hits[look.position], _switch(_FORMATTED, as_text=False), body)
     if not pages.has_pages(document):
-        return text(document, hits, look.position, words=words)
+        both = document.kind == "markdown" and len(document.text) <= MOST
+        head = _switch(_FORMATTED, as_text=True) if both else ""
+        return text(document, hits, look.position, head=head, words=words)
     if look.as_text:
-        return text(document, hits, look.position, head=_switch(as_text=True), words=words)
+        return text(document, hits, look.position, head=_switch(_PAGE, as_text=True), words=words)
     chosen = hits[look.position].chunk
     own = pages.pages_of(document, chosen.start, chosen.end)
     number = min(max(look.number or own[0], 1), len(document.pages))
@@ -45,7 +56,7 @@ def sheet(recipe: RagRecipe, document: Document, hits: Sequence[Hit], look: Look
     data = base64.b64encode(picture.png).decode("ascii")
     title = plain(document.title or chosen.source)
     return (
-        f'<article class="card page"><header><h2 dir="auto">{title}</h2>{_switch(as_text=False)}</header>'
+        f'<article class="card page"><header><h2 dir="auto">{title}</h2>{_switch(_PAGE, as_text=False)}</header>'
         f'<p class="source">{_where(document, hits[look.position])}</p>{_pager(number, len(document.pages), own)}'
         f'<div class="desk" tabindex="0" role="region" aria-label="Page {number}"><div class="leaf">'
         f'<img src="data:image/png;base64,{data}" width="{picture.width}" '
@@ -57,21 +68,28 @@ def sheet(recipe: RagRecipe, document: Document, hits: Sequence[Hit], look: Look
 
 def text(document: Document, hits: Sequence[Hit], position: int, *, head: str = "", words: Sequence[str] = ()) -> str:
     """A whole document with the chosen passage highlighted, and more quietly the other hits in it."""
-    chosen = hits[position].chunk
-    same = [(h.chunk.start, h.chunk.end, i == position) for i, h in enumerate(hits) if h.chunk.source == chosen.source]
     whole, parts, at = document.text, [], 0
-    for start, end, is_chosen in _apart(same):
+    for start, end, is_chosen in _spans(hits, position):
         kind = "hit" if is_chosen else "other"
         inside = marked(whole[start:end], words) if is_chosen else plain(whole[start:end])
         parts.append(f'{plain(whole[at:start])}<mark class="{kind}">{inside}</mark>')
         at = end
     parts.append(plain(whole[at:]))
-    body = "".join(parts)
+    body = f'<div class="text" dir="auto" tabindex="0" role="region" aria-label="Text">{"".join(parts)}</div>'
+    return _article(document, hits[position], head, body)
+
+
+def _article(document: Document, hit: Hit, head: str, body: str) -> str:
     return (
-        f'<article class="card page"><header><h2 dir="auto">{plain(document.title or chosen.source)}</h2>{head}</header>'
-        f'<p class="source">{_where(document, hits[position])}</p>'
-        f'<div class="text" dir="auto" tabindex="0" role="region" aria-label="Text">{body}</div></article>'
+        f'<article class="card page"><header><h2 dir="auto">{plain(document.title or document.source)}</h2>{head}</header>'
+        f'<p class="source">{_where(document, hit)}</p>{body}</article>'
     )
+
+
+def _spans(hits: Sequence[Hit], position: int) -> list[tuple[int, int, bool]]:
+    """The passages of the chosen one's document, in order and apart."""
+    source = hits[position].chunk.source
+    return _apart([(h.chunk.start, h.chunk.end, i == position) for i, h in enumerate(hits) if h.chunk.source == source])
 
 
 def _where(document: Document, hit: Hit) -> str:
@@ -80,11 +98,11 @@ def _where(document: Document, hit: Hit) -> str:
     return f"{plain(document.source)}{page} · characters {chunk.start:,} to {chunk.end:,}"
 
 
-def _switch(*, as_text: bool) -> str:
-    """Between the page and its text."""
+def _switch(names: tuple[str, str], *, as_text: bool) -> str:
+    """Between the page as it looks and its text."""
     buttons = "".join(
-        f'<button type="button" data-look="{name.lower()}" aria-pressed="{str(pressed).lower()}">{name}</button>'
-        for name, pressed in (("Page", not as_text), ("Text", as_text))
+        f'<button type="button" data-look="{look}" aria-pressed="{str(pressed).lower()}">{name}</button>'
+        for look, name, pressed in zip(("page", "text"), names, (not as_text, as_text), strict=True)
     )
     return f'<div class="switch" role="group" aria-label="Show as">{buttons}</div>'
 

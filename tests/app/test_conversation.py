@@ -127,3 +127,12 @@ def test_a_conversation_is_kept_and_one_that_cannot_be_says_so(
     monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "file" / "x"))
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert "is not saved" in archive.write(session)
+
+
+def test_a_question_that_is_asked_again_is_not_missed_by_itself(conversation: Any) -> None:
+    session = conversation.Session(shown=[0, 1])
+    for side in session.sides[:2]:
+        side.model, side.turns = "m", [conversation.Turn(question, "m", text="Yes.") for question in ("One?", "Two?")]
+    session.sides[0].turns.pop()
+    assert session.sides[0].note(session.seen_before("Two?")) == ""
+    assert session.sides[0].note(session.seen_before("Three?")) == "has not seen question 2"

@@ -87,3 +87,69 @@ def test_the_bundled_pipelines_are_offered(documents: Any) -> None:
     assert str(assets.bundle() / "rag" / "handbook.yaml") in paths
     first = assets.bundle() / "rag" / "handbook.yaml"
     assert documents.pipelines(first)[0][1] == str(first)
+
+
+MARKDOWN = """---
+title: refunds
+---
+# Refund policy
+
+A refund takes **14 days**. The shop
+keeps the receipt.
+
+| product | price |
+|---|---|
+| widget | 81 crowns |
+| gadget | 40 crowns |
+
+1. Send *it*.
+2. Wait.
+
+```python
+x = a[0]  # [1]
+y = $5
+```
+
+See <b>this</b> and $x^2$.
+"""
+
+
+def drawn_marks(html: str) -> str:
+    inside = " ".join(re.findall(r'<mark class="hit">(.*?)</mark>', html, re.DOTALL))
+    return " ".join(unescape(re.sub(r"<[^>]+>", "", inside)).split())
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "marked"),
+    [
+        ("A refund", "receipt.", "A refund takes 14 days . The shop keeps the receipt."),
+        ("fund takes **14", "**14 days", "fund takes 14 days"),
+        ("| widget", "81 crowns", "widget 81 crowns"),
+        ("# Refund", "policy", "Refund policy"),
+        ("2. Wait", "```python\nx = a[0]", "Wait. x = a[0]"),
+        ("y = $5", "<b>this", "y = $5 See <b>this"),
+        ("---\ntitle", "refunds", "title: refunds"),
+    ],
+)
+def test_a_passage_is_marked_in_markdown_that_is_drawn(program: ModuleType, first: str, last: str, marked: str) -> None:
+    drawn = importlib.import_module("llmbench_app.drawn").drawn
+    start = MARKDOWN.index(first)
+    html = drawn(MARKDOWN, [(start, MARKDOWN.index(last, start) + len(last), True)])
+    assert drawn_marks(html) == marked
+    assert "<table" in html and "<h1" in html and "<b>" not in html and "<strong>" in html
+
+
+def test_marks_change_nothing_else_of_what_is_drawn(program: ModuleType) -> None:
+    drawn = importlib.import_module("llmbench_app.drawn").drawn
+    prose = MARKDOWN.replace("```python", "```")  # code with a boundary inside is not coloured
+    for start in range(0, len(prose) - 40, 7):
+        html = drawn(prose, [(start, start + 40, True)])
+        assert re.sub(r"</?mark[^>]*>", "", html) == drawn(prose, []), start
+
+
+def test_markdown_is_formatted_and_its_source_is_one_press_away(sheets: Any, tmp_path: Path) -> None:
+    recipe = RagRecipe(name="a", documents=[SourceSpec(path=tmp_path)])
+    hits = [hit(MARKDOWN, 26, 40)]
+    html = sheets.sheet(recipe, document(MARKDOWN), hits, sheets.Look())
+    assert "Formatted" in html and "<table" in html and "**14" not in html
+    assert "**14 days**" in sheets.sheet(recipe, document(MARKDOWN), hits, sheets.Look(as_text=True))

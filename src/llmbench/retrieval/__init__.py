@@ -9,7 +9,7 @@ from llmbench.retrieval.answer import Citations, ask, check_citations
 from llmbench.retrieval.build import IndexReport, build
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
-from llmbench.retrieval.search import Grounded, Hit, Retriever, Timings
+from llmbench.retrieval.search import Grounded, Hit, Retriever, Timings, doubt
 from llmbench.retrieval.store import Filter
 from llmbench.retrieval.writer import Writer
 
@@ -27,4 +27,5 @@ __all__ = [
     "ask",
     "build",
     "check_citations",
+    "doubt",
 ]

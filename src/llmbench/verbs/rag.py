@@ -61,7 +61,7 @@ def search(
     condition = _where(where)
     if show is not None and show.exists() and not show.is_dir():
         raise LlmbenchError(f"--show {show} is a file. Name a folder; it is created if needed.")
-    from llmbench.retrieval import Retriever
+    from llmbench.retrieval import Retriever, doubt
     from llmbench.retrieval.search import Timings
     from llmbench.verbs import pictures
 
@@ -83,13 +83,16 @@ def search(
             for i, hit in enumerate(hits)
         ]
         seconds = {stage: round(value, 5) for stage, value in timings.seconds.items()}
-        print_json({"pipeline": recipe.name, "query": query, "hits": found, "seconds": seconds, "notes": timings.notes})
+        notes = [*timings.notes, *filter(None, [doubt(hits)])]
+        print_json({"pipeline": recipe.name, "query": query, "hits": found, "seconds": seconds, "notes": notes})
         return
     from llmbench.shown import printable
 
     console = _console()
     if not hits:
         console.print(f"Nothing found in {recipe.name}.")
+    if doubt(hits):
+        console.print(doubt(hits), style="yellow", markup=False)
     for i, hit in enumerate(hits):
         console.print(_headline(hit.source(), f"{hit.score:.3f} {_KINDS[hit.kind]}"))
         if hit.chunk.head:

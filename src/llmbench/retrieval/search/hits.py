@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,10 @@ from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Scalar
 from llmbench.retrieval.search.diversity import Move
 
-__all__ = ["Grounded", "Hit", "Step"]
+__all__ = ["Grounded", "Hit", "Step", "doubt"]
+
+_WEAK = 0.3
+"""Below this cosine, and without a common word, a passage is the nearest and no more."""
 
 
 @dataclass(frozen=True)
@@ -72,3 +75,14 @@ class Grounded:
     sources: tuple[dict[str, Any], ...]
     tokens: int | None = None
     """What the passages take in the prompt, where the recipe names a tokenizer that counts them."""
+
+
+def doubt(hits: Sequence[Hit]) -> str:
+    """That no hit has a word of the query or comes near its meaning, where the search looked at meaning; else empty.
+
+    A fused score is relative to its query: the best passage of a nonsense query has a high one too.
+    """
+    cosines = [hit.stages["dense"].score for hit in hits if "dense" in hit.stages]
+    if not cosines or any("terms" in hit.stages for hit in hits) or max(cosines) >= _WEAK:
+        return ""
+    return f"No passage matches well: these are only the nearest ones (best cosine {max(cosines):.2f})."
