@@ -115,7 +115,8 @@ def _next(run: Run, status: dict[str, Any]) -> str:
         command = f"llmbench train {shlex.quote(str(run.folder / 'recipe.yaml'))} --resume"
         return f'<p class="result"><b>Resume</b> <code>{plain(command)}</code></p>'
     if status["state"] == "running":
-        return '<p class="result"><b>Stop</b> <span>Ctrl-C in the terminal where it runs; it can be resumed.</span></p>'
+        button = f'<button type="button" class="quiet-link" data-stop="{escape(run.name)}">Stop this run</button>'
+        return f'<p class="result">{button} <span>or press Ctrl-C in its terminal. It can be resumed.</span></p>'
     return ""
 
 

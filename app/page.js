@@ -128,7 +128,7 @@
     const at = document.querySelector(`#page-${name} [data-address]`)?.dataset.address;
     return { name, address: at ? `${name}/${at}` : name };
   };
-  let written = null, wanted = location.hash.length > 1 ? location.hash.slice(1) : null;
+  let written = null, bound = location.hash.length > 1 ? location.hash.slice(1) : null;
   const name = (now) => {
     const what = now.address.split("/").slice(1).map(decodeURIComponent).filter(Boolean).join(", ");
     document.title = [what, TITLES[now.name], "llmbench"].filter(Boolean).join(" · ");
@@ -136,8 +136,8 @@
   const note = () => {
     const now = current();
     if (!now) return;
-    if (wanted !== null && now.address !== wanted) return; // on the way there: an index may have to be opened first
-    wanted = null;
+    if (bound !== null && now.address !== bound) return; // on the way there: an index may have to be opened first
+    bound = null;
     if (now.address === written) return;
     const first = written === null, sub = written?.split("/")[0] === now.name && written === now.name;
     written = now.address;
@@ -148,12 +148,12 @@
   const go = () => {
     const now = current(), to = location.hash.slice(1) || "compare";
     if (!now) { setTimeout(go, 100); return; } // the page has no tabs yet
-    if (to === now.address) { wanted = null; return; }
-    wanted = written = to;
+    if (to === now.address) { bound = null; return; }
+    bound = written = to;
     document.querySelector(".router")?.dispatchEvent(new CustomEvent("go", { detail: to }));
   };
   // Whoever does something else meanwhile, or an address that names nothing: the page says where it is again.
-  for (const kind of ["pointerdown", "keydown"]) addEventListener(kind, () => { wanted = null; }, true);
+  for (const kind of ["pointerdown", "keydown"]) addEventListener(kind, () => { bound = null; }, true);
   const arrive = () => { if (location.hash.length > 1) setTimeout(go, 300); };
   window.llmbench = { identify, arrive };
   addEventListener("popstate", go);

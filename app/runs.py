@@ -11,6 +11,7 @@ from urllib.parse import quote
 import gradio as gr
 
 from llmbench import runs, workspace
+from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
 
 from . import render
@@ -27,6 +28,14 @@ _A_PAGE = 25
 """Runs of the list that are shown at once."""
 _STATES = ["Any state", "running", "finished", "stopped", "failed"]
 _ORDERS = ["Newest first", "Name", "Lowest loss"]
+_STOP = """
+element.addEventListener('click', (event) => {
+  const name = event.target.closest('[data-stop]')?.dataset.stop;
+  if (name && confirm(`Stop ${name}? It saves a checkpoint and can be resumed.`)) trigger('click', { stop: name });
+});
+"""
+_asked: set[int] = set()
+"""The processes that were asked to stop."""
 Colours = dict[str, int]
 """The number of the colour that each ticked run keeps while it stays ticked."""
 
@@ -115,7 +124,8 @@ def build(tab: gr.Tab) -> Shown:
                 more = gr.Button("Next", size="sm", elem_classes="quiet", min_width=0, visible=False)
             refresh = gr.Button("Refresh", size="sm", elem_classes="quiet")
         with gr.Column(elem_classes="detail", min_width=280):
-            view = html("", "run-view")
+            said = html("", "run-said")
+            view = html("", "run-view", js_on_load=_STOP)
     timer = gr.Timer(_SECONDS, active=False)
     on = Shown(words, state, order, picker, count, fewer, more, index, view, timer, gr.State(0), gr.State(dict))
     asked = [words, state, order, picker, on.page, on.colours]
@@ -137,8 +147,23 @@ def build(tab: gr.Tab) -> Shown:
     fewer.click(turn(-1), asked, on.outputs, **HANDLER)
     more.click(turn(1), asked, on.outputs, **HANDLER)
     picker.input(on.draw, [picker, on.colours], [view, timer, on.colours], **HANDLER, trigger_mode="always_last")
+    view.click(_stop, None, said, **HANDLER)
+    gr.on([picker.input, tab.select], lambda: "", None, said, **HANDLER)
     timer.tick(look, asked, on.outputs, **HANDLER, trigger_mode="once")
     return on
+
+
+def _stop(event: gr.EventData) -> str:
+    """Stops the run that a button names, and says so. A second signal would end it without saving, so there is none."""
+    name = event._data.get("stop") if isinstance(event._data, dict) else None
+    try:
+        run = runs.open_run(str(name))
+        if run.holder in _asked:
+            return render.notice(f"{name} was already asked to stop. It ends after its current step.", "info")
+        _asked.add(run.stop())
+    except LlmbenchError as error:
+        return render.notice(str(error))
+    return render.notice(f"{name} was asked to stop. It ends after its current step and keeps a checkpoint.", "info")
 
 
 def _found(every: dict[str, dict[str, Any]], words: str, state: str, order: str) -> list[str]:

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -229,6 +231,33 @@ class Run:
                 self.mark("failed", f"{type(error).__name__}: {error}"[:2000])
                 raise
             self.mark("finished")
+
+    @property
+    def holder(self) -> int | None:
+        """The process that trains it; None where none does, or it does not say which it is."""
+        try:
+            return int((self.folder / ".lock").read_text(encoding="utf-8")) if self._is_held() else None
+        except (OSError, ValueError):
+            return None
+
+    def stop(self) -> int:
+        """Asks the process that trains it to stop, as Ctrl-C in its terminal does, and gives that process's id.
+
+        It ends after its step with a checkpoint to resume from. Asked twice, it ends at once and saves nothing.
+
+        Raises:
+            RunError: nobody trains it, or it is another user's process.
+        """
+        holder = self.holder
+        if holder is None:
+            raise RunError(f"Run {self.name} is not training now.")
+        try:
+            os.kill(holder, signal.SIGINT)
+        except OSError as error:
+            raise RunError(
+                f"Run {self.name} cannot be stopped from here: {error.strerror}. Press Ctrl-C where it runs."
+            ) from error
+        return holder
 
     def _is_held(self) -> bool:
         return workspace.held(self.folder)
