@@ -137,6 +137,7 @@
     const now = current();
     if (!now) return;
     if (bound !== null && now.address !== bound) return; // on the way there: an index may have to be opened first
+    if (bound !== null) name(now); // arrived
     bound = null;
     if (now.address === written) return;
     const first = written === null, sub = written?.split("/")[0] === now.name && written === now.name;
