@@ -168,7 +168,7 @@
     document.querySelector(".pages > .tab-wrapper")?.setAttribute("role", "navigation");
     document.querySelector(".pages > .tab-wrapper")?.setAttribute("aria-label", "Pages");
     document.querySelector(".said")?.setAttribute("aria-live", "polite");
-    document.querySelectorAll(".picker input:not([title])").forEach((box) => { box.title = box.value; });
+    document.querySelectorAll(".picker input").forEach((box) => { if (box.title !== box.value) box.title = box.value; });
     document.querySelectorAll(".settings > button").forEach((button) => {
       const open = String(button.classList.contains("open"));
       if (button.getAttribute("aria-expanded") !== open) button.setAttribute("aria-expanded", open);
