@@ -70,9 +70,21 @@ class Shown:
         return {self.words: "", self.state: _STATES[0]} | self.look("", _STATES[0], _ORDERS[0], names, 0, {}, first=False)
 
     def look(
-        self, words: str, state: str, order: str, chosen: Sequence[str] | None, page: int, colours: Colours, *, first: bool
+        self,
+        words: str,
+        state: str,
+        order: str,
+        chosen: Sequence[str] | None,
+        page: int,
+        colours: Colours,
+        *,
+        first: bool,
+        by_itself: bool = False,
     ) -> dict[Any, Any]:
-        """The list as it is asked for, and the chosen runs; the `first` one where none is chosen."""
+        """The list as it is asked for, and the chosen runs; the `first` one where none is chosen.
+
+        `by_itself`, as every few seconds, it ticks nothing: a run that is ticked meanwhile would be unticked.
+        """
         every = {run.name: run.status for run in runs.every()}
         kept = [name for name in chosen or [] if name in every]
         found = _found(every, words or "", state, order)
@@ -83,8 +95,9 @@ class Shown:
         rows = [*[name for name in kept if name not in listed], *listed]
         last = min((page + 1) * _A_PAGE, len(found))
         count = f"{page * _A_PAGE + 1} to {last} of {len(found)}" if len(found) > _A_PAGE else f"{len(found)} of {len(every)}"
+        choices = [(_row(name, every[name]), name) for name in rows]
         return {
-            self.picker: gr.CheckboxGroup(choices=[(_row(name, every[name]), name) for name in rows], value=kept),
+            self.picker: gr.CheckboxGroup(choices=choices) if by_itself else gr.CheckboxGroup(choices=choices, value=kept),
             self.count: f'<p class="aside" role="status">{count} runs</p>' if found else '<p class="aside">No such run.</p>',
             self.fewer: gr.Button(visible=len(found) > _A_PAGE, interactive=page > 0),
             self.more: gr.Button(visible=len(found) > _A_PAGE, interactive=last < len(found)),
@@ -133,6 +146,9 @@ def build(tab: gr.Tab) -> Shown:
     def look(*values: Any) -> dict[Any, Any]:
         return on.look(*values, first=True)
 
+    def again(*values: Any) -> dict[Any, Any]:
+        return on.look(*values, first=False, by_itself=True)
+
     def sift(words: str, state: str, order: str, chosen: list[str], page: int, colours: Colours) -> dict[Any, Any]:
         return on.look(words, state, order, chosen, 0, colours, first=False)
 
@@ -149,7 +165,7 @@ def build(tab: gr.Tab) -> Shown:
     picker.input(on.draw, [picker, on.colours], [view, timer, on.colours], **HANDLER, trigger_mode="always_last")
     view.click(_stop, None, said, **HANDLER)
     gr.on([picker.input, tab.select], lambda: "", None, said, **HANDLER)
-    timer.tick(look, asked, on.outputs, **HANDLER, trigger_mode="once")
+    timer.tick(again, asked, on.outputs, **HANDLER, trigger_mode="once")
     return on
 
 
