@@ -109,7 +109,7 @@ def test_runs_lie_over_each_other_with_recipe_lock_and_adapter(page: Page) -> No
     assert page.locator(".chart").count() == 3
     assert page.locator(".chart > svg").first.locator("polyline").count() == 2, "the loss, and the loss on held-out rows"
     page.locator("#runs label", has_text="first").click()
-    page.wait_for_function("() => document.querySelectorAll('.run-view .card').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('.run-view section.card').length === 2")
     assert page.locator(".chart > svg").first.locator("polyline").count() == 4
     card = page.locator(".card", has_text="second").first
     assert "finished" in card.inner_text() and "2.5 MB" in card.inner_text()
