@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 __all__ = ["Cleaner", "Words", "garbage", "mend_hyphens"]
 
@@ -94,14 +96,24 @@ class Cleaner:
 
 
 class Words:
-    """The words of a document, in lower case, by which it is told what a divided word was."""
+    """The words of a document, in lower case, by which it is told what a divided word was: collected when it is asked for."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self.whole: set[str] = set()
-        self.hyphenated: set[str] = set()
-        for line in lines:
-            self.whole.update(_WORD.findall(line.lower()))
-            self.hyphenated.update(_HYPHENATED.findall(line.lower()))
+        self._lines = lines
+
+    @cached_property
+    def whole(self) -> set[str]:
+        """Words without a hyphen."""
+        return set(_WORD.findall(self._text))
+
+    @cached_property
+    def hyphenated(self) -> set[str]:
+        """Pairs of words with a hyphen between them."""
+        return set(_HYPHENATED.findall(self._text))
+
+    @cached_property
+    def _text(self) -> str:
+        return "\n".join(self._lines).lower()
 
     def keeps_hyphen(self, head: str, tail: str) -> bool:
         """Whether `head-tail` is written with a hyphen: elsewhere it is, or both are words and the joined one is none."""
@@ -116,6 +128,8 @@ def mend_hyphens(lines: list[str], words: Words) -> list[str]:
     """Joins words that were divided at line ends, on the upper line; as many lines come back, some perhaps empty."""
     mended = list(lines)
     for at in range(len(mended) - 1):
+        if not mended[at].rstrip(" ").endswith(_HYPHENS):
+            continue
         head, tail = _DIVIDED.search(mended[at]), _TAIL.match(mended[at + 1])
         if head and tail:
             hyphen = "-" if words.keeps_hyphen(head[1], tail[1]) else ""
@@ -126,12 +140,15 @@ def mend_hyphens(lines: list[str], words: Words) -> list[str]:
 
 _WORD = re.compile(r"(?<![\w-])[^\W\d_]+(?![\w-])")
 _HYPHENATED = re.compile(r"[^\W\d_]+-[^\W\d_]+")
+_HYPHENS = ("-", "\u2010", "\u00ad", "\ufffe", "\x02")
 _DIVIDED = re.compile(r"([^\W\d_]{2,})[-\u2010\u00ad\ufffe\x02] *$")
 _TAIL = re.compile(r"([^\W\d_A-Z]+)[^\w\s]* ?")
 
 
 _ODD = re.compile(r"[^\x20-\x7e\s]")
 """What may be no text; of most pages that is little."""
+_NO_LETTERS = bytes(set(range(256)) - set(string.ascii_letters.encode()))
+_VOWELS = b"aeiouyAEIOUY"
 
 
 def garbage(text: str) -> float:
@@ -144,11 +161,8 @@ def garbage(text: str) -> float:
     if not signs:
         return 0.0
     bad = sum(sign == "\ufffd" or unicodedata.category(sign) in ("Co", "Cn", "Cc", "Cs") for sign in _ODD.findall(text))
-    letters = re.findall("[a-z]", text, re.IGNORECASE)
-    if (
-        len(letters) > 200
-        and len(letters) > signs / 2
-        and len(re.findall("[aeiouy]", text, re.IGNORECASE)) < 0.2 * len(letters)
-    ):
+    letters = text.encode("ascii", "ignore").translate(None, _NO_LETTERS)
+    few = len(letters) <= 200 or len(letters) <= signs / 2
+    if not few and len(letters.translate(None, _VOWELS)) > 0.8 * len(letters):
         return 1.0
     return float(bad / signs)

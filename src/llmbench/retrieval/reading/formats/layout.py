@@ -147,6 +147,7 @@ def rows(pieces: Sequence[Piece], finished: Mapping[int, Sequence[Piece]] | None
     finished = finished or {}
     column = {at: own for at, own in side_by_side(pieces).items() if at not in finished}
     lines: list[list[Piece]] = []
+    heights: list[tuple[float, float]] = []  # what all pieces of a line share, from top to bottom
     of: list[int | None] = []  # the column that a line belongs to
     whole: set[int] = set()
     for at in _gathered(pieces, column):
@@ -155,14 +156,21 @@ def rows(pieces: Sequence[Piece], finished: Mapping[int, Sequence[Piece]] | None
             if finished[at]:
                 whole.add(len(lines))
                 lines.append(list(finished[at]))
+                heights.append((0, 0))
                 of.append(None)
             continue
+        top, bottom = piece.top, piece.bottom
         for back in range(len(lines) - 1, max(len(lines) - BACK, 0) - 1, -1):
-            if back not in whole and (own is None or of[back] is None or own == of[back]) and _beside(piece, lines[back]):
+            high, low = heights[back]
+            if top >= low or bottom <= high or back in whole:
+                continue
+            if (own is None or of[back] is None or own == of[back]) and _beside(piece, lines[back]):
                 lines[back].append(piece)
+                heights[back] = max(high, top), min(low, bottom)
                 break
         else:
             lines.append([piece])
+            heights.append((top, bottom))
             of.append(own)
     return [piece for at, line in enumerate(lines) for piece in (line if at in whole else [_joined(line)])]
 

@@ -66,7 +66,7 @@ def read(data: bytes, out: Writer, *, password: str = "") -> None:
             lines.append(_lines(page, number + 1, hidden, comments))
         finally:
             page.close()
-    words = Words(line.text for page in lines for line in page or ())
+    words = Words([line.text for page in lines for line in page or ()])
     pictures: list[int] = []
     for number, page in enumerate(headed(lines), 1):
         out.page()
@@ -175,7 +175,9 @@ def _page(lines: Sequence[Marked], number: int, out: Writer, bookmarks: list[tup
     open_: _Open | None = None
     for text, entry in zip(texts, lines, strict=True):
         line = entry.line
-        text = re.sub(r" {2,}", "  ", out.clean(text).replace("\t", " ").replace("\n", " ")).strip()
+        text = out.clean(text).replace("\t", " ").replace("\n", " ").strip()
+        if "   " in text:
+            text = re.sub(" {3,}", "  ", text)
         if not text:
             continue
         if before is not None:
@@ -225,8 +227,9 @@ def _comments(pieces: Sequence[Piece], number: int, out: Writer) -> None:
 
 def _heading(line: _Open, out: Writer, bookmarks: list[tuple[int, str]]) -> None:
     """Marks a line as a heading: by its looks, or where a bookmark of its page, or the document's title, has its words."""
-    plain = re.sub(r"[\W_]+", "", line.text).lower()
     end = line.start + len(line.text)
+    titled = bool(out.title) and not out.headings and not line.level
+    plain = re.sub(r"[\W_]+", "", line.text).lower() if bookmarks or titled else ""
     for at, (level, title) in enumerate(bookmarks):
         words = re.sub(r"[\W_]+", "", title).lower()
         if words and (plain == words or (plain.endswith(words) and len(plain) - len(words) < 8)):
@@ -235,5 +238,5 @@ def _heading(line: _Open, out: Writer, bookmarks: list[tuple[int, str]]) -> None
             return
     if line.level:
         out.headings.append((line.start, end, line.level, line.text))
-    elif not out.headings and out.title and plain == re.sub(r"[\W_]+", "", out.title).lower():
+    elif titled and plain == re.sub(r"[\W_]+", "", out.title).lower():
         out.headings.append((line.start, end, 1, line.text))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import sub
 from typing import Any
 
 from llmbench.retrieval.reading.formats.layout import Piece
@@ -59,7 +60,6 @@ class Reader:
         self.colour = [ctypes.c_uint() for _ in range(4)]
         self.matrix = pdfium.FS_MATRIX()
         self.fonts: dict[int, bool] = {}
-        self.objects: dict[int, str] = {}
         self.hidden: list[Unseen] = []
         self.spans: dict[int, Stretch] = {}
 
@@ -73,14 +73,16 @@ class Reader:
         self.text = "".join(map(chr, codes)).replace("\2", HYPHEN)
         stretches = [part for start, end in self._lines() for part in self._parts(start, end)]
         stretches, self.hidden = seen(self.page, stretches, self._words)
-        found: list[tuple[int, Piece]] = []
+        found: list[Piece] = []
         down: dict[int, list[int]] = {}
         if _EAST.search(self.text):
             down = runs({at: self._char_box(at) for part in stretches for at in range(part.start, part.end) if codes[at] > 32})
+        if not down:
+            return [self._piece(part) for part in stretches]
         for part in stretches:
-            found += [(at, self._vertical(down[at])) for at in range(part.start, part.end) if at in down]
-            found += [(rest.start, self._piece(rest)) for rest in self._across(part, down)]
-        return columns([piece for _, piece in found])
+            found += [self._vertical(down[at]) for at in range(part.start, part.end) if at in down]
+            found += [self._piece(rest) for rest in self._across(part, down)]
+        return columns(found)
 
     def _codes(self) -> list[int]:
         """The UTF-16 unit of each character."""
@@ -103,18 +105,19 @@ class Reader:
 
     def _parts(self, start: int, end: int) -> Iterator[Stretch]:
         """A line, cut where it is wide open and where what is seen borders on what is not."""
-        boxes = self._boxes(start, end)
         words = [match.span() for match in _WORDS.finditer(self.text, start, end)]
-        if not boxes or not words:
+        boxes = self._boxes(start, end) if words else []
+        if not boxes:
             return
-        whole = _around(boxes)
-        small = any(box[3] - box[1] < 2 * TINY for box in boxes)
+        lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+        whole = min(lefts), min(bottoms), max(rights), max(tops)
+        small = min(map(sub, tops, bottoms)) < 2 * TINY
         reach = WIDE * (whole[3] - whole[1])
         alone = len(boxes) == 1
         if alone and not (1 < len(words) < 20 and self._bold(words[0][0])):  # a table's head may be of one object
             yield Stretch(start, end, whole, self._why(words[0][0], small))
             return
-        wide = [right[0] for left, right in pairwise(boxes) if right[0] - left[2] > reach]
+        wide = [left for left, right in zip(lefts[1:], rights, strict=False) if left - right > reach]
         if wide:
             words = [part for word in words for part in self._opened(word, reach)]
         whys = self._whys(words, small)
@@ -158,18 +161,11 @@ class Reader:
         yield start, end
 
     def _why(self, at: int, small: bool) -> str:
-        """Why a character would not be seen: its text object's own properties, found once."""
-        thing = self.pdfium.FPDFText_GetTextObject(self.raw, at)
+        """Why a character would not be seen, by its text object's own properties."""
+        pdfium = self.pdfium
+        thing = pdfium.FPDFText_GetTextObject(self.raw, at)
         if not thing:
             return ""
-        key = ctypes.addressof(thing.contents)
-        why = self.objects.get(key)
-        if why is None:
-            why = self.objects[key] = self._look(thing)
-        return why or ("tiny" if small and self._size(at) < TINY else "")
-
-    def _look(self, thing: Any) -> str:
-        pdfium = self.pdfium
         mode = pdfium.FPDFTextObj_GetTextRenderMode(thing)
         if mode == 3:  # FPDF_TEXTRENDERMODE_INVISIBLE
             return "invisible"
@@ -179,7 +175,7 @@ class Reader:
                 return "transparent"
             if red.value > 249 and green.value > 249 and blue.value > 249:
                 return "white"
-        return ""
+        return "tiny" if small and self._size(at) < TINY else ""
 
     def _piece(self, part: Stretch) -> Piece:
         words = _WORDS.search(self.text, part.start, part.end)
@@ -288,11 +284,12 @@ class Reader:
     def _boxes(self, start: int, end: int) -> list[Sides]:
         """The boxes around some characters, one for each text object."""
         left, top, right, bottom = self.sides
-        boxes = []
-        for at in range(max(0, self.pdfium.FPDFText_CountRects(self.raw, start, end - start))):
-            if self.pdfium.FPDFText_GetRect(self.raw, at, left, top, right, bottom):
-                boxes.append((left.value, bottom.value, right.value, top.value))
-        return boxes
+        raw, rectangle = self.raw, self.pdfium.FPDFText_GetRect
+        return [
+            (left.value, bottom.value, right.value, top.value)
+            for at in range(max(0, self.pdfium.FPDFText_CountRects(raw, start, end - start)))
+            if rectangle(raw, at, left, top, right, bottom)
+        ]
 
     def _char_box(self, at: int) -> Sides:
         left, top, right, bottom = self.sides
