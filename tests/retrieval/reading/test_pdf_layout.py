@@ -126,6 +126,58 @@ def test_headings_are_found_by_size_and_weight_and_running_heads_are_none(tmp_pa
     assert len(found.boxes_of(found.headings[0].start, found.headings[0].end)) == 2
 
 
+def test_headings_are_told_from_what_stands_near_them(tmp_path: Path) -> None:
+    pdf = blank()
+    prose = "The harbour office is open from seven in the morning until four in the afternoon, Sundays apart."
+
+    def put(top: float, text: str, *, size: float = 10, bold: bool = False, left: float = 60) -> None:
+        pdf.set_font("Helvetica", "B" if bold else "", size=size)
+        pdf.text(left, top, text)
+
+    put(60, "1.2")  # a number that is set lightly, a heading that is not
+    put(60, "Fees for vessels of more than twelve metres that stay for the winter, for", bold=True, left=80)
+    put(72, "the summer, and for both", bold=True, left=80)
+    for n in range(6):
+        put(90 + 13 * n, prose)
+    put(190, "Moorings", size=12, bold=True)  # two headings of one style, the upper with room for more
+    put(204, "Rights of the owners", size=12, bold=True)
+    for n in range(4):
+        put(220 + 13 * n, prose)
+    put(300, "Gate of the lock", size=11.5, left=130)  # a word in a drawing
+    put(330, "www.harbour.example/fees", size=12)
+    put(352, "This large sentence says in so many words what nobody would call a heading", size=12)
+    put(366, "and ends as sentences end.", size=12)
+    put(420, "Kestrel", size=28)  # a large word at the side of a small one
+    put(420, "Printed in May", left=300)
+    pdf.output(str(tmp_path / "a.pdf"))
+    assert [heading.text for heading in document(tmp_path / "a.pdf").headings] == [
+        "1.2 Fees for vessels of more than twelve metres that stay for the winter, for the summer, and for both",
+        "Moorings",
+        "Rights of the owners",
+        "Kestrel",
+    ]
+
+
+def test_what_lies_between_the_rules_of_a_cover_is_no_row(tmp_path: Path) -> None:
+    pdf = blank()
+    for y in (60, 160, 260):
+        pdf.line(40, y, 500, y)
+    for top, left, size, text in (
+        (90, 50, 26, "Harbour fees"), (120, 50, 26, "of the coast"), (90, 350, 9, "First edition"),
+        (190, 50, 26, "For masters"), (220, 50, 26, "and owners"), (190, 350, 9, "Second printing"),
+    ):  # fmt: skip
+        pdf.set_font("Helvetica", size=size)
+        pdf.text(left, top, text)
+    pdf.set_font("Helvetica", size=9)
+    for n in range(8):
+        pdf.text(50, 300 + 12 * n, "The harbour office is open from seven in the morning until four.")
+    pdf.output(str(tmp_path / "a.pdf"))
+    assert [heading.text for heading in document(tmp_path / "a.pdf").headings] == [
+        "Harbour fees of the coast",
+        "For masters and owners",
+    ]
+
+
 def column(text: str, right: float, *, pitch: float = 15, top: float = 700) -> dict[int, tuple[float, float, float, float]]:
     return {n: (right - 14, top - pitch * n - 14, right, top - pitch * n) for n in range(len(text))}
 

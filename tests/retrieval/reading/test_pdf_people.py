@@ -40,6 +40,23 @@ def test_what_was_filled_in_stands_by_its_label(tmp_path: Path) -> None:
     assert [(box.page, round(box.left)) for box in found.boxes_of(start, start + 8)] == [(1, 300)]
 
 
+def test_values_keep_their_place_in_a_line_of_several_labels(tmp_path: Path) -> None:
+    labels = "".join(text(left, 62, word) for left, word in ((40, "Name"), (220, "Port")))
+    labels += text(40, 92, "Deepwater") + text(150, 92, "Tidal") + text(250, 92, "Dry")
+    state = "/T(berth)/Ff 49152/V/B/AP<</N<</B 4 0 R/Off 4 0 R>>>>/AS/"
+    fields = [
+        field("Tx", 50, "/T(name)/V(Kestrel)", left=80, width=100),
+        field("Tx", 50, "/T(port)/V(Ostmark)", left=260, width=100),
+        field("Btn", 80, f"{state}Off", left=130, width=12, height=12),
+        field("Btn", 80, f"{state}B", left=230, width=12, height=12),
+    ]
+    found = document(pdf(tmp_path, "two.pdf", labels, annotations=fields))
+    assert [line.split() for line in found.text.split("\n") if line] == [
+        ["Name", "Kestrel", "Port", "Ostmark"],
+        ["Deepwater", "Tidal", "[x]", "Dry"],
+    ]
+
+
 def test_a_page_of_fields_only_is_no_scan(tmp_path: Path) -> None:
     found = document(pdf(tmp_path, "only.pdf", "", annotations=[field("Tx", 50, "/T(serial)/V(VK-90215)")]))
     assert (found.text, found.warnings) == ("serial: VK-90215", ())
@@ -71,6 +88,7 @@ def test_text_that_no_reader_sees_is_left_out_and_named(tmp_path: Path) -> None:
     content = (
         text(50, 50, "The award is 485,000 crowns.")
         + text(50, 80, "Ghost words of one crown", before="3 Tr")
+        + text(50, 95, "Clipped words", before="7 Tr")
         + text(50, 110, "Pale words", before="1 g")
         + text(50, 140, "Clear words", before="/Clear gs")
         + text(50, 170, "Small words", size=0.4)
@@ -86,6 +104,7 @@ def test_text_that_no_reader_sees_is_left_out_and_named(tmp_path: Path) -> None:
         ("fully transparent", "Clear words"), ("smaller than 1 point", "Small words"), ("outside the page", "Far words"),
     ):  # fmt: skip
         assert f'hidden text on page 1 was left out ({why}): "{words}"' in told
+    assert "Clipped" not in found.text
     assert len(found.warnings) == 5
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from llmbench.retrieval.reading.formats.layout import Area, Piece
 from llmbench.retrieval.reading.formats.pieces import upright
 
-__all__ = ["Added", "among", "read"]
+__all__ = ["Added", "among", "beside", "read"]
 
 MOST = 5000
 """Annotations of one page that are looked at."""
@@ -146,6 +146,23 @@ def _said(annotation: Any, kind: int) -> str:
         return text
     author = " ".join(_value(annotation, b"T").split()) if kind != pdfium.FPDF_ANNOT_WATERMARK else ""
     return f"Comment ({author}): {text}" if author else f"Comment: {text}"
+
+
+def beside(pieces: Sequence[Piece], fields: Sequence[tuple[Piece, str]]) -> tuple[list[Piece], list[tuple[Piece, str]]]:
+    """The pieces of a page with what was filled in, behind the words at whose side it stands; and the fields that stand alone.
+
+    Two forms side by side, and buttons to choose by, share a line: each value keeps its place in it.
+    """
+    behind: dict[int, list[Piece]] = {}
+    alone: list[tuple[Piece, str]] = []
+    rows = [[piece] for piece in pieces] if fields else []
+    for field, name in fields:
+        at = _row(field, rows)
+        if at is None or field.height > 2.5 * pieces[at].height:
+            alone.append((field, name))
+        else:
+            behind.setdefault(at, []).append(field)
+    return [part for at, piece in enumerate(pieces) for part in (piece, *behind.get(at, ()))], alone
 
 
 def among(lines: Sequence[Piece], fields: Sequence[tuple[Piece, str]]) -> list[Piece]:

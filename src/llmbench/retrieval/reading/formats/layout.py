@@ -13,6 +13,8 @@ BACK = 12
 """How many lines back a cell may find its row: tables are written cell by cell, columns of prose one after another."""
 PROSE = 45
 """Two stretches of more characters than this side by side are columns of prose, not cells."""
+UNLIKE = 1.7
+"""Words so many times as large as others at their side are a title or a decoration, and no cell of their row."""
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{4}")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
 
@@ -206,6 +208,8 @@ def _beside(piece: Piece, line: Sequence[Piece]) -> bool:
             return False
         if piece.down or other.down or piece.turned_words or other.turned_words:
             return False
+        if max(piece.size, other.size) > UNLIKE * min(piece.size, other.size) > 0 and min(len(piece.text), len(other.text)) > 2:
+            return False
     return True
 
 
@@ -223,4 +227,8 @@ def _joined(line: Sequence[Piece]) -> Piece:
         gap = before.left - piece.right if backwards else piece.left - before.right
         text += ("" if gap < 0.1 * piece.height else " " if gap < piece.height else "  ") + piece.text
     sides = (min(p.left for p in line), min(p.top for p in line), max(p.right for p in line), max(p.bottom for p in line))
-    return Piece(*sides, text, ordered[0].size, all(piece.bold for piece in line))
+    worded = [piece for piece in line if not piece.bold or piece.size != line[0].size]  # most often none
+    if worded:  # a number may be set otherwise than the heading behind it
+        worded = [piece for piece in line if any(map(str.isalpha, piece.text))] or line
+        return Piece(*sides, text, max(piece.size for piece in worded), all(piece.bold for piece in worded))
+    return Piece(*sides, text, line[0].size, True)

@@ -100,12 +100,13 @@ def _lines(page: Any, number: int, hidden: list[tuple[int, str, str]], comments:
             rows_ = bands(drawn)
             pieces = [part for piece in pieces for part in (reader.opened(piece) if between(piece, rows_) else [piece])]
         found = added.read(page, page.formenv, lambda: reader.text)
+        pieces, loose = added.beside(pieces, found.fields)
     finally:
         reader.close()
     hidden += [(number, why, words) for why, words in reader.hidden]
     comments[number] = found.comments
     lines = rows(pieces, rows_between(pieces, drawn) if len(drawn) > 2 else None)
-    return added.among(lines, found.fields) if found.fields else lines
+    return added.among(lines, loose) if loose else lines
 
 
 def _told(hidden: list[tuple[int, str, str]]) -> list[str]:

@@ -29,6 +29,7 @@ _ALEFS = "\u0622\u0623\u0625\u0627"
 _LAM = "\u0644"
 _LINE_END = re.compile(f"[\n\r{HYPHEN}]")
 _EAST = re.compile("[\u2e80-\ud7ff\uf900-\ufaff]")
+_LETTER = re.compile(r"[^\W\d_]")
 _WORDS = re.compile("[^\\x00-\\x20]+")
 _HIGH = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
@@ -167,7 +168,7 @@ class Reader:
         if not thing:
             return ""
         mode = pdfium.FPDFTextObj_GetTextRenderMode(thing)
-        if mode == 3:  # FPDF_TEXTRENDERMODE_INVISIBLE
+        if mode in (3, 7):  # FPDF_TEXTRENDERMODE_INVISIBLE and _CLIP, which paints nothing itself
             return "invisible"
         red, green, blue, alpha = self.colour
         if mode in (0, 4) and pdfium.FPDFPageObj_GetFillColor(thing, red, green, blue, alpha):  # filled, and no more
@@ -178,7 +179,7 @@ class Reader:
         return "tiny" if small and self._size(at) < TINY else ""
 
     def _piece(self, part: Stretch) -> Piece:
-        words = _WORDS.search(self.text, part.start, part.end)
+        words = _LETTER.search(self.text, part.start, part.end) or _WORDS.search(self.text, part.start, part.end)
         first = words.start() if words else part.start
         last = part.end - 1
         while last > first and self.codes[last] <= 32:

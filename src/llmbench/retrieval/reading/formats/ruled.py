@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llmbench.retrieval.reading.formats.layout import Area, Piece
+from llmbench.retrieval.reading.formats.layout import UNLIKE, Area, Piece
 
 __all__ = ["Rule", "bands", "between", "rows_between", "rules", "wanted"]
 
@@ -101,7 +102,9 @@ def rows_between(pieces: Sequence[Piece], lines: Sequence[Rule]) -> dict[int, li
     All places of a row's other pieces lead to an empty list. Rows whose cells are figures under each other are left as lines.
     """
     found: dict[int, list[Piece]] = {}
+    body = _body(pieces)
     ruled = [cells for cells in (_cells(pieces, *band) for band in bands(lines)) if len(cells) > 1]
+    ruled = [cells for cells in ruled if _of_text([pieces[at] for cell in cells for line in cell for at in line], body)]
     if len(ruled) < 2:
         return {}
     for cells in ruled:
@@ -172,6 +175,20 @@ def _cells(pieces: Sequence[Piece], upper: Rule, lower: Rule) -> list[list[list[
                 lines.append([at])
         found.append([sorted(line, key=lambda at: pieces[at].left) for line in lines])
     return found if all(len(lines) <= LINES for lines in found) else []
+
+
+def _body(pieces: Sequence[Piece]) -> float:
+    """The size of most letters."""
+    sizes: Counter[float] = Counter()
+    for piece in pieces:
+        sizes[piece.size] += len(piece.text)
+    return max(sizes, key=lambda size: sizes[size], default=0.0)
+
+
+def _of_text(row: Sequence[Piece], body: float) -> bool:
+    """Whether what lies between two rules is text of about one size: else it is a cover, or a page's head."""
+    sizes = [piece.size for piece in row if len(piece.text) > 2 and piece.size]
+    return not sizes or (max(sizes) <= UNLIKE * min(sizes) and min(sizes) <= UNLIKE * body)
 
 
 def _wrapped(pieces: Sequence[Piece], cells: Sequence[Sequence[Sequence[int]]]) -> bool:

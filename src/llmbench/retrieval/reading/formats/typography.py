@@ -15,7 +15,7 @@ LARGER = 1.08
 """How many times as large as the text a heading is at least: 12 points over text of 11."""
 LONGEST = 200
 """Characters of a heading at most."""
-LINES = 3
+LINES = 5
 """Lines of one heading at most; more in one style are a list, a cover or a large text."""
 _NUMBER = (
     r"(?:chapter|part|section|item|note|appendix|annex|article)?\s*[(\[]?(?:\d{1,3}(?:\.\d{1,3})*|[IVXLC]{1,6}|[A-Z])[.):\]]?"
@@ -27,6 +27,17 @@ _CAPTION = re.compile(
 )
 _DOTTED = re.compile(r"(?:[.\u2026\u00b7]\s?){4,}|\s\.+\s*\d+$")
 _ENDS = re.compile(r"[,;\u3001\uff0c-]$")
+_BEGINS = re.compile(
+    r"(?:chapter|part|section|item|appendix|annex|article)\s+(?:\d|[IVXLC]+\b|[A-Z]\b)|\d{1,2}(?:\.\d{1,2})+\.?\s|\d{1,2}[.)]\s|\(\d{1,2}\)\s"
+    r"|\u7b2c.{1,4}[\u7ae0\u7bc0\u8282\u6761\u689d]",
+    re.IGNORECASE,
+)
+"""A number with which a heading begins, and hardly the second line of one."""
+_UNFINISHED = re.compile(r"(?:[,&\u3001\uff0c-]|\b(?:a|an|and|by|for|from|in|of|on|or|the|to|under|with))$", re.IGNORECASE)
+"""How the upper line of a heading ends where it cannot be the last."""
+_ADDRESS = re.compile(r"(?:https?://|www\.)\S+|\S+@\S+\.\w+|(?:\w+\.)+[a-z]{2,}/\S*", re.IGNORECASE)
+SENTENCE = 12
+"""Words beyond which a line that ends in a full stop is a sentence set large, and no heading."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,19 @@ class Marked:
 
     line: Piece
     level: int = 0
+
+
+@dataclass(frozen=True)
+class _Type:
+    """How the text of a page is set: sizes of the document's text, and of this page's where that is much smaller (else 0); how
+    many long lines begin at each left edge (in steps of 4 points); where the outermost lines begin and end.
+    """
+
+    body: float
+    small: float
+    edges: Counter[int]
+    left: float
+    right: float
 
 
 Style = tuple[float, bool]
@@ -60,9 +84,9 @@ def headed(pages: Sequence[Sequence[Piece] | None]) -> list[list[Marked] | None]
         if page is None or not body:
             found.append(None if page is None else [(line, None) for line in page])
             continue
-        small = _small(page, body)
-        styles = [_style(line, at, page, (body, small), heavy * 2 < whole, running) for at, line in enumerate(page)]
-        found.append(_grouped(page, styles))
+        own = _type(page, body)
+        styles = [_style(line, at, page, own, heavy * 2 < whole, running) for at, line in enumerate(page)]
+        found.append(_grouped(page, styles, own))
     levels = _levels([style for page in found for _, style in page or () if style])
     return [None if page is None else [Marked(line, levels[style] if style else 0) for line, style in page] for page in found]
 
@@ -93,10 +117,10 @@ def _running(pages: Sequence[Sequence[Piece] | None]) -> set[tuple[str, int]]:
 
 
 def _style(
-    line: Piece, at: int, page: Sequence[Piece], sizes: tuple[float, float], bold_tells: bool, running: set[tuple[str, int]]
+    line: Piece, at: int, page: Sequence[Piece], own: _Type, bold_tells: bool, running: set[tuple[str, int]]
 ) -> Style | None:
-    """The style of a line that may be a heading; None where it is none. `sizes` are the text's, and a smaller page's own."""
-    text, (body, small) = line.text, sizes
+    """The style of a line that may be a heading; None where it is none."""
+    text, body, small = line.text, own.body, own.small
     if line.size <= body + 0.6 and not line.bold and not (small and line.size > 1.2 * small):
         return None
     if line.glue != "\n" or (at + 1 < len(page) and page[at + 1].glue != "\n"):  # a row of a table
@@ -108,29 +132,49 @@ def _style(
     here = bool(small) and size < body and line.size > 1.2 * small
     if not larger and not here and not (line.bold and bold_tells and size > 0.85 * body):
         return None
-    if _CAPTION.match(text) or _DOTTED.search(text) or _ENDS.search(text) or line.turned_words:
+    if _CAPTION.match(text) or _DOTTED.search(text) or _ADDRESS.fullmatch(text) or line.turned_words:
         return None
     cells = [cell for cell in text.split("  ") if cell.strip()]
-    if len(cells) > 1 and not (len(cells) == 2 and _NUMBER_ALONE.fullmatch(cells[0].strip())):
+    if len(cells) > 1 and size < 1.6 * body and not (len(cells) == 2 and _NUMBER_ALONE.fullmatch(cells[0].strip())):
         return None
     key = text if size > 1.3 * body else _plain(text)  # Chapter 1 and Chapter 2 are no running head
     if any((key, round(line.top / 8) + step) in running for step in (-1, 0, 1)):
         return None
-    if not larger and not _apart(line, at, page):
+    if not larger and not _apart(line, at, page, own):
         return None
+    if larger and not line.bold and size < 1.25 * body and not (_placed(line, own) or _over(line, page[at + 1 : at + 6])):
+        return None  # words in a drawing
     return size, line.bold
 
 
-def _small(page: Sequence[Piece], body: float) -> float:
-    """The size of a page that is set smaller than the rest, such as a leaflet's; 0 where it is not."""
+def _type(page: Sequence[Piece], body: float) -> _Type:
     sizes: Counter[float] = Counter()
-    for other in page:
-        sizes[_half(other.size)] += len(other.text)
+    edges: Counter[int] = Counter()
+    for line in page:
+        length = len(line.text)
+        sizes[_half(line.size)] += length
+        if length > 25:
+            edges[round(line.left / 4)] += 1
     own = max(sizes, key=lambda size: sizes[size], default=0.0)
-    return own if sizes[own] > 500 and own < 0.85 * body else 0.0
+    small = own if sizes[own] > 500 and own < 0.85 * body else 0.0
+    left, right = min((line.left for line in page), default=0.0), max((line.right for line in page), default=0.0)
+    return _Type(body, small, edges, left, right)
 
 
-def _apart(line: Piece, at: int, page: Sequence[Piece]) -> bool:
+def _placed(line: Piece, own: _Type) -> bool:
+    """Whether a line begins at the text's edge or stands in the middle of the page."""
+    if line.left < own.left + 4 or any(own.edges[round(line.left / 4) + step] > 1 for step in (-1, 0, 1)):
+        return True
+    return abs((line.left + line.right) / 2 - (own.left + own.right) / 2) < 8
+
+
+def _over(line: Piece, below: Sequence[Piece]) -> bool:
+    """Whether a line stands over the middle of the text that follows it, as in a column."""
+    long = next((other for other in below if len(other.text) > 25 and other.right - other.left > 100), None)
+    return long is not None and abs(line.left + line.right - long.left - long.right) < 16
+
+
+def _apart(line: Piece, at: int, page: Sequence[Piece], own: _Type) -> bool:
     """Whether a bold line of the text's own size is a heading: not a sentence, not in a row of a table, at the text's edge or
     in its middle, and not the first words of what follows.
     """
@@ -138,31 +182,35 @@ def _apart(line: Piece, at: int, page: Sequence[Piece]) -> bool:
     words = len(text.split())
     if words > 20 or (text.endswith((".", ":")) and words > 8):
         return False
-    if any(
-        other is not line and min(other.bottom, line.bottom) - max(other.top, line.top) > 0.5 * line.height for other in page
-    ):
+    if not _placed(line, own):
         return False
-    edges = Counter(round(other.left / 4) for other in page if len(other.text) > 25)
-    left, right = min(other.left for other in page), max(other.right for other in page)
-    at_edge = any(edges[round(line.left / 4) + step] > 1 for step in (-1, 0, 1)) or line.left < left + 4
-    centred = abs((line.left + line.right) / 2 - (left + right) / 2) < 8
-    if not (at_edge or centred):
-        return False
+    for other in page:
+        level = min(other.bottom, line.bottom) - max(other.top, line.top) > 0.5 * line.height
+        if level and other is not line and not _column(other, line, own):
+            return False
     before = page[at - 1] if at else None
     gap = line.top - before.bottom if before is not None else 99.0
     return before is None or gap < -2 or gap > 0.45 * line.height or (before.size, before.bold) != (line.size, line.bold)
 
 
-def _grouped(page: Sequence[Piece], styles: Sequence[Style | None]) -> list[tuple[Piece, Style | None]]:
+def _column(other: Piece, line: Piece, own: _Type) -> bool:
+    """Whether what stands at the height of a line is of another column of text: at its edge, away from the line."""
+    away = other.left > line.right + line.height or other.right < line.left - line.height
+    return away and any(own.edges[round(other.left / 4) + step] > 5 for step in (-1, 0, 1))
+
+
+def _grouped(page: Sequence[Piece], styles: Sequence[Style | None], own: _Type) -> list[tuple[Piece, Style | None]]:
     """The lines of a page, those of one heading joined; too many lines in one style are no heading."""
     found: list[tuple[Piece, Style | None]] = []
     at = 0
     while at < len(page):
         style = styles[at]
         stop = at + 1
-        while style and stop < len(page) and styles[stop] == style and _goes_on(page[stop - 1], page[stop]):
+        while style and stop < len(page) and (_of_one(style, styles[stop], own) or _set_so(page, stop, style)):
+            if not _goes_on(page, stop, own):
+                break
             stop += 1
-        if stop - at > LINES:
+        if style and (stop - at > LINES or sum(len(line.text) for line in page[at:stop]) > LONGEST or _sentence(page[at:stop])):
             style = None
         for place in range(at, stop):
             line = page[place] if style is None or place == at else replace(page[place], glue=" ")
@@ -171,8 +219,42 @@ def _grouped(page: Sequence[Piece], styles: Sequence[Style | None]) -> list[tupl
     return found
 
 
-def _goes_on(upper: Piece, lower: Piece) -> bool:
-    """Whether a line is the next one of the same heading."""
-    if _NUMBERED.match(lower.text) and _NUMBERED.match(upper.text):
+def _sentence(lines: Sequence[Piece]) -> bool:
+    """Whether lines are a sentence, or break off in one."""
+    last = lines[-1].text
+    return bool(_ENDS.search(last)) or (last.endswith(".") and sum(len(line.text.split()) for line in lines) > SENTENCE)
+
+
+def _of_one(upper: Style, lower: Style | None, own: _Type) -> bool:
+    """Whether two lines may be of one heading by their style: those of a title are not always of one size."""
+    if lower is None or upper == lower:
+        return upper == lower
+    small, large = sorted((upper[0], lower[0]))
+    return upper[1] == lower[1] and small > 1.5 * own.body and large < 1.15 * small
+
+
+def _set_so(page: Sequence[Piece], at: int, style: Style) -> bool:
+    """Whether a bold line that is no heading by itself, such as an indented one, may be the next one of a bold heading."""
+    line, indent = page[at], page[at].left - page[at - 1].left
+    if not (style[1] and line.bold and _half(line.size) == style[0] and -2 < indent < 60):
         return False
-    return -0.3 * upper.height < lower.top - upper.bottom < 0.75 * max(upper.height, lower.size)
+    return all(other.glue == "\n" for other in page[at : at + 2]) and "  " not in line.text and not _CAPTION.match(line.text)
+
+
+def _goes_on(page: Sequence[Piece], at: int, own: _Type) -> bool:
+    """Whether a line goes on with the heading above it: close under it, and not where the upper line had room for more."""
+    upper, lower = page[at - 1], page[at]
+    if not -0.3 * upper.height < lower.top - upper.bottom < 0.75 * max(upper.height, lower.size):
+        return False
+    if _UNFINISHED.search(upper.text):
+        return True
+    if _BEGINS.match(lower.text) or (_NUMBERED.match(lower.text) and _NUMBERED.match(upper.text)):
+        return False
+    if (
+        upper.size > 1.5 * own.body or lower.left > upper.left + 2 or upper.left > lower.left + 2
+    ):  # a title, centred, or indented behind a number
+        return True
+    edge = max(other.right for other in page if abs(other.left - upper.left) < 3)
+    word = (lower.right - lower.left) * len(lower.text.split()[0]) / len(lower.text)
+    full = upper.right + 0.3 * upper.height + word > edge
+    return full or upper.right > upper.left + 0.5 * (edge - upper.left) or lower.text[:1].islower()
