@@ -229,6 +229,6 @@ def _joined(line: Sequence[Piece]) -> Piece:
     sides = (min(p.left for p in line), min(p.top for p in line), max(p.right for p in line), max(p.bottom for p in line))
     worded = [piece for piece in line if not piece.bold or piece.size != line[0].size]  # most often none
     if worded:  # a number may be set otherwise than the heading behind it
-        worded = [piece for piece in line if any(map(str.isalpha, piece.text))] or line
+        worded = [piece for piece in line if any(map(str.isalpha, piece.text))] or list(line)
         return Piece(*sides, text, max(piece.size for piece in worded), all(piece.bold for piece in worded))
     return Piece(*sides, text, line[0].size, True)
