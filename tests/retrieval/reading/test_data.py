@@ -21,9 +21,10 @@ from .files import document, saved
         ("a.json", '{\n // x\n "a": "http://x", /* y */\n "b": [1, 2,],\n}', "a: http://x\nb: 1, 2", ""),
         ("a.json", '[{"a": 1}, {"b": 2}, {"c":', 'a: 1\n\nb: 2\n{"c":', "line 1"),
         ("a.json", "no JSON at all\n12 monkeys", "no JSON at all\n12 monkeys", "lines 1, 2"),
+        ("a.json", '{"a": "one\ntwo"}', "a: one\ntwo", ""),
         ("tsconfig.jsonc", '{"strict": true, // yes\n}', "strict: true", ""),
     ],
-    ids=["one line", "cut off", "two values", "comments", "list cut off", "none", "jsonc"],
+    ids=["one line", "cut off", "two values", "comments", "list cut off", "none", "raw line end", "jsonc"],
 )
 def test_what_can_be_parsed_is_read_and_the_rest_stays_text(
     tmp_path: Path, name: str, data: str, expected: str, warned: str
@@ -104,3 +105,18 @@ def test_articles_and_books_in_xml_have_headings_and_paragraphs(tmp_path: Path, 
     assert [h.text for h in found.headings] == ["On rope", "Methods", "Rigs"]
     assert found.text == "On rope\n\nMethods\n\nWe pulled.\n\nHard.\n\nRigs\n\nTwo.\n\na | b"
     assert found.title == "On rope"
+
+
+def test_notebooks_of_version_3_have_headings_and_formulas_are_read(tmp_path: Path) -> None:
+    old = {"worksheets": [{"cells": [{"cell_type": "heading", "level": 2, "source": ["Tolls"]}]}], "nbformat": 3}
+    assert [h.text for h in document(saved(tmp_path, "a.ipynb", json.dumps(old).encode())).headings] == ["Tolls"]
+    shown = {"cells": [{"cell_type": "code", "source": "x", "outputs": [{"data": {"text/latex": ["$a^2$"]}}]}], "nbformat": 4}
+    assert document(saved(tmp_path, "b.ipynb", json.dumps(shown).encode())).text == "x\n\n$a^2$"
+
+
+def test_excels_line_that_names_the_divider_is_no_row(tmp_path: Path) -> None:
+    assert document(saved(tmp_path, "a.csv", b"sep=^\nname^toll\ncrane^9\n")).text == "name: crane; toll: 9"
+
+
+def test_colours_of_a_terminal_are_left_out(tmp_path: Path) -> None:
+    assert document(saved(tmp_path, "a.log", b"\x1b[1;31mrope slipped\x1b[0m at nine")).text == "rope slipped at nine"

@@ -211,3 +211,26 @@ def test_boxes_fields_raised_figures_and_comments_say_what_they_show(tmp_path: P
     comments = f"<w:comments {W}><w:comment w:author='Ada'>{paragraph('Check it.')}</w:comment></w:comments>"
     data = docx(f"<w:p>{box}<w:r><w:t> Yes</w:t></w:r></w:p>" + raised, header1=f"<w:hdr {W}>{page}</w:hdr>", comments=comments)
     assert document(saved(tmp_path, "a.docx", data)).text == "Report\n\n☒ Yes\n\n10²\n\nComment by Ada:\n\nCheck it."
+
+
+def test_styles_of_paragraphs_and_rows_hide_text_too(tmp_path: Path) -> None:
+    styles = (
+        f'<w:styles {W}><w:style w:styleId="Secret"><w:rPr><w:vanish/></w:rPr></w:style>'
+        '<w:style w:styleId="Child"><w:basedOn w:val="Secret"/></w:style><w:style w:styleId="Open"><w:basedOn w:val="Child"/>'
+        '<w:rPr><w:vanish w:val="0"/></w:rPr></w:style></w:styles>'
+    )
+    shown = (
+        '<w:p><w:pPr><w:pStyle w:val="Secret"/></w:pPr><w:r><w:rPr><w:vanish w:val="0"/></w:rPr><w:t>shown</w:t></w:r></w:p>'
+    )
+    row = "<w:tr>{}<w:tc><w:p><w:r><w:t>{}</w:t></w:r></w:p></w:tc><w:tc><w:p/></w:tc></w:tr>".format
+    table = f"<w:tbl>{row('', 'seen')}{row('<w:trPr><w:hidden/></w:trPr>', 'unseen')}</w:tbl>"
+    body = paragraph("one", "Secret") + paragraph("two", "Child") + paragraph("open", "Open") + shown + table
+    found = document(saved(tmp_path, "a.docx", docx(body, styles=styles)))
+    assert found.text == "open\n\nshown\n\nseen"
+    assert found.warnings == ('hidden text was left out (hidden by its author): "one" and 2 more',)
+
+
+def test_a_control_that_was_not_filled_in_says_nothing(tmp_path: Path) -> None:
+    control = "<w:sdt><w:sdtPr>{}</w:sdtPr><w:sdtContent><w:r><w:t>{}</w:t></w:r></w:sdtContent></w:sdt>".format
+    body = f"<w:p>{control('<w:showingPlcHdr/>', 'Click here to enter text.')}{control('', 'Vollen')}</w:p>"
+    assert document(saved(tmp_path, "a.docx", docx(body))).text == "Vollen"

@@ -29,6 +29,7 @@ def text(folder: Path, markup: str) -> str:
         ("<p>Rated <img alt='four stars'> by guests. <img alt=logo>", "Rated (four stars) by guests."),
         ("<select><option>Northern depot<option>Southern depot</select>", "Northern depot\nSouthern depot"),
         ("<select>" + "<option>One of many" * 40 + "<option selected>Chosen</select>", "Chosen"),
+        ("<p>A <abbr title='personal flotation device'>PFD</abbr> each.", "A PFD (personal flotation device) each."),
         ("<button>Show the tariff</button>", "Show the tariff"),
         ("<p>Name <input value=Ada> <input type=hidden value=x> <input type=checkbox checked>yes", "Name Ada [x] yes"),
         ("<p><input placeholder='Your vessel, please'><input placeholder=Search>", "Your vessel, please"),
@@ -104,3 +105,27 @@ def test_the_index_says_which_documents_hide_text(tmp_path: Path, monkeypatch: p
     recipe = RagRecipe.model_validate({"name": "hiding", "documents": [tmp_path / "docs"]})
     (note,) = retrieval.build(recipe).notes
     assert note.startswith("Left out hidden text, which readers of these do not see: a.html. Details: llmbench index ")
+
+
+@pytest.mark.parametrize(
+    ("style", "why"),
+    [
+        ("position: absolute; left: -9999px", "outside the page"),
+        ("position: fixed; top: -999em", "outside the page"),
+        ("position:absolute;width:1px;height:1px;overflow:hidden;clip:rect(0, 0, 0, 0)", "outside the page"),
+        ("text-indent: -9999px", "outside the page"),
+        ("height: 0; overflow: hidden", "without room"),
+        ("clip-path: inset(100%)", "without room"),
+        ("transform: scale(0)", "without room"),
+    ],
+)
+def test_text_moved_off_the_page_or_without_room_is_left_out_and_named(tmp_path: Path, style: str, why: str) -> None:
+    page = f"<!doctype html><style>.x {{{style}}}</style><p>The toll is nine.<p class=x>The toll is nothing."
+    found = document(saved(tmp_path, "a.html", page.encode()))
+    assert found.text == "The toll is nine."
+    assert found.warnings == (f'hidden text was left out ({why}): "The toll is nothing."',)
+
+
+@pytest.mark.parametrize("style", ["position: absolute; left: -20px", "text-indent: -2em", "left: -9999px", "height: 0"])
+def test_text_moved_a_little_stays(tmp_path: Path, style: str) -> None:
+    assert text(tmp_path, f"<p style='{style}'>The toll is nine.") == "The toll is nine."

@@ -160,3 +160,29 @@ def test_attachments_of_an_outlook_message_and_messages_within_it_are_read(tmp_p
     found, failure = readings(saved(tmp_path, "a.msg", file))
     assert found["a.msg"].text == "Chain\n\nSee it.\n\nAttachments: order.txt, Old mail\n\nInner words."
     assert (found["a.msg#order.txt"].text, failure) == ("Sixty metres.", "")
+
+
+def test_an_invitation_is_read_as_lines(tmp_path: Path) -> None:
+    event = (
+        "BEGIN:VCALENDAR\r\nPRODID:x\r\nBEGIN:VEVENT\r\nSUMMARY:Crane insp\r\n ection\\, hall nine\r\n"
+        "DTSTART;TZID=Europe/Oslo:20260302T100000\r\nORGANIZER;CN=Desk:mailto:desk@example.org\r\nBEGIN:VALARM\r\n"
+        "DESCRIPTION:reminder\r\nEND:VALARM\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"
+    )
+    parts = ("Content-Type: text/plain\r\n\r\nPlease come.", f"Content-Type: text/calendar; method=REQUEST\r\n\r\n{event}")
+    found = document(saved(tmp_path, "a.eml", (HEAD + mixed(*parts, kind="alternative")).encode()))
+    assert found.text.endswith(
+        "Please come.\n\nSummary: Crane inspection, hall nine\n"
+        "Start: 2026-03-02 10:00 Europe/Oslo\nOrganizer: Desk <desk@example.org>"
+    )
+
+
+def test_a_report_of_delivery_a_saved_page_and_raw_headers_keep_their_words(tmp_path: Path) -> None:
+    status = "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; x\r\n\r\nStatus: 5.1.1\r\n"
+    report = HEAD + mixed("Content-Type: text/plain\r\n\r\nNot delivered.", status, kind="report")
+    assert document(saved(tmp_path, "a.eml", report.encode())).text.endswith("Reporting-MTA: dns; x\nStatus: 5.1.1")
+    page = HEAD + mixed(
+        "Content-Type: text/html\r\n\r\n<p>Words", "Content-Type: text/css\r\n\r\np {color: red}", kind="related"
+    )
+    assert "color" not in document(saved(tmp_path, "b.mht", page.encode())).text
+    raw = "Subject: Gr\u00fc\u00dfe\r\n\r\nStra\u00dfe neun in K\u00f6ln und M\u00fcnchen".encode("latin-1")
+    assert document(saved(tmp_path, "c.eml", raw)).title == "Gr\u00fc\u00dfe"

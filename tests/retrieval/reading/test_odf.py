@@ -114,3 +114,14 @@ def test_slides_have_titles_notes_and_names(tmp_path: Path) -> None:
     assert found.text.split("\n\n") == ["First", "Words", "Say it.", "Second", "More"]
     assert ([h.text for h in found.headings], len(found.pages)) == (["First", "Second"], 2)
     assert found.warnings == ("slide 2 is hidden when the slides are shown, and was read",)
+
+
+def test_a_text_in_one_xml_file_is_read_as_a_text(tmp_path: Path) -> None:
+    spaces = " ".join(f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"' for name in ("office", "text"))
+    flat = (
+        f'<office:document {spaces} office:mimetype="application/vnd.oasis.opendocument.text"><office:settings><office:item>'
+        'true</office:item></office:settings><office:body><office:text><text:h text:outline-level="1">Tolls</text:h>'
+        "<text:p>Nine <text:span>crowns</text:span> a day.</text:p></office:text></office:body></office:document>"
+    )
+    found = document(saved(tmp_path, "a.fodt", flat.encode()))
+    assert (found.text, found.kind, found.title) == ("Tolls\n\nNine crowns a day.", "odt", "Tolls")

@@ -154,3 +154,30 @@ def test_ods_shows_percentages_comments_merged_cells_and_names_hidden_sheets(tmp
     )
     assert found.text == "Loans\n\nRegion: North; Rate: 5.75%\nRegion: North; Rate: 4.0%\n\nA2: Waived."
     assert found.warnings == ("hidden in the workbook, and read: sheet Loans",)
+
+
+def test_cells_far_apart_are_read_and_keep_their_formats(tmp_path: Path) -> None:
+    cells = (
+        '<row r="1"><c r="A1" t="inlineStr"><is><t>Loan</t></is></c><c r="B1" t="inlineStr"><is><t>Rate</t></is></c></row>'
+        '<row r="2"><c r="A2" t="inlineStr"><is><t>Copper</t></is></c><c r="B2" s="1"><v>0.0425</v></c><c r="C2" s="1"/></row>'
+        '<row r="900000"><c r="XFA900000" t="inlineStr"><is><t>Far away</t></is></c></row>'
+    )
+    found = document(saved(tmp_path, "a.xlsx", workbook(cells)))
+    assert "Loan: Copper; Rate: 4.25%\n\nFar away" in found.text
+
+
+def test_a_sheet_in_one_xml_file_is_read_as_a_sheet(tmp_path: Path) -> None:
+    spaces = " ".join(
+        f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"' for name in ("office", "table", "text")
+    )
+    cell = '<table:table-cell office:value-type="string">\n<text:p>{}</text:p>\n</table:table-cell>'.format
+    rows = "\n".join(
+        f"<table:table-row>\n{cell(a)}\n{cell(b)}\n</table:table-row>" for a, b in (("Port", "Toll"), ("Vollen", "nine"))
+    )
+    flat = (
+        f'<?xml version="1.0"?>\n<office:document {spaces} office:version="1.3" '
+        'office:mimetype="application/vnd.oasis.opendocument.spreadsheet"><office:settings><office:x>true</office:x></office:settings>'
+        f'<office:body><office:spreadsheet>\n<table:table table:name="Tolls">\n{rows}\n</table:table></office:spreadsheet>'
+        "</office:body></office:document>"
+    )
+    assert document(saved(tmp_path, "a.fods", flat.encode())).text == "Tolls\n\nPort: Vollen; Toll: nine"

@@ -32,6 +32,8 @@ _OVERRIDES = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _TAGS = re.compile("(?<!\U0001f3f4)[\U000e0000-\U000e007f]{2,}")
 _SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2,}")
 _JOINERS = re.compile("(?<![\u0600-\U0010ffff])[\u200c\u200d]|[\u200c\u200d](?![\u0600-\U0010ffff])")
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+"""Colours of a terminal in a log."""
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -77,6 +79,8 @@ class Cleaner:
 
     def __call__(self, text: str) -> str:
         """The text without what is invisible, its compatibility characters and accents in one form; line ends stay."""
+        if "\x1b" in text:
+            text = _ESCAPES.sub("", text)
         if text.isascii():
             return _CONTROL.sub(" ", text) if _CONTROL.search(text) else text
         self.overrides += len(_OVERRIDES.findall(text))

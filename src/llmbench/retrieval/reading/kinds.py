@@ -47,8 +47,8 @@ _NAMED = {
     "zip": "zip",
     "json": "json jsonl ndjson jsonc json5 geojson webmanifest",
     "notebook": "ipynb",
-    "xml": "xml rss atom nxml jats opml xsd xsl xslt wsdl dita ditamap dbk fb2 tei kml gpx resx xlf xliff tmx plist fodt fodp "
-    "csproj vbproj vcxproj fsproj props targets nuspec xaml",
+    "xml": "xml rss atom nxml jats opml xsd xsl xslt wsdl dita ditamap dbk fb2 tei kml gpx resx xlf xliff tmx plist "
+    "fodt fodp fods csproj vbproj vcxproj fsproj props targets nuspec xaml",
     "text": _TEXTS,
 }
 KINDS = {f".{ending}": kind for kind, endings in _NAMED.items() for ending in endings.split()} | dict.fromkeys(CODE, "code")

@@ -124,6 +124,11 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = ""
         from llmbench.retrieval.reading.formats import encrypted
 
         data = encrypted.decrypted(data, password)
+    if kind == "xml":
+        from llmbench.retrieval.reading.formats import flat
+
+        if within := flat.kind_of_flat(data):
+            data, kind = flat.packed(data), within
     real = _real(data, kind)
     out = Writer(real, largest=largest)
     if kind and real != kind:

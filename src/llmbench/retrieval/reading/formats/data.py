@@ -26,7 +26,7 @@ def read_json(data: bytes, out: Writer) -> None:
     """Adds `path: value` lines; things in a list are set apart by an empty line. What is no JSON stays as it is."""
     text = decode(data)
     try:
-        value = json.loads(text)
+        value = json.loads(text, strict=False)
     except ValueError:
         _values(text, out)
         return
@@ -46,7 +46,7 @@ def _entry(entry: Any, out: Writer) -> None:
 def _values(text: str, out: Writer) -> None:
     """Adds what is not one JSON value: a value with comments, or several one after another (JSON lines, logs)."""
     try:
-        _entry(json.loads(_plain_json(text)), out)
+        _entry(json.loads(_plain_json(text), strict=False), out)
         return
     except ValueError:
         pass
@@ -70,7 +70,7 @@ def _plain_json(text: str) -> str:
 
 def _sequence(text: str) -> Iterator[tuple[Any, int, str]]:
     """Value after value, each with the line on which it begins; or the words of a line that is none."""
-    decoder, at, failed = json.JSONDecoder(), 0, 0
+    decoder, at, failed = json.JSONDecoder(strict=False), 0, 0
     counted, line = 0, 1
     begin = re.compile(r"[\s,\[]*")
     whole = text.lstrip().startswith("[")
@@ -129,7 +129,7 @@ def _plain(value: object) -> str:
 def read_notebook(data: bytes, out: Writer) -> None:
     """Adds a notebook's cells: Markdown with its headings, code, and the text that it printed."""
     try:
-        notebook = json.loads(decode(data))
+        notebook = json.loads(decode(data), strict=False)
     except ValueError:
         read_json(data, out)
         return
@@ -146,6 +146,10 @@ def read_notebook(data: bytes, out: Writer) -> None:
         if not isinstance(cell, dict):
             continue
         source = _joined(cell.get("source", cell.get("input")))
+        if cell.get("cell_type") == "heading":  # version 3
+            level = cell.get("level")
+            out.heading(source, level if isinstance(level, int) and 0 < level < 7 else 1)
+            continue
         start, end = out.block(source, keep=True)
         if cell.get("cell_type") == "markdown" and end > start:
             headings, _ = markdown_headings(out.clean(source).strip("\n"))
@@ -165,6 +169,8 @@ def _result(result: dict[str, Any], out: Writer) -> None:
         out.block(_ANSI.sub("", f"{result['ename']}: {_joined(result.get('evalue'))}"))
     printed = next(filter(None, (_joined(text) for text in (result.get("text"), shown.get("text/markdown")))), "")
     printed = printed or _joined(shown.get("text/plain"))
+    if not printed and not shown.get("text/html"):
+        printed = _joined(shown.get("text/latex"))
     page = _joined(shown.get("text/html"))
     if page and not printed:
         html.flow(page[:200_000], out)

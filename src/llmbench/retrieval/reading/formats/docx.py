@@ -88,13 +88,24 @@ def _levels(styles: Element) -> dict[str, int]:
 
 
 def _hidden_styles(styles: Element) -> set[str]:
-    """The styles whose text Word does not show."""
-    return {
-        value(style, "styleId")
-        for style in styles
-        for part in style
-        if local(part) == "rPr" and any(local(node) == "vanish" and is_on(node) for node in part)
-    }
+    """The styles whose text Word does not show, also those based on one that says so."""
+    own: dict[str, bool] = {}
+    based: dict[str, str] = {}
+    for style in styles:
+        for part in style:
+            if local(part) == "basedOn":
+                based[value(style, "styleId")] = value(part)
+            elif local(part) == "rPr":
+                own |= {value(style, "styleId"): is_on(node) for node in part if local(node) == "vanish"}
+    hidden = {identity for identity, vanished in own.items() if vanished}
+    for identity in based:
+        parent, seen = identity, set[str]()
+        while parent and parent not in own and parent not in seen:
+            seen.add(parent)
+            parent = based.get(parent, "")
+        if own.get(parent):
+            hidden.add(identity)
+    return hidden
 
 
 class _Story:
@@ -188,7 +199,11 @@ class _Story:
         table: list[list[str]] = []
         above: list[str] = []
         for row, content in zip(rows, cells, strict=True):
-            if any(local(node) == "trPr" and any(local(part) == "del" for part in node) for node in row):
+            marks = {local(part) for node in row if local(node) == "trPr" for part in node if is_on(part)}
+            if "del" in marks:
+                continue
+            if "hidden" in marks:
+                self.out.hide(" ".join(node.text or "" for node in row.iter() if local(node) == "t"))
                 continue
             line = [""] * _skipped(row)
             for cell in content:

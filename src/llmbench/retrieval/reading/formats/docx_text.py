@@ -60,7 +60,7 @@ class _Reader:
         self.shapes: list[Element] = []
         self.fields: list[str] = []
         self.faint: list[str] = []
-        self.vanished = self.raised = self.pale = False
+        self.vanished = self.raised = self.pale = self.styled = False
 
     def run(self, paragraph: Element) -> None:
         """Gathers its words."""
@@ -68,6 +68,10 @@ class _Reader:
         while stack:
             node = stack.pop()
             match local(node):
+                case "pPr":
+                    self.styled = any(local(part) == "pStyle" and value(part) in self.hidden_styles for part in node)
+                case "sdt" if _is_asking(node):
+                    continue
                 case "r":
                     self.vanished, self.raised = self.looks(node)
                     self.pale = _is_faint(node)
@@ -110,13 +114,13 @@ class _Reader:
 
     def looks(self, run: Element) -> tuple[bool, bool]:
         """Whether a run is hidden, and whether it is raised figures."""
-        hidden = raised = False
+        hidden, raised = self.styled, False
         for properties in run:
             if local(properties) == "rPr":
                 for part in properties:
                     match local(part):
-                        case "vanish" | "webHidden":
-                            hidden = is_on(part) and local(part) == "vanish"
+                        case "vanish":
+                            hidden = is_on(part)
                         case "rStyle":
                             hidden = hidden or value(part) in self.hidden_styles
                         case "vertAlign":
@@ -142,6 +146,11 @@ class _Reader:
                             self.add(entries[int(chosen)] if chosen.isdigit() and int(chosen) < len(entries) else "")
             case "end" if self.fields:
                 self.fields.pop()
+
+
+def _is_asking(control: Element) -> bool:
+    """Whether a control shows no more than the words that ask for an entry."""
+    return any(local(part) == "showingPlcHdr" and is_on(part) for node in control if local(node) == "sdtPr" for part in node)
 
 
 def _is_faint(run: Element) -> bool:

@@ -233,7 +233,10 @@ class _Walk:
         tag = node.tag
         if tag in ("ol", "ul", "menu") and self.lists:
             self.lists.pop()
-        if tag == "rt" and self.readings:
+        if tag in ("abbr", "acronym", "dfn") and (meant := " ".join((node.attributes.get("title") or "").split())):
+            if meant not in (node.text() or "") and len(meant) < 100:
+                self.inline.append(f" ({meant})")
+        elif tag == "rt" and self.readings:
             at = len(self.inline) - 1 - self.inline[::-1].index("\0")
             self.readings[-1].append("".join(self.inline[at + 1 :]).strip())
             del self.inline[at:]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from email.message import EmailMessage
 
 from llmbench.retrieval.documents import Unreadable
-from llmbench.retrieval.reading.formats import html, tnef
+from llmbench.retrieval.reading.formats import calendar, html, tnef
 from llmbench.retrieval.reading.text import decode
 from llmbench.retrieval.reading.writer import Writer
 
@@ -62,13 +62,15 @@ def _message(message: EmailMessage, out: Writer, depth: int) -> list[tuple[str, 
     fields["date"] = _iso(fields["date"])
     attached: list[str] = []
     files: list[tuple[str, bytes]] = []
-    texts, pages = [], []
+    texts, pages = list[str](), list[str]()
     inner = [part for part in message.walk() if part.get_content_type() == "message/rfc822"]
     within = {id(node) for one in inner for node in one.walk()}
     for part in message.walk() if message.get_content_type() != "message/rfc822" else ():
         kind = part.get_content_type()
         name = _name(part)
-        if id(part) in within or kind == "message/rfc822" or part.is_multipart():
+        if kind == "message/delivery-status" and id(part) not in within:
+            texts.append("\n".join(f"{key}: {value}" for inner in part.iter_parts() for key, value in inner.items()))
+        if id(part) in within or kind in ("message/rfc822", "message/delivery-status") or part.is_multipart():
             continue
         if kind == "application/ms-tnef" or name.lower() == "winmail.dat":
             more, words = tnef.opened(_bytes(part))
@@ -80,6 +82,10 @@ def _message(message: EmailMessage, out: Writer, depth: int) -> list[tuple[str, 
             files.append((name or f"unnamed{mimetypes.guess_extension(kind) or ''}", _bytes(part)))
         elif kind == "text/html":
             pages.append(_body(part))
+        elif kind == "text/calendar":
+            texts.append(calendar.shown(_body(part)))
+        elif kind in ("text/css", "text/javascript"):  # of a page that was saved whole
+            continue
         else:
             texts.append(_body(part))
     if depth == 0:
@@ -127,6 +133,12 @@ def head(fields: dict[str, str], out: Writer, depth: int) -> None:
 
 def _header(message: EmailMessage, name: str) -> str:
     try:
+        raw = next((value for key, value in message.raw_items() if key.lower() == name), "")
+        if any("\udc80" <= character <= "\udcff" for character in str(raw)):  # bytes without an encoding
+            data = str(raw).replace("\n", " ").encode("utf-8", "surrogateescape")
+            charset = message.get_content_charset()
+            rest = b"" if charset else b"\n" + _bytes(message)[:2000]  # a few letters alone are guessed wrong
+            return " ".join(decode(data + rest, hint=charset or "").partition("\n")[0].split())
         return " ".join(str(message.get(name, "")).split())
     except Exception:  # the header parser of the standard library raises many things on broken headers
         return ""

@@ -33,6 +33,9 @@ class Sheet:
     """What of it is not shown; an empty word is all of it."""
     unvalued: int = 0
     """Formulas without a stored value."""
+    moved: bytes = b""
+    """The sheet with its cells moved together, where they stand too far apart."""
+    part: str = ""
     drawn: bool = False
     """A chart that fills a sheet of its own."""
 

@@ -11,7 +11,16 @@ __all__ = ["Styles"]
 RULES = 400
 """Rules of a page that are looked at; others are as if they were not there."""
 _RULE = re.compile(r"([^{}]{1,500})\{([^{}]{0,5000})\}")
-_TELLING = re.compile(r"display|visibility|opacity|font-size|color|background", re.IGNORECASE)
+_TELLING = re.compile(
+    r"display|visibility|opacity|font-size|color|background|clip|position|transform|indent|overflow", re.IGNORECASE
+)
+_KEPT = {
+    *("display", "visibility", "opacity", "font-size", "color", "background", "background-color", "position", "left", "top"),
+    *("text-indent", "clip", "clip-path", "transform", "height", "width", "overflow"),
+}
+_FAR = re.compile(r"-\s*(?:9\d\d|\d{4,7})(?:\.\d+)?\s*(?:px|pt|em|rem|%|vw|vh|cm|in)?\s*(?:!important)?$")
+_NOTHING = re.compile(r"0+(?:\.0+)?\s*(?:px|pt|em|rem|%)?\s*(?:!important)?$")
+_CLIPPED = re.compile(r"inset\(\s*(?:50|100)%|circle\(\s*0")
 _NUMBER = re.compile(r"\s*([\d.]{1,10})\s*(%|px|pt|em|rem)?\s*(?:!important)?\s*$")
 _NAMES = {"white": "ffffff", "black": "000000", "red": "ff0000", "yellow": "ffff00", "blue": "0000ff", "green": "008000"}
 
@@ -24,7 +33,7 @@ def declarations(style: str) -> Declarations:
     for part in style.split(";"):
         name, _, value = part.partition(":")
         name = name.strip().lower()
-        if name in ("display", "visibility", "opacity", "font-size", "color", "background", "background-color"):
+        if name in _KEPT:
             found["background" if name.startswith("background") else name] = value.strip().lower()
     return found
 
@@ -73,6 +82,13 @@ class Styles:
             size[2], 2
         ):
             return "letters without size"
+        if self._off_page(found):
+            return "outside the page"
+        if _CLIPPED.match(found.get("clip-path", "")) or re.match(r"scale\(\s*0(?:\.0+)?\s*\)", found.get("transform", "")):
+            return "without room"
+        sizes = (found.get(name, "") for name in ("height", "width"))
+        if found.get("overflow", "").startswith(("hidden", "clip")) and any(map(_NOTHING.match, sizes)):
+            return "without room"
         if "color" in found:
             colour = _colour(found["color"])
             if colour == "transparent":
@@ -80,6 +96,16 @@ class Styles:
             if colour and colour == (_colour(found["background"]) if "background" in found else behind):
                 return "in the colour of its background"
         return ""
+
+    @staticmethod
+    def _off_page(found: Declarations) -> bool:
+        """Whether a thing is moved so far to the left or up that nobody can scroll there."""
+        placed = found.get("position", "").startswith(("absolute", "fixed"))
+        if placed and re.match(r"rect\((?:\s*[01](?:px)?[\s,]*){4}\)", found.get("clip", "")):
+            return True
+        if placed and any(_FAR.match(found.get(name, "")) for name in ("left", "top")):
+            return True
+        return _FAR.match(found.get("text-indent", "")) is not None
 
     def behind(self, found: Declarations, around: str) -> str:
         """The colour behind what is in an element."""

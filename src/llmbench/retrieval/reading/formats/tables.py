@@ -13,6 +13,7 @@ from llmbench.retrieval.reading.writer import Writer
 
 __all__ = ["dialect", "grid", "read_csv"]
 
+_NAMED_DIVIDER = re.compile(r"\ufeff?sep=([^\r\n\"])\r?\n", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*[-+($€£¥]*[\d.,:/%\s-]*\d[\d.,:/%)\s-]*(?:[eE][-+]?\d+)?\s*")
 
 
@@ -20,12 +21,17 @@ def read_csv(data: bytes, out: Writer, suffix: str) -> None:
     """Reads CSV or TSV; the lines of the file are kept."""
     text = decode(data)
     csv.field_size_limit(2**24)
-    reader = csv.reader(io.StringIO(text, newline=""), dialect(text, suffix))
+    found = dialect(text, suffix)
+    named = _NAMED_DIVIDER.match(text)
+    if named:  # Excel's own line, which it does not show
+        found.delimiter = named[1]
+    reader = csv.reader(io.StringIO(text, newline=""), found)
     rows: list[tuple[int, Sequence[str]]] = []
     before = 0
     try:
         for row in reader:
-            rows.append((before + 1, row))
+            if not (named and before == 0):
+                rows.append((before + 1, row))
             before = reader.line_num
     except csv.Error as error:
         raise Unreadable(f"broken CSV at line {reader.line_num} ({error})") from None

@@ -11,7 +11,7 @@ from typing import Any
 from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import LOCKED, Unreadable
 from llmbench.retrieval.reading.archive import RATIO, Archive
-from llmbench.retrieval.reading.formats import drawing, odf, ods, xlsx
+from llmbench.retrieval.reading.formats import drawing, odf, ods, sparse, xlsx
 from llmbench.retrieval.reading.formats.office import properties
 from llmbench.retrieval.reading.formats.sheet import Sheet
 from llmbench.retrieval.reading.formats.tables import grid
@@ -36,6 +36,9 @@ def read(data: bytes, out: Writer) -> None:
     import python_calamine
 
     book = _book(data, out)
+    changed = {sheet.part: sheet.moved for sheet in book.sheets.values() if sheet.moved}
+    if changed and book.archive is not None:
+        data = sparse.rewritten(Archive(data), changed)
     try:
         workbook = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
         left, unvalued = CELLS, 0

@@ -7,6 +7,7 @@ import re
 from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import Unreadable
 from llmbench.retrieval.reading.archive import Archive
+from llmbench.retrieval.reading.formats import sparse
 from llmbench.retrieval.reading.formats.drawing import relation
 from llmbench.retrieval.reading.formats.office import main_part, relations
 from llmbench.retrieval.reading.formats.sheet import Sheet, cell_at, format_of
@@ -46,7 +47,10 @@ def sheets(archive: Archive, out: Writer) -> dict[str, Sheet]:
         try:
             _drawings_and_comments(archive, place, sheet, people)
             if not sheet.drawn:
-                _cells(archive.read(place), sheet, formats)
+                data = archive.read(place)
+                _cells(data, sheet, formats)
+                if sparse.extent(data) > sparse.FAR:
+                    sheet.part, sheet.moved = place, sparse.moved(data, sheet)
         except Unreadable as error:
             out.warnings.append(f"comments or drawings of {node.get('name', '')} were left out: {error}")
     return found
