@@ -212,7 +212,7 @@ async def _body(request: Request) -> bytes:
     if charset not in ("", "utf-8", "utf8", "us-ascii"):
         raise Refusal(415, f"Send the request as UTF-8, not as {charset!r:.40}.")
     packed = request.headers.get("content-encoding", "identity").lower()
-    if packed != "identity":
+    if packed not in ("", "identity"):
         raise Refusal(415, f"The body is packed ({packed!r:.40}). Send it as it is, without Content-Encoding.")
     if int(request.headers.get("content-length", "0")) > chat.MAX_BODY:
         raise Refusal(413, f"The request is larger than {chat.MAX_BODY:,} bytes.")
