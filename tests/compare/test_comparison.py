@@ -271,8 +271,8 @@ def test_a_summary_of_another_version_does_not_hide_the_others(fake: Any, docume
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("abstention=(", "abstention: not a regular expression"),
-        ("variants=[base, base]", "variants: base is listed twice"),
+        ("abstention=(", "abstention=(: not a regular expression"),
+        ("variants=[base, base]", "variants=[base, base]: base is listed twice"),
         ("metrics=[ground]", "metrics"),
         ("questions.path=none.jsonl", "no such file none.jsonl"),
     ],
