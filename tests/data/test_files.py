@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llmbench.data import sources
 from llmbench.data.items import batches
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
@@ -194,8 +195,8 @@ def test_a_later_row_without_the_columns_is_named(tmp_path: Path) -> None:
         ("a.csv", 'prompt,completion\na,"b', "a.csv:2: not valid CSV"),
         ("a.csv", 'messages\n"[{bad"\n', "a.csv:2: messages is not valid JSON"),
         ("a.parquet", "no parquet", "a.parquet: not a valid Parquet file"),
-        ("a.xlsx", "x", "a.xlsx: .xlsx is not known."),
-        ("a", "x", "a: no ending is not known."),
+        ("a.xlsx", "x", "a.xlsx: .xlsx files are not read."),
+        ("a", "x", "a: its name has no ending that tells what it holds."),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -214,3 +215,49 @@ def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
 def test_a_column_to_rename_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", ["text", "label"], ["a", "b"])
     assert "a.csv:2: has no column query to take as prompt. There are: text, label." in fault(path, columns={"prompt": "query"})
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "txt"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_named_and_read_when_the_recipe_says_so(tmp_path: Path, ending: str, encoding: str) -> None:
+    text = {"csv": "text\nHi", "tsv": "text\nHi", "json": '[{"text": "Hi"}]', "jsonl": '{"text": "Hi"}', "txt": "Hi"}[ending]
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(text.encode(encoding))
+    assert f"a.{ending}: is UTF-16, not UTF-8. Write encoding: {encoding} next" in fault(path)
+    [(_, values)] = sources.rows(DataSource(path=path, encoding=encoding))
+    assert values == {"text": "Hi"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.csv", "prompt;completion\nHi, you;Hello\n", ":1: its columns are separated by semicolons, not commas: save it"),
+        ("a.csv", "prompt\tcompletion\nHi\tHello\n", ":1: its columns are separated by tabs, not commas: name it .tsv"),
+        ("a.tsv", "prompt,completion\nHi,Hello\n", ":1: its columns are separated by commas, not tabs: name it .csv"),
+        ("a.csv", "prompt,completion,completion\nHi,A,B\n", ":1: the column completion is there twice"),
+        ("a.json", '{"prompt": ["a", "b"], "completion": ["c", "d"]}', ": holds columns, each with all its values, not rows"),
+        ("a.json", '{"prompt": {"0": "a"}, "completion": {"0": "c"}}', ": holds columns, each with all its values, not rows"),
+        ("a.json", '{"features": [], "rows": [{"text": "a"}]}', "write field: rows next to its path"),
+        ("a.json", '{"prompt": "a", "completion": "b"}', "If the object is the only row, put it in"),
+        ("a", "{}", ": its name has no ending that tells what it holds"),
+    ],
+)
+def test_a_file_in_another_form_is_an_error_that_says_which(tmp_path: Path, name: str, text: str, said: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    assert said in fault(path)
+
+
+def test_columns_without_a_name_may_repeat(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("prompt,completion,,\nHi,Hello,,\n")
+    [(_, values)] = sources.rows(DataSource(path=path))
+    assert values == {"prompt": "Hi", "completion": "Hello", "": ""}
+
+
+def test_a_list_on_one_line_or_an_object_over_several_is_a_fault_that_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('[{"text": "a"}, {"text": "b"}]\n{\n"text": "c"}\n')
+    found = [row.fault.detail for row in sources.read(DataSource(path=path)) if row.fault is not None]
+    assert "the line holds a list of rows; name the file .json" in found[0]
+    assert "Each row should be on one line" in found[1]

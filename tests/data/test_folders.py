@@ -122,7 +122,7 @@ def test_a_folder_that_datasets_saved_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        ("question, answer", "There is ' answer', with a space"),
+        ("question, answer", "There is ' answer', which differs in spaces"),
         ("question,Answer", "There is 'Answer'"),
         ("question,b", "There are: question, b"),
     ],
@@ -252,3 +252,21 @@ def test_answers_that_begin_with_something_else_are_refused(tmp_path: Path) -> N
     path.write_text(json.dumps({"prompt": "Q", "chosen": turns("Other", "yes"), "rejected": turns("Other", "no")}) + "\n")
     with pytest.raises(DataError, match=r"chosen should be one turn of the assistant after the prompt, not 2"):
         list(read(DataSource(path=path), "dpo"))
+
+
+def test_a_split_in_the_middle_of_a_name_counts_and_links_and_empty_files_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("news.train.jsonl", "news.test.jsonl"):
+        (folder / name).write_bytes(lines(name))
+    (folder / "more.train.csv.gz").write_bytes(gzip.compress(b"prompt,completion,name\nHi,Hello,packed\n"))
+    (folder / "rest.train.jsonl").write_bytes(b"")
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    source = DataSource(path=folder)
+    assert names(source) == ["packed", "news.train.jsonl"]
+    assert sources.chosen(source).notes == (
+        "not read: linked",
+        "empty: rest.train.jsonl",
+        "split train is read; not: news.test.jsonl",
+    )

@@ -275,3 +275,15 @@ def test_the_bundled_template_for_tools_writes_calls(tmp_path: Path) -> None:
     [[text]] = masks(tmp_path, tokenizer_of("chatml", template), [CALL])
     assert f'{A}[<tool_call>{{"name": "weather", "arguments": {{"city": "Oslo"}}}}</tool_call>{E}]\n' in text
     assert text.endswith(f"<|im_start|>tool\nrain{E}\n{A}[It rains.{E}]\n")
+
+
+def test_the_opening_of_a_first_turn_is_not_learned(tmp_path: Path) -> None:
+    turns = [
+        {"role": "assistant", "content": "Hi"},
+        {"role": "user", "content": "Who?"},
+        {"role": "assistant", "content": "Ann"},
+    ]
+    [[text]] = masks(tmp_path, tokenizer_of("chatml", CHATML), [{"messages": turns}])
+    assert text == (
+        "<|im_start|>assistant\n[Hi<|im_end|>]\n<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n[Ann<|im_end|>]\n"
+    )

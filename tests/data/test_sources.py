@@ -124,6 +124,7 @@ def test_the_rows_of_a_query(database: Path) -> None:
     [
         (None, "is a database. Write query: SELECT ... next to it. Its tables: faq"),
         ("SELECT x FROM faq", "the query fails: no such column: x"),
+        ("SELECT question, answer AS question FROM faq", "the query names the column question twice. Rename one with AS"),
         ("DELETE FROM faq", "Only SELECT is permitted"),
         ("SELECT 1; DROP TABLE faq", "You can only execute one statement at a time"),
         ("ATTACH 'other.db' AS other", "Only SELECT is permitted"),

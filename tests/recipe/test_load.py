@@ -243,6 +243,22 @@ def test_overrides_win_over_the_file(folder: Path) -> None:
     assert loaded.lora is not None and loaded.lora.target_modules == ["q_proj", "v_proj"]
 
 
+def test_an_override_may_write_a_place_as_messages_do(folder: Path) -> None:
+    assert good(folder, SMALL, ["data.train[0].limit = 3"]).data.train[0].limit == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("---\nname: b\n", "a second document begins here (---), and a file may hold only one"),
+        ("lora: {r: ${RANK}}\n", "Put values with ${...} in quotes"),
+        ("include: my.yaml\n", "include: my.yaml includes itself"),
+    ],
+)
+def test_yaml_that_is_not_what_was_meant_says_what_to_write(fault: Fault, more: str, message: str) -> None:
+    assert message in fault(SMALL + more)
+
+
 def test_an_override_can_switch_a_section_off(folder: Path) -> None:
     assert good(folder, SMALL, ["lora=null"]).lora is None
 
@@ -260,6 +276,8 @@ def test_an_override_with_an_equals_sign_in_its_value_keeps_it(folder: Path) -> 
         ),
         ("training.seed=x", "training.seed=x: training.seed should be a whole number, not 'x'"),
         ("data.train.0.path=nofile.jsonl", "data.train.0.path=nofile.jsonl: no such file nofile.jsonl (looked in "),
+        ("trainin.seed=3", "trainin.seed=3: trainin is not a field. Did you mean training?"),
+        ("--training.seed=3", "'--training.seed=3' is not an option. Write fields without dashes: training.seed=3"),
         ("training.seed", "'training.seed' is not an override. Write key=value"),
         ("=3", "'=3' is not an override. Write key=value"),
         ("training.seed=[", "'training.seed=[': the value is not valid YAML"),

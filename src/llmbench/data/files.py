@@ -9,7 +9,7 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +17,11 @@ from llmbench.data.json_rows import parse
 from llmbench.data.packed import PACKED, ending, opened
 from llmbench.errors import DataError
 
-__all__ = ["Fault", "Row", "kind", "read_file"]
+__all__ = ["Fault", "Row", "kind", "read_file", "repeated"]
 
 _BATCH = 1000
+_BINARY = (".parquet", ".arrow", ".feather", ".ipc")
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _LISTS = ("input_ids", "labels", "completion_mask", "assistant_masks", "history")
 
 
@@ -44,10 +46,16 @@ class Row(NamedTuple):
 def read_file(path: Path, *, encoding: str = "utf-8", field: str | None = None) -> Iterator[Row]:
     """Each row of a file.
 
+    Args:
+        path: its ending tells what it holds.
+        encoding: of text.
+        field: of a .json file, the key under which its rows are.
+
     Raises:
         DataError: the file cannot be read at all, or its ending is not known.
     """
     try:
+        _check_unicode(path, encoding)
         match ending(path):
             case ".jsonl" | ".ndjson":
                 yield from _jsonl(path, encoding)
@@ -70,17 +78,30 @@ def read_file(path: Path, *, encoding: str = "utf-8", field: str | None = None) 
                     yield Row(1, str(path), {"text": file.read()})
             case other:
                 known = "a .jsonl, .json, .csv, .tsv, .parquet, .arrow, .txt or .sqlite file"
-                raise DataError(f"{path}: {other or 'no ending'} is not known. Name {known}.")
+                what = f"{other} files are not read" if other else "its name has no ending that tells what it holds"
+                raise DataError(f"{path}: {what}. Name {known}.")
     except UnicodeDecodeError as error:
         raise DataError(_undecodable(path, encoding, error)) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
-def _jsonl(path: Path, encoding: str) -> Iterator[Row]:
+def _check_unicode(path: Path, encoding: str) -> None:
+    """Raises where text that is taken for UTF-8 is UTF-16: by its mark, or by the zero byte of its first letter."""
+    if _signed(encoding) != "utf-8-sig" or ending(path) in _BINARY:
+        return
     with opened(path) as file:
-        if file.read(2) in (b"\xff\xfe", b"\xfe\xff") and encoding == "utf-8":
-            raise DataError(f"{path}: is UTF-16, not UTF-8. Write encoding: utf-16 next to its path, or save it as UTF-8.")
+        first = file.read(4)
+    if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        name = "utf-16"
+    elif len(first) == 4 and 0 in first and first.count(0) < 3 and (first[0] == 0) != (first[1] == 0):
+        name = "utf-16-le" if first[1] == 0 else "utf-16-be"
+    else:
+        return
+    raise DataError(f"{path}: is UTF-16, not UTF-8. Write encoding: {name} next to its path, or save it as UTF-8.")
+
+
+def _jsonl(path: Path, encoding: str) -> Iterator[Row]:
     lines: Any = opened(path) if _signed(encoding) == "utf-8-sig" else _text(path, encoding)
     with lines as file:
         for number, line in enumerate(file, 1):
@@ -93,7 +114,9 @@ def _jsonl(path: Path, encoding: str) -> Iterator[Row]:
                 row = parse(line)
             except ValueError as error:
                 brackets = ("[", "{", b"[", b"{")
-                hint = " One row a line is needed; name the file .json if it is one list." if line.strip() in brackets else ""
+                hint = " Each row should be on one line." if line.strip() in brackets else ""
+                if line.strip() in (brackets[0], brackets[2]):
+                    hint += " If the file is one list, name it .json."
                 if (b"\r" if isinstance(line, bytes) else "\r") in line.strip():
                     hint = r" Its lines end with CR alone, as on an old Macintosh: save it with LF (tr '\r' '\n')."
                 yield Row(number, place, {}, Fault("not valid JSON", f"not valid JSON: {error}.{hint}"))
@@ -101,7 +124,7 @@ def _jsonl(path: Path, encoding: str) -> Iterator[Row]:
             if isinstance(row, dict):
                 yield Row(number, place, row)
             else:
-                yield Row(number, place, {}, Fault("not an object", f"a row is an object with columns, not {kind(row)}"))
+                yield Row(number, place, {}, Fault("not an object", _no_row(row)))
 
 
 def _json(path: Path, encoding: str, field: str | None) -> Iterator[Row]:
@@ -121,20 +144,58 @@ def _json(path: Path, encoding: str, field: str | None) -> Iterator[Row]:
             have = ", ".join(rows) if isinstance(rows, dict) else kind(rows)
             raise DataError(f"{path}: has no field {field}. There are: {_short(have)}.")
         rows = rows[field]
+    if _by_column(rows):
+        raise DataError(f"{path}: {_BY_COLUMN}")
     if isinstance(rows, dict) and rows and all(isinstance(row, dict) for row in rows.values()):
         for number, (key, row) in enumerate(rows.items(), 1):
             yield Row(number, f"{path}: {_short(key, 40)}", row)
         return
     if not isinstance(rows, list):
-        lists = [key for key, value in rows.items() if isinstance(value, list)] if isinstance(rows, dict) else []
-        hint = f" Its rows may be under {lists[0]}: write field: {lists[0]} next to its path." if lists else ""
-        raise DataError(f"{path}:1: a .json file holds a list of rows, not {kind(rows)}.{hint}")
+        raise DataError(f"{path}:1: a .json file holds a list of rows, not {kind(rows)}.{_where_rows_are(rows)}")
     for number, row in enumerate(rows, 1):
         place = f"{path}: row {number}"
         if isinstance(row, dict):
             yield Row(number, place, row)
         else:
             yield Row(number, place, {}, Fault("not an object", f"a row is an object, not {kind(row)}"))
+
+
+_BY_COLUMN = "holds columns, each with all its values, not rows. Save it by rows: in pandas to_json(path, orient='records')."
+
+
+def _by_column(value: Any) -> bool:
+    """Whether an object holds columns, as pandas writes them: lists of one length, or values under the same row numbers."""
+    if not isinstance(value, dict) or len(value) < 2:
+        return False
+    columns = list(value.values())
+    if all(isinstance(column, list) for column in columns):
+        return len({len(column) for column in columns}) == 1 and not any(isinstance(one, dict) for one in columns[0][:1])
+    if not all(isinstance(column, dict) and column for column in columns):
+        return False
+    keys = [str(i) for i in range(len(columns[0]))]
+    return all(list(column) == keys for column in columns)
+
+
+def _where_rows_are(value: Any) -> str:
+    if not isinstance(value, dict):
+        return ""
+    lists = [key for key, item in value.items() if isinstance(item, list) and (not item or isinstance(item[0], dict))]
+    lists.sort(key=lambda key: not value[key])
+    if lists:
+        return f" Its rows may be under {lists[0]}: write field: {lists[0]} next to its path."
+    return " If the object is the only row, put it in [ ]." if value else ""
+
+
+def _no_row(value: Any) -> str:
+    """What a line holds that is no row."""
+    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        return "the line holds a list of rows; name the file .json"
+    return f"a row is an object with columns, not {kind(value)}"
+
+
+def repeated(names: Sequence[str]) -> str | None:
+    """The first name that is there twice, if any; empty ones do not count."""
+    return next((name for i, name in enumerate(names) if name and name in names[:i]), None)
 
 
 def _lines_of_json(text: str) -> bool:
@@ -152,6 +213,7 @@ def _csv(path: Path, encoding: str, delimiter: str) -> Iterator[Row]:
         reader = csv.DictReader(file, strict=True, delimiter=delimiter)
         line = 1
         try:
+            _check_header(path, list(reader.fieldnames or ()), delimiter)
             for row in reader:
                 start, line = line + 1, reader.line_num
                 place = f"{path}:{start}"
@@ -167,6 +229,16 @@ def _csv(path: Path, encoding: str, delimiter: str) -> Iterator[Row]:
                     yield Row(start, place, {}, Fault("not valid JSON", str(error)))
         except csv.Error as error:
             raise DataError(f"{path}:{line + 1}: not valid CSV: {error}") from error
+
+
+def _check_header(path: Path, names: list[str], delimiter: str) -> None:
+    """Raises for columns of one name, and for a first line that another sign separates."""
+    if twice := repeated(names):
+        raise DataError(f"{path}:1: the column {twice} is there twice. Rename one of them.")
+    other = next((sign for sign in _DELIMITERS if len(names) == 1 and sign != delimiter and sign in names[0]), None)
+    if other is not None:
+        way = "name it .tsv" if other == "\t" else "name it .csv" if other == "," else "save it with commas"
+        raise DataError(f"{path}:1: its columns are separated by {_DELIMITERS[other]}, not {_DELIMITERS[delimiter]}: {way}.")
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:
@@ -227,9 +299,7 @@ def _batches(path: Path, batches: Iterator[Any]) -> Iterator[Row]:
             number += 1
             place = f"{path}: row {number}"
             if row is None:
-                yield Row(
-                    number, place, {}, Fault("not UTF-8", "its text is not UTF-8; save the file as UTF-8, or skip the row")
-                )
+                yield Row(number, place, {}, Fault("not UTF-8", "its text is not UTF-8; write the file again, or skip the row"))
             else:
                 yield Row(number, place, row, filled=True)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmbench.data.packed import ending
+from llmbench.data.packed import PACKED, ending
 from llmbench.errors import DataError
 
 __all__ = ["ENDINGS", "Chosen", "choose", "split_of"]
@@ -47,7 +47,7 @@ def choose(path: Path, found: Sequence[Path], split: str) -> Chosen:
 
     Args:
         path: the folder, or the pattern.
-        found: every file that it holds, hidden ones left out.
+        found: what it holds, hidden names left out. A link to a folder is not followed.
         split: which split is wanted; of no meaning where nothing is named by a split.
 
     Raises:
@@ -56,9 +56,11 @@ def choose(path: Path, found: Sequence[Path], split: str) -> Chosen:
     saved = _saved(path, split)
     if saved is not None:
         return saved
-    data = sorted(file for file in found if _is_data(file))
-    other = sorted(file for file in found if file not in set(data))
+    data = sorted(file for file in found if file.is_file() and _is_data(file))
+    other = sorted(file for file in found if file not in set(data) and (file.is_file() or file.is_symlink()))
     notes = [f"not read: {_names(other, path)}"] if other else []
+    empty = [file for file in data if file.stat().st_size == 0]
+    notes += [f"empty: {_names(empty, path)}"] if empty else []
     if not data:
         what = "is a folder" if path.is_dir() else "is a pattern"
         more = f" It holds {_names(other, path)}." if other else ""
@@ -71,11 +73,17 @@ def choose(path: Path, found: Sequence[Path], split: str) -> Chosen:
 def split_of(file: Path, below: Path) -> str | None:
     """The split that a file's name or one of its folders' names tells, or None: `train-00001.parquet`, `dev/part.jsonl`."""
     parts = file.relative_to(below).parts if file.is_relative_to(below) else (file.name,)
-    for part in reversed((*parts[:-1], file.name.split(".")[0])):
+    for part in reversed((*parts[:-1], _stem(file))):
         for word in _WORD.findall(part):
             if word.lower() in _SPLITS:
                 return _SPLITS[word.lower()]
     return None
+
+
+def _stem(file: Path) -> str:
+    """A file's name without what says how it is written: `data.train` of `data.train.jsonl.gz`."""
+    name = file.with_suffix("") if file.suffix.lower() in PACKED else file
+    return name.stem
 
 
 def _is_data(file: Path) -> bool:

@@ -59,7 +59,7 @@ def batches(spec: DataSpec, sources: list[DataSource]) -> Iterator[list[Item]]:
                 batch, size = [], 0
         if faults:
             more = f" ({faults - 1:,} more rows of this source cannot be used)" if faults > 1 else ""
-            raise DataError(f"{first.rstrip('.')}{more}. Mend it, or set data.bad_rows=skip to leave such rows out.")
+            raise DataError(f"{first.rstrip('.')}{more}. Fix it, or set data.bad_rows=skip to leave such rows out.")
         if not rows:
             raise DataError(f"{title(source)}: has no rows; {READS}.")
     if batch:

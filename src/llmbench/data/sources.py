@@ -11,7 +11,7 @@ from typing import Any
 
 from llmbench import own_code
 from llmbench.data import download, folders
-from llmbench.data.files import Fault, Row, read_file
+from llmbench.data.files import Fault, Row, read_file, repeated
 from llmbench.data.folders import Chosen
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource
@@ -78,7 +78,7 @@ def chosen(source: DataSource) -> Chosen:
         found = [file for file in path.rglob("*") if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     else:
         found = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-    return folders.choose(path, [file for file in found if file.is_file()], source.split)
+    return folders.choose(path, found, source.split)
 
 
 def _origin(source: DataSource) -> Iterator[Row]:
@@ -126,6 +126,8 @@ def _queried(path: Path, query: str | None) -> Iterator[Row]:
             connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY)
             cursor = connection.execute(query)
             names = [column[0] for column in cursor.description or ()]
+            if twice := repeated(names):
+                raise DataError(f"{path}: the query names the column {twice} twice. Rename one with AS.")
             for number, values in enumerate(cursor, 1):
                 yield Row(number, f"{path}: row {number}", dict(zip(names, values, strict=True)))
     except (sqlite3.Error, sqlite3.Warning) as error:
@@ -209,8 +211,8 @@ def _near(name: str, values: dict[str, Any], columns: dict[str, str]) -> str:
     """What there is in place of a column: one that differs by blanks or case alone, or all of them."""
     alike = next((key for key in map(str, values) if key.strip().casefold() == name.strip().casefold()), None)
     if alike is not None:
-        blank = ", with a space that the name has not" if alike.strip() == name.strip() else ""
-        return f"There is {alike!r}{blank}: write it so, or correct the file."
+        space = "spaces" if alike.strip() == name.strip() else "capitals"
+        return f"There is {alike!r}, which differs in {space}: write it the same way in `columns`, or rename it in the file."
     missing = [key for key in columns.values() if key not in values]
     more = f" (missing too: {', '.join(key for key in missing if key != name)})" if len(missing) > 1 else ""
     return f"There are: {', '.join(map(str, values))}{more}."

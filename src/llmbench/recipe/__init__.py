@@ -153,8 +153,11 @@ def _kind_of(values: dict[str, Any]) -> type[Document] | None:
 def _apply(values: dict[str, Any], override: str) -> Place:
     """Sets `a.b.0.c=value` in nested values and returns the place that was set."""
     key, equals, text = override.partition("=")
+    key = re.sub(r"\[(\d+)\]", r".\1", key.strip())  # data.train[0].path, as messages write places
     if not equals or not key:
         raise RecipeError(f"{override!r} is not an override. Write key=value, such as training.learning_rate=1e-4")
+    if key.startswith("-"):
+        raise RecipeError(f"{override!r} is not an option. Write fields without dashes: {override.lstrip('-')}")
     try:
         value = yaml_value(text) if text != "-" else text  # standard input, which YAML takes for a list
     except RecipeError as error:
@@ -200,6 +203,8 @@ def _faults(
         place = _named(fault) if not place and fault["type"] == "value_error" else _untagged(kind, place)
         line, where = lines.nearest(place), lines.where(place, path)
         override = next((text for set_, text in given.items() if place[: len(set_)] == set_), None)
+        if override is None and fault["type"] == "extra_forbidden" and place not in lines.of:  # trainin.max_steps=2
+            override = next((text for set_, text in given.items() if set_[: len(place)] == place), None)
         dotted = _dotted(place)
         match fault["type"]:
             case "extra_forbidden":

@@ -115,7 +115,8 @@ def _joined(file: Path, path: str | Path, around: list[Path]) -> tuple[dict[str,
         if found is None:
             raise RecipeError(f"{here}: include: {assets.missing(name, file.absolute().parent)}")
         if found in around or len(around) >= _MAX_FILES:
-            raise RecipeError(f"{here}: include: {name} includes itself, through {len(around)} files")
+            through = f", through {len(around)} files" if len(around) > 1 else ""
+            raise RecipeError(f"{here}: include: {name} includes itself{through}")
         more, others = _joined(found, found, around)
         below, known = _over(below, _started(more, found.parent), (), known), _under(known, others)
     return _over(below, values, (), known), _under(known, lines)
@@ -170,7 +171,12 @@ def _one(file: Path, path: str | Path) -> tuple[dict[str, Any], Lines]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise RecipeError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        problem = str(getattr(error, "problem", None) or error)
+        if "another document" in problem:
+            problem = "a second document begins here (---), and a file may hold only one"
+        elif mark and re.search(r"[{,:]\s*\$\{", "".join(text.splitlines()[mark.line : mark.line + 1])):
+            problem += ". Put values with ${...} in quotes"
+        raise RecipeError(f"{where}: not valid YAML: {problem}") from error
     except RecursionError as error:
         raise RecipeError(f"{path}: nested too deeply (at most {_MAX_DEPTH} levels)") from error
     if not isinstance(value, dict):

@@ -59,10 +59,10 @@ class Page:
             raise Limit(f"writes over {self.characters // 2**20} million characters beyond its input")
         return text
 
-    def tried(self, turns: list[Turn], tools: Any) -> str:
+    def tried(self, turns: list[Turn], tools: Any, *, prompt: bool = False) -> str:
         """The text of some turns; none where the template does not take them."""
         try:
-            return self.write(turns, tools)
+            return self.write(turns, tools, prompt=prompt)
         except Limit:
             raise
         except Exception:  # a template that looks into the content, or takes no such turn there

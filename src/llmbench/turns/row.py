@@ -96,7 +96,11 @@ class Row:
     def _prompt(self, i: int) -> str:
         """What the model is given when it is to say turn i."""
         if i not in self.prompts:
-            self.prompts[i] = self.page.write(self.turns[:i], self.tools, prompt=True) if i else ""
+            # Before a first turn of the assistant there is nothing but its opening, which many templates write of no turns.
+            write = self.page.write if i else self.page.tried
+            self.prompts[i] = write(self.turns[:i], self.tools, prompt=True)
+            if not i and not self.full.startswith(self.prompts[i]):
+                self.prompts[i] = ""
         return self.prompts[i]
 
     def _met(self, i: int) -> Met:
