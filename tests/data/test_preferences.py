@@ -10,7 +10,7 @@ import pytest
 
 from llmbench.data import Rows, preferences
 from llmbench.errors import DataError
-from llmbench.recipe import DataSpec
+from llmbench.recipe import DataSource, DataSpec
 
 ASK = {"role": "user", "content": "How tall is it?"}
 GOOD, BAD = "It is 40 centimetres tall.", "It is not told."
@@ -304,3 +304,34 @@ def test_the_bundled_judgements_are_written_by_their_seed(tmp_path: Path) -> Non
     for name in ("pairs.jsonl", "marked.jsonl", "prompts.jsonl"):
         written = (tmp_path / name).read_bytes()
         assert written == assets.bundled(f"recipes/data/{name}").read_bytes() and written.count(b"\n") >= 40
+
+
+@pytest.mark.parametrize(
+    ("method", "row"),
+    [
+        ("dpo", PAIR),
+        ("dpo", {"chosen": TURNS, "rejected": [ASK, {"role": "assistant", "content": BAD}]}),
+        ("kto", {"prompt": [ASK], "completion": GOOD, "label": True}),
+        ("kto", {"messages": TURNS, "label": True}),
+        ("grpo", {"prompt": [ASK]}),
+    ],
+)
+def test_a_system_column_stands_before_the_prompt_as_in_sft(method: str, row: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rules = {"role": "system", "content": "Be short."}
+    path.write_text(json.dumps({**row, "system": "Be short."}), encoding="utf-8")
+    [example] = preferences.read(DataSource(path=path), method)
+    assert isinstance(example, preferences.Example)
+    assert example.prompt == [rules, ASK]
+    path.write_text(
+        json.dumps({"prompt": [rules, ASK], "chosen": GOOD, "rejected": BAD, "system": "Be long."}), encoding="utf-8"
+    )
+    with pytest.raises(DataError, match="two system prompts that differ"):
+        list(preferences.read(DataSource(path=path), "dpo"))
+
+
+def test_a_question_column_is_named_when_there_is_no_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"question": "Who?", "chosen": GOOD, "rejected": BAD}), encoding="utf-8")
+    with pytest.raises(DataError, match=r"write columns: \{prompt: question\} next to its path"):
+        list(preferences.read(DataSource(path=path), "dpo"))

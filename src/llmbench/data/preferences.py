@@ -226,7 +226,7 @@ def _example(row: dict[str, Any], wanted: str, place: str) -> Example:
             return _pair(row, place)
         case "marked":
             return _marked(row, place)
-    prompt = _prompt(_turns(row["prompt"], "prompt", "user"), "prompt")
+    prompt = _prompt(_turns(row["prompt"], "prompt", "user"), "prompt", row)
     for i, turn in enumerate(prompt):
         others = sorted(turn.keys() - {"role", "content"})
         if others:
@@ -245,13 +245,13 @@ def _pair(row: dict[str, Any], place: str) -> Example:
         prompt = _turns(row[talk], talk, "user")
         if shared and _begins(chosen[:shared], prompt):  # the prompt once more, at the head of both
             prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
-        prompt = _prompt(prompt, talk)
+        prompt = _prompt(prompt, talk, row)
     else:
         if shared == len(chosen) == len(rejected):
             raise ValueError("chosen and rejected are the same, so nothing is preferred")
         if not shared:
-            raise ValueError("chosen and rejected begin differently, so they have no prompt in common; give a `prompt` column")
-        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+            raise ValueError("chosen and rejected begin differently, so they have no prompt in common; {_asked(row)}")
+        prompt, chosen, rejected = _prompt(chosen[:shared], "chosen", row), chosen[shared:], rejected[shared:]
     answers = (_answer(chosen, "chosen"), _answer(rejected, "rejected"))
     if _said(answers[0]) == _said(answers[1]):
         raise ValueError("chosen and rejected are the same, so nothing is preferred")
@@ -282,19 +282,33 @@ def _marked(row: dict[str, Any], place: str) -> Example:
         if len(completion) > 1 and _begins(completion[:-1], prompt):  # the prompt once more, at its head
             prompt, completion = completion[:-1], completion[-1:]
         answer = _answer(completion, "completion")
-        return Example(place, _prompt(prompt, "prompt"), (answer,), label, tools=defined)
+        return Example(place, _prompt(prompt, "prompt", row), (answer,), label, tools=defined)
     name = "messages" if row.get("messages") is not None else "conversations"
     if row.get(name) is None:
         raise ValueError("prompt and completion, or messages, are missing")
     turns = _turns(row[name], name, "user")
-    return Example(place, _prompt(turns[:-1], name), (_answer(turns[-1:], name),), label, tools=defined)
+    return Example(place, _prompt(turns[:-1], name, row), (_answer(turns[-1:], name),), label, tools=defined)
 
 
-def _prompt(turns: Conversation, name: str) -> Conversation:
+def _asked(row: dict[str, Any]) -> str:
+    """What to do about a missing prompt: name the column that looks like one."""
+    near = next((name for name in ("question", "instruction", "query", "input") if isinstance(row.get(name), str)), None)
+    return f"write columns: {{prompt: {near}}} next to its path" if near else "give a `prompt` column"
+
+
+def _prompt(turns: Conversation, name: str, row: dict[str, Any]) -> Conversation:
+    """A prompt that can be answered, behind the row's `system` column where it has one, as sft reads it."""
     if not turns:
         raise ValueError(f"{name} has no turn to answer")
     if turns[-1]["role"] == "assistant":
         raise ValueError(f"{name} ends with the assistant's turn, so there is nothing to answer")
+    if not row.get("system"):
+        return turns
+    system = {"role": "system", "content": text(row["system"], "system")}
+    if turns[0]["role"] != "system":
+        return [system, *turns]
+    if _said(turns[0]) != _said(system):
+        raise ValueError(f"the column system and the first turn of {name} are two system prompts that differ; keep one")
     return turns
 
 
