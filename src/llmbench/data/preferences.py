@@ -250,7 +250,7 @@ def _pair(row: dict[str, Any], place: str) -> Example:
         if shared == len(chosen) == len(rejected):
             raise ValueError("chosen and rejected are the same, so nothing is preferred")
         if not shared:
-            raise ValueError("chosen and rejected begin differently, so they have no prompt in common; {_asked(row)}")
+            raise ValueError(f"chosen and rejected begin differently, so they have no prompt in common; {_asked(row)}")
         prompt, chosen, rejected = _prompt(chosen[:shared], "chosen", row), chosen[shared:], rejected[shared:]
     answers = (_answer(chosen, "chosen"), _answer(rejected, "rejected"))
     if _said(answers[0]) == _said(answers[1]):
