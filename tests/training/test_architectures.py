@@ -25,6 +25,10 @@ from .conftest import IDS, Write, write_recipe
 
 Make = Callable[[str], Path]
 
+FAST = {"llama", "gpt2", "gemma2", "bloom", "mixtral", "glm4_moe", "gpt_oss", "mamba", "lfm2", "modernbert-decoder"}
+"""One kind of each family (dense, Conv1D, no fused attention, mixtures with and without shared experts, state space, hybrid);
+the others take longer together than a quick run may, and are slow."""
+
 
 @pytest.fixture(scope="module")
 def make(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
@@ -71,7 +75,7 @@ def logits(model: Any) -> Any:
         return model.eval()(input_ids=torch.tensor([IDS]), use_cache=False).logits[0].float()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS])
 def test_a_kind_is_trained_with_default_settings(kind: str, make: Make, tmp_path: Path, home: Path) -> None:
     """Every linear layer is adapted; the first loss is the base's own; PEFT alone loads what was saved and finds it all."""
     from peft import PeftConfig, PeftModel
@@ -97,7 +101,9 @@ def test_a_kind_is_trained_with_default_settings(kind: str, make: Make, tmp_path
     assert servability(made) == []
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "glm4_moe", "gpt_oss", "falcon_h1"])
+@pytest.mark.parametrize(
+    "kind", ["gpt2", "glm4_moe", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gpt_oss", "falcon_h1"))]
+)
 def test_a_kind_is_merged(kind: str, make: Make, tmp_path: Path, home: Path) -> None:
     made = document(tmp_path, make(kind), "merged")
     run = runs.create(made)
