@@ -411,6 +411,12 @@ async def test_later_stays_later(status: int) -> None:
             "logprobs: Input should be a valid boolean",
             "logprobs",
         ),
+        (
+            "1 validation error: {'type': 'bool_parsing', 'loc': 'body.stream_options.include_usage', 'msg': 'Input should be "
+            "a valid boolean', 'input': 'x'}",
+            "stream_options: Input should be a valid boolean",
+            "stream_options",
+        ),
         ('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set', "engine.extra_args", None),
     ],
 )

@@ -183,7 +183,8 @@ def _refused(response: httpx.Response) -> Refusal:
     return Refusal(502, f"The engine answered {response.status_code}: {message[:500]}", code="engine_error")
 
 
-_FAULT = re.compile(r"'loc': \(([^)]*)\), 'msg': (?:'((?:[^'\\]|\\.)*)'|\"([^\"]*)\")")
+_FAULT = re.compile(r"'loc': (?:\(([^)]*)\)|'([^']*)'), 'msg': (?:'((?:[^'\\]|\\.)*)'|\"([^\"]*)\")")
+"""A fault of pydantic's as vLLM prints it: its place is a tuple of parts, or one text with dots between them."""
 
 
 def _one_line(message: str) -> tuple[str, str | None]:
@@ -196,9 +197,11 @@ def _one_line(message: str) -> tuple[str, str | None]:
                 "engine.extra_args: [--enable-auto-tool-choice, --tool-call-parser, NAME], such as hermes for Qwen"
             )
         return " ".join(message.split()), None
-    place = [part.strip(" '\"") for part in fault[1].split(",") if part.strip()]
+    place = [
+        part.strip(" '\"") for part in (fault[1].split(",") if fault[1] is not None else fault[2].split(".")) if part.strip()
+    ]
     field = next((part for part in place if part != "body" and not part.isdigit()), "body")
-    return f"{field}: {fault[2] or fault[3]}"[:500], field
+    return f"{field}: {fault[3] or fault[4]}"[:500], field
 
 
 async def events(
