@@ -153,3 +153,13 @@ def test_an_index_of_an_earlier_version_is_built_again_from_its_own_vectors(
     with Retriever.open(pipeline, embedder=embedder) as retriever:
         assert retriever.search("loud bell")[0].chunk.source == "crm/1"
     assert build(pipeline, embedder=embedder).notes == ()
+
+
+def test_words_that_every_passage_holds_are_found_where_words_alone_are_searched(
+    pipeline: RagRecipe, embedder: Embedder
+) -> None:
+    text = "港の灯台は毎年九月に点検される\n点検の責任者は北部管理事務所である\n"
+    write(pipeline, first=text, second=f"{text}故障の際は電話四一七番に連絡する\n")
+    build(pipeline, embedder=embedder)
+    with Retriever.open(pipeline, embedder=embedder) as retriever:
+        assert {hit.chunk.source for hit in retriever.search("灯台の点検の責任者")} == {"first.md", "second.md"}

@@ -73,10 +73,12 @@ def find(view: View, spec: SearchSpec, question: Question, count: int, where: Fi
 
 
 def fuse(dense: Scored, terms: Scored, spec: SearchSpec, alpha: float | None) -> Scored:
-    """Both lists as one, best first. Words that tell nothing count as not found: their noise is no scale."""
+    """Both lists as one, best first. Words that tell nothing count as not found, where meaning counts: noise is no scale."""
     import numpy as np
 
-    if dense and max((score for _, score in terms), default=0.0) < NOISE:
+    weight = spec.alpha if spec.alpha is not None else alpha if alpha is not None else ALPHA
+    words_alone = spec.fusion != "rrf" and weight == 0
+    if dense and not words_alone and max((score for _, score in terms), default=0.0) < NOISE:
         terms = []
 
     def arrays(scored: Scored) -> fusion.List:
@@ -85,7 +87,6 @@ def fuse(dense: Scored, terms: Scored, spec: SearchSpec, alpha: float | None) ->
     if spec.fusion == "rrf":
         rows, scores = fusion.rrf([arrays(dense), arrays(terms)], spec.rrf_k)
     else:
-        weight = spec.alpha if spec.alpha is not None else alpha if alpha is not None else ALPHA
         rows, scores = fusion.convex(arrays(dense), arrays(terms), weight)
     return list(zip(rows.tolist(), scores.tolist(), strict=True))
 
