@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ _NAMED = 3
 """Names of foreign files that a message lists."""
 
 
-def check_claim(folder: Path, kind: str, *, known: bool = False, by: str | None = None) -> None:
+def check_claim(folder: Path, kind: str, *, known: bool = False, by: str | None = None, of: Sequence[str] = ()) -> None:
     """Looks whether a folder may become one of this kind, or be used as one; changes nothing.
 
     Args:
@@ -53,13 +53,15 @@ def check_claim(folder: Path, kind: str, *, known: bool = False, by: str | None 
         kind: `run`, `index`, `comparison` or `evaluation`.
         known: whether its contents show that it is one, although no record says so.
         by: the origin of the document that is about to use it (`Document.origin`).
+        of: what the folder is made from; documents that make it from the same may share it.
 
     Raises:
         LlmbenchError: it holds something that llmbench did not write, or another document of the same name made it.
     """
     record = _record(folder)
     if known or record.get("kind") == kind:
-        _refuse_other(folder, kind, str(record.get("by") or ""), by)
+        if not of or record.get("of") != list(of):
+            _refuse_other(folder, kind, str(record.get("by") or ""), by)
         return
     try:
         inside = sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock")
@@ -77,14 +79,14 @@ def check_claim(folder: Path, kind: str, *, known: bool = False, by: str | None 
         )
 
 
-def claim(folder: Path, kind: str, *, known: bool = False, by: str | None = None) -> None:
+def claim(folder: Path, kind: str, *, known: bool = False, by: str | None = None, of: Sequence[str] = ()) -> None:
     """Notes that a folder is llmbench's and by which document, as `check_claim` allows.
 
     Raises:
         LlmbenchError: as `check_claim`, or the folder cannot be written.
     """
-    check_claim(folder, kind, known=known, by=by)
-    wanted = {"kind": kind} | ({"by": by} if by else {})
+    check_claim(folder, kind, known=known, by=by, of=of)
+    wanted = {"kind": kind} | ({"by": by} if by else {}) | ({"of": list(of)} if of else {})
     if _record(folder) | wanted != _record(folder):
         workspace.write_json(folder / RECORD, _record(folder) | wanted)
 

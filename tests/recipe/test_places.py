@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from llmbench import assets, recipe
+from llmbench import assets, recipe, written
 from llmbench.cli import cli
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import CompareRecipe, RagRecipe, ServeRecipe, TrainRecipe
@@ -167,6 +167,8 @@ def test_two_comparisons_of_one_name_do_not_share_a_folder(tmp_path: Path, home:
         )
     with pytest.raises(LlmbenchError, match="No endpoint answers"):
         compare.run(recipe.load(tmp_path / "a" / "c.yaml", CompareRecipe))
+    assert not (home / "comparisons" / "c" / written.RECORD).exists()  # nothing was asked
+    written.claim(home / "comparisons" / "c", "comparison", by=str(tmp_path / "a" / "c.yaml"))  # as with the first answer
     with pytest.raises(LlmbenchError, match=r"comparison c was made by .*/a/c\.yaml"):
         compare.run(recipe.load(tmp_path / "b" / "c.yaml", CompareRecipe))
 

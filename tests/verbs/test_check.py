@@ -117,7 +117,7 @@ def test_a_row_longer_than_the_model_reads_is_refused(tmp_path: Path) -> None:
     [
         (["data.max_lenght=3"], RecipeError, "Did you mean max_length?"),
         (["data.train.0.path=absent.jsonl"], RecipeError, "no such file absent.jsonl"),
-        (["model.model_name_or_path=./absent"], LlmbenchError, "there is no folder ./absent"),
+        (["model.model_name_or_path=./absent"], LlmbenchError, "/absent. Name a model's folder"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(mine: Path, arguments: list[str], kind: type[Exception], message: str) -> None:

@@ -194,7 +194,7 @@ def test_what_cannot_be_done_is_said(world: Path, tmp_path: Path) -> None:
         DataError,
         "no judged questions. Set questions, or name",
     )
-    refused(DataError, "no such file or folder", "--data", str(tmp_path / "none"))
+    refused(DataError, "--data: no such file", "--data", str(tmp_path / "none"))
     refused(LlmbenchError, "--grid makes pipelines", "--data", str(world / "set"), "--grid", "search.top_k=1,2", "--tune")
     refused(RecipeError, "search.mode", "--data", str(world / "set"), "--grid", "search.mode=dense,magic")
     refused(RecipeError, "neither key=first,second nor", "--data", str(world / "set"), "--grid", str(tmp_path / "none.yaml"))

@@ -131,10 +131,10 @@ class Writer:
             LlmbenchError: another process writes it; the message names it.
         """
         folder = workspace.indexes() / recipe.name
-        layout.check_claim(folder, recipe.origin)
+        layout.check_claim(folder, recipe)
         with workspace.lock(folder, "index", wait=wait):
             index, embedder = open_for_writing(folder, recipe, embedder, rebuild=rebuild, renew=renew)
-            layout.claim(folder, recipe.origin)
+            layout.claim(folder, recipe)
             writer = cls(recipe, folder, index, embedder, switch=switch)
             try:
                 yield writer

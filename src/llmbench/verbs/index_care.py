@@ -26,7 +26,7 @@ def _folder(recipe: RagRecipe) -> Path:
     from llmbench.retrieval.store import current, layout
 
     folder = workspace.indexes() / recipe.name
-    layout.check_claim(folder, recipe.origin)
+    layout.check_claim(folder, recipe)
     if current(folder) is None:
         raise IndexError_(f"{recipe.source}: index {recipe.name} is not built. Run: llmbench index {recipe.source}")
     return folder

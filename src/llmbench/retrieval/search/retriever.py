@@ -77,7 +77,7 @@ class Retriever:
         """
         library()  # what is not installed is said before what is not built
         retriever = cls(recipe, embedder)
-        layout.check_claim(retriever._folder, recipe.origin)
+        layout.check_claim(retriever._folder, recipe)
         retriever._rerank()
         if recipe.context.tokenizer is not None:
             from llmbench.retrieval.search.packing import tokenizer_count

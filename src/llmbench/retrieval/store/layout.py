@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llmbench import workspace, written
 from llmbench.errors import IndexError_
+from llmbench.recipe import RagRecipe
 
 __all__ = [
     "check_claim",
@@ -109,19 +110,23 @@ def is_own(name: str) -> bool:
     return _OWN.fullmatch(name) is not None
 
 
-def check_claim(folder: Path, origin: str | None) -> None:
-    """Looks whether a folder may be the index of the pipeline of this origin; changes nothing.
+def check_claim(folder: Path, recipe: RagRecipe) -> None:
+    """Looks whether a folder may be the index of a pipeline; changes nothing. Two over the same documents may share it.
 
     Raises:
         LlmbenchError: it holds something that llmbench did not write, or another pipeline of the same name made it.
         IndexError_: index.json is broken.
     """
-    written.check_claim(folder, "index", known=_known(folder), by=origin)
+    written.check_claim(folder, "index", known=_known(folder), by=recipe.origin, of=_places(recipe))
 
 
-def claim(folder: Path, origin: str | None) -> None:
-    """Notes that a folder is the index of the pipeline of this origin, as `check_claim` allows."""
-    written.claim(folder, "index", known=_known(folder), by=origin)
+def claim(folder: Path, recipe: RagRecipe) -> None:
+    """Notes that a folder is the index of a pipeline, as `check_claim` allows."""
+    written.claim(folder, "index", known=_known(folder), by=recipe.origin, of=_places(recipe))
+
+
+def _places(recipe: RagRecipe) -> list[str]:
+    return sorted(str(place.path) for place in recipe.documents)
 
 
 def _known(folder: Path) -> bool:
