@@ -452,7 +452,7 @@ def test_what_takes_several_says_so(recipe: RagRecipe, words: Any, doc: Make, qu
         writing.upsert([doc("1", "alpha", year=1), doc("2", "beta", year=2)])
         with pytest.raises(LlmbenchError, match=r"writer\.delete\(sources=\['12'\]\)"):
             writing.delete(sources="12")
-        with pytest.raises(LlmbenchError, match="an empty filter fits every document"):
+        with pytest.raises(LlmbenchError, match="an empty filter matches every document"):
             writing.delete(where={})
         assert writing.delete(where={"year": {"$lt": 2}}) == 1
     assert sources(query) == ["2"]
