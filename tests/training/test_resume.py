@@ -139,7 +139,7 @@ def test_the_loss_between_two_log_steps_is_the_mean_of_all_of_them(write: Write)
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda folder: _cut(folder / "adapter_model.safetensors"), "adapter_model.safetensors has "),
+        (lambda folder: _cut(folder / "adapter_model.safetensors"), "adapter_model.safetensors: is cut off"),
         (lambda folder: _flip(folder / "optimizer.safetensors"), "optimizer.safetensors has other bytes than were written"),
         (lambda folder: (folder / "trainer_state.json").write_text('{"global_step": '), "trainer_state.json has "),
         (lambda folder: (folder / "random.json").unlink(), "random.json is missing"),
@@ -162,7 +162,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
 ) -> None:
     _cut(runs.open_run("again").checkpoints / "checkpoint-9" / "optimizer.safetensors")
     run = go_on(again)
-    assert "checkpoint-9 is damaged (optimizer.safetensors has " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "checkpoint-9 is damaged (" in said and "optimizer.safetensors: is cut off" in said
     assert weights(run) == weights(reference[True])
     assert [row["step"] for row in run.metrics()] == list(range(1, 13))
 
