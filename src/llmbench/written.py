@@ -121,7 +121,7 @@ def unfinished(folder: Path) -> bool:
 
 
 def drop(folder: Path) -> None:
-    """Removes a folder that was begun and not published; anything else stays."""
+    """Removes a folder that was begun and not published. Anything else stays."""
     if not folder.is_symlink() and unfinished(folder):
         shutil.rmtree(folder, ignore_errors=True)
 
