@@ -139,6 +139,7 @@ def test_pages_are_turned_and_the_text_is_a_click_away(page: Page) -> None:
     page.get_by_role("button", name="Page", exact=True).click()
     page.wait_for_selector(".leaf img[alt='Page 1 of manual.pdf']")
     page.locator(".hit-list button", has_text="Opening hours").click()
+    page.wait_for_selector(".leaf", state="detached")
     page.wait_for_selector("mark.hit")
     assert page.locator(".switch, .leaf").count() == 0, "a note has no pages"
     search(page, "")

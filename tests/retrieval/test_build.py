@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from llmbench import retrieval, workspace
+from llmbench import retrieval, workspace, written
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.recipe import ChunkingSpec, EmbedderSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval import Retriever
@@ -270,7 +270,7 @@ def test_a_rebuild_serves_the_old_index_until_the_new_one_is_whole(recipe: RagRe
         assert len(retriever.search("pump", 100)) == 5
     folder = workspace.indexes() / "pages"
     assert json.loads((folder / "index.json").read_text()) == {"generation": 2}
-    assert sorted(path.name for path in folder.iterdir()) == [".lock", "2", "index.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [written.RECORD, ".lock", "2", "index.json"]
 
 
 def test_a_broken_database_says_how_to_build_it_again(recipe: RagRecipe) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from llmbench import runs, training
+from llmbench import written as marks
 from llmbench.training import dpo, kto
 from llmbench.training.job import Job
 from llmbench.training.record import Recorder, Stop
@@ -149,6 +150,7 @@ def test_the_reference_stays_as_it_was_and_is_not_saved(tmp_path: Path) -> None:
         "adapter_config.json",
         "adapter_model.safetensors",
         "llmbench.json",
+        marks.RECORD,
     }
     assert run.metrics()[0]["loss"] == pytest.approx(LN2, rel=1e-6)
 

@@ -277,10 +277,10 @@ def test_a_faulty_question_is_told_before_the_training(write: Write, tmp_path: P
         ),
         (["evaluation.limit=3"], r"evaluation asks the held-out rows, which needs data\.eval or data\.eval_fraction"),
         (["evaluation.metrics=[regex]", "data.eval_fraction=0.1"], r"metrics: \[regex\] and a `regex` go together"),
-        (["evaluation.metrics=[regex]", "evaluation.regex='('"], r"evaluation\.regex: not a regular expression"),
+        (["evaluation.metrics=[regex]", "evaluation.regex='('"], r"evaluation\.regex='\(': not a regular expression"),
         (
             ["training.metric_for_best_model=exact_match", "training.eval_steps=5", "data.eval_fraction=0.1"],
-            r"metric_for_best_model: exact_match is not measured \(there are: loss, perplexity\)",
+            r"metric_for_best_model=exact_match: exact_match is not measured \(there are: loss, perplexity\)",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmbench import runs, training
+from llmbench import runs, training, written
 from llmbench.errors import LlmbenchError, RecipeError, RunError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
@@ -36,7 +36,8 @@ def test_lora_lowers_the_loss_and_saves_the_adapter_only(trained: Run) -> None:
     assert trained.state == "finished"
     assert not trained.model.exists()
     assert [path.name for path in trained.checkpoints.iterdir()] == ["checkpoint-12"]
-    assert files(trained.adapter) == {"adapter_config.json", "adapter_model.safetensors", "llmbench.json"}
+    saved = {"adapter_config.json", "adapter_model.safetensors", "llmbench.json"}
+    assert files(trained.adapter) == saved | {written.RECORD}
     assert (trained.adapter / "adapter_model.safetensors").stat().st_size < 1_000_000
 
 
