@@ -175,10 +175,14 @@ def test_bfloat16_stays_near_float32_in_batches_and_one_by_one(make_model: MakeM
 def test_threads_that_embed_side_by_side_leave_the_others_their_cores() -> None:
     import torch
 
-    here = torch.get_num_threads()
-    Embedder(EmbedderSpec(backend="torch", precision="bfloat16")).embed(["a cat", "a dog"])
-    with ThreadPoolExecutor(1) as pool:
-        assert (torch.get_num_threads(), pool.submit(torch.get_num_threads).result()) == (here, here)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        Embedder(EmbedderSpec(backend="torch", precision="bfloat16")).embed(["a cat", "a dog"])
+        with ThreadPoolExecutor(1) as pool:
+            assert (torch.get_num_threads(), pool.submit(torch.get_num_threads).result()) == (2, 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("cells", [1, 200, 1 << 20])
