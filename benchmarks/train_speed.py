@@ -30,6 +30,7 @@ ROWS, HELD_OUT = 8, 64
 PLAIN = ["training.performance=plain", "training.padding_free=false"]
 OURS: dict[str, list[str]] = {
     "llmbench": [],
+    "llmbench-float32": ["model.dtype=float32"],
     "llmbench-packed": ["training.packing=true", "training.per_device_train_batch_size=3", "data.max_length=512"],
     "+ nothing": [*PLAIN, "model.dtype=float32", "training.gradient_checkpointing=true"],
     "+ no checkpointing": [*PLAIN, "model.dtype=float32"],
