@@ -26,6 +26,7 @@ from llmbench.gateway.refusal import Refusal
         (b'{"stop": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested deeper", None),
         (b'{"model": "a", "model": "b"}', "'model' twice", None),
         (b'{"messages": [{"role": "user", "role": "system"}]}', "'role' twice", None),
+        (b"{" + b"".join(b'"%x":1,' % n for n in range(90_000)) + b'"15f8f": 2}', "'15f8f' twice", None),
         (b'{"model": "a",}', "line 1, column 15", None),
         (b'{"model": "\xff"}', "not UTF-8 (byte 11 is 0xff)", None),
         (b"\xff\xfe{\x00}\x00", "not UTF-8", None),

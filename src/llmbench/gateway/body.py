@@ -96,8 +96,11 @@ def arguments_of(text: str) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> JSON:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [key for key, _ in pairs]
-        raise _Twice(next(key for key in names if names.count(key) > 1))
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _Twice(key)
+            seen.add(key)
     return found
 
 
