@@ -471,7 +471,8 @@ async def test_each_variants_requests_errors_and_tokens_are_counted() -> None:
     ):
         assert line in text.splitlines()
     last = b'data: {"model":"base","choices":[],"usage":' + json.dumps(usage, separators=(",", ":")).encode() + b"}\n\n"
-    streaming = FakeEngine(lambda: httpx.Response(200, stream=Pieces(event("a") + last, b"data: [DONE]\n\n")))
+    so_far = last.replace(b'"completion_tokens":3', b'"completion_tokens":2')  # continuous_usage_stats
+    streaming = FakeEngine(lambda: httpx.Response(200, stream=Pieces(so_far, event("a") + last, b"data: [DONE]\n\n")))
     async with client(serve(streaming)) as http:
         await http.post("/v1/chat/completions", json=ASK | {"stream": True})
         assert 'llmbench_tokens_total{model="base",type="output"} 3.0' in (await http.get("/metrics")).text

@@ -217,11 +217,12 @@ async def events(
 
     In all of them the name is replaced. Inside JSON text every quote is escaped, so `"model":"..."` with bare quotes is the
     field and never something a model wrote. A comment (`: keep-alive`) may come at any time and passes too. `used` is told the
-    usage, where the stream has one.
+    usage once, at the end; it is None where the stream names none.
     """
     field = re.compile(rb'"model":\s*"' + re.escape(engine_name.encode()) + b'"')
     named = b'"model":' + json.dumps(name).encode()
     buffer, waiting, last = b"", sources is not None, b""
+    usage: Any = None  # where every event names it (continuous_usage_stats), it is that of the answer so far
     try:
         async for piece in response.aiter_raw():
             upstream.heard = time.monotonic()
@@ -232,7 +233,7 @@ async def events(
             if not separator:
                 continue
             if b'"usage":{' in whole:
-                used(_usage(whole))
+                usage = _usage(whole) or usage
             whole = last = field.sub(named, whole)
             if waiting:  # after the names: a passage may have a "model" of its own
                 whole, waiting = _with_sources(whole, sources)
@@ -244,6 +245,8 @@ async def events(
             yield (b"\n\n" if buffer else b"") + upstream.broke_off(httpx.RemoteProtocolError("the answer ended too early"))
     except httpx.HTTPError as error:
         yield upstream.broke_off(error)
+    finally:
+        used(usage)
 
 
 def _usage(events: bytes) -> Any:
