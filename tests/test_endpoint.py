@@ -149,6 +149,27 @@ async def test_nobody_there_says_how_to_start_one() -> None:
             await client.models()
 
 
-def test_what_is_no_url_is_refused_at_once() -> None:
-    with pytest.raises(EndpointError, match="is not a URL"):
-        HttpEndpoint("localhost:8000")
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "http://", "http://[::1", "http://localhost:99999/v1", "http://a\n/v1", "https://a" * 9999]
+)
+def test_what_is_no_url_is_refused_at_once(url: str) -> None:
+    with pytest.raises(EndpointError, match="is not a URL") as caught:
+        HttpEndpoint(url)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("key", ["sk-\u2026abc", "sk-a\r\nHost: b", "\u043a\u043b\u044e\u0447"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(EndpointError, match="API key") as caught:
+        HttpEndpoint("http://127.0.0.1:9/v1", api_key=key)
+    assert "sk-" not in str(caught.value)
+
+
+async def test_a_key_is_sent_without_the_line_end_that_its_file_had() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers["Authorization"] == "Bearer sk-a"
+        return httpx.Response(200, json={"data": []})
+
+    transport = httpx.MockTransport(answer)
+    async with HttpEndpoint("http://127.0.0.1:9/v1", api_key="sk-a\n", transport=transport) as client:
+        assert await client.models() == []

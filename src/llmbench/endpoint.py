@@ -101,8 +101,11 @@ class HttpEndpoint:
     ) -> None:
         import httpx
 
-        if not base_url.startswith(("http://", "https://")):
-            raise EndpointError(f"{base_url!r} is not a URL. Give one such as http://127.0.0.1:8000/v1")
+        if not _is_url(base_url):
+            raise EndpointError(f"{base_url!r:.200} is not a URL. Give one such as http://127.0.0.1:8000/v1")
+        api_key = (api_key or "").strip()
+        if not (api_key.isascii() and api_key.isprintable()):
+            raise EndpointError("The API key holds characters that no key has, such as a line end or a typographic sign.")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.base_url = base_url.rstrip("/")
         self._timeout = timeout
@@ -238,7 +241,7 @@ class HttpEndpoint:
                 try:
                     reason = _message_of(response.json())
                 except ValueError:
-                    reason = response.text[:200]
+                    reason = " ".join(response.text.split())[:200]
                 hint = " Set the key in OPENAI_API_KEY." if status in (401, 403) else ""
                 return EndpointError(f"{self.base_url} answered {status}: {reason}{hint}", status=status)
             case httpx.ConnectError() | httpx.ConnectTimeout():
@@ -302,6 +305,17 @@ def _reasoning_of(message: dict[str, Any]) -> str:
     """What a server's reasoning parser found: `reasoning` in today's vLLM and OpenRouter, `reasoning_content` in others."""
     found = message.get("reasoning") or message.get("reasoning_content") or ""
     return found if isinstance(found, str) else ""
+
+
+def _is_url(text: str) -> bool:
+    """Whether a text is a URL that can be asked: of HTTP, with a host, and with a port that there is."""
+    import httpx
+
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    return text.startswith(("http://", "https://")) and bool(url.host) and (url.port or 0) < 65_536
 
 
 def _is_local(url: str) -> bool:
