@@ -46,6 +46,13 @@ def test_nothing_half_copied_stays_in_the_store(mine: Path, tiny: Path, home: Pa
     assert len(list((home / "adapters").iterdir())) == 1
 
 
+def test_a_store_that_cannot_be_written_is_named_in_one_line(mine: Path, tiny: Path, home: Path) -> None:
+    home.mkdir(exist_ok=True)
+    (home / "adapters").write_text("")
+    with pytest.raises(EngineError, match=r"adapters: the adapter cannot be copied there \(File exists\)\. Set LLMBENCH_HOME"):
+        admit(str(mine), BASE, tiny)
+
+
 @pytest.mark.parametrize(
     ("noted", "stops"), [([2, 7], (2, 7)), ([], ()), (None, ()), ("2", ()), ([-1], ()), ([True], ()), (list(range(99)), ())]
 )

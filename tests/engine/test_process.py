@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +174,18 @@ def test_an_old_vllm_is_refused(tmp_path: Path) -> None:
     path.chmod(0o755)
     with pytest.raises(EngineError, match=r"vLLM 0\.11\.2 .* is too old"):
         inspect(path)
+
+
+def test_a_start_that_cannot_begin_leaves_no_folder(
+    stand_in: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "python"))
+    document = ServeRecipe.model_validate({"variants": [{"name": "base"}], "engine": {"python": str(stand_in(""))}})
+    with pytest.raises(EngineError, match=r"vLLM's log cannot be written there \(Not a directory\)"), Engine(document, {}):
+        pass
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_a_gpu_that_the_recipe_asks_for_must_be_one_that_vllm_can_use(stand_in: Callable[[str], Path]) -> None:

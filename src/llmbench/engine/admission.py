@@ -8,6 +8,7 @@ then copied to a folder that never changes and is named by its content:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -192,9 +193,10 @@ def _same_model(named: str, base: str, base_folder: Path | None) -> bool:
 def _store(reference: str, folder: Path, rank: int) -> Adapter:
     """Copies an adapter to its place by content. What stands there already is the same and stays."""
     store = workspace.home() / "adapters"
-    store.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=store, prefix=".new-"))
+    temporary = store
     try:
+        store.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=store, prefix=".new-"))
         for name in (CONFIG, WEIGHTS, MANIFEST):
             if (folder / name).exists():
                 shutil.copyfile(folder / name, temporary / name)
@@ -207,9 +209,11 @@ def _store(reference: str, folder: Path, rank: int) -> Adapter:
                 if not (store / name).is_dir():
                     raise
     except OSError as error:
-        raise EngineError(f"{store}: the adapter cannot be copied there ({error.strerror}). Free some space") from error
+        how = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Set LLMBENCH_HOME to a folder of yours"
+        raise EngineError(f"{store}: the adapter cannot be copied there ({error.strerror}). {how}") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary != store:
+            shutil.rmtree(temporary, ignore_errors=True)
     return Adapter(name, reference, store / name, rank)
 
 

@@ -80,7 +80,11 @@ class Engine:
         """Tokens that the base takes, once it answers."""
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()  # its folder may be there already
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -222,13 +226,22 @@ def _kill_session(leader: int) -> None:
 
 
 def _new_log() -> Path:
-    """A fresh log file in outputs/logs; the oldest ones go."""
+    """A fresh log file in outputs/logs; the oldest ones go.
+
+    Raises:
+        EngineError: it cannot be written there.
+    """
     folder = workspace.home() / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"engine-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+        path.touch()
+    except OSError as error:
+        raise EngineError(f"{folder}: vLLM's log cannot be written there ({error.strerror}). Set LLMBENCH_HOME") from error
     own = [path for path in folder.glob("engine-*.log") if re.fullmatch(r"engine-\d{8}-\d{6}-\d+", path.stem)]
-    for old in sorted(own)[: -_KEPT_LOGS + 1]:
+    for old in sorted(own)[:-_KEPT_LOGS]:
         old.unlink(missing_ok=True)
-    return folder / f"engine-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    return path
 
 
 def _environment(recipe: ServeRecipe, folder: Path, device: Device) -> dict[str, str]:
