@@ -193,7 +193,8 @@ def _found(every: dict[str, dict[str, Any]], words: str, state: str, order: str)
         case "Name":
             found.sort()
         case "Lowest loss":
-            found.sort(key=lambda name: _loss(every[name])[1])
+            losses = {name: _loss(every[name])[1] for name in found}
+            found.sort(key=lambda name: losses[name] if math.isfinite(losses[name]) else math.inf)  # NaN: it diverged
         case _:
             pass
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import re
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +38,8 @@ def test_runs_are_found_by_words_and_state_and_put_in_order(page: Any) -> None:
     assert page._found(every, "qwen", "failed", "Newest first") == ["qwen-dpo"]
     assert page._found(every, "", "Any state", "Name") == ["llama-sft", "new", "qwen-dpo", "qwen-sft"]
     assert page._found(every, "", "Any state", "Lowest loss") == ["qwen-dpo", "llama-sft", "qwen-sft", "new"]
+    diverged = {"nan": {"state": "failed", "loss": math.nan}, **every, "inf": {"state": "failed", "loss": -math.inf}}
+    assert page._found(diverged, "", "Any state", "Lowest loss")[:3] == ["qwen-dpo", "llama-sft", "qwen-sft"]
     assert page._row("qwen-sft", every["qwen-sft"]) == "qwen-sft\nfinished · held-out loss 1.500"
     assert page._row("r", {"state": "running", "step": 8, "steps": 60, "loss": 2}) == "r\nrunning · step 8 of 60 · loss 2.000"
 
