@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 
 from llmbench.retrieval.chunking import chunks, embedded_text
@@ -70,6 +72,21 @@ def test_markdown_needs_its_line_of_dashes_and_code_has_no_tables() -> None:
     assert tables(page("code", [f"| {HEAD} |", "|---|---|---|---|", *rows(5)])) == ()
     [table] = tables(markdown(3))
     assert table.head == HEAD
+    spaces = " " * 2**20
+    assert tables(page("markdown", ["| a |", f"{spaces}x |", f"---{spaces}x |", "| b |"])) == ()
+
+
+def test_each_section_has_the_heads_of_its_own_tables(embedder: Embedder) -> None:
+    parts = [
+        f"# S{i}\n\n" + "".join(f"| Valve {i}{kind} | Bar |\n|---|---|\n" + "| V | 9 |\n" * 40 + "\n" for kind in "ab")
+        for i in range(30)
+    ]
+    starts = [0, *accumulate(map(len, parts))]
+    headings = tuple(Heading(at, at + len(f"# S{i}"), 1, f"S{i}") for i, at in enumerate(starts[:-1]))
+    document = Document("1", "a.md", "T", "".join(parts), "markdown", headings=headings)
+    found = chunks(document, embedder, max_tokens=60, overlap=0)
+    later = {chunk.title.rpartition(" > ")[2] + " " + chunk.head for chunk in found if chunk.text.startswith("| V |")}
+    assert later == {f"S{i} Valve {i}{kind} | Bar" for i in range(30) for kind in "ab"}
 
 
 def test_a_head_that_would_fill_the_passage_is_left_out(embedder: Embedder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -103,7 +104,8 @@ def _inside(
     heads: Sequence[_Head],
 ) -> Iterator[Piece]:
     """The pieces of one section, none of which reaches across two parents."""
-    here = [head for head in heads if head.table.start < end and start < head.table.end]
+    first = bisect_right(heads, start, key=lambda head: head.table.end)
+    here = heads[first : bisect_left(heads, end, key=lambda head: head.table.start)]
     settings = replace(settings, max_tokens=min([settings.max_tokens, *(head.room for head in here)]))
     settings = replace(settings, overlap=min(settings.overlap, settings.max_tokens - 1))
     inside = [head.table for head in here]

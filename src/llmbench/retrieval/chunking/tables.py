@@ -20,7 +20,7 @@ _SAMPLE = 50
 """Rows by which a head is told from data."""
 
 _LINE = re.compile(r"[^\n]+")
-_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*")
+_RULE = re.compile(r"(?:\|\s*)?:?-+:?\s*(?:\|\s*:?-+:?\s*)*(?:\|\s*)?")
 _BARE = re.compile(r"(?<!\\)\|")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
@@ -69,7 +69,7 @@ def _runs(text: str, mark: str) -> Iterator[list[tuple[int, int, str]]]:
 def _markdown(text: str) -> Iterator[Table]:
     for run in _runs(text, "|"):
         for i in range(1, len(run) - 1):
-            if _RULE.fullmatch(run[i][2]) and (cells := _cells(run[i - 1][2])):
+            if _RULE.fullmatch(run[i][2].strip()) and (cells := _cells(run[i - 1][2])):
                 yield Table(run[i + 1][0], run[-1][1], cells)
                 break
 
