@@ -34,6 +34,19 @@ def test_what_can_be_parsed_is_read_and_the_rest_stays_text(
     assert [warning.rpartition(": ")[2] for warning in found.warnings] == ([warned] if warned else [])
 
 
+@pytest.mark.parametrize(
+    ("lines", "count"), [("a line of a log", 60_000), ('copied /data/* to "there"', 60_000), ('{"m": "one"}\nbroken', 500)]
+)
+def test_a_long_log_that_is_called_json_is_read(tmp_path: Path, lines: str, count: int) -> None:
+    found = document(saved(tmp_path, "a.json", f"{lines}\n".encode() * count))
+    assert found.text.count(lines.rpartition("\n")[2]) == count
+    assert found.text.count("m: one") == lines.count("one") * count
+
+
+def test_a_comment_that_nothing_ends_is_no_comment(tmp_path: Path) -> None:
+    assert document(saved(tmp_path, "a.json", b'{"a": 1} /* kept')).text == "a: 1\n/* kept"
+
+
 def test_a_notebook_gives_markdown_pages_and_errors_of_its_cells(tmp_path: Path) -> None:
     outputs = [
         {"data": {"text/html": "<table><tr><th>Port</th><td>9</td></tr></table>"}},

@@ -163,6 +163,15 @@ def test_merged_cells_stand_in_each_row_and_a_title_across_the_table_once(tmp_pa
     ]  # fmt: skip
 
 
+def test_a_text_box_in_a_cell_is_read_once(tmp_path: Path) -> None:
+    box = f"<w:txbxContent>{paragraph('Boxed')}</w:txbxContent>"
+    copies = f"<mc:AlternateContent><mc:Choice><w:drawing>{box}</w:drawing></mc:Choice><mc:Fallback><w:pict>{box}</w:pict>"
+    drawn = f"<w:p><w:r>{copies}</mc:Fallback></mc:AlternateContent></w:r><w:r><w:t>One</w:t></w:r></w:p>"
+    cells = "".join(f"<w:tc>{content}</w:tc>" for content in (drawn, paragraph("Two")))
+    table = f'<w:tbl xmlns:mc="mc"><w:tr>{cells}</w:tr></w:tbl>'
+    assert document(saved(tmp_path, "a.docx", docx(table))).text == "One | Two\n\nBoxed"
+
+
 def test_hidden_text_is_left_out_and_white_text_is_named(tmp_path: Path) -> None:
     def run(text: str, looks: str) -> str:
         return f"<w:r><w:rPr>{looks}</w:rPr><w:t>{text}</w:t></w:r>"

@@ -36,6 +36,7 @@ def text(folder: Path, markup: str) -> str:
         ("<ol start=3><li>Third<li>Fourth<ol type=a><li>Sub</ol></ol>", "3. Third\n4. Fourth\n\na. Sub"),
         ("<ol><li value=7>Seven<li>Eight</ol>", "7. Seven\n8. Eight"),
         ("<p><ruby>灯台<rp>(</rp><rt>とうだい</rt><rp>)</rp></ruby>守", "灯台(とうだい)守"),
+        ("<ruby>灯台<rt><div>とうだい</div></rt></ruby>守", "灯台\n\nとうだい\n\n守"),
         ("<svg><title>Plan</title><text>North quay</text></svg>", "North quay"),
         ("<details><summary>Refunds</summary><p>Nine days.</details>", "Refunds\n\nNine days."),
         ("<p>Seen<template>no</template><noscript>no</noscript><span aria-hidden=true> too</span>", "Seen too"),
@@ -63,7 +64,8 @@ def test_rows_of_tables_are_whole(tmp_path: Path, table: str, expected: list[str
 
 
 def test_what_styles_hide_is_left_out_and_named(tmp_path: Path) -> None:
-    markup = """<style>.x{display:none} /* .seen {display:none} */ @media print {.seen {display: none}} #d {visibility:hidden}
+    markup = """<style>@import url(a.css);.x{display:none} /* .seen {display:none} */ @media print {.seen {display: none}}
+      #d {visibility:hidden}
       .white {color: #fff; background: rgb(255, 255, 255)}</style>
       <p class=seen>Seen</p><p class=x>By its class</p><p id=d>By its id</p><p style="opacity:0">Clear</p>
       <p class=white>White</p><p style="color:white">Pale</p><p style="font-size:0.1px">Tiny</p>
@@ -89,6 +91,8 @@ def test_a_formula_in_a_book_is_read(tmp_path: Path) -> None:
 
 def test_a_thousand_spanned_rows_and_wild_styles_end(tmp_path: Path) -> None:
     wild = "<style>" + "a" * 5000 + "{" * 3000 + "@media {" * 500 + "</style>"
+    wild += "<style>@font-face{src:url(data:font/woff2;base64," + "A" * 6_000_000 + ")}</style>"
+    assert text(tmp_path, "<p>Rated" + " <img alt='four stars'>" * 70_000).endswith("Rated" + " (four stars)" * 70_000)
     assert text(tmp_path, wild + "<table><tr><td rowspan=99999 colspan=99999>a<td>b<tr><td>c</table>") == "a | b\na | c"
 
 

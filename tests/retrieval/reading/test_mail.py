@@ -165,14 +165,16 @@ def test_attachments_of_an_outlook_message_and_messages_within_it_are_read(tmp_p
 def test_an_invitation_is_read_as_lines(tmp_path: Path) -> None:
     event = (
         "BEGIN:VCALENDAR\r\nPRODID:x\r\nBEGIN:VEVENT\r\nSUMMARY:Crane insp\r\n ection\\, hall nine\r\n"
-        "DTSTART;TZID=Europe/Oslo:20260302T100000\r\nORGANIZER;CN=Desk:mailto:desk@example.org\r\nBEGIN:VALARM\r\n"
+        "DTSTART;TZID=Europe/Oslo:20260302T100000\r\nORGANIZER;CN=Desk:mailto:desk@example.org\r\n"
+        'ATTENDEE;MEMBER="mailto:a@example.org","mailto:b@example.org":mailto:c@example.org\r\n'
+        f"ATTENDEE;{'aaaaaaaaaa;' * 40}\r\nBEGIN:VALARM\r\n"
         "DESCRIPTION:reminder\r\nEND:VALARM\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"
     )
     parts = ("Content-Type: text/plain\r\n\r\nPlease come.", f"Content-Type: text/calendar; method=REQUEST\r\n\r\n{event}")
     found = document(saved(tmp_path, "a.eml", (HEAD + mixed(*parts, kind="alternative")).encode()))
     assert found.text.endswith(
         "Please come.\n\nSummary: Crane inspection, hall nine\n"
-        "Start: 2026-03-02 10:00 Europe/Oslo\nOrganizer: Desk <desk@example.org>"
+        "Start: 2026-03-02 10:00 Europe/Oslo\nOrganizer: Desk <desk@example.org>\nAttendee: c@example.org"
     )
 
 

@@ -109,10 +109,10 @@ def test_archives_within_archives_end_somewhere_and_a_bomb_costs_itself(tmp_path
     [
         ("a.tex", "\\title{On \\emph{rope} \\& chain}\n%\\section{No}\n\\section*{One}\\label{x}\n\\subsection[short]{Two~b}\n",
          [(1, "On rope & chain"), (2, "One"), (3, "Two b")]),
-        ("a.asciidoc", "= Title\n\n* item\n\n== Part\n", [(1, "Title"), (2, "Part")]),
-        ("a.org", "* One\n** Two\n", [(1, "One"), (2, "Two")]),
+        ("a.asciidoc", "= Title =\n\n* item\n\n== Part=\n", [(1, "Title"), (2, "Part=")]),
+        ("a.org", "* One  \n** Two\n", [(1, "One"), (2, "Two")]),
         ("a.typ", "= One\n== Two\n", [(1, "One"), (2, "Two")]),
-        ("a.mediawiki", "== One ==\n===Two===\n", [(2, "One"), (3, "Two")]),
+        ("a.mediawiki", "== One ==\n===Two===\n== none\n", [(2, "One"), (3, "Two")]),
         ("a.textile", "h1. One\n\nh2(x). Two\n", [(1, "One"), (2, "Two")]),
         ("a.rst", "One\n===\n\n* item\n", [(1, "One")]),
         ("a.txt", "= One\n", []),
@@ -121,3 +121,20 @@ def test_archives_within_archives_end_somewhere_and_a_bomb_costs_itself(tmp_path
 def test_headings_of_marked_up_text_are_found(tmp_path: Path, name: str, text: str, expected: list[tuple[int, str]]) -> None:
     found = document(saved(tmp_path, name, text.encode()))
     assert [(h.level, h.text) for h in found.headings] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "mark", "end"),
+    [
+        ("a.md", "#", ""),
+        ("a.adoc", "=", ""),
+        ("a.org", "*", ""),
+        ("a.typ", "=", ""),
+        ("a.wiki", "=", "="),
+        ("a.textile", "h1.", ""),
+    ],
+)
+def test_a_run_of_a_million_spaces_in_a_heading_ends(tmp_path: Path, name: str, mark: str, end: str) -> None:
+    """These are read where the indexing runs, and nothing bounds their time."""
+    found = document(saved(tmp_path, name, f"{mark} one{' ' * 2**20}two {end}\n\nText".encode()))
+    assert [heading.text.split() for heading in found.headings] == [["one", "two"]]

@@ -56,20 +56,23 @@ def _cleaned(raw: str, clean: Cleaner) -> tuple[str, tuple[int, ...]]:
     return "\n".join(parts), tuple(lines)
 
 
+_ASCIIDOC = (".adoc", ".asciidoc", ".asc")
+_WIKI = (".mediawiki", ".wiki")
+# Each takes the rest of its line whatever that holds: a pattern that looks for the signs at the end takes a time that grows
+# with the square of a run of spaces, and nothing bounds the time of what is read here.
 _LINES = {
-    **dict.fromkeys((".adoc", ".asciidoc", ".asc"), re.compile(r"^(={1,6}) +(\S.*?)(?: +=+)? *$", re.MULTILINE)),
-    ".org": re.compile(r"^(\*{1,8}) +(\S.*?) *$", re.MULTILINE),
-    ".typ": re.compile(r"^(={1,6}) +(\S.*?) *$", re.MULTILINE),
-    **dict.fromkeys((".mediawiki", ".wiki"), re.compile(r"^(={1,6}) *([^=\n].*?) *\1 *$", re.MULTILINE)),
+    **dict.fromkeys((*_ASCIIDOC, ".typ"), re.compile(r"^(={1,6}) +(\S.*)$", re.MULTILINE)),
+    ".org": re.compile(r"^(\*{1,8}) +(\S.*)$", re.MULTILINE),
+    **dict.fromkeys(_WIKI, re.compile(r"^(={1,6}) *([^=\n].*)$", re.MULTILINE)),
 }
 _UNDERLINED = re.compile(r"^(\S[^\n]*)\n([=\-~^\"'#*+.:_`])\2{2,} *$", re.MULTILINE)
 _LATEX = re.compile(
     r"^(?P<code>[^%\n]*?)\\(?P<name>title|part|chapter|section|subsection|subsubsection|paragraph)\*?(?:\[[^\]\n]*\])?"
-    r"\{(?P<words>(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}",
+    r"\{(?P<words>(?:[^{}]|\{(?:[^{}]|\{[^{}]{0,200}\}){0,500}\}){0,500})\}",
     re.MULTILINE,
 )
 _LEVELS = {"title": 1, "part": 1, "chapter": 1, "section": 2, "subsection": 3, "subsubsection": 4, "paragraph": 5}
-_TEXTILE = re.compile(r"^h([1-6])(?:\([^)\n]*\))?\. +(\S.*?) *$", re.MULTILINE)
+_TEXTILE = re.compile(r"^h([1-6])(?:\([^)\n]*\))?\. +(\S.*)$", re.MULTILINE)
 
 
 def marked_headings(text: str, suffix: str) -> tuple[Heading, ...]:
@@ -84,9 +87,19 @@ def marked_headings(text: str, suffix: str) -> tuple[Heading, ...]:
             if (words := _without_commands(m["words"]))
         )
     if suffix == ".textile":
-        return tuple(Heading(m.start(), m.end(), int(m[1]), m[2]) for m in _TEXTILE.finditer(text))
-    lines = _LINES.get(suffix)
-    return tuple(Heading(m.start(), m.end(), len(m[1]), m[2]) for m in lines.finditer(text)) if lines else ()
+        return tuple(Heading(m.start(), m.end(), int(m[1]), m[2].rstrip(" ")) for m in _TEXTILE.finditer(text))
+    found = _LINES[suffix].finditer(text) if suffix in _LINES else ()
+    return tuple(
+        Heading(m.start(), m.end(), len(m[1]), words) for m in found if (words := _unclosed(m[2].rstrip(" "), m[1], suffix))
+    )
+
+
+def _unclosed(words: str, mark: str, suffix: str) -> str:
+    """The words of a heading without the signs that close it: AsciiDoc may have them, MediaWiki must."""
+    if suffix in _WIKI:
+        return words.removesuffix(mark).strip(" ") if words.endswith(mark) else ""
+    shorter = words.rstrip("=")
+    return shorter.rstrip(" ") if suffix in _ASCIIDOC and shorter.endswith(" ") else words
 
 
 def _underlined(text: str) -> tuple[Heading, ...]:

@@ -124,7 +124,7 @@ def _japanese(data: bytes) -> str:
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))??(?:[ \t]+#+)?[ \t]*$")
+_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t](.*))?$")
 _UNDERLINE = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
 _NO_PARAGRAPH = re.compile(r"\s*(?:$|[-*+>|]|\d+[.)]|#{1,6}\s| {4})")
 
@@ -154,12 +154,19 @@ def markdown_headings(text: str) -> tuple[tuple[Heading, ...], dict[str, Value]]
         elif mark:
             fence, line = mark[1], ""
         elif atx := _ATX.match(line):
-            headings.append(Heading(match.start(), end, len(atx[1]), (atx[2] or "").strip()))
+            headings.append(Heading(match.start(), end, len(atx[1]), _unclosed(atx[2] or "")))
         elif (under := _UNDERLINE.match(line)) and not before.strip() and not _NO_PARAGRAPH.match(here[2]):
             headings.append(Heading(here[0], end, 1 if under[1][0] == "=" else 2, here[2].strip()))
             line = ""
         before, here = here[2], (match.start(), end, line)
     return tuple(headings), metadata
+
+
+def _unclosed(words: str) -> str:
+    """The words of a heading without the signs that may close it."""
+    words = words.strip()
+    shorter = words.rstrip("#")
+    return shorter.rstrip() if not shorter or shorter[-1] in " \t" else words
 
 
 def _front_matter(lines: str) -> dict[str, Value]:

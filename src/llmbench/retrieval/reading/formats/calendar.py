@@ -12,7 +12,7 @@ _NAMES = {
     "COMMENT": "Comment", "CATEGORIES": "Categories", "URL": "URL",
 }  # fmt: skip
 _TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d)(Z?))?$")
-_LINE = re.compile(r"([A-Za-z-]+)((?:;[^:;\"]*(?:\"[^\"]*\")?[^:;\"]*)*):(.*)", re.DOTALL)
+_LINE = re.compile(r"([A-Za-z-]+)((?:;[^:;\"]*(?:\"[^\"]*\"[^:;\"]*)*)*):(.*)", re.DOTALL)
 
 
 def shown(text: str) -> str:

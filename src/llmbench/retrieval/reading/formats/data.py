@@ -18,7 +18,7 @@ __all__ = ["read_json", "read_notebook"]
 _STRICT = 100
 """Values that are broken in one file, after which a value is looked for on one line only."""
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTALL)
 _LAST_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[}\]])', re.DOTALL)
 
 
@@ -63,8 +63,8 @@ def _values(text: str, out: Writer) -> None:
 
 
 def _plain_json(text: str) -> str:
-    """Without comments and last commas, as settings have them."""
-    text = _COMMENT.sub(lambda found: found[0] if found[0].startswith('"') else " ", text)
+    """Without comments and last commas, as settings have them. A comment that nothing ends stays."""
+    text = _COMMENT.sub(lambda found: " " if found[0].startswith("//") or found[0].endswith("*/") else found[0], text)
     return _LAST_COMMA.sub(lambda found: found[0] if found[0].startswith('"') else "", text)
 
 
@@ -84,7 +84,11 @@ def _sequence(text: str) -> Iterator[tuple[Any, int, str]]:
         end = text.find("\n", at)
         end = len(text) if end < 0 else end
         try:
-            value, stop = decoder.raw_decode(text, at) if failed < _STRICT else decoder.raw_decode(text[:end], at)
+            if failed < _STRICT:
+                value, stop = decoder.raw_decode(text, at)
+            else:
+                value, length = decoder.raw_decode(text[at:end])
+                stop = at + length
             if not isinstance(value, (dict, list)) and text[stop:end].strip(" \t\r,]"):
                 raise ValueError
         except ValueError:

@@ -173,7 +173,8 @@ class _Story:
 
     def drawn(self, shape: Element) -> None:
         """Adds a drawing: the text in it, its charts and diagrams, and its description."""
-        boxes = [node for node in shape.iter() if local(node) == "txbxContent" and not _in_fallback(node, shape)]
+        copies = {id(node) for copy in shape.iter() if local(copy) == "Fallback" for node in copy.iter()}  # for old programs
+        boxes = [node for node in shape.iter() if local(node) == "txbxContent" and id(node) not in copies]
         inner = {id(node) for box in boxes for node in box.iter() if node is not box}
         framed, self.framed = self.framed, True
         for box in boxes:
@@ -222,11 +223,15 @@ class _Story:
         """The words of a cell, its paragraphs and the tables within it one after another."""
         texts = []
         framed, self.framed = self.framed, True
-        for paragraph in cell.iter():
-            if local(paragraph) == "p":
-                words, mark, _ = self.words(paragraph)
+        stack = [*reversed(cell)]
+        while stack:
+            node = stack.pop()
+            if local(node) == "p":  # what is drawn in it is read as a shape
+                words, mark, _ = self.words(node)
                 texts.append(mark + words.text if words.text.strip() else "")
                 shapes += words.shapes
+            else:
+                stack.extend(reversed(node))
         self.framed = framed
         return " ".join(" ".join(texts).split())
 
@@ -309,8 +314,3 @@ def _skipped(row: Element) -> int:
 def _once(line: Sequence[str]) -> Sequence[str]:
     """A row that is one cell across the whole table says it once."""
     return line[:1] if len(set(line)) == 1 else line
-
-
-def _in_fallback(node: Element, shape: Element) -> bool:
-    """Whether a text box is the copy for old programs."""
-    return any(local(copy) == "Fallback" and any(inner is node for inner in copy.iter()) for copy in shape.iter())

@@ -62,9 +62,7 @@ def flow(markup: str, out: Writer) -> None:
             out.about(**{metadata: meta.attributes.get("content") or ""})
     root = tree.root
     if root is not None:
-        walk = _Walk(out, Styles(tree))
-        walk.run(root)
-        out.warnings += walk.notes()
+        _Walk(out, Styles(tree)).run(root)
     if not out.title and out.headings:
         out.title = out.headings[0][3]
 
@@ -109,7 +107,6 @@ class _Walk:
         self.readings: list[list[str]] = []  # of the ruby around
         self.behind = ["" if styles.linked else "ffffff"]  # the colours of the backgrounds around
         self.pre = 0
-        self.hidden: dict[str, list[str]] = {}
 
     def run(self, root: Any) -> None:
         stack: list[tuple[Any, bool]] = [(root, False)]
@@ -189,22 +186,12 @@ class _Walk:
         why = self.styles.hides(found, around) if found else ""
         if why:
             plain = why == "not displayed" and style is not None and self.styles.hides(self.styles.own(style), around) == why
-            words = " ".join((node.text() or "").split())
-            if words and not plain:  # a page's own `style="display: none"` is how it is built
-                self.hidden.setdefault(why, []).append(words)
+            if not plain:  # a page's own `style="display: none"` is how it is built
+                self.out.hide(node.text() or "", why)
             return False
         if tag not in ("img", "area", "input", "select"):
             self.behind.append(self.styles.behind(found, around) if found else around)
         return True
-
-    def notes(self) -> list[str]:
-        """What was left out because nobody sees it, in a line for each reason."""
-        notes = []
-        for why, parts in self.hidden.items():
-            start = parts[0] if len(parts[0]) < 60 else parts[0][:57] + "..."
-            more = f" and {len(parts) - 1} more" if parts[1:] else ""
-            notes.append(f'hidden text was left out ({why}): "{start}"{more}')
-        return notes
 
     def open_block(self, tag: str) -> None:
         """Begins a block, a line, a table or one of its parts."""
@@ -237,9 +224,10 @@ class _Walk:
             if meant not in (node.text() or "") and len(meant) < 100:
                 self.inline.append(f" ({meant})")
         elif tag == "rt" and self.readings:
-            at = len(self.inline) - 1 - self.inline[::-1].index("\0")
-            self.readings[-1].append("".join(self.inline[at + 1 :]).strip())
-            del self.inline[at:]
+            at = next((n for n in range(len(self.inline) - 1, -1, -1) if self.inline[n] == "\0"), None)
+            if at is not None:  # a block within it is a paragraph, and ended it
+                self.readings[-1].append("".join(self.inline[at + 1 :]).strip())
+                del self.inline[at:]
         elif tag == "ruby":
             reading = "".join(self.readings.pop())
             self.inline.append(f"({reading})" if reading else "")
@@ -307,7 +295,8 @@ class _Walk:
             return
         parent = node.parent.tag if node.parent is not None else ""
         if self.tables or parent in _INLINE:
-            self.inline.append(f"({text})" if "".join(self.inline).strip() else f"Picture: {text}")
+            among = any(part.strip() for part in reversed(self.inline))  # nearly always the last one
+            self.inline.append(f"({text})" if among else f"Picture: {text}")
         else:
             self.flush(2)
             self.inline = [f"Picture: {text}"]

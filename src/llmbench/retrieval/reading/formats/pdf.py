@@ -78,7 +78,7 @@ def read(data: bytes, out: Writer, *, password: str = "") -> None:
             _comments(comments[number], number, out)
     if count and len(out.unread) == count:
         raise Unreadable("broken PDF (no page could be read)")
-    if not any(part.strip() for part in out._parts):
+    if not out.text().strip():
         raise Unreadable("no text in it (scanned pages need OCR first)")
     if pictures:
         out.warnings.append(f"no text on {_listed(pictures)}; if that is a scan, it needs OCR")

@@ -78,7 +78,7 @@ class _Reader:
         self.fonts: dict[int, str] = {}
         self.font = 0
         self.page = "cp1252"
-        self.bytes = b""
+        self.bytes = bytearray()
         self.state = _State()
         self.skipping = 0
         self.opened = False  # a group has just begun
@@ -140,7 +140,7 @@ class _Reader:
     def decoded(self) -> None:
         """Turns the bytes gathered so far into text, as the font's code page has it."""
         if self.bytes:
-            data, self.bytes = self.bytes, b""
+            data, self.bytes = self.bytes, bytearray()
             self.text(data.decode(self.state.encoding, "replace"))
 
     def text(self, text: str) -> None:

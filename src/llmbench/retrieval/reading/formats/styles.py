@@ -10,7 +10,8 @@ __all__ = ["Styles"]
 
 RULES = 400
 """Rules of a page that are looked at; others are as if they were not there."""
-_RULE = re.compile(r"([^{}]{1,500})\{([^{}]{0,5000})\}")
+_LONGEST = 500, 5000
+"""Characters of a selector and of what stands in its braces; fonts and pictures that a style sheet holds are longer."""
 _TELLING = re.compile(
     r"display|visibility|opacity|font-size|color|background|clip|position|transform|indent|overflow", re.IGNORECASE
 )
@@ -54,7 +55,7 @@ class Styles:
             if (style.attributes.get("media") or "all").strip().lower() not in ("", "all", "screen"):
                 continue
             text = re.sub(r"/\*.*?\*/", "", style.text() or "", flags=re.DOTALL)
-            for selector, body in _RULE.findall(_without_blocks(text)):
+            for selector, body in _bodies(_without_blocks(text)):
                 if _TELLING.search(body) and (found := declarations(body)) and "@" not in selector:
                     count += 1
                     if count > RULES:
@@ -118,6 +119,15 @@ def _chosen(tree: Any, selector: str) -> list[Any]:
         return list(tree.css(selector))
     except Exception:
         return []
+
+
+def _bodies(text: str) -> Iterator[tuple[str, str]]:
+    """The rules of a style sheet: each selector with what stands in its braces."""
+    for part in text.split("}")[:-1]:
+        before, brace, body = part.rpartition("{")
+        selector = before.rpartition("{")[2].rpartition(";")[2]  # behind an @import or @charset
+        if brace and 0 < len(selector) <= _LONGEST[0] and len(body) <= _LONGEST[1]:
+            yield selector, body
 
 
 def _without_blocks(text: str) -> str:
