@@ -25,8 +25,8 @@ from llmbench import assets, recipe
 from llmbench.recipe import RagRecipe, ServeRecipe
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    # Processes that share the cores share out the threads, too: OpenMP's threads wait for one another, half as long again in CPU
-    # seconds for a training. What starts from here inherits it.
+    # Processes that share the cores share out the threads, too: OpenMP's threads wait for one another, half as long again in
+    # CPU seconds for a training. What starts from here inherits it.
     os.environ.setdefault(
         "OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
     )
