@@ -217,3 +217,26 @@ def test_every_option_of_every_verb_is_explained() -> None:
         if not getattr(parameter, "help", None) and parameter.name != "help"
     ]
     assert silent == []
+
+
+ROOT = Path(__file__).parents[1]
+WRITTEN = [
+    ROOT / "README.md",
+    *(ROOT / "docs").rglob("*.md"),
+    *(ROOT / "recipes").glob("*.yaml"),
+    *(ROOT / "rag").glob("*.yaml"),
+]
+"""What shows commands. CHANGELOG, which tells of options as they were then, is not among them."""
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_that_are_shown_have_options_that_are_there(path: Path) -> None:
+    known = {verb.name: {name for one in verb.params for name in (*one.opts, *one.secondary_opts)} for verb in verbs()}
+    wrong = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        for shown in re.findall(r"(?:^[\s#$]*|[`;&(]\s*)llmbench ([a-z]+[^`]*)", line):
+            words = re.split(r"\s(?:#|&&|\||>)\s|\s{2,}", shown)[0].split()
+            name = next((word for word in words[1::-1] if word in known), words[0])
+            options = {word.split("=")[0].rstrip(".,;:)") for word in words if word.startswith("--")}
+            wrong += [f"{name} {option}" for option in options - known.get(name, {*()}) - {"--help"}]
+    assert wrong == []
