@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from tests.training import architectures
 
 from llmbench import assets, estimate, hardware, offers, recipe, runs, shapes
 from llmbench.errors import LlmbenchError
@@ -21,6 +22,10 @@ HERE = Machine("cpu", 2, 16 * GIB, bfloat16=True)
 WIDE = {
     "model_type": "qwen3", "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
     "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": True,
+}  # fmt: skip
+MOE = WIDE | {
+    "model_type": "qwen3_moe", "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8,
+    "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "tie_word_embeddings": False,
 }  # fmt: skip
 LENGTHS = np.full(400, 512)
 
@@ -47,6 +52,42 @@ def test_parameters_are_counted_in_the_weights_and_from_the_widths() -> None:
     assert tiny.parameters == 2_886_400
     computed = shapes.of(None, WIDE)
     assert computed.parameters == pytest.approx(1.72e9, rel=0.01), "Qwen3-1.7B has 1.72 billion"
+
+
+@pytest.mark.parametrize(
+    ("kind", "tolerance"),
+    [("mixtral", 0.003), ("qwen3_moe", 0.003), ("qwen2_moe", 0.005), ("glm4_moe", 0.003), ("gpt_oss", 0.02)],
+)
+def test_a_mixture_is_counted_as_it_is_made_and_used(kind: str, tolerance: float) -> None:
+    """Against the parameters of the model that transformers makes of the same configuration (norms and biases are left out)."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = architectures.config(kind)
+    with torch.device("meta"):
+        made = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    experts = sum(p.numel() for name, p in made.named_parameters() if p.ndim == 3)
+    found = shapes.of(None, config.to_dict())
+    assert found.parameters == pytest.approx(made.num_parameters(), rel=tolerance)
+    assert found.experts == experts
+    assert found.active == found.body - experts // 2, "2 of 4 experts"
+
+
+def test_a_mixture_takes_the_time_of_what_is_used_and_the_memory_of_all(load: Any) -> None:
+    """Qwen3-30B-A3B: 30.5 billion parameters, 3.3 of them at work for a token; bitsandbytes leaves its experts as they are."""
+    dense, document = shapes.of(None, WIDE), load()
+    moe = shapes.of(None, MOE)
+    assert moe.parameters == pytest.approx(30.5e9, rel=0.01)
+    assert moe.active + moe.embedding == pytest.approx(3.35e9, rel=0.01)
+    batches = estimate.work(document, LENGTHS, 0.5)
+    seconds = [estimate.estimate(document, found, batches, HERE).seconds for found in (dense, moe)]
+    assert seconds[1] < 5 * seconds[0], "17 times the parameters"
+    four = load("quantization.load_in_4bit=true")
+    needed = estimate.estimate(four, moe, batches, HERE).memory["weights"]
+    assert needed > 2 * moe.experts, "2 bytes for each parameter of the experts"
+    said = estimate.unquantized(four, moe)
+    assert said is not None and said.startswith("the experts (28,991,029,248 of 30,531,")
+    assert estimate.unquantized(four, dense) is None and estimate.unquantized(document, moe) is None
 
 
 def test_each_setting_moves_what_it_should(load: Any) -> None:

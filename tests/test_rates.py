@@ -48,3 +48,23 @@ def test_a_rate_is_judged_by_the_size_of_the_model(tmp_path: Path, size: str, ov
 @pytest.mark.parametrize("name", ["sft-lora", "qlora", "dpo", "kto", "orpo", "reward"])
 def test_a_bundled_recipe_suits_the_bundled_model(name: str) -> None:
     assert rates.high(load(f"recipes/{name}.yaml", TrainRecipe), Path(assets.model_folder("llmbench/tiny"))) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "start"),
+    [
+        (["training.learning_rate=10"], "0.0002"),
+        (["training.learning_rate=0.5", "lora=null"], "2e-05"),
+        (["training.learning_rate=10", "training.optim=muon"], "0.0002"),
+        (["training.learning_rate=50", "adapter.type=ia3", "lora=null"], "0.02"),
+        (["training.learning_rate=1", "adapter.type=ia3", "lora=null"], None),
+        (["training.learning_rate=0.5", "training.optim=sgd"], None),
+        (["training.learning_rate=0.05"], None),
+    ],
+)
+def test_a_rate_that_suits_no_model_is_said_of_the_smallest_too(overrides: list[str], start: str | None) -> None:
+    document = load("recipes/sft-lora.yaml", TrainRecipe, overrides)
+    for folder in (Path(assets.model_folder("llmbench/tiny")), None):
+        said = rates.high(document, folder)
+        assert len(said) == (start is not None)
+        assert start is None or said[0].endswith(f"training.learning_rate={start}")

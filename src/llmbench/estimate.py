@@ -19,7 +19,7 @@ from llmbench.hardware import Machine
 from llmbench.recipe import TrainRecipe
 from llmbench.shapes import Shape
 
-__all__ = ["GIB", "METHODS", "Estimate", "Work", "corrections", "estimate", "spread", "work"]
+__all__ = ["GIB", "METHODS", "Estimate", "Work", "corrections", "estimate", "spread", "unquantized", "work"]
 
 GIB = 2**30
 METHODS = ("sft", "pretrain", "dpo", "orpo", "kto", "reward")
@@ -151,7 +151,7 @@ def trained(recipe: TrainRecipe, found: Shape) -> Trained:
         return Trained(found.parameters, adapter=False, rank=0)
     if recipe.lora is None:
         return Trained(16 * found.layers * found.hidden, adapter=True, rank=0)  # OFT, VeRA, IA3, prompts: next to nothing
-    widths = 2 * (found.hidden + found.queries) + 2 * (found.hidden + found.keys) + 3 * (found.hidden + found.intermediate)
+    widths = 2 * (found.hidden + found.queries) + 2 * (found.hidden + found.keys) + found.linears
     share = 1.0
     targets = recipe.lora.target_modules
     if isinstance(targets, list):
@@ -216,7 +216,8 @@ def _weights(recipe: TrainRecipe, found: Shape, what: Trained, *, low: bool) -> 
     if quantization.bits == 8:
         each = 1.0
     largest = max(found.intermediate, found.queries) * found.hidden * width  # one layer at a time is written out again
-    return each * found.body + width * found.embedding + largest
+    plain = found.embedding + found.experts  # bitsandbytes quantises linear layers, and experts are fused
+    return each * (found.body - found.experts) + width * plain + largest
 
 
 def _activations(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, *, low: bool) -> float:
@@ -250,7 +251,7 @@ def features(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, *, lo
     passes = 2 if what.adapter else 3
     passes += 1 if spec.gradient_checkpointing else 0
     passes += _FORWARDS.get(recipe.method, 0)
-    body = 2e-9 * tokens * (found.body * passes + 3 * (what.parameters if what.adapter else 0))
+    body = 2e-9 * tokens * (found.active * passes + 3 * (what.parameters if what.adapter else 0))
     scored = 0.0 if recipe.method == "reward" else tokens * work.learned
     head = 2e-9 * scored * found.vocabulary * found.hidden * (2 if what.adapter else 4)
     context = float((work.lengths.astype(np.float64) ** 2).mean() / work.lengths.mean())
@@ -315,6 +316,16 @@ def work(recipe: TrainRecipe, lengths: np.ndarray, learned: float, *, end_to_end
     steps = spec.max_steps if spec.max_steps > 0 else -(-int(spec.num_train_epochs * batches) // accumulation)
     sequences = 2 if recipe.method in ("dpo", "orpo", "reward") else 1
     return Work(lengths, learned, rows, max(steps, 1), accumulation, end_to_end, spec.max_tokens_per_batch, sequences)
+
+
+def unquantized(recipe: TrainRecipe, found: Shape) -> str | None:
+    """What of a mixture of experts `quantization` leaves as it is; None where it leaves nothing, or is not asked for."""
+    if recipe.quantization is None or not found.experts:
+        return None
+    return (
+        f"the experts ({found.experts:,} of {found.parameters:,} parameters) stay in 16 bits: bitsandbytes quantises linear "
+        "layers, and transformers fuses experts into parameters that are none"
+    )
 
 
 def corrections(there: Machine, *, method: str = "sft", count: int = 10) -> list[float]:

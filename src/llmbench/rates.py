@@ -14,33 +14,42 @@ _USUAL = {True: ((3e8, 2e-3), (3e9, 5e-4), (3e10, 3e-4)), False: ((3e8, 1e-3), (
 """With an adapter and without: parameters up to which a rate is the highest that is usual with AdamW. LoRA's best rate is about
 ten times that of full training (Biderman et al. 2024, arXiv 2405.09673)."""
 _START = {True: 2e-4, False: 2e-5}
+_MOST = 0.1
+"""AdamW, Muon and Lion move a weight by about the rate in a step whatever its gradient is, and weights are about 0.02 to 1."""
 _METHODS = {"dpo": 0.1, "orpo": 0.1, "kto": 0.1, "grpo": 0.1, "reward": 0.3}
 """Judged answers are learned at a tenth of the rate and less."""
 
 
 def high(recipe: TrainRecipe, folder: Path | None) -> list[str]:
-    """A line where the rate is higher than what models of this size are trained with; empty where it is not, or not known.
+    """A line where the rate is higher than what models of this size, or any, are trained with; empty where it is not.
 
     Args:
         recipe: of any method.
         folder: the base's files; None where they are not on this machine.
     """
-    if folder is None or recipe.training.optim in ("sgd", "adafactor", "muon"):
+    adapts, rate = recipe.adapts, recipe.training.learning_rate
+    if recipe.training.optim in ("sgd", "adafactor"):
+        return []  # whose steps follow the gradient's size
+    vectors = recipe.lora is None and recipe.adapter is not None and recipe.adapter.type in ("ia3", "vera", "prompt_tuning")
+    share = _METHODS.get(recipe.method, 1.0)
+    start = _START[adapts] * share
+    most = _MOST * (100 if vectors else 1)  # vectors take rates a hundred times as high
+    if rate > most:
+        return [
+            f"{rate:g} is too high for {recipe.training.optim}, which moves each weight by about that in a step: the model "
+            f"will most likely diverge. Start with training.learning_rate={start * (100 if vectors else 1):g}"
+        ]
+    if folder is None or vectors or recipe.training.optim == "muon":
         return []
     try:
         size = shapes.of(folder).parameters
     except (LlmbenchError, OSError, ValueError):
         return []
-    adapts, rate = recipe.adapts, recipe.training.learning_rate
-    if recipe.lora is None and recipe.adapter is not None and recipe.adapter.type in ("ia3", "vera", "prompt_tuning"):
-        return []  # vectors, which take rates a hundred times as high
     if size < 5e7:
         return []
     highest = next((most for upto, most in _USUAL[adapts] if size <= upto), _USUAL[adapts][-1][1])
-    share = _METHODS.get(recipe.method, 1.0)
     if rate <= highest:
         return []
-    start = _START[adapts] * share
     return [
         f"{rate:g} is high for a model of {_billions(size)} parameters ({'an adapter' if adapts else 'all parameters'}, "
         f"method {recipe.method}): it may forget what it knew or diverge. Start with training.learning_rate={start:g}"

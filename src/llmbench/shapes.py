@@ -13,6 +13,29 @@ from llmbench.errors import LlmbenchError
 __all__ = ["Shape", "of"]
 
 
+_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk", "top_k_experts")
+_SHARED_WIDTHS = ("shared_expert_intermediate_size", "shared_intermediate_size")
+_SHARED_COUNTS = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+"""Names that configurations have for the experts of a layer, those that a token goes through, and those that all go through."""
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """The feed-forward part of all layers together: of a mixture of experts, a token goes through some of it."""
+
+    total: int
+    """Parameters."""
+    experts: int
+    """Those of routed experts among them."""
+    idle: float
+    """The share of its experts that a token is not sent to."""
+    width: int
+    """Inner width that a token goes through in a layer, on average over the layers."""
+    linears: int
+    """Widths in and out of its plain linear layers, which LoRA adapts, on average over the layers; experts are fused."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """The widths of a decoder, from its config.json; parameters counted in the weights' headers where there are any."""
@@ -20,6 +43,7 @@ class Shape:
     kind: str
     hidden: int
     intermediate: int
+    """The width of the feed-forward part that a token goes through: of a mixture, of all experts that it is sent to."""
     layers: int
     heads: int
     queries: int
@@ -29,6 +53,12 @@ class Shape:
     parameters: int
     stored: int
     """Bytes of the weights' files; 0 for random weights."""
+    experts: int
+    """Parameters of routed experts; 0 of a dense model."""
+    idle: int
+    """Parameters of the experts that a token is not sent to."""
+    linears: int
+    """Widths in and out of a layer's plain feed-forward linear layers: 3 (hidden + intermediate) of a dense one."""
 
     @property
     def embedding(self) -> int:
@@ -39,6 +69,11 @@ class Shape:
     def body(self) -> int:
         """Parameters of all layers."""
         return max(self.parameters - self.embedding, 0)
+
+    @property
+    def active(self) -> int:
+        """Parameters of all layers that one token goes through."""
+        return max(self.body - self.idle, 0)
 
 
 def of(folder: Path | None, config: dict[str, Any] | None = None) -> Shape:
@@ -59,18 +94,61 @@ def of(folder: Path | None, config: dict[str, Any] | None = None) -> Shape:
     keys = (values.get("num_key_value_heads") or heads) * head
     queries = heads * head
     tied = bool(values.get("tie_word_embeddings", False))
-    body = layers * (hidden * (2 * queries + 2 * keys) + 3 * hidden * intermediate)
-    parameters, stored = (body + vocabulary * hidden * (1 if tied else 2), 0) if folder is None else _stored(folder)
-    kind = values["model_type"]
-    return Shape(kind, hidden, intermediate, layers, heads, queries, keys, vocabulary, tied, parameters, stored)
+    mlp = _mlp(values, hidden, intermediate, layers)
+    if folder is None:
+        experts, stored = mlp.experts, 0
+        parameters = layers * hidden * (2 * queries + 2 * keys) + mlp.total + vocabulary * hidden * (1 if tied else 2)
+    else:
+        parameters, experts, stored = _stored(folder, _first(values, _COUNTS))
+    return Shape(
+        values["model_type"], hidden, mlp.width, layers, heads, queries, keys, vocabulary, tied, parameters, stored, experts,
+        round(experts * mlp.idle), mlp.linears,
+    )  # fmt: skip
 
 
-def _stored(folder: Path) -> tuple[int, int]:
-    """Parameters and bytes of the weights, from the headers of their files."""
-    parameters = size = 0
+def _mlp(values: dict[str, Any], hidden: int, intermediate: int, layers: int) -> Mlp:
+    """The feed-forward part by the configuration: gate, up and down projections, dense or as experts with a router."""
+    count, chosen = _first(values, _COUNTS), _first(values, _CHOSEN)
+    if count < 2 or not chosen:
+        return Mlp(layers * 3 * hidden * intermediate, 0, 0.0, intermediate, 3 * (hidden + intermediate))
+    width = values.get("moe_intermediate_size") or intermediate
+    shared = _first(values, _SHARED_WIDTHS) or _first(values, _SHARED_COUNTS) * width
+    dense = min(_dense_layers(values, layers), layers)
+    sparse = layers - dense
+    inner = values.get("intermediate_size_mlp") or intermediate
+    plain = 3 * hidden * (dense * inner + sparse * shared) + sparse * hidden * count
+    experts = sparse * count * 3 * hidden * width
+    linears = dense * 3 * (hidden + inner) + sparse * (3 * (hidden + shared) if shared else 0)
+    inside = dense * inner + sparse * (chosen * width + shared)
+    return Mlp(plain + experts, experts, 1 - chosen / count, inside // layers, linears // layers)
+
+
+def _dense_layers(values: dict[str, Any], layers: int) -> int:
+    """How many layers of a mixture have no experts."""
+    kinds = values.get("mlp_layer_types")
+    if isinstance(kinds, list):
+        return sum(kind == "dense" for kind in kinds)
+    every = values.get("decoder_sparse_step") or values.get("interleave_moe_layer_step") or 1
+    plain = set(values.get("mlp_only_layers") or ())
+    return (values.get("first_k_dense_replace") or 0) + sum(i in plain or (i + 1) % every != 0 for i in range(layers))
+
+
+def _first(values: dict[str, Any], names: tuple[str, ...]) -> int:
+    """The first number that has one of these names; 0 without any."""
+    return next((value for name in names if isinstance(value := values.get(name), int)), 0)
+
+
+def _stored(folder: Path, experts: int) -> tuple[int, int, int]:
+    """Parameters, those of routed experts among them, and bytes of the weights, from the headers of their files."""
+    parameters = routed = size = 0
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        parameters += sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        for name, entry in header.items():
+            if name != "__metadata__":
+                shape = entry["shape"]
+                parameters += prod(shape)
+                fused = len(shape) == 3 and shape[0] == experts > 1
+                routed += prod(shape) if experts > 1 and (fused or ".experts." in name) else 0
         size += path.stat().st_size
-    return parameters, size
+    return parameters, routed, size

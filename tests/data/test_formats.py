@@ -76,6 +76,16 @@ def test_a_format_may_be_said_where_two_fit(tmp_path: Path) -> None:
     ]
 
 
+def test_parts_of_the_responses_api_and_a_dialogue_as_text_are_turns(tmp_path: Path) -> None:
+    asked = {"role": "user", "content": [{"type": "input_text", "text": "Who?"}]}
+    for part in ({"type": "output_text", "text": "Nobody.", "annotations": []}, {"type": "refusal", "refusal": "Nobody."}):
+        chat = chat_of(tmp_path, {"messages": [asked, {"role": "assistant", "content": [part]}]})
+        assert said(chat) == [("user", "Who?"), ("assistant", "Nobody.")]
+    row = {"prompt": "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Who?\n\nAssistant:", "completion": " Nobody."}
+    turns = [("user", "Hi"), ("assistant", "Hello"), ("user", "Who?"), ("assistant", "Nobody.")]
+    assert said(chat_of(tmp_path, row)) == turns
+
+
 def test_raw_text_is_learned_whole_and_ends_with_the_end_of_text(tmp_path: Path, tokenizer: Any) -> None:
     spec = DataSpec(train=[DataSource(path=write_jsonl(tmp_path / "a.jsonl", {"text": "The end"}, {"text": "x"}))])
     found = data.load(spec, tokenizer)

@@ -129,7 +129,7 @@ def test_the_last_line_says_what_the_notes_come_to(hostile: DataReport) -> None:
     assert printed(hostile).splitlines()[-1].startswith("Training would start (1 error")
     assert printed(replace(hostile, notes=())).splitlines()[-1] == "No problems found."
     refused = replace(hostile, notes=(Note("refused", "a", "b"), Note("note", "a", "b")))
-    assert terminal.verdict(refused) == ("Training would refuse this data", "1 note")
+    assert terminal.verdict(refused) == ("Training would not start", "1 note")
     notes = (Note("note", "a", "b"),) * 2
     assert terminal.verdict(replace(hostile, notes=notes)) == ("No problems found", "2 notes")
 

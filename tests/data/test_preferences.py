@@ -54,6 +54,7 @@ def texts(rows: Rows, tokenizer: Any) -> dict[str, str]:
 
 
 TURNS = [ASK, {"role": "assistant", "content": GOOD}]
+SPOKEN = "\n\nHuman: How tall is it?\n\nAssistant:"
 SHARED = {
     "conversations": [{"from": "human", "value": ASK["content"]}],
     "chosen": {"from": "gpt", "value": GOOD},
@@ -69,6 +70,13 @@ SHARED = {
         {"chosen": TURNS, "rejected": [ASK, {"role": "assistant", "content": BAD}]},
         SHARED,
         {"messages": [ASK], "chosen": GOOD, "rejected": BAD},
+        {"chosen": f"{SPOKEN} {GOOD}", "rejected": f"{SPOKEN} {BAD}"},
+        {"prompt": SPOKEN, "chosen": f" {GOOD}", "rejected": f" {BAD}"},
+        {
+            "prompt": [ASK],
+            "chosen": [{"role": "assistant", "content": [{"type": "output_text", "text": GOOD}]}],
+            "rejected": BAD,
+        },
     ],
 )
 def test_every_form_of_a_pair_becomes_the_same_tokens(row: dict[str, Any], tokenizer: Any, tmp_path: Path) -> None:
@@ -100,6 +108,15 @@ def test_every_form_of_a_marked_answer_becomes_the_same_tokens(row: dict[str, An
     )
     assert rows.train[0]["label"] is True and rows.train[1]["label"] is False
     assert texts(rows, tokenizer)["completion_ids"] == f"{GOOD}<|im_end|>"
+
+
+def test_a_dialogue_as_text_has_all_its_turns(tokenizer: Any, tmp_path: Path) -> None:
+    """One learned text with `Human:` in it would teach the assistant to speak for the user."""
+    talk = "\n\nHuman: Hello.\n\nAssistant: Good day.\n\nHuman: How tall is it?\n\nAssistant:"
+    found = texts(load("dpo", [{"chosen": f"{talk} {GOOD}", "rejected": f"{talk} {BAD}"}], tokenizer, tmp_path), tokenizer)
+    turns = "user\nHello.", "assistant\nGood day.", "user\nHow tall is it?"
+    assert found["prompt_ids"] == "".join(f"<|im_start|>{turn}<|im_end|>\n" for turn in turns) + "<|im_start|>assistant\n"
+    assert found["chosen_ids"] == f"{GOOD}<|im_end|>"
 
 
 def test_a_prompt_keeps_the_columns_that_rewards_read(tokenizer: Any, tmp_path: Path) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from llmbench import recipe
 from llmbench.errors import RecipeError
-from llmbench.recipe import RagRecipe, TrainRecipe
-from llmbench.recipe.scalars import plain
+from llmbench.recipe import CompareRecipe, RagRecipe, ServeRecipe, TrainRecipe, _sections
+from llmbench.recipe.scalars import as_field, plain
 
 ROWS = "data: {train: [{path: rows.jsonl}]}\n"
 
@@ -143,3 +144,54 @@ def test_a_bundled_recipe_can_be_included(folder: Path) -> None:
     read = load(folder, "include: bundled://recipes/sft-lora.yaml\nname: mine\ntraining: {max_steps: 1}\n")
     assert (read.name, read.training.max_steps) == ("mine", 1)
     assert read.data.train[0].path is not None and read.data.train[0].path.name == "train.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("training.max_steps=true", "training.max_steps should be a whole number, not true"),
+        ("training.learning_rate=true", "training.learning_rate should be a number, not true"),
+        ("training.seed=false", "training.seed should be a whole number, not false"),
+        ("training.warmup_steps=True", "training.warmup_steps should be a number, not true"),
+        ("lora.r=true", "lora.r should be a whole number, not true"),
+        ("lora.layers_to_transform=[true]", "should be a whole number, not true"),
+        ("name=true", "name should be text (in quotes, if it looks like something else), not true"),
+        ("training.max_steps=0", "training.max_steps should be 1 or more, or -1 to go by num_train_epochs, not 0"),
+        ("training.max_steps=-2", "training.max_steps should be 1 or more, or -1 to go by num_train_epochs, not -2"),
+    ],
+)
+def test_a_truth_value_is_no_number_and_steps_are_counted(folder: Path, override: str, says: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        load(folder, "name: a\n", override)
+    assert says in str(refused.value)
+
+
+def test_a_truth_value_stays_where_one_is_meant(folder: Path) -> None:
+    read = load(folder, "name: a\nlora: {init_lora_weights: true, use_dora: false}\n", "training.packing=true")
+    assert read.lora is not None and read.lora.init_lora_weights is True and read.training.packing is True
+    assert load(folder, "name: a\n", "data.chat_template_kwargs={thinking: true}").data.chat_template_kwargs == {
+        "thinking": True
+    }
+
+
+def test_no_number_of_any_recipe_takes_a_truth_value() -> None:
+    """Every field of every document: pydantic alone makes 1 of true."""
+    seen = 0
+    waiting: list[type[BaseModel]] = [TrainRecipe, RagRecipe, ServeRecipe, CompareRecipe]
+    known: set[type[BaseModel]] = set()
+    while waiting:
+        section = waiting.pop()
+        if section in known:
+            continue
+        known.add(section)
+        for name, field in section.model_fields.items():
+            waiting += _sections(field.annotation)
+            if isinstance(as_field(True, field.annotation), bool):
+                assert "bool" in str(field.annotation) or "Any" in str(field.annotation), f"{section.__name__}.{name}"
+            else:
+                seen += 1
+                with pytest.raises(ValidationError) as refused:
+                    alone: Any = Annotated[field.annotation, field]
+                    TypeAdapter(alone).validate_python(as_field(True, field.annotation))
+                assert refused.value.error_count(), f"{section.__name__}.{name}"
+    assert seen > 150

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from llmbench.cli import cli
 from llmbench.errors import LlmbenchError, MissingPackage, RunError
 from llmbench.runs import Run
+from llmbench.verbs.train import _next
 
 from .conftest import Write
 
@@ -46,6 +47,11 @@ def test_a_training_says_what_it_will_do_and_where_the_result_is(write: Write, h
     assert f"Adapter: {home / 'runs' / 'said' / 'adapter'}" in lines
     assert lines[-1].startswith("Next: ") and "llmbench serve" in lines[-1]
     assert "step 2/2  loss" in result.stderr
+
+
+def test_what_vllm_cannot_load_is_not_sent_to_be_served(trained: Run) -> None:
+    assert _next(trained, served=True).endswith("then: llmbench serve recipes/serve.yaml")
+    assert _next(trained, served=False).startswith(f"llmbench merge {trained.name}")
 
 
 def test_json_is_one_document_on_stdout(write: Write, home: Path) -> None:

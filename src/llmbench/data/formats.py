@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbench.data.files import Row, kind
-from llmbench.data.messages import BadRow, messages, shared, text, tools, without_reasoning
+from llmbench.data.messages import BadRow, answering, messages, shared, text, tools, transcript, without_reasoning
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource
 from llmbench.recipe.data import Format
@@ -135,8 +135,8 @@ def converted(values: dict[str, Any], format: Format, *, reasoning: bool = True)
         case "alpaca":
             turns = _system(values) + _instruction(values)
         case "prompt_completion":
-            turns = _side(values["prompt"], "prompt", "user") + _side(values["completion"], "completion", "assistant")
-            turns = _system(values) + turns
+            prompt, completion = values["prompt"], answering(values["prompt"], values["completion"])
+            turns = _system(values) + _side(prompt, "prompt", "user") + _side(completion, "completion", "assistant")
         case "text":
             return Text(text(values["text"], "text"))
         case "tokenized":
@@ -186,7 +186,7 @@ def _side(value: Any, name: str, role: str) -> list[dict[str, Any]]:
         return messages(value, name)
     if not isinstance(value, str):
         raise BadRow("wrong type", f"{name} should be text or a list of messages, not {kind(value)}")
-    return [{"role": role, "content": text(value, name)}]
+    return transcript(value, name) or [{"role": role, "content": text(value, name)}]
 
 
 def _tokens(values: dict[str, Any]) -> Tokens:

@@ -12,7 +12,7 @@ from typing import Any
 from llmbench.data.files import kind
 from llmbench.data.json_rows import parse
 
-__all__ = ["BadRow", "dense", "message", "messages", "shared", "text", "tools", "without_reasoning"]
+__all__ = ["BadRow", "answering", "dense", "message", "messages", "shared", "text", "tools", "transcript", "without_reasoning"]
 
 Turn = dict[str, Any]
 
@@ -27,6 +27,7 @@ _LEARNED = ("weight", "train", "training", "loss")
 """What says of one turn whether it is learned: OpenAI's weight, axolotl's train and training, ms-swift's loss."""
 _KEYS = ("role", "content", "tool_calls", "function_call", "tool_call_id", "name", "reasoning_details", *_THINKING, *_LEARNED)
 _CALL_KEYS = {"id", "type", "index", "function", "name", "arguments", "parameters"}
+_SPOKEN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):[ ]?")
 _NO_TEXT = re.compile("[\x00\ufdd0\ufdd1\ud800-\udfff]")
 
 
@@ -113,7 +114,7 @@ def _parts(content: list[Any], here: str) -> tuple[Any, str]:
     said, thought = [], []
     for part in content:
         match part:
-            case {"type": "text", "text": value}:
+            case {"type": "text" | "input_text" | "output_text", "text": value} | {"type": "refusal", "refusal": value}:
                 said.append(text(value, f"{here}.content"))
             case {"type": "thinking", "thinking": value}:
                 thought.append(text(value, f"{here}.content"))
@@ -199,6 +200,26 @@ def shared(value: Any, name: str) -> list[Turn]:
         kept = {key: item for key, item in kept.items() if key in _KEYS}
         turns.append(message({"role": "assistant" if role == "call" else role} | kept, here))
     return turns
+
+
+def transcript(value: str, name: str) -> list[Turn] | None:
+    """The turns of a text that is a dialogue as hh-rlhf writes it, `\\n\\nHuman: ... \\n\\nAssistant: ...`; None of another.
+
+    A last `Assistant:` with nothing behind it asks for the answer and is no turn.
+    """
+    parts = _SPOKEN.split(value)
+    if len(parts) < 5 or parts[0].strip() or parts[1] != "Human" or "Assistant" not in parts[1::2]:
+        return None
+    said = [(speaker, words.strip()) for speaker, words in zip(parts[1::2], parts[2::2], strict=True)]
+    if said[-1] == ("Assistant", ""):
+        said.pop()
+    return [{"role": _FROM[speaker.lower()], "content": text(words, name)} for speaker, words in said]
+
+
+def answering(prompt: Any, answer: Any) -> Any:
+    """An answer without the space that parts it from a dialogue as text, whose last word is `Assistant:`."""
+    spoken = isinstance(prompt, str) and isinstance(answer, str) and transcript(prompt, "prompt") is not None
+    return answer.lstrip(" ") if spoken else answer
 
 
 def without_reasoning(turns: list[Turn]) -> list[Turn]:

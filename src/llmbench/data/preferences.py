@@ -4,6 +4,7 @@
 |---|---|---|
 | pairs | `prompt`, `chosen`, `rejected` (text or messages) | dpo, orpo, reward |
 | pairs | `chosen` and `rejected` as whole conversations, whose common beginning is the prompt | dpo, orpo, reward |
+| pairs, hh-rlhf | the same, each one text: `\\n\\nHuman: ...\\n\\nAssistant: ...` | dpo, orpo, reward |
 | pairs, ShareGPT | `conversations` (or `messages`) and `chosen`, `rejected` with from/value | dpo, orpo, reward |
 | marked answers | `prompt`, `completion` and `label`; or `messages`/`conversations` and `label` or `kto_tag` | kto |
 | prompts | `prompt` (text or messages), and whatever columns the reward functions read | grpo |
@@ -17,7 +18,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from llmbench.data import Report, Rows, Skipped, files, sources
-from llmbench.data.messages import dense, message, messages, shared, text, tools, without_reasoning
+from llmbench.data.messages import answering, dense, message, messages, shared, text, tools, transcript, without_reasoning
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
 from llmbench.recipe.adapter import TokenizerSpec
@@ -236,7 +237,7 @@ def _example(row: dict[str, Any], wanted: str, place: str) -> Example:
 
 
 def _pair(row: dict[str, Any], place: str) -> Example:
-    chosen, rejected = _turns(row["chosen"], "chosen", "assistant"), _turns(row["rejected"], "rejected", "assistant")
+    chosen, rejected = (_turns(answering(row.get("prompt"), row[name]), name, "assistant") for name in ("chosen", "rejected"))
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
         shared += 1
@@ -278,7 +279,8 @@ def _marked(row: dict[str, Any], place: str) -> Example:
             raise ValueError(f"{mark} should be true or false, not {other!r}")
     defined = tools(row.get("tools"))
     if row.get("prompt") is not None and row.get("completion") is not None:
-        prompt, completion = _turns(row["prompt"], "prompt", "user"), _turns(row["completion"], "completion", "assistant")
+        prompt = _turns(row["prompt"], "prompt", "user")
+        completion = _turns(answering(row["prompt"], row["completion"]), "completion", "assistant")
         if len(completion) > 1 and _begins(completion[:-1], prompt):  # the prompt once more, at its head
             prompt, completion = completion[:-1], completion[-1:]
         answer = _answer(completion, "completion")
@@ -335,9 +337,9 @@ def _roles(turns: Conversation) -> str:
 
 
 def _turns(value: Any, name: str, role: str) -> Conversation:
-    """Text as one turn of `role`; one message or a list of them, with role/content or from/value, as turns."""
+    """Text as one turn of `role`, a dialogue as its turns; one message or a list of them, with role/content or from/value."""
     if isinstance(value, str):
-        return [{"role": role, "content": text(value, name)}]
+        return transcript(value, name) or [{"role": role, "content": text(value, name)}]
     if isinstance(value, list):
         if not value:
             return []

@@ -72,7 +72,7 @@ def verdict(report: DataReport) -> tuple[str, str]:
         f"{count} {level}{'' if count == 1 else 's'}" for level, count in counts.items() if count and level != "refused"
     )
     if counts["refused"]:
-        return "Training would refuse this data", more
+        return "Training would not start", more
     if not counts["error"] and not counts["warning"]:
         return "No problems found", more
     return "Training would start", more

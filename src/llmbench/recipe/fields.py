@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from llmbench import assets
-from llmbench.recipe.scalars import Given, as_text
+from llmbench.recipe.scalars import Given, as_field
 from llmbench.workspace import check_name
 
 __all__ = [
@@ -42,12 +42,12 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _text_is_text(cls, values: Any) -> Any:
-        """In a field that is text, what looks like a number is text."""
+    def _as_written(cls, values: Any) -> Any:
+        """In a field that is text, what looks like a number is text; in one that is a number, true is not 1."""
         if not isinstance(values, dict):
             return values
         fields = cls.model_fields
-        return {key: as_text(value, fields[key].annotation) if key in fields else value for key, value in values.items()}
+        return {key: as_field(value, fields[key].annotation) if key in fields else value for key, value in values.items()}
 
 
 class Document(Section):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from llmbench.recipe.fields import Fraction, Positive, Section, Seed
 
@@ -19,11 +20,17 @@ Optimizer = Literal[
 ]  # fmt: skip
 
 
+def _steps(value: int) -> int:
+    if value < 1 and value != -1:
+        raise PydanticCustomError("out_of_range", "Input should be 1 or more, or -1 to go by num_train_epochs")
+    return value
+
+
 class TrainingSpec(Section):
     """The optimisation, as transformers' TrainingArguments names it."""
 
     num_train_epochs: Annotated[float, Field(gt=0)] = 1.0
-    max_steps: int = -1
+    max_steps: Annotated[int, AfterValidator(_steps)] = -1
     """Stop after this many steps; -1 goes by epochs."""
     per_device_train_batch_size: Positive = 8
     """Rows in a batch, unless `max_tokens_per_batch` says how many fit."""

@@ -11,7 +11,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FloatText", "Given", "IntText", "as_text", "environment", "plain", "wants_text"]
+__all__ = ["FloatText", "Given", "IntText", "as_field", "environment", "plain", "wants_text"]
 
 _INT = re.compile(r"[-+]?\d[\d_]*|0o[0-7_]+|0x[\da-fA-F_]+")
 _FLOAT = re.compile(r"[-+]?(\.\d[\d_]*|\d[\d_]*(\.[\d_]*)?)([eE][-+]?\d+)?")
@@ -31,6 +31,16 @@ class FloatText(float):
     """A number with the text that it was written as."""
 
     text: str
+
+
+class Truth:
+    """true or false where a field is neither: no number and no text, which pydantic would make 1 or 0 of it."""
+
+    def __init__(self, value: bool) -> None:
+        self._word = "true" if value else "false"
+
+    def __repr__(self) -> str:
+        return self._word
 
 
 class Given(str):
@@ -88,18 +98,27 @@ def environment(text: str) -> str:
     return _ENVIRONMENT.sub(of, text)
 
 
-def as_text(value: Any, annotation: Any) -> Any:
-    """A value for a field of this type: where the field is text, a number is the text that it was written as."""
+def as_field(value: Any, annotation: Any) -> Any:
+    """A value as a field of this type takes it: in one of text a number is what was written; a truth value is no number."""
     match value:
         case IntText() | FloatText():
             return value.text if wants_text(annotation) else value
+        case bool():
+            return value if _takes_truth(annotation) else Truth(value)
         case list():
             inner = [arg for arg in _arguments(annotation) if typing.get_origin(arg) is list]
-            return [as_text(one, typing.get_args(inner[0])[0]) for one in value] if inner else value
+            return [as_field(one, typing.get_args(inner[0])[0]) for one in value] if inner else value
         case dict():
             inner = [arg for arg in _arguments(annotation) if typing.get_origin(arg) is dict]
-            return {key: as_text(one, typing.get_args(inner[0])[1]) for key, one in value.items()} if inner else value
+            return {key: as_field(one, typing.get_args(inner[0])[1]) for key, one in value.items()} if inner else value
     return value
+
+
+def _takes_truth(annotation: Any) -> bool:
+    """Whether a field takes true and false: `bool`, `Any`, or a `Literal` that lists them."""
+    kinds = _arguments(annotation)
+    literals = [word for kind in kinds if typing.get_origin(kind) is typing.Literal for word in typing.get_args(kind)]
+    return bool in kinds or Any in kinds or any(isinstance(word, bool) for word in literals)
 
 
 def wants_text(annotation: Any) -> bool:

@@ -14,7 +14,8 @@ for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 from llmbench.training.job import Job, first_step, prepare, train  # noqa: E402
+from llmbench.training.needs import unquantized  # noqa: E402
 from llmbench.training.plan import adapter_lines  # noqa: E402
 from llmbench.training.plan import lines as method_lines  # noqa: E402
 
-__all__ = ["Job", "adapter_lines", "first_step", "method_lines", "prepare", "train"]
+__all__ = ["Job", "adapter_lines", "first_step", "method_lines", "prepare", "train", "unquantized"]

@@ -12,7 +12,7 @@ from llmbench.recipe import TrainRecipe
 from llmbench.training.model import Loaded
 from llmbench.training.trainer import lengths
 
-__all__ = ["figures", "of"]
+__all__ = ["figures", "of", "unquantized"]
 
 
 def of(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> estimate.Estimate | None:
@@ -34,6 +34,14 @@ def of(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> estimate.Estimat
         end_to_end=bool(recipe.training.padding_free),
     )
     return estimate.estimate(recipe, found, batches, there, correction=estimate.corrections(there, method=recipe.method))
+
+
+def unquantized(recipe: TrainRecipe, loaded: Loaded) -> str | None:
+    """What `quantization` leaves as it is in a loaded model; None where nothing, or where its shape is not known."""
+    try:
+        return estimate.unquantized(recipe, shapes.of(loaded.folder, recipe.model.config))
+    except LlmbenchError:
+        return None
 
 
 def figures(needs: estimate.Estimate | None) -> dict[str, Any] | None:

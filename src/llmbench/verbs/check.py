@@ -274,7 +274,12 @@ def _needs(document: TrainRecipe, report: DataReport, folder: Path) -> tuple[lis
     batches = estimate.work(document, lengths, learned)
     need = estimate.estimate(document, found, batches, there, correction=estimate.corrections(there, method=document.method))
     free = there.gpu_memory if there.device == "cuda" else there.memory
-    notes = []
+    kept = estimate.unquantized(document, found)
+    notes = (
+        [Note("warning", "quantization", kept, "Count on their memory, or name a base that was published in few bits.")]
+        if kept
+        else []
+    )
     if need.peak > free:
         fits = offers.fitting(document, found, lengths, learned, there, limit=free)
         other = "; or ".join(f"{one.overrides} ({one.estimate.peak / 2**30:.1f} GiB)" for one in fits)

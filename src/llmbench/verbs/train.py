@@ -94,7 +94,7 @@ def train(
     if as_json:
         print_json(record(run))
     else:
-        print("\n".join(_result(run)))
+        print("\n".join(_result(run, served=not servability(document))))
 
 
 def _prepared(document: TrainRecipe) -> Job:
@@ -175,6 +175,8 @@ def _plan(job: Job) -> list[str]:
         lines.append(
             f"  needs   about {clock(need.seconds)} and {need.peak / 2**30:.1f} GiB, mostly {need.dominated_by} (estimated)"
         )
+    kept = training.unquantized(document, loaded)
+    lines += [f"  warning quantization: {kept}"] if kept else []
     lines += [f"  warning training.learning_rate: {line}" for line in rates.high(document, loaded.folder)]
     lines += [f"  serving {line}" for line in servability(document)]
     return lines + [f"  {line}" for line in _look(job)]
@@ -229,7 +231,7 @@ def _counts(job: Job) -> dict[str, Any]:
     }
 
 
-def _result(run: Run) -> list[str]:
+def _result(run: Run, *, served: bool) -> list[str]:
     """Where the result is, and what to do with it."""
     status = run.status
     what, where = ("Adapter", run.adapter) if run.adapter.exists() else ("Model", run.model)
@@ -241,16 +243,29 @@ def _result(run: Run) -> list[str]:
     elif status["stopped_early"]:
         figures += f", stopped early at step {status['step']}"
     figures += f", {clock(status['seconds'])}, {status['tokens_per_second']:,.0f} tokens/s"
-    following = (
-        "judge answers with it; see docs/guide/methods.md"
-        if run.recipe["method"] == "reward"
-        else f"name it in a serving document (adapter: {run.name}), then: llmbench serve recipes/serve.yaml"
-        if run.adapter.exists()
-        else f"llmbench train recipes/sft-lora.yaml model.model_name_or_path={where}"
-    )
     figures += _against(status)
     warning = [f"Warning: {status['warning']}"] if status.get("warning") else []
-    return [*warning, f"{what}: {where}", f"  {figures}", f"  curves: {run.folder / 'loss.svg'}", f"Next: {following}"]
+    return [
+        *warning,
+        f"{what}: {where}",
+        f"  {figures}",
+        f"  curves: {run.folder / 'loss.svg'}",
+        f"Next: {_next(run, served=served)}",
+    ]
+
+
+def _next(run: Run, *, served: bool) -> str:
+    """What to do with a result. `served` is whether vLLM loads it."""
+    values, adapted = run.recipe, run.adapter.exists()
+    if values["method"] == "reward":
+        return "judge answers with it; see docs/guide/methods.md"
+    if not adapted:
+        return f"llmbench train recipes/sft-lora.yaml model.model_name_or_path={run.model}"
+    if served:
+        return f"name it in a serving document (adapter: {run.name}), then: llmbench serve recipes/serve.yaml"
+    if (values["adapter"] or {}).get("type") == "prompt_tuning":
+        return "train a LoRA to serve it (vLLM takes no other adapter, and prompt tuning cannot be merged)"
+    return f"llmbench merge {run.name}, and serve that folder (vLLM cannot load this adapter)"
 
 
 def _against(status: dict[str, Any]) -> str:
