@@ -110,6 +110,13 @@ def test_columns_are_renamed(tmp_path: Path) -> None:
     assert [turn["content"] for turn in rows[0]] == ["I lost my card", "lost_card"]
 
 
+def test_columns_change_places(tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text('{"prompt": "p", "completion": "c", "id": 7}\n')
+    renamed = {"prompt": "completion", "completion": "prompt", "text": "prompt"}
+    [(_, row)] = sources.rows(DataSource(path=tmp_path / "d.jsonl", columns=renamed))
+    assert row == {"prompt": "c", "completion": "p", "text": "p", "id": 7}
+
+
 def test_the_limit_takes_the_first_rows(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", *[{"prompt": str(i), "completion": "x"} for i in range(9)])
     assert [row[0]["content"] for row in read_file(path, limit=2)[0]] == ["0", "1"]

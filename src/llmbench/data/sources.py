@@ -198,13 +198,13 @@ def _renamed(row: Row, columns: dict[str, str]) -> Row:
     """The row under the standard names."""
     if row.fault is not None:
         return row
-    values = row.values
     for standard, name in columns.items():
-        if name not in values:
+        if name not in row.values:
             detail = f"has no column {name} to take as {standard}. {_near(name, row.values, columns)}"
             return row._replace(values={}, fault=Fault("a column is missing", detail))
-        values = {key: value for key, value in values.items() if key not in (standard, name)} | {standard: values[name]}
-    return row._replace(values=values)
+    gone = columns.keys() | set(columns.values())
+    kept = {key: value for key, value in row.values.items() if key not in gone}
+    return row._replace(values=kept | {standard: row.values[name] for standard, name in columns.items()})
 
 
 def _near(name: str, values: dict[str, Any], columns: dict[str, str]) -> str:
