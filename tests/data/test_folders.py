@@ -51,9 +51,10 @@ def test_a_packed_file_is_read_as_what_it_holds(tmp_path: Path, suffix: str) -> 
     (tmp_path / f"a.jsonl{suffix}").write_bytes(whole[:-9])
     with pytest.raises(DataError, match=rf"a.jsonl{suffix}: is (cut off|damaged) \("):
         names(DataSource(path=tmp_path / f"a.jsonl{suffix}"))
-    (tmp_path / f"a.jsonl{suffix}").write_bytes(b"no such thing, only words")
-    with pytest.raises(DataError, match="is damaged"):
-        names(DataSource(path=tmp_path / f"a.jsonl{suffix}"))
+    for broken in (b"no such thing, only words", whole[:40] + b"\xff" * 40 + whole[80:]):
+        (tmp_path / f"a.jsonl{suffix}").write_bytes(broken)
+        with pytest.raises(DataError, match="is damaged"):
+            names(DataSource(path=tmp_path / f"a.jsonl{suffix}"))
 
 
 def test_a_packed_file_that_grows_beyond_measure_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +87,17 @@ def test_folders_named_by_splits_are_told_apart(tmp_path: Path) -> None:
         path.write_bytes(lines(name) if path.suffix == ".jsonl" else gzip.compress(lines(name)))
     assert names(DataSource(path=tmp_path)) == ["train/a.jsonl", "train/deep/b.jsonl.gz"]
     assert names(DataSource(path=tmp_path, split="eval")) == ["eval/c.jsonl"]
+
+
+def test_a_pattern_over_folders_named_by_splits_tells_them_apart(tmp_path: Path) -> None:
+    for name in ("train/part.jsonl", "test/part.jsonl"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(lines(name))
+    for pattern in ("*/part.jsonl", "**/*.jsonl"):
+        source = DataSource(path=tmp_path / pattern)
+        assert names(source) == ["train/part.jsonl"]
+        assert sources.chosen(source).notes == ("split train is read; not: test/part.jsonl",)
+        assert names(DataSource(path=tmp_path / pattern, split="test")) == ["test/part.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +174,18 @@ def test_an_address_is_downloaded_once_and_asked_for_changes() -> None:
         found = [download.fetch("https://data.test/x/rows.jsonl?raw=1", web).read_bytes() for _ in range(3)]
     assert found == [lines("a"), lines("a"), lines("b")]
     assert [request.headers.get("if-none-match") for request in asked] == [None, '"1"', '"1"']
+
+
+def test_an_address_whose_name_is_odd_keeps_its_file() -> None:
+    for url in ("https://data.test/download.json", "https://data.test/..", f"https://data.test/{'x' * 300}.jsonl"):
+        with client([httpx.Response(200, content=lines("a"), headers={"etag": "1"}), httpx.Response(304)], []) as web:
+            assert [download.fetch(url, web).read_bytes() for _ in range(2)] == [lines("a")] * 2
+
+
+def test_a_server_that_packs_what_it_sends_is_read() -> None:
+    packed = gzip.compress(lines("a") * 100)
+    with client([httpx.Response(200, content=packed, headers={"content-encoding": "gzip"})], []) as web:
+        assert download.fetch("https://data.test/packed.jsonl", web).read_bytes() == lines("a") * 100
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ __all__ = ["fetch", "fetched"]
 
 _SECONDS = 30.0
 _CHUNK = 1 << 20
+_NOTE = ".download.json"
+"""What the server said of a file, next to it, under a name that no file gets."""
+_LONGEST = 100
+"""Characters of an address's last part that stay in the file's name, its ending among them."""
 
 
 @cache
@@ -44,9 +48,9 @@ def fetch(url: str, client: httpx.Client) -> Path:
         DataError: it cannot be had, and was not downloaded before.
         LlmbenchError: the cache cannot be written.
     """
-    name = Path(unquote(urlsplit(url).path)).name or "data"
+    name = Path(unquote(urlsplit(url).path)).name.lstrip(".")[-_LONGEST:] or "data"
     folder = workspace.cache() / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:32]
-    target, note = folder / name, folder / "download.json"
+    target, note = folder / name, folder / _NOTE
     known = json.loads(note.read_text(encoding="utf-8")) if target.exists() and note.exists() else {}
     asked = {}
     if known.get("etag"):
@@ -66,7 +70,9 @@ def fetch(url: str, client: httpx.Client) -> Path:
             kind = answer.headers.get("content-type", "")
             if kind.startswith("text/html") and ending(target) != ".html":
                 raise DataError(f"{url}: is a web page, not a file of rows. Take the address of the file itself (raw).")
-            wanted, size = answer.headers.get("content-length"), 0
+            # Some servers pack what they send although they are asked not to; the length is then that of the packed bytes.
+            packed = answer.headers.get("content-encoding", "identity") != "identity"
+            wanted, size = None if packed else answer.headers.get("content-length"), 0
             with workspace.atomic(target, "wb") as file:
                 for chunk in answer.iter_bytes(_CHUNK):
                     size += len(chunk)

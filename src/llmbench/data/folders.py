@@ -57,7 +57,7 @@ def choose(path: Path, found: Sequence[Path], split: str) -> Chosen:
     if saved is not None:
         return saved
     data = sorted(file for file in found if file.is_file() and _is_data(file))
-    other = sorted(file for file in found if file not in set(data) and (file.is_file() or file.is_symlink()))
+    other = sorted({file for file in found if file.is_file() or file.is_symlink()} - set(data))
     notes = [f"not read: {_names(other, path)}"] if other else []
     empty = [file for file in data if file.stat().st_size == 0]
     notes += [f"empty: {_names(empty, path)}"] if empty else []
@@ -93,7 +93,7 @@ def _is_data(file: Path) -> bool:
 
 def _of_split(path: Path, data: list[Path], split: str) -> tuple[list[Path], list[str]]:
     """The files of a split, where any is named by one."""
-    below = path if path.is_dir() else path.parent
+    below = _fixed(path)
     told = {file: split_of(file, below) for file in data}
     there = sorted({name for name in told.values() if name is not None})
     if not there:
@@ -112,11 +112,11 @@ def _of_split(path: Path, data: list[Path], split: str) -> tuple[list[Path], lis
 
 def _one_form(path: Path, data: Sequence[Path]) -> None:
     text = [file for file in data if ending(file) in _ROWS_OF_TEXT]
-    rows = [file for file in data if file not in set(text)]
+    rows = [file for file in data if ending(file) not in _ROWS_OF_TEXT]
     if text and rows:
         raise DataError(
             f"{path}: holds texts ({_names(text, path)}) and rows ({_names(rows, path)}). "
-            f"Name one: path: {path.name}/*{ending(rows[0])}"
+            f"Name one: path: {_fixed(path).name}/*{ending(rows[0])}"
         )
 
 
@@ -152,7 +152,14 @@ def _json(path: Path) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
+def _fixed(path: Path) -> Path:
+    """A folder, or of a pattern the part before its first sign: `data` of `data/*/part.jsonl`."""
+    if path.is_dir():
+        return path
+    return next((place for place in reversed(path.parents) if any(sign in place.name for sign in "*?[")), path).parent
+
+
 def _names(files: Sequence[Path], path: Path) -> str:
-    below = path if path.is_dir() else path.parent
+    below = _fixed(path)
     shown = [str(file.relative_to(below) if file.is_relative_to(below) else file.name) for file in files[:_NAMED]]
     return ", ".join(shown) + (f" and {len(files) - _NAMED} more" if len(files) > _NAMED else "")

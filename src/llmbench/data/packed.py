@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import zlib
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -53,7 +54,7 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             data = self._file.read(len(buffer))
-        except (EOFError, OSError, ValueError, lzma.LZMAError) as error:
+        except (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
             reason = "is cut off" if isinstance(error, EOFError) or "end" in str(error).lower() else "is damaged"
             raise DataError(
                 f"{self._path}: {reason} ({str(error).splitlines()[0] if str(error) else 'no more'}). Get it again."
