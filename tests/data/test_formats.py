@@ -118,6 +118,13 @@ def test_ready_tokens_keep_their_labels(tmp_path: Path, tokenizer: Any, marks: d
     assert (row["input_ids"], row["labels"], row["roles"]) == ([5, 6, 7], [-100, 6, 7], [0, 3, 3])
 
 
+@pytest.mark.parametrize("label", [-1, 10**6])
+def test_a_label_that_is_no_token_is_named(tmp_path: Path, tokenizer: Any, label: int) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", {"input_ids": [5, 6, 7], "labels": [-100, 6, label]})
+    with pytest.raises(DataError, match=rf"a.jsonl:1: labels holds {label}; the tokenizer has [\d,]+ tokens"):
+        data.load(DataSpec(train=[DataSource(path=path)]), tokenizer)
+
+
 def test_roles_source_and_row_stand_beside_each_token(tmp_path: Path, tokenizer: Any) -> None:
     system = {"role": "system", "content": "user"}
     first = write_jsonl(tmp_path / "a.jsonl", talk("Hi", "Hello"))

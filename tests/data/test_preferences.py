@@ -265,6 +265,8 @@ def test_rows_are_held_out_by_the_seed_and_shuffled_for_kto_alone(tokenizer: Any
         ("dpo", [{**PAIR, "rejected": GOOD}], r"rows\.jsonl:1: chosen and rejected are the same, so nothing is preferred"),
         ("dpo", [PAIR, {"chosen": TURNS, "rejected": TURNS}], r"rows\.jsonl:2: chosen and rejected are the same"),
         ("dpo", [{"chosen": GOOD, "rejected": BAD}], r"rows\.jsonl:1: chosen and rejected begin differently"),
+        ("dpo", [PAIR, {"prompt": "x", "chosen": GOOD}], r"rows\.jsonl:2: rejected is missing"),
+        ("grpo", [{"prompt": "x"}, {"text": "x"}], r"rows\.jsonl:2: prompt is missing"),
         ("dpo", [{**PAIR, "chosen": ""}], r"rows\.jsonl:1: chosen is empty"),
         ("dpo", [{**PAIR, "chosen": None}], r"rows\.jsonl:1: chosen should be text or \{role, content\}, not null"),
         ("dpo", [{**PAIR, "prompt": TURNS}], r"rows\.jsonl:1: prompt ends with the assistant's turn"),

@@ -40,6 +40,8 @@ _KINDS = {
 }
 """What a file is, and the methods that learn from it."""
 _READ_BY = {"dpo": "pairs", "orpo": "pairs", "reward": "pairs", "kto": "marked", "grpo": "prompts"}
+_COLUMNS = {"pairs": ("chosen", "rejected"), "marked": (), "prompts": ("prompt",)}
+"""What every row of a kind has; marked answers come in several forms."""
 _NEEDS = {
     "pairs": "`prompt`, `chosen` and `rejected`, or `chosen` and `rejected` as whole conversations",
     "marked": "`prompt`, `completion` and `label`, or `messages` and `label`",
@@ -222,6 +224,9 @@ def _example(row: dict[str, Any], wanted: str, place: str) -> Example:
     Raises:
         ValueError: what is wrong with it.
     """
+    missing = [name for name in _COLUMNS[wanted] if name not in row]
+    if missing:
+        raise ValueError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     match wanted:
         case "pairs":
             return _pair(row, place)

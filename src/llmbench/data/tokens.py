@@ -128,13 +128,16 @@ class Tokenizer:
         """A row of ids and labels.
 
         Raises:
-            ValueError: an id that the tokenizer does not have.
+            ValueError: an id or a label that the tokenizer does not have.
         """
         ids, labels = np.asarray(row.ids, dtype=np.int32), np.asarray(row.labels, dtype=np.int32)
         size = len(self.tokenizer)
         if len(ids) and (ids.min() < 0 or ids.max() >= size):
             raise ValueError(f"input_ids holds {ids.min() if ids.min() < 0 else ids.max()}; the tokenizer has {size:,} tokens")
         learned = labels != IGNORED
+        wrong = labels[learned & ((labels < 0) | (labels >= size))]
+        if len(wrong):
+            raise ValueError(f"labels holds {wrong[0]}; the tokenizer has {size:,} tokens, and {IGNORED} is not learned")
         same = np.array_equal(labels[learned], ids[learned])
         return Sample(ids, learned, np.where(learned, np.int8(3), np.int8(0)), None if same else labels)
 
