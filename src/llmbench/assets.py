@@ -12,7 +12,9 @@ TINY = "llmbench/tiny"
 BUNDLED = "bundled://"
 """How a document names a file that came with llmbench: `bundled://rag/train.jsonl`."""
 
-__all__ = ["BUNDLED", "TINY", "bundle", "bundled", "documents", "find", "missing", "model_folder", "named", "origin"]
+__all__ = [
+    "BUNDLED", "TINY", "bundle", "bundled", "documents", "expanded", "find", "missing", "model_folder", "named", "origin",
+]  # fmt: skip
 
 
 @cache
@@ -53,9 +55,24 @@ def find(reference: str, start: Path) -> Path | None:
     """
     if reference.startswith(BUNDLED):
         path = bundle() / reference.removeprefix(BUNDLED)
-        return path if path.resolve().is_relative_to(bundle().resolve()) and path.exists() else None
-    path = start / Path(reference).expanduser()
-    return path.resolve() if path.exists() else None
+        return path if _is_there(path) and path.resolve().is_relative_to(bundle().resolve()) else None
+    path = start / expanded(reference)
+    return path.resolve() if _is_there(path) else None
+
+
+def expanded(reference: str | Path) -> Path:
+    """A path with its `~` written out; as it stands where there is no such user."""
+    try:
+        return Path(reference).expanduser()
+    except RuntimeError:
+        return Path(reference)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        return False
 
 
 def named(reference: str, start: Path) -> Path | None:
@@ -67,7 +84,7 @@ def named(reference: str, start: Path) -> Path | None:
     path = Path(reference)
     if found is not None or path.is_absolute() or path.suffix not in (".yaml", ".jinja") or len(path.parts) < 2:
         return found
-    return None if (start / path.parts[0]).exists() else find(f"{BUNDLED}{reference}", start)
+    return None if _is_there(start / path.parts[0]) else find(f"{BUNDLED}{reference}", start)
 
 
 def origin(file: Path) -> str:
@@ -81,12 +98,12 @@ def missing(reference: str, start: Path) -> str:
     """What to say of a reference that `find` does not find: where it was looked for, and where one of its name is."""
     if reference.startswith(BUNDLED):
         return f"llmbench comes with no {reference.removeprefix(BUNDLED)}. Its documents are listed by: llmbench new"
-    said, path = f"no such file {reference}", Path(reference).expanduser()
+    said, path = f"no such file {reference}", expanded(reference)
     if path.is_absolute():
         return said
     said += f" (looked in {start})"
     here = Path.cwd() / path
-    if here.exists() and start.resolve() != Path.cwd().resolve():
+    if _is_there(here) and start.resolve() != Path.cwd().resolve():
         return f"{said}. The working directory has one: write {os.path.relpath(here, start)}"
     if find(f"{BUNDLED}{reference}", start) is not None:
         return f"{said}. llmbench comes with one: write {BUNDLED}{reference}"

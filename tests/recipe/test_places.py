@@ -126,6 +126,20 @@ def test_the_name_of_a_hub_stays_a_name(project: Path, name: str) -> None:
     assert recipe.load(path, TrainRecipe).model.model_name_or_path == name
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.train.0.path=~nobody.of.this.name/a.jsonl", r"no such file ~nobody.of.this.name/a.jsonl \(looked in"),
+        (f"data.train.0.path={'x' * 300}", "no such file xxx"),
+        ("model.model_name_or_path=bundled://mine", "llmbench comes with no mine"),
+    ],
+)
+def test_a_path_that_cannot_be_is_one_line(project: Path, override: str, said: str) -> None:
+    path = write(project, "name: a\ndata: {train: [{path: rows.jsonl}]}\n")
+    with pytest.raises(RecipeError, match=said):
+        recipe.load(path, TrainRecipe, [override])
+
+
 def index(path: Path) -> str:
     result = CliRunner().invoke(cli, ["index", str(path)])
     return str(result.exception) if isinstance(result.exception, LlmbenchError) else result.output

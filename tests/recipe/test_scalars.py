@@ -68,7 +68,7 @@ def test_a_leading_zero_is_no_octal(folder: Path) -> None:
     assert load(folder, "name: a\ndata: {train: [{path: rows.jsonl}], max_length: 0512}\n").data.max_length == 512
 
 
-@pytest.mark.parametrize("wrong", ["1:30", "2024-01-01", "1e"])
+@pytest.mark.parametrize("wrong", ["1:30", "2024-01-01", "1e", "٣"])
 def test_what_only_yaml_1_1_takes_for_a_number_is_refused_with_its_line(folder: Path, wrong: str) -> None:
     with pytest.raises(RecipeError, match=rf"r.yaml:2: training.seed should be a whole number, not '{wrong}'"):
         load(folder, f"name: a\ntraining: {{seed: {wrong}}}\n")

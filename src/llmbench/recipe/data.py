@@ -35,7 +35,7 @@ def _rows(value: Any, info: ValidationInfo) -> Any:
     start = start_of(value, info)
     if assets.find(str(value), start) is not None:
         return existing(value, info)
-    whole = (start / Path(value).expanduser()).absolute()
+    whole = (start / assets.expanded(value)).absolute()
     if any(Path(whole.anchor).glob(str(whole.relative_to(whole.anchor)))):
         return whole
     raise ValueError(f"no file matches {value} (looked in {start})")

@@ -108,8 +108,10 @@ def reference(value: Any, info: ValidationInfo) -> Any:
     found = assets.find(value, start)
     if found is not None and found.is_dir():
         return str(found)
-    is_path = value.startswith((".", "~", assets.BUNDLED)) or value.count("/") > 1
-    return str(start / Path(value).expanduser()) if is_path else value
+    if value.startswith(assets.BUNDLED):
+        raise ValueError(assets.missing(value, start))
+    is_path = value.startswith((".", "~")) or value.count("/") > 1
+    return str(start / assets.expanded(value)) if is_path else value
 
 
 Reference = Annotated[str, BeforeValidator(reference)]

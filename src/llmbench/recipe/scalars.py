@@ -13,8 +13,8 @@ from typing import Any
 
 __all__ = ["FloatText", "Given", "IntText", "as_field", "environment", "plain", "wants_text"]
 
-_INT = re.compile(r"[-+]?\d[\d_]*|0o[0-7_]+|0x[\da-fA-F_]+")
-_FLOAT = re.compile(r"[-+]?(\.\d[\d_]*|\d[\d_]*(\.[\d_]*)?)([eE][-+]?\d+)?")
+_INT = re.compile(r"[-+]?\d[\d_]*|0o[0-7_]+|0x[\da-fA-F_]+", re.ASCII)
+_FLOAT = re.compile(r"[-+]?(\.\d[\d_]*|\d[\d_]*(\.[\d_]*)?)([eE][-+]?\d+)?", re.ASCII)
 _SPECIAL = {"true": True, "false": False, "null": None, "~": None, "": None}
 _ENDLESS = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _MAX_DIGITS = 64
