@@ -158,6 +158,12 @@ def test_what_an_interrupted_attempt_left_goes_and_nothing_that_only_looks_like_
     assert list(written.begin(part).iterdir()) == [part / written.RECORD]
     written.drop(part)
     assert not part.exists()
+    for text in (None, "{", '{"files": ["adapter.json"]}'):  # killed at once, and just before the folder got its name
+        part.mkdir()
+        if text is not None:
+            (part / written.RECORD).write_text(text)
+        assert list(written.begin(part).iterdir()) == [part / written.RECORD]
+        shutil.rmtree(part)
     part.mkdir()
     (part / "mine").write_text("")
     with pytest.raises(LlmbenchError, match="was not written by llmbench"):
@@ -168,6 +174,14 @@ def test_what_an_interrupted_attempt_left_goes_and_nothing_that_only_looks_like_
     part.symlink_to(tmp_path)
     with pytest.raises(LlmbenchError, match="was not written by llmbench"):
         written.begin(part)
+
+
+def test_a_file_is_never_taken_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("mine")
+    part = written.begin(tmp_path / ".model.part")
+    with pytest.raises(LlmbenchError, match=r"model is a file\. Nothing was changed"):
+        written.publish(part, tmp_path / "model")
+    assert (tmp_path / "model").read_text() == "mine"
 
 
 def test_a_merge_replaces_no_folder_of_the_users(document: Path, tmp_path: Path, thesis: Callable[[Path], Path]) -> None:

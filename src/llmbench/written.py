@@ -104,7 +104,7 @@ def _refuse_other(folder: Path, kind: str, before: str, by: str | None) -> None:
 
 
 def begin(folder: Path) -> Path:
-    """An empty folder to fill before it is published; what an interrupted attempt left there is removed.
+    """An empty folder to fill before it is published; what an interrupted attempt left there is removed, whole or not.
 
     Raises:
         LlmbenchError: something else has that name.
@@ -176,9 +176,11 @@ def refuse(folder: Path, ours: Collection[str] | None = None) -> None:
     """Raises where `foreign` finds something.
 
     Raises:
-        LlmbenchError: with the names of what was found.
+        LlmbenchError: with the names of what was found; or it is a file.
     """
     found = foreign(folder, ours)
+    if not found and folder.is_file():
+        raise LlmbenchError(f"{folder} is a file. Nothing was changed. Move it elsewhere, or choose another name.")
     if found == ["."]:
         raise LlmbenchError(
             f"{folder} is a link, which llmbench did not make. Nothing was changed. Remove the link, or move it."
@@ -237,9 +239,15 @@ def _free(folder: Path) -> None:
     """Makes sure that nothing has this name: what an interrupted attempt left goes, anything else is an error."""
     if not folder.is_symlink() and not folder.exists():
         return
-    if folder.is_symlink() or not unfinished(folder):
+    whole = not folder.is_symlink() and bool(files(folder)) and not foreign(folder)  # killed before it got its name
+    if folder.is_symlink() or not (unfinished(folder) or whole or _is_empty(folder)):
         raise LlmbenchError(f"{folder} was not written by llmbench. Nothing was changed. Move it, then try again.")
     shutil.rmtree(folder)
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether nothing is in a folder but a record, perhaps half-written: it was begun and at once killed."""
+    return folder.is_dir() and all(entry.name == RECORD for entry in folder.iterdir())
 
 
 def _record(folder: Path) -> dict[str, Any]:
