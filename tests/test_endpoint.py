@@ -69,6 +69,24 @@ async def test_an_error_inside_a_stream_is_not_taken_for_an_answer() -> None:
             _ = [delta async for delta in client.stream(HI, "base")]
 
 
+async def test_an_error_in_place_of_an_answer_is_told_although_its_status_says_ok() -> None:
+    async with endpoint(lambda _: httpx.Response(200, json={"error": {"message": "no credits left"}})) as client:
+        with pytest.raises(EndpointError, match="no credits left"):
+            await client.chat(HI, "x")
+        with pytest.raises(EndpointError, match="no credits left"):
+            _ = [delta async for delta in client.stream(HI, "x")]
+
+
+async def test_fields_that_are_null_are_as_good_as_missing() -> None:
+    pieces = [
+        event(error=None, usage=None, choices=[{"delta": {"content": "Hi"}, "finish_reason": "stop"}]),
+        event(choices=None, usage={"prompt_tokens": None}),
+    ]
+    async with endpoint(lambda _: httpx.Response(200, content=b"".join(pieces))) as client:
+        deltas = [delta async for delta in client.stream(HI, "x")]
+    assert deltas[-1].reply is not None and (deltas[-1].reply.text, deltas[-1].reply.prompt_tokens) == ("Hi", 0)
+
+
 async def test_a_stream_that_ends_in_the_middle_is_not_taken_for_an_answer() -> None:
     content = event(choices=[{"delta": {"content": "Hel"}}])
     async with endpoint(lambda _: httpx.Response(200, content=content)) as client:
@@ -134,6 +152,7 @@ async def test_a_dead_engine_behind_a_living_server_is_found() -> None:
         (httpx.Response(502, text="<html>bad gateway"), "answered 502"),
         (httpx.Response(200, text="<html>hello"), "does not speak the OpenAI API"),
         (httpx.Response(200, json={"choices": []}), "does not speak the OpenAI API"),
+        (httpx.Response(200, json={"choices": [{"message": {}}], "usage": [1]}), "does not speak the OpenAI API"),
     ],
 )
 async def test_a_server_that_answers_wrongly_is_one_line(response: httpx.Response, words: str) -> None:

@@ -160,6 +160,8 @@ class HttpEndpoint:
             response = await self._client.post(f"{self.base_url}/chat/completions", json=_body(messages, model, max_tokens))
             response.raise_for_status()
             data = response.json()
+            if isinstance(data, dict) and data.get("error"):  # with status 200, as routers of several models have it
+                raise EndpointError(f"{self.base_url} answered with an error: {_message_of(data)}")
             choice, usage = data["choices"][0], data.get("usage") or {}
             message = choice["message"]
             reasoning, text = reasoning_apart(message["content"] or "")
@@ -168,12 +170,12 @@ class HttpEndpoint:
                 reasoning="\n\n".join(part for part in (_reasoning_of(message), reasoning) if part),
                 model=model,
                 latency=time.perf_counter() - start,
-                prompt_tokens=usage.get("prompt_tokens", 0),
-                completion_tokens=usage.get("completion_tokens", 0),
+                prompt_tokens=usage.get("prompt_tokens") or 0,
+                completion_tokens=usage.get("completion_tokens") or 0,
                 finish_reason=choice.get("finish_reason") or "",
                 sources=tuple(data.get("sources") or ()),
             )
-        except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise self._problem(error) from error
 
     async def stream(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> AsyncIterator[Delta]:
@@ -190,6 +192,9 @@ class HttpEndpoint:
                 if response.is_error:
                     await response.aread()
                 response.raise_for_status()
+                if response.headers.get("content-type", "").startswith("application/json"):
+                    said = _message_of(json.loads(await response.aread()))
+                    raise EndpointError(f"{self.base_url} sent no stream: {said}")
                 async for line in response.aiter_lines():
                     if not line.startswith("data:"):
                         continue
@@ -197,13 +202,13 @@ class HttpEndpoint:
                         ended = True
                         continue
                     event = json.loads(line[5:])
-                    if "error" in event:
+                    if event.get("error"):
                         raise EndpointError(f"The model stopped mid-answer: {_message_of(event)} ({self.base_url})")
                     usage = event.get("usage") or usage
                     if event.get("sources"):
                         sources = tuple(event["sources"])
                         yield Delta(sources=sources)
-                    for choice in event.get("choices", ()):
+                    for choice in event.get("choices") or ():
                         finish = choice.get("finish_reason") or finish
                         delta = choice.get("delta") or {}
                         piece, reasoning = delta.get("content") or "", _reasoning_of(delta)
@@ -212,7 +217,7 @@ class HttpEndpoint:
                             text += piece
                             thought += reasoning
                             yield Delta(text=piece, reasoning=reasoning)
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._problem(error) from error
         if not ended and not finish:
             raise EndpointError(f"The model stopped mid-answer: the stream ended without its end ({self.base_url}).")
@@ -225,8 +230,8 @@ class HttpEndpoint:
                 model=model,
                 latency=time.perf_counter() - start,
                 first_token=first,
-                prompt_tokens=usage.get("prompt_tokens", 0),
-                completion_tokens=usage.get("completion_tokens", 0),
+                prompt_tokens=usage.get("prompt_tokens") or 0,
+                completion_tokens=usage.get("completion_tokens") or 0,
                 finish_reason=finish,
                 sources=sources,
             ),
