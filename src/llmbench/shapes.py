@@ -52,7 +52,7 @@ class Shape:
     tied: bool
     parameters: int
     stored: int
-    """Bytes of the weights' files; 0 for random weights."""
+    """Bytes of the weights' files; 0 for random weights, and where they are not downloaded yet."""
     experts: int
     """Parameters of routed experts; 0 of a dense model."""
     idle: int
@@ -84,7 +84,7 @@ def of(folder: Path | None, config: dict[str, Any] | None = None) -> Shape:
     """
     values = config if folder is None else json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert values is not None
-    values = values.get("text_config", values)
+    values = values.get("text_config") or values
     try:
         hidden, layers, heads = values["hidden_size"], values["num_hidden_layers"], values["num_attention_heads"]
         intermediate, vocabulary = values["intermediate_size"], values["vocab_size"]
@@ -95,11 +95,10 @@ def of(folder: Path | None, config: dict[str, Any] | None = None) -> Shape:
     queries = heads * head
     tied = bool(values.get("tie_word_embeddings", False))
     mlp = _mlp(values, hidden, intermediate, layers)
-    if folder is None:
-        experts, stored = mlp.experts, 0
+    parameters, experts, stored = (0, 0, 0) if folder is None else _stored(folder, _first(values, _COUNTS))
+    if not parameters:
+        experts = mlp.experts
         parameters = layers * hidden * (2 * queries + 2 * keys) + mlp.total + vocabulary * hidden * (1 if tied else 2)
-    else:
-        parameters, experts, stored = _stored(folder, _first(values, _COUNTS))
     return Shape(
         values["model_type"], hidden, mlp.width, layers, heads, queries, keys, vocabulary, tied, parameters, stored, experts,
         round(experts * mlp.idle), mlp.linears,

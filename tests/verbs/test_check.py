@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,31 @@ def test_a_row_longer_than_the_model_reads_is_refused(tmp_path: Path) -> None:
     assert result.exit_code == 2
     [note] = [note for note in json.loads(result.stdout)["notes"] if note["level"] == "refused"]
     assert note["where"] == "data.max_length" and "the model reads 1,024" in note["text"]
+
+
+def test_a_tokenizer_of_its_own_says_nothing_of_the_model(tmp_path: Path, tiny: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tiny / name, tmp_path / "tokenizer")
+    path = write(tmp_path, "one", "two " * 900, max_length=8192)
+    result = typed(str(path), f"model.tokenizer={tmp_path / 'tokenizer'}")
+    assert result.exit_code == 2 and "the model reads 1,024" in " ".join(result.stdout.split())
+    result = typed(str(write(tmp_path, "one", "two")), f"model.tokenizer={tmp_path / 'tokenizer'}")
+    assert result.exit_code == 0 and "GiB on CPU" in result.stdout
+
+
+def test_a_model_of_which_the_cache_has_no_weights_yet_is_not_refused(
+    mine: Path, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = tmp_path / "hub/models--org--small/snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs/main").write_text("a" * 40)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tiny / name, snapshot)
+    result = typed(str(mine), "model.model_name_or_path=org/small")
+    assert result.exit_code == 0 and "No problems found." in result.stdout, result.output
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,8 @@ def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
             )
 
         try:
-            stops = vocabulary.stops(_model_folder(document.model))
+            base = _model_folder(document.model)
+            stops = vocabulary.stops(base)
             report = kept.report(document, folder, load, stops=stops, shown=shown, threshold=threshold)
         except Exception as error:
             if refused is not None:  # a folder that is no model has no tokenizer either
@@ -137,20 +138,18 @@ def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
     # What other parts say of a recipe, such as its memory and time or whether vLLM will serve it, joins here: notes, sections.
     if refused is not None:
         report = report.adding([Note("refused", "model", refused, "")], [])
-    notes, sections = _needs(document, report, folder)
+    notes, sections = _needs(document, report, base)
     notes += [Note("warning", "training.learning_rate", line) for line in rates.high(document, _base_folder(document.model))]
     notes += [Note("warning", "serving", line) for line in servability(document)]
-    return report.adding([*_context(document, report, folder), *notes], sections)
+    return report.adding([*_context(report, base), *notes], sections)
 
 
 def _base_folder(spec: ModelSpec) -> Path | None:
     """The model's files, where they are a folder of this disk or in the hub's cache; None of random weights."""
-    from llmbench import assets
-
     if spec.config is not None:
         return None
-    folder = Path(assets.model_folder(spec.model_name_or_path)).expanduser()
-    if folder.is_dir():
+    folder = _local(spec)
+    if folder is not None:
         return folder
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -162,6 +161,14 @@ def _base_folder(spec: ModelSpec) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
+def _local(spec: ModelSpec) -> Path | None:
+    """The folder that a recipe names as its model, or the bundled one; None for the name of a hub's."""
+    from llmbench import assets
+
+    folder = Path(assets.model_folder(spec.model_name_or_path))
+    return folder if folder.is_dir() else None
+
+
 def _model(document: TrainRecipe) -> str | None:
     """Why training would refuse the model, as far as its files tell without loading them; None where it would not."""
     from llmbench import architecture, scan
@@ -171,28 +178,29 @@ def _model(document: TrainRecipe) -> str | None:
     if folder is None:
         kind = (spec.config or {}).get("model_type")
         return architecture.refusal(spec.config or {}, attn_implementation=spec.attn_implementation) if kind else None
+    # Of a hub's model other programs may have left a part in the cache; training downloads the rest.
+    whole = _local(document.model) is not None or any(folder.glob("*.safetensors"))
     try:
         config = architecture.read(folder)
-        scan.folder(folder, trust_remote_code=spec.trust_remote_code)
+        if whole:
+            scan.folder(folder, trust_remote_code=spec.trust_remote_code)
     except LlmbenchError as error:
         return str(error)
     attention, judge = spec.attn_implementation, document.method == "reward"
     other = architecture.refusal(config, attn_implementation=attention, judge=judge)
     if other is not None:
         return f"{spec.model_name_or_path}: {other}"
-    if not list(folder.glob("*.safetensors")):
+    if whole and not list(folder.glob("*.safetensors")):
         return f"{folder}: has no safetensors weights. Get them, or name another model"
     return next(iter(refusals(document, config)), None)
 
 
 def _tokenizer_folder(spec: ModelSpec) -> Path:
     """Where the tokenizer is: in a folder of this disk or of the hub's cache, and only else by asking the hub."""
-    from llmbench import assets
-
     if spec.tokenizer is not None:
         return Path(spec.tokenizer)
-    folder = Path(assets.model_folder(spec.model_name_or_path)).expanduser()
-    if folder.is_dir():
+    folder = _local(spec)
+    if folder is not None:
         return folder
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -236,15 +244,14 @@ def _loaded(spec: ModelSpec, folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=spec.trust_remote_code)
 
 
-def _context(document: TrainRecipe, report: DataReport, folder: Path) -> list[Note]:
-    """Whether the longest row that is kept fits into the model."""
+def _context(report: DataReport, base: Path | None) -> list[Note]:
+    """Whether the longest row that is kept fits into the model, whose files are in `base` (None: random weights)."""
     from llmbench.data.report import Note
 
-    path = folder / "config.json"
-    if document.model.config is not None or not path.exists() or report.worst == "refused":
+    if base is None or not (base / "config.json").exists() or report.worst == "refused":
         return []
-    config = json.loads(path.read_text(encoding="utf-8"))
-    context = config.get("text_config", config).get("max_position_embeddings")
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    context = (config.get("text_config") or config).get("max_position_embeddings")
     longest = min(report.train.limit.fits_all, report.train.limit.max_length)
     if context is None or longest <= context:
         return []
@@ -253,8 +260,8 @@ def _context(document: TrainRecipe, report: DataReport, folder: Path) -> list[No
     return [Note("refused", "data.max_length", text, next_)]
 
 
-def _needs(document: TrainRecipe, report: DataReport, folder: Path) -> tuple[list[Note], list[Section]]:
-    """Memory, disk and time, and settings that fit where these do not."""
+def _needs(document: TrainRecipe, report: DataReport, base: Path | None) -> tuple[list[Note], list[Section]]:
+    """Memory, disk and time, and settings that fit where these do not; the model is in `base` (None: random weights)."""
     from llmbench import estimate, hardware, offers, shapes
     from llmbench.data.report import Note, Section
 
@@ -263,7 +270,7 @@ def _needs(document: TrainRecipe, report: DataReport, folder: Path) -> tuple[lis
     if document.method not in estimate.METHODS:
         return [], [Section("Memory and time", (f"not estimated for method: {document.method}",))]
     try:
-        found = shapes.of(None if document.model.config is not None else folder, document.model.config)
+        found = shapes.of(base, document.model.config)
     except LlmbenchError as error:
         return [], [Section("Memory and time", (str(error),))]
     part, there = report.train, hardware.machine(document.model.device)
