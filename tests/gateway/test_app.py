@@ -414,8 +414,21 @@ async def test_later_stays_later(status: int) -> None:
         (
             "1 validation error: {'type': 'bool_parsing', 'loc': 'body.stream_options.include_usage', 'msg': 'Input should be "
             "a valid boolean', 'input': 'x'}",
-            "stream_options: Input should be a valid boolean",
-            "stream_options",
+            "stream_options.include_usage: Input should be a valid boolean",
+            "stream_options.include_usage",
+        ),
+        (
+            'Failed to transform json schema into a grammar: [19:14:12] <path>:4944: Unsupported type "strin"',
+            'response_format: Unsupported type "strin"',
+            "response_format",
+        ),
+        ("The provided JSON schema contains features not supported by xgrammar.", "uniqueItems", "response_format"),
+        ("token_id(s) [999999] are unknown (parameter=logit_bias, value=[999999])", "[999999] are unknown", "logit_bias"),
+        ("max_tokens must be 5, got 50.", "max_tokens must be 5", "max_tokens"),
+        (
+            "token_id(s) [" + "1, " * 100_000 + "] are unknown (parameter=logit_bias, value=[1])",
+            "token_id(s) [1, 1",
+            "logit_bias",
         ),
         ('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set', "engine.extra_args", None),
     ],
@@ -424,9 +437,11 @@ async def test_what_the_engine_says_in_its_own_words_is_said_in_one_line_of_ours
     message: str, words: str, param: str | None
 ) -> None:
     answer = httpx.Response(400, json={"error": {"message": message, "param": None}})
+    schema = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+    asked = ASK | {"max_tokens": 5, "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}}
     async with client(serve(FakeEngine(lambda: answer))) as http:
-        error = (await http.post("/v1/chat/completions", json=ASK)).json()["error"]
-    assert words in error["message"] and "\n" not in error["message"]
+        error = (await http.post("/v1/chat/completions", json=asked)).json()["error"]
+    assert words in error["message"] and "\n" not in error["message"] and len(error["message"]) <= 500
     assert error["param"] == param
 
 

@@ -252,6 +252,34 @@ def test_a_completion_is_streamed_under_the_variants_name(client: openai.OpenAI)
     assert "".join(event.choices[0].text for event in events) == whole.choices[0].text
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "pattern": "(" * 100_000 + "x" + ")" * 100_000},  # ended vLLM
+        {"$defs": {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(20_000)}, "$ref": "#/$defs/d0"},  # ended vLLM
+        {"$ref": "#"},  # 500 of vLLM
+        {"type": "string", "minLength": -1},  # 500 of vLLM
+        {"type": "strin"},
+        {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+    ],
+    ids=["groups", "references", "itself", "negative", "type", "unique"],
+)
+def test_a_schema_that_cannot_be_kept_to_is_the_clients_error_and_the_engine_lives(
+    client: openai.OpenAI, schema: dict[str, Any]
+) -> None:
+    asked: Any = {"type": "json_schema", "json_schema": {"name": "w", "schema": schema}}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="base", messages=ask("Hi"), response_format=asked, max_tokens=4)
+    assert caught.value.param == "response_format"
+    assert client.chat.completions.create(model="base", messages=ask("Hi"), max_tokens=2).choices
+
+
+def test_as_many_stops_as_the_gateway_takes_reach_the_engine(client: openai.OpenAI) -> None:
+    stops = [f"never {i}" for i in range(15)] + ["o"]
+    reply = client.chat.completions.create(model="base", messages=ask("Hello!"), stop=stops, max_tokens=16)
+    assert reply.choices[0].finish_reason == "stop" and "o" not in (reply.choices[0].message.content or "")
+
+
 @pytest.mark.parametrize("form", ["json_schema", "json_object"])
 def test_an_answer_in_json_is_json_and_ends(client: openai.OpenAI, form: str) -> None:
     schema = {

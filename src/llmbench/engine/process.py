@@ -28,7 +28,7 @@ from llmbench.engine.admission import Adapter
 from llmbench.engine.command import BASE, command
 from llmbench.engine.interpreter import Device, inspect
 from llmbench.errors import EngineError
-from llmbench.recipe import ServeRecipe
+from llmbench.recipe import MAX_STOPS, ServeRecipe
 
 __all__ = ["Engine", "Progress"]
 
@@ -252,6 +252,7 @@ def _environment(recipe: ServeRecipe, folder: Path, device: Device) -> dict[str,
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_MAX_STOP_STRINGS": str(MAX_STOPS),
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(folder),
     }

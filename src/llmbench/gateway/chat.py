@@ -10,9 +10,10 @@ from typing import Any
 
 from llmbench.endpoint import Message
 from llmbench.gateway import body as body_of
+from llmbench.gateway import schema
 from llmbench.gateway.body import check_type, check_types
 from llmbench.gateway.refusal import Refusal
-from llmbench.recipe import Sampling
+from llmbench.recipe import MAX_STOPS, Sampling
 
 __all__ = ["MAX_BODY", "ChatRequest", "check_sampling", "known", "parse", "with_defaults", "with_system"]
 
@@ -21,9 +22,7 @@ MAX_BODY = 1_000_000
 
 _MAX_MESSAGES = 1000
 _MAX_N = 8
-_MAX_STOP = 16
 _MAX_LOGPROBS = 20
-_MAX_SCHEMA_DEPTH = 32
 _GREEDY = 1e-5  # vLLM takes a temperature below this for 0
 
 _SAMPLING = ("temperature", "top_p", "seed", "stop")
@@ -57,7 +56,6 @@ _ELSEWHERE = {
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _MESSAGE_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning"}
 _ROLES = ("system", "developer", "user", "assistant", "tool")
-_FORMATS = ("text", "json_object", "json_schema")
 _NO_VARIABLE = {
     "messages", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message",
     "return_dict", "return_tensors", "return_assistant_tokens_mask", "padding", "truncation", "max_length",
@@ -150,21 +148,19 @@ def check_sampling(fields: dict[str, Any], context: int, *, fewest: int = 1) -> 
     for key, lowest, highest in (("max_tokens", fewest, context), ("max_completion_tokens", 1, context), ("n", 1, _MAX_N)):
         _check_range(fields, key, lowest, highest)
     stop = fields.get("stop", [])
-    if isinstance(stop, list) and len(stop) > _MAX_STOP:
-        raise Refusal(400, f"stop takes at most {_MAX_STOP} texts.", param="stop")
-    form = fields.get("response_format")
-    if form is not None and form.get("type") not in _FORMATS:
-        raise Refusal(400, f"response_format.type must be one of {', '.join(_FORMATS)}.", param="response_format")
-    for key in ("response_format", "tools"):
-        if _depth(fields.get(key)) > _MAX_SCHEMA_DEPTH:
-            raise Refusal(400, f"{key} is nested deeper than {_MAX_SCHEMA_DEPTH}.", param=key)
+    if isinstance(stop, list) and len(stop) > MAX_STOPS:
+        raise Refusal(400, f"stop takes at most {MAX_STOPS} texts.", param="stop")
+    if "response_format" in fields:
+        schema.check_format(fields["response_format"])
     for token, bias in fields.get("logit_bias", {}).items():
-        if not token.isdigit() or isinstance(bias, bool) or not isinstance(bias, (int, float)):
+        if not (token.isascii() and token.isdigit()) or isinstance(bias, bool) or not isinstance(bias, (int, float)):
             raise Refusal(400, "logit_bias must hold numbers by token id.", param="logit_bias")
 
 
 def _check_chat(fields: dict[str, Any], context: int) -> None:
     check_sampling(fields, context)
+    if "tools" in fields:
+        schema.check_tools(fields["tools"], fields.get("tool_choice"))
     _check_range(fields, "top_logprobs", 0, _MAX_LOGPROBS)
     if fields.get("reasoning_effort", "low") not in _EFFORTS:
         raise Refusal(400, f"reasoning_effort must be one of {', '.join(_EFFORTS)}.", param="reasoning_effort")
@@ -178,20 +174,6 @@ def _check_range(fields: dict[str, Any], key: str, lowest: int, highest: int) ->
     value = fields.get(key)
     if value is not None and not lowest <= value <= highest:
         raise Refusal(400, f"{key} must be a whole number from {lowest} to {highest}, not {value!r:.40}.", param=key)
-
-
-def _depth(value: Any) -> int:
-    """How deep lists and objects are nested, without recursion."""
-    depth, level = 0, [value]
-    while level:
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        depth += 1
-    return depth
 
 
 def _message(message: Any, i: int) -> Message:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from llmbench.gateway.faults import refusal_of
 from llmbench.gateway.refusal import Refusal
 
 __all__ = ["Upstream", "events"]
@@ -20,8 +21,6 @@ __all__ = ["Upstream", "events"]
 _TIMEOUT = httpx.Timeout(600.0, connect=30.0)
 _FRESH = 2.0
 """Seconds for which a sign of life of the engine counts."""
-_PASSED_ON = (400, 413, 422, 429, 503, 504)
-"""Statuses of the engine that mean the same to the client."""
 
 
 class _OneEach(httpx.AsyncBaseTransport):
@@ -127,7 +126,7 @@ class Upstream:
                 await response.aclose()
         except httpx.HTTPError as error:
             raise self._gone(error) from error
-        raise _refused(response)
+        raise refusal_of(response, body)
 
     async def chat(self, body: dict[str, Any]) -> httpx.Response:
         """Starts a chat completion."""
@@ -167,41 +166,6 @@ class Upstream:
     def _gone(self, error: Exception) -> Refusal:
         reason = self._ending or self._problem() or f"The engine does not answer ({type(error).__name__}: {error})."
         return Refusal(503, reason, code="engine_unavailable", retry_after="5")
-
-
-def _refused(response: httpx.Response) -> Refusal:
-    """vLLM's own error as one of ours: a client's mistake stays one, "later" stays later, everything else is the server's."""
-    try:
-        error = response.json()["error"]
-        message, param = str(error["message"]), error.get("param")
-    except (ValueError, KeyError, TypeError):
-        message, param = response.text[:200], None
-    message, field = _one_line(message)
-    if response.status_code in _PASSED_ON:
-        later = response.headers.get("retry-after")
-        return Refusal(response.status_code, message, param=param or field, retry_after=later)
-    return Refusal(502, f"The engine answered {response.status_code}: {message[:500]}", code="engine_error")
-
-
-_FAULT = re.compile(r"'loc': (?:\(([^)]*)\)|'([^']*)'), 'msg': (?:'((?:[^'\\]|\\.)*)'|\"([^\"]*)\")")
-"""A fault of pydantic's as vLLM prints it: its place is a tuple of parts, or one text with dots between them."""
-
-
-def _one_line(message: str) -> tuple[str, str | None]:
-    """vLLM's words in one line, and the field that they are about where they are pydantic's list of faults."""
-    fault = _FAULT.search(message)
-    if fault is None:
-        if "--enable-auto-tool-choice" in message or "--tool-call-parser" in message:
-            message = (
-                "This server was started without tool calls. Its owner can allow them in the serving document: "
-                "engine.extra_args: [--enable-auto-tool-choice, --tool-call-parser, NAME], such as hermes for Qwen"
-            )
-        return " ".join(message.split()), None
-    place = [
-        part.strip(" '\"") for part in (fault[1].split(",") if fault[1] is not None else fault[2].split(".")) if part.strip()
-    ]
-    field = next((part for part in place if part != "body" and not part.isdigit()), "body")
-    return f"{field}: {fault[3] or fault[4]}"[:500], field
 
 
 async def events(

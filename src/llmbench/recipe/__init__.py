@@ -40,12 +40,13 @@ from llmbench.recipe.rag import (
 )
 from llmbench.recipe.rewards import RewardFunction
 from llmbench.recipe.scalars import Given
-from llmbench.recipe.serve import EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
+from llmbench.recipe.serve import MAX_STOPS, EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
 from llmbench.recipe.train import TrainRecipe
 from llmbench.recipe.yaml_lines import Lines, Place, read
 from llmbench.recipe.yaml_lines import value as yaml_value
 
 __all__ = [
+    "MAX_STOPS",
     "ChunkingSpec",
     "ColumnsSpec",
     "CompareRecipe",

@@ -38,6 +38,10 @@ _REFUSED_ARGS = {
 """Options of vLLM's server that a serving document may not pass on, each with the reason."""
 
 
+MAX_STOPS = 16
+"""Texts that may end an answer; vLLM's own limit is 4, and it says "Input should be a valid string" of a longer list."""
+
+
 class Sampling(Section):
     """Defaults for requests that do not set these themselves."""
 
@@ -45,7 +49,7 @@ class Sampling(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Annotated[int, Field(gt=0)] = 256
     seed: Seed | None = None
-    stop: list[str] = []
+    stop: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MAX_STOPS)] = []
 
 
 class Variant(Section):
