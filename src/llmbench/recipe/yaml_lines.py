@@ -22,6 +22,7 @@ _MAX_NODES = 100_000
 _MAX_DEPTH = 32
 _MAX_FILES = 16
 _SHOWN = 60
+_KINDS = {list: "a list", str: "text"}
 _TEXT = "tag:yaml.org,2002:str"
 _PLAIN = {
     f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "value")
@@ -180,7 +181,9 @@ def _one(file: Path, path: str | Path) -> tuple[dict[str, Any], Lines]:
     except RecursionError as error:
         raise RecipeError(f"{path}: nested too deeply (at most {_MAX_DEPTH} levels)") from error
     if not isinstance(value, dict):
-        raise RecipeError(f"{path}:1: a recipe is a mapping of keys to values, not a {type(value).__name__}")
+        raise RecipeError(
+            f"{path}:1: a recipe is lines of `key: value`, and this is {_KINDS.get(type(value), 'a single value')}"
+        )
     return value, lines
 
 
@@ -198,8 +201,10 @@ def _text(file: Path, path: str | Path) -> str:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such file. `llmbench new` lists the bundled recipes.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text (byte {error.start + 1}). Save the file as UTF-8.") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}).") from error
     if len(text) > _LIMIT:
         raise RecipeError(f"{path}: {len(text):,} characters is too large for a recipe (at most {_LIMIT:,}).")
     return text
@@ -219,7 +224,7 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, place: Place, lines: Lines,
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _PLAIN:
-                what = "merging with << is not supported" if key_node.value == "<<" else "a key must be a word"
+                what = "merging with << is not supported: use `include`" if key_node.value == "<<" else "a key must be a word"
                 raise RecipeError(f"{path}:{line}: {what}")
             key = str(key_node.value)
             if key in result:
