@@ -22,7 +22,7 @@ _MAX_NODES = 100_000
 _MAX_DEPTH = 32
 _MAX_FILES = 16
 _SHOWN = 60
-_KINDS = {list: "a list", str: "text"}
+_KINDS: dict[type, str] = {list: "a list", str: "text"}
 _TEXT = "tag:yaml.org,2002:str"
 _PLAIN = {
     f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "value")
