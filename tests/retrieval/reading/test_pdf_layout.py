@@ -158,6 +158,30 @@ def test_headings_are_told_from_what_stands_near_them(tmp_path: Path) -> None:
     ]
 
 
+def test_lines_of_a_cover_and_words_of_a_drawing_head_nothing(tmp_path: Path) -> None:
+    pdf = blank()
+
+    def put(left: float, top: float, size: float, text: str, *, bold: bool = True) -> None:
+        pdf.set_font("Helvetica", "B" if bold else "", size=size)
+        pdf.text(left, top, text)
+
+    put(40, 90, 40, "Harbours of the coast")
+    for n, line in enumerate(
+        ("Find the berth for your vessel", "Learn what a winter costs", "Ask the masters of nine harbours")
+    ):
+        put(40, 300 + 40 * n, 14, line)
+    pdf.add_page()
+    put(60, 60, 12, "Fees of the year")
+    for n in range(9):
+        put(60, 80 + 13 * n, 10, "The harbour office is open from seven in the morning until four.", bold=False)
+    for n, word in enumerate(("OPEN THE GATE", "CLOSE THE GATE")):
+        put(70, 300 + 40 * n, 11.5, word)
+        put(300, 280 + 40 * n, 9, "This is what the keeper of the lock calls", bold=False)
+    put(60, 400, 9, "Figure 1 What the keeper of the lock calls", bold=False)
+    pdf.output(str(tmp_path / "a.pdf"))
+    assert [heading.text for heading in document(tmp_path / "a.pdf").headings] == ["Harbours of the coast", "Fees of the year"]
+
+
 def test_what_lies_between_the_rules_of_a_cover_is_no_row(tmp_path: Path) -> None:
     pdf = blank()
     for y in (60, 160, 260):

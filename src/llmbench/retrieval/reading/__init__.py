@@ -29,7 +29,7 @@ __all__ = [
     "password_at", "read", "read_all", "read_input", "walk",
 ]  # fmt: skip
 
-VERSION = 3
+VERSION = 4
 """Raised when the same file would be read otherwise, so that it is read again."""
 AHEAD = 4
 """Files that may be read ahead, for each worker."""

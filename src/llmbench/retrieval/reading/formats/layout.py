@@ -48,8 +48,8 @@ class Area:
 class Piece(Area):
     """Text with its box, the size of its letters in points (0: not known) and whether they are heavy.
 
-    `down`: a column of vertical writing. `glue` is what stands between it and the piece before it in the text: a line end, or
-    spaces where both are parts of a row or a heading.
+    `down`: a column of vertical writing. `glue` is what stands between it and the piece before it in the text: a line end,
+    spaces where both are parts of a row or a heading, or the bars between cells. `table`: from 1, of which drawn table.
     """
 
     text: str
@@ -57,6 +57,7 @@ class Piece(Area):
     bold: bool = False
     down: bool = False
     glue: str = "\n"
+    table: int = 0
 
     @property
     def turned_words(self) -> bool:
@@ -147,7 +148,8 @@ def rows(pieces: Sequence[Piece], finished: Mapping[int, Sequence[Piece]] | None
     written one by one, also those of a row whose other cells are two lines high. Columns of prose stay apart.
     """
     finished = finished or {}
-    column = {at: own for at, own in side_by_side(pieces).items() if at not in finished}
+    free = [at for at in range(len(pieces)) if at not in finished] if finished else range(len(pieces))
+    column = {free[at]: own for at, own in side_by_side([pieces[at] for at in free]).items()}
     lines: list[list[Piece]] = []
     heights: list[tuple[float, float]] = []  # what all pieces of a line share, from top to bottom
     of: list[int | None] = []  # the column that a line belongs to

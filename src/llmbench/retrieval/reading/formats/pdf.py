@@ -12,6 +12,7 @@ from llmbench.retrieval.documents import LOCKED, NOT_OPENED, Unreadable
 from llmbench.retrieval.reading import fonts
 from llmbench.retrieval.reading.clean import Words, garbage, mend_hyphens
 from llmbench.retrieval.reading.formats import annotations as added
+from llmbench.retrieval.reading.formats.grid import Grid, grids, placed
 from llmbench.retrieval.reading.formats.layout import Area, Piece, rows
 from llmbench.retrieval.reading.formats.pieces import Reader, upright
 from llmbench.retrieval.reading.formats.ruled import Rule, bands, between, rows_between, rules, wanted
@@ -93,19 +94,29 @@ def _lines(page: Any, number: int, hidden: list[tuple[int, str, str]], comments:
     reader = Reader(page)
     try:
         pieces = reader.pieces()
-        drawn: list[Rule] = []
+        across: list[Rule] = []
+        drawn: list[Grid] = []
         if wanted(page, pieces):
-            drawn = rules(page, lambda box: upright(box, reader.edge, reader.turn))
-        if len(drawn) > 2:
-            rows_ = bands(drawn)
-            pieces = [part for piece in pieces for part in (reader.opened(piece) if between(piece, rows_) else [piece])]
+            across, down = rules(page, lambda box: upright(box, reader.edge, reader.turn))
+            drawn = grids(across, down)
+        if len(across) > 2:
+            rows_ = bands(across)
+            cuts = {id(piece): [x for grid in drawn for x in grid.cuts(piece)] for piece in pieces} if drawn else {}
+            pieces = [
+                part
+                for piece in pieces
+                for part in (reader.opened(piece, cuts.get(id(piece), ())) if between(piece, rows_) else [piece])
+            ]
         found = added.read(page, page.formenv, lambda: reader.text)
         pieces, loose = added.beside(pieces, found.fields)
     finally:
         reader.close()
     hidden += [(number, why, words) for why, words in reader.hidden]
     comments[number] = found.comments
-    lines = rows(pieces, rows_between(pieces, drawn) if len(drawn) > 2 else None)
+    pieces, finished = placed(pieces, drawn)
+    if len(across) > 2:
+        finished |= rows_between(pieces, across, finished)
+    lines = rows(pieces, finished)
     return added.among(lines, loose) if loose else lines
 
 
@@ -182,7 +193,8 @@ def _page(lines: Sequence[Marked], number: int, out: Writer, bookmarks: list[tup
         if not text:
             continue
         if before is not None:
-            out.put(line.glue if line.glue != "\n" else "\n\n" if _gap(before, line) else "\n")
+            apart = line.table != before.table or (not line.table and _gap(before, line))
+            out.put(line.glue if line.glue != "\n" else "\n\n" if apart else "\n")
         start = out.length
         out.put(text)
         out.boxes.append(_box(start, out.length, number, line))

@@ -119,6 +119,9 @@ class Reader:
             yield Stretch(start, end, whole, self._why(words[0][0], small))
             return
         wide = [left for left, right in zip(lefts[1:], rights, strict=False) if left - right > reach]
+        back = [left for left, before in zip(lefts[1:], lefts, strict=False) if left < before - reach]
+        if back and not _RIGHT_TO_LEFT.search(self.text, start, end):
+            wide += back  # PDFium goes on with the line at the left of it
         if wide:
             words = [part for word in words for part in self._opened(word, reach)]
         whys = self._whys(words, small)
@@ -192,16 +195,20 @@ class Reader:
         self.spans[id(piece)] = part
         return piece
 
-    def opened(self, piece: Piece) -> list[Piece]:
-        """A piece of `pieces`, cut where a wide gap lies between its characters: a text object may hold a row of cells."""
+    def opened(self, piece: Piece, walls: Sequence[float] = ()) -> list[Piece]:
+        """A piece of `pieces`, cut where a wide gap lies between its characters, and where one of the `walls` between cells
+        (points from the page's left) lies between its words: a text object may hold a row of cells.
+        """
         part = self.spans.get(id(piece))
         if part is None:
             return [piece]
         words = [match.span() for match in _WORDS.finditer(self.text, part.start, part.end)]
         reach = WIDE * (part.box[3] - part.box[1])
         cuts = [0]
+        walls = [x + self.edge[0] for x in walls] if not self.turn else []
         for at in range(1, len(words)):
-            if self._char_box(words[at][0])[0] - self._char_box(words[at - 1][1] - 1)[2] > reach:
+            left, right = self._char_box(words[at - 1][1] - 1)[2], self._char_box(words[at][0])[0]
+            if right - left > reach or any(left - 1 < x < right + 1 for x in walls):
                 cuts.append(at)
         if len(cuts) == 1:
             return [piece]

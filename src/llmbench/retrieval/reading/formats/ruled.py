@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from llmbench.retrieval.reading.formats.layout import UNLIKE, Area, Piece
 
-__all__ = ["Rule", "bands", "between", "rows_between", "rules", "wanted"]
+__all__ = ["LINES", "Rule", "bands", "between", "rows_between", "rules", "wanted", "wrapped"]
 
 OBJECTS = 4000
 """Things on a page beyond which its drawing is a map or a chart, and not looked through."""
@@ -20,11 +20,15 @@ TALLEST = 220
 """Points of a row: what is higher between two rules is a page's columns."""
 LINES = 16
 """Lines in a cell."""
+THIN = 4
+"""Points below which a box is a line."""
+SHORTEST = 12
+"""Points of a horizontal line at least."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A horizontal line on a page: points from its left and top edge."""
+    """A horizontal line on a page: points from its left and top edge. A vertical one is written with the two exchanged."""
 
     y: float
     left: float
@@ -58,8 +62,9 @@ def _cells_of_lines(pieces: Sequence[Piece]) -> bool:
     return False
 
 
-def rules(page: Any, place: Any) -> list[Rule]:
-    """The horizontal lines of a page, thin boxes and the edges of cells' boxes among them, joined where they touch.
+def rules(page: Any, place: Any) -> tuple[list[Rule], list[Rule]]:
+    """The horizontal and the vertical lines of a page, thin boxes and the edges of cells' boxes among them, joined where they
+    touch. What is painted and has no edge drawn around it, as behind every other row, has no vertical lines.
 
     Args:
         page: pypdfium2's page.
@@ -67,20 +72,27 @@ def rules(page: Any, place: Any) -> list[Rule]:
     """
     import pypdfium2.raw as pdfium
 
-    found: list[Rule] = []
+    across: list[Rule] = []
+    down: list[Rule] = []
     sides = [ctypes.c_float() for _ in range(4)]
+    fill, stroke = ctypes.c_int(), ctypes.c_int()
     for at in range(pdfium.FPDFPage_CountObjects(page.raw)):
         thing = pdfium.FPDFPage_GetObject(page.raw, at)
         if thing and pdfium.FPDFPageObj_GetType(thing) == pdfium.FPDF_PAGEOBJ_PATH:
             pdfium.FPDFPageObj_GetBounds(thing, *sides)
             left, top, right, bottom = place(tuple(side.value for side in sides))
-            if right - left < 12:
-                continue
-            if bottom - top < 4:
-                found.append(Rule((top + bottom) / 2, left, right))
-            elif bottom - top < TALLEST:
-                found += [Rule(top, left, right), Rule(bottom, left, right)]
-    return _joined(found)
+            if bottom - top < THIN:
+                if right - left >= SHORTEST:
+                    across.append(Rule((top + bottom) / 2, left, right))
+            elif right - left < THIN:
+                if bottom - top > 2 * THIN:
+                    down.append(Rule((left + right) / 2, top, bottom))
+            elif bottom - top < TALLEST and right - left >= SHORTEST:
+                across += [Rule(top, left, right), Rule(bottom, left, right)]
+                pdfium.FPDFPath_GetDrawMode(thing, fill, stroke)
+                if stroke.value:
+                    down += [Rule(left, top, bottom), Rule(right, top, bottom)]
+    return _joined(across), _joined(down)
 
 
 def _joined(found: list[Rule]) -> list[Rule]:
@@ -95,11 +107,12 @@ def _joined(found: list[Rule]) -> list[Rule]:
     return joined
 
 
-def rows_between(pieces: Sequence[Piece], lines: Sequence[Rule]) -> dict[int, list[Piece]]:
+def rows_between(pieces: Sequence[Piece], lines: Sequence[Rule], taken: Collection[int] = ()) -> dict[int, list[Piece]]:
     """The rows between rules that have a cell of several lines: by the place of its first piece, the row's pieces in order.
 
     The first piece of a row begins a line, that of the next cell goes on after two spaces, the next line of a cell after one.
-    All places of a row's other pieces lead to an empty list. Rows whose cells are figures under each other are left as lines.
+    All places of a row's other pieces lead to an empty list. Rows whose cells are figures under each other are left as lines,
+    and so is what is `taken` by tables that were found otherwise.
     """
     found: dict[int, list[Piece]] = {}
     body = _body(pieces)
@@ -109,7 +122,7 @@ def rows_between(pieces: Sequence[Piece], lines: Sequence[Rule]) -> dict[int, li
         return {}
     for cells in ruled:
         places = [at for cell in cells for line in cell for at in line]
-        if max(map(len, cells)) < 2 or any(at in found for at in places) or not _wrapped(pieces, cells):
+        if max(map(len, cells)) < 2 or any(at in found or at in taken for at in places) or not wrapped(pieces, cells):
             continue
         row: list[Piece] = []
         for cell in cells:
@@ -191,7 +204,7 @@ def _of_text(row: Sequence[Piece], body: float) -> bool:
     return not sizes or (max(sizes) <= UNLIKE * min(sizes) and min(sizes) <= UNLIKE * body)
 
 
-def _wrapped(pieces: Sequence[Piece], cells: Sequence[Sequence[Sequence[int]]]) -> bool:
+def wrapped(pieces: Sequence[Piece], cells: Sequence[Sequence[Sequence[int]]]) -> bool:
     """Whether the cells of several lines are words that go on from line to line, rather than entries under each other."""
     tall = [cell for cell in cells if len(cell) > 1]
     running = 0

@@ -15,6 +15,8 @@ LARGER = 1.08
 """How many times as large as the text a heading is at least: 12 points over text of 11."""
 LONGEST = 200
 """Characters of a heading at most."""
+LONG = 25
+"""Characters beyond which a line is one of a text, rather than a label."""
 LINES = 5
 """Lines of one heading at most; more in one style are a list, a cover or a large text."""
 _NUMBER = (
@@ -51,7 +53,8 @@ class Marked:
 @dataclass(frozen=True)
 class _Type:
     """How the text of a page is set: sizes of the document's text, and of this page's where that is much smaller (else 0); how
-    many long lines begin at each left edge (in steps of 4 points); where the outermost lines begin and end.
+    many long lines begin at each left edge (in steps of 4 points); where the outermost lines begin and end; whether there
+    are long lines of text, which a cover has not.
     """
 
     body: float
@@ -59,6 +62,7 @@ class _Type:
     edges: Counter[int]
     left: float
     right: float
+    prose: bool
 
 
 Style = tuple[float, bool]
@@ -123,7 +127,7 @@ def _style(
     text, body, small = line.text, own.body, own.small
     if line.size <= body + 0.6 and not line.bold and not (small and line.size > 1.2 * small):
         return None
-    if line.glue != "\n" or (at + 1 < len(page) and page[at + 1].glue != "\n"):  # a row of a table
+    if line.table or line.glue != "\n" or (at + 1 < len(page) and page[at + 1].glue != "\n"):  # a row of a table
         return None
     if not line.size or len(text) > LONGEST or sum(map(str.isalpha, text)) < max(2, 0.4 * len(text.replace(" ", ""))):
         return None
@@ -153,12 +157,13 @@ def _type(page: Sequence[Piece], body: float) -> _Type:
     for line in page:
         length = len(line.text)
         sizes[_half(line.size)] += length
-        if length > 25:
+        if length > LONG:
             edges[round(line.left / 4)] += 1
     own = max(sizes, key=lambda size: sizes[size], default=0.0)
     small = own if sizes[own] > 500 and own < 0.85 * body else 0.0
     left, right = min((line.left for line in page), default=0.0), max((line.right for line in page), default=0.0)
-    return _Type(body, small, edges, left, right)
+    prose = any(len(line.text) > LONG and not line.bold and line.size <= LARGER * max(body, own) for line in page)
+    return _Type(body, small, edges, left, right, prose)
 
 
 def _placed(line: Piece, own: _Type) -> bool:
@@ -172,6 +177,16 @@ def _over(line: Piece, below: Sequence[Piece]) -> bool:
     """Whether a line stands over the middle of the text that follows it, as in a column."""
     long = next((other for other in below if len(other.text) > 25 and other.right - other.left > 100), None)
     return long is not None and abs(line.left + line.right - long.left - long.right) < 16
+
+
+def _heads(line: Piece, at: int, page: Sequence[Piece]) -> bool:
+    """Whether lighter or smaller text begins near the edge of a line or under its middle, or nothing is left of the page."""
+    below = [other for other in page[at + 1 :] if other.top > line.top and (other.size < line.size or line.bold > other.bold)]
+    return not below or any(
+        -60 < other.left - line.left < 80 or abs(other.left + other.right - line.left - line.right) < 16
+        for other in below
+        if not other.table and not _CAPTION.match(other.text)
+    )
 
 
 def _apart(line: Piece, at: int, page: Sequence[Piece], own: _Type) -> bool:
@@ -212,6 +227,8 @@ def _grouped(page: Sequence[Piece], styles: Sequence[Style | None], own: _Type) 
             stop += 1
         if style and (stop - at > LINES or sum(len(line.text) for line in page[at:stop]) > LONGEST or _sentence(page[at:stop])):
             style = None
+        if style and LARGER * own.body < style[0] < 1.6 * own.body and not (own.prose and _heads(page[at], stop - 1, page)):
+            style = None  # of a cover, or of a drawing
         for place in range(at, stop):
             line = page[place] if style is None or place == at else replace(page[place], glue=" ")
             found.append((line, style))
