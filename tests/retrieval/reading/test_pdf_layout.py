@@ -44,6 +44,44 @@ def test_short_columns_of_prose_stay_apart(tmp_path: Path, woven: bool) -> None:
     assert lines(tmp_path / "a.pdf") == LEFT + RIGHT
 
 
+def test_a_few_words_beside_a_long_column_stay_together(tmp_path: Path) -> None:
+    pdf = blank()
+    for top, text in (
+        (60, "Leave the berth"),
+        (72, "clean and dry"),
+        (110, "Pay the dues"),
+        (122, "before the"),
+        (134, "winter"),
+    ):
+        pdf.text(60, top, text)
+    long = [f"the master of vessel {n} pays the dues at the office of the harbour" for n in range(7)]
+    for n, text in enumerate(long):
+        pdf.text(200, 61 + 12.5 * n, text)
+    pdf.output(str(tmp_path / "a.pdf"))
+    labels = ["Leave the berth", "clean and dry", "Pay the dues", "before the", "winter"]
+    assert lines(tmp_path / "a.pdf") == labels + long
+
+
+def test_a_cell_goes_on_in_the_next_line_where_rows_stand_further_apart() -> None:
+    def row(top: float, *cells: tuple[float, str]) -> list[Piece]:
+        return [Piece(left, top, left + 5 * len(text), top + 10, text) for left, text in cells]
+
+    table = [
+        *row(60, (60, "Vessel"), (200, "Dues paid in"), (320, "Berth")),
+        *row(71, (200, "crowns")),
+        *row(90, (60, "Kestrel of the"), (200, "40"), (320, "9")),
+        *row(101, (60, "north")),
+        *row(120, (60, "Heron"), (200, "12"), (320, "4")),
+    ]
+    assert "".join(f"{piece.glue}{piece.text}" for piece in rows(table)).split("\n")[1:] == [
+        "Vessel  Dues paid in crowns  Berth",
+        "Kestrel of the north  40  9",
+        "Heron  12  4",
+    ]
+    bullets = [*row(60, (60, "-"), (80, "The office is open")), *row(71, (80, "all day")), *row(90, (60, "-"), (80, "Always"))]
+    assert [piece.text for piece in rows(bullets)] == ["-  The office is open", "all day", "-  Always"]
+
+
 def test_columns_of_names_and_figures_are_a_table() -> None:
     names = ["Net sales of the year", "Costs of the sales", "Gross margin of it all", "Taxes on the income"]
     left = [Piece(50, 60 + 14 * n, 150, 70 + 14 * n, name) for n, name in enumerate(names)]

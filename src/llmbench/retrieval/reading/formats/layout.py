@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 __all__ = ["Area", "Piece", "rows"]
@@ -68,12 +68,20 @@ class Piece(Area):
 def side_by_side(pieces: Sequence[Piece]) -> dict[int, int]:
     """The columns of prose that stand beside each other, however short: by the place of a piece, the number of its column.
 
-    A column is three lines or more under each other that share their left edge and read on from line to line. What lies
-    within its edges, such as the indented first line of a paragraph, belongs to it.
+    A column is three lines or more under each other that share their left edge and read on from line to line, or two or more
+    of few words at the side of a long one. What lies within its edges, such as the indented first line of a paragraph, belongs
+    to it.
     """
     runs = [(run, _frame([pieces[at] for at in run])) for run in _runs(pieces)]
     runs = [(run, frame) for run, frame in runs if _has_neighbour(run, frame, runs)]  # most pages have none
-    runs = [(run, frame) for run, frame in runs if _reads_on([pieces[at] for at in run])]
+    prose = [(run, frame) for run, frame in runs if len(run) > 2 and _reads_on([pieces[at] for at in run])]
+    long = [(run, frame) for run, frame in prose if len(run) > 4]
+    labels = [
+        (run, frame)
+        for run, frame in (runs if long else ())
+        if (run, frame) not in prose and _has_neighbour(run, frame, long) and _label([pieces[at] for at in run])
+    ]
+    runs = prose + labels
     found: dict[int, int] = {}
     for number, (run, frame) in enumerate(runs):
         pitch = (frame.bottom - frame.top) / len(run)
@@ -98,7 +106,7 @@ def _has_neighbour(run: Sequence[int], frame: Area, runs: Sequence[tuple[Sequenc
 
 
 def _runs(pieces: Sequence[Piece]) -> list[list[int]]:
-    """Pieces of one left edge that follow each other down the page, three at least."""
+    """Pieces of one left edge that follow each other down the page, two at least."""
     open_: dict[int, list[int]] = {}
     found: list[list[int]] = []
     for at in sorted(range(len(pieces)), key=lambda at: pieces[at].top):
@@ -112,7 +120,7 @@ def _runs(pieces: Sequence[Piece]) -> list[list[int]]:
             run = [at]
             found.append(run)
         open_[edge] = run
-    return [run for run in found if len(run) > 2]
+    return [run for run in found if len(run) > 1]
 
 
 def _frame(pieces: Sequence[Piece]) -> Area:
@@ -136,6 +144,13 @@ def _reads_on(lines: Sequence[Piece]) -> bool:
     small = sum(line.text[:1].islower() for line in lines[1:])
     open_ended = sum(line.right > lines[0].left + 0.75 * close and line.text[-1:] not in ".:;!?" for line in lines[:-1])
     return small > 0.4 * (len(lines) - 1) or open_ended > 0.6 * (len(lines) - 1)
+
+
+def _label(lines: Sequence[Piece]) -> bool:
+    """Whether lines are a few words that go on from line to line, as in the margin."""
+    text = "".join(line.text for line in lines)
+    small = sum(line.text[:1].islower() for line in lines[1:])
+    return small > 0.4 * (len(lines) - 1) and sum(map(str.isalpha, text)) > 0.7 * len(text) and len(text) < PROSE * len(lines)
 
 
 def rows(pieces: Sequence[Piece], finished: Mapping[int, Sequence[Piece]] | None = None) -> list[Piece]:
@@ -176,7 +191,79 @@ def rows(pieces: Sequence[Piece], finished: Mapping[int, Sequence[Piece]] | None
             lines.append([piece])
             heights.append((top, bottom))
             of.append(own)
-    return [piece for at, line in enumerate(lines) for piece in (line if at in whole else [_joined(line)])]
+    return [piece for line in _wrapped_rows(lines, whole) for piece in line]
+
+
+def _wrapped_rows(lines: Sequence[Sequence[Piece]], whole: Collection[int]) -> Iterator[Sequence[Piece]]:
+    """The lines of a page, those of one row of a table together: a cell goes on in the next line where that stands closer
+    to its row than the rows to each other. The lines at the places of `whole` are finished.
+    """
+    at = 0
+    while at < len(lines):
+        stop = at + 1
+        if at in whole:
+            yield lines[at]
+        else:
+            while (
+                len(lines[at]) > 1
+                and stop < len(lines)
+                and stop not in whole
+                and _under(lines[stop], lines[stop - 1], lines[at])
+            ):
+                stop += 1
+            if stop > at + 1 and _closer(lines, at, stop):
+                yield _row(lines[at:stop])
+            else:
+                stop = at + 1
+                yield [_joined(lines[at])]
+        at = stop
+
+
+def _under(line: Sequence[Piece], upper: Sequence[Piece], row: Sequence[Piece]) -> bool:
+    """Whether a line goes on with some cells of a row: small first letters under words, closely. Figures and the points of a
+    list are no such cells.
+    """
+    if len(line) >= len(row) or not all(piece.text[:1].islower() for piece in line) or not all(map(_worded, row)):
+        return False
+    if not -2 < _top(line) - _bottom(upper) < 0.8 * line[0].height or any(piece.turned_words or piece.down for piece in row):
+        return False
+    return all(sum(_aligned(piece, cell) for cell in row) == 1 for piece in line)
+
+
+def _worded(cell: Piece) -> bool:
+    return cell.text.isdigit() or (len(cell.text) > 1 and any(map(str.isalnum, cell.text)))
+
+
+def _aligned(lower: Piece, upper: Piece) -> bool:
+    shared = min(lower.right, upper.right) - max(lower.left, upper.left)
+    sides = lower.left - upper.left, lower.right - upper.right, (lower.left + lower.right - upper.left - upper.right) / 2
+    return shared > 0.5 * min(lower.right - lower.left, upper.right - upper.left) and min(map(abs, sides)) < 3
+
+
+def _closer(lines: Sequence[Sequence[Piece]], start: int, stop: int) -> bool:
+    """Whether lines stand closer together than to the rows above and below, one of which there is."""
+    inner = max(_top(lower) - _bottom(upper) for upper, lower in pairwise(lines[start:stop]))
+    outer = [_top(lines[at]) - _bottom(lines[at - 1]) for at in (start, stop) if 0 < at < len(lines)]
+    near = [len(lines[at]) > 1 for at in (start - 1, stop) if 0 <= at < len(lines)]
+    gaps = [gap for gap, cells in zip(outer, near, strict=True) if cells and -2 < gap < 4 * lines[start][0].height]
+    return bool(gaps) and min(gaps) > 1.4 * max(inner, 0) + 1.5
+
+
+def _top(line: Sequence[Piece]) -> float:
+    return min(piece.top for piece in line)
+
+
+def _bottom(line: Sequence[Piece]) -> float:
+    return max(piece.bottom for piece in line)
+
+
+def _row(lines: Sequence[Sequence[Piece]]) -> list[Piece]:
+    """The pieces of a row whose cells have several lines, cell by cell."""
+    found: list[Piece] = []
+    for cell in sorted(lines[0], key=lambda piece: piece.left):
+        rest = [piece for line in lines[1:] for piece in line if _aligned(piece, cell)]
+        found += [replace(cell, glue="  " if found else "\n"), *(replace(piece, glue=" ") for piece in rest)]
+    return found
 
 
 def _gathered(pieces: Sequence[Piece], column: Mapping[int, int]) -> list[int]:
