@@ -19,16 +19,24 @@ __all__ = ["forget", "read", "write"]
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
-def read(key: str, url: str) -> Session:
-    """The conversation of this id, or a new one at `url` where there is none, or none that is whole."""
-    session = Session(url=url)
-    if _ID.fullmatch(key):
-        try:
-            session = Session.restored(json.loads(_path(key).read_text(encoding="utf-8")), url)
-        except (OSError, ValueError):
-            pass
-        session.id = key
-    return session
+def read(key: str, url: str) -> tuple[Session, str]:
+    """The conversation of this id, or a new one at `url` where there is none; and what must be said about it.
+
+    A file that cannot be read, or that another version wrote otherwise, gets another name, so that the new conversation does
+    not replace it.
+    """
+    if not _ID.fullmatch(key):
+        return Session(url=url, given=url), ""
+    path, problem = _path(key), ""
+    try:
+        session = Session.restored(json.loads(path.read_text(encoding="utf-8")), url)
+    except FileNotFoundError:
+        session = Session(url=url, given=url)
+    except (OSError, ValueError):
+        session = Session(url=url, given=url)
+        problem = _set_aside(path)
+    session.id = key
+    return session, problem
 
 
 def write(session: Session) -> str:
@@ -50,6 +58,19 @@ def forget(key: str) -> None:
     """Removes the conversation of this id."""
     if _ID.fullmatch(key):
         _path(key).unlink(missing_ok=True)
+
+
+def _set_aside(path: Path) -> str:
+    """Gives a file that cannot be read a name that is free; says so."""
+    for n in range(1, 1_000):
+        aside = path.with_suffix(f".unreadable-{n}")
+        if not aside.exists():
+            break
+    try:
+        path.rename(aside)
+    except OSError as error:
+        return f"The saved conversation cannot be read: {path} ({error.strerror}). A new one was started."
+    return f"The saved conversation cannot be read, and a new one was started. The old file is kept: {aside}"
 
 
 def _path(key: str) -> Path:

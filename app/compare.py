@@ -70,7 +70,7 @@ def _wire(blocks: gr.Blocks, page: Page) -> None:
 
     async def load(browser: Any) -> Updates:
         told = browser if isinstance(browser, dict) else {}
-        session = await _restored(page, str(told.get("id")), str(told.get("copy") or ""))
+        session, unread = await _restored(page, str(told.get("id")), str(told.get("copy") or ""))
         condition = await connection.inquire(session.url, connection.key_for(page.settings, session))
         updates = asking.talks(page, session) | await _settle(page, session, condition)
         if told.get("restarted"):
@@ -80,6 +80,8 @@ def _wire(blocks: gr.Blocks, page: Page) -> None:
             updates[page.notice] = render.notice(
                 "This browser lets the page store nothing: the conversation is lost when this tab is closed.", "info"
             )
+        if unread:
+            updates[page.notice] = render.notice(unread)
         # Whoever was quick has opened the settings and is typing: nothing is written there that stands there already.
         if session.url != page.settings.url:
             updates[page.url] = session.url
@@ -216,8 +218,8 @@ def _refusal(page: Page, session: Session) -> str:
     return "" if session.models else f"Not connected. {session.problem}"
 
 
-async def _restored(page: Page, key: str, copy: str) -> Session:
-    """The conversation that a tab had, or a copy of another tab's."""
+async def _restored(page: Page, key: str, copy: str) -> tuple[Session, str]:
+    """The conversation that a tab had, or a copy of another tab's; and why it could not be read."""
     key_now = copy or key
     switch = page.stops.get(key)
     if switch is not None:  # this tab was reloaded while answers were written: they are ended and kept first
@@ -226,11 +228,11 @@ async def _restored(page: Page, key: str, copy: str) -> Session:
             if key not in page.stops:
                 break
             await asyncio.sleep(0.05)
-    session = await asyncio.to_thread(archive.read, key_now, page.settings.url)
+    session, unread = await asyncio.to_thread(archive.read, key_now, page.settings.url)
     session.id = key if session.id else ""
     if copy and session.talking:
         archive.write(session)
-    return session
+    return session, unread
 
 
 async def _settle(page: Page, session: Session, condition: connection.Condition) -> Updates:
@@ -269,6 +271,7 @@ async def _settle(page: Page, session: Session, condition: connection.Condition)
         page.stage: gr.Column(visible=not banner or session.talking),
         page.examples: gr.Row(visible=not session.talking and bool(session.models)),
         page.timer: gr.Timer(_STARTING_SECONDS if starting else connection.SECONDS),
+        page.endpoint: gr.Accordion(open=True) if condition.locked else gr.skip(),
     }
 
 

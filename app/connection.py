@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from llmbench.endpoint import HttpEndpoint
+from llmbench.endpoint import KEY_HINT, HttpEndpoint
 from llmbench.errors import EndpointError
 
 from . import render
@@ -25,10 +25,14 @@ _TIMEOUT = 8.0
 
 @dataclass(frozen=True)
 class Condition:
-    """What a look at an endpoint found. `models` are what its listing says of each; `problem` is empty while it can answer."""
+    """What a look at an endpoint found. `models` are what its listing says of each; `problem` is empty while it can answer.
+
+    `locked`: it asks for a key, or for another one.
+    """
 
     models: tuple[dict[str, Any], ...] = ()
     problem: str = ""
+    locked: bool = False
 
 
 @dataclass
@@ -65,7 +69,9 @@ async def _ask(url: str, key: str | None) -> Condition:
             listed = tuple(await endpoint.listing())
             problem = await endpoint.health() or ("" if listed else f"{url} is up but lists no models.")
     except EndpointError as error:
-        return Condition((), str(error))
+        locked = error.status in (401, 403)
+        problem = str(error).replace(KEY_HINT, " Check the API key in the settings below.") if locked else str(error)
+        return Condition((), problem, locked)
     return Condition(listed, problem)
 
 
@@ -114,5 +120,5 @@ def banner(session: Session, settings: Settings) -> str:
         return ""
     reason, _, command = session.problem.partition(" Start one: ")
     title = "The endpoint cannot answer" if session.models else "Not connected"
-    again = " This page checks again every few seconds."
-    return render.empty(title, reason + again, command=command)
+    stop = "" if reason.endswith((".", "!", "?")) else "."
+    return render.empty(title, f"{reason}{stop} This page checks again every few seconds.", command=command)

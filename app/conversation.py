@@ -220,6 +220,8 @@ class Session:
     """One browser tab: the endpoint it talks to and its sides. `shown` are the positions that can be seen."""
 
     url: str = ""
+    given: str = ""
+    """The URL that the app was opened with. A conversation at it follows the app to another one."""
     id: str = ""
     """Where it is kept; empty for one that is not."""
     problem: str = ""
@@ -266,18 +268,21 @@ class Session:
     def stored(self) -> dict[str, Any]:
         """What survives a refresh of the page and a restart of the app, as JSON values; the key does not."""
         sides = [{"model": s.model, "turns": [t.stored() for t in s.turns]} for s in self.sides]
-        return {"url": self.url, "shown": self.shown, "sides": sides}
+        return {"url": "" if self.url == self.given else self.url, "shown": self.shown, "sides": sides}
 
     @classmethod
     def restored(cls, values: Any, url: str) -> Session:
-        """The session that `stored` wrote, or a new one at `url` when the browser keeps none, or none that is whole."""
+        """The session that `stored` wrote, in an app that was opened with `url`.
+
+        Raises:
+            ValueError: the values are of another shape.
+        """
         try:
-            session = cls(url=str(values["url"]) or url, shown=[])
+            session = cls(url=str(values["url"]) or url, given=url, shown=[])
             session.shown = sorted({int(i) for i in values["shown"]} & set(range(MAX_SIDES)))
-            sides = [Side(str(s["model"]), [Turn.restored(t) for t in s["turns"]]) for s in values["sides"]]
-        except (KeyError, TypeError, ValueError):
-            return cls(url=url)
-        if len(sides) != MAX_SIDES or len(session.shown) < 2:
-            return cls(url=url)
-        session.sides = sides
+            session.sides = [Side(str(s["model"]), [Turn.restored(t) for t in s["turns"]]) for s in values["sides"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"no conversation: {error}") from error
+        if len(session.sides) != MAX_SIDES or len(session.shown) < 2:
+            raise ValueError("no conversation: it has other sides")
         return session

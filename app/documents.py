@@ -184,7 +184,10 @@ class Shelf:
         """Shows what an address names."""
         paths = dict(pipelines(self.settings.pipeline))
         if label not in paths:
-            yield {self.hits: render.notice(f"There is no pipeline {label} here."), self.view: ""}
+            first = next(iter(paths.values()), "")
+            said: Hits = (first, [], query)  # as if it had been searched: the tab that opens leaves it as it is
+            shown = {self.pipeline: gr.Dropdown(choices=list(paths.items()), value=first or None), self.query: query}
+            yield shown | {self.hits: render.notice(f"There is no pipeline {label} here."), self.view: "", self.found: said}
             return
         path = paths[label]
         at = int(position[0]) - 1 if position and position[0].isdecimal() else 0

@@ -19,12 +19,16 @@ Updates = dict[Any, Any]
 
 _LIVE = """
 const latest = element.closest('.talk');
+let empty = true;
 watch('value', () => {
-  if (!element.querySelector('[data-state="waiting"]')) return;
+  const restored = empty && element.querySelector('.turn') !== null;
+  empty = element.querySelector('.turn') === null;
+  if (!restored && !element.querySelector('[data-state="waiting"]')) return;
   latest.scrollTop += element.getBoundingClientRect().top - latest.getBoundingClientRect().top - 16;
 });
 """
-"""A new question goes to the top of its side; the answer then grows under it and moves nothing."""
+"""A new question goes to the top of its side, and so does the last one of a conversation that is loaded; the answer then grows
+under it and moves nothing."""
 
 _OPEN = """
 element.addEventListener('click', (event) => {
@@ -85,7 +89,7 @@ class Page:
 
 def lay_out(settings: Settings, pill: gr.HTML, questions: list[str]) -> Page:
     """Lays the page out in the current tab."""
-    page = Page(settings, pill, gr.State(lambda: Session(url=settings.url)))
+    page = Page(settings, pill, gr.State(lambda: Session(url=settings.url, given=settings.url)))
     with gr.Column(elem_classes="offline", visible=False) as page.offline:
         page.problem = html("", "problem")
         with gr.Row(elem_classes="ways"):

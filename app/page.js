@@ -1,12 +1,14 @@
 // What the page does by itself: the theme, which conversation this tab has, its address, keys, citations, copying, the read-out
 // of charts. No state of the program lives here.
 (() => {
+  // A browser may refuse its storage, by a throw at each touch: the page works without, and forgets with the tab.
+  const recall = (storage, key) => { try { return storage().getItem(key); } catch { return null; } };
+  const keep = (storage, key, text) => { try { storage().setItem(key, text); return true; } catch { return false; } };
+
   const KEY = "llmbench-theme";
   const system = matchMedia("(prefers-color-scheme: dark)");
-  const wanted = () => {
-    const chosen = localStorage.getItem(KEY);
-    return chosen ? chosen === "dark" : system.matches;
-  };
+  let theme = recall(() => localStorage, KEY);
+  const wanted = () => (theme ? theme === "dark" : system.matches);
   const tell = (frame) => frame.contentWindow.postMessage(wanted() ? "dark" : "light", "*");
   const paint = () => {
     document.body.classList.toggle("dark", wanted());
@@ -14,16 +16,17 @@
   };
   document.addEventListener("load", (event) => event.target.matches?.("#page-reports iframe") && tell(event.target), true);
   // Gradio sets its own idea of the theme once it has mounted: keep ours.
-  const keep = () => new MutationObserver(() => {
+  const guard = () => new MutationObserver(() => {
     if (document.body.classList.contains("dark") !== wanted()) paint();
   }).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-  const start = () => { paint(); keep(); };
+  const start = () => { paint(); guard(); };
   document.body ? start() : addEventListener("DOMContentLoaded", start);
   system.addEventListener("change", paint);
 
   document.addEventListener("click", (event) => {
     if (event.target.closest("#theme")) {
-      localStorage.setItem(KEY, wanted() ? "light" : "dark");
+      theme = wanted() ? "light" : "dark";
+      keep(() => localStorage, KEY, theme);
       paint();
       return;
     }
@@ -92,16 +95,17 @@
 
   // Which conversation this tab has. The app keeps conversations; the browser keeps their ids: one a tab, in the order of use.
   const PLACE = "llmbench";
-  const from = (storage, otherwise) => { try { return JSON.parse(storage().getItem(PLACE)) ?? otherwise; } catch { return otherwise; } };
-  const into = (storage, value) => { try { storage().setItem(PLACE, JSON.stringify(value)); return true; } catch { return false; } };
+  const from = (storage, otherwise) => { try { return JSON.parse(recall(storage, PLACE)) ?? otherwise; } catch { return otherwise; } };
+  const into = (storage, value) => keep(storage, PLACE, JSON.stringify(value));
   const hold = (id, wait = 700) => new Promise((answer) => {
     if (!navigator.locks) { answer(true); return; }
     const patience = AbortSignal.timeout(wait);
     navigator.locks.request(`${PLACE}-${id}`, { signal: patience }, () => { answer(true); return new Promise(() => {}); })
-      .catch(() => answer(false));
+      .catch((error) => answer(error.name === "SecurityError")); // whoever has no storage has no locks, and nothing to share
   });
   const free = async () => {
-    const held = navigator.locks ? (await navigator.locks.query()).held.map((lock) => lock.name) : [];
+    const locks = await navigator.locks?.query().catch(() => null);
+    const held = (locks?.held ?? []).map((lock) => lock.name);
     return (from(() => localStorage, {}).conversations ?? []).find((id) => !held.includes(`${PLACE}-${id}`));
   };
   const fresh = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");

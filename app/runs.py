@@ -34,8 +34,6 @@ element.addEventListener('click', (event) => {
   if (name && confirm(`Stop ${name}? It saves a checkpoint and can be resumed.`)) trigger('click', { stop: name });
 });
 """
-_asked: set[int] = set()
-"""The processes that were asked to stop."""
 Colours = dict[str, int]
 """The number of the colour that each ticked run keeps while it stays ticked."""
 
@@ -170,13 +168,10 @@ def build(tab: gr.Tab) -> Shown:
 
 
 def _stop(event: gr.EventData) -> str:
-    """Stops the run that a button names, and says so. A second signal would end it without saving, so there is none."""
+    """Stops the run that a button names, and says so."""
     name = event._data.get("stop") if isinstance(event._data, dict) else None
     try:
-        run = runs.open_run(str(name))
-        if run.holder in _asked:
-            return render.notice(f"{name} was already asked to stop. It ends after its current step.", "info")
-        _asked.add(run.stop())
+        runs.open_run(str(name)).stop()
     except LlmbenchError as error:
         return render.notice(str(error))
     return render.notice(f"{name} was asked to stop. It ends after its current step and keeps a checkpoint.", "info")

@@ -35,7 +35,7 @@ def commands() -> list[str]:
 
 
 def test_every_verb_of_the_guide_is_there() -> None:
-    wanted = {"train", "runs", "index", "search", "ask", "serve", "compare", "app", "demo", "new", "doctor"}
+    wanted = {"train", "runs", "index", "search", "ask", "serve", "chat", "compare", "app", "demo", "new", "doctor"}
     assert wanted - set(commands()) == set()
 
 

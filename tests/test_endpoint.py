@@ -148,7 +148,7 @@ async def test_a_dead_engine_behind_a_living_server_is_found() -> None:
     ("response", "words"),
     [
         (httpx.Response(404, json={"error": {"message": "There is no model x."}}), "answered 404: There is no model x."),
-        (httpx.Response(401, json={"error": {"message": "no"}}), "Set the key"),
+        (httpx.Response(401, json={"error": {"message": "no"}}), "no. Check the key in OPENAI_API_KEY."),
         (httpx.Response(502, text="<html>bad gateway"), "answered 502"),
         (httpx.Response(200, text="<html>hello"), "does not speak the OpenAI API"),
         (httpx.Response(200, json={"choices": []}), "does not speak the OpenAI API"),

@@ -16,6 +16,7 @@ from llmbench.errors import LlmbenchError
 from llmbench.shown import printable
 from llmbench.verbs import app as app_verb
 from llmbench.verbs import (
+    chat,
     check,
     compare,
     completion,
@@ -102,6 +103,7 @@ for verbs in (
     raft,
     evaluate,
     serve,
+    chat,
     compare,
     app_verb,
     demo,

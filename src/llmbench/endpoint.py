@@ -17,8 +17,10 @@ from llmbench.errors import EndpointError
 if TYPE_CHECKING:
     import httpx  # a quarter of a second, which a search without an endpoint need not wait for
 
-__all__ = ["Budget", "Delta", "Endpoint", "HttpEndpoint", "Message", "Reply", "reasoning_apart"]
+__all__ = ["KEY_HINT", "Budget", "Delta", "Endpoint", "HttpEndpoint", "Message", "Reply", "reasoning_apart"]
 
+KEY_HINT = " Check the key in OPENAI_API_KEY."
+"""What a refused request says last."""
 Message = dict[str, str]
 """`{"role": "user", "content": "..."}`."""
 
@@ -247,7 +249,9 @@ class HttpEndpoint:
                     reason = _message_of(response.json())
                 except ValueError:
                     reason = " ".join(response.text.split())[:200]
-                hint = " Set the key in OPENAI_API_KEY." if status in (401, 403) else ""
+                hint = KEY_HINT if status in (401, 403) else ""
+                if hint and not reason.endswith((".", "!", "?")):
+                    reason += "."
                 return EndpointError(f"{self.base_url} answered {status}: {reason}{hint}", status=status)
             case httpx.ConnectError() | httpx.ConnectTimeout():
                 return EndpointError(f"No endpoint answers at {self.base_url}. Start one: llmbench serve recipes/serve.yaml")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["printable"]
+__all__ = ["legible", "printable"]
+
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Overrides and isolates of direction. What joins letters and emoji is of the same category and stays."""
 
 
 def printable(text: str) -> str:
@@ -13,3 +16,12 @@ def printable(text: str) -> str:
         one.encode("unicode_escape").decode() if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp") else one
         for one in text
     )
+
+
+def legible(text: str) -> str:
+    r"""A text of several lines, with what a terminal would obey, or what turns its direction, written as `\x1b`."""
+    return "".join(printable(one) if _hidden(one) else one for one in text)
+
+
+def _hidden(one: str) -> bool:
+    return one in _TURNING or (one not in "\n\t" and unicodedata.category(one) in ("Cc", "Cs"))

@@ -71,10 +71,16 @@ def test_a_turn_that_was_running_comes_back_stopped(conversation: Any) -> None:
 @pytest.mark.parametrize(
     "stored", [None, 3, "x", [], {}, {"url": 1, "shown": [0], "sides": []}, {"url": "u", "shown": ["x"], "sides": [{}] * 4}]
 )
-def test_what_no_session_wrote_starts_a_new_one(conversation: Any, stored: Any) -> None:
-    session = conversation.Session.restored(stored, "http://127.0.0.1:1/v1")
-    assert session.url == "http://127.0.0.1:1/v1"
-    assert session.shown == [0, 1] and not session.talking
+def test_what_no_session_wrote_is_no_session(conversation: Any, stored: Any) -> None:
+    with pytest.raises(ValueError, match="no conversation"):
+        conversation.Session.restored(stored, "http://127.0.0.1:1/v1")
+
+
+def test_a_conversation_follows_the_app_to_another_endpoint_unless_one_was_chosen(conversation: Any) -> None:
+    stored = conversation.Session(url="http://127.0.0.1:1/v1", given="http://127.0.0.1:1/v1").stored()
+    assert conversation.Session.restored(stored, "http://127.0.0.1:2/v1").url == "http://127.0.0.1:2/v1"
+    chosen = conversation.Session(url="http://else/v1", given="http://127.0.0.1:1/v1").stored()
+    assert conversation.Session.restored(chosen, "http://127.0.0.1:2/v1").url == "http://else/v1"
 
 
 def test_reasoning_is_folded_away_from_the_answer_and_never_sent_back(conversation: Any) -> None:
@@ -115,18 +121,33 @@ def test_a_conversation_is_kept_and_one_that_cannot_be_says_so(
     archive = importlib.import_module("llmbench_app.archive")
     monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path))
     key = "0" * 32
-    session = archive.read(key, "http://127.0.0.1:1/v1")
+    session, problem = archive.read(key, "http://127.0.0.1:1/v1")
+    assert problem == ""
     session.sides[0].turns.append(answered(conversation, "half \ud83d?", "1"))
     assert archive.write(session) == ""
-    assert archive.read(key, "u").sides[0].turns[0].question == "half \ud83d?"
-    (tmp_path / "conversations" / f"{key}.json").write_text("{", encoding="utf-8")
-    assert not archive.read(key, "u").talking
-    assert not archive.read("../../etc/passwd", "u").id
+    assert archive.read(key, "u")[0].sides[0].turns[0].question == "half \ud83d?"
+    assert not archive.read("../../etc/passwd", "u")[0].id
     archive.forget(key)
     assert not list((tmp_path / "conversations").iterdir())
     monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "file" / "x"))
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert "is not saved" in archive.write(session)
+
+
+@pytest.mark.parametrize("text", ["{", '{"url": "", "shown": [0, 1], "sides": [{"model": "m", "talk": []}]}', "\x00"])
+def test_a_conversation_that_cannot_be_read_is_kept_under_another_name(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    archive = importlib.import_module("llmbench_app.archive")
+    monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path))
+    key, folder = "0" * 32, tmp_path / "conversations"
+    folder.mkdir()
+    for n in (1, 2):
+        (folder / f"{key}.json").write_text(f"{text}{n}", encoding="utf-8")
+        session, problem = archive.read(key, "u")
+        aside = folder / f"{key}.unreadable-{n}"
+        assert not session.talking and str(aside) in problem
+        assert archive.write(session) == "" and aside.read_text(encoding="utf-8") == f"{text}{n}"
 
 
 def test_a_question_that_is_asked_again_is_not_missed_by_itself(conversation: Any) -> None:

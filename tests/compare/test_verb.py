@@ -79,6 +79,20 @@ def test_one_comparison_is_shown_by_its_name(tmp_path: Path, server: Any, here: 
     assert (code, out) == (2, "") and "There is no finished comparison kettle (there are: kettles)." in err
 
 
+def test_a_comparison_is_removed_and_files_of_somebody_else_keep_it(tmp_path: Path, here: Run) -> None:
+    here("questions.limit=4")
+    folder = tmp_path / "outputs" / "comparisons" / "kettles"
+    assert here(verb=["comparisons", "open", "kettles"])[1] == f"{folder / 'report.html'}\n"
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    code, _, err = here(verb=["comparisons", "rm", "kettles", "--yes"])
+    assert code == 2 and "notes.txt" in err and (folder / "summary.json").exists()
+    (folder / "notes.txt").unlink()
+    assert here(verb=["comparisons", "rm", "kettles"])[0] == 2, "nobody can be asked"
+    assert here(verb=["comparisons", "rm", "kettles", "--yes"])[1] == "Removed comparison kettles.\n"
+    assert not folder.exists()
+    assert "There is no comparison kettles" in here(verb=["comparisons", "rm", "kettles", "--yes"])[2]
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_midway_it_goes_on_from_there(tmp_path: Path, server: Any, here: Run, how: signal.Signals) -> None:
     server.handler.delay = 0.1

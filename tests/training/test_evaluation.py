@@ -212,15 +212,15 @@ def test_a_damaged_best_checkpoint_is_made_again(overfitting: Any, capsys: pytes
 def test_runs_shows_checkpoints_evaluations_and_the_best(
     overfitting: Any, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from llmbench.verbs.runs import list_runs
+    from llmbench.verbs.runs import show
 
     run = stopped_at(overfitting("shown"), 8)
-    list_runs("shown")
+    show("shown")
     out = capsys.readouterr().out
     assert "  held out " in out and "  best    loss " in out
     assert "  checkpoint 8, " in out and "--resume-from-checkpoint STEP" in out
     (run.checkpoints / "checkpoint-8" / "random.json").unlink()
-    list_runs("shown", as_json=True)
+    show("shown", as_json=True)
     document = json.loads(capsys.readouterr().out)
     assert document["checkpoints"][-1]["fault"] == "random.json is missing"
     assert document["best"]["metric"] == "eval_loss"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from llmbench import recipe, runs
+from llmbench import recipe, runs, workspace, written
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
 from llmbench.verbs import runs as verb
@@ -108,8 +111,96 @@ def test_nothing_that_fits_is_said(home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("--state", "done"), "Choose one of: running, finished"), (("one", "--last", "1"), "leave them out")],
+    [(("--state", "done"), "Choose one of: running, finished"), (("--last", "1", "one"), "leave them out")],
 )
 def test_what_cannot_be_meant_is_one_line(home: Path, arguments: tuple[str, ...], words: str) -> None:
     error = run(home, *arguments).exception
     assert isinstance(error, LlmbenchError) and words in str(error)
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Run:
+    """A finished run with everything that one leaves behind."""
+    monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "home"))
+    (tmp_path / "my.yaml").write_text(
+        json.dumps({"name": "mine", "data": {"train": [{"path": "rows.jsonl"}]}}), encoding="utf-8"
+    )
+    (tmp_path / "rows.jsonl").write_text("", encoding="utf-8")
+    made = runs.create(recipe.load(tmp_path / "my.yaml", TrainRecipe))
+    for name in ("data.json", "data.html", "lock.json", "metrics.jsonl", "samples.jsonl", "loss.svg", ".stop"):
+        (made.folder / name).write_text("{}", encoding="utf-8")
+    for target in (made.adapter, made.folder / "merged"):
+        part = written.begin(made.folder / f".{target.name}.part")
+        (part / "adapter_model.safetensors").write_bytes(b"x" * 1000)
+        written.publish(part, target)
+    (written.begin(made.folder / ".model.part") / "half.safetensors").write_bytes(b"x")
+    for name in ("checkpoint-2", ".old-checkpoint-1"):
+        (made.checkpoints / name).mkdir(parents=True)
+        (made.checkpoints / name / "optimizer.safetensors").write_bytes(b"x")
+    made.mark("finished")
+    return made
+
+
+def rm(made: runs.Run, *arguments: str, typed: str = "") -> Result:
+    cli = typer.Typer()
+    verb.register(cli)
+    cli.callback()(lambda: None)
+    return CliRunner().invoke(cli, ["runs", "rm", made.name, *arguments], input=typed)
+
+
+def test_a_run_is_removed_with_all_it_left(made: runs.Run) -> None:
+    done = json.loads(rm(made, "--yes", "--json").stdout)
+    assert done["removed"] == str(made.folder) and done["bytes"] > 2000
+    assert list(workspace.runs().iterdir()) == []
+
+
+def test_nothing_is_removed_unless_somebody_says_so(made: runs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = rm(made)
+    assert isinstance(asked.exception, LlmbenchError) and "Add --yes" in str(asked.exception)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("llmbench.verbs.listing.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    refused = rm(made, typed="\n")
+    assert (
+        refused.exit_code == 1 and "Remove run mine (finished, " in refused.stdout and "Nothing was removed" in refused.stdout
+    )
+    assert made.exists
+    assert rm(made, typed="y\n").exit_code == 0 and not made.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "place", ["notes.txt", "adapter/notes.txt", "checkpoints/notes.txt", "checkpoints/checkpoint-2/notes.txt"]
+)
+def test_files_of_somebody_else_keep_a_run(made: runs.Run, place: str) -> None:
+    (made.folder / place).write_text("mine", encoding="utf-8")
+    before = sorted(path for path in made.folder.rglob("*") if ".part" not in str(path))
+    error = rm(made, "--yes").exception
+    assert isinstance(error, LlmbenchError) and place in str(error) and "Nothing was changed" in str(error)
+    assert sorted(path for path in made.folder.rglob("*") if ".part" not in str(path)) == before and made.exists
+
+
+def test_a_link_in_place_of_a_run_is_left_alone(made: runs.Run, tmp_path: Path) -> None:
+    made.folder.rename(tmp_path / "elsewhere")
+    made.folder.symlink_to(tmp_path / "elsewhere")
+    assert "is a link" in str(rm(made, "--yes").exception)
+    assert (tmp_path / "elsewhere" / "state.json").exists()
+
+
+def test_a_run_that_is_training_is_neither_removed_nor_stopped_twice(made: runs.Run) -> None:
+    code = (
+        "import signal, time\nfrom llmbench import runs\nsignal.signal(signal.SIGINT, lambda *_: None)\n"
+        "with runs.open_run('mine').writing():\n    print('trains', flush=True)\n    time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "trains\n"
+        assert "Stop it first: llmbench runs stop mine" in str(rm(made, "--yes").exception)
+        assert json.loads(run(workspace.home(), "stop", "mine", "--json").stdout) == {"name": "mine", "process": process.pid}
+        assert "already asked" in str(run(workspace.home(), "stop", "mine").exception)
+        process.kill()
+    assert "not training" in str(run(workspace.home(), "stop", "mine").exception)
+    assert rm(made, "--yes").exit_code == 0
+
+
+def test_a_name_that_is_a_verb_can_still_be_shown(home: Path) -> None:
+    assert run(home, "show", "one").stdout == run(home, "one").stdout
+    assert run(home, "open", "one").stdout == f"{home / 'runs' / 'one'}\n"
+    assert "There is no run rmm" in str(run(home, "rmm").exception)

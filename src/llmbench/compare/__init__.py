@@ -32,9 +32,11 @@ from llmbench.errors import DataError, LlmbenchError, MissingPackage
 from llmbench.recipe import CompareRecipe
 from llmbench.statistics import Difference, Estimate
 
-__all__ = ["Comparison", "Difference", "Estimate", "Progress", "Question", "Row", "Tally", "every", "load", "run"]
+__all__ = ["Comparison", "Difference", "Estimate", "Progress", "Question", "Row", "Tally", "every", "load", "remove", "run"]
 
 T = TypeVar("T")
+_FILES = ("answers.jsonl", "summary.json", "report.html")
+"""What is made anew by `fresh`."""
 
 
 def run(
@@ -74,7 +76,7 @@ def run(
     written.check_claim(folder, "comparison", known=known, by=recipe.origin)
     with workspace.lock(folder, "comparison"):
         if fresh:
-            for name in ("answers.jsonl", "summary.json", "report.html"):
+            for name in _FILES:
                 (folder / name).unlink(missing_ok=True)
         resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         # With the first answer and not before: an endpoint that is not there leaves nothing.
@@ -108,6 +110,23 @@ def load(name: str) -> Comparison:
             f"{folder / 'summary.json'} cannot be read ({type(error).__name__}: {error}). Run llmbench compare again: "
             "the answers are kept."
         ) from error
+
+
+def remove(name: str) -> None:
+    """Removes a comparison, finished or not, with its answers.
+
+    Raises:
+        LlmbenchError: there is none of this name, a process is writing it, or its folder holds something that llmbench did not
+            write; nothing was changed.
+    """
+    folder = workspace.comparisons() / workspace.check_name(name, "comparison")
+    if not (folder / "summary.json").exists() and not (folder / "answers.jsonl").exists():
+        raise LlmbenchError(f"There is no comparison {name} (there are: {', '.join(_names()) or 'none yet'}).")
+    written.check_claim(folder, "comparison", known=written.shows(folder / "summary.json", "questions", "created"))
+    with workspace.lock(folder, "comparison"):
+        ours = [*_FILES, "recipe.yaml", written.RECORD, ".lock"]
+        written.refuse(folder, ours)
+        written.remove(folder, ours)
 
 
 def every() -> list[Comparison]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmbench.verbs import completion
+from llmbench.verbs import completion, listing
 from llmbench.verbs.arguments import Json, Overrides
 from llmbench.verbs.terminal import print_json
 
@@ -18,11 +18,18 @@ if TYPE_CHECKING:
 
 __all__ = ["register", "show"]
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A comparison's name.", autocompletion=completion.comparisons)]
+
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verbs."""
     cli.command(epilog="Example: `llmbench compare recipes/compare.yaml questions.limit=40`")(compare)
-    cli.command(epilog="Examples: `llmbench comparisons` · `llmbench comparisons handbook`")(comparisons)
+    epilog = "Examples: `llmbench comparisons` · `llmbench comparisons handbook` · `llmbench comparisons open handbook`"
+    group = listing.group(comparisons, metavar="[NAME | COMMAND NAME]", epilog=epilog)
+    group.command("show", epilog="Example: `llmbench comparisons handbook`")(show_one)
+    group.command("open", epilog="Example: `llmbench comparisons open handbook`")(open_report)
+    group.command(epilog="Example: `llmbench comparisons rm handbook --yes`")(rm)
+    cli.add_typer(group, name="comparisons")
 
 
 def compare(
@@ -61,19 +68,11 @@ def compare(
         raise typer.Exit(2)
 
 
-def comparisons(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The comparison to show; omit it to list all.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the comparisons, newest first, or show one: its tables, verdict and files."""
+def comparisons(context: typer.Context, as_json: Json = False) -> None:
+    """List the comparisons, newest first; or show, open or remove one."""
     from llmbench import compare as comparing
 
-    if name is not None:
-        one = comparing.load(name)
-        if as_json:
-            print_json(one.to_json())
-        else:
-            show(one)
+    if context.invoked_subcommand is not None:
         return
     found = comparing.every()
     if as_json:
@@ -83,6 +82,42 @@ def comparisons(
         print("No comparisons yet. Make one: llmbench compare recipes/compare.yaml")
     for one in found:
         print(f"{one.name}: {one.verdict}\n  {one.report}")
+
+
+def show_one(name: Name, as_json: Json = False) -> None:
+    """Show a comparison: its tables, verdict and files."""
+    from llmbench import compare as comparing
+
+    one = comparing.load(name)
+    if as_json:
+        print_json(one.to_json())
+    else:
+        show(one)
+
+
+def open_report(name: Name) -> None:
+    """Print the path of a comparison's report, and open it in the browser of a desktop."""
+    from llmbench import compare as comparing
+
+    listing.launch(comparing.load(name).report)
+
+
+def rm(name: Name, yes: listing.Yes = False, as_json: Json = False) -> None:
+    """Remove a comparison, finished or not, with its answers.
+
+    A folder that holds files of your own is left alone.
+
+    Exit code 0: removed; 1: you said no; 2: an error, and nothing was removed.
+    """
+    from llmbench import compare as comparing
+    from llmbench import workspace
+
+    listing.confirm(f"Remove comparison {name} and its answers?", yes)
+    comparing.remove(name)
+    if as_json:
+        print_json({"name": name, "removed": str(workspace.comparisons() / name)})
+    else:
+        print(f"Removed comparison {name}.")
 
 
 def show(comparison: Comparison) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 import typer
 
 from llmbench import assets
 
-__all__ = ["pipelines", "recipes", "register"]
+__all__ = ["comparisons", "pipelines", "recipes", "register", "runs", "variants"]
 
 
 def register(cli: typer.Typer) -> None:
@@ -34,6 +35,37 @@ def recipes(incomplete: str) -> list[str]:
 def pipelines(incomplete: str) -> list[str]:
     """Documents for index, search and ask."""
     return _offer("rag/", incomplete)
+
+
+def runs(incomplete: str) -> list[str]:
+    """The runs of this workspace."""
+    from llmbench import workspace
+
+    return sorted(path.parent.name for path in workspace.runs().glob(f"{glob.escape(incomplete)}*/state.json"))
+
+
+def comparisons(incomplete: str) -> list[str]:
+    """The comparisons of this workspace."""
+    from llmbench import workspace
+
+    return sorted(path.parent.name for path in workspace.comparisons().glob(f"{glob.escape(incomplete)}*/summary.json"))
+
+
+def variants(incomplete: str) -> list[str]:
+    """What the endpoint on this machine serves, if one answers at once."""
+    import json
+    import os
+    from urllib.request import ProxyHandler, Request, build_opener
+
+    request = Request("http://127.0.0.1:8000/v1/models")
+    if key := os.environ.get("OPENAI_API_KEY"):
+        request.add_header("Authorization", f"Bearer {key}")
+    try:
+        with build_opener(ProxyHandler({})).open(request, timeout=1.0) as response:
+            names = [str(entry["id"]) for entry in json.load(response)["data"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def _offer(folder: str, incomplete: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmbench.errors import EndpointError, LlmbenchError
+from llmbench.shown import legible
 from llmbench.verbs.arguments import Json, Overrides, Pipeline
 from llmbench.verbs.terminal import print_json
 
@@ -193,7 +194,7 @@ async def _answer(
     try:
         async for delta in stream:
             if show and delta.text:
-                print(delta.text, end="", flush=True)
+                print(legible(delta.text), end="", flush=True)
             if delta.reply is not None:
                 return delta.reply
     except EndpointError as error:

@@ -1,4 +1,4 @@
-"""`llmbench runs`."""
+"""`llmbench runs`, and `show`, `open`, `stop` and `rm` under it."""
 
 from __future__ import annotations
 
@@ -9,27 +9,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmbench.errors import LlmbenchError
-from llmbench.verbs import terminal
+from llmbench.verbs import completion, listing, terminal
 from llmbench.verbs.arguments import Json
 from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from llmbench.runs import Run
 
-__all__ = ["clock", "evaluated", "list_runs", "record", "register", "summary"]
+__all__ = ["clock", "evaluated", "list_runs", "record", "register", "show", "summary"]
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN_SAMPLES = 4
 _STATES = ("running", "finished", "stopped", "failed")
+Name = Annotated[str, typer.Argument(metavar="RUN", help="A run's name.", autocompletion=completion.runs)]
 
 
 def register(cli: typer.Typer) -> None:
-    """Adds this verb."""
-    cli.command("runs", epilog="Examples: `llmbench runs` · `llmbench runs sft-lora`")(list_runs)
+    """Adds this verb, and the verbs under it."""
+    epilog = "Examples: `llmbench runs` · `llmbench runs sft-lora` · `llmbench runs rm sft-lora`"
+    group = listing.group(list_runs, metavar="[RUN | COMMAND RUN]", epilog=epilog)
+    group.command(epilog="Example: `llmbench runs sft-lora`")(show)
+    group.command("open", epilog="Example: `llmbench runs open sft-lora`")(open_folder)
+    group.command(epilog="Example: `llmbench runs stop sft-lora`")(stop)
+    group.command(epilog="Example: `llmbench runs rm sft-lora --yes`")(rm)
+    cli.add_typer(group, name="runs")
 
 
 def list_runs(
-    name: Annotated[str | None, typer.Argument(metavar="RUN", help="The run to show; omit it to list all.")] = None,
+    context: typer.Context,
     state: Annotated[
         str | None, typer.Option(help=f"List only runs in this state: {', '.join(_STATES)}.", show_default=False)
     ] = None,
@@ -39,23 +46,15 @@ def list_runs(
     last: Annotated[int | None, typer.Option(min=1, help="List only the newest N runs.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """List the runs, newest first, or show one: its recipe, figures, curve and files."""
+    """List the runs, newest first; or show, open, stop or remove one."""
     from llmbench import runs
 
+    if context.invoked_subcommand is not None:
+        if (state, method, last, as_json) != (None, None, None, False):
+            raise LlmbenchError("Options before a run's name filter the list. To see one run, leave them out.")
+        return
     if state is not None and state not in _STATES:
         raise LlmbenchError(f"--state {state} is not a state. Choose one of: {', '.join(_STATES)}")
-    if name is not None and (state, method, last) != (None, None, None):
-        raise LlmbenchError(f"--state, --method and --last filter the list. To see {name} alone, leave them out.")
-
-    if name is not None:
-        run = runs.open_run(name)
-        one = record(run)
-        if as_json:
-            lock = run.lock if (run.folder / "lock.json").exists() else None
-            print_json(one | {"recipe": run.recipe, "lock": lock, "metrics": run.metrics()})
-        else:
-            print("\n".join(_details(run, one)))
-        return
     every = runs.every()
     found = list(islice((run for run in every if _fits(run, state, method)), last))
     if as_json:
@@ -66,6 +65,57 @@ def list_runs(
         print(f"None of the {len(every)} runs fits. Leave out --state or --method to see them.")
     else:
         _table([summary(run) for run in found])
+
+
+def show(name: Name, as_json: Json = False) -> None:
+    """Show a run: its recipe, figures, curve and files."""
+    from llmbench import runs
+
+    run = runs.open_run(name)
+    one = record(run)
+    if as_json:
+        lock = run.lock if (run.folder / "lock.json").exists() else None
+        print_json(one | {"recipe": run.recipe, "lock": lock, "metrics": run.metrics()})
+    else:
+        print("\n".join(_details(run, one)))
+
+
+def open_folder(name: Name) -> None:
+    """Print a run's folder, and open it in the file manager of a desktop."""
+    from llmbench import runs
+
+    listing.launch(runs.open_run(name).folder)
+
+
+def stop(name: Name, as_json: Json = False) -> None:
+    """Stop a run that is training: it saves a checkpoint after its current step, and can be resumed."""
+    from llmbench import runs
+
+    run = runs.open_run(name)
+    process = run.stop()
+    if as_json:
+        print_json({"name": name, "process": process})
+    else:
+        print(f"{name} was asked to stop. It ends after its current step and keeps a checkpoint.")
+
+
+def rm(name: Name, yes: listing.Yes = False, as_json: Json = False) -> None:
+    """Remove a run with its adapter, model and checkpoints.
+
+    A run that is training, and a folder that holds files of your own, are left alone.
+
+    Exit code 0: removed; 1: you said no; 2: an error, and nothing was removed.
+    """
+    from llmbench import runs
+
+    run = runs.open_run(name)
+    size = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
+    listing.confirm(f"Remove run {name} ({run.state}, {size / 2**20:,.1f} MiB) at {run.folder}?", yes)
+    runs.remove(run)
+    if as_json:
+        print_json({"name": name, "removed": str(run.folder), "bytes": size})
+    else:
+        print(f"Removed run {name} ({size / 2**20:,.1f} MiB).")
 
 
 def _fits(run: Run, state: str | None, method: str | None) -> bool:

@@ -1,0 +1,62 @@
+"""Verbs that list what there is, show one by its name, and have verbs of their own: `llmbench runs`, `llmbench comparisons`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from llmbench.errors import LlmbenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Listing", "Yes", "confirm", "group", "launch"]
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
+
+
+class Listing(TyperGroup):
+    """`runs` lists, `runs NAME` is short for `runs show NAME`, and `runs rm NAME` is a verb of its own."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """A word that is no verb is a name to show."""
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """The verbs, and the names."""
+        names = self.commands["show"].params[0].shell_complete(ctx, incomplete)
+        return [*super().shell_complete(ctx, incomplete), *names]
+
+
+def group(lists: Callable[..., None], *, metavar: str, epilog: str) -> typer.Typer:
+    """The group of such a verb; `lists` is run with no name behind it. It needs a command `show`."""
+    made = typer.Typer(cls=Listing, invoke_without_command=True, epilog=epilog, subcommand_metavar=metavar)
+    made.callback()(lists)
+    return made
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Asks before something is removed; ends with exit code 1 where the answer is no.
+
+    Raises:
+        LlmbenchError: nobody can be asked.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise LlmbenchError("Nothing was removed: nobody is at the terminal to ask. Add --yes to remove without asking.")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        print("Nothing was removed.")
+        raise typer.Exit(1)
+
+
+def launch(path: Path) -> None:
+    """Prints a path, and opens it where a person sits at a desktop."""
+    print(path)
+    if sys.stdout.isatty() and (sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        typer.launch(str(path))

@@ -1,0 +1,177 @@
+"""What a browser refuses or is given: storage, a spoiled conversation, a key, a link, the keyboard alone. In a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Page
+
+pytestmark = pytest.mark.slow
+
+REFUSED = """for (const name of ['localStorage', 'sessionStorage']) {
+  Object.defineProperty(window, name, { get() { throw new DOMException('denied', 'SecurityError'); } });
+}
+const refuse = () => Promise.reject(new DOMException('denied', 'SecurityError'));
+Object.defineProperty(navigator, 'locks', { value: { request: refuse, query: refuse } });"""
+"""What Chromium does where a person blocks all site data."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The outputs that the app is opened on."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def address(server: Any, pipeline: Path, open_app: Any, home: Path) -> Iterator[str]:
+    """The app with an index of three pages."""
+    from llmbench import recipe, retrieval
+    from llmbench.recipe import RagRecipe
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMBENCH_HOME", str(home))
+        retrieval.build(recipe.load(pipeline, RagRecipe))
+    with open_app("--url", server.base_url, "--pipeline", str(pipeline), home=home) as url:
+        yield url
+
+
+def opened(context: BrowserContext, address: str) -> Page:
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector(".pill[data-on=yes]")
+    return page
+
+
+def ask(page: Page, question: str) -> None:
+    page.fill("#prompt textarea", question)
+    page.press("#prompt textarea", "Enter")
+    page.wait_for_function(
+        """(question) => [...document.querySelectorAll('.side .live .turn[data-state=done]')].filter(
+          (turn) => turn.querySelector('.question').innerText === question).length === 2""",
+        arg=question,
+    )
+    page.wait_for_selector("#send", state="visible")
+
+
+def test_a_browser_that_refuses_all_storage_can_ask(context: BrowserContext, address: str) -> None:
+    context.add_init_script(REFUSED)
+    page = opened(context, address)
+    assert "This browser lets the page store nothing" in page.inner_text(".notices .notice")
+    ask(page, "Is anybody there?")
+    page.click("#theme")
+    page.wait_for_function("() => document.body.classList.contains('dark')")
+
+
+def test_a_spoiled_conversation_is_kept_and_named(context: BrowserContext, address: str, home: Path) -> None:
+    page = opened(context, address)
+    ask(page, "Keep me")
+    mine = page.evaluate("() => JSON.parse(sessionStorage.llmbench).id")
+    path = home / "conversations" / f"{mine}.json"
+    path.write_text('{"url": "", "talks": "of another version"}', encoding="utf-8")
+    page.reload()
+    notice = page.inner_text(".notices .notice")
+    assert f"kept: {home / 'conversations' / mine}.unreadable-1" in notice
+    ask(page, "A new one")
+    assert "another version" in path.with_suffix(".unreadable-1").read_text(encoding="utf-8")
+    assert json.loads(path.read_text(encoding="utf-8"))["sides"][0]["turns"][0]["question"] == "A new one"
+
+
+def test_a_conversation_that_is_loaded_begins_at_its_last_turn(context: BrowserContext, address: str) -> None:
+    page = opened(context, address)
+    for n in range(3):
+        ask(page, f"Question {n}")
+    page.set_viewport_size({"width": 1280, "height": 560})
+    page.reload()
+    page.wait_for_selector(".side-1 .turn[data-state=done]")
+    page.wait_for_function(
+        """() => { const talk = document.querySelector('.side-1 .talk').getBoundingClientRect();
+        const last = document.querySelector('.side-1 .live .question').getBoundingClientRect();
+        return last.top >= talk.top && last.bottom <= talk.bottom; }"""
+    )
+
+
+def test_a_key_that_is_asked_for_can_be_given_where_the_page_says(
+    context: BrowserContext, address: str, server: Any, write: Callable[..., None]
+) -> None:
+    page = opened(context, address)
+    server.key = "sesame"
+    try:
+        page.wait_for_selector(".pill[data-on=no]")
+        assert "401: Who are you? Check the API key in the settings below." in page.inner_text(".offline")
+        box = page.locator(".settings input[type=password]")
+        box.wait_for(state="visible")
+        for key, state in (("wrong", "no"), ("sesame", "yes")):
+            write(box, key)
+            page.click("#connect")
+            page.wait_for_selector(f".pill[data-on={state}]")
+        ask(page, "With a key?")
+    finally:
+        server.key = ""
+
+
+def test_a_link_opens_what_it_names_in_a_fresh_tab(context: BrowserContext, address: str) -> None:
+    query = "How much does the Alba kettle weigh, in 100% of cases?"
+    page = opened(context, f"{address}#documents")
+    page.get_by_text("Search 3 documents").wait_for()
+    page.fill("#query textarea, #query input", query)
+    page.click("#search")
+    page.locator(".hit-list button", has_text="Borin lamp").click()
+    page.wait_for_function("() => location.hash.split('/').length === 4 && !location.hash.endsWith('/1')")
+    link = page.url
+    assert unquote(link.split("#")[1]).startswith(f"documents/pages/{query}/")
+    other = opened(context, link)
+    other.wait_for_selector(".page h2:has-text('Borin lamp')")
+    assert "made of brass" in other.inner_text("mark.hit")
+    assert other.url == link and re.search(r"^pages, .* · Documents · llmbench$", other.title())
+    assert other.input_value("#query textarea, #query input") == query
+    other.get_by_role("tab", name="Compare").click()
+    other.wait_for_function("() => location.hash === '#compare'")
+    other.go_back()
+    other.wait_for_selector(".page h2:has-text('Borin lamp')")
+    assert other.url == link
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ("documents/gone/words/1", "There is no pipeline gone here."),
+        ("runs/gone", "No runs yet"),
+        ("reports/gone", "No comparisons yet"),
+    ],
+)
+def test_a_link_to_what_is_gone_says_so(context: BrowserContext, address: str, link: str, words: str) -> None:
+    page = opened(context, f"{address}#{link}")
+    page.get_by_text(words).first.wait_for(state="visible")
+
+
+def test_the_keyboard_alone_asks_chooses_and_opens_a_passage(context: BrowserContext, address: str, server: Any) -> None:
+    page = opened(context, address)
+    page.focus(".side-0 .picker input")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("slow-r")
+    page.wait_for_function("() => [...document.querySelectorAll('[role=option]')].length === 1")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('.side-0 .picker input').value === 'slow-rag'")
+    page.focus("#prompt textarea")
+    page.keyboard.type("What does it weigh?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".side-0 .turn[data-state=writing]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".side-0 .turn[data-state=stopped]")
+    page.keyboard.type("And now?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".side-0 .live .turn[data-state=done] .cite")
+    page.focus(".side-0 .live .passages > input")
+    page.keyboard.press("Space")
+    page.locator(".side-0 .live .passages li").first.wait_for(state="hidden")
+    page.focus(".side-0 .live .cite")
+    page.keyboard.press("Enter")
+    page.locator(".side-0 .live .passages li").first.wait_for(state="visible")
