@@ -17,7 +17,7 @@ from typing import Any
 
 from llmbench.errors import LlmbenchError
 
-__all__ = ["not_a_model", "read", "refusal"]
+__all__ = ["attention", "misfit", "names_attention", "no_weights", "not_a_model", "read", "refusal"]
 
 _ATTENTION = {
     "sdpa": "_supports_sdpa",
@@ -26,6 +26,12 @@ _ATTENTION = {
     "flex_attention": "_supports_flex_attn",
 }
 _CODE = ("auto_map",)
+_WIDTHS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "n_embd", "n_layer", "n_head")
+"""What every layer is made by: whole numbers above 0."""
+_NARROW = ("embedding_size", "word_embed_proj_dim")
+"""Names of an embedding's own width, where a projection stands between it and the layers."""
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+_EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|embed_in)\.weight$")
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -43,7 +49,48 @@ def read(folder: Path) -> dict[str, Any]:
         raise LlmbenchError(f"{path}: cannot be read as JSON ({str(error).splitlines()[0]}). Get it again.") from error
     if not isinstance(found, dict):
         raise LlmbenchError(f"{path}: is not a JSON object. Get it again.")
+    text = found.get("text_config")
+    for values in (found, text if isinstance(text, dict) else {}):
+        for name in _WIDTHS:
+            value = values.get(name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise LlmbenchError(f"{path}: {name} should be a whole number above 0, not {value!r}. Get it again.")
     return found
+
+
+def misfit(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """Where the weights' headers contradict config.json: other widths, or fewer layers than it says; None where they agree.
+
+    transformers would fill layers that are missing with random numbers.
+    """
+    text = config.get("text_config", config)
+    names: dict[str, list[int]] = {}
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        names |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    hidden = text.get("hidden_size", text.get("n_embd"))
+    for name, shape in names.items():
+        if _EMBEDDING.search(name) and hidden and len(shape) == 2 and shape[1] not in (hidden, *map(text.get, _NARROW)):
+            return f"{folder}: the weights ({name}) are {shape[1]:,} wide and config.json says {hidden:,}. Get both again."
+    wanted = text.get("num_hidden_layers", text.get("n_layer"))
+    sees = ("vision", "visual", "image", "audio")
+    layers = [int(found[1]) for name in names if not any(word in name for word in sees) and (found := _LAYER.search(name))]
+    if layers and wanted and max(layers) + 1 < wanted:
+        return f"{folder}: the weights have {max(layers) + 1} layers and config.json says {wanted}. Get both again."
+    return None
+
+
+def no_weights(folder: Path) -> str | None:
+    """What to do about a folder without safetensors weights; None of one that has some."""
+    if list(folder.glob("*.safetensors")):
+        return None
+    if found := sorted(folder.glob("*.gguf")):
+        return (
+            f"{folder}: has weights as GGUF alone ({found[0].name}), which are for inference. Get the model's safetensors, "
+            "which its hub page names as the original"
+        )
+    return f"{folder}: has no safetensors weights. Get them, or name another model"
 
 
 def not_a_model(folder: Path) -> str:
@@ -57,6 +104,11 @@ def not_a_model(folder: Path) -> str:
         return (
             f"is an adapter, not a model. Set model.model_name_or_path to {named}, and adapter_name_or_path={folder} "
             "to train it further"
+        )
+    gguf = sorted(folder.glob("*.gguf"))
+    if gguf:
+        return (
+            f"holds a GGUF ({gguf[0].name}), which is for inference. Name the folder or hub name of the model it was made from."
         )
     return "is a folder without config.json. Name a model's folder or hub name."
 
@@ -101,6 +153,25 @@ def _attention(kind: str, name: str, wanted: str) -> str | None:
     if source is None or re.search(rf"^    {_ATTENTION[wanted]} = True", source, re.MULTILINE):
         return None
     return f"model.attn_implementation: {name} has no {wanted}; leave it out (auto), or set it to eager"
+
+
+def attention(config: Mapping[str, Any], wanted: str) -> str | None:
+    """The attention that transformers is asked for; None leaves it to take sdpa where the class has it, and eager elsewhere.
+
+    With `auto` a config.json that names one of its own, such as flash_attention_2, does not decide for this machine.
+    """
+    if wanted != "auto":
+        return wanted
+    if not names_attention(config):
+        return None
+    kind = str(config.get("model_type"))
+    name = (_table("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES") or {}).get(kind, kind)
+    return "eager" if _attention(kind, name, "sdpa") else "sdpa"
+
+
+def names_attention(config: Mapping[str, Any]) -> bool:
+    """Whether config.json names an attention of its own."""
+    return any(config.get(key) is not None for key in ("_attn_implementation", "attn_implementation"))
 
 
 @cache

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbench.errors import RecipeError
+from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe.adapter import TokenizerSpec
 
-__all__ = ["add_tokens", "extended", "stops", "stops_with"]
+__all__ = ["add_tokens", "extended", "refuse_empty", "stops", "stops_with"]
 
 
 def add_tokens(tokenizer: Any, spec: TokenizerSpec) -> list[int]:
@@ -28,6 +28,16 @@ def add_tokens(tokenizer: Any, spec: TokenizerSpec) -> list[int]:
         )
     tokenizer.add_tokens(spec.add_tokens, special_tokens=spec.special)
     return [int(tokenizer.convert_tokens_to_ids(token)) for token in spec.add_tokens]
+
+
+def refuse_empty(tokenizer: Any, folder: Path | None) -> None:
+    """Refuses a tokenizer of special tokens alone, which transformers makes for a folder that has none.
+
+    Raises:
+        LlmbenchError: it is one.
+    """
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise LlmbenchError(f"{folder}: has no tokenizer (tokenizer.json). Get it again, or set model.tokenizer.")
 
 
 def extended(tokenizer: Any, spec: TokenizerSpec | None) -> Any:

@@ -73,6 +73,8 @@ def load_model(recipe: TrainRecipe) -> Loaded:
         scan.folder(Path(str(place)), trust_remote_code=spec.trust_remote_code)
     started = Path(recipe.adapter_name_or_path) if recipe.adapter_name_or_path is not None else None
     grown = started if started is not None and (started / "tokenizer.json").exists() else None  # it brings tokens along
+    if folder is not None:
+        architecture.read(folder)  # before the tokenizer, whose class reads it too
     tokenizer = load_tokenizer(spec.tokenizer or grown or folder, spec)
     new_rows = vocabulary.add_tokens(tokenizer, recipe.tokenizer) if recipe.tokenizer is not None else []
     if spec.config is not None:
@@ -111,6 +113,7 @@ def load_tokenizer(folder: Path | None, spec: ModelSpec) -> Any:
         if not isinstance(error, (OSError, ValueError, KeyError)):
             raise
         raise LlmbenchError(f"{folder}: no tokenizer can be loaded from there ({_first(error)}).") from error
+    vocabulary.refuse_empty(tokenizer, folder)
     if not tokenizer.is_fast:
         raise LlmbenchError(f"{folder}: the tokenizer has no tokenizer.json, which llmbench needs.")
     if tokenizer.pad_token_id is None:
@@ -123,8 +126,8 @@ def stop_at(model: Any, ends: Sequence[int]) -> None:
 
     A base model's own is often the end of a text alone, and a chat that it learned ends its turns with another token.
     """
-    for config in (getattr(model, "generation_config", None), model.config):
-        if config is not None:
+    for config in (getattr(model, "generation_config", None), model.config, model.config.get_text_config()):
+        if config is not None and hasattr(config, "eos_token_id"):  # a model of images and text has its own inside
             config.eos_token_id = vocabulary.stops_with(config.eos_token_id, ends)
 
 
@@ -295,9 +298,9 @@ def _to_train(recipe: TrainRecipe, folder: Path, device: str, dtype: torch.dtype
     other = architecture.refusal(config, attn_implementation=spec.attn_implementation, judge=recipe.method == "reward")
     if other is not None:
         raise RecipeError(f"{spec.model_name_or_path}: {other}")
-    refused = refusals(recipe, config)
-    if refused:
-        raise RecipeError(refused[0])
+    refused = [architecture.no_weights(folder), architecture.misfit(folder, config), *refusals(recipe, config)]
+    for reason in filter(None, refused):
+        raise RecipeError(reason)
     quantized.check_package(recipe.model.model_name_or_path, config)
     quantization = quantized.config(recipe.quantization, dtype) if recipe.quantization is not None else None
     model = load_base(
@@ -316,16 +319,25 @@ def load_base(
     Raises:
         LlmbenchError: it cannot be loaded.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     kind: Any = AutoModelForSequenceClassification if judge else AutoModelForCausalLM
-    few_bits = quantization is not None or "quantization_config" in (folder / "config.json").read_text(encoding="utf-8")
+    values = architecture.read(folder)
+    few_bits = quantization is not None or "quantization_config" in values
+    wanted = architecture.attention(values, spec.attn_implementation)
+    known = quantized.trainable(folder, trust_remote_code=spec.trust_remote_code)
+    if wanted is not None and architecture.names_attention(values):  # which transformers puts above what it is asked for
+        config = known.get("config") or AutoConfig.from_pretrained(str(folder), trust_remote_code=spec.trust_remote_code)
+        config._attn_implementation = wanted
+        config.num_labels = 1 if judge else config.num_labels
+        known = {"config": config}
     try:
-        model = kind.from_pretrained(
+        model, loading = kind.from_pretrained(
             str(folder),
-            **({"num_labels": 1} if judge else {}),
+            output_loading_info=True,
+            **({"num_labels": 1} if judge and "config" not in known else {}),
             dtype=dtype,
-            attn_implementation=attention(spec),
+            attn_implementation=wanted,
             trust_remote_code=spec.trust_remote_code,
             use_safetensors=True,
             # Straight to the GPU: its kernels are what is tried before training, and few hosts have room for the whole base.
@@ -333,10 +345,19 @@ def load_base(
             device_map="cuda" if device == "cuda" else {"": device} if few_bits else None,
             local_files_only=True,
             **({} if quantization is None else {"quantization_config": quantization}),  # a None would unquantise the base's own
-            **quantized.trainable(folder, trust_remote_code=spec.trust_remote_code),
+            **known,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise LlmbenchError(f"{spec.model_name_or_path}: the model cannot be loaded ({_first(error)}).") from error
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # a configuration that is off fails anywhere in transformers
+        reason = "its weights have other shapes than config.json says" if "mismatched" in str(error) else _first(error)
+        raise LlmbenchError(f"{spec.model_name_or_path}: the model cannot be loaded ({reason}).") from error
+    missing = sorted(name for name in loading["missing_keys"] if not (judge and name.startswith(("score", "classifier"))))
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise LlmbenchError(
+            f"{spec.model_name_or_path}: its weights lack {missing[0]}{more}, which would be random. Get it again."
+        )
     quantized.keep_gradients(model)
     return model
 

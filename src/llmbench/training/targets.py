@@ -55,10 +55,14 @@ def linears(model: Any, *, lora: bool) -> tuple[list[str], tuple[LeftOut, ...]]:
     chosen: list[str] = []
     routers: dict[str, Any] = {}
     fused: dict[str, Any] = {}
+    seeing: dict[str, Any] = {}
+    text = _text_part(model)
     for name, module in model.named_modules():
         if not _is_linear(module) or id(module) in heads:
             continue
-        if (routed and _ROUTERS & set(name.split("."))) or not _is_plain(module):
+        if not name.startswith(text):
+            seeing[name] = module
+        elif (routed and _ROUTERS & set(name.split("."))) or not _is_plain(module):
             routers[name] = module
         elif mamba and name.rsplit(".", 1)[-1] in _FUSED_MAMBA:
             fused[name] = module
@@ -66,6 +70,7 @@ def linears(model: Any, *, lora: bool) -> tuple[list[str], tuple[LeftOut, ...]]:
             chosen.append(name)
     left = [
         _left_out(routers, "a router chooses experts; name it in target_modules to adapt it"),
+        _left_out(seeing, "it reads images or sound, which no row has; name it in target_modules to adapt it"),
         _left_out(fused, "Mamba's kernels read its weight without calling it, so PEFT has no LoRA for it"),
     ]
     every = [name for name, _ in model.named_modules() if name]
@@ -177,6 +182,11 @@ def _heads(model: Any) -> list[Any]:
     """The output embedding, and the head of a model that judges."""
     found = [model.get_output_embeddings(), *(getattr(model, name, None) for name in ("score", "classifier"))]
     return [head for head in found if head is not None]
+
+
+def _text_part(model: Any) -> str:
+    """How the names of the modules that read text begin: of a model that reads images or sound too, its language model's."""
+    return next((f"{name}." for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] == "language_model"), "")
 
 
 def _expert_count(model: Any) -> int:

@@ -139,7 +139,8 @@ def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
     if refused is not None:
         report = report.adding([Note("refused", "model", refused, "")], [])
     notes, sections = _needs(document, report, base)
-    notes += [Note("warning", "training.learning_rate", line) for line in rates.high(document, _base_folder(document.model))]
+    files = None if refused is not None else _base_folder(document.model)
+    notes += [Note("warning", "training.learning_rate", line) for line in rates.high(document, files)]
     notes += [Note("warning", "serving", line) for line in servability(document)]
     return report.adding([*_context(report, base), *notes], sections)
 
@@ -190,9 +191,8 @@ def _model(document: TrainRecipe) -> str | None:
     other = architecture.refusal(config, attn_implementation=attention, judge=judge)
     if other is not None:
         return f"{spec.model_name_or_path}: {other}"
-    if whole and not list(folder.glob("*.safetensors")):
-        return f"{folder}: has no safetensors weights. Get them, or name another model"
-    return next(iter(refusals(document, config)), None)
+    misfit = (architecture.no_weights(folder) or architecture.misfit(folder, config)) if whole else None
+    return misfit or next(iter(refusals(document, config)), None)
 
 
 def _tokenizer_folder(spec: ModelSpec) -> Path:
@@ -226,6 +226,7 @@ def _tokenizer(document: TrainRecipe, folder: Path) -> Any:
     from llmbench.data import vocabulary
 
     made = _loaded(document.model, folder)
+    vocabulary.refuse_empty(made, folder)
     if document.tokenizer is not None:
         vocabulary.add_tokens(made, document.tokenizer)
     return made
