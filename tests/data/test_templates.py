@@ -154,3 +154,20 @@ def test_a_template_that_knows_no_thinking_says_how_to_leave_it_out() -> None:
     found = answer(page(FAMILIES["json"].template), {"messages": ROWS["thinking"][0], "tools": None}, 30)
     assert "the thinking (reasoning_content) of turn 2: it has no place for thinking" in found["detail"]
     assert "data.reasoning=drop" in found["detail"]
+
+
+MOVED = (
+    "{%- for m in messages %}{%- if m.role == 'assistant' %}<|a|>{% generation %}"
+    "{%- for c in m.tool_calls or [] %}<|call|>{{ c.function.name }} {{ c.function.arguments | tojson }}{% endfor %}"
+    "{%- if loop.last or not m.tool_calls %}{{ m.content }}<|im_end|>{% endif %}{% endgeneration %}"
+    "{%- else %}<|{{ m.role }}|>{{ m.content }}"
+    "{%- if m.role == 'tool' %}<|moved|>{{ messages[loop.index0 - 1].content }}{% endif %}"
+    "{%- endif %}{%- endfor %}{% if add_generation_prompt %}<|a|>{% endif %}{{ tools }}"
+)
+
+
+def test_words_that_move_out_of_the_marks_once_another_turn_follows_are_learned_where_they_are_said() -> None:
+    turns = [ASK, said("I look", tool_calls=[call(1, city="Oslo")]), tool(1, "rain"), said("It rains")]
+    found = answer(page(MOVED), {"messages": turns, "tools": TOOLS}, 30)
+    first, second = learned(found["samples"])
+    assert first.startswith("<|call|>weather") and first.endswith("I look<|im_end|>") and second == "It rains<|im_end|>"

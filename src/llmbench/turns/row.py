@@ -205,7 +205,9 @@ class Row:
         if thinking is not None and opening.rstrip().endswith("<think>"):
             rest = answer[common(opening, answer) :].lstrip()
             return Met(f"{prompt}{thinking}\n</think>\n\n{rest}", len(prompt), True)
-        return Met(prompt[:cut] + answer, cut + common(opening, answer), False)
+        text, base = prompt[:cut] + answer, cut + common(opening, answer)
+        inside = (token.start() for token in self.page.token.finditer(text, cut) if token.start() < base < token.end())
+        return Met(text, next(inside, base), False)
 
     def _spans(self, met: Met, text: str, marks: Spans) -> Spans | None:
         """What is learned of a turn in this text; None where the text has the turn in another form."""
@@ -213,12 +215,12 @@ class Row:
             return [[met.base, met.end]] if text[: met.end] == met.text[: met.end] else None
         same = common(text, met.text)
         inside = [span for span in marks if span[1] > met.base and span[0] < same]
-        if not inside or max(span[1] for span in inside) > same:
+        if not inside or max(span[1] for span in inside) > same or same < met.words:
             return None
         clipped = [[start, min(end, met.end)] for start, end in inside]
         if met.next and max(end for _, end in clipped) == met.end - len(met.next):
             clipped.append([met.end - len(met.next), met.end])
-        return [span for span in clipped if span[0] < span[1]]
+        return [span for span in clipped if span[0] < span[1]] or None
 
     def _signs(self, count: int, text: str, *, prompt: bool = False) -> tuple[Spans, dict[int, list[int]]]:
         """The spans that the template marks as generated, and the place of each content; nothing where it cannot be told."""
