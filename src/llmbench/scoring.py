@@ -7,7 +7,10 @@ import string
 import unicodedata
 from collections import Counter
 
-__all__ = ["holds_value", "plain", "same_sentence", "span_tokens", "token_f1"]
+__all__ = ["CITATION", "cited", "holds_value", "plain", "same_sentence", "span_tokens", "token_f1"]
+
+CITATION = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
+"""`[1]`, `[1, 3]` and `[1; 3]`; the numbers are its group."""
 
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -22,6 +25,11 @@ def plain(text: str) -> str:
 def same_sentence(text: str, expected: str) -> bool:
     """Whether two texts are the same apart from case, spaces and final punctuation."""
     return plain(text).rstrip(" .!?,;:") == plain(expected).rstrip(" .!?,;:")
+
+
+def cited(text: str) -> list[int]:
+    """The numbers of the passages that an answer cites, in its order, as often as it does."""
+    return [int(number) for group in CITATION.findall(text) for number in re.findall(r"\d+", group)]
 
 
 def holds_value(text: str, value: str, known: str = "") -> bool:

@@ -15,7 +15,6 @@ from llmbench.compare.answers import Answer
 from llmbench.compare.questions import Question
 
 __all__ = [
-    "CITATION",
     "COST",
     "GRADED",
     "METRICS",
@@ -34,9 +33,6 @@ __all__ = [
     "squad_f1",
     "value_retrieved",
 ]
-
-CITATION = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
-"""`[1]` and `[1, 3]`; the numbers are its group."""
 
 
 def grounded(question: Question, answer: Answer, pattern: str) -> float | None:
@@ -85,8 +81,8 @@ def citation(question: Question, answer: Answer, pattern: str) -> float | None:
     """
     if not question.answerable or question.source is None:
         return None
-    pages = {passage["n"]: str(passage["source"]) for passage in answer.sources if passage.keys() >= {"n", "source"}}
-    cited = {int(n) for group in CITATION.findall(answer.text) for n in group.split(",")}
+    pages = {str(passage["n"]): str(passage["source"]) for passage in answer.sources if passage.keys() >= {"n", "source"}}
+    cited = set(map(str, scoring.cited(answer.text)))
     return float(bool(cited) and all(n in pages and same_page(pages[n], question.source) for n in cited))
 
 
@@ -195,7 +191,7 @@ def abstains(answer: Answer, pattern: str) -> bool:
 
 
 def _without_citations(text: str) -> str:
-    return CITATION.sub(" ", text)
+    return scoring.CITATION.sub(" ", text)
 
 
 def same_page(one: str, other: str) -> bool:

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llmbench.compare.metrics import CITATION, same_page
+from llmbench.compare.metrics import same_page
 from llmbench.compare.questions import Question
 from llmbench.endpoint import Message
 from llmbench.retrieval import Retriever
 from llmbench.retrieval.search.retriever import asked
+from llmbench.scoring import CITATION
 
 __all__ = ["ABSTENTION", "Kind", "Left", "Row", "rows"]
 

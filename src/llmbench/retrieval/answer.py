@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llmbench import scoring
 from llmbench.endpoint import Delta, Endpoint, Message
 from llmbench.retrieval.search import Retriever
 
 __all__ = ["Citations", "ask", "check_citations"]
-
-_CITATION = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
 
 
 @dataclass(frozen=True)
@@ -25,10 +23,9 @@ class Citations:
 
 
 def check_citations(text: str, sources: Sequence[dict[str, Any]]) -> Citations:
-    """Reads `[1]` and `[1, 3]` in an answer; a citation is valid when a source has that `n`."""
-    cited = [int(number) for group in _CITATION.findall(text) for number in re.findall(r"\d+", group)]
+    """Reads `[1]`, `[1, 3]` and `[1; 3]` in an answer; a citation is valid when a source has that `n`."""
     known = {int(source["n"]) for source in sources}
-    ordered = list(dict.fromkeys(cited))
+    ordered = list(dict.fromkeys(scoring.cited(text)))
     return Citations(tuple(n for n in ordered if n in known), tuple(n for n in ordered if n not in known))
 
 
