@@ -7,16 +7,21 @@ import re
 from typing import Any
 
 from llmbench.retrieval.documents import LOCKED, Unreadable
+from llmbench.retrieval.reading.formats.doc_styles import Styles, styles
 from llmbench.retrieval.reading.writer import Writer
 
 __all__ = ["read"]
 
 _MAGIC = 0xA5EC
+LONGEST = 500
+"""Characters of a heading at most; a longer paragraph has its style by mistake."""
+_LEVEL = "\x10"
+"""Before the end of a heading, once for each level: no sign of Word's."""
 _FIELD = re.compile("\x13[^\x13\x14\x15]*\x14?([^\x13\x14\x15]*)\x15")
 
 
 def read(data: bytes, out: Writer) -> None:
-    """Reads the text; headings are not told apart."""
+    """Reads the text, a paragraph a block; those that are headings by their style are headings."""
     import olefile
 
     with olefile.OleFileIO(io.BytesIO(data)) as ole:
@@ -29,14 +34,18 @@ def read(data: bytes, out: Writer) -> None:
         table = ole.openstream("1Table" if flags & 0x200 else "0Table").read()
         about: Any = ole.get_metadata()
         title, author, created = about.title, about.author, about.create_time
-    text = _text(word, table)
+    text = _text(word, table, styles(word, table))
     out.title = decoded(title)
     out.about(author=decoded(author), created=created.isoformat() if created else "")
     while (plain := _FIELD.sub(r"\1", text)) != text:  # fields: code, divider, what they show
         text = plain
     text = re.sub("\x07\x07", "\n", text.replace("\r\x07", "\x07")).replace("\x07", " | ")
     for block in re.split("[\r\x0c]", text.replace("\x0b", "\n").replace("\x1e", "-").replace("\x1f", "")):
-        out.block(re.sub("[\x00-\x08\x0e-\x1f]", "", block))
+        words, level = re.sub("[\x00-\x08\x0e-\x1f]", "", block), block.count(_LEVEL)
+        if level and len(words) < LONGEST:
+            out.heading(words, level)
+        else:
+            out.block(words)
 
 
 def decoded(value: object) -> str:
@@ -44,8 +53,8 @@ def decoded(value: object) -> str:
     return value.decode("cp1252", "replace") if isinstance(value, bytes) else ""
 
 
-def _text(word: bytes, table: bytes) -> str:
-    """Puts the pieces together: each is UTF-16, or Windows-1252 where bit 30 of its place is set."""
+def _text(word: bytes, table: bytes, looks: Styles) -> str:
+    """Puts the pieces together: each is UTF-16, or Windows-1252 where bit 30 of its place is set. Headings are marked."""
     at, length = (int.from_bytes(word[place : place + 4], "little") for place in (0x1A2, 0x1A6))
     clx = table[at : at + length]
     cursor = 0
@@ -63,7 +72,17 @@ def _text(word: bytes, table: bytes) -> str:
         characters = max(0, ends[n + 1] - ends[n])
         if place & 0x40000000:
             start = (place & 0x3FFFFFFF) // 2
-            parts.append(word[start : start + characters].decode("cp1252", "replace"))
+            parts.append(_marked(word[start : start + characters].decode("cp1252", "replace"), start, 1, looks))
         else:
-            parts.append(word[place : place + 2 * characters].decode("utf-16-le", "replace"))
+            parts.append(_marked(word[place : place + 2 * characters].decode("utf-16-le", "replace"), place, 2, looks))
     return "".join(parts)
+
+
+def _marked(text: str, start: int, width: int, looks: Styles) -> str:
+    """A piece that begins at a byte of the main stream, `width` bytes a character, with its headings marked at their ends."""
+    paragraphs = text.replace(_LEVEL, "").split("\r") if "\r" in text else [text]
+    for n, paragraph in enumerate(paragraphs[:-1]):
+        start += width * len(paragraph)
+        paragraphs[n] += _LEVEL * looks.level(start)
+        start += width
+    return "\r".join(paragraphs)
