@@ -187,6 +187,10 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = ""
             from llmbench.retrieval.reading.formats import doc
 
             doc.read(data, out)
+        case "ppt":
+            from llmbench.retrieval.reading.formats import ppt
+
+            ppt.read(data, out)
         case "json" | "notebook":
             from llmbench.retrieval.reading.formats import data as values
 
@@ -196,9 +200,7 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = ""
 
             markup.read(data, out)
         case _:
-            raise Unreadable(
-                "PowerPoint's binary format is not read; save it as PPTX" if real == "ppt" else f"{real}, which is not read"
-            )
+            raise Unreadable(f"{real}, which is not read")
     return out
 
 
