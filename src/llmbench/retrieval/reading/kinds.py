@@ -25,7 +25,7 @@ CODE = {
 
 _TEXTS = (
     "txt text log rst rest org adoc asciidoc asc tex ltx latex typ mediawiki wiki textile srt vtt sbv ini cfg conf properties "
-    "po pot ics vcf diff patch bib"
+    "po pot diff patch bib"
 )
 _NAMED = {
     "markdown": "md markdown mdx mkd qmd rmd",
@@ -41,6 +41,7 @@ _NAMED = {
     "rtf": "rtf",
     "email": "eml mht mhtml",
     "mbox": "mbox mbx",
+    "calendar": "ics ifb vcs vcf vcard",
     "msg": "msg",
     "doc": "doc",
     "ppt": "ppt pps",

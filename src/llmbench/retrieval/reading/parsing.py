@@ -174,6 +174,10 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = ""
             from llmbench.retrieval.reading.formats import mail
 
             mail.read_eml(data, out) if real == "email" else mail.read_mbox(data, out)
+        case "calendar":
+            from llmbench.retrieval.reading.formats import calendar
+
+            calendar.read(data, out)
         case "msg":
             from llmbench.retrieval.reading.formats import outlook
 
