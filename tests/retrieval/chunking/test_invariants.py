@@ -10,7 +10,7 @@ import pytest
 
 from llmbench.recipe import ChunkingSpec
 from llmbench.retrieval.chunking import Chunk, chunks, embedded_text
-from llmbench.retrieval.chunking.measure import Stretch
+from llmbench.retrieval.chunking.measure import Stretch, line_start
 from llmbench.retrieval.documents import Document, Heading
 from llmbench.retrieval.embedding import Embedder
 
@@ -156,3 +156,11 @@ def test_a_word_longer_than_a_block_is_counted_as_it_stands(embedder: Embedder) 
     found = chunks(Document("0", "a.txt", "A", text, "text"), embedder, max_tokens=64, overlap=0)
     assert all(len(embedder.starts(chunk.text)) == chunk.tokens <= 64 for chunk in found)
     assert sum(len(chunk.text.replace(" ", "")) for chunk in found) == len(text.replace(" ", ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "least", "start"),
+    [("  a", 2, 0, 0), ("x\n\t a", 4, 0, 2), ("x  a", 3, 0, None), ("x  a", 3, 1, 1), ("a", 0, 0, 0), ("\r\n  a", 4, 0, 2)],
+)
+def test_a_line_begins_where_only_white_space_stands_before(text: str, place: int, least: int, start: int | None) -> None:
+    assert line_start(text, place, least) == start

@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import MissingPackage
-from llmbench.retrieval.chunking.measure import TITLE_TOKENS, Stretch, Tokens
+from llmbench.retrieval.chunking.measure import TITLE_TOKENS, Stretch, Tokens, line_start
 from llmbench.retrieval.chunking.passages import fill
 from llmbench.retrieval.documents import Document
 
@@ -176,9 +176,7 @@ class Source:
 
     def line_start(self, node: Node) -> int | None:
         """The character at which a node's line begins; None where it is not the first of its line."""
-        start = self.at(node.start_byte)
-        line = self.text.rfind("\n", 0, start) + 1
-        return None if self.text[line:start].strip() else line
+        return line_start(self.text, self.at(node.start_byte))
 
     def imports(self, text: str) -> Iterator[str]:
         """The imports of which a stretch uses a name, the shortest first."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-__all__ = ["CHARACTERS", "TITLE_TOKENS", "Stretch", "Tokens", "short_title"]
+__all__ = ["CHARACTERS", "TITLE_TOKENS", "Stretch", "Tokens", "line_start", "short_title"]
 
 CHARACTERS = 8
 """Characters that a passage may have for each of its tokens, whatever its words are: one that the embedder does not know is one
@@ -90,6 +90,18 @@ def _shortened(title: str, tokens: Tokens) -> str:
     return title
 
 
+def line_start(text: str, place: int, least: int = 0) -> int | None:
+    """Where the line of a place begins, `least` at least; None where more than white space stands before it there.
+
+    No further back than to that is looked: a text may be one line of 16 MB.
+    """
+    while place > least and text[place - 1] != "\n":
+        if not text[place - 1].isspace():
+            return None
+        place -= 1
+    return place
+
+
 class Stretch:
     """`text[start:end]` with the place of every token and of every word in it."""
 
@@ -125,8 +137,8 @@ class Stretch:
         if not bare:
             return start, start
         first = end - len(bare)
-        line = max(self.text.rfind("\n", self.start, first) + 1, self.start)
-        return first if self.text[line:first].strip() else line, end - len(part) + len(part.rstrip())
+        line = line_start(self.text, first, self.start)
+        return first if line is None else line, end - len(part) + len(part.rstrip())
 
     def solid(self, start: int) -> int:
         """The next character that is not white space."""

@@ -107,7 +107,7 @@ def _dotted(word: str) -> bool:
 
 def _numbered(text: str, start: int, number: str, following: str) -> bool:
     """Whether a number with a full stop counts something: at the head of a line, after `Item`, before a German month."""
-    line = text.rfind("\n", 0, start) + 1
+    line = text.rfind("\n", max(start - 24, 0), start) + 1  # 0 where none is near
     ahead = text[max(line, start - 24) : start].strip()
     if not ahead.strip(_OPENERS + "•>#|") and start - line < 24:
         return True
