@@ -173,7 +173,7 @@ def _objects(value: Any) -> list[dict[str, Any]]:
 
 
 def _items(value: Any) -> list[tuple[str, Any]]:
-    return [(key, item) for key, item in value.items() if key.isdigit()] if isinstance(value, dict) else []
+    return [(key, item) for key, item in value.items() if key.isdecimal()] if isinstance(value, dict) else []
 
 
 def _json(path: Path) -> dict[str, Any]:

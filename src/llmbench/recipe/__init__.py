@@ -189,7 +189,7 @@ def _given(value: Any) -> Any:
 
 
 def _position(here: list[Any], part: str, key: str) -> int:
-    if not part.isdigit() or int(part) >= len(here):
+    if not part.isdecimal() or int(part) >= len(here):
         raise RecipeError(f"{key}: {part} is not a position in a list of {len(here)} (counted from 0)")
     return int(part)
 

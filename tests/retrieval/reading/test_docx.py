@@ -163,6 +163,13 @@ def test_merged_cells_stand_in_each_row_and_a_title_across_the_table_once(tmp_pa
     ]  # fmt: skip
 
 
+def test_a_figure_that_is_no_digit_of_a_number_costs_nothing(tmp_path: Path) -> None:
+    span = "<w:tcPr><w:gridSpan w:val='\u00b2'/></w:tcPr>"
+    table = f"<w:tbl><w:tr><w:tc>{span}{paragraph('One')}</w:tc><w:tc>{paragraph('Two')}</w:tc></w:tr></w:tbl>"
+    listed = "<w:p><w:pPr><w:numPr><w:ilvl w:val='\u00b2'/></w:numPr></w:pPr><w:r><w:t>Item</w:t></w:r></w:p>"
+    assert document(saved(tmp_path, "a.docx", docx(table + listed))).text == "One | Two\n\nItem"
+
+
 def test_a_text_box_in_a_cell_is_read_once(tmp_path: Path) -> None:
     box = f"<w:txbxContent>{paragraph('Boxed')}</w:txbxContent>"
     copies = f"<mc:AlternateContent><mc:Choice><w:drawing>{box}</w:drawing></mc:Choice><mc:Fallback><w:pict>{box}</w:pict>"

@@ -84,6 +84,11 @@ def test_white_letters_of_a_page_with_a_style_sheet_elsewhere_are_kept(tmp_path:
     assert text(tmp_path, '<link rel=stylesheet href=a.css><p style="color:white">On a banner') == "On a banner"
 
 
+@pytest.mark.parametrize("style", ["opacity: 1.2.3", "opacity: .", "font-size: 1..2em", "font-size: 12.", "opacity: .5"])
+def test_a_figure_that_is_none_hides_nothing(tmp_path: Path, style: str) -> None:
+    assert text(tmp_path, f"<style>p {{{style}}}</style><p style='{style}'>Seen") == "Seen"
+
+
 def test_a_formula_in_a_book_is_read(tmp_path: Path) -> None:
     found = document(saved(tmp_path, "a.epub", epub("<p>Mass: <math><mi>E</mi><mo>=</mo><mi>m</mi></math></p>")))
     assert "Mass: E=m" in found.text

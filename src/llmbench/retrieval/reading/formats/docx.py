@@ -285,7 +285,7 @@ def _properties(paragraph: Element) -> tuple[str, int | None, str, int | None, b
                 case "numPr":
                     number = next((value(node) for node in part if local(node) == "numId"), "")
                     deeper = next((value(node) for node in part if local(node) == "ilvl"), "")
-                    level = int(deeper) if deeper.isdigit() else None
+                    level = int(deeper) if deeper.isdecimal() else None
                 case "rPr":
                     deleted = any(local(node) == "del" for node in part)
     return style, outline, number, level, deleted
@@ -297,7 +297,7 @@ def _merged(cell: Element) -> tuple[int, bool]:
     for properties_ in cell:
         if local(properties_) == "tcPr":
             for part in properties_:
-                if local(part) == "gridSpan" and value(part).isdigit():
+                if local(part) == "gridSpan" and value(part).isdecimal():
                     span = min(max(int(value(part)), 1), 100)
                 elif local(part) == "vMerge":
                     follows = value(part) != "restart"
@@ -308,7 +308,7 @@ def _skipped(row: Element) -> int:
     """The columns that a row leaves free on its left."""
     found = (value(part) for node in row if local(node) == "trPr" for part in node if local(part) == "gridBefore")
     count = next(found, "")
-    return min(int(count), 100) if count.isdigit() else 0
+    return min(int(count), 100) if count.isdecimal() else 0
 
 
 def _once(line: Sequence[str]) -> Sequence[str]:

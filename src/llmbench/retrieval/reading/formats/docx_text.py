@@ -143,7 +143,7 @@ class _Reader:
                         case "ddList":
                             chosen = next((value(item) for item in part if local(item) == "result"), "0")
                             entries = [value(item) for item in part if local(item) == "listEntry"]
-                            self.add(entries[int(chosen)] if chosen.isdigit() and int(chosen) < len(entries) else "")
+                            self.add(entries[int(chosen)] if chosen.isdecimal() and int(chosen) < len(entries) else "")
             case "end" if self.fields:
                 self.fields.pop()
 
@@ -159,7 +159,7 @@ def _is_faint(run: Element) -> bool:
     if "shd" in found or "highlight" in found:
         return False
     size = value(found["sz"]) if "sz" in found else ""
-    return ("color" in found and value(found["color"]).upper() == "FFFFFF") or (size.isdigit() and int(size) < 4)
+    return ("color" in found and value(found["color"]).upper() == "FFFFFF") or (size.isdecimal() and int(size) < 4)
 
 
 def _is_page(code: str) -> bool:

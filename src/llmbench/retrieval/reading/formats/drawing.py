@@ -104,7 +104,7 @@ def _values(series: Element, name: str) -> dict[int, str]:
     for at, point in enumerate(() if part is None else (node for node in part.iter() if local(node) == "pt")):
         text = next((_text(node) for node in point.iter() if local(node) == "v"), "")
         place = point.get("idx", "")
-        place_ = int(place) if place.isdigit() and len(place) < 7 else at
+        place_ = int(place) if place.isdecimal() and len(place) < 7 else at
         found[place_] = f"{text} {found[place_]}" if place_ in found else _figure(text)
     if part is not None and not found:
         found = {at: _figure(_text(node)) for at, node in enumerate(n for n in part.iter() if local(n) == "v")}
@@ -130,7 +130,7 @@ def _diagram(archive: Archive, place: str, parts: Mapping[str, tuple[str, str]],
     for node in tree.iter():
         if local(node) == "cxn" and node.get("type", "parOf") == "parOf":
             order = node.get("srcOrd", "0")
-            below.setdefault(node.get("srcId", ""), []).append((int(order) if order.isdigit() else 0, node.get("destId", "")))
+            below.setdefault(node.get("srcId", ""), []).append((int(order) if order.isdecimal() else 0, node.get("destId", "")))
     lines: list[str] = []
     seen: set[str] = set()
     roots = [identity for identity, node in points.items() if node.get("type") == "doc"]

@@ -105,8 +105,8 @@ class _Reader:
         words = self.words(element)
         level = value(element, "outline-level") or "1"
         if local(element) == "h" and words.strip():
-            mark = mark if mark and mark != "- " else self.lists.outline(element, int(level) if level.isdigit() else 1)
-            self.out.heading(mark + words, int(level) if level.isdigit() and 0 < int(level) < 10 else 1)
+            mark = mark if mark and mark != "- " else self.lists.outline(element, int(level) if level.isdecimal() else 1)
+            self.out.heading(mark + words, int(level) if level.isdecimal() and 0 < int(level) < 10 else 1)
         elif value(element, "style-name") in self.titles and not mark and not self.furniture:
             self.out.heading(words, 1)
         else:
@@ -277,4 +277,4 @@ def _rows(table: Element) -> list[Element]:
 
 def _count(element: Element, name: str) -> int:
     text = value(element, name)
-    return max(int(text), 1) if text.isdigit() and len(text) < 9 else 1
+    return max(int(text), 1) if text.isdecimal() and len(text) < 9 else 1

@@ -98,14 +98,14 @@ def _levels(style: Element) -> dict[int, _Level]:
     found = {}
     for node in style:
         number = value(node, "level")
-        if number.isdigit():
+        if number.isdecimal():
             shown, start = value(node, "display-levels"), value(node, "start-value")
             found[int(number)] = _Level(
                 format=value(node, "num-format"),
                 before=value(node, "num-prefix"),
                 after=value(node, "num-suffix"),
-                levels=int(shown) if shown.isdigit() else 1,
-                start=int(start) if start.isdigit() and len(start) < 7 else 1,
+                levels=int(shown) if shown.isdecimal() else 1,
+                start=int(start) if start.isdecimal() and len(start) < 7 else 1,
                 bullet=local(node) in ("list-level-style-bullet", "list-level-style-image"),
             )
     return found
@@ -116,7 +116,7 @@ def _count(counts: dict[int, int], level: int, given: str, start: int) -> None:
         del counts[deeper]
     for above in range(1, level):
         counts.setdefault(above, 1)
-    if given.isdigit() and len(given) < 7:
+    if given.isdecimal() and len(given) < 7:
         counts[level] = int(given)
     else:
         counts[level] = counts[level] + 1 if level in counts else start

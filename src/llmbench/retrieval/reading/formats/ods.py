@@ -87,4 +87,4 @@ def _value(element: Element, name: str) -> str:
 
 def _count(element: Element, name: str) -> int:
     text = _value(element, name)
-    return int(text) if text.isdigit() and len(text) < 9 else 1
+    return int(text) if text.isdecimal() and len(text) < 9 else 1

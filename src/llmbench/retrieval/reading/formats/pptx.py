@@ -226,7 +226,7 @@ def _mark(paragraph: Element, counts: dict[tuple[int, str], int]) -> str:
         counts.clear()
         return ""
     text = properties_.get("lvl", "0")
-    level = int(text) if text.isdigit() and len(text) < 3 else 0
+    level = int(text) if text.isdecimal() and len(text) < 3 else 0
     for node in properties_:
         if local(node) == "buAutoNum":
             style = node.get("type", "arabicPeriod")
@@ -234,7 +234,7 @@ def _mark(paragraph: Element, counts: dict[tuple[int, str], int]) -> str:
             for key in [key for key in counts if key[0] > level]:
                 del counts[key]
             key = level, style
-            counts[key] = counts[key] + 1 if key in counts else int(start) if start.isdigit() and len(start) < 6 else 1
+            counts[key] = counts[key] + 1 if key in counts else int(start) if start.isdecimal() and len(start) < 6 else 1
             return f"{_numbered(counts[key], style)} "
         if local(node) == "buChar":
             return "- "

@@ -22,7 +22,7 @@ _KEPT = {
 _FAR = re.compile(r"-\s*(?:9\d\d|\d{4,7})(?:\.\d+)?\s*(?:px|pt|em|rem|%|vw|vh|cm|in)?\s*(?:!important)?$")
 _NOTHING = re.compile(r"0+(?:\.0+)?\s*(?:px|pt|em|rem|%)?\s*(?:!important)?$")
 _CLIPPED = re.compile(r"inset\(\s*(?:50|100)%|circle\(\s*0")
-_NUMBER = re.compile(r"\s*([\d.]{1,10})\s*(%|px|pt|em|rem)?\s*(?:!important)?\s*$")
+_NUMBER = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})\s*(%|px|pt|em|rem)?\s*(?:!important)?\s*$")
 _NAMES = {"white": "ffffff", "black": "000000", "red": "ff0000", "yellow": "ffff00", "blue": "0000ff", "green": "008000"}
 
 Declarations = dict[str, str]
@@ -77,7 +77,7 @@ class Styles:
         """
         if found.get("display", "").startswith("none") or found.get("visibility", "").startswith(("hidden", "collapse")):
             return "not displayed"
-        if (opacity := _NUMBER.match(found.get("opacity", ""))) and float(opacity[1] or 1) < (5 if opacity[2] else 0.05):
+        if (opacity := _NUMBER.match(found.get("opacity", ""))) and float(opacity[1]) < (5 if opacity[2] else 0.05):
             return "fully transparent"
         if (size := _NUMBER.match(found.get("font-size", ""))) and float(size[1]) < {"%": 10, "em": 0.1, "rem": 0.1}.get(
             size[2], 2

@@ -137,7 +137,7 @@ class Numbering:
                     case "numPr":
                         number = next((value(node) for node in part if local(node) == "numId"), "")
                         level = next((value(node) for node in part if local(node) == "ilvl"), "")
-                        own[identity] = number, int(level) if level.isdigit() else None
+                        own[identity] = number, int(level) if level.isdecimal() else None
         named = {key: at for key, (number, at) in self.styles.items() if not number}
         self.styles = {}
         for identity in {*own, *based}:

@@ -73,7 +73,7 @@ def _formats(archive: Archive, place: str) -> dict[int, str]:
 
 
 def _whole(text: str) -> int:
-    return int(text) if text.isdigit() and len(text) < 8 else 0
+    return int(text) if text.isdecimal() and len(text) < 8 else 0
 
 
 def _cells(data: bytes, sheet: Sheet, formats: dict[int, str]) -> None:
