@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
     {"errors", "shown", "turns", "statistics"},
-    {"assets", "workspace", "tiny", "scan", "scoring", "hardware", "own_code", "control_tokens"},
+    {"assets", "workspace", "tiny", "scan", "scoring", "hardware", "own_code", "control_tokens", "provenance", "changes"},
     {"written"},
     {"recipe", "checkpoints"},
     {"data", "runs", "shapes", "endpoint", "selection"},

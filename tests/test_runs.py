@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbench import recipe, runs
+from llmbench import provenance, recipe, runs
 from llmbench.errors import LlmbenchError, RunError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
@@ -136,13 +136,13 @@ def test_the_newest_run_comes_first(document: Path, monkeypatch: pytest.MonkeyPa
 def test_a_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
-    first = runs.fingerprint(tmp_path)
+    first = provenance.fingerprint(tmp_path)
     assert first.keys() == {"weights", "tokenizer"}
     os.utime(tmp_path / "model.safetensors", (0, 0))
-    assert runs.fingerprint(tmp_path) == first
+    assert provenance.fingerprint(tmp_path) == first
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
-    assert runs.fingerprint(tmp_path)["weights"] != first["weights"]
-    assert runs.fingerprint(tmp_path)["tokenizer"] == first["tokenizer"]
+    assert provenance.fingerprint(tmp_path)["weights"] != first["weights"]
+    assert provenance.fingerprint(tmp_path)["tokenizer"] == first["tokenizer"]
 
 
 def test_state_is_whole_json_at_every_moment(document: Path) -> None:

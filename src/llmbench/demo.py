@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import yaml
 
-from llmbench import assets, runs
+from llmbench import assets, provenance, runs
 from llmbench import recipe as recipes
 from llmbench.errors import RunError
 from llmbench.recipe import CompareRecipe, RagRecipe, ServeRecipe, TrainRecipe
@@ -141,7 +141,7 @@ def _earlier(recipe: TrainRecipe) -> Run | None:
         return None
     if run.recipe != yaml.safe_load(runs.resolved(recipe)) or not (run.folder / "lock.json").exists():
         return None
-    base = runs.fingerprint(Path(assets.model_folder(recipe.model.model_name_or_path)))
+    base = provenance.fingerprint(Path(assets.model_folder(recipe.model.model_name_or_path)))
     return run if run.lock["model"]["fingerprint"] == base else None
 
 

@@ -14,36 +14,26 @@ runs/NAME/
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import platform
 import signal
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
 from llmbench import checkpoints, workspace, written
+from llmbench.changes import Change, differences
 from llmbench.errors import RunError
 from llmbench.recipe import TrainRecipe
 
-__all__ = [
-    "Change", "Run", "State", "changes", "check", "create", "every", "file_hash", "fingerprint", "open_run", "remove", "resume",
-    "versions",
-]  # fmt: skip
+__all__ = ["Run", "State", "changes", "check", "create", "every", "open_run", "remove", "resolved", "resume"]
 
 State = Literal["running", "finished", "failed", "stopped"]
-
-_PACKAGES = (
-    "llmbench", "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "safetensors",
-)  # fmt: skip
-
 
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's where PyYAML has it: 10 times as fast, which 200 runs feel."""
@@ -54,37 +44,6 @@ _FILES = (
     "recipe.yaml", "data.json", "data.html", "lock.json", "state.json", "metrics.jsonl", "samples.jsonl", "loss.svg", _ASKED,
 )  # fmt: skip
 """What a run writes beside its folders. --overwrite replaces these and nothing else of the folder."""
-_MAY_CHANGE = {f"training.{name}" for name in (
-    "logging_steps", "save_steps", "save_total_limit", "eval_steps", "per_device_eval_batch_size",
-    "early_stopping_patience", "early_stopping_threshold",
-)} | {"evaluation.samples_shown"}  # fmt: skip
-"""What a resumed run may say otherwise: it changes what is seen and kept, and no step."""
-_MAY_GROW = ("training.max_steps", "training.num_train_epochs")
-"""What may be made larger. The learning rate follows the longer schedule from there on."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """One place of a recipe that says otherwise than the run's own."""
-
-    place: str
-    old: Any
-    new: Any
-
-    @property
-    def allowed(self) -> bool:
-        """Whether a run may go on with it."""
-        if self.place == "model.attn_implementation":
-            return (self.old, self.new) == ("sdpa", "auto")  # what was written down for auto before there was a word for it
-        return self.grows or self.place in _MAY_CHANGE
-
-    @property
-    def grows(self) -> bool:
-        """Whether it makes the training longer."""
-        return self.place in _MAY_GROW and isinstance(self.old, (int, float)) and 0 < self.old < self.new
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.old} -> {self.new}"
 
 
 @dataclass(frozen=True)
@@ -381,7 +340,7 @@ def _refuse_finished(run: Run, found: list[Change]) -> None:
 
 def changes(run: Run, recipe: TrainRecipe) -> list[Change]:
     """What a recipe says otherwise than the run's own."""
-    return _differences(run.recipe, yaml.safe_load(resolved(recipe)))
+    return differences(run.recipe, yaml.safe_load(resolved(recipe)))
 
 
 def open_run(name: str) -> Run:
@@ -408,39 +367,6 @@ def resolved(recipe: TrainRecipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def versions() -> dict[str, str]:
-    """The installed versions that a result depends on, with Python's and the platform's."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file's bytes, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fingerprint(folder: Path) -> dict[str, str]:
-    """What a model folder is, by content: sha256 of its weights, tokenizer and chat template (each only if it is there).
-
-    A trained adapter keeps its base's fingerprint in `adapter/llmbench.json`; serving refuses another base.
-    """
-    found = {}
-    weights = sorted(folder.glob("*.safetensors"))
-    if weights:
-        together = "".join(file_hash(path) for path in weights)
-        found["weights"] = hashlib.sha256(together.encode()).hexdigest()
-    for key, name in (("tokenizer", "tokenizer.json"), ("chat_template", "chat_template.jinja")):
-        if (folder / name).exists():
-            found[key] = file_hash(folder / name)
-    return found
-
-
 def _folders(run: Run) -> list[tuple[Path, list[str] | None]]:
     """The folders that a run wrote, each with llmbench's files in it (None: as its record lists them)."""
     whole: list[tuple[Path, list[str] | None]] = [(folder, None) for folder in (run.adapter, run.model, run.folder / "merged")]
@@ -456,15 +382,3 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return rows
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], place: str = "") -> list[Change]:
-    """Dotted places whose values differ."""
-    result: list[Change] = []
-    for key in sorted(old.keys() | new.keys()):
-        a, b, here = old.get(key), new.get(key), f"{place}{key}"
-        if isinstance(a, dict) and isinstance(b, dict):
-            result += _differences(a, b, f"{here}.")
-        elif a != b:
-            result.append(Change(here, a, b))
-    return result

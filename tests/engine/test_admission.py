@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llmbench import runs
+from llmbench import provenance, runs
 from llmbench.engine import admit, admit_all
 from llmbench.errors import EngineError, LlmbenchError
 from llmbench.recipe import ServeRecipe
@@ -329,7 +329,7 @@ def test_an_adapter_of_another_base_is_refused_and_both_are_named(mine: Path, ti
 
 def test_the_base_is_known_by_its_content_where_training_wrote_it_down(mine: Path, tiny: Path) -> None:
     configure(mine, base_model_name_or_path="somewhere/else")
-    fingerprint = runs.fingerprint(tiny)
+    fingerprint = provenance.fingerprint(tiny)
     (mine / "llmbench.json").write_text(json.dumps({"base_fingerprint": fingerprint}))
     assert admit(str(mine), BASE, tiny).rank == 8
     for part, words in (("weights", "weights"), ("chat_template", "chat template")):

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from llmbench import runs, training
+from llmbench import provenance, runs, training
 from llmbench.cli import cli
 from llmbench.errors import LlmbenchError, RunError
 from llmbench.runs import Run
@@ -45,7 +45,7 @@ def test_a_merged_folder_is_a_model_to_train_and_to_serve(kind: Kinds, write: Wr
     wanted = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
     assert wanted < names and not {name for name in names if name.endswith((".bin", ".pt"))}
     manifest = json.loads((result.folder / "llmbench.json").read_text())
-    assert manifest["fingerprint"] == runs.fingerprint(result.folder) and manifest["merged"]["lost"]["kl"] < 1e-9
+    assert manifest["fingerprint"] == provenance.fingerprint(result.folder) and manifest["merged"]["lost"]["kl"] < 1e-9
     loaded = load_model(write("after", model={"model_name_or_path": str(result.folder)}, lora=LORA))
     assert loaded.tokenizer.encode("<<code>>") == [1024] and loaded.model.config.vocab_size == 1026
 

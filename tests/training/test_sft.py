@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmbench import runs, training, written
+from llmbench import provenance, runs, training, written
 from llmbench.errors import LlmbenchError, RecipeError, RunError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
@@ -45,8 +45,8 @@ def test_a_run_keeps_what_it_depended_on(trained: Run, tiny: Path) -> None:
     assert trained.lock["seed"] == 42
     assert {"torch", "transformers", "trl", "peft"} <= trained.lock["versions"].keys()
     [source] = trained.lock["data"]["train"]
-    assert source["sha256"] == runs.file_hash(Path(source["path"]))
-    assert trained.lock["model"]["fingerprint"] == runs.fingerprint(tiny)
+    assert source["sha256"] == provenance.file_hash(Path(source["path"]))
+    assert trained.lock["model"]["fingerprint"] == provenance.fingerprint(tiny)
     assert trained.lock["hardware"]["cores"] > 0
 
 
@@ -85,7 +85,7 @@ def test_the_adapter_names_its_base_and_loads_again(trained: Run, tiny: Path) ->
     manifest = json.loads((trained.adapter / "llmbench.json").read_text(encoding="utf-8"))
     assert config["base_model_name_or_path"] == manifest["base_model"] == "llmbench/tiny"
     assert config["modules_to_save"] is None
-    assert manifest["base_fingerprint"] == runs.fingerprint(tiny)
+    assert manifest["base_fingerprint"] == provenance.fingerprint(tiny)
     assert manifest["run"] == "trained"
     base = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     tokenizer: Any = AutoTokenizer.from_pretrained(tiny)

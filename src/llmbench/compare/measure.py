@@ -14,8 +14,8 @@ from llmbench.compare.questions import Question
 from llmbench.compare.result import Comparison, Row
 from llmbench.compare.verdict import verdict
 from llmbench.errors import DataError, EndpointError
+from llmbench.provenance import versions
 from llmbench.recipe import CompareRecipe, StatisticsSpec
-from llmbench.runs import versions
 from llmbench.statistics import Difference, Estimate
 from llmbench.statistics.words import clustering
 

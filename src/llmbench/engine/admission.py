@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmbench import assets, runs, scan, workspace
+from llmbench import assets, provenance, runs, scan, workspace
 from llmbench.engine import matrices, peft_config
 from llmbench.engine.matrices import WEIGHTS
 from llmbench.engine.peft_config import CONFIG, MANIFEST
@@ -155,7 +155,7 @@ def _check_base(folder: Path, config: dict[str, Any], base: str, base_folder: Pa
     named = str(config.get("base_model_name_or_path") or "unknown")
     trained_on = _manifest(folder)
     if trained_on and base_folder is not None:
-        served = runs.fingerprint(base_folder)
+        served = provenance.fingerprint(base_folder)
         for part, words in _PARTS.items():
             if part in trained_on and part in served and trained_on[part] != served[part]:
                 raise EngineError(
@@ -228,5 +228,5 @@ def _stops(folder: Path) -> tuple[int, ...]:
 
 
 def _hash(paths: Iterable[Path]) -> str:
-    together = "".join(runs.file_hash(path) for path in paths)
+    together = "".join(provenance.file_hash(path) for path in paths)
     return hashlib.sha256(together.encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llmbench import runs
+from llmbench import provenance
 from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.recipe.adapter import (
@@ -194,7 +194,7 @@ def _check_continues(path: Path, folder: Path | None) -> None:
         trained_on = json.loads(manifest.read_text(encoding="utf-8"))["base_fingerprint"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(f"adapter_name_or_path: {manifest} cannot be read ({type(error).__name__}: {error})") from error
-    here = runs.fingerprint(folder)
+    here = provenance.fingerprint(folder)
     if trained_on.get("weights") != here.get("weights"):
         raise RecipeError(
             f"adapter_name_or_path: {path} was trained on another base (weights {str(trained_on.get('weights'))[:12]}, here "

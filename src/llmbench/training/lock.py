@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from llmbench import own_code, runs
+from llmbench import own_code, provenance
 from llmbench.data import sources
 from llmbench.errors import RunError
 from llmbench.recipe import DataSource, ModelSpec, TrainRecipe
@@ -26,7 +26,7 @@ def of(recipe: TrainRecipe, loaded: Loaded) -> dict[str, Any]:
     files = {"train": recipe.data.train, "eval": recipe.data.eval}
     return {
         "seed": recipe.training.seed,
-        "versions": runs.versions(),
+        "versions": provenance.versions(),
         "hardware": hardware(loaded),
         "data": {part: [_source(source) for source in sources] for part, sources in files.items()},
         "model": base(recipe, loaded),
@@ -41,7 +41,7 @@ def _source(source: DataSource) -> dict[str, Any]:
         return found
     return found | {
         "formatting": source.formatting,
-        "formatting_sha256": runs.file_hash(own_code.file(source.formatting)),
+        "formatting_sha256": provenance.file_hash(own_code.file(source.formatting)),
     }
 
 
@@ -51,7 +51,7 @@ def _origin(source: DataSource) -> dict[str, Any]:
     if source.dataset is not None:
         return {"dataset": source.dataset, "name": source.name, "split": source.split, "revision": source.revision}
     files = sources.files(source)
-    hashes = [runs.file_hash(path) for path in files]
+    hashes = [provenance.file_hash(path) for path in files]
     together = hashes[0] if len(files) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
     found = {"path": str(source.path), "sha256": together, "bytes": sum(path.stat().st_size for path in files)}
     return found if source.query is None else found | {"query": source.query}
@@ -61,10 +61,10 @@ def _method(recipe: TrainRecipe) -> dict[str, Any]:
     """What a method reads beside the data: files of reward functions by their content, a teacher by its fingerprint."""
     if recipe.grpo is not None:
         files = [own_code.file(reward.function) for reward in recipe.grpo.reward_functions if reward.function]
-        return {"functions": {str(path): runs.file_hash(path) for path in files}}
+        return {"functions": {str(path): provenance.file_hash(path) for path in files}}
     if recipe.distillation is not None:
         spec = ModelSpec(**recipe.distillation.teacher.model_dump())
-        return {"teacher": runs.fingerprint(local_folder(spec))}
+        return {"teacher": provenance.fingerprint(local_folder(spec))}
     return {}
 
 
@@ -91,12 +91,12 @@ def base(recipe: TrainRecipe, loaded: Loaded) -> dict[str, Any]:
     spec = recipe.model
     if loaded.folder is None:
         tokenizer = Path(spec.tokenizer) if spec.tokenizer else None
-        return {"name": None, "config": spec.config, "fingerprint": runs.fingerprint(tokenizer) if tokenizer else {}}
+        return {"name": None, "config": spec.config, "fingerprint": provenance.fingerprint(tokenizer) if tokenizer else {}}
     commit = loaded.folder.name if loaded.folder.parent.name == "snapshots" else None
     return {
         "name": spec.model_name_or_path,
         "revision": commit or spec.revision,
-        "fingerprint": runs.fingerprint(loaded.folder),
+        "fingerprint": provenance.fingerprint(loaded.folder),
     }
 
 

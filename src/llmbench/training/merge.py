@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from llmbench import runs, written
+from llmbench import provenance, written
 from llmbench.errors import LlmbenchError, RunError
 from llmbench.recipe import ModelSpec, QuantizationSpec
 from llmbench.recipe.servability import remedy
@@ -162,7 +162,7 @@ def _plan(run: Run, dtype: str | None, onto: Onto) -> _Plan:
     spec = ModelSpec.model_validate(run.recipe["model"])
     base = local_folder(spec)
     known = json.loads((run.adapter / "llmbench.json").read_text(encoding="utf-8"))["base_fingerprint"]
-    here = runs.fingerprint(base)
+    here = provenance.fingerprint(base)
     for part in ("weights", "tokenizer"):
         if known.get(part) != here.get(part):
             then, now = (str(prints.get(part))[:12] for prints in (known, here))
@@ -318,8 +318,8 @@ def _manifest(result: Merged, plan: _Plan, part: Path) -> None:
     origin = json.loads((plan.run.adapter / "llmbench.json").read_text(encoding="utf-8"))
     proof = {key: value for key, value in result.as_json().items() if key != "folder"}
     values = origin | {
-        "adapter": runs.file_hash(plan.run.adapter / "adapter_model.safetensors"),
+        "adapter": provenance.file_hash(plan.run.adapter / "adapter_model.safetensors"),
         "merged": proof,
-        "fingerprint": runs.fingerprint(part),
+        "fingerprint": provenance.fingerprint(part),
     }
     (part / "llmbench.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

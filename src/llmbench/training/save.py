@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from llmbench import runs, written
+from llmbench import provenance, written
 from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
 from llmbench.training import adapter, lock, targets
@@ -42,7 +42,7 @@ def result(model: Any, job: Job, run: Run) -> None:
             stop_at(model, job.rows.train_report.turn_ends)  # once more: transformers' trainer sets the tokenizer's own
             model.save_pretrained(part, max_shard_size="5GB")
             job.loaded.tokenizer.save_pretrained(part)
-            manifest = _manifest(job, run) | {"fingerprint": runs.fingerprint(part)}
+            manifest = _manifest(job, run) | {"fingerprint": provenance.fingerprint(part)}
             (part / "llmbench.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         sync(part)
         written.publish(part, target)

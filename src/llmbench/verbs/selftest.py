@@ -36,7 +36,7 @@ def selftest(
             raise MissingPackage("selftest", package, "train")
     from rich.console import Console
 
-    from llmbench import runs
+    from llmbench import provenance
 
     results: list[Result] = []
     with Console(stderr=True).status("Loading the libraries") as status:
@@ -53,11 +53,11 @@ def selftest(
     good = all(result.passed or result.skipped for result in results)
     if as_json:
         rows = [asdict(result) | {"passed": result.passed} for result in results]
-        print_json({"passed": good, "versions": runs.versions(), "trials": rows})
+        print_json({"passed": good, "versions": provenance.versions(), "trials": rows})
     else:
         tried, seconds = [result for result in results if not result.skipped], sum(result.seconds for result in results)
         verdict = f"All {len(tried)} hold" if good else "NOT ALL HOLD: do not trust a training with these versions"
-        print(f"{verdict} ({seconds:.0f} s; {_versions(runs.versions())}).")
+        print(f"{verdict} ({seconds:.0f} s; {_versions(provenance.versions())}).")
     if not good:
         raise typer.Exit(1)
 
