@@ -57,7 +57,7 @@ def _place(value: Any, info: ValidationInfo) -> Any:
 
 Format = Literal[
     "txt", "md", "html", "pdf", "docx", "pptx", "xlsx", "xls", "ods", "odt", "odp", "epub", "rtf", "eml", "mbox", "msg", "doc",
-    "csv", "tsv", "json", "jsonl", "ndjson", "parquet", "ipynb", "xml", "adoc", "rst", "org", "tex", "zip",
+    "csv", "tsv", "json", "jsonl", "ndjson", "parquet", "ipynb", "xml", "adoc", "rst", "org", "tex", "zip", "ppt", "ics", "vcf",
 ]  # fmt: skip
 """How a file is read, as the end of a file's name."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import plistlib
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,17 @@ def test_excels_line_that_names_the_divider_is_no_row(tmp_path: Path) -> None:
 
 def test_colours_of_a_terminal_are_left_out(tmp_path: Path) -> None:
     assert document(saved(tmp_path, "a.log", b"\x1b[1;31mrope slipped\x1b[0m at nine")).text == "rope slipped at nine"
+
+
+@pytest.mark.parametrize("form", [plistlib.FMT_XML, plistlib.FMT_BINARY], ids=["XML", "binary"])
+def test_a_property_list_is_read_like_json(tmp_path: Path, form: plistlib.PlistFormat) -> None:
+    value = {"Label": "org.harbour.tides", "Times": [{"Hour": 7}, {"Hour": 19}], "Since": datetime(2026, 3, 2), "Icon": b"x"}
+    found = document(saved(tmp_path, "a.plist", plistlib.dumps(value, fmt=form)))
+    assert sorted(found.text.split("\n")) == [
+        "Label: org.harbour.tides", "Since: 2026-03-02T00:00:00", "Times.Hour: 19", "Times.Hour: 7",
+    ]  # fmt: skip
+
+
+def test_a_broken_property_list_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match="broken property list"):
+        document(saved(tmp_path, "a.plist", b"<plist><dict><key>a</key>"))

@@ -24,10 +24,13 @@ def words(kind: int, text: str) -> bytes:
     )
 
 
-def shape(top: int, left: int, *texts: bytes, placeholder: int = 0) -> bytes:
+def shape(top: int, left: int, *texts: bytes, placeholder: int = 0, within: bool = False) -> bytes:
     data = record(0xF011, record(0x0BC3, struct.pack("<IBBH", 0, placeholder, 0, 0)), holds=True) if placeholder else b""
     box = record(0xF00D, *texts, holds=True)
-    return record(0xF004, record(0xF010, struct.pack("<4h", top, left, left + 9, top + 9)), data, box, holds=True)
+    place = record(0xF010, struct.pack("<4h", top, left, left + 9, top + 9))
+    if within:
+        place = record(0xF00F, struct.pack("<4i", left, top, left + 9, top + 9))
+    return record(0xF004, place, data, box, holds=True)
 
 
 def page(kind: int, *shapes: bytes, notes: int = 0, more: bytes = b"") -> bytes:
@@ -47,9 +50,12 @@ def presentation(*, token: int = 0xE391C05F) -> dict[str, bytes]:
     said = record(0x2EE0, *(record(0x0FBA, text.encode("utf-16-le"), instance=n) for n, text in enumerate(("Ada", "Too long"))),
                   holds=True)  # fmt: skip
     comment = record(0x1388, record(0x138A, record(0x138B, said), holds=True), holds=True)
+    cells = [("Berth", 0, 0), ("9", 10, 5), ("Length", 0, 5), ("Inner", 10, 0)]
+    table = [shape(top, left, words(4, text), within=True) for text, top, left in cells]
     first = page(
         0x03EE,
         group,
+        record(0xF003, shape(600, 10), *table, holds=True),
         shape(300, 500, words(4, "right")),
         shape(310, 10, record(0x0F9E, struct.pack("<I", 1))),
         shape(100, 10, record(0x0F9E, struct.pack("<I", 0)), placeholder=0x0D),
@@ -89,8 +95,8 @@ def presentation(*, token: int = 0xE391C05F) -> dict[str, bytes]:
 def test_slides_are_read_as_they_were_last_saved(tmp_path: Path) -> None:
     found = document(saved(tmp_path, "a.ppt", ole(presentation())))
     assert found.text.split("\n\n") == [
-        "Grüße aus Łódź", "left\nsecond point", "right", "Inner quay", "Outer quay", "Mention the strike.", "Comment: Too long",
-        "Fees", "Forty crowns",
+        "Grüße aus Łódź", "left\nsecond point", "right", "Inner quay", "Outer quay", "Berth | Length\nInner | 9",
+        "Mention the strike.", "Comment: Too long", "Fees", "Forty crowns",
     ]  # fmt: skip
     assert [(heading.level, heading.text) for heading in found.headings] == [(1, "Grüße aus Łódź"), (1, "Fees")]
     assert (found.title, len(found.pages), found.page(found.text.index("Forty"))) == ("Grüße aus Łódź", 2, 2)

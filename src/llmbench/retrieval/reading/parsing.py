@@ -200,9 +200,10 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = ""
 
             values.read_json(data, out) if real == "json" else values.read_notebook(data, out)
         case "xml":
+            from llmbench.retrieval.reading.formats import data as values
             from llmbench.retrieval.reading.formats import markup
 
-            markup.read(data, out)
+            values.read_plist(data, out) if suffix == ".plist" else markup.read(data, out)
         case _:
             raise Unreadable(f"{real}, which is not read")
     return out

@@ -1,10 +1,12 @@
-"""JSON and notebooks as readable text."""
+"""JSON, property lists and notebooks as readable text."""
 
 from __future__ import annotations
 
 import json
+import plistlib
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from llmbench.retrieval.documents import Unreadable
@@ -12,7 +14,7 @@ from llmbench.retrieval.reading.formats import html
 from llmbench.retrieval.reading.text import decode, markdown_headings
 from llmbench.retrieval.reading.writer import Writer
 
-__all__ = ["read_json", "read_notebook"]
+__all__ = ["read_json", "read_notebook", "read_plist"]
 
 
 _STRICT = 100
@@ -34,6 +36,24 @@ def read_json(data: bytes, out: Writer) -> None:
         out.title = value["title"]
     for entry in value if isinstance(value, list) else [value]:
         _entry(entry, out)
+
+
+def read_plist(data: bytes, out: Writer) -> None:
+    """Reads an Apple property list, XML or binary, like JSON; bytes in it are left out.
+
+    Raises:
+        Unreadable: it is neither.
+    """
+    try:
+        value = plistlib.loads(data)
+    except Exception as error:  # plistlib raises many things on broken files
+        raise Unreadable(f"broken property list ({error})") from None
+    for entry in value if isinstance(value, list) else [value]:
+        _entry(json.loads(json.dumps(entry, default=_told)), out)
+
+
+def _told(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else ""
 
 
 def _entry(entry: Any, out: Writer) -> None:

@@ -17,9 +17,9 @@ __all__ = ["read"]
 
 _ENCRYPTED = 0xF3D1C4DF  # headerToken of the Current User stream
 _EDIT, _DIRECTORY, _LIST, _ENTRY = 0x0FF5, 0x1772, 0x0FF0, 0x03F3  # UserEditAtom, PersistDirectoryAtom, SlideListWithText(s)
-_HEADER, _WIDE, _NARROW, _REFERENCE = 0x0F9F, 0x0FA0, 0x0FA8, 0x0F9E  # TextHeaderAtom, its text, OutlineTextRefAtom
+_HEADER, _WIDE, _NARROW = 0x0F9F, 0x0FA0, 0x0FA8  # TextHeaderAtom, TextCharsAtom, TextBytesAtom
 _STRING, _BLOB, _COMMENT, _ABOUT = 0x0FBA, 0x138B, 0x2EE0, 0x03EF  # CString, BinaryTagDataBlob, Comment10Container, SlideAtom
-_GROUP, _SHAPE, _ANCHOR, _PLACEHOLDER = 0xF003, 0xF004, 0xF010, 0x0BC3
+_GROUP, _SHAPE = 0xF003, 0xF004  # OfficeArtSpgrContainer, OfficeArtSpContainer
 _TITLES = (0, 6)
 _NO_CONTENT = (7, 8, 9, 10)
 """Placeholders whose text is not the slide's: the date, its number, footer and header."""
@@ -133,7 +133,7 @@ def _directory(whole: bytes, edit: int) -> tuple[dict[int, int], int]:
         listed = _record(whole, directory)
         at = listed.start
         while listed.kind == _DIRECTORY and at + 4 <= listed.end:
-            head = int.from_bytes(whole[at : at + 4], "little")
+            head = _number(whole, at)
             first, count = head & 0xFFFFF, head >> 20
             for n, place in enumerate(struct.unpack_from(f"<{count}I", whole, at + 4)):
                 places.setdefault(first + n, place)
@@ -156,7 +156,7 @@ def _lists(whole: bytes, document: _Record) -> tuple[list[_Entry], list[_Entry]]
                 number, _, _, identity = struct.unpack_from("<IIII", whole, each.start)
                 entries.append(_Entry(number, identity))
             elif each.kind == _HEADER:
-                kind = int.from_bytes(whole[each.start : each.start + 4], "little")
+                kind = _number(whole, each.start)
                 if entries:
                     entries[-1].texts.append((kind, ""))
             elif each.kind in (_WIDE, _NARROW) and entries and entries[-1].texts:
@@ -171,7 +171,7 @@ def _slide(whole: bytes, places: dict[int, int], entry: _Entry, notes: dict[int,
         for kind, words in shape.texts:
             out.heading(words, 1) if kind in _TITLES else out.block(words)
     about = next((part for part in _inside(whole, slide) if part.kind == _ABOUT), None)
-    if about is not None and (own := notes.get(int.from_bytes(whole[about.start + 16 : about.start + 20], "little"))):
+    if about is not None and (own := notes.get(_number(whole, about.start + 16))):
         for shape in _shapes(whole, _record(whole, places[own.number]), own.texts):
             for _, words in shape.texts:
                 out.block(words)
@@ -192,26 +192,49 @@ def _shapes(whole: bytes, slide: _Record, outline: Sequence[tuple[int, str]]) ->
 
 def _shape(whole: bytes, shape: _Record, outline: Sequence[tuple[int, str]]) -> _Shape:
     texts: list[tuple[int, str]] = []
-    top = left = kind = -1
-    placeholder = 0
+    places: list[tuple[int, int]] = []  # of each text, within its group
+    place, top, left, kind, placeholder = (0, 0), -1, -1, -1, 0
     for part in _deep(whole, shape):
+        before = len(texts)
         match part.kind:
-            case _ if part.kind == _SHAPE:
+            case 0xF004:  # OfficeArtSpContainer
                 placeholder = 0
-            case _ if part.kind == _ANCHOR and top < 0 and part.end - part.start in (8, 16):
+            case 0xF00F if part.end - part.start == 16:  # OfficeArtChildAnchor
+                across, down, *_ = struct.unpack_from("<4i", whole, part.start)
+                place = down, across
+            case 0xF010 if top < 0 and part.end - part.start in (8, 16):  # OfficeArtClientAnchor
                 top, left, *_ = struct.unpack_from("<4h" if part.end - part.start == 8 else "<4i", whole, part.start)
-            case _ if part.kind == _PLACEHOLDER:
+            case 0x0BC3:  # PlaceholderAtom
                 placeholder = whole[part.start + 4] if part.end > part.start + 4 else 0
             case _ if placeholder in _NO_CONTENT:
                 continue
-            case _ if part.kind == _HEADER:
-                kind = int.from_bytes(whole[part.start : part.start + 4], "little")
-            case _ if part.kind in (_WIDE, _NARROW):
+            case 0x0F9F:  # TextHeaderAtom
+                kind = _number(whole, part.start)
+            case 0x0FA0 | 0x0FA8:  # TextCharsAtom, TextBytesAtom
                 texts.append((kind, _words(whole, part)))
-            case _ if part.kind == _REFERENCE:
-                at = int.from_bytes(whole[part.start : part.start + 4], "little")
+            case 0x0F9E:  # OutlineTextRefAtom
+                at = _number(whole, part.start)
                 texts += outline[at : at + 1]
-    return _Shape(top, left, [(kind, words) for kind, words in texts if words.strip()])
+        places += [place] * (len(texts) - before)
+    told = [(kind, words) for kind, words in texts if words.strip()]
+    if shape.kind == _GROUP and (rows := _rows(places, [words for _, words in texts])):
+        told = [(kind, rows)]
+    return _Shape(top, left, told)
+
+
+def _rows(places: Sequence[tuple[int, int]], texts: Sequence[str]) -> str:
+    """The rows of a table, which is a group of shapes in rows and columns; nothing where a group is none."""
+    rows: dict[int, dict[int, str]] = {}
+    for (top, left), words in zip(places, texts, strict=True):
+        rows.setdefault(top, {})[left] = " ".join(words.split())
+    columns = sorted({left for row in rows.values() for left in row})
+    if len(rows) < 2 or len(columns) < 2 or 2 * sum(map(len, rows.values())) < len(rows) * len(columns) + 2:
+        return ""
+    return "\n".join(" | ".join(row.get(left, "") for left in columns).rstrip(" |") for _, row in sorted(rows.items()))
+
+
+def _number(whole: bytes, at: int) -> int:
+    return int.from_bytes(whole[at : at + 4], "little")
 
 
 def _words(whole: bytes, record: _Record) -> str:
