@@ -320,3 +320,17 @@ def test_signals_of_a_supervisor_end_the_block_in_order(signals: list[str]) -> N
     lines = "\n".join(line.removeprefix("        ") for line in program.splitlines())
     done = subprocess.run([sys.executable, "-c", lines, *signals], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "in order\n", "")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8/v1"),
+        ("0.0.0.0", "http://127.0.0.1:8/v1"),
+        ("::", "http://[::1]:8/v1"),
+        ("2001:db8::5", "http://[2001:db8::5]:8/v1"),
+        ("box.example", "http://box.example:8/v1"),
+    ],
+)
+def test_a_server_is_reached_at_an_address_that_can_be_asked(host: str, url: str) -> None:
+    assert listening.base_url(host, 8) == url and httpx.URL(url).port == 8

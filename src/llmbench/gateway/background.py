@@ -14,6 +14,7 @@ import httpx
 from llmbench.engine import Engine, Progress
 from llmbench.errors import LlmbenchError
 from llmbench.gateway import server
+from llmbench.gateway.listening import base_url
 from llmbench.recipe import ServeRecipe
 
 __all__ = ["Background", "Stage"]
@@ -52,7 +53,7 @@ class Background:
         self._under_way = threading.Event()
         self._error: BaseException | None = None
         self.stage = Stage("stopped")
-        self.base_url = _address(spec.host, port)
+        self.base_url = base_url(spec.host, port)
         self.api_key = spec.api_key
 
     def start(self) -> None:
@@ -127,12 +128,6 @@ class Background:
                 except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
                     print(f"looking at the engine: {type(error).__name__}: {error}", file=sys.stderr)
         return ""
-
-
-def _address(host: str, port: int) -> str:
-    """The base URL by which this machine reaches a server that listens there."""
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)  # noqa: S104 - what to ask, not where to listen
-    return f"http://{name}:{port}/v1"
 
 
 def _free_port(host: str) -> int:

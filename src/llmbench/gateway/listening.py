@@ -23,7 +23,7 @@ from llmbench.recipe import GatewaySpec, ServeRecipe
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-__all__ = ["answering", "hosts", "listener_of", "most_answers"]
+__all__ = ["answering", "base_url", "hosts", "listener_of", "most_answers"]
 
 _LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 _CUT = 2
@@ -70,6 +70,12 @@ def _listen(listener: socket.socket, recipe: ServeRecipe) -> None:
         listener.listen(_BACKLOG)
     except OSError as error:
         raise RecipeError(_no_port(recipe, recipe.gateway, error)) from error
+
+
+def base_url(host: str, port: int) -> str:
+    """The base URL by which this machine reaches a server that listens there."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what to ask, not where to listen
+    return f"http://[{name}]:{port}/v1" if ":" in name else f"http://{name}:{port}/v1"
 
 
 def hosts(spec: GatewaySpec) -> frozenset[str] | None:

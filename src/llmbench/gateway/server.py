@@ -15,7 +15,7 @@ from llmbench.errors import MissingPackage
 from llmbench.gateway.app import Served, build
 from llmbench.gateway.grounding import Grounding, open_retriever
 from llmbench.gateway.limit import Open
-from llmbench.gateway.listening import answering, hosts, listener_of, most_answers
+from llmbench.gateway.listening import answering, base_url, hosts, listener_of, most_answers
 from llmbench.gateway.relay import Upstream
 from llmbench.gateway.words import proven
 from llmbench.recipe import RagRecipe, ServeRecipe, Variant, load
@@ -92,7 +92,7 @@ def started(
         words = proven(recipe, engine.token_ids, log)
         app = build(models, upstream, context=engine.context, api_key=spec.api_key, hosts=hosts(spec), open=open, words=words)
         stack.enter_context(answering(app, listener, recipe, upstream, open, log))
-        yield Gateway(_url(spec.host, listener.getsockname()[1]), models, engine)
+        yield Gateway(base_url(spec.host, listener.getsockname()[1]), models, engine)
 
 
 def _need_packages() -> None:
@@ -147,8 +147,3 @@ def _fingerprint(recipe: ServeRecipe, variant: Variant, adapter: Adapter | None)
 def _plain(name: str) -> str:
     """A model's or adapter's name without the folders of this machine."""
     return Path(name).name if Path(name).is_absolute() else name
-
-
-def _url(host: str, port: int) -> str:
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)  # noqa: S104 - what to ask, not where to listen
-    return f"http://{name}:{port}/v1"
