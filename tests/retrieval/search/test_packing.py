@@ -32,6 +32,7 @@ class Store:
 
     def __init__(self, **texts: str) -> None:
         self.documents = {name: Document(name, name, name.title(), text, "text") for name, text in texts.items()}
+        self.fetched: list[str] = []
         self.chunks: dict[str, list[Chunk]] = {}
         for name, document in self.documents.items():
             spans = [match.span() for match in re.finditer(r"[^.\s][^.]*\.", document.text)]
@@ -41,6 +42,7 @@ class Store:
             ]
 
     def document(self, source: str) -> Document:
+        self.fetched.append(source)
         return self.documents[source]
 
     def around(self, chunk_id: str, before: int, after: int) -> list[Chunk]:
@@ -116,6 +118,13 @@ def test_a_parent_replaces_its_hits_once(store: Store) -> None:
     assert (found[0].start, found[0].end, found[0].hits) == (0, end, (1, 3))
     assert found[1].hits == (2,) and found[1].text.startswith("Sentence 9 ")
     assert [part.hit for part in found[0].parts] == [3, 1]
+
+
+def test_a_document_is_fetched_once_for_the_parents_of_its_hits(store: Store) -> None:
+    spans = [(0, STORY.index(" Sentence 5")), (STORY.index("Sentence 7"), len(STORY)), (0, len(store.documents["other"].text))]
+    found = with_parents(store.hits("story-3", "story-8", "other-1"), spans, store)
+    assert [(p.start, p.end) for p in found] == spans
+    assert store.fetched.count("other") == 1 and store.fetched.count("story") == 2  # and once to see whether the two meet
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, "Passage {n} of {source} ({title}):\n{text}\n"])

@@ -14,11 +14,12 @@ from typing import Literal
 
 from llmbench.retrieval.chunking.measure import CHARACTERS, TITLE_TOKENS, Tokens, short_title
 from llmbench.retrieval.chunking.pieces import Method, Piece, Settings, chosen, pieces
-from llmbench.retrieval.chunking.tables import head_at, tables
+from llmbench.retrieval.chunking.tables import Table, head_at, tables
 from llmbench.retrieval.documents import Document
 
 __all__ = [
-    "CHARACTERS", "TITLE_TOKENS", "VERSION", "Chunk", "Method", "Tokens", "chunks", "embedded_text", "head_at", "tables",
+    "CHARACTERS", "TITLE_TOKENS", "VERSION", "Chunk", "Method", "Table", "Tokens", "chunks", "embedded_text", "head_at",
+    "tables",
 ]  # fmt: skip
 
 VERSION = 3

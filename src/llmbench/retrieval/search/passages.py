@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from llmbench.retrieval.chunking import Chunk, head_at, tables
+from llmbench.retrieval.chunking import Chunk, Table, head_at, tables
 from llmbench.retrieval.documents import Document
 
 __all__ = ["Fetch", "Found", "Part", "Passage", "cut", "from_hits", "merged", "standing", "with_neighbours", "with_parents"]
@@ -109,6 +109,7 @@ def with_parents(hits: Sequence[Found], parents: Sequence[tuple[int, int] | None
         fetch: the store.
     """
     result: dict[tuple[str, int, int], Passage] = {}
+    read: dict[str, tuple[Document, tuple[Table, ...]]] = {}  # several hits are often of one document, which may be long
     for passage, span in zip(from_hits(hits), parents, strict=True):
         start, end = span or (passage.start, passage.end)
         start, end = min(start, passage.start), max(end, passage.end)
@@ -118,7 +119,10 @@ def with_parents(hits: Sequence[Found], parents: Sequence[tuple[int, int] | None
         elif (start, end) == (passage.start, passage.end):
             result[key] = passage
         else:
-            document = fetch.document(passage.source)
+            if passage.source not in read:
+                document = fetch.document(passage.source)
+                read[passage.source] = document, tables(document)
+            document, found = read[passage.source]
             result[key] = replace(
                 passage,
                 text=document.text[start:end],
@@ -126,7 +130,7 @@ def with_parents(hits: Sequence[Found], parents: Sequence[tuple[int, int] | None
                 end=end,
                 page=document.page(start),
                 line=document.line(start),
-                head=head_at(tables(document), start),
+                head=head_at(found, start),
             )
     return merged(list(result.values()), fetch)
 
