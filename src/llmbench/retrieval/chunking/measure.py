@@ -158,10 +158,6 @@ class Stretch:
         """Whether `text[start:end]` is no longer than a passage of `size` tokens, in tokens and in characters."""
         return end - start <= size * CHARACTERS and self.count(start, end) <= size
 
-    def length(self, start: int, end: int) -> int:
-        """The tokens of a passage that `text[start:end]` fills, the longer of its tokens and of its characters."""
-        return max(self.count(start, end), (end - start) // CHARACTERS)
-
     def after(self, start: int, tokens: int) -> int:
         """Where a passage of so many tokens from `start` on ends, at most the stretch's end."""
         i = bisect_left(self.starts, start) + tokens

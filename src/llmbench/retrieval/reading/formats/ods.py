@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llmbench.retrieval.counting import counted
 from llmbench.retrieval.reading.archive import Archive
+from llmbench.retrieval.reading.formats.numbering import ordinal
 from llmbench.retrieval.reading.formats.sheet import Sheet
 from llmbench.retrieval.reading.xml import Element, local
 
@@ -72,13 +73,8 @@ def _comments(cell: Element, row: int, column: int, sheet: Sheet) -> None:
     for note in cell:
         if local(note) == "annotation":
             words = " ".join(" ".join("".join(p.itertext()) for p in note.iter() if local(p) == "p").split())
-            name = ""
-            at = column + 1
-            while at:
-                at, rest = divmod(at - 1, 26)
-                name = chr(65 + rest) + name
             if words:
-                sheet.comments.append((f"{name}{row + 1}", words))
+                sheet.comments.append((f"{ordinal(column + 1, 'A')}{row + 1}", words))
 
 
 def _value(element: Element, name: str) -> str:

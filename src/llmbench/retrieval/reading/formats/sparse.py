@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 
 from llmbench.retrieval.reading.archive import Archive
+from llmbench.retrieval.reading.formats.numbering import ordinal
 from llmbench.retrieval.reading.formats.sheet import Sheet, cell_at
 
 __all__ = ["FAR", "extent", "moved", "rewritten"]
@@ -39,7 +40,7 @@ def moved(data: bytes, sheet: Sheet) -> bytes:
         found = cell_at(match[3].decode())
         if found is None or found[0] not in rows or found[1] not in columns:
             return match[1] + b"A1" + match[4]  # an empty cell
-        return match[1] + f"{_letters(columns[found[1]])}{rows[found[0]] + 1}".encode() + match[4]
+        return match[1] + f"{ordinal(columns[found[1]] + 1, 'A')}{rows[found[0]] + 1}".encode() + match[4]
 
     sheet.formats = {
         rows[row]: {columns[column]: code for column, code in codes.items() if column in columns}
@@ -73,11 +74,3 @@ def _numbered(places: Iterable[int], *, gap: int) -> dict[int, int]:
         number += 1 if not found or place == before + 1 else 1 + gap
         found[place], before = number, place
     return found
-
-
-def _letters(column: int) -> str:
-    name, column = "", column + 1
-    while column:
-        column, rest = divmod(column - 1, 26)
-        name = chr(65 + rest) + name
-    return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from llmbench.retrieval.reading.formats.numbering import ordinal
 from llmbench.retrieval.reading.xml import Element, local
 
 __all__ = ["Numbering", "formatted", "value"]
@@ -13,8 +14,6 @@ _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _STRICT = "{http://purl.oclc.org/ooxml/wordprocessingml/main}"
 BULLET = "-"
 """What a list without numbers begins its items with."""
-_ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"),
-          (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))  # fmt: skip
 _CYRILLIC = "абвгдежзиклмнопрстуфхцчшщыэюя"
 _COUNTING = {
     *("chineseCounting", "chineseCountingThousand", "japaneseCounting", "ideographDigital", "taiwaneseCounting"),
@@ -198,8 +197,7 @@ def formatted(number: int, style: str) -> str:
         case "none" | "bullet":
             return ""
         case "upperRoman" | "lowerRoman" if 0 < number < 4000:
-            text = _roman(number)
-            return text.upper() if style == "upperRoman" else text
+            return ordinal(number, "I" if style == "upperRoman" else "i")
         case "upperLetter" | "lowerLetter" if number > 0:
             text = chr(97 + (number - 1) % 26) * min(1 + (number - 1) // 26, 20)
             return text.upper() if style == "upperLetter" else text
@@ -221,14 +219,6 @@ def formatted(number: int, style: str) -> str:
             return _chinese(number)
         case _:
             return str(number)
-
-
-def _roman(number: int) -> str:
-    text = ""
-    for size, letters in _ROMAN:
-        text += letters * (number // size)
-        number %= size
-    return text
 
 
 def _chinese(number: int) -> str:
