@@ -41,6 +41,17 @@ def test_the_most_telling_line_is_found(tmp_path: Path, lines: list[str], cause:
     assert log.cause(path) == cause
 
 
+@pytest.mark.parametrize(
+    ("code", "words"), [(137, "SIGKILL), as the system does when memory runs out"), (139, "SIGSEGV"), (1, "complete")]
+)
+def test_a_signal_of_which_the_log_says_nothing_is_the_cause(tmp_path: Path, code: int, words: str) -> None:
+    path = tmp_path / "engine.log"
+    path.write_text("INFO:     Application startup complete.\n")
+    assert words in log.cause(path, code)
+    path.write_text("ValueError: head size 16\n")
+    assert log.cause(path, code) == "ValueError: head size 16"
+
+
 def test_the_last_lines_leave_out_prefixes_and_noise(tmp_path: Path) -> None:
     path = tmp_path / "engine.log"
     path.write_text("\n".join([*(f"{CORE}line {i}" for i in range(30)), "", *NOISE]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 __all__ = ["Tail", "cause", "last_lines"]
@@ -24,6 +25,7 @@ _SECONDHAND = (
 _SUDDEN = ("exited unexpectedly", "died unexpectedly")
 _NOISE = re.compile(r"^\s*(nanobind: |- leaked |- \.\.\. skipped|See https://nanobind|.*resource_tracker: |Route: )")
 _TAIL_BYTES = 200_000
+_SIGNALLED = 128
 
 
 class Tail:
@@ -59,14 +61,27 @@ def last_lines(path: Path, count: int = 15) -> list[str]:
     return [line for line in lines if line.strip() and not _NOISE.match(line)][-count:]
 
 
-def cause(path: Path) -> str:
-    """The line that says best why vLLM ended: a mistake in the arguments, the last first-hand error, else the last line."""
+def cause(path: Path, code: int = 0) -> str:
+    """The line that says best why vLLM ended: a mistake in the arguments, the last first-hand error, else the last line.
+
+    Args:
+        path: its log.
+        code: its exit code; above 128 a signal ended it, of which its log says nothing.
+    """
     lines = last_lines(path, 400)
     errors = [line.strip() for line in lines if _ERROR.match(line.strip())]
     first_hand = [line for line in errors if not any(mark in line for mark in _SECONDHAND)]
     usage = [line.strip() for line in lines if ": error: " in line]
     sudden = [line for line in lines if any(mark in line for mark in _SUDDEN)]
-    for found in (usage, first_hand, sudden, errors, lines):
+    for found in (usage, first_hand, sudden, errors, [_signalled(code)] if code > _SIGNALLED else lines):
         if found:
             return found[-1]
     return "it wrote nothing"
+
+
+def _signalled(code: int) -> str:
+    number = code - _SIGNALLED
+    if number == signal.SIGKILL:
+        return "it was killed from outside (SIGKILL), as the system does when memory runs out"
+    name = next((one.name for one in signal.Signals if one == number), f"signal {number}")
+    return f"it was ended by {name}"

@@ -177,15 +177,15 @@ class Engine:
         if self._process is None:
             return "vLLM was not started"
         code = self._process.poll()
-        return None if code is None else f"vLLM ended (exit code {code}): {log.cause(self.log)}"
+        return None if code is None else f"vLLM ended (exit code {code}): {log.cause(self.log, code)}"
 
     def check(self, phase: str = "serving") -> None:
         """Raises EngineError with the cause and the last lines of the log if vLLM has ended."""
         if self.problem is not None:
-            code = self._process.returncode if self._process else None
+            code = self._process.returncode if self._process else 0
             lines = "\n".join(f"    {line}" for line in log.last_lines(self.log))
             raise EngineError(
-                f"vLLM ended while {phase} (exit code {code}): {log.cause(self.log)}\n{lines}\n  The whole log: {self.log}"
+                f"vLLM ended while {phase} (exit code {code}): {log.cause(self.log, code)}\n{lines}\n  The whole log: {self.log}"
             )
 
     def stop(self) -> None:
