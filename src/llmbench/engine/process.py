@@ -184,9 +184,8 @@ class Engine:
         if self.problem is not None:
             code = self._process.returncode if self._process else 0
             lines = "\n".join(f"    {line}" for line in log.last_lines(self.log))
-            raise EngineError(
-                f"vLLM ended while {phase} (exit code {code}): {log.cause(self.log, code)}\n{lines}\n  The whole log: {self.log}"
-            )
+            why = log.cause(self.log, code)
+            raise EngineError(f"vLLM ended while {phase} (exit code {code}): {why}\n{lines}\n  The whole log: {self.log}")
 
     def stop(self) -> None:
         """Ends every process that the start made, and waits for it. Does nothing the second time."""
