@@ -61,8 +61,9 @@ def pages(rng: np.random.Generator, draws: int) -> None:
     print("| pages x questions, worse/better, correlation | by page: passes (2.5 %), covers (95 %) | each alone |")
     print("| --- | --- | --- |")
     for count, size, worse, better, alike in (
-        (28, 4, 0.06, 0.01, 0.3), (28, 4, 0.12, 0.07, 0.3), (15, 8, 0.06, 0.01, 0.3), (60, 4, 0.12, 0.07, 0.3),
-        (28, 4, 0.12, 0.07, 0.0),
+        (5, 24, 0.12, 0.07, 0.3), (10, 8, 0.12, 0.07, 0.3), (15, 8, 0.06, 0.01, 0.3), (20, 8, 0.06, 0.01, 0.3),
+        (28, 4, 0.06, 0.01, 0.3), (28, 4, 0.12, 0.07, 0.3), (30, 8, 0.06, 0.01, 0.3), (60, 4, 0.12, 0.07, 0.3),
+        (60, 8, 0.06, 0.01, 0.3), (28, 4, 0.12, 0.07, 0.0),
     ):  # fmt: skip
         groups = {f"q{i:05}": str(i // size) for i in range(count * size)}
         cells = []

@@ -59,6 +59,21 @@ def test_pages_that_are_right_or_wrong_as_a_whole_are_not_called_different_too_o
     assert wrong["each alone"] > 0.08 * 400
 
 
+@pytest.mark.parametrize(("count", "size"), [(5, 24), (10, 8), (20, 8), (30, 8), (60, 4)])
+def test_a_gate_over_pages_at_its_boundary_passes_at_most_its_level(count: int, size: int) -> None:
+    rng, passed = np.random.default_rng(10), 0
+    groups = {f"q{i:04}": str(i // size) for i in range(count * size)}
+    for _ in range(300):
+        # Two questions of a page share whether, and which way, the variants differ with a correlation of 0.3.
+        shared = rng.random(count * size) < np.sqrt(0.3)
+        u = np.where(shared, np.repeat(rng.random(count), size), rng.random(count * size))
+        a, b = (u < 0.01) | (u > 0.5), (u < 0.07) & (u >= 0.01) | (u > 0.5)
+        found = difference("m", "a", "b", ids(a.astype(float)), ids(b.astype(float)), "share", groups=groups)
+        assert found is not None
+        passed += found.low > -0.05
+    assert passed <= 0.06 * 300  # at most 3.5 %, and 2.5 standard errors
+
+
 @pytest.mark.parametrize(
     ("kind", "n", "least"), [("score", 20, 0.92), ("score", 100, 0.92), ("amount", 20, 0.9), ("amount", 100, 0.92)]
 )

@@ -108,8 +108,31 @@ def test_the_clustered_error_is_that_of_liang_and_zeger() -> None:
     assert variance(x, Clusters(np.array([0, 0, 1, 1, 2, 3]), sizes, 3.6, 2.6)) == pytest.approx(4 / 3 * 2.5 / 36)
 
 
-@pytest.mark.parametrize(("n", "size", "counted"), [(60, 10, 6), (60, 12, 60), (60, 60, 60), (60, 1, 60), (60, 4, 15)])
-def test_fewer_than_six_pages_count_for_nothing(n: int, size: int, counted: int) -> None:
+def test_a_variance_that_few_pages_carry_is_known_no_better_than_by_those_few() -> None:
+    from llmbench.statistics.clusters import degrees
+
+    groups = clusters(list(ids([0.0] * 160)), pages(160, 4))
+    spread = np.random.default_rng(3).normal(size=160)
+    assert groups.degrees == 39 and 20 < degrees(spread, groups) <= 39
+    assert degrees(np.tile([1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0], 20), groups) == 39  # all alike, up to their sign
+    few = np.zeros(160)
+    few[:4], few[40:44], few[80:84] = 1.0, -1.0, 1.0  # 3 of 40 pages: 2 * 3^2 / (3 - 3^2 / 40) = 6.5
+    assert degrees(few, groups) == pytest.approx(6.5, rel=0.05)
+    assert degrees(few, clusters(list(ids([0.0] * 160)), None)) == np.inf
+
+
+@pytest.mark.parametrize(("count", "tests", "can"), [(5, 1, False), (6, 1, True), (6, 3, False), (8, 3, True)])
+def test_where_the_signs_of_all_pages_are_too_few_nothing_is_called_detectable(count: int, tests: int, can: bool) -> None:
+    a, b = ids([1.0] * 10 * count), ids([0.0] * 10 * count)
+    found = difference("grounded", "a", "b", a, b, "share", groups=pages(10 * count, 10), tests=tests)
+    assert found is not None and (found.detectable is not None) is can
+    assert (found.p * tests < 0.05) is can
+
+
+@pytest.mark.parametrize(
+    ("n", "size", "counted"), [(60, 10, 6), (60, 12, 5), (60, 15, 60), (60, 60, 60), (60, 1, 60), (60, 4, 15)]
+)
+def test_fewer_than_five_pages_count_for_nothing(n: int, size: int, counted: int) -> None:
     found = clusters(list(ids([0.0] * n)), pages(n, size))
     assert len(found.sizes) == counted
 
@@ -126,6 +149,8 @@ def test_clusters_are_told_in_a_sentence() -> None:
     assert clustering(list(some), some, [one]) == (
         "40 questions are about 10 pages and count by page. Design effect of the means: 1.0 (1 if no two shared a page).",
     )
+    five = pages(40, 8)
+    assert clustering(list(five), five, [one])[0].endswith("A difference can be shown from 6 pages on.")
     assert clustering(list(few), few, [one])[0].startswith("40 questions are about 2 pages: too few to count by page")
     assert clustering(list(some), {}, [one]) == clustering(list(some), pages(40, 1), [one]) == ()
 

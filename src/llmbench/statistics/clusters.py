@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FEWEST", "Clusters", "clusters", "variance"]
+__all__ = ["FEWEST", "SIGNS", "Clusters", "clusters", "degrees", "variance"]
 
-FEWEST = 6
-"""Effective clusters below which questions count as independent: fewer than six signs cannot reach p < 0.05 (2 * 0.5^5 = 0.06),
-and a variance estimated from fewer is worth little."""
+FEWEST = 5
+"""Effective clusters below which questions count as independent: a variance estimated from fewer is worth little."""
+SIGNS = 6
+"""Clusters that a difference needs to be shown at 95 %: with five of one sign p is 2 * 0.5^5 = 0.06."""
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,20 @@ def variance(x: NDArray[np.float64], groups: Clusters) -> float:
         return 0.0
     u = groups.sums(x - x.mean())
     return float(u @ u) * count / (count - 1) / len(x) ** 2
+
+
+def degrees(x: NDArray[np.float64], groups: Clusters) -> float:
+    """The degrees of freedom of that variance: 2 S^2 / (sum of u^4 - S^2 / C), with S the sum of the squared sums u.
+
+    Satterthwaite's (1946) with the fourth moment that the clusters show: where a few of them hold nearly all that differs, the
+    variance is known no better than by those few. From 2 to `groups.degrees`; infinite without clusters.
+    """
+    if not math.isfinite(groups.degrees):
+        return math.inf
+    u = groups.sums(x - x.mean())
+    squares = u * u
+    total = float(squares.sum())
+    spread = float(squares @ squares) - total * total / len(u)
+    if not total or spread <= 1e-12 * total * total:
+        return groups.degrees
+    return max(2.0, min(groups.degrees, 2 * total * total / spread))

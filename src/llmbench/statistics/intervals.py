@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from llmbench.statistics.clusters import Clusters, variance
+from llmbench.statistics.clusters import Clusters, degrees, variance
 from llmbench.statistics.values import Kind
 
 __all__ = ["Contrast", "amount", "difference", "mean"]
@@ -28,7 +28,8 @@ class Contrast:
     """The interval of a mean of paired differences.
 
     `p` is the level at which it would just touch 0, `error` the standard error of the mean, `effect` its variance over that of
-    as many independent differences of -1, 0 and 1, and `deff` what clusters alone do to the variance.
+    as many independent differences of -1, 0 and 1, `deff` what clusters alone do to the variance, and `degrees` those of
+    Student's t that the interval was made with, where there are clusters.
     """
 
     low: float
@@ -37,6 +38,7 @@ class Contrast:
     error: float
     effect: float
     deff: float
+    degrees: float
 
 
 def mean(x: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float) -> tuple[float, float, float]:
@@ -49,7 +51,7 @@ def mean(x: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float
         return (max(low, 0.0) if x.min() >= 0 else low), high, _inflation(x, groups)
     m = float(x.mean())
     effect = _effect(x, groups, m * (1 - m) / len(x), kind)
-    z, n = _quantile(confidence, groups, kind), len(x) / effect
+    z, n = _quantile(confidence, _free(x, groups, kind)), len(x) / effect
     centre, half = m + z * z / (2 * n), z * math.sqrt(m * (1 - m) / n + z * z / (4 * n * n))
     wide = 1 + z * z / n
     # Exactly 0 and 1 at the ends, which rounding would miss.
@@ -65,7 +67,8 @@ def difference(d: NDArray[np.float64], groups: Clusters, kind: Kind, confidence:
     """
     if kind == "amount":
         low, high = amount(d, groups, confidence)
-        return Contrast(low, high, _amount_p(d, groups), _moments(d, groups)[1], 1.0, _inflation(d, groups))
+        error = _moments(d, groups)[1]
+        return Contrast(low, high, _amount_p(d, groups), error, 1.0, _inflation(d, groups), groups.degrees)
     x = d / reach
     n, b, c = len(x), float(x[x > 0].sum()), float(-x[x < 0].sum())
     m = (b - c) / n
@@ -73,11 +76,14 @@ def difference(d: NDArray[np.float64], groups: Clusters, kind: Kind, confidence:
     # A contrast of more than two shares takes values between the whole ones, and is a score.
     of: Kind = "share" if kind == "share" and reach == 1 else "score"
     effect = _effect(x, groups, plain, of)
-    score, z = _tango(b / effect, c / effect, n / effect), _quantile(confidence, groups, of)
+    score, free = _tango(b / effect, c / effect, n / effect), _free(x, groups, of)
+    z = _quantile(confidence, free)
     low, high = _root(score, z, -1.0, m), _root(score, -z, m, 1.0)
-    p = 1.0 if b == c else min(1.0, 2 * _tail(abs(score(0.0)), groups, of))
+    p = 1.0 if b == c else min(1.0, 2 * _tail(abs(score(0.0)), free))
     error = reach * math.sqrt(max(0.0, effect * plain))
-    return Contrast(reach * low, reach * high, p, error, effect, _design(x, groups, effect, of))
+    return Contrast(
+        reach * low, reach * high, p, error, effect, _design(x, groups, effect, of), min(groups.degrees, free)
+    )  # fmt: skip
 
 
 def amount(x: NDArray[np.float64], groups: Clusters, confidence: float) -> tuple[float, float]:
@@ -172,17 +178,21 @@ def _inflation(x: NDArray[np.float64], groups: Clusters) -> float:
     return variance(scaled, groups) / (float(scaled.var(ddof=1)) / len(x))
 
 
-def _quantile(confidence: float, groups: Clusters, kind: Kind) -> float:
-    """Of the normal distribution for shares of independent questions, whose variance the share tells; else of Student's t."""
-    if kind == "share" and not math.isfinite(groups.degrees):
-        return float(special.ndtri((1 + confidence) / 2))
-    return float(special.stdtrit(_degrees(groups), (1 + confidence) / 2))
+def _free(x: NDArray[np.float64], groups: Clusters, kind: Kind) -> float:
+    """Degrees of Student's t; infinite (the normal distribution) for shares of independent questions, whose variance the share
+    tells."""
+    if math.isfinite(groups.degrees):
+        return degrees(x, groups)
+    return math.inf if kind == "share" else _degrees(groups)
 
 
-def _tail(z: float, groups: Clusters, kind: Kind) -> float:
-    if kind == "share" and not math.isfinite(groups.degrees):
-        return float(special.ndtr(-z))
-    return float(special.stdtr(_degrees(groups), -z))
+def _quantile(confidence: float, free: float) -> float:
+    level = (1 + confidence) / 2
+    return float(special.stdtrit(free, level) if math.isfinite(free) else special.ndtri(level))
+
+
+def _tail(z: float, free: float) -> float:
+    return float(special.stdtr(free, -z) if math.isfinite(free) else special.ndtr(-z))
 
 
 def _degrees(groups: Clusters) -> float:

@@ -106,14 +106,14 @@ def difference(
     d, together = x - y, clusters(ids, groups)
     found = intervals.difference(d, together, kind, confidence)
     p, m = _p(d, together, found, 1 - confidence), float(d.mean())
-    level = (1 - confidence) / tests
+    level, known = (1 - confidence) / tests, replace(together, degrees=min(together.degrees, found.degrees))
     match kind:
         case "share":
-            least = power.share(x, y, together, found.deff, level)
+            least = power.share(x, y, known, found.deff, level)
         case "score":
-            least = power.score(found.error, found.effect, together, level)
+            least = power.score(found.error, found.effect, known, level)
         case "amount":
-            least = power.amount(found.error, together, level)
+            least = power.amount(found.error, known, level)
     one = Difference(
         metric, a, b, m, min(found.low, m), max(found.high, m), len(d), int((d > 0).sum()), int((d < 0).sum()),
         p, p, least, found.deff,

@@ -25,6 +25,8 @@ def share(a: NDArray[np.float64], b: NDArray[np.float64], groups: Clusters, deff
 
     Returns None where no difference would be found.
     """
+    if _signs_are_too_few(groups, level):
+        return None
     n = int(len(a) / deff)
     level = _normal(level, groups)
     differ = float((a != b).mean())
@@ -52,10 +54,14 @@ def score(error: float, effect: float, groups: Clusters, level: float) -> float 
 
 def amount(error: float, groups: Clusters, level: float) -> float | None:
     """For means with this standard error: (t(1 - level / 2) + z(0.8)) errors; None where signs alone cannot reach `level`."""
-    count = len(groups.sizes)
-    if 2.0 ** (1 - count) >= level:
+    if _signs_are_too_few(groups, level):
         return None
     return error * (_t(level, groups) + float(special.ndtri(POWER)))
+
+
+def _signs_are_too_few(groups: Clusters, level: float) -> bool:
+    """Whether even a difference of the same sign in every cluster has a p of at least `level`: 0.06 with five of them."""
+    return 2.0 ** (1 - len(groups.sizes)) >= level
 
 
 def _growth(both: float, one: float) -> float:

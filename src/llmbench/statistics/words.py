@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from llmbench.statistics.clusters import clusters
+from llmbench.statistics.clusters import SIGNS, clusters
 from llmbench.statistics.values import Difference, Estimate
 
 __all__ = ["clustering"]
@@ -32,4 +32,5 @@ def clustering(
     low, high = min(effects), max(effects)
     size = f"{high:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
     what = "differences" if of and isinstance(of[0], Difference) else "means"
-    return (f"{about} and count by {pages[0]}. Design effect of the {what}: {size} (1 if no two shared a {pages[0]}).",)
+    words = f"{about} and count by {pages[0]}. Design effect of the {what}: {size} (1 if no two shared a {pages[0]})."
+    return (words + (f" A difference can be shown from {SIGNS} {pages[1]} on." if count < SIGNS else ""),)
