@@ -132,6 +132,12 @@
     const at = document.querySelector(`#page-${name} [data-address]`)?.dataset.address;
     return { name, address: at ? `${name}/${at}` : name };
   };
+  // A link that a person typed or a mail program wrote may escape other letters, and name runs in another order.
+  const plain = (address) => {
+    const [page, ...rest] = address.split("/");
+    try { return [page, ...decodeURIComponent(rest.join("/")).split(",").sort()].join(); } catch { return address; }
+  };
+  const same = (one, other) => one !== null && other !== null && plain(one) === plain(other);
   let written = null, bound = location.hash.length > 1 ? location.hash.slice(1) : null;
   const name = (now) => {
     const what = now.address.split("/").slice(1).map(decodeURIComponent).filter(Boolean).join(", ");
@@ -140,20 +146,20 @@
   const note = () => {
     const now = current();
     if (!now) return;
-    if (bound !== null && now.address !== bound) return; // on the way there: an index may have to be opened first
+    if (bound !== null && !same(now.address, bound)) return; // on the way there: an index may have to be opened first
     if (bound !== null) name(now); // arrived
     bound = null;
-    if (now.address === written) return;
+    if (same(now.address, written)) return;
     const first = written === null, sub = written?.split("/")[0] === now.name && written === now.name;
     written = now.address;
     name(now);
-    if (location.hash.slice(1) === now.address || (first && now.address === "compare" && !location.hash)) return;
+    if (same(location.hash.slice(1), now.address) || (first && now.address === "compare" && !location.hash)) return;
     history[first || sub ? "replaceState" : "pushState"](null, "", `#${now.address}`); // what a tab shows first is no step of its own
   };
   const go = () => {
     const now = current(), to = location.hash.slice(1) || "compare";
     if (!now) { setTimeout(go, 100); return; } // the page has no tabs yet
-    if (to === now.address) { bound = null; return; }
+    if (same(to, now.address)) { bound = null; return; }
     bound = written = to;
     document.querySelector(".router")?.dispatchEvent(new CustomEvent("go", { detail: to }));
   };

@@ -157,7 +157,8 @@ def build(tab: gr.Tab) -> Shown:
         return turned
 
     gr.on([tab.select, refresh.click], look, asked, on.outputs, **HANDLER)
-    gr.on([words.input, state.input, order.input], sift, asked, on.outputs, **HANDLER, trigger_mode="always_last")
+    # Gradio's `input` of a text box hears letters that are typed, and neither a paste nor the last letter that goes.
+    gr.on([words.change, state.input, order.input], sift, asked, on.outputs, **HANDLER, trigger_mode="always_last")
     fewer.click(turn(-1), asked, on.outputs, **HANDLER)
     more.click(turn(1), asked, on.outputs, **HANDLER)
     picker.input(on.draw, [picker, on.colours], [view, timer, on.colours], **HANDLER, trigger_mode="always_last")

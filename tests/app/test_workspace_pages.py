@@ -122,6 +122,46 @@ def test_runs_lie_over_each_other_with_recipe_lock_and_adapter(page: Page) -> No
     assert page.locator(".chart .readout").first.inner_text().startswith("step ")
 
 
+def test_runs_are_searched_by_what_is_pasted_and_by_what_is_taken_away(page: Page) -> None:
+    show(page, "Runs")
+    page.wait_for_selector(".chart")
+    box = page.locator("#run-search textarea, #run-search input")
+    count = "(words) => document.querySelector('.count').innerText.includes(words)"
+    for words, found in (("fir", "1 of 2 runs"), ("", "2 of 2 runs"), ("none such", "No such run.")):
+        box.press("Control+A")
+        page.keyboard.insert_text(words) if words else box.press("Delete")
+        page.wait_for_function(count, arg=found)
+
+
+def test_a_link_to_a_run_or_a_report_opens_it_in_a_fresh_tab(context: BrowserContext, address: str) -> None:
+    for name, found in (("runs/first,second", "section.card:has-text('first')"), ("reports/two-models", ".verdict")):
+        page = context.new_page()
+        page.goto(f"{address}#{name}")
+        page.wait_for_selector(f"#page-{name.split('/')[0]} {found}")
+        page.wait_for_function("(name) => document.title.includes(name)", arg=name.split("/")[1].split(",")[0])
+        assert page.url.replace("%2C", ",").endswith(f"#{name}")
+        page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_runs_and_reports_whole(browser: Any, address: str, scheme: Any) -> None:
+    phone = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True, color_scheme=scheme)
+    phone.set_default_timeout(60_000)
+    page = phone.new_page()
+    page.goto(f"{address}#runs")
+    page.wait_for_selector(".chart")
+    assert page.evaluate("() => document.documentElement.scrollWidth") == 390
+    show(page, "Reports")
+    page.locator("#page-reports iframe").wait_for()
+    path = page.locator(".verdict > .aside").bounding_box()
+    assert path is not None and path["width"] > 250, "the folder has a line of its own"
+    assert page.evaluate("() => document.documentElement.scrollWidth") == 390
+    inside = page.frame_locator("#page-reports iframe").locator("html")
+    inside.wait_for()
+    assert inside.evaluate("(html) => html.scrollWidth <= html.clientWidth"), "tables scroll in their own box"
+    phone.close()
+
+
 def test_a_report_is_shown_sealed_and_can_be_saved(page: Page, home: Path, tmp_path: Path) -> None:
     show(page, "Reports")
     frame = page.locator("#page-reports iframe")
