@@ -13,8 +13,20 @@ from llmbench.errors import LlmbenchError
 from llmbench.recipe.rag import Scalar
 
 __all__ = [
-    "CHANGED", "LOCKED", "NOT_OPENED", "Box", "Document", "Heading", "Momentary",
-    "Scalar", "Skipped", "Unreadable", "Value", "check", "not_read",
+    "CHANGED",
+    "LOCKED",
+    "NOT_OPENED",
+    "UNREAD_CIPHER",
+    "Box",
+    "Document",
+    "Heading",
+    "Momentary",
+    "Scalar",
+    "Skipped",
+    "Unreadable",
+    "Value",
+    "check",
+    "not_read",
     "shadowed",
 ]  # fmt: skip
 
@@ -25,7 +37,8 @@ Value = Scalar | list[Scalar]
 
 LOCKED = "encrypted: it needs a password (documents[].password_env in the pipeline names its variable)"
 NOT_OPENED = "encrypted: the password given does not open it"
-"""The reasons of files that are encrypted; both begin alike."""
+UNREAD_CIPHER = "encrypted in a way that is not read; save it without its password"
+"""The reasons of files that are encrypted; all begin alike."""
 CHANGED = "changed since it was indexed"
 """The reason of a file that is no longer the one that a document was read from."""
 

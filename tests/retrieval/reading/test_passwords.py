@@ -14,7 +14,7 @@ from llmbench import retrieval
 from llmbench.errors import DataError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import pages
-from llmbench.retrieval.documents import LOCKED, NOT_OPENED, Unreadable
+from llmbench.retrieval.documents import LOCKED, NOT_OPENED, UNREAD_CIPHER, Unreadable
 
 from .files import document, docx, ole, paragraph, readings, saved, zipped
 
@@ -90,3 +90,20 @@ def test_what_tells_of_an_encryption_may_declare_nothing(tmp_path: Path, monkeyp
     path = saved(tmp_path, "a.docx", ole({"EncryptedPackage": b"x" * 64, "EncryptionInfo": about}))
     with pytest.raises(Unreadable, match="declares entities"):
         document(path, password_env="VAULT")
+
+
+def test_what_no_password_opens_is_not_said_to_need_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAULT", PASSWORD)
+    manifest = "<manifest><encryption-data/></manifest>"
+    mimetype = "application/vnd.oasis.opendocument.text"
+    path = saved(tmp_path, "a.odt", zipped({"mimetype": mimetype, "META-INF/manifest.xml": manifest, "content.xml": "x"}))
+    with pytest.raises(Unreadable, match="needs a password"):
+        document(path)
+    with pytest.raises(Unreadable, match="save it without its password"):
+        document(path, password_env="VAULT")
+    plain = zipped({"note.txt": "Nine."})
+    for start, flags, method in ((b"PK\3\4", 6, 8), (b"PK\1\2", 8, 10)):  # as 7-Zip writes a member that it encrypts
+        at = plain.index(start)
+        plain = plain[: at + flags] + b"\1\0" + plain[at + flags + 2 : at + method] + b"\x63\0" + plain[at + method + 2 :]
+    found, failure = readings(saved(tmp_path, "a.zip", plain))
+    assert found == {} and failure == f"1 file in it left out: note.txt: {UNREAD_CIPHER}"

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
-from llmbench.retrieval.documents import LOCKED, NOT_OPENED, Unreadable
+from llmbench.retrieval.documents import LOCKED, NOT_OPENED, UNREAD_CIPHER, Unreadable
 from llmbench.retrieval.reading import xml
 from llmbench.retrieval.reading.kinds import kind_of, kind_of_bytes
 
@@ -22,6 +22,8 @@ RATIO = 250
 """How much smaller a member of a MiB or more may be than what it unpacks to; the most of 40 real office documents is
 13, deflate's limit 1032."""
 
+_AES = 99
+"""How a member is said to be compressed that 7-Zip or WinZip encrypted (APPNOTE 7.2); zipfile opens zip's own cipher only."""
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
 """What zipfile raises on what it cannot unpack."""
 
@@ -56,6 +58,8 @@ class Archive:
         member = self.names.get(name)
         if member is None:
             raise Unreadable(f"broken: it has no {name}")
+        if member.compress_type == _AES:
+            raise Unreadable(UNREAD_CIPHER)
         if member.flag_bits & 1 and self._password is None:
             raise Unreadable(LOCKED)
         size = member.file_size

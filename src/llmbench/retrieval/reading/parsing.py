@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from llmbench.retrieval.documents import LOCKED, Document, Unreadable
+from llmbench.retrieval.documents import LOCKED, UNREAD_CIPHER, Document, Unreadable
 from llmbench.retrieval.reading.kinds import kind_of, kind_of_bytes, seen
 from llmbench.retrieval.reading.writer import Writer
 
@@ -53,7 +53,12 @@ def _documents(data: bytes, kind: str, suffix: str, name: str, room: _Room) -> I
     if name and kind in _PLAIN and not seen(data[:1024]):
         yield {"document": {**_plain(data, identity, name, kind, suffix), "name": name}}
         return
-    out = parsed(data, kind, suffix, room.largest, room.password)
+    try:
+        out = parsed(data, kind, suffix, room.largest, room.password)
+    except Unreadable as error:
+        if room.password and str(error) == LOCKED:  # of a format that no password opens here
+            raise Unreadable(UNREAD_CIPHER) from None
+        raise
     if not out.holder:
         yield {"document": {**out.finished(), "id": identity, "name": name}}
     names: set[str] = set()
@@ -129,7 +134,7 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = ""
 
         if within := flat.kind_of_flat(data):
             data, kind = flat.packed(data), within
-    real = _real(data, kind)
+    real = _real(data, kind, password)
     out = Writer(real, largest=largest)
     if kind and real != kind:
         out.warnings.append(f"named like {kind}, but it is {real}")
@@ -221,14 +226,14 @@ _NAMED = {
 }
 
 
-def _real(data: bytes, kind: str) -> str:
+def _real(data: bytes, kind: str, password: str) -> str:
     """The kind by the first bytes, and by what is in the container; the name's kind where those say nothing."""
     if not data:
         raise Unreadable("empty")
     what = seen(data[:1024])
     match what:
         case "zip":
-            return _in_zip(data, kind)
+            return _in_zip(data, kind, password)
         case "ole":
             return _in_ole(data)
         case "pdf" | "rtf":
@@ -245,10 +250,10 @@ def _real(data: bytes, kind: str) -> str:
     return kind
 
 
-def _in_zip(data: bytes, kind: str) -> str:
+def _in_zip(data: bytes, kind: str, password: str) -> str:
     from llmbench.retrieval.reading.archive import Archive
 
-    archive = Archive(data)
+    archive = Archive(data, password)
     names = archive.names
     mimetype = archive.read("mimetype")[:80].decode("ascii", "replace") if "mimetype" in names else ""
     for start, found in (("word/", "docx"), ("ppt/", "pptx"), ("xl/", "xlsx")):

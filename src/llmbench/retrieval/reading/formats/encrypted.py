@@ -27,7 +27,7 @@ def decrypted(data: bytes, password: str) -> bytes:
         return data
     if not password:
         raise Unreadable(LOCKED)
-    if b"<!" in about:  # it is parsed as XML, where declarations are attacks
+    if b"<!" in about.replace(b"\0", b""):  # it is parsed as XML (UTF-16 too), where declarations are attacks
         raise Unreadable("broken: what tells of its encryption declares entities")
     return _opened(data, password)
 
