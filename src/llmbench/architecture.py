@@ -123,7 +123,7 @@ def refusal(config: Mapping[str, Any], *, attn_implementation: str = "auto", jud
     """
     kind = config.get("model_type")
     if not isinstance(kind, str):
-        return "config.json has no model_type, so it cannot be told what model this is"
+        return "config.json has no model_type, so the kind of model is unknown"
     if any(key in config for key in _CODE):  # code of its own, which is allowed or refused elsewhere
         return None
     known = _table("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES")

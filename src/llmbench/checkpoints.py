@@ -115,7 +115,7 @@ def choose(
             return path, damaged
         damaged.append(f"{path.name} is damaged ({wrong})")
     if damaged:
-        raise RunError(f"{folder}: no checkpoint is whole: {'; '.join(damaged)}. Start again with --overwrite.")
+        raise RunError(f"{folder}: no checkpoint is intact: {'; '.join(damaged)}. Start again with --overwrite.")
     return None, []
 
 
@@ -126,7 +126,7 @@ def _fault_with(checkpoint: Path, needs: Callable[[Path], int | None]) -> str | 
         return wrong
     best = checkpoint.with_name(f"checkpoint-{other}")
     wrong = fault(best) if best.is_dir() else "it is missing"
-    return None if wrong is None else f"its best checkpoint {best.name} is of no use: {wrong}"
+    return None if wrong is None else f"its best checkpoint {best.name} cannot be used: {wrong}"
 
 
 def own(checkpoint: Path) -> list[str]:

@@ -250,7 +250,7 @@ def _embedder() -> list[Finding]:
         return [_broken("retrieval", "embedder", facts, mend)]
     text = f"all-MiniLM-L6-v2, {facts['dim']} values, fingerprint {facts['fingerprint'][:12]} ({facts['folder']})"
     if facts["near"] < facts["far"] + 0.3:
-        return [Finding("retrieval", "embedder", "missing", f"{text}: it does not tell near from far", mend)]
+        return [Finding("retrieval", "embedder", "missing", f"{text}: it does not separate similar texts from others", mend)]
     return [Finding("retrieval", "embedder", "ok", text)]
 
 

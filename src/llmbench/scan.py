@@ -181,9 +181,7 @@ def _check_index(file: Path) -> None:
         raise LlmbenchError(f"{file}: cannot be read as an index of weights ({type(error).__name__}).") from error
     for name in set(map(str, named)):
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise LlmbenchError(
-                f"{file}: names {name!r} as weights; only safetensors files of the same folder may stand there."
-            )
+            raise LlmbenchError(f"{file}: names {name!r} as weights; only safetensors files of the same folder are allowed.")
     missing = sorted(name for name in set(map(str, named)) if not (file.parent / name).exists())
     if missing and not (file.parent / "model.safetensors").exists():
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -203,7 +203,7 @@ def test_a_later_row_without_the_columns_is_named(tmp_path: Path) -> None:
         ("a.csv", 'messages\n"[{bad"\n', "a.csv:2: messages is not valid JSON"),
         ("a.parquet", "no parquet", "a.parquet: not a valid Parquet file"),
         ("a.xlsx", "x", "a.xlsx: .xlsx files are not read."),
-        ("a", "x", "a: its name has no ending that tells what it holds."),
+        ("a", "x", "a: its name has no extension that says what it holds."),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -246,7 +246,7 @@ def test_utf_16_is_named_and_read_when_the_recipe_says_so(tmp_path: Path, ending
         ("a.json", '{"prompt": {"0": "a"}, "completion": {"0": "c"}}', ": holds columns, each with all its values, not rows"),
         ("a.json", '{"features": [], "rows": [{"text": "a"}]}', "write field: rows next to its path"),
         ("a.json", '{"prompt": "a", "completion": "b"}', "If the object is the only row, put it in"),
-        ("a", "{}", ": its name has no ending that tells what it holds"),
+        ("a", "{}", ": its name has no extension that says what it holds"),
     ],
 )
 def test_a_file_in_another_form_is_an_error_that_says_which(tmp_path: Path, name: str, text: str, said: str) -> None:

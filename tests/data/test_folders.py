@@ -235,7 +235,7 @@ def test_a_real_server_is_read(tmp_path: Path) -> None:
     ("url", "said"),
     [
         ("http://data.test/a.jsonl", "only https:// addresses are read"), ("s3://bucket/a.jsonl", "only https:// addresses"),
-        ("https://me:secret@data.test/a.jsonl", "an address may hold no password"), ("file:///etc/passwd", "only https://"),
+        ("https://me:secret@data.test/a.jsonl", "a URL must not contain a password"), ("file:///etc/passwd", "only https://"),
     ],
 )  # fmt: skip
 def test_an_address_of_another_kind_is_refused_when_the_recipe_is_read(tmp_path: Path, url: str, said: str) -> None:

@@ -57,7 +57,7 @@ REASONS = {
     "the chat template writes no tools",
     "the chat template leaves a turn out",
     "the chat template refuses it",
-    "the assistant's words cannot be told",
+    "the assistant's words cannot be found",
 }
 ODD = {"template_basic", "template_blip2", "template_deepseek_ocr", "glm4moe"}
 """Those that close the last turn with no token. (GLM's model stops at the token that opens the next turn.)"""

@@ -294,7 +294,7 @@ def test_a_header_that_contradicts_itself_is_refused(mine: Path, tiny: Path, key
     header[HALF_A][key] = value
     changed = json.dumps(header).encode()
     path.write_bytes(len(changed).to_bytes(8, "little") + changed + data[8 + length :])
-    with pytest.raises(EngineError, match="no whole safetensors file"):
+    with pytest.raises(EngineError, match="not a complete safetensors file"):
         admit(str(mine), BASE, tiny)
 
 

@@ -231,7 +231,7 @@ def test_a_recipe_that_goes_on_takes_the_adapters_own_settings(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("config", "sections", "says"),
     [
-        ({}, {"lora": {"r": 16}}, "lora.r: 16, but the adapter that it goes on from has 4; leave it out"),
+        ({}, {"lora": {"r": 16}}, "lora.r: 16, but the adapter it continues from has 4; leave it out"),
         ({}, {"adapter": {"type": "oft"}}, "is a LORA adapter; leave out the section adapter"),
         ({"peft_type": "LOHA"}, {}, "is a LOHA adapter, which llmbench does not train"),
         ({"lora_bias": True}, {}, "has lora_bias, which llmbench does not train"),

@@ -90,5 +90,5 @@ def test_what_a_shard_holds_of_a_name_that_is_taken_is_left_out_and_told(
             "rows.jsonl": "",
         }
     taken = "a program wrote a document of this name"
-    again = f"1 row left out: line 2: id '1' stands on line 1 already; 1 row left out: line 3: {taken}"
+    again = f"1 row left out: line 2: id '1' is already on line 1; 1 row left out: line 3: {taken}"
     assert left_out == [("lamp.md", taken), ("rows.jsonl", again)]

@@ -111,7 +111,7 @@ def test_openai_parts_of_text_are_read_as_text_and_nothing_else_is(recipe: RagRe
         image: Any = [*parts, {"type": "image_url", "image_url": {"url": "x"}}]
         others: tuple[Any, ...] = (None, 5, image)
         for content in others:
-            with pytest.raises(LlmbenchError, match=r"^A user message's content is no text\."):
+            with pytest.raises(LlmbenchError, match=r"^A user message's content is not text\."):
                 retriever.ground([{"role": "user", "content": content}])
 
 

@@ -242,7 +242,7 @@ def test_links_of_the_hubs_cache_are_no_way_out(tmp_path: Path, model: Path) -> 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "pytorch_model.bin", "a/b.safetensors"])
 def test_an_index_names_files_of_its_own_folder_only(model: Path, name: str) -> None:
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}), encoding="utf-8")
-    with pytest.raises(LlmbenchError, match=r"only safetensors files of the same folder may stand there"):
+    with pytest.raises(LlmbenchError, match=r"only safetensors files of the same folder are allowed"):
         scan.folder(model)
 
 

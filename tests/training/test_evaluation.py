@@ -205,7 +205,7 @@ def test_a_damaged_best_checkpoint_is_made_again(overfitting: Any, capsys: pytes
     run = stopped_at(recipe, best + 2)
     (run.checkpoints / f"checkpoint-{best}" / "random.json").unlink()
     training.train(recipe, runs.resume(recipe), resume=True)
-    assert f"its best checkpoint checkpoint-{best} is of no use: random.json is missing" in capsys.readouterr().err
+    assert f"its best checkpoint checkpoint-{best} cannot be used: random.json is missing" in capsys.readouterr().err
     assert weights(run) == weights(whole)
 
 

@@ -146,7 +146,7 @@ def test_a_run_of_all_parameters_has_nothing_to_merge(write: Write) -> None:
     document = write("whole-model", *FEW, "training.max_steps=1", lora=None)
     run = runs.create(document)
     training.train(document, run)
-    with pytest.raises(RunError, match=r"trained all parameters: .* is the whole model"):
+    with pytest.raises(RunError, match=r"trained all parameters: .* is already the complete model"):
         merge(run)
 
 

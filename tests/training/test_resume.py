@@ -172,7 +172,7 @@ def test_nothing_is_begun_anew_when_every_checkpoint_is_damaged(again: TrainReci
     run = runs.open_run("again")
     for path in checkpoints.every(run.checkpoints):
         (path / "random.json").unlink()
-    with pytest.raises(RunError, match=r"no checkpoint is whole: checkpoint-9 is damaged .*Start again with --overwrite"):
+    with pytest.raises(RunError, match=r"no checkpoint is intact: checkpoint-9 is damaged .*Start again with --overwrite"):
         go_on(again)
     assert steps(run) == [2, 4, 6, 8, 9]
 

@@ -61,7 +61,7 @@ def test_a_report_counts_what_was_not_read(pages: tuple[str, Path], tmp_path: Pa
         (folder / f"broken{i}.pdf").write_bytes(b"%PDF broken")
     short = run(pipeline, "--report", "--fail-under", "95")
     assert short.exit_code == 1 and "9 of 13 files were not read." in short.stdout
-    assert "30.8 % of the files were read, less than 95 %. Mend what was skipped" in short.stderr
+    assert "30.8 % of the files were read, less than 95 %. Fix what was skipped" in short.stderr
     found = facts(pipeline, "--report")
     assert (found["files"], len(found["unread"]), found["unread"][0], found["share"]) == (13, 9, "broken0.pdf", 1.0)
     assert run(pipeline, "--report", "--fail-under", "30").exit_code == 0

@@ -164,7 +164,7 @@ def test_ask_with_the_real_gateway_answers_from_the_passages(endpoint: Any, page
 
 
 def test_passages_that_are_too_many_for_a_model_are_told_with_the_remedy(endpoint: Any, pages: str) -> None:
-    with pytest.raises(EndpointError, match=r"context length.* Hand on fewer passages: add context\.max_tokens=600"):
+    with pytest.raises(EndpointError, match=r"context length.* Use fewer passages: add context\.max_tokens=600"):
         CliRunner().invoke(
             cli, ["ask", pages, "lamp " * 1100, "--model", "base", "--url", endpoint.base_url], catch_exceptions=False
         )

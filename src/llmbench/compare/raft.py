@@ -95,7 +95,7 @@ def _row(
         return Left(question.id, "its question has no words")
     found = retriever.ground(_asked(question))
     if not found.sources:
-        return Left(question.id, "the pipeline hands on no passage")
+        return Left(question.id, "the pipeline returns no passage")
     if not question.answerable:
         return _made(question, "unanswerable", found.messages, abstention)
     right = [source for source in found.sources if _tells(source, question)]

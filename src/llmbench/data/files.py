@@ -78,7 +78,7 @@ def read_file(path: Path, *, encoding: str = "utf-8", field: str | None = None) 
                     yield Row(1, str(path), {"text": file.read()})
             case other:
                 known = "a .jsonl, .json, .csv, .tsv, .parquet, .arrow, .txt or .sqlite file"
-                what = f"{other} files are not read" if other else "its name has no ending that tells what it holds"
+                what = f"{other} files are not read" if other else "its name has no extension that says what it holds"
                 raise DataError(f"{path}: {what}. Name {known}.")
     except UnicodeDecodeError as error:
         raise DataError(_undecodable(path, encoding, error)) from error

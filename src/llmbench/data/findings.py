@@ -98,7 +98,7 @@ def _ends(part: Part, recipe: TrainRecipe) -> list[Note]:
     if part.unused:
         text = f"no training row has {', '.join(part.unused[:5])}{', ...' if len(part.unused) > 5 else ''}"
         every = recipe.tokenizer is not None and len(part.unused) == len(recipe.tokenizer.add_tokens)
-        next_ = "Its embedding would learn nothing: leave it out, or add rows that use it."
+        next_ = "Its embedding would not be trained: leave it out, or add rows that use it."
         found.append(Note("error" if every else "warning", "tokenizer.add_tokens", text, next_))
     return found
 

@@ -194,7 +194,7 @@ def _tokens(values: dict[str, Any]) -> Tokens:
     ids = _numbers(values["input_ids"], "input_ids")
     name = next((name for name in _MASKS if values.get(name) is not None), None)
     if name is None:
-        raise BadRow("a column is missing", f"{', '.join(_MASKS)}: one of them is needed beside input_ids")
+        raise BadRow("a column is missing", f"{', '.join(_MASKS)}: input_ids needs one of them")
     marks = _numbers(values[name], name)
     if len(marks) != len(ids):
         raise BadRow("wrong type", f"{name} has {len(marks):,} numbers and input_ids {len(ids):,}")

@@ -117,7 +117,7 @@ def _lengths(part: Part) -> str:
         ("Median", of.p50), ("90 %", of.p90), ("95 %", of.p95), ("99 %", of.p99), ("99.9 %", limit.fits_999),
         ("All", limit.fits_all),
     )]  # fmt: skip
-    avoided = " Rows stand end to end, so that none is computed." if part.padding.avoided else ""
+    avoided = " Rows are packed end to end, so no padding is computed." if part.padding.avoided else ""
     says = f"<p>{100 * part.padding.share:.1f} % of padded batches of {part.padding.batch} would be padding.{avoided}</p>"
     if limit.rows_over:
         lost = _table(

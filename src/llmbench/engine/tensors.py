@@ -57,7 +57,7 @@ def read_header(path: Path) -> Tensors:
             raise ValueError("it is cut off")
         return tensors
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise EngineError(f"{path} is no whole safetensors file ({error}). Save or copy it again") from error
+        raise EngineError(f"{path} is not a complete safetensors file ({error}). Save or copy it again") from error
 
 
 def read_numbers(path: Path) -> Iterator[tuple[str, bool, bool]]:

@@ -71,7 +71,7 @@ def continued(values: dict[str, Any], start: Path) -> dict[str, Any]:
     for key, value in (given if isinstance(given, dict) else {}).items():
         said = sorted(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
         if key not in _FREE and key in section and section[key] != said:
-            raise ValueError(f"{place}.{key}: {value}, but the adapter that it goes on from has {section[key]}; leave it out")
+            raise ValueError(f"{place}.{key}: {value}, but the adapter it continues from has {section[key]}; leave it out")
         section[key] = value
     other = "adapter" if place == "lora" else "lora"
     if values.get(other) is not None:

@@ -47,7 +47,7 @@ def _check_address(url: str) -> None:
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
         raise ValueError(f"{url}: only https:// addresses are read. Download it, and name the file")
     if parts.username or parts.password:
-        raise ValueError("an address may hold no password, which would stand in every report. Download it, and name the file")
+        raise ValueError("a URL must not contain a password: every report would show it. Download the file and give its path")
 
 
 class DataSource(Section):

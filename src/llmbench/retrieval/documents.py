@@ -143,7 +143,7 @@ def check(document: Document) -> None:
         LlmbenchError: it holds what no database can keep.
     """
     if not isinstance(document, Document):
-        raise LlmbenchError(f"{document!r:.80} is no Document. Hand on a list of retrieval.Document(...).")
+        raise LlmbenchError(f"{document!r:.80} is not a Document. Pass a list of retrieval.Document(...).")
     whose = f"document {document.source!a}"
     for name in ("id", "source", "title", "text", "kind"):
         value = getattr(document, name)
@@ -166,4 +166,4 @@ def _encodes(value: Scalar, whose: str) -> None:
         str(value).encode()
     except UnicodeEncodeError as error:
         place = error.object[max(0, error.start - 20) : error.start + 20]
-        raise LlmbenchError(f"{whose} holds half of a character at {place!a}. Mend the text.") from error
+        raise LlmbenchError(f"{whose} holds half of a character at {place!a}. Fix the text.") from error

@@ -53,7 +53,7 @@ class Names:
                 why = f"{known.file} has a document of this name"
             else:
                 line = line or self._first_line(document.source)
-                why = f"id {document.source.removeprefix(f'{file}#')!r} stands on line {line} already"
+                why = f"id {document.source.removeprefix(f'{file}#')!r} is already on line {line}"
             left.first.append((document.first_line if document.source != file else 0, why))
         return False
 

@@ -248,7 +248,7 @@ class Writer:
         """Raises LlmbenchError for what a program cannot give."""
         check(document)
         if not document.text.strip():
-            raise LlmbenchError(f"document {document.source!a} has no text, and would never be found. Give it some.")
+            raise LlmbenchError(f"document {document.source!a} has no text and would never be found. Add some.")
         there, _ = self._standing(document.source)
         if there is not None and there.file is not None:
             how = "Give it another source, or exclude the file."

@@ -155,7 +155,9 @@ def _plan(run: Run, dtype: str | None, onto: Onto) -> _Plan:
     if run.state != "finished":
         raise RunError(f"Run {run.name} is {run.state}, so there is nothing to merge yet. Finish it with --resume")
     if not run.adapter.is_dir():
-        raise RunError(f"Run {run.name} trained all parameters: {run.model} is the whole model, and there is nothing to merge")
+        raise RunError(
+            f"Run {run.name} trained all parameters: {run.model} is already the complete model; there is nothing to merge"
+        )
     config = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
     if config["peft_type"] == "PROMPT_TUNING":
         raise LlmbenchError(f"{run.adapter} is prompt tuning: vectors before the prompt, and no weights. {_no_merge(config)}")

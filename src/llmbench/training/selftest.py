@@ -288,7 +288,7 @@ def _merged_four_bits(place: Place) -> float:
 TRIALS: dict[str, tuple[str, float, Callable[[Place], float]]] = {
     "packing": ("loss and gradients of rows end to end, and of rows one by one", 1e-4, _packed),
     "packing, 16 bits": ("the same in bfloat16, in the GPU's kernel for rows of any length (root mean square)", 0.05, _varlen),
-    "separation": ("a row's logits, whatever row stands before it (to the bit)", 0.0, _leaks),
+    "separation": ("a row's logits, whatever row precedes it (to the bit)", 0.0, _leaks),
     "accumulation": ("weights after windows of 4 x 1 rows, and of 1 x 4, the last one half empty", 1e-4, _accumulated),
     "checkpointing": ("loss and gradients with activations computed again, and kept", 1e-5, _checkpointed),
     "fused LoRA": ("loss and gradients of LoRA added in place, and of PEFT's own", 1e-5, _fused),

@@ -286,7 +286,7 @@ class Row:
         return [[start, len(text) - end, 4]]
 
 
-UNTOLD = "the assistant's words cannot be told"
+UNTOLD = "the assistant's words cannot be found"
 
 
 def _learn(sample: dict[str, Any], met: Met, spans: Spans) -> None:

@@ -221,7 +221,7 @@ def report(recipe: RagRecipe, skipped: Sequence[Skipped], fail_under: float | No
         if files and share < fail_under:
             faults.append(f"{share:.1f} % of the {what}, less than {fail_under:g} %.")
     if faults:
-        advice = " Mend what was skipped, or exclude what is not meant to be read." if unread else ""
+        advice = " Fix what was skipped, or exclude what should not be read." if unread else ""
         print(" ".join(faults) + advice, file=sys.stderr)
         raise typer.Exit(1)
 

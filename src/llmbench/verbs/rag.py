@@ -199,7 +199,7 @@ async def _answer(
                 return delta.reply
     except EndpointError as error:
         if error.status == 400 and "context length" in str(error) and not listed[model].get("rag"):
-            advice = "Hand on fewer passages: add context.max_tokens=600, or a variant with `rag`, which fits them by itself."
+            advice = "Use fewer passages: add context.max_tokens=600, or a variant with `rag`, which fits them by itself."
             raise EndpointError(f"{error} {advice}", status=400) from error
         raise
     raise EndpointError(f"{endpoint.base_url} ended the answer early. Look at the server's log.")

@@ -94,7 +94,7 @@ def train(
     if as_json:
         print_json(record(run))
     else:
-        print("\n".join(_result(run, served=not servability(document))))
+        print("\n".join(_folded(_result(run, served=not servability(document)))))
 
 
 def _prepared(document: TrainRecipe) -> Job:

@@ -168,7 +168,7 @@ def deep(levels: int) -> dict[str, Any]:
         (["year"], "is not a mapping of fields"),
         ({"team": "\ud800"}, "half of a character"),
         ({"\ud800": 1}, "half of a character"),
-        (deep(100), "more than 40 filters lie in each other"),
+        (deep(100), "filters are nested more than 40 deep"),
         ({"$or": [{"year": i} for i in range(20_000)]}, r"over 5000 conditions; \$in takes any number"),
     ],
 )

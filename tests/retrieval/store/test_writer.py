@@ -240,7 +240,7 @@ def test_a_second_row_of_an_id_is_told_and_counts_are_of_documents(
     path = pages / "rows.jsonl"
     path.write_text('{"id": 1, "text": "alpha"}\n{"id": 1, "text": "beta"}\n{"id": 2, "text": "gamma"}\n{broken\n')
     reason = "1 row left out: line 4: not JSON (Expecting property name enclosed in double quotes); "
-    reason += "1 row left out: line 2: id '1' stands on line 1 already"
+    reason += "1 row left out: line 2: id '1' is already on line 1"
     for _ in range(2):  # a file that is known is not read again, and tells the same
         report = retrieval.build(recipe=rows, embedder=words)
         assert report.skipped == (("rows.jsonl", reason),)
@@ -249,7 +249,7 @@ def test_a_second_row_of_an_id_is_told_and_counts_are_of_documents(
     path.write_text('{"id": 1, "text": "alpha"}\n{"id": 1, "text": "beta"}\n{"id": 2, "text": "delta"}\n')
     report = retrieval.build(recipe=rows, embedder=words)
     assert (report.added, report.changed, report.removed, report.unchanged) == (0, 1, 0, 1)
-    assert report.skipped == (("rows.jsonl", "1 row left out: line 2: id '1' stands on line 1 already"),)
+    assert report.skipped == (("rows.jsonl", "1 row left out: line 2: id '1' is already on line 1"),)
 
 
 def test_many_rows_of_an_id_in_many_batches_count_once(
@@ -260,7 +260,7 @@ def test_many_rows_of_an_id_in_many_batches_count_once(
     report = retrieval.build(of_rows(recipe, pages), embedder=words)
     assert (report.added, report.changed, report.unchanged) == (5, 0, 0)
     [(_, reason)] = report.skipped
-    assert reason.startswith("35 rows left out: line 6: id '0' stands on line 1 already; line 7: id '1'")
+    assert reason.startswith("35 rows left out: line 6: id '0' is already on line 1; line 7: id '1'")
     assert query("SELECT text FROM documents ORDER BY source") == [(f"row {i}",) for i in range(5)]
 
 
@@ -427,9 +427,9 @@ def given(**fields: Any) -> Document:
         (given(title=None), r"^document 'good': its title is None, where"),
         (given(source=7), r"^document 7: its source is 7, where"),
         (given(metadata=None), r"^document 'good': its metadata is None, where a mapping belongs\.$"),
-        (given(text=" "), r"^document 'good' has no text, and would never be found\. Give it some\.$"),
+        (given(text=" "), r"^document 'good' has no text and would never be found\. Add some\.$"),
         (given(source=""), r"^a document has no source \('alpha'\)"),
-        ({"source": "x"}, r"^\{'source': 'x'\} is no Document\."),
+        ({"source": "x"}, r"^\{'source': 'x'\} is not a Document\."),
         (given(source="a.txt"), r"^document 'a.txt' is called like one of file a.txt\. Give it another source"),
     ],
 )

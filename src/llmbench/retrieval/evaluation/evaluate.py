@@ -139,7 +139,7 @@ def _notes(
             notes.append(f"{row.name}: {counted(row.empty, 'query', 'queries')} found nothing, which counts 0.")
     same = sum(query in run for query, run in first.runs[reference(first.recipe)].items())
     if ignore_identical:
-        notes.append("Documents that bear their query's own name were left out (--ignore-identical).")
+        notes.append("Documents named like their query were left out (--ignore-identical).")
     elif same or collection.identical:
         named = counted(max(same, len(collection.identical)), "query", "queries")
         notes.append(

@@ -85,7 +85,7 @@ def said(message: Mapping[str, Any]) -> str:
         texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
         if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
             return "\n".join(str(text) for text in texts)
-    raise LlmbenchError(f"A {message.get('role')} message's content is no text. Give it a string, or parts of type text.")
+    raise LlmbenchError(f"A {message.get('role')} message's content is not text. Send a string, or parts of type text.")
 
 
 def around(recipe: RagRecipe, hits: Sequence[Hit], fetch: Fetch) -> list[Passage]:

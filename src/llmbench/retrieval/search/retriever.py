@@ -365,7 +365,7 @@ def _open(folder: Path) -> View:
     while True:
         path = current(folder)
         if path is None:
-            raise IndexError_(f"{folder} holds no index any more.")
+            raise IndexError_(f"{folder} no longer holds an index.")
         try:
             view = View(path)
         except IndexError_:

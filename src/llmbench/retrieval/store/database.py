@@ -67,7 +67,7 @@ class Index:
         except sqlite3.Error as error:
             raise IndexError_(f"{self.path / 'index.sqlite'} {_trouble(error)}") from error
         except UnicodeEncodeError as error:
-            raise IndexError_(f"{error.object[:80]!a} holds half of a character, which no text can. Mend it.") from error
+            raise IndexError_(f"{error.object[:80]!a} holds half of a character (a lone surrogate). Fix it.") from error
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -389,6 +389,6 @@ def _trouble(error: sqlite3.Error) -> str:
     if "closed database" in words:
         return "is closed. Open it again: Writer.open or Retriever.open."
     if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
-        whole = "Look whether it is whole: llmbench index PIPELINE --verify"
+        whole = "Check it: llmbench index PIPELINE --verify"
         return f"did not take a change ({words}), and is as it was before. {whole}"
     return f"cannot be used ({words}). Build it again: llmbench index PIPELINE --rebuild"

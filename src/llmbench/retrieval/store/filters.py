@@ -72,7 +72,7 @@ def _all(words: Any, values: list[str | float], depth: int) -> str:
     if not isinstance(words, Mapping):
         raise _wrong(f"{words!r} is not a mapping of fields")
     if depth > DEEPEST:
-        raise _wrong(f"more than {DEEPEST} filters lie in each other")
+        raise _wrong(f"filters are nested more than {DEEPEST} deep")
     return _joined("AND", [_one(str(key), value, values, depth) for key, value in words.items()]) if words else "1"
 
 

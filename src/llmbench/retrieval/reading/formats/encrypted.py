@@ -28,7 +28,7 @@ def decrypted(data: bytes, password: str) -> bytes:
     if not password:
         raise Unreadable(LOCKED)
     if b"<!" in about.replace(b"\0", b""):  # it is parsed as XML (UTF-16 too), where declarations are attacks
-        raise Unreadable("broken: what tells of its encryption declares entities")
+        raise Unreadable("broken: the description of its encryption declares entities")
     return _opened(data, password)
 
 
