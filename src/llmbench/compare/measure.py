@@ -54,17 +54,7 @@ def measure(
     failed = _failed(rows, recipe.variants)
     table = _table(rows, names, recipe.variants)
     groups = statistics.groups(asked, spec)
-    estimates: dict[str, dict[str, Estimate]] = {}
-    differences: list[Difference] = []
-    best: str | None = None
-    for number, (name, of) in enumerate(table.items()):
-        progress(len(asked) + number, total)
-        kind = {"binary": name in metrics.QUALITY, "bounded": name in metrics.GRADED}
-        found = {v: statistics.estimate(x, spec=spec, groups=groups, **kind) for v, x in of.items()}
-        if known := {variant: one for variant, one in found.items() if one is not None}:
-            estimates[name] = known
-            best = best or max(known, key=lambda variant: known[variant].mean)
-            differences += statistics.differences(name, of, spec=spec, groups=groups, best=best, **kind)
+    estimates, differences = _figures(table, spec, groups, lambda number: progress(len(asked) + number, total))
     progress(total, total)
     headline = next((name for name in recipe.metrics if name in estimates), None)
     if headline is None:
@@ -102,6 +92,27 @@ def measure(
         failed=failed,
         notes=clustering([question.id for question in asked], groups, pairs or list(estimates[headline].values())),
     )
+
+
+def _figures(
+    table: Table, spec: StatisticsSpec, groups: Mapping[str, str], step: Callable[[int], None]
+) -> tuple[dict[str, dict[str, Estimate]], list[Difference]]:
+    """Each metric's estimates by variant, and the paired differences of all; `step` is told which metric is next.
+
+    The best variant by the first metric is the one that many variants are compared with.
+    """
+    estimates: dict[str, dict[str, Estimate]] = {}
+    differences: list[Difference] = []
+    best: str | None = None
+    for number, (name, of) in enumerate(table.items()):
+        step(number)
+        kind = {"binary": name in metrics.QUALITY, "bounded": name in metrics.GRADED}
+        found = {v: statistics.estimate(x, spec=spec, groups=groups, **kind) for v, x in of.items()}
+        if known := {variant: one for variant, one in found.items() if one is not None}:
+            estimates[name] = known
+            best = best or max(known, key=lambda variant: known[variant].mean)
+            differences += statistics.differences(name, of, spec=spec, groups=groups, best=best, **kind)
+    return estimates, differences
 
 
 def _scored(question: Question, log: AnswerLog, recipe: CompareRecipe, names: list[str]) -> list[Row]:

@@ -92,63 +92,10 @@ def build(
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
-    from starlette.responses import JSONResponse
-    from starlette.responses import Response as PlainResponse
     from starlette.routing import Route
 
     metrics = Metrics()
-    words = words or Words(control_tokens.of_unknown())
-    created = int(time.time())
-    known = {served.variant.name: served for served in models}
-    cards = [
-        {"id": name, "object": "model", "created": created, "owned_by": "llmbench", "max_model_len": context, **served.card}
-        for name, served in known.items()
-    ]
-
-    def wanted(name: str, request: Request) -> Served:
-        if name not in known:
-            message = f"The model {name!r:.100} does not exist. There are: {', '.join(known)}."
-            raise Refusal(404, message, param="model", code="model_not_found")
-        request.state.model = name
-        return known[name]
-
-    async def list_models(_: Request) -> Response:
-        return JSONResponse({"object": "list", "data": cards})
-
-    async def show_model(request: Request) -> Response:
-        if not request.path_params["name"]:
-            raise HTTPException(404)
-        name = wanted(request.path_params["name"], request).variant.name
-        return JSONResponse(next(card for card in cards if card["id"] == name))
-
-    async def health(request: Request) -> Response:
-        await upstream.health()
-        return JSONResponse({"status": "ok"} | ({"models": list(known)} if request.state.has_key else {}))
-
-    async def count(_: Request) -> Response:
-        return PlainResponse(metrics.text(), media_type="text/plain; version=0.0.4")
-
-    async def ask(request: Request) -> Response:
-        question = chat.parse(await _body(request), context=context)
-        served, used = wanted(question.model, request), partial(metrics.used, question.model)
-        return await _unless_gone(request, _answer(served, question, upstream, context, words, used))
-
-    async def complete(request: Request) -> Response:
-        question = completions.parse(await _body(request), context=context)
-        served, used = wanted(question.model, request), partial(metrics.used, question.model)
-        return await _unless_gone(request, _complete(served, question, upstream, used))
-
-    async def tokenize(request: Request) -> Response:
-        body = body_of.read(await _body(request))
-        name, text = body.get("model"), body.get("prompt")
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise Refusal(400, "/tokenize takes a model and a prompt, both texts.", param="prompt")
-        asked = {"model": wanted(name, request).engine_name, "prompt": text}
-        for key in ("add_special_tokens", "return_token_strs"):
-            if key in body:
-                body_of.check_type(key, body[key], "true or false")
-                asked[key] = body[key]
-        return as_json(await upstream.read(await upstream.ask("/tokenize", asked)))
+    paths = _Paths(models, upstream, context, words or Words(control_tokens.of_unknown()), metrics)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -157,13 +104,13 @@ def build(
 
     app = Starlette(
         routes=[
-            Route("/health", health, methods=["GET"]),
-            Route("/metrics", count, methods=["GET"]),
-            Route("/v1/models", list_models, methods=["GET"]),
-            Route("/v1/models/{name:path}", show_model, methods=["GET"]),
-            Route("/v1/chat/completions", ask, methods=["POST"]),
-            Route("/v1/completions", complete, methods=["POST"]),
-            Route("/tokenize", tokenize, methods=["POST"]),
+            Route("/health", paths.health, methods=["GET"]),
+            Route("/metrics", paths.count, methods=["GET"]),
+            Route("/v1/models", paths.list_models, methods=["GET"]),
+            Route("/v1/models/{name:path}", paths.show_model, methods=["GET"]),
+            Route("/v1/chat/completions", paths.ask, methods=["POST"]),
+            Route("/v1/completions", paths.complete, methods=["POST"]),
+            Route("/tokenize", paths.tokenize, methods=["POST"]),
         ],
         middleware=[
             Middleware(partial(Guard, api_key=api_key, hosts=hosts)),
@@ -174,6 +121,74 @@ def build(
     )
     app.router.redirect_slashes = False
     return app
+
+
+class _Paths:
+    """What answers on each path, over the variants."""
+
+    def __init__(
+        self, models: Sequence[Served], upstream: relay.Upstream, context: int, words: Words, metrics: Metrics
+    ) -> None:
+        created = int(time.time())
+        self._known = {served.variant.name: served for served in models}
+        self._cards = {
+            name: {"id": name, "object": "model", "created": created, "owned_by": "llmbench", "max_model_len": context}
+            | served.card
+            for name, served in self._known.items()
+        }
+        self._upstream = upstream
+        self._context = context
+        self._words = words
+        self._metrics = metrics
+
+    async def list_models(self, _: Request) -> Response:
+        return as_json({"object": "list", "data": list(self._cards.values())})
+
+    async def show_model(self, request: Request) -> Response:
+        from starlette.exceptions import HTTPException
+
+        if not request.path_params["name"]:
+            raise HTTPException(404)
+        return as_json(self._cards[self._wanted(request.path_params["name"], request).variant.name])
+
+    async def health(self, request: Request) -> Response:
+        await self._upstream.health()
+        return as_json({"status": "ok"} | ({"models": list(self._known)} if request.state.has_key else {}))
+
+    async def count(self, _: Request) -> Response:
+        from starlette.responses import Response
+
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def ask(self, request: Request) -> Response:
+        question = chat.parse(await _body(request), context=self._context)
+        served, used = self._wanted(question.model, request), partial(self._metrics.used, question.model)
+        work = _answer(served, question, self._upstream, self._context, self._words, used)
+        return await _unless_gone(request, work)
+
+    async def complete(self, request: Request) -> Response:
+        question = completions.parse(await _body(request), context=self._context)
+        served, used = self._wanted(question.model, request), partial(self._metrics.used, question.model)
+        return await _unless_gone(request, _complete(served, question, self._upstream, used))
+
+    async def tokenize(self, request: Request) -> Response:
+        body = body_of.read(await _body(request))
+        name, text = body.get("model"), body.get("prompt")
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise Refusal(400, "/tokenize takes a model and a prompt, both texts.", param="prompt")
+        asked = {"model": self._wanted(name, request).engine_name, "prompt": text}
+        for key in ("add_special_tokens", "return_token_strs"):
+            if key in body:
+                body_of.check_type(key, body[key], "true or false")
+                asked[key] = body[key]
+        return as_json(await self._upstream.read(await self._upstream.ask("/tokenize", asked)))
+
+    def _wanted(self, name: str, request: Request) -> Served:
+        if name not in self._known:
+            message = f"The model {name!r:.100} does not exist. There are: {', '.join(self._known)}."
+            raise Refusal(404, message, param="model", code="model_not_found")
+        request.state.model = name
+        return self._known[name]
 
 
 async def _refuse(_: Request, error: Exception) -> Response:
