@@ -82,7 +82,14 @@ def read(file: File) -> Document:
     child: Child | None = getattr(_OWN, "child", None)
     if child is None:
         child = _OWN.child = Child()
-    found = next((each for each in _documents(file, child) if isinstance(each, Document)), None)
+    found: Document | None = None
+    for each in _documents(
+        file, child
+    ):  # to its end: a child process that is left in between has to go, and takes long to start
+        if isinstance(each, Document):
+            if found is not None:
+                break
+            found = each
     if found is None or found.source != file.source:
         raise Unreadable("a file of files, each of which is a document")
     return found
