@@ -24,6 +24,54 @@ _SHOWN = 20
 """Skipped files that are named; the rest is counted."""
 
 
+_Rebuild = Annotated[
+    bool, typer.Option("--rebuild", help="Re-chunk and re-embed everything; searches use the old index meanwhile.")
+]
+_Stay = Annotated[bool, typer.Option("--stay", help="With --rebuild: keep the old index active until --use.")]
+_Use = Annotated[int | None, typer.Option("--use", help="Search this generation from now on.", metavar="N")]
+_Prune = Annotated[bool, typer.Option("--prune", help="Remove every generation but the one that is searched.")]
+_Report = Annotated[
+    bool,
+    typer.Option(
+        "--report", help="Report how much text was embedded, what is unknown to the embedder, and what is duplicated."
+    ),
+]
+_FailUnder = Annotated[
+    float | None,
+    typer.Option(
+        "--fail-under",
+        min=0,
+        max=100,
+        metavar="PERCENT",
+        help="With --report: exit with 1 when less than PERCENT of the text or of the files was embedded.",
+    ),
+]
+_Verify = Annotated[bool, typer.Option("--verify", help="Check every row, vector and word; exit with 1 on a fault.")]
+_Absent = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--absent",
+        help="With --verify: also check that this text, or words no document has, are in no file of the index.",
+        metavar="TEXT",
+    ),
+]
+_Repair = Annotated[bool, typer.Option("--repair", help="Repair what can be rebuilt from the stored documents.")]
+_Compact = Annotated[bool, typer.Option("--compact", help="Rewrite the index without deleted data.")]
+_Delete = Annotated[
+    list[str] | None,
+    typer.Option("--delete", help="Delete documents by source; * and ? stand for any characters.", metavar="SOURCE"),
+]
+_Where = Annotated[
+    str | None,
+    typer.Option("--delete-where", help="Delete documents by a filter, such as '{\"year\": 2020}'.", metavar="JSON"),
+]
+_Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="ray: read and embed on the machines of a Ray cluster (RAY_ADDRESS)."),
+]
+_Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait while another process writes the index.")]
+
+
 def register(cli: typer.Typer) -> None:
     """Adds this job's verb."""
     cli.command("index", epilog="Example: `llmbench index rag/handbook.yaml`")(index)
@@ -32,52 +80,20 @@ def register(cli: typer.Typer) -> None:
 def index(
     pipeline: Pipeline,
     overrides: Overrides = None,
-    rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Re-chunk and re-embed everything; searches use the old index meanwhile.")
-    ] = False,
-    stay: Annotated[bool, typer.Option("--stay", help="With --rebuild: keep the old index active until --use.")] = False,
-    use: Annotated[int | None, typer.Option("--use", help="Search this generation from now on.", metavar="N")] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove every generation but the one that is searched.")] = False,
-    report: Annotated[
-        bool,
-        typer.Option(
-            "--report", help="Report how much text was embedded, what is unknown to the embedder, and what is duplicated."
-        ),
-    ] = False,
-    fail_under: Annotated[
-        float | None,
-        typer.Option(
-            "--fail-under",
-            min=0,
-            max=100,
-            metavar="PERCENT",
-            help="With --report: exit with 1 when less than PERCENT of the text or of the files was embedded.",
-        ),
-    ] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Check every row, vector and word; exit with 1 on a fault.")] = False,
-    absent: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--absent",
-            help="With --verify: also check that this text, or words no document has, are in no file of the index.",
-            metavar="TEXT",
-        ),
-    ] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be rebuilt from the stored documents.")] = False,
-    compact: Annotated[bool, typer.Option("--compact", help="Rewrite the index without deleted data.")] = False,
-    delete: Annotated[
-        list[str] | None,
-        typer.Option("--delete", help="Delete documents by source; * and ? stand for any characters.", metavar="SOURCE"),
-    ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option("--delete-where", help="Delete documents by a filter, such as '{\"year\": 2020}'.", metavar="JSON"),
-    ] = None,
-    engine: Annotated[
-        Literal["local", "ray"],
-        typer.Option("--engine", help="ray: read and embed on the machines of a Ray cluster (RAY_ADDRESS)."),
-    ] = "local",
-    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait while another process writes the index.")] = 0,
+    rebuild: _Rebuild = False,
+    stay: _Stay = False,
+    use: _Use = None,
+    prune: _Prune = False,
+    report: _Report = False,
+    fail_under: _FailUnder = None,
+    verify: _Verify = False,
+    absent: _Absent = None,
+    repair: _Repair = False,
+    compact: _Compact = False,
+    delete: _Delete = None,
+    where: _Where = None,
+    engine: _Engine = "local",
+    wait: _Wait = 0,
     as_json: Json = False,
 ) -> None:
     """Bring a pipeline's index up to date with its documents; only what changed is read and embedded.

@@ -138,15 +138,18 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = ""
     out = Writer(real, largest=largest)
     if kind and real != kind:
         out.warnings.append(f"named like {kind}, but it is {real}")
-    match real:
+    if not (_paginated(real, data, out, password) or _other(real, data, out, suffix, password)):
+        raise Unreadable(f"{real}, which is not read")
+    return out
+
+
+def _paginated(kind: str, data: bytes, out: Writer, password: str) -> bool:
+    """Reads what people write and lay out; False where it is something else."""
+    match kind:
         case "pdf":
             from llmbench.retrieval.reading.formats import pdf as reader
 
             reader.read(data, out, password=password)
-        case "html":
-            from llmbench.retrieval.reading.formats import html
-
-            html.read(data, out)
         case "docx":
             from llmbench.retrieval.reading.formats import docx
 
@@ -155,10 +158,6 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = ""
             from llmbench.retrieval.reading.formats import pptx
 
             pptx.read(data, out)
-        case "csv":
-            from llmbench.retrieval.reading.formats import tables
-
-            tables.read_csv(data, out, suffix)
         case "xlsx":
             from llmbench.retrieval.reading.formats import workbook
 
@@ -175,10 +174,34 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = ""
             from llmbench.retrieval.reading.formats import rtf
 
             rtf.read(data, out)
+        case "doc":
+            from llmbench.retrieval.reading.formats import doc
+
+            doc.read(data, out)
+        case "ppt":
+            from llmbench.retrieval.reading.formats import ppt
+
+            ppt.read(data, out)
+        case _:
+            return False
+    return True
+
+
+def _other(kind: str, data: bytes, out: Writer, suffix: str, password: str) -> bool:
+    """Reads pages of the web, messages, values and archives; False where it is something else."""
+    match kind:
+        case "html":
+            from llmbench.retrieval.reading.formats import html
+
+            html.read(data, out)
+        case "csv":
+            from llmbench.retrieval.reading.formats import tables
+
+            tables.read_csv(data, out, suffix)
         case "email" | "mbox":
             from llmbench.retrieval.reading.formats import mail
 
-            mail.read_eml(data, out) if real == "email" else mail.read_mbox(data, out)
+            mail.read_eml(data, out) if kind == "email" else mail.read_mbox(data, out)
         case "calendar":
             from llmbench.retrieval.reading.formats import calendar
 
@@ -192,26 +215,18 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = ""
             from llmbench.retrieval.reading.archive import Archive
 
             out.holder, out.parts = True, Archive(data, password).files()
-        case "doc":
-            from llmbench.retrieval.reading.formats import doc
-
-            doc.read(data, out)
-        case "ppt":
-            from llmbench.retrieval.reading.formats import ppt
-
-            ppt.read(data, out)
         case "json" | "notebook":
             from llmbench.retrieval.reading.formats import data as values
 
-            values.read_json(data, out) if real == "json" else values.read_notebook(data, out)
+            values.read_json(data, out) if kind == "json" else values.read_notebook(data, out)
         case "xml":
             from llmbench.retrieval.reading.formats import data as values
             from llmbench.retrieval.reading.formats import markup
 
             values.read_plist(data, out) if suffix == ".plist" else markup.read(data, out)
         case _:
-            raise Unreadable(f"{real}, which is not read")
-    return out
+            return False
+    return True
 
 
 _NAMED = {
