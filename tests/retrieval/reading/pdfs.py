@@ -9,7 +9,13 @@ from .files import saved
 
 
 def pdf(
-    folder: Path, name: str, content: str, *, annotations: Sequence[str] = (), unicode: Mapping[int, str] | None = None
+    folder: Path,
+    name: str,
+    content: str,
+    *,
+    annotations: Sequence[str] = (),
+    unicode: Mapping[int, str] | None = None,
+    datasets: str = "",
 ) -> Path:
     """A PDF of one page of 400 by 400 points, in Helvetica (`/F`) and in its bold (`/B`).
 
@@ -19,6 +25,7 @@ def pdf(
         content: the page's content stream.
         annotations: dictionaries; those of fields are the form's.
         unicode: what the codes of the font `/U` stand for.
+        datasets: the values of an XFA form, as XML.
     """
     maps = "".join(f"<{code:02x}> <{text.encode('utf-16-be').hex()}>\n" for code, text in (unicode or {}).items())
     cmap = (
@@ -28,8 +35,9 @@ def pdf(
     first = 9
     places = " ".join(f"{first + n} 0 R" for n in range(len(annotations)))
     fields = " ".join(f"{first + n} 0 R" for n, entry in enumerate(annotations) if "/Widget" in entry)
+    packets = f"/XFA[(datasets) {first + len(annotations)} 0 R]" if datasets else ""
     objects = [
-        f"<</Type/Catalog/Pages 2 0 R/AcroForm<</Fields[{fields}]/DA(/F 10 Tf)/DR<</Font<</F 5 0 R>>>>>>>>",
+        f"<</Type/Catalog/Pages 2 0 R/AcroForm<<{packets}/Fields[{fields}]/DA(/F 10 Tf)/DR<</Font<</F 5 0 R>>>>>>>>",
         "<</Type/Pages/Kids[3 0 R]/Count 1>>",
         "<</Type/Page/Parent 2 0 R/MediaBox[0 0 400 400]/Contents 4 0 R/Resources<</Font<</F 5 0 R/B 6 0 R/U 7 0 R>>"
         f"/ExtGState<</Clear<</ca 0>>>>>>/Annots[{places}]>>",
@@ -39,6 +47,7 @@ def pdf(
         "<</Type/Font/Subtype/Type1/BaseFont/Courier/ToUnicode 8 0 R>>",
         f"<</Length {len(cmap)}>>stream\n{cmap}\nendstream",
         *annotations,
+        *([f"<</Length {len(datasets)}>>stream\n{datasets}\nendstream"] if datasets else []),
     ]
     body, offsets = b"%PDF-1.7\n", []
     for number, thing in enumerate(objects, 1):

@@ -131,3 +131,15 @@ def test_the_two_letters_of_one_arabic_glyph_keep_their_order(tmp_path: Path) ->
     content = text(50, 50, "CBA", font="U") + text(50, 80, "FEBD", font="U") + text(50, 110, "CG", font="U")
     found = document(pdf(tmp_path, "arabic.pdf", content, unicode=codes))  # written as it looks: from the left
     assert [line for line in found.text.split("\n") if line] == ["خلال", "سلامة", "لآل"]
+
+
+def test_values_of_an_xfa_form_are_read_once(tmp_path: Path) -> None:
+    values = (
+        '<xfa:datasets xmlns:xfa="http://www.xfa.org/schema/xfa-data/1.0/"><xfa:data><form><vessel>Silver Quandary</vessel>'
+        "<berth><number>417</number><note>Needs power,\n 32 ampere</note></berth><empty/></form></xfa:data></xfa:datasets>"
+    )
+    page = text(50, 50, "Please wait, Silver Quandary")
+    assert document(pdf(tmp_path, "a.pdf", page, datasets=values)).text == (
+        "Please wait, Silver Quandary\n\nnumber: 417\nnote: Needs power, 32 ampere"
+    )
+    assert document(pdf(tmp_path, "b.pdf", page, datasets="<broken")).text == "Please wait, Silver Quandary"

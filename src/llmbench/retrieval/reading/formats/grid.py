@@ -58,24 +58,24 @@ def grids(across: Sequence[Rule], down: Sequence[Rule]) -> list[Grid]:
 
 def _meeting(across: Sequence[Rule], down: Sequence[Rule]) -> list[tuple[list[Rule], list[Rule]]]:
     """Rules that meet, directly or by way of others."""
-    sets: list[tuple[list[Rule], list[Rule]]] = []
+    sets: list[tuple[set[int], list[Rule]]] = []  # places of rules across, and the rules down
     for rule in down:
-        met = [
-            row
-            for row in across
+        met = {
+            at
+            for at, row in enumerate(across)
             if row.left - NEAR <= rule.y <= row.right + NEAR and rule.left - NEAR <= row.y <= rule.right + NEAR
-        ]
+        }
         if not met:
             continue
-        joined: tuple[list[Rule], list[Rule]] = (met, [rule])
+        columns = [rule]
         apart = []
-        for rows_, columns in sets:
-            if any(row in rows_ for row in met):
-                joined = ([*rows_, *(row for row in joined[0] if row not in rows_)], [*columns, *joined[1]])
+        for rows_, others in sets:
+            if met.isdisjoint(rows_):
+                apart.append((rows_, others))
             else:
-                apart.append((rows_, columns))
-        sets = [*apart, joined]
-    return sets
+                met, columns = met | rows_, others + columns
+        sets = [*apart, (met, columns)]
+    return [([across[at] for at in sorted(rows_)], columns) for rows_, columns in sets]
 
 
 def _places(places: Sequence[float], first: float, last: float) -> list[float]:

@@ -12,6 +12,7 @@ from llmbench.retrieval.documents import LOCKED, NOT_OPENED, Unreadable
 from llmbench.retrieval.reading import fonts
 from llmbench.retrieval.reading.clean import Words, garbage, mend_hyphens
 from llmbench.retrieval.reading.formats import annotations as added
+from llmbench.retrieval.reading.formats import xfa
 from llmbench.retrieval.reading.formats.grid import Grid, grids, placed
 from llmbench.retrieval.reading.formats.layout import Area, Piece, rows
 from llmbench.retrieval.reading.formats.pieces import Reader, upright
@@ -79,6 +80,8 @@ def read(data: bytes, out: Writer, *, password: str = "") -> None:
             _comments(comments[number], number, out)
     if count and len(out.unread) == count:
         raise Unreadable("broken PDF (no page could be read)")
+    for n, value in enumerate(xfa.filled(document, out.text())):
+        out.block(value, gap=1 if n else 2)
     if not out.text().strip():
         raise Unreadable("no text in it (scanned pages need OCR first)")
     if pictures:
