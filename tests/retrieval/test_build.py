@@ -60,9 +60,9 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
-def test_only_what_changed_is_embedded_again(recipe: RagRecipe, pages: Path, embedded: list[str]) -> None:
+def test_only_what_changed_is_embedded_again(recipe: RagRecipe, pages: Path, embedded: list[str], embedder: Embedder) -> None:
     seen: list[tuple[int, int, str]] = []
-    first = retrieval.build(recipe, progress=lambda done, total, source: seen.append((done, total, source)))
+    first = retrieval.build(recipe, embedder=embedder, progress=lambda done, total, source: seen.append((done, total, source)))
     assert (first.added, first.changed, first.removed, first.unchanged, first.skipped) == (4, 0, 0, 0, ())
     assert first.chunks == first.embedded == len(embedded) == 4
     assert seen == [(1, 4, "kettle.md"), (2, 4, "lamp.md"), (3, 4, "refunds.html"), (4, 4, "shop/hours.txt")]
@@ -71,14 +71,14 @@ def test_only_what_changed_is_embedded_again(recipe: RagRecipe, pages: Path, emb
 
     embedded.clear()
     os.utime(pages / "kettle.md", (1, 1))
-    second = retrieval.build(recipe)
+    second = retrieval.build(recipe, embedder=embedder)
     assert (second.unchanged, second.embedded, embedded) == (4, 0, [])
     assert numbers(recipe) == before
 
     (pages / "lamp.md").write_text("# Borin lamp\n\nThe Borin lamp is made of copper.\n")
     (pages / "shop" / "hours.txt").unlink()
     (pages / "new.txt").write_text("A new page.")
-    third = retrieval.build(recipe)
+    third = retrieval.build(recipe, embedder=embedder)
     assert (third.added, third.changed, third.removed, third.unchanged) == (1, 1, 1, 2)
     assert embedded == ["Borin lamp\nThe Borin lamp is made of copper.", "new\nA new page."]
     after = numbers(recipe)
@@ -87,41 +87,45 @@ def test_only_what_changed_is_embedded_again(recipe: RagRecipe, pages: Path, emb
     assert after.keys() == {"kettle.md", "lamp.md", "new.txt", "refunds.html"}
 
 
-def test_a_number_is_never_given_twice(recipe: RagRecipe, pages: Path) -> None:
-    retrieval.build(recipe)
+def test_a_number_is_never_given_twice(recipe: RagRecipe, pages: Path, embedder: Embedder) -> None:
+    retrieval.build(recipe, embedder=embedder)
     last = max(n for values in numbers(recipe).values() for n in values)
     shutil.rmtree(pages / "shop")
-    retrieval.build(recipe)
+    retrieval.build(recipe, embedder=embedder)
     (pages / "again.txt").write_text("Something else.")
-    retrieval.build(recipe)
+    retrieval.build(recipe, embedder=embedder)
     assert numbers(recipe)["again.txt"] == [last + 1]
 
 
-def test_bad_files_are_skipped_told_and_counted(recipe: RagRecipe, pages: Path, write_pdf: Callable[..., Path]) -> None:
+def test_bad_files_are_skipped_told_and_counted(
+    recipe: RagRecipe, pages: Path, write_pdf: Callable[..., Path], embedder: Embedder
+) -> None:
     write_pdf("good.pdf", "The pump is blue.")
     write_pdf("locked.pdf", "Secret", password="word")
     (pages / "broken.pdf").write_bytes((pages / "good.pdf").read_bytes()[:200])
     (pages / "empty.md").touch()
-    report = retrieval.build(recipe)
+    report = retrieval.build(recipe, embedder=embedder)
     assert report.added == 5
     assert [source for source, _ in report.skipped] == ["broken.pdf", "empty.md", "locked.pdf"]
     assert "password" in dict(report.skipped)["locked.pdf"]
-    assert retrieval.build(recipe).skipped == report.skipped
+    assert retrieval.build(recipe, embedder=embedder).skipped == report.skipped
 
 
-def test_a_file_that_goes_bad_leaves_the_index(recipe: RagRecipe, pages: Path) -> None:
-    retrieval.build(recipe)
+def test_a_file_that_goes_bad_leaves_the_index(recipe: RagRecipe, pages: Path, embedder: Embedder) -> None:
+    retrieval.build(recipe, embedder=embedder)
     (pages / "lamp.md").write_bytes(b"\0\0")
-    report = retrieval.build(recipe)
+    report = retrieval.build(recipe, embedder=embedder)
     assert (report.removed, report.skipped) == (1, (("lamp.md", "binary, not text"),))
 
 
-def test_stored_spans_point_into_the_stored_text(recipe: RagRecipe, pages: Path, write_pdf: Callable[..., Path]) -> None:
+def test_stored_spans_point_into_the_stored_text(
+    recipe: RagRecipe, pages: Path, write_pdf: Callable[..., Path], embedder: Embedder
+) -> None:
     write_pdf("report.pdf", *(f"Page {n} says much. " * 30 for n in range(3)), title="The report")
     (pages / "long.md").write_text("# Long\n\n" + "\n\n".join(f"Paragraph {n} of the text. " * 9 for n in range(9)))
     recipe = recipe.model_copy(update={"search": SearchSpec(mode="dense", deduplicate=False)})
-    retrieval.build(recipe)
-    with Retriever.open(recipe) as retriever:
+    retrieval.build(recipe, embedder=embedder)
+    with Retriever.open(recipe, embedder=embedder) as retriever:
         hits = retriever.search("says much", 1000)
         assert len(hits) == sum(count for _, _, count in retriever.sources()) > 12
         for hit in hits:
@@ -137,7 +141,7 @@ def test_no_passage_outgrows_the_embedders_window(pages: Path, embedded: list[st
     recipe = RagRecipe(
         name="wide", documents=[SourceSpec(path=pages / "long.md")], chunking=ChunkingSpec(max_tokens=500, overlap=0)
     )
-    retrieval.build(recipe)
+    retrieval.build(recipe, embedder=embedder)
     lengths = [len(embedder.starts(text)) + embedder.special_tokens for text in embedded]
     assert max(lengths) <= embedder.max_tokens
     assert min(lengths[:-1]) > 200
@@ -147,11 +151,11 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     from llmbench.recipe import ChunkingSpec, RagRecipe
-    from llmbench.retrieval import build, writer
+    from llmbench.retrieval import build, pipeline
     from llmbench.retrieval.store import WritableIndex, layout
 
     recipe = RagRecipe(name="pages", documents=[Path(sys.argv[1])], chunking=ChunkingSpec(max_tokens=64, overlap=8))
-    writer.BATCH = 3
+    pipeline.BATCH = 3
     import onnx, onnxruntime, tokenizers
 
     def dies_at(owner, name, number):
@@ -196,7 +200,8 @@ def test_a_kill_leaves_whole_documents_and_the_next_run_finishes(
     program = textwrap.dedent(KILLED)
     done = subprocess.run([sys.executable, "-c", program, str(pages), *POINTS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    retrieval.build(recipe)
+    own = Embedder(recipe.embedder, gpu=True)  # as the processes that are killed have it
+    retrieval.build(recipe, embedder=own)
     query = "SELECT id, source, chunks.text, start FROM chunks JOIN documents ON document = number ORDER BY id"
     whole, of_source = rows(recipe, query), {source: len(found) for source, found in numbers(recipe).items()}
     for point, documents in POINTS.items():
@@ -205,21 +210,21 @@ def test_a_kill_leaves_whole_documents_and_the_next_run_finishes(
             left = numbers(recipe)
             assert len(left) == documents, point
             assert all(len(found) == of_source[source] for source, found in left.items()), point
-            with Retriever.open(recipe) as retriever:
+            with Retriever.open(recipe, embedder=own) as retriever:
                 assert not retriever.complete or point == "settle-1"
                 assert len(retriever.search("cups", 100)) == sum(map(len, left.values()))
-        report = retrieval.build(recipe)
+        report = retrieval.build(recipe, embedder=own)
         assert (report.added, report.unchanged) == (10 - documents, documents), point
         assert rows(recipe, query) == whole, point
 
 
-def test_another_writer_is_refused_while_one_writes(recipe: RagRecipe) -> None:
+def test_another_writer_is_refused_while_one_writes(recipe: RagRecipe, embedder: Embedder) -> None:
     def again(done: int, total: int, source: str) -> None:
         if done == 1:
             with pytest.raises(LlmbenchError, match=f"index pages is in use by process {os.getpid()}"):
-                retrieval.build(recipe)
+                retrieval.build(recipe, embedder=embedder)
 
-    assert retrieval.build(recipe, progress=again).added == 4
+    assert retrieval.build(recipe, embedder=embedder, progress=again).added == 4
 
 
 @pytest.mark.parametrize(
@@ -258,15 +263,15 @@ def test_an_index_of_a_like_named_model_is_refused(recipe: RagRecipe, tmp_path: 
         Retriever.open(own)
 
 
-def test_a_rebuild_serves_the_old_index_until_the_new_one_is_whole(recipe: RagRecipe, pages: Path) -> None:
-    retrieval.build(recipe)
+def test_a_rebuild_serves_the_old_index_until_the_new_one_is_whole(recipe: RagRecipe, pages: Path, embedder: Embedder) -> None:
+    retrieval.build(recipe, embedder=embedder)
     (pages / "new.txt").write_text("A pump.")
-    with Retriever.open(recipe) as retriever:
+    with Retriever.open(recipe, embedder=embedder) as retriever:
 
         def look(done: int, total: int, source: str) -> None:
             assert len(retriever.search("pump", 100)) == 4
 
-        retrieval.build(recipe, rebuild=True, progress=look)
+        retrieval.build(recipe, embedder=embedder, rebuild=True, progress=look)
         assert len(retriever.search("pump", 100)) == 5
     folder = workspace.indexes() / "pages"
     assert json.loads((folder / "index.json").read_text()) == {"generation": 2}
@@ -284,10 +289,10 @@ def test_a_broken_database_says_how_to_build_it_again(recipe: RagRecipe) -> None
         Retriever.open(recipe)
 
 
-def test_a_folder_without_documents_makes_an_empty_index(tmp_path: Path) -> None:
+def test_a_folder_without_documents_makes_an_empty_index(tmp_path: Path, embedder: Embedder) -> None:
     (tmp_path / "nothing").mkdir()
     recipe = RagRecipe(name="nothing", documents=[SourceSpec(path=tmp_path / "nothing")])
-    assert retrieval.build(recipe).chunks == 0
-    with Retriever.open(recipe) as retriever:
+    assert retrieval.build(recipe, embedder=embedder).chunks == 0
+    with Retriever.open(recipe, embedder=embedder) as retriever:
         assert retriever.search("anything") == []
         assert retriever.sources() == []

@@ -84,7 +84,7 @@ def test_what_a_shard_holds_of_a_name_that_is_taken_is_left_out_and_told(
     states = tuple(FileState(*values) for values in json.loads(told["states"]))
     with retrieval.Writer.open(recipe, embedder=embedder) as writer:
         left_out = cluster.merge(writer, cluster.Shard(Path(told["folder"]), states, (), told["embedded"]))
-        assert writer.added == 4 and writer.changed == 0
+        assert writer.tally.added == 4 and writer.tally.changed == 0
         assert {source: state.sha256 for source, state in writer.index.files().items() if not state.sha256} == {
             "lamp.md": "",
             "rows.jsonl": "",

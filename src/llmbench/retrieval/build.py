@@ -97,7 +97,7 @@ def build(
         carry.former(writer) as former,
     ):
         if former is not None and not rebuild:
-            writer.earlier = former
+            writer.batches.earlier = former
         job = _Job(recipe, writer, progress or (lambda done, total, source: None), former)
         job.run(engine, given)
         vectors = writer.finish(purge=job.removed > 0)
@@ -105,7 +105,7 @@ def build(
         documents = index.document_count()
         counts = (job.added, job.changed, job.removed, documents - job.added - job.changed - job.carried)
         told = (tuple(sorted(set(job.skipped))), tuple(sorted(set(job.kept))))
-        facts = (*told, index.count(), writer.embedded)
+        facts = (*told, index.count(), writer.tally.embedded)
         known = writer.language.words(recipe.embedder.model_name_or_path) if writer.language else ""
         taken = job.carried, tuple(job.notes), known
         return IndexReport(*counts, *facts, time.perf_counter() - began, int(index.path.name), vectors, *taken)
@@ -159,12 +159,12 @@ class _Job:
         gone = self.known.keys() - {file.source for file in files} - {source for source, _ in self.kept}
         gone |= self.unread
         with self.writer.index.transaction():
-            self.removed = self.writer.removed + sum(self.writer.index.delete_file(source) for source in gone)
-        self.added, self.changed = self.writer.added, self.writer.changed
+            self.removed = self.writer.tally.removed + sum(self.writer.index.delete_file(source) for source in gone)
+        self.added, self.changed = self.writer.tally.added, self.writer.tally.changed
         if self.former is not None:
             self._carry({source for source, _ in self.kept} - self.writer.index.held())
             self.notes += filter(None, [carry.alpha(self.former, self.writer)])
-        if self.writer.earlier is not None:
+        if self.writer.batches.earlier is not None:
             self.notes.append(
                 "An earlier version of llmbench made this index. It was built again; what reads the same kept its vector."
             )

@@ -43,7 +43,7 @@ def documents(old: Index, writer: Writer, files: Collection[str | None]) -> tupl
 
     Returns how many there were, and a line for each that is damaged.
     """
-    before = writer.added, writer.changed
+    before = writer.tally.added, writer.tally.changed
     count, notes = 0, []
     for source, file in old.origins():
         if file not in files:
@@ -60,7 +60,7 @@ def documents(old: Index, writer: Writer, files: Collection[str | None]) -> tupl
         writer.add(document, file=file)
         count += 1
     writer.flush()
-    writer.added, writer.changed = before
+    writer.tally.added, writer.tally.changed = before
     return count, notes
 
 

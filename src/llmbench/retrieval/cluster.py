@@ -108,7 +108,7 @@ def merge(writer: Writer, shard: Shard) -> list[Skipped]:
         documents = source.documents()
         while True:
             with target.transaction():
-                target.set(complete=False, **{"pass": writer.current})
+                target.set(complete=False, **{"pass": writer.batches.current})
                 count = 0
                 for document, chunks in documents:
                     file = source.file_of(document.source)
@@ -117,9 +117,9 @@ def merge(writer: Writer, shard: Shard) -> list[Skipped]:
                         continue
                     digests, rows = source.digests([chunk.id for chunk in chunks])
                     known = target.standing(document.source)
-                    writer.added += known is None
-                    writer.changed += known is not None
-                    target.put(document, chunks, digests, source.vectors.take(rows), file=file, current=writer.current)
+                    writer.tally.added += known is None
+                    writer.tally.changed += known is not None
+                    target.put(document, chunks, digests, source.vectors.take(rows), file=file, current=writer.batches.current)
                     count += 1
                     if count == MERGED:
                         break
@@ -128,11 +128,11 @@ def merge(writer: Writer, shard: Shard) -> list[Skipped]:
         states = [writer.names.told(state) for state in shard.states]
         with target.transaction():
             for state in states:
-                writer.removed += target.end_file(state, writer.current)
+                writer.tally.removed += target.end_file(state, writer.batches.current)
     finally:
         source.close()
         shutil.rmtree(shard.path, ignore_errors=True)
-    writer.embedded += shard.embedded
+    writer.tally.embedded += shard.embedded
     return [(state.source, state.skipped) for state in states if state.skipped]
 
 
@@ -177,7 +177,7 @@ class _Worker:
         finally:
             writer.close()
         told = {"states": json.dumps(states), "unread": json.dumps(unread)}
-        return {"folder": str(folder), **told, "embedded": writer.embedded}
+        return {"folder": str(folder), **told, "embedded": writer.tally.embedded}
 
 
 def _parts(files: Sequence[tuple[File, FileState]]) -> Iterator[list[tuple[File, FileState]]]:

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +28,10 @@ from llmbench.retrieval.documents import Document, check
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.generation import open_for_writing
 from llmbench.retrieval.names import Names
+from llmbench.retrieval.pipeline import Batches
 from llmbench.retrieval.reading.clean import Cleaner
-from llmbench.retrieval.store import Index, layout, upkeep
+from llmbench.retrieval.steps import BeginFile, EndFile, PutDocument, SeeDocument, TouchFile
+from llmbench.retrieval.store import layout, upkeep
 from llmbench.retrieval.store.compact import compact, wasted
 from llmbench.retrieval.store.filters import Filter
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
@@ -47,32 +47,6 @@ __all__ = ["Writer", "window"]
 
 PURGE_UP_TO = 100_000
 """Passages up to which a change also rewrites the postings, so that replaced words leave the file at once (2 s)."""
-BATCH = 1024
-"""Passages embedded and written at once at most: enough of them to sort by length."""
-SECONDS = 10.0
-"""What a batch may take to read, and again to embed: what a kill costs."""
-FIRST = 4096
-"""Tokens of the first batch, which tells how fast this embedder is on this machine."""
-
-
-@dataclass
-class _Batch:
-    """Documents on their way: what to write, in order, and what is being embedded for it."""
-
-    steps: list[tuple[Any, ...]] = field(default_factory=list)
-    chunks: int = 0
-    tokens: int = 0
-    began: float = field(default_factory=time.monotonic)
-    known: dict[bytes, Any] = field(default_factory=dict)
-    before: list[bytes] = field(default_factory=list)
-    """What the batch before it has embedded."""
-    fresh: list[bytes] = field(default_factory=list)
-    vectors: Future[tuple[NDArray[np.float32], float]] | None = None
-    """And how many tokens a second it took."""
-    standing: dict[str, tuple[Standing, int]] = field(default_factory=dict)
-    """By source, what will be known of its documents, and the line on which each begins."""
-    added: int = 0
-    changed: int = 0
 
 
 class Writer:
@@ -83,25 +57,21 @@ class Writer:
 
     def __init__(self, recipe: RagRecipe, folder: Path, index: WritableIndex, embedder: Embedder, *, switch: bool) -> None:
         """Use `open`."""
-        self.recipe, self.folder, self.index, self.embedder, self.switch = recipe, folder, index, embedder, switch
-        self.added = self.changed = self.removed = self.embedded = 0
-        self.current = int(index.get("pass") or 0) + 1
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
-        self._batch, self._ahead = _Batch(), None
+        self.recipe, self.folder, self.embedder, self.switch = recipe, folder, embedder, switch
+        self.batches = Batches(recipe, index, embedder, current=int(index.get("pass") or 0) + 1)
+        self.tally = self.batches.tally
         self._turn = threading.RLock()
-        self._room, self._stop = float(FIRST), threading.Event()
         self._begun: set[str] = set()
-        self.earlier: Index | None = None
-        """Another index of the same embedder, whose vectors are taken where the same text is embedded again."""
-        self.names = Names(self._standing, lambda source: self.index.first_line(source), self.current)
-        self._dirty = self._checked = False
-        self._last: dict[bytes, Any] = {}
+        self.names = Names(self.batches.standing, lambda source: self.index.first_line(source), self.batches.current)
         self.language: language.Language | None = None
         """Whether the embedder was made for the documents' language, after `finish`."""
         self.settled = True
         """Whether nothing of what was deleted is left in any file, after `finish`: a search that goes on may hold it up."""
 
-    _ahead: _Batch | None
+    @property
+    def index(self) -> WritableIndex:
+        """The generation being written; another after `compact`."""
+        return self.batches.index
 
     @classmethod
     @contextmanager
@@ -138,16 +108,14 @@ class Writer:
             writer = cls(recipe, folder, index, embedder, switch=switch)
             try:
                 yield writer
-                if writer._dirty or writer._batch.steps or writer._ahead is not None:
+                if writer.batches.dirty or writer.batches.waiting:
                     writer.finish()
             finally:
                 writer.close()
 
     def close(self) -> None:
-        """Lets go of the files; what was handed on and not flushed is dropped."""
-        self._stop.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self.index.close()
+        """Lets go of the files; what was handed over and not flushed is dropped."""
+        self.batches.close()
 
     # -- documents of files, as `build` hands them on
 
@@ -155,7 +123,7 @@ class Writer:
         """A file's documents follow, read by such settings (see `FileState`)."""
         if source not in self._begun:
             self._begun.add(source)
-            self._batch.steps.append(("begin", source, settings))
+            self.batches.take(BeginFile(source, settings))
 
     def add(self, document: Document, *, file: str | None = None, trusted: bool = False) -> None:
         """Takes a document; one that is there unchanged and read by the same rules (`trusted`) is only noted as seen.
@@ -168,56 +136,33 @@ class Writer:
         check(document)
         if file is not None and not self.names.free(document, file):
             return
-        known, _ = self._standing(document.source)
-        self._batch.standing[document.source] = Standing(document.id, file, self.current), document.first_line
+        known, _ = self.batches.standing(document.source)
+        self.batches.expect(Standing(document.id, file, self.batches.current), document.first_line, source=document.source)
         if trusted and known is not None and known.id == document.id:
-            self._batch.steps.append(("see", document.source, document.id))
-            self._full()
-            return
-        self._batch.added += known is None
-        self._batch.changed += known is not None and known.seen != self.current
-        chunks = self._cut(document)
-        texts = [self._embedded(chunk) for chunk in chunks]
-        digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
-        self._batch.steps.append(("put", document, chunks, digests, file, texts))
-        self._batch.chunks += len(chunks)
-        self._batch.tokens += sum(chunk.tokens for chunk in chunks)
-        self._full()
-
-    def _full(self) -> None:
-        """Writes what is embedded by now, and sends a batch on its way when it is large or old enough."""
-        batch, ahead = self._batch, self._ahead
-        if ahead is not None and (ahead.vectors is None or ahead.vectors.done()):
-            self._ahead = None
-            self._write(ahead)
-        large = batch.chunks >= BATCH or batch.tokens >= self._room or len(batch.steps) >= 8 * BATCH
-        if large or time.monotonic() - batch.began > SECONDS:
-            self._advance()
+            self.batches.take(SeeDocument(document.source, document.id))
+        else:
+            chunks = self._cut(document)
+            texts = [self._embedded(chunk) for chunk in chunks]
+            digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
+            self.batches.put(PutDocument(document, chunks, texts, digests, file), known)
+        self.batches.full()
 
     def end(self, state: FileState) -> FileState:
         """All of a file's documents were handed on. Returns the state with what of it is left out."""
         self._begun.discard(state.source)
         state = self.names.told(state)
-        self._batch.steps.append(("end", state))
+        self.batches.take(EndFile(state))
         return state
-
-    def _standing(self, source: str) -> tuple[Standing | None, int]:
-        """What is known of a source's document, written or on its way; and its line, 0 where it is written."""
-        for batch in (self._batch, self._ahead):
-            if batch is not None and source in batch.standing:
-                return batch.standing[source]
-        return self.index.standing(source), 0
 
     def later(self, state: FileState) -> None:
         """Notes that a file has another size or time, but the same content."""
-        self._batch.steps.append(("touch", state))
-        self._full()
+        self.batches.take(TouchFile(state))
+        self.batches.full()
 
     def flush(self) -> None:
         """Writes everything that was handed on."""
         with self._turn:
-            self._advance()
-            self._advance()
+            self.batches.flush()
 
     # -- documents of programs
 
@@ -240,7 +185,7 @@ class Writer:
                     self.add(document)
                 self.flush()
             except BaseException:
-                self._batch, self._ahead = _Batch(), None
+                self.batches.drop()
                 raise
             self.note()
 
@@ -249,7 +194,7 @@ class Writer:
         check(document)
         if not document.text.strip():
             raise LlmbenchError(f"document {document.source!a} has no text and would never be found. Add some.")
-        there, _ = self._standing(document.source)
+        there, _ = self.batches.standing(document.source)
         if there is not None and there.file is not None:
             how = "Give it another source, or exclude the file."
             raise LlmbenchError(f"document {document.source!a} is called like one of file {there.file}. {how}")
@@ -272,7 +217,7 @@ class Writer:
             self.flush()
             with self.index.transaction():
                 count = self.index.delete(sources=sources, where=where)
-            self.removed += count
+            self.tally.removed += count
             self.note()
         return count
 
@@ -280,7 +225,7 @@ class Writer:
         """Writes the index anew without what was deleted."""
         with self._turn:
             self.flush()
-            self.index = compact(self.folder, self.index)
+            self.batches.index = compact(self.folder, self.index)
 
     def finish(self, *, purge: bool = False) -> dict[str, Any]:
         """Ends the work: packs, folds logs, searches well; and makes a new generation the current one.
@@ -293,7 +238,7 @@ class Writer:
     def _finish(self, purge: bool) -> dict[str, Any]:
         self.flush()
         if wasted(self.index):
-            self.index = compact(self.folder, self.index)
+            self.batches.index = compact(self.folder, self.index)
         found = self._nearest()
         self.language = language.measure(self.index, self.embedder)
         purge |= bool(self.index.get("purge"))  # documents were deleted; of a writer that was killed as well
@@ -303,9 +248,9 @@ class Writer:
             upkeep.update(self.index, purge=all_words)
         except IndexError_ as error:  # searches do without these files, and what is indexed is to be searched
             failed = error
-        if self._dirty or purge:
+        if self.batches.dirty or purge:
             self.settled = self.index.settle(purge=all_words)
-            self._dirty = False
+            self.batches.dirty = False
         if self.index.get("purge") and failed is None:
             self.index.set(purge=False)
         if not self.index.get("complete"):  # from now on a rebuild would not continue it
@@ -363,83 +308,7 @@ class Writer:
 
     def note(self) -> None:
         """Something was written, which `finish` folds in."""
-        self._dirty = True
-
-    def _advance(self) -> None:
-        """Starts embedding what has gathered, and meanwhile writes what was embedded before."""
-        batch, self._batch = self._batch, _Batch()
-        if batch.steps:
-            self._start(batch)
-        ahead, self._ahead = self._ahead, batch if batch.steps else None
-        if ahead is not None:
-            self._write(ahead)
-            self._batch.began = time.monotonic()
-
-    def _start(self, batch: _Batch) -> None:
-        texts = {d: t for step in batch.steps if step[0] == "put" for d, t in zip(step[3], step[5], strict=True)}
-        rows = self.index.known(list(texts))
-        if rows:
-            batch.known = _vectors(self.index, rows)
-        if self.earlier is not None and (others := [digest for digest in texts if digest not in rows]):
-            with suppress(IndexError_):  # damaged: then they are embedded
-                taken = _vectors(self.earlier, self.earlier.known(others))
-                batch.known |= taken
-                rows = rows | dict.fromkeys(taken, -1)
-        # The batch before is being embedded and not yet written: the same words in both are embedded once.
-        ahead = frozenset(self._ahead.fresh) if self._ahead else frozenset()
-        batch.before = [digest for digest in texts if digest not in rows and digest in ahead]
-        batch.fresh = [digest for digest in texts if digest not in rows and digest not in ahead]
-        self.embedded += len(batch.fresh)
-        if batch.fresh:
-            if not self._checked:
-                self.index.check(self.recipe, self.embedder, canaries=True)
-                self._checked = True
-            sizes = {d: c.tokens for step in batch.steps if step[0] == "put" for d, c in zip(step[3], step[2], strict=True)}
-            work = [texts[digest] for digest in batch.fresh], [sizes[digest] for digest in batch.fresh]
-            batch.vectors = self._pool.submit(self._embed, *work)
-
-    def _embed(self, texts: list[str], sizes: list[int]) -> tuple[NDArray[np.float32], float]:
-        """The vectors of some texts, and how many tokens a second that took."""
-        began = time.monotonic()
-        vectors = self.embedder.embed_documents(texts, sizes, stop=self._stop)
-        return vectors, sum(sizes) / max(time.monotonic() - began, 1e-6)
-
-    def _write(self, batch: _Batch) -> None:
-        """One transaction."""
-        vectors = batch.known | {digest: self._last[digest] for digest in batch.before}
-        self._last = {}
-        if batch.vectors is not None:
-            own, speed = batch.vectors.result()
-            self._room = SECONDS * speed
-            self._last = dict(zip(batch.fresh, own, strict=True))
-            vectors |= self._last
-        self.note()
-        with self.index.transaction():
-            if self.index.get("complete"):
-                self.index.set(complete=False)
-            self.index.set(**{"pass": self.current})
-            for step in batch.steps:
-                self._step(step, vectors)
-        self.added += batch.added
-        self.changed += batch.changed
-
-    def _step(self, step: tuple[Any, ...], vectors: dict[bytes, Any]) -> None:
-        import numpy as np
-
-        index = self.index
-        match step:
-            case ("begin", source, settings):
-                index.begin_file(source, settings)
-            case ("see", source, identity):
-                if not index.see(source, identity, self.current):
-                    raise IndexError_(f"{index.path}: document {source} vanished while it was indexed. Index again.")
-            case ("put", document, chunks, digests, file, _):
-                own = np.array([vectors[d] for d in digests], dtype=np.float32).reshape(len(chunks), index.dim)
-                index.put(document, chunks, digests, own, file=file, current=self.current)
-            case ("end", state):
-                self.removed += index.end_file(state, self.current)
-            case ("touch", state):
-                index.touch_file(state)
+        self.batches.dirty = True
 
     def _cut(self, document: Document) -> list[Chunk]:
         """The passages, none longer than the embedder reads together with title, prefix and special tokens."""
@@ -462,12 +331,6 @@ class Writer:
 
     def _embedded(self, chunk: Chunk) -> str:
         return chunking.embedded_text(chunk.title, chunk.text, self.embedder, head=chunk.head)
-
-
-def _vectors(index: Index, rows: Mapping[bytes, int]) -> dict[bytes, Any]:
-    """The vectors of some rows, by digest."""
-    places = list(rows.values())
-    return dict(zip(rows, index.vectors.take(places, index.identities(places)), strict=True)) if places else {}
 
 
 def window(embedder: Embedder) -> int:

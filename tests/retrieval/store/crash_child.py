@@ -46,7 +46,7 @@ def look(writer: Any) -> None:
     """A pass over the files, as `build` makes it."""
     from llmbench.retrieval.build import _Job
 
-    writer.current += 1
+    writer.batches.current += 1
     _Job(writer.recipe, writer, lambda done, total, source: None).run()
 
 
@@ -75,7 +75,7 @@ def carry_out(writer: Any, operation: tuple[str, Any], pages: Path) -> None:
         case ("finish", _):
             writer.finish()
         case _:
-            writer.index = compact(writer.folder, writer.index)
+            writer.batches.index = compact(writer.folder, writer.index)
 
 
 def work(folder: Path, seed: int, first: int, count: int) -> None:

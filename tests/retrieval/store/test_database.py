@@ -124,7 +124,7 @@ def test_one_moment_within_another_is_the_same_moment(upsert: Any, doc: Make, re
             assert again is view
         with Writer.open(recipe, embedder=words) as writer:
             writer.upsert([doc("b", "beta")])
-            writer._dirty = False  # else it would wait for this search to end
+            writer.batches.dirty = False  # else it would wait for this search to end
         assert [source for source, _, _ in retriever.sources()] == ["a"]
         assert len(retriever.search("alpha beta")) == 1
         grounded = retriever.ground([{"role": "user", "content": "alpha"}])

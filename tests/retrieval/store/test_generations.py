@@ -111,7 +111,7 @@ def test_packing_a_rebuild_that_stays_leaves_searches_where_they_are(recipe: Rag
 
 
 def test_a_killed_rebuild_goes_on(recipe: RagRecipe, words: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmbench.retrieval.writer.BATCH", 1)
+    monkeypatch.setattr("llmbench.retrieval.pipeline.BATCH", 1)
 
     def stop(done: int, total: int, source: str) -> None:
         if done == 2:
@@ -140,7 +140,7 @@ def test_what_a_killed_packing_left_is_no_rebuild(
             patch.setattr(where, what, killed)
             with pytest.raises(KeyboardInterrupt):
                 writer.compact()
-            raise_in_block = writer._dirty
+            raise_in_block = writer.batches.dirty
             assert not raise_in_block
         words.embedded = 0
         assert retrieval.build(recipe, rebuild=True, embedder=words).added == 3

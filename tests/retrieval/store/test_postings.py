@@ -166,7 +166,7 @@ def test_packing_moves_rows(upsert: Any, corpus: Any, view: Any, recipe: RagReci
     upsert(*corpus(0, 100))
     with Writer.open(recipe, embedder=words) as writer:
         writer.delete(sources=[f"doc{i}" for i in range(50)])
-        writer.index = compact(writer.folder, writer.index)
+        writer.batches.index = compact(writer.folder, writer.index)
         writer.finish()
     same(view())
     assert verify(folder).faults == ()

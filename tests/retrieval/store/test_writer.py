@@ -15,7 +15,7 @@ import pytest
 from llmbench import retrieval
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import ColumnsSpec, RagRecipe, SearchSpec, SourceSpec
-from llmbench.retrieval import Document, Retriever, writer
+from llmbench.retrieval import Document, Retriever, pipeline
 from llmbench.retrieval.store import Filter, WritableIndex, current
 from llmbench.retrieval.store.rows import FileState
 from llmbench.retrieval.store.verify import holds, verify
@@ -94,7 +94,7 @@ def test_only_changed_passages_are_embedded_again(upsert: Any, words: Any, doc: 
 def test_the_same_words_are_embedded_once(
     upsert: Any, words: Any, doc: Make, query: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "BATCH", 2)  # so that equal documents lie in the same, the next and a later batch
+    monkeypatch.setattr(pipeline, "BATCH", 2)  # so that equal documents lie in the same, the next and a later batch
     upsert(*(doc(f"{i}", "the same words") for i in range(9)))
     assert words.embedded == 1
     assert query("SELECT count(*), count(DISTINCT digest) FROM chunks") == [(9, 1)]
@@ -105,8 +105,8 @@ def test_the_same_words_are_embedded_once(
 def test_a_batch_is_as_large_as_the_embedder_is_fast(
     recipe: RagRecipe, words: Any, doc: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "SECONDS", 0.1)
-    monkeypatch.setattr(writer, "FIRST", 400)
+    monkeypatch.setattr(pipeline, "SECONDS", 0.1)
+    monkeypatch.setattr(pipeline, "FIRST", 400)
     embed, batches = words.embed, list[int]()
 
     def slowly(texts: Sequence[str]) -> Any:
@@ -124,19 +124,19 @@ def test_a_batch_is_as_large_as_the_embedder_is_fast(
 def test_what_is_embedded_is_written_while_the_next_is_read(
     recipe: RagRecipe, words: Any, doc: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "FIRST", 1)
+    monkeypatch.setattr(pipeline, "FIRST", 1)
     with Writer.open(recipe, embedder=words) as writing:
 
         def read() -> Iterator[Document]:
             yield doc("a", "alpha")
-            assert writing._ahead is not None and writing._ahead.vectors is not None
-            writing._ahead.vectors.result()
-            writing._room = 1000
+            assert writing.batches._ahead is not None and writing.batches._ahead.vectors is not None
+            writing.batches._ahead.vectors.result()
+            writing.batches._room = 1000
             yield doc("b", "beta")
             assert writing.index.document_count() == 1
-            writing._batch.began -= 2 * writer.SECONDS
+            writing.batches._batch.began -= 2 * pipeline.SECONDS
             yield doc("c", "gamma")
-            assert writing._batch.steps == []  # what waits for long goes on its way
+            assert writing.batches._batch.steps == []  # what waits for long goes on its way
 
         for document in read():  # as files come: a call of `upsert` looks at all of its documents first
             writing.add(document)
@@ -255,7 +255,7 @@ def test_a_second_row_of_an_id_is_told_and_counts_are_of_documents(
 def test_many_rows_of_an_id_in_many_batches_count_once(
     recipe: RagRecipe, words: Any, pages: Path, query: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "BATCH", 2)
+    monkeypatch.setattr(pipeline, "BATCH", 2)
     (pages / "rows.jsonl").write_text("".join(f'{{"id": {i % 5}, "text": "row {i}"}}\n' for i in range(40)))
     report = retrieval.build(of_rows(recipe, pages), embedder=words)
     assert (report.added, report.changed, report.unchanged) == (5, 0, 0)
@@ -275,7 +275,7 @@ def test_a_document_given_twice_counts_once(recipe: RagRecipe, words: Any, doc: 
     with Writer.open(recipe, embedder=words) as writing:
         writing.upsert([doc("a", "alpha"), doc("a", "beta")])
         writing.upsert([doc("a", "gamma")])
-        assert (writing.added, writing.changed) == (1, 0)
+        assert (writing.tally.added, writing.tally.changed) == (1, 0)
     assert ask("gamma") == ["gamma"]
 
 
@@ -319,7 +319,7 @@ def test_an_interrupted_pass_goes_on_where_it_stopped(
     for i in range(8):
         (pages / f"{i}.txt").write_text(f"page {i}")
     age(pages)
-    monkeypatch.setattr(writer, "BATCH", 1)
+    monkeypatch.setattr(pipeline, "BATCH", 1)
 
     def stop(done: int, total: int, source: str) -> None:
         if done == 5:
@@ -441,7 +441,7 @@ def test_a_bad_document_is_one_line_and_nothing_of_its_call_is_written(
     with Writer.open(recipe, embedder=words) as writing:
         with pytest.raises(LlmbenchError, match=told):
             writing.upsert([GOOD, bad])
-        assert writing.added == 0
+        assert writing.tally.added == 0
     assert sources(query) == ["a.txt"]
 
 
@@ -461,12 +461,12 @@ def test_what_takes_several_says_so(recipe: RagRecipe, words: Any, doc: Make, qu
 def test_a_call_that_fails_while_it_is_written_leaves_nothing_behind(
     recipe: RagRecipe, words: Any, doc: Make, query: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "BATCH", 1)
+    monkeypatch.setattr(pipeline, "BATCH", 1)
     with Writer.open(recipe, embedder=words) as writing:
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="out of memory"):
             patch.setattr(words, "embed_documents", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
             writing.upsert([doc("a", "alpha"), doc("b", "beta"), doc("c", "gamma")])
-        assert writing.added == 0
+        assert writing.tally.added == 0
     assert sources(query) == []
 
 
@@ -479,7 +479,7 @@ def test_threads_may_share_a_writer(recipe: RagRecipe, words: Any, doc: Make, qu
                 writing.delete(sources=[f"{thread}/{i - 1}"])
 
         list(pool.map(work, range(4)))
-        assert writing.added == 20
+        assert writing.tally.added == 20
     assert sources(query) == [f"{thread}/4" for thread in range(4)]
     assert verify(folder).faults == ()
 
