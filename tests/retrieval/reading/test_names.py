@@ -138,3 +138,16 @@ def test_a_run_of_a_million_spaces_in_a_heading_ends(tmp_path: Path, name: str, 
     """These are read where the indexing runs, and nothing bounds their time."""
     found = document(saved(tmp_path, name, f"{mark} one{' ' * 2**20}two {end}\n\nText".encode()))
     assert [heading.text.split() for heading in found.headings] == [["one", "two"]]
+
+
+def test_parts_that_are_called_the_same_are_numbered(tmp_path: Path) -> None:
+    parts = ["a.txt", "a.txt (2)", "a.txt", "a.txt", "a.txt (2)", "b.txt"]
+    attached = "".join(
+        f'--B\nContent-Disposition: attachment; filename="{name}"\n\nPart {at}.\n' for at, name in enumerate(parts)
+    )
+    message = f"Subject: x\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=B\n\n{attached}--B--\n"
+    found, _ = readings(saved(tmp_path, "m.eml", message.encode()))
+    names = ["a.txt", "a.txt (2)", "a.txt (3)", "a.txt (4)", "a.txt (2) (2)", "b.txt"]
+    assert {name.partition("#")[2]: each.text for name, each in found.items() if "#" in name} == {
+        name: f"Part {at}." for at, name in enumerate(names)
+    }

@@ -61,7 +61,7 @@ def _documents(data: bytes, kind: str, suffix: str, name: str, room: _Room) -> I
         raise
     if not out.holder:
         yield {"document": {**out.finished(), "id": identity, "name": name}}
-    names: set[str] = set()
+    names: dict[str, int] = {}
     for part, content in out.parts:
         label = _free(f"{name}#{part}", names)
         if isinstance(content, Unreadable):
@@ -82,13 +82,13 @@ def _documents(data: bytes, kind: str, suffix: str, name: str, room: _Room) -> I
             yield {"left": [label, failure_of(error)]}
 
 
-def _free(label: str, names: set[str]) -> str:
-    """The name, with a number where two parts are called the same."""
-    count, found = 1, label
-    while found in names:
+def _free(label: str, names: dict[str, int]) -> str:
+    """The name, with a number where two parts are called the same; `names` has of each the highest number so far."""
+    count = names.get(label, 0) + 1
+    while (found := label if count == 1 else f"{label} ({count})") in names:
         count += 1
-        found = f"{label} ({count})"
-    names.add(found)
+    names[label] = count
+    names.setdefault(found, 1)
     return found
 
 
