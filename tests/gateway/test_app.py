@@ -209,8 +209,10 @@ async def test_a_texts_tokens_are_those_of_the_variants_model(engine: FakeEngine
     async with client(serve(engine)) as http:
         assert (await http.post("/tokenize", json={"model": "mine", "prompt": "Hi", "chat_template": "x"})).status_code == 200
         assert (await http.post("/tokenize", json={"model": "mine", "prompt": 3})).status_code == 400
+        nothing = {"model": "mine", "prompt": "Hi", "add_special_tokens": None}
+        assert (await http.post("/tokenize", json=nothing)).status_code == 200
         assert (await http.post("/tokenize", json={"model": "gpt", "prompt": "Hi"})).status_code == 404
-    assert engine.bodies == [{"model": "abc", "prompt": "Hi"}]
+    assert engine.bodies == [{"model": "abc", "prompt": "Hi"}] * 2
 
 
 async def test_an_unknown_model_is_answered_with_the_list(engine: FakeEngine) -> None:
@@ -268,6 +270,8 @@ async def test_the_body_must_be_json_in_utf_8_as_it_is(engine: FakeEngine) -> No
             ({"Content-Type": kind, "Content-Encoding": "gzip"}, 415, "packed"),
             ({"Content-Type": f"{kind}; charset=iso-8859-1"}, 415, "UTF-8"),
             ({"Content-Type": f'{kind}; charset="UTF-8"'}, 200, ""),
+            ({"Content-Type": f"{kind}; charset = utf-8; odata=verbose"}, 200, ""),
+            ({"Content-Type": f"{kind}; odata=verbose; charset=latin1; x=utf-8"}, 415, "'latin1'"),
             ({"Content-Type": kind, "Content-Encoding": "identity"}, 200, ""),
         ):
             response = await http.post("/v1/chat/completions", content=json.dumps(ASK), headers=headers)

@@ -178,7 +178,7 @@ class _Paths:
             raise Refusal(400, "/tokenize takes a model and a prompt, both texts.", param="prompt")
         asked = {"model": self._wanted(name, request).engine_name, "prompt": text}
         for key in ("add_special_tokens", "return_token_strs"):
-            if key in body:
+            if body.get(key) is not None:
                 body_of.check_type(key, body[key], "true or false")
                 asked[key] = body[key]
         return as_json(await self._upstream.read(await self._upstream.ask("/tokenize", asked)))
@@ -223,7 +223,7 @@ async def _body(request: Request) -> bytes:
     kind, _, rest = request.headers.get("content-type", "").lower().partition(";")
     if kind.strip() != "application/json":
         raise Refusal(415, "Send the request as application/json.")
-    charset = rest.partition("charset=")[2].strip(' "')
+    charset = rest.replace(" ", "").partition("charset=")[2].partition(";")[0].strip('"')
     if charset not in ("", "utf-8", "utf8", "us-ascii"):
         raise Refusal(415, f"Send the request as UTF-8, not as {charset!r:.40}.")
     packed = request.headers.get("content-encoding", "identity").lower()
