@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -223,6 +224,14 @@ def tokens(folder: Path, steps: int) -> int:
     return total
 
 
+def program(name: str) -> str:
+    """A program by its name or path, absolute: arms run in a folder of their own. A link stays one, as a venv's Python is."""
+    found = shutil.which(Path(name).expanduser())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"there is no program {name}")
+    return str(Path(found).absolute())
+
+
 def main() -> None:
     """Trains in turns and prints the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -230,8 +239,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--trl", help="a Python with trl and peft")
-    parser.add_argument("--llamafactory", help="the llamafactory-cli of an environment")
+    parser.add_argument("--trl", type=program, help="a Python with trl and peft")
+    parser.add_argument("--llamafactory", type=program, help="the llamafactory-cli of an environment")
     parser.add_argument("--arms", help="only these, with commas between")
     arguments = parser.parse_args()
     folder = workspace.home() / "train-speed"

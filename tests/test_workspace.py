@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from llmbench import workspace
+from llmbench import recipe, runs, workspace
+from llmbench.cli import cli
 from llmbench.errors import LlmbenchError
 
 
@@ -92,8 +94,33 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path) -> None
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(LlmbenchError, match=r"cannot be written \((Not a directory|File exists)\)"):
+    with pytest.raises(LlmbenchError, match=r"/file is a file, not a folder\. Move it, or choose another folder"):
         workspace.write_text(tmp_path / "file" / "a.txt", "x")
+
+
+@pytest.mark.parametrize("verb", ["train", "check", "runs"])
+def test_a_home_that_is_no_folder_is_named(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    for name, is_ in (("file", "is a file, not a folder"), ("link", "is a link to something that is not there")):
+        monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / name))
+        result = CliRunner().invoke(cli, [verb] if verb == "runs" else [verb, "recipes/sft-lora.yaml"])
+        assert str(result.exception) == f"{tmp_path / name} {is_}. Move it, or set LLMBENCH_HOME to a folder."
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_run_whose_place_is_taken_by_a_file_or_a_link_to_nothing_is_refused_at_once(home: Path) -> None:
+    document = recipe.load("recipes/sft-lora.yaml", recipe.TrainRecipe)
+    (home / "runs").mkdir(parents=True)
+    place = home / "runs" / document.name
+    place.write_text("mine")
+    with pytest.raises(LlmbenchError, match=rf"{document.name} is a file, not a folder\. Move it, or choose another name"):
+        runs.check(document, overwrite=True)
+    assert place.read_text() == "mine"
+    place.unlink()
+    place.symlink_to("nowhere")
+    with pytest.raises(LlmbenchError, match=rf"{document.name} is a link to something that is not there"):
+        runs.check(document)
 
 
 def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
@@ -125,7 +152,9 @@ def test_a_lock_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> None
     (tmp_path / "run" / ".lock").mkdir()  # as little to be opened as another user's, by root too
     for folder in (tmp_path / "file" / "indexes" / "a", Path("/proc/nope/a"), tmp_path / "run"):
         with (
-            pytest.raises(LlmbenchError, match=r"cannot be written \(.+\)\. Free some space or choose"),
+            pytest.raises(
+                LlmbenchError, match=r"(file is a file, not a folder|cannot be written \(.+\))\. .*hoose another folder"
+            ),
             workspace.lock(folder, "x"),
         ):
             pass

@@ -10,6 +10,7 @@ LLMBENCH_HOME, else ./outputs
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -31,6 +32,7 @@ __all__ = [
     "evaluations",
     "held",
     "home",
+    "in_the_way",
     "indexes",
     "lock",
     "runs",
@@ -44,8 +46,27 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def home() -> Path:
-    """The folder of all outputs."""
-    return Path(os.environ.get("LLMBENCH_HOME") or "outputs").expanduser().absolute()
+    """The folder of all outputs; it may be missing.
+
+    Raises:
+        LlmbenchError: something else than a folder has that name.
+    """
+    folder = Path(os.environ.get("LLMBENCH_HOME") or "outputs").expanduser().absolute()
+    if not folder.is_dir() and (found := in_the_way(folder)):
+        raise LlmbenchError(f"{found}. Move it, or set LLMBENCH_HOME to a folder.")
+    return folder
+
+
+def in_the_way(folder: Path) -> str | None:
+    """What keeps a folder from being one: it, or one that it is in, is a file or a link to nothing; None where nothing does."""
+    for path in (folder, *folder.parents):
+        if path.is_dir():
+            return None
+        if path.is_symlink() and not path.exists():
+            return f"{path} is a link to something that is not there"
+        if path.exists():
+            return f"{path} is a file, not a folder"
+    return None
 
 
 def runs() -> Path:
@@ -111,9 +132,7 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise LlmbenchError(
-            f"{path}: cannot be written ({error.strerror}). Free some space or choose another folder."
-        ) from error
+        raise _unwritable(path, error) from error
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -123,9 +142,7 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         Path(temporary).replace(path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
-        raise LlmbenchError(
-            f"{path}: cannot be written ({error.strerror}). Free some space or choose another folder."
-        ) from error
+        raise _unwritable(path, error) from error
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -197,4 +214,8 @@ def held(folder: Path) -> bool:
 
 
 def _unwritable(path: Path, error: OSError) -> LlmbenchError:
-    return LlmbenchError(f"{path}: cannot be written ({error.strerror}). Free some space or choose another folder.")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if not full and not path.exists() and (found := in_the_way(path)):
+        return LlmbenchError(f"{found}. Move it, or choose another folder (LLMBENCH_HOME for all outputs).")
+    advice = "Free some space or choose another folder." if full else "Choose another folder (LLMBENCH_HOME for all outputs)."
+    return LlmbenchError(f"{path}: cannot be written ({error.strerror}). {advice}")

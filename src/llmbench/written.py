@@ -65,10 +65,10 @@ def check_claim(folder: Path, kind: str, *, known: bool = False, by: str | None 
         return
     try:
         inside = sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        if found := workspace.in_the_way(folder):
+            raise LlmbenchError(f"{found}. Move it, or choose another name with name=...") from None
         return
-    except NotADirectoryError:
-        raise LlmbenchError(f"{folder} is a file. Move it, or choose another name with name=...") from None
     except OSError as error:
         raise LlmbenchError(f"{folder} cannot be read ({error.strerror}). Choose another name with name=...") from error
     if inside:

@@ -181,9 +181,11 @@ def test_a_start_that_cannot_begin_leaves_no_folder(
 ) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "python"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "logs").write_text("mine")
+    monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "home"))
     document = ServeRecipe.model_validate({"variants": [{"name": "base"}], "engine": {"python": str(stand_in(""))}})
-    with pytest.raises(EngineError, match=r"vLLM's log cannot be written there \(Not a directory\)"), Engine(document, {}):
+    with pytest.raises(EngineError, match=r"vLLM's log cannot be written there \(File exists\)"), Engine(document, {}):
         pass
     assert list((tmp_path / "temporary").iterdir()) == []
 
