@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from llmbench import provenance, recipe, runs
+from llmbench.cli import cli
 from llmbench.errors import LlmbenchError, RunError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
@@ -131,6 +133,22 @@ def test_the_newest_run_comes_first(document: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(time, "time", lambda second=second: 1000.0 + second)
         runs.create(load(document, f"name={name}"))
     assert [run.name for run in runs.every()] == ["three", "two", "one"]
+
+
+def test_a_run_without_its_recipe_keeps_no_other_from_being_listed(document: Path) -> None:
+    for name in ("whole", "lost", "torn"):
+        runs.create(load(document, f"name={name}"))
+    (runs.open_run("lost").folder / "recipe.yaml").unlink()
+    (runs.open_run("torn").folder / "recipe.yaml").write_text("name: [")
+    assert sorted(run.name for run in runs.every()) == ["torn", "whole"]
+    listed = CliRunner().invoke(cli, ["runs"])
+    assert listed.exit_code == 0 and "whole" in listed.stdout and "torn" not in listed.stdout
+    assert "Run torn is damaged" in listed.stderr
+    for name, reason in (("lost", "missing"), ("torn", "while parsing")):
+        with pytest.raises(RunError, match=rf"Run {name} is damaged: .*recipe.yaml cannot be read \({reason}"):
+            runs.resume(load(document, f"name={name}"))
+        with pytest.raises(RunError, match="already exists"):
+            runs.check(load(document, f"name={name}"))
 
 
 def test_a_fingerprint_is_of_the_content(tmp_path: Path) -> None:

@@ -12,12 +12,17 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llmbench.errors import LlmbenchError
 from llmbench.hardware import Machine
 from llmbench.recipe import TrainRecipe
 from llmbench.shapes import Shape
+
+if TYPE_CHECKING:
+    from llmbench.runs import Run
 
 __all__ = ["GIB", "METHODS", "Estimate", "Work", "corrections", "estimate", "spread", "unquantized", "work"]
 
@@ -336,18 +341,25 @@ def corrections(there: Machine, *, method: str = "sft", count: int = 10) -> list
     """
     from llmbench import runs
 
-    found = []
-    for run in sorted(runs.every(), key=lambda run: str(run.status["created"]), reverse=True):
+    found = [one for run in runs.every() if (one := _correction(run, there, method)) is not None]
+    return found[:count] if len(found) >= _ENOUGH else []
+
+
+def _correction(run: Run, there: Machine, method: str) -> float | None:
+    """Measured / estimated seconds of a run; None of one that says nothing about others, a damaged one among them."""
+    try:
         status = run.status
         said = status.get("estimate")
-        if run.state != "finished" or said is None or run.recipe["method"] != method:
-            continue
+        if status["state"] != "finished" or said is None or run.recipe["method"] != method:
+            return None
         steady = status["seconds"] - status.get("startup_seconds", 0.0)
         hardware = run.lock["hardware"]
         same = (hardware["device"], hardware["cores"]) == (there.device, there.cores)
         if same and steady >= _LONG and status["step"] >= _STEPS and said["uncorrected_seconds"] > 0:
-            found.append(steady / said["uncorrected_seconds"])
-    return found[:count] if len(found) >= _ENOUGH else []
+            return float(steady / said["uncorrected_seconds"])
+    except (LlmbenchError, OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
 
 
 def spread(rows: int, mean: float, bins: Sequence[tuple[int, int, int]], longest: int) -> np.ndarray:

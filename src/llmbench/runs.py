@@ -79,7 +79,8 @@ class Run:
             status = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        return isinstance(status, dict) and status.get("state") in get_args(State) and "created" in status
+        numbered = isinstance(status, dict) and isinstance(status.get("created"), (int, float))
+        return numbered and status.get("state") in get_args(State)
 
     @property
     def status(self) -> dict[str, Any]:
@@ -102,13 +103,26 @@ class Run:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The resolved recipe as plain values."""
-        loader = _SafeLoader((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
+        """The resolved recipe as plain values.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        path = self.folder / "recipe.yaml"
         try:
-            values: dict[str, Any] = loader.get_single_data()
-        finally:
-            loader.dispose()
-        return values
+            loader = _SafeLoader(path.read_text(encoding="utf-8"))
+            try:
+                values = loader.get_single_data()
+            finally:
+                loader.dispose()
+            if isinstance(values, dict):
+                return values
+            reason = "not a recipe"
+        except FileNotFoundError:
+            reason = "missing"
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())[:100]
+        raise RunError(f"Run {self.name} is damaged: {path} cannot be read ({reason}). Restore the file, or remove the run")
 
     @property
     def lock(self) -> dict[str, Any]:
@@ -357,8 +371,8 @@ def open_run(name: str) -> Run:
 
 
 def every() -> list[Run]:
-    """All runs, the newest first."""
-    found = [run for path in workspace.runs().glob("*/state.json") if (run := Run(path.parent)).exists]
+    """All runs, the newest first; without those that have lost their recipe, which `Run.recipe` says of one."""
+    found = [run for path in workspace.runs().glob("*/recipe.yaml") if (run := Run(path.parent)).exists]
     return sorted(found, key=lambda run: run.created, reverse=True)
 
 

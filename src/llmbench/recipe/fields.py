@@ -69,8 +69,8 @@ class Document(Section):
 
     @property
     def folder(self) -> Path:
-        """The folder that relative paths of this document start from."""
-        return self._source.absolute().parent
+        """The folder that relative paths of this document start from; of a link, that of the file it leads to."""
+        return self._source.resolve().parent
 
 
 def start_of(value: Any, info: ValidationInfo) -> Path:

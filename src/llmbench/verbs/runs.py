@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,7 +56,7 @@ def list_runs(
         return
     if state is not None and state not in _STATES:
         raise LlmbenchError(f"--state {state} is not a state. Choose one of: {', '.join(_STATES)}")
-    every = runs.every()
+    every = [run for run in runs.every() if _readable(run)]
     found = list(islice((run for run in every if _fits(run, state, method)), last))
     if as_json:
         print_json([record(run) for run in found])
@@ -116,6 +117,15 @@ def rm(name: Name, yes: listing.Yes = False, as_json: Json = False) -> None:
         print_json({"name": name, "removed": str(run.folder), "bytes": size})
     else:
         print(f"Removed run {name} ({size / 2**20:,.1f} MiB).")
+
+
+def _readable(run: Run) -> bool:
+    """Whether a run can be listed; what is wrong with one that cannot goes to stderr, and the others are listed."""
+    try:
+        return bool(run.recipe)
+    except LlmbenchError as error:
+        print(error, file=sys.stderr)
+        return False
 
 
 def _fits(run: Run, state: str | None, method: str | None) -> bool:
