@@ -226,7 +226,7 @@ def tokens(folder: Path, steps: int) -> int:
 
 def program(name: str) -> str:
     """A program by its name or path, absolute: arms run in a folder of their own. A link stays one, as a venv's Python is."""
-    found = shutil.which(Path(name).expanduser())
+    found = shutil.which(os.path.expanduser(name))  # noqa: PTH111 (a Path would lose the ./ that makes it one)
     if found is None:
         raise argparse.ArgumentTypeError(f"there is no program {name}")
     return str(Path(found).absolute())
