@@ -70,7 +70,7 @@ def _rows(report: Coverage) -> list[tuple[str, str]]:
         rows.append(("over the window", f"{report.over:,} (longer than {report.limit} tokens)"))
     for name, extreme in (("shortest", report.shortest), ("longest", report.longest)):
         if extreme is not None:
-            rows.append((name, f"{extreme.tokens} tokens: {printable(extreme.place)}: {extreme.text}"))
+            rows.append((name, f"{counted(extreme.tokens, 'token')}: {printable(extreme.place)}: {extreme.text}"))
     return rows
 
 

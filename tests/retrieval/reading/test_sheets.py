@@ -77,7 +77,7 @@ def test_formats_merged_cells_and_formulas_without_values(tmp_path: Path) -> Non
         "Loans\n\nRegion: North; Rate: 5.75%; Way: 5.0 km; Sum: 9\nRegion: North; Rate: 4.00%; Way: 7.2 km\n\nLists\n\nSecret"
     )
     assert found.warnings == (
-        "2 formulas have no stored value: open the workbook, and save it",
+        "2 formulas have no stored value: open and save the workbook",
         "hidden in the workbook, and read: 1 row of Loans, sheet Lists",
     )
 

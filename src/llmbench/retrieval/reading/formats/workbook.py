@@ -63,7 +63,7 @@ def read(data: bytes, out: Writer) -> None:
         raise Unreadable(f"broken workbook ({' '.join(str(error).split())[:120]})") from None
     if unvalued:
         have = "has" if unvalued == 1 else "have"
-        out.warnings.append(f"{counted(unvalued, 'formula')} {have} no stored value: open the workbook, and save it")
+        out.warnings.append(f"{counted(unvalued, 'formula')} {have} no stored value: open and save the workbook")
     if hidden:
         told = ", ".join(hidden[:5]) + (f" and {len(hidden) - 5} more" if len(hidden) > 5 else "")
         out.warnings.append(f"hidden in the workbook, and read: {told}")
