@@ -66,6 +66,19 @@ def test_words_that_the_file_writes_as_one_are_divided_where_a_rule_runs_between
     assert lines(tmp_path / "a.pdf") == ["Length | Dues of a year", "metres | crowns"]
 
 
+def test_rows_of_words_without_rules_between_them_stay_rows(tmp_path: Path) -> None:
+    pdf = blank()
+    for y in (100, 120, 180):
+        pdf.line(50, y, 400, y)
+    for x in (150, 250):
+        pdf.line(x, 100, x, 180)
+    rows = [("Berth", "Owner", "Vessel"), ("inner", "Ada", "Kestrel"), ("outer", "-", "Heron"), ("north", "Bo", "Alba")]
+    for row, top in zip(rows, (114, 134, 152, 170), strict=True):
+        put(pdf, *((left, top, cell) for left, cell in zip((60, 160, 260), row, strict=True)))
+    pdf.output(str(tmp_path / "a.pdf"))
+    assert lines(tmp_path / "a.pdf") == [" | ".join(row) for row in rows]
+
+
 def test_frames_are_no_tables(tmp_path: Path) -> None:
     pdf = blank()
     for y in (100, 120, 140, 160):  # around two of four columns
@@ -75,6 +88,13 @@ def test_frames_are_no_tables(tmp_path: Path) -> None:
     for n, name in enumerate(("North", "South", "East")):
         top = 114 + 20 * n
         put(pdf, (60, top, name), (220, top, f"{n}1"), (320, top, f"{n}2"), (450, top, f"{n}3"))
+    for y in (600, 620, 700):  # around a form
+        pdf.line(50, y, 550, y)
+    for x in (50, 300, 550):
+        pdf.line(x, 600, x, 700)
+    put(pdf, (60, 614, "The owner"), (310, 614, "The vessel"))
+    for n, (label, value) in enumerate((("Name", "Ada"), ("Town", "Ostmark"), ("Phone", "417"))):
+        put(pdf, (60, 634 + 14 * n, label), (160, 634 + 14 * n, value), (310, 634 + 14 * n, f"{label} of it"))
     for y in (280, 300, 500):  # around paragraphs
         pdf.line(50, y, 550, y)
     for x in (50, 300, 550):

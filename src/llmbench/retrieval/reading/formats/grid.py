@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from llmbench.retrieval.reading.formats.layout import Area, Piece
 from llmbench.retrieval.reading.formats.ruled import LINES, Rule, wrapped
@@ -144,7 +145,7 @@ def _table(pieces: Sequence[Piece], grid: Grid) -> tuple[set[int], list[list[Cel
     backwards = 2 * sum(bool(_RIGHT_TO_LEFT.search(pieces[at].text)) for at in members) > len(members)
     cells = {cell: _lines(pieces, places, backwards) for cell, places in inside.items()}
     for cell, lines in cells.items():
-        if len(lines) > LINES or sum(len(pieces[at].text) for at in inside[cell]) > LONGEST:
+        if len(lines) > LINES or sum(len(pieces[at].text) for at in inside[cell]) > LONGEST or _holds_rows(pieces, lines):
             return set(), []
     rows_: list[list[Cell]] = []
     for row in range(len(grid.ys) - 1):
@@ -205,15 +206,23 @@ def _lines(pieces: Sequence[Piece], places: Sequence[int], backwards: bool) -> C
     return [sorted(line, key=lambda at: -pieces[at].right if backwards else pieces[at].left) for line in lines]
 
 
+def _holds_rows(pieces: Sequence[Piece], lines: Cell) -> bool:
+    """Whether a cell has rows of its own: several of its lines are wide open, as those of a form in a frame are."""
+    wide = sum(any(pieces[b].left - pieces[a].right > pieces[a].height for a, b in pairwise(line)) for line in lines)
+    return wide > 1
+
+
 def _divided(pieces: Sequence[Piece], row: list[Cell]) -> list[list[Cell]]:
     """One row, or several where most cells have entries under each other at the same heights with no rules between them."""
     deepest = max(map(len, row))
     tall = [cell for cell in row if len(cell) == deepest]
-    others = [cell for cell in row if 1 < len(cell) < deepest]
-    if deepest < 2 or len(tall) < 2 or others or wrapped(pieces, [cell for cell in row if cell]):
+    full = [cell for cell in row if cell]
+    if deepest < 2 or len(tall) < 2 or any(1 < len(cell) < deepest for cell in row):
         return [row]
-    tops = [[pieces[line[0]].top for line in cell] for cell in tall]
-    if any(max(level) - min(level) > 0.5 * pieces[tall[0][0][0]].height for level in zip(*tops, strict=True)):
+    if not (deepest > 2 and len(tall) > 2 and len(tall) == len(full)) and wrapped(pieces, full):  # text that goes on
+        return [row]
+    middles = [[(pieces[line[0]].top + pieces[line[0]].bottom) / 2 for line in cell] for cell in tall]
+    if any(max(level) - min(level) > 0.5 * pieces[tall[0][0][0]].height for level in zip(*middles, strict=True)):
         return [row]
     return [[[cell[n]] if len(cell) == deepest else cell for cell in row] for n in range(deepest)]
 

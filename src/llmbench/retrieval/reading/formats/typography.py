@@ -217,6 +217,7 @@ def _column(other: Piece, line: Piece, own: _Type) -> bool:
 def _grouped(page: Sequence[Piece], styles: Sequence[Style | None], own: _Type) -> list[tuple[Piece, Style | None]]:
     """The lines of a page, those of one heading joined; too many lines in one style are no heading."""
     found: list[tuple[Piece, Style | None]] = []
+    largest = max((_half(line.size) for line in page), default=0.0)
     at = 0
     while at < len(page):
         style = styles[at]
@@ -227,7 +228,11 @@ def _grouped(page: Sequence[Piece], styles: Sequence[Style | None], own: _Type) 
             stop += 1
         if style and (stop - at > LINES or sum(len(line.text) for line in page[at:stop]) > LONGEST or _sentence(page[at:stop])):
             style = None
-        if style and LARGER * own.body < style[0] < 1.6 * own.body and not (own.prose and _heads(page[at], stop - 1, page)):
+        if (
+            style
+            and LARGER * own.body < style[0] < min(1.6 * own.body, largest)
+            and not (own.prose and _heads(page[at], stop - 1, page))
+        ):
             style = None  # of a cover, or of a drawing
         for place in range(at, stop):
             line = page[place] if style is None or place == at else replace(page[place], glue=" ")
