@@ -266,8 +266,14 @@ def open_app() -> Any:
     return opened
 
 
-@pytest.fixture(scope="module")
-def address(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app on the fake endpoint, with empty outputs; one for a whole file of tests."""
-    with opened("--url", server.base_url, home=tmp_path_factory.mktemp("home")) as url:
+@pytest.fixture(scope="session")
+def app_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The outputs of the app on the fake endpoint: conversations, and nothing else."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def address(server: Server, app_home: Path) -> Iterator[str]:
+    """The app on the fake endpoint; one for all tests that need no other, each with a browser of its own."""
+    with opened("--url", server.base_url, home=app_home) as url:
         yield url

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-DONE = "() => [...document.querySelectorAll('.side .live .turn')].every((t) => t.dataset.state === 'done')"
+DONE = """() => {
+  const turns = [...document.querySelectorAll('.side .live .turn')];
+  return turns.length > 1 && turns.every((turn) => turn.dataset.state === 'done');
+}"""
 
 
 @pytest.fixture
@@ -42,7 +45,9 @@ def choose(page: Page, position: int, model: str) -> None:
 def ask(page: Page, question: str) -> None:
     page.fill("#prompt textarea", question)
     page.press("#prompt textarea", "Enter")
-    page.wait_for_selector(".side .live .turn")
+    page.wait_for_function(
+        "(q) => document.querySelector('.live .question')?.innerText === q", arg=question
+    )  # not the last one
 
 
 def answered(page: Page) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import pytest
 
@@ -22,25 +20,6 @@ REFUSED = """for (const name of ['localStorage', 'sessionStorage']) {
 const refuse = () => Promise.reject(new DOMException('denied', 'SecurityError'));
 Object.defineProperty(navigator, 'locks', { value: { request: refuse, query: refuse } });"""
 """What Chromium does where a person blocks all site data."""
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The outputs that the app is opened on."""
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def address(server: Any, pipeline: Path, open_app: Any, home: Path) -> Iterator[str]:
-    """The app with an index of three pages."""
-    from llmbench import recipe, retrieval
-    from llmbench.recipe import RagRecipe
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLMBENCH_HOME", str(home))
-        retrieval.build(recipe.load(pipeline, RagRecipe))
-    with open_app("--url", server.base_url, "--pipeline", str(pipeline), home=home) as url:
-        yield url
 
 
 def opened(context: BrowserContext, address: str) -> Page:
@@ -70,15 +49,15 @@ def test_a_browser_that_refuses_all_storage_can_ask(context: BrowserContext, add
     page.wait_for_function("() => document.body.classList.contains('dark')")
 
 
-def test_a_spoiled_conversation_is_kept_and_named(context: BrowserContext, address: str, home: Path) -> None:
+def test_a_spoiled_conversation_is_kept_and_named(context: BrowserContext, address: str, app_home: Path) -> None:
     page = opened(context, address)
     ask(page, "Keep me")
     mine = page.evaluate("() => JSON.parse(sessionStorage.llmbench).id")
-    path = home / "conversations" / f"{mine}.json"
+    path = app_home / "conversations" / f"{mine}.json"
     path.write_text('{"url": "", "talks": "of another version"}', encoding="utf-8")
     page.reload()
     notice = page.inner_text(".notices .notice")
-    assert f"kept: {home / 'conversations' / mine}.unreadable-1" in notice
+    assert f"kept: {app_home / 'conversations' / mine}.unreadable-1" in notice
     ask(page, "A new one")
     assert "another version" in path.with_suffix(".unreadable-1").read_text(encoding="utf-8")
     assert json.loads(path.read_text(encoding="utf-8"))["sides"][0]["turns"][0]["question"] == "A new one"
@@ -115,28 +94,6 @@ def test_a_key_that_is_asked_for_can_be_given_where_the_page_says(
         ask(page, "With a key?")
     finally:
         server.key = ""
-
-
-def test_a_link_opens_what_it_names_in_a_fresh_tab(context: BrowserContext, address: str) -> None:
-    query = "How much does the Alba kettle weigh, in 100% of cases?"
-    page = opened(context, f"{address}#documents")
-    page.get_by_text("Search 3 documents").wait_for()
-    page.fill("#query textarea, #query input", query)
-    page.click("#search")
-    page.locator(".hit-list button", has_text="Borin lamp").click()
-    page.wait_for_function("() => location.hash.split('/').length === 4 && !location.hash.endsWith('/1')")
-    link = page.url
-    assert unquote(link.split("#")[1]).startswith(f"documents/pages/{query}/")
-    other = opened(context, link)
-    other.wait_for_selector(".page h2:has-text('Borin lamp')")
-    assert "made of brass" in other.inner_text("mark.hit")
-    assert other.url == link and re.search(r"^pages, .* · Documents · llmbench$", other.title())
-    assert other.input_value("#query textarea, #query input") == query
-    other.get_by_role("tab", name="Compare").click()
-    other.wait_for_function("() => location.hash === '#compare'")
-    other.go_back()
-    other.wait_for_selector(".page h2:has-text('Borin lamp')")
-    assert other.url == link
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -147,6 +148,29 @@ def test_pages_are_turned_and_the_text_is_a_click_away(page: Page) -> None:
     page.get_by_role("tab", name="Documents").click()
     page.wait_for_timeout(1500)
     assert page.locator(".hit-list button").count() == 4, "what was found stays"
+
+
+def test_a_link_to_a_passage_opens_it_in_a_fresh_tab(page: Page, context: BrowserContext, address: str) -> None:
+    query = "When does the shop open, in 100% of cases?"
+    search(page, query)
+    page.locator(".hit-list button", has_text="300 grams").first.click()
+    page.wait_for_function("() => location.hash.split('/').length === 4 && !location.hash.endsWith('/1')")
+    link = page.url
+    assert unquote(link.split("#")[1]).startswith(f"documents/manual/{query}/")
+    other = context.new_page()
+    other.goto(link)
+    other.wait_for_selector(".leaf img[alt='Page 1 of manual.pdf']")
+    other.wait_for_function("() => document.title.endsWith(' · Documents · llmbench') && document.title.startsWith('manual, ')")
+    assert other.url == link and other.input_value("#query textarea, #query input") == query
+    assert "300 grams" in other.locator(".hit-list [aria-current]").inner_text()
+    other.get_by_role("tab", name="Compare").click()
+    other.wait_for_function("() => location.hash === '#compare'")
+    other.go_back()
+    other.locator("#page-documents .leaf").wait_for(state="visible")
+    assert other.url == link
+    other.goto("about:blank")
+    other.goto(f"{address}#documents/gone/words/1")
+    other.get_by_text("There is no pipeline gone here.").wait_for()
 
 
 def test_a_file_that_changed_is_told_and_its_text_shown(page: Page, folder: Path) -> None:
