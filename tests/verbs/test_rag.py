@@ -163,6 +163,14 @@ def test_ask_with_the_real_gateway_answers_from_the_passages(endpoint: Any, page
         assert found["sources"][0]["text"] == "The Borin lamp is made of brass. It weighs 900 grams."
 
 
+def test_chat_with_the_real_gateway_sends_the_conversation_along(endpoint: Any) -> None:
+    asked = ["chat", "base-rag", "--url", endpoint.base_url, "--max-tokens", "24", "--json"]
+    done = CliRunner().invoke(cli, asked, input="What is the Borin lamp made of?\nAnd what does it weigh?\n")
+    first, second = json.loads(done.stdout)["turns"]
+    assert first["answer"] and second["answer"] and first["completion_tokens"] <= 24
+    assert first["sources"][0]["text"] == "The Borin lamp is made of brass. It weighs 900 grams."
+
+
 def test_passages_that_are_too_many_for_a_model_are_told_with_the_remedy(endpoint: Any, pages: str) -> None:
     with pytest.raises(EndpointError, match=r"context length.* Use fewer passages: add context\.max_tokens=600"):
         CliRunner().invoke(
