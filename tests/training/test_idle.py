@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from llmbench import runs, training
 from llmbench.cli import cli
+from llmbench.training.idle import Idle
 
 from .conftest import Write
 
@@ -45,6 +47,19 @@ def test_a_training_that_learns_says_nothing(write: Write) -> None:
     assert warning(write, "training.max_steps=3", "training.warmup_steps=0") is None
 
 
+def test_a_mixture_s_balance_is_not_taken_for_a_reward(write: Write) -> None:
+    """Its load-balancing loss gave a norm of 0.0004 in a step whose answers were all rewarded alike."""
+    counted = Idle()
+    for number, (share, since) in enumerate((([1.0], 1), ([], 1), ([0.5, 1.0], 1), ([0.5], None)), 1):
+        logged = {"frac_reward_zero_std": share, "rewards/regex/mean": [0.5]}
+        state, metrics = SimpleNamespace(global_step=number), {"train": logged}
+        counted.step(SimpleNamespace(state=state, last_norm=4e-4, last_rate=1e-3, _metrics=metrics))
+        assert counted.still_since == since
+    none = {"frac_reward_zero_std": [0.0], "rewards/none/mean": [float("nan")]}
+    counted.step(SimpleNamespace(state=state, last_norm=4e-4, last_rate=1e-3, _metrics={"train": none}))
+    assert counted.still_since == 4
+
+
 @pytest.mark.slow
 def test_rewards_that_are_all_none_are_said(write: Write, tmp_path: Any) -> None:
     (tmp_path / "none.py").write_text("def reward(completions, **_):\n    return [None for _ in completions]\n")
@@ -62,4 +77,7 @@ def test_rewards_that_are_all_none_are_said(write: Write, tmp_path: Any) -> None
             "reward_functions": [{"function": f"{tmp_path}/none.py:reward"}],
         },
     )
-    assert said is not None and "the gradient was 0 in every step (the answers to each prompt had the same rewards" in said
+    assert (
+        said is not None
+        and "the gradient of the rewards was 0 in every step (the answers to each prompt had the same rewards" in said
+    )

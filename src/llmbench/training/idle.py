@@ -26,13 +26,20 @@ class Idle:
         """The first of the steps without a gradient that the training ended with, counted from 1."""
         self.highest = 0.0
         """The highest rate that a step was taken with."""
+        self._equal = False
+        """GRPO: whether all answers to each prompt were rewarded alike when answers were last written."""
 
     def step(self, trainer: Any) -> None:
         """Called after each step, with its gradient norm and rate."""
         number = int(trainer.state.global_step)
         self.steps += 1
         norm = getattr(trainer, "last_norm", None)
-        if norm is not None and float(norm) == 0.0:
+        logged = getattr(trainer, "_metrics", {}).get("train", {})
+        if shares := logged.get("frac_reward_zero_std"):
+            # The load-balancing loss of a mixture of experts has a gradient without any reward, and so has KL.
+            means = [values[-1] for name, values in logged.items() if name.startswith("rewards/") and name.endswith("/mean")]
+            self._equal = shares[-1] == 1.0 or all(math.isnan(mean) for mean in means)  # no function judged any answer
+        if self._equal or (norm is not None and float(norm) == 0.0):
             self.still_since = self.still_since or number
         else:
             self.still_since = None
@@ -57,10 +64,10 @@ def reason(idle: Idle, recipe: TrainRecipe, step: int) -> str | None:
             "Train for longer, or set training.warmup_steps=0"
         )
     if idle.still_since is not None and idle.still_since <= max(step - idle.steps, 0) + 1:
-        return f"Nothing was learned: the gradient was 0 in every step{_why(recipe)}"
+        return f"Nothing was learned: {_gradient(recipe)} was 0 in every step{_why(recipe)}"
     if idle.still_since is not None and step - idle.still_since + 1 >= _LAST * idle.steps:
         return (
-            f"Nothing was learned from step {idle.still_since} on: the gradient was 0 to the end{_why(recipe)}. "
+            f"Nothing was learned from step {idle.still_since} on: {_gradient(recipe)} was 0 to the end{_why(recipe)}. "
             f"Try a lower training.learning_rate (it is {spec.learning_rate:g})"
         )
     if spec.warmup_steps >= 1 and math.ceil(spec.warmup_steps) >= step and idle.highest < _RISEN * spec.learning_rate:
@@ -70,6 +77,10 @@ def reason(idle: Idle, recipe: TrainRecipe, step: int) -> str | None:
             "Train for longer, or set training.warmup_steps=0.03"
         )
     return None
+
+
+def _gradient(recipe: TrainRecipe) -> str:
+    return "the gradient of the rewards" if recipe.method == "grpo" else "the gradient"
 
 
 def _why(recipe: TrainRecipe) -> str:
