@@ -73,8 +73,8 @@ def side_by_side(pieces: Sequence[Piece]) -> dict[int, int]:
     to it.
     """
     runs = [(run, _frame([pieces[at] for at in run])) for run in _runs(pieces)]
-    runs = [(run, frame) for run, frame in runs if _has_neighbour(run, frame, runs)]  # most pages have none
-    prose = [(run, frame) for run, frame in runs if len(run) > 2 and _reads_on([pieces[at] for at in run])]
+    near = [(run, frame) for run, frame in runs if len(run) > 2 and _has_neighbour(run, frame, runs)]  # most pages have none
+    prose = [(run, frame) for run, frame in near if _reads_on([pieces[at] for at in run])]
     long = [(run, frame) for run, frame in prose if len(run) > 4]
     labels = [
         (run, frame)
