@@ -101,7 +101,7 @@ class Shown:
             self.more: gr.Button(visible=len(found) > _A_PAGE, interactive=last < len(found)),
             self.index: gr.Column(visible=bool(every)),
             self.page: page,
-        } | (self.draw(kept, colours) if every else {self.view: _nothing(), self.timer: gr.Timer(active=False)})
+        } | (self.draw(kept, colours) if every else {self.view: _nothing(), self.timer: gr.Timer(active=True)})  # for the first
 
     def draw(self, chosen: Sequence[str] | None, colours: Colours) -> dict[Any, Any]:
         """The curves of the chosen runs together, then a card for each."""
@@ -145,7 +145,8 @@ def build(tab: gr.Tab) -> Shown:
         return on.look(*values, first=True)
 
     def again(*values: Any) -> dict[Any, Any]:
-        return on.look(*values, first=False, by_itself=True)
+        ticked = bool(values[3])  # nothing is while there is no run yet: the first that comes is shown
+        return on.look(*values, first=not ticked, by_itself=ticked)
 
     def sift(words: str, state: str, order: str, chosen: list[str], page: int, colours: Colours) -> dict[Any, Any]:
         return on.look(words, state, order, chosen, 0, colours, first=False)

@@ -133,6 +133,20 @@ def test_runs_are_searched_by_what_is_pasted_and_by_what_is_taken_away(page: Pag
         page.wait_for_function(count, arg=found)
 
 
+def test_the_first_run_of_a_workspace_is_shown_when_it_begins(
+    context: BrowserContext, server: Any, open_app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path))
+    with open_app("--url", server.base_url, home=tmp_path) as empty:
+        page = context.new_page()
+        page.goto(f"{empty}#runs")
+        page.get_by_text("No runs yet").wait_for()
+        _run(tmp_path, "begun")
+        page.wait_for_selector("section.card:has-text('begun')")
+        page.wait_for_selector("#runs label:has-text('begun')")
+        page.close()
+
+
 def test_a_link_to_a_run_or_a_report_opens_it_in_a_fresh_tab(context: BrowserContext, address: str) -> None:
     for name, found in (("runs/first,second", "section.card:has-text('first')"), ("reports/two-models", ".verdict")):
         page = context.new_page()
