@@ -86,6 +86,51 @@ def test_a_start_that_takes_too_long_says_what_it_was_doing(stand_in: Callable[[
         engine.wait()
 
 
+def test_an_engine_that_dies_of_the_first_request_is_not_ready(stand_in: Callable[[str], Path]) -> None:
+    python = stand_in(
+        """
+        import http.server, json, socketserver, sys, threading, time
+
+        class Vllm(http.server.BaseHTTPRequestHandler):
+            # Its core dies of the first request, and the process that answers ends a moment later, as vLLM's does.
+            dead = False
+
+            def say(self, status, body):
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_GET(self):
+                models = {"data": [{"max_model_len": 1024}]}
+                self.say(503 if Vllm.dead else 200, json.dumps(models).encode())
+
+            def do_POST(self):
+                Vllm.dead = True
+                print("RuntimeError: no kernel of this adapter on a CPU")
+                self.say(500, b"{}")
+                threading.Timer(1.0, server.shutdown).start()
+
+            def address_string(self):
+                return "socket"
+
+        class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+            daemon_threads = True
+
+        path = next(value for option, value in zip(sys.argv, sys.argv[1:]) if option == "--uds")
+        server = Server(path, Vllm)
+        server.serve_forever()
+        """
+    )
+    with (
+        Engine(recipe(python), {}) as engine,
+        pytest.raises(
+            EngineError, match=r"ended while answering once.*\(exit code 0\): RuntimeError: no kernel of this adapter"
+        ),
+    ):
+        engine.wait()
+
+
 def test_progress_tells_seconds_and_phases(stand_in: Callable[[str], Path]) -> None:
     python = stand_in(
         """

@@ -35,6 +35,7 @@ __all__ = ["Engine", "Progress"]
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _GRACE = 5.0
 _POLL = 0.2
+_RECOVERY = 15.0
 _KEPT_LOGS = 20
 _BINDING_PAYS_FROM = 9
 """From this many cores on vLLM's own binding of threads to cores is worth its slower start."""
@@ -156,7 +157,25 @@ class Engine:
                     self.check(phase)
                     wait([asked], _POLL)
                 if (problem := asked.result()) is not None:
+                    self._outlived(phase)
                     self.notes.append(f"vLLM was not warmed up by {phase}: {problem}. The first such request will take longer")
+
+    def _outlived(self, phase: str) -> None:
+        """Returns once vLLM is known to be well after a request that failed: its engine may have died of it, and only then ends
+        the process that answers.
+
+        Raises:
+            EngineError: it ended, or is not well within a quarter of a minute.
+        """
+        end = time.monotonic() + _RECOVERY
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=2.0) as client:
+            while time.monotonic() < end:
+                self.check(phase)
+                with contextlib.suppress(httpx.HTTPError):
+                    if _accepts(self.socket) and client.get("http://engine/health").is_success:
+                        return
+                time.sleep(_POLL)
+        raise EngineError(f"vLLM no longer answers after {phase}. Its log: {self.log}")
 
     def token_ids(self, text: str) -> list[int]:
         """The tokens of a text, as the served tokenizer makes them, without those that it puts at the beginning.
