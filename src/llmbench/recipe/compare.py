@@ -35,7 +35,7 @@ class QuestionSource(Section):
     split: str | None = None
     """Only the rows of this split."""
     limit: Annotated[int, Field(gt=0)] | None = None
-    """At most so many, spread evenly over the file so that every part of it is asked about."""
+    """At most this number of questions, spread evenly over the file so that every part of it is asked about."""
 
 
 class StatisticsSpec(Section):
