@@ -26,7 +26,7 @@ class EvaluationSpec(Section):
     """With a group, the answer is right when the group's last find is the expected answer's; without one, when it is found."""
     max_new_tokens: Positive = 64
     limit: Positive | None = 64
-    """At most so many questions, spread evenly over the file; null asks all."""
+    """At most this number of questions, spread evenly over the file; null asks all."""
     samples_shown: Annotated[int, Field(ge=0)] = 8
     """How many answers of each evaluation are kept in the run's samples.jsonl."""
 
