@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from llmbench import workspace
@@ -17,6 +18,7 @@ from .conversation import Session
 __all__ = ["forget", "read", "write"]
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_LOST = "This conversation is not saved and will be lost with the page."
 
 
 def read(key: str, url: str) -> tuple[Session, str]:
@@ -27,9 +29,12 @@ def read(key: str, url: str) -> tuple[Session, str]:
     """
     if not _ID.fullmatch(key):
         return Session(url=url, given=url), ""
-    path, problem = _path(key), ""
+    problem = ""
     try:
+        path = _path(key)
         session = Session.restored(json.loads(path.read_text(encoding="utf-8")), url)
+    except LlmbenchError as error:
+        session, problem = Session(url=url, given=url), f"{_LOST} {error}"
     except FileNotFoundError:
         session = Session(url=url, given=url)
     except (OSError, ValueError):
@@ -43,21 +48,22 @@ def write(session: Session) -> str:
     """Keeps the conversation; returns why it could not be kept, or an empty string."""
     if not session.id:
         return ""
-    path = _path(session.id)
     try:
+        path = _path(session.id)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.parent.chmod(0o700)
         workspace.write_text(path, json.dumps(session.stored()))
         path.chmod(0o600)
     except (OSError, LlmbenchError) as error:
-        return f"This conversation is not saved and will be lost with the page. {error}"
+        return f"{_LOST} {error}"
     return ""
 
 
 def forget(key: str) -> None:
     """Removes the conversation of this id."""
     if _ID.fullmatch(key):
-        _path(key).unlink(missing_ok=True)
+        with suppress(LlmbenchError):  # nothing is kept where no folder can be
+            _path(key).unlink(missing_ok=True)
 
 
 def _set_aside(path: Path) -> str:

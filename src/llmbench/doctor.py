@@ -95,11 +95,15 @@ def _memory() -> Finding:
 
 
 def _disk() -> Finding:
-    home = workspace.home()
+    remedy = "export LLMBENCH_HOME=~/llmbench-outputs"
+    try:
+        home = workspace.home()
+    except LlmbenchError as error:
+        return Finding("machine", "disk", "missing", str(error), remedy)
     folder = next(place for place in (home, *home.parents) if place.exists())
     free = shutil.disk_usage(folder).free / 2**30
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        return Finding("machine", "disk", "missing", f"{folder} cannot be written", "export LLMBENCH_HOME=~/llmbench-outputs")
+    if not os.access(folder, os.W_OK):
+        return Finding("machine", "disk", "missing", f"{folder} cannot be written", remedy)
     if free < 2:
         return Finding("machine", "disk", "note", f"{free:.1f} GiB free for {home}", "free some space, or set LLMBENCH_HOME")
     return Finding("machine", "disk", "ok", f"{free:.0f} GiB free for {home}")

@@ -132,6 +132,8 @@ def test_a_conversation_is_kept_and_one_that_cannot_be_says_so(
     monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "file" / "x"))
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert "is not saved" in archive.write(session)
+    opened, problem = archive.read(key, "u")
+    assert not opened.sides[0].turns and "is not saved" in problem
 
 
 @pytest.mark.parametrize("text", ["{", '{"url": "", "shown": [0, 1], "sides": [{"model": "m", "talk": []}]}', "\x00"])

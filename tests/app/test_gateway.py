@@ -78,5 +78,6 @@ def test_both_sides_stream_and_the_grounded_one_shows_its_passages(
             assert named == ["Latency", "First token", "Tokens", "Tokens/s"]
         picture = tmp_path / "compare.png"
         page.screenshot(path=picture)
+        page.close()  # before the app, of which it would ask on
         print(f"screenshot: {picture}")
         assert picture.stat().st_size > 20_000

@@ -182,7 +182,7 @@ def test_the_second_ctrl_c_ends_at_once(capsys: pytest.CaptureFixture[str]) -> N
     assert signal.getsignal(signal.SIGINT) is before
 
 
-KILLS = int(os.environ.get("LLMBENCH_TEST_KILLS", "5"))
+KILLS = int(os.environ.get("LLMBENCH_TEST_KILLS", "3"))
 KILLED = (
     "training.max_steps=40", "training.save_steps=1", "training.gradient_accumulation_steps=2", "lora.lora_dropout=0.1",
     "data.eval_fraction=0.2", "training.eval_steps=7", "training.load_best_model_at_end=true",
