@@ -21,7 +21,7 @@ help:
 	@echo
 	@echo "  make demo    install (2 to 5 minutes, once), then the whole workbench on a bundled model (6 minutes on two cores)"
 	@echo "  make app     open the app with the demo's results (half a minute to start; Ctrl-C ends it)"
-	@echo "  make test    install, then every check and test, with real vLLM and a real browser (20 to 35 minutes)"
+	@echo "  make test    install, then every check and test, with real vLLM and a real browser (about 20 minutes)"
 	@echo "  make check   ruff, mypy and the fast tests (2 minutes)"
 	@echo "  make bench   the tables of docs/benchmarks.md (10 minutes; with DATA=FOLDER half an hour)"
 	@echo "  make bench-rag DATA=FOLDER     indexing and searching compared with LlamaIndex, LangChain and txtai (an hour)"
@@ -39,7 +39,7 @@ app: install
 	@$(BIN)/llmbench app --serve recipes/serve.yaml
 
 test: install-dev
-	@echo "Testing: ruff, mypy, then pytest with real vLLM, embedder and browser (20 to 35 minutes on two cores)"
+	@echo "Testing: ruff, mypy, then pytest with real vLLM, embedder and browser (about 20 minutes on two cores)"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
