@@ -1,6 +1,6 @@
 # `make` alone lists the commands. Needed beforehand: Linux, make, Python 3.11 or newer. Nothing has to be activated.
 #   PYTHON=python3.12   the Python that .venv is made with
-#   WORKERS=2           how many processes run the tests of `make test`
+#   WORKERS=2           how many processes run the tests
 #   BUILD=cpu|cuda      the build of PyTorch and vLLM (found out by itself)
 
 FIND_PYTHON = for p in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -22,7 +22,7 @@ help:
 	@echo "  make demo    install (2 to 5 minutes, once), then the whole workbench on a bundled model (6 minutes on two cores)"
 	@echo "  make app     open the app with the demo's results (half a minute to start; Ctrl-C ends it)"
 	@echo "  make test    install, then every check and test, with real vLLM and a real browser (about 20 minutes)"
-	@echo "  make check   ruff, mypy and the fast tests (2 minutes)"
+	@echo "  make check   ruff, mypy and the tests that are not slow (10 minutes)"
 	@echo "  make bench   the tables of docs/benchmarks.md (10 minutes; with DATA=FOLDER half an hour)"
 	@echo "  make bench-rag DATA=FOLDER     indexing and searching compared with LlamaIndex, LangChain and txtai (an hour)"
 	@echo "  make bench-train SOURCE=FILE   training speed with loss parity, and how good estimates are (an hour)"
@@ -46,11 +46,11 @@ test: install-dev
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: install-dev
-	@echo "Checking: ruff, mypy and the fast tests (about 2 minutes)"
+	@echo "Checking: ruff, mypy and the tests that are not slow (about 10 minutes on two cores)"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu" $(PYTEST_ARGS)
 
 bench: install
 	@echo "Measuring the tables of docs/benchmarks.md (half an hour with DATA, 10 minutes without)"
