@@ -152,3 +152,16 @@ def test_interaction_is_what_both_bring_beyond_the_sum() -> None:
     assert interaction([{}, a, b, both], "share") is None
     two = interaction([{"x": 0.0, "y": 0.0}, {"x": 0.0, "y": 0.0}, {"x": 0.0, "y": 0.0}, {"x": 1.0, "y": 1.0}], "share")
     assert two is not None and two.low <= 0, "two questions show nothing: their signs are alike by chance one time in two"
+
+
+def test_one_wrong_answer_among_28_pages_costs_no_certainty_but_that_of_one() -> None:
+    names = [str(i) for i in range(112)]
+    pages = clusters(names, {name: str(int(name) // 4) for name in names})
+    widths = []
+    for wrong in range(3):
+        right = np.ones(112)
+        right[: 4 * wrong : 4] = 0
+        low, high, _ = intervals.mean(right, pages, "share", 0.95)
+        assert low < right.mean() <= high
+        widths.append(high - low)
+    assert widths == sorted(widths) and widths[1] < 0.06, "not that of a variance that one page is all there is to know of"
