@@ -71,6 +71,5 @@ def _not_kept(schema: Any) -> str:
     """vLLM does not say which keyword it is that xgrammar cannot keep to; these of them are there."""
     text = json.dumps(schema)
     rare = [word for word in _RARE if f'"{word}":' in text]
-    return (
-        f"the schema has something that answers cannot be kept to here: {', '.join(rare)}. Leave it out and check the answer."
-    )
+    named = ", ".join(rare) or "a keyword that xgrammar does not support"
+    return f"the schema has something that answers cannot be kept to here: {named}. Leave it out and check the answer."

@@ -75,7 +75,7 @@ def chat(
                 except EndpointError as error:
                     if not sys.stdin.isatty():
                         raise
-                    print(f"{legible(str(error))}", file=sys.stderr)
+                    print(legible(str(error)), file=sys.stderr)
                 if not said.text.strip():
                     history.pop()
                     continue
