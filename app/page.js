@@ -141,18 +141,18 @@
   let written = null, bound = location.hash.length > 1 ? location.hash.slice(1) : null;
   const name = (now) => {
     const what = now.address.split("/").slice(1).map(decodeURIComponent).filter(Boolean).join(", ");
-    document.title = [what, TITLES[now.name], "llmbench"].filter(Boolean).join(" · ");
+    const title = [what, TITLES[now.name], "llmbench"].filter(Boolean).join(" · ");
+    if (document.title !== title) document.title = title; // Gradio writes its own, at any time of a slow start
   };
   const note = () => {
     const now = current();
     if (!now) return;
     if (bound !== null && !same(now.address, bound)) return; // on the way there: an index may have to be opened first
-    if (bound !== null) name(now); // arrived
-    bound = null;
+    bound = null; // arrived
+    name(now);
     if (same(now.address, written)) return;
     const first = written === null, sub = written?.split("/")[0] === now.name && written === now.name;
     written = now.address;
-    name(now);
     if (same(location.hash.slice(1), now.address) || (first && now.address === "compare" && !location.hash)) return;
     history[first || sub ? "replaceState" : "pushState"](null, "", `#${now.address}`); // what a tab shows first is no step of its own
   };
@@ -191,7 +191,9 @@
     setTimeout(() => { due = false; describe(); note(); }, 150);
   };
   const watch = () => {
-    new MutationObserver(later).observe(document.body, {
+    const changes = new MutationObserver(later);
+    changes.observe(document.head, { subtree: true, childList: true, characterData: true });
+    changes.observe(document.body, {
       subtree: true, childList: true, attributes: true, attributeFilter: ["class", "aria-selected", "data-address"],
     });
     later();
