@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,15 @@ def test_what_is_offered_fits_and_loads(load: Any) -> None:
         changed = load(*offer.overrides.split(" "))
         assert changed.training.per_device_train_batch_size * changed.training.gradient_accumulation_steps >= 8
     assert not offers.fitting(document, found, LENGTHS, 0.5, HERE, limit=GIB)
+
+
+def test_a_cpu_that_is_faster_in_float32_is_offered_the_half_of_its_memory(load: Any) -> None:
+    xeon = dataclasses.replace(HERE, bfloat16=False)
+    document, found = load("training.per_device_train_batch_size=1"), shapes.of(None, WIDE)
+    need = estimate.estimate(document, found, estimate.work(document, LENGTHS, 0.5), xeon)
+    half = offers.fitting(document, found, LENGTHS, 0.5, xeon, limit=int(need.peak * 0.7))
+    assert {"model.dtype": "bfloat16"} in [offer.settings for offer in half]
+    assert all(offer.estimate.seconds > need.seconds for offer in half if "model.dtype" in offer.settings)
 
 
 def test_steps_follow_from_epochs_batches_and_packing(load: Any) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from llmbench import assets, workspace
+from llmbench import assets, hardware, workspace
 from llmbench.errors import LlmbenchError, MissingPackage
 
 __all__ = ["AREAS", "CHECKS", "Finding", "examine"]
@@ -69,11 +69,11 @@ def _cpu() -> Finding:
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
     flags = facts.get("flags", facts.get("Features", "")).split()
     wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve") if flag in flags]
-    half = any("bf16" in flag for flag in wide)
+    dtype = "bfloat16" if hardware.bfloat16_pays(text) else "float32"
     name = f"{count}, {facts.get('model name', platform.machine())}, {' '.join(wide) or 'no wide instructions'}"
     if platform.machine() == "x86_64" and "avx2" not in wide:
         return Finding("machine", "CPU", "missing", f"{name}: vLLM's CPU build needs avx2", "use a newer CPU or an NVIDIA GPU")
-    return Finding("machine", "CPU", "ok", f"{name}; bfloat16 {'in hardware' if half else 'slow: float32 is taken'}")
+    return Finding("machine", "CPU", "ok", f"{name}; faster in {dtype}")
 
 
 def _memory() -> Finding:

@@ -278,7 +278,9 @@ def features(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, *, lo
 _SPEEDS = {"matrices": 0.0017, "attention": 0.032, "moved": 0.28, "layers": 0.0016, "stepped": 30.0}
 """Seconds a unit of each feature on two cores that multiply bfloat16, fitted to sixteen runs of benchmarks/estimates.py."""
 _FLOAT32 = 2.6
-"""How many times as long matrices take in float32."""
+"""How many times as long matrices take in float32, by the same runs."""
+_SLOW_BFLOAT16 = 1.64
+"""How many times as long as in float32 they take in bfloat16, where that is no faster (docs/benchmarks.md, an Intel Xeon)."""
 _FORWARDS = {"dpo": 1, "orpo": 0, "reward": 0, "kto": 3}
 """Forward passes beside those that are learned from: a reference's, and KTO's of answers to other prompts by both."""
 _ENOUGH = 3
@@ -291,8 +293,8 @@ _FIRST_STEP = {"cpu": 3.0, "cuda": 5.0}
 
 def _seconds(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, there: Machine, *, low: bool) -> float:
     made = features(recipe, found, what, work, low=low)
-    if not low:
-        made["matrices"] *= _FLOAT32
+    if not low or not there.bfloat16:
+        made["matrices"] *= _FLOAT32 * (_SLOW_BFLOAT16 if low else 1)
     batch = sum(_SPEEDS[name] * amount for name, amount in made.items()) * 2 / there.cores
     if there.device == "cuda":  # not fitted on any yet: a hundred times two cores, until finished runs correct it
         batch *= there.cores / 200

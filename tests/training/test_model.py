@@ -14,6 +14,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from llmbench import hardware
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import ModelSpec
 from llmbench.training.model import computation_dtype, device_of, load_model, local_folder
@@ -166,10 +167,10 @@ def test_float16_is_not_for_a_cpu(write: Write) -> None:
         load_model(write("half", "model.dtype=float16", "model.device=cpu"))
 
 
-def test_auto_takes_bfloat16_only_where_the_processor_multiplies_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for capable, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda capable=capable: capable)
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+def test_auto_takes_bfloat16_only_where_the_processor_is_faster_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pays, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(hardware, "bfloat16_pays", lambda pays=pays: pays)
+        assert hardware.machine("cpu").bfloat16 is pays
         assert computation_dtype(ModelSpec(), "cpu") == dtype
     assert computation_dtype(ModelSpec(dtype="float32"), "cpu") == torch.float32
 

@@ -20,7 +20,7 @@ class ModelSpec(Section):
     trust_remote_code: bool = False
     """Run code that comes with the model. Needs a pinned `revision`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the computation; auto takes bfloat16 where the hardware has it, else float32."""
+    """Precision of the computation; auto takes bfloat16 where the hardware is faster in it, else float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     attn_implementation: str = "auto"
     """auto takes sdpa where the model has it, else eager."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import torch
 
-from llmbench import architecture, assets, scan
+from llmbench import architecture, assets, hardware, scan
 from llmbench.data import vocabulary
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import ModelSpec, TrainRecipe
@@ -156,14 +156,13 @@ def device_of(spec: ModelSpec) -> str:
 
 
 def computation_dtype(spec: ModelSpec, device: str) -> torch.dtype:
-    """What `auto` means here: bfloat16 where the hardware multiplies in it, else float32."""
+    """What `auto` means here: bfloat16 where the hardware multiplies faster in it, else float32."""
     if spec.dtype != "auto":
         dtype: torch.dtype = getattr(torch, spec.dtype)
         return dtype
     if device == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if capable else torch.float32
+    return torch.bfloat16 if hardware.bfloat16_pays() else torch.float32
 
 
 def local_folder(spec: ModelSpec) -> Path:

@@ -146,7 +146,7 @@ def _precision(recipe: TrainRecipe, loaded: Loaded) -> Choice:
         return Choice("dtype", name, "the GPU multiplies in it" if name == "bfloat16" else "the GPU has no bfloat16")
     if name == "bfloat16":
         return Choice("dtype", name, f"the processor multiplies in it ({_instructions()})")
-    return Choice("dtype", name, "the processor has neither AVX512_BF16 nor AMX")
+    return Choice("dtype", name, "this processor is no faster in bfloat16")
 
 
 def _attention(recipe: TrainRecipe, loaded: Loaded) -> list[Choice]:
