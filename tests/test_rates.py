@@ -45,6 +45,12 @@ def test_a_rate_is_judged_by_the_size_of_the_model(tmp_path: Path, size: str, ov
         ).replace("8.0B", "8B")
 
 
+@pytest.mark.parametrize(("rate", "said"), [("1e-4", True), ("2e-5", False)])
+def test_judged_answers_are_learned_at_a_tenth(tmp_path: Path, rate: str, said: bool) -> None:
+    document = load("recipes/dpo.yaml", TrainRecipe, [f"training.learning_rate={rate}"])
+    assert bool(rates.high(document, model(tmp_path, "8B"))) is said
+
+
 @pytest.mark.parametrize("name", ["sft-lora", "qlora", "dpo", "kto", "orpo", "reward"])
 def test_a_bundled_recipe_suits_the_bundled_model(name: str) -> None:
     assert rates.high(load(f"recipes/{name}.yaml", TrainRecipe), Path(assets.model_folder("llmbench/tiny"))) == []

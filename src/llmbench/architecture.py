@@ -59,9 +59,9 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def misfit(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """Where the weights' headers contradict config.json: other widths, or fewer layers than it says; None where they agree.
+    """Where the weights' headers contradict config.json: other widths, or another number of layers; None where they agree.
 
-    transformers would fill layers that are missing with random numbers.
+    transformers would fill layers that are missing with random numbers, and do without those that are too many.
     """
     text = config.get("text_config", config)
     names: dict[str, list[int]] = {}
@@ -75,9 +75,13 @@ def misfit(folder: Path, config: Mapping[str, Any]) -> str | None:
             return f"{folder}: the weights ({name}) are {shape[1]:,} wide and config.json says {hidden:,}. Get both again."
     wanted = text.get("num_hidden_layers", text.get("n_layer"))
     sees = ("vision", "visual", "image", "audio")
-    layers = [int(found[1]) for name in names if not any(word in name for word in sees) and (found := _LAYER.search(name))]
-    if layers and wanted and max(layers) + 1 < wanted:
-        return f"{folder}: the weights have {max(layers) + 1} layers and config.json says {wanted}. Get both again."
+    layers: dict[str, int] = {}  # how many there are below each name; a tower for images or sound has its own
+    for name in names:
+        if (found := _LAYER.search(name)) and not any(word in name for word in sees):
+            layers[name[: found.start()]] = max(layers.get(name[: found.start()], 0), int(found[1]) + 1)
+    ahead = any("nextn" in name or "mtp" in name for name in text)  # layers that guess tokens ahead are counted apart
+    if layers and wanted and not any(count == wanted or (ahead and count > wanted) for count in layers.values()):
+        return f"{folder}: the weights have {max(layers.values())} layers and config.json says {wanted}. Get both again."
     return None
 
 

@@ -47,7 +47,7 @@ def high(recipe: TrainRecipe, folder: Path | None) -> list[str]:
         return []
     if size < 5e7:
         return []
-    highest = next((most for upto, most in _USUAL[adapts] if size <= upto), _USUAL[adapts][-1][1])
+    highest = share * next((most for upto, most in _USUAL[adapts] if size <= upto), _USUAL[adapts][-1][1])
     if rate <= highest:
         return []
     return [

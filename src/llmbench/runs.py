@@ -303,7 +303,9 @@ def remove(run: Run) -> None:
             names = written.files(folder) if files is None else files
             ours += [(folder / name).relative_to(run.folder).as_posix() for name in names]
         written.refuse(run.folder, ours)
-        (run.folder / "state.json").unlink()  # a kill from here on leaves no half of a run
+        run.mark("stopped", f"removed in part; the rest: llmbench runs rm {run.name}")  # what a kill from here on leaves
+        for folder, files in folders:
+            written.remove(folder, files)
         written.remove(run.folder, ours)
 
 

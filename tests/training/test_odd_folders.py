@@ -25,9 +25,9 @@ def config(folder: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
 
 
-def deeper(folder: Path) -> None:
+def deeper(folder: Path, layers: int = 6) -> None:
     kinds = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("layer_types")
-    config(folder, num_hidden_layers=6, **({"layer_types": ["full_attention"] * 6} if kinds else {}))
+    config(folder, num_hidden_layers=layers, **({"layer_types": ["full_attention"] * layers} if kinds else {}))
 
 
 def gguf(folder: Path) -> None:
@@ -54,6 +54,7 @@ def shards(folder: Path) -> None:
         (gguf, "has weights as GGUF alone (tiny.Q4_K_M.gguf), which are for inference. Get the model's safetensors"),
         (gguf_alone, "holds a GGUF (tiny.Q4_K_M.gguf), which is for inference. Name the folder or hub name of the model"),
         (deeper, "the weights have 4 layers and config.json says 6. Get both again."),
+        (lambda f: deeper(f, 2), "the weights have 4 layers and config.json says 2. Get both again."),
         (
             lambda f: config(f, hidden_size=512),
             "(model.embed_tokens.weight) are 256 wide and config.json says 512. Get both again.",
@@ -62,7 +63,7 @@ def shards(folder: Path) -> None:
         (lambda f: config(f, num_attention_heads=0), "num_attention_heads should be a whole number above 0, not 0."),
         (lambda f: config(f, vocab_size=True), "vocab_size should be a whole number above 0, not True."),
     ],
-    ids=["shard", "gguf", "gguf-alone", "layers", "width", "text", "zero", "truth"],
+    ids=["shard", "gguf", "gguf-alone", "layers", "fewer-layers", "width", "text", "zero", "truth"],
 )
 def test_files_that_contradict_each_other_are_one_line_in_check_and_train(
     spoil: Callable[[Path], None], says: str, tiny: Path, tmp_path: Path, write: Write

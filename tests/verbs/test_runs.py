@@ -178,6 +178,22 @@ def test_files_of_somebody_else_keep_a_run(made: runs.Run, place: str) -> None:
     assert sorted(path for path in made.folder.rglob("*") if ".part" not in str(path)) == before and made.exists
 
 
+def test_a_removal_that_was_killed_is_said_and_can_be_finished(made: runs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove, removed = written.remove, []
+
+    def killed(folder: Path, ours: Any = None) -> None:
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(folder)
+        remove(folder, ours)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(written, "remove", killed)
+        rm(made, "--yes")
+    assert removed and runs.open_run("mine").status["reason"] == "removed in part; the rest: llmbench runs rm mine"
+    assert rm(made, "--yes").exit_code == 0 and not made.folder.exists()
+
+
 def test_a_link_in_place_of_a_run_is_left_alone(made: runs.Run, tmp_path: Path) -> None:
     made.folder.rename(tmp_path / "elsewhere")
     made.folder.symlink_to(tmp_path / "elsewhere")

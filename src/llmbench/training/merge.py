@@ -154,6 +154,10 @@ def _plan(run: Run, dtype: str | None, onto: Onto) -> _Plan:
     """
     if run.state != "finished":
         raise RunError(f"Run {run.name} is {run.state}, so there is nothing to merge yet. Finish it with --resume")
+    if not run.adapter.is_dir() and not run.model.is_dir():
+        raise RunError(
+            f"Run {run.name}: neither {run.adapter} nor {run.model} is there any more. Train it again with --overwrite"
+        )
     if not run.adapter.is_dir():
         raise RunError(
             f"Run {run.name} trained all parameters: {run.model} is already the complete model; there is nothing to merge"
