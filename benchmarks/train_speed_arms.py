@@ -81,9 +81,9 @@ def by_hand(folder: Path, steps: int, output: Path, *, fused: bool = False) -> f
     from transformers import AttentionInterface
 
     if fused:
-        from llmbench.training import fused_lora
-        from llmbench.training.head import FrozenHead
-        from llmbench.training.short_attention import LONGEST, ShortAttention
+        from llmbench.training.kernels import fused_lora
+        from llmbench.training.kernels.fused_head import FrozenHead
+        from llmbench.training.kernels.short_attention import LONGEST, ShortAttention
 
     ends: list[int] = []
 

@@ -185,7 +185,7 @@ def test_a_file_is_never_taken_for_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_merge_replaces_no_folder_of_the_users(document: Path, tmp_path: Path, thesis: Callable[[Path], Path]) -> None:
-    from llmbench.training.merge import merge
+    from llmbench.training.merging.merge import merge
 
     run, folder = runs.create(load(document)), thesis(tmp_path / "mine")
     before = tree(folder)

@@ -49,7 +49,7 @@ _OPTIMIZER_BYTES = {
 _LIBRARIES = {"cpu": 0.8 * GIB, "cuda": 3.0 * GIB}
 """Host memory of Python with torch, transformers, TRL, PEFT and datasets loaded."""
 _ROWS = {"cpu": 128, "cuda": 2048}
-"""Positions whose logits exist at a time, see training/head.py."""
+"""Positions whose logits exist at a time, see training/kernels/fused_head.py."""
 _HELD = {("cpu", True): 1.4, ("cpu", False): 1.4, ("cuda", True): 0.9, ("cuda", False): 1.2}
 """How many times activations are really held, by device and whether layers pass on 16 bits: on a CPU with copies on the way
 back and what the allocator keeps. For a CPU this and the next two were fitted to sixteen runs; for CUDA (allocated bytes)

@@ -161,7 +161,7 @@ def test_no_field_of_a_recipe_chooses_code(folder: Path, override: str) -> None:
 def test_a_configuration_in_a_recipe_asks_for_no_code(folder: Path, more: dict[str, Any]) -> None:
     import json
 
-    from llmbench.training.model import load_model
+    from llmbench.training.loading.model import load_model
 
     config = {"model_type": "qwen3", "hidden_size": 64} | more
     text = TRAIN + f"method: pretrain\nlora: null\nmodel: {{config: {json.dumps(config)}}}\n"

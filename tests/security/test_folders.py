@@ -16,7 +16,7 @@ from llmbench import checkpoints, recipe, runs, scan, training
 from llmbench.engine import admission
 from llmbench.errors import EngineError, LlmbenchError, RunError
 from llmbench.recipe import EmbedderSpec, ServeRecipe, TrainRecipe
-from llmbench.training.model import load_model
+from llmbench.training.loading.model import load_model
 
 from ..training.conftest import write_recipe
 from ..training.test_resume import stopped_at

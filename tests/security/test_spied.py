@@ -119,7 +119,7 @@ def test_training_trusts_as_far_as_its_recipe(cache: Path, spy: Spy, hub_recipe:
 
 
 def test_a_tokenizer_of_its_own_is_trusted_no_further(spy: Spy, tmp_path: Path, tiny: Path) -> None:
-    from llmbench.training.model import load_model
+    from llmbench.training.loading.model import load_model
 
     load_model(write_recipe(tmp_path, "spied", f"model.tokenizer={tiny}"))
     [(place, kwargs)] = spy.named("tokenizer")

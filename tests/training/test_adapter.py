@@ -18,7 +18,7 @@ from llmbench.engine import admit
 from llmbench.errors import EngineError, RecipeError
 from llmbench.recipe import ModelSpec
 from llmbench.recipe.servability import servability
-from llmbench.training.model import load_base, load_model, load_tokenizer, resize
+from llmbench.training.loading.model import load_base, load_model, load_tokenizer, resize
 
 from .conftest import FEW, KINDS, LORA, Kind, Write, logits_of
 
@@ -178,7 +178,7 @@ def test_freezing_nothing_or_everything_is_an_error(write: Write, freeze: dict[s
 
 
 def test_lora_plus_gives_b_its_own_rate(write: Write) -> None:
-    from llmbench.training.optimizer import own_optimizer
+    from llmbench.training.loop.optimizer import own_optimizer
 
     document = write("plus", lora=LORA | {"loraplus_lr_ratio": 8})
     model = load_model(document).model
@@ -214,7 +214,7 @@ def test_a_bias_is_trained_saved_and_merged(write: Write, tiny: Path, tmp_path: 
     [told] = servability(document)
     with pytest.raises(EngineError, match=r"holds bias terms"):
         admit(str(run.adapter), str(base), base)
-    from llmbench.training.merge import merge
+    from llmbench.training.merging.merge import merge
 
     assert "holds bias terms" in told and merge(run).lost.kl < 1e-9
 
@@ -229,7 +229,7 @@ def test_lora_on_an_untied_embedding_is_merged_and_not_served(write: Write, tiny
     assert "changes the embedding or the head (embed_tokens)" in told
     with pytest.raises(EngineError, match=r"changes the embedding or the head .* llmbench merge embedding"):
         admit(str(run.adapter), str(base), base)
-    from llmbench.training.merge import merge
+    from llmbench.training.merging.merge import merge
 
     assert merge(run).lost.kl < 1e-9
 
@@ -260,7 +260,7 @@ def test_every_kind_has_a_test() -> None:
 @pytest.mark.parametrize("name", ["pissa", *(pytest.param(name, marks=pytest.mark.slow) for name in ("eva", "tokens", "plus"))])
 def test_a_resumed_adapter_ends_as_if_it_had_never_stopped(write: Write, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """What the start took out of the base, ranks that followed from the data, and new rows are there again."""
-    from llmbench.training import record
+    from llmbench.training.loop import record
 
     sections = KINDS[name] if name in KINDS else {"lora": LORA | {"loraplus_lr_ratio": 4}}
     steps = "training.max_steps=4"

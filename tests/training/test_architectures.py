@@ -17,8 +17,8 @@ from llmbench import architecture, runs, training
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.recipe.servability import servability
-from llmbench.training.merge import merge
-from llmbench.training.model import load_model
+from llmbench.training.loading.model import load_model
+from llmbench.training.merging.merge import merge
 
 from .architectures import EXPERTS, KINDS, LINEARS, config
 from .conftest import IDS, Write, write_recipe
@@ -124,8 +124,8 @@ def test_a_mixtures_step_is_trls_own(make: Make, tmp_path: Path, home: Path) -> 
         one = document(tmp_path, base, name, f"training.padding_free={str(padding_free).lower()}", lora=None)
         prepared = training.prepare(one)
         from llmbench.training import job as jobs
-        from llmbench.training.batches import Collator
-        from llmbench.training.record import Recorder, Stop
+        from llmbench.training.loop.batches import Collator
+        from llmbench.training.loop.record import Recorder, Stop
 
         run = runs.create(one)
         trainer = jobs._trainer(prepared, run, Recorder(run, Stop()))
@@ -206,7 +206,7 @@ def test_what_is_no_decoder_is_refused_by_its_configuration(kind: str) -> None:
 
 
 def test_a_class_that_reads_ahead_is_found_in_a_trial(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmbench.training import trial
+    from llmbench.training.loading import trial
 
     loaded = load_model(document(tmp_path, make("llama"), "ahead"))
     inner = loaded.model.get_base_model()

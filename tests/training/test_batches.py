@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llmbench.recipe import TrainRecipe
-from llmbench.training.batches import Batches, Collator, padded
+from llmbench.training.loop.batches import Batches, Collator, padded
 
 from .conftest import Write
 

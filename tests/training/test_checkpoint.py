@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from llmbench.training import chance, checkpoint
+from llmbench.training.loop import checkpoint, random_state
 
 
 def test_nested_values_and_tensors_come_back(tmp_path: Path) -> None:
@@ -48,13 +48,13 @@ def test_an_optimizer_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
 
 def test_random_numbers_go_on(tmp_path: Path) -> None:
     random.gauss(0, 1)  # leaves a second number waiting
-    checkpoint.write(tmp_path, "r", chance.random_state())
+    checkpoint.write(tmp_path, "r", random_state.random_state())
 
     def drawn() -> list[float]:
         return [random.random(), random.gauss(0, 1), float(np.random.rand()), float(torch.rand(1))]
 
     first = drawn()
-    chance.restore_random_state(checkpoint.read(tmp_path, "r"))
+    random_state.restore_random_state(checkpoint.read(tmp_path, "r"))
     assert drawn() == first
 
 

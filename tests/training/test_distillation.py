@@ -10,7 +10,7 @@ import pytest
 
 from llmbench import runs, training
 from llmbench.errors import LlmbenchError, RecipeError, RunError
-from llmbench.training import distillation
+from llmbench.training.methods import distillation
 
 from .judgements import rows, stopped, trained, written
 
@@ -42,7 +42,7 @@ def test_the_loss_is_the_divergence_over_learned_tokens(tmp_path: Path) -> None:
     import torch
     from torch.nn import functional
 
-    from llmbench.training.record import Recorder, Stop
+    from llmbench.training.loop.record import Recorder, Stop
 
     document = written(tmp_path, "distillation", lora=None, model=STUDENT)
     job = training.prepare(document)

@@ -12,9 +12,9 @@ import torch
 
 from llmbench import runs, training
 from llmbench import written as marks
-from llmbench.training import dpo, kto
 from llmbench.training.job import Job
-from llmbench.training.record import Recorder, Stop
+from llmbench.training.loop.record import Recorder, Stop
+from llmbench.training.methods import dpo, kto
 
 from .judgements import written
 

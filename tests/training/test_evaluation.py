@@ -12,8 +12,8 @@ from llmbench import runs, training
 from llmbench.errors import DataError, RecipeError
 from llmbench.recipe import EvaluationSpec, TrainRecipe
 from llmbench.runs import Run
-from llmbench.training.evaluation import score
-from llmbench.training.questions import Question
+from llmbench.training.loop.evaluation import score
+from llmbench.training.loop.questions import Question
 
 from .conftest import Write
 from .test_resume import stopped_at, weights

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from llmbench.training import fused_lora
+from llmbench.training.kernels import fused_lora
 
 
 class Block(nn.Module):

@@ -12,7 +12,7 @@ import pytest
 from llmbench import training
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import RewardFunction
-from llmbench.training import rewards
+from llmbench.training.methods import rewards
 
 from .judgements import rows, trained, written
 

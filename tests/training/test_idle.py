@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from llmbench import runs, training
 from llmbench.cli import cli
-from llmbench.training.idle import Idle
+from llmbench.training.loop.idle import Idle
 
 from .conftest import Write
 

@@ -18,9 +18,9 @@ from llmbench import provenance, runs, training
 from llmbench.cli import cli
 from llmbench.errors import LlmbenchError, RunError
 from llmbench.runs import Run
-from llmbench.training import merge as merging
-from llmbench.training.merge import merge
-from llmbench.training.model import load_base, load_model
+from llmbench.training.loading.model import load_base, load_model
+from llmbench.training.merging import merge as merging
+from llmbench.training.merging.merge import merge
 
 from .conftest import FEW, LORA, Kind, Write, logits_of
 

@@ -81,12 +81,12 @@ def test_the_plot_shows_what_the_method_measures(tmp_path: Path) -> None:
 
 
 def test_kto_weighs_the_neighbour_s_answer_within_each_batch(tmp_path: Path) -> None:
-    from llmbench.training.record import Recorder, Stop
+    from llmbench.training.loop.record import Recorder, Stop
 
     document = written(tmp_path, "kto")
     run = runs.create(document)
     job = training.prepare(document)
-    from llmbench.training import kto
+    from llmbench.training.methods import kto
 
     made: Any = kto.trainer(job, run, Recorder(run, Stop()))
     answers = made.train_dataset["completion_ids"][:]

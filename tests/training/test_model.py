@@ -17,7 +17,7 @@ import torch
 from llmbench import hardware
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import ModelSpec
-from llmbench.training.model import computation_dtype, device_of, load_model, local_folder
+from llmbench.training.loading.model import computation_dtype, device_of, load_model, local_folder
 
 from .conftest import Write
 

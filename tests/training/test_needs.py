@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llmbench import estimate
-from llmbench.training import segments
+from llmbench.training.kernels import packed_attention
 
 TOKENS, WIDTHS = (
     96,
@@ -28,7 +28,7 @@ def kept(kind: str, layers: int, dtype: torch.dtype, *, adapter: bool) -> int:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    segments.install(model)
+    packed_attention.install(model)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     seen: dict[int, tuple[int, torch.Tensor]] = {}
 

@@ -13,8 +13,8 @@ import pytest
 from llmbench import architecture
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
-from llmbench.training import targets
-from llmbench.training.model import load_model, stop_at
+from llmbench.training.loading import targets
+from llmbench.training.loading.model import load_model, stop_at
 from llmbench.verbs.check import _model
 
 from .conftest import Write

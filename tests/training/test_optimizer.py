@@ -6,7 +6,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from llmbench.recipe import TrainingSpec
-from llmbench.training.optimizer import MuonWithAdamW
+from llmbench.training.loop.optimizer import MuonWithAdamW
 
 
 def small() -> torch.nn.Module:

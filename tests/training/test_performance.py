@@ -12,7 +12,8 @@ import torch
 from llmbench import hardware, runs, training
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.runs import Run
-from llmbench.training import compilation, performance
+from llmbench.training import performance
+from llmbench.training.kernels import compilation
 
 from .conftest import Write
 

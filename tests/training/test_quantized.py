@@ -14,9 +14,9 @@ import torch
 from llmbench import runs, training
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import ModelSpec, QuantizationSpec
-from llmbench.training import quantized
-from llmbench.training.merge import merge
-from llmbench.training.model import load_base, load_model
+from llmbench.training.loading import quantized
+from llmbench.training.loading.model import load_base, load_model
+from llmbench.training.merging.merge import merge
 
 from .conftest import FEW, IDS, LORA, Write, logits_of
 
@@ -120,7 +120,7 @@ def test_an_adapter_beside_a_quantised_base_keeps_its_digits(write: Write) -> No
     """TRL rounds it to bfloat16 when its trainer is made."""
     from llmbench.runs import Run
     from llmbench.training import job as training_job
-    from llmbench.training.record import Recorder, Stop
+    from llmbench.training.loop.record import Recorder, Stop
 
     document = write("digits", lora=LORA, quantization=FOUR)
     job = training.prepare(document)

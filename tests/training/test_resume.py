@@ -34,7 +34,7 @@ def steps(run: Run) -> list[int]:
 
 def stopped_at(recipe: TrainRecipe, step: int, run: Run | None = None, **more: Any) -> Run:
     """A run that Ctrl-C ended after a step."""
-    from llmbench.training import record
+    from llmbench.training.loop import record
 
     run = run or runs.create(recipe)
 
@@ -121,7 +121,7 @@ def test_the_loss_between_two_log_steps_is_the_mean_of_all_of_them(write: Write)
     whole = straight(write("whole", *settings))
     recipe = write("parts", *settings)
     run = runs.create(recipe)
-    from llmbench.training import record
+    from llmbench.training.loop import record
 
     def die(recorder: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 4:
@@ -268,7 +268,7 @@ def test_a_finished_run_takes_more_steps_as_a_stopped_one_does(write: Write) -> 
 
 
 def test_the_steps_of_a_run_are_told_while_it_trains(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmbench.training import record
+    from llmbench.training.loop import record
     from llmbench.verbs.runs import record as shown
 
     monkeypatch.setattr(record, "_STATE_SECONDS", -1.0)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from llmbench.training import segments, selftest
+from llmbench.training import selftest
+from llmbench.training.kernels import packed_attention
 
 pytestmark = pytest.mark.slow
 
@@ -35,12 +36,12 @@ def trial(name: str) -> selftest.Result:
 
 
 def test_attention_that_leaks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = segments._split
+    whole = packed_attention._split
 
     def leaking(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], *rest: Any) -> torch.Tensor:
         return whole(query, key, value, [sum(lengths)], *rest)
 
-    monkeypatch.setattr(segments, "_split", leaking)
+    monkeypatch.setattr(packed_attention, "_split", leaking)
     assert not trial("separation").passed
 
 

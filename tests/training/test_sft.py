@@ -103,7 +103,7 @@ def test_the_held_out_loss_is_the_mean_over_learned_tokens(write: Write) -> None
 
     from llmbench.runs import Run as Folder
     from llmbench.training import job as training_job
-    from llmbench.training.record import Recorder, Stop
+    from llmbench.training.loop.record import Recorder, Stop
 
     recipe = write("held-out", "data.eval_fraction=0.2", "model.dtype=float32")
     run: Folder = runs.create(recipe)
@@ -225,7 +225,7 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(write: Write, monkeypatch
     lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1}
     straight = run_of(write("straight", *settings, lora=lora))
 
-    from llmbench.training import record
+    from llmbench.training.loop import record
 
     recipe = write("stopped", *settings, lora=lora)
     run = runs.create(recipe)
@@ -244,7 +244,7 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(write: Write, monkeypatch
 
 
 def test_a_run_whose_data_changed_does_not_go_on(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmbench.training import record
+    from llmbench.training.loop import record
 
     recipe = write("changed")
     run = runs.create(recipe)
@@ -264,7 +264,7 @@ def test_only_learned_positions_are_scored(write: Write, monkeypatch: pytest.Mon
     from trl.trainer import utils
 
     from llmbench.training import job as training_job
-    from llmbench.training.record import Recorder, Stop
+    from llmbench.training.loop.record import Recorder, Stop
 
     recipe = write("scored")
     job = training.prepare(recipe)
@@ -291,7 +291,7 @@ def _ask(recorder: Any, state: Any, step: int) -> None:
 def test_a_muon_run_resumes_too(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     straight = run_of(write("straight", "training.max_steps=6", **pretraining()))
 
-    from llmbench.training import record
+    from llmbench.training.loop import record
 
     recipe = write("stopped", "training.max_steps=6", **pretraining())
     run = runs.create(recipe)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from llmbench.training.short_attention import LONGEST, ShortAttention
+from llmbench.training.kernels.short_attention import LONGEST, ShortAttention
 
 
 @pytest.mark.parametrize(("heads", "groups"), [(4, 4), (6, 2), (4, 1)])

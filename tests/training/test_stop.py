@@ -19,7 +19,7 @@ import pytest
 from llmbench import checkpoints, runs, training
 from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
-from llmbench.training.record import Stop
+from llmbench.training.loop.record import Stop
 
 from .conftest import Write
 
@@ -88,7 +88,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(write: Write, home: Path)
     before = {row["step"]: row["loss"] for row in run.metrics()}
     again = runs.resume(document)
     with pytest.MonkeyPatch.context() as patch:
-        from llmbench.training import record
+        from llmbench.training.loop import record
 
         last = max(before) + 2
         ask = lambda self, args, state, control, **_: setattr(self.stop, "asked", state.global_step >= last)  # noqa: E731
@@ -122,7 +122,7 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_nothing_half_written(write: 
 
 def test_a_disk_that_fills_up_later_leaves_the_checkpoint_before(write: Write) -> None:
     """From the third step on no file may grow past 100 kB, which ends the writing of the second checkpoint."""
-    from llmbench.training import record
+    from llmbench.training.loop import record
 
     settings = ("training.max_steps=6", "training.save_steps=2")
     whole = write("whole", *settings)

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from llmbench import runs, training
 from llmbench.engine import admit
-from llmbench.training.merge import merge
-from llmbench.training.model import stop_at
+from llmbench.training.loading.model import stop_at
+from llmbench.training.merging.merge import merge
 
 from .conftest import LORA, Write
 

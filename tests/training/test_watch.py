@@ -75,7 +75,7 @@ def test_only_the_batch_at_fault_is_named_among_those_that_are_accumulated(write
 
 def test_the_rows_are_right_in_a_later_epoch_of_shuffled_rows(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights are poisoned after the first epoch: whatever batch comes then is named by what it held."""
-    from llmbench.training import batches, record
+    from llmbench.training.loop import batches, record
 
     recipe = write("later", "training.max_steps=15")
     seen: list[list[int]] = []

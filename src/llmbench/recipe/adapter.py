@@ -62,7 +62,7 @@ _RENAMED = {"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate"}
 def written_as_weights(parameters: list[str]) -> list[str]:
     """Of an adapter's target_parameters those that are linear layers, `mlp.down_proj.weight`, as names of modules.
 
-    They are written so because PEFT takes the plain names for experts' parameters (see training/targets.py).
+    They are written so because PEFT takes the plain names for experts' parameters (see training/loading/targets.py).
     """
     return [
         name.removesuffix(".weight") for name in parameters if re.fullmatch(rf"(.*\.)?({'|'.join(_RENAMED)})\.weight", name)

@@ -22,28 +22,17 @@ from llmbench.estimate import Estimate
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 from llmbench.selection import goal
-from llmbench.training import (
-    adapter,
-    compilation,
-    first_page,
-    fused_lora,
-    idle,
-    lock,
-    needs,
-    performance,
-    plot,
-    questions,
-    quiet,
-    save,
-    trial,
-)
-from llmbench.training.batches import Batches
-from llmbench.training.evaluation import Exam
-from llmbench.training.model import Loaded, load_model, stop_at
+from llmbench.training import data_report, lock, needs, performance, quiet, save
+from llmbench.training.kernels import compilation, fused_lora
+from llmbench.training.loading import adapter, trial
+from llmbench.training.loading.model import Loaded, load_model, stop_at
+from llmbench.training.loop import idle, plot, questions
+from llmbench.training.loop.batches import Batches
+from llmbench.training.loop.evaluation import Exam
+from llmbench.training.loop.record import Progress, Recorder, Stop
+from llmbench.training.loop.watch import Diverged
+from llmbench.training.methods.trainer import lengths
 from llmbench.training.performance import Choice
-from llmbench.training.record import Progress, Recorder, Stop
-from llmbench.training.trainer import lengths
-from llmbench.training.watch import Diverged
 
 __all__ = ["Job", "first_step", "prepare", "train"]
 
@@ -99,11 +88,11 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     teacher = None
     match recipe.method:
         case "grpo":
-            from llmbench.training import grpo
+            from llmbench.training.methods import grpo
 
             grpo.check(recipe, rows.train, device=loaded.device, context=context, longest=longest)
         case "distillation":
-            from llmbench.training import distillation
+            from llmbench.training.methods import distillation
 
             teacher = distillation.teacher(recipe, loaded)
     recipe, choices = performance.choose(recipe, loaded, rows)
@@ -137,7 +126,7 @@ def _steps(recipe: TrainRecipe, rows: data.Rows) -> int:
         case "sft" | "pretrain":
             batches = len(Batches(lengths(rows.train), recipe))
         case "grpo":
-            from llmbench.training import grpo
+            from llmbench.training.methods import grpo
 
             batches = grpo.batches(recipe, len(rows.train))
         case _:
@@ -173,7 +162,7 @@ def train(
         job = job or prepare(recipe)
         checkpoint = _start(run, recipe, resume_from_checkpoint) if resume else None
         lock.write(run, job.recipe, job.loaded, resume=checkpoint is not None)
-        first_page.write(job, run)
+        data_report.write(job, run)
         run.rewind(checkpoints.step_of(checkpoint) if checkpoint else -1, recipe)
         recorder = Recorder(run, stop, progress)
         trainer = _trainer(job, run, recorder)
@@ -309,30 +298,30 @@ def _trainer(job: Job, run: Run, recorder: Recorder) -> Any:
     """The trainer of the recipe's method, whose libraries are loaded for no other."""
     match job.recipe.method:
         case "sft" | "pretrain":
-            from llmbench.training import sft
+            from llmbench.training.methods import sft
 
             return sft.trainer(job, run, recorder)
         case "dpo":
-            from llmbench.training import dpo
+            from llmbench.training.methods import dpo
 
             return dpo.trainer(job, run, recorder)
         case "orpo":
-            from llmbench.training import orpo
+            from llmbench.training.methods import orpo
 
             return orpo.trainer(job, run, recorder)
         case "kto":
-            from llmbench.training import kto
+            from llmbench.training.methods import kto
 
             return kto.trainer(job, run, recorder)
         case "reward":
-            from llmbench.training import reward
+            from llmbench.training.methods import reward
 
             return reward.trainer(job, run, recorder)
         case "grpo":
-            from llmbench.training import grpo
+            from llmbench.training.methods import grpo
 
             return grpo.trainer(job, run, recorder)
         case "distillation":
-            from llmbench.training import distillation
+            from llmbench.training.methods import distillation
 
             return distillation.trainer(job, run, recorder)

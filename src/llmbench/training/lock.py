@@ -16,7 +16,7 @@ from llmbench.data import sources
 from llmbench.errors import RunError
 from llmbench.recipe import DataSource, ModelSpec, TrainRecipe
 from llmbench.runs import Run
-from llmbench.training.model import Loaded, local_folder
+from llmbench.training.loading.model import Loaded, local_folder
 
 __all__ = ["base", "of", "write"]
 

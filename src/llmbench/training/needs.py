@@ -9,8 +9,8 @@ import numpy as np
 from llmbench import data, estimate, hardware, shapes
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
-from llmbench.training.model import Loaded
-from llmbench.training.trainer import lengths
+from llmbench.training.loading.model import Loaded
+from llmbench.training.methods.trainer import lengths
 
 __all__ = ["figures", "of", "unquantized"]
 

@@ -12,8 +12,9 @@ from llmbench import data, hardware
 from llmbench.errors import RecipeError
 from llmbench.estimate import Estimate
 from llmbench.recipe import TrainRecipe
-from llmbench.training import compilation, fused_lora, needs, segments
-from llmbench.training.model import Loaded
+from llmbench.training import needs
+from llmbench.training.kernels import compilation, fused_lora, packed_attention
+from llmbench.training.loading.model import Loaded
 
 __all__ = ["Choice", "choose"]
 
@@ -130,11 +131,11 @@ def _padding_free_obstacle(recipe: TrainRecipe, loaded: Loaded) -> str | None:
     attention = loaded.model.config._attn_implementation
     if attention != "sdpa":
         return f"model.attn_implementation is {attention}"
-    reason = segments.obstacle(loaded.model.config)
+    reason = packed_attention.obstacle(loaded.model.config)
     if reason is None:
-        segments.install(loaded.model)
-        reason = segments.leak(loaded.model)
-        segments.uninstall(loaded.model)
+        packed_attention.install(loaded.model)
+        reason = packed_attention.leak(loaded.model)
+        packed_attention.uninstall(loaded.model)
     return reason
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmbench.recipe import DpoSpec, GrpoSpec, KtoSpec
-from llmbench.training import adapter
+from llmbench.training.loading import adapter
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from llmbench import provenance, written
 from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
-from llmbench.training import adapter, lock, targets
-from llmbench.training.checkpoint import sync
-from llmbench.training.model import stop_at
+from llmbench.training import lock
+from llmbench.training.loading import adapter, targets
+from llmbench.training.loading.model import stop_at
+from llmbench.training.loop.checkpoint import sync
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job

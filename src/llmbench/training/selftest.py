@@ -23,10 +23,11 @@ import yaml
 
 from llmbench import checkpoints, runs
 from llmbench import recipe as recipes
-from llmbench.training import job, segments
-from llmbench.training.batches import Collator
-from llmbench.training.model import device_of, load_model
-from llmbench.training.record import Recorder, Stop
+from llmbench.training import job
+from llmbench.training.kernels import packed_attention
+from llmbench.training.loading.model import device_of, load_model
+from llmbench.training.loop.batches import Collator
+from llmbench.training.loop.record import Recorder, Stop
 
 __all__ = ["TRIALS", "Result", "selftest"]
 
@@ -209,8 +210,8 @@ def _varlen(place: Place) -> float:
 
 def _leaks(place: Place) -> float:
     loaded = load_model(_recipe(place, "leaks"))
-    segments.install(loaded.model)
-    return 0.0 if segments.leak(loaded.model) is None else float("inf")
+    packed_attention.install(loaded.model)
+    return 0.0 if packed_attention.leak(loaded.model) is None else float("inf")
 
 
 def _accumulated(place: Place) -> float:
@@ -271,7 +272,7 @@ def _saved(place: Place) -> float:
 
 def _merged(place: Place) -> float:
     """The mean KL from base + adapter to the merged model, as loaded again from disk."""
-    from llmbench.training.merge import merge
+    from llmbench.training.merging.merge import merge
 
     return merge(_run(place, "merged"), dtype="float32").lost.kl
 
@@ -280,7 +281,7 @@ def _merged_four_bits(place: Place) -> float:
     """The same of an adapter that was trained beside a base in four bits, merged onto what those bits stand for."""
     if find_spec("bitsandbytes") is None:
         raise NotHere("bitsandbytes is not installed")
-    from llmbench.training.merge import merge
+    from llmbench.training.merging.merge import merge
 
     return merge(_run(place, "four-bits", "quantization.load_in_4bit=true"), dtype="float32", onto="dequantized").lost.kl
 

@@ -211,7 +211,7 @@ def _tokenizer_folder(spec: ModelSpec) -> Path:
         found = None
     if isinstance(found, str):
         return Path(found).parent
-    from llmbench.training.model import local_folder
+    from llmbench.training.loading.model import local_folder
 
     return local_folder(spec)
 

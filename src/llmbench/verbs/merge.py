@@ -14,7 +14,7 @@ from llmbench.verbs.arguments import Json
 from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
-    from llmbench.training.merge import Merged
+    from llmbench.training.merging.merge import Merged
 
 
 class Onto(StrEnum):
@@ -70,7 +70,7 @@ def merge(
         if find_spec(package) is None:
             raise MissingPackage("merge", package, "train")
     with Console(stderr=True).status("Merging and comparing"):
-        from llmbench.training import merge as merging
+        from llmbench.training.merging import merge as merging
 
         result = merging.merge(found, output=output, dtype=dtype.value if dtype else None, onto=onto.value, overwrite=overwrite)
     if as_json:

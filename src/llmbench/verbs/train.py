@@ -185,9 +185,9 @@ def _plan(job: Job) -> list[str]:
 def _look(job: Job) -> list[str]:
     """What the data report warns of."""
     from llmbench.data import terminal
-    from llmbench.training import first_page
+    from llmbench.training import data_report
 
-    report = first_page.report(job)
+    report = data_report.report(job)
     return [] if report is None else terminal.brief(report)
 
 

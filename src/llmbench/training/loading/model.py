@@ -16,7 +16,7 @@ from llmbench.data import vocabulary
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import ModelSpec, TrainRecipe
 from llmbench.recipe.combination import refusals
-from llmbench.training import adapter, quantized, targets
+from llmbench.training.loading import adapter, quantized, targets
 
 __all__ = [
     "Loaded", "attention", "computation_dtype", "device_of", "load_base", "load_model", "load_tokenizer", "local_folder",

@@ -8,9 +8,9 @@ from transformers import PrinterCallback
 from trl import KTOConfig, KTOTrainer  # type: ignore[attr-defined]
 
 from llmbench.runs import Run
-from llmbench.training.arguments import one_gpu
-from llmbench.training.judged import Judged, parts, reference, settings
-from llmbench.training.record import Recorder
+from llmbench.training.loop.record import Recorder
+from llmbench.training.methods.arguments import one_gpu
+from llmbench.training.methods.judged import Judged, parts, reference, settings
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job

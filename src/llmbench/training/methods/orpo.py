@@ -9,9 +9,9 @@ from transformers import PrinterCallback
 from trl.import_utils import TRLExperimentalWarning
 
 from llmbench.runs import Run
-from llmbench.training.arguments import one_gpu
-from llmbench.training.judged import Judged, parts, settings
-from llmbench.training.record import Recorder
+from llmbench.training.loop.record import Recorder
+from llmbench.training.methods.arguments import one_gpu
+from llmbench.training.methods.judged import Judged, parts, settings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # it may change in another version; ours is pinned

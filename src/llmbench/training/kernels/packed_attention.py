@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from llmbench.training.short_attention import LONGEST, ShortAttention
+from llmbench.training.kernels.short_attention import LONGEST, ShortAttention
 
 __all__ = ["NAME", "install", "leak", "leave_uncompiled", "obstacle", "uninstall"]
 

@@ -9,8 +9,8 @@ import torch
 
 from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
-from llmbench.training import head
-from llmbench.training.model import Loaded
+from llmbench.training.kernels import fused_head
+from llmbench.training.loading.model import Loaded
 
 __all__ = ["tried"]
 
@@ -77,7 +77,7 @@ def _known_head(model: Any, dtype: torch.dtype) -> bool:
     own = model(input_ids=row, use_cache=False).logits[0, :-1].float().log_softmax(-1)
     own = own.gather(1, row[0, 1:, None])[:, 0]
     before = vars(model).get("forward")
-    head.install(model)
+    fused_head.install(model)
     try:
         ours = model(input_ids=row, labels=row, use_cache=False, fused_lm_head=True).log_probs.flatten()
     except (AttributeError, TypeError, RuntimeError):

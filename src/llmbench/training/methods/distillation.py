@@ -16,11 +16,11 @@ from trl.import_utils import TRLExperimentalWarning
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import ModelSpec, TrainRecipe
 from llmbench.runs import Run
-from llmbench.training.arguments import one_gpu
-from llmbench.training.batches import Collator
-from llmbench.training.judged import Judged, parts, settings
-from llmbench.training.model import Loaded, attention, computation_dtype, local_folder
-from llmbench.training.record import Recorder
+from llmbench.training.loading.model import Loaded, attention, computation_dtype, local_folder
+from llmbench.training.loop.batches import Collator
+from llmbench.training.loop.record import Recorder
+from llmbench.training.methods.arguments import one_gpu
+from llmbench.training.methods.judged import Judged, parts, settings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # it may change in another version; ours is pinned

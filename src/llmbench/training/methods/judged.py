@@ -13,11 +13,11 @@ from trl.trainer import utils as trl_utils
 
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
-from llmbench.training.adapter import keep_precision
-from llmbench.training.arguments import arguments
-from llmbench.training.checkpoint import WholeCheckpoints
-from llmbench.training.optimizer import own_optimizer
-from llmbench.training.record import Recorder
+from llmbench.training.loading.adapter import keep_precision
+from llmbench.training.loop.checkpoint import WholeCheckpoints
+from llmbench.training.loop.optimizer import own_optimizer
+from llmbench.training.loop.record import Recorder
+from llmbench.training.methods.arguments import arguments
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job

@@ -8,12 +8,12 @@ from transformers import PrinterCallback
 from trl import SFTConfig  # type: ignore[attr-defined]
 
 from llmbench.runs import Run
-from llmbench.training import compilation, segments
-from llmbench.training.arguments import arguments, one_gpu
-from llmbench.training.batches import Collator
-from llmbench.training.optimizer import own_optimizer
-from llmbench.training.record import Recorder
-from llmbench.training.trainer import Trainer
+from llmbench.training.kernels import compilation, packed_attention
+from llmbench.training.loop.batches import Collator
+from llmbench.training.loop.optimizer import own_optimizer
+from llmbench.training.loop.record import Recorder
+from llmbench.training.methods.arguments import arguments, one_gpu
+from llmbench.training.methods.trainer import Trainer
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
@@ -25,7 +25,7 @@ def trainer(job: Job, run: Run, recorder: Recorder) -> Trainer:
     """TRL's SFTTrainer on rows that are tokenised and marked already."""
     spec, loaded = job.recipe.training, job.loaded
     if spec.padding_free:
-        segments.install(loaded.model)
+        packed_attention.install(loaded.model)
     if spec.torch_compile:
         compilation.install(loaded.model)
     made = Trainer(

@@ -24,7 +24,7 @@ from llmbench.recipe.adapter import (
     PromptTuningSpec,
     VeraSpec,
 )
-from llmbench.training import targets
+from llmbench.training.loading import targets
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
@@ -346,8 +346,8 @@ def initialise(job: Job) -> None:
         return
     from peft import initialize_lora_eva_weights
 
-    from llmbench.training.batches import Batches, Collator
-    from llmbench.training.trainer import lengths
+    from llmbench.training.loop.batches import Batches, Collator
+    from llmbench.training.methods.trainer import lengths
 
     model, rows = job.loaded.model, job.rows.train.with_format("numpy")
     collate = Collator(recipe, job.loaded.tokenizer.pad_token_id)

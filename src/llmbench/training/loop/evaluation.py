@@ -20,8 +20,8 @@ from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import EvaluationSpec, TrainRecipe
 from llmbench.runs import Run
 from llmbench.selection import goal
-from llmbench.training.chance import undisturbed
-from llmbench.training.questions import Question
+from llmbench.training.loop.questions import Question
+from llmbench.training.loop.random_state import undisturbed
 
 __all__ = ["Exam", "Measured", "score"]
 

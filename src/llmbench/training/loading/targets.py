@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from llmbench.training import quantized
+from llmbench.training.loading import quantized
 
 __all__ = ["LeftOut", "as_modules", "experts", "linears", "literal_names", "loadable"]
 

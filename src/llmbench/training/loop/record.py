@@ -16,8 +16,8 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from llmbench.runs import Run
-from llmbench.training import figures
-from llmbench.training.idle import Idle
+from llmbench.training.loop import figures
+from llmbench.training.loop.idle import Idle
 
 __all__ = ["Progress", "Recorder", "Stop", "peak_memory"]
 

@@ -17,7 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from llmbench.errors import LlmbenchError
 from llmbench.estimate import Estimate
 from llmbench.recipe import TrainRecipe
-from llmbench.training import segments
+from llmbench.training.kernels import packed_attention
 
 __all__ = ["failures", "install", "obstacle", "payback"]
 
@@ -28,7 +28,7 @@ _SECONDS, _GAIN = 30.0, 0.06
 def install(model: Any) -> None:
     """Compiles each layer at its first call."""
     torch._dynamo.config.recompile_limit = 64  # full training, evaluation and the last, shorter batch are graphs of their own
-    segments.leave_uncompiled()
+    packed_attention.leave_uncompiled()
     for layer in _layers(model):
         layer.compile(dynamic=True)
 

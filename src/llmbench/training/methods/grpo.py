@@ -10,10 +10,10 @@ from trl import import_utils
 from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
-from llmbench.training import rewards
-from llmbench.training.arguments import one_gpu
-from llmbench.training.judged import Judged, parts, reference, settings
-from llmbench.training.record import Recorder
+from llmbench.training.loop.record import Recorder
+from llmbench.training.methods import rewards
+from llmbench.training.methods.arguments import one_gpu
+from llmbench.training.methods.judged import Judged, parts, reference, settings
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job

@@ -9,7 +9,7 @@ from llmbench import workspace
 from llmbench.recipe import TrainingSpec
 from llmbench.runs import Run
 from llmbench.selection import goal
-from llmbench.training import figures
+from llmbench.training.loop import figures
 
 __all__ = ["write"]
 

@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader
 from trl import SFTTrainer  # type: ignore[attr-defined]
 
 from llmbench.recipe import TrainRecipe
-from llmbench.training import head
-from llmbench.training.adapter import keep_precision
-from llmbench.training.batches import Batches, Collator
-from llmbench.training.checkpoint import WholeCheckpoints
+from llmbench.training.kernels import fused_head
+from llmbench.training.loading.adapter import keep_precision
+from llmbench.training.loop.batches import Batches, Collator
+from llmbench.training.loop.checkpoint import WholeCheckpoints
 
 __all__ = ["Trainer", "lengths"]
 
@@ -31,7 +31,7 @@ class Trainer(WholeCheckpoints, SFTTrainer):
         with keep_precision(arguments["model"]):
             super().__init__(data_collator=collator, **arguments)
         self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the learned tokens of the whole step
-        head.install(self.model)
+        fused_head.install(self.model)
 
     def _loader(self, dataset: Any, batches: Batches) -> Any:
         loader: DataLoader[Any] = DataLoader(dataset.with_format("numpy"), batch_sampler=batches, collate_fn=self.data_collator)

@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional
 from trl.kernels import ChunkedLogProbFunction
 
-from llmbench.training import segments
-from llmbench.training.batches import packed
-from llmbench.training.head import FrozenHead
+from llmbench.training.kernels import packed_attention
+from llmbench.training.kernels.fused_head import FrozenHead
+from llmbench.training.loop.batches import packed
 
 SMALL = {
     "vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -59,8 +59,8 @@ def end_to_end(parts: list[torch.Tensor]) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_rows_end_to_end_score_and_learn_as_rows_one_by_one(kind: str) -> None:
     plain, joined = model_of(kind, "eager"), model_of(kind)
-    assert segments.obstacle(joined.config) is None
-    segments.install(joined)
+    assert packed_attention.obstacle(joined.config) is None
+    packed_attention.install(joined)
     parts = rows()
     apart = torch.cat([plain(input_ids=part, use_cache=False).logits for part in parts], 1)
     together = joined(**end_to_end(parts)).logits
@@ -76,7 +76,7 @@ def test_rows_end_to_end_score_and_learn_as_rows_one_by_one(kind: str) -> None:
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_row_does_not_see_the_row_before_it(kind: str) -> None:
     model = model_of(kind)
-    segments.install(model)
+    packed_attention.install(model)
     parts = rows()
     with torch.no_grad():
         before = model(**end_to_end(parts)).logits[:, LENGTHS[0] :]
@@ -88,7 +88,7 @@ def test_a_row_does_not_see_the_row_before_it(kind: str) -> None:
 def test_without_row_ends_a_model_reads_as_it_did() -> None:
     """Generation pads on the left, brings a mask, and keeps keys and values."""
     plain, installed = model_of("mistral"), model_of("mistral")
-    segments.install(installed)
+    packed_attention.install(installed)
     parts = rows()
     ids = torch.stack([functional.pad(part[0], (14 - part.shape[1], 0)) for part in parts])
     mask = torch.stack([functional.pad(torch.ones(part.shape[1], dtype=torch.long), (14 - part.shape[1], 0)) for part in parts])
@@ -113,19 +113,19 @@ def test_a_model_that_cannot_says_why(kind: str, values: dict[str, Any], reason:
     from transformers import AutoConfig
 
     config = AutoConfig.for_model(kind, num_hidden_layers=2, **values)
-    assert reason in (segments.obstacle(config) or "")
+    assert reason in (packed_attention.obstacle(config) or "")
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_trial_tells_a_model_that_keeps_rows_apart_from_one_that_does_not(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(kind)
-    segments.install(model)
-    assert segments.leak(model) is None
-    segments.uninstall(model)
+    packed_attention.install(model)
+    assert packed_attention.leak(model) is None
+    packed_attention.uninstall(model)
     whole = model.forward
     monkeypatch.setattr(model, "forward", lambda **given: whole(**{k: v for k, v in given.items() if not k.startswith("cu_")}))
-    segments.install(model)
-    assert "changed the next one's logits" in (segments.leak(model) or "")
+    packed_attention.install(model)
+    assert "changed the next one's logits" in (packed_attention.leak(model) or "")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -158,18 +158,20 @@ def test_bins_hold_every_row_once_and_no_more_than_they_can() -> None:
 
 def test_keys_for_each_head_are_attended_to_as_shared_ones() -> None:
     query, key, value = (torch.randn(1, heads, 20, 16) for heads in (6, 2, 2))
-    shared = segments._split(query, key, value, [7, 13], None, 0.0, None)
-    apart = segments._split(query, *segments._each_head(query, key, value), [7, 13], None, 0.0, None)
+    shared = packed_attention._split(query, key, value, [7, 13], None, 0.0, None)
+    apart = packed_attention._split(query, *packed_attention._each_head(query, key, value), [7, 13], None, 0.0, None)
     assert torch.allclose(shared, apart, atol=1e-6)
 
 
 def test_flash_attention_is_given_only_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
     rows = torch.zeros(1, 2, 4, 64)
-    assert segments._flash(rows.bfloat16()) and segments._flash(rows.half()) and not segments._flash(rows)
-    assert not segments._flash(rows.half()[..., :20]) and not segments._flash(torch.zeros(1, 2, 4, 264).half())
+    assert (
+        packed_attention._flash(rows.bfloat16()) and packed_attention._flash(rows.half()) and not packed_attention._flash(rows)
+    )
+    assert not packed_attention._flash(rows.half()[..., :20]) and not packed_attention._flash(torch.zeros(1, 2, 4, 264).half())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
-    assert not segments._flash(rows.half()), "a T4 has no such kernel"
+    assert not packed_attention._flash(rows.half()), "a T4 has no such kernel"
 
 
 @pytest.mark.gpu
@@ -177,7 +179,7 @@ def test_flash_attention_is_given_only_what_it_takes(monkeypatch: pytest.MonkeyP
 def test_rows_end_to_end_score_as_rows_one_by_one_on_a_gpu() -> None:
     for kind in FAMILIES:
         plain, joined = model_of(kind).cuda().bfloat16(), model_of(kind).cuda().bfloat16()
-        segments.install(joined)
+        packed_attention.install(joined)
         parts = [part.cuda() for part in rows()]
         with torch.no_grad():
             apart = torch.cat([plain(input_ids=part, use_cache=False).logits for part in parts], 1)

@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from llmbench import checkpoints, written
 from llmbench.recipe import TrainRecipe
 from llmbench.selection import goal
-from llmbench.training.chance import random_state, restore_random_state
-from llmbench.training.evaluation import Measured
-from llmbench.training.watch import Watched
+from llmbench.training.loop.evaluation import Measured
+from llmbench.training.loop.random_state import random_state, restore_random_state
+from llmbench.training.loop.watch import Watched
 
 __all__ = ["WholeCheckpoints", "read", "sync", "write"]
 

@@ -20,10 +20,12 @@ from llmbench.errors import LlmbenchError, RunError
 from llmbench.recipe import ModelSpec, QuantizationSpec
 from llmbench.recipe.servability import remedy
 from llmbench.runs import Run
-from llmbench.training import probes, quantized, quiet, save, targets
-from llmbench.training.checkpoint import sync
-from llmbench.training.model import device_of, load_base, load_tokenizer, local_folder, resize, stop_at
-from llmbench.training.probes import Answers, Distance
+from llmbench.training import quiet, save
+from llmbench.training.loading import quantized, targets
+from llmbench.training.loading.model import device_of, load_base, load_tokenizer, local_folder, resize, stop_at
+from llmbench.training.loop.checkpoint import sync
+from llmbench.training.merging import probes
+from llmbench.training.merging.probes import Answers, Distance
 
 __all__ = ["Merged", "Onto", "merge"]
 

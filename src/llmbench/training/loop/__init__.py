@@ -1,0 +1,1 @@
+"""What happens in each step and at each evaluation: batches, optimizer, figures, questions, checkpoints, random states."""

@@ -1,0 +1,1 @@
+"""One module for each method (sft, dpo, ...), and the trainer that they share."""
