@@ -136,7 +136,7 @@ def ours(arm: str, folder: Path, rows: int, steps: int) -> dict[str, Any]:
     document = recipe.load(settings(folder, rows, steps), recipe.TrainRecipe, [f"name={name}", *OURS[arm]])
     job = training.prepare(document)
     run = runs.create(document, overwrite=True)
-    training.train(document, run, job=job)
+    training.train(job, run)
     state, needs = run.status, job.needs
     losses = [row["loss"] for row in run.metrics() if "loss" in row and row["step"] % 10 == 0]
     return {

@@ -139,7 +139,7 @@ def kind(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Kind]:
                     folder, name, *FEW, **({"lora": None} | sections if "adapter" in sections else sections)
                 )
                 run, job = runs.create(document), training.prepare(document)
-                training.train(document, run, job=job)
+                training.train(job, run)
                 made[name] = Kind(run, document, logits_of(job.loaded.model))
         return made[name]
 

@@ -99,7 +99,7 @@ def test_an_adapter_is_trained_further_from_where_it_was(kind: Kinds, write: Wri
     job = training.prepare(document)
     assert torch.equal(logits_of(job.loaded.model), first.logits)
     run = runs.create(document)
-    training.train(document, run, job=job)
+    training.train(job, run)
     assert not torch.equal(logits_of(job.loaded.model), first.logits)
     assert json.loads((run.adapter / "adapter_config.json").read_text())["r"] == 4
 
@@ -158,7 +158,7 @@ def test_frozen_layers_and_embeddings_stay_as_they_are(write: Write) -> None:
     document = write("frozen", *FEW, lora=None, freeze={"layers": 2, "embeddings": True}, model={"dtype": "float32"})
     run, job = runs.create(document), training.prepare(document)
     before = {name: p.detach().clone() for name, p in job.loaded.model.named_parameters()}
-    training.train(document, run, job=job)
+    training.train(job, run)
     changed = {name for name, p in job.loaded.model.named_parameters() if not torch.equal(p, before[name])}
     assert changed and all(name.startswith(("model.layers.2.", "model.layers.3.", "model.norm")) for name in changed)
     assert run.model.is_dir()
@@ -208,7 +208,7 @@ def test_a_bias_is_trained_saved_and_merged(write: Write, tiny: Path, tmp_path: 
     base = biased(tiny, tmp_path / "biased")
     document = write("bias", *FEW, lora=LORA | {"bias": "all"}, model={"model_name_or_path": str(base), "dtype": "float32"})
     run, job = runs.create(document), training.prepare(document)
-    training.train(document, run, job=job)
+    training.train(job, run)
     made = Kind(run, document, logits_of(job.loaded.model))
     assert torch.equal(logits_of(reloaded(made)), made.logits)
     [told] = servability(document)

@@ -87,7 +87,7 @@ def test_a_kind_is_trained_with_default_settings(kind: str, make: Make, tmp_path
     assert f"  adapts  {LINEARS[kind]} modules" in counts[0]
     assert ("fused experts" in "\n".join(training.adapter_lines(job))) == (kind in EXPERTS)
     run = runs.create(made)
-    training.train(made, run, job=job, progress=lambda *_: None)
+    training.train(job, run, progress=lambda *_: None)
     assert run.metrics()[0]["loss"] == pytest.approx(own_loss(base, job.rows.train), abs=2e-4)
 
     with warnings.catch_warnings():
@@ -123,12 +123,12 @@ def test_a_mixtures_step_is_trls_own(make: Make, tmp_path: Path, home: Path) -> 
     for name, padding_free in (("ours", False), ("end_to_end", True)):
         one = document(tmp_path, base, name, f"training.padding_free={str(padding_free).lower()}", lora=None)
         prepared = training.prepare(one)
-        from llmbench.training import job as jobs
+        from llmbench.training import methods
         from llmbench.training.loop.batches import Collator
         from llmbench.training.loop.record import Recorder, Stop
 
         run = runs.create(one)
-        trainer = jobs._trainer(prepared, run, Recorder(run, Stop()))
+        trainer = methods.of(prepared.recipe.method).trainer(prepared, run, Recorder(run, Stop()))
         batch = Collator(prepared.recipe, 1)(rows)
         loss = trainer.compute_loss(trainer.model.train(), batch)
         loss.backward()
@@ -167,7 +167,7 @@ def test_fused_experts_are_adapted_when_they_are_named(make: Make, tmp_path: Pat
     [line] = training.adapter_lines(job)
     assert "down_proj x2" in line and "gate_up_proj x2" in line
     run = runs.create(made)
-    training.train(made, run, job=job, progress=lambda *_: None)
+    training.train(job, run, progress=lambda *_: None)
     assert merge(run).lost.kl < 1e-8
 
 
@@ -176,7 +176,7 @@ def test_an_adapter_of_a_mixture_is_trained_further(make: Make, tmp_path: Path, 
     base = make("glm4_moe")
     first = document(tmp_path, base, "first")
     job, run = training.prepare(first), runs.create(first)
-    training.train(first, run, job=job, progress=lambda *_: None)
+    training.train(job, run, progress=lambda *_: None)
     saved = json.loads((run.adapter / "adapter_config.json").read_text())
     assert saved["target_parameters"] == ["down_proj.weight", "gate_proj.weight", "up_proj.weight"]
     more = load_model(document(tmp_path, base, "more", adapter_name_or_path="first", lora={})).model

@@ -142,7 +142,7 @@ def test_the_reference_stays_as_it_was_and_is_not_saved(tmp_path: Path) -> None:
     job = continued(training.prepare(document), config, tmp_path)
     begun = {n: p.detach().clone() for n, p in job.loaded.model.named_parameters() if "lora_" in n}
     run = runs.create(document)
-    training.train(document, run, job=job)
+    training.train(job, run)
     after = dict(job.loaded.model.named_parameters())
     assert all(torch.equal(after[name.replace(".default.", ".ref.")], value) for name, value in begun.items())
     assert any(not torch.equal(after[name], value) for name, value in begun.items())

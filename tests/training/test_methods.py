@@ -63,7 +63,7 @@ def test_a_four_bit_base_trains(method: str, tmp_path: Path) -> None:
     job = training.prepare(document)
     assert "Linear4bit" in {type(module).__name__ for module in job.loaded.model.modules()}
     run = runs.create(document)
-    training.train(document, run, job=job)
+    training.train(job, run)
     assert run.state == "finished"
     assert {p.dtype.itemsize for p in job.loaded.model.parameters() if p.requires_grad} == {4}
 
@@ -106,7 +106,7 @@ def test_a_reward_model_says_that_it_does_not_chat_and_judges_when_loaded_again(
     job = training.prepare(document)
     assert any("does not chat" in line for line in training.method_lines(job))
     run = runs.create(document)
-    training.train(document, run, job=job)
+    training.train(job, run)
     with pytest.raises(EngineError, match="is a reward model, which judges answers and writes none"):
         peft_config.check_kind(run.adapter, json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8")))
     base = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1, dtype=torch.float32, pad_token_id=0)

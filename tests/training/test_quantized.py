@@ -119,7 +119,7 @@ def test_all_linear_takes_layers_that_are_not_torchs() -> None:
 def test_an_adapter_beside_a_quantised_base_keeps_its_digits(write: Write) -> None:
     """TRL rounds it to bfloat16 when its trainer is made."""
     from llmbench.runs import Run
-    from llmbench.training import job as training_job
+    from llmbench.training import methods
     from llmbench.training.loop.record import Recorder, Stop
 
     document = write("digits", lora=LORA, quantization=FOUR)
@@ -128,7 +128,7 @@ def test_an_adapter_beside_a_quantised_base_keeps_its_digits(write: Write) -> No
     for parameter in trained.values():  # as one that is trained further
         parameter.data += torch.randn_like(parameter) * 1e-3
     before = {name: p.detach().clone() for name, p in trained.items()}
-    trainer = training_job._trainer(job, runs.create(document), Recorder(Run(Path("unused")), Stop()))
+    trainer = methods.of(job.recipe.method).trainer(job, runs.create(document), Recorder(Run(Path("unused")), Stop()))
     after = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert any(not torch.equal(p, p.bfloat16().float()) for p in before.values())

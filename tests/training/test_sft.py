@@ -102,7 +102,7 @@ def test_the_held_out_loss_is_the_mean_over_learned_tokens(write: Write) -> None
     from torch.nn import functional
 
     from llmbench.runs import Run as Folder
-    from llmbench.training import job as training_job
+    from llmbench.training import methods
     from llmbench.training.loop.record import Recorder, Stop
 
     recipe = write("held-out", "data.eval_fraction=0.2", "model.dtype=float32")
@@ -116,7 +116,7 @@ def test_the_held_out_loss_is_the_mean_over_learned_tokens(write: Write) -> None
             target = torch.tensor(row["labels"][1:])
             total += float(functional.cross_entropy(logits, target, ignore_index=-100, reduction="sum"))
             count += int((target != -100).sum())
-    trainer = training_job._trainer(job, run, Recorder(run, Stop()))
+    trainer = methods.of(job.recipe.method).trainer(job, run, Recorder(run, Stop()))
     assert trainer.evaluate()["eval_loss"] == pytest.approx(total / count, rel=1e-4)
 
 
@@ -145,7 +145,7 @@ def test_qlora_trains_on_this_machine_and_its_adapter_loads_again(write: Write, 
     job = training.prepare(recipe)
     kinds = {type(module).__name__ for module in job.loaded.model.modules()}
     assert "Linear4bit" in kinds
-    training.train(recipe, run, job=job)
+    training.train(job, run)
     assert losses(run)[12] < losses(run)[1] / 1.5
     base = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, run.adapter)
@@ -263,12 +263,12 @@ def test_only_learned_positions_are_scored(write: Write, monkeypatch: pytest.Mon
     """The head is most of a small model's work, and the assistant says a fifth of the tokens."""
     from trl.trainer import utils
 
-    from llmbench.training import job as training_job
+    from llmbench.training import methods
     from llmbench.training.loop.record import Recorder, Stop
 
     recipe = write("scored")
     job = training.prepare(recipe)
-    trainer = training_job._trainer(job, runs.create(recipe), Recorder(Run(Path("unused")), Stop()))
+    trainer = methods.of(job.recipe.method).trainer(job, runs.create(recipe), Recorder(Run(Path("unused")), Stop()))
     batch = next(iter(trainer.get_train_dataloader()))
     scored: list[int] = []
     kernel: Any = vars(utils)["_ChunkedLogProbFunction"]

@@ -43,7 +43,7 @@ def poisoned(write: Write, *overrides: str, row: int = 17) -> Job:
 def stopped(job: Job) -> tuple[runs.Run, str]:
     run = runs.create(job.recipe)
     with pytest.raises(LlmbenchError) as caught:
-        training.train(job.recipe, run, job=job)
+        training.train(job, run)
     return run, str(caught.value)
 
 
@@ -97,7 +97,7 @@ def test_the_rows_are_right_in_a_later_epoch_of_shuffled_rows(write: Write, monk
     monkeypatch.setattr(record.Recorder, "on_step_begin", poison)
     run = runs.create(recipe)
     with pytest.raises(LlmbenchError, match=r"The loss is nan at step 13:"):
-        training.train(recipe, run, job=job)
+        training.train(job, run)
     named = [int(place.rsplit(":", 1)[1]) for place in run.status["diverged"]["rows"]]
     assert named == seen[12]
 

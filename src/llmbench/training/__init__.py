@@ -13,9 +13,10 @@ for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
 # Said by every import of bitsandbytes on a CPU with bfloat16: a faster kernel is on the hub. It is a choice, not a fault.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-from llmbench.training.job import Job, first_step, prepare, train  # noqa: E402
+from llmbench.training.job import Job  # noqa: E402
 from llmbench.training.needs import unquantized  # noqa: E402
 from llmbench.training.plan import adapter_lines  # noqa: E402
 from llmbench.training.plan import lines as method_lines  # noqa: E402
+from llmbench.training.train import first_step, prepare, train  # noqa: E402
 
 __all__ = ["Job", "adapter_lines", "first_step", "method_lines", "prepare", "train", "unquantized"]

@@ -10,7 +10,7 @@ from llmbench import data, estimate, hardware, shapes
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
 from llmbench.training.loading.model import Loaded
-from llmbench.training.methods.trainer import lengths
+from llmbench.training.loop.batches import lengths
 
 __all__ = ["figures", "of", "unquantized"]
 

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 import yaml
 
-from llmbench import checkpoints, runs
+from llmbench import checkpoints, runs, training
 from llmbench import recipe as recipes
-from llmbench.training import job
+from llmbench.training import methods
 from llmbench.training.kernels import packed_attention
 from llmbench.training.loading.model import device_of, load_model
 from llmbench.training.loop.batches import Collator
@@ -142,7 +142,7 @@ def _run(place: Place, name: str, *overrides: str, stop_after: int | None = None
 
     with redirect_stderr(io.StringIO()):
         try:
-            job.train(document, run, resume=resume, progress=progress)
+            training.train(document, run, resume=resume, progress=progress)
         except KeyboardInterrupt:
             if stop_after is None:
                 raise
@@ -167,13 +167,15 @@ def _gradients(place: Place, name: str, *overrides: str, batches: list[list[int]
     """The loss over all rows, and its gradient; `batches` are the rows of each forward."""
     document = _recipe(place, name, "training.per_device_train_batch_size=6", *overrides)
     torch.manual_seed(0)
-    prepared = job.prepare(document)
+    prepared = training.prepare(document)
     model = prepared.loaded.model
     for parameter_name, parameter in model.named_parameters():
         if "lora_B" in parameter_name:  # at nought the gradient of A is nought, and shows nothing
             torch.nn.init.normal_(parameter, std=0.02)
     with redirect_stderr(io.StringIO()):
-        trainer: Any = job._trainer(prepared, runs.create(document), Recorder(runs.open_run(name), Stop()))
+        trainer: Any = methods.of(document.method).trainer(
+            prepared, runs.create(document), Recorder(runs.open_run(name), Stop())
+        )
     if document.training.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -259,9 +261,9 @@ def _saved(place: Place) -> float:
     from transformers import AutoModelForCausalLM
 
     document = _recipe(place, "saved")
-    run, prepared = runs.create(document), job.prepare(document)
+    run, prepared = runs.create(document), training.prepare(document)
     with redirect_stderr(io.StringIO()):
-        job.train(document, run, job=prepared, progress=lambda *_: None)
+        training.train(prepared, run, progress=lambda *_: None)
     trained = _logits(prepared.loaded.model)
     assert prepared.loaded.folder is not None
     base: Any = AutoModelForCausalLM.from_pretrained(

@@ -86,7 +86,7 @@ def train(
     if not resume:
         run = runs.create(document, overwrite=overwrite)
     try:
-        training.train(document, run, resume=resume, resume_from_checkpoint=resume_from_checkpoint, job=job)
+        training.train(job, run, resume=resume, resume_from_checkpoint=resume_from_checkpoint)
     except KeyboardInterrupt:
         again = shlex.join(["llmbench", "train", str(recipe), *(overrides or ()), "--resume"])
         print(f"Stopped at step {run.status.get('step', 0)}. Continue with: {again}", file=sys.stderr)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -26,14 +26,10 @@ from llmbench.recipe.adapter import (
 )
 from llmbench.training.loading import targets
 
-if TYPE_CHECKING:
-    from llmbench.training.job import Job
-
 __all__ = [
-    "adapted", "attach", "freeze", "initialise", "keep_precision", "left_out", "plain", "starting_matrices",
+    "adapted", "attach", "freeze", "keep_precision", "left_out", "plain", "starting_matrices",
 ]  # fmt: skip
 
-_EVA_BATCHES = 64
 Tensors = Mapping[str, torch.Tensor]
 
 
@@ -333,42 +329,6 @@ def plain_config(config: dict[str, Any]) -> dict[str, Any]:
 def _half(name: str) -> str:
     found = re.search(r"lora_(?:embedding_)?([AB])", name)
     return found[1] if found else ""
-
-
-def initialise(job: Job) -> None:
-    """Starts EVA's matrices from what the layers see of the training rows; nothing to do for other starts.
-
-    Raises:
-        RecipeError: no batch has as many tokens as EVA looks for directions.
-    """
-    recipe = job.recipe
-    if recipe.lora is None or recipe.lora.start != "eva" or recipe.adapter_name_or_path is not None:
-        return
-    from peft import initialize_lora_eva_weights
-
-    from llmbench.training.loop.batches import Batches, Collator
-    from llmbench.training.methods.trainer import lengths
-
-    model, rows = job.loaded.model, job.rows.train.with_format("numpy")
-    collate = Collator(recipe, job.loaded.tokenizer.pad_token_id)
-    config = model.peft_config["default"]
-    wanted = round(max([recipe.lora.r, *recipe.lora.rank_pattern.values()]) * config.eva_config.rho)
-    batches = []
-    for numbers in Batches(lengths(job.rows.train), recipe):
-        batch = collate([rows[number] for number in numbers])
-        if int(batch["attention_mask"].sum()) > wanted:
-            batches.append({"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]})
-        if len(batches) == _EVA_BATCHES:
-            break
-    if not batches:
-        raise RecipeError(
-            f"lora.init_lora_weights: eva looks for {wanted} directions, and no batch has as many tokens; "
-            "raise training.per_device_train_batch_size, or lower lora.r"
-        )
-    initialize_lora_eva_weights(model, batches, show_progress_bar=False)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
 
 
 @contextmanager

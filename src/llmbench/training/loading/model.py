@@ -48,6 +48,12 @@ class Loaded:
     plain_head: bool = False
     """Whether the loss must be computed from the model's own logits, because there is more to them than the head's weights."""
 
+    @property
+    def context(self) -> int | None:
+        """Tokens that the model reads at once; None where its configuration does not say."""
+        found: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return found
+
 
 def load_model(recipe: TrainRecipe) -> Loaded:
     """Loads the model and its tokenizer and adds what is trained, as the recipe says.

@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 
 from llmbench.recipe import TrainRecipe
 
-__all__ = ["Batches", "Collator", "packed"]
+__all__ = ["Batches", "Collator", "lengths", "packed"]
 
 _WINDOW = 4096
 
@@ -170,3 +170,11 @@ def _joined(examples: list[dict[str, Any]]) -> dict[str, Any]:
 def padded(length: int, multiple: int) -> int:
     """The length after padding to a multiple."""
     return -(-length // multiple) * multiple
+
+
+def lengths(dataset: Any) -> list[int]:
+    """Tokens of each row."""
+    import pyarrow.compute as pc
+
+    found: list[int] = pc.list_value_length(dataset.with_format("arrow")["input_ids"][:]).to_pylist()
+    return found

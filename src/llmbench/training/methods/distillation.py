@@ -20,7 +20,8 @@ from llmbench.training.loading.model import Loaded, attention, computation_dtype
 from llmbench.training.loop.batches import Collator
 from llmbench.training.loop.record import Recorder
 from llmbench.training.methods.arguments import one_gpu
-from llmbench.training.methods.judged import Judged, parts, settings
+from llmbench.training.methods.judged import Judged, parts, rate, settings
+from llmbench.training.methods.method import Method, learned_rows, rows_by_batch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # it may change in another version; ours is pinned
@@ -29,7 +30,7 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["Trainer", "teacher", "trainer"]
+__all__ = ["METHOD"]
 
 
 class Trainer(Judged, GKDTrainer):
@@ -122,3 +123,14 @@ def teacher(recipe: TrainRecipe, loaded: Loaded) -> Any:
         )
     frozen: Any = model
     return frozen.eval().requires_grad_(False)
+
+
+def _plan(job: Job) -> list[str]:
+    spec, size = job.recipe.distillation, int(job.teacher.num_parameters())
+    assert spec is not None
+    own = f", {spec.lmbda:.0%} of answers by the student" if spec.lmbda else ""
+    named = f"{spec.teacher.model_name_or_path} ({size:,} parameters)"
+    return [f"  method  teacher {named}, beta {spec.beta:g}{own}, {rate(job)}"]
+
+
+METHOD = Method(learned_rows, rows_by_batch, trainer, _plan, teacher=teacher, first="its teacher answers first")

@@ -10,12 +10,13 @@ from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]
 from llmbench.runs import Run
 from llmbench.training.loop.record import Recorder
 from llmbench.training.methods.arguments import one_gpu
-from llmbench.training.methods.judged import Judged, parts, reference, settings
+from llmbench.training.methods.judged import Judged, against, parts, rate, reference, settings
+from llmbench.training.methods.method import Method, judged_rows, rows_by_batch
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["Trainer", "trainer"]
+__all__ = ["METHOD"]
 
 
 class Trainer(Judged, DPOTrainer):
@@ -41,3 +42,14 @@ def trainer(job: Job, run: Run, recorder: Recorder) -> Trainer:
     )
     made.remove_callback(PrinterCallback)
     return made
+
+
+def _plan(job: Job) -> list[str]:
+    spec = job.recipe.dpo
+    assert spec is not None
+    weights = spec.loss_weights or [1.0] * len(spec.loss_type)
+    losses = [f"{weight:g} x {name}" if weight != 1 else name for name, weight in zip(spec.loss_type, weights, strict=True)]
+    return [f"  method  loss {' + '.join(losses)}, beta {spec.beta:g}, {rate(job)}", against(job)]
+
+
+METHOD = Method(judged_rows, rows_by_batch, trainer, _plan)

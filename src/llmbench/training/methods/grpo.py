@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Any
 from transformers import PrinterCallback
 from trl import import_utils
 
+from llmbench import data
 from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
+from llmbench.training.loading.model import Loaded
 from llmbench.training.loop.record import Recorder
 from llmbench.training.methods import rewards
 from llmbench.training.methods.arguments import one_gpu
-from llmbench.training.methods.judged import Judged, parts, reference, settings
+from llmbench.training.methods.judged import Judged, against, parts, rate, reference, settings
+from llmbench.training.methods.method import Method, judged_rows
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["batches", "check", "trainer"]
+__all__ = ["METHOD"]
 
 
 def trainer(job: Job, run: Run, recorder: Recorder) -> Any:
@@ -50,15 +53,12 @@ def trainer(job: Job, run: Run, recorder: Recorder) -> Any:
     return made
 
 
-def check(recipe: TrainRecipe, rows: Any, *, device: str, context: int | None, longest: int) -> None:
-    """Raises when the answers do not fit the context or the reward functions the data, before anything is written.
-
-    Raises:
-        LlmbenchError: what does not fit, and what would.
-    """
-    spec = recipe.grpo
+def _check(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> None:
+    """Raises when the answers do not fit the context or the reward functions the data, before anything is written."""
+    spec, context = recipe.grpo, loaded.context
+    longest = max(rows.train_report.longest, rows.eval_report.longest if rows.eval_report else 0)
     assert spec is not None
-    if spec.use_vllm and device != "cuda":
+    if spec.use_vllm and loaded.device != "cuda":
         raise RecipeError(
             "grpo.use_vllm: vLLM in the trainer's process needs an NVIDIA GPU, and there is none; set use_vllm: false"
         )
@@ -68,16 +68,19 @@ def check(recipe: TrainRecipe, rows: Any, *, device: str, context: int | None, l
             f"an answer are past the {context:,} that the model reads. Use at most {max(context - longest, 1):,}."
         )
     needed = _prompts(recipe)
-    if len(rows) < needed:
-        raise RecipeError(f"data.train: {len(rows)} prompts are fewer than the {needed} of one round of generation. Add some.")
-    rewards.functions(spec.reward_functions, _columns(rows))
+    if len(rows.train) < needed:
+        raise RecipeError(
+            f"data.train: {len(rows.train)} prompts are fewer than the {needed} of one round of generation. Add some."
+        )
+    rewards.functions(spec.reward_functions, _columns(rows.train))
 
 
-def batches(recipe: TrainRecipe, rows: int) -> int:
+def _batches(recipe: TrainRecipe, rows: data.Rows) -> int:
     """Batches of an epoch, as TRL's sampler deals them: whole rounds of generation only."""
     spec, training = recipe.grpo, recipe.training
     assert spec is not None
-    return rows // _prompts(recipe) * spec.num_iterations * (spec.steps_per_generation or training.gradient_accumulation_steps)
+    rounds = len(rows.train) // _prompts(recipe) * spec.num_iterations
+    return rounds * (spec.steps_per_generation or training.gradient_accumulation_steps)
 
 
 def _prompts(recipe: TrainRecipe) -> int:
@@ -102,3 +105,14 @@ def _trl(*, vllm: bool) -> Any:
     finally:
         import_utils.is_vllm_available = own
     return grpo_trainer
+
+
+def _plan(job: Job) -> list[str]:
+    spec = job.recipe.grpo
+    assert spec is not None
+    judges = " + ".join(f"{r.weight:g} x {r.name}" if r.weight != 1 else r.name for r in spec.reward_functions)
+    said = f"{spec.num_generations} answers a prompt of at most {spec.max_completion_length} tokens, reward {judges}"
+    return [f"  method  {said}, {rate(job)}", *([against(job)] if spec.beta else [])]
+
+
+METHOD = Method(judged_rows, _batches, trainer, _plan, _check, first="its answers are generated first")

@@ -22,7 +22,7 @@ from llmbench.training.methods.arguments import arguments
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["Judged", "parts", "reference", "settings"]
+__all__ = ["Judged", "against", "parts", "rate", "reference", "settings"]
 
 
 class Judged(WholeCheckpoints):
@@ -86,6 +86,18 @@ def reference(job: Job) -> Any:
     if hasattr(job.loaded.model, "peft_config"):
         return None
     return copy.deepcopy(job.loaded.model).eval().requires_grad_(False)
+
+
+def rate(job: Job) -> str:
+    """The learning rate, for people to read."""
+    return f"learning rate {job.recipe.training.learning_rate:g}"
+
+
+def against(job: Job) -> str:
+    """The line that says what answers are measured against."""
+    if hasattr(job.loaded.model, "peft_config"):
+        return "  against a copy of the adapter as it begins"
+    return f"  against a second copy of the model, as it begins ({job.parameters:,} parameters more in memory)"
 
 
 def _copy_reference(model: Any) -> None:

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 from transformers import PrinterCallback
 from trl import KTOConfig, KTOTrainer  # type: ignore[attr-defined]
 
+from llmbench.recipe import KtoSpec
 from llmbench.runs import Run
 from llmbench.training.loop.record import Recorder
 from llmbench.training.methods.arguments import one_gpu
-from llmbench.training.methods.judged import Judged, parts, reference, settings
+from llmbench.training.methods.judged import Judged, against, parts, rate, reference, settings
+from llmbench.training.methods.method import Method, judged_rows, rows_by_batch
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["Trainer", "trainer"]
+__all__ = ["METHOD"]
 
 
 class Trainer(Judged, KTOTrainer):
@@ -57,3 +59,27 @@ def _with_neighbours(rows: Any, size: int) -> Any:
     answers = rows["completion_ids"][:]
     moved = [answers[i - 1] if i % size else answers[min(i + size, len(answers)) - 1] for i in range(len(answers))]
     return rows.add_column("KL_completion_ids", moved)
+
+
+def _plan(job: Job) -> list[str]:
+    spec = job.recipe.kto
+    assert spec is not None
+    return [f"  method  {spec.loss_type}, beta {spec.beta:g}, {rate(job)}", against(job), *_balance(job, spec)]
+
+
+def _balance(job: Job, spec: KtoSpec) -> list[str]:
+    """How many answers are good and bad, and a word where the weights do not make up for it (eq. 8 of arXiv 2402.01306)."""
+    labels = job.rows.train["label"][:]
+    good = sum(labels)
+    bad = len(labels) - good
+    found = [f"  labels  {good:,} good, {bad:,} bad"]
+    ratio = spec.desirable_weight * good / (spec.undesirable_weight * bad)
+    if not 1 / 1.34 <= ratio <= 1.34:
+        rarer = "desirable_weight" if good < bad else "undesirable_weight"
+        weight = spec.undesirable_weight * bad / good if good < bad else spec.desirable_weight * good / bad
+        more = max(ratio, 1 / ratio)
+        found.append(f"  note    one kind outweighs the other {more:.1f} times: kto.{rarer}={weight:.2f} makes them even")
+    return found
+
+
+METHOD = Method(judged_rows, rows_by_batch, trainer, _plan)

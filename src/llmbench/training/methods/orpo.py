@@ -11,7 +11,8 @@ from trl.import_utils import TRLExperimentalWarning
 from llmbench.runs import Run
 from llmbench.training.loop.record import Recorder
 from llmbench.training.methods.arguments import one_gpu
-from llmbench.training.methods.judged import Judged, parts, settings
+from llmbench.training.methods.judged import Judged, parts, rate, settings
+from llmbench.training.methods.method import Method, judged_rows, rows_by_batch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # it may change in another version; ours is pinned
@@ -20,7 +21,7 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["Trainer", "trainer"]
+__all__ = ["METHOD"]
 
 
 class Trainer(Judged, ORPOTrainer):
@@ -64,3 +65,12 @@ def trainer(job: Job, run: Run, recorder: Recorder) -> Trainer:
     )
     made.remove_callback(PrinterCallback)
     return made
+
+
+def _plan(job: Job) -> list[str]:
+    spec = job.recipe.orpo
+    assert spec is not None
+    return [f"  method  beta {spec.beta:g}, {rate(job)}; no reference"]
+
+
+METHOD = Method(judged_rows, rows_by_batch, trainer, _plan)

@@ -10,12 +10,13 @@ from trl import RewardConfig, RewardTrainer  # type: ignore[attr-defined]
 from llmbench.runs import Run
 from llmbench.training.loop.record import Recorder
 from llmbench.training.methods.arguments import one_gpu
-from llmbench.training.methods.judged import Judged, parts, settings
+from llmbench.training.methods.judged import Judged, parts, rate, settings
+from llmbench.training.methods.method import Method, judged_rows, rows_by_batch
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["Trainer", "trainer"]
+__all__ = ["METHOD"]
 
 
 class Trainer(Judged, RewardTrainer):
@@ -40,3 +41,13 @@ def trainer(job: Job, run: Run, recorder: Recorder) -> Trainer:
     )
     made.remove_callback(PrinterCallback)
     return made
+
+
+def _plan(job: Job) -> list[str]:
+    return [
+        f"  method  pairs judged by a head of one number, {rate(job)}",
+        "  note    a reward model does not chat: it cannot be served as an adapter; judge with it, or train with it",
+    ]
+
+
+METHOD = Method(judged_rows, rows_by_batch, trainer, _plan)

@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 from transformers import PrinterCallback
 from trl import SFTConfig  # type: ignore[attr-defined]
 
+from llmbench import data
+from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 from llmbench.training.kernels import compilation, packed_attention
-from llmbench.training.loop.batches import Collator
+from llmbench.training.loop.batches import Batches, Collator, lengths
 from llmbench.training.loop.optimizer import own_optimizer
 from llmbench.training.loop.record import Recorder
 from llmbench.training.methods.arguments import arguments, one_gpu
+from llmbench.training.methods.method import Method, learned_rows
 from llmbench.training.methods.trainer import Trainer
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["trainer"]
+__all__ = ["METHOD"]
 
 
 def trainer(job: Job, run: Run, recorder: Recorder) -> Trainer:
@@ -49,3 +52,10 @@ def trainer(job: Job, run: Run, recorder: Recorder) -> Trainer:
     )
     made.remove_callback(PrinterCallback)
     return made
+
+
+def _batches(recipe: TrainRecipe, rows: data.Rows) -> int:
+    return len(Batches(lengths(rows.train), recipe))
+
+
+METHOD = Method(learned_rows, _batches, trainer)

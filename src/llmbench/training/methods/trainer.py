@@ -13,10 +13,10 @@ from trl import SFTTrainer  # type: ignore[attr-defined]
 from llmbench.recipe import TrainRecipe
 from llmbench.training.kernels import fused_head
 from llmbench.training.loading.adapter import keep_precision
-from llmbench.training.loop.batches import Batches, Collator
+from llmbench.training.loop.batches import Batches, Collator, lengths
 from llmbench.training.loop.checkpoint import WholeCheckpoints
 
-__all__ = ["Trainer", "lengths"]
+__all__ = ["Trainer"]
 
 
 class Trainer(WholeCheckpoints, SFTTrainer):
@@ -103,11 +103,3 @@ class Trainer(WholeCheckpoints, SFTTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.paused += time.perf_counter() - start
         return metrics
-
-
-def lengths(dataset: Any) -> list[int]:
-    """Tokens of each row."""
-    import pyarrow.compute as pc
-
-    found: list[int] = pc.list_value_length(dataset.with_format("arrow")["input_ids"][:]).to_pylist()
-    return found
