@@ -13,8 +13,9 @@ import pytest
 import yaml
 from tests.training import architectures
 
-from llmbench import assets, estimate, hardware, offers, recipe, runs, shapes
+from llmbench import assets, estimate, hardware, recipe, runs
 from llmbench.errors import LlmbenchError
+from llmbench.estimate import offers, shapes
 from llmbench.hardware import Machine
 from llmbench.recipe import TrainRecipe
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbench import assets, rates
+from llmbench import assets
+from llmbench.estimate import rates
 from llmbench.recipe import TrainRecipe, load
 
 SIZES = {"0.6B": (1024, 3072, 28), "8B": (4096, 12288, 36)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmbench.recipe import TrainingSpec
-from llmbench.selection import Goal, goal
+from llmbench.runs.best import Goal, goal
 
 LOG = [{"step": 0, "eval_loss": 0.1}, {"step": 1, "loss": 3.0}] + [
     {"step": 10 * (i + 1), "eval_loss": value} for i, value in enumerate([3.0, 2.0, 2.5, 1.9, 1.95, 1.9, 2.2])

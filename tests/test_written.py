@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from llmbench import checkpoints, recipe, runs, written
+from llmbench import recipe, runs, written
 from llmbench.cli import cli
 from llmbench.errors import LlmbenchError, RunError
 from llmbench.recipe import CompareRecipe, TrainRecipe
+from llmbench.runs import checkpoints
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from llmbench import checkpoints, recipe, runs, scan, training
+from llmbench import recipe, runs, scan, training
 from llmbench.engine import admission
 from llmbench.errors import EngineError, LlmbenchError, RunError
 from llmbench.recipe import EmbedderSpec, ServeRecipe, TrainRecipe
+from llmbench.runs import checkpoints
 from llmbench.training.loading.model import load_model
 
 from ..training.conftest import write_recipe

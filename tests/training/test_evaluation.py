@@ -138,7 +138,7 @@ def overfitting(write: Write, tmp_path: Path) -> Any:
 def test_the_best_step_is_kept_though_the_last_is_worse(overfitting: Any) -> None:
     from safetensors.torch import load_file
 
-    from llmbench import checkpoints
+    from llmbench.runs import checkpoints
     from llmbench.training import save
 
     run = runs.create(overfitting("best"))

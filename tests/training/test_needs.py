@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from llmbench import estimate
+from llmbench.estimate import needs
 from llmbench.training.kernels import packed_attention
 
 TOKENS, WIDTHS = (
@@ -56,7 +56,7 @@ def kept(kind: str, layers: int, dtype: torch.dtype, *, adapter: bool) -> int:
 def test_a_layer_keeps_what_the_estimate_says(kind: str, dtype: torch.dtype, adapter: bool) -> None:
     layer = (kept(kind, 3, dtype, adapter=adapter) - kept(kind, 1, dtype, adapter=adapter)) / 2 / TOKENS
     low = dtype == torch.bfloat16
-    coefficients = estimate._KEPT[low, adapter][0 if kind == "qwen3" else 1]
+    coefficients = needs._KEPT[low, adapter][0 if kind == "qwen3" else 1]
     widths = (192, 320, 6 * 32, 2 * 32, 6, 1)
     said = sum(a * b for a, b in zip(coefficients, widths, strict=True)) + (8 * 7 * (2 if low else 4) if adapter else 0)
     # autocast's copies of the trained weights: LoRA's matrices, or all of a layer's

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from llmbench import checkpoints, runs, training
+from llmbench import runs, training
 from llmbench.errors import RunError
 from llmbench.recipe import TrainRecipe
-from llmbench.runs import Run
+from llmbench.runs import Run, checkpoints
 
 from .conftest import Write
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from llmbench import checkpoints, runs, training
+from llmbench import runs, training
 from llmbench.errors import LlmbenchError
-from llmbench.runs import Run
+from llmbench.runs import Run, checkpoints
 from llmbench.training.loop.record import Stop
 
 from .conftest import Write

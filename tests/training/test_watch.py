@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from llmbench import checkpoints, runs, training
+from llmbench import runs, training
 from llmbench.errors import LlmbenchError
+from llmbench.runs import checkpoints
 from llmbench.training import Job
 
 from .conftest import Write

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from llmbench import data, estimate, hardware, shapes
+from llmbench import data, estimate, hardware
 from llmbench.errors import LlmbenchError
+from llmbench.estimate import shapes
 from llmbench.recipe import TrainRecipe
 from llmbench.training.loading.model import Loaded
 from llmbench.training.loop.batches import lengths

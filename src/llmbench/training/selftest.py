@@ -21,8 +21,9 @@ from typing import Any
 import torch
 import yaml
 
-from llmbench import checkpoints, runs, training
 from llmbench import recipe as recipes
+from llmbench import runs, training
+from llmbench.runs import checkpoints
 from llmbench.training import methods
 from llmbench.training.kernels import packed_attention
 from llmbench.training.loading.model import device_of, load_model

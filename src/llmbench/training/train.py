@@ -14,11 +14,11 @@ from typing import Any
 
 from transformers import set_seed
 
-from llmbench import checkpoints, data
+from llmbench import data
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import TrainRecipe
-from llmbench.runs import Run
-from llmbench.selection import goal
+from llmbench.runs import Run, checkpoints
+from llmbench.runs.best import goal
 from llmbench.training import data_report, lock, methods, needs, performance, quiet, save
 from llmbench.training.job import Job
 from llmbench.training.kernels import compilation, fused_lora

@@ -89,9 +89,10 @@ def check(
 
 def _report(document: TrainRecipe, shown: int, threshold: float) -> DataReport:
     """The report with what else is known of the recipe."""
-    from llmbench import rates, scan
+    from llmbench import scan
     from llmbench.data import kept, vocabulary
     from llmbench.data.report import Note
+    from llmbench.estimate import rates
     from llmbench.recipe.servability import servability
 
     folder = _tokenizer_folder(document.model)
@@ -263,8 +264,9 @@ def _context(report: DataReport, base: Path | None) -> list[Note]:
 
 def _needs(document: TrainRecipe, report: DataReport, base: Path | None) -> tuple[list[Note], list[Section]]:
     """Memory, disk and time, and settings that fit where these do not; the model is in `base` (None: random weights)."""
-    from llmbench import estimate, hardware, offers, shapes
+    from llmbench import estimate, hardware
     from llmbench.data.report import Note, Section
+    from llmbench.estimate import offers, shapes
 
     if report.worst == "refused":
         return [], []

@@ -161,9 +161,9 @@ def _method(document: dict[str, Any]) -> str:
 
 def record(run: Run) -> dict[str, Any]:
     """A run as a program reads it."""
-    from llmbench import checkpoints
     from llmbench.recipe import TrainingSpec
-    from llmbench.selection import goal
+    from llmbench.runs import checkpoints
+    from llmbench.runs.best import goal
 
     status, document = run.status, run.recipe
     rows = [row for row in run.metrics() if "loss" in row]
@@ -198,7 +198,7 @@ def record(run: Run) -> dict[str, Any]:
 
 def _checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint as a program reads it. Its hashes are left for the resume, which looks at every byte."""
-    from llmbench import checkpoints
+    from llmbench.runs import checkpoints
 
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return {"step": checkpoints.step_of(path), "bytes": size, "fault": checkpoints.fault(path, sizes_only=True)}

@@ -151,7 +151,8 @@ def _need_packages(document: TrainRecipe) -> None:
 
 def _plan(job: Job) -> list[str]:
     """What is about to be done."""
-    from llmbench import rates, training
+    from llmbench import training
+    from llmbench.estimate import rates
     from llmbench.recipe.servability import servability
 
     document, rows, loaded = job.recipe, job.rows, job.loaded

@@ -16,9 +16,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from llmbench import checkpoints, written
+from llmbench import written
 from llmbench.recipe import TrainRecipe
-from llmbench.selection import goal
+from llmbench.runs import checkpoints
+from llmbench.runs.best import goal
 from llmbench.training.loop.evaluation import Measured
 from llmbench.training.loop.random_state import random_state, restore_random_state
 from llmbench.training.loop.watch import Watched

@@ -19,7 +19,7 @@ from llmbench import scoring
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import EvaluationSpec, TrainRecipe
 from llmbench.runs import Run
-from llmbench.selection import goal
+from llmbench.runs.best import goal
 from llmbench.training.loop.questions import Question
 from llmbench.training.loop.random_state import undisturbed
 

@@ -8,7 +8,7 @@ from typing import Any
 from llmbench import workspace
 from llmbench.recipe import TrainingSpec
 from llmbench.runs import Run
-from llmbench.selection import goal
+from llmbench.runs.best import goal
 from llmbench.training.loop import figures
 
 __all__ = ["write"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmbench import shapes
 from llmbench.errors import LlmbenchError
+from llmbench.estimate import shapes
 from llmbench.recipe import TrainRecipe
 
 __all__ = ["high"]

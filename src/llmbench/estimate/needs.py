@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmbench.errors import LlmbenchError
+from llmbench.estimate.shapes import Shape
 from llmbench.hardware import Machine
 from llmbench.recipe import TrainRecipe
-from llmbench.shapes import Shape
 
 if TYPE_CHECKING:
     from llmbench.runs import Run

@@ -26,10 +26,11 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from llmbench import checkpoints, workspace, written
+from llmbench import workspace, written
 from llmbench.changes import Change, differences
 from llmbench.errors import RunError
 from llmbench.recipe import TrainRecipe
+from llmbench.runs import checkpoints
 
 __all__ = ["Run", "State", "changes", "check", "create", "every", "open_run", "remove", "resolved", "resume"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from llmbench.estimate import Estimate, estimate, work
+from llmbench.estimate.shapes import Shape
 from llmbench.hardware import Machine
 from llmbench.recipe import TrainRecipe
-from llmbench.shapes import Shape
 
 __all__ = ["Change", "fitting"]
 
