@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from llmbench import assets
-from llmbench.cli import main
+from llmbench.cli.main import main
 
 TRAIN = "name: mine\ndata:\n  train:\n    - path: rows.jsonl\ntraining:\n  max_steps: 2\n"
 RAG = "name: mine\ndocuments: [pages]\n"

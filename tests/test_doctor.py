@@ -154,7 +154,7 @@ def test_a_package_that_is_not_there_is_told_from_one_that_is_broken() -> None:
 def test_something_missing_gives_exit_code_1_and_the_mending_command(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from llmbench.cli import cli
+    from llmbench.cli.main import cli
 
     def found(python: Path | None) -> list[tuple[str, list[Finding]]]:
         return [(title, [Finding("app", "Gradio", "missing", "not installed", "mend it so")]) for title in ("Gradio",)]

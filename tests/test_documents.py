@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from llmbench import assets, recipe
+from llmbench.cli import new
 from llmbench.recipe import CompareRecipe, RagRecipe, ServeRecipe, TrainRecipe
-from llmbench.verbs import new
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(path for folder in ("recipes", "rag") for end in ("*.yaml", "*.yml") for path in (ROOT / folder).rglob(end))

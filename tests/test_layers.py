@@ -25,7 +25,6 @@ LAYERS = [
     {"gateway"},
     {"compare"},
     {"demo", "doctor"},
-    {"verbs"},
     {"cli"},
     {"__main__"},
 ]
@@ -66,7 +65,7 @@ HOMES = {
 
 ALLOWED = {
     ("tiny/tokenizer.py", "transformers"),  # writes the bundled model's tokenizer in transformers' format
-    ("verbs/check.py", "transformers"),  # loads a tokenizer without a model, and so without torch
+    ("cli/check.py", "transformers"),  # loads a tokenizer without a model, and so without torch
     ("engine/cpu_lora.py", "torch"),  # runs in vLLM's worker, which has it
     ("training/quiet.py", "datasets"),  # switches off its progress bars
     ("retrieval/embedding/__init__.py", "transformers"),  # likewise, the bar that sentence_transformers would draw
@@ -127,7 +126,7 @@ def test_the_library_imports_nothing_from_the_top_folders() -> None:
         f"{path.relative_to(ROOT)}:{line}: {module}"
         for path in sources()
         for module, line in imports(path)
-        if room(path) not in ("app",) and path != PACKAGE / "verbs" / "app.py"
+        if room(path) not in ("app",) and path != PACKAGE / "cli" / "app.py"
         if module.split(".")[0] in ("app", "recipes", "rag", "tests", "benchmarks")
     ]
     assert wrong == []
@@ -193,7 +192,7 @@ def test_the_command_line_answers_without_a_heavy_package(arguments: list[str]) 
     code = (
         "import json, sys\n"
         f"sys.argv = {['llmbench', *arguments]!r}\n"
-        "from llmbench.cli import main\n"
+        "from llmbench.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]), file=sys.stderr)"

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llmbench import provenance, recipe, runs
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 from llmbench.errors import LlmbenchError, RunError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run

@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from llmbench import scan
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 from llmbench.errors import LlmbenchError
 
 

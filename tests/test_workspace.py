@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llmbench import recipe, runs, workspace
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 from llmbench.errors import LlmbenchError
 
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llmbench import recipe, runs, written
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 from llmbench.errors import LlmbenchError, RunError
 from llmbench.recipe import CompareRecipe, TrainRecipe
 from llmbench.runs import checkpoints

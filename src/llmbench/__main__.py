@@ -1,5 +1,5 @@
 """`python -m llmbench`."""
 
-from llmbench.cli import main
+from llmbench.cli.main import main
 
 main()

@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from llmbench.verbs import app
+from llmbench.cli import app
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Locator

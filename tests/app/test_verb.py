@@ -14,8 +14,8 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from llmbench.cli import app
 from llmbench.errors import LlmbenchError
-from llmbench.verbs import app
 
 
 @pytest.fixture

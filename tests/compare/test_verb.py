@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llmbench.cli import main
+from llmbench.cli.main import main
 from llmbench.recipe import CompareRecipe
 
 
@@ -165,7 +165,7 @@ def test_at_80_columns_no_figure_is_broken(
     here: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from llmbench import compare
-    from llmbench.verbs.compare import show
+    from llmbench.cli.compare import show
 
     here()
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from typer.testing import CliRunner, Result
 
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 from llmbench.data.report import DataReport, Note, read_json
 
 __all__ = ["chat", "checked", "looked", "notes", "recipe", "rows"]

@@ -305,7 +305,7 @@ def test_signals_of_a_supervisor_end_the_block_in_order(signals: list[str]) -> N
     program = """
         import os, signal, sys, time
         from contextlib import suppress
-        from llmbench.verbs.serve import _signals, _Told
+        from llmbench.cli.serve import _signals, _Told
         with suppress(_Told), _signals():
             try:
                 os.kill(os.getpid(), getattr(signal, sys.argv[1]))

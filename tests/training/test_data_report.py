@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from llmbench.cli.train import _plan
 from llmbench.data import page
 from llmbench.data.report import read_json
 from llmbench.runs import Run
-from llmbench.verbs.train import _plan
 
 from .conftest import Write
 

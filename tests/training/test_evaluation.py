@@ -212,7 +212,7 @@ def test_a_damaged_best_checkpoint_is_made_again(overfitting: Any, capsys: pytes
 def test_runs_shows_checkpoints_evaluations_and_the_best(
     overfitting: Any, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from llmbench.verbs.runs import show
+    from llmbench.cli.runs import show
 
     run = stopped_at(overfitting("shown"), 8)
     show("shown")

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llmbench import runs, training
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 from llmbench.training.loop.idle import Idle
 
 from .conftest import Write

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from llmbench import provenance, runs, training
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 from llmbench.errors import LlmbenchError, RunError
 from llmbench.runs import Run
 from llmbench.training.loading.model import load_base, load_model

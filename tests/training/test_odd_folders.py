@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from llmbench import architecture
+from llmbench.cli.check import _model
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
 from llmbench.training.loading import targets
 from llmbench.training.loading.model import load_model, stop_at
-from llmbench.verbs.check import _model
 
 from .conftest import Write
 

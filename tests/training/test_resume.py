@@ -268,8 +268,8 @@ def test_a_finished_run_takes_more_steps_as_a_stopped_one_does(write: Write) -> 
 
 
 def test_the_steps_of_a_run_are_told_while_it_trains(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmbench.cli.runs import record as shown
     from llmbench.training.loop import record
-    from llmbench.verbs.runs import record as shown
 
     monkeypatch.setattr(record, "_STATE_SECONDS", -1.0)
     seen: list[dict[str, Any]] = []

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from llmbench.cli import cli
+from llmbench.cli.main import cli
+from llmbench.cli.train import _next
 from llmbench.errors import LlmbenchError, MissingPackage, RunError
 from llmbench.runs import Run
-from llmbench.verbs.train import _next
 
 from .conftest import Write
 
@@ -96,7 +96,7 @@ def test_a_missing_package_is_named(
     write: Write, monkeypatch: pytest.MonkeyPatch, package: str, sections: dict[str, Any]
 ) -> None:
     found = importlib.util.find_spec
-    monkeypatch.setattr("llmbench.verbs.train.find_spec", lambda name: None if name == package else found(name))
+    monkeypatch.setattr("llmbench.cli.train.find_spec", lambda name: None if name == package else found(name))
     error = fault("train", str(write("missing", **sections).source))
     assert isinstance(error, MissingPackage)
     assert str(error) == f"`llmbench train` needs {package}, which is not installed. Run: pip install 'llmbench[train]'"

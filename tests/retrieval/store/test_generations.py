@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from llmbench import retrieval
+from llmbench.cli import index_care as care
 from llmbench.errors import IndexError_
 from llmbench.recipe import ChunkingSpec, RagRecipe
 from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.store import current, generations, layout, point, writable
 from llmbench.retrieval.store.verify import verify
 from llmbench.retrieval.writer import Writer
-from llmbench.verbs import index_care as care
 
 Make = Callable[..., Document]
 

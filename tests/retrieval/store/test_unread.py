@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llmbench import retrieval, workspace
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 from llmbench.errors import DataError
 from llmbench.recipe import ColumnsSpec, RagRecipe, SourceSpec
 from llmbench.retrieval.reading import children

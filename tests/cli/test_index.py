@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from llmbench import workspace
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 from llmbench.errors import LlmbenchError
 
 

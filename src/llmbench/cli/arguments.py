@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmbench.verbs import completion
+from llmbench.cli import completion
 
 __all__ = ["EARLIER", "Json", "Overrides", "Pipeline"]
 

@@ -15,9 +15,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from llmbench import recipe, runs, workspace, written
+from llmbench.cli import runs as verb
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
-from llmbench.verbs import runs as verb
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_nothing_is_removed_unless_somebody_says_so(made: runs.Run, monkeypatch:
     asked = rm(made)
     assert isinstance(asked.exception, LlmbenchError) and "Add --yes" in str(asked.exception)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("llmbench.verbs.listing.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr("llmbench.cli.listing.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     refused = rm(made, typed="\n")
     assert (
         refused.exit_code == 1 and "Remove run mine (finished, " in refused.stdout and "Nothing was removed" in refused.stdout

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from llmbench.cli.terminal import print_json
 from llmbench.errors import IndexError_, LlmbenchError
-from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmbench.cli import completion
+from llmbench.cli.arguments import Json, Overrides
 from llmbench.errors import LlmbenchError, MissingPackage
-from llmbench.verbs import completion
-from llmbench.verbs.arguments import Json, Overrides
 
 if TYPE_CHECKING:
     from llmbench.data.report import DataReport, Note, Section

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from llmbench import recipe as recipes
 from llmbench import retrieval, workspace
-from llmbench.cli import cli
+from llmbench.cli.evaluate import _lists
+from llmbench.cli.main import cli
 from llmbench.errors import DataError, LlmbenchError, RecipeError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval.evaluation import read_run
-from llmbench.verbs.evaluate import _lists
 
 THINGS = {
     "kettle": ("boils water for tea", "How do I get a hot drink?"),

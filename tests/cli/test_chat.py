@@ -22,8 +22,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from typer.testing import CliRunner, Result
 
+from llmbench.cli import chat as verb
 from llmbench.errors import EndpointError, LlmbenchError
-from llmbench.verbs import chat as verb
 
 SOURCE = {"n": 1, "source": "a.pdf", "page": 3, "title": "Kettle\x1b[31m", "text": "red"}
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmbench.verbs.arguments import Json, Overrides, Pipeline
-from llmbench.verbs.terminal import print_json
+from llmbench.cli.arguments import Json, Overrides, Pipeline
+from llmbench.cli.terminal import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -170,8 +170,8 @@ def _check_claim(folder: Path) -> bool:
 
 
 def _show(report: Report, page: Path | None) -> None:
+    from llmbench.cli import terminal
     from llmbench.retrieval.evaluation.report import narrow, pairs, rows, seen, shown, sums
-    from llmbench.verbs import terminal
 
     print(f"{report.pipeline} on {report.collection}: {sums(report)}")
     for table in (rows(report), pairs(report)):
@@ -197,9 +197,9 @@ def _grid(
 ) -> None:
     """Runs the grid, shows its table, and writes the chosen pipeline as YAML."""
     from llmbench import retrieval, workspace, written
+    from llmbench.cli import terminal
     from llmbench.retrieval.counting import counted
     from llmbench.retrieval.evaluation import grid as racing
-    from llmbench.verbs import terminal
 
     lists = _lists(words)
     entries = racing.pipelines(recipe, lists, lambda more: _load(pipeline, [*overrides, *more]))

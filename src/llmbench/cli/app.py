@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmbench import assets
+from llmbench.cli.arguments import Overrides
 from llmbench.errors import LlmbenchError, MissingPackage, RecipeError
-from llmbench.verbs.arguments import Overrides
 
 if TYPE_CHECKING:
     from llmbench.gateway.background import Background

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from llmbench import retrieval, workspace
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 from llmbench.errors import DataError, LlmbenchError, RecipeError
 from llmbench.recipe import RagRecipe, load
 from llmbench.retrieval.reading import standard_input

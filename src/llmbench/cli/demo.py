@@ -26,7 +26,7 @@ def register(cli: typer.Typer) -> None:
 def demo(fresh: Annotated[bool, typer.Option("--fresh", help="Start over, including what is already done.")] = False) -> None:
     """Runs the demo, then prints the table, the verdict and what to do next."""
     from llmbench import demo as main_job
-    from llmbench.verbs.compare import show
+    from llmbench.cli.compare import show
 
     began = time.monotonic()
     display = _Terminal(main_job.STEPS) if sys.stderr.isatty() else _Lines(main_job.STEPS)

@@ -1,4 +1,4 @@
-"""The command line. Each verb is a short function in `verbs/`; this module joins them and turns errors into one line.
+"""The command line. Each verb is a short function in a module of its own; this one joins them and makes one line of an error.
 
 Nothing heavy is imported here or at the top of a verb's module: `llmbench --help` answers at once.
 """
@@ -12,10 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from llmbench.errors import LlmbenchError
-from llmbench.shown import printable
-from llmbench.verbs import app as app_verb
-from llmbench.verbs import (
+from llmbench.cli import app as app_verb
+from llmbench.cli import (
     chat,
     check,
     compare,
@@ -33,7 +31,9 @@ from llmbench.verbs import (
     serve,
     train,
 )
-from llmbench.verbs.arguments import EARLIER
+from llmbench.cli.arguments import EARLIER
+from llmbench.errors import LlmbenchError
+from llmbench.shown import printable
 
 __all__ = ["cli", "main"]
 

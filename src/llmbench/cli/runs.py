@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmbench.cli import completion, listing, terminal
+from llmbench.cli.arguments import Json
+from llmbench.cli.terminal import print_json
 from llmbench.errors import LlmbenchError
-from llmbench.verbs import completion, listing, terminal
-from llmbench.verbs.arguments import Json
-from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from llmbench.runs import Run

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmbench.cli.arguments import Json
+from llmbench.cli.terminal import print_json
 from llmbench.errors import MissingPackage
-from llmbench.verbs.arguments import Json
-from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from llmbench.training.selftest import Result

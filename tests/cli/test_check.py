@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from llmbench import recipe as recipes
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 from llmbench.data import kept, vocabulary
 from llmbench.errors import DataError, LlmbenchError, RecipeError
 
@@ -213,7 +213,7 @@ def test_a_second_look_loads_no_trainer(mine: Path) -> None:
     code = (
         "import json, sys\n"
         f"sys.argv = ['llmbench', 'check', {str(mine)!r}]\n"
-        "from llmbench.cli import main\n"
+        "from llmbench.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]), file=sys.stderr)"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmbench.cli.arguments import Json, Overrides, Pipeline
+from llmbench.cli.terminal import print_json
 from llmbench.errors import EndpointError, LlmbenchError
 from llmbench.shown import legible
-from llmbench.verbs.arguments import Json, Overrides, Pipeline
-from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,9 +62,9 @@ def search(
     condition = _where(where)
     if show is not None and show.exists() and not show.is_dir():
         raise LlmbenchError(f"--show {show} is a file. Name a folder; it is created if needed.")
+    from llmbench.cli import pictures
     from llmbench.retrieval import Retriever, doubt
     from llmbench.retrieval.search import Timings
-    from llmbench.verbs import pictures
 
     with _status("Loading the embedder"):
         retriever = Retriever.open(recipe)

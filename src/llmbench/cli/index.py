@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from llmbench.cli.arguments import Json, Overrides, Pipeline
+from llmbench.cli.terminal import print_json
 from llmbench.errors import LlmbenchError
-from llmbench.verbs.arguments import Json, Overrides, Pipeline
-from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +115,7 @@ def index(
     chosen = _alone([name for name, wanted in asked.items() if wanted], building=rebuild or report)
     if (stay and not rebuild) or (absent and not verify) or (fail_under is not None and not report):
         raise LlmbenchError("--stay goes with --rebuild, --absent with --verify, --fail-under with --report.")
-    from llmbench.verbs import index_care as care
+    from llmbench.cli import index_care as care
 
     match chosen:
         case "--use":

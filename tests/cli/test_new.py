@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llmbench import assets, recipe
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import RagRecipe
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmbench.cli.arguments import Json, Overrides, Pipeline
+from llmbench.cli.terminal import print_json
 from llmbench.errors import DataError, LlmbenchError
-from llmbench.verbs.arguments import Json, Overrides, Pipeline
-from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from llmbench.compare.raft import Left, Row

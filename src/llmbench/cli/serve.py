@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmbench.verbs import completion
-from llmbench.verbs.arguments import Overrides
+from llmbench.cli import completion
+from llmbench.cli.arguments import Overrides
 
 if TYPE_CHECKING:
     from llmbench.engine import Progress

@@ -17,7 +17,7 @@ import click
 import pytest
 import typer
 
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 
 PROGRAM = [sys.executable, "-m", "llmbench"]
 
@@ -98,11 +98,11 @@ def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path) -> None:
 def test_ctrl_c_ends_with_a_word_and_130(tmp_path: Path) -> None:
     code = (
         "import signal, os\n"
-        "from llmbench import verbs, cli\n"
-        "@cli.cli.command()\n"
+        "from llmbench.cli import main\n"
+        "@main.cli.command()\n"
         "def wait() -> None:\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "import sys; sys.argv = ['llmbench', 'wait']; cli.main()"
+        "import sys; sys.argv = ['llmbench', 'wait']; main.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "Stopped.\n")
@@ -219,7 +219,7 @@ def test_every_option_of_every_verb_is_explained() -> None:
     assert silent == []
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WRITTEN = [
     ROOT / "README.md",
     *(ROOT / "docs").rglob("*.md"),

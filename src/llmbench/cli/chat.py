@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmbench.cli import completion
+from llmbench.cli.arguments import Json
+from llmbench.cli.terminal import print_json
 from llmbench.errors import EndpointError, LlmbenchError
 from llmbench.shown import legible
-from llmbench.verbs import completion
-from llmbench.verbs.arguments import Json
-from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from llmbench.endpoint import Endpoint, HttpEndpoint, Message, Reply

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmbench.cli import completion
+from llmbench.cli.arguments import Json, Overrides
+from llmbench.cli.runs import clock, evaluated, record
+from llmbench.cli.terminal import print_json
 from llmbench.errors import MissingPackage, RunError
-from llmbench.verbs import completion
-from llmbench.verbs.arguments import Json, Overrides
-from llmbench.verbs.runs import clock, evaluated, record
-from llmbench.verbs.terminal import print_json
 
 if TYPE_CHECKING:
     from llmbench.recipe import TrainRecipe

@@ -14,7 +14,7 @@ from fpdf import FPDF
 from typer.testing import CliRunner, Result
 
 from llmbench import recipe as recipes
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 from llmbench.errors import EndpointError, LlmbenchError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import Document, Writer

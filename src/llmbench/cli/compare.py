@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmbench.verbs import completion, listing
-from llmbench.verbs.arguments import Json, Overrides
-from llmbench.verbs.terminal import print_json
+from llmbench.cli import completion, listing
+from llmbench.cli.arguments import Json, Overrides
+from llmbench.cli.terminal import print_json
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -122,10 +122,10 @@ def rm(name: Name, yes: listing.Yes = False, as_json: Json = False) -> None:
 
 def show(comparison: Comparison) -> None:
     """Prints the tables, the verdict and where the files are."""
+    from llmbench.cli import terminal
     from llmbench.compare import table
     from llmbench.compare.verdict import LABELS
     from llmbench.shown import printable
-    from llmbench.verbs import terminal
 
     if comparison.grid is not None:
         terminal.table(table.grid_rows(comparison, comparison.headline))

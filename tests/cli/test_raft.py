@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from llmbench.cli import cli
+from llmbench.cli.main import cli
 from llmbench.errors import DataError, LlmbenchError
 
 QUESTIONS = [
