@@ -48,14 +48,16 @@ def mean(x: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float
     """The interval of a mean and the design effect: (low, high, deff).
 
     Shares and scores have Wilson's (1927) on n / deff questions, amounts Hall's. Clusters bring Student's t with the degrees of
-    `clusters.degrees`.
+    `clusters.degrees`, a share that one question alone keeps from 0 or 1 with those of all clusters.
     """
     if kind == "amount":
         low, high = amount(x, groups, confidence)
         return (max(low, 0.0) if x.min() >= 0 else low), high, _inflation(x, groups)
     m = float(x.mean())
     effect = _effect(x, groups, m * (1 - m) / len(x), kind)
-    z, n = _quantile(confidence, _free(x, groups, kind)), len(x) / effect
+    # One question alone that differs from all others says nothing of how well the variance is known.
+    alone = kind == "share" and min(m, 1 - m) * len(x) < 1.5
+    z, n = _quantile(confidence, groups.degrees if alone else _free(x, groups, kind)), len(x) / effect
     centre, half = m + z * z / (2 * n), z * math.sqrt(m * (1 - m) / n + z * z / (4 * n * n))
     wide = 1 + z * z / n
     # Exactly 0 and 1 at the ends, which rounding would miss.
