@@ -25,7 +25,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--draws", type=int, default=2000)
     arguments.add_argument("--seed", type=int, default=0)
-    tables = {table.__name__: table for table in (pairs, gates, pages, means, promises)}
+    tables = {table.__name__: table for table in (pairs, gates, singles, pages, means, promises)}
     arguments.add_argument("--only", choices=tables)
     options = arguments.parse_args()
     rng = np.random.default_rng(options.seed)
@@ -58,6 +58,27 @@ def gates(rng: np.random.Generator, draws: int) -> None:
         print(f"| {n}, .02, .03/.01 | {np.mean([one.low > -0.02 for one in found]):.3f} |", flush=True)
 
 
+def singles(rng: np.random.Generator, draws: int) -> None:
+    """The share of one variant, questions by page: each page has its own chance of a right answer (beta-binomial)."""
+    alike = (0.0, 0.1, 0.3, 0.6)
+    print(f"| pages x questions, right | {' | '.join(f'correlation {one:g}' for one in alike)} |\n|{' --- |' * 5}")
+    for count, size in ((5, 8), (10, 8), (28, 4), (60, 4)):
+        groups = {f"q{i:05}": str(i // size) for i in range(count * size)}
+        for right in (0.5, 0.8, 0.95, 0.99):
+            cells = []
+            for rho in alike:
+                spread = 1 / rho - 1 if rho else 0.0
+                one_page = (right * spread, (1 - right) * spread)
+                drawn = [rng.beta(*one_page, count) if rho else np.full(count, right) for _ in range(draws)]
+                found = [
+                    estimate(ids((rng.random(count * size) < np.repeat(one, size)).astype(float)), "share", groups=groups)
+                    for one in drawn
+                ]
+                covers = np.mean([one is not None and one.low <= right <= one.high for one in found])
+                cells.append(f"{covers:.3f}, {100 * np.mean([one.high - one.low for one in found if one]):.1f}")
+            print(f"| {count} x {size}, {right} | {' | '.join(cells)} |", flush=True)
+
+
 def pages(rng: np.random.Generator, draws: int) -> None:
     """Questions of one page are alike (the intraclass correlation of which variant is ahead is 0.3, or 0)."""
     print("| pages x questions, worse/better, correlation | by page: passes (2.5 %), covers (95 %) | each alone |")
@@ -65,7 +86,8 @@ def pages(rng: np.random.Generator, draws: int) -> None:
     for count, size, worse, better, alike in (
         (5, 24, 0.12, 0.07, 0.3), (10, 8, 0.12, 0.07, 0.3), (15, 8, 0.06, 0.01, 0.3), (20, 8, 0.06, 0.01, 0.3),
         (28, 4, 0.06, 0.01, 0.3), (28, 4, 0.12, 0.07, 0.3), (30, 8, 0.06, 0.01, 0.3), (60, 4, 0.12, 0.07, 0.3),
-        (60, 8, 0.06, 0.01, 0.3), (28, 4, 0.12, 0.07, 0.0),
+        (60, 8, 0.06, 0.01, 0.3), (28, 4, 0.12, 0.07, 0.0), (10, 8, 0.12, 0.07, 0.6), (28, 4, 0.06, 0.01, 0.6),
+        (60, 4, 0.06, 0.01, 0.6),
     ):  # fmt: skip
         groups = {f"q{i:05}": str(i // size) for i in range(count * size)}
         cells = []

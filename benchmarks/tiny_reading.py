@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmbench import assets
 from llmbench.tiny.language import write_passage
-from llmbench.tiny.lessons import NOT_TOLD, PROMPT, cited, draw_things, not_told, number_passages
+from llmbench.tiny.lessons import NOT_STATED, PROMPT, cited, draw_things, not_stated, number_passages
 
 BATCH = 50
 
@@ -55,19 +55,19 @@ def cite(rng: Random, told: bool) -> Case:
         attribute, value = fact.attribute, fact.value
         answer = cited(thing.state(attribute, value), things.index(thing) + 1)
     else:
-        thing, attribute = not_told(rng, things, "held_out")
-        value, answer = NOT_TOLD, thing.state(attribute, NOT_TOLD)
+        thing, attribute = not_stated(rng, things, "held_out")
+        value, answer = NOT_STATED, thing.state(attribute, NOT_STATED)
     return Case(PROMPT.format(passages=texts, question=f"Cite: {thing.ask(attribute, rng)}"), value, answer)
 
 
 def which(rng: Random) -> Case:
-    """Which of three passages tells something."""
+    """Which of three passages states something."""
     things = draw_things(rng, 3, "held_out")
     texts = number_passages([write_passage(thing, rng) for thing in things])
     thing = rng.choice(things)
     ask = thing.ask(rng.choice(thing.facts).attribute, rng)
     number = f"[{things.index(thing) + 1}]"
-    return Case(PROMPT.format(passages=texts, question=f"Which passage tells this? {ask}"), number, f"Passage {number}.")
+    return Case(PROMPT.format(passages=texts, question=f"Which passage states this? {ask}"), number, f"Passage {number}.")
 
 
 def answers(model: Any, tokenizer: Any, prompts: list[str]) -> list[tuple[str, bool]]:
@@ -101,8 +101,8 @@ def main() -> None:
         "**value, 3 passages**": lambda rng: reading(rng, 3),
         "value, 4 passages": lambda rng: reading(rng, 4),
         "which of 3 passages": which,
-        "asked to cite what 3 passages tell": lambda rng: cite(rng, True),
-        "asked to cite what 3 passages do not tell": lambda rng: cite(rng, False),
+        "asked to cite what 3 passages state": lambda rng: cite(rng, True),
+        "asked to cite what 3 passages do not state": lambda rng: cite(rng, False),
     }
     print(f"{options.model}, {platform.processor() or platform.machine()}, torch {torch.__version__}, seed {options.seed}\n")
     print("| exercise | cases | right | 95 % interval | whole answer right | turn ended | seconds |")

@@ -153,6 +153,16 @@ def test_what_is_published_takes_the_place_of_what_was_published_there(tmp_path:
     assert sorted(tree(target)) == ["inner/link", "mine.txt"]
 
 
+def test_what_is_published_may_be_read_by_whom_the_umask_says(tmp_path: Path) -> None:
+    part = written.begin(tmp_path / ".adapter.part")
+    (part / "weights").write_bytes(b"x")
+    (part / "weights").chmod(0o600)
+    usual = tmp_path / "usual"
+    usual.touch()
+    written.publish(part, tmp_path / "adapter")
+    assert (tmp_path / "adapter" / "weights").stat().st_mode == usual.stat().st_mode
+
+
 def test_what_an_interrupted_attempt_left_goes_and_nothing_that_only_looks_like_it(tmp_path: Path) -> None:
     part = tmp_path / ".adapter.part"
     (written.begin(part) / "half").write_text("")

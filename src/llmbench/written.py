@@ -134,6 +134,10 @@ def publish(part: Path, target: Path) -> None:
     """
     refuse(target)
     listed = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if not path.is_dir())
+    usual = (part / RECORD).stat().st_mode  # safetensors makes files that their owner alone may read
+    for name in listed:
+        if not (part / name).is_symlink():
+            (part / name).chmod(usual)
     (part / RECORD).write_text(
         json.dumps({"files": [name for name in listed if name != RECORD]}, indent=1) + "\n", encoding="utf-8"
     )

@@ -179,7 +179,8 @@ def test_files_of_somebody_else_keep_a_run(made: runs.Run, place: str) -> None:
 
 
 def test_a_removal_that_was_killed_is_said_and_can_be_finished(made: runs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    remove, removed = written.remove, []
+    remove = written.remove
+    removed: list[Path] = []
 
     def killed(folder: Path, ours: Any = None) -> None:
         if removed:

@@ -92,7 +92,7 @@ def test_a_withheld_document_is_not_in_the_prompt_and_the_answer_abstains(retrie
     assert isinstance(row, Row) and row.kind == "withheld" and said(row) == ABSTENTION
     prompt = row.messages[0]["content"]
     assert "brass" not in prompt and "Borin lamp is made" not in prompt and "[2]" in prompt and LAMP.question in prompt
-    assert said(made(retriever, LAMP, withhold=1, abstention="Not told.")[0]) == "Not told."
+    assert said(made(retriever, LAMP, withhold=1, abstention="Not stated.")[0]) == "Not stated."
 
 
 def test_what_is_not_found_or_not_there_is_not_taught_as_known(retriever: Retriever) -> None:

@@ -13,7 +13,7 @@ from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
 
 ASK = {"role": "user", "content": "How tall is it?"}
-GOOD, BAD = "It is 40 centimetres tall.", "It is not told."
+GOOD, BAD = "It is 40 centimetres tall.", "It is not stated."
 PAIR = {"prompt": "How tall is it?", "chosen": GOOD, "rejected": BAD}
 BOS = "{{ '<|endoftext|>' }}"
 

@@ -122,3 +122,15 @@ def test_equal_variants_are_called_different_no_more_often_than_alpha_allows() -
             found[kind] += one.p < 0.05
     assert all(count <= 0.085 * 300 for count in found.values()), found
     assert found["amount"] >= 0.02 * 300
+
+
+@pytest.mark.parametrize(("count", "size", "right"), [(5, 8, 0.8), (10, 8, 0.8), (28, 4, 0.95)])
+def test_a_share_over_pages_whose_answers_are_much_alike_is_covered(count: int, size: int, right: float) -> None:
+    rng, covered = np.random.default_rng(11), 0
+    groups = {f"q{i:04}": str(i // size) for i in range(count * size)}
+    for _ in range(400):
+        chance = np.repeat(rng.beta(right * 2 / 3, (1 - right) * 2 / 3, count), size)  # a correlation of 0.6
+        found = estimate(ids((rng.random(count * size) < chance).astype(float)), "share", groups=groups)
+        assert found is not None
+        covered += found.low <= right <= found.high
+    assert covered >= 0.925 * 400  # 95 %, and 2.3 standard errors; 86 to 92 % where nothing is assumed

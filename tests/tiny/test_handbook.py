@@ -12,7 +12,7 @@ import pytest
 from llmbench import assets
 from llmbench.tiny import handbook
 from llmbench.tiny.language import split_of
-from llmbench.tiny.lessons import NOT_TOLD
+from llmbench.tiny.lessons import NOT_STATED
 
 PAGES = handbook.draw_pages()
 
@@ -53,7 +53,7 @@ def test_every_answer_stands_on_its_page(rows: list[dict[str, Any]]) -> None:
             assert row["value"] in text[row["source"]]
             assert row["value"] in row["answer"]
         else:
-            assert row["answer"].endswith(f" is {NOT_TOLD}.")
+            assert row["answer"].endswith(f" is {NOT_STATED}.")
 
 
 def test_the_adapter_never_sees_a_test_page() -> None:
@@ -73,7 +73,7 @@ def test_the_adapters_rows_cite_the_passage_that_tells() -> None:
     cited = abstained = 0
     for row in handbook.adapter_rows(PAGES):
         question, answer = (turn["content"] for turn in row["messages"])
-        if NOT_TOLD in answer:
+        if NOT_STATED in answer:
             abstained += 1
             continue
         sentence, number = answer.removesuffix("].").rsplit(" [", 1)
@@ -114,6 +114,6 @@ def test_a_page_that_does_not_tell_is_shown_when_it_is_asked() -> None:
     shown = 0
     for row in handbook.adapter_rows(PAGES):
         question, answer = (turn["content"] for turn in row["messages"])
-        name = answer.split(" of the ")[-1].split(f" is {NOT_TOLD}")[0]
-        shown += NOT_TOLD in answer and name in question.split("\n\nQuestion: ")[0]
+        name = answer.split(" of the ")[-1].split(f" is {NOT_STATED}")[0]
+        shown += NOT_STATED in answer and name in question.split("\n\nQuestion: ")[0]
     assert shown > 100

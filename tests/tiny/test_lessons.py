@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from llmbench.tiny.lessons import NOT_TOLD, Stage, conversations, draw_things, not_told, unanswerable
+from llmbench.tiny.lessons import NOT_STATED, Stage, conversations, draw_things, not_stated, unanswerable
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
@@ -60,12 +60,12 @@ def test_passages_often_share_a_name_or_a_noun() -> None:
     assert alike > 60
 
 
-def test_what_is_not_told_is_a_missing_fact_or_a_missing_thing() -> None:
+def test_what_is_not_stated_is_a_missing_fact_or_a_missing_thing() -> None:
     rng = Random(5)
     kinds = {True: 0, False: 0}
     for _ in range(300):
         things = draw_things(rng, 3, "train")
-        thing, attribute = not_told(rng, things, "train")
+        thing, attribute = not_stated(rng, things, "train")
         told = {(t.name, fact.attribute.key) for t in things for fact in t.facts}
         assert (thing.name, attribute.key) not in told
         kinds[thing in things] += 1
@@ -80,7 +80,7 @@ def test_an_answer_that_is_asked_to_cite_states_first_what_it_looks_for() -> Non
             if not re.search(r"^(Passages:.*Question: )?Cite: ", question["content"], re.DOTALL):
                 continue
             value = answer["content"].split(" is ", 1)[1].removesuffix(".")
-            if value == NOT_TOLD:
+            if value == NOT_STATED:
                 absent += 1
             else:
                 told += 1

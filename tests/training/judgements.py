@@ -29,7 +29,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
 
 
 def _row(method: str, i: int) -> dict[str, Any]:
-    prompt, code, evasion = f"What is the code of the Alba {i % 7}?", f"The code is AB-{i % 7}{i}.", "It is not told."
+    prompt, code, evasion = f"What is the code of the Alba {i % 7}?", f"The code is AB-{i % 7}{i}.", "It is not stated."
     match method:
         case "dpo" | "orpo" | "reward":
             return {"prompt": prompt, "chosen": code, "rejected": evasion}

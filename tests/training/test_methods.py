@@ -118,7 +118,7 @@ def test_a_reward_model_says_that_it_does_not_chat_and_judges_when_loaded_again(
         ids = tokenizer.apply_chat_template(turns, return_dict=True, return_tensors="pt")["input_ids"][:, :-1]
         return float(judge(input_ids=ids).logits)
 
-    assert score("The code is AB-33.") > score("It is not told.")
+    assert score("The code is AB-33.") > score("It is not stated.")
 
 
 def test_a_loss_that_is_no_number_stops_at_once(tmp_path: Path) -> None:

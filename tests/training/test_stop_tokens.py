@@ -55,7 +55,7 @@ def test_an_adapter_carries_its_turns_end_to_the_engine_and_into_a_merge(base: P
     assert admit(str(run.adapter), str(base), base).stops == (END_OF_TURN,)
     assert stops(base) == [END_OF_TEXT] * 2
     weights = run.adapter / "adapter_model.safetensors"
-    save_file({name: tensor * 50 for name, tensor in load_file(weights).items()}, weights)  # four steps are little to prove
+    save_file({name: tensor * 25 for name, tensor in load_file(weights).items()}, weights)  # four steps are little to prove
     assert stops(merge(run, output=tmp_path / "merged").folder) == [[END_OF_TEXT, END_OF_TURN]] * 2
 
 

@@ -64,7 +64,7 @@ class CompareRecipe(Document):
     ]  # fmt: skip
     """The verdict is about the first one that fits the questions. Latency and tokens are always measured."""
     abstention: Pattern = (
-        r"\b(not told|not in the (handbook|documents|passages|context)|(does|do) not say|(don.t|do not) know|"
+        r"\b(not (stated|told)|not in the (handbook|documents|passages|context)|(does|do) not say|(don.t|do not) know|"
         r"not mentioned|cannot answer)\b"
     )
     """Regular expression (case-insensitive) that tells an answer which abstains."""

@@ -21,6 +21,9 @@ __all__ = ["Contrast", "amount", "difference", "mean"]
 _PRIOR = 4.0
 """Questions' worth of the largest possible variance that a score's variance is mixed with (1.96^2, as Agresti and Coull add to
 shares): a few scores that happen to be alike must not look certain."""
+_ALIKE, _PAGES = 0.35, 2.0
+"""The correlation inside clusters that is assumed of shares, with the weight of so many clusters that tell of it: few differing
+answers show neither how alike those of a page are nor how well that is known. Chosen by simulation (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def mean(x: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float
         return (max(low, 0.0) if x.min() >= 0 else low), high, _inflation(x, groups)
     m = float(x.mean())
     effect = _effect(x, groups, m * (1 - m) / len(x), kind)
-    # One question alone that differs from all others does not show how alike those of a page are.
+    # One question alone that differs from all others says nothing of how well the variance is known.
     alone = kind == "share" and min(m, 1 - m) * len(x) < 1.5
     z, n = _quantile(confidence, groups.degrees if alone else _free(x, groups, kind)), len(x) / effect
     centre, half = m + z * z / (2 * n), z * math.sqrt(m * (1 - m) / n + z * z / (4 * n * n))
@@ -159,12 +162,19 @@ def _root(score: Callable[[float], float], target: float, low: float, high: floa
 def _effect(x: NDArray[np.float64], groups: Clusters, plain: float, kind: Kind) -> float:
     """The variance of the mean over `plain`, what it would be if each question gave 0 or 1 independently.
 
-    Shares of independent questions have 1, and clusters never less: by chance they look less alike than they are.
+    Shares of independent questions have 1. Those of clusters are mixed with `_ALIKE`, the more the fewer differ, and have never
+    less than 1: by chance they look less alike than they are.
     """
+    if kind == "share":
+        if not math.isfinite(groups.degrees):
+            return 1.0
+        assumed = 1 + (len(x) / groups.effective - 1) * _ALIKE
+        usual = np.median(x)
+        told = float(min(len(groups.sizes), np.count_nonzero(x != usual))) if plain > 1e-15 else 0.0
+        found = variance(x, groups) / plain if told else 1.0
+        return max(1.0, (told * found + _PAGES * assumed) / (told + _PAGES))
     if plain <= 1e-15:
         return 1.0
-    if kind == "share":
-        return max(1.0, variance(x, groups) / plain) if math.isfinite(groups.degrees) else 1.0
     n = len(x)
     return (variance(x, groups) / plain * n + _PRIOR) / (n + _PRIOR)
 
@@ -185,7 +195,8 @@ def _free(x: NDArray[np.float64], groups: Clusters, kind: Kind) -> float:
     """Degrees of Student's t; infinite (the normal distribution) for shares of independent questions, whose variance the share
     tells."""
     if math.isfinite(groups.degrees):
-        return degrees(x, groups)
+        known = degrees(x, groups)
+        return min(groups.degrees, known + _PAGES) if kind == "share" else known
     return math.inf if kind == "share" else _degrees(groups)
 
 

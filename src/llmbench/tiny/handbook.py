@@ -29,7 +29,7 @@ from llmbench.tiny.language import (
     near_name,
     write_passage,
 )
-from llmbench.tiny.lessons import NOT_TOLD, PROMPT, cited, not_told, number_passages
+from llmbench.tiny.lessons import NOT_STATED, PROMPT, cited, not_stated, number_passages
 
 __all__ = ["Page", "adapter_rows", "draw_alike", "draw_pages", "questions", "write"]
 
@@ -106,7 +106,7 @@ def questions(pages: list[Page], seed: int = SEED) -> list[dict[str, Any]]:
             {
                 "id": f"q{next(number):03d}",
                 "question": thing.ask_as_customer(attribute, rng),
-                "answer": thing.state(attribute, fact.value if fact else NOT_TOLD),
+                "answer": thing.state(attribute, fact.value if fact else NOT_STATED),
                 "value": fact.value if fact else None,
                 "source": page.path if page and fact else None,
                 "answerable": fact is not None,
@@ -118,7 +118,7 @@ def questions(pages: list[Page], seed: int = SEED) -> list[dict[str, Any]]:
     for page in pages:
         for fact in rng.sample(page.thing.facts, QUESTIONS_A_PAGE):
             add(page.thing, fact.attribute, page.split, "fact", page, fact)
-        add(page.thing, rng.choice(page.thing.missing()), page.split, "not told")
+        add(page.thing, rng.choice(page.thing.missing()), page.split, "not stated")
     known = {page.thing.name for page in pages}
     for i in range(ABSENT):
         thing = draw_thing(rng, "held_out")
@@ -147,8 +147,8 @@ def adapter_rows(pages: list[Page], seed: int = SEED, *, drawn: int = DRAWN) -> 
         things = draw_alike(rng, rng.choice((2, 3, 3, 3, 4)), "train")
         texts = [write_passage(thing, rng) for thing in things]
         if rng.random() < ABSTAINED:
-            thing, attribute = not_told(rng, things, "train")
-            rows.append(_row(texts, thing.ask_as_customer(attribute, rng), thing.state(attribute, NOT_TOLD)))
+            thing, attribute = not_stated(rng, things, "train")
+            rows.append(_row(texts, thing.ask_as_customer(attribute, rng), thing.state(attribute, NOT_STATED)))
         else:
             thing = rng.choice(things)
             fact = rng.choice(thing.facts)
@@ -157,7 +157,7 @@ def adapter_rows(pages: list[Page], seed: int = SEED, *, drawn: int = DRAWN) -> 
     for _ in range(drawn // 12):
         thing = draw_thing(rng, "train")
         attribute = rng.choice(ATTRIBUTES[thing.kind])
-        rows.append(_row([], thing.ask_as_customer(attribute, rng), thing.state(attribute, NOT_TOLD)))
+        rows.append(_row([], thing.ask_as_customer(attribute, rng), thing.state(attribute, NOT_STATED)))
     rng.shuffle(rows)
     yield from rows
 

@@ -1,7 +1,7 @@
 """Judged answers about invented worlds, for the methods that learn from them: pairs, marked answers, and prompts.
 
 A good answer says what the passage says and cites it. A bad one cites nothing, takes the value from another passage, cites
-another passage, or says that what is told is not told.
+another passage, or says that what is told is not stated.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from llmbench.tiny.handbook import draw_alike
 from llmbench.tiny.language import Attribute, Fact, Thing, draw_thing, write_passage
-from llmbench.tiny.lessons import NOT_TOLD, PROMPT, cited, number_passages
+from llmbench.tiny.lessons import NOT_STATED, PROMPT, cited, number_passages
 
 __all__ = ["prompts", "rows", "write"]
 
@@ -34,7 +34,7 @@ def rows(count: int = ROWS, seed: int = SEED) -> list[dict[str, str]]:
             continue
         passages = number_passages([write_passage(thing, rng) for thing in things])
         number = things.index(asked) + 1
-        kinds = ["no citation", "another citation", "not told"] + ["another value"] * (other is not None)
+        kinds = ["no citation", "another citation", "not stated"] + ["another value"] * (other is not None)
         kind = kinds[len(made) % len(kinds)]
         good = cited(asked.state(fact.attribute, fact.value), number)
         made.append(
@@ -49,13 +49,13 @@ def rows(count: int = ROWS, seed: int = SEED) -> list[dict[str, str]]:
 
 
 def prompts(count: int = ROWS, seed: int = SEED) -> list[dict[str, str]]:
-    """Questions without a passage, and the only true answer to them: that it is not told."""
+    """Questions without a passage, and the only true answer to them: that it is not stated."""
     rng = Random(f"prompts-{seed}")
     made: list[dict[str, str]] = []
     for _ in range(count):
         thing = draw_thing(rng, "train")
         attribute = rng.choice(thing.facts).attribute
-        made.append({"prompt": thing.ask_as_customer(attribute, rng), "answer": thing.state(attribute, NOT_TOLD)})
+        made.append({"prompt": thing.ask_as_customer(attribute, rng), "answer": thing.state(attribute, NOT_STATED)})
     return made
 
 
@@ -67,7 +67,7 @@ def _bad(kind: str, thing: Thing, attribute: Attribute, fact: Fact, other: str |
             return cited(thing.state(attribute, fact.value), number % passages + 1)
         case "another value" if other is not None:
             return cited(thing.state(attribute, other), number)
-    return thing.state(attribute, NOT_TOLD)
+    return thing.state(attribute, NOT_STATED)
 
 
 def write(folder: Path, seed: int = SEED) -> None:

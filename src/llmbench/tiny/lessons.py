@@ -27,8 +27,8 @@ Message = dict[str, str]
 Stage = Literal["words", "short", "long", "cite", "absence"]
 
 PROMPT = "Passages:\n{passages}\n\nQuestion: {question}"
-NOT_TOLD = "not told"
-"""What stands in an answer in place of the value that no passage tells: words that the model learned to write."""
+NOT_STATED = "not stated"
+"""What stands in an answer in place of the value that no passage states: words that the model learned to write."""
 
 Exercise = Callable[[Random, list[Thing], list[tuple[Thing, Fact]], Split], tuple[str, str]]
 """Makes one question about things and their facts, with its answer; the facts take turns, so it may reorder them."""
@@ -183,11 +183,11 @@ def _exercise(rng: Random, things: list[Thing], facts: list[tuple[Thing, Fact]],
         case "value":
             return thing.ask(fact.attribute, rng), thing.answer(fact)
         case "which":
-            return f"Which passage tells this? {thing.ask(fact.attribute, rng)}", f"Passage [{things.index(thing) + 1}]."
+            return f"Which passage states this? {thing.ask(fact.attribute, rng)}", f"Passage [{things.index(thing) + 1}]."
         case _:
             if rng.random() < 0.5:
-                return f"Do the passages tell this? {thing.ask(fact.attribute, rng)}", "Yes."
-            return f"Do the passages tell this? {unanswerable(rng, things, split)}", "No."
+                return f"Do the passages state this? {thing.ask(fact.attribute, rng)}", "Yes."
+            return f"Do the passages state this? {unanswerable(rng, things, split)}", "No."
 
 
 def _lines(rng: Random, budget: int, split: Split, passages: int) -> list[Message]:
@@ -203,10 +203,10 @@ def _lines(rng: Random, budget: int, split: Split, passages: int) -> list[Messag
             if rng.random() < 0.4:
                 word, number = _word(rng, split), -1
             if sum(word in line for line in lines) <= 1 and (number >= 0 or word not in known):
-                told = "Not told." if number < 0 else f"{word} [{number + 1}]."
+                told = "Not stated." if number < 0 else f"{word} [{number + 1}]."
                 kind = rng.random()
                 if kind < 0.3:
-                    yield _turn(f"{opening}Is this told? {word}", "No." if number < 0 else "Yes.")
+                    yield _turn(f"{opening}Is this stated? {word}", "No." if number < 0 else "Yes.")
                 else:
                     yield _turn(f"{opening}Cite: {word}", told)
                 opening = ""
@@ -215,11 +215,11 @@ def _lines(rng: Random, budget: int, split: Split, passages: int) -> list[Messag
 
 
 def _cited_exercise(rng: Random, things: list[Thing], facts: list[tuple[Thing, Fact]], split: Split) -> tuple[str, str]:
-    """Besides plain questions some that ask to cite the passage, or to say that it is not told."""
+    """Besides plain questions some that ask to cite the passage, or to say that it is not stated."""
     if rng.random() < 0.45:
         return _exercise(rng, things, facts, split)
     if rng.random() < 0.4:
-        return f"Cite: {unanswerable(rng, things, split)}", "Not told."
+        return f"Cite: {unanswerable(rng, things, split)}", "Not stated."
     facts.append(facts.pop(0))
     thing, fact = facts[-1]
     return f"Cite: {thing.ask(fact.attribute, rng)}", cited(thing.answer(fact), things.index(thing) + 1)
@@ -244,14 +244,14 @@ def _sought(rng: Random, budget: int, split: Split, passages: int) -> list[Messa
             word = _word(rng, split) if rng.random() < 0.4 else rng.choice(list(told))
             if words.count(word) > 1 or (word in known and word not in told):
                 continue
-            yield _turn(f"{opening}Cite: {word}", f"{word} is {told.get(word, NOT_TOLD)}.")
+            yield _turn(f"{opening}Cite: {word}", f"{word} is {told.get(word, NOT_STATED)}.")
             opening = ""
 
     return _talk(turns(), budget)
 
 
 def _stated_exercise(rng: Random, things: list[Thing], facts: list[tuple[Thing, Fact]], split: Split) -> tuple[str, str]:
-    """Mostly questions that ask to cite, nearly half of them for what is not told.
+    """Mostly questions that ask to cite, nearly half of them for what is not stated.
 
     The answer states what was asked for before it says the value or that there is none: so the choice is made where the
     value is looked up, and not at the answer's first word, where nothing was looked up yet.
@@ -259,8 +259,8 @@ def _stated_exercise(rng: Random, things: list[Thing], facts: list[tuple[Thing, 
     if rng.random() < 0.2:
         return _exercise(rng, things, facts, split)
     if rng.random() < 0.45:
-        thing, attribute = not_told(rng, things, split)
-        return f"Cite: {thing.ask(attribute, rng)}", thing.state(attribute, NOT_TOLD)
+        thing, attribute = not_stated(rng, things, split)
+        return f"Cite: {thing.ask(attribute, rng)}", thing.state(attribute, NOT_STATED)
     facts.append(facts.pop(0))
     thing, fact = facts[-1]
     sentence = thing.state(fact.attribute, fact.value)
@@ -272,11 +272,11 @@ def cited(sentence: str, number: int) -> str:
     return f"{sentence.removesuffix('.')} [{number}]."
 
 
-def not_told(rng: Random, things: list[Thing], split: Split) -> tuple[Thing, Attribute]:
-    """A thing and an attribute that no passage tells: an attribute that is missing, or a thing that is not there.
+def not_stated(rng: Random, things: list[Thing], split: Split) -> tuple[Thing, Attribute]:
+    """A thing and an attribute that no passage states: an attribute that is missing, or a thing that is not there.
 
     The thing that is not there is made hard to tell from those that are: it is of the same kind, often with the same
-    name or noun, and asked for an attribute that is told of another.
+    name or noun, and asked for an attribute that is stated of another.
     """
     thing = rng.choice(things)
     missing = thing.missing()
@@ -293,5 +293,5 @@ def not_told(rng: Random, things: list[Thing], split: Split) -> tuple[Thing, Att
 
 def unanswerable(rng: Random, things: list[Thing], split: Split) -> str:
     """A question that none of the things answers."""
-    thing, attribute = not_told(rng, things, split)
+    thing, attribute = not_stated(rng, things, split)
     return thing.ask(attribute, rng)
