@@ -69,8 +69,8 @@ def degrees(x: NDArray[np.float64], groups: Clusters) -> float:
 
     Satterthwaite's idea (1946), by the fourth moment that the clusters show: where a few of them hold nearly all that differs,
     the variance is known no better than by those few. The factor is half of what normal sums would have, since the clusters
-    that were drawn show too small a moment; with it, gates err in at most 2.0 % where 2.5 % is meant (docs/benchmarks.md). From 2
-    to `groups.degrees`; infinite without clusters.
+    that were drawn show too small a moment; with it, gates err in at most 2.0 % where 2.5 % is meant (docs/benchmarks.md). From
+    2 to `groups.degrees`; infinite without clusters.
     """
     if not math.isfinite(groups.degrees):
         return math.inf
