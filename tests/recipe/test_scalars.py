@@ -13,7 +13,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from llmbench import recipe
 from llmbench.errors import RecipeError
-from llmbench.recipe import CompareRecipe, RagRecipe, ServeRecipe, TrainRecipe, _sections
+from llmbench.recipe import CompareRecipe, RagRecipe, ServeRecipe, TrainRecipe, 
+from llmbench.recipe.faults import _sections
 from llmbench.recipe.scalars import as_field, plain
 
 ROWS = "data: {train: [{path: rows.jsonl}]}\n"

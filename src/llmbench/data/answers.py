@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmbench.data import Report, Skipped
 from llmbench.data.formats import Chat
 from llmbench.data.prepare import NOTHING, TOO_LONG
 from llmbench.data.template import Renderer
 from llmbench.data.tokens import Tokenizer, span
+from llmbench.data.values import Report, Skipped
 from llmbench.errors import DataError
 from llmbench.recipe import DataSpec
 

@@ -22,8 +22,8 @@ from typing import IO, Any
 import numpy as np
 
 from llmbench import own_code, workspace
-from llmbench.data import Report, Skipped
 from llmbench.data.sources import files, hub
+from llmbench.data.values import Report, Skipped
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import DataSource, DataSpec
 from llmbench.recipe.adapter import TokenizerSpec

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from llmbench.data import Report
 from llmbench.data.prepare import SCHEMA
+from llmbench.data.values import Report
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource
 

@@ -16,7 +16,7 @@ from llmbench.data.columns import ROLES, Columns, columns
 from llmbench.data.report import DataReport, Duplicates, Group, Hashes, Part, RoleTokens, Secret, Skips, SourceShare, ranked
 
 if TYPE_CHECKING:
-    from llmbench.data import Report, Rows
+    from llmbench.data.values import Report, Rows
     from llmbench.recipe import DataSource, TrainRecipe
 
 __all__ = ["examine"]

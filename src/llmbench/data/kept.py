@@ -17,7 +17,7 @@ from llmbench.data.report import SCHEMA, DataReport, Hashes, read_json, to_json
 from llmbench.errors import DataError
 
 if TYPE_CHECKING:
-    from llmbench.data import Rows
+    from llmbench.data.values import Rows
     from llmbench.recipe import DataSpec, TrainRecipe
 
 __all__ = ["hashes", "own_template", "report", "write"]

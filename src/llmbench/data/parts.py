@@ -11,9 +11,9 @@ from typing import Any
 from datasets import Dataset  # type: ignore[import-untyped]
 
 from llmbench import workspace
-from llmbench.data import Report
 from llmbench.data.cache import Hashes, grown, kept, key, tokenizer_hash
 from llmbench.data.sources import chosen, title
+from llmbench.data.values import Report
 from llmbench.recipe import DataSource, DataSpec
 from llmbench.recipe.adapter import TokenizerSpec
 

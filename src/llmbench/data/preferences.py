@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from llmbench.data import Report, Rows, Skipped, files, sources
+from llmbench.data import files, sources
 from llmbench.data.messages import answering, dense, message, messages, shared, text, tools, transcript, without_reasoning
+from llmbench.data.values import Report, Rows, Skipped
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
 from llmbench.recipe.adapter import TokenizerSpec

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from llmbench.data import Report, Skipped
 from llmbench.data.files import Fault
 from llmbench.data.formats import Chat, Text, Tokens
 from llmbench.data.items import BATCH, Item, batches
 from llmbench.data.template import Renderer
 from llmbench.data.tokens import IGNORED, Sample, Tokenizer
+from llmbench.data.values import Report, Skipped
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
 

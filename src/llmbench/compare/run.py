@@ -1,0 +1,174 @@
+"""Asks what is not answered yet, measures what was answered, and keeps both in the comparison's folder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import yaml
+
+from llmbench import workspace, written
+from llmbench.compare import ask, metrics, questions
+from llmbench.compare.answers import AnswerLog, Scores, scored
+from llmbench.compare.ask import Endpoint, Progress
+from llmbench.compare.questions import Question
+from llmbench.compare.result import Comparison, Row
+from llmbench.endpoint import HttpEndpoint
+from llmbench.errors import DataError, LlmbenchError, MissingPackage
+from llmbench.recipe import CompareRecipe
+
+__all__ = ["every", "load", "remove", "run"]
+
+T = TypeVar("T")
+_FILES = ("answers.jsonl", "summary.json", "report.html")
+"""What is made anew by `fresh`."""
+
+
+def run(
+    recipe: CompareRecipe,
+    *,
+    progress: Progress | None = None,
+    measuring: Callable[[int, int], None] = lambda done, total: None,
+    fresh: bool = False,
+    endpoint: Endpoint | None = None,
+) -> Comparison:
+    """Asks what is not answered yet, measures, and writes the comparison's folder.
+
+    Args:
+        recipe: what to ask of whom.
+        progress: called at the start and after each answer.
+        measuring: called with steps done and in all while what was answered is measured.
+        fresh: forget the answers of an earlier time.
+        endpoint: another one than the recipe's URL, for tests.
+
+    Raises:
+        DataError: the question file cannot be used, or no wanted metric fits it.
+        EndpointError: nobody answers, a variant is not served, or too many questions failed.
+        LlmbenchError: another process is writing this comparison.
+    """
+    if find_spec("scipy") is None:  # Told before any question is asked, not after.
+        raise MissingPackage("compare", "scipy", "compare")
+    from llmbench.compare.measure import measure
+
+    asked = questions.read(recipe.questions)
+    if not any(metrics.fits(name, question) for name in recipe.metrics for question in asked):
+        raise DataError(
+            f"{recipe.questions.path}: none of {', '.join(recipe.metrics)} can be measured on these questions. "
+            "Give them an `answer`, a `value` or a `source`, or add abstention to `metrics`."
+        )
+    folder = workspace.comparisons() / recipe.name
+    known = written.shows(folder / "summary.json", "questions", "created")
+    written.check_claim(folder, "comparison", known=known, by=recipe.origin)
+    with workspace.lock(folder, "comparison"):
+        if fresh:
+            for name in _FILES:
+                (folder / name).unlink(missing_ok=True)
+        resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        # With the first answer and not before: an endpoint that is not there leaves nothing.
+        claim = partial(written.claim, folder, "comparison", known=known, by=recipe.origin)
+        log = AnswerLog(folder / "answers.jsonl", first=claim)
+        listed = _wait_for(_answers(recipe, asked, log, progress, endpoint))
+        claim()
+        workspace.write_text(folder / "recipe.yaml", resolved)
+        comparison = measure(recipe, asked, log, listed, measuring)
+        _write(comparison, log)
+    return comparison
+
+
+def load(name: str) -> Comparison:
+    """A finished comparison.
+
+    Raises:
+        LlmbenchError: there is none of this name; the message lists those there are.
+    """
+    folder = workspace.comparisons() / workspace.check_name(name, "comparison")
+    if not (folder / "summary.json").exists():
+        known = ", ".join(_names()) or "none yet"
+        raise LlmbenchError(f"There is no finished comparison {name} (there are: {known}). Make one: llmbench compare RECIPE")
+    try:
+        values = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        by_id = {question["id"]: Question.from_json(question) for question in values["questions"]}
+        rows = tuple(Row(by_id[a.id], a, scores) for a, scores in scored(folder / "answers.jsonl") if a.id in by_id)
+        return Comparison.from_json(folder, values, rows)
+    except (ValueError, TypeError, KeyError) as error:
+        raise LlmbenchError(
+            f"{folder / 'summary.json'} cannot be read ({type(error).__name__}: {error}). Run llmbench compare again: "
+            "the answers are kept."
+        ) from error
+
+
+def remove(name: str) -> None:
+    """Removes a comparison, finished or not, with its answers.
+
+    Raises:
+        LlmbenchError: there is none of this name, a process is writing it, or its folder holds something that llmbench did not
+            write; nothing was changed.
+    """
+    folder = workspace.comparisons() / workspace.check_name(name, "comparison")
+    if not (folder / "summary.json").exists() and not (folder / "answers.jsonl").exists():
+        raise LlmbenchError(f"There is no comparison {name} (there are: {', '.join(_names()) or 'none yet'}).")
+    written.check_claim(folder, "comparison", known=written.shows(folder / "summary.json", "questions", "created"))
+    with workspace.lock(folder, "comparison"):
+        ours = [*_FILES, "recipe.yaml", written.RECORD, ".lock"]
+        written.refuse(folder, ours)
+        written.remove(folder, ours)
+
+
+def every() -> list[Comparison]:
+    """All finished comparisons that can be read, the newest first."""
+    found = []
+    for name in _names():
+        with suppress(LlmbenchError):  # One of another version must not hide the rest; `load` says what is wrong with it.
+            found.append(load(name))
+    return sorted(found, key=lambda comparison: comparison.created, reverse=True)
+
+
+def _names() -> list[str]:
+    return sorted(path.parent.name for path in workspace.comparisons().glob("*/summary.json"))
+
+
+def _wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Runs it to its end; in a thread of its own where an event loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+async def _answers(
+    recipe: CompareRecipe, asked: Sequence[Question], log: AnswerLog, progress: Progress | None, endpoint: Endpoint | None
+) -> dict[str, dict[str, Any]]:
+    """Fills the log, and returns what the endpoint lists about each variant."""
+    spec = recipe.endpoint
+    async with HttpEndpoint(spec.base_url, api_key=os.environ.get(spec.api_key_env), timeout=spec.timeout) as http:
+        listed = await ask.entries(endpoint or http, recipe.variants)
+        await ask.ask(
+            endpoint or http,
+            asked,
+            listed,
+            log,
+            base_url=spec.base_url,
+            max_tokens=recipe.max_tokens,
+            concurrency=recipe.concurrency,
+            seed=recipe.statistics.seed,
+            progress=progress,
+        )
+    return listed
+
+
+def _write(comparison: Comparison, log: AnswerLog) -> None:
+    from llmbench.compare.report import html
+
+    scores: dict[tuple[str, str], Scores] = {row.answer.cell: row.scores for row in comparison.rows}
+    log.finish(scores)
+    workspace.write_text(comparison.report, html(comparison))
+    workspace.write_json(comparison.summary, comparison.to_json())
