@@ -170,7 +170,7 @@ def _effect(x: NDArray[np.float64], groups: Clusters, plain: float, kind: Kind) 
             return 1.0
         assumed = 1 + (len(x) / groups.effective - 1) * _ALIKE
         usual = np.median(x)
-        told = float(min(len(groups.sizes), np.count_nonzero(x != usual))) if plain > 1e-15 else 0.0
+        told = min(len(groups.sizes), int(np.count_nonzero(x != usual))) if plain > 1e-15 else 0
         found = variance(x, groups) / plain if told else 1.0
         return max(1.0, (told * found + _PAGES * assumed) / (told + _PAGES))
     if plain <= 1e-15:
