@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from llmbench import recipe
 from llmbench.errors import RecipeError
-from llmbench.recipe import CompareRecipe, RagRecipe, ServeRecipe, TrainRecipe, 
+from llmbench.recipe import CompareRecipe, RagRecipe, ServeRecipe, TrainRecipe
 from llmbench.recipe.faults import _sections
 from llmbench.recipe.scalars import as_field, plain
 
