@@ -13,10 +13,10 @@ import gradio as gr
 from llmbench import runs, workspace
 from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
+from llmbench.svg.lines import COLOURS, Line, chart
 
 from . import render
 from .cards import card, overview
-from .chart import COLOURS, Line, chart
 from .curves import curves
 from .widgets import HANDLER, html
 

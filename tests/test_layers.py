@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
-    {"errors", "shown", "turns", "statistics"},
+    {"errors", "shown", "turns", "statistics", "svg"},
     {"assets", "workspace", "tiny", "scan", "scoring", "hardware", "own_code", "control_tokens", "provenance", "changes"},
     {"written"},
     {"recipe"},

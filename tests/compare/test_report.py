@@ -14,6 +14,7 @@ from llmbench.compare import charts
 from llmbench.compare.result import Comparison
 from llmbench.recipe import CompareRecipe
 from llmbench.statistics import Difference, Estimate
+from llmbench.svg.scale import ticks
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -105,11 +106,11 @@ def test_the_report_says_verdict_figures_and_definitions(made: Comparison) -> No
         (-0.13, 0.86, [-0.2, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
         (-0.004, 0.0, [-0.004, -0.003, -0.002, -0.001, 0.0]),
         (0.0, 37.2, [0, 10, 20, 30, 40]),
-        (0.0, 0.0, [0.0]),
+        (0.0, 0.0, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
     ],
 )
 def test_axes_have_round_marks_around_all_values(low: float, high: float, expected: list[float]) -> None:
-    assert charts.ticks(low, high) == pytest.approx(expected)
+    assert ticks(low, high, 6) == pytest.approx(expected)
 
 
 def test_dots_stand_where_their_shares_are() -> None:

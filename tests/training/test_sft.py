@@ -73,7 +73,7 @@ def test_tokens_are_counted_without_padding(trained: Run) -> None:
 
 def test_the_plot_is_an_svg(trained: Run) -> None:
     text = (trained.folder / "loss.svg").read_text(encoding="utf-8")
-    assert text.lstrip().startswith("<?xml") and "held out" in text
+    assert text.startswith("<svg ") and "held out" in text
 
 
 def test_the_adapter_names_its_base_and_loads_again(trained: Run, tiny: Path) -> None:

@@ -1,0 +1,1 @@
+"""Every chart is drawn here, as SVG: lines of a page, rows of intervals, and panels of a file."""
