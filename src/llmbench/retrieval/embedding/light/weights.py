@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import LlmbenchError
-from llmbench.retrieval.embedding.layout import Layout
+from llmbench.retrieval.embedding.light.layout import Layout
 
 if TYPE_CHECKING:
     import numpy as np

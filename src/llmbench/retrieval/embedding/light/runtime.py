@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llmbench import hardware, workspace
 from llmbench.errors import LlmbenchError, MissingPackage
-from llmbench.retrieval.embedding import graph, weights
-from llmbench.retrieval.embedding.layout import Layout
-from llmbench.retrieval.embedding.pooling import pool
+from llmbench.retrieval.embedding.light import graph, weights
+from llmbench.retrieval.embedding.light.layout import Layout
+from llmbench.retrieval.embedding.light.pooling import pool
 
 if TYPE_CHECKING:
     import numpy as np

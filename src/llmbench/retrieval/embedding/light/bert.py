@@ -14,9 +14,9 @@ import torch.nn.functional as F
 
 from llmbench import hardware
 from llmbench.errors import LlmbenchError
-from llmbench.retrieval.embedding import onednn, weights
-from llmbench.retrieval.embedding.layout import Layout
-from llmbench.retrieval.embedding.weights import Affine
+from llmbench.retrieval.embedding.light import onednn, weights
+from llmbench.retrieval.embedding.light.layout import Layout
+from llmbench.retrieval.embedding.light.weights import Affine
 
 if TYPE_CHECKING:
     import numpy as np

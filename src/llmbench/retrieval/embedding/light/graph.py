@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import LlmbenchError, MissingPackage
-from llmbench.retrieval.embedding.weights import Affine, Layer, Weights
+from llmbench.retrieval.embedding.light.weights import Affine, Layer, Weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
