@@ -197,8 +197,8 @@ def _grid(
 ) -> None:
     """Runs the grid, shows its table, and writes the chosen pipeline as YAML."""
     from llmbench import retrieval, workspace, written
-    from llmbench.retrieval.counting import counted
     from llmbench.retrieval.evaluation import grid as racing
+    from llmbench.shown import counted
     from llmbench.verbs import terminal
 
     lists = _lists(words)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from llmbench.recipe import ChunkingSpec, RagRecipe, SourceSpec
+from llmbench.retrieval.index.writer import Writer
 from llmbench.retrieval.store import Index, current, postings, postings_build
 from llmbench.retrieval.store.verify import verify
-from llmbench.retrieval.writer import Writer
 
 CHILD = Path(__file__).with_name("crash_child.py")
 KILLS = 200

@@ -14,9 +14,9 @@ from llmbench import retrieval
 from llmbench.errors import IndexError_
 from llmbench.recipe import ChunkingSpec, RagRecipe
 from llmbench.retrieval import Document, Retriever
+from llmbench.retrieval.index.writer import Writer
 from llmbench.retrieval.store import current, generations, layout, point, writable
 from llmbench.retrieval.store.verify import verify
-from llmbench.retrieval.writer import Writer
 from llmbench.verbs import index_care as care
 
 Make = Callable[..., Document]
@@ -111,7 +111,7 @@ def test_packing_a_rebuild_that_stays_leaves_searches_where_they_are(recipe: Rag
 
 
 def test_a_killed_rebuild_goes_on(recipe: RagRecipe, words: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmbench.retrieval.pipeline.BATCH", 1)
+    monkeypatch.setattr("llmbench.retrieval.index.pipeline.BATCH", 1)
 
     def stop(done: int, total: int, source: str) -> None:
         if done == 2:

@@ -15,7 +15,8 @@ import pytest
 from llmbench.errors import IndexError_
 from llmbench.recipe import RagRecipe, SearchSpec
 from llmbench.retrieval import Document, Retriever
-from llmbench.retrieval.repair import repair
+from llmbench.retrieval.index.repair import repair
+from llmbench.retrieval.index.writer import Writer
 from llmbench.retrieval.search.view import View
 from llmbench.retrieval.store import Filter, Index, current, postings, postings_build, upkeep
 from llmbench.retrieval.store import verify as verifying
@@ -23,7 +24,6 @@ from llmbench.retrieval.store.compact import compact
 from llmbench.retrieval.store.postings import BrokenPostings, Segment
 from llmbench.retrieval.store.postings_build import cut, merge, to_merge
 from llmbench.retrieval.store.verify import holds, verify, words_left
-from llmbench.retrieval.writer import Writer
 
 Make = Callable[..., Document]
 VOCABULARY = [f"word{i}" for i in range(80)] + [

@@ -14,7 +14,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from llmbench.recipe import SourceSpec
-from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import Box, Document, Heading, Momentary, Skipped, Unreadable, not_read
 from llmbench.retrieval.reading import plain
 from llmbench.retrieval.reading.children import Child
@@ -23,6 +22,7 @@ from llmbench.retrieval.reading.password import need_passwords, password_at, pas
 from llmbench.retrieval.reading.rows import unreadable_rows
 from llmbench.retrieval.reading.standard_input import LARGEST_FILE, SOURCE, read_input
 from llmbench.retrieval.reading.walk import File, located, walk
+from llmbench.shown import counted
 
 __all__ = [
     "LARGEST_FILE", "SOURCE", "Child", "File", "Reading", "from_text", "located", "need_passwords",

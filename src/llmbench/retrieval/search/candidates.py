@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llmbench.recipe import SearchSpec, Stage
-from llmbench.retrieval.language import ALPHA
 from llmbench.retrieval.search import fusion
 from llmbench.retrieval.search.hits import Step
+from llmbench.retrieval.search.language import ALPHA
 from llmbench.retrieval.search.view import Scored, View
 from llmbench.retrieval.store import Filter
 

@@ -14,12 +14,11 @@ from llmbench import workspace
 from llmbench.endpoint import Budget, Message
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.recipe import ExpandSpec, RagRecipe
-from llmbench.retrieval import language
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.reading.clean import Cleaner
-from llmbench.retrieval.search import candidates, expand, stages
+from llmbench.retrieval.search import candidates, expand, language, stages
 from llmbench.retrieval.search.candidates import Question
 from llmbench.retrieval.search.condition import condition, unmet
 from llmbench.retrieval.search.explain import explain, shares

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import IndexError_
-from llmbench.retrieval.counting import counted
 from llmbench.retrieval.reading.clean import Cleaner
 from llmbench.retrieval.store import layout, postings, postings_build, rows, terms
 from llmbench.retrieval.store.database import Index
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
 from llmbench.retrieval.store.postings import BrokenPostings, Part, Segment
+from llmbench.shown import counted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -27,7 +27,7 @@ from llmbench.retrieval.store.rows import FileState
 from llmbench.retrieval.store.writable import WritableIndex
 
 if TYPE_CHECKING:
-    from llmbench.retrieval.writer import Writer
+    from llmbench.retrieval.index.writer import Writer
 
 __all__ = ["Shard", "merge", "spread"]
 
@@ -145,7 +145,7 @@ class _Worker:
         self.embedder = Embedder(self.recipe.embedder, gpu=True, like=self.contract.embedder)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        from llmbench.retrieval.writer import Writer
+        from llmbench.retrieval.index.writer import Writer
 
         folder = Path(row["folder"])
         shutil.rmtree(folder, ignore_errors=True)

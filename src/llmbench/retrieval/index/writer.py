@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any
 from llmbench import workspace
 from llmbench.errors import DataError, IndexError_, LlmbenchError
 from llmbench.recipe import RagRecipe
-from llmbench.retrieval import chunking, language
+from llmbench.retrieval import chunking
 from llmbench.retrieval.chunking import Chunk
-from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import Document, check
 from llmbench.retrieval.embedding import Embedder
-from llmbench.retrieval.generation import open_for_writing
-from llmbench.retrieval.names import Names
-from llmbench.retrieval.pipeline import Batches
+from llmbench.retrieval.index.generation import open_for_writing
+from llmbench.retrieval.index.names import Names
+from llmbench.retrieval.index.pipeline import Batches
+from llmbench.retrieval.index.steps import BeginFile, EndFile, PutDocument, SeeDocument, TouchFile
 from llmbench.retrieval.reading.clean import Cleaner
-from llmbench.retrieval.steps import BeginFile, EndFile, PutDocument, SeeDocument, TouchFile
+from llmbench.retrieval.search import language
 from llmbench.retrieval.store import layout, upkeep
 from llmbench.retrieval.store.compact import compact, wasted
 from llmbench.retrieval.store.filters import Filter
@@ -38,6 +38,7 @@ from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
 from llmbench.retrieval.store.rows import FileState, Standing
 from llmbench.retrieval.store.tuning import QUERIES, build, due
 from llmbench.retrieval.store.writable import WritableIndex
+from llmbench.shown import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -298,7 +299,7 @@ class Writer:
         path = self.recipe.questions
         if path is None:
             return None, ""
-        from llmbench.retrieval.evaluation.collection import read
+        from llmbench.retrieval.evaluation import read
 
         try:
             texts = list(dict.fromkeys(text for text in map(Cleaner(), read(path).queries.values()) if text.strip()))

@@ -10,15 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from heapq import nlargest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmbench.retrieval.chunking import Chunk, Tokens, embedded_text
 from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Reading
-from llmbench.retrieval.repetition import Repeated, Repetition
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from llmbench.retrieval.index.repetition import Repeated, Repetition
 
 __all__ = ["Coverage", "Extreme", "Low", "coverage"]
 
@@ -95,12 +92,6 @@ class Coverage:
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON document."""
         return asdict(self)
-
-    def show(self, console: Console) -> None:
-        """Prints the report as a table, then the documents of least coverage and what is wrong."""
-        from llmbench.retrieval.coverage_table import show
-
-        show(self, console)
 
 
 def coverage(

@@ -151,7 +151,8 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     from llmbench.recipe import ChunkingSpec, RagRecipe
-    from llmbench.retrieval import build, pipeline
+    from llmbench.retrieval import build
+    from llmbench.retrieval.index import pipeline
     from llmbench.retrieval.store import WritableIndex, layout
 
     recipe = RagRecipe(name="pages", documents=[Path(sys.argv[1])], chunking=ChunkingSpec(max_tokens=64, overlap=8))

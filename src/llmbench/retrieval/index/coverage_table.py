@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from llmbench.retrieval.counting import counted
-from llmbench.shown import printable
+from llmbench.retrieval.index.coverage import Coverage
+from llmbench.shown import counted, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from llmbench.retrieval.coverage import Coverage
 
 __all__ = ["show"]
 

@@ -10,7 +10,7 @@ import pytest
 from llmbench.recipe import RagRecipe, SourceSpec
 from llmbench.retrieval import Retriever, Timings, build
 from llmbench.retrieval.embedding import Embedder, Reading
-from llmbench.retrieval.language import ALPHA, Language, stored, weight
+from llmbench.retrieval.search.language import ALPHA, Language, stored, weight
 
 RUSSIAN = (
     "Насос номер {i} стоит в зале {j} и работает с давлением {k} бар.",  # noqa: RUF001

@@ -5,9 +5,9 @@ from __future__ import annotations
 from llmbench.errors import IndexError_
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval.embedding import Embedder
-from llmbench.retrieval.pipeline import BATCH
+from llmbench.retrieval.index.pipeline import BATCH
+from llmbench.retrieval.index.writer import Writer
 from llmbench.retrieval.store.verify import Verification, verify
-from llmbench.retrieval.writer import Writer
 
 __all__ = ["repair"]
 

@@ -10,9 +10,10 @@ from random import Random
 from rich.console import Console
 
 from llmbench.retrieval.chunking import Chunk, chunks
-from llmbench.retrieval.coverage import coverage
 from llmbench.retrieval.documents import Document, Heading
 from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.index.coverage import coverage
+from llmbench.retrieval.index.coverage_table import show
 
 
 def words(seed: int, number: int = 60) -> str:
@@ -80,14 +81,14 @@ def test_the_report_is_json_and_a_table() -> None:
     report = coverage([(page, [_chunk(page, 0, 5)]), (document("lost.txt", "xyz"), [])], limit=9)
     assert json.loads(json.dumps(report.to_json()))["worst"][0]["source"] == "lost.txt"
     out = StringIO()
-    report.show(Console(file=out, width=120))
+    show(report, Console(file=out, width=120))
     for text in ("[a].txt", "lost.txt", "page 3 is garbage", f"{report.share:.2%}", "over the window"):
         assert text in out.getvalue()
 
 
 def test_an_empty_index_has_a_report() -> None:
     report = coverage([])
-    report.show(Console(file=StringIO()))
+    show(report, Console(file=StringIO()))
     assert (report.share, report.chunks, report.shortest, report.lengths) == (1.0, 0, None, ())
 
 
@@ -104,6 +105,6 @@ def test_what_the_vocabulary_does_not_know_is_counted_and_named(embedder: Embedd
     [low] = report.unknowing
     assert (low.source, low.missing) == ("thai.md", report.unknown) and 0 < low.share < 0.5
     shown = Console(file=StringIO(), width=100)
-    report.show(shown)
+    show(report, shown)
     assert "thai.md" in shown.file.getvalue() and "not in its vocabulary" in shown.file.getvalue()  # type: ignore[attr-defined]
     assert coverage(pairs).unknown == 0

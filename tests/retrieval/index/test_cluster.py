@@ -10,9 +10,10 @@ import pytest
 
 from llmbench import retrieval, workspace
 from llmbench.recipe import ColumnsSpec, RagRecipe, SearchSpec, SourceSpec
-from llmbench.retrieval import cluster, reading
+from llmbench.retrieval import reading
 from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.index import cluster
 from llmbench.retrieval.reading import children
 from llmbench.retrieval.store.contract import Contract
 from llmbench.retrieval.store.rows import FileState

@@ -10,7 +10,7 @@ from llmbench.errors import IndexError_
 from llmbench.retrieval.store import Index, current
 
 if TYPE_CHECKING:
-    from llmbench.retrieval.writer import Writer
+    from llmbench.retrieval.index.writer import Writer
 
 __all__ = ["alpha", "documents", "former"]
 

@@ -12,13 +12,14 @@ from typing import Any, BinaryIO, Literal
 
 from llmbench.errors import MissingPackage
 from llmbench.recipe import RagRecipe
-from llmbench.retrieval import carry, reading
+from llmbench.retrieval import reading
 from llmbench.retrieval.documents import LOCKED, NOT_OPENED, Momentary, Skipped, not_read
 from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.index import carry
+from llmbench.retrieval.index.writer import Writer
 from llmbench.retrieval.reading import File, Reading
 from llmbench.retrieval.store import Index
 from llmbench.retrieval.store.rows import FileState
-from llmbench.retrieval.writer import Writer
 
 __all__ = ["IndexReport", "build"]
 
@@ -191,7 +192,7 @@ class _Job:
 
     def _spread(self, files: Sequence[File], total: int) -> None:
         """Has a cluster embed what changed, and merges its shards as they come."""
-        from llmbench.retrieval import cluster
+        from llmbench.retrieval.index import cluster
 
         wanted = [(file, self.states[file.source]) for file in self._to_read(files)]
         self.writer.flush()
