@@ -18,6 +18,8 @@ from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.index import carry
 from llmbench.retrieval.index.writer import Writer
 from llmbench.retrieval.reading import File, Reading
+from llmbench.retrieval.reading.password import need_passwords
+from llmbench.retrieval.reading.standard_input import SOURCE, read_input
 from llmbench.retrieval.store import Index
 from llmbench.retrieval.store.rows import FileState
 
@@ -92,7 +94,7 @@ def build(
     """
     began = time.perf_counter()
     _need_packages()
-    given = reading.read_input(recipe, stdin)  # before anything of the index is touched
+    given = read_input(recipe, stdin)  # before anything of the index is touched
     with (
         Writer.open(recipe, rebuild=rebuild, renew=True, switch=switch, wait=wait, embedder=embedder) as writer,
         carry.former(writer) as former,
@@ -145,8 +147,8 @@ class _Job:
     def run(self, engine: str = "local", given: File | None = None) -> None:
         if self.former is not None:  # before the files: their names are taken
             self._carry({None})
-        reading.need_passwords(self.recipe)
-        walk = reading.walk(self.recipe.documents, given, self.held - {reading.SOURCE})
+        need_passwords(self.recipe)
+        walk = reading.walk(self.recipe.documents, given, self.held - {SOURCE})
         files = walk.files
         self.skipped += walk.skipped
         for name, reason in walk.unread:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from llmbench.retrieval.documents import Document
-from llmbench.retrieval.reading.rows import unreadable_rows
+from llmbench.retrieval.documents import Document, unreadable_rows
 from llmbench.retrieval.store.rows import FileState, Standing
 
 __all__ = ["Names"]

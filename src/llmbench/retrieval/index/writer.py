@@ -29,7 +29,7 @@ from llmbench.retrieval.index.generation import open_for_writing
 from llmbench.retrieval.index.names import Names
 from llmbench.retrieval.index.pipeline import Batches
 from llmbench.retrieval.index.steps import BeginFile, EndFile, PutDocument, SeeDocument, TouchFile
-from llmbench.retrieval.reading.clean import Cleaner
+from llmbench.retrieval.reading import Cleaner
 from llmbench.retrieval.search import language
 from llmbench.retrieval.store import layout, upkeep
 from llmbench.retrieval.store.compact import compact, wasted

@@ -17,7 +17,7 @@ from llmbench.recipe import ExpandSpec, RagRecipe
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
-from llmbench.retrieval.reading.clean import Cleaner
+from llmbench.retrieval.reading import Cleaner
 from llmbench.retrieval.search import candidates, expand, language, stages
 from llmbench.retrieval.search.candidates import Question
 from llmbench.retrieval.search.condition import condition, unmet

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import IndexError_
-from llmbench.retrieval.reading.clean import Cleaner
+from llmbench.retrieval.reading import Cleaner
 from llmbench.retrieval.store import layout, postings, postings_build, rows, terms
 from llmbench.retrieval.store.database import Index
 from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan

@@ -13,7 +13,10 @@ from typing import Any
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval.documents import CHANGED, Box, Document, Unreadable
-from llmbench.retrieval.reading import LARGEST_FILE, Child, located, password_at
+from llmbench.retrieval.reading.children import Child
+from llmbench.retrieval.reading.password import password_at
+from llmbench.retrieval.reading.standard_input import LARGEST_FILE
+from llmbench.retrieval.reading.walk import located
 
 __all__ = ["Area", "NotShown", "Picture", "boxes", "draw", "forget", "has_pages", "pages_of"]
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from llmbench.recipe import RagRecipe, SourceSpec
-from llmbench.retrieval import Document, pages
-from llmbench.retrieval.reading import children, located, read, walk
+from llmbench.retrieval import Document
+from llmbench.retrieval.reading import children, pages, read, walk
 from llmbench.retrieval.reading.formats.layout import Area
 from llmbench.retrieval.reading.picture import PIXELS, marked
+from llmbench.retrieval.reading.walk import located
 
 BEFORE = "Nobody asked for these words, which stand before. "
 PASSAGE = (
