@@ -62,8 +62,7 @@ def search(
     condition = _where(where)
     if show is not None and show.exists() and not show.is_dir():
         raise LlmbenchError(f"--show {show} is a file. Name a folder; it is created if needed.")
-    from llmbench.retrieval import Retriever, doubt
-    from llmbench.retrieval.search import Timings
+    from llmbench.retrieval import Retriever, Timings, doubt
     from llmbench.verbs import pictures
 
     with _status("Loading the embedder"):

@@ -15,7 +15,7 @@ from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.recipe import RagRecipe, RerankSpec, SearchSpec
 from llmbench.retrieval import Retriever
 from llmbench.retrieval.embedding import Embedder, locate
-from llmbench.retrieval.search import fill
+from llmbench.retrieval.search.prompt import fill
 from llmbench.retrieval.search.retriever import asked
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmbench import scoring
 from llmbench.endpoint import Delta, Endpoint, Message
-from llmbench.retrieval.search import Retriever
+from llmbench.retrieval.search.retriever import Retriever
 
 __all__ = ["Citations", "ask", "check_citations"]
 
