@@ -23,11 +23,11 @@ __all__ = ["compact", "delete", "prune", "repair", "report", "use", "verify"]
 
 def _folder(recipe: RagRecipe) -> Path:
     from llmbench import workspace
-    from llmbench.retrieval.store import current, layout
+    from llmbench.retrieval.store import layout
 
     folder = workspace.indexes() / recipe.name
     layout.check_claim(folder, recipe)
-    if current(folder) is None:
+    if layout.current(folder) is None:
         raise IndexError_(f"{recipe.source}: index {recipe.name} is not built. Run: llmbench index {recipe.source}")
     return folder
 
@@ -35,12 +35,12 @@ def _folder(recipe: RagRecipe) -> Path:
 def use(recipe: RagRecipe, number: int, wait: float, *, as_json: bool) -> None:
     """Searches go over to another generation, of which the recipe may be another version."""
     from llmbench import workspace
-    from llmbench.retrieval.store import Index, current, generations, point
+    from llmbench.retrieval.store import Index, layout
     from llmbench.shown import counted
 
     folder = _folder(recipe)
     with workspace.lock(folder, "index", wait=wait):
-        there = {int(path.name): path for path in generations(folder)}
+        there = {int(path.name): path for path in layout.generations(folder)}
         if number not in there:
             raise LlmbenchError(f"index {recipe.name} has no generation {number}. There are {_list(there)}.")
         index = Index(there[number])
@@ -50,8 +50,8 @@ def use(recipe: RagRecipe, number: int, wait: float, *, as_json: bool) -> None:
             documents, passages = index.document_count(), index.count()
         finally:
             index.close()
-        point(folder, there[number])
-        now = current(folder)
+        layout.point(folder, there[number])
+        now = layout.current(folder)
     others = [name for name, path in there.items() if path != now]
     if as_json:
         counts = {"documents": documents, "chunks": passages}
@@ -190,10 +190,10 @@ def report(recipe: RagRecipe, skipped: Sequence[Skipped], fail_under: float | No
 
     from llmbench.retrieval.embedding import Embedder
     from llmbench.retrieval.index import coverage, coverage_table, window
-    from llmbench.retrieval.store import Index, current
+    from llmbench.retrieval.store import Index, layout
     from llmbench.shown import counted
 
-    path = current(_folder(recipe))
+    path = layout.current(_folder(recipe))
     assert path is not None
     index = Index(path)
     try:

@@ -19,7 +19,8 @@ from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.recipe import ChunkingSpec, EmbedderSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval import Retriever
 from llmbench.retrieval.embedding import Embedder
-from llmbench.retrieval.store import Index, current
+from llmbench.retrieval.store import Index
+from llmbench.retrieval.store.layout import current
 
 
 def opened(recipe: RagRecipe) -> Index:

@@ -15,7 +15,7 @@ from llmbench import workspace
 from llmbench.recipe import RagRecipe, SourceSpec
 from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.index.writer import Writer
-from llmbench.retrieval.store import current
+from llmbench.retrieval.store.layout import current
 
 _WORDS = runpy.run_path(str(Path(__file__).with_name("words.py")))["Words"]
 

@@ -53,7 +53,7 @@ def look(writer: Any) -> None:
 def carry_out(writer: Any, operation: tuple[str, Any], pages: Path) -> None:
     """One operation."""
     from llmbench.retrieval.documents import Document
-    from llmbench.retrieval.store.compact import compact
+    from llmbench.retrieval.index.compact import compact
 
     match operation:
         case ("upsert", texts):
@@ -84,7 +84,7 @@ def work(folder: Path, seed: int, first: int, count: int) -> None:
 
     from llmbench.recipe import ChunkingSpec, RagRecipe, SourceSpec
     from llmbench.retrieval.index.writer import Writer
-    from llmbench.retrieval.store import postings_build
+    from llmbench.retrieval.store.words import postings_build
 
     postings_build.LEAST, postings_build.BATCH = 20, 50  # files of postings, several of them
     pages = folder / "pages"

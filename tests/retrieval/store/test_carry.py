@@ -13,7 +13,8 @@ from llmbench.recipe import ChunkingSpec, RagRecipe
 from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.documents import Box, Heading
 from llmbench.retrieval.index.writer import Writer
-from llmbench.retrieval.store import WritableIndex, current
+from llmbench.retrieval.store import WritableIndex
+from llmbench.retrieval.store.layout import current
 from llmbench.retrieval.store.verify import verify
 
 Make = Callable[..., Document]

@@ -18,8 +18,9 @@ from llmbench.errors import LlmbenchError
 from llmbench.recipe import ChunkingSpec, RagRecipe, SearchSpec
 from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.index.writer import Writer
-from llmbench.retrieval.store import Index, current, layout
+from llmbench.retrieval.store import Index, layout
 from llmbench.retrieval.store import verify as verifying
+from llmbench.retrieval.store.layout import current
 from llmbench.retrieval.store.verify import verify
 
 Make = Callable[..., Document]

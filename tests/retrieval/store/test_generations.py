@@ -15,7 +15,8 @@ from llmbench.errors import IndexError_
 from llmbench.recipe import ChunkingSpec, RagRecipe
 from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.index.writer import Writer
-from llmbench.retrieval.store import current, generations, layout, point, writable
+from llmbench.retrieval.store import layout, writable
+from llmbench.retrieval.store.layout import current, generations, point
 from llmbench.retrieval.store.verify import verify
 from llmbench.verbs import index_care as care
 

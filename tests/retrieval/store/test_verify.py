@@ -13,7 +13,8 @@ from llmbench.recipe import RagRecipe
 from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.index.repair import repair
 from llmbench.retrieval.index.writer import Writer
-from llmbench.retrieval.store import Filter, Index, current
+from llmbench.retrieval.store import Filter, Index
+from llmbench.retrieval.store.layout import current
 from llmbench.retrieval.store.verify import _stems, _written, holds, verify, words_left
 
 Make = Callable[..., Document]

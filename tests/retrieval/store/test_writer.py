@@ -18,7 +18,8 @@ from llmbench.recipe import ColumnsSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.index import pipeline
 from llmbench.retrieval.index.writer import Writer
-from llmbench.retrieval.store import Filter, WritableIndex, current
+from llmbench.retrieval.store import Filter, WritableIndex
+from llmbench.retrieval.store.layout import current
 from llmbench.retrieval.store.rows import FileState
 from llmbench.retrieval.store.verify import holds, verify
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from llmbench.retrieval.embedding.contract import Contract
 from llmbench.retrieval.embedding.embedder import Dtype, Embedder, Embeds
-from llmbench.retrieval.embedding.locate import locate
+from llmbench.retrieval.embedding.locate import PACKAGED, locate
 from llmbench.retrieval.embedding.tokens import Reading
 
-__all__ = ["Contract", "Dtype", "Embedder", "Embeds", "Reading", "locate"]
+__all__ = ["PACKAGED", "Contract", "Dtype", "Embedder", "Embeds", "Reading", "locate"]

@@ -17,7 +17,7 @@ from llmbench.retrieval.evaluation.evaluate import Evaluated
 from llmbench.retrieval.evaluation.metrics import HEADLINE, estimated, measure
 from llmbench.retrieval.search import language
 from llmbench.retrieval.search.fusion import List, convex, rrf
-from llmbench.retrieval.store import WritableIndex, current
+from llmbench.retrieval.store import WritableIndex, layout
 from llmbench.statistics import Difference, Estimate
 from llmbench.statistics.paired import difference
 
@@ -128,7 +128,7 @@ def keep(folder: Path, tuned: Tuned, collection: str) -> None:
         LlmbenchError: another process writes it.
     """
     with workspace.lock(folder, "index"):
-        generation = current(folder)
+        generation = layout.current(folder)
         if generation is None:
             raise IndexError_(f"index {folder.name} is not built, so alpha cannot be kept with it. Run: llmbench index")
         index = WritableIndex(generation)

@@ -6,6 +6,7 @@ pipeline    batches on their way: gathered, embedded, written
 steps       what a batch holds, each one change of the index
 names       which of several files may give a document its name
 generation  the generation that is opened for writing
+upkeep      files of words brought up to date after a change; `compact` writes the whole without what was deleted
 carry       what a rebuild takes over from the index before it
 cluster     the same on many machines
 repair      what is damaged, made again from the rest

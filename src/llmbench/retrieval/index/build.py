@@ -20,8 +20,7 @@ from llmbench.retrieval.index.writer import Writer
 from llmbench.retrieval.reading import File, Reading
 from llmbench.retrieval.reading.password import need_passwords
 from llmbench.retrieval.reading.standard_input import SOURCE, read_input
-from llmbench.retrieval.store import Index
-from llmbench.retrieval.store.rows import FileState
+from llmbench.retrieval.store import FileState, Index
 
 __all__ = ["IndexReport", "build"]
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from llmbench.errors import IndexError_
-from llmbench.retrieval.store import Index, current
+from llmbench.retrieval.store import Index, layout
 
 if TYPE_CHECKING:
     from llmbench.retrieval.index.writer import Writer
@@ -18,7 +18,7 @@ __all__ = ["alpha", "documents", "former"]
 @contextmanager
 def former(writer: Writer) -> Iterator[Index | None]:
     """The index that searches use while a rebuild writes the next one; None where there is no other, or it cannot be opened."""
-    path = current(writer.folder)
+    path = layout.current(writer.folder)
     index: Index | None = None
     if path is not None and path != writer.index.path and path.exists():
         try:

@@ -21,10 +21,7 @@ from llmbench.retrieval import reading
 from llmbench.retrieval.documents import Skipped
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.reading import File
-from llmbench.retrieval.store.contract import Contract
-from llmbench.retrieval.store.database import Index
-from llmbench.retrieval.store.rows import FileState
-from llmbench.retrieval.store.writable import WritableIndex
+from llmbench.retrieval.store import Contract, FileState, Index, WritableIndex
 
 if TYPE_CHECKING:
     from llmbench.retrieval.index.writer import Writer

@@ -7,9 +7,7 @@ from pathlib import Path
 from llmbench.errors import IndexError_
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval.embedding import Embedder
-from llmbench.retrieval.store import layout
-from llmbench.retrieval.store.contract import Contract
-from llmbench.retrieval.store.writable import WritableIndex
+from llmbench.retrieval.store import Contract, WritableIndex, layout
 
 __all__ = ["open_for_writing"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from llmbench.retrieval.documents import Document, unreadable_rows
-from llmbench.retrieval.store.rows import FileState, Standing
+from llmbench.retrieval.store import FileState, Standing
 
 __all__ = ["Names"]
 

@@ -14,9 +14,7 @@ from llmbench.errors import IndexError_
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.index.steps import BeginFile, EndFile, PutDocument, SeeDocument, Step, Tally, TouchFile
-from llmbench.retrieval.store import Index
-from llmbench.retrieval.store.rows import Standing
-from llmbench.retrieval.store.writable import WritableIndex
+from llmbench.retrieval.store import Index, Standing, WritableIndex
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,12 +7,12 @@ from llmbench.recipe import RagRecipe
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.index.pipeline import BATCH
 from llmbench.retrieval.index.writer import Writer
-from llmbench.retrieval.store.verify import Verification, verify
+from llmbench.retrieval.store import verify
 
 __all__ = ["repair"]
 
 
-def repair(recipe: RagRecipe, *, wait: float = 0, embedder: Embedder | None = None) -> Verification:
+def repair(recipe: RagRecipe, *, wait: float = 0, embedder: Embedder | None = None) -> verify.Verification:
     """Mends what can be mended from the rest and looks again.
 
     Args:
@@ -39,7 +39,7 @@ def repair(recipe: RagRecipe, *, wait: float = 0, embedder: Embedder | None = No
             index.erase_again()
         writer.finish(purge=True)
         folder = writer.folder
-    found_after = verify(folder)
+    found_after = verify.verify(folder)
     if found_after.faults:
         what = "; ".join(fault.what for fault in found_after.faults)
         raise IndexError_(f"{folder}: {what}. Build it again: llmbench index {recipe.source} --rebuild")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
-from llmbench.retrieval.store.rows import FileState
+from llmbench.retrieval.store import FileState
 
 __all__ = ["BeginFile", "EndFile", "PutDocument", "SeeDocument", "Step", "Tally", "TouchFile"]
 

@@ -25,19 +25,16 @@ from llmbench.retrieval import chunking
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document, check
 from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.index import upkeep
+from llmbench.retrieval.index.compact import compact, wasted
 from llmbench.retrieval.index.generation import open_for_writing
 from llmbench.retrieval.index.names import Names
 from llmbench.retrieval.index.pipeline import Batches
 from llmbench.retrieval.index.steps import BeginFile, EndFile, PutDocument, SeeDocument, TouchFile
 from llmbench.retrieval.reading import Cleaner
 from llmbench.retrieval.search import language
-from llmbench.retrieval.store import layout, upkeep
-from llmbench.retrieval.store.compact import compact, wasted
-from llmbench.retrieval.store.filters import Filter
-from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
-from llmbench.retrieval.store.rows import FileState, Standing
-from llmbench.retrieval.store.tuning import QUERIES, build, due
-from llmbench.retrieval.store.writable import WritableIndex
+from llmbench.retrieval.store import FileState, Filter, Standing, WritableIndex, layout
+from llmbench.retrieval.store.vectors import BrokenIndex, Nearest, Plan, tuning
 from llmbench.shown import counted
 
 if TYPE_CHECKING:
@@ -281,9 +278,9 @@ class Writer:
         except BrokenIndex:
             nearest = Nearest()
             index.set(nearest=None)
-        if due(nearest, vectors.rows, len(dead), spec.index):
+        if tuning.due(nearest, vectors.rows, len(dead), spec.index):
             asked, note = self._questions()
-            built = build(
+            built = tuning.build(
                 vectors.records["vector"], dead=dead, kind=spec.index, target_recall=spec.target_recall, queries=asked
             )
             if built.plan is not None:
@@ -305,7 +302,7 @@ class Writer:
             texts = list(dict.fromkeys(text for text in map(Cleaner(), read(path).queries.values()) if text.strip()))
         except DataError as error:
             return None, f" The pipeline's questions were not measured with: {error}"
-        return self.embedder.embed_queries(texts[:: max(1, len(texts) // QUERIES)][:QUERIES]), ""
+        return self.embedder.embed_queries(texts[:: max(1, len(texts) // tuning.QUERIES)][: tuning.QUERIES]), ""
 
     def note(self) -> None:
         """Something was written, which `finish` folds in."""

@@ -27,8 +27,8 @@ from llmbench.retrieval.search.hits import Grounded, Hit
 from llmbench.retrieval.search.passages import Passage
 from llmbench.retrieval.search.stages import Timings
 from llmbench.retrieval.search.view import View
-from llmbench.retrieval.store import current, layout
-from llmbench.retrieval.store.nearest import library
+from llmbench.retrieval.store import layout
+from llmbench.retrieval.store.vectors import library
 
 if TYPE_CHECKING:
     from llmbench.retrieval.search.packing import Count
@@ -362,15 +362,15 @@ def _whole(top_k: object) -> int:
 def _open(folder: Path) -> View:
     """The current generation. One that a writer removes between the look and the opening is looked for again."""
     while True:
-        path = current(folder)
+        path = layout.current(folder)
         if path is None:
             raise IndexError_(f"{folder} no longer holds an index.")
         try:
             view = View(path)
         except IndexError_:
-            if current(folder) == path:
+            if layout.current(folder) == path:
                 raise
             continue
-        if current(folder) == path and view.index.is_on_disk():  # all of its files were there when they were opened
+        if layout.current(folder) == path and view.index.is_on_disk():  # all of its files were there when they were opened
             return view
         view.close()

@@ -7,7 +7,7 @@ the title counts twice. docs/decisions/005-terms.md has the measurements.
 
 from __future__ import annotations
 
-from llmbench.retrieval.store import forms
+from llmbench.retrieval.store.words import forms
 
 __all__ = ["STOP_WORDS", "TITLE", "VERSION", "columns", "is_beginning", "leaf", "query", "schema", "totals", "words"]
 

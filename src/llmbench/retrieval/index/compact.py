@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmbench.retrieval.store import layout
-from llmbench.retrieval.store.database import Index
-from llmbench.retrieval.store.writable import WritableIndex
+from llmbench.retrieval.store import Index, WritableIndex, layout
 
 __all__ = ["compact", "wasted"]
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmbench.retrieval.store.exact import BLOCK, exact, ranked
-from llmbench.retrieval.store.nearest import WIDE, Nearest, Plan, Selection, library
+from llmbench.retrieval.store.vectors.exact import BLOCK, exact, ranked
+from llmbench.retrieval.store.vectors.nearest import WIDE, Nearest, Plan, Selection, library
 
 if TYPE_CHECKING:
     import numpy as np

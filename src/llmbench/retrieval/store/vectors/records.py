@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmbench import workspace
 from llmbench.errors import IndexError_
-from llmbench.retrieval.store.layout import to_disk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ class Vectors:
             # A file that was too short reads as zeros from then on, which no checksum fits.
             os.ftruncate(self._file, rows * self.dtype.itemsize)
         if writable and not size:
-            to_disk(path.parent)
+            workspace.to_disk(path.parent)
 
     def close(self) -> None:
         """Lets go of the file."""

@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from llmbench import workspace
 from llmbench.errors import IndexError_, MissingPackage
-from llmbench.retrieval.store.exact import exact, mask, ranked
+from llmbench.retrieval.store.vectors.exact import exact, mask, ranked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -286,9 +287,7 @@ class Nearest:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+            workspace.to_disk(path.parent)
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
             advice = "Free some space and index again; what was done before is kept."

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbench.retrieval.store import postings, terms
-from llmbench.retrieval.store.postings import Segment
+from llmbench.retrieval.store.words import postings, terms
+from llmbench.retrieval.store.words.postings import Segment
 
 if TYPE_CHECKING:
     import numpy as np

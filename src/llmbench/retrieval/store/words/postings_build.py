@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmbench import workspace
 from llmbench.errors import IndexError_
-from llmbench.retrieval.store import layout, terms
-from llmbench.retrieval.store.postings import HEAD, MAGIC, Part, Plan, Segment, seal
+from llmbench.retrieval.store.words import terms
+from llmbench.retrieval.store.words.postings import HEAD, MAGIC, Part, Plan, Segment, seal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,7 +128,7 @@ def merge(parts: Sequence[Part], alive: NDArray[np.bool_] | None, folder: Path) 
     try:
         plan = _write(_Merge(parts, alive), temporary)
         temporary.replace(folder / plan.file)
-        layout.to_disk(folder)
+        workspace.to_disk(folder)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         advice = "Free some space and index again; what was done before is kept."

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmbench.errors import IndexError_
-from llmbench.retrieval.store import layout, postings, postings_build
-from llmbench.retrieval.store.postings import BrokenPostings, Part, Plan, Segment
-from llmbench.retrieval.store.writable import WritableIndex
+from llmbench.retrieval.store import WritableIndex, layout
+from llmbench.retrieval.store.words import BrokenPostings, Segment, postings, postings_build
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +44,7 @@ def update(index: WritableIndex, *, purge: bool) -> None:
         part = postings_build.cut(index.words_of(first, end), first, end)
         count = postings_build.to_merge([plan.postings for plan in noted] + [len(part.rows)]) - 1
         old = noted[len(noted) - count :]
-        parts: list[Part] = [Segment(index.path, plan) for plan in old]
+        parts: list[postings.Part] = [Segment(index.path, plan) for plan in old]
         noted = [*noted[: len(noted) - count], postings_build.merge([*parts, part], alive, index.path)]
         _note(index, noted)
         first = end
@@ -57,9 +56,9 @@ def update(index: WritableIndex, *, purge: bool) -> None:
                 _note(index, noted)
 
 
-def _sound(index: WritableIndex) -> list[Plan]:
+def _sound(index: WritableIndex) -> list[postings.Plan]:
     """What is noted, up to the first file that is not as it was written."""
-    sound: list[Plan] = []
+    sound: list[postings.Plan] = []
     try:
         for plan in postings.plans(index.get("postings")):
             Segment(index.path, plan).check()
@@ -71,7 +70,7 @@ def _sound(index: WritableIndex) -> list[Plan]:
     return sound
 
 
-def _note(index: WritableIndex, plans: Sequence[Plan]) -> None:
+def _note(index: WritableIndex, plans: Sequence[postings.Plan]) -> None:
     """Notes the files that count and removes all others."""
     noted = postings.to_json(plans)
     if (index.get("postings") or []) != noted:
