@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from html import escape
 
 from llmbench.recipe import RagRecipe
-from llmbench.retrieval import Document, Hit, pages
+from llmbench.retrieval import Document, Hit
+from llmbench.retrieval.reading import pages
 
 from . import render
 from .drawn import MOST, drawn

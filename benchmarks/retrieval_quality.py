@@ -25,7 +25,7 @@ from llmbench.recipe import EmbedderSpec
 from llmbench.retrieval import evaluation
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.search.fusion import List, convex, rrf
-from llmbench.retrieval.store import terms
+from llmbench.retrieval.store.words import terms
 from llmbench.statistics.paired import Values
 
 DEPTH = 100

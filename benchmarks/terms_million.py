@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from llmbench.retrieval.store import postings, terms
-from llmbench.retrieval.store.bm25 import Lexical, Stems
-from llmbench.retrieval.store.postings import Part, Plan, Segment
-from llmbench.retrieval.store.postings_build import BATCH, cut, merge, to_merge
+from llmbench.retrieval.store.words import postings, terms
+from llmbench.retrieval.store.words.bm25 import Lexical, Stems
+from llmbench.retrieval.store.words.postings import Part, Plan, Segment
+from llmbench.retrieval.store.words.postings_build import BATCH, cut, merge, to_merge
 
 K = 100
 

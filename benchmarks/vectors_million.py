@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmbench.retrieval.store.exact import exact
-from llmbench.retrieval.store.nearest import Nearest, Plan, Selection
-from llmbench.retrieval.store.tuning import build, made_queries
+from llmbench.retrieval.store.vectors.exact import exact
+from llmbench.retrieval.store.vectors.nearest import Nearest, Plan, Selection
+from llmbench.retrieval.store.vectors.tuning import build, made_queries
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

@@ -7,6 +7,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,41 @@ LAYERS = [
     {"__main__"},
 ]
 """From the bottom to the top. A room imports from lower lines only, never from its own."""
+
+RETRIEVAL = [
+    {"documents", "embedding/light", "store/vectors", "store/words"},
+    {"chunking", "reading", "embedding"},
+    {"store"},
+    {"search"},
+    {"evaluation"},
+    {"index"},
+    {"__init__"},
+]
+"""The rooms inside retrieval, as in LAYERS: a room imports from lower lines only. `store/words` is a room of its own."""
+
+INSIDE = {
+    ("retrieval/__init__.py", "retrieval.search.answer"),  # three names more than the face of search has room for
+    ("retrieval/index/build.py", "retrieval.reading.password"),  # asked for before anything is read
+    ("retrieval/index/build.py", "retrieval.reading.standard_input"),  # likewise
+    ("retrieval/search/condition.py", "retrieval.store.filters"),  # which fields a filter compares: a filter's own grammar
+    ("retrieval/evaluation/tuning.py", "retrieval.search.fusion"),  # fuses again what was found, with other weights
+    ("verbs/evaluate.py", "retrieval.evaluation.grid"),  # the verb prints what evaluation found, part by part
+    ("verbs/evaluate.py", "retrieval.evaluation.page"),
+    ("verbs/evaluate.py", "retrieval.evaluation.report"),
+    ("verbs/evaluate.py", "retrieval.evaluation.tuning"),
+    ("verbs/index_care.py", "retrieval.documents"),  # the type of what was left out
+}
+"""Who imports an inner module of a room of retrieval from outside it, and why; everybody else asks the room's face."""
+
+CIRCLES = {
+    ("data", "data.parts"),  # the face of data holds `load` beside the values that everything below it takes
+    ("data.preferences", "data.answers"),  # Example and Conversation lie in preferences, and answers takes them
+    ("recipe.combination", "recipe.train"),  # the rules of a recipe name its type, and the recipe asks the rules
+    ("recipe.method_rules", "recipe.train"),  # likewise
+    ("turns.row", "turns.page"),  # a row's turns are looked for on the page that the row was made for: the type alone
+    ("turns.said", "turns.page"),  # likewise
+}
+"""The arrows without which no module would import itself in a circle; what only names a type counts too."""
 
 HOMES = {
     "torch": {"training", "retrieval"},
@@ -119,6 +156,93 @@ def test_imports_go_downwards_only() -> None:
             if parts[1] != here and level[parts[1]] >= level[here]:
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: {here} imports {module}")
     assert wrong == []
+
+
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sources()
+    if path.is_relative_to(PACKAGE)
+}
+
+
+@cache
+def arrows(module: str) -> list[tuple[str, str, int]]:
+    """The modules of this package that one imports, each with what it is asked of and the line.
+
+    `from a import b` imports a.b of a where that is a module, else a of itself.
+    """
+    found = []
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, alias.name, node.lineno) for alias in node.names if alias.name in MODULES]
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.append((inner if inner in MODULES else node.module, node.module, node.lineno))
+    return found
+
+
+@cache
+def face(package: str) -> list[str]:
+    """The names in a package's `__all__`; none where it has no face."""
+    for node in ast.parse(MODULES[package].read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            names: list[str] = ast.literal_eval(node.value)
+            return names
+    return []
+
+
+def room_of_retrieval(module: str) -> str:
+    """`llmbench.retrieval.store.words.terms` -> store/words, `llmbench.retrieval.store.rows` -> store."""
+    parts = module.split(".")[2:]
+    rooms = {name for line in RETRIEVAL for name in line}
+    return next((name for end in (2, 1) if (name := "/".join(parts[:end])) in rooms), parts[0] if parts else "__init__")
+
+
+def test_no_circle_of_imports() -> None:
+    known = {(f"llmbench.{here}", f"llmbench.{there}") for here, there in CIRCLES}
+    found = {module: {there for there, _, _ in arrows(module)} - {module} for module in MODULES}
+    assert {arrow for arrow in known if arrow[1] not in found[arrow[0]]} == set(), (
+        "arrows that are gone: take them off the list"
+    )
+    without = {here: [there for there in sorted(theirs) if (here, there) not in known] for here, theirs in found.items()}
+    TopologicalSorter(without).prepare()  # raises CycleError, which names the circle
+
+
+def test_each_room_of_retrieval_imports_downwards_only() -> None:
+    level = {name: height for height, line in enumerate(RETRIEVAL) for name in line}
+    wrong = []
+    for module in MODULES:
+        if f"{module}.".startswith("llmbench.retrieval."):
+            here = room_of_retrieval(module)
+            wrong += [
+                f"{MODULES[module].relative_to(ROOT)}:{line}: {here} imports {there}"
+                for there, _, line in arrows(module)
+                if there.startswith("llmbench.retrieval")
+                if room_of_retrieval(there) != here and level[room_of_retrieval(there)] >= level[here]
+            ]
+    assert wrong == []
+
+
+def test_rooms_of_retrieval_are_entered_by_their_faces() -> None:
+    found = set()
+    for module, path in MODULES.items():
+        for there, asked, _ in arrows(module):
+            package, _, name = there.rpartition(".")
+            if MODULES[there].name == "__init__.py" or not f"{package}.".startswith("llmbench.retrieval."):
+                continue
+            named = asked == package and name in face(package)
+            if face(package) and not named and not f"{module}.".startswith(f"{package}."):
+                found.add((path.relative_to(PACKAGE).as_posix(), there.removeprefix("llmbench.")))
+    assert found == INSIDE
+
+
+@pytest.mark.parametrize("room", sorted(set().union(*RETRIEVAL) - {"__init__", "documents"}))
+def test_a_face_of_retrieval_is_small_and_holds_no_job(room: str) -> None:
+    package = "llmbench.retrieval." + room.replace("/", ".")
+    tree = ast.parse(MODULES[package].read_text(encoding="utf-8"))
+    assert all(isinstance(node, ast.Expr | ast.ImportFrom | ast.Assign) for node in tree.body)
+    assert 0 < len(face(package)) <= (16 if room == "evaluation" else 8)
 
 
 def test_the_library_imports_nothing_from_the_top_folders() -> None:

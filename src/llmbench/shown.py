@@ -1,13 +1,18 @@
-"""How names and words that somebody else wrote are shown on a terminal."""
+"""How numbers, and names and words that somebody else wrote, are shown to people."""
 
 from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["legible", "printable"]
+__all__ = ["counted", "legible", "printable"]
 
 _TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Overrides and isolates of direction. What joins letters and emoji is of the same category and stays."""
+
+
+def counted(count: int, what: str, many: str = "") -> str:
+    """The number and the word, which where it is not one takes an s, or is another one: 1 document, 1,000 documents."""
+    return f"{count:,} {what if count == 1 else many or what + 's'}"
 
 
 def printable(text: str) -> str:

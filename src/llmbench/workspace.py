@@ -121,6 +121,15 @@ def check_name(name: str, what: str = "name") -> str:
     return name
 
 
+def to_disk(folder: Path) -> None:
+    """Waits until the names in a folder are on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Opens a temporary file that becomes `path` when the block ends well, flushed to disk; else nothing is left.

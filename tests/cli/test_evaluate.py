@@ -145,7 +145,8 @@ def test_tuning_reports_what_it_is_worth_on_queries_that_it_did_not_see(world: P
     ends = dict(found["curve"])
     assert ends[1.0] == pytest.approx(found["dense"]["mean"], abs=1e-9)
     assert ends[0.0] == pytest.approx(found["terms"]["mean"], abs=1e-9)
-    from llmbench.retrieval.store import Index, current
+    from llmbench.retrieval.store import Index
+    from llmbench.retrieval.store.layout import current
 
     generation = current(workspace.indexes() / "things")
     assert generation is not None

@@ -18,7 +18,7 @@ from llmbench.cli.main import cli
 from llmbench.errors import EndpointError, LlmbenchError
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import Document, Writer
-from llmbench.retrieval.pages import forget
+from llmbench.retrieval.reading.pages import forget
 
 
 def run(*words: str) -> Result:

@@ -15,7 +15,8 @@ from llmbench import workspace
 from llmbench.recipe import EmbedderSpec, RagRecipe
 from llmbench.retrieval import Retriever, build
 from llmbench.retrieval.embedding import Embedder, fingerprint
-from llmbench.retrieval.store import current, verify
+from llmbench.retrieval.store import verify
+from llmbench.retrieval.store.layout import current
 
 Closed = Callable[..., AbstractContextManager[None]]
 

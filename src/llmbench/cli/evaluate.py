@@ -198,8 +198,8 @@ def _grid(
     """Runs the grid, shows its table, and writes the chosen pipeline as YAML."""
     from llmbench import retrieval, workspace, written
     from llmbench.cli import terminal
-    from llmbench.retrieval.counting import counted
     from llmbench.retrieval.evaluation import grid as racing
+    from llmbench.shown import counted
 
     lists = _lists(words)
     entries = racing.pipelines(recipe, lists, lambda more: _load(pipeline, [*overrides, *more]))

@@ -157,8 +157,7 @@ def _build(
 ) -> IndexReport:
     """Indexes and tells what it did; `quiet` leaves the telling in JSON to the report that follows."""
     from llmbench import retrieval
-    from llmbench.retrieval.counting import counted
-    from llmbench.shown import printable
+    from llmbench.shown import counted, printable
 
     with _bar() as progress:
         done = retrieval.build(

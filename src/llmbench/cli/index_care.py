@@ -23,11 +23,11 @@ __all__ = ["compact", "delete", "prune", "repair", "report", "use", "verify"]
 
 def _folder(recipe: RagRecipe) -> Path:
     from llmbench import workspace
-    from llmbench.retrieval.store import current, layout
+    from llmbench.retrieval.store import layout
 
     folder = workspace.indexes() / recipe.name
     layout.check_claim(folder, recipe)
-    if current(folder) is None:
+    if layout.current(folder) is None:
         raise IndexError_(f"{recipe.source}: index {recipe.name} is not built. Run: llmbench index {recipe.source}")
     return folder
 
@@ -35,12 +35,12 @@ def _folder(recipe: RagRecipe) -> Path:
 def use(recipe: RagRecipe, number: int, wait: float, *, as_json: bool) -> None:
     """Searches go over to another generation, of which the recipe may be another version."""
     from llmbench import workspace
-    from llmbench.retrieval.counting import counted
-    from llmbench.retrieval.store import Index, current, generations, point
+    from llmbench.retrieval.store import Index, layout
+    from llmbench.shown import counted
 
     folder = _folder(recipe)
     with workspace.lock(folder, "index", wait=wait):
-        there = {int(path.name): path for path in generations(folder)}
+        there = {int(path.name): path for path in layout.generations(folder)}
         if number not in there:
             raise LlmbenchError(f"index {recipe.name} has no generation {number}. There are {_list(there)}.")
         index = Index(there[number])
@@ -50,8 +50,8 @@ def use(recipe: RagRecipe, number: int, wait: float, *, as_json: bool) -> None:
             documents, passages = index.document_count(), index.count()
         finally:
             index.close()
-        point(folder, there[number])
-        now = current(folder)
+        layout.point(folder, there[number])
+        now = layout.current(folder)
     others = [name for name, path in there.items() if path != now]
     if as_json:
         counts = {"documents": documents, "chunks": passages}
@@ -66,8 +66,8 @@ def use(recipe: RagRecipe, number: int, wait: float, *, as_json: bool) -> None:
 def prune(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
     """Removes every generation but the current one."""
     from llmbench import workspace
-    from llmbench.retrieval.counting import counted
     from llmbench.retrieval.store import layout
+    from llmbench.shown import counted
 
     folder = _folder(recipe)
     with workspace.lock(folder, "index", wait=wait):
@@ -82,9 +82,8 @@ def prune(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
 
 def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
     """Looks at everything; exits with 1 when something is not as it should be."""
-    from llmbench.retrieval.counting import counted
     from llmbench.retrieval.store import verify as store
-    from llmbench.shown import printable
+    from llmbench.shown import counted, printable
 
     if not all(text.strip() for text in absent):
         raise LlmbenchError("--absent needs text to search for.")
@@ -124,11 +123,11 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
 
 def repair(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
     """Mends what can be mended, and looks again."""
-    from llmbench.retrieval.counting import counted
-    from llmbench.retrieval.repair import repair as mend
+    from llmbench.retrieval.index import repair as mending
+    from llmbench.shown import counted
 
     _folder(recipe)
-    found = mend(recipe, wait=wait)
+    found = mending.repair(recipe, wait=wait)
     if as_json:
         print_json({"pipeline": recipe.name, **found.to_json()})
     else:
@@ -137,7 +136,7 @@ def repair(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
 
 def compact(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
     """Packs the index."""
-    from llmbench.retrieval.writer import Writer
+    from llmbench.retrieval.index import Writer
 
     folder = _folder(recipe)
     before = _size(folder)
@@ -153,9 +152,9 @@ def compact(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
 
 def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: float, *, as_json: bool) -> None:
     """Deletes documents; nothing of them is left in the index's files."""
-    from llmbench.retrieval.counting import counted
+    from llmbench.retrieval.index import Writer
     from llmbench.retrieval.store import Filter
-    from llmbench.retrieval.writer import Writer
+    from llmbench.shown import counted
 
     # In a file's name a bracket is a bracket; as a pattern a[1].md would delete a1.md.
     words: list[Any] = [{"source": {"$glob": source.replace("[", "[[]")}} for source in sources]
@@ -189,19 +188,18 @@ def report(recipe: RagRecipe, skipped: Sequence[Skipped], fail_under: float | No
     """
     from rich.console import Console
 
-    from llmbench.retrieval.counting import counted
-    from llmbench.retrieval.coverage import coverage
     from llmbench.retrieval.embedding import Embedder
-    from llmbench.retrieval.store import Index, current
-    from llmbench.retrieval.writer import window
+    from llmbench.retrieval.index import coverage, coverage_table, window
+    from llmbench.retrieval.store import Index, layout
+    from llmbench.shown import counted
 
-    path = current(_folder(recipe))
+    path = layout.current(_folder(recipe))
     assert path is not None
     index = Index(path)
     try:
         with index.snapshot():
             embedder = Embedder(recipe.embedder, like=index.contract.embedder)
-            found = coverage(index.documents(), limit=window(embedder), tokens=embedder, reading=embedder.reading)
+            found = coverage.coverage(index.documents(), limit=window(embedder), tokens=embedder, reading=embedder.reading)
             held = index.held()
     finally:
         index.close()
@@ -211,7 +209,7 @@ def report(recipe: RagRecipe, skipped: Sequence[Skipped], fail_under: float | No
         counts = {"files": files, "unread": unread, "skipped": skipped}
         print_json({"pipeline": recipe.name, **found.to_json(), **counts})
     else:
-        found.show(Console(highlight=False))
+        coverage_table.show(found, Console(highlight=False))
         if unread:
             print(f"{len(unread):,} of {counted(files, 'file')} {'was' if len(unread) == 1 else 'were'} not read.")
     if fail_under is None:

@@ -18,14 +18,14 @@ __all__ = ["boxes", "written"]
 
 def boxes(retriever: Retriever, hits: Sequence[Hit]) -> dict[int, list[dict[str, Any]]]:
     """By position, the boxes of each hit that stands in a PDF."""
-    from llmbench.retrieval import pages
+    from llmbench.retrieval.reading import pages
 
     return {i: pages.boxes(document, hits[i].chunk.start, hits[i].chunk.end) for i, document in _paged(retriever, hits)}
 
 
 def written(retriever: Retriever, hits: Sequence[Hit], folder: Path) -> dict[int, list[Path]]:
     """By position, the pictures of each hit's pages, written as `hit-1-page-3.png`; what cannot be drawn is told once."""
-    from llmbench.retrieval import pages
+    from llmbench.retrieval.reading import pages
 
     found: dict[int, list[Path]] = {}
     told: set[str] = set()
@@ -51,7 +51,7 @@ def written(retriever: Retriever, hits: Sequence[Hit], folder: Path) -> dict[int
 
 def _paged(retriever: Retriever, hits: Sequence[Hit]) -> Iterator[tuple[int, Document]]:
     """Position and document of each hit in a PDF; a document of several hits is read once."""
-    from llmbench.retrieval import pages
+    from llmbench.retrieval.reading import pages
 
     read: dict[str, Document] = {}
     for i, hit in enumerate(hits):

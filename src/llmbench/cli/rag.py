@@ -63,8 +63,7 @@ def search(
     if show is not None and show.exists() and not show.is_dir():
         raise LlmbenchError(f"--show {show} is a file. Name a folder; it is created if needed.")
     from llmbench.cli import pictures
-    from llmbench.retrieval import Retriever, doubt
-    from llmbench.retrieval.search import Timings
+    from llmbench.retrieval import Retriever, Timings, doubt
 
     with _status("Loading the embedder"):
         retriever = Retriever.open(recipe)

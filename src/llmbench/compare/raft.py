@@ -18,7 +18,7 @@ from llmbench.compare.metrics import same_page
 from llmbench.compare.questions import Question
 from llmbench.endpoint import Message
 from llmbench.retrieval import Retriever
-from llmbench.retrieval.search.retriever import asked
+from llmbench.retrieval.search import asked
 from llmbench.scoring import CITATION
 
 __all__ = ["ABSTENTION", "Kind", "Left", "Row", "rows"]

@@ -5,13 +5,12 @@ with Retriever.open(recipe) as retriever:
     hits = retriever.search("How long is the warranty?")
 """
 
-from llmbench.retrieval.answer import Citations, ask, check_citations
-from llmbench.retrieval.build import IndexReport, build
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
+from llmbench.retrieval.index import IndexReport, Writer, build
 from llmbench.retrieval.search import Grounded, Hit, Retriever, Timings, doubt
+from llmbench.retrieval.search.answer import Citations, ask, check_citations
 from llmbench.retrieval.store import Filter
-from llmbench.retrieval.writer import Writer
 
 __all__ = [
     "Chunk",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -28,6 +28,7 @@ __all__ = [
     "check",
     "not_read",
     "shadowed",
+    "unreadable_rows",
 ]  # fmt: skip
 
 Skipped = tuple[str, str]
@@ -134,6 +135,12 @@ def shadowed(fields: Iterable[str]) -> list[str]:
     """A note on each field whose name is one that every document has of its own."""
     own = sorted({"source", "title", "kind"}.intersection(fields))
     return [f"its field {name} is filtered by as metadata.{name}, since {name} is the document's own" for name in own]
+
+
+def unreadable_rows(first: Sequence[tuple[int, str]], count: int) -> str:
+    """The report on rows that were left out: how many, and the first of them by line."""
+    told = "; ".join(f"line {line}: {why}" for line, why in first[:5])
+    return f"{count} row{'s' if count > 1 else ''} left out: {told}" + ("; ..." if count > 5 else "")
 
 
 def check(document: Document) -> None:

@@ -190,7 +190,7 @@ def test_attention_by_blocks_is_attention(monkeypatch: pytest.MonkeyPatch, cells
     import torch
     from torch.nn import functional
 
-    from llmbench.retrieval.embedding import onednn
+    from llmbench.retrieval.embedding.light import onednn
 
     monkeypatch.setattr(onednn, "_CELLS", cells)
     torch.manual_seed(3)

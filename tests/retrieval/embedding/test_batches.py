@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from llmbench.retrieval.embedding import batches
+from llmbench.retrieval.embedding.light import batches
 
 
 @pytest.mark.parametrize("budget", [1, 100, 4096])

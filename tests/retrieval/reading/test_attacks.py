@@ -16,7 +16,8 @@ import pytest
 
 from llmbench.recipe import SourceSpec
 from llmbench.retrieval.documents import Unreadable
-from llmbench.retrieval.reading import Child, File, children, read, read_all, walk
+from llmbench.retrieval.reading import File, children, read, read_all, walk
+from llmbench.retrieval.reading.children import Child
 
 from .files import document, docx, epub, paragraph, pptx, saved, shape, xlsx, zipped
 
@@ -179,7 +180,7 @@ def test_closing_early_ends_every_process(tmp_path: Path) -> None:
 def test_readers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     path = saved(tmp_path, "a.html", b"<p>words")
     code = (
-        "import sys, time\nfrom llmbench.retrieval.reading import Child\nchild = Child()\n"
+        "import sys, time\nfrom llmbench.retrieval.reading.children import Child\nchild = Child()\n"
         f"list(child.ask({{'path': {str(path)!r}, 'kind': 'html', 'suffix': '.html'}}))\n"
         "print(child.process.pid, flush=True)\ntime.sleep(60)"
     )

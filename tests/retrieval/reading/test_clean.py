@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from llmbench.recipe import SourceSpec
-from llmbench.retrieval.reading import from_text, walk
+from llmbench.retrieval.reading import walk
 from llmbench.retrieval.reading.clean import Cleaner, Words, garbage, mend_hyphens
+from llmbench.retrieval.reading.read import from_text
 from llmbench.retrieval.reading.text import decode
 
 from .files import document, saved

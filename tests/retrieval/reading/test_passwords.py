@@ -13,8 +13,8 @@ import pytest
 from llmbench import retrieval
 from llmbench.errors import DataError
 from llmbench.recipe import RagRecipe
-from llmbench.retrieval import pages
 from llmbench.retrieval.documents import LOCKED, NOT_OPENED, UNREAD_CIPHER, Unreadable
+from llmbench.retrieval.reading import pages
 
 from .files import document, docx, ole, paragraph, readings, saved, zipped
 

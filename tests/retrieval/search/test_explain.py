@@ -11,9 +11,9 @@ from llmbench.recipe import RagRecipe, Stage
 from llmbench.retrieval import Retriever, build
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.embedding import Embedder
-from llmbench.retrieval.search import Hit, Step
 from llmbench.retrieval.search.diversity import Move
 from llmbench.retrieval.search.explain import Share, explain, shares
+from llmbench.retrieval.search.hits import Hit, Step
 
 CHUNK = Chunk("1", "kettle.md", "Kettle", "The kettle is red.", 0, 18, None, 1)
 

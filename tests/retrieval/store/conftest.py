@@ -1,4 +1,4 @@
-"""A small store, and the seam's hand-written embedder; tests/retrieval/test_build.py uses the real one."""
+"""A small store, and the seam's hand-written embedder; tests/retrieval/index/test_build.py uses the real one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from llmbench import workspace
 from llmbench.recipe import RagRecipe, SourceSpec
 from llmbench.retrieval import Document, Retriever
-from llmbench.retrieval.store import current
-from llmbench.retrieval.writer import Writer
+from llmbench.retrieval.index.writer import Writer
+from llmbench.retrieval.store.layout import current
 
 _WORDS = runpy.run_path(str(Path(__file__).with_name("words.py")))["Words"]
 

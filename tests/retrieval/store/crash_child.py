@@ -44,7 +44,7 @@ def operations(seed: int, count: int) -> list[tuple[str, Any]]:
 
 def look(writer: Any) -> None:
     """A pass over the files, as `build` makes it."""
-    from llmbench.retrieval.build import _Job
+    from llmbench.retrieval.index.build import _Job
 
     writer.batches.current += 1
     _Job(writer.recipe, writer, lambda done, total, source: None).run()
@@ -53,7 +53,7 @@ def look(writer: Any) -> None:
 def carry_out(writer: Any, operation: tuple[str, Any], pages: Path) -> None:
     """One operation."""
     from llmbench.retrieval.documents import Document
-    from llmbench.retrieval.store.compact import compact
+    from llmbench.retrieval.index.compact import compact
 
     match operation:
         case ("upsert", texts):
@@ -83,8 +83,8 @@ def work(folder: Path, seed: int, first: int, count: int) -> None:
     from words import Words  # type: ignore[import-not-found]
 
     from llmbench.recipe import ChunkingSpec, RagRecipe, SourceSpec
-    from llmbench.retrieval.store import postings_build
-    from llmbench.retrieval.writer import Writer
+    from llmbench.retrieval.index.writer import Writer
+    from llmbench.retrieval.store.words import postings_build
 
     postings_build.LEAST, postings_build.BATCH = 20, 50  # files of postings, several of them
     pages = folder / "pages"
@@ -101,7 +101,7 @@ def main() -> None:
     import faiss  # noqa: F401 - loaded once, before the forks
     import numpy  # noqa: F401
 
-    import llmbench.retrieval.build  # noqa: F401
+    import llmbench.retrieval.index.build  # noqa: F401
 
     folder = Path(sys.argv[1])
     for line in sys.stdin:

@@ -12,9 +12,10 @@ from llmbench import retrieval
 from llmbench.recipe import ChunkingSpec, RagRecipe
 from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.documents import Box, Heading
-from llmbench.retrieval.store import WritableIndex, current
+from llmbench.retrieval.index.writer import Writer
+from llmbench.retrieval.store import WritableIndex
+from llmbench.retrieval.store.layout import current
 from llmbench.retrieval.store.verify import verify
-from llmbench.retrieval.writer import Writer
 
 Make = Callable[..., Document]
 Rows = Callable[..., list[tuple[Any, ...]]]

@@ -17,10 +17,11 @@ from llmbench import workspace
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import ChunkingSpec, RagRecipe, SearchSpec
 from llmbench.retrieval import Document, Retriever
-from llmbench.retrieval.store import Index, current, layout
+from llmbench.retrieval.index.writer import Writer
+from llmbench.retrieval.store import Index, layout
 from llmbench.retrieval.store import verify as verifying
+from llmbench.retrieval.store.layout import current
 from llmbench.retrieval.store.verify import verify
-from llmbench.retrieval.writer import Writer
 
 Make = Callable[..., Document]
 ROUNDS = 25

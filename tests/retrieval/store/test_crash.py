@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from llmbench.recipe import ChunkingSpec, RagRecipe, SourceSpec
-from llmbench.retrieval.store import Index, current, postings, postings_build
+from llmbench.retrieval.index.writer import Writer
+from llmbench.retrieval.store import Index
+from llmbench.retrieval.store.layout import current
 from llmbench.retrieval.store.verify import verify
-from llmbench.retrieval.writer import Writer
+from llmbench.retrieval.store.words import postings, postings_build
 
 CHILD = Path(__file__).with_name("crash_child.py")
 KILLS = 200

@@ -12,10 +12,11 @@ from llmbench import retrieval
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import ColumnsSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval import Document, Retriever
+from llmbench.retrieval.index.writer import Writer
 from llmbench.retrieval.search.retriever import Retriever as Opened
-from llmbench.retrieval.store import Index, current
+from llmbench.retrieval.store import Index
+from llmbench.retrieval.store.layout import current
 from llmbench.retrieval.store.verify import verify
-from llmbench.retrieval.writer import Writer
 
 Make = Callable[..., Document]
 

@@ -13,7 +13,8 @@ from llmbench import retrieval
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import ColumnsSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval import Document, Retriever
-from llmbench.retrieval.store import Filter, Index, current
+from llmbench.retrieval.store import Filter, Index
+from llmbench.retrieval.store.layout import current
 from llmbench.retrieval.store.verify import verify
 
 Make = Callable[..., Document]

@@ -15,9 +15,10 @@ from llmbench.cli import index_care as care
 from llmbench.errors import IndexError_
 from llmbench.recipe import ChunkingSpec, RagRecipe
 from llmbench.retrieval import Document, Retriever
-from llmbench.retrieval.store import current, generations, layout, point, writable
+from llmbench.retrieval.index.writer import Writer
+from llmbench.retrieval.store import layout, writable
+from llmbench.retrieval.store.layout import current, generations, point
 from llmbench.retrieval.store.verify import verify
-from llmbench.retrieval.writer import Writer
 
 Make = Callable[..., Document]
 
@@ -111,7 +112,7 @@ def test_packing_a_rebuild_that_stays_leaves_searches_where_they_are(recipe: Rag
 
 
 def test_a_killed_rebuild_goes_on(recipe: RagRecipe, words: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmbench.retrieval.pipeline.BATCH", 1)
+    monkeypatch.setattr("llmbench.retrieval.index.pipeline.BATCH", 1)
 
     def stop(done: int, total: int, source: str) -> None:
         if done == 2:

@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from llmbench.errors import IndexError_
-from llmbench.retrieval.store import exact
-from llmbench.retrieval.store import nearest as module
-from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
-from llmbench.retrieval.store.tuning import EXACT, build, due, made_queries
+from llmbench.retrieval.store.vectors import exact
+from llmbench.retrieval.store.vectors import nearest as module
+from llmbench.retrieval.store.vectors.nearest import BrokenIndex, Nearest, Plan
+from llmbench.retrieval.store.vectors.tuning import EXACT, build, due, made_queries
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -283,8 +283,8 @@ def test_small_collections_are_compared_exactly(big: Floats) -> None:
 
 
 def test_what_no_index_reaches_is_compared_exactly(big: Floats, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmbench.retrieval.store.tuning.EXACT", 4000)
-    monkeypatch.setattr("llmbench.retrieval.store.tuning._interval", lambda shares: (0.9, 0.89, 0.91))
+    monkeypatch.setattr("llmbench.retrieval.store.vectors.tuning.EXACT", 4000)
+    monkeypatch.setattr("llmbench.retrieval.store.vectors.tuning._interval", lambda shares: (0.9, 0.89, 0.91))
     assert build(big[:4500], target_recall=0.95).plan is None
 
 

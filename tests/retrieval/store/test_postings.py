@@ -15,15 +15,18 @@ import pytest
 from llmbench.errors import IndexError_
 from llmbench.recipe import RagRecipe, SearchSpec
 from llmbench.retrieval import Document, Retriever
-from llmbench.retrieval.repair import repair
+from llmbench.retrieval.index import upkeep
+from llmbench.retrieval.index.compact import compact
+from llmbench.retrieval.index.repair import repair
+from llmbench.retrieval.index.writer import Writer
 from llmbench.retrieval.search.view import View
-from llmbench.retrieval.store import Filter, Index, current, postings, postings_build, upkeep
+from llmbench.retrieval.store import Filter, Index
 from llmbench.retrieval.store import verify as verifying
-from llmbench.retrieval.store.compact import compact
-from llmbench.retrieval.store.postings import BrokenPostings, Segment
-from llmbench.retrieval.store.postings_build import cut, merge, to_merge
+from llmbench.retrieval.store.layout import current
 from llmbench.retrieval.store.verify import holds, verify, words_left
-from llmbench.retrieval.writer import Writer
+from llmbench.retrieval.store.words import postings, postings_build
+from llmbench.retrieval.store.words.postings import BrokenPostings, Segment
+from llmbench.retrieval.store.words.postings_build import cut, merge, to_merge
 
 Make = Callable[..., Document]
 VOCABULARY = [f"word{i}" for i in range(80)] + [
@@ -211,7 +214,7 @@ def test_small_files_become_large_ones() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7, 4_000_000])
 def test_merged_is_as_cut_at_once(tmp_path: Path, dice: random.Random, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr("llmbench.retrieval.store.postings_build._CHUNK", chunk)
+    monkeypatch.setattr("llmbench.retrieval.store.words.postings_build._CHUNK", chunk)
     texts = [(i, "title", "", " ".join(dice.choices(VOCABULARY, k=dice.randint(0, 30)))) for i in range(90)]
     texts[70] = (70, "", "", "often " * 300)
     alive = np.ones(90, dtype=bool)

@@ -10,8 +10,8 @@ import pytest
 
 from llmbench.recipe import RagRecipe, SearchSpec
 from llmbench.retrieval import Document, Retriever
-from llmbench.retrieval.store import forms, terms
-from llmbench.retrieval.writer import Writer
+from llmbench.retrieval.index.writer import Writer
+from llmbench.retrieval.store.words import forms, terms
 
 Make = Callable[..., Document]
 VOCABULARY = [f"word{i}" for i in range(60)] + ["running", "runs", "naïve", "Zürich", "東京都", "서울시"]

@@ -12,11 +12,11 @@ import pytest
 from llmbench.errors import IndexError_
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import Document, Retriever
-from llmbench.retrieval.repair import repair
-from llmbench.retrieval.store import current
-from llmbench.retrieval.store.vectors import record
+from llmbench.retrieval.index.repair import repair
+from llmbench.retrieval.index.writer import Writer
+from llmbench.retrieval.store.layout import current
+from llmbench.retrieval.store.vectors.records import record
 from llmbench.retrieval.store.verify import verify
-from llmbench.retrieval.writer import Writer
 
 Make = Callable[..., Document]
 SIZE = record(32).itemsize

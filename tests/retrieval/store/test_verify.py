@@ -11,10 +11,11 @@ import pytest
 from llmbench.errors import IndexError_
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import Document, Retriever
-from llmbench.retrieval.repair import repair
-from llmbench.retrieval.store import Filter, Index, current
+from llmbench.retrieval.index.repair import repair
+from llmbench.retrieval.index.writer import Writer
+from llmbench.retrieval.store import Filter, Index
+from llmbench.retrieval.store.layout import current
 from llmbench.retrieval.store.verify import _stems, _written, holds, verify, words_left
-from llmbench.retrieval.writer import Writer
 
 Make = Callable[..., Document]
 Rows = Callable[..., list[tuple[Any, ...]]]

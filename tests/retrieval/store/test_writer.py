@@ -15,11 +15,13 @@ import pytest
 from llmbench import retrieval
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import ColumnsSpec, RagRecipe, SearchSpec, SourceSpec
-from llmbench.retrieval import Document, Retriever, pipeline
-from llmbench.retrieval.store import Filter, WritableIndex, current
+from llmbench.retrieval import Document, Retriever
+from llmbench.retrieval.index import pipeline
+from llmbench.retrieval.index.writer import Writer
+from llmbench.retrieval.store import Filter, WritableIndex
+from llmbench.retrieval.store.layout import current
 from llmbench.retrieval.store.rows import FileState
 from llmbench.retrieval.store.verify import holds, verify
-from llmbench.retrieval.writer import Writer
 
 Make = Callable[..., Document]
 Rows = Callable[..., list[tuple[Any, ...]]]

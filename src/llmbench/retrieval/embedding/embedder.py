@@ -11,11 +11,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from llmbench import scan
-from llmbench.errors import LlmbenchError, MissingPackage
+from llmbench.errors import LlmbenchError
 from llmbench.recipe import EmbedderSpec
-from llmbench.retrieval.embedding import batches, canaries, fingerprint, layout, probe
+from llmbench.retrieval.embedding import canaries, fingerprint, probe
 from llmbench.retrieval.embedding.contract import Contract
 from llmbench.retrieval.embedding.general import General
+from llmbench.retrieval.embedding.light import Light, batches, layout, load
 from llmbench.retrieval.embedding.locate import locate
 from llmbench.retrieval.embedding.probe import Choice
 from llmbench.retrieval.embedding.tokens import Reading, Tokens
@@ -34,21 +35,6 @@ class Embeds(Protocol):
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of shape (n, dim), each of length 1; a text's vector does not depend on its neighbours."""
-        ...
-
-
-class Light(Protocol):
-    """A plain encoder, of `runtime` or `bert`: token numbers of some texts -> (rows, width)."""
-
-    workers: int
-    budget: int
-
-    def enter(self) -> None:
-        """Readies a thread of its own, one of `workers`, to encode."""
-        ...
-
-    def encode(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Pooled vectors, before any norm."""
         ...
 
 
@@ -249,17 +235,9 @@ class Embedder:
             name, window = self.spec.model_name_or_path, self.spec.max_seq_length
             self._general = General(self.folder, name, choice.device, choice.precision, window, self.spec.batch_size)
             return
-        try:
-            if choice.backend == "torch":
-                from llmbench.retrieval.embedding.bert import Encoder
-
-                self._light = Encoder(self.layout, choice.device, choice.precision)
-            else:
-                from llmbench.retrieval.embedding.runtime import Graph
-
-                self._light = Graph(self.layout, self.fingerprint, choice.backend, int8=choice.precision == "int8")
-        except ImportError as error:
-            raise MissingPackage("index", error.name or choice.backend, "rag") from error
+        self._light = load(
+            self.layout, self.fingerprint, backend=choice.backend, precision=choice.precision, device=choice.device
+        )
 
     def _reference(self) -> NDArray[np.float32]:
         """The canaries' vectors by sentence_transformers in float32."""

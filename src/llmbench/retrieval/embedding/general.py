@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import LlmbenchError, MissingPackage
-from llmbench.retrieval.embedding import batches
+from llmbench.retrieval.embedding.light import batches
 
 if TYPE_CHECKING:
     import numpy as np

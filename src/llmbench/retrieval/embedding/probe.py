@@ -15,14 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from llmbench import hardware, workspace
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import EmbedderSpec
 from llmbench.retrieval.embedding import canaries
 from llmbench.retrieval.embedding.contract import Contract
-from llmbench.retrieval.embedding.layout import Layout
+from llmbench.retrieval.embedding.light import Backend, Layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,8 +39,6 @@ backends`): the plain encoder's are sentence_transformers' to 1e-6, bfloat16's l
 
 _DEVICES = ("nvidiactl", "dxg", "kfd", "dri")
 """Device files of NVIDIA's driver, of it under Windows' Linux, of AMD's, and of Intel's."""
-
-Backend = Literal["torch", "onnx", "openvino"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbench.errors import LlmbenchError, MissingPackage
-from llmbench.retrieval.embedding.layout import Layout
+from llmbench.retrieval.embedding.light import Layout
 
 __all__ = ["Reading", "Tokens"]
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llmbench.recipe import RagRecipe
-from llmbench.retrieval.counting import counted
 from llmbench.retrieval.evaluation import arms as asking
 from llmbench.retrieval.evaluation.arms import Arm, Searches
 from llmbench.retrieval.evaluation.collection import Collection
 from llmbench.retrieval.evaluation.metrics import HEADLINE, estimated, measure
 from llmbench.retrieval.evaluation.names import Naming, naming
 from llmbench.retrieval.evaluation.report import Report, Row
+from llmbench.shown import counted
 from llmbench.statistics import Difference
 from llmbench.statistics.paired import differences
 from llmbench.statistics.words import clustering

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from llmbench.retrieval.counting import counted
 from llmbench.retrieval.evaluation.metrics import HEADLINE, MEASURES
+from llmbench.shown import counted
 from llmbench.statistics import Difference, Estimate
 
 __all__ = ["Report", "Row", "markdown", "narrow", "p_value", "pairs", "rows", "seen", "shown", "sums"]

@@ -15,9 +15,9 @@ from llmbench.recipe import SearchSpec
 from llmbench.retrieval.evaluation.arms import documents
 from llmbench.retrieval.evaluation.evaluate import Evaluated
 from llmbench.retrieval.evaluation.metrics import HEADLINE, estimated, measure
-from llmbench.retrieval.search.candidates import ALPHA
+from llmbench.retrieval.search import language
 from llmbench.retrieval.search.fusion import List, convex, rrf
-from llmbench.retrieval.store import WritableIndex, current
+from llmbench.retrieval.store import WritableIndex, layout
 from llmbench.statistics import Difference, Estimate
 from llmbench.statistics.paired import difference
 
@@ -93,7 +93,7 @@ def tune(
             f"{len(queries)} judged queries are too few to tune alpha with. Judge at least {FEWEST}, or leave it as it is."
         )
     table = np.array([_values(found, qrels, dict.fromkeys(queries, alpha), ignore_identical) for alpha in ALPHAS])
-    plain = _values(found, qrels, {query: found.weights.get(query, ALPHA) for query in queries}, ignore_identical)
+    plain = _values(found, qrels, {query: found.weights.get(query, language.ALPHA) for query in queries}, ignore_identical)
     ranks = _values(found, qrels, dict.fromkeys(queries, None), ignore_identical)
     fold = np.random.default_rng(seed).permutation(len(queries)) % FOLDS
     held_out, chosen = np.zeros(len(queries)), []
@@ -128,7 +128,7 @@ def keep(folder: Path, tuned: Tuned, collection: str) -> None:
         LlmbenchError: another process writes it.
     """
     with workspace.lock(folder, "index"):
-        generation = current(folder)
+        generation = layout.current(folder)
         if generation is None:
             raise IndexError_(f"index {folder.name} is not built, so alpha cannot be kept with it. Run: llmbench index")
         index = WritableIndex(generation)

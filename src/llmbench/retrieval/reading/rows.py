@@ -18,7 +18,7 @@ from llmbench.retrieval.reading.formats.tables import dialect
 from llmbench.retrieval.reading.kinds import ROWS
 from llmbench.retrieval.reading.text import decode, typed
 
-__all__ = ["batches", "unreadable_rows"]
+__all__ = ["batches"]
 
 BATCH = 256
 """Rows handed on at once, or fewer where they are long."""
@@ -261,9 +261,3 @@ def _shown(value: object) -> str:
             return json.dumps(value, ensure_ascii=False, default=str)
         case _:
             return str(value)
-
-
-def unreadable_rows(first: Sequence[tuple[int, str]], count: int) -> str:
-    """The report on rows that were left out: how many, and the first of them by line."""
-    told = "; ".join(f"line {line}: {why}" for line, why in first[:5])
-    return f"{count} row{'s' if count > 1 else ''} left out: {told}" + ("; ..." if count > 5 else "")

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llmbench.recipe import SearchSpec, Stage
-from llmbench.retrieval.language import ALPHA
 from llmbench.retrieval.search import fusion
 from llmbench.retrieval.search.hits import Step
+from llmbench.retrieval.search.language import ALPHA
 from llmbench.retrieval.search.view import Scored, View
 from llmbench.retrieval.store import Filter
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ALPHA", "NOISE", "Candidates", "Question", "above", "find", "steps"]
+__all__ = ["NOISE", "Candidates", "Question", "above", "find", "steps"]
 
 NOISE = 1e-3
 """A BM25 score below which no word tells anything: FTS5 gives a word that over half of the passages hold a weight of 1e-6."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from llmbench.endpoint import Endpoint, HttpEndpoint, Reply
 from llmbench.errors import EndpointError, LlmbenchError
 from llmbench.recipe.rag import ExpandSpec
-from llmbench.retrieval.chunking.sentences import sentence_ends
-from llmbench.retrieval.store.terms import STOP_WORDS
+from llmbench.retrieval.chunking import sentence_ends
+from llmbench.retrieval.store.words import STOP_WORDS
 
 if TYPE_CHECKING:
     import numpy as np

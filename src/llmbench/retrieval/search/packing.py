@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.recipe.rag import ContextSpec
-from llmbench.retrieval.chunking.sentences import sentence_ends
+from llmbench.retrieval.chunking import sentence_ends
 from llmbench.retrieval.search.passages import Passage, cut, standing
 from llmbench.retrieval.search.prompt import fill
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from llmbench.retrieval.chunking import Chunk, Table, head_at, tables
+from llmbench.retrieval.chunking import Chunk, tables
 from llmbench.retrieval.documents import Document
 
 __all__ = ["Fetch", "Found", "Part", "Passage", "cut", "from_hits", "merged", "standing", "with_neighbours", "with_parents"]
@@ -109,7 +109,7 @@ def with_parents(hits: Sequence[Found], parents: Sequence[tuple[int, int] | None
         fetch: the store.
     """
     result: dict[tuple[str, int, int], Passage] = {}
-    read: dict[str, tuple[Document, tuple[Table, ...]]] = {}  # several hits are often of one document, which may be long
+    read: dict[str, tuple[Document, tuple[tables.Table, ...]]] = {}  # several hits are often of one document, which may be long
     for passage, span in zip(from_hits(hits), parents, strict=True):
         start, end = span or (passage.start, passage.end)
         start, end = min(start, passage.start), max(end, passage.end)
@@ -121,7 +121,7 @@ def with_parents(hits: Sequence[Found], parents: Sequence[tuple[int, int] | None
         else:
             if passage.source not in read:
                 document = fetch.document(passage.source)
-                read[passage.source] = document, tables(document)
+                read[passage.source] = document, tables.tables(document)
             document, found = read[passage.source]
             result[key] = replace(
                 passage,
@@ -130,7 +130,7 @@ def with_parents(hits: Sequence[Found], parents: Sequence[tuple[int, int] | None
                 end=end,
                 page=document.page(start),
                 line=document.line(start),
-                head=head_at(found, start),
+                head=tables.head_at(found, start),
             )
     return merged(list(result.values()), fetch)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.recipe.rag import RerankSpec
-from llmbench.retrieval.embedding.locate import PACKAGED
-from llmbench.retrieval.embedding.locate import locate as locate_embedder
+from llmbench.retrieval.embedding import PACKAGED
+from llmbench.retrieval.embedding import locate as locate_embedder
 from llmbench.retrieval.search.windows import Offsets
 
 __all__ = ["load", "locate"]

@@ -14,12 +14,11 @@ from llmbench import workspace
 from llmbench.endpoint import Budget, Message
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.recipe import ExpandSpec, RagRecipe
-from llmbench.retrieval import language
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
-from llmbench.retrieval.reading.clean import Cleaner
-from llmbench.retrieval.search import candidates, expand, stages
+from llmbench.retrieval.reading import Cleaner
+from llmbench.retrieval.search import candidates, expand, language, stages
 from llmbench.retrieval.search.candidates import Question
 from llmbench.retrieval.search.condition import condition, unmet
 from llmbench.retrieval.search.explain import explain, shares
@@ -28,8 +27,8 @@ from llmbench.retrieval.search.hits import Grounded, Hit
 from llmbench.retrieval.search.passages import Passage
 from llmbench.retrieval.search.stages import Timings
 from llmbench.retrieval.search.view import View
-from llmbench.retrieval.store import current, layout
-from llmbench.retrieval.store.nearest import library
+from llmbench.retrieval.store import layout
+from llmbench.retrieval.store.vectors import library
 
 if TYPE_CHECKING:
     from llmbench.retrieval.search.packing import Count
@@ -363,15 +362,15 @@ def _whole(top_k: object) -> int:
 def _open(folder: Path) -> View:
     """The current generation. One that a writer removes between the look and the opening is looked for again."""
     while True:
-        path = current(folder)
+        path = layout.current(folder)
         if path is None:
             raise IndexError_(f"{folder} no longer holds an index.")
         try:
             view = View(path)
         except IndexError_:
-            if current(folder) == path:
+            if layout.current(folder) == path:
                 raise
             continue
-        if current(folder) == path and view.index.is_on_disk():  # all of its files were there when they were opened
+        if layout.current(folder) == path and view.index.is_on_disk():  # all of its files were there when they were opened
             return view
         view.close()

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmbench.errors import IndexError_
 from llmbench.retrieval.store import Filter, Index
-from llmbench.retrieval.store.bm25 import Lexical, Stems
-from llmbench.retrieval.store.exact import mask
-from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
-from llmbench.retrieval.store.postings import BrokenPostings, Segment
+from llmbench.retrieval.store.vectors import BrokenIndex, Nearest, Plan, mask
+from llmbench.retrieval.store.words import BrokenPostings, Lexical, Segment, Stems
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,10 +10,11 @@ outputs/indexes/NAME/
     └── postings-*.bin    which passages of a large collection hold each word, derived from index.sqlite
 """
 
+from llmbench.retrieval.store import layout
 from llmbench.retrieval.store.contract import Contract
 from llmbench.retrieval.store.database import Index
 from llmbench.retrieval.store.filters import Filter
-from llmbench.retrieval.store.layout import current, generations, point
+from llmbench.retrieval.store.rows import FileState, Standing
 from llmbench.retrieval.store.writable import WritableIndex
 
-__all__ = ["Contract", "Filter", "Index", "WritableIndex", "current", "generations", "point"]
+__all__ = ["Contract", "FileState", "Filter", "Index", "Standing", "WritableIndex", "layout", "verify"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmbench.retrieval import chunking, embedding
-from llmbench.retrieval.store import terms
+from llmbench.retrieval.store.words import terms
 
 if TYPE_CHECKING:
     from llmbench.recipe import RagRecipe

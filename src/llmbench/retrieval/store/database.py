@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from llmbench.errors import IndexError_
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document, Scalar
-from llmbench.retrieval.store import rows, schema, terms
+from llmbench.retrieval.store import rows, schema
 from llmbench.retrieval.store.contract import OUTDATED, Contract
 from llmbench.retrieval.store.filters import Filter
 from llmbench.retrieval.store.rows import FileState, Standing
 from llmbench.retrieval.store.vectors import Vectors
+from llmbench.retrieval.store.words import terms
 
 if TYPE_CHECKING:
     import numpy as np

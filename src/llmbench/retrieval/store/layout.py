@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -21,7 +20,6 @@ __all__ = [
     "point",
     "remove",
     "standing",
-    "to_disk",
     "unpointed",
 ]
 
@@ -80,16 +78,7 @@ def next_generation(folder: Path) -> Path:
 def point(folder: Path, generation: Path) -> None:
     """Makes a generation the one that searches use. Searches that are open stay on theirs until their next query."""
     workspace.write_json(folder / _POINTER, {"generation": int(generation.name)})
-    to_disk(folder)  # before the generation that it names no more is removed
-
-
-def to_disk(folder: Path) -> None:
-    """Waits until the names in a folder are on disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    workspace.to_disk(folder)  # before the generation that it names no more is removed
 
 
 def unpointed(folder: Path) -> list[Path]:

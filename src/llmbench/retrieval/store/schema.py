@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from llmbench.retrieval.store import terms
+from llmbench.retrieval.store.words import terms
 
 __all__ = ["PATIENCE", "SCHEMA", "connect"]
 

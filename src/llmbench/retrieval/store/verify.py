@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import IndexError_
-from llmbench.retrieval.counting import counted
-from llmbench.retrieval.reading.clean import Cleaner
-from llmbench.retrieval.store import layout, postings, postings_build, rows, terms
+from llmbench.retrieval.reading import Cleaner
+from llmbench.retrieval.store import layout, rows
 from llmbench.retrieval.store.database import Index
-from llmbench.retrieval.store.nearest import BrokenIndex, Nearest, Plan
-from llmbench.retrieval.store.postings import BrokenPostings, Part, Segment
+from llmbench.retrieval.store.vectors import BrokenIndex, Nearest, Plan
+from llmbench.retrieval.store.words import BrokenPostings, Segment, postings, postings_build, terms
+from llmbench.shown import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -351,7 +351,7 @@ def _within(segment: Segment, first: int, end: int) -> NDArray[np.int32]:
     return segment.lengths[max(0, first - segment.first) : max(0, end - segment.first)]
 
 
-def _add(sums: dict[bytes, int], part: Part, alive: NDArray[np.bool_] | None) -> None:
+def _add(sums: dict[bytes, int], part: postings.Part, alive: NDArray[np.bool_] | None) -> None:
     """Adds to each word's sum a number for each of its postings, which a changed one does not have."""
     import numpy as np
 

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from llmbench.errors import IndexError_
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
-from llmbench.retrieval.store import layout, rows, schema, terms
+from llmbench.retrieval.store import layout, rows, schema
 from llmbench.retrieval.store.contract import Contract
 from llmbench.retrieval.store.database import Index
 from llmbench.retrieval.store.filters import Filter
 from llmbench.retrieval.store.rows import FileState
 from llmbench.retrieval.store.vectors import Vectors
+from llmbench.retrieval.store.words import terms
 
 if TYPE_CHECKING:
     import numpy as np

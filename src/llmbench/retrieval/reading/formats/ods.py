@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from llmbench.retrieval.counting import counted
 from llmbench.retrieval.reading.archive import Archive
 from llmbench.retrieval.reading.formats.numbering import ordinal
 from llmbench.retrieval.reading.formats.sheet import Sheet
 from llmbench.retrieval.reading.xml import Element, local
+from llmbench.shown import counted
 
 __all__ = ["sheets"]
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import LOCKED, Unreadable
 from llmbench.retrieval.reading.archive import RATIO, Archive
 from llmbench.retrieval.reading.formats import drawing, odf, ods, sparse, xlsx
@@ -16,6 +15,7 @@ from llmbench.retrieval.reading.formats.office import properties
 from llmbench.retrieval.reading.formats.sheet import Sheet
 from llmbench.retrieval.reading.formats.tables import grid
 from llmbench.retrieval.reading.writer import Writer
+from llmbench.shown import counted
 
 __all__ = ["read"]
 

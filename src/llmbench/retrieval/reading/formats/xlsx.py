@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from llmbench.retrieval.counting import counted
 from llmbench.retrieval.documents import Unreadable
 from llmbench.retrieval.reading.archive import Archive
 from llmbench.retrieval.reading.formats import sparse
@@ -13,6 +12,7 @@ from llmbench.retrieval.reading.formats.office import main_part, relations
 from llmbench.retrieval.reading.formats.sheet import Sheet, cell_at, format_of
 from llmbench.retrieval.reading.writer import Writer
 from llmbench.retrieval.reading.xml import Element, local
+from llmbench.shown import counted
 
 __all__ = ["sheets"]
 
