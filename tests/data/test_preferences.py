@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llmbench.data import Rows, preferences
+from llmbench.data.examples import Example
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource, DataSpec
 
@@ -340,7 +341,7 @@ def test_a_system_column_stands_before_the_prompt_as_in_sft(method: str, row: di
     rules = {"role": "system", "content": "Be short."}
     path.write_text(json.dumps({**row, "system": "Be short."}), encoding="utf-8")
     [example] = preferences.read(DataSource(path=path), method)
-    assert isinstance(example, preferences.Example)
+    assert isinstance(example, Example)
     assert example.prompt == [rules, ASK]
     path.write_text(
         json.dumps({"prompt": [rules, ASK], "chosen": GOOD, "rejected": BAD, "system": "Be long."}), encoding="utf-8"

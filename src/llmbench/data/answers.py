@@ -26,7 +26,7 @@ from llmbench.recipe import DataSpec
 if TYPE_CHECKING:
     from datasets import Dataset  # type: ignore[import-untyped]
 
-    from llmbench.data.preferences import Example
+    from llmbench.data.examples import Example
 
 __all__ = ["Encoded", "encode"]
 

@@ -13,11 +13,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from llmbench.data import files, sources
+from llmbench.data.examples import Conversation, Example, Turn
 from llmbench.data.messages import answering, dense, message, messages, shared, text, tools, transcript, without_reasoning
 from llmbench.data.values import Report, Rows, Skipped
 from llmbench.errors import DataError
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
     from llmbench.data.answers import Encoded
     from llmbench.data.tokens import Tokenizer
 
-__all__ = ["Conversation", "Example", "load"]
-
-Turn = dict[str, Any]
-Conversation = list[Turn]
+__all__ = ["load", "read"]
 
 _KINDS = {
     "pairs": ("pairs of a chosen and a rejected answer", "dpo, orpo or reward"),
@@ -48,22 +46,6 @@ _NEEDS = {
     "marked": "`prompt`, `completion` and `label`, or `messages` and `label`",
     "prompts": "`prompt`",
 }
-
-
-@dataclass(frozen=True)
-class Example:
-    """One row: a prompt, and the answers to it that were judged (chosen, rejected), or one with its label, or none."""
-
-    place: str
-    prompt: Conversation
-    answers: tuple[Turn, ...] = ()
-    label: bool | None = None
-    columns: dict[str, Any] = field(default_factory=dict)
-    """For prompts: the columns that reward functions may read."""
-    origin: tuple[int, int] = (-1, -1)
-    """Its source's number in the recipe, and its line or row number there."""
-    tools: list[dict[str, Any]] | None = None
-    """What the assistant may call."""
 
 
 def load(

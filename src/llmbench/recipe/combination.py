@@ -18,7 +18,7 @@ from llmbench.recipe.adapter import IA3Spec, LoraSpec, OFTSpec, PromptTuningSpec
 
 if TYPE_CHECKING:
     from llmbench.recipe.model import ModelSpec
-    from llmbench.recipe.train import TrainRecipe
+    from llmbench.recipe.sections import TrainSections
 
 __all__ = ["EMBEDDINGS", "HEADS", "TRAINABLE", "base_config", "names", "refusals", "tied"]
 
@@ -76,18 +76,18 @@ def names(targets: str | list[str] | None, kinds: tuple[str, ...]) -> str | None
     return None
 
 
-def refusals(recipe: TrainRecipe, base: Config | None) -> list[str]:
+def refusals(recipe: TrainSections, base: Config | None) -> list[str]:
     """What does not go together, a line each; empty when the recipe can be trained.
 
     Args:
         recipe: a recipe whose parts are each right in themselves.
         base: the base model's config.json, if it is known yet.
     """
-    rules: list[Callable[[TrainRecipe, Config | None], Iterator[str]]] = [_whole, _base, _lora, _targets, _tokens, _others]
+    rules: list[Callable[[TrainSections, Config | None], Iterator[str]]] = [_whole, _base, _lora, _targets, _tokens, _others]
     return [line for rule in rules for line in rule(recipe, base)]
 
 
-def _whole(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
+def _whole(recipe: TrainSections, base: Config | None) -> Iterator[str]:
     """Training all parameters, or some."""
     if recipe.quantization is not None and not recipe.adapts:
         yield "quantization freezes the base, so something else must be trained; add a lora section"
@@ -97,7 +97,7 @@ def _whole(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
         yield "freeze would keep random weights as they are; use it with a model that was trained, method: sft"
 
 
-def _base(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
+def _base(recipe: TrainSections, base: Config | None) -> Iterator[str]:
     """A base that comes quantised."""
     quantised = _quantised(base)
     if quantised is None:
@@ -121,7 +121,7 @@ def _quantised(base: Config | None) -> str | None:
     return str(values.get("quant_method", "bitsandbytes")) if isinstance(values, dict) else None
 
 
-def _lora(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
+def _lora(recipe: TrainSections, base: Config | None) -> Iterator[str]:
     """LoRA's variants among themselves, and beside a quantised base."""
     lora = recipe.lora
     if lora is None:
@@ -150,7 +150,7 @@ def _lora(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
         )
 
 
-def _targets(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
+def _targets(recipe: TrainSections, base: Config | None) -> Iterator[str]:
     """Adapters on the embedding or on the head."""
     place, section = _section(recipe)
     if section is None or isinstance(section, PromptTuningSpec):
@@ -175,7 +175,7 @@ def _targets(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
         )
 
 
-def _tokens(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
+def _tokens(recipe: TrainSections, base: Config | None) -> Iterator[str]:
     """Rows of the embedding, old and new."""
     section = _section(recipe)[1]
     lora = recipe.lora
@@ -212,7 +212,7 @@ def _tokens(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
         yield f"{what}: EVA cannot read the activations of an embedding with trained rows; use init_lora_weights: true"
 
 
-def _others(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
+def _others(recipe: TrainSections, base: Config | None) -> Iterator[str]:
     """What is not LoRA."""
     adapter = recipe.adapter
     if isinstance(adapter, PromptTuningSpec):
@@ -237,6 +237,6 @@ def _others(recipe: TrainRecipe, base: Config | None) -> Iterator[str]:
             yield f"adapter.oft_block_size: {adapter.oft_block_size} does not divide the model's width {odd}; use {fits}"
 
 
-def _section(recipe: TrainRecipe) -> tuple[str, LoraSpec | OFTSpec | VeraSpec | IA3Spec | PromptTuningSpec | None]:
+def _section(recipe: TrainSections) -> tuple[str, LoraSpec | OFTSpec | VeraSpec | IA3Spec | PromptTuningSpec | None]:
     """What is trained beside the base, and its place in the recipe."""
     return ("lora", recipe.lora) if recipe.lora is not None else ("adapter", recipe.adapter)

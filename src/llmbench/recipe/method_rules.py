@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llmbench.recipe.train import TrainRecipe
+    from llmbench.recipe.sections import TrainSections
 
 __all__ = ["refusal"]
 
 
-def refusal(recipe: TrainRecipe) -> str | None:
+def refusal(recipe: TrainSections) -> str | None:
     """Why this method cannot be trained as the recipe says, or None."""
     if recipe.method in ("sft", "pretrain"):
         return None
     return _batches(recipe) or _data(recipe) or _of_the_method(recipe)
 
 
-def _batches(recipe: TrainRecipe) -> str | None:
+def _batches(recipe: TrainSections) -> str | None:
     method, training = recipe.method, recipe.training
     if training.max_tokens_per_batch is not None:
         return f"training.max_tokens_per_batch: method: {method} counts rows; use training.per_device_train_batch_size"
@@ -26,7 +26,7 @@ def _batches(recipe: TrainRecipe) -> str | None:
     return None
 
 
-def _data(recipe: TrainRecipe) -> str | None:
+def _data(recipe: TrainSections) -> str | None:
     method, data = recipe.method, recipe.data
     sources = [*data.train, *data.eval]
     if method != "distillation" and any(source.lessons is not None for source in sources):
@@ -39,7 +39,7 @@ def _data(recipe: TrainRecipe) -> str | None:
     return None
 
 
-def _of_the_method(recipe: TrainRecipe) -> str | None:
+def _of_the_method(recipe: TrainSections) -> str | None:
     training = recipe.training
     match recipe.method:
         case "kto" if recipe.kto is not None and recipe.kto.loss_type == "kto" and training.per_device_train_batch_size < 2:
@@ -61,7 +61,7 @@ def _on_the_head(targets: str | list[str]) -> bool:
     return "lm_head" in ([targets] if isinstance(targets, str) else targets)
 
 
-def _groups(recipe: TrainRecipe) -> str | None:
+def _groups(recipe: TrainSections) -> str | None:
     """GRPO draws whole groups of answers; a round of generation must hold them."""
     assert recipe.grpo is not None
     training, spec = recipe.training, recipe.grpo

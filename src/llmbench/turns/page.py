@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from llmbench.turns.refusal import Limit, Refused
+from llmbench.turns.refusal import Refused
 from llmbench.turns.row import Row
-from llmbench.turns.said import THINKING
-from llmbench.turns.sandbox import environment
 from llmbench.turns.signs import CODED, HIDDEN, PRIVATE, Turn
+from llmbench.turns.writing import THINKING, Writing
 
 __all__ = ["Page"]
 
@@ -19,54 +18,12 @@ _ESCAPED = re.compile(r"\\udb[89a-f][0-9a-f]\\ud[c-f][0-9a-f]{2}", re.IGNORECASE
 _RUNS = re.compile("([\U000f0000-\U000f7fff])\\1*")
 
 
-class Page:
+class Page(Writing):
     """A template at work.
 
     A row becomes one sample, or several where the template rewrites earlier turns (as those do that strip the thinking of
     history): each assistant turn is learned exactly once, in the form in which the model meets it when it answers there.
     """
-
-    def __init__(self, setup: dict[str, Any]) -> None:
-        self.env = environment()
-        self.templates = {name: self.env.from_string(text) for name, text in setup["templates"].items()}
-        source = "\n".join(setup["templates"].values())
-        self.marked = bool(re.search(r"\{%-?\s*generation\s*-?%\}", source))
-        self.thinking = tuple(name for name in THINKING if re.search(rf"\b{name}\b", source))
-        self.variables: dict[str, Any] = setup["variables"]
-        self.train_on: str = setup["train_on"]
-        self.characters: int = setup["characters"]
-        self.allowed = self.characters
-        self.private = False
-        self.names = sorted(setup["specials"], key=len, reverse=True)
-        self.numbers = {special: i for i, special in enumerate(self.names)}
-        self.special = _any(self.names)
-        self.stops = frozenset(setup["stops"])
-        self.token = _any([*setup["tokens"], *setup["stops"]])
-        self.endings: dict[tuple[bool, str], tuple[int, str] | None] = {}
-        self.nexts: set[str] = set()
-        self._in_parts: bool | None = None if re.search(r"\btype\b", source) else False
-
-    def write(self, turns: list[Turn], tools: Any, *, prompt: bool = False, marks: bool = False) -> str:
-        """The text of some turns."""
-        if self._in_parts:
-            turns = [_in_parts(turn) for turn in turns]
-        name = "tool_use" if tools and "tool_use" in self.templates else "default"
-        self.env.marking = marks
-        text: str = self.templates[name].render(
-            messages=turns, tools=tools, documents=None, add_generation_prompt=prompt, **self.variables
-        )
-        if len(text) > self.allowed:
-            raise Limit(f"writes over {self.characters // 2**20} million characters beyond its input")
-        return text
-
-    def tried(self, turns: list[Turn], tools: Any, *, prompt: bool = False) -> str:
-        """The text of some turns; none where the template does not take them."""
-        try:
-            return self.write(turns, tools, prompt=prompt)
-        except Limit:
-            raise
-        except Exception:  # a template that looks into the content, or takes no such turn there
-            return ""
 
     def samples(self, row: dict[str, Any]) -> dict[str, Any]:
         """The samples of a row: text, the spans that are learned, where turns end, and whose words are where."""
@@ -81,8 +38,8 @@ class Page:
             if self.private:
                 raise Refused("a character that is no text", "holds characters of a private plane together with control tokens")
             turns, tools = self._hide(turns), self._hide(tools)
-        if self._in_parts is None:
-            self._in_parts = self._takes_parts()
+        if self.in_parts is None:
+            self.in_parts = self._takes_parts()
         found = self._first(turns, tools)
         for sample in found:
             if literal:
@@ -151,15 +108,6 @@ class Page:
             return name * (len(match[0]) // len(name))
 
         return _RUNS.sub(show, text)
-
-
-def _any(texts: list[str]) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, sorted(set(texts), key=len, reverse=True))) or r"(?!)")
-
-
-def _in_parts(turn: Turn) -> Turn:
-    content = turn["content"]
-    return turn | {"content": [{"type": "text", "text": content}]} if isinstance(content, str) else turn
 
 
 def _named(turn: Turn, name: str) -> Turn:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmbench.turns import calls
 from llmbench.turns.refusal import OTHER, Limit, Refused
 from llmbench.turns.said import Met, check, reasoning, thought
 from llmbench.turns.signs import NEXT, Spans, Turn, common, found, parted, wrapped
-
-if TYPE_CHECKING:
-    from llmbench.turns.page import Page
+from llmbench.turns.writing import Writing
 
 __all__ = ["Row"]
 
@@ -23,7 +21,7 @@ _ANCHOR = 60
 class Row:
     """One conversation on a page."""
 
-    def __init__(self, page: Page, turns: list[Turn], tools: Any) -> None:
+    def __init__(self, page: Writing, turns: list[Turn], tools: Any) -> None:
         self.page, self.turns, self.tools = page, turns, tools
         self.prompts: dict[int, str] = {}
         self.met: dict[int, Met] = {}

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
 
 from llmbench.turns import calls
 from llmbench.turns.calls import Lost
 from llmbench.turns.refusal import OTHER, Refused
 from llmbench.turns.signs import Turn
+from llmbench.turns.writing import THINKING, Writing
 
-if TYPE_CHECKING:
-    from llmbench.turns.page import Page
+__all__ = ["Met", "check", "reasoning", "thought"]
 
-__all__ = ["THINKING", "Met", "check", "reasoning", "thought"]
-
-THINKING = ("reasoning_content", "reasoning", "thinking")
-"""What templates call the thinking of a turn; rows call it by the first."""
 _TAGS = re.compile(r"</?think>")
 
 
@@ -51,7 +46,7 @@ def thought(turn: Turn) -> str | None:
     return None
 
 
-def check(page: Page, turn: Turn, i: int, met: Met, place: list[int] | None) -> None:
+def check(page: Writing, turn: Turn, i: int, met: Met, place: list[int] | None) -> None:
     """Compares an answer with its turn, and notes where its last word ends.
 
     Args:
@@ -88,7 +83,7 @@ def check(page: Page, turn: Turn, i: int, met: Met, place: list[int] | None) -> 
         raise Refused("the chat template writes None", words)
 
 
-def _words(page: Page, turn: Turn, i: int, met: Met, place: list[int] | None) -> list[tuple[int, int]]:
+def _words(page: Writing, turn: Turn, i: int, met: Met, place: list[int] | None) -> list[tuple[int, int]]:
     """Where the thinking and the content of a turn are."""
     text, taken, at = met.text, [], met.base
     if thinking := reasoning(turn):
@@ -119,7 +114,7 @@ def _words(page: Page, turn: Turn, i: int, met: Met, place: list[int] | None) ->
     return taken
 
 
-def _single(page: Page, content: str, met: Met, at: int) -> int:
+def _single(page: Writing, content: str, met: Met, at: int) -> int:
     """Where a content is that may be in the text several times: the last place outside of tokens."""
     first = met.text.find(content, met.base)
     if first == met.text.rfind(content, met.base):
@@ -129,7 +124,7 @@ def _single(page: Page, content: str, met: Met, at: int) -> int:
     return found if found >= 0 else max(met.text.find(content, at), met.text.find(content, met.base))
 
 
-def _missing(what: str, page: Page) -> Refused:
+def _missing(what: str, page: Writing) -> Refused:
     names = " and ".join(f"`{name}`" for name in page.thinking)
     knows = f"it reads {names}, and not in this place" if names else "it has no place for thinking"
     words = f"the chat template does not write {what}: {knows}. Leave it out with data.reasoning=drop. {OTHER}"
