@@ -50,7 +50,7 @@ def main() -> None:
     except Problem as problem:
         sys.exit(f"install: {problem}")
     except KeyboardInterrupt:
-        sys.exit("\nStopped. The same command goes on from here.")
+        sys.exit("\nStopped. The same command continues from here.")
 
 
 def install(dev: bool) -> None:

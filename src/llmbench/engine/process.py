@@ -140,7 +140,7 @@ class Engine:
                 if seconds > self._recipe.engine.start_timeout:
                     raise EngineError(
                         f"vLLM was not ready after {seconds:.0f} s (it was {phase}). Its log: {self.log}. "
-                        "Give it longer with engine.start_timeout=..."
+                        "Raise engine.start_timeout"
                     )
                 time.sleep(_POLL)
         self._warm_up(progress)
