@@ -26,7 +26,7 @@ LAYERS = [
     {"training", "retrieval", "engine"},
     {"gateway"},
     {"compare"},
-    {"demo", "doctor"},
+    {"demo", "doctor", "raft"},
     {"cli"},
     {"__main__"},
 ]
@@ -56,6 +56,20 @@ INSIDE = {
     ("cli/index_care.py", "retrieval.documents"),  # the type of what was left out
 }
 """Who imports an inner module of a room of retrieval from outside it, and why; everybody else asks the room's face."""
+
+DOORS = {
+    ("__main__.py", "cli.main"),  # the program begins there
+    ("cli/check.py", "training.loading.model"),  # loads a tokenizer and a model's configuration, and no trainer
+    ("cli/merge.py", "training.merging.merge"),  # likewise, a merge alone
+}
+"""Who imports an inner module of a room that its face does not name, and why. Retrieval has a list of its own."""
+
+APP = {
+    "llmbench.assets", "llmbench.compare", "llmbench.endpoint", "llmbench.errors", "llmbench.gateway.background",
+    "llmbench.recipe", "llmbench.retrieval", "llmbench.retrieval.reading", "llmbench.runs",
+    "llmbench.svg.lines", "llmbench.workspace",
+}  # fmt: skip
+"""What app/ may import of the library."""
 
 HOMES = {
     "torch": {"training", "retrieval"},
@@ -193,6 +207,28 @@ def test_no_circle_of_imports() -> None:
     """What only names a type counts too."""
     found = {module: sorted({there for there, _, _ in arrows(module)} - {module}) for module in MODULES}
     TopologicalSorter(found).prepare()  # raises CycleError, which names the circle
+
+
+def test_rooms_are_entered_by_what_their_faces_name() -> None:
+    """A name, or a module that is loaded when it is asked for. Rooms without a face are entered by their modules' own names."""
+    found = set()
+    for module, path in MODULES.items():
+        for there, asked, _ in arrows(module):
+            parts = there.split(".")
+            if len(parts) < 3 or parts[1] in ("retrieval", room(path)) or parts[2] in face(".".join(parts[:2])):
+                continue
+            if asked != there and parts[-1] in face(asked):
+                continue
+            found.add((path.relative_to(PACKAGE).as_posix(), there.removeprefix("llmbench.")))
+    assert found == DOORS
+
+
+def test_the_app_takes_faces_and_values_only() -> None:
+    """It is a program over the library, as its users' own are: nothing that begins with an underscore, no inner module."""
+    taken = {
+        module for path in sources() if room(path) == "app" for module, _ in imports(path) if module.startswith("llmbench")
+    }
+    assert taken == APP
 
 
 def test_each_room_of_retrieval_imports_downwards_only() -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 PHRASES = (
-    "is there already", "tells of", "told of", "broke off", "nobody knows", "to know of", "anew", "mends", "mended", "at most so",
-    "so many", "goes on", "go on searching", "lay over each other", "nought", "whereof", "hangs on", "beside", "give it longer",
+    "is there already", "tells of", "told of", "broke off", "nobody knows", "to know of", "anew", "mends", "mended",
+    "at most so", "so many", "goes on", "go on searching", "lay over each other", "nought", "whereof", "hangs on", "beside",
+    "give it longer",
     "as it is trained", "made again", "look again", "every side", "is not told", "withheld of", "fits best, best first",
     "speaks against",
 )  # fmt: skip
-"""Of the lists of two readers. Say instead: already exists, reports, was interrupted, unknown, note, again, repair, N, continues,
-overlay, zero, depends on, next to, timed out, rebuilt, refresh, all variants, is not stated."""
+"""Say instead: already exists, reports, was interrupted, unknown, note, again, repair, N, continues, overlay, zero, depends on,
+next to, timed out, rebuilt, refresh, all variants, is not stated."""
 ALLOWED = {
     ("src/llmbench/retrieval/search/expand.py", "anew"),  # a request to a model that means: in other words
 }

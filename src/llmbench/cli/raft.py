@@ -16,7 +16,7 @@ from llmbench.cli.terminal import print_json
 from llmbench.errors import DataError, LlmbenchError
 
 if TYPE_CHECKING:
-    from llmbench.compare.raft import Left, Row
+    from llmbench.raft import Left, Row
 
 __all__ = ["register"]
 
@@ -70,8 +70,8 @@ def raft(
     from rich.console import Console
     from rich.progress import track
 
+    from llmbench import raft as making
     from llmbench import recipe, workspace
-    from llmbench.compare import raft as making
     from llmbench.compare.questions import read
     from llmbench.recipe import CompareRecipe, QuestionSource, RagRecipe
     from llmbench.retrieval import Retriever

@@ -13,4 +13,20 @@ from llmbench.compare.result import Comparison, Row
 from llmbench.compare.run import every, load, remove, run
 from llmbench.statistics import Difference, Estimate
 
-__all__ = ["Comparison", "Difference", "Estimate", "Progress", "Question", "Row", "Tally", "every", "load", "remove", "run"]
+__all__ = [
+    "Comparison",
+    "Difference",
+    "Estimate",
+    "Progress",
+    "Question",
+    "Row",
+    "Tally",
+    "every",
+    "load",
+    "metrics",
+    "questions",
+    "remove",
+    "run",
+    "table",
+    "verdict",
+]

@@ -7,4 +7,17 @@ which tokens are learned: the assistant's, and no others. What it made is kept i
 from llmbench.data.load import load, rows
 from llmbench.data.values import Report, Rows, Skipped
 
-__all__ = ["Report", "Rows", "Skipped", "load", "rows"]
+__all__ = [
+    "Report",
+    "Rows",
+    "Skipped",
+    "kept",
+    "load",
+    "page",
+    "preferences",
+    "report",
+    "rows",
+    "sources",
+    "terminal",
+    "vocabulary",
+]

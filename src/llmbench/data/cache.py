@@ -25,8 +25,7 @@ from llmbench import own_code, workspace
 from llmbench.data.sources import files, hub
 from llmbench.data.values import Report, Skipped
 from llmbench.errors import LlmbenchError
-from llmbench.recipe import DataSource, DataSpec
-from llmbench.recipe.adapter import TokenizerSpec
+from llmbench.recipe import DataSource, DataSpec, TokenizerSpec
 
 __all__ = ["Hashes", "grown", "kept", "key", "tokenizer_hash"]
 

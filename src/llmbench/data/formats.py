@@ -10,8 +10,7 @@ from typing import Any
 from llmbench.data.files import Row, kind
 from llmbench.data.messages import BadRow, answering, messages, shared, text, tools, transcript, without_reasoning
 from llmbench.errors import DataError
-from llmbench.recipe import DataSource
-from llmbench.recipe.data import Format
+from llmbench.recipe import DataSource, Format
 
 __all__ = ["READS", "BadRow", "Chat", "Text", "Tokens", "converted", "detect"]
 

@@ -10,8 +10,7 @@ from llmbench.data.formats import READS, BadRow, Chat, Text, Tokens, converted, 
 from llmbench.data.messages import dense
 from llmbench.data.sources import read, title
 from llmbench.errors import DataError
-from llmbench.recipe import DataSource, DataSpec
-from llmbench.recipe.data import Format
+from llmbench.recipe import DataSource, DataSpec, Format
 
 __all__ = ["BATCH", "Item", "batches"]
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench.data.values import Rows
-from llmbench.recipe import DataSource, DataSpec
-from llmbench.recipe.adapter import TokenizerSpec
+from llmbench.recipe import DataSource, DataSpec, TokenizerSpec
 
 __all__ = ["load", "rows"]
 

@@ -14,8 +14,7 @@ from llmbench import workspace
 from llmbench.data.cache import Hashes, grown, kept, key, tokenizer_hash
 from llmbench.data.sources import chosen, title
 from llmbench.data.values import Report
-from llmbench.recipe import DataSource, DataSpec
-from llmbench.recipe.adapter import TokenizerSpec
+from llmbench.recipe import DataSource, DataSpec, TokenizerSpec
 
 __all__ = ["Parts"]
 

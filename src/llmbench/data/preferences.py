@@ -22,8 +22,7 @@ from llmbench.data.examples import Conversation, Example, Turn
 from llmbench.data.messages import answering, dense, message, messages, shared, text, tools, transcript, without_reasoning
 from llmbench.data.values import Report, Rows, Skipped
 from llmbench.errors import DataError
-from llmbench.recipe import DataSource, DataSpec
-from llmbench.recipe.adapter import TokenizerSpec
+from llmbench.recipe import DataSource, DataSpec, TokenizerSpec
 
 if TYPE_CHECKING:
     from llmbench.data.answers import Encoded

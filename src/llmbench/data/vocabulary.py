@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench.errors import LlmbenchError, RecipeError
-from llmbench.recipe.adapter import TokenizerSpec
+from llmbench.recipe import TokenizerSpec
 
 __all__ = ["add_tokens", "extended", "refuse_empty", "stops", "stops_with"]
 

@@ -2,4 +2,16 @@
 
 from llmbench.estimate.needs import METHODS, Estimate, Work, corrections, estimate, spread, unquantized, work
 
-__all__ = ["METHODS", "Estimate", "Work", "corrections", "estimate", "spread", "unquantized", "work"]
+__all__ = [
+    "METHODS",
+    "Estimate",
+    "Work",
+    "corrections",
+    "estimate",
+    "offers",
+    "rates",
+    "shapes",
+    "spread",
+    "unquantized",
+    "work",
+]

@@ -5,16 +5,28 @@ A fault in a document is one line with file, line number, dotted place and, wher
 
 from __future__ import annotations
 
-from llmbench.recipe.adapter import LoraSpec, QuantizationSpec
+from llmbench.recipe.adapter import (
+    EvaSpec,
+    FreezeSpec,
+    IA3Spec,
+    LoftQSpec,
+    LoraSpec,
+    OFTSpec,
+    PromptTuningSpec,
+    QuantizationSpec,
+    TokenizerSpec,
+    VeraSpec,
+)
 from llmbench.recipe.compare import CompareRecipe, EndpointSpec, QuestionSource, StatisticsSpec
-from llmbench.recipe.data import DataSource, DataSpec
+from llmbench.recipe.data import DataSource, DataSpec, Format
 from llmbench.recipe.evaluation import EvaluationSpec
 from llmbench.recipe.fields import Document
 from llmbench.recipe.load import load, load_any
-from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, OrpoSpec, RewardSpec, TeacherSpec
+from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec, TeacherSpec
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.optimization import TrainingSpec
 from llmbench.recipe.rag import (
+    STDIN,
     ChunkingSpec,
     ColumnsSpec,
     ContextSpec,
@@ -23,6 +35,7 @@ from llmbench.recipe.rag import (
     MmrSpec,
     RagRecipe,
     RerankSpec,
+    Scalar,
     SearchSpec,
     SourceSpec,
     Stage,
@@ -33,6 +46,7 @@ from llmbench.recipe.train import TrainRecipe
 
 __all__ = [
     "MAX_STOPS",
+    "STDIN",
     "ChunkingSpec",
     "ColumnsSpec",
     "CompareRecipe",
@@ -45,15 +59,23 @@ __all__ = [
     "EmbedderSpec",
     "EndpointSpec",
     "EngineSpec",
+    "EvaSpec",
     "EvaluationSpec",
     "ExpandSpec",
+    "Format",
+    "FreezeSpec",
     "GatewaySpec",
     "GrpoSpec",
+    "IA3Spec",
     "KtoSpec",
+    "LoftQSpec",
     "LoraSpec",
+    "Method",
     "MmrSpec",
     "ModelSpec",
+    "OFTSpec",
     "OrpoSpec",
+    "PromptTuningSpec",
     "QuantizationSpec",
     "QuestionSource",
     "RagRecipe",
@@ -61,15 +83,20 @@ __all__ = [
     "RewardFunction",
     "RewardSpec",
     "Sampling",
+    "Scalar",
     "SearchSpec",
     "ServeRecipe",
     "SourceSpec",
     "Stage",
     "StatisticsSpec",
     "TeacherSpec",
+    "TokenizerSpec",
     "TrainRecipe",
     "TrainingSpec",
     "Variant",
+    "VeraSpec",
+    "combination",
     "load",
     "load_any",
+    "servability",
 ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from llmbench.errors import LlmbenchError
-from llmbench.recipe.rag import Scalar
+from llmbench.recipe import Scalar
 
 __all__ = [
     "CHANGED",

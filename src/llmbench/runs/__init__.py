@@ -2,4 +2,4 @@
 
 from llmbench.runs.run import Run, changes, check, create, every, open_run, remove, resolved, resume
 
-__all__ = ["Run", "changes", "check", "create", "every", "open_run", "remove", "resolved", "resume"]
+__all__ = ["Run", "best", "changes", "check", "checkpoints", "create", "every", "open_run", "remove", "resolved", "resume"]

@@ -6,4 +6,4 @@ made in `paired`, `intervals`, `flips`, `clusters` and `power`.
 
 from llmbench.statistics.values import Difference, Estimate, Kind
 
-__all__ = ["Difference", "Estimate", "Kind"]
+__all__ = ["Difference", "Estimate", "Kind", "clusters", "intervals", "paired", "words"]

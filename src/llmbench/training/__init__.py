@@ -19,4 +19,4 @@ from llmbench.training.plan import adapter_lines  # noqa: E402
 from llmbench.training.plan import lines as method_lines  # noqa: E402
 from llmbench.training.train import first_step, prepare, train  # noqa: E402
 
-__all__ = ["Job", "adapter_lines", "first_step", "method_lines", "prepare", "train", "unquantized"]
+__all__ = ["Job", "adapter_lines", "data_report", "first_step", "method_lines", "prepare", "selftest", "train", "unquantized"]

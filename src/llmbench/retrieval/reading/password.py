@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmbench.errors import DataError
-from llmbench.recipe import RagRecipe, SourceSpec
-from llmbench.recipe.rag import STDIN
+from llmbench.recipe import STDIN, RagRecipe, SourceSpec
 
 __all__ = ["need_passwords", "password_at", "password_of"]
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from llmbench.errors import DataError
-from llmbench.recipe import RagRecipe
-from llmbench.recipe.rag import STDIN
+from llmbench.recipe import STDIN, RagRecipe
 from llmbench.retrieval.reading.walk import File
 
 __all__ = ["LARGEST_FILE", "SOURCE", "read_input"]

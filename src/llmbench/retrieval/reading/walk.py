@@ -11,8 +11,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from llmbench.errors import DataError
-from llmbench.recipe import SourceSpec
-from llmbench.recipe.rag import STDIN
+from llmbench.recipe import STDIN, SourceSpec
 from llmbench.retrieval.documents import Momentary, Skipped, Unreadable, not_read
 from llmbench.retrieval.reading.kinds import ROWS, kind_of, kind_of_bytes
 from llmbench.shown import counted

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbench.endpoint import Endpoint, HttpEndpoint, Reply
 from llmbench.errors import EndpointError, LlmbenchError
-from llmbench.recipe.rag import ExpandSpec
+from llmbench.recipe import ExpandSpec
 from llmbench.retrieval.chunking import sentence_ends
 from llmbench.retrieval.store.words import STOP_WORDS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llmbench.recipe.rag import Stage
+from llmbench.recipe import Stage
 from llmbench.retrieval.search.diversity import Move
 from llmbench.retrieval.search.hits import Hit
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from llmbench.errors import LlmbenchError, MissingPackage
-from llmbench.recipe.rag import ContextSpec
+from llmbench.recipe import ContextSpec
 from llmbench.retrieval.chunking import sentence_ends
 from llmbench.retrieval.search.passages import Passage, cut, standing
 from llmbench.retrieval.search.prompt import fill

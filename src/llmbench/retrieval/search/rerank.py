@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbench import hardware, scan
 from llmbench.errors import LlmbenchError
-from llmbench.recipe.rag import RerankSpec
+from llmbench.recipe import RerankSpec
 from llmbench.retrieval.search.rerank_model import load, locate
 from llmbench.retrieval.search.windows import Offsets, windows
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench.errors import LlmbenchError, MissingPackage
-from llmbench.recipe.rag import RerankSpec
+from llmbench.recipe import RerankSpec
 from llmbench.retrieval.embedding import PACKAGED
 from llmbench.retrieval.embedding import locate as locate_embedder
 from llmbench.retrieval.search.windows import Offsets

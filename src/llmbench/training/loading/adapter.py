@@ -15,13 +15,13 @@ import torch
 
 from llmbench import provenance
 from llmbench.errors import RecipeError
-from llmbench.recipe import TrainRecipe
-from llmbench.recipe.adapter import (
+from llmbench.recipe import (
     FreezeSpec,
     IA3Spec,
     LoraSpec,
     OFTSpec,
     PromptTuningSpec,
+    TrainRecipe,
     VeraSpec,
 )
 from llmbench.training.loading import targets
@@ -130,7 +130,7 @@ def _config(recipe: TrainRecipe, model: Any, new_rows: list[int]) -> Any:
 def _lora_config(spec: LoraSpec, model: Any, new_rows: list[int], task: str) -> Any:
     from peft import EvaConfig, LoftQConfig, LoraConfig
 
-    from llmbench.recipe.adapter import EvaSpec, LoftQSpec
+    from llmbench.recipe import EvaSpec, LoftQSpec
 
     own = {
         "loftq_config", "eva_config", "loraplus_lr_ratio", "save_dtype", "modules_to_save", "trainable_token_indices",

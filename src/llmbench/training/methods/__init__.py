@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbench.recipe.methods import Method as Name
+from llmbench.recipe import Method as Name
 from llmbench.training.methods.method import Method
 
 __all__ = ["Method", "of"]

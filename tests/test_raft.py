@@ -13,7 +13,7 @@ from llmbench import retrieval
 from llmbench.compare import metrics
 from llmbench.compare.answers import Answer
 from llmbench.compare.questions import Question
-from llmbench.compare.raft import ABSTENTION, Kind, Left, Row, rows
+from llmbench.raft import ABSTENTION, Kind, Left, Row, rows
 from llmbench.recipe import CompareRecipe, RagRecipe
 from llmbench.retrieval import Retriever
 
