@@ -1,6 +1,7 @@
 # `make` alone lists the commands. Needed beforehand: Linux, make, Python 3.11 or newer. Nothing has to be activated.
 #   PYTHON=python3.12   the Python that .venv is made with
 #   WORKERS=2           how many processes run the tests
+#   SINCE=main          `make check` runs what differs from this branch may concern; empty: all
 #   BUILD=cpu|cuda      the build of PyTorch and vLLM (found out by itself)
 
 FIND_PYTHON = for p in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -12,6 +13,7 @@ export BUILD
 BIN := .venv/bin
 PYTEST_ARGS ?=
 WORKERS ?= 2
+SINCE ?= $(shell git rev-parse --quiet --verify main > /dev/null 2>&1 && echo main)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo app test check bench bench-train bench-rag tiny install install-dev doctor clean
@@ -50,7 +52,7 @@ check: install-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu" $(PYTEST_ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not expensive and not gpu" $(if $(SINCE),--changed $(SINCE)) $(PYTEST_ARGS)
 
 bench: install
 	@echo "Measuring the tables of docs/benchmarks.md (half an hour with DATA, 10 minutes without)"

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests import changed
 
 from llmbench import assets, recipe
 from llmbench.recipe import RagRecipe, ServeRecipe
@@ -30,6 +31,36 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     os.environ.setdefault(
         "OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
     )
+
+EXPENSIVE = Path(__file__).with_name("expensive.txt")
+"""Tests that take long though they are not slow, a line each: `tests/folder/test_file.py::test_name`."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--changed BASE`."""
+    parser.addoption("--changed", metavar="BASE", help="run only what differs from this branch of git may concern")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs vLLM as slow, and the expensive tests."""
+    long = set(EXPENSIVE.read_text(encoding="utf-8").split())
+    for item in items:
+        if "endpoint" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+        if item.nodeid.partition("[")[0] in long:
+            item.add_marker("expensive")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out, unread, the files that no change concerns."""
+    base = config.getoption("--changed")
+    if base is None or not collection_path.name.startswith("test_"):
+        return None
+    found = changed.files(base)
+    if found is None:
+        raise pytest.UsageError(f"--changed {base}: git knows no such branch here. Name another, or leave it out")
+    return None if changed.concerns(collection_path, found) else True
+
 
 PAGES = {
     "kettle.md": "# Alba kettle\n\nThe Alba kettle is red. It weighs 300 grams and costs 40 euros.\n",
@@ -87,13 +118,6 @@ class Mark:
         while (found := self.alive()) and time.monotonic() < end:
             time.sleep(0.1)
         return found
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what needs vLLM as slow."""
-    for item in items:
-        if "endpoint" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.slow)
 
 
 if (

@@ -1,0 +1,37 @@
+"""`make check` runs what a change may concern, and no less."""
+
+from __future__ import annotations
+
+import pytest
+from tests.changed import ROOT, WORDS, concerns
+
+TESTS = sorted(path for path in (ROOT / "tests").rglob("test_*.py"))
+
+
+def run(*files: str) -> set[str]:
+    """The test files that a change of these files runs."""
+    return {path.relative_to(ROOT).as_posix() for path in TESTS if concerns(path, frozenset(files))}
+
+
+@pytest.mark.parametrize(
+    ("file", "runs", "leaves_out"),
+    [
+        ("src/llmbench/svg/lines.py", ["tests/test_svg.py", "tests/compare/test_report.py", "tests/app/test_stop.py"],
+         ["tests/retrieval/chunking/test_tables.py", "tests/engine/test_command.py", "tests/recipe/test_load.py"]),
+        ("src/llmbench/retrieval/chunking/pieces.py", ["tests/retrieval/chunking/test_tables.py", "tests/cli/test_rag.py"],
+         ["tests/engine/test_command.py", "tests/training/test_sft.py", "tests/statistics/test_intervals.py"]),
+        ("app/page.js", ["tests/app/test_stop.py"], ["tests/cli/test_rag.py", "tests/training/test_sft.py"]),
+        ("tests/training/conftest.py", ["tests/training/test_sft.py"], ["tests/engine/test_command.py"]),
+        ("tests/engine/test_command.py", ["tests/engine/test_command.py"], ["tests/training/test_sft.py"]),
+        ("docs/guide/app.md", sorted(WORDS), ["tests/app/test_stop.py"]),
+    ],
+)  # fmt: skip
+def test_a_change_runs_the_rooms_that_it_may_concern(file: str, runs: list[str], leaves_out: list[str]) -> None:
+    found = run(file)
+    assert set(runs) <= found and found >= WORDS
+    assert not found & set(leaves_out)
+
+
+@pytest.mark.parametrize("file", ["src/llmbench/errors.py", "pyproject.toml", "tests/conftest.py"])
+def test_what_everything_rests_on_runs_everything(file: str) -> None:
+    assert len(run(file)) > 0.9 * len(TESTS)
