@@ -62,14 +62,12 @@ def _machine() -> list[Finding]:
 def _cpu() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = "1 core" if cores == 1 else f"{cores} cores"
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    facts = hardware.processor()
+    if not facts:
         return Finding("machine", "CPU", "ok", f"{count}, {platform.machine()}")
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
     flags = facts.get("flags", facts.get("Features", "")).split()
     wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve") if flag in flags]
-    dtype = "bfloat16" if hardware.bfloat16_pays(text) else "float32"
+    dtype = "bfloat16" if hardware.bfloat16_pays() else "float32"
     name = f"{count}, {facts.get('model name', platform.machine())}, {' '.join(wide) or 'no wide instructions'}"
     if platform.machine() == "x86_64" and "avx2" not in wide:
         return Finding("machine", "CPU", "missing", f"{name}: vLLM's CPU build needs avx2", "use a newer CPU or an NVIDIA GPU")
@@ -77,17 +75,10 @@ def _cpu() -> Finding:
 
 
 def _memory() -> Finding:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
+    found = hardware.memory()
+    if found is None:
         return Finding("machine", "memory", "note", "unknown (no /proc/meminfo)")
-    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if len(line.split()) > 1}
-    total, free = kib["MemTotal"] / 2**20, kib["MemAvailable"] / 2**20
-    for limit_file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        limit = Path(limit_file).read_text().strip() if Path(limit_file).exists() else "max"
-        if limit.isdigit():
-            total = min(total, int(limit) / 2**30)
-            free = min(free, total)
+    total, free = (size / 2**30 for size in found)
     text = f"{free:.1f} of {total:.1f} GiB free"
     if free < 6:
         return Finding("machine", "memory", "note", f"{text}; the demo takes up to 8", "close other programs")

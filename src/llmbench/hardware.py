@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Machine", "bfloat16_pays", "cores", "machine"]
+__all__ = ["Machine", "bfloat16_pays", "cores", "machine", "memory", "processor"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Machine:
 def machine(device: str = "auto") -> Machine:
     """This machine: /proc, and nvidia-smi where there is one."""
     gpu = _gpu() if device in ("auto", "cuda") else None
-    free = next((int(line.split()[1]) * 1024 for line in _read("/proc/meminfo").splitlines() if line.startswith("MemAvail")), 0)
+    _, free = memory() or (0, 0)
     if gpu is None:
         return Machine("cpu", cores(), free, bfloat16_pays())
     return Machine("cuda", cores(), free, bfloat16=True, gpu=gpu[0], gpu_memory=gpu[1])
@@ -48,6 +48,33 @@ def bfloat16_pays(cpuinfo: str | None = None) -> bool:
     found = _read("/proc/cpuinfo") if cpuinfo is None else cpuinfo
     words = set(found.split())
     return "amx_bf16" in words or ("AuthenticAMD" in words and "avx512_bf16" in words)
+
+
+def processor() -> dict[str, str]:
+    """What /proc/cpuinfo says of the first processor, such as `model name` and `flags` (ARM: `Features`); empty without it."""
+    first = _read("/proc/cpuinfo").split("\n\n")[0]
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+
+
+def memory() -> tuple[int, int] | None:
+    """Bytes of memory in all and free now, for this process: of the machine, or of its control group where that has less.
+
+    None where the kernel does not say. What a group holds of files is not counted as used, as MemAvailable does not.
+    """
+    lines = [line.split() for line in _read("/proc/meminfo").splitlines()]
+    kib = {line[0].rstrip(":"): int(line[1]) for line in lines if len(line) > 1 and line[1].isdigit()}
+    if not {"MemTotal", "MemAvailable"} <= kib.keys():
+        return None
+    total, free = kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024
+    for folder, limit, used, files in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        most, now = _read(f"{folder}/{limit}").strip(), _read(f"{folder}/{used}").strip()
+        if most.isdigit() and now.isdigit() and int(most) < total:
+            held = next((int(n) for name, n in map(str.split, _read(f"{folder}/memory.stat").splitlines()) if name == files), 0)
+            total, free = int(most), max(0, min(free, int(most) - int(now) + held))
+    return total, free
 
 
 def _read(path: str) -> str:

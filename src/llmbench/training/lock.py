@@ -14,6 +14,7 @@ import torch
 from llmbench import own_code, provenance
 from llmbench.data import sources
 from llmbench.errors import RunError
+from llmbench.hardware import processor
 from llmbench.recipe import DataSource, ModelSpec, TrainRecipe
 from llmbench.runs import Run
 from llmbench.training.loading.model import Loaded, local_folder
@@ -117,8 +118,4 @@ def hardware(loaded: Loaded) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return processor().get("model name") or platform.processor() or platform.machine()
