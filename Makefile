@@ -45,7 +45,7 @@ test: install-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --durations=10 $(PYTEST_ARGS)
 
 check: install-dev
 	@echo "Checking: ruff, mypy and the tests that are not slow (about 10 minutes on two cores)"

@@ -77,7 +77,7 @@ TABLE = [
     # Runs
     Bad("no such run to resume", "train train.yaml --resume", r"There is no run mine in .*outputs/runs \(there are: none yet\)"),
     Bad("no such run to resume from a step", "train train.yaml --resume-from-checkpoint 5", r"There is no run mine in "),
-    Bad("nothing to evaluate", "train train.yaml training.eval_steps=1", r"train\.yaml:1: training\.eval_steps has nothing to evaluate: set data\.eval"),
+    Bad("nothing to evaluate", "train train.yaml training.eval_steps=1", r"training\.eval_steps=1: has nothing to evaluate: set data\.eval"),
     Bad("broken question of an evaluation", "train train.yaml evaluation.questions=asked.jsonl", r"asked\.jsonl:1: answer is missing, so nothing can be compared",
         {"asked.jsonl": '{"question": "Why?"}\n'}),
     Bad("a run that leads elsewhere", "runs ../../etc", r"run '\.\./\.\./etc' is not allowed: use up to 64 lower-case letters"),

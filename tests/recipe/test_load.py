@@ -321,3 +321,27 @@ def test_a_pipeline_with_questions_is_a_pipeline(tmp_path: Path) -> None:
     loaded = recipe.load(path, RagRecipe)
     assert loaded.documents[0].path == tmp_path / "page.md"
     assert loaded.questions == tmp_path / "questions.jsonl"
+
+
+def test_all_that_does_not_go_together_is_told_at_once_each_place_once(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n", encoding="utf-8")
+    path = tmp_path / "many.yaml"
+    path.write_text(
+        "name: many\nmethod: dpo\ndata: {train: [{path: rows.jsonl}]}\nlora: {target_modules: [lm_head]}\n"
+        "quantization: {load_in_4bit: true, load_in_8bit: true}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(RecipeError) as one:
+        recipe.load(path, TrainRecipe)
+    assert len(str(one.value).splitlines()) == 1, "sections are asked of one another when each is right in itself"
+    path.write_text(
+        "name: many\nmethod: dpo\ndata: {train: [{path: rows.jsonl}]}\nlora: {target_modules: [lm_head]}\n"
+        "training: {torch_compile: true, eval_steps: 5}\nfreeze: {layers: 2}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(RecipeError) as several:
+        recipe.load(path, TrainRecipe)
+    lines = str(several.value).splitlines()
+    assert len(lines) == 4, lines
+    for number, words in ((5, "training.torch_compile"), (4, "lora.target_modules"), (6, "freeze"), (5, "training.eval_steps")):
+        assert any(f"many.yaml:{number}: " in line and words in line for line in lines), (words, lines)

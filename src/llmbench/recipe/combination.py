@@ -90,11 +90,11 @@ def refusals(recipe: TrainSections, base: Config | None) -> list[str]:
 def _whole(recipe: TrainSections, base: Config | None) -> Iterator[str]:
     """Training all parameters, or some."""
     if recipe.quantization is not None and not recipe.adapts:
-        yield "quantization freezes the base, so something else must be trained; add a lora section"
+        yield "quantization: freezes the base, so something else must be trained; add a lora section"
     if recipe.freeze is not None and recipe.adapts:
-        yield "freeze is for training all parameters, and an adapter freezes the base already; write `lora: null`"
+        yield "freeze: is for training all parameters, and an adapter freezes the base already; write `lora: null`"
     if recipe.freeze is not None and recipe.method == "pretrain":
-        yield "freeze would keep random weights as they are; use it with a model that was trained, method: sft"
+        yield "freeze: would keep random weights as they are; use it with a model that was trained, method: sft"
 
 
 def _base(recipe: TrainSections, base: Config | None) -> Iterator[str]:

@@ -6,11 +6,13 @@ import difflib
 import re
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from llmbench.recipe.sections import Unfit
 from llmbench.recipe.yaml_lines import Lines, Place
 
 __all__ = ["faults"]
@@ -21,8 +23,8 @@ _SHOWN = 60
 
 def faults(error: ValidationError, kind: type[BaseModel], path: str | Path, lines: Lines, given: dict[Place, str]) -> list[str]:
     """One line for each fault, in the file's order; those of overrides last, each with its override."""
-    result = []
-    for fault in error.errors(include_url=False):
+    result, told = [], set()
+    for fault in _each(error):
         place = tuple(part for part in fault["loc"] if not (isinstance(part, str) and part.startswith("function-")))
         place = _named(fault) if not place and fault["type"] == "value_error" else _untagged(kind, place)
         line, where = lines.nearest(place), lines.where(place, path)
@@ -44,10 +46,23 @@ def faults(error: ValidationError, kind: type[BaseModel], path: str | Path, line
                 message = f"{dotted}.type is missing or unknown: it is one of {_tags(kind, place)}"
             case _:
                 message = f"{dotted} {_should_be(fault['type'], fault['msg'])}, not {_short(fault['input'])}"
+        if place and place in told:
+            continue  # one place, one line: what is next is seen when that is put right
+        told.add(place)
         if place in given:
             message = message.removeprefix(f"{dotted}: ")  # the override names it already
         result.append((override is not None, line or 0, f"{override or where}: {message}"))
     return [message for *_, message in sorted(result, key=lambda item: item[:2])]
+
+
+def _each(error: ValidationError) -> Iterator[dict[str, Any]]:
+    """The faults of an error, one for each line of what does not go together."""
+    for fault in error.errors(include_url=False):
+        reason = fault.get("ctx", {}).get("error")
+        if isinstance(reason, Unfit):
+            yield from ({**fault, "ctx": {"error": line}} for line in reason.lines)
+        else:
+            yield dict(fault)
 
 
 def _named(fault: Any) -> Place:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llmbench.recipe.sections import TrainSections
 
-__all__ = ["refusal"]
+__all__ = ["refusals"]
 
 
-def refusal(recipe: TrainSections) -> str | None:
-    """Why this method cannot be trained as the recipe says, or None."""
+def refusals(recipe: TrainSections) -> list[str]:
+    """Why this method cannot be trained as the recipe says, a line each; empty where it can."""
     if recipe.method in ("sft", "pretrain"):
-        return None
-    return _batches(recipe) or _data(recipe) or _of_the_method(recipe)
+        return []
+    return [fault for rule in (_batches, _data, _of_the_method) if (fault := rule(recipe)) is not None]
 
 
 def _batches(recipe: TrainSections) -> str | None:

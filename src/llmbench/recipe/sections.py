@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from llmbench.recipe.adapter import AdapterSpec, FreezeSpec, LoraSpec, QuantizationSpec, TokenizerSpec
 from llmbench.recipe.data import DataSpec
 from llmbench.recipe.evaluation import EvaluationSpec
@@ -10,7 +12,15 @@ from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.optimization import TrainingSpec
 
-__all__ = ["TrainSections"]
+__all__ = ["TrainSections", "Unfit"]
+
+
+class Unfit(ValueError):
+    """Sections that do not go together, a line for each fault: `lora.use_dora: ...`."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = tuple(lines)
+        super().__init__("\n".join(self.lines))
 
 
 class TrainSections(Document):

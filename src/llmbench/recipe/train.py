@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Self
 
 from pydantic import ValidationInfo, model_validator
 
+from llmbench.recipe import method_rules
 from llmbench.recipe.combination import base_config, refusals
 from llmbench.recipe.continuation import continued
 from llmbench.recipe.fields import start_of
-from llmbench.recipe.method_rules import refusal
 from llmbench.recipe.methods import section
-from llmbench.recipe.sections import TrainSections
+from llmbench.recipe.sections import TrainSections, Unfit
 
 __all__ = ["TrainRecipe"]
 
@@ -39,31 +40,31 @@ class TrainRecipe(TrainSections):
         return section(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
-    def _method_fits(self) -> Self:
-        fault = refusal(self)
-        if fault is not None:
-            raise ValueError(fault)
+    def _sections_fit(self) -> Self:
+        faults = [
+            *method_rules.refusals(self),
+            *self._untrainable(),
+            *refusals(self, base_config(self.model)),
+            *self._unmeasured(),
+        ]
+        if faults:
+            raise Unfit(faults)
         return self
 
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
+    def _untrainable(self) -> Iterator[str]:
         if self.method == "pretrain" and self.model.config is not None and self.adapts:
-            raise ValueError("method: pretrain with model.config trains all parameters of a new model; write `lora: null`")
-        refused = refusals(self, base_config(self.model))
-        if refused:
-            raise ValueError(refused[0])
-        return self
+            yield "method: pretrain with model.config trains all parameters of a new model; write `lora: null`"
 
-    @model_validator(mode="after")
-    def _evaluation_has_what_it_needs(self) -> Self:
+    def _unmeasured(self) -> Iterator[str]:
+        """What evaluations are asked for and cannot be made."""
         spec, asked = self.training, self.evaluation
         held_out = bool(self.data.eval) or self.data.eval_fraction > 0
         rows_are_chats = self.method in ("sft", "pretrain")
         if asked is not None and asked.questions is None and not (held_out and rows_are_chats):
             what = "data.eval or data.eval_fraction" if rows_are_chats else f"rows that method {self.method} does not have"
-            raise ValueError(f"evaluation asks the held-out rows, which needs {what}; or name evaluation.questions")
+            yield f"evaluation: asks the held-out rows, which needs {what}; or name evaluation.questions"
         if not held_out and asked is None and (spec.eval_steps is not None or spec.eval_on_start):
-            raise ValueError("training.eval_steps has nothing to evaluate: set data.eval, data.eval_fraction or evaluation")
+            yield "training.eval_steps: has nothing to evaluate: set data.eval, data.eval_fraction or evaluation"
         judged = [
             name
             for name, given in (
@@ -74,9 +75,8 @@ class TrainRecipe(TrainSections):
             if given
         ]
         if judged and spec.eval_steps is None:
-            raise ValueError(f"training.{judged[0]} needs training.eval_steps: how often the training is evaluated")
+            yield f"training.{judged[0]}: needs training.eval_steps: how often the training is evaluated"
         metric = (spec.metric_for_best_model or "loss").removeprefix("eval_")
         known = (["loss", "perplexity"] if held_out else []) + (list(asked.metrics) if asked is not None else [])
         if judged and rows_are_chats and metric not in known:
-            raise ValueError(f"training.metric_for_best_model: {metric} is not measured (there are: {', '.join(known)})")
-        return self
+            yield f"training.metric_for_best_model: {metric} is not measured (there are: {', '.join(known)})"
