@@ -78,7 +78,7 @@ def build(tab: gr.Tab, settings: Settings) -> Shelf:
             view = html("", "page-view", js_on_load=_SHOW)
     on = Shelf(settings, _Desk(), pipeline, query, index, hits, view, found, look)
     outputs = on.outputs
-    tab.select(on.offer, pipeline, pipeline, **HANDLER).then(on.start, [pipeline, found], outputs, **HANDLER)
+    tab.select(on.offer, [pipeline, found], pipeline, **HANDLER).then(on.start, [pipeline, found], outputs, **HANDLER)
     pipeline.input(on.start, [pipeline, found], outputs, **HANDLER)
     gr.on([query.submit, search.click], on.look_up, [pipeline, query, look], outputs, **DRAWING)
     hits.click(on.pick, [found, look], [hits, view, look], **DRAWING, trigger_mode="always_last")
@@ -108,8 +108,9 @@ class Shelf:
         """Everything that the handlers write."""
         return [self.pipeline, self.query, self.index, self.hits, self.view, self.found, self.look]
 
-    def offer(self, chosen: str | None) -> dict[Any, Any]:
-        """The pipelines there are, and the one that was chosen before."""
+    def offer(self, chosen: str | None, before: Hits) -> dict[Any, Any]:
+        """The pipelines there are, and the one that was searched, or chosen, before."""
+        chosen = before[0] or chosen  # the event of a link's opening the tab still carries what was chosen before it
         choices = pipelines(self.settings.pipeline)
         paths = [path for _, path in choices]
         kept = chosen if chosen in paths else next(iter(paths), None)

@@ -42,14 +42,21 @@ class Listed:
     picker: gr.Radio
     index: gr.Column
     view: gr.HTML
+    linked: gr.State
+    """The name that a link asked for, until another is picked: events that it sets off still carry what was picked before."""
 
     @property
     def outputs(self) -> list[Any]:
         """Everything that the handlers write."""
-        return [self.picker, self.index, self.view]
+        return [self.picker, self.index, self.view, self.linked]
 
-    def show(self, chosen: str | None) -> dict[Any, Any]:
-        """The list, and the comparison of this name, or the newest."""
+    def show(self, chosen: str) -> dict[Any, Any]:
+        """The list, and the comparison of this name, which a link asked for."""
+        return self.look(chosen, "") | {self.linked: chosen}
+
+    def look(self, chosen: str | None, linked: str) -> dict[Any, Any]:
+        """The list, and the linked comparison, or the chosen one, or the newest."""
+        chosen = linked or chosen
         found = compare.every()
         names = [one.name for one in found]
         kept = chosen if chosen in names else next(iter(names), None)
@@ -71,9 +78,9 @@ def build(tab: gr.Tab) -> Listed:
         with gr.Column(elem_classes="detail", min_width=280):
             view = html("", "report-view")
 
-    on = Listed(picker, index, view)
-    gr.on([tab.select, refresh.click], on.show, picker, on.outputs, **HANDLER)
-    picker.input(_shown, picker, view, **HANDLER)
+    on = Listed(picker, index, view, gr.State(""))
+    gr.on([tab.select, refresh.click], on.look, [picker, on.linked], on.outputs, **HANDLER)
+    picker.input(lambda name: (_shown(name), ""), picker, [view, on.linked], **HANDLER)
     return on
 
 

@@ -54,18 +54,21 @@ class Shown:
     timer: gr.Timer
     page: gr.State
     colours: gr.State
+    linked: gr.State
+    """Names that a link asked for, until somebody ticks others: events that it sets off still carry what was ticked before."""
 
     @property
     def outputs(self) -> list[Any]:
         """Everything that the handlers write."""
         return [
             self.words, self.state, self.order, self.picker, self.count, self.fewer, self.more, self.index, self.view,
-            self.timer, self.page, self.colours,
+            self.timer, self.page, self.colours, self.linked,
         ]  # fmt: skip
 
     def show(self, names: Sequence[str]) -> dict[Any, Any]:
         """The runs of these names, ticked."""
-        return {self.words: "", self.state: _STATES[0]} | self.look("", _STATES[0], _ORDERS[0], names, 0, {}, first=False)
+        shown = self.look("", _STATES[0], _ORDERS[0], names, 0, {}, [], first=False)
+        return {self.words: "", self.state: _STATES[0]} | shown | {self.linked: list(names)}
 
     def look(
         self,
@@ -75,6 +78,7 @@ class Shown:
         chosen: Sequence[str] | None,
         page: int,
         colours: Colours,
+        linked: Sequence[str],
         *,
         first: bool,
         by_itself: bool = False,
@@ -84,7 +88,7 @@ class Shown:
         `by_itself`, as every few seconds, it ticks nothing: a run that is ticked meanwhile would be unticked.
         """
         every = {run.name: run.status for run in runs.every()}
-        kept = [name for name in chosen or [] if name in every]
+        kept = [name for name in linked or chosen or [] if name in every]
         found = _found(every, words or "", state, order)
         if not kept and first and found:
             kept = found[:1]
@@ -138,31 +142,40 @@ def build(tab: gr.Tab) -> Shown:
             said = html("", "run-said")
             view = html("", "run-view", js_on_load=_STOP)
     timer = gr.Timer(_SECONDS, active=False)
-    on = Shown(words, state, order, picker, count, fewer, more, index, view, timer, gr.State(0), gr.State(dict))
-    asked = [words, state, order, picker, on.page, on.colours]
+    on = Shown(
+        words, state, order, picker, count, fewer, more, index, view, timer, gr.State(0), gr.State(dict), gr.State(list)
+    )  # fmt: skip
+    asked = [words, state, order, picker, on.page, on.colours, on.linked]
 
     def look(*values: Any) -> dict[Any, Any]:
         return on.look(*values, first=True)
 
     def again(*values: Any) -> dict[Any, Any]:
-        ticked = bool(values[3])  # nothing is while there is no run yet: the first that comes is shown
+        ticked = bool(values[3] or values[6])  # nothing is while there is no run yet: the first that comes is shown
         return on.look(*values, first=not ticked, by_itself=ticked)
 
-    def sift(words: str, state: str, order: str, chosen: list[str], page: int, colours: Colours) -> dict[Any, Any]:
-        return on.look(words, state, order, chosen, 0, colours, first=False)
+    def sift(
+        words: str, state: str, order: str, chosen: list[str], page: int, colours: Colours, linked: list[str]
+    ) -> dict[Any, Any]:
+        return on.look(words, state, order, chosen, 0, colours, linked, first=False)
 
     def turn(by: int) -> Any:
-        def turned(words: str, state: str, order: str, chosen: list[str], page: int, colours: Colours) -> dict[Any, Any]:
-            return on.look(words, state, order, chosen, page + by, colours, first=False)
+        def turned(
+            words: str, state: str, order: str, chosen: list[str], page: int, colours: Colours, linked: list[str]
+        ) -> dict[Any, Any]:
+            return on.look(words, state, order, chosen, page + by, colours, linked, first=False)
 
         return turned
+
+    def ticked(chosen: list[str], colours: Colours) -> dict[Any, Any]:
+        return on.draw(chosen, colours) | {on.linked: []}
 
     gr.on([tab.select, refresh.click], look, asked, on.outputs, **HANDLER)
     # Gradio's `input` of a text box hears letters that are typed, and neither a paste nor the last letter that goes.
     gr.on([words.change, state.input, order.input], sift, asked, on.outputs, **HANDLER, trigger_mode="always_last")
     fewer.click(turn(-1), asked, on.outputs, **HANDLER)
     more.click(turn(1), asked, on.outputs, **HANDLER)
-    picker.input(on.draw, [picker, on.colours], [view, timer, on.colours], **HANDLER, trigger_mode="always_last")
+    picker.input(ticked, [picker, on.colours], [view, timer, on.colours, on.linked], **HANDLER, trigger_mode="always_last")
     view.click(_stop, None, said, **HANDLER)
     gr.on([picker.input, tab.select], lambda: "", None, said, **HANDLER)
     timer.tick(again, asked, on.outputs, **HANDLER, trigger_mode="once")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -155,6 +156,26 @@ def test_a_link_to_a_run_or_a_report_opens_it_in_a_fresh_tab(context: BrowserCon
         page.wait_for_function("(name) => document.title.includes(name)", arg=name.split("/")[1].split(",")[0])
         assert page.url.replace("%2C", ",").endswith(f"#{name}")
         page.close()
+
+
+def test_a_link_is_not_undone_by_the_events_that_it_sets_off(context: BrowserContext, address: str) -> None:
+    page = context.new_page()
+
+    def late(route: Any) -> None:
+        """What still carries that nothing is ticked is answered last."""
+        if "[]" in (route.request.post_data or "") and "Any state" in (route.request.post_data or ""):
+            time.sleep(2)
+        route.continue_()
+
+    page.route("**/queue/join*", late)
+    page.goto(f"{address}#runs/first,second")
+    page.wait_for_selector("#page-runs section.card:has-text('first')")
+    page.wait_for_timeout(4_000)
+    assert page.locator("#page-runs section.card").count() == 2
+    assert page.url.replace("%2C", ",").endswith("#runs/first,second") and page.title().startswith("first,second")
+    page.locator("#runs label", has_text="first").click()
+    page.wait_for_function("() => document.querySelectorAll('#page-runs section.card').length === 1")
+    page.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -284,7 +284,10 @@ def test_as_many_stops_as_the_gateway_takes_reach_the_engine(client: openai.Open
 def test_an_answer_in_json_is_json_and_ends(client: openai.OpenAI, form: str) -> None:
     schema = {
         "type": "object",
-        "properties": {"weight": {"type": "integer"}, "unit": {"type": "string", "enum": ["grams", "euros"]}},
+        "properties": {
+            "weight": {"type": "integer", "enum": [30, 300, 900]},
+            "unit": {"type": "string", "enum": ["grams", "euros"]},
+        },
         "required": ["weight", "unit"],
         "additionalProperties": False,
     }

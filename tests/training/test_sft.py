@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_the_adapter_names_its_base_and_loads_again(trained: Run, tiny: Path) ->
     model: Any = PeftModel.from_pretrained(base, trained.adapter)
     out = model.generate(**inputs, max_new_tokens=16, do_sample=False)
     answer = tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert answer.startswith("The code is")
+    assert re.match(r"The code .*AB-\d", answer), answer  # what no lesson of the base says
 
 
 def test_the_held_out_loss_is_the_mean_over_learned_tokens(write: Write) -> None:
