@@ -16,7 +16,7 @@ WORKERS ?= 2
 SINCE ?= $(shell git rev-parse --quiet --verify main > /dev/null 2>&1 && echo main)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo app test check bench bench-train bench-rag tiny install install-dev doctor clean
+.PHONY: help demo app test check docs bench bench-train bench-rag tiny install install-dev doctor clean
 
 help:
 	@echo "llmbench: fine-tune, ground, serve and compare language models"
@@ -25,6 +25,7 @@ help:
 	@echo "  make app     open the app with the demo's results (half a minute to start; Ctrl-C ends it)"
 	@echo "  make test    install, then every check and test, with real vLLM and a real browser (about 20 minutes)"
 	@echo "  make check   ruff, mypy and the tests that are not slow (10 minutes)"
+	@echo "  make docs    write docs/cli.md again after a change of the command line (a second)"
 	@echo "  make bench   the tables of docs/benchmarks.md (10 minutes; with DATA=FOLDER half an hour)"
 	@echo "  make bench-rag DATA=FOLDER     indexing and searching compared with LlamaIndex, LangChain and txtai (an hour)"
 	@echo "  make bench-train SOURCE=FILE   training speed with loss parity, and how good estimates are (an hour)"
@@ -53,6 +54,9 @@ check: install-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not expensive and not gpu" $(if $(SINCE),--changed $(SINCE)) $(PYTEST_ARGS)
+
+docs: install
+	@$(BIN)/python -m llmbench.cli.reference docs/cli.md
 
 bench: install
 	@echo "Measuring the tables of docs/benchmarks.md (half an hour with DATA, 10 minutes without)"
