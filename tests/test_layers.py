@@ -18,7 +18,19 @@ PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
     {"errors", "shown", "turns", "statistics", "svg"},
-    {"assets", "workspace", "tiny", "scan", "scoring", "hardware", "own_code", "control_tokens", "provenance", "changes"},
+    {
+        "assets",
+        "workspace",
+        "tiny",
+        "scan",
+        "scoring",
+        "hardware",
+        "own_code",
+        "control_tokens",
+        "provenance",
+        "changes",
+        "borrowed",
+    },
     {"written"},
     {"recipe"},
     {"data", "runs", "endpoint"},
