@@ -18,7 +18,19 @@ PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
     {"errors", "shown", "turns", "statistics", "svg"},
-    {"assets", "workspace", "tiny", "scan", "scoring", "hardware", "own_code", "control_tokens", "provenance", "changes"},
+    {
+        "assets",
+        "workspace",
+        "tiny",
+        "scan",
+        "scoring",
+        "hardware",
+        "own_code",
+        "control_tokens",
+        "provenance",
+        "changes",
+        "borrowed",
+    },
     {"written"},
     {"recipe"},
     {"data", "runs", "endpoint"},
@@ -43,6 +55,20 @@ RETRIEVAL = [
 ]
 """The rooms inside retrieval, as in LAYERS: a room imports from lower lines only. `store/words` is a room of its own."""
 
+TRAINING = [
+    {"kernels", "loop", "quiet"},
+    {"loading"},
+    {"lock", "needs"},
+    {"performance"},
+    {"job"},
+    {"data_report", "methods", "save"},
+    {"merging", "plan"},
+    {"train"},
+    {"__init__"},
+    {"selftest"},
+]
+"""The rooms inside training and the files of its own folder, as in LAYERS: each imports from lower lines only."""
+
 INSIDE = {
     ("retrieval/__init__.py", "retrieval.search.answer"),  # three names more than the face of search has room for
     ("retrieval/index/build.py", "retrieval.reading.password"),  # asked for before anything is read
@@ -61,6 +87,7 @@ DOORS = {
     ("__main__.py", "cli.main"),  # the program begins there
     ("cli/check.py", "training.loading.model"),  # loads a tokenizer and a model's configuration, and no trainer
     ("cli/merge.py", "training.merging.merge"),  # likewise, a merge alone
+    ("cli/selftest.py", "engine.patches"),  # prints the register of what is borrowed, room by room
 }
 """Who imports an inner module of a room that its face does not name, and why. Retrieval has a list of its own."""
 
@@ -70,6 +97,44 @@ APP = {
     "llmbench.svg.lines", "llmbench.workspace",
 }  # fmt: skip
 """What app/ may import of the library."""
+
+SHARED = {
+    # The field has one word for what each of two rooms has of its own.
+    "Batches": "rows of a training, and passages of a writer",
+    "Document": "a recipe, and what is indexed",
+    "Estimate": "of a mean, with its interval, and of what a training needs",
+    "Layout": "of an encoder's folder, and of a page of RTF",
+    "Limit": "on questions, on the length of rows, and on a template's work",
+    "Page": "of the bundled handbook, and of a rendered conversation",
+    "Plan": "of an approximate index, and of postings",
+    "Question": "to a model that trains, to an index, and of a comparison: what is known about each differs",
+    "Row": "of data, of a report, of a comparison, and of a rendered conversation: what is known about each differs",
+    "Section": "of a recipe, of a document, and of a data report",
+    "Tokens": "with a window, without one, and with what is learned",
+    "Words": "of a document, of a prompt, and of duplicates",
+    # One is the other's as its room sees it.
+    "Contract": "an index's holds the embedder's",
+    "Endpoint": "what a comparison needs of one, and one",
+    "Grounded": "as a client sees it, and as retrieval does",
+    "Group": "of duplicates, by number and as reported",
+    "Hashes": "of files, and as reported",
+    "Trainer": "one for each method, named by its module",
+    # Words of one room's inside that no other imports.
+    "Change": "of a recipe, and of settings on offer",
+    "Choice": "of a setting, and of what embeds",
+    "Fault": "of a row, and of a store",
+    "Found": "a borrowed name, a table, a passage, a secret",
+    "Grid": "the rules of a table on a page, and the four variants of a comparison",
+    "Part": "of data, of a passage, and of postings",
+    "Piece": "of a page, of a text, and of a rendered row",
+    "Reading": "of a file, and of a text by a vocabulary",
+    "Report": "of an evaluation, and of rows",
+    "Stretch": "of a PDF's page, and of a text",
+    "Styles": "of HTML, and of DOC",
+    "Tally": "of indexing, and of asking",
+    "Writer": "of a document, and of an index",
+}
+"""The class names that stand in several rooms, and what each means in them."""
 
 HOMES = {
     "torch": {"training", "retrieval"},
@@ -246,6 +311,25 @@ def test_each_room_of_retrieval_imports_downwards_only() -> None:
     assert wrong == []
 
 
+def place_in_training(module: str) -> str:
+    """`llmbench.training.kernels.patches` -> kernels, `llmbench.training.job` -> job, `llmbench.training` -> __init__."""
+    return (module.split(".")[2:] or ["__init__"])[0]
+
+
+def test_each_room_of_training_imports_downwards_only() -> None:
+    level = {name: height for height, line in enumerate(TRAINING) for name in line}
+    inside = [module for module in MODULES if f"{module}.".startswith("llmbench.training.")]
+    assert {place_in_training(module) for module in inside} == set(level)
+    wrong = [
+        f"{MODULES[module].relative_to(ROOT)}:{line}: {here} imports {there}"
+        for module in inside
+        for there, _, line in arrows(module)
+        if f"{there}.".startswith("llmbench.training.")
+        if (here := place_in_training(module)) != place_in_training(there) and level[place_in_training(there)] >= level[here]
+    ]
+    assert wrong == []
+
+
 def test_rooms_of_retrieval_are_entered_by_their_faces() -> None:
     found = set()
     for module, path in MODULES.items():
@@ -265,6 +349,15 @@ def test_a_face_of_retrieval_is_small_and_holds_no_job(room: str) -> None:
     tree = ast.parse(MODULES[package].read_text(encoding="utf-8"))
     assert all(isinstance(node, ast.Expr | ast.ImportFrom | ast.Assign) for node in tree.body)
     assert 0 < len(face(package)) <= (16 if room == "evaluation" else 8)
+
+
+def test_a_class_name_is_unique_or_private() -> None:
+    places: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module)
+    assert {name for name, found in places.items() if len(found) > 1} == set(SHARED)
 
 
 def test_the_library_imports_nothing_from_the_top_folders() -> None:

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -61,6 +63,23 @@ def test_grouped_products_are_what_vllm_computes() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found == {"same": [True] * 10, "left": True, "moved": True}
+
+
+def test_a_vllm_with_another_signature_is_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from llmbench.engine import cpu_lora
+
+    namespace: dict[str, Any] = {}
+    for name, signature in cpu_lora.RECORDED.items():
+        changed = signature.replace("scale)", "scale, bias)") if name == "_shrink_decode" else signature
+        exec(f"def {name}{changed}: ...", namespace)
+    before = {name: namespace[name] for name in cpu_lora.RECORDED}
+    wrapper = type("PunicaWrapperCPU", (), before)
+    monkeypatch.setattr(importlib, "import_module", lambda name: SimpleNamespace(PunicaWrapperCPU=wrapper))
+    assert cpu_lora.install() is False
+    assert {name: vars(wrapper)[name] for name in before} == before
+    assert "PunicaWrapperCPU._shrink_decode is not as recorded" in capsys.readouterr().err
 
 
 def test_another_vllm_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,13 +124,15 @@ def test_a_mixtures_step_is_trls_own(make: Make, tmp_path: Path, home: Path) -> 
         one = document(tmp_path, base, name, f"training.padding_free={str(padding_free).lower()}", lora=None)
         prepared = training.prepare(one)
         from llmbench.training import methods
+        from llmbench.training.kernels import fused_head
         from llmbench.training.loop.batches import Collator
         from llmbench.training.loop.record import Recorder, Stop
 
         run = runs.create(one)
         trainer = methods.of(prepared.recipe.method).trainer(prepared, run, Recorder(run, Stop()))
         batch = Collator(prepared.recipe, 1)(rows)
-        loss = trainer.compute_loss(trainer.model.train(), batch)
+        with fused_head.scoring(prepared.loaded.model):
+            loss = trainer.compute_loss(trainer.model.train(), batch)
         loss.backward()
         found[name] = (float(loss.detach()), trainer._metrics["train"]["aux_loss"][0], _gradients(trainer.model))
     theirs: Any = SFTTrainer(

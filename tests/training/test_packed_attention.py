@@ -119,13 +119,47 @@ def test_a_model_that_cannot_says_why(kind: str, values: dict[str, Any], reason:
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_trial_tells_a_model_that_keeps_rows_apart_from_one_that_does_not(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(kind)
-    packed_attention.install(model)
     assert packed_attention.leak(model) is None
-    packed_attention.uninstall(model)
     whole = model.forward
     monkeypatch.setattr(model, "forward", lambda **given: whole(**{k: v for k, v in given.items() if not k.startswith("cu_")}))
-    packed_attention.install(model)
     assert "changed the next one's logits" in (packed_attention.leak(model) or "")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_trial_leaves_the_model_as_it_was(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("mistral").train()
+    model.model.layers[0].eval()
+    before = state_of(model)
+    if fails:
+        monkeypatch.setattr(model, "forward", lambda **given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            packed_attention.leak(model)
+    else:
+        assert packed_attention.leak(model) is None
+    assert state_of(model) == before
+
+
+def test_a_trial_leaves_each_part_its_own_attention() -> None:
+    """A model of images and text may have another one in each."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    torch.manual_seed(0)
+    text = {**SMALL, "sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}
+    seeing = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28}
+    model: Any = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config={**seeing, "patch_size": 14}))
+    model.config.vision_config._attn_implementation = "eager"
+    before = state_of(model)
+    with packed_attention.tried(model):
+        assert model.config.text_config._attn_implementation == packed_attention.NAME
+    assert state_of(model) == before
+    assert (model.config._attn_implementation, model.config.vision_config._attn_implementation) == ("sdpa", "eager")
+
+
+def state_of(model: Any) -> list[Any]:
+    """Each module's mode, and each configuration's attention."""
+    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values()
+    parts = [part for one in configs for part in (one, *(getattr(one, name) for name in one.sub_configs))]
+    return [[module.training for module in model.modules()], [part._attn_implementation for part in parts]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

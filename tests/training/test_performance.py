@@ -75,8 +75,10 @@ def test_compiled_layers_learn_the_same_and_are_compiled_once(write: Write) -> N
     settings = (*EXACT, "training.padding_free=true")  # padded ones are compiled in the self-test
     plain = run_of(write, "uncompiled", *settings, "training.torch_compile=false")
     torch._dynamo.utils.counters.clear()
+    limit = torch._dynamo.config.recompile_limit
     compiled = run_of(write, "compiled", *settings, "training.torch_compile=true")
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-5)
+    assert torch._dynamo.config.recompile_limit == limit
     assert 0 < torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 8, "not one for each length and layer"
 
 
@@ -113,7 +115,7 @@ def test_what_the_compiler_cannot_do_is_one_line() -> None:
 
     with (
         pytest.raises(LlmbenchError, match=r"layers cannot be compiled .*torch_compile=false\.$") as caught,
-        compilation.failures(),
+        compilation.compiling(),
     ):
         broken(torch.ones(2))
     assert "\n" not in str(caught.value)

@@ -23,6 +23,8 @@ def test_every_trial_holds_with_the_versions_installed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["passed"]
+    assert {name["state"] for name in report["borrowed"]} == {"ok"}
+    assert {name["package"] for name in report["borrowed"]} == {"trl", "transformers", "peft", "torch", "bitsandbytes", "vllm"}
     assert [trial["name"] for trial in report["trials"]] == list(selftest.TRIALS)
     assert all(trial["difference"] <= trial["tolerance"] for trial in report["trials"])
     assert torch.cuda.is_available() or [t["name"] for t in report["trials"] if t["skipped"]] == ["packing, 16 bits"]

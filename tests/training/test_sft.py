@@ -265,6 +265,7 @@ def test_only_learned_positions_are_scored(write: Write, monkeypatch: pytest.Mon
     from trl.trainer import utils
 
     from llmbench.training import methods
+    from llmbench.training.kernels import fused_head
     from llmbench.training.loop.record import Recorder, Stop
 
     recipe = write("scored")
@@ -272,15 +273,17 @@ def test_only_learned_positions_are_scored(write: Write, monkeypatch: pytest.Mon
     trainer = methods.of(job.recipe.method).trainer(job, runs.create(recipe), Recorder(Run(Path("unused")), Stop()))
     batch = next(iter(trainer.get_train_dataloader()))
     scored: list[int] = []
-    kernel: Any = vars(utils)["_ChunkedLogProbFunction"]
-    apply = kernel.apply
+    apply = fused_head.Scored.apply
 
     def counting(hidden: Any, *rest: Any) -> Any:
         scored.append(len(hidden))
         return apply(hidden, *rest)
 
-    monkeypatch.setattr(kernel, "apply", counting)
-    trainer.compute_loss(trainer.model, batch)
+    before = dict(vars(utils))
+    monkeypatch.setattr(fused_head.Scored, "apply", counting)
+    with fused_head.scoring(job.loaded.model):
+        trainer.compute_loss(trainer.model, batch)
+    assert vars(utils) == before
     assert scored == [int((batch["labels"][:, 1:] != -100).sum())]
     assert scored[0] < batch["labels"].numel() / 2
 

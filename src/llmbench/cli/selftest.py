@@ -13,6 +13,7 @@ from llmbench.cli.terminal import print_json
 from llmbench.errors import MissingPackage
 
 if TYPE_CHECKING:
+    from llmbench.borrowed import Found
     from llmbench.training.selftest import Result
 
 
@@ -27,7 +28,8 @@ def selftest(
 ) -> None:
     """Verify on the bundled model that training is exact with the installed versions (under 90 s on a CPU).
 
-    Packed equals unpacked, accumulated equals one batch, resumed equals uninterrupted, merged equals adapter.
+    Packed equals unpacked, accumulated equals one batch, resumed equals uninterrupted, merged equals adapter. Before that
+    each private name of another package that llmbench uses is compared with what was recorded of it.
 
     Exit code 0: all trials hold; 1: one does not.
     """
@@ -40,9 +42,16 @@ def selftest(
 
     results: list[Result] = []
     with Console(stderr=True).status("Loading the libraries") as status:
-        from llmbench.training.selftest import TRIALS
+        from llmbench.borrowed import look
+        from llmbench.engine import patches as engine
+        from llmbench.retrieval.embedding.light import patches as light
+        from llmbench.training.selftest import TRIALS, borrowed_names
         from llmbench.training.selftest import selftest as trials
 
+        borrowed = [*borrowed_names(), *map(look, light.ROWS), *engine.look()]
+        if not as_json:
+            for found in borrowed:
+                print(_borrowed(found), flush=True)
         names = [*TRIALS, ""]
         status.update(f"Trying {names[0]}")
         for result in trials(device):
@@ -53,13 +62,21 @@ def selftest(
     good = all(result.passed or result.skipped for result in results)
     if as_json:
         rows = [asdict(result) | {"passed": result.passed} for result in results]
-        print_json({"passed": good, "versions": provenance.versions(), "trials": rows})
+        names_found = [found.as_json() for found in borrowed]
+        print_json({"passed": good, "versions": provenance.versions(), "borrowed": names_found, "trials": rows})
     else:
         tried, seconds = [result for result in results if not result.skipped], sum(result.seconds for result in results)
         verdict = f"All {len(tried)} hold" if good else "NOT ALL HOLD: do not trust a training with these versions"
         print(f"{verdict} ({seconds:.0f} s; {_versions(provenance.versions())}).")
     if not good:
         raise typer.Exit(1)
+
+
+def _borrowed(found: Found) -> str:
+    patch = found.patch
+    package = f"{patch.package} {found.version}" if found.version else patch.package
+    line = f"  {found.state:<7}  {package}: {patch}"
+    return line if found.state != "differs" else f"{line}\n           {found.line()}"
 
 
 def _line(result: Result) -> str:

@@ -10,18 +10,33 @@ A file of its own for the interpreter that has vLLM, which may have no llmbench:
 from __future__ import annotations
 
 import importlib
+import inspect
+import sys
 from typing import Any
 
-_METHODS = ("_shrink_prefill", "_shrink_decode", "_expand_slice_prefill", "_expand_slice_decode", "update_metadata")
+_EXPAND = "(self, y, x, w_t_all, y_offset, y_slice_size, add_inputs)"
+RECORDED = {
+    "_shrink_prefill": "(self, y, x, w_t_all, scale)",
+    "_shrink_decode": "(self, y, x, w_t_all, scale)",
+    "_expand_slice_prefill": _EXPAND,
+    "_expand_slice_decode": _EXPAND,
+    "update_metadata": "(self, mapping, lora_index_to_id, max_loras, vocab_size, **kwargs)",
+}
+"""The methods of vLLM 0.32's `PunicaWrapperCPU` that are replaced; they are rows of `patches.py` too."""
 
 
 def install() -> bool:
-    """Replaces the functions of vLLM's `PunicaWrapperCPU`; False where this vLLM has none of these names."""
+    """Replaces the functions of vLLM's `PunicaWrapperCPU`, for as long as the process of the server lives.
+
+    Where one of them is not what was recorded all are left alone, one line on stderr says so, and False comes back.
+    """
     try:
         wrapper = importlib.import_module("vllm.lora.punica_wrapper.punica_cpu").PunicaWrapperCPU
     except (ImportError, AttributeError):
-        return False
-    if not all(hasattr(wrapper, name) for name in _METHODS):
+        wrapper = None
+    other = next((name for name, recorded in RECORDED.items() if _signature(getattr(wrapper, name, None)) != recorded), None)
+    if other is not None:
+        print(f"vLLM's PunicaWrapperCPU.{other} is not as recorded: its own LoRA is used, which is slower.", file=sys.stderr)
         return False
     original = wrapper.update_metadata
 
@@ -40,6 +55,14 @@ def install() -> bool:
     wrapper._shrink_prefill = wrapper._shrink_decode = _shrink
     wrapper._expand_slice_prefill = wrapper._expand_slice_decode = _expand_slice
     return True
+
+
+def _signature(function: Any) -> str | None:
+    """`(self, x)`: the names alone; None where there is no function."""
+    if function is None:
+        return None
+    found = inspect.signature(function).parameters.values()
+    return f"({', '.join(str(one.replace(annotation=one.empty)) for one in found)})"
 
 
 def groups(slots: list[int]) -> list[tuple[int, Any]]:

@@ -131,12 +131,7 @@ def _padding_free_obstacle(recipe: TrainRecipe, loaded: Loaded) -> str | None:
     attention = loaded.model.config._attn_implementation
     if attention != "sdpa":
         return f"model.attn_implementation is {attention}"
-    reason = packed_attention.obstacle(loaded.model.config)
-    if reason is None:
-        packed_attention.install(loaded.model)
-        reason = packed_attention.leak(loaded.model)
-        packed_attention.uninstall(loaded.model)
-    return reason
+    return packed_attention.obstacle(loaded.model.config) or packed_attention.leak(loaded.model)
 
 
 def _precision(recipe: TrainRecipe, loaded: Loaded) -> Choice:

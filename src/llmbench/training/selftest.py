@@ -12,7 +12,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,16 +21,16 @@ from typing import Any
 import torch
 import yaml
 
+from llmbench import borrowed, runs, training
 from llmbench import recipe as recipes
-from llmbench import runs, training
 from llmbench.runs import checkpoints
 from llmbench.training import methods
-from llmbench.training.kernels import packed_attention
+from llmbench.training.kernels import compilation, fused_head, packed_attention, patches
 from llmbench.training.loading.model import device_of, load_model
 from llmbench.training.loop.batches import Collator
 from llmbench.training.loop.record import Recorder, Stop
 
-__all__ = ["TRIALS", "Result", "selftest"]
+__all__ = ["TRIALS", "Result", "borrowed_names", "selftest"]
 
 _ROWS = [
     ("What does the Alba 3 weigh?", "It weighs 240 grams."),
@@ -96,6 +96,14 @@ def selftest(device: str = "auto") -> Iterator[Result]:
             except NotHere as reason:
                 skipped = str(reason)
             yield Result(name, compares, difference, tolerance, round(time.perf_counter() - start, 2), skipped)
+
+
+def borrowed_names() -> list[borrowed.Found]:
+    """Each private name of another package that training uses, as it is installed."""
+    from llmbench.training.methods import grpo
+
+    grpo.of_trl(vllm=False)  # before it is looked at: by itself it would import vLLM wherever that is installed
+    return [borrowed.look(row) for row in patches.ROWS]
 
 
 @contextmanager
@@ -187,7 +195,8 @@ def _gradients(place: Place, name: str, *overrides: str, batches: list[list[int]
     total = torch.zeros((), device=place.device)
     for chosen in batches or [list(range(len(rows)))]:
         batch = trainer._prepare_inputs(collate([rows[i] for i in chosen]))
-        with trainer.compute_loss_context_manager():
+        compiling = compilation.compiling() if document.training.torch_compile else nullcontext()
+        with fused_head.scoring(model), compiling, trainer.compute_loss_context_manager():
             loss = trainer.compute_loss(model, batch, num_items_in_batch=learned)
         loss.backward()
         total += loss.detach()
@@ -213,7 +222,6 @@ def _varlen(place: Place) -> float:
 
 def _leaks(place: Place) -> float:
     loaded = load_model(_recipe(place, "leaks"))
-    packed_attention.install(loaded.model)
     return 0.0 if packed_attention.leak(loaded.model) is None else float("inf")
 
 

@@ -14,14 +14,14 @@ from typing import Any
 
 from transformers import set_seed
 
-from llmbench import data
+from llmbench import borrowed, data
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run, checkpoints
 from llmbench.runs.best import goal
 from llmbench.training import data_report, lock, methods, needs, performance, quiet, save
 from llmbench.training.job import Job
-from llmbench.training.kernels import compilation, fused_lora
+from llmbench.training.kernels import compilation, fused_head, fused_lora, patches
 from llmbench.training.loading import eva, trial
 from llmbench.training.loading.model import load_model, stop_at
 from llmbench.training.loop import idle, plot, questions
@@ -36,8 +36,9 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     """Loads and checks the model and the data; `progress` is called with the number of rows read since its last call.
 
     Raises:
-        LlmbenchError: see `load_model` and `data.load`; or rows longer than the model's context.
+        LlmbenchError: see `load_model`, `data.load` and `borrowed.verify`; or rows longer than the model's context.
     """
+    borrowed.verify(*patches.TRAINER, *patches.METHODS.get(recipe.method, ()))
     quiet.libraries()
     set_seed(recipe.training.seed)
     loaded = trial.tried(recipe, load_model(recipe))
@@ -104,21 +105,22 @@ def train(
         data_report.write(job, run)
         run.rewind(checkpoints.step_of(checkpoint) if checkpoint else -1, job.asked)
         recorder = Recorder(run, stop, progress)
-        trainer = methods.of(job.recipe.method).trainer(job, run, recorder)
-        recorder.trainer, trainer.run = trainer, run
-        if recipe.evaluation is not None:
-            batch_size = recipe.training.per_device_eval_batch_size
-            trainer.exam = Exam(recipe.evaluation, job.questions, job.loaded.tokenizer, batch_size, run)
-        compiling = compilation.failures() if recipe.training.torch_compile else nullcontext()
-        with recorder.showing(), _diverging(run), _library_faults(job, trainer), compiling:
-            trainer.train_from(checkpoint, job.steps)
-        step, steps = trainer.state.global_step, trainer.state.max_steps
-        if stop.asked and step < steps and not trainer.stopped_early():
-            run.mark("running", step=step, steps=steps)
-            raise KeyboardInterrupt
-        if not any(key.startswith("eval_") for key in recorder.at(step)):
-            trainer.measure()
-        kept = trainer.keep_best()
+        with fused_head.scoring(job.loaded.model):
+            trainer = methods.of(job.recipe.method).trainer(job, run, recorder)
+            recorder.trainer, trainer.run = trainer, run
+            if recipe.evaluation is not None:
+                batch_size = recipe.training.per_device_eval_batch_size
+                trainer.exam = Exam(recipe.evaluation, job.questions, job.loaded.tokenizer, batch_size, run)
+            compiling = compilation.compiling() if recipe.training.torch_compile else nullcontext()
+            with recorder.showing(), _diverging(run), _library_faults(job, trainer), compiling:
+                trainer.train_from(checkpoint, job.steps)
+            step, steps = trainer.state.global_step, trainer.state.max_steps
+            if stop.asked and step < steps and not trainer.stopped_early():
+                run.mark("running", step=step, steps=steps)
+                raise KeyboardInterrupt
+            if not any(key.startswith("eval_") for key in recorder.at(step)):
+                trainer.measure()
+            kept = trainer.keep_best()
         with _diverging(run):
             trainer.refuse_unusable_weights()
         save.result(trainer.model, job, run)
@@ -158,7 +160,7 @@ def first_step(job: Job) -> str:
     method = methods.of(job.recipe.method)
     if method.first is not None:
         return f"no step, because with method: {job.recipe.method} {method.first}"
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, fused_head.scoring(job.loaded.model):
         run = Run(Path(folder))
         trainer = method.trainer(job, run, Recorder(run, Stop()))
         trainer.model.train()

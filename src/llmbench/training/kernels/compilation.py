@@ -11,31 +11,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from llmbench.borrowed import replaced
 from llmbench.errors import LlmbenchError
 from llmbench.estimate import Estimate
 from llmbench.recipe import TrainRecipe
-from llmbench.training.kernels import packed_attention
+from llmbench.training.kernels import packed_attention, patches
 
-__all__ = ["failures", "install", "obstacle", "payback"]
+__all__ = ["compiling", "install", "obstacle", "payback"]
 
 _SECONDS, _GAIN = 30.0, 0.06
 """What compiling takes on two cores, and the share of a step's time that it then saves: benchmarks/train_speed.py."""
+_GRAPHS = 64
+"""Graphs of one layer at most: full training, evaluation and the last, shorter batch each have their own."""
 
 
 def install(model: Any) -> None:
-    """Compiles each layer at its first call."""
-    torch._dynamo.config.recompile_limit = 64  # full training, evaluation and the last, shorter batch are graphs of their own
+    """Compiles each layer at its first call, which is to come inside `compiling`."""
     packed_attention.leave_uncompiled()
     for layer in _layers(model):
         layer.compile(dynamic=True)
 
 
 @contextmanager
-def failures() -> Iterator[None]:
-    """Makes one line of what the compiler cannot do with a model; it says so in the first step.
+def compiling() -> Iterator[None]:
+    """Gives the compiler room for every graph, and makes one line of what it cannot do with a model; the first step says so.
 
     Raises:
         LlmbenchError: the compiler failed.
@@ -44,7 +45,8 @@ def failures() -> Iterator[None]:
     from torch._inductor.exc import InductorError
 
     try:
-        yield
+        with replaced({patches.COMPILATIONS: _GRAPHS}):
+            yield
     except (TorchDynamoException, InductorError) as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise LlmbenchError(

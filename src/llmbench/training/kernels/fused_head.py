@@ -7,30 +7,49 @@ are there, so is their gradient up to a factor for each position. So each positi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer import utils as trl_utils
 
-__all__ = ["FrozenHead", "Scored", "install"]
+from llmbench.borrowed import replaced
+from llmbench.training.kernels import patches
+
+__all__ = ["FrozenHead", "Scored", "install", "scoring"]
 
 _ROWS = {"cpu": 128, "cuda": 2048}
 """Positions at a time. On a CPU the float32 logits of 128 over 32,000 tokens are 16 MiB, which its cache still holds."""
 
 
 def install(model: Any) -> None:
-    """Gives a model TRL's fused head (`model(..., labels=..., fused_lm_head=True).log_probs`), scored as above where it fits.
-
-    Where it does not (a head that is trained, or logits that are capped or scaled), TRL's own kernel does the work.
-    """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    """Gives a model TRL's fused head: `model(..., labels=..., fused_lm_head=True).log_probs`."""
+    inner = _inner(model)
     _find_backbone(inner)
-    _count_experts(inner.config.get_text_config())
-    trl_utils._ChunkedLogProbFunction = Scored  # type: ignore[assignment, attr-defined]
-    # TRL scores every position off CUDA; the assistant's are a fifth of them, and a CPU has no time for the rest.
-    trl_utils._use_triton = lambda device: True  # type: ignore[attr-defined]
     trl_utils.add_fused_lm_head(inner, outputs=("log_probs",))
+
+
+@contextmanager
+def scoring(model: Any) -> Iterator[None]:
+    """Has TRL's fused heads score as above while the block runs, wherever that fits; a training stands in one such block.
+
+    Where it does not (a head that is trained, or logits that are capped or scaled), TRL's own kernel does the work. TRL scores
+    every position off CUDA; here only the learned ones are: a fifth of them, and a CPU has no time for the rest.
+
+    Args:
+        model: what is trained; TRL reads the number of its experts.
+
+    Raises:
+        LlmbenchError: see `borrowed.replaced`.
+    """
+    with replaced({patches.LOG_PROBS: Scored, patches.LEARNED_ONLY: lambda device: True}), _counted_experts(_inner(model)):
+        yield
+
+
+def _inner(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _find_backbone(model: Any) -> None:
@@ -39,11 +58,19 @@ def _find_backbone(model: Any) -> None:
         vars(model)[model.base_model_prefix] = model.model  # beside the registered modules, so that it is not saved twice
 
 
-def _count_experts(config: Any) -> None:
+@contextmanager
+def _counted_experts(model: Any) -> Iterator[None]:
     """Shows TRL the number of experts as `num_experts`, also of models whose configuration calls it otherwise (Granite)."""
+    config = model.config.get_text_config()
     kind = type(config)
-    if not hasattr(config, "num_experts") and hasattr(config, "num_local_experts"):
-        kind.num_experts = property(lambda self: self.num_local_experts)  # on the class, so that no config.json gets it
+    if hasattr(config, "num_experts") or not hasattr(config, "num_local_experts"):
+        yield
+        return
+    kind.num_experts = property(lambda self: self.num_local_experts)  # on the class, so that no config.json gets it
+    try:
+        yield
+    finally:
+        del kind.num_experts
 
 
 class Scored:

@@ -13,11 +13,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from llmbench import borrowed
+from llmbench.training.kernels import patches
+
 __all__ = ["install", "obstacle"]
 
 
 def obstacle(model: Any) -> str | None:
     """Why no layer of a model can do so, or None."""
+    if borrowed.look(patches.LORA_FORWARD).state != "ok":
+        return "this version of PEFT calls its layers otherwise"
     return None if any(_plain(layer) for layer in model.modules()) else "no plain LoRA on a linear layer"
 
 

@@ -6,6 +6,8 @@ splits the sequence for `scaled_dot_product_attention` on a CPU, and goes to `to
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch.nn import functional
 
 from llmbench.training.kernels.short_attention import LONGEST, ShortAttention
 
-__all__ = ["NAME", "install", "leak", "leave_uncompiled", "obstacle", "uninstall"]
+__all__ = ["NAME", "install", "leak", "leave_uncompiled", "obstacle", "tried"]
 
 NAME = "llmbench_segments"
 _LAYERS = {"full_attention", "sliding_attention"}
@@ -45,7 +47,9 @@ def obstacle(config: Any) -> str | None:
 
 
 def leak(model: Any) -> str | None:
-    """Tries an installed model: what is wrong when it reads two short rows end to end, or None.
+    """Tries this attention on a model: what is wrong when it reads two short rows end to end, or None.
+
+    The model is as it was afterwards.
 
     The second row's logits must not change by a bit when the first row does (with a mixture of experts, where the tokens of
     an expert are multiplied together, by 2 % of their spread), and must be those of the row alone within 5 % of their spread
@@ -66,12 +70,9 @@ def leak(model: Any) -> str | None:
         logits: torch.Tensor = out.logits[0, 24:]
         return logits.float()
 
-    training = inner.training
-    inner.eval()
-    with torch.no_grad():
+    with tried(inner), torch.no_grad():
         one, two = read(first), read(other)
         alone = inner(input_ids=row, use_cache=False).logits[0].float()
-    inner.train(training)
     spread = float(alone.std())
     experts = any(getattr(inner.config.get_text_config(), name, None) for name in ("num_experts", "num_local_experts"))
     change, difference = float((one - two).abs().max()), float((one - alone).square().mean().sqrt())
@@ -97,17 +98,37 @@ def install(model: Any) -> None:
     inner.set_attn_implementation(NAME)
 
 
+@contextmanager
+def tried(model: Any) -> Iterator[None]:
+    """Installs this attention, for evaluation, while the block runs, and leaves each part of the model as it was."""
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
+    configs = {id(one): one for module in modules for one in _configs(getattr(module, "config", None))}
+    attentions = [(one, one._attn_implementation) for one in configs.values()]
+    try:
+        install(model)
+        model.eval()
+        yield
+    finally:
+        for config, attention in attentions:  # a configuration stands before those inside it, which it would set too
+            config._attn_implementation = attention
+        for module, training in zip(modules, modes, strict=True):
+            module.training = training
+
+
+def _configs(config: Any) -> list[Any]:
+    """A configuration of transformers and those inside it."""
+    if not hasattr(config, "_attn_implementation"):
+        return []
+    parts = [getattr(config, name, None) for name in config.sub_configs]
+    return [config, *(one for part in parts for one in _configs(part))]
+
+
 def leave_uncompiled() -> None:
     """Keeps the compiler out of the attention, which counts rows and is one kernel each; it compiles what is around it."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, torch.compiler.disable(_attention))  # type: ignore[no-untyped-call]
-
-
-def uninstall(model: Any) -> None:
-    """Gives a model transformers' own `sdpa` back."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    inner.set_attn_implementation("sdpa")
 
 
 def _attention(

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from llmbench.borrowed import replaced
+from llmbench.training.kernels import patches
 from llmbench.training.loading import quantized
 
 __all__ = ["LeftOut", "as_modules", "experts", "linears", "literal_names", "loadable"]
@@ -103,14 +105,8 @@ def experts(model: Any, targeted: Iterable[str] = ()) -> LeftOut | None:
 @contextmanager
 def literal_names() -> Iterator[None]:
     """Around PEFT's injection: the names of a recipe mean modules of this model, not those of transformers 4."""
-    from peft.utils import transformers_weight_conversion as conversion
-
-    before = conversion.convert_peft_config_for_transformers
-    conversion.convert_peft_config_for_transformers = lambda *_, **__: None
-    try:
+    with replaced({patches.LITERAL_NAMES: lambda *_, **__: None}):
         yield
-    finally:
-        conversion.convert_peft_config_for_transformers = before
 
 
 def loadable(config: dict[str, Any], model: Any) -> dict[str, Any]:

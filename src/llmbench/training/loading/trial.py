@@ -79,7 +79,8 @@ def _known_head(model: Any, dtype: torch.dtype) -> bool:
     before = vars(model).get("forward")
     fused_head.install(model)
     try:
-        ours = model(input_ids=row, labels=row, use_cache=False, fused_lm_head=True).log_probs.flatten()
+        with fused_head.scoring(model):
+            ours = model(input_ids=row, labels=row, use_cache=False, fused_lm_head=True).log_probs.flatten()
     except (AttributeError, TypeError, RuntimeError):
         return False
     finally:

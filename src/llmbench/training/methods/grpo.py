@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback
-from trl import import_utils
 
 from llmbench import data
+from llmbench.borrowed import replaced
 from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
+from llmbench.training.kernels import patches
 from llmbench.training.loading.model import Loaded
 from llmbench.training.loop.record import Recorder
 from llmbench.training.methods import rewards
@@ -21,14 +22,14 @@ from llmbench.training.methods.method import Method, judged_rows
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["METHOD"]
+__all__ = ["METHOD", "of_trl"]
 
 
 def trainer(job: Job, run: Run, recorder: Recorder) -> Any:
     """TRL's GRPOTrainer on prompts, with the recipe's reward functions."""
     spec, training = job.recipe.grpo, job.recipe.training
     assert spec is not None
-    trl = _trl(vllm=spec.use_vllm)
+    trl = of_trl(vllm=spec.use_vllm)
     settings_of_trl = trl.GRPOConfig(
         **settings(job, run),
         **spec.model_dump(exclude={"reward_functions"}),
@@ -37,18 +38,14 @@ def trainer(job: Job, run: Run, recorder: Recorder) -> Any:
         disable_dropout=True,
         pad_to_multiple_of=training.pad_to_multiple_of,
     )
-    load = trl.create_model_from_path
-    if spec.beta and (frozen := reference(job)) is not None:  # TRL would load the base a second time, by its path
-        trl.create_model_from_path = lambda *_, **__: frozen
-    try:
+    frozen = reference(job) if spec.beta else None  # TRL would load the base a second time, by its path
+    with replaced({} if frozen is None else {patches.REFERENCE: lambda *_, **__: frozen}):
         made = type("Trainer", (Judged, trl.GRPOTrainer), {})(
             job.recipe,
             **parts(job, recorder),
             reward_funcs=rewards.functions(spec.reward_functions, _columns(job.rows.train)),
             args=one_gpu(settings_of_trl),
         )
-    finally:
-        trl.create_model_from_path = load
     made.remove_callback(PrinterCallback)
     return made
 
@@ -95,15 +92,10 @@ def _columns(rows: Any) -> list[str]:
     return [name for name in rows.column_names if name != "prompt"]
 
 
-def _trl(*, vllm: bool) -> Any:
+def of_trl(*, vllm: bool) -> Any:
     """TRL's module of GRPO, which would import vLLM wherever that is installed; here only where answers are drawn with it."""
-    own = import_utils.is_vllm_available
-    if not vllm:
-        import_utils.is_vllm_available = lambda min_version=None: False
-    try:
+    with replaced({} if vllm else {patches.HAS_VLLM: lambda min_version=None: False}):
         from trl.trainer import grpo_trainer
-    finally:
-        import_utils.is_vllm_available = own
     return grpo_trainer
 
 

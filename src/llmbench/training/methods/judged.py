@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from trl.trainer import utils as trl_utils
 
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
@@ -37,8 +36,6 @@ class Judged(WholeCheckpoints):
         with keep_precision(parts["model"]):
             super().__init__(**parts)
         _copy_reference(self.model)
-        # TRL scores every position off CUDA; the answers' are a part of them, and a CPU has no time for the rest.
-        trl_utils._use_triton = lambda device: True  # type: ignore[attr-defined]
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         """The rows as they are: `llmbench.data` has written, counted and cut them."""

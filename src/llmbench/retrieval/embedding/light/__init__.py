@@ -9,12 +9,13 @@ bert     that encoder in PyTorch: bfloat16, GPUs
 onednn   its layers on a CPU in bfloat16
 pooling  one vector from those of a text's tokens
 encoder  which of the two computes
+patches  what is borrowed from inside PyTorch
 """
 
 from __future__ import annotations
 
-from llmbench.retrieval.embedding.light import batches, layout
+from llmbench.retrieval.embedding.light import batches, layout, patches
 from llmbench.retrieval.embedding.light.encoder import Backend, Light, load
 from llmbench.retrieval.embedding.light.layout import Layout
 
-__all__ = ["Backend", "Layout", "Light", "batches", "layout", "load"]
+__all__ = ["Backend", "Layout", "Light", "batches", "layout", "load", "patches"]

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 
 import torch
 
+from llmbench.borrowed import usable
+from llmbench.retrieval.embedding.light import patches
+
 __all__ = ["Affine", "add_linear", "attention", "available", "linear", "pack"]
 
 Affine = tuple[torch.Tensor, torch.Tensor]
@@ -32,9 +35,9 @@ def available() -> bool:
     """Whether PyTorch has these operators here, and the CPU computes in bfloat16."""
     return bool(
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+        and usable(patches.BFLOAT16)
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and all(map(usable, patches.OPERATORS))
     )
 
 
