@@ -39,6 +39,15 @@ def test_every_verb_of_the_guide_is_there() -> None:
     assert wanted - set(commands()) == set()
 
 
+def test_the_help_lists_verbs_beside_those_they_work_with() -> None:
+    group = typer.main.get_command(cli)
+    assert isinstance(group, typer.core.TyperGroup)
+    names = group.list_commands(typer.Context(group))
+    assert names[0] == "train" and sorted(names) == commands()
+    for pair in (("train", "runs"), ("index", "search"), ("compare", "comparisons")):
+        assert names.index(pair[1]) == names.index(pair[0]) + 1
+
+
 @pytest.mark.parametrize("verb", commands())
 def test_the_help_of_every_verb_has_an_example(verb: str, tmp_path: Path) -> None:
     done = llmbench(verb, "--help", folder=tmp_path)
