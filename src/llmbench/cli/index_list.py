@@ -6,10 +6,14 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbench.assets import BUNDLED
 from llmbench.cli import terminal
 from llmbench.shown import printable
+
+if TYPE_CHECKING:
+    from llmbench.retrieval.index import inventory
 
 __all__ = ["show"]
 
@@ -35,11 +39,15 @@ def show(*, as_json: bool) -> None:
         rows.append([*names, *counts, f"{entry.bytes / 2**20:,.1f} MiB", _minute(entry.built), entry.state])
     terminal.listing(rows, shrink=(1, 0), right=(2, 3, 4))
     for entry in found:
-        why = (
-            f"{_NEXT[entry.state]}. Run: llmbench index {_short(entry.pipeline) or 'PIPELINE'}" if entry.state in _NEXT else ""
-        )
-        if entry.reason or why:
-            print(printable(f"{entry.name}: {entry.reason or why}"), file=sys.stderr)
+        if said := _said(entry):
+            print(printable(f"{entry.name}: {said}"), file=sys.stderr)
+
+
+def _said(entry: inventory.Entry) -> str:
+    """Why an index cannot be searched, or not all of it, and what to do about it; empty where nothing is to be done."""
+    if entry.state not in _NEXT:
+        return entry.reason
+    return f"{_NEXT[entry.state]}. Run: llmbench index build {_short(entry.pipeline) or 'PIPELINE'}"
 
 
 def _short(origin: str) -> str:
