@@ -228,21 +228,21 @@ def test_a_folder_of_the_users_inside_an_index_outlives_all_that_removes(home: P
     pipeline = tmp_path / "p.yaml"
     pipeline.write_text("name: kept\ndocuments: [docs]\n")
 
-    def index(*options: str) -> None:
-        result = CliRunner().invoke(cli, ["index", str(pipeline), *options])
+    def index(command: str, *options: str) -> None:
+        result = CliRunner().invoke(cli, ["index", command, str(pipeline), *options])
         assert result.exit_code == 0, result.output
 
-    index()
+    index("build")
     folder = home / "indexes" / "kept"
     (folder / "2024").mkdir()
     (folder / "2024" / "notes.txt").write_text("mine")
     (folder / "1" / "postings-of-my-own.txt").write_text("mine")
-    index("--rebuild")
-    index("--compact")
-    index("--prune")
+    index("build", "--rebuild")
+    index("compact")
+    index("prune")
     assert (folder / "2024" / "notes.txt").exists() and (folder / "1" / "postings-of-my-own.txt").exists()
     assert not (folder / "1" / "index.sqlite").exists()
-    index("--verify")
+    index("verify")
 
 
 @pytest.mark.parametrize("fresh", [False, True])

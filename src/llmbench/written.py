@@ -31,6 +31,7 @@ __all__ = [
     "drop",
     "files",
     "foreign",
+    "made_by",
     "publish",
     "refuse",
     "remove",
@@ -89,6 +90,12 @@ def claim(folder: Path, kind: str, *, known: bool = False, by: str | None = None
     wanted = {"kind": kind} | ({"by": by} if by else {}) | ({"of": list(of)} if of else {})
     if _record(folder) | wanted != _record(folder):
         workspace.write_json(folder / RECORD, _record(folder) | wanted)
+
+
+def made_by(folder: Path, kind: str) -> str | None:
+    """The origin of the document that made a folder of this kind, empty where no record says it; None for any other folder."""
+    record = _record(folder)
+    return str(record.get("by") or "") if record.get("kind") == kind else None
 
 
 def _refuse_other(folder: Path, kind: str, before: str, by: str | None) -> None:

@@ -1,4 +1,4 @@
-"""`llmbench index`'s options that keep an index: what they print, exit with, and refuse."""
+"""The commands of `llmbench index`: what they print, exit with, and refuse."""
 
 from __future__ import annotations
 
@@ -37,106 +37,104 @@ def facts(*words: str) -> Any:
 
 def test_an_index_is_verified_damaged_and_repaired(pages: tuple[str, Path]) -> None:
     pipeline, _ = pages
-    result = run(pipeline, "--verify", "--absent", "violin")
+    result = run("verify", pipeline, "--absent", "violin")
     assert result.exit_code == 0 and result.stdout.startswith("kept: 4 documents, 4 passages, ")
     assert "'violin' is in no file of the index." in result.stdout and "No faults found." in result.stdout
     assert "The term index holds no word of 'violin' that no document has." in result.stdout
-    held = run(pipeline, "--verify", "--absent", "is loud")
+    held = run("verify", pipeline, "--absent", "is loud")
     assert held.exit_code == 1 and "is in 1/index.sqlite" in held.stdout
     path = workspace.indexes() / "kept" / "1" / "vectors.bin"
     path.write_bytes(path.read_bytes()[:-1] + b"\x5a")
-    damaged = run(pipeline, "--verify")
+    damaged = run("verify", pipeline)
     assert damaged.exit_code == 1 and "fault: vectors.bin: 1 damaged record, the first at row" in damaged.stderr
-    assert "--repair" in damaged.stderr
-    found = facts(pipeline, "--verify")
+    assert f"Repair it: llmbench index repair {pipeline}" in damaged.stderr
+    found = facts("verify", pipeline)
     assert found["whole"] is False and found["faults"][0]["mend"] == "repair"
-    assert "No faults found." in run(pipeline, "--repair").stdout
-    assert facts(pipeline, "--verify")["whole"] is True
+    assert "No faults found." in run("repair", pipeline).stdout
+    assert facts("verify", pipeline)["whole"] is True
 
 
 def test_a_report_counts_what_was_not_read(pages: tuple[str, Path], tmp_path: Path) -> None:
     pipeline, folder = pages
-    assert run(pipeline, "--report", "--fail-under", "100").exit_code == 0
+    assert run("report", pipeline, "--fail-under", "100").exit_code == 0
     for i in range(9):
         (folder / f"broken{i}.pdf").write_bytes(b"%PDF broken")
-    short = run(pipeline, "--report", "--fail-under", "95")
+    short = run("report", pipeline, "--fail-under", "95")
     assert short.exit_code == 1 and "9 of 13 files were not read." in short.stdout
     assert "30.8 % of the files were read, less than 95 %. Fix what was skipped" in short.stderr
-    found = facts(pipeline, "--report")
+    found = facts("report", pipeline)
     assert (found["files"], len(found["unread"]), found["unread"][0], found["share"]) == (13, 9, "broken0.pdf", 1.0)
-    assert run(pipeline, "--report", "--fail-under", "30").exit_code == 0
+    assert run("report", pipeline, "--fail-under", "30").exit_code == 0
     (tmp_path / "none").mkdir()
     (tmp_path / "none.yaml").write_text("name: none\ndocuments: [none]\n")
-    empty = run(str(tmp_path / "none.yaml"), "--report", "--fail-under", "0")
+    empty = run("report", str(tmp_path / "none.yaml"), "--fail-under", "0")
     assert empty.exit_code == 1 and empty.stderr.endswith("There is no text in any document.\n")
 
 
 def test_documents_are_deleted_by_name_and_by_filter(pages: tuple[str, Path]) -> None:
     pipeline, _ = pages
-    assert run(pipeline, "--delete", "kettle[1].md").stdout.startswith("kept: 1 document deleted.")
-    found = facts(pipeline, "--verify", "--absent", "kettle[1]")
+    assert run("delete", pipeline, "--source", "kettle[1].md").stdout.startswith("kept: 1 document deleted.")
+    found = facts("verify", pipeline, "--absent", "kettle[1]")
     assert (found["absent"], found["absent_words"]) == ({"kettle[1]": []}, {"kettle[1]": {}})
-    assert run(pipeline, "--delete", "k*").stdout.startswith("kept: 1 document deleted.")
-    assert run(pipeline, "--delete-where", '{"title": "pump"}').stdout.startswith("kept: 1 document deleted.")
-    assert run(pipeline, "--delete", "never").stdout == "kept: 0 documents deleted.\n"
-    assert facts(pipeline, "--verify")["documents"] == 1
-    assert run(pipeline, "--verify").stdout.startswith("kept: 1 document, 1 passage, ")
+    assert run("delete", pipeline, "--source", "k*").stdout.startswith("kept: 1 document deleted.")
+    assert run("delete", pipeline, "--where", '{"title": "pump"}').stdout.startswith("kept: 1 document deleted.")
+    assert run("delete", pipeline, "--source", "never").stdout == "kept: 0 documents deleted.\n"
+    assert facts("verify", pipeline)["documents"] == 1
+    assert run("verify", pipeline).stdout.startswith("kept: 1 document, 1 passage, ")
     assert facts(pipeline)["added"] == 3  # the files are there still
     for wrong in ("{", '{"$x": 1}'):
-        with pytest.raises(LlmbenchError, match=r"--delete-where is not JSON|\$x is no operator"):
-            CliRunner().invoke(cli, ["index", pipeline, "--delete-where", wrong], catch_exceptions=False)
+        with pytest.raises(LlmbenchError, match=r"--where is not JSON|\$x is no operator"):
+            CliRunner().invoke(cli, ["index", "delete", pipeline, "--where", wrong], catch_exceptions=False)
 
 
 def test_generations_are_kept_switched_and_removed(pages: tuple[str, Path]) -> None:
     pipeline, folder = pages
     (folder / "lamp.md").unlink()
-    assert "--use 2" in run(pipeline, "--rebuild", "--stay").stdout
-    assert facts(pipeline, "--verify")["documents"] == 4
-    assert "searches now use generation 2 (3 documents" in run(pipeline, "--use", "2", "--wait", "1").stdout
-    assert run(pipeline, "--prune").stdout == "kept: 1 generation removed.\n"
-    assert run(pipeline, "--compact").stdout.startswith("kept: compacted from ")
-    assert facts(pipeline, "--verify")["generations"] == [3]
+    assert f"llmbench index use {pipeline} 2" in run(pipeline, "--rebuild", "--stay").stdout
+    assert facts("verify", pipeline)["documents"] == 4
+    assert "searches now use generation 2 (3 documents" in run("use", pipeline, "2", "--wait", "1").stdout
+    assert run("prune", pipeline).stdout == "kept: 1 generation removed.\n"
+    assert run("compact", pipeline).stdout.startswith("kept: compacted from ")
+    assert facts("verify", pipeline)["generations"] == [3]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--verify", "--repair"], "--verify cannot be combined"),
-        (["--compact", "--rebuild"], "--compact cannot be combined"),
-        (["--stay"], "--stay goes with --rebuild"),
-        (["--absent", "x"], "--absent with --verify"),
-        (["--fail-under", "5"], "--fail-under with --report"),
-        (["--use", "9"], r"has no generation 9\. There are 1\."),
+        (["build", "PIPELINE", "--stay"], "--stay goes with --rebuild"),
+        (["use", "PIPELINE", "9"], r"has no generation 9\. There are 1\."),
+        (["verfy", "PIPELINE"], r"verfy is neither a command nor a file\. Did you mean: llmbench index verify$"),
+        (["delete", "PIPELINE"], r"Nothing to delete\. Name documents with --source SOURCE or --where JSON"),
+        (["delete", "PIPELINE", "a b.md"], r"'a b\.md' is not an override .+: llmbench index delete .+ --source 'a b\.md'$"),
     ],
 )
-def test_what_does_not_go_together_is_one_line(pages: tuple[str, Path], words: list[str], message: str) -> None:
+def test_what_cannot_be_done_is_one_line(pages: tuple[str, Path], words: list[str], message: str) -> None:
+    given = [pages[0] if word == "PIPELINE" else word for word in words]
     with pytest.raises(LlmbenchError, match=message):
-        CliRunner().invoke(cli, ["index", pages[0], *words], catch_exceptions=False)
+        CliRunner().invoke(cli, ["index", *given], catch_exceptions=False)
 
 
 def test_what_keeps_an_index_prints_json_too(pages: tuple[str, Path]) -> None:
     pipeline, _ = pages
-    assert facts(pipeline, "--delete", "kettle1.md") == {"pipeline": "kept", "deleted": 1, "erased": True}
-    packed = facts(pipeline, "--compact")
+    assert facts("delete", pipeline, "--source", "kettle1.md") == {"pipeline": "kept", "deleted": 1, "erased": True}
+    packed = facts("compact", pipeline)
     assert packed["pipeline"] == "kept" and 0 < packed["bytes"] <= packed["bytes_before"]
     assert run(pipeline, "--rebuild", "--stay").exit_code == 0
     old, new = 2, 3
-    used = facts(pipeline, "--use", str(new))
+    used = facts("use", pipeline, str(new))
     assert used == {"pipeline": "kept", "generation": new, "documents": 4, "chunks": 4, "others": [old]}
-    assert facts(pipeline, "--prune") == {"pipeline": "kept", "removed": [old]}
+    assert facts("prune", pipeline) == {"pipeline": "kept", "removed": [old]}
 
 
 @pytest.mark.parametrize("empty", ["{}", '{"$and": [{}]}'])
 def test_an_empty_filter_deletes_nothing(pages: tuple[str, Path], empty: str) -> None:
     pipeline, _ = pages
-    for words in (["--delete-where", empty], ["--delete", "lamp.md", "--delete-where", empty]):
-        refused = run(pipeline, *words)
+    for words in (["--where", empty], ["--source", "lamp.md", "--where", empty]):
+        refused = run("delete", pipeline, *words)
         assert isinstance(refused.exception, LlmbenchError)
-        assert str(refused.exception).startswith(
-            "--delete-where: an empty filter matches every document. To delete all: --delete '*'"
-        )
-    assert "kept: 4 documents" in run(pipeline, "--verify").stdout
-    assert run(pipeline, "--delete", "*").stdout.startswith("kept: 4 documents deleted.")
+        assert str(refused.exception).startswith("--where: an empty filter matches every document. To delete all: --source '*'")
+    assert "kept: 4 documents" in run("verify", pipeline).stdout
+    assert run("delete", pipeline, "--source", "*").stdout.startswith("kept: 4 documents deleted.")
 
 
 def test_names_of_files_cannot_command_the_terminal(pages: tuple[str, Path]) -> None:
@@ -165,3 +163,43 @@ def test_rows_of_a_wrong_column_leave_nothing_to_search_and_say_so(tmp_path: Pat
     assert run(str(recipe), "--json").exit_code == 1
     recipe.write_text("name: rows\ndocuments: [docs]\n")
     assert "b.parquet: .parquet files are read as rows: give their place `columns`" in run(str(recipe)).stderr
+
+
+def test_a_pipeline_alone_is_short_for_build_with_options_on_either_side(pages: tuple[str, Path]) -> None:
+    pipeline, _ = pages
+    for words in (
+        ["build", pipeline, "--json"],
+        [pipeline, "--json"],
+        ["--json", pipeline],
+        ["--wait", "1", pipeline, "--json"],
+    ):
+        assert json.loads(run(*words).stdout)["unchanged"] == 4
+    assert facts(pipeline, "name=other")["pipeline"] == "other"
+
+
+def test_a_pipeline_called_like_a_command_is_reached(
+    pages: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list").write_text(Path(pages[0]).read_text())
+    monkeypatch.chdir(tmp_path)
+    for words in (["build", "list", "--json"], ["./list", "--json"], ["--json", "--", "list"]):
+        assert json.loads(run(*words).stdout)["pipeline"] == "kept"
+    assert [entry["name"] for entry in facts("list")] == ["kept"]
+    assert facts("verify", "list")["whole"] is True
+
+
+def test_a_command_takes_overrides(pages: tuple[str, Path]) -> None:
+    pipeline, _ = pages
+    assert facts(pipeline, "name=other")["added"] == 4
+    assert facts("delete", pipeline, "name=other", "--source", "*") == {"pipeline": "other", "deleted": 4, "erased": True}
+    assert facts("verify", pipeline)["documents"] == 4
+    assert facts("use", pipeline, "1", "name=other")["documents"] == 0
+
+
+def test_help_without_anything_names_every_command() -> None:
+    shown = run()
+    assert shown.exit_code == 2
+    for command in ("build", "verify", "repair", "compact", "delete", "use", "prune", "report", "list"):
+        assert f" {command} " in shown.output
+        one = run(command, "--help")
+        assert one.exit_code == 0 and f"Example: llmbench index {command}" in one.output

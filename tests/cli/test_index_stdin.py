@@ -86,7 +86,7 @@ def test_a_pdf_is_told_by_its_first_bytes_without_a_warning(piped: str) -> None:
     pdf.multi_cell(0, 6, "The pump is blue.")
     facts("index", piped, given=bytes(pdf.output()))
     assert facts("search", piped, "pump")["hits"][0]["page"] == 1
-    assert "named like" not in run("index", piped, "--report", given=bytes(pdf.output())).stdout
+    assert "named like" not in run("index", "report", piped, given=bytes(pdf.output())).stdout
     refused = run("index", piped, "--json", given=b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
     assert refused.exit_code == 1  # nothing is left to search
     assert json.loads(refused.stdout)["skipped"] == [{"source": "stdin", "reason": "it is a picture"}]

@@ -164,7 +164,8 @@ def test_two_pipelines_of_one_name_do_not_share_an_index(tmp_path: Path, home: P
     said = index(second)
     assert said.startswith(f"{second}: index notes was made by {first}. Nothing was changed.")
     assert "1 unchanged" in index(first)
-    for verb in (["search", str(second), "winch"], ["index", str(second), "--verify"], ["index", str(second), "--delete", "*"]):
+    verify, delete = ["index", "verify", str(second)], ["index", "delete", str(second), "--source", "*"]
+    for verb in (["search", str(second), "winch"], verify, delete):
         assert f"made by {first}" in str(CliRunner().invoke(cli, verb).exception)
     (tmp_path / "a").rename(tmp_path / "moved")
     assert "1 unchanged" in index(tmp_path / "moved" / "p.yaml")

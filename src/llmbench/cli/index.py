@@ -1,70 +1,29 @@
-"""`llmbench index`: documents to an index; and what keeps one: verify, repair, pack, delete, switch."""
+"""`llmbench index`: the commands that make an index, look after it, and list what indexes there are."""
 
 from __future__ import annotations
 
-import sys
+import shlex
+from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from llmbench import assets
+from llmbench.cli import index_flags
 from llmbench.cli.arguments import Json, Overrides, Pipeline
-from llmbench.cli.terminal import print_json
+from llmbench.cli.listing import Listing
 from llmbench.errors import LlmbenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Sequence
 
     from llmbench.recipe import RagRecipe
-    from llmbench.retrieval import IndexReport
 
 __all__ = ["register"]
 
-_SHOWN = 20
-"""Skipped files that are named; the rest is counted."""
+_EXAMPLES = "Examples: `llmbench index rag/handbook.yaml` · `llmbench index verify rag/handbook.yaml` · `llmbench index list`"
 
-
-_Rebuild = Annotated[
-    bool, typer.Option("--rebuild", help="Re-chunk and re-embed everything; searches use the old index meanwhile.")
-]
-_Stay = Annotated[bool, typer.Option("--stay", help="With --rebuild: keep the old index active until --use.")]
-_Use = Annotated[int | None, typer.Option("--use", help="Search this generation from now on.", metavar="N")]
-_Prune = Annotated[bool, typer.Option("--prune", help="Remove every generation but the one that is searched.")]
-_Report = Annotated[
-    bool,
-    typer.Option(
-        "--report", help="Report how much text was embedded, what is unknown to the embedder, and what is duplicated."
-    ),
-]
-_FailUnder = Annotated[
-    float | None,
-    typer.Option(
-        "--fail-under",
-        min=0,
-        max=100,
-        metavar="PERCENT",
-        help="With --report: exit with 1 when less than PERCENT of the text or of the files was embedded.",
-    ),
-]
-_Verify = Annotated[bool, typer.Option("--verify", help="Check every row, vector and word; exit with 1 on a fault.")]
-_Absent = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--absent",
-        help="With --verify: also check that this text, or words no document has, are in no file of the index.",
-        metavar="TEXT",
-    ),
-]
-_Repair = Annotated[bool, typer.Option("--repair", help="Repair what can be rebuilt from the stored documents.")]
-_Compact = Annotated[bool, typer.Option("--compact", help="Rewrite the index without deleted data.")]
-_Delete = Annotated[
-    list[str] | None,
-    typer.Option("--delete", help="Delete documents by source; * and ? stand for any characters.", metavar="SOURCE"),
-]
-_Where = Annotated[
-    str | None,
-    typer.Option("--delete-where", help="Delete documents by a filter, such as '{\"year\": 2020}'.", metavar="JSON"),
-]
 _Engine = Annotated[
     Literal["local", "ray"],
     typer.Option("--engine", help="ray: read and embed on the machines of a Ray cluster (RAY_ADDRESS)."),
@@ -72,171 +31,201 @@ _Engine = Annotated[
 _Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait while another process writes the index.")]
 
 
+class _Index(Listing):
+    """`index PIPELINE` is short for `index build PIPELINE`, also where an option comes first."""
+
+    default = "build"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """What begins with neither a command nor `--help` is for `build`, or has a flag that is a command now."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = [self.default, *args] if ctx.resilient_parsing else index_flags.translated(self._spelled(args))
+        return super().parse_args(ctx, args)
+
+    def _spelled(self, args: list[str]) -> list[str]:
+        """Raises where the first word is no file and almost a command."""
+        near = get_close_matches(args[0], self.commands, n=1, cutoff=0.75)
+        if near and not args[0].startswith("-") and assets.named(args[0], Path.cwd()) is None:
+            raise LlmbenchError(f"{args[0]} is neither a command nor a file. Did you mean: llmbench index {near[0]}")
+        return args
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """The commands, the pipelines, and the options of `build`."""
+        found = [*super().shell_complete(ctx, incomplete), *self.commands[self.default].shell_complete(ctx, incomplete)]
+        return list({item.value: item for item in found}.values())
+
+
 def register(cli: typer.Typer) -> None:
-    """Adds this job's verb."""
-    cli.command("index", epilog="Example: `llmbench index rag/handbook.yaml`")(index)
+    """Adds this job's verbs."""
+    group = typer.Typer(
+        cls=_Index,
+        no_args_is_help=True,
+        subcommand_metavar="[PIPELINE | COMMAND PIPELINE]",
+        help="Bring a pipeline's index up to date with its documents; verify, repair, compact or list indexes.\n\n"
+        "`llmbench index PIPELINE` is short for `llmbench index build PIPELINE`, which also takes a file that is called like a "
+        "command.",
+        epilog=_EXAMPLES,
+    )
+    group.command(epilog="Example: `llmbench index build rag/handbook.yaml`")(build)
+    group.command(epilog="Example: `llmbench index verify rag/handbook.yaml --absent 'Jane Roe'`")(verify)
+    group.command(epilog="Example: `llmbench index repair rag/handbook.yaml`")(repair)
+    group.command(epilog="Example: `llmbench index compact rag/handbook.yaml`")(compact)
+    group.command(epilog="Example: `llmbench index delete rag/handbook.yaml --source 'hr/*'`")(delete)
+    group.command(epilog="Example: `llmbench index use rag/handbook.yaml 2`")(use)
+    group.command(epilog="Example: `llmbench index prune rag/handbook.yaml`")(prune)
+    group.command(epilog="Example: `llmbench index report rag/handbook.yaml --fail-under 95`")(report)
+    group.command("list", epilog="Example: `llmbench index list`")(list_indexes)
+    cli.add_typer(group, name="index")
 
 
-def index(
+def build(
     pipeline: Pipeline,
     overrides: Overrides = None,
-    rebuild: _Rebuild = False,
-    stay: _Stay = False,
-    use: _Use = None,
-    prune: _Prune = False,
-    report: _Report = False,
-    fail_under: _FailUnder = None,
-    verify: _Verify = False,
-    absent: _Absent = None,
-    repair: _Repair = False,
-    compact: _Compact = False,
-    delete: _Delete = None,
-    where: _Where = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Re-chunk and re-embed everything; searches use the old index meanwhile.")
+    ] = False,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="With --rebuild: keep the old index active until `llmbench index use`.")
+    ] = False,
     engine: _Engine = "local",
     wait: _Wait = 0,
     as_json: Json = False,
 ) -> None:
     """Bring a pipeline's index up to date with its documents; only what changed is read and embedded.
 
-    Exit code 0: done; 1: nothing to search, a fault found by --verify, or a share below --fail-under; 2: an error.
+    Exit code 0: done; 1: nothing to search; 2: an error.
     """
-    from llmbench import recipe as recipes
+    recipe = _load(pipeline, overrides)
+    if stay and not rebuild:
+        raise LlmbenchError("--stay goes with --rebuild.")
+    from llmbench.cli import index_build
+
+    index_build.build(recipe, pipeline, rebuild=rebuild, stay=stay, engine=engine, wait=wait, as_json=as_json)
+
+
+def verify(
+    pipeline: Pipeline,
+    overrides: Overrides = None,
+    absent: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--absent",
+            help="Also check that this text, or words no document has, are in no file of the index; repeatable.",
+            metavar="TEXT",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check every row, vector and word of an index; nothing is written.
+
+    Exit code 0: no faults; 1: a fault, or a text of --absent was found; 2: an error.
+    """
+    from llmbench.cli import index_care
+
+    index_care.verify(_load(pipeline, overrides), absent or [], as_json=as_json)
+
+
+def repair(pipeline: Pipeline, overrides: Overrides = None, wait: _Wait = 0, as_json: Json = False) -> None:
+    """Repair what can be rebuilt from the stored documents."""
+    from llmbench.cli import index_care
+
+    index_care.repair(_load(pipeline, overrides), wait, as_json=as_json)
+
+
+def compact(pipeline: Pipeline, overrides: Overrides = None, wait: _Wait = 0, as_json: Json = False) -> None:
+    """Rewrite an index without deleted data."""
+    from llmbench.cli import index_care
+
+    index_care.compact(_load(pipeline, overrides), wait, as_json=as_json)
+
+
+def delete(
+    pipeline: Pipeline,
+    overrides: Overrides = None,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--source",
+            help="Delete documents by source; * and ? stand for any characters; repeatable.",
+            metavar="SOURCE",
+        ),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--where", help="Delete documents by a filter, such as '{\"year\": 2020}'.", metavar="JSON"),
+    ] = None,
+    wait: _Wait = 0,
+    as_json: Json = False,
+) -> None:
+    """Delete documents; their text, words and vectors are erased from the index's files."""
+    for word in overrides or ():
+        if "=" not in word:
+            how = shlex.join(["llmbench", "index", "delete", pipeline, "--source", word])
+            raise LlmbenchError(f"{word!r} is not an override (key=value). To delete documents by source: {how}")
+    if not sources and where is None:
+        raise LlmbenchError("Nothing to delete. Name documents with --source SOURCE or --where JSON.")
+    from llmbench.cli import index_care
+
+    index_care.delete(_load(pipeline, overrides), sources or [], where, wait, as_json=as_json)
+
+
+def use(
+    pipeline: Pipeline,
+    generation: Annotated[int, typer.Argument(metavar="N", help="The generation to search from now on.", show_default=False)],
+    overrides: Overrides = None,
+    wait: _Wait = 0,
+    as_json: Json = False,
+) -> None:
+    """Search another generation of an index from now on, such as one that --rebuild --stay made."""
+    from llmbench.cli import index_care
+
+    index_care.use(_load(pipeline, overrides), generation, wait, as_json=as_json)
+
+
+def prune(pipeline: Pipeline, overrides: Overrides = None, wait: _Wait = 0, as_json: Json = False) -> None:
+    """Remove every generation of an index but the one that is searched."""
+    from llmbench.cli import index_care
+
+    index_care.prune(_load(pipeline, overrides), wait, as_json=as_json)
+
+
+def report(
+    pipeline: Pipeline,
+    overrides: Overrides = None,
+    fail_under: Annotated[
+        float | None,
+        typer.Option(
+            "--fail-under",
+            min=0,
+            max=100,
+            metavar="PERCENT",
+            help="Exit with 1 when less than PERCENT of the text or of the files was embedded.",
+        ),
+    ] = None,
+    engine: _Engine = "local",
+    wait: _Wait = 0,
+    as_json: Json = False,
+) -> None:
+    """Bring an index up to date, then report what was embedded, what is unknown to the embedder, and what is duplicated.
+
+    Exit code 0: done; 1: a share below --fail-under; 2: an error.
+    """
+    recipe = _load(pipeline, overrides)
+    from llmbench.cli import index_build, index_care
+
+    done = index_build.build(recipe, pipeline, engine=engine, wait=wait, as_json=as_json, quiet=True)
+    index_care.report(recipe, done.skipped, fail_under, as_json=as_json)
+
+
+def list_indexes(as_json: Json = False) -> None:
+    """List the indexes of this workspace, with pipeline, contents, size, age and state."""
+    from llmbench.cli import index_list
+
+    index_list.show(as_json=as_json)
+
+
+def _load(pipeline: str, overrides: Sequence[str] | None) -> RagRecipe:
+    from llmbench import recipe
     from llmbench.recipe import RagRecipe
 
-    recipe = recipes.load(pipeline, RagRecipe, overrides or [])
-    asked = {
-        "--use": use is not None,
-        "--prune": prune,
-        "--verify": verify,
-        "--repair": repair,
-        "--compact": compact,
-        "--delete": bool(delete or where is not None),
-    }
-    chosen = _alone([name for name, wanted in asked.items() if wanted], building=rebuild or report)
-    if (stay and not rebuild) or (absent and not verify) or (fail_under is not None and not report):
-        raise LlmbenchError("--stay goes with --rebuild, --absent with --verify, --fail-under with --report.")
-    from llmbench.cli import index_care as care
-
-    match chosen:
-        case "--use":
-            assert use is not None
-            care.use(recipe, use, wait, as_json=as_json)
-        case "--prune":
-            care.prune(recipe, wait, as_json=as_json)
-        case "--verify":
-            care.verify(recipe, absent or [], as_json=as_json)
-        case "--repair":
-            care.repair(recipe, wait, as_json=as_json)
-        case "--compact":
-            care.compact(recipe, wait, as_json=as_json)
-        case "--delete":
-            care.delete(recipe, delete or [], where, wait, as_json=as_json)
-        case _:
-            done = _build(recipe, pipeline, rebuild=rebuild, stay=stay, engine=engine, wait=wait, as_json=as_json, quiet=report)
-            if report:
-                care.report(recipe, done.skipped, fail_under, as_json=as_json)
-
-
-def _alone(chosen: list[str], *, building: bool) -> str:
-    """The one thing to do beside indexing; empty when there is none."""
-    if len(chosen) > 1 or (chosen and building):
-        raise LlmbenchError(f"{chosen[0]} cannot be combined with another action. Run one after the other.")
-    return chosen[0] if chosen else ""
-
-
-def _build(
-    recipe: RagRecipe,
-    pipeline: str,
-    *,
-    rebuild: bool,
-    stay: bool,
-    engine: Literal["local", "ray"],
-    wait: float,
-    as_json: bool,
-    quiet: bool,
-) -> IndexReport:
-    """Indexes and tells what it did; `quiet` leaves the telling in JSON to the report that follows."""
-    from llmbench import retrieval
-    from llmbench.shown import counted, printable
-
-    with _bar() as progress:
-        done = retrieval.build(
-            recipe,
-            rebuild=rebuild,
-            switch=not stay,
-            wait=wait,
-            engine=engine,
-            progress=progress,
-            stdin=sys.stdin.buffer if sys.stdin is not None else None,
-        )
-    if as_json:
-        if not quiet:
-            print_json(_facts(done, recipe))
-            if not done.chunks:
-                raise typer.Exit(1)
-        return done
-    for what, found in (("skipped {}", done.skipped), ("kept {} as it was", done.kept)):
-        for source, reason in found[:_SHOWN]:
-            print(printable(f"{what.format(source)}: {reason}"), file=sys.stderr)
-        if len(found) > _SHOWN:
-            print(f"... and {len(found) - _SHOWN} more; --json lists them all", file=sys.stderr)
-    for note in done.notes:
-        print(printable(note), file=sys.stderr)
-    counts = {"added": done.added, "changed": done.changed, "removed": done.removed, "unchanged": done.unchanged}
-    counts["carried over"] = done.carried
-    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no documents"
-    told += f", {len(done.skipped):,} skipped" if done.skipped else ""
-    told += f", {len(done.kept):,} kept that cannot be read now" if done.kept else ""
-    passages = counted(done.chunks, "passage")
-    print(f"{recipe.name}: {told}. {passages}, {done.embedded:,} embedded now, in {done.seconds:.1f} s.")
-    print(done.vectors["words"])
-    if done.language:
-        print(printable(done.language), file=sys.stderr)
-    if not done.chunks and not quiet:  # a report that follows says so itself
-        print("There is nothing in it to search: see what was skipped, and what the pipeline names.", file=sys.stderr)
-        raise typer.Exit(1)
-    if stay:
-        print(f"Generation {done.generation} is ready. Switch over to it: llmbench index {pipeline} --use {done.generation}")
-    else:
-        print(f'Search it: llmbench search {pipeline} "..."')
-    return done
-
-
-def _facts(done: IndexReport, recipe: RagRecipe) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    skipped, kept = ([{"source": source, "reason": reason} for source, reason in some] for some in (done.skipped, done.kept))
-    return {"pipeline": recipe.name, **asdict(done), "skipped": skipped, "kept": kept}
-
-
-def _bar() -> AbstractContextManager[Callable[[int, int, str], None]]:
-    """A progress bar on stderr, as the function that moves it."""
-    from contextlib import contextmanager
-
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from llmbench.shown import printable
-
-    columns = (
-        TextColumn("Indexing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-
-    @contextmanager
-    def bar() -> Iterator[Callable[[int, int, str], None]]:
-        console = Console(stderr=True)
-        # Where there is no terminal, a bar would leave an empty line in the log.
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("looking at the files", total=None)
-
-            def move(done: int, total: int, source: str) -> None:
-                progress.update(task, completed=done, total=total, description=escape(printable(source)))
-
-            yield move
-
-    return bar()
+    return recipe.load(pipeline, RagRecipe, overrides or [])

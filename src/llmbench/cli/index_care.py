@@ -1,4 +1,4 @@
-"""What keeps an index whole and small: the options of `llmbench index` that do not index."""
+"""What keeps an index whole and small: what the commands of `llmbench index` do, but for `build`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def use(recipe: RagRecipe, number: int, wait: float, *, as_json: bool) -> None:
     told = f"{counted(documents, 'document')}, {counted(passages, 'passage')}"
     print(f"{recipe.name}: searches now use generation {number} ({told}).")
     if others:
-        print(f"Also kept: {_list(others)}. Remove what is not searched: llmbench index {recipe.source} --prune")
+        print(f"Also kept: {_list(others)}. Remove what is not searched: llmbench index prune {recipe.source}")
 
 
 def prune(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
@@ -102,7 +102,8 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
             print(f"To be erased: {counted(found.waiting, 'deleted vector')}. Run: llmbench index {recipe.source}")
         if len(found.generations) > 1:
             print(
-                f"Generations {_list(found.generations)} exist; each has its own documents. --prune keeps only the current one."
+                f"Generations {_list(found.generations)} exist; each has its own documents. Keep only the current one: "
+                f"llmbench index prune {recipe.source}"
             )
         for text, paths in left.items():
             print(f"{text!r} is in {', '.join(paths)}." if paths else f"{text!r} is in no file of the index.")
@@ -113,8 +114,9 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
         for fault in found.faults:
             print(f"fault: {printable(fault.what)}", file=sys.stderr)
         if found.faults:
-            how = "--rebuild" if any(fault.mend == "rebuild" for fault in found.faults) else "--repair"
-            print(f"Repair it: llmbench index {recipe.source} {how}", file=sys.stderr)
+            again = any(fault.mend == "rebuild" for fault in found.faults)
+            how = f"{recipe.source} --rebuild" if again else f"repair {recipe.source}"
+            print(f"Repair it: llmbench index {how}", file=sys.stderr)
         elif not held:
             print("No faults found.")
     if found.faults or held:
@@ -136,14 +138,14 @@ def repair(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
 
 def compact(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
     """Packs the index."""
-    from llmbench.retrieval.index import Writer
+    from llmbench.retrieval.index import Writer, inventory
 
     folder = _folder(recipe)
-    before = _size(folder)
+    before = inventory.size(folder)
     with Writer.open(recipe, wait=wait) as writer:
         writer.compact()
         writer.finish()
-    after = _size(folder)
+    after = inventory.size(folder)
     if as_json:
         print_json({"pipeline": recipe.name, "bytes_before": before, "bytes": after})
     else:
@@ -162,9 +164,9 @@ def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: f
         try:
             words.append(json.loads(where))
         except ValueError as error:
-            raise LlmbenchError(f"--delete-where is not JSON ({error}).") from error
+            raise LlmbenchError(f"--where is not JSON ({error}).") from error
         if Filter.of(words[-1]).fits_all:
-            raise LlmbenchError("--delete-where: an empty filter matches every document. To delete all: --delete '*'.")
+            raise LlmbenchError("--where: an empty filter matches every document. To delete all: --source '*'.")
     condition = Filter.of({"$or": words})
     _folder(recipe)
     with Writer.open(recipe, wait=wait) as writer:
@@ -222,10 +224,6 @@ def report(recipe: RagRecipe, skipped: Sequence[Skipped], fail_under: float | No
         advice = " Fix what was skipped, or exclude what should not be read." if unread else ""
         print(" ".join(faults) + advice, file=sys.stderr)
         raise typer.Exit(1)
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _list(numbers: Any) -> str:

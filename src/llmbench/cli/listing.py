@@ -1,4 +1,4 @@
-"""Verbs that list what there is, show one by its name, and have verbs of their own: `llmbench runs`, `llmbench comparisons`."""
+"""Verbs that have verbs of their own and take a name in place of one: `llmbench runs`, `comparisons` and `index`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")
 class Listing(TyperGroup):
     """`runs` lists, `runs NAME` is short for `runs show NAME`, and `runs rm NAME` is a verb of its own."""
 
+    default = "show"
+    """The verb that a name alone is short for. It takes the name as its first argument."""
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """A word that is no verb is a name to show."""
-        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+        """A word that is no verb is a name for the default one."""
+        return super().resolve_command(ctx, args if args[0] in self.commands else [self.default, *args])
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
         """The verbs, and the names."""
-        names = self.commands["show"].params[0].shell_complete(ctx, incomplete)
+        names = self.commands[self.default].params[0].shell_complete(ctx, incomplete)
         return [*super().shell_complete(ctx, incomplete), *names]
 
 

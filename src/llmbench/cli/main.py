@@ -38,8 +38,16 @@ from llmbench.shown import printable
 __all__ = ["cli", "main"]
 
 
+_ORDER: list[str] = []
+"""The verbs as they are registered: in the order of the work. Typer lists those that have verbs of their own last."""
+
+
 class _Verbs(TyperGroup):
     """All verbs. What ends one that is no error is seen to here, before typer makes exits of its own of it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names, as the help shows them."""
+        return sorted(super().list_commands(ctx), key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
 
     def invoke(self, ctx: Any) -> Any:
         """Runs a verb: 130 and a word when it was stopped; nothing is wrong when the reader of its output goes away."""
@@ -112,6 +120,9 @@ for verbs in (
     completion,
 ):
     verbs.register(cli)
+    infos: list[Any] = [*cli.registered_commands, *cli.registered_groups]
+    names = (info.name or info.callback.__name__ for info in infos)
+    _ORDER += [name for name in names if name not in _ORDER]
 
 
 def main() -> None:

@@ -113,7 +113,7 @@ def test_the_index_says_which_documents_hide_text(tmp_path: Path, monkeypatch: p
     saved(tmp_path / "docs", "b.html", b"<!doctype html><p>Seen as well</p>")
     recipe = RagRecipe.model_validate({"name": "hiding", "documents": [tmp_path / "docs"]})
     (note,) = retrieval.build(recipe).notes
-    assert note.startswith("Left out hidden text, which readers of these do not see: a.html. Details: llmbench index ")
+    assert note.startswith("Left out hidden text, which readers of these do not see: a.html. Details: llmbench index report ")
 
 
 @pytest.mark.parametrize(

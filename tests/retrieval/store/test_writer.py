@@ -500,7 +500,7 @@ def test_what_sqlite_refuses_is_told_by_its_kind(upsert: Any, doc: Make, folder:
     assert generation is not None
     index = WritableIndex(generation)
     try:
-        with pytest.raises(LlmbenchError, match=r"did not take a change \(NOT NULL constraint failed.+--verify$"):
+        with pytest.raises(LlmbenchError, match=r"did not take a change \(NOT NULL constraint failed.+ verify PIPELINE$"):
             index._execute("UPDATE documents SET title = NULL")
         index._execute("PRAGMA query_only = ON")
         with pytest.raises(

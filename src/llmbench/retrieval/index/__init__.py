@@ -10,6 +10,7 @@ upkeep      files of words brought up to date after a change; `compact` writes t
 carry       what a rebuild takes over from the index before it
 cluster     the same on many machines
 repair      what is damaged, made again from the rest
+inventory   every index of the workspace, as `llmbench index list` shows them
 coverage    what of the documents reached an embedding; `coverage_table` shows it, `repetition` finds what says the same
 """
 
@@ -18,4 +19,4 @@ from __future__ import annotations
 from llmbench.retrieval.index.build import IndexReport, build
 from llmbench.retrieval.index.writer import Writer, window
 
-__all__ = ["IndexReport", "Writer", "build", "coverage", "coverage_table", "repair", "window"]
+__all__ = ["IndexReport", "Writer", "build", "coverage", "coverage_table", "inventory", "repair", "window"]

@@ -173,7 +173,7 @@ class _Job:
 
         if self.hiding:
             named = ", ".join(self.hiding[:3]) + (f" and {len(self.hiding) - 3} more" if len(self.hiding) > 3 else "")
-            report = f"llmbench index {self.recipe.source} --report"
+            report = f"llmbench index report {self.recipe.source}"
             self.notes.append(f"Left out hidden text, which readers of these do not see: {named}. Details: {report}")
 
     def _carry(self, files: Collection[str | None]) -> None:

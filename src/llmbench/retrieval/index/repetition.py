@@ -64,7 +64,7 @@ class Repetition:
         try:
             import rensa  # type: ignore[import-untyped]  # noqa: F401
         except ImportError as error:
-            raise MissingPackage("index --report", "rensa", "rag") from error
+            raise MissingPackage("index report", "rensa", "rag") from error
         self._texts: set[bytes] = set()
         self._seen: dict[bytes, int] = {}
         self._places: list[str] = []

@@ -144,7 +144,7 @@ def _refuse_empty(root: Path, base: Path, held: Iterable[str]) -> None:
     files = counted(count, "file")
     raise DataError(
         f"{root} is empty, and the index holds {files} of it. Mount it, if it is a disk; what is gone for good leaves the "
-        "index by --delete. The index stays as it is."
+        "index by `llmbench index delete`. The index stays as it is."
     )
 
 

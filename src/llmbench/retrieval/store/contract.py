@@ -46,6 +46,11 @@ class Contract:
         """
         return cls(embedding.Contract.from_json(value["embedder"]), value["chunking"])
 
+    @property
+    def outdated(self) -> bool:
+        """Whether an earlier version of llmbench cut the passages, or told their words apart, otherwise than now."""
+        return self.chunking.get("version") != _VERSION
+
     def difference(self, other: Contract) -> str:
         """The first thing in which an index (self) differs from a recipe (other), in words; empty when nothing does."""
         mine, theirs = self.embedder, other.embedder

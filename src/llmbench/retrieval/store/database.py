@@ -390,6 +390,6 @@ def _trouble(error: sqlite3.Error) -> str:
     if "closed database" in words:
         return "is closed. Open it again: Writer.open or Retriever.open."
     if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
-        whole = "Check it: llmbench index PIPELINE --verify"
+        whole = "Check it: llmbench index verify PIPELINE"
         return f"did not take a change ({words}), and is as it was before. {whole}"
     return f"cannot be used ({words}). Build it again: llmbench index PIPELINE --rebuild"

@@ -48,7 +48,7 @@ class Vectors:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY, 0o644)
         except OSError as error:
-            raise IndexError_(f"{path} cannot be opened ({error.strerror}). Run: llmbench index PIPELINE --repair") from error
+            raise IndexError_(f"{path} cannot be opened ({error.strerror}). Run: llmbench index repair PIPELINE") from error
         size = os.fstat(self._file).st_size
         self.short = size < rows * self.dtype.itemsize
         if writable and size != rows * self.dtype.itemsize:
@@ -71,7 +71,7 @@ class Vectors:
 
         # Looked at each time: reading a map behind the end of its file kills the process.
         if os.fstat(self._file).st_size < self.rows * self.dtype.itemsize:
-            raise IndexError_(f"{self.path} is shorter than it must be. Run: llmbench index PIPELINE --repair")
+            raise IndexError_(f"{self.path} is shorter than it must be. Run: llmbench index repair PIPELINE")
         if self._map is None or len(self._map) < self.rows:
             if self.rows == 0:
                 return np.zeros(0, self.dtype)
@@ -151,7 +151,7 @@ class Vectors:
             raise self._damaged(int(rows[int(wrong.argmax())]))
 
     def _damaged(self, row: int) -> IndexError_:
-        return IndexError_(f"{self.path} is damaged at row {row}. Run: llmbench index PIPELINE --repair")
+        return IndexError_(f"{self.path} is damaged at row {row}. Run: llmbench index repair PIPELINE")
 
     def move_living(self, target: Vectors, dead: NDArray[np.int64], expected: NDArray[np.int64]) -> dict[int, int]:
         """Writes the living rows to another file, in order and on disk; returns the new row of each.
