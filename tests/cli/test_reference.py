@@ -52,10 +52,10 @@ def test_every_verb_has_a_section_with_its_arguments_options_and_example() -> No
         ("llmbench new", "    llmbench new [OPTIONS] [NAME] [FILE]"),
         ("llmbench check", "| `--rows` `INTEGER` | `3` | Rows to show token by token. From 0 to 1000. |"),
         ("llmbench raft", "| `--cite` / `--no-cite` | `--cite` | End answers with the number of the passage, as [n]. |"),
-        ("llmbench index", "| `--engine` `local` or `ray` | `local` |"),
+        ("llmbench index build", "| `--engine` `local` or `ray` | `local` |"),
         (
-            "llmbench index",
-            "| `--delete` `SOURCE` |  | Delete documents by source; * and ? stand for any characters. Repeatable. |",
+            "llmbench index delete",
+            "| `--source` `SOURCE` |  | Delete documents by source; * and ? stand for any characters; repeatable. |",
         ),
         ("llmbench raft", "| `--output`, `-o` `FILE` | required |"),
         ("llmbench runs", r"    llmbench runs [OPTIONS] [RUN | COMMAND RUN]"),
