@@ -24,7 +24,7 @@ help:
 	@echo "  make demo    install (2 to 5 minutes, once), then the whole workbench on a bundled model (6 minutes on two cores)"
 	@echo "  make app     open the app with the demo's results (half a minute to start; Ctrl-C ends it)"
 	@echo "  make test    install, then every check and test, with real vLLM and a real browser (about 20 minutes)"
-	@echo "  make check   ruff, mypy and the tests that are not slow (10 minutes)"
+	@echo "  make check   ruff, mypy and the quick tests that a change may concern (a minute; all of them with SINCE= 3 minutes)"
 	@echo "  make docs    write docs/cli.md again after a change of the command line (a second)"
 	@echo "  make bench   the tables of docs/benchmarks.md (10 minutes; with DATA=FOLDER half an hour)"
 	@echo "  make bench-rag DATA=FOLDER     indexing and searching compared with LlamaIndex, LangChain and txtai (an hour)"
@@ -49,7 +49,7 @@ test: install-dev
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --durations=10 $(PYTEST_ARGS)
 
 check: install-dev
-	@echo "Checking: ruff, mypy and the tests that are not slow (about 10 minutes on two cores)"
+	@echo "Checking: ruff, mypy and the quick tests that this change may concern (a minute; SINCE= runs all of them, 3 minutes)"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
