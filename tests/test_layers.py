@@ -12,6 +12,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from tests.changed import room
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "llmbench"
@@ -185,11 +186,6 @@ HEAVY = [*HOMES, "pandas", "numpy", "scipy", "matplotlib", "sklearn", "pyarrow",
 
 def sources() -> list[Path]:
     return sorted(path for folder in (PACKAGE, ROOT / "app") for path in folder.rglob("*.py") if "_bundled" not in path.parts)
-
-
-def room(path: Path) -> str:
-    """`src/llmbench/recipe/train.py` -> recipe, `src/llmbench/runs.py` -> runs, `app/main.py` -> app."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py") if path.is_relative_to(PACKAGE) else "app"
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
