@@ -96,7 +96,7 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
         print_json({"pipeline": recipe.name, **found.to_json(), "absent": left, "absent_words": words})
     else:
         looked = (counted(found.documents, "document"), counted(found.chunks, "passage"), counted(found.words, "word"))
-        print(f"{recipe.name}: {', '.join(looked)} looked at.")
+        print(f"{recipe.name}: {', '.join(looked)} checked.")
         print(f"{counted(found.vectors, 'vector')}, {found.erased:,} of them deleted and erased.")
         if found.waiting:
             print(f"To be erased: {counted(found.waiting, 'deleted vector')}. Run: llmbench index {recipe.source}")
@@ -124,7 +124,7 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
 
 
 def repair(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
-    """Mends what can be mended, and looks again."""
+    """Repairs what can be repaired, and verifies again."""
     from llmbench.retrieval.index import repair as mending
     from llmbench.shown import counted
 
@@ -185,7 +185,7 @@ def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: f
 def report(recipe: RagRecipe, skipped: Sequence[Skipped], fail_under: float | None, *, as_json: bool) -> None:
     """Tells how much of the documents reached an embedding; exits with 1 when that is under a bound.
 
-    A file that was skipped and has no document is not read, and nobody knows how much text it has: files are counted beside
+    A file that was skipped and has no document is not read, and how much text it has is unknown: files are counted besides
     characters, and the bound holds for both.
     """
     from rich.console import Console
