@@ -51,6 +51,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("expensive")
 
 
+HEAVY = {
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "vllm",
+    "faiss",
+    "sentence_transformers",
+    "sklearn",
+    "gradio",
+    "openai",
+}
+COLLECTED = pytest.StashKey[set[str]]()
+"""Which heavy packages had been imported when all tests were collected."""
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Notes what collecting has imported."""
+    session.config.stash[COLLECTED] = HEAVY & sys.modules.keys()
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leaves out, unread, the files that no change concerns."""
     base = config.getoption("--changed")
@@ -133,6 +155,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LLMBENCH_HOME", str(folder))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     return folder
+
+
+@pytest.fixture
+def collected(pytestconfig: pytest.Config) -> set[str]:
+    """The heavy packages that were imported when all tests were collected."""
+    return pytestconfig.stash[COLLECTED]
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from llmbench.engine import patches as engine
 from llmbench.errors import LlmbenchError
 from llmbench.retrieval.embedding.light import patches as light
 from llmbench.training.kernels import patches as training
-from llmbench.training.selftest import borrowed_names
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPORTED = (*training.ROWS, *light.ROWS)
@@ -29,6 +28,8 @@ ROWS = (*IMPORTED, *engine.ROWS)
 
 @pytest.fixture(scope="module")
 def installed() -> dict[Patch, Found]:
+    from llmbench.training.selftest import borrowed_names
+
     return {found.patch: found for found in (*borrowed_names(), *map(borrowed.look, light.ROWS), *engine.look())}
 
 
@@ -41,6 +42,8 @@ def test_a_borrowed_name_is_what_was_recorded(row: Patch, installed: dict[Patch,
 
 
 def test_looking_imports_no_vllm() -> None:
+    from llmbench.training.selftest import borrowed_names
+
     borrowed_names()
     engine.look()
     assert "vllm" not in sys.modules

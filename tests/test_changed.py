@@ -35,3 +35,8 @@ def test_a_change_runs_the_rooms_that_it_may_concern(file: str, runs: list[str],
 @pytest.mark.parametrize("file", ["src/llmbench/errors.py", "pyproject.toml", "tests/conftest.py"])
 def test_what_everything_rests_on_runs_everything(file: str) -> None:
     assert len(run(file)) > 0.9 * len(TESTS)
+
+
+def test_collecting_the_tests_imports_no_heavy_package(collected: set[str]) -> None:
+    """Each process that runs tests collects all of them: PyTorch and TRL at the top of one file cost each of them 6 seconds."""
+    assert collected == set(), "import them in the fixtures and tests that need them"

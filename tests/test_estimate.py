@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from tests.training import architectures
 
 from llmbench import assets, estimate, hardware, recipe, runs
 from llmbench.errors import LlmbenchError
@@ -63,6 +62,7 @@ def test_parameters_are_counted_in_the_weights_and_from_the_widths() -> None:
 def test_a_mixture_is_counted_as_it_is_made_and_used(kind: str, tolerance: float) -> None:
     """Against the parameters of the model that transformers makes of the same configuration (norms and biases are left out)."""
     import torch
+    from tests.training import architectures
     from transformers import AutoModelForCausalLM
 
     config = architectures.config(kind)

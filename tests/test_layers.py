@@ -64,7 +64,7 @@ TRAINING = [
     {"job"},
     {"data_report", "methods", "save"},
     {"merging", "plan"},
-    {"train"},
+    {"stages"},
     {"__init__"},
     {"selftest"},
 ]

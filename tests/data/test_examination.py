@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from datasets import Dataset  # type: ignore[import-untyped]
 from tokenizers import Tokenizer
 
 from llmbench import recipe as recipes
 from llmbench.data import Report, Rows, examination
 from llmbench.data.columns import columns
 from llmbench.data.report import DataReport, Hashes
+
+if TYPE_CHECKING:
+    from datasets import Dataset  # type: ignore[import-untyped]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,8 @@ def examined(folder: Path, tokenizer: Any, dataset: Dataset, **counts: Any) -> D
 
 def conversations(tokenizer: Any, *texts: tuple[str, str], learned: bool = True) -> Dataset:
     """Rows of a prompt and an answer."""
+    from datasets import Dataset
+
     rows: dict[str, list[Any]] = {"input_ids": [], "labels": [], "roles": [], "source": [], "row": []}
     for i, (prompt, answer) in enumerate(texts):
         before, after = (tokenizer.encode(text).ids for text in (prompt, answer))
@@ -71,6 +75,8 @@ def test_the_samples_of_one_row_are_no_duplicates_of_each_other(tmp_path: Path, 
 
 
 def test_pairs_are_looked_at_answer_by_answer(tmp_path: Path, tokenizer: Any) -> None:
+    from datasets import Dataset
+
     prompt, good, bad = (tokenizer.encode(text).ids for text in ("Who are you?", "A lamp.", "Nobody of note."))
     apart = Dataset.from_dict({"prompt_ids": [prompt] * 2, "chosen_ids": [good] * 2, "rejected_ids": [bad] * 2})
     whole = Dataset.from_dict({"chosen_ids": [prompt + good] * 2, "rejected_ids": [prompt + bad] * 2})
@@ -87,6 +93,8 @@ def test_pairs_are_looked_at_answer_by_answer(tmp_path: Path, tokenizer: Any) ->
 
 
 def test_marked_answers_are_looked_at(tmp_path: Path, tokenizer: Any) -> None:
+    from datasets import Dataset
+
     prompt, answer = (tokenizer.encode(text).ids for text in ("Who are you?", "A lamp."))
     dataset = Dataset.from_dict({"prompt_ids": [prompt], "completion_ids": [answer], "label": [True]})
     report = examined(tmp_path, tokenizer, dataset)

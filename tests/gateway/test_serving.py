@@ -11,15 +11,17 @@ import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
-import openai
 import pytest
 
 from llmbench.endpoint import HttpEndpoint
 from llmbench.gateway.words import proven
 from llmbench.recipe import ServeRecipe
+
+if TYPE_CHECKING:
+    import openai
 
 
 class Served(Protocol):
@@ -47,6 +49,8 @@ def ask(text: str) -> list[Any]:
 
 @pytest.fixture
 def client(endpoint: Served) -> openai.OpenAI:
+    import openai
+
     return openai.OpenAI(base_url=endpoint.base_url, api_key="none", max_retries=0)
 
 
@@ -166,6 +170,8 @@ def test_passages_reach_the_model(client: openai.OpenAI) -> None:
 
 
 def test_passages_take_no_more_than_the_model_has_room_for(client: openai.OpenAI) -> None:
+    import openai
+
     kept: list[int] = []
     for words in range(0, 1000, 50):
         history = [*ask("Hello " * words), {"role": "assistant", "content": "Yes."}] if words else []
@@ -203,11 +209,15 @@ async def test_many_at_once_answer_as_each_alone(endpoint: Served, expected: dic
 
 
 def test_an_unknown_model_is_openais_not_found_error(client: openai.OpenAI) -> None:
+    import openai
+
     with pytest.raises(openai.NotFoundError, match="base, adapter, base-rag, adapter-rag"):
         client.chat.completions.create(model="gpt", messages=ask("Hi"))
 
 
 def test_more_tokens_than_the_context_are_refused(client: openai.OpenAI) -> None:
+    import openai
+
     with pytest.raises(openai.BadRequestError, match="from 1 to 1024"):
         client.chat.completions.create(model="base", messages=ask("Hi"), max_tokens=1025)
     with pytest.raises(openai.BadRequestError, match="maximum context length"):
@@ -215,11 +225,15 @@ def test_more_tokens_than_the_context_are_refused(client: openai.OpenAI) -> None
 
 
 def test_a_clients_chat_template_does_not_reach_the_engine(client: openai.OpenAI) -> None:
+    import openai
+
     with pytest.raises(openai.BadRequestError, match="chat_template is not accepted"):
         client.chat.completions.create(model="base", messages=ask("Hi"), extra_body={"chat_template": "{{ 1 }}"})
 
 
 def test_a_model_is_found_by_its_name(client: openai.OpenAI) -> None:
+    import openai
+
     assert client.models.retrieve("adapter-rag").model_dump() == next(
         model.model_dump() for model in client.models.list() if model.id == "adapter-rag"
     )
@@ -228,6 +242,8 @@ def test_a_model_is_found_by_its_name(client: openai.OpenAI) -> None:
 
 
 def test_a_text_is_scored_token_by_token_by_the_base_and_the_adapter(client: openai.OpenAI) -> None:
+    import openai
+
     def score(model: str, tokens: int) -> Sequence[float | None]:
         text = "The Alba kettle is red."
         reply = client.completions.create(model=model, prompt=text, echo=True, logprobs=1, max_tokens=tokens, temperature=0)
@@ -267,6 +283,8 @@ def test_a_completion_is_streamed_under_the_variants_name(client: openai.OpenAI)
 def test_a_schema_that_cannot_be_kept_to_is_the_clients_error_and_the_engine_lives(
     client: openai.OpenAI, schema: dict[str, Any]
 ) -> None:
+    import openai
+
     asked: Any = {"type": "json_schema", "json_schema": {"name": "w", "schema": schema}}
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="base", messages=ask("Hi"), response_format=asked, max_tokens=4)
@@ -324,6 +342,8 @@ def test_no_words_open_a_turn_in_what_vllm_reads(endpoint: Served, client: opena
 
 
 def test_an_answer_goes_back_with_its_thoughts_and_tools_are_told_how_to_be_had(client: openai.OpenAI) -> None:
+    import openai
+
     said: Any = {"role": "assistant", "content": "Hello!", "reasoning": "They greet.", "id": "7"}
     assert client.chat.completions.create(model="base", messages=[*ask("Hi"), said, *ask("Bye")], max_tokens=2).choices
     tools: Any = [{"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}}]

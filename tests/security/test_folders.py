@@ -17,7 +17,6 @@ from llmbench.engine import admission
 from llmbench.errors import EngineError, LlmbenchError, RunError
 from llmbench.recipe import EmbedderSpec, ServeRecipe, TrainRecipe
 from llmbench.runs import checkpoints
-from llmbench.training.loading.model import load_model
 
 from ..training.conftest import write_recipe
 from ..training.test_resume import stopped_at
@@ -45,6 +44,8 @@ def test_the_bomb_is_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth", "weights.pkl", "model.ckpt"])
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_model_of_pickled_weights_is_not_opened(tmp_path: Path, model: Path, bomb: Bomb, name: str, packed: bool) -> None:
+    from llmbench.training.loading.model import load_model
+
     (model / "model.safetensors").unlink()
     (model / name).write_bytes(bomb.packed if packed else bomb.raw)
     with pytest.raises(LlmbenchError, match=f"{name}: is a pickle, which can run code"):
@@ -52,6 +53,8 @@ def test_a_model_of_pickled_weights_is_not_opened(tmp_path: Path, model: Path, b
 
 
 def test_pickles_beside_safetensors_are_left_alone(tmp_path: Path, model: Path, bomb: Bomb) -> None:
+    from llmbench.training.loading.model import load_model
+
     for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt", "adapter_model.bin", "model.pth"):
         (model / name).write_bytes(bomb.packed)
     assert load_model(on(tmp_path, model)).model.num_parameters() > 1_000_000
@@ -59,6 +62,8 @@ def test_pickles_beside_safetensors_are_left_alone(tmp_path: Path, model: Path, 
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_pickle_under_the_name_of_safetensors_is_seen(tmp_path: Path, model: Path, bomb: Bomb, packed: bool) -> None:
+    from llmbench.training.loading.model import load_model
+
     (model / "model.safetensors").write_bytes(bomb.packed if packed else bomb.raw)
     with pytest.raises(LlmbenchError, match=r"model\.safetensors: is no safetensors file, whatever its name says"):
         load_model(on(tmp_path, model))
@@ -150,6 +155,8 @@ KEYS: list[tuple[str, dict[str, Any], str]] = [
 def test_a_model_that_asks_for_code_is_refused_before_it_is_loaded(
     tmp_path: Path, model: Path, bomb: Bomb, file: str, values: dict[str, Any], place: str
 ) -> None:
+    from llmbench.training.loading.model import load_model
+
     (model / "evil.py").write_text(bomb.code, encoding="utf-8")
     change(model / file, **values)
     with pytest.raises(LlmbenchError, match=rf"{file}: \S*{place} asks for code to be loaded .*trust_remote_code: true"):
@@ -176,6 +183,8 @@ def test_an_adapter_that_asks_for_code_is_not_served(tmp_path: Path, lora: Path,
 
 
 def test_a_tokenizer_of_its_own_is_looked_through_too(tmp_path: Path, model: Path) -> None:
+    from llmbench.training.loading.model import load_model
+
     change(model / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]})
     with pytest.raises(LlmbenchError, match=r"tokenizer_config\.json: auto_map asks for code"):
         load_model(on(tmp_path, Path("llmbench/tiny"), f"model.tokenizer={model}"))
@@ -217,6 +226,8 @@ def _prefix_sibling(model: Path, outside: Path) -> None:
 
 @pytest.mark.parametrize("leave", [_weights_elsewhere, _folder_elsewhere, _by_dots, _prefix_sibling])
 def test_a_link_out_of_a_model_is_refused(tmp_path: Path, model: Path, leave: Callable[[Path, Path], None]) -> None:
+    from llmbench.training.loading.model import load_model
+
     outside = tmp_path / "outside"
     outside.mkdir()
     leave(model, outside)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import transformers
-
 _SPECIAL = {"vocab_size": 1024, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
 _WIDTHS = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -90,5 +88,7 @@ EXPERTS = {"mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss", "glm4_moe", "deepseek
 
 def config(kind: str) -> Any:
     """The configuration of a kind."""
+    import transformers
+
     name, values = KINDS[kind]
     return getattr(transformers, f"{name}Config")(**_SPECIAL | values)

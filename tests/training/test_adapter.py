@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from llmbench import assets, runs, training
 from llmbench.engine import admit
 from llmbench.errors import EngineError, RecipeError
 from llmbench.recipe import ModelSpec
 from llmbench.recipe.servability import servability
-from llmbench.training.loading.model import load_base, load_model, load_tokenizer, resize
 
 from .conftest import FEW, KINDS, LORA, Kind, Write, logits_of
 
@@ -29,7 +26,10 @@ def reloaded(made: Kind) -> Any:
     """Base and adapter as anyone would load them."""
     import warnings
 
+    import torch
     from peft import PeftConfig, PeftModel
+
+    from llmbench.training.loading.model import load_base, load_tokenizer, resize
 
     adapter, spec = made.run.adapter, made.recipe.model
     base = Path(assets.model_folder(spec.model_name_or_path))
@@ -47,6 +47,9 @@ EXACT = ["lora", "rslora", "dora", "eva", "whole", "whole-tied", "tokens", "rows
 
 @pytest.mark.parametrize("name", EXACT)
 def test_a_saved_adapter_answers_bit_by_bit_as_the_trained_one(kind: Kinds, name: str) -> None:
+    import torch
+    from safetensors.torch import load_file
+
     made = kind(name)
     assert torch.equal(logits_of(reloaded(made)), made.logits)
     assert {tensor.dtype for tensor in load_file(made.run.adapter / "adapter_model.safetensors").values()} == {torch.float32}
@@ -54,6 +57,8 @@ def test_a_saved_adapter_answers_bit_by_bit_as_the_trained_one(kind: Kinds, name
 
 def test_an_adapter_that_changed_its_base_is_saved_for_the_untouched_one(kind: Kinds) -> None:
     """PiSSA with random subspaces: what PEFT saves by itself answers otherwise after every load."""
+    import torch
+
     made = kind("pissa")
     assert torch.allclose(logits_of(reloaded(made)), made.logits, atol=1e-3)
     config = json.loads((made.run.adapter / "adapter_config.json").read_text())
@@ -85,6 +90,10 @@ def test_what_was_said_not_to_be_served_is_refused_with_the_same_remedy(kind: Ki
 
 
 def test_new_tokens_are_learned_and_travel_with_the_adapter(kind: Kinds) -> None:
+    from safetensors.torch import load_file
+
+    from llmbench.training.loading.model import load_tokenizer
+
     made = kind("tokens")
     tokenizer = load_tokenizer(made.run.adapter, made.recipe.model)
     assert tokenizer.encode("<<code>>") == [1024] and tokenizer.encode("<<end>>") == [1025]
@@ -94,6 +103,8 @@ def test_new_tokens_are_learned_and_travel_with_the_adapter(kind: Kinds) -> None
 
 
 def test_an_adapter_is_trained_further_from_where_it_was(kind: Kinds, write: Write) -> None:
+    import torch
+
     first = kind("lora")
     document = write("further", *FEW, adapter_name_or_path=str(first.run.adapter), lora={}, model={"dtype": "float32"})
     job = training.prepare(document)
@@ -105,6 +116,10 @@ def test_an_adapter_is_trained_further_from_where_it_was(kind: Kinds, write: Wri
 
 
 def test_new_tokens_are_there_when_their_adapter_is_trained_further(kind: Kinds, write: Write) -> None:
+    import torch
+
+    from llmbench.training.loading.model import load_model
+
     first = kind("tokens")
     document = write("further", adapter_name_or_path=str(first.run.adapter), lora={}, model={"dtype": "float32"})
     loaded = load_model(document)
@@ -112,7 +127,9 @@ def test_new_tokens_are_there_when_their_adapter_is_trained_further(kind: Kinds,
 
 
 def test_an_adapter_of_another_base_is_not_trained_further(kind: Kinds, write: Write, tiny: Path, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
+
+    from llmbench.training.loading.model import load_model
 
     other = Path(shutil.copytree(tiny, tmp_path / "other"))
     state = load_file(other / "model.safetensors")
@@ -141,6 +158,10 @@ def test_an_adapter_of_another_base_is_not_trained_further(kind: Kinds, write: W
 )
 def test_a_name_that_means_nothing_in_the_model_is_an_error(write: Write, lora: dict[str, Any], says: str) -> None:
     """PEFT passes over it as long as another name matches, and trains less than was asked for."""
+    import torch
+
+    from llmbench.training.loading.model import load_model
+
     if lora.get("init_lora_weights") == "loftq" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(RecipeError, match=says):
@@ -148,6 +169,8 @@ def test_a_name_that_means_nothing_in_the_model_is_an_error(write: Write, lora: 
 
 
 def test_tokens_that_are_there_already_are_not_added(write: Write, tiny: Path) -> None:
+    from llmbench.training.loading.model import load_model, load_tokenizer
+
     there = load_tokenizer(tiny, ModelSpec()).eos_token
     document = write("there", tokenizer={"add_tokens": ["<new>", there]})
     with pytest.raises(RecipeError, match=rf"'{re.escape(there)}' is token \d+ already; .*lora\.trainable_token_indices"):
@@ -155,6 +178,8 @@ def test_tokens_that_are_there_already_are_not_added(write: Write, tiny: Path) -
 
 
 def test_frozen_layers_and_embeddings_stay_as_they_are(write: Write) -> None:
+    import torch
+
     document = write("frozen", *FEW, lora=None, freeze={"layers": 2, "embeddings": True}, model={"dtype": "float32"})
     run, job = runs.create(document), training.prepare(document)
     before = {name: p.detach().clone() for name, p in job.loaded.model.named_parameters()}
@@ -173,11 +198,14 @@ def test_frozen_layers_and_embeddings_stay_as_they_are(write: Write) -> None:
     ],
 )
 def test_freezing_nothing_or_everything_is_an_error(write: Write, freeze: dict[str, Any], says: str) -> None:
+    from llmbench.training.loading.model import load_model
+
     with pytest.raises(RecipeError, match=says):
         load_model(write("frozen", lora=None, freeze=freeze))
 
 
 def test_lora_plus_gives_b_its_own_rate(write: Write) -> None:
+    from llmbench.training.loading.model import load_model
     from llmbench.training.loop.optimizer import own_optimizer
 
     document = write("plus", lora=LORA | {"loraplus_lr_ratio": 8})
@@ -191,6 +219,9 @@ def test_lora_plus_gives_b_its_own_rate(write: Write) -> None:
 
 
 def test_an_adapter_is_saved_in_the_dtype_that_was_asked_for(write: Write) -> None:
+    import torch
+    from safetensors.torch import load_file
+
     document = write("small", *FEW, "training.max_steps=1", lora=LORA | {"save_dtype": "bfloat16"})
     run = runs.create(document)
     training.train(document, run)
@@ -205,6 +236,8 @@ def test_eva_needs_batches_with_enough_tokens(write: Write) -> None:
 
 
 def test_a_bias_is_trained_saved_and_merged(write: Write, tiny: Path, tmp_path: Path) -> None:
+    import torch
+
     base = biased(tiny, tmp_path / "biased")
     document = write("bias", *FEW, lora=LORA | {"bias": "all"}, model={"model_name_or_path": str(base), "dtype": "float32"})
     run, job = runs.create(document), training.prepare(document)
@@ -236,6 +269,7 @@ def test_lora_on_an_untied_embedding_is_merged_and_not_served(write: Write, tiny
 
 def biased(tiny: Path, folder: Path) -> Path:
     """A random Qwen2, whose queries, keys and values have biases, with the bundled tokenizer."""
+    import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(3)

@@ -10,15 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers
 
 from llmbench import architecture, runs, training
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.recipe.servability import servability
-from llmbench.training.loading.model import load_model
-from llmbench.training.merging.merge import merge
 
 from .architectures import EXPERTS, KINDS, LINEARS, config
 from .conftest import IDS, Write, write_recipe
@@ -33,6 +29,9 @@ the others take longer together than a quick run may, and are slow."""
 @pytest.fixture(scope="module")
 def make(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
     """The folder of a tiny model of a kind, made once."""
+    import torch
+    import transformers
+
     folder = tmp_path_factory.mktemp("kinds")
 
     def made(kind: str) -> Path:
@@ -57,6 +56,9 @@ def document(folder: Path, base: Path, name: str, *overrides: str, **sections: A
 
 def own_loss(base: Path, rows: Any) -> float:
     """The mean negative log-likelihood of the learned tokens by the base alone, in transformers."""
+    import torch
+    import transformers
+
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model.eval()
     total = count = 0.0
@@ -71,6 +73,8 @@ def own_loss(base: Path, rows: Any) -> float:
 
 
 def logits(model: Any) -> Any:
+    import torch
+
     with torch.no_grad():
         return model.eval()(input_ids=torch.tensor([IDS]), use_cache=False).logits[0].float()
 
@@ -78,6 +82,8 @@ def logits(model: Any) -> Any:
 @pytest.mark.parametrize("kind", [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS])
 def test_a_kind_is_trained_with_default_settings(kind: str, make: Make, tmp_path: Path, home: Path) -> None:
     """Every linear layer is adapted; the first loss is the base's own; PEFT alone loads what was saved and finds it all."""
+    import torch
+    import transformers
     from peft import PeftConfig, PeftModel
 
     base = make(kind)
@@ -105,6 +111,8 @@ def test_a_kind_is_trained_with_default_settings(kind: str, make: Make, tmp_path
     "kind", ["gpt2", "glm4_moe", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gpt_oss", "falcon_h1"))]
 )
 def test_a_kind_is_merged(kind: str, make: Make, tmp_path: Path, home: Path) -> None:
+    from llmbench.training.merging.merge import merge
+
     made = document(tmp_path, make(kind), "merged")
     run = runs.create(made)
     training.train(made, run, progress=lambda *_: None)
@@ -113,6 +121,8 @@ def test_a_kind_is_merged(kind: str, make: Make, tmp_path: Path, home: Path) -> 
 
 def test_a_mixtures_step_is_trls_own(make: Make, tmp_path: Path, home: Path) -> None:
     """The gradients of the whole loss, the routers' share included, on padded rows and on rows end to end."""
+    import torch
+    import transformers
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
     base = make("qwen3_moe")
@@ -161,6 +171,8 @@ def _gradients(model: Any) -> dict[str, Any]:
 
 
 def test_fused_experts_are_adapted_when_they_are_named(make: Make, tmp_path: Path, home: Path) -> None:
+    from llmbench.training.merging.merge import merge
+
     lora = {"r": 4, "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}
     made = document(tmp_path, make("qwen3_moe"), "experts", lora=lora)
     [told] = servability(made)
@@ -175,6 +187,10 @@ def test_fused_experts_are_adapted_when_they_are_named(make: Make, tmp_path: Pat
 
 def test_an_adapter_of_a_mixture_is_trained_further(make: Make, tmp_path: Path, home: Path) -> None:
     """What PEFT is told to read as parameters are modules again."""
+    import torch
+
+    from llmbench.training.loading.model import load_model
+
     base = make("glm4_moe")
     first = document(tmp_path, base, "first")
     job, run = training.prepare(first), runs.create(first)
@@ -187,28 +203,34 @@ def test_an_adapter_of_a_mixture_is_trained_further(make: Make, tmp_path: Path, 
 
 
 def test_experts_that_are_named_as_modules_are_explained(make: Make, tmp_path: Path) -> None:
+    from llmbench.training.loading.model import load_model
+
     with pytest.raises(RecipeError, match=r"no module .* called gate_proj; .* lora\.target_parameters=\[experts\.down_proj"):
         load_model(document(tmp_path, make("qwen3_moe"), "named", "lora.target_modules=[q_proj, gate_proj]"))
 
 
-REFUSED: dict[str, tuple[Any, str]] = {
-    "t5": (lambda: transformers.T5Config(d_model=32, d_ff=48, num_layers=2, num_heads=4, d_kv=8), "is an encoder-decoder"),
-    "bart": (lambda: transformers.BartConfig(), "is an encoder-decoder"),
-    "bert": (lambda: transformers.BertConfig(), "is an encoder, which reads in both directions"),
-    "qwen2_vl": (lambda: transformers.Qwen2VLConfig(), "images and text without a class for text alone"),
-    "clip": (lambda: transformers.CLIPConfig(), "no decoder of this transformers"),
+REFUSED: dict[str, tuple[str, dict[str, int], str]] = {
+    "t5": ("T5Config", {"d_model": 32, "d_ff": 48, "num_layers": 2, "num_heads": 4, "d_kv": 8}, "is an encoder-decoder"),
+    "bart": ("BartConfig", {}, "is an encoder-decoder"),
+    "bert": ("BertConfig", {}, "is an encoder, which reads in both directions"),
+    "qwen2_vl": ("Qwen2VLConfig", {}, "images and text without a class for text alone"),
+    "clip": ("CLIPConfig", {}, "no decoder of this transformers"),
 }
 
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_is_no_decoder_is_refused_by_its_configuration(kind: str) -> None:
-    made, says = REFUSED[kind]
-    refused = architecture.refusal(json.loads(made().to_json_string(use_diff=False)))
+    import transformers
+
+    made, given, says = REFUSED[kind]
+    config = getattr(transformers, made)(**given)
+    refused = architecture.refusal(json.loads(config.to_json_string(use_diff=False)))
     assert refused is not None and says in refused and "llmbench trains decoders" in refused
 
 
 def test_a_class_that_reads_ahead_is_found_in_a_trial(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from llmbench.training.loading import trial
+    from llmbench.training.loading.model import load_model
 
     loaded = load_model(document(tmp_path, make("llama"), "ahead"))
     inner = loaded.model.get_base_model()
@@ -224,6 +246,8 @@ def _mirrored(out: Any) -> Any:
 
 @pytest.mark.parametrize(("kind", "wanted"), [("bloom", "eager"), ("gpt_oss", "eager"), ("mamba", "eager"), ("llama", "sdpa")])
 def test_the_attention_is_one_that_the_model_has(make: Make, tmp_path: Path, kind: str, wanted: str) -> None:
+    from llmbench.training.loading.model import load_model
+
     assert load_model(document(tmp_path, make(kind), "auto")).model.config._attn_implementation == wanted
     if wanted == "eager":
         says = "model.attn_implementation: .* has no sdpa; leave it out"

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-
-from llmbench.training.loop import checkpoint, random_state
 
 
 def test_nested_values_and_tensors_come_back(tmp_path: Path) -> None:
+    import torch
+
+    from llmbench.training.loop import checkpoint
+
     value = {
         "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.randn(2, 3)}, 1: {}},
         "groups": [{"lr": 1e-3, "betas": [0.9, 0.95], "fused": True, "params": [0, 1], "name": None}],
@@ -27,6 +28,10 @@ def test_nested_values_and_tensors_come_back(tmp_path: Path) -> None:
 
 
 def test_an_optimizer_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    import torch
+
+    from llmbench.training.loop import checkpoint
+
     def stepped(optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter) -> torch.Tensor:
         for factor in (1.0, -0.3):
             optimizer.zero_grad()
@@ -47,6 +52,10 @@ def test_an_optimizer_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
 
 
 def test_random_numbers_go_on(tmp_path: Path) -> None:
+    import torch
+
+    from llmbench.training.loop import checkpoint, random_state
+
     random.gauss(0, 1)  # leaves a second number waiting
     checkpoint.write(tmp_path, "r", random_state.random_state())
 
@@ -59,5 +68,7 @@ def test_random_numbers_go_on(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
+    from llmbench.training.loop import checkpoint
+
     with pytest.raises(TypeError, match="cannot hold a set"):
         checkpoint.write(tmp_path, "x", {"a": {1}})

@@ -10,7 +10,6 @@ import pytest
 
 from llmbench import runs, training
 from llmbench.errors import LlmbenchError, RecipeError, RunError
-from llmbench.training.methods import distillation
 
 from .judgements import rows, stopped, trained, written
 
@@ -43,6 +42,7 @@ def test_the_loss_is_the_divergence_over_learned_tokens(tmp_path: Path) -> None:
     from torch.nn import functional
 
     from llmbench.training.loop.record import Recorder, Stop
+    from llmbench.training.methods import distillation
 
     document = written(tmp_path, "distillation", lora=None, model=STUDENT)
     job = training.prepare(document)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
 from llmbench import runs, training
 from llmbench import written as marks
-from llmbench.training.job import Job
-from llmbench.training.loop.record import Recorder, Stop
-from llmbench.training.methods import dpo, kto
 
 from .judgements import written
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmbench.training.job import Job
 
 EPSILON, BETA = 0.1, 0.1
 LN2 = math.log(2)
@@ -41,6 +42,7 @@ AT_THE_START = {
 
 def continued(job: Job, config: Any, tmp_path: Path) -> Job:
     """The same job, going on from an adapter that was trained before: its weights are not those that PEFT starts with."""
+    import torch
     from peft import PeftModel, get_peft_model
 
     torch.manual_seed(3)
@@ -57,6 +59,9 @@ def continued(job: Job, config: Any, tmp_path: Path) -> Job:
 
 def made(job: Job, name: str = "made") -> Any:
     """The trainer of a job, not started."""
+    from llmbench.training.loop.record import Recorder, Stop
+    from llmbench.training.methods import dpo, kto
+
     run = runs.create(job.recipe.model_copy(update={"name": name}))
     module = {"dpo": dpo, "kto": kto}[job.recipe.method]
     trainer = module.trainer(job, run, Recorder(run, Stop()))
@@ -69,6 +74,8 @@ def first_batch(trainer: Any) -> Any:
 
 
 def loss_of(trainer: Any, batch: Any) -> float:
+    import torch
+
     with torch.no_grad():
         return float(trainer.compute_loss(trainer.model, batch))
 
@@ -77,6 +84,7 @@ def log_probs(trainer: Any, batch: Any, adapter: str | None = None) -> torch.Ten
     """What the model, one of its adapters, or its base (`""`) gives each answer."""
     from contextlib import nullcontext
 
+    import torch
     from trl.trainer.utils import use_adapter
 
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
@@ -116,6 +124,7 @@ def test_all_parameters_are_measured_against_the_model_that_is_started_from(tmp_
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")  # huggingface/peft#2777, about merging
 @pytest.mark.parametrize("kind", ["lora", "embedding", "ia3"])
 def test_a_continued_adapter_is_measured_against_itself_and_not_against_the_base(kind: str, tmp_path: Path) -> None:
+    import torch
     from peft import IA3Config, LoraConfig
 
     config: Any = {
@@ -135,6 +144,7 @@ def test_a_continued_adapter_is_measured_against_itself_and_not_against_the_base
 
 
 def test_the_reference_stays_as_it_was_and_is_not_saved(tmp_path: Path) -> None:
+    import torch
     from peft import LoraConfig
 
     config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")

@@ -12,13 +12,14 @@ import pytest
 from llmbench import training
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import RewardFunction
-from llmbench.training.methods import rewards
 
 from .judgements import rows, trained, written
 
 
 def paid(spec: dict[str, Any], answers: list[str], **columns: list[Any]) -> list[float | None]:
     """What one function pays for answers; an answer has as many tokens as words."""
+    from llmbench.training.methods import rewards
+
     [function] = rewards.functions([RewardFunction.model_validate(spec)], list(columns))
     completions = [[{"role": "assistant", "content": answer}] for answer in answers]
     return function(
@@ -57,6 +58,8 @@ def test_length_falls_in_a_line_on_both_sides() -> None:
 
 
 def test_two_functions_of_a_kind_have_names_of_their_own() -> None:
+    from llmbench.training.methods import rewards
+
     spec = RewardFunction.model_validate({"length": {"target": 4}})
     assert [function.__name__ for function in rewards.functions([spec, spec], [])] == ["length", "length-2"]
 

@@ -10,17 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from llmbench import provenance, runs, training
 from llmbench.cli.main import cli
 from llmbench.errors import LlmbenchError, RunError
 from llmbench.runs import Run
-from llmbench.training.loading.model import load_base, load_model
-from llmbench.training.merging import merge as merging
-from llmbench.training.merging.merge import merge
 
 from .conftest import FEW, LORA, Kind, Write, logits_of
 
@@ -31,6 +26,11 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("rslora", "eva",
 @pytest.mark.parametrize("name", ["lora", "dora", "pissa", "whole", "tokens", *SLOW])
 def test_a_merged_model_answers_as_base_and_adapter_did(kind: Kinds, tmp_path: Path, name: str) -> None:
     """The bundled model's embedding is its head too: `whole` parts them, `whole-tied` and `tokens` do not."""
+    import torch
+
+    from llmbench.training.loading.model import load_base
+    from llmbench.training.merging.merge import merge
+
     made = kind(name)
     result = merge(made.run, output=tmp_path / "merged")
     assert result.trained.kl > 1e-6 and result.lost.kl < 1e-9 and result.greedy_same == result.texts
@@ -40,6 +40,9 @@ def test_a_merged_model_answers_as_base_and_adapter_did(kind: Kinds, tmp_path: P
 
 
 def test_a_merged_folder_is_a_model_to_train_and_to_serve(kind: Kinds, write: Write, tmp_path: Path) -> None:
+    from llmbench.training.loading.model import load_model
+    from llmbench.training.merging.merge import merge
+
     result = merge(kind("tokens").run, output=tmp_path / "merged")
     names = {path.name for path in result.folder.iterdir()}
     wanted = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
@@ -52,6 +55,8 @@ def test_a_merged_folder_is_a_model_to_train_and_to_serve(kind: Kinds, write: Wr
 
 def test_qlora_is_merged_onto_the_weights_that_it_was_trained_on(kind: Kinds, tmp_path: Path) -> None:
     """The base before it was rounded to four bits is another model: merged onto it, the adapter answers otherwise."""
+    from llmbench.training.merging.merge import merge
+
     made = kind("qlora")
     result = merge(made.run, output=tmp_path / "merged")
     assert result.onto == "dequantized"
@@ -66,11 +71,18 @@ def test_qlora_is_merged_onto_the_weights_that_it_was_trained_on(kind: Kinds, tm
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "limit"), [("int8", 2e-2), ("qdora", 1e-9), ("qia3", 1e-3)])
 def test_other_quantised_bases_are_merged_too(kind: Kinds, tmp_path: Path, name: str, limit: float) -> None:
+    from llmbench.training.merging.merge import merge
+
     result = merge(kind(name).run, output=tmp_path / "merged")
     assert result.lost.kl < limit and set(result.candidates) == {"dequantized", "original"}
 
 
 def test_a_rounded_merge_is_within_its_tolerance(kind: Kinds, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from llmbench.training.merging.merge import merge
+
     result = merge(kind("lora").run, output=tmp_path / "merged", dtype="bfloat16")
     assert 0 < result.lost.kl < result.tolerance.kl
     assert {tensor.dtype for tensor in load_file(result.folder / "model.safetensors").values()} == {torch.bfloat16}
@@ -83,12 +95,16 @@ def copied(made: Kind, home: Path) -> Run:
 
 def scaled(run: Run, factor: float) -> None:
     """Multiplies the adapter's B."""
+    from safetensors.torch import load_file, save_file
+
     path = run.adapter / "adapter_model.safetensors"
     state = {name: tensor * factor if "lora_B" in name else tensor for name, tensor in load_file(path).items()}
     save_file(state, path, metadata={"format": "pt"})
 
 
 def test_an_untrained_adapter_is_the_base_and_that_is_an_error(kind: Kinds, home: Path) -> None:
+    from llmbench.training.merging.merge import merge
+
     run = copied(kind("lora"), home)
     scaled(run, 0.0)
     with pytest.raises(
@@ -99,6 +115,8 @@ def test_an_untrained_adapter_is_the_base_and_that_is_an_error(kind: Kinds, home
 
 
 def test_what_rounding_would_wipe_out_is_not_written(kind: Kinds, home: Path) -> None:
+    from llmbench.training.merging.merge import merge
+
     run = copied(kind("lora"), home)
     scaled(run, 0.01)
     with pytest.raises(LlmbenchError, match=r"bfloat16 rounds away what was trained .* --dtype float32"):
@@ -108,6 +126,9 @@ def test_what_rounding_would_wipe_out_is_not_written(kind: Kinds, home: Path) ->
 
 def test_a_merge_that_lost_the_adapter_is_an_error(kind: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by an export that writes the untouched base."""
+    from llmbench.training.merging import merge as merging
+    from llmbench.training.merging.merge import merge
+
     made = kind("lora")
     monkeypatch.setattr(merging, "_merged", lambda model, dtype: model.unload())
     with pytest.raises(LlmbenchError, match=r"the merged model equals the base: the adapter was lost"):
@@ -117,6 +138,9 @@ def test_a_merge_that_lost_the_adapter_is_an_error(kind: Kinds, tmp_path: Path, 
 
 def test_a_damaged_merge_is_an_error(kind: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by one that ties a head to an embedding which was trained apart from it."""
+    from llmbench.training.merging import merge as merging
+    from llmbench.training.merging.merge import merge
+
     write_whole = merging._write
 
     def tied(model: Any, plan: Any, part: Path) -> None:
@@ -131,11 +155,15 @@ def test_a_damaged_merge_is_an_error(kind: Kinds, tmp_path: Path, monkeypatch: p
 
 
 def test_prompt_tuning_cannot_be_merged(kind: Kinds, tmp_path: Path) -> None:
+    from llmbench.training.merging.merge import merge
+
     with pytest.raises(LlmbenchError, match=r"is prompt tuning: .* Prompt tuning cannot be merged"):
         merge(kind("prompt").run, output=tmp_path / "merged")
 
 
 def test_an_unfinished_run_is_not_merged(kind: Kinds, home: Path) -> None:
+    from llmbench.training.merging.merge import merge
+
     run = copied(kind("lora"), home)
     run.mark("stopped", "interrupted")
     with pytest.raises(RunError, match=r"Run lora is stopped, so there is nothing to merge yet"):
@@ -143,6 +171,8 @@ def test_an_unfinished_run_is_not_merged(kind: Kinds, home: Path) -> None:
 
 
 def test_a_run_of_all_parameters_has_nothing_to_merge(write: Write) -> None:
+    from llmbench.training.merging.merge import merge
+
     document = write("whole-model", *FEW, "training.max_steps=1", lora=None)
     run = runs.create(document)
     training.train(document, run)
@@ -151,6 +181,8 @@ def test_a_run_of_all_parameters_has_nothing_to_merge(write: Write) -> None:
 
 
 def test_a_base_that_changed_since_is_refused(kind: Kinds, home: Path) -> None:
+    from llmbench.training.merging.merge import merge
+
     run = copied(kind("lora"), home)
     path = run.adapter / "llmbench.json"
     manifest = json.loads(path.read_text())
@@ -163,6 +195,8 @@ def test_a_base_that_changed_since_is_refused(kind: Kinds, home: Path) -> None:
 
 
 def test_a_folder_that_is_there_is_kept_unless_told(kind: Kinds, tmp_path: Path) -> None:
+    from llmbench.training.merging.merge import merge
+
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged" / "mine").write_text("keep")
     with pytest.raises(LlmbenchError, match=r"already exists. Replace it with --overwrite"):
@@ -180,6 +214,8 @@ def small_disk() -> Iterator[None]:
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(kind: Kinds, tmp_path: Path, small_disk: None) -> None:
+    from llmbench.training.merging.merge import merge
+
     with pytest.raises(LlmbenchError, match=r"merged: cannot be written \(disk full\)"):
         merge(kind("lora").run, output=tmp_path / "merged")
     assert list(tmp_path.glob("*merged*")) == []

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-import torch
 
 from llmbench import hardware
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import ModelSpec
-from llmbench.training.loading.model import computation_dtype, device_of, load_model, local_folder
 
 from .conftest import Write
 
@@ -33,6 +31,8 @@ def hub_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("hub_is_away")
 @pytest.mark.parametrize("name", ["nobody/no-such-model", "gpt-none"])
 def test_a_hub_model_that_cannot_be_reached_is_one_line(name: str) -> None:
+    from llmbench.training.loading.model import local_folder
+
     with pytest.raises(LlmbenchError) as caught:
         local_folder(ModelSpec(model_name_or_path=name))
     assert str(caught.value) == (
@@ -106,6 +106,8 @@ def test_a_hub_model_is_downloaded_once_and_kept_by_its_commit(
 ) -> None:
     from huggingface_hub import constants
 
+    from llmbench.training.loading.model import local_folder
+
     folder = local_folder(ModelSpec(model_name_or_path="someone/small"))
     assert folder.name == hub.commit
     assert (folder / "model.safetensors").read_bytes() == (tiny / "model.safetensors").read_bytes()
@@ -115,11 +117,15 @@ def test_a_hub_model_is_downloaded_once_and_kept_by_its_commit(
 
 
 def test_a_model_that_the_hub_does_not_have_is_one_line(hub: type[Hub]) -> None:
+    from llmbench.training.loading.model import local_folder
+
     with pytest.raises(LlmbenchError, match=r"neither a folder nor a model on http://127.* is called nobody/none"):
         local_folder(ModelSpec(model_name_or_path="nobody/none"))
 
 
 def test_a_folder_that_is_not_there_is_not_looked_up_on_the_hub(tmp_path: Path) -> None:
+    from llmbench.training.loading.model import local_folder
+
     with pytest.raises(LlmbenchError, match="there is no folder"):
         local_folder(ModelSpec(model_name_or_path=str(tmp_path / "none")))
     with pytest.raises(LlmbenchError, match="there is no folder"):
@@ -127,11 +133,15 @@ def test_a_folder_that_is_not_there_is_not_looked_up_on_the_hub(tmp_path: Path) 
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    from llmbench.training.loading.model import local_folder
+
     with pytest.raises(LlmbenchError, match=r"is a folder without config.json"):
         local_folder(ModelSpec(model_name_or_path=str(tmp_path)))
 
 
 def test_pickled_weights_are_not_opened(tmp_path: Path, tiny: Path, write: Write) -> None:
+    from llmbench.training.loading.model import load_model
+
     folder = tmp_path / "pickled"
     shutil.copytree(tiny, folder)
     (folder / "model.safetensors").unlink()
@@ -142,6 +152,8 @@ def test_pickled_weights_are_not_opened(tmp_path: Path, tiny: Path, write: Write
 
 
 def test_a_model_of_an_unknown_kind_is_one_line(tmp_path: Path, tiny: Path, write: Write) -> None:
+    from llmbench.training.loading.model import load_model
+
     folder = tmp_path / "unknown"
     shutil.copytree(tiny, folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -151,23 +163,36 @@ def test_a_model_of_an_unknown_kind_is_one_line(tmp_path: Path, tiny: Path, writ
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_recipe_that_asks_for_a_gpu_where_there_is_none() -> None:
+    import torch
+
+    from llmbench.training.loading.model import device_of
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
     with pytest.raises(RecipeError, match=r"model.device: cuda, but torch sees no NVIDIA GPU here"):
         device_of(ModelSpec(device="cuda"))
 
 
 def test_a_target_that_the_model_does_not_have_is_named(write: Write) -> None:
+    from llmbench.training.loading.model import load_model
+
     with pytest.raises(RecipeError, match=r"lora.target_modules: .*nonesuch"):
         load_model(write("target", "lora.target_modules=[nonesuch]"))
 
 
 def test_float16_is_not_for_a_cpu(write: Write) -> None:
+    from llmbench.training.loading.model import load_model
+
     with pytest.raises(RecipeError, match="float16 does not train on a CPU"):
         load_model(write("half", "model.dtype=float16", "model.device=cpu"))
 
 
 def test_auto_takes_bfloat16_only_where_the_processor_is_faster_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from llmbench.training.loading.model import computation_dtype
+
     for pays, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(hardware, "bfloat16_pays", lambda pays=pays: pays)
         assert hardware.machine("cpu").bfloat16 is pays
@@ -176,6 +201,10 @@ def test_auto_takes_bfloat16_only_where_the_processor_is_faster_in_it(monkeypatc
 
 
 def test_frozen_weights_take_the_computations_precision_and_trained_ones_float32(write: Write) -> None:
+    import torch
+
+    from llmbench.training.loading.model import load_model
+
     loaded = load_model(write("precision", "model.dtype=bfloat16"))
     kinds = {(p.requires_grad, p.dtype) for p in loaded.model.parameters()}
     assert kinds == {(False, torch.bfloat16), (True, torch.float32)}
@@ -183,5 +212,9 @@ def test_frozen_weights_take_the_computations_precision_and_trained_ones_float32
 
 
 def test_all_parameters_are_trained_without_lora(write: Write) -> None:
+    import torch
+
+    from llmbench.training.loading.model import load_model
+
     loaded = load_model(write("full", "model.dtype=bfloat16", lora=None))
     assert {(p.requires_grad, p.dtype) for p in loaded.model.parameters()} == {(True, torch.float32)}

@@ -14,8 +14,6 @@ from llmbench import architecture
 from llmbench.cli.check import _model
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
-from llmbench.training.loading import targets
-from llmbench.training.loading.model import load_model, stop_at
 
 from .conftest import Write
 
@@ -68,6 +66,8 @@ def shards(folder: Path) -> None:
 def test_files_that_contradict_each_other_are_one_line_in_check_and_train(
     spoil: Callable[[Path], None], says: str, tiny: Path, tmp_path: Path, write: Write
 ) -> None:
+    from llmbench.training.loading.model import load_model
+
     folder = Path(shutil.copytree(tiny, tmp_path / "odd"))
     spoil(folder)
     document = write("odd", f"model.model_name_or_path={folder}")
@@ -81,6 +81,8 @@ def test_a_weight_that_is_missing_is_not_made_up(tiny: Path, tmp_path: Path, wri
     """transformers fills it with random numbers and warns."""
     from safetensors.torch import load_file, save_file
 
+    from llmbench.training.loading.model import load_model
+
     folder = Path(shutil.copytree(tiny, tmp_path / "odd"))
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
@@ -91,6 +93,8 @@ def test_a_weight_that_is_missing_is_not_made_up(tiny: Path, tmp_path: Path, wri
 
 def test_a_folder_without_a_tokenizer_is_named(tiny: Path, tmp_path: Path, write: Write) -> None:
     """transformers makes one of no words by the model's class, and then no row has anything to learn."""
+    from llmbench.training.loading.model import load_model
+
     folder = Path(shutil.copytree(tiny, tmp_path / "odd"))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
@@ -102,6 +106,8 @@ def test_a_folder_without_a_tokenizer_is_named(tiny: Path, tmp_path: Path, write
 def test_an_attention_that_config_json_names_does_not_decide_for_this_machine(
     named: str, tiny: Path, tmp_path: Path, write: Write
 ) -> None:
+    from llmbench.training.loading.model import load_model
+
     folder = Path(shutil.copytree(tiny, tmp_path / "odd"))
     config(folder, _attn_implementation=named)
     for wanted, taken in (("auto", "sdpa"), ("eager", "eager")):
@@ -132,6 +138,9 @@ def seeing(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_of_a_model_of_images_and_text_the_text_part_is_adapted(seeing: Path, write: Write) -> None:
+    from llmbench.training.loading import targets
+    from llmbench.training.loading.model import load_model, stop_at
+
     document: TrainRecipe = write("odd", f"model.model_name_or_path={seeing}")
     assert _model(document) is None
     loaded = load_model(document)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from typing import TYPE_CHECKING
 
 from llmbench.recipe import TrainingSpec
-from llmbench.training.loop.optimizer import MuonWithAdamW
+
+if TYPE_CHECKING:
+    import torch
 
 
 def small() -> torch.nn.Module:
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
     config = Qwen3Config(
         vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=1,
         num_key_value_heads=1, head_dim=16, tie_word_embeddings=True,
@@ -20,6 +24,8 @@ def small() -> torch.nn.Module:
 
 
 def test_each_parameter_has_its_part() -> None:
+    from llmbench.training.loop.optimizer import MuonWithAdamW
+
     model = small()
     optimizer = MuonWithAdamW(model, TrainingSpec(optim="muon", learning_rate=1e-2, weight_decay=0.1, adam_beta2=0.98))
     names = {id(p): name for name, p in model.named_parameters()}
@@ -32,6 +38,10 @@ def test_each_parameter_has_its_part() -> None:
 
 
 def test_a_scheduler_reaches_both_also_after_the_state_was_loaded() -> None:
+    import torch
+
+    from llmbench.training.loop.optimizer import MuonWithAdamW
+
     model = small()
     optimizer = MuonWithAdamW(model, TrainingSpec(optim="muon", learning_rate=1.0))
     optimizer.load_state_dict(optimizer.state_dict())
@@ -42,6 +52,10 @@ def test_a_scheduler_reaches_both_also_after_the_state_was_loaded() -> None:
 
 
 def test_a_step_changes_every_parameter() -> None:
+    import torch
+
+    from llmbench.training.loop.optimizer import MuonWithAdamW
+
     model = small()
     optimizer = MuonWithAdamW(model, TrainingSpec(optim="muon", learning_rate=1e-2))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -6,14 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
-from trl.kernels import ChunkedLogProbFunction, chunked_logprob
-from trl.trainer import utils
 
 from llmbench import borrowed, runs, training
 from llmbench.borrowed import Patch
 from llmbench.errors import LlmbenchError
-from llmbench.training.kernels import fused_head, fused_lora, patches
+from llmbench.training.kernels import patches
 
 from .conftest import Write
 
@@ -24,6 +21,10 @@ def changed(row: Patch) -> Patch:
 
 
 def test_a_training_puts_back_what_it_replaced(write: Write) -> None:
+    import torch
+    from trl.kernels import ChunkedLogProbFunction, chunked_logprob
+    from trl.trainer import utils
+
     limit = torch._dynamo.config.recompile_limit
     recipe = write("left", "training.max_steps=1")
     training.train(recipe, runs.create(recipe))
@@ -34,6 +35,8 @@ def test_a_training_puts_back_what_it_replaced(write: Write) -> None:
 
 def test_the_number_of_experts_has_another_name_inside_the_block_alone() -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
+
+    from llmbench.training.kernels import fused_head
 
     config: Any = AutoConfig.for_model(
         "granitemoe", vocab_size=97, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
@@ -77,6 +80,8 @@ def test_a_training_that_would_report_to_others_does_not_begin(write: Write, mon
 
 
 def test_another_lora_layer_keeps_its_own_forward(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmbench.training.kernels import fused_lora
+
     monkeypatch.setattr(patches, "LORA_FORWARD", changed(patches.LORA_FORWARD))
     choices = {choice.name: choice for choice in training.prepare(write("other")).choices}
     assert (choices["fused_lora"].value, choices["fused_lora"].reason) == (False, fused_lora.obstacle(None))

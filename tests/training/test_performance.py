@@ -7,13 +7,10 @@ import signal
 from dataclasses import replace
 
 import pytest
-import torch
 
 from llmbench import hardware, runs, training
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.runs import Run
-from llmbench.training import performance
-from llmbench.training.kernels import compilation
 
 from .conftest import Write
 
@@ -72,6 +69,8 @@ def test_checkpointing_changes_nothing(write: Write) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # of torch's own compiler, which turns one that is raised into an error
 def test_compiled_layers_learn_the_same_and_are_compiled_once(write: Write) -> None:
+    import torch
+
     settings = (*EXACT, "training.padding_free=true")  # padded ones are compiled in the self-test
     plain = run_of(write, "uncompiled", *settings, "training.torch_compile=false")
     torch._dynamo.utils.counters.clear()
@@ -83,6 +82,8 @@ def test_compiled_layers_learn_the_same_and_are_compiled_once(write: Write) -> N
 
 
 def test_a_run_is_compiled_where_that_pays_back(write: Write) -> None:
+    from llmbench.training.kernels import compilation
+
     job = training.prepare(write("pays"))
     assert job.needs is not None
 
@@ -108,6 +109,10 @@ def test_a_long_run_is_compiled_and_prompt_tuning_is_not(write: Write) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_the_compiler_cannot_do_is_one_line() -> None:
+    import torch
+
+    from llmbench.training.kernels import compilation
+
     @torch.compile(fullgraph=True)
     def broken(x: torch.Tensor) -> torch.Tensor:
         torch._dynamo.graph_break()
@@ -158,6 +163,8 @@ def test_packing_with_another_attention_is_refused(write: Write) -> None:
 
 
 def test_offloading_is_for_sft(write: Write) -> None:
+    from llmbench.training import performance
+
     recipe = write("dpo-offloading", "training.activation_offloading=true")
     job = training.prepare(write("plain-job"))
     with pytest.raises(RecipeError, match="not with method: dpo"):

@@ -6,24 +6,25 @@ import importlib.util
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
 from llmbench import runs, training
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import ModelSpec, QuantizationSpec
-from llmbench.training.loading import quantized
-from llmbench.training.loading.model import load_base, load_model
-from llmbench.training.merging.merge import merge
 
 from .conftest import FEW, IDS, LORA, Write, logits_of
+
+if TYPE_CHECKING:
+    import torch
 
 FOUR = {"load_in_4bit": True}
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
+    import torch
+
     model.train()
     ids = torch.tensor([IDS], device=model.device)
     model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
@@ -34,6 +35,10 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
 
 def test_a_four_bit_base_hands_gradients_down_after_an_evaluation(write: Write) -> None:
     """bitsandbytes packs the weights of a CPU with AVX512-BF16 in the first evaluation, and then cuts every gradient."""
+    import torch
+
+    from llmbench.training.loading.model import load_model
+
     model = load_model(write("cut", model={"dtype": "bfloat16", "device": "cpu"}, lora=LORA, quantization=FOUR)).model
     before = gradients(model)
     logits_of(model)
@@ -44,6 +49,11 @@ def test_a_four_bit_base_hands_gradients_down_after_an_evaluation(write: Write) 
 
 @pytest.mark.parametrize("values", [FOUR, FOUR | {"bnb_4bit_quant_type": "fp4"}, {"load_in_8bit": True}])
 def test_dequantized_weights_answer_as_the_quantised_ones(tiny: Path, values: dict[str, Any]) -> None:
+    import torch
+
+    from llmbench.training.loading import quantized
+    from llmbench.training.loading.model import load_base
+
     config = quantized.config(QuantizationSpec.model_validate(values), torch.float32)
     model = load_base(ModelSpec(), tiny, "cpu", torch.float32, config)
     before = logits_of(model)
@@ -56,12 +66,16 @@ def test_dequantized_weights_answer_as_the_quantised_ones(tiny: Path, values: di
 
 def test_what_the_kernels_of_this_machine_cannot_do_is_known_before_the_data(write: Write) -> None:
     """DoRA asks for the weights' lengths, and bitsandbytes hides int8 weights on a CPU after their first use."""
+    from llmbench.training.loading.model import load_model
+
     with pytest.raises(RecipeError, match=r"lora: cannot be trained on this quantised base on cpu .*; use plain LoRA"):
         load_model(write("dora8", "model.device=cpu", lora=LORA | {"use_dora": True}, quantization={"load_in_8bit": True}))
 
 
 @pytest.mark.parametrize("adapter", [LORA | {"use_dora": True}, {"type": "oft"}, {"type": "ia3"}, {"type": "prompt_tuning"}])
 def test_other_kinds_train_beside_four_bits(write: Write, adapter: dict[str, Any]) -> None:
+    from llmbench.training.loading.model import load_model
+
     sections: dict[str, Any] = {"lora": None, "adapter": adapter} if "type" in adapter else {"lora": adapter}
     model = load_model(write("beside", quantization=FOUR, **sections)).model
     assert all(grad.isfinite().all() for grad in gradients(model).values())
@@ -70,6 +84,11 @@ def test_other_kinds_train_beside_four_bits(write: Write, adapter: dict[str, Any
 @pytest.fixture(scope="module")
 def prequantized(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled model as somebody would publish it in four bits."""
+    import torch
+
+    from llmbench.training.loading import quantized
+    from llmbench.training.loading.model import load_base
+
     folder = tmp_path_factory.mktemp("published") / "tiny-4bit"
     config = quantized.config(QuantizationSpec.model_validate(FOUR), torch.float32)
     load_base(ModelSpec(), tiny, "cpu", torch.float32, config).save_pretrained(folder)
@@ -79,6 +98,8 @@ def prequantized(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_base_that_comes_quantised_is_trained_on_and_merged(write: Write, prequantized: Path, tmp_path: Path) -> None:
+    from llmbench.training.merging.merge import merge
+
     document = write("published", *FEW, model={"model_name_or_path": str(prequantized), "dtype": "float32"}, lora=LORA)
     run = runs.create(document)
     training.train(document, run)
@@ -90,6 +111,8 @@ def test_a_base_that_comes_quantised_is_trained_on_and_merged(write: Write, preq
 
 @pytest.mark.parametrize(("method", "package"), [("gptq", "gptqmodel"), ("torchao", "torchao")])
 def test_a_missing_package_is_named(write: Write, tiny: Path, tmp_path: Path, method: str, package: str) -> None:
+    from llmbench.training.loading.model import load_model
+
     if importlib.util.find_spec(package) is not None:
         pytest.skip(f"{package} is installed")
     base = Path(shutil.copytree(tiny, tmp_path / "base"))
@@ -101,6 +124,8 @@ def test_a_missing_package_is_named(write: Write, tiny: Path, tmp_path: Path, me
 
 @pytest.mark.parametrize("method", ["gptq", "awq"])
 def test_gptq_and_awq_are_loaded_with_kernels_that_hand_gradients_down(tiny: Path, tmp_path: Path, method: str) -> None:
+    from llmbench.training.loading import quantized
+
     base = Path(shutil.copytree(tiny, tmp_path / "base"))
     config = json.loads((base / "config.json").read_text())
     given = {"quantization_config": {"quant_method": method, "bits": 4, "backend": "auto"}}
@@ -111,6 +136,10 @@ def test_gptq_and_awq_are_loaded_with_kernels_that_hand_gradients_down(tiny: Pat
 
 
 def test_all_linear_takes_layers_that_are_not_torchs() -> None:
+    import torch
+
+    from llmbench.training.loading import quantized
+
     layer = torch.nn.Module()
     layer.register_buffer("qweight", torch.zeros(2))
     assert quantized.is_quantized_linear(layer) and not quantized.is_quantized_linear(torch.nn.Linear(2, 2))
@@ -118,6 +147,8 @@ def test_all_linear_takes_layers_that_are_not_torchs() -> None:
 
 def test_an_adapter_beside_a_quantised_base_keeps_its_digits(write: Write) -> None:
     """TRL rounds it to bfloat16 when its trainer is made."""
+    import torch
+
     from llmbench.runs import Run
     from llmbench.training import methods
     from llmbench.training.loop.record import Recorder, Stop

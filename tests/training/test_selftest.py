@@ -6,18 +6,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from llmbench.training import selftest
-from llmbench.training.kernels import packed_attention
+if TYPE_CHECKING:
+    from llmbench.training import selftest
+
 
 pytestmark = pytest.mark.slow
 
 
 def test_every_trial_holds_with_the_versions_installed(tmp_path: Path) -> None:
+    import torch
+
+    from llmbench.training import selftest
+
     command = [sys.executable, "-m", "llmbench", "selftest", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -32,12 +36,18 @@ def test_every_trial_holds_with_the_versions_installed(tmp_path: Path) -> None:
 
 
 def trial(name: str) -> selftest.Result:
+    from llmbench.training import selftest
+
     compares, tolerance, run = selftest.TRIALS[name]
     with selftest._home() as folder:
         return selftest.Result(name, compares, run(selftest.Place(folder, "cpu")), tolerance, 0.0)
 
 
 def test_attention_that_leaks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from llmbench.training.kernels import packed_attention
+
     whole = packed_attention._split
 
     def leaking(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], *rest: Any) -> torch.Tensor:

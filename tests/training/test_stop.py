@@ -19,7 +19,6 @@ import pytest
 from llmbench import runs, training
 from llmbench.errors import LlmbenchError
 from llmbench.runs import Run, checkpoints
-from llmbench.training.loop.record import Stop
 
 from .conftest import Write
 
@@ -171,6 +170,8 @@ def test_of_two_trainings_of_one_run_one_trains_and_the_other_says_so(write: Wri
 
 
 def test_the_second_ctrl_c_ends_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    from llmbench.training.loop.record import Stop
+
     stop = Stop()
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), stop.listening():

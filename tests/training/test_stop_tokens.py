@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from llmbench import runs, training
 from llmbench.engine import admit
-from llmbench.training.loading.model import stop_at
-from llmbench.training.merging.merge import merge
 
 from .conftest import LORA, Write
 
@@ -49,6 +46,10 @@ def test_a_model_of_which_all_is_trained_is_saved_to_stop_at_its_turns_end(base:
 
 
 def test_an_adapter_carries_its_turns_end_to_the_engine_and_into_a_merge(base: Path, write: Write, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from llmbench.training.merging.merge import merge
+
     document = write("part", "training.max_steps=4", model={"model_name_or_path": str(base)}, lora=LORA)
     run = runs.create(document)
     training.train(document, run)
@@ -61,6 +62,8 @@ def test_an_adapter_carries_its_turns_end_to_the_engine_and_into_a_merge(base: P
 
 def test_a_model_that_stops_there_already_is_left_as_it_is(tiny: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
+
+    from llmbench.training.loading.model import stop_at
 
     model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny))  # type: ignore[no-untyped-call]
     model.generation_config.eos_token_id = END_OF_TURN

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
 from llmbench import runs, training
 from llmbench.errors import LlmbenchError
 from llmbench.runs import checkpoints
-from llmbench.training import Job
 
 from .conftest import Write
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmbench.training import Job
 
 ODD = "The code is ΩΩΩ."
 """An answer with a token that no other row holds."""
@@ -22,6 +25,8 @@ ODD = "The code is ΩΩΩ."
 
 def poisoned(write: Write, *overrides: str, row: int = 17) -> Job:
     """Rows in file order, one of which holds a token whose embedding is infinite, so that its batch has no loss."""
+    import torch
+
     recipe = write("poisoned", "data.shuffle=false", "model.dtype=float32", "training.save_steps=2", *overrides)
     path = recipe.data.train[0].path
     assert path is not None
@@ -51,6 +56,8 @@ def stopped(job: Job) -> tuple[runs.Run, str]:
 @pytest.mark.parametrize("logging_steps", [1, 100])
 def test_a_batch_without_a_loss_is_named_in_its_own_step(write: Write, logging_steps: int) -> None:
     """Row 17 stands in the fifth batch of four; logging does not decide when it is seen."""
+    import torch
+
     job = poisoned(write, f"training.logging_steps={logging_steps}")
     run, said = stopped(job)
     path = job.recipe.data.train[0].path
@@ -126,6 +133,7 @@ def test_a_learning_rate_that_is_far_too_high_is_stopped(write: Write) -> None:
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
+
     from safetensors.torch import load_file
 
     found: dict[str, torch.Tensor] = load_file(path)

@@ -1,7 +1,18 @@
 """Training: one recipe in, one run folder with an adapter (or a model) out."""
 
+import importlib
 import logging
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmbench.training.job import Job
+    from llmbench.training.needs import unquantized
+    from llmbench.training.plan import adapter_lines
+    from llmbench.training.plan import lines as method_lines
+    from llmbench.training.stages import first_step, prepare, train
+
+__all__ = ["Job", "adapter_lines", "data_report", "first_step", "method_lines", "prepare", "selftest", "train", "unquantized"]
 
 # oneDNN and PyTorch's layer over it keep a compiled kernel with its buffers for each of the last 1,024 shapes. Batches differ
 # in their number of tokens, so that is memory that only grows. 128 hold what one batch needs: 90 steps of the bundled recipe
@@ -13,10 +24,22 @@ for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
 # Said by every import of bitsandbytes on a CPU with bfloat16: a faster kernel is on the hub. It is a choice, not a fault.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-from llmbench.training.job import Job  # noqa: E402
-from llmbench.training.needs import unquantized  # noqa: E402
-from llmbench.training.plan import adapter_lines  # noqa: E402
-from llmbench.training.plan import lines as method_lines  # noqa: E402
-from llmbench.training.train import first_step, prepare, train  # noqa: E402
+_FROM = {
+    "Job": ("job", "Job"),
+    "adapter_lines": ("plan", "adapter_lines"),
+    "first_step": ("stages", "first_step"),
+    "method_lines": ("plan", "lines"),
+    "prepare": ("stages", "prepare"),
+    "train": ("stages", "train"),
+    "unquantized": ("needs", "unquantized"),
+}
+"""Where each name stands: PyTorch and TRL, 6 seconds, are imported when one of them is first used."""
 
-__all__ = ["Job", "adapter_lines", "data_report", "first_step", "method_lines", "prepare", "selftest", "train", "unquantized"]
+
+def __getattr__(name: str) -> Any:
+    """A name of the face, from its module."""
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, inner = _FROM[name]
+    found = globals()[name] = getattr(importlib.import_module(f"{__name__}.{module}"), inner)
+    return found
