@@ -15,6 +15,7 @@ import sys
 import textwrap
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,13 +43,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what needs vLLM as slow, and the expensive tests."""
+    """Marks what needs vLLM as slow, and the expensive tests. The files that take longest come first.
+
+    Processes take one file after another: a file of minutes that comes last is waited for by all others.
+    """
     long = set(EXPENSIVE.read_text(encoding="utf-8").split())
+    weight: Counter[Path] = Counter()
     for item in items:
         if "endpoint" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
         if item.nodeid.partition("[")[0] in long:
             item.add_marker("expensive")
+        weight[item.path] += 10 * bool(item.get_closest_marker("slow")) + 2 * bool(item.get_closest_marker("expensive"))
+    items.sort(key=lambda item: -weight[item.path])
 
 
 HEAVY = {
