@@ -210,6 +210,11 @@ def lora(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.25)
         model.save_pretrained(sys.argv[2])
+
+        from pathlib import Path
+        from llmbench.training import certifying
+
+        certifying.certify(Path(sys.argv[2]))
     """
     run = [sys.executable, "-c", textwrap.dedent(program), str(tiny), str(folder)]
     subprocess.run(run, check=True, capture_output=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})

@@ -24,6 +24,7 @@ from llmbench.errors import LlmbenchError
 
 __all__ = [
     "RECORD",
+    "add",
     "begin",
     "check_claim",
     "check_file",
@@ -155,6 +156,14 @@ def publish(part: Path, target: Path) -> None:
         target.replace(old)
     part.replace(target)
     drop(old)
+
+
+def add(folder: Path, name: str) -> None:
+    """Notes that a file is llmbench's own in a folder that was published, before it is written there. Others have no record."""
+    found = _record(folder)
+    listed = found.get("files")
+    if isinstance(listed, list) and name not in listed:
+        workspace.write_json(folder / RECORD, found | {"files": sorted([*listed, name])})
 
 
 def files(folder: Path) -> list[str]:

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from llmbench.cli import app as app_verb
 from llmbench.cli import (
+    certify,
     chat,
     check,
     compare,
@@ -105,6 +106,7 @@ for verbs in (
     runs,
     check,
     merge,
+    certify,
     selftest,
     index,
     rag,

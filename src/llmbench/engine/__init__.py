@@ -4,6 +4,7 @@ from llmbench.engine.admission import Adapter, admit, admit_all, base_folder
 from llmbench.engine.command import BASE, command
 from llmbench.engine.interpreter import Interpreter, inspect
 from llmbench.engine.process import Engine, Progress
+from llmbench.engine.proof import prove, uncertified
 
 __all__ = [
     "BASE",
@@ -16,4 +17,6 @@ __all__ = [
     "base_folder",
     "command",
     "inspect",
+    "prove",
+    "uncertified",
 ]

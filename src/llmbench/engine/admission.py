@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmbench import assets, provenance, runs, scan, workspace
+from llmbench import assets, parity, provenance, runs, scan, workspace
 from llmbench.engine import matrices, peft_config
 from llmbench.engine.matrices import WEIGHTS
 from llmbench.engine.peft_config import CONFIG, MANIFEST
@@ -47,6 +47,10 @@ class Adapter:
     stops: tuple[int, ...] = ()
     """The tokens that end the turns it learned, as its training noted them; its base may stop at others."""
     note: str = ""
+    certificate: parity.Certificate | None = None
+    """What its training wrote beside it."""
+    changed: tuple[str, ...] = ()
+    """Its files that are no longer those that the certificate was written for."""
 
 
 def admit_all(recipe: ServeRecipe) -> dict[str, Adapter]:
@@ -95,7 +99,10 @@ def admit(reference: str, base: str, base_folder: Path | None, *, start: Path | 
     _check_base(folder, config, base, base_folder)
     note = matrices.check_against(folder, tensors, base, base_folder) if base_folder is not None else ""
     note = matrices.check_numbers(reference, folder, config) or note
-    return replace(_store(reference, folder, rank), stops=_stops(folder), note=note)
+    certificate = parity.read(folder)
+    changed = tuple(certificate.changed(folder)) if certificate is not None else ()
+    stored = _store(reference, folder, rank)
+    return replace(stored, stops=_stops(folder), note=note, certificate=certificate, changed=changed)
 
 
 def base_folder(base: str, revision: str | None) -> Path | None:

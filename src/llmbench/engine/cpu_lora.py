@@ -4,6 +4,9 @@ vLLM's own functions copy an adapter's two matrices for every token of a batch a
 time of a prompt; rows of the base model are given the last slot's adapter. Here the rows of a batch are grouped by adapter once
 a step, each group is one product, and rows without an adapter are left alone. The sums and their precision are the same.
 
+The log-probabilities of a prompt are logits of one request's rows, for which vLLM knows no adapter: of two requests in a batch
+its worker dies. Here such rows get no adapter of the output layer, which hardly any adapter has.
+
 A file of its own for the interpreter that has vLLM, which may have no llmbench: `launch.py` runs it.
 """
 
@@ -21,6 +24,7 @@ RECORDED = {
     "_expand_slice_prefill": _EXPAND,
     "_expand_slice_decode": _EXPAND,
     "update_metadata": "(self, mapping, lora_index_to_id, max_loras, vocab_size, **kwargs)",
+    "add_lora_logits": "(self, y, x, lora_a_stacked, lora_b_stacked, scale, *, buffer=None, **kwargs)",
 }
 """The methods of vLLM 0.32's `PunicaWrapperCPU` that are replaced; they are rows of `patches.py` too."""
 
@@ -38,7 +42,7 @@ def install() -> bool:
     if other is not None:
         print(f"vLLM's PunicaWrapperCPU.{other} is not as recorded: its own LoRA is used, which is slower.", file=sys.stderr)
         return False
-    original = wrapper.update_metadata
+    original, logits = wrapper.update_metadata, wrapper.add_lora_logits
 
     def update_metadata(self: Any, mapping: Any, lora_index_to_id: Any, *args: Any, **kwargs: Any) -> None:
         original(self, mapping, lora_index_to_id, *args, **kwargs)
@@ -51,7 +55,11 @@ def install() -> bool:
     def _expand_slice(self: Any, y: Any, x: Any, weights: Any, offset: int, size: int, add_inputs: bool) -> None:
         expand(self.llmbench_groups, y, x, weights, offset, size, add_inputs)
 
-    wrapper.update_metadata = update_metadata
+    def add_lora_logits(self: Any, y: Any, x: Any, *args: Any, **kwargs: Any) -> None:
+        if len(self.sampler_indices) in (1, x.reshape(-1, x.shape[-1]).shape[0]):
+            logits(self, y, x, *args, **kwargs)
+
+    wrapper.update_metadata, wrapper.add_lora_logits = update_metadata, add_lora_logits
     wrapper._shrink_prefill = wrapper._shrink_decode = _shrink
     wrapper._expand_slice_prefill = wrapper._expand_slice_decode = _expand_slice
     return True

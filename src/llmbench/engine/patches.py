@@ -14,14 +14,20 @@ __all__ = ["ROWS", "look"]
 _CPU, _BASE = "punica_cpu:PunicaWrapperCPU", "punica_base:PunicaWrapperBase"
 """Where vLLM defines the methods of its wrapper for CPUs."""
 
+_PURPOSES = {
+    "update_metadata": "groups a batch's rows by adapter",
+    "add_lora_logits": "leaves a prompt's log-probabilities without an adapter of the output layer",
+}
+_LOST = {"add_lora_logits": "nothing but safety: prompt log-probabilities of two requests at once end vLLM's worker"}
+
 ROWS = tuple(
     Patch(
         owner=f"vllm.lora.punica_wrapper.{_BASE if name == 'update_metadata' else _CPU}",
         name=name,
         signature=signature,
         use="replaced",
-        purpose="groups a batch's rows by adapter" if name == "update_metadata" else "one product for all rows of an adapter",
-        without="vLLM's own LoRA on a CPU, with which a prompt's LoRA takes twenty times as long",
+        purpose=_PURPOSES.get(name, "one product for all rows of an adapter"),
+        without=_LOST.get(name, "vLLM's own LoRA on a CPU, with which a prompt's LoRA takes twenty times as long"),
         package="vllm",
         versions="==0.32.0",
     )

@@ -191,6 +191,11 @@ class Engine:
             raise EngineError(f"vLLM does not say how it reads a text ({type(error).__name__}: {error})") from error
 
     @property
+    def seconds(self) -> float:
+        """Since its start."""
+        return time.monotonic() - self._started
+
+    @property
     def problem(self) -> str | None:
         """Why it does not run, in one line; None while it runs."""
         if self._process is None:

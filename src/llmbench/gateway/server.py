@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbench import assets
-from llmbench.engine import BASE, Adapter, Engine, Progress, admit_all
-from llmbench.errors import MissingPackage
+from llmbench.engine import BASE, Adapter, Engine, Progress, admit_all, prove, uncertified
+from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import Served, build
 from llmbench.gateway.grounding import Grounding, open_retriever
 from llmbench.gateway.limit import Open
 from llmbench.gateway.listening import answering, base_url, hosts, listener_of, most_answers
 from llmbench.gateway.relay import Upstream
 from llmbench.gateway.words import proven
+from llmbench.parity import Parity
 from llmbench.recipe import RagRecipe, ServeRecipe, Variant, load
 
 __all__ = ["Gateway", "running", "started"]
@@ -66,6 +67,7 @@ def started(
     with ExitStack() as stack:
         listener = stack.enter_context(listener_of(recipe))
         adapters = admit_all(recipe)
+        _need_certificates(recipe, adapters, log)
         engine = Engine(recipe, adapters)
         stack.enter_context(engine)
         if log is not None:
@@ -85,7 +87,8 @@ def started(
                 log(f"Note: {note}")
         for grounding in groundings.values():
             grounding.ready()
-        models = tuple(_served(recipe, adapters, groundings))
+        proofs = _prove(recipe, engine, adapters, progress, log)
+        models = tuple(_served(recipe, adapters, groundings, proofs))
         upstream = Upstream.at(engine.socket, lambda: engine.problem)
         spec = recipe.gateway
         open = Open(min(spec.max_requests, most_answers()))
@@ -103,6 +106,59 @@ def _need_packages() -> None:
             raise MissingPackage("serve", package, "serve")
 
 
+def _need_certificates(recipe: ServeRecipe, adapters: Mapping[str, Adapter], log: Callable[[str], None] | None) -> None:
+    """Says before vLLM starts which adapters cannot be proven.
+
+    Raises:
+        EngineError: there is one, and the document requires proof.
+    """
+    for adapter in adapters.values() if recipe.parity != "off" else ():
+        problem = uncertified(adapter)
+        if problem is not None and recipe.parity == "require":
+            raise EngineError(f"{recipe.source}: {problem}, or serve it unproven: parity=warn")
+        if problem is not None and log is not None:
+            log(f"Not proven: {problem}")
+
+
+def _prove(
+    recipe: ServeRecipe,
+    engine: Engine,
+    adapters: Mapping[str, Adapter],
+    progress: Callable[[Progress], None] | None,
+    log: Callable[[str], None] | None,
+) -> dict[str, Parity]:
+    """The verdict on each certified adapter, by its id; each is told.
+
+    Raises:
+        EngineError: an adapter answers otherwise than it was trained, and the document requires proof.
+    """
+    if recipe.parity == "off":
+        return {}
+
+    def tick(phase: str) -> None:
+        if progress is not None:
+            progress(Progress(engine.seconds, phase))
+
+    proofs = prove(engine.socket, adapters.values(), tick)
+    for adapter in {adapter.id: adapter for adapter in adapters.values()}.values():
+        proof = proofs.get(adapter.id)
+        if proof is None:
+            continue
+        line = f"adapter {adapter.source}: {proof.reason}"
+        if not proof.holds and recipe.parity == "require":
+            raise EngineError(f"{recipe.source}: {line}. {_sentence(proof.remedy)} Or serve it all the same: parity=warn")
+        if log is not None:
+            log(f"{_STATES[proof.state]}: {line}{f'. {_sentence(proof.remedy)}' if proof.remedy else ''}")
+    return proofs
+
+
+_STATES = {"proven": "Proven", "faint": "Hardly proven", "differs": "Not as trained"}
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def _open_groundings(recipe: ServeRecipe, stack: ExitStack) -> dict[Path, Grounding]:
     """One for each pipeline, however many variants use it."""
     groundings: dict[Path, Grounding] = {}
@@ -113,17 +169,24 @@ def _open_groundings(recipe: ServeRecipe, stack: ExitStack) -> dict[Path, Ground
     return groundings
 
 
-def _served(recipe: ServeRecipe, adapters: Mapping[str, Adapter], groundings: Mapping[Path, Grounding]) -> Iterator[Served]:
+def _served(
+    recipe: ServeRecipe,
+    adapters: Mapping[str, Adapter],
+    groundings: Mapping[Path, Grounding],
+    proofs: Mapping[str, Parity],
+) -> Iterator[Served]:
     base = _plain(recipe.model.model_name_or_path)
     for variant in recipe.variants:
         adapter = adapters[variant.adapter] if variant.adapter is not None else None
         grounding = groundings[variant.rag] if variant.rag is not None else None
         name = _plain(adapter.source) if adapter is not None else None
+        proof = proofs.get(adapter.id) if adapter is not None else None
         parts = [base, f"with adapter {name}" if name else "", f"grounded in {grounding.name}" if grounding else ""]
         card = {
             "root": base,
             "parent": base if adapter is not None else None,
             "adapter": {"name": name, "id": adapter.id, "rank": adapter.rank} if adapter is not None else None,
+            "parity": proof.state if proof is not None else None,
             "rag": grounding.name if grounding is not None else None,
             "fingerprint": _fingerprint(recipe, variant, adapter),
             "description": variant.description or ", ".join(part for part in parts if part),

@@ -125,6 +125,9 @@ class ServeRecipe(Document):
     variants: list[Variant] = Field(min_length=1)
     engine: EngineSpec = EngineSpec()
     gateway: GatewaySpec = GatewaySpec()
+    parity: Literal["require", "warn", "off"] = "require"
+    """Whether each adapter must prove at the start that it answers as it was trained: `require` serves nothing otherwise,
+    `warn` says so and serves, `off` does not ask."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from llmbench import provenance, written
+from llmbench import parity, provenance, written
 from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
-from llmbench.training import lock
+from llmbench.training import certificate, lock
 from llmbench.training.loading import adapter, targets
 from llmbench.training.loading.model import stop_at
+from llmbench.training.loading.quantized import is_quantized
 from llmbench.training.loop.checkpoint import sync
 
 if TYPE_CHECKING:
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["disk_errors", "is_full", "result"]
 
 
-def result(model: Any, job: Job, run: Run) -> None:
+def result(model: Any, job: Job, run: Run) -> str:
     """Saves the adapter, or the model with its tokenizer when all parameters were trained.
+
+    Returns:
+        Why there is no certificate beside the adapter, or an empty text.
 
     Raises:
         LlmbenchError: the disk is full; nothing half-written is left.
@@ -35,10 +39,12 @@ def result(model: Any, job: Job, run: Run) -> None:
     recipe = job.recipe
     target = run.adapter if recipe.adapts else run.model
     part = run.folder / f".{target.name}.part"
+    problem = ""
     written.begin(part)
     try:
         if recipe.adapts:
             _adapter(model, job, part, run)
+            problem = _certify(model, job, part)
         else:
             stop_at(model, job.rows.train_report.turn_ends)  # once more: transformers' trainer sets the tokenizer's own
             model.save_pretrained(part, max_shard_size="5GB")
@@ -50,6 +56,33 @@ def result(model: Any, job: Job, run: Run) -> None:
     except BaseException:
         written.drop(part)
         raise
+    return problem
+
+
+def _certify(model: Any, job: Job, folder: Path) -> str:
+    """Writes the certificate; a training of hours is not lost by what goes wrong here."""
+    recipe, loaded = job.recipe, job.loaded
+    if recipe.method == "reward" or recipe.lora is None:
+        return ""  # judges, and adapters that vLLM does not serve
+    if recipe.lora.save_dtype != "float32":  # what is certified is what was saved
+        rounded: torch.dtype = getattr(torch, recipe.lora.save_dtype)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(rounded).to(parameter.dtype)
+    if recipe.data.chat_template is not None:  # the base's own is another, and vLLM has to be told
+        (folder / "chat_template.jinja").write_text(loaded.tokenizer.chat_template, encoding="utf-8")
+    try:
+        made = certificate.of(
+            model, loaded.tokenizer, dtype=loaded.dtype, quantized=is_quantized(model),
+            base=provenance.fingerprint(loaded.folder) if loaded.folder is not None else {},
+            files=parity.Certificate.files_of(folder), template_kwargs=recipe.data.chat_template_kwargs,
+        )  # fmt: skip
+        parity.write(made, folder)
+    except (LlmbenchError, RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
+        if is_full(error):
+            raise
+        return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return ""
 
 
 def _adapter(model: Any, job: Job, folder: Path, run: Run) -> None:

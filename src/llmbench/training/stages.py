@@ -123,15 +123,20 @@ def train(
             kept = trainer.keep_best()
         with _diverging(run):
             trainer.refuse_unusable_weights()
-        save.result(trainer.model, job, run)
+        uncertified = save.result(trainer.model, job, run)
         plot.write(run)
         figures = recorder.summary(kept) | {
             "estimate": needs.figures(job.needs),
-            "warning": idle.reason(recorder.idle, recipe, step),
+            "warning": idle.reason(recorder.idle, recipe, step) or _uncertified(run, uncertified) or None,
             "seconds_left": 0.0,
         }
         run.mark("finished", step=step, steps=steps, stopped_early=trainer.stopped_early(), **figures)
         _drop_checkpoints(job, run, kept)  # after the mark: a kill in between leaves a finished run
+
+
+def _uncertified(run: Run, problem: str) -> str:
+    """What to say of an adapter whose certificate could not be written."""
+    return f"No certificate was written ({problem}). Serving will ask for one: llmbench certify {run.name}" if problem else ""
 
 
 def _drop_checkpoints(job: Job, run: Run, best: int | None) -> None:
