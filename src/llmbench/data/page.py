@@ -12,6 +12,7 @@ from llmbench.data.lengths import Lengths, Limit
 from llmbench.data.rendering import Fold, Piece, Row
 from llmbench.data.report import DataReport, Part, percent
 from llmbench.data.terminal import verdict
+from llmbench.shown import visible
 
 __all__ = ["MARK", "html"]
 
@@ -47,7 +48,7 @@ def html(report: DataReport) -> str:
 
 def _text(text: str) -> str:
     """Escaped, with what cannot be seen written out."""
-    return escape(rendering.visible(text))
+    return escape(visible(text))
 
 
 def _section(title: str, inner: str) -> str:
