@@ -27,7 +27,7 @@ font-src data:; script-src 'unsafe-inline'"><script>addEventListener("message", 
   for (const sheet of document.styleSheets) for (const rule of sheet.cssRules) {
     if (!rule.media) continue;
     rule.own ??= rule.media.mediaText;
-    if (/prefers-color-scheme: *dark/.test(rule.own)) rule.media.mediaText = data === "dark" ? "all" : "not all";
+    if (/prefers-color-scheme: *dark/.test(rule.own)) rule.media.mediaText = data === "dark" ? "screen" : "not all";
   }
 });</script>"""
 """Put into a report that is shown here: it may load nothing, and it is light or dark as this page is."""

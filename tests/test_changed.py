@@ -16,8 +16,10 @@ def run(*files: str) -> set[str]:
 @pytest.mark.parametrize(
     ("file", "runs", "leaves_out"),
     [
-        ("src/llmbench/svg/lines.py", ["tests/test_svg.py", "tests/compare/test_report.py", "tests/app/test_stop.py"],
-         ["tests/retrieval/chunking/test_tables.py", "tests/engine/test_command.py", "tests/recipe/test_load.py"]),
+        ("src/llmbench/svg/lines.py", ["tests/test_svg.py", "tests/page/test_pages.py", "tests/app/test_stop.py"],
+         ["tests/engine/test_command.py", "tests/recipe/test_load.py", "tests/statistics/test_intervals.py"]),
+        ("src/llmbench/compare/charts.py", ["tests/compare/test_report.py", "tests/page/test_pages.py"],
+         ["tests/retrieval/chunking/test_tables.py", "tests/engine/test_command.py", "tests/training/test_sft.py"]),
         ("src/llmbench/retrieval/chunking/pieces.py", ["tests/retrieval/chunking/test_tables.py", "tests/cli/test_rag.py"],
          ["tests/engine/test_command.py", "tests/training/test_sft.py", "tests/statistics/test_intervals.py"]),
         ("app/page.js", ["tests/app/test_stop.py"], ["tests/cli/test_rag.py", "tests/training/test_sft.py"]),

@@ -21,6 +21,7 @@ LAYERS = [
     {"errors", "shown", "turns", "statistics", "svg"},
     {
         "assets",
+        "page",
         "workspace",
         "tiny",
         "scan",

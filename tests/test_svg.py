@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from llmbench.svg import bars, curves, panels, scale
 from llmbench.svg import lines as chart
-from llmbench.svg import panels, scale
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,40 @@ def test_panels_share_their_x_and_leave_out_what_is_empty() -> None:
     assert "nothing" not in words
     [line] = drawn.iter("{http://www.w3.org/2000/svg}polyline")
     assert line.get("points") == "64.0,34.0 704.0,134.0"
+
+
+def histogram(*counts: int, limit: tuple[int, str] | None = None) -> ElementTree.Element:
+    found = [bars.Bar(10 * i, 10 * i + 9, count) for i, count in enumerate(counts)]
+    return ElementTree.fromstring(bars.histogram("a <title>", found, x="tokens", what="rows", limit=limit))
+
+
+def test_bars_are_as_high_as_their_counts_and_those_beyond_the_limit_are_told_apart() -> None:
+    drawn = histogram(4, 0, 8, 2, limit=(20, "max_length 20"))
+    rects = list(drawn.iter("rect"))
+    assert [rect.get("height") for rect in rects] == ["66.0", "0.0", "132.0", "33.0"]
+    assert [rect.get("class") for rect in rects] == [None, None, "beyond", "beyond"]
+    assert [rect.findtext("title") for rect in rects][2] == "20 to 29 tokens: 8 rows"
+    assert drawn.get("aria-label") == "a <title>"
+    assert [line.get("x1") for line in drawn.iter("line")] == ["0", "50.00%"]
+    assert "max_length 20" in [text.text for text in drawn.iter("text")]
+
+
+def test_a_limit_off_the_axis_has_no_line() -> None:
+    assert len(list(histogram(1, 2, limit=(500, "far")).iter("line"))) == 1
+    assert histogram(0).find("rect") is not None, "nothing counted is drawn too"
+
+
+def test_curves_have_rules_labels_and_points_at_their_shares() -> None:
+    lines = [("v0", curves.straight([(0.0, 0.0), (1.0, 0.5)])), ("v0 point", curves.point(0.25, 1.0))]
+    html = curves.box("by <alpha>", lines, x=[(0.0, "0"), (1.0, "<1>")], y=[(0.0, "low"), (1.0, "high")])
+    drawn = ElementTree.fromstring(html)
+    assert [(path.get("class"), path.get("d")) for path in drawn.iter("path")] == [
+        ("grid", "M0 100.00H100"), ("grid", "M0 0.00H100"), ("v0", "M0.00 100.00L100.00 50.00"), ("v0 point", "M25.00 0.00h0"),
+    ]  # fmt: skip
+    assert [(span.get("style"), span.text) for span in drawn.iter("span")] == [
+        ("top:100.00%", "low"), ("top:0.00%", "high"), ("left:0.00%", "0"), ("left:100.00%", "<1>"),
+    ]  # fmt: skip
+
+
+def test_a_climbing_curve_ends_below_the_top_where_values_lie_beyond() -> None:
+    assert curves.climbing([3.0, 1.0], 2.0) == "M0 100H50.00V50.00H100"

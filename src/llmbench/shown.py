@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
-__all__ = ["counted", "legible", "printable"]
+__all__ = ["counted", "legible", "printable", "visible"]
 
-_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""Overrides and isolates of direction. What joins letters and emoji is of the same category and stays."""
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls but for line ends and tabs, overrides and isolates of direction, half characters.
+
+What joins letters and emoji is of the same category as the second and stays.
+"""
 
 
 def counted(count: int, what: str, many: str = "") -> str:
@@ -25,8 +29,23 @@ def printable(text: str) -> str:
 
 def legible(text: str) -> str:
     r"""A text of several lines, with what a terminal would obey, or what turns its direction, written as `\x1b`."""
-    return "".join(printable(one) if _hidden(one) else one for one in text)
+    return _OBEYED.sub(lambda found: printable(found[0]), text)
 
 
-def _hidden(one: str) -> bool:
-    return one in _TURNING or (one not in "\n\t" and unicodedata.category(one) in ("Cc", "Cs"))
+def visible(text: str) -> str:
+    r"""A text in which nothing is hidden: line ends and tabs as ↵ and ⇥, and whatever else cannot be seen as `\x1b`."""
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(char: str) -> str:
+    match char:
+        case "\n":
+            return "↵\n"
+        case "\t":
+            return "⇥"
+        case "\u3000":
+            return char
+        case _ if char.isprintable():
+            return char
+        case _:
+            return char.encode("unicode_escape").decode("ascii")

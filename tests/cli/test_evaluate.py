@@ -125,7 +125,7 @@ def test_people_get_tables_and_a_page(world: Path) -> None:
     ):
         assert words in shown
     page = (world / "outputs" / "evaluations" / "things" / "evaluation.html").read_text(encoding="utf-8")
-    assert "<svg" in page and "things on set/test" in page and "http" not in page
+    assert "<svg" in page and "things on set/test" in page and "http:" not in page and "https:" not in page
 
 
 def test_another_pipeline_is_compared_by_its_name(world: Path) -> None:

@@ -136,32 +136,8 @@ def test_text_has_its_own_direction_and_nothing_turns_it(fake: Any, document: Do
     fake.answer = lambda variant, question: "\u202etxt.exe"
     text = compare.run(document(), endpoint=fake).report.read_text(encoding="utf-8")
     assert "\u202e" not in text
-    assert "\u2039U+202E\u203atxt.exe" in text
+    assert "\\\\u202etxt.exe" in text, "written out, in JSON's own spelling"
     assert 'element.dir = "auto"' in text and '<dd dir="auto">' in text
-
-
-def _light(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-@pytest.mark.parametrize("scheme", [0, 1])
-def test_text_stands_out_from_its_background_as_wcag_asks(scheme: int) -> None:
-    css = (Path(compare.__file__).parent / "report.css").read_text(encoding="utf-8")
-    block = css.split(":root {")[scheme + 1].split("}")[0]
-    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block))
-    pairs = [(text, behind) for text in ("ink", "soft", "faint") for behind in ("page", "surface")]
-    for text, behind in [
-        *pairs,
-        ("good", "chip"),
-        ("bad", "chip"),
-        ("good", "surface"),
-        ("bad", "surface"),
-        ("warn", "warn-back"),
-    ]:
-        dark, light = sorted((_light(colours[text]), _light(colours[behind])))
-        assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, behind)
 
 
 @pytest.fixture
@@ -195,7 +171,7 @@ def test_the_explorer_finds_and_marks_single_answers(hostile: Path, page: Page) 
     page.goto(hostile.as_uri())
     assert page.locator("#count").inner_text() == "16 of 16 questions"
     page.fill("#search", "heavy is kettle 7")
-    assert page.locator(".card").count() == 1
+    assert page.locator("#cards .card").count() == 1
     assert page.locator(".card .said").first.inner_text().startswith("</script><script>alert(")
     assert page.locator(".card .answer mark").first.inner_text() == "300 grams"
     assert page.locator(".card .answer:last-child header").inner_text().split("\n")[-1] == "\u2713 right"

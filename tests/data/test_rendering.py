@@ -92,21 +92,3 @@ def test_a_run_folds_only_where_that_saves_something() -> None:
     head, middle, tail = rendering.folded(run, 60, 20)
     assert [*head, *middle, *tail] == run
     assert (len(head), len(tail)) == (60, 20)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain", "plain"),
-        ("a\nb", "a↵\nb"),
-        ("a\tb", "a⇥b"),
-        ("\x1b[2J\x07\r", "\\x1b[2J\\x07\\r"),
-        ("\x9b31m", "\\x9b31m"),
-        ("left\u202eright\u200b", "left\\u202eright\\u200b"),
-        ("\ue000\U000e0041", "\\ue000\\U000e0041"),
-        ("全角\u3000空白 ☃ 🙂", "全角\u3000空白 ☃ 🙂"),
-        ("\\x1b is text", "\\x1b is text"),
-    ],
-)
-def test_what_cannot_be_seen_is_written_out(text: str, shown: str) -> None:
-    assert rendering.visible(text) == shown

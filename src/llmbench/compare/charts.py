@@ -1,13 +1,14 @@
-"""The report's plots: SVG whose x is in percent of the width, so that lines stretch with the page and text and dots do not."""
+"""The report's plots: what is drawn, with which figures and colours; how, is `svg`'s."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from llmbench.compare.verdict import amount, interval, p_value, signed
+from llmbench.page import text
 from llmbench.statistics import Difference, Estimate
+from llmbench.svg import curves as curve
 from llmbench.svg import marks
 from llmbench.svg.scale import ticks
 
@@ -54,7 +55,7 @@ def forest(metric: str, pairs: Sequence[Difference], colours: Mapping[str, int],
 
 def meter(one: Estimate) -> str:
     """A share and its interval on one line, for a cell of the 2x2 table."""
-    return f'<svg class="meter" aria-hidden="true">{marks.interval(one.low, one.high)}{marks.dot(one.mean)}</svg>'
+    return marks.track(marks.interval(one.low, one.high) + marks.dot(one.mean), [])
 
 
 def curves(of: Mapping[str, Sequence[float]], colours: Mapping[str, int]) -> str:
@@ -64,26 +65,16 @@ def curves(of: Mapping[str, Sequence[float]], colours: Mapping[str, int]) -> str
     end = together[min(len(together) - 1, math.floor(0.99 * len(together)))]
     seconds_at = ticks(0.0, end or 1.0, 7)
     end = seconds_at[-1]
-    lines = []
-    for variant, values in of.items():
-        n, path = len(values), "M0 100"
-        for i, x in enumerate(sorted(x for x in values if x <= end), 1):
-            path += f"H{100 * x / end:.2f}V{100 - 100 * i / n:.2f}"
-        lines.append(f'<path class="v{colours[variant]}" d="{path}H100"/>')
-    grid = "".join(f'<path class="grid" d="M0 {y}H100"/>' for y in (0, 25, 50, 75))
-    shares = "".join(f'<span style="top:{y}%">{100 - y}%</span>' for y in (0, 25, 50, 75, 100))
-    seconds = "".join(f'<span style="left:{100 * x / end:.2f}%">{_short(x)} s</span>' for x in seconds_at)
+    lines = [(f"v{colours[variant]}", curve.climbing(values, end)) for variant, values in of.items()]
+    seconds = [(x / end, f"{_short(x)} s") for x in seconds_at]
+    shares = [(x, f"{100 * x:.0f}%") for x in (0.0, 0.25, 0.5, 0.75, 1.0)]
     legend = " ".join(name(variant, colours) for variant in of)
-    return (
-        f'<div class="legend">{legend}</div><div class="curves"><div class="ys">{shares}</div>'
-        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="Share of answers by seconds">'
-        f'{grid}{"".join(lines)}</svg><div class="xs">{seconds}</div></div>'
-    )
+    return f'<div class="legend">{legend}</div>{curve.box("Share of answers by seconds", lines, x=seconds, y=shares)}'
 
 
 def name(variant: str, colours: Mapping[str, int]) -> str:
     """A variant's name behind a dot of its colour."""
-    return f'<span class="name"><i class="v{colours[variant]}"></i><bdi>{escape(variant)}</bdi></span>'
+    return f'<span class="name"><i class="v{colours[variant]}"></i><bdi>{text(variant)}</bdi></span>'
 
 
 def _tick(metric: str, value: float) -> str:

@@ -105,7 +105,8 @@ function matches(question) {
 function draw() {
   const found = data.questions.filter(matches);
   const metric = get("metric").value;
-  get("count").textContent = `${found.length} of ${data.questions.length} questions`;
+  const first = found.length > wanted ? `, of which the first ${wanted} are shown` : "";
+  get("count").textContent = `${found.length} of ${data.questions.length} questions${first}`;
   get("cards").replaceChildren(...found.slice(0, wanted).map((question) => card(question, metric)));
   get("more").hidden = found.length <= wanted;
 }

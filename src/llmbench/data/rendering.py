@@ -1,7 +1,4 @@
-"""Rows as a training sees them: token by token, what is learned and what is not, with nothing in them that acts.
-
-Control characters, which a terminal would obey, are written out; secrets are dotted out.
-"""
+"""Rows as a training sees them: token by token, what is learned and what is not; secrets are dotted out."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any
 
 from llmbench.data import secrets
 
-__all__ = ["Fold", "Piece", "Row", "folded", "pieces", "row", "runs", "visible"]
+__all__ = ["Fold", "Piece", "Row", "folded", "pieces", "row", "runs"]
 
 _KEPT = 3000
 """Pieces of a row that are kept; of a longer one its beginning and its end."""
@@ -95,24 +92,3 @@ def folded(run: list[Piece | Fold], head: int, tail: int) -> tuple[list[Piece | 
     if len(run) <= head + tail + 10:
         return run, [], []
     return run[:head], run[head : len(run) - tail], run[len(run) - tail :]
-
-
-def visible(text: str) -> str:
-    """The text with line ends, tabs and what cannot be seen written out, so that no terminal obeys it."""
-    if text.isprintable():
-        return text
-    return "".join(map(_visible, text))
-
-
-def _visible(char: str) -> str:
-    match char:
-        case "\n":
-            return "↵\n"
-        case "\t":
-            return "⇥"
-        case "\u3000":
-            return char
-        case _ if char.isprintable():
-            return char
-        case _:
-            return char.encode("unicode_escape").decode("ascii")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llmbench.data import rendering
 from llmbench.data.rendering import Fold, Piece, Row
 from llmbench.data.report import DataReport, Duplicates, Level, Note, Part, Secret, percent
+from llmbench.shown import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,9 +37,9 @@ def show(report: DataReport, console: Console) -> None:
 
     def title(text: str) -> None:
         console.print()
-        _hang(console, Text(), Text(rendering.visible(text), "bold"))
+        _hang(console, Text(), Text(visible(text), "bold"))
 
-    about = rendering.visible(f"{report.method} on {report.model}, from {report.recipe}")
+    about = visible(f"{report.method} on {report.model}, from {report.recipe}")
     _hang(console, Text(f"{report.name}  ", "bold"), Text(about))
     title("Rows")
     _lines(console, _rows(report))
@@ -81,7 +82,7 @@ def verdict(report: DataReport) -> tuple[str, str]:
 def brief(report: DataReport) -> list[str]:
     """The few lines that a training prints before it starts: every note but the mere ones."""
     grave = [note for note in report.notes if note.level != "note"]
-    return [f"{note.level:<8}{note.where}: {rendering.visible(note.text)}" for note in grave]
+    return [f"{note.level:<8}{note.where}: {visible(note.text)}" for note in grave]
 
 
 def _lines(console: Console, lines: Iterable[tuple[str, str]]) -> None:
@@ -89,7 +90,7 @@ def _lines(console: Console, lines: Iterable[tuple[str, str]]) -> None:
     from rich.text import Text
 
     for label, line in lines:
-        _hang(console, Text(rendering.visible(f"  {label:<{_LABEL}}" if label else "  ")), Text(rendering.visible(line)))
+        _hang(console, Text(visible(f"  {label:<{_LABEL}}" if label else "  ")), Text(visible(line)))
 
 
 def _hang(console: Console, label: Text, text: Text) -> None:
@@ -230,7 +231,7 @@ def _row(console: Console, row: Row) -> None:
     text.rstrip()
     about = f"{row.place}: {row.tokens:,} tokens, {row.trained_tokens:,} learned"
     console.print()
-    _hang(console, Text("  "), Text(rendering.visible(about), "bold"))
+    _hang(console, Text("  "), Text(visible(about), "bold"))
     _hang(console, Text("  "), text)
 
 
@@ -242,7 +243,7 @@ def _piece(piece: Piece | Fold, at: int, *, coloured: bool) -> Text:
     style = (_LEARNED if piece.trained else _PLAIN)[at % 2]
     if piece.special and not piece.trained:
         style = "magenta"
-    shown = rendering.visible(piece.text)
+    shown = visible(piece.text)
     if not shown.endswith("\n"):
         return Text(shown, style if coloured else "")
     return Text(shown[:-1], style if coloured else "").append("\n", "")
@@ -252,10 +253,10 @@ def _note(console: Console, note: Note) -> None:
     from rich.text import Text
 
     mark, style = _MARKS[note.level]
-    text = Text.assemble((note.level, style), " ", (rendering.visible(note.where), "bold"), f": {rendering.visible(note.text)}")
+    text = Text.assemble((note.level, style), " ", (visible(note.where), "bold"), f": {visible(note.text)}")
     _hang(console, Text(f"  {mark} ", style), text)
     if note.next:
-        _hang(console, Text("    → ", "cyan"), Text(rendering.visible(note.next), "cyan"))
+        _hang(console, Text("    → ", "cyan"), Text(visible(note.next), "cyan"))
 
 
 def _percent(part: int, whole: int) -> str:

@@ -12,7 +12,7 @@ import pytest
 from llmbench.errors import DataError
 from llmbench.recipe import MmrSpec, RagRecipe, SearchSpec, SourceSpec
 from llmbench.retrieval.evaluation import Collection, evaluate, report
-from llmbench.retrieval.evaluation.arms import arms, documents, width
+from llmbench.retrieval.evaluation.arms import arms, documents, passage_depth
 from llmbench.retrieval.evaluation.evaluate import reference
 from llmbench.retrieval.evaluation.names import naming
 
@@ -128,11 +128,11 @@ def test_a_document_stands_where_its_best_passage_stands() -> None:
 
 
 def test_enough_passages_are_asked_for() -> None:
-    assert width(SearchSpec(), [("a", "", 1), ("b", "", 1)]) == 100
-    assert width(SearchSpec(), [("a", "", 2), ("b", "", 4)]) == 300
-    assert width(SearchSpec(candidates=500), [("a", "", 1)]) == 500
-    assert width(SearchSpec(), [("a", "", 400)]) == 1000
-    assert width(SearchSpec(), []) == 100
+    assert passage_depth(SearchSpec(), [("a", "", 1), ("b", "", 1)]) == 100
+    assert passage_depth(SearchSpec(), [("a", "", 2), ("b", "", 4)]) == 300
+    assert passage_depth(SearchSpec(candidates=500), [("a", "", 1)]) == 500
+    assert passage_depth(SearchSpec(), [("a", "", 400)]) == 1000
+    assert passage_depth(SearchSpec(), []) == 100
 
 
 def test_queries_that_are_documents_are_said(recipe: RagRecipe) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from llmbench.recipe import RagRecipe, SearchSpec
 from llmbench.retrieval.evaluation.names import Naming
 
-__all__ = ["DEPTH", "Arm", "Searches", "arms", "ask", "bare", "documents", "width"]
+__all__ = ["DEPTH", "Arm", "Searches", "arms", "ask", "bare", "documents", "passage_depth"]
 
 DEPTH = 100
 """Documents that are ranked for each query: what recall is looked at to."""
@@ -67,8 +67,8 @@ def bare(spec: SearchSpec, mode: str) -> SearchSpec:
     return spec.model_copy(update={"mode": mode, **plain})
 
 
-def width(spec: SearchSpec, sources: Iterable[tuple[str, str, int]]) -> int:
-    """How many passages to ask for so that about `DEPTH` documents are ranked: more where documents have many passages."""
+def passage_depth(spec: SearchSpec, sources: Iterable[tuple[str, str, int]]) -> int:
+    """How many passages to rank for each query, so that about `DEPTH` documents are ranked: more where documents are long."""
     counts = [passages for _, _, passages in sources if passages]
     each = sum(counts) / len(counts) if counts else 1.0
     return min(_WIDEST, max(spec.candidates, DEPTH, round(DEPTH * each)))
@@ -79,17 +79,17 @@ def ask(
     name: str,
     spec: SearchSpec,
     queries: Mapping[str, str],
-    passages: int,
+    depth: int,
     progress: Callable[[str], None] = lambda query: None,
 ) -> Arm:
-    """Asks all queries one after the other, as a user would."""
+    """Asks all queries one after the other, as a user would; ranks `depth` passages for each."""
     before = index.recipe
-    index.recipe = before.model_copy(update={"search": spec.model_copy(update={"candidates": max(spec.candidates, passages)})})
+    index.recipe = before.model_copy(update={"search": spec.model_copy(update={"candidates": max(spec.candidates, depth)})})
     found, seconds = {}, []
     try:
         for query, text in queries.items():
             start = time.perf_counter()
-            hits = index.search(text, passages)
+            hits = index.search(text, depth)
             seconds.append(time.perf_counter() - start)
             found[query] = [(hit.chunk.id, hit.chunk.source, float(hit.score)) for hit in hits]
             progress(name)

@@ -33,7 +33,8 @@ class Evaluated:
     values: Mapping[str, Mapping[str, Mapping[str, float]]]
     name_of: Naming
     documents: int
-    passages: int
+    passage_depth: int
+    """Passages that were ranked for each query, which the documents of the run come from."""
     missing: list[str] = field(default_factory=list)
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of each query, the weight of meaning that is taken where none was tuned."""
@@ -58,7 +59,7 @@ def evaluate(
         [source for source, _, _ in sources], collection.documents, f"index {recipe.name}, {collection.name}"
     )
     ways = asking.arms(recipe.search)
-    passages = asking.width(recipe.search, sources)
+    depth = asking.passage_depth(recipe.search, sources)
     done, total = 0, len(ways) * len(collection.queries)
 
     def moved(what: str) -> None:
@@ -66,11 +67,11 @@ def evaluate(
         done += 1
         progress(what, done, total)
 
-    found = {name: asking.ask(index, name, spec, collection.queries, passages, moved) for name, spec in ways.items()}
+    found = {name: asking.ask(index, name, spec, collection.queries, depth, moved) for name, spec in ways.items()}
     runs = {name: asking.documents(arm.found, name_of, ignore_identical=ignore_identical) for name, arm in found.items()}
     values = {name: measure(run, collection.qrels) for name, run in runs.items()}
     weights = {query: index.weight(text) for query, text in collection.queries.items()}
-    return Evaluated(recipe, found, runs, values, name_of, len(sources), passages, missing, weights, index.unmet())
+    return Evaluated(recipe, found, runs, values, name_of, len(sources), depth, missing, weights, index.unmet())
 
 
 def reference(recipe: RagRecipe) -> str:
@@ -100,7 +101,7 @@ def report(collection: Collection, first: Evaluated, *others: Evaluated, ignore_
         collection.name,
         len(collection.queries),
         first.documents,
-        first.passages,
+        first.passage_depth,
         mine,
         lines,
         tuple(found),
@@ -145,9 +146,9 @@ def _notes(
         notes.append(
             f"Named like a document: {named}. Where query and document are the same, as in ArguAna, use --ignore-identical."
         )
-    if first.passages > first.recipe.search.candidates:
+    if first.passage_depth > first.recipe.search.candidates:
         notes.append(
-            f"{first.passages} passages a query were ranked rather than the recipe's {first.recipe.search.candidates}, so that "
-            f"100 documents are judged."
+            f"{first.passage_depth} passages a query were ranked rather than the recipe's {first.recipe.search.candidates}, so "
+            "that 100 documents are judged."
         )
     return notes

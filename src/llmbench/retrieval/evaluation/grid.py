@@ -219,7 +219,7 @@ def _asked(
     sources = index.sources()
     name_of, _ = naming([source for source, _, _ in sources], collection.documents, collection.name)
     texts = {query: collection.queries[query] for query in new}
-    arm = asking.ask(index, entry.label, entry.recipe.search, texts, asking.width(entry.recipe.search, sources))
+    arm = asking.ask(index, entry.label, entry.recipe.search, texts, asking.passage_depth(entry.recipe.search, sources))
     run = asking.documents(arm.found, name_of, ignore_identical=ignore)
     values = measure(run, {query: collection.qrels[query] for query in new}, [HEADLINE])[HEADLINE]
     fresh = {query: (values[query], seconds) for query, seconds in zip(new, arm.seconds, strict=True)}

@@ -1,109 +1,120 @@
-"""The evaluation as one HTML page that needs nothing else: dots with their intervals, differences around 0, tables, notes."""
+"""The evaluation as one HTML page: dots with their intervals, differences around 0, the tuned weight, tables, notes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from typing import Any
 
+from llmbench.page import document, facts, header, notes, section, table, text
 from llmbench.retrieval.evaluation.metrics import HEADLINE
-from llmbench.retrieval.evaluation.report import Report, Rows, pairs, rows, seen, shown, sums
+from llmbench.retrieval.evaluation.report import Report, Rows, p_value, pairs, rows, seen, shown
+from llmbench.statistics import Difference
+from llmbench.svg import curves, marks
+from llmbench.svg.scale import label, ticks
 
 __all__ = ["page"]
 
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1c1c1e;--soft:#6b6b70;--line:#d8d8dc;--paper:#fff;--mark:#2563a8}
-@media(prefers-color-scheme:dark){:root{--ink:#ececee;--soft:#9a9aa0;--line:#3a3a3e;--paper:#17171a;--mark:#6aa9ea}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:58rem;
-margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}p,li{max-width:44rem}.soft{color:var(--soft)}
-.plot{display:grid;grid-template-columns:max-content 1fr max-content;gap:.35rem 1rem;align-items:center}
-.plot svg{width:100%;height:1.6rem;overflow:visible}.plot .num{font-variant-numeric:tabular-nums;color:var(--soft)}
-.interval{stroke:var(--mark);stroke-width:3}.dot{fill:var(--mark)}.unsure .interval{stroke:var(--soft)}
-.unsure .dot{fill:var(--paper);stroke:var(--soft);stroke-width:2}.zero{stroke:var(--ink)}.grid{stroke:var(--line)}
-.curve{width:100%;height:14rem;overflow:visible}.curve path{fill:none;
-stroke:var(--mark);stroke-width:2;vector-effect:non-scaling-stroke}
-table{border-collapse:collapse;margin-bottom:1.5em;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
-th,td{padding:.3rem .8rem .3rem 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left}
-"""
+_KIND = "retrieval evaluation"
+_ALPHA = 0.05
+_OWN, _OTHER = "v3", "v0"
+"""The colours of the pipeline as its recipe has it, and of every other way to search."""
 
 
 def page(report: Report) -> str:
-    """The whole page."""
-    mine = " ".join(shown(report))
-    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
-    parts = [
-        f"<h1>{escape(report.pipeline)} on {escape(report.collection)}</h1>",
-        f"<p class=soft>{sums(report)}. Brackets and bars are 95% intervals "
-        f"over queries.</p><p>{escape(mine)}</p><p>{escape(seen(report))}</p>",
-        f"<h2>{HEADLINE}</h2>{_dots(report)}",
-        f"<h2>{escape(report.reference)} minus each other</h2>{_forest(report)}" if report.differences else "",
-        _curve(report.tuning["curve"]) if report.tuning else "",
-        f"<h2>All figures</h2>{_table(rows(report))}{_table(pairs(report))}",
-        f"<h2>Notes</h2><ul>{notes}</ul>" if notes else "",
+    """The whole page; every name in it is escaped."""
+    body = [
+        _head(report),
+        section(HEADLINE, _dots(report), lead=f"Dots are means over queries, bars their 95% intervals. {_own(report)}"),
+        _differences(report) if report.differences else "",
+        _tuning(report.tuning) if report.tuning else "",
+        section("All figures", _table(rows(report)) + _table(pairs(report))),
     ]
-    title = escape(f"{report.pipeline} on {report.collection}")
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{title}</title><style>{_STYLE}</style>{''.join(parts)}</html>\n"
-    )
+    return document(f"{report.pipeline} on {report.collection}", _KIND, "".join(body))
+
+
+def _own(report: Report) -> str:
+    """Which line is the pipeline's own, and its name where that does not say so."""
+    named = "" if report.reference == "pipeline" else f": {text(report.reference)}"
+    return f"Green is the pipeline as its recipe has it{named}."
+
+
+def _head(report: Report) -> str:
+    values = {
+        "Queries": f"{report.queries:,}",
+        "Documents": f"{report.documents:,}",
+        "Passages ranked for each query": f"{report.passage_depth:,}",
+    }
+    more = [f'<p class="figures">{text(line)}</p>' for line in (" ".join(shown(report)), seen(report)) if line]
+    said = notes(("note", f'<p dir="auto">{text(note)}</p>') for note in report.notes)
+    return header(_KIND, report.pipeline, text(f"{report.pipeline} on {report.collection}"), *more, facts(values), said)
 
 
 def _dots(report: Report) -> str:
+    """One line for each way to search, on a scale from 0 to 1."""
+    scale = [0.0, 0.25, 0.5, 0.75, 1.0]
     lines = []
     for row in report.rows:
         one = row.of[HEADLINE]
-        mark = "".join(_grid(x) for x in (0, 0.25, 0.5, 0.75, 1)) + _bar(one.low, one.high) + _dot(one.mean)
-        kind = "" if row.name == report.reference else "unsure"
-        lines.append(_line(row.name, mark, f"{one.mean:.4f} [{one.low:.4f}, {one.high:.4f}]", kind))
-    return f'<div class="plot">{"".join(lines)}</div>'
+        mark = marks.interval(one.low, one.high) + marks.dot(one.mean)
+        figures = f"<b>{one.mean:.4f}</b> <span>[{one.low:.4f}, {one.high:.4f}]</span>"
+        kind = _OWN if row.name == report.reference else _OTHER
+        lines.append(marks.row(_name(row.name), marks.track(mark, scale), figures, kind))
+    return f'<div class="card plot">{"".join(lines)}{marks.axis([(x, f"{x:g}") for x in scale])}</div>'
 
 
-def _forest(report: Report) -> str:
-    """The line of no difference stands in the middle; filled where the difference is more than chance."""
-    reach = max((max(abs(one.low), abs(one.high)) for one in report.differences), default=0.0) or 1.0
+def _differences(report: Report) -> str:
+    """One line for each other way around the line of no difference."""
+    low, high = min(0.0, *(one.low for one in report.differences)), max(0.0, *(one.high for one in report.differences))
+    at_ticks = ticks(low, high, 6)
+    low, high = at_ticks[0], at_ticks[-1]
 
     def at(x: float) -> float:
-        return 0.5 + x / reach / 2
+        return (x - low) / (high - low)
 
-    lines = []
-    for one in report.differences:
-        mark = '<line class="zero" x1="50%" x2="50%" y1="0" y2="100%"/>' + _bar(at(one.low), at(one.high)) + _dot(at(one.mean))
-        kind = "" if one.p_holm < 0.05 else "unsure"
-        lines.append(_line(one.b, mark, f"{one.mean:+.4f} [{one.low:+.4f}, {one.high:+.4f}]", kind))
-    return f'<div class="plot">{"".join(lines)}</div>'
+    def line(one: Difference) -> str:
+        chance = one.p_holm >= _ALPHA
+        mark = marks.interval(at(one.low), at(one.high)) + marks.dot(at(one.mean), hollow=chance)
+        figures = (
+            f"<b>{one.mean:+.4f}</b> <span>[{one.low:+.4f}, {one.high:+.4f}]</span> "
+            f'<span class="p">{text(p_value(one.p_holm))}</span>'
+        )
+        who = f'{_name(one.a)} <span class="minus">minus</span> {_name(one.b)}'
+        kind = "unsure" if chance else _OWN if one.mean > 0 else _OTHER
+        return marks.row(who, marks.track(mark, [at(x) for x in at_ticks], zero=at(0.0)), figures, kind)
 
-
-def _curve(points: Sequence[tuple[float, float]]) -> str:
-    """The headline measure by alpha, over all queries."""
-    low, high = min(y for _, y in points), max(y for _, y in points)
-    reach = high - low or 1.0
-    path = "M" + "L".join(f"{100 * x:.1f} {95 - 90 * (y - low) / reach:.1f}" for x, y in points)
-    return (
-        f'<h2>{HEADLINE} by alpha: 0 is terms, 1 is dense</h2><svg class="curve" viewBox="0 0 100 100" '
-        f'preserveAspectRatio="none" role="img" aria-label="{HEADLINE} by alpha"><path d="{path}"/></svg>'
-        f"<p class=soft>From {low:.4f} to {high:.4f}, over the queries that alpha was chosen on.</p>"
+    lead = (
+        f"In {HEADLINE}, query by query. A filled dot is a difference that this evaluation shows (p below {_ALPHA:g} after "
+        "Holm's correction over the pairs); a hollow one may be chance."
+    )
+    axis = marks.axis([(at(x), f"{x:+.4g}" if x else "0") for x in at_ticks])
+    return section(
+        "Differences", f'<div class="card plot forest">{"".join(map(line, report.differences))}{axis}</div>', lead=lead
     )
 
 
+def _tuning(tuned: dict[str, Any]) -> str:
+    """The headline measure by alpha, over the queries that it was chosen on."""
+    found = [(float(alpha), float(mean)) for alpha, mean in tuned["curve"]]
+    at_ticks = ticks(min(mean for _, mean in found), max(mean for _, mean in found))
+    low, high = at_ticks[0], at_ticks[-1]
+    shares = [(alpha, (mean - low) / (high - low)) for alpha, mean in found]
+    best = next(place for place in shares if place[0] == tuned["alpha"])
+    drawing = curves.box(
+        f"{HEADLINE} by alpha",
+        [(_OWN, curves.straight(shares)), (f"{_OWN} point", curves.point(*best))],
+        x=[(x, words) for x, words in ((0.0, "0: terms"), (0.25, "0.25"), (0.5, "0.5"), (0.75, "0.75"), (1.0, "1: dense"))],
+        y=[((mean - low) / (high - low), label(mean)) for mean in at_ticks],
+    )
+    lead = (
+        f"{HEADLINE} by alpha, the weight of dense search, over the queries that alpha was chosen on, which makes it a "
+        f"little too good. The dot is the best alpha, {tuned['alpha']:g}."
+    )
+    return section("Tuning", f'<figure class="card">{drawing}</figure>', lead=lead)
+
+
+def _name(name: str) -> str:
+    return f"<bdi>{text(name)}</bdi>"
+
+
 def _table(lines: Rows) -> str:
-    def cells(row: list[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in row) + "</tr>"
-
-    return f"<table>{cells(lines[0], 'th')}{''.join(cells(row, 'td') for row in lines[1:])}</table>" if lines[1:] else ""
-
-
-def _line(name: str, mark: str, figures: str, kind: str) -> str:
-    return f'<div>{escape(name)}</div><svg class="{kind}" aria-hidden="true">{mark}</svg><div class="num">{figures}</div>'
-
-
-def _grid(x: float) -> str:
-    return f'<line class="grid" x1="{100 * x:.0f}%" x2="{100 * x:.0f}%" y1="0" y2="100%"/>'
-
-
-def _bar(low: float, high: float) -> str:
-    return f'<line class="interval" x1="{100 * low:.2f}%" x2="{100 * high:.2f}%" y1="50%" y2="50%"/>'
-
-
-def _dot(x: float) -> str:
-    return f'<circle class="dot" cx="{100 * x:.2f}%" cy="50%" r="5"/>'
+    heads, *others = ([text(cell) for cell in line] for line in lines)
+    return table(heads, others) if others else ""

@@ -31,14 +31,15 @@ class Row:
 class Report:
     """What was asked, what came of it, and whether the differences are more than chance.
 
-    `differences` are of the headline measure: the reference minus each other. `notes` are sentences that a reader has to know.
+    `passage_depth` is how many passages were ranked for each query. `differences` are of the headline measure: the reference
+    minus each other. `notes` are sentences that a reader has to know.
     """
 
     pipeline: str
     collection: str
     queries: int
     documents: int
-    passages: int
+    passage_depth: int
     reference: str
     rows: tuple[Row, ...]
     differences: tuple[Difference, ...]
