@@ -24,7 +24,7 @@ RECORDED = {
     "_expand_slice_prefill": _EXPAND,
     "_expand_slice_decode": _EXPAND,
     "update_metadata": "(self, mapping, lora_index_to_id, max_loras, vocab_size, **kwargs)",
-    "add_lora_logits": "(self, y, x, lora_a_stacked, lora_b_stacked, scale, *, buffer=None, **kwargs)",
+    "add_lora_logits": "(self, y, x, lora_a_stacked, lora_b_stacked, scale, *, buffer=..., **kwargs)",
 }
 """The methods of vLLM 0.32's `PunicaWrapperCPU` that are replaced; they are rows of `patches.py` too."""
 
@@ -65,12 +65,23 @@ def install() -> bool:
     return True
 
 
+class _Default:
+    """Any default, as the register writes it."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
 def _signature(function: Any) -> str | None:
-    """`(self, x)`: the names alone; None where there is no function."""
+    """`(self, x=...)`: without types; None where there is no function."""
     if function is None:
         return None
-    found = inspect.signature(function).parameters.values()
-    return f"({', '.join(str(one.replace(annotation=one.empty)) for one in found)})"
+    found = inspect.signature(function)
+    bare = [
+        one.replace(annotation=one.empty, default=one.empty if one.default is one.empty else _Default())
+        for one in found.parameters.values()
+    ]
+    return str(found.replace(parameters=bare, return_annotation=found.empty))
 
 
 def groups(slots: list[int]) -> list[tuple[int, Any]]:

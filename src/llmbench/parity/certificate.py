@@ -12,11 +12,12 @@ from llmbench import provenance, workspace, written
 from llmbench.errors import LlmbenchError
 from llmbench.parity.said import Said
 
-__all__ = ["FILE", "Certificate", "Probe", "read", "template_hash", "write"]
+__all__ = ["FILE", "Certificate", "Probe", "configuration", "read", "template_hash", "write"]
 
 FILE = "certificate.json"
 _VERSION = 1
-_OWN = ("adapter_model.safetensors", "adapter_config.json")
+CONFIG = "adapter_config.json"
+_OWN = ("adapter_model.safetensors", CONFIG)
 _MOST = 8 * 2**20
 """Bytes of a file that is read; 24 probes take 100 kB."""
 
@@ -25,12 +26,14 @@ _MOST = 8 * 2**20
 class Probe:
     """One conversation, or the words of one for a model without a chat template, and what was said to it.
 
-    `base` is what the same model says with its adapter switched off; None for a model without an adapter.
+    `base` is what the same model says with its adapter switched off; None for a model without an adapter. `scaled` are the
+    prompt's log-probabilities with the adapter at other strengths, `{"0.5": ...}`, at a few probes.
     """
 
     messages: tuple[dict[str, str], ...]
     trained: Said
     base: Said | None
+    scaled: dict[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Certificate:
     base: dict[str, str]
     """The base's fingerprint; see `provenance.fingerprint`."""
     files: dict[str, str]
+    config: dict[str, Any]
+    """The adapter's configuration, as PEFT writes it."""
     versions: dict[str, str]
     probes: tuple[Probe, ...]
 
@@ -59,8 +64,12 @@ class Certificate:
         return sum(len(probe.trained.logprobs) for probe in self.probes)
 
     def changed(self, folder: Path) -> list[str]:
-        """Files of an adapter's folder that are no longer those that it was written for."""
-        return [name for name, known in self.files.items() if _hash(folder / name) != known]
+        """Files of an adapter's folder that are no longer those that it was written for; of a configuration, which fields."""
+        found = [name for name, known in self.files.items() if _hash(folder / name) != known]
+        now = configuration(folder) if CONFIG in found else {}
+        fields = [f"{key} {_short(self.config.get(key))} then, {_short(now.get(key))} now"
+                  for key in sorted(self.config.keys() | now.keys()) if self.config.get(key) != now.get(key)]  # fmt: skip
+        return [f"{name} ({'; '.join(fields[:3])})" if name == CONFIG and fields else name for name in found]
 
     def as_json(self) -> dict[str, Any]:
         """As the file holds it."""
@@ -70,6 +79,19 @@ class Certificate:
     def files_of(folder: Path) -> dict[str, str]:
         """The sha256 of the files in an adapter's folder that what it says depends on."""
         return {name: digest for name in _OWN if (digest := _hash(folder / name)) is not None}
+
+
+def configuration(folder: Path) -> dict[str, Any]:
+    """An adapter's configuration; empty where it cannot be read."""
+    try:
+        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value)[:40]
 
 
 def _hash(path: Path) -> str | None:
@@ -125,15 +147,16 @@ def _certificate(values: dict[str, Any]) -> Certificate:
             tuple({"role": str(m["role"]), "content": str(m["content"])} for m in probe["messages"]),
             _said(probe["trained"]),
             _said(probe["base"]) if probe["base"] is not None else None,
+            {str(scale): tuple(map(float, values)) for scale, values in probe["scaled"].items()},
         )
         for probe in values["probes"]
     )
     if not probes or values["rendered"] not in ("chat", "text"):
         raise ValueError("no probes")
+    known = {name: dict(values[name]) for name in ("template_kwargs", "base", "files", "config", "versions")}
     return Certificate(
-        values["rendered"], str(values["dtype"]), bool(values["quantized"]), values["template"],
-        dict(values["template_kwargs"]), dict(values["base"]), dict(values["files"]), dict(values["versions"]), probes,
-    )  # fmt: skip
+        values["rendered"], str(values["dtype"]), bool(values["quantized"]), values["template"], probes=probes, **known
+    )
 
 
 def _said(values: dict[str, Any]) -> Said:

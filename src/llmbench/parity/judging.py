@@ -108,10 +108,10 @@ def judge(certificate: Certificate, served: Sequence[Said], base: Sequence[Said]
             "differs", "it answers as the base: the adapter has no effect",
             "its matrices do not reach the model's modules: see whether adapter_model.safetensors names them as the base does",
         )  # fmt: skip
-    scale, explained = _scale(wanted, known, served)
-    if explained >= _SCALED:
+    scale = _scale(certificate, wanted, known, served, allowed)
+    if scale is not None:
         return verdict(
-            "differs", f"the adapter's strength is about {scale:.2f} of what was trained",
+            "differs", f"the adapter's strength is {scale} of what was trained",
             "compare lora_alpha, r and use_rslora in adapter_config.json with the run's",
         )  # fmt: skip
     return verdict(
@@ -170,17 +170,31 @@ def _mean(one: Sequence[Said], other: Sequence[Said]) -> float:
     return sum(abs(a - b) for a, b in pairs) / max(len(pairs), 1)
 
 
-def _scale(wanted: Sequence[Said], known: Sequence[Said], served: Sequence[Said]) -> tuple[float, float]:
-    """The strength s by least squares of served - base = s (trained - base), and how much of served - trained it explains."""
+def _scale(
+    certificate: Certificate, wanted: Sequence[Said], known: Sequence[Said], served: Sequence[Said], allowed: float
+) -> str | None:
+    """The strength that the adapter is served with, in words, where that alone explains what is amiss.
+
+    A half and the double were computed with the certificate. Others are found by least squares of served - base =
+    s (trained - base), which holds for adapters that change little.
+    """
+    for scale in {scale for probe in certificate.probes for scale in probe.scaled}:
+        pairs = [
+            abs(a - b)
+            for probe, said in zip(certificate.probes, served, strict=True)
+            for a, b in zip(probe.scaled.get(scale, ()), said.logprobs, strict=False)
+        ]
+        if sum(pairs) / len(pairs) <= 2 * allowed:  # fewer tokens than `allowed` is made for
+            return f"{float(scale):g}"
     rows = [
         (t - b, s - b)
         for x, y, z in zip(wanted, known, served, strict=True)
         for t, b, s in zip(x.logprobs, y.logprobs, z.logprobs, strict=True)
     ]
-    moved = sum(t * t for t, _ in rows) or 1.0
-    scale = sum(t * s for t, s in rows) / moved
+    fitted = sum(t * s for t, s in rows) / (sum(t * t for t, _ in rows) or 1.0)
     amiss = sum((s - t) ** 2 for t, s in rows) or 1.0
-    return scale, 1 - sum((s - scale * t) ** 2 for t, s in rows) / amiss
+    explained = 1 - sum((s - fitted * t) ** 2 for t, s in rows) / amiss
+    return f"about {fitted:.2f}" if explained >= _SCALED else None
 
 
 def _continues(wanted: Said, served: Said, allowed: float) -> bool:

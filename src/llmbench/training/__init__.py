@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     from llmbench.training.plan import lines as method_lines
     from llmbench.training.stages import first_step, prepare, train
 
-__all__ = ["Job", "adapter_lines", "data_report", "first_step", "method_lines", "prepare", "selftest", "train", "unquantized"]
+__all__ = [
+    "Job",
+    "adapter_lines",
+    "certifying",
+    "data_report",
+    "first_step",
+    "method_lines",
+    "prepare",
+    "selftest",
+    "train",
+    "unquantized",
+]
 
 # oneDNN and PyTorch's layer over it keep a compiled kernel with its buffers for each of the last 1,024 shapes. Batches differ
 # in their number of tokens, so that is memory that only grows. 128 hold what one batch needs: 90 steps of the bundled recipe

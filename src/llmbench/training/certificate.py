@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from llmbench.parity import Certificate, Probe, Said
 
 __all__ = ["of"]
 
+_SCALES = (0.5, 2.0)
+"""Other strengths of the adapter that are looked at: lora_alpha by half or double, or taken for r."""
+
 
 def of(
     model: Any,
@@ -21,7 +25,7 @@ def of(
     dtype: torch.dtype,
     quantized: bool,
     base: dict[str, str],
-    files: dict[str, str],
+    folder: Path,
     template_kwargs: dict[str, Any] | None = None,
 ) -> Certificate:
     """The certificate of a model in memory, with its adapter if it has one.
@@ -32,7 +36,7 @@ def of(
         dtype: the precision that it computes in.
         quantized: whether its base is in few bits.
         base: the base's fingerprint.
-        files: the sha256 of what it is saved in.
+        folder: what it is saved in.
         template_kwargs: variables of the chat template.
 
     Raises:
@@ -51,7 +55,9 @@ def of(
             greedy = parity.GREEDY_TOKENS if number % parity.GREEDY_EVERY == 0 else 0
             trained = _said(model, ids, greedy)
             with plain() if plain is not None else nullcontext():
-                probes.append(Probe(messages, trained, _said(model, ids, 0) if plain is not None else None))
+                base_said = _said(model, ids, 0) if plain is not None else None
+            scaled = {str(scale): _at(model, ids, scale) for scale in _SCALES} if greedy and plain is not None else {}
+            probes.append(Probe(messages, trained, base_said, scaled))
     return Certificate(
         rendered="chat" if chat else "text",
         dtype=str(dtype).removeprefix("torch."),
@@ -59,7 +65,8 @@ def of(
         template=parity.template_hash(tokenizer.chat_template) if chat else None,
         template_kwargs=kwargs,
         base=base,
-        files=files,
+        files=Certificate.files_of(folder),
+        config=parity.configuration(folder),
         versions=provenance.versions(),
         probes=tuple(probes),
     )
@@ -76,6 +83,20 @@ def _ids(tokenizer: Any, messages: tuple[dict[str, str], ...], kwargs: dict[str,
     except TemplateError:
         return []
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _at(model: Any, ids: list[int], scale: float) -> tuple[float, ...]:
+    """What it says with its LoRA stronger or weaker by a factor."""
+    layers = [module for module in model.modules() if isinstance(getattr(module, "scaling", None), dict)]
+    before = [dict(layer.scaling) for layer in layers]
+    try:
+        for layer in layers:
+            for name in layer.scaling:
+                layer.scaling[name] *= scale
+        return _said(model, ids, 0).logprobs
+    finally:
+        for layer, kept in zip(layers, before, strict=True):
+            layer.scaling.update(kept)
 
 
 def _said(model: Any, ids: list[int], greedy: int) -> Said:

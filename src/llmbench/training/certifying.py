@@ -88,7 +88,7 @@ def certify(folder: Path, *, base: str | None = None) -> Certificate:
     model = _with_adapter(model, folder, place)
     made = certificate.of(
         model, tokenizer, dtype=dtype, quantized=quantized.is_quantized(model), base=provenance.fingerprint(place),
-        files=Certificate.files_of(folder), template_kwargs=trained.template_kwargs,
+        folder=folder, template_kwargs=trained.template_kwargs,
     )  # fmt: skip
     parity.write(made, folder)
     return made

@@ -75,7 +75,7 @@ def _certify(model: Any, job: Job, folder: Path) -> str:
         made = certificate.of(
             model, loaded.tokenizer, dtype=loaded.dtype, quantized=is_quantized(model),
             base=provenance.fingerprint(loaded.folder) if loaded.folder is not None else {},
-            files=parity.Certificate.files_of(folder), template_kwargs=recipe.data.chat_template_kwargs,
+            folder=folder, template_kwargs=recipe.data.chat_template_kwargs,
         )  # fmt: skip
         parity.write(made, folder)
     except (LlmbenchError, RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
