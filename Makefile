@@ -96,7 +96,7 @@ lock: install-dev
 	@$(BIN)/python locks/lock.py
 
 next: install-dev
-	@$(BIN)/python locks/newest.py
+	@$(BIN)/python locks/newest.py $(PYTEST_ARGS)
 
 doctor: install
 	@$(BIN)/llmbench doctor

@@ -3,6 +3,7 @@
     make next              resolves, installs, proves and tests; prints the table that docs/upgrading.md keeps
     make next TRY=with     the newest that vLLM allows
     make next TRY=without  the newest there are, without vLLM
+    make next PYTEST_ARGS="-m 'not slow'"   without the tests that take half a minute and more
 
 The upper bounds of pyproject.toml are lifted, the lower ones kept. Two sets come out of that: what fits together with
 vLLM, which pins torch and caps transformers, and what fits together without it. The first is tried where it moves a
@@ -58,12 +59,15 @@ def main() -> None:
         newest = newest_of_each(sorted(ranges))
         with_vllm, without = together(project, build), resolved(lifted(project), build, ["all", "dev"])
         moved = [name for name in WATCHED if with_vllm.get(name) != locked.get(name)]
-        tried = with_vllm if os.environ.get("TRY", "with" if moved else "without") == "with" else without
+        choice = os.environ.get("TRY") or ("with" if moved else "without")
+        if choice not in ("with", "without"):
+            raise install.Problem(f"TRY={choice} is no set of releases. Use TRY=with or TRY=without.")
+        tried = with_vllm if choice == "with" else without
         columns = [locked, newest, with_vllm, without]
         print(table(ranges, columns, None), flush=True)
         print(f"\nTrying the newest {'that vLLM allows' if tried is with_vllm else 'without vLLM'}:", flush=True)
         make(tried, build)
-        outcome = proven()
+        outcome = proven(*sys.argv[1:])
     except install.Problem as problem:
         sys.exit(f"next: {problem}")
     except KeyboardInterrupt:
@@ -161,32 +165,36 @@ def uv(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "uv", "pip", "install", "--python", str(install.PYTHON), *arguments]
 
 
-def proven() -> Outcome:
+def proven(*options: str) -> Outcome:
     """Runs the selftest and the tests that the packages matter to; what fails is told by package."""
     outcome = Outcome()
     print("  selftest ...", flush=True)
-    done = run("-m", "llmbench", "selftest", "--json")
-    (install.VENV / "selftest.json").write_text(done.stdout or done.stderr, encoding="utf-8")
-    try:
-        report = json.loads(done.stdout)
-    except ValueError:
-        outcome.lines.append(f"- selftest: {last(done.stderr)}")
-    else:
-        for row in (one for one in report["borrowed"] if one["state"] == "differs"):
-            outcome.broken[row["package"]] += 1
-            outcome.lines.append(
-                f"- {row['package']}: {row['owner']}.{row['name']} is {row['installed']}, not {row['signature']}"
-            )
-        outcome.lines += [
-            f"- selftest: {one['name']} fails" for one in report["trials"] if not one["passed"] and not one["skipped"]
-        ]
+    read_selftest(run("selftest.json", "llmbench", "selftest", "--json"), outcome)
     print(f"  {' '.join(TESTS)} ...", flush=True)
     results = install.VENV / "tests.xml"
-    done = run("-m", "pytest", *TESTS, "-q", "-n", "1", f"--junitxml={results}")
-    (install.VENV / "tests.log").write_text(done.stdout + done.stderr, encoding="utf-8")
-    if not results.exists():
-        outcome.lines.append(f"- pytest: {last(done.stderr or done.stdout)}")
-        return outcome
+    log = run("tests.log", "pytest", *TESTS, "-v", "-n", "1", "--tb=short", f"--junitxml={results}", *options)
+    if results.exists():
+        read_tests(results, outcome)
+    else:
+        outcome.lines.append(f"- pytest: {last(log)}")
+    return outcome
+
+
+def read_selftest(report: str, outcome: Outcome) -> None:
+    """Adds what `llmbench selftest --json` found."""
+    try:
+        found = json.loads(report)
+    except ValueError:
+        outcome.lines.append(f"- selftest: {last((install.VENV / 'selftest.err').read_text(encoding='utf-8'))}")
+        return
+    for row in (one for one in found["borrowed"] if one["state"] == "differs"):
+        outcome.broken[row["package"]] += 1
+        outcome.lines.append(f"- {row['package']}: {row['owner']}.{row['name']} is {row['installed']}, not {row['signature']}")
+    outcome.lines += [f"- selftest: {one['name']} fails" for one in found["trials"] if not one["passed"] and not one["skipped"]]
+
+
+def read_tests(results: Path, outcome: Outcome) -> None:
+    """Adds the failures in pytest's report."""
     for case in ET.parse(results).iter("testcase"):
         failed = case.find("failure") if case.find("failure") is not None else case.find("error")
         if failed is not None:
@@ -196,13 +204,15 @@ def proven() -> Outcome:
             outcome.lines.append(f"- {package}: {name}: {last(failed.get('message') or '', first=True)}")
         elif case.find("skipped") is None:
             outcome.passed += 1
-    return outcome
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command of the new environment."""
-    command = [str(install.PYTHON), *arguments]
-    return subprocess.run(command, cwd=install.ROOT, capture_output=True, text=True, check=False)
+def run(log: str, *module: str) -> str:
+    """Runs a module of the new environment, with its output in a file and its messages in another; gives the output."""
+    path = install.VENV / log
+    with path.open("w", encoding="utf-8") as out, path.with_suffix(".err").open("w", encoding="utf-8") as err:
+        command = [str(install.PYTHON), "-m", *module]
+        subprocess.run(command, cwd=install.ROOT, stdout=out, stderr=err, check=False)
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def within(trace: str) -> str:
