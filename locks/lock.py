@@ -5,7 +5,8 @@
 Three files: cpu.txt and cuda.txt for the two builds, dev.txt for what the tools of `make test` need beyond either.
 Not in them are llmbench itself, which is installed from this folder, pip, and on a CPU torch: its CPU build is on
 PyTorch's own index and some machines have a build of their own, so that one hash would not fit all. install.py installs
-the version that pyproject.toml pins, and what torch needs is locked with the rest.
+the version that pyproject.toml pins, and what torch needs is locked with the rest. pytrec-eval-terrier has no wheels for
+aarch64: pip builds it there from its hashed source, with build tools that are not locked.
 """
 
 from __future__ import annotations
