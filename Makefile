@@ -31,7 +31,7 @@ help:
 	@echo "  make bench-train SOURCE=FILE   training speed with loss parity, and how good estimates are (an hour)"
 	@echo "  make tiny    make the bundled base model again (hours; its model card says how many)"
 	@echo "  make lock    write the lock files again: the newest versions that pyproject.toml allows (half a minute)"
-	@echo "  make next    selftest, training and engine tests with the newest releases, in .venv-next (20 minutes and 12 GiB)"
+	@echo "  make next    selftest, training and engine tests with the newest releases, in .venv-next (7 GiB)"
 	@echo "  make doctor  what is there, what is missing, and the command that fixes it"
 	@echo "  make clean   remove what was installed and built (outputs/ stays)"
 
