@@ -64,7 +64,7 @@ def main() -> None:
             raise install.Problem(f"TRY={choice} is no set of releases. Use TRY=with or TRY=without.")
         tried = with_vllm if choice == "with" else without
         columns = [locked, newest, with_vllm, without]
-        print(table(ranges, columns, None), flush=True)
+        print(table(ranges, columns, None, tried), flush=True)
         print(f"\nTrying the newest {'that vLLM allows' if tried is with_vllm else 'without vLLM'}:", flush=True)
         make(tried, build)
         outcome = proven(*sys.argv[1:])
@@ -72,7 +72,7 @@ def main() -> None:
         sys.exit(f"next: {problem}")
     except KeyboardInterrupt:
         sys.exit("\nStopped.")
-    print(f"\n{table(ranges, columns, outcome)}\n")
+    print(f"\n{table(ranges, columns, outcome, tried)}\n")
     print("\n".join(outcome.lines) or "Nothing broke.")
     print(f"{outcome.passed} tests passed. Logs: {install.VENV.name}/install.log, selftest.json, tests.log")
     sys.exit(1 if outcome.lines else 0)
@@ -227,7 +227,14 @@ def last(text: str, *, first: bool = False) -> str:
     return lines[0 if first else -1][:200]
 
 
-def table(ranges: dict[str, str], columns: list[Versions], outcome: Outcome | None) -> str:
+def fate(broken: int, tried: str | None, locked: str | None) -> str:
+    """What a release broke, in a word."""
+    if broken:
+        return f"{broken} below"
+    return "not tried" if tried is None else "not newer" if tried == locked else "nothing"
+
+
+def table(ranges: dict[str, str], columns: list[Versions], outcome: Outcome | None, tried: Versions) -> str:
     """Markdown: what trains and serves, and whatever else has a release beyond its range."""
     rows = [name for name in WATCHED if name in ranges]
     rows += sorted(name for name in ranges if name not in rows and beyond(ranges[name], columns[1].get(name, "")))
@@ -236,8 +243,7 @@ def table(ranges: dict[str, str], columns: list[Versions], outcome: Outcome | No
     for name in rows:
         cells = [name, f"`{ranges[name]}`", *(column.get(name, "-") for column in columns)]
         if outcome:
-            broken = outcome.broken[name]
-            cells.append(f"{broken} below" if broken else "nothing")
+            cells.append(fate(outcome.broken[name], tried.get(name), columns[0].get(name)))
         lines.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

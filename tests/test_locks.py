@@ -181,3 +181,19 @@ def test_a_failing_test_counts_for_the_package_that_it_fails_in() -> None:
     trace = "src/llmbench/training/train.py:9: in train\n.venv-next/lib/python3.11/site-packages/huggingface_hub/errors.py:4: E"
     found = ran(f"import json, newest; print(json.dumps([newest.within({trace!r}), newest.within('tests/a.py:1: E')]))")
     assert found == ["huggingface-hub", "llmbench"]
+
+
+def test_the_table_says_what_broke_and_what_was_not_tried() -> None:
+    code = (
+        "import collections, json, newest\n"
+        "ranges = {'torch': '==1.0', 'trl': '>=1,<2', 'peft': '>=1,<2', 'vllm': '==1', 'typer': '<2', 'rich': '<9'}\n"
+        "locked = {'torch': '1.0', 'trl': '1.5', 'peft': '1.0', 'vllm': '1', 'typer': '1.9', 'rich': '8'}\n"
+        "tried = {'torch': '1.1', 'trl': '1.5', 'peft': '1.2', 'typer': '2.1', 'rich': '8'}\n"
+        "outcome = newest.Outcome(collections.Counter(peft=3))\n"
+        "print(json.dumps(newest.table(ranges, [locked, tried | {'vllm': '2'}, locked, tried], outcome, tried)))"
+    )
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in ran(code).splitlines()[2:]]
+    assert {row[0]: row[-1] for row in rows} == {
+        "torch": "nothing", "trl": "not newer", "peft": "3 below", "vllm": "not tried", "typer": "nothing",
+    }  # fmt: skip
+    assert ["vllm", "`==1`", "1", "2", "1", "-", "not tried"] in rows
