@@ -19,7 +19,7 @@ SINCE ?= $(shell git rev-parse --quiet --verify main > /dev/null 2>&1 && echo ma
 test check: export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo app test check docs bench bench-train bench-rag tiny install install-dev doctor clean
+.PHONY: help demo app test check docs bench bench-train bench-rag tiny lock next install install-dev doctor clean
 
 help:
 	@echo "llmbench: fine-tune, ground, serve and compare language models"
@@ -33,6 +33,8 @@ help:
 	@echo "  make bench-rag DATA=FOLDER     indexing and searching compared with LlamaIndex, LangChain and txtai (an hour)"
 	@echo "  make bench-train SOURCE=FILE   training speed with loss parity, and how good estimates are (an hour)"
 	@echo "  make tiny    make the bundled base model again (hours; its model card says how many)"
+	@echo "  make lock    write the lock files again: the newest versions that pyproject.toml allows (half a minute)"
+	@echo "  make next    selftest, training and engine tests with the newest releases, in .venv-next (7 GiB)"
 	@echo "  make doctor  what is there, what is missing, and the command that fixes it"
 	@echo "  make clean   remove what was installed and built (outputs/ stays)"
 
@@ -93,6 +95,12 @@ tiny: install
 TRAIN = grep -qs '"state": "finished"' outputs/runs/$(1)/state.json || \
 	$(BIN)/llmbench train recipes/$(1).yaml $(2) $(if $(wildcard outputs/runs/$(1)/state.json),--resume)
 
+lock: install-dev
+	@$(BIN)/python locks/lock.py
+
+next: install-dev
+	@$(BIN)/python locks/newest.py $(PYTEST_ARGS)
+
 doctor: install
 	@$(BIN)/llmbench doctor
 
@@ -105,4 +113,4 @@ install-dev:
 	@$(PYTHON) install.py --dev
 
 clean:
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-next dist build .mypy_cache .ruff_cache .pytest_cache

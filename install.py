@@ -5,7 +5,9 @@
 
 Needs nothing but Python's standard library. A second run finds its note (.venv/installed.json) and does nothing;
 a stopped run goes on where it was. Every command's output goes to .venv/install.log.
-BUILD=cpu or BUILD=cuda in the environment overrides the choice of the build.
+The versions are those of the lock files, each file checked against its hash; where these do not fit, the newest that
+pyproject.toml allows.
+BUILD=cpu or BUILD=cuda in the environment overrides the choice of the build, VENV=FOLDER the place.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -22,12 +25,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent
-VENV = ROOT / ".venv"
+VENV = ROOT / os.environ.get("VENV", ".venv")
+LOCKS = ROOT / "locks"
+LOCKED_PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that the lock files are for; onnxruntime has no newer wheels
+LOCKED_MACHINES = ("aarch64", "x86_64")
 PYTHON = VENV / "bin" / "python"
 LOG = VENV / "install.log"
 NOTE = VENV / "installed.json"
 OWN = {LOG.name, NOTE.name, "installed.new", ".gitignore", "bin", "include", "lib", "lib64"}
 DISK = {"cpu": 6, "cuda": 16}  # GiB that the environment takes, downloads included
+SERVE = {"cpu": "serve-cpu", "cuda": "serve"}
 MINUTES = {"cpu": "2 to 5", "cuda": "4 to 10"}
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 
@@ -67,22 +74,27 @@ def install(dev: bool) -> None:
     wanted = ["run", "dev"] if dev else ["run"]
     if not set(wanted) <= set(note["done"]):
         start = time.monotonic()
+        unlocked = why_unlocked(build)
         what = "the tools of `make test`" if "run" in note["done"] else f"llmbench with the {build.upper()} build of vLLM"
         about = "under a minute" if "run" in note["done"] else f"about {MINUTES[build]} minutes and {DISK[build]} GiB"
-        say(f"Installing {what} into .venv ({about}; once only; log: .venv/install.log)")
+        say(f"Installing {what} into {VENV.name} ({about}; once only; log: {VENV.name}/install.log)")
         if "run" not in note["done"]:
             make_environment(DISK[build])
-            install_torch(build)
-            step(
-                "llmbench, TRL, vLLM, FAISS, Gradio",
-                pip("install", "-e", f".[all,{'serve' if build == 'cuda' else 'serve-cpu'}]"),
-            )
+            if unlocked:
+                say(f"  not from the lock file: {unlocked}. Installing the newest versions that pyproject.toml allows.")
+                install_torch(build, torch_version())
+                step("llmbench, TRL, vLLM, FAISS, Gradio", pip("install", "-e", f".[all,{SERVE[build]}]"))
+            else:
+                if build == "cpu":
+                    install_torch(build, torch_version(), "--no-deps")  # not in the lock file, which says why; what it needs is
+                step("TRL, vLLM, FAISS, Gradio, by their hashes", from_lock(build))
+                step("llmbench", pip("install", "--no-deps", "--no-build-isolation", "-e", "."))
             drop_broken_companions()
             check_device(build)
             note["done"].append("run")
             write_note(note)
         if dev and "dev" not in note["done"]:
-            step("ruff, mypy, pytest, playwright", pip("install", "-e", ".[dev]"))
+            step("ruff, mypy, pytest, playwright", pip("install", "-e", ".[dev]") if unlocked else from_lock("dev"))
             note["done"].append("dev")
             write_note(note)
         say(f"Installed in {time.monotonic() - start:.0f} s.")
@@ -127,22 +139,46 @@ def make_environment(gib: int) -> None:
     step("pip", pip("install", "--upgrade", "pip>=25.1"))
 
 
-def install_torch(build: str) -> None:
-    """The torch that vLLM is built for. Its CPU build is on PyTorch's own index, which uv knows by itself."""
-    version = torch_version()
+def why_unlocked(build: str) -> str:
+    """Why the lock files cannot be used here; empty if they can."""
+    version, machine, (oldest, newest) = sys.version_info[:2], platform.machine(), LOCKED_PYTHONS
+    if not oldest <= version <= newest or sys.implementation.name != "cpython":
+        return f"it is for CPython {show(oldest)} to {show(newest)}, and this is {sys.implementation.name} {show(version)}"
+    if machine not in LOCKED_MACHINES:
+        return f"it is for {' and '.join(LOCKED_MACHINES)}, and this machine is {machine}"
+    wanted = f"sha256:{requirements()}\n"
+    for name in (build, "dev"):
+        path = LOCKS / f"{name}.txt"
+        try:
+            with path.open(encoding="utf-8") as file:
+                first = file.readline()
+        except OSError:
+            return f"{path.relative_to(ROOT)} is missing"
+        if not first.endswith(wanted):
+            return f"{path.relative_to(ROOT)} is older than the versions in pyproject.toml (`make lock` writes it again)"
+    return ""
+
+
+def from_lock(name: str) -> list[str]:
+    """The command that installs a lock file: exactly its packages, each file by its hash."""
+    return pip("install", "--no-deps", "--require-hashes", "-r", f"locks/{name}.txt")
+
+
+def install_torch(build: str, version: str, *options: str) -> None:
+    """PyTorch. Its CPU build is on PyTorch's own index, which uv knows by itself."""
     if build == "cuda":
-        step(f"PyTorch {version} for CUDA", pip("install", f"torch=={version}"))
+        step(f"PyTorch {version} for CUDA", pip("install", *options, f"torch=={version}"))
         return
     name = f"PyTorch {version} for the CPU"
     before = LOG.stat().st_size
     try:
-        step(name, pip("install", f"torch=={version}+cpu"))
+        step(name, pip("install", *options, f"torch=={version}+cpu"))
     except Problem:
         if "No matching distribution found for torch" not in LOG.read_text(errors="replace")[before:]:
             raise
         step("uv", pip("install", "uv"))
-        uv = [str(VENV / "bin" / "uv"), "pip", "install", "--python", str(PYTHON), "--torch-backend=cpu", f"torch=={version}"]
-        step(f"{name}, from PyTorch's index", uv)
+        uv = [str(VENV / "bin" / "uv"), "pip", "install", "--python", str(PYTHON), "--torch-backend=cpu"]
+        step(f"{name}, from PyTorch's index", [*uv, *options, f"torch=={version}"])
 
 
 def drop_broken_companions() -> None:
@@ -151,10 +187,11 @@ def drop_broken_companions() -> None:
     The usual wheels of torchvision and its kin are CUDA builds: beside a CPU torch their import fails, and transformers,
     which looks only whether they are installed, fails with them.
     """
+    code = "import importlib.util as u, sys; u.find_spec('{0}') or sys.exit(0); import {0}"
     broken = [
         name
         for name in COMPANIONS
-        if subprocess.run([str(PYTHON), "-c", f"import {name}"], capture_output=True, check=False).returncode != 0
+        if subprocess.run([str(PYTHON), "-c", code.format(name)], capture_output=True, check=False).returncode != 0
     ]
     if broken:
         step(f"removing {', '.join(broken)} (incompatible with this PyTorch)", pip("uninstall", "-y", *broken))
@@ -225,21 +262,45 @@ def step(name: str, command: list[str]) -> None:
             log.seek(before)
             lines = [line.rstrip() for line in log if line.strip() and not re.match(r"WARNING|\s*(Location|Looking) ", line)]
         tail = "\n".join(f"    {line[:300]}" for line in lines[-8:])
-        raise Problem(f"{name} failed. The last lines of .venv/install.log:\n{tail}")
+        raise Problem(f"{name} failed. The last lines of {VENV.name}/install.log:\n{tail}")
+
+
+def project() -> dict[str, Any]:
+    """pyproject.toml."""
+    import tomllib
+
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)
 
 
 def torch_version() -> str:
     """torch's version as pyproject.toml pins it."""
-    import tomllib
-
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    extras = project()["project"]["optional-dependencies"]
     return str(next(r for r in extras["model"] if r.startswith("torch==")).partition("==")[2])
 
 
+def requirements() -> str:
+    """The SHA-256 of all requirements in pyproject.toml, which the first line of a lock file holds."""
+    found = project()
+    table = found["project"]
+    wanted = [
+        table["requires-python"],
+        table["dependencies"],
+        table["optional-dependencies"],
+        found["build-system"]["requires"],
+    ]
+    return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
+
+
+def show(version: tuple[int, int]) -> str:
+    """(3, 11) -> 3.11"""
+    return f"{version[0]}.{version[1]}"
+
+
 def key() -> str:
-    """What the installation depends on: this program, pyproject.toml, and where the folder is (scripts hold its path)."""
-    parts = [Path(__file__).read_bytes(), (ROOT / "pyproject.toml").read_bytes(), str(ROOT).encode()]
+    """What the installation depends on: this program, the versions, and where the folder is (scripts hold its path)."""
+    files = [Path(__file__), ROOT / "pyproject.toml", *sorted(LOCKS.glob("*.txt"))]
+    parts = [*(file.read_bytes() for file in files), str(ROOT).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 

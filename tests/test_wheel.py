@@ -157,6 +157,8 @@ def test_the_sdist_holds_what_a_checkout_needs_to_install_and_test(built: Path) 
     wanted = {
         "Makefile",
         "install.py",
+        "locks/cpu.txt",
+        "locks/lock.py",
         "pyproject.toml",
         "README.md",
         "LICENSE",

@@ -187,7 +187,10 @@ def _gradients(place: Place, name: str, *overrides: str, batches: list[list[int]
         )
     if document.training.gradient_checkpointing:
         model.enable_input_require_grads()
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        new = getattr(
+            model, "activation_checkpointing_enable", None
+        )  # the name in transformers 5.24, which warns of the old one
+        (new or model.gradient_checkpointing_enable)({"use_reentrant": False})
     model.train()
     rows = [dict(row) for row in prepared.rows.train]
     collate = Collator(prepared.recipe, prepared.loaded.tokenizer.pad_token_id)

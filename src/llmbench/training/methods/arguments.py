@@ -32,7 +32,7 @@ def arguments(job: Job, run: Run) -> dict[str, Any]:
         "max_grad_norm": spec.max_grad_norm,
         "optim": "adamw_torch" if spec.optim == "muon" else spec.optim,
         "adam_beta2": spec.adam_beta2,
-        "gradient_checkpointing": spec.gradient_checkpointing,
+        _checkpointing(): spec.gradient_checkpointing,
         "use_liger_kernel": spec.use_liger_kernel,
         "logging_steps": spec.logging_steps,
         "logging_first_step": True,
@@ -48,6 +48,14 @@ def arguments(job: Job, run: Run) -> dict[str, Any]:
         "report_to": [],
         "disable_tqdm": True,
     }
+
+
+def _checkpointing() -> str:
+    """The argument that recomputes activations: transformers 5.24 has a new name for it, and warns of the old one."""
+    from transformers import TrainingArguments
+
+    new = "activation_checkpointing"
+    return new if hasattr(TrainingArguments, new) else "gradient_checkpointing"
 
 
 def one_gpu(values: Any) -> Any:
