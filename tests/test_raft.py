@@ -12,7 +12,7 @@ from llmbench import recipe as recipes
 from llmbench import retrieval
 from llmbench.compare import metrics
 from llmbench.compare.answers import Answer
-from llmbench.compare.questions import Question
+from llmbench.questions import Question
 from llmbench.raft import ABSTENTION, Kind, Left, Row, rows
 from llmbench.recipe import CompareRecipe, RagRecipe
 from llmbench.retrieval import Retriever

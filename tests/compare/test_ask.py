@@ -10,8 +10,8 @@ import pytest
 
 from llmbench.compare.answers import Answer, AnswerLog, key_of, scored
 from llmbench.compare.ask import Tally, ask, entries
-from llmbench.compare.questions import Question
 from llmbench.errors import EndpointError
+from llmbench.questions import Question
 
 QUESTIONS = [Question(f"q{i}", f"How heavy is kettle {i}?") for i in range(8)]
 URL = "http://127.0.0.1:8000/v1"
