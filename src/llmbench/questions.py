@@ -209,7 +209,7 @@ def _question(row: Any, path: Path, place: str) -> Question:
         raise ValueError(f"answerable must be true or false, not {answerable!r}")
     asked, answered = ("prompt", "completion") if "prompt" in row and "question" not in row else ("question", "answer")
     if row.get(asked) is None:
-        raise ValueError(f"question is missing: a row is {_FORMS}")
+        raise ValueError(f"a row is {_FORMS}: question is missing")
     turns = _turns(row[asked], asked, "user")
     text = next((text for role, text in reversed(turns) if role == "user"), turns[-1][1]).strip()
     answer = None if row.get(answered) is None else _turns(row[answered], answered, "assistant")
