@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
-    {"errors", "shown", "turns", "statistics", "svg"},
+    {"errors", "rows", "shown", "turns", "statistics", "svg"},
     {
         "assets",
         "workspace",
