@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
+    {"confined"},
     {"errors", "rows", "shown", "turns", "statistics", "svg"},
     {
         "assets",
