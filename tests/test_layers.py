@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
     {"confined"},
-    {"errors", "rows", "shown", "turns", "statistics", "svg"},
+    {"errors", "message", "rows", "shown", "turns", "statistics", "svg"},
     {
         "assets",
         "workspace",

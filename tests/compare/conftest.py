@@ -18,6 +18,7 @@ import pytest
 from llmbench import recipe
 from llmbench.endpoint import Delta, Message, Reply
 from llmbench.errors import EndpointError
+from llmbench.message import text_of
 from llmbench.recipe import CompareRecipe
 
 PAGE = {
@@ -43,7 +44,7 @@ class FakeEndpoint:
         return self.entries
 
     async def stream(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> AsyncIterator[Delta]:
-        question = messages[-1]["content"]
+        question = text_of(messages[-1])
         self.asked.append((model, question))
         self.running += 1
         self.most = max(self.most, self.running)

@@ -188,7 +188,7 @@ class Retriever:
             budget: the served model's room, into which fewer passages go where all of them are too many.
 
         Raises:
-            LlmbenchError: there is no user message, or it has no text.
+            LlmbenchError: there is no user message, or it has no text. Its images are left to the model.
         """
         last = next((i for i in range(len(messages) - 1, -1, -1) if messages[i]["role"] == "user"), None)
         if last is None:
