@@ -38,6 +38,7 @@ class FakeEndpoint:
     def __init__(self, answer: Callable[[str, str], str], entries: list[dict[str, Any]]) -> None:
         self.answer, self.entries = answer, entries
         self.asked: list[tuple[str, str]] = []
+        self.conversations: list[list[Message]] = []
         self.running = self.most = 0
 
     async def listing(self) -> list[dict[str, Any]]:
@@ -46,6 +47,7 @@ class FakeEndpoint:
     async def stream(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> AsyncIterator[Delta]:
         question = text_of(messages[-1])
         self.asked.append((model, question))
+        self.conversations.append(list(messages))
         self.running += 1
         self.most = max(self.most, self.running)
         try:

@@ -45,6 +45,12 @@ def test_every_question_is_put_to_every_variant_once(fake: Any, path: Path) -> N
     assert (row["latency"], row["first_token"], row["prompt_tokens"], row["completion_tokens"]) == (0.5, 0.1, 9, 4)
 
 
+def test_the_turns_before_a_question_are_asked_with_it(fake: Any, path: Path) -> None:
+    turns = (("system", "Be short."), ("user", "A kettle?"), ("assistant", "Yes."), ("user", "How heavy is it?"))
+    put(fake, AnswerLog(path), [Question("q", "How heavy is it?", turns=turns)])
+    assert fake.conversations == [[{"role": role, "content": text} for role, text in turns]] * 2
+
+
 def test_no_more_than_the_wanted_number_runs_at_once(fake: Any, path: Path) -> None:
     put(fake, AnswerLog(path), concurrency=3)
     assert fake.most == 3

@@ -51,6 +51,9 @@ def test_faults_are_told_with_file_and_line(beir: Path) -> None:
     (beir / "queries.jsonl").write_text('{"_id": "q"}\n')
     with pytest.raises(DataError, match=r"queries\.jsonl:1: a row without"):
         read(beir)
+    (beir / "queries.jsonl").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"queries\.jsonl:1: nested too deeply"):
+        read(beir)
     (beir / "corpus.jsonl").unlink()
     with pytest.raises(DataError, match="no such file"):
         list(corpus(beir))

@@ -184,5 +184,7 @@ def _rows(path: Path, *needed: str) -> Iterator[dict[str, Any]]:
                     yield row
     except FileNotFoundError as error:
         raise DataError(f"no such file {path}. A BEIR folder holds corpus.jsonl, queries.jsonl and qrels/.") from error
+    except RecursionError as error:
+        raise DataError(f"{path}:{number}: nested too deeply for a row of a collection") from error
     except ValueError as error:
         raise DataError(f"{path}:{number}: {error}") from error
