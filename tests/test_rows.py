@@ -34,7 +34,6 @@ def saved(folder: Path, name: str, content: bytes) -> Path:
     ("name", "content", "expected"),
     [
         ("a.csv", b"\xef\xbb\xbftext,n\nx,1\n", [(2, "x")]),
-        ("a.csv", b"text , n\nx,1\n", [(2, "x")]),
         ("a.csv", b"text,n\n\n\nx,1\n", [(4, "x")]),
         ("a.csv", b"\ntext,n\nx,1\n", [(3, "x")]),
         ("a.csv", b"text,n\n,\nx,1\n,\n", [(3, "x")]),
@@ -58,6 +57,13 @@ def test_rows_have_the_same_lines_and_values(
 def test_only_a_line_feed_ends_a_line_of_json(tmp_path: Path) -> None:
     path = saved(tmp_path, "a.jsonl", '{"text": "x\u2028y"}\n{"text": "z"}'.encode())
     assert [line for line, _ in trained(path)] == [line for line, _ in indexed(path)] == [1, 2]
+
+
+def test_spaces_around_the_name_of_a_column_count_in_training_alone(tmp_path: Path) -> None:
+    path = saved(tmp_path, "a.csv", b"text , n\nx,1\n")
+    assert [row.values for row in read_file(path)] == [{"text ": "x", " n": "1"}]
+    [[entry]] = batches(path, {"text": "text"}, 100)
+    assert (entry["text"], entry["metadata"]) == ("x", {"n": 1})
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])

@@ -10,7 +10,7 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["by_name", "distinct", "headings", "lines", "records", "repeated", "unpacked", "wide"]
+__all__ = ["by_name", "distinct", "lines", "records", "repeated", "unpacked", "wide"]
 
 Text = TypeVar("Text", str, bytes)
 
@@ -55,11 +55,6 @@ def records(text: Iterable[str], dialect: type[csv.Dialect], *, longest: int) ->
             continue
         if any(record):
             yield number, record
-
-
-def headings(record: Sequence[str]) -> list[str]:
-    """The names of the columns, without spaces around them."""
-    return [name.strip().lstrip("\ufeff") for name in record]
 
 
 def by_name(record: Sequence[str], names: Sequence[str]) -> dict[str, str] | str:

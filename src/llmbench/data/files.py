@@ -202,7 +202,7 @@ def _csv(path: Path, encoding: str, delimiter: str) -> Iterator[Row]:
             if isinstance(record, csv.Error):
                 raise DataError(f"{path}:{number}: not valid CSV: {record}") from record
             if not names:
-                names = rows.headings(record)
+                names = record  # spaces around a name count: a recipe's columns that miss one are told which differs
                 _check_header(path, number, names, delimiter)
                 continue
             place, values = f"{path}:{number}", rows.by_name(record, names)

@@ -126,7 +126,7 @@ def _csv(stream: BinaryIO, head: bytes, suffix: str) -> Iterator[Row]:
         elif named and number == 1:
             continue
         elif not names:
-            names = rows.distinct(rows.headings(record))
+            names = rows.distinct([name.strip().lstrip("\ufeff") for name in record])
         else:
             yield number, rows.by_name(record, names)
 
