@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -11,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from llmbench import assets
+from llmbench import assets, questions
 from llmbench.errors import LlmbenchError
 
 from . import archive, asking, connection, documents, render
@@ -292,8 +291,7 @@ def _examples() -> list[str]:
     path = assets.bundle() / "rag" / "questions.jsonl"
     if not path.exists():
         return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    test = [row for row in rows if row.get("split") == "test"]
-    answered = [row["question"] for row in test if row["answerable"]]
-    not_answered = [row["question"] for row in test if not row["answerable"]]
+    test = [one for one in questions.read(path) if one.split == "test"]
+    answered = [one.question for one in test if one.answerable]
+    not_answered = [one.question for one in test if not one.answerable]
     return [*answered[:1], *answered[-1:], *not_answered[:1]]

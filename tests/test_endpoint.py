@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
 
 from llmbench.endpoint import Delta, HttpEndpoint, reasoning_apart
 from llmbench.errors import EndpointError
+from llmbench.message import ImagePart, Message, images_of, text_of, with_text
 
 Answer = Callable[[httpx.Request], httpx.Response]
-HI = [{"role": "user", "content": "Hi"}]
+HI: list[Message] = [{"role": "user", "content": "Hi"}]
 
 
 def endpoint(answer: Answer) -> HttpEndpoint:
@@ -192,3 +194,28 @@ async def test_a_key_is_sent_without_the_line_end_that_its_file_had() -> None:
     transport = httpx.MockTransport(answer)
     async with HttpEndpoint("http://127.0.0.1:9/v1", api_key="sk-a\n", transport=transport) as client:
         assert await client.models() == []
+
+
+IMAGE: ImagePart = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+
+
+async def test_a_message_of_parts_is_sent_as_it_is() -> None:
+    bodies: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content)["messages"])
+        return httpx.Response(200, json={"choices": [{"message": {"content": "A lamp."}}]})
+
+    asked: list[Message] = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, IMAGE]}]
+    async with endpoint(answer) as client:
+        assert (await client.chat(asked, "base")).text == "A lamp."
+    assert bodies == [asked]
+
+
+def test_the_text_of_a_message_is_what_of_it_is_text() -> None:
+    parts: Message = {"role": "user", "content": [{"type": "text", "text": "a"}, IMAGE, {"type": "text", "text": "b"}]}
+    assert (text_of(parts), images_of(parts)) == ("a\nb", [IMAGE])
+    assert text_of({"role": "user", "content": [IMAGE]}) == ""
+    assert (text_of(HI[0]), images_of(HI[0])) == ("Hi", [])
+    assert with_text(HI[0], "Ho") == {"role": "user", "content": "Ho"} and HI[0]["content"] == "Hi"
+    assert with_text(parts, "c") == {"role": "user", "content": [{"type": "text", "text": "c"}, IMAGE]}

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
-    {"errors", "shown", "turns", "statistics", "svg"},
+    {"confined"},
+    {"errors", "message", "rows", "shown", "turns", "statistics", "svg"},
     {
         "assets",
         "page",
@@ -33,7 +34,7 @@ LAYERS = [
         "changes",
         "borrowed",
     },
-    {"written"},
+    {"written", "questions"},
     {"parity", "recipe"},
     {"data", "runs", "endpoint"},
     {"architecture", "estimate"},
@@ -95,7 +96,7 @@ DOORS = {
 
 APP = {
     "llmbench.assets", "llmbench.compare", "llmbench.endpoint", "llmbench.errors", "llmbench.gateway.background",
-    "llmbench.recipe", "llmbench.retrieval", "llmbench.retrieval.reading", "llmbench.runs",
+    "llmbench.questions", "llmbench.recipe", "llmbench.retrieval", "llmbench.retrieval.reading", "llmbench.runs",
     "llmbench.svg.lines", "llmbench.workspace",
 }  # fmt: skip
 """What app/ may import of the library."""
@@ -109,7 +110,6 @@ SHARED = {
     "Limit": "on questions, on the length of rows, and on a template's work",
     "Page": "of the bundled handbook, and of a rendered conversation",
     "Plan": "of an approximate index, and of postings",
-    "Question": "to a model that trains, to an index, and of a comparison: what is known about each differs",
     "Row": "of data, of a report, of a comparison, and of a rendered conversation: what is known about each differs",
     "Section": "of a recipe, of a document, and of a data report",
     "Tokens": "with a window, without one, and with what is learned",

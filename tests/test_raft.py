@@ -12,7 +12,8 @@ from llmbench import recipe as recipes
 from llmbench import retrieval
 from llmbench.compare import metrics
 from llmbench.compare.answers import Answer
-from llmbench.compare.questions import Question
+from llmbench.message import text_of
+from llmbench.questions import Question
 from llmbench.raft import ABSTENTION, Kind, Left, Row, rows
 from llmbench.recipe import CompareRecipe, RagRecipe
 from llmbench.retrieval import Retriever
@@ -37,7 +38,7 @@ def made(retriever: Retriever, *questions: Question, withhold: float = 0, **opti
 
 def said(row: Row | Left) -> str:
     assert isinstance(row, Row)
-    return row.messages[-1]["content"]
+    return text_of(row.messages[-1])
 
 
 def test_a_row_is_the_prompt_that_is_served_and_the_answer_with_its_passage(retriever: Retriever) -> None:

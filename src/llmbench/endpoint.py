@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llmbench.errors import EndpointError
+from llmbench.message import Message
 
 if TYPE_CHECKING:
     import httpx  # a quarter of a second, which a search without an endpoint need not wait for
@@ -21,8 +22,6 @@ __all__ = ["KEY_HINT", "Budget", "Delta", "Endpoint", "HttpEndpoint", "Message",
 
 KEY_HINT = " Check the key in OPENAI_API_KEY."
 """What a refused request says last."""
-Message = dict[str, str]
-"""`{"role": "user", "content": "..."}`."""
 
 
 class Budget(Protocol):

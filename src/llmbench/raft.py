@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llmbench.compare.metrics import same_page
-from llmbench.compare.questions import Question
+from llmbench.compare.metrics import of_source
 from llmbench.endpoint import Message
+from llmbench.questions import Question
 from llmbench.retrieval import Retriever
 from llmbench.retrieval.search import asked
 from llmbench.scoring import CITATION
@@ -67,7 +67,7 @@ def rows(
 ) -> Iterator[Row | Left]:
     """A row for each question, or why there is none, in the questions' order; the same for the same index and seed.
 
-    A passage is right where it holds the value as words of its own and, if the question names a source page, is of that page.
+    A passage is right where it holds the value as words of its own and, if the question names source pages, is of one of them.
 
     Args:
         retriever: of the pipeline that the model will be served with.
@@ -109,7 +109,7 @@ def _row(
         return Left(question.id, "its value is only in passages of other pages")
     if any(_of_page(source, question) for source in found.sources):
         return Left(question.id, "its page was found, but no passage of it holds the value in these words")
-    if question.source is None:
+    if not question.sources:
         return Left(question.id, "it names no source, and no passage holds its value in these words")
     if not not_found:
         return Left(question.id, "the search found no right passage")
@@ -117,7 +117,7 @@ def _row(
 
 
 def _asked(question: Question) -> list[Message]:
-    return [{"role": "user", "content": question.question}]
+    return [{"role": role, "content": text} for role, text in question.conversation]
 
 
 def _made(question: Question, kind: Kind, messages: Sequence[Message], answer: str) -> Row:
@@ -125,12 +125,12 @@ def _made(question: Question, kind: Kind, messages: Sequence[Message], answer: s
 
 
 def _of_page(source: Mapping[str, Any], question: Question) -> bool:
-    return question.source is not None and same_page(str(source["source"]), question.source)
+    return of_source(str(source["source"]), question)
 
 
 def _tells(source: Mapping[str, Any], question: Question) -> bool:
     """Whether a passage holds the value and is of the right page."""
-    return (question.source is None or _of_page(source, question)) and question.told_by(str(source["text"]))
+    return (not question.sources or _of_page(source, question)) and question.told_by(str(source["text"]))
 
 
 def _may_tell(source: Mapping[str, Any], question: Question) -> bool:

@@ -18,6 +18,7 @@ import pytest
 from llmbench import recipe
 from llmbench.endpoint import Delta, Message, Reply
 from llmbench.errors import EndpointError
+from llmbench.message import text_of
 from llmbench.recipe import CompareRecipe
 
 PAGE = {
@@ -37,14 +38,16 @@ class FakeEndpoint:
     def __init__(self, answer: Callable[[str, str], str], entries: list[dict[str, Any]]) -> None:
         self.answer, self.entries = answer, entries
         self.asked: list[tuple[str, str]] = []
+        self.conversations: list[list[Message]] = []
         self.running = self.most = 0
 
     async def listing(self) -> list[dict[str, Any]]:
         return self.entries
 
     async def stream(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> AsyncIterator[Delta]:
-        question = messages[-1]["content"]
+        question = text_of(messages[-1])
         self.asked.append((model, question))
+        self.conversations.append(list(messages))
         self.running += 1
         self.most = max(self.most, self.running)
         try:

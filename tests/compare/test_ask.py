@@ -10,8 +10,8 @@ import pytest
 
 from llmbench.compare.answers import Answer, AnswerLog, key_of, scored
 from llmbench.compare.ask import Tally, ask, entries
-from llmbench.compare.questions import Question
 from llmbench.errors import EndpointError
+from llmbench.questions import Question
 
 QUESTIONS = [Question(f"q{i}", f"How heavy is kettle {i}?") for i in range(8)]
 URL = "http://127.0.0.1:8000/v1"
@@ -43,6 +43,12 @@ def test_every_question_is_put_to_every_variant_once(fake: Any, path: Path) -> N
     row = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
     assert row["text"] == "It weighs 9 grams [1]."
     assert (row["latency"], row["first_token"], row["prompt_tokens"], row["completion_tokens"]) == (0.5, 0.1, 9, 4)
+
+
+def test_the_turns_before_a_question_are_asked_with_it(fake: Any, path: Path) -> None:
+    turns = (("system", "Be short."), ("user", "A kettle?"), ("assistant", "Yes."), ("user", "How heavy is it?"))
+    put(fake, AnswerLog(path), [Question("q", "How heavy is it?", turns=turns)])
+    assert fake.conversations == [[{"role": role, "content": text} for role, text in turns]] * 2
 
 
 def test_no_more_than_the_wanted_number_runs_at_once(fake: Any, path: Path) -> None:

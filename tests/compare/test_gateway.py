@@ -11,6 +11,7 @@ import pytest
 
 from llmbench import compare, recipe
 from llmbench.endpoint import HttpEndpoint
+from llmbench.message import Message
 from llmbench.recipe import CompareRecipe
 
 QUESTIONS = [
@@ -58,7 +59,7 @@ def test_what_is_recorded_is_what_the_endpoint_answers(document: CompareRecipe, 
 
     async def direct(variant: str) -> str:
         async with HttpEndpoint(endpoint.base_url) as client:
-            question = [{"role": "user", "content": "What is the Borin lamp made of?"}]
+            question: list[Message] = [{"role": "user", "content": "What is the Borin lamp made of?"}]
             return (await client.chat(question, variant, max_tokens=24)).text
 
     assert asyncio.run(direct("base")) == recorded["base"]

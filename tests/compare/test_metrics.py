@@ -6,7 +6,7 @@ import pytest
 
 from llmbench.compare import metrics
 from llmbench.compare.answers import Answer
-from llmbench.compare.questions import Question
+from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe
 
 PATTERN = str(CompareRecipe.model_fields["abstention"].default)

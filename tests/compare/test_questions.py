@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from llmbench.compare.questions import Question, read
+from llmbench.compare.questions import read
 from llmbench.errors import DataError
+from llmbench.questions import Question
 from llmbench.recipe import QuestionSource
 
 
@@ -46,7 +47,6 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     [
         ('{"id": "q"', "not valid JSON"),
         ("[1]", "a row is a JSON object, not list"),
-        ('{"question": "Why?"}', "id is missing"),
         ('{"id": "q"}', "question is missing"),
         ('{"id": "q", "question": " "}', "question is empty"),
         ('{"id": "q", "question": ["Why?"]}', "question must be text"),

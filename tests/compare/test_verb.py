@@ -124,7 +124,7 @@ def test_stopped_midway_it_goes_on_from_there(tmp_path: Path, server: Any, here:
             "variants=[base, adaptor]",
             "The endpoint has no variant adaptor. Did you mean adapter? It lists: base, base-rag, adapter,",
         ),
-        ("questions.split=dev", "no question has split 'dev' (splits in the file: test). Set questions.split."),
+        ("questions.split=dev", "no question has split 'dev' (splits in the file: test). Name one of them, or no split."),
         ("metric=[grounded]", "metric is not a field. Did you mean metrics?"),
         ("endpoint.base_url=127.0.0.1:8000", "'127.0.0.1:8000' is not a URL. Give one such as http://127.0.0.1:8000/v1"),
         ("endpoint.base_url=http://127.0.0.1:1/v1", "No endpoint answers at http://127.0.0.1:1/v1. Start one: llmbench serve"),

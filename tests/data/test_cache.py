@@ -139,3 +139,17 @@ def test_three_at_once_make_it_once(tmp_path: Path, tokenizer: Any, tiny: Path, 
         first, *others = pool.map(load, range(3))
     assert len(first) == 50 and others == [first, first]
     assert len(loaded) == 1 and len(folders(home)) == 1
+
+
+def test_the_name_of_prepared_rows_follows_from_all_code_that_prepares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = DataSource(path=write_jsonl(tmp_path / "a.jsonl", talk("Hi", "Hello")))
+
+    def name() -> str:
+        return key(DataSpec(train=[source]), [source], "tokenizer", None, 0, 0, Hashes(tmp_path))
+
+    before, read = name(), Path.read_bytes
+    for part in ("rows.py", "files.py", "sandbox.py"):  # of the house, of data and of turns
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", lambda path, part=part: read(path) + (b"#" if path.name == part else b""))
+            assert name() != before, part
+    assert name() == before

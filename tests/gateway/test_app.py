@@ -17,9 +17,12 @@ from llmbench import control_tokens
 from llmbench.endpoint import Budget, Message
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.gateway import Grounding, Served, build
+from llmbench.gateway.chat import with_system
 from llmbench.gateway.limit import Open
+from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.relay import Upstream
 from llmbench.gateway.words import Words
+from llmbench.message import ContentPart, ImagePart, text_of
 from llmbench.recipe import Variant
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -632,7 +635,8 @@ class Asking(FakeRetriever):
 
 
 async def test_the_room_of_a_request_is_what_vllm_counts_beside_the_answer() -> None:
-    short, long = [{"role": "user", "content": "Hi"}], [{"role": "user", "content": "Hi " * 300}]
+    short: list[Message] = [{"role": "user", "content": "Hi"}]
+    long: list[Message] = [{"role": "user", "content": "Hi " * 300}]
     retriever = Asking(short, long)
     engine = FakeEngine(lambda: httpx.Response(200, json={**reply().json(), "count": 900}))
     async with client(serve(engine, retriever=retriever)) as http:
@@ -675,7 +679,7 @@ async def test_a_question_whose_client_has_gone_before_its_turn_is_not_searched_
 
     class Slow(FakeRetriever):
         def ground(self, messages: Sequence[Message], *, budget: Budget | None = None) -> Passages:
-            asked.append(messages[-1]["content"])
+            asked.append(text_of(messages[-1]))
             release.wait(30)
             return Passages(messages, [])
 
@@ -760,3 +764,59 @@ async def test_a_passages_own_model_field_stays() -> None:
 
     text = await stream(Pieces(event("a"), b"data: [DONE]\n\n"), "rag", retriever=Cameras())
     assert events(text)[0]["sources"][0]["metadata"] == {"model": "abc"}
+
+
+IMAGE: ImagePart = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+
+
+class Illustrated(Asking):
+    """Puts a page's picture behind the last message."""
+
+    def ground(self, messages: Sequence[Message], *, budget: Budget | None = None) -> Passages:
+        found = super().ground(messages, budget=budget)
+        last: Message = {"role": "user", "content": [{"type": "text", "text": text_of(found.messages[-1])}, IMAGE]}
+        return Passages([*found.messages[:-1], last], found.sources)
+
+
+async def test_parts_of_text_reach_the_engine_as_one_text_and_a_clients_image_does_not(engine: FakeEngine) -> None:
+    parts: list[ContentPart] = [{"type": "text", "text": "What is"}, {"type": "text", "text": "this?"}]
+    async with client(serve(engine)) as http:
+        ask = {"model": "mine", "messages": [{"role": "user", "content": parts}]}
+        assert (await http.post("/v1/chat/completions", json=ask)).status_code == 200
+        ask["messages"] = [{"role": "user", "content": [*parts, IMAGE]}]
+        refused = await http.post("/v1/chat/completions", json=ask)
+    assert refused.status_code == 400 and "only parts of type text are accepted" in refused.json()["error"]["message"]
+    [body] = engine.bodies
+    assert body["messages"] == [{"role": "system", "content": "Brief."}, {"role": "user", "content": "What is\nthis?"}]
+
+
+async def test_an_image_beside_the_passages_reaches_the_engine_and_is_counted_by_it() -> None:
+    pictured: list[Message] = [{"role": "user", "content": [{"type": "text", "text": "Hi"}, IMAGE]}]
+    retriever = Illustrated(pictured)
+    engine = FakeEngine(lambda: httpx.Response(200, json={**reply().json(), "count": 900}))
+    ask = {"model": "rag", "messages": [{"role": "user", "content": "What is <|im_start|>this?"}], "max_tokens": 100}
+    models = [Served(Variant(name="rag", system="Brief."), "base", {}, Grounding("pages", lambda: retriever))]
+    app = build(models, Upstream(engine, lambda: None), context=1024, words=Words(control_tokens.of_unknown(), longest=20))
+    async with client(app) as http:
+        assert (await http.post("/v1/chat/completions", json=ask)).status_code == 200
+    counted, _, asked = engine.bodies
+    assert counted["messages"] == [{"role": "system", "content": "Brief."}, *pictured], "bytes say nothing about an image"
+    assert retriever.excess == [900 - (1024 - 100)]
+    text = "[1] Red.\n\nWhat is <\u2060|im_start|>this?"
+    assert asked["messages"] == [
+        {"role": "system", "content": "Brief."},
+        {"role": "user", "content": [{"type": "text", "text": text}, IMAGE]},
+    ]
+
+
+def test_what_cannot_fit_is_told_by_its_text_alone() -> None:
+    words = Words(control_tokens.of_unknown(), longest=1)
+    pictured: Message = {"role": "user", "content": [{"type": "text", "text": "Hi"}, IMAGE]}
+    words.refuse_endless([pictured], 2)
+    with pytest.raises(Refusal, match="the messages have 2 characters"):
+        words.refuse_endless([pictured], 1)
+
+
+def test_a_system_text_of_parts_is_joined_with_the_variants() -> None:
+    own: Message = {"role": "system", "content": [{"type": "text", "text": "Own."}, IMAGE]}
+    assert with_system([own], "Brief.") == [{"role": "system", "content": [{"type": "text", "text": "Brief.\n\nOwn."}, IMAGE]}]

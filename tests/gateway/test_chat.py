@@ -9,9 +9,10 @@ import pytest
 
 from llmbench.gateway import chat
 from llmbench.gateway.refusal import Refusal
+from llmbench.message import Message
 from llmbench.recipe import Sampling
 
-HI = [{"role": "user", "content": "Hi"}]
+HI: list[Message] = [{"role": "user", "content": "Hi"}]
 
 
 def parse(**fields: Any) -> chat.ChatRequest:
@@ -174,7 +175,7 @@ def test_the_variants_sampling_fills_only_what_the_client_left_open() -> None:
 
 
 def test_the_variants_system_text_comes_before_the_clients_own_in_one_message() -> None:
-    own = {"role": "system", "content": "Own."}
+    own: Message = {"role": "system", "content": "Own."}
     assert chat.with_system(HI, None) == HI
     assert chat.with_system(HI, "Brief.") == [{"role": "system", "content": "Brief."}, *HI]
     assert chat.with_system([own, *HI], "Brief.") == [{"role": "system", "content": "Brief.\n\nOwn."}, *HI]

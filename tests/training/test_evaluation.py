@@ -12,7 +12,7 @@ from llmbench import runs, training
 from llmbench.errors import DataError, RecipeError
 from llmbench.recipe import EvaluationSpec, TrainRecipe
 from llmbench.runs import Run
-from llmbench.training.loop.questions import Question
+from llmbench.training.loop.questions import ExamQuestion
 
 from .conftest import Write
 from .test_resume import stopped_at, weights
@@ -239,14 +239,14 @@ def test_runs_shows_checkpoints_evaluations_and_the_best(
 def test_an_answer_is_scored(text: str, expected: dict[str, float]) -> None:
     from llmbench.training.loop.evaluation import score
 
-    question = Question("q:1", [1], "What is the code?", "The code is AB-3.", "AB-3")
+    question = ExamQuestion("q:1", [1], "What is the code?", "The code is AB-3.", ("AB-3",))
     assert score(EvaluationSpec.model_validate(ASKED), question, text) == expected
 
 
 def test_a_metric_that_does_not_apply_is_not_counted() -> None:
     from llmbench.training.loop.evaluation import score
 
-    question = Question("q:1", [1], "Who?", "Nobody knows.", None)
+    question = ExamQuestion("q:1", [1], "Who?", "Nobody knows.")
     found = score(EvaluationSpec.model_validate(ASKED), question, "Nobody knows.")
     assert found == {"exact_match": 1.0, "contains": None, "regex": None}
     plain = EvaluationSpec.model_validate({"metrics": ["regex"], "regex": r"^\{.*\}$"})

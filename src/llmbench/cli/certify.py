@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _HELP = """Write an adapter's certificate, or compare a server with it.
 
 The certificate holds what the trained model answers to 24 fixed chats: the prompts' token ids, the log-probability of each
-token with the adapter and without, and greedy continuations. Training writes it beside each LoRA adapter; `llmbench serve` puts
+token with the adapter and without, and greedy continuations. Training writes it into the folder of each LoRA adapter; `llmbench serve` puts
 the same chats to vLLM before it answers anybody.
 
 With --url a running vLLM is compared, and the exit code is 1 where it answers otherwise than the trained model.
@@ -126,7 +126,7 @@ def _lines(folder: Path, certificate: Certificate, verdict: Parity | None, *, ne
         f"  {len(certificate.probes)} chats, {certificate.tokens:,} tokens, computed in {certificate.dtype}{changes}",
     ]
     if verdict is not None:
-        word = {"proven": "Proven", "faint": "Hardly proven", "differs": "Not as trained"}[verdict.state]
+        word = {"proven": "Proven", "inconclusive": "Inconclusive", "differs": "Not as trained"}[verdict.state]
         lines.append(f"{word}: {verdict.reason}")
         lines += [f"  Next: {verdict.remedy}"] if verdict.remedy else []
     return lines

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from llmbench.endpoint import HttpEndpoint, Reply
+    from llmbench.endpoint import HttpEndpoint, Message, Reply
     from llmbench.recipe import RagRecipe
     from llmbench.retrieval import Retriever
 
@@ -178,7 +178,7 @@ async def _answer(
     listed = {entry["id"]: entry for entry in await endpoint.listing()}
     if model not in listed:
         raise EndpointError(f"{endpoint.base_url} has no model {model}. There are: {', '.join(listed) or 'none'}.", status=404)
-    messages = [{"role": "user", "content": question}]
+    messages: list[Message] = [{"role": "user", "content": question}]
     if listed[model].get("rag"):
         if where is not None:
             raise LlmbenchError(f"{model} retrieves by itself, without --where. Ask a variant that does not.")

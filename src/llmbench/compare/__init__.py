@@ -8,9 +8,9 @@ outputs/comparisons/NAME/
 """
 
 from llmbench.compare.ask import Progress, Tally
-from llmbench.compare.questions import Question
 from llmbench.compare.result import Comparison, Row
 from llmbench.compare.run import every, load, remove, run
+from llmbench.questions import Question
 from llmbench.statistics import Difference, Estimate
 
 __all__ = [

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from llmbench import workspace
-from llmbench.compare.questions import Question
 from llmbench.errors import LlmbenchError
+from llmbench.questions import Question
 
 __all__ = ["Answer", "AnswerLog", "Cell", "Scores", "key_of", "scored"]
 
@@ -60,7 +60,8 @@ def key_of(question: Question, entry: Mapping[str, Any], max_tokens: int, base_u
     """
     known = {name: value for name, value in entry.items() if name not in _VOLATILE}
     where = "" if {"adapter", "rag"} <= known.keys() else base_url
-    text = json.dumps([question.question, max_tokens, known, where], sort_keys=True, ensure_ascii=False)
+    asked = question.question if len(question.conversation) == 1 else question.conversation
+    text = json.dumps([asked, max_tokens, known, where], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

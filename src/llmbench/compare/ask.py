@@ -11,9 +11,9 @@ from random import Random
 from typing import Any, Protocol
 
 from llmbench.compare.answers import Answer, AnswerLog, Cell, key_of
-from llmbench.compare.questions import HALF, Question
 from llmbench.endpoint import Delta, Message
 from llmbench.errors import EndpointError
+from llmbench.questions import HALF, Question
 
 __all__ = ["Endpoint", "Progress", "Tally", "ask", "entries"]
 
@@ -85,7 +85,7 @@ async def ask(
         EndpointError: ten failed one after another, of every variant some. What was answered before is kept.
     """
     keys = {(q.id, variant): key_of(q, entry, max_tokens, base_url) for q in questions for variant, entry in listed.items()}
-    text = {q.id: q.question for q in questions}
+    asked = {q.id: _messages(q) for q in questions}
     todo = [cell for cell in _interleaved(questions, list(listed), seed) if not log.has(cell, keys[cell])]
     kept = len(keys) - len(todo)
     state = _State(Tally(done=kept, wanted=len(keys), kept=kept, failed=0), {variant for _, variant in todo}, progress)
@@ -93,7 +93,7 @@ async def ask(
 
     async def worker() -> None:
         for cell in waiting:
-            answer = await _one(endpoint, cell, text[cell[0]], keys[cell], max_tokens)
+            answer = await _one(endpoint, cell, asked[cell[0]], keys[cell], max_tokens)
             log.append(answer)
             state.count(answer)
 
@@ -129,12 +129,16 @@ class _State:
             )
 
 
-async def _one(endpoint: Endpoint, cell: Cell, question: str, key: str, max_tokens: int) -> Answer:
+def _messages(question: Question) -> list[Message]:
+    return [{"role": role, "content": text} for role, text in question.conversation]
+
+
+async def _one(endpoint: Endpoint, cell: Cell, asked: Sequence[Message], key: str, max_tokens: int) -> Answer:
     """Asks one question of one variant; what goes wrong at the endpoint becomes part of the answer."""
     id, variant = cell
     reply = None
     try:
-        async for delta in endpoint.stream([{"role": "user", "content": question}], variant, max_tokens=max_tokens):
+        async for delta in endpoint.stream(asked, variant, max_tokens=max_tokens):
             reply = delta.reply or reply
         if reply is None:
             raise EndpointError("the stream ended without an answer")

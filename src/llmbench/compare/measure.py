@@ -10,11 +10,11 @@ from typing import Any
 from llmbench import workspace
 from llmbench.compare import grid, metrics, statistics
 from llmbench.compare.answers import AnswerLog
-from llmbench.compare.questions import Question
 from llmbench.compare.result import Comparison, Row
 from llmbench.compare.verdict import verdict
 from llmbench.errors import DataError, EndpointError
 from llmbench.provenance import versions
+from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe, StatisticsSpec
 from llmbench.statistics import Difference, Estimate
 from llmbench.statistics.words import clustering

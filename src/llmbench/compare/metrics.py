@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from llmbench import scoring
 from llmbench.compare.answers import Answer
-from llmbench.compare.questions import Question
+from llmbench.questions import Question
 
 __all__ = [
     "COST",
@@ -27,6 +27,7 @@ __all__ = [
     "exact_match",
     "fits",
     "grounded",
+    "of_source",
     "same_page",
     "score",
     "squad_em",
@@ -77,13 +78,14 @@ def value_retrieved(question: Question, answer: Answer, pattern: str) -> float |
 def citation(question: Question, answer: Answer, pattern: str) -> float | None:
     """The answer cites at least one passage as [n], and every passage it cites exists and is from the right page.
 
+    Where several pages tell the answer, each of them is right.
     An answer that was given no passages can cite nothing right. Answerable questions with a known source page only.
     """
-    if not question.answerable or question.source is None:
+    if not question.answerable or not question.sources:
         return None
     pages = {str(passage["n"]): str(passage["source"]) for passage in answer.sources if passage.keys() >= {"n", "source"}}
     cited = set(map(str, scoring.cited(answer.text)))
-    return float(bool(cited) and all(n in pages and same_page(pages[n], question.source) for n in cited))
+    return float(bool(cited) and all(n in pages and of_source(pages[n], question) for n in cited))
 
 
 def abstention(question: Question, answer: Answer, pattern: str) -> float | None:
@@ -192,6 +194,11 @@ def abstains(answer: Answer, pattern: str) -> bool:
 
 def _without_citations(text: str) -> str:
     return scoring.CITATION.sub(" ", text)
+
+
+def of_source(page: str, question: Question) -> bool:
+    """Whether a page is one of those that tell the answer to a question."""
+    return any(same_page(page, source) for source in question.sources)
 
 
 def same_page(one: str, other: str) -> bool:

@@ -237,13 +237,21 @@ def _data(c: Comparison, colours: dict[str, int]) -> dict[str, Any]:
     """What the explorer shows. A passage that many answers were given stands here once."""
     passages: dict[tuple[str, str], int] = {}
     cards: dict[str, dict[str, Any]] = {
-        q.id: {"id": q.id, "q": q.question, "a": q.answer, "v": q.value, "page": q.source, "told": q.answerable, "of": {}}
+        q.id: {
+            "id": q.id,
+            "q": q.question,
+            "a": q.answer,
+            "v": q.value,
+            "page": ", ".join(q.sources) or None,
+            "told": q.answerable,
+            "of": {},
+        }
         for q in c.questions
     }
     for row in c.rows:
         shown = [
             [s["n"], passages.setdefault((str(s["source"]), str(s.get("text", ""))), len(passages)),
-             bool(row.question.source and metrics.same_page(str(s["source"]), row.question.source))]
+             metrics.of_source(str(s["source"]), row.question)]
             for s in row.answer.sources if s.keys() >= {"n", "source"}
         ]  # fmt: skip
         cards[row.question.id]["of"][c.variants.index(row.answer.variant)] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmbench.compare.answers import Answer
 from llmbench.compare.grid import Grid
-from llmbench.compare.questions import Question
+from llmbench.questions import Question
 from llmbench.statistics import Difference, Estimate
 
 __all__ = ["Comparison", "Row"]
@@ -94,7 +94,7 @@ class Comparison:
             "kinds": _plain(self.kinds),
             "grid": asdict(self.grid) if self.grid else None,
             "interaction": asdict(self.interaction) if self.interaction else None,
-            "questions": [asdict(question) for question in self.questions],
+            "questions": [question.to_json() for question in self.questions],
             "files": {"report": str(self.report), "answers": str(self.answers), "summary": str(self.summary)},
         }
         return values

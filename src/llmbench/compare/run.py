@@ -18,10 +18,10 @@ from llmbench import workspace, written
 from llmbench.compare import ask, metrics, questions
 from llmbench.compare.answers import AnswerLog, Scores, scored
 from llmbench.compare.ask import Endpoint, Progress
-from llmbench.compare.questions import Question
 from llmbench.compare.result import Comparison, Row
 from llmbench.endpoint import HttpEndpoint
 from llmbench.errors import DataError, LlmbenchError, MissingPackage
+from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe
 
 __all__ = ["every", "load", "remove", "run"]

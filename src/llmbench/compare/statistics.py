@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from llmbench.compare.questions import Question
+from llmbench.questions import Question
 from llmbench.recipe import StatisticsSpec
 from llmbench.statistics import Difference, Estimate, Kind, paired
 from llmbench.statistics.paired import Groups, Values, holm, quantile
@@ -20,7 +20,7 @@ def groups(asked: Sequence[Question], spec: StatisticsSpec) -> dict[str, str]:
     """Question -> what it shares with others; empty where the recipe says that questions are independent."""
     if spec.cluster == "none":
         return {}
-    return {question.id: shared for question in asked if (shared := question.group or question.source)}
+    return {question.id: shared for question in asked if (shared := question.group or "\n".join(sorted(question.sources)))}
 
 
 def estimate(

@@ -131,9 +131,8 @@ def _formatting(source: DataSource, hashes: Hashes) -> list[str] | None:
 def _code() -> str:
     """The code that prepares: another version of it may prepare otherwise."""
     room = Path(__file__).parent
-    return _sha(
-        b"".join(path.read_bytes() for path in [*sorted(room.glob("*.py")), *sorted(room.with_name("turns").glob("*.py"))])
-    )
+    turns = sorted(room.with_name("turns").glob("*.py"))
+    return _sha(b"".join(path.read_bytes() for path in [*sorted(room.glob("*.py")), *turns, room.with_name("rows.py")]))
 
 
 @contextmanager

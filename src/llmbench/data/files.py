@@ -9,15 +9,16 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llmbench import rows
 from llmbench.data.json_rows import parse
 from llmbench.data.packed import PACKED, ending, opened
 from llmbench.errors import DataError
 
-__all__ = ["Fault", "Row", "kind", "read_file", "repeated"]
+__all__ = ["Fault", "Row", "kind", "read_file"]
 
 _BATCH = 1000
 _BINARY = (".parquet", ".arrow", ".feather", ".ipc")
@@ -91,24 +92,15 @@ def _check_unicode(path: Path, encoding: str) -> None:
     if _signed(encoding) != "utf-8-sig" or ending(path) in _BINARY:
         return
     with opened(path) as file:
-        first = file.read(4)
-    if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        name = "utf-16"
-    elif len(first) == 4 and 0 in first and first.count(0) < 3 and (first[0] == 0) != (first[1] == 0):
-        name = "utf-16-le" if first[1] == 0 else "utf-16-be"
-    else:
-        return
-    raise DataError(f"{path}: is UTF-16, not UTF-8. Write encoding: {name} next to its path, or save it as UTF-8.")
+        name = rows.wide(file.read(4))
+    if name is not None:
+        raise DataError(f"{path}: is UTF-16, not UTF-8. Write encoding: {name} next to its path, or save it as UTF-8.")
 
 
 def _jsonl(path: Path, encoding: str) -> Iterator[Row]:
-    lines: Any = opened(path) if _signed(encoding) == "utf-8-sig" else _text(path, encoding)
-    with lines as file:
-        for number, line in enumerate(file, 1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf" if isinstance(line, bytes) else "\ufeff")
-            if not line.strip():
-                continue
+    text: Any = opened(path) if _signed(encoding) == "utf-8-sig" else _text(path, encoding)
+    with text as file:
+        for number, line in rows.lines(file):
             place = f"{path}:{number}"
             try:
                 row = parse(line)
@@ -132,7 +124,7 @@ def _json(path: Path, encoding: str, field: str | None) -> Iterator[Row]:
     with opened(path) as file:
         text = file.read().removeprefix(b"\xef\xbb\xbf").decode(encoding)
     try:
-        rows = parse(text) if text.strip() else []
+        found = parse(text) if text.strip() else []
     except ValueError as error:
         message = str(error)
         line = re.search(r"at line (\d+)", message)
@@ -140,19 +132,19 @@ def _json(path: Path, encoding: str, field: str | None) -> Iterator[Row]:
         where = f"{path}:{line[1]}" if line else str(path)
         raise DataError(f"{where}: not valid JSON: {message}.{hint}") from error
     if field is not None:
-        if not isinstance(rows, dict) or field not in rows:
-            have = ", ".join(rows) if isinstance(rows, dict) else kind(rows)
+        if not isinstance(found, dict) or field not in found:
+            have = ", ".join(found) if isinstance(found, dict) else kind(found)
             raise DataError(f"{path}: has no field {field}. There are: {_short(have)}.")
-        rows = rows[field]
-    if _by_column(rows):
+        found = found[field]
+    if _by_column(found):
         raise DataError(f"{path}: {_BY_COLUMN}")
-    if isinstance(rows, dict) and rows and all(isinstance(row, dict) for row in rows.values()):
-        for number, (key, row) in enumerate(rows.items(), 1):
+    if isinstance(found, dict) and found and all(isinstance(row, dict) for row in found.values()):
+        for number, (key, row) in enumerate(found.items(), 1):
             yield Row(number, f"{path}: {_short(key, 40)}", row)
         return
-    if not isinstance(rows, list):
-        raise DataError(f"{path}:1: a .json file holds a list of rows, not {kind(rows)}.{_where_rows_are(rows)}")
-    for number, row in enumerate(rows, 1):
+    if not isinstance(found, list):
+        raise DataError(f"{path}:1: a .json file holds a list of rows, not {kind(found)}.{_where_rows_are(found)}")
+    for number, row in enumerate(found, 1):
         place = f"{path}: row {number}"
         if isinstance(row, dict):
             yield Row(number, place, row)
@@ -193,11 +185,6 @@ def _no_row(value: Any) -> str:
     return f"a row is an object with columns, not {kind(value)}"
 
 
-def repeated(names: Sequence[str]) -> str | None:
-    """The first name that is there twice, if any; empty ones do not count."""
-    return next((name for i, name in enumerate(names) if name and name in names[:i]), None)
-
-
 def _lines_of_json(text: str) -> bool:
     """Whether the first line is a whole JSON object, as in a .jsonl file."""
     first = text.lstrip().split("\n", 1)[0].strip()
@@ -208,42 +195,41 @@ def _lines_of_json(text: str) -> bool:
 
 
 def _csv(path: Path, encoding: str, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)
+    dialect = type("_Strict", (csv.excel,), {"strict": True, "delimiter": delimiter})
+    names: list[str] = []
     with _text(path, encoding, newline="") as file:
-        reader = csv.DictReader(file, strict=True, delimiter=delimiter)
-        line = 1
-        try:
-            _check_header(path, list(reader.fieldnames or ()), delimiter)
-            for row in reader:
-                start, line = line + 1, reader.line_num
-                place = f"{path}:{start}"
-                if None in row or None in row.values():
-                    have = sum(value is not None for key, value in row.items() if key) + len(row.get(None) or ())
-                    columns = len(reader.fieldnames or ())
-                    detail = f"{have} fields where the first line names {columns} columns"
-                    yield Row(start, place, {}, Fault("wrong number of fields", detail))
-                    continue
-                try:
-                    yield Row(start, place, _cells(row))
-                except ValueError as error:
-                    yield Row(start, place, {}, Fault("not valid JSON", str(error)))
-        except csv.Error as error:
-            raise DataError(f"{path}:{line + 1}: not valid CSV: {error}") from error
+        for number, record in rows.records(file, dialect, longest=sys.maxsize):
+            if isinstance(record, csv.Error):
+                raise DataError(f"{path}:{number}: not valid CSV: {record}") from record
+            if not names:
+                names = record  # spaces around a name count: a recipe's columns that miss one are told which differs
+                _check_header(path, number, names, delimiter)
+                continue
+            place, values = f"{path}:{number}", rows.by_name(record, names)
+            if isinstance(values, str):
+                yield Row(number, place, {}, Fault("wrong number of fields", values))
+                continue
+            try:
+                yield Row(number, place, _cells(values))
+            except ValueError as error:
+                yield Row(number, place, {}, Fault("not valid JSON", str(error)))
 
 
-def _check_header(path: Path, names: list[str], delimiter: str) -> None:
+def _check_header(path: Path, line: int, names: list[str], delimiter: str) -> None:
     """Raises for columns of one name, and for a first line that another sign separates."""
-    if twice := repeated(names):
-        raise DataError(f"{path}:1: the column {twice} is there twice. Rename one of them.")
+    if twice := rows.repeated(names):
+        raise DataError(f"{path}:{line}: the column {twice} is there twice. Rename one of them.")
     other = next((sign for sign in _DELIMITERS if len(names) == 1 and sign != delimiter and sign in names[0]), None)
     if other is not None:
         way = "name it .tsv" if other == "\t" else "name it .csv" if other == "," else "save it with commas"
-        raise DataError(f"{path}:1: its columns are separated by {_DELIMITERS[other]}, not {_DELIMITERS[delimiter]}: {way}.")
+        raise DataError(
+            f"{path}:{line}: its columns are separated by {_DELIMITERS[other]}, not {_DELIMITERS[delimiter]}: {way}."
+        )
 
 
-def _cells(row: dict[str, Any]) -> dict[str, Any]:
+def _cells(row: dict[str, str]) -> dict[str, Any]:
     """A CSV row whose messages, written as a JSON string, are a list again."""
-    result = dict(row)
+    result: dict[str, Any] = dict(row)
     for key, value in row.items():
         if value.lstrip().startswith("[{") or (key in _LISTS and value.startswith("[")):
             try:
@@ -289,27 +275,12 @@ def _slices(batch: Any) -> Iterator[Any]:
 
 def _batches(path: Path, batches: Iterator[Any]) -> Iterator[Row]:
     """The rows of record batches; one whose text is not UTF-8 is a fault of its own."""
-    number = 0
-    for batch in batches:
-        try:
-            rows = batch.to_pylist()
-        except UnicodeDecodeError:
-            rows = [_decoded(batch.slice(i, 1)) for i in range(batch.num_rows)]
-        for row in rows:
-            number += 1
-            place = f"{path}: row {number}"
-            if row is None:
-                yield Row(number, place, {}, Fault("not UTF-8", "its text is not UTF-8; write the file again, or skip the row"))
-            else:
-                yield Row(number, place, row, filled=True)
-
-
-def _decoded(row: Any) -> dict[str, Any] | None:
-    try:
-        values: dict[str, Any] = row.to_pylist()[0]
-    except UnicodeDecodeError:
-        return None
-    return values
+    for number, row in rows.unpacked(batches):
+        place = f"{path}: row {number}"
+        if row is None:
+            yield Row(number, place, {}, Fault("not UTF-8", "its text is not UTF-8; write the file again, or skip the row"))
+        else:
+            yield Row(number, place, row, filled=True)
 
 
 def _text(path: Path, encoding: str, *, newline: str | None = None) -> io.TextIOWrapper:

@@ -11,10 +11,11 @@ from typing import Any
 
 from llmbench import own_code
 from llmbench.data import download, folders
-from llmbench.data.files import Fault, Row, read_file, repeated
+from llmbench.data.files import Fault, Row, read_file
 from llmbench.data.folders import Chosen
 from llmbench.errors import DataError
 from llmbench.recipe import DataSource
+from llmbench.rows import repeated
 
 __all__ = ["chosen", "files", "hub", "read", "rows", "title"]
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import selectors
-import subprocess
-import sys
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import orjson
 
+from llmbench.confined.process import ConfinedProcess, ProcessDied
 from llmbench.data.formats import Chat
 from llmbench.errors import DataError
 
@@ -52,7 +50,7 @@ class Renderer:
 
     def __init__(self, template: Template) -> None:
         self.template = template
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ConfinedProcess | None = None
         self._waiting: deque[int] = deque()
         self._lines: deque[bytes] = deque()
         self._begun: list[bytes] = []
@@ -62,20 +60,15 @@ class Renderer:
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for stream in (self._process.stdin, self._process.stdout):
-                assert stream is not None
-                stream.close()
+            self._process.close()
             self._process = None
 
     def send(self, chats: Sequence[Chat]) -> None:
         """Hands over a batch. Receive the one before first: the process reads a batch whole, then answers row by row."""
-        if self._process is None:
-            self._start()
+        process = self._process or self._start()
         rows = [{"messages": chat.messages, "tools": chat.tools} for chat in chats]
         self._waiting.append(len(rows))
-        self._write(json.dumps(rows))
+        _write(process, json.dumps(rows))
 
     def receive(self) -> Iterator[dict[str, Any]]:
         """The answers to the oldest batch, one a row: `samples`, or `reason` and `detail`.
@@ -83,21 +76,18 @@ class Renderer:
         Raises:
             DataError: the template goes beyond its limits, or died of a row.
         """
+        assert self._process is not None
         for _ in range(self._waiting.popleft()):
-            answer = self._answer()
+            answer = self._answer(self._process)
             if "limit" in answer:
                 raise DataError(f"The chat template {answer['limit']}. Set data.chat_template to another one.")
             yield answer
 
-    def _start(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "llmbench.turns"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+    def _start(self) -> ConfinedProcess:
+        process = self._process = ConfinedProcess(["-m", "llmbench.turns"], {"memory": MEMORY})
         template = self.template
-        self._write(
+        _write(
+            process,
             json.dumps(
                 {
                     "templates": template.templates,
@@ -107,33 +97,24 @@ class Renderer:
                     "stops": template.stops,
                     "train_on": template.train_on,
                     "seconds": SECONDS,
-                    "memory": MEMORY,
                     "characters": CHARACTERS,
                 }
-            )
+            ),
         )
-        ready = self._answer()
+        ready = self._answer(process)
         if "limit" in ready:
             raise DataError(f"The chat template {ready['limit']}. Set data.chat_template to another one.")
+        return process
 
-    def _write(self, line: str) -> None:
-        stream = self._stream("stdin")
-        try:
-            stream.write(line.encode() + b"\n")
-            stream.flush()
-        except BrokenPipeError:
-            raise DataError(self._died()) from None
-
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self, process: ConfinedProcess) -> dict[str, Any]:
         """The next line of the process."""
         while not self._lines:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._stream("stdout"), selectors.EVENT_READ)
-                if not selector.select(PATIENCE):
-                    raise DataError(f"The chat template gives no answer for {PATIENCE:g} seconds. Use another one.")
-            data = os.read(self._stream("stdout").fileno(), 2**20)
-            if not data:
-                raise DataError(self._died())
+            try:
+                data = process.receive(2**20, time.monotonic() + PATIENCE)
+            except TimeoutError:
+                raise DataError(f"The chat template gives no answer for {PATIENCE:g} seconds. Use another one.") from None
+            except ProcessDied as died:
+                raise _died(died) from None
             *whole, rest = data.split(b"\n")
             if whole:
                 whole[0] = b"".join(self._begun) + whole[0]
@@ -147,12 +128,13 @@ class Renderer:
             value = json.loads(line.decode("utf-8", "surrogatepass"))
         return value
 
-    def _stream(self, name: str) -> IO[bytes]:
-        stream: IO[bytes] = getattr(self._process, name)
-        return stream
 
-    def _died(self) -> str:
-        assert self._process is not None
-        return (
-            f"The process that renders the chat template died (code {self._process.wait()}). Set data.chat_template to another."
-        )
+def _write(process: ConfinedProcess, line: str) -> None:
+    try:
+        process.send(line.encode() + b"\n")
+    except ProcessDied as died:
+        raise _died(died) from None
+
+
+def _died(died: ProcessDied) -> DataError:
+    return DataError(f"The process that renders the chat template died ({died}). Set data.chat_template to another.")

@@ -19,7 +19,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmbench import control_tokens
-from llmbench.endpoint import Message
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.gateway import body as body_of
 from llmbench.gateway import chat, completions, relay
@@ -30,6 +29,7 @@ from llmbench.gateway.metrics import Metrics
 from llmbench.gateway.refusal import Refusal, as_json
 from llmbench.gateway.room import Room
 from llmbench.gateway.words import Words
+from llmbench.message import Message
 from llmbench.recipe import Variant
 
 if TYPE_CHECKING:

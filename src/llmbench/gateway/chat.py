@@ -6,13 +6,13 @@ So nobody sends the server a chat template, a path or a URL to fetch, and a mist
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from llmbench.endpoint import Message
 from llmbench.gateway import body as body_of
 from llmbench.gateway import schema
 from llmbench.gateway.body import check_type, check_types
 from llmbench.gateway.refusal import Refusal
+from llmbench.message import Message, text_of, with_text
 from llmbench.recipe import MAX_STOPS, Sampling
 
 __all__ = ["MAX_BODY", "ChatRequest", "check_sampling", "known", "parse", "with_defaults", "with_system"]
@@ -139,7 +139,7 @@ def with_system(messages: list[Message], system: str | None) -> list[Message]:
     if not system:
         return messages
     if messages and messages[0]["role"] in ("system", "developer"):
-        return [messages[0] | {"content": f"{system}\n\n{messages[0]['content']}"}, *messages[1:]]
+        return [with_text(messages[0], f"{system}\n\n{text_of(messages[0])}"), *messages[1:]]
     return [{"role": "system", "content": system}, *messages]
 
 
@@ -206,7 +206,7 @@ def _message(message: Any, i: int) -> Message:
         content = "\n".join(text for text in texts if text is not None)
     if not isinstance(content, str):
         raise Refusal(400, f"{where}.content must be text.", param=f"{where}.content")
-    return result | {"content": content}
+    return cast(Message, result | {"content": content})
 
 
 def _text_of(part: Any) -> str | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from llmbench.endpoint import Message
 from llmbench.gateway.relay import Upstream
 from llmbench.gateway.words import too_long
+from llmbench.message import Message, images_of
 
 __all__ = ["Room"]
 
@@ -71,9 +72,12 @@ class Room:
     def _most(self, messages: Sequence[Message]) -> tuple[list[Message], int]:
         """A conversation as it is sent, and how many tokens it has at most.
 
-        No token is shorter than a byte: most conversations with a model of a long context are known to fit without asking.
+        No token is shorter than a byte: most conversations with a model of a long context are known to fit without asking. Not
+        those with images, whose bytes say nothing about their tokens.
         """
-        sent = self._prepared([dict(message) for message in messages])
+        sent = self._prepared([message.copy() for message in messages])
+        if any(images_of(message) for message in sent):
+            return sent, sys.maxsize
         return sent, TEMPLATE + sum(MESSAGE + len(json.dumps(message, ensure_ascii=False).encode()) for message in sent)
 
     def _count(self, text: str) -> int:

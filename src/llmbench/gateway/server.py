@@ -152,7 +152,7 @@ def _prove(
     return proofs
 
 
-_STATES = {"proven": "Proven", "faint": "Hardly proven", "differs": "Not as trained"}
+_STATES = {"proven": "Proven", "inconclusive": "Inconclusive", "differs": "Not as trained"}
 
 
 def _sentence(text: str) -> str:

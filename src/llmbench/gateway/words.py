@@ -10,9 +10,9 @@ from typing import Any
 
 from llmbench import assets, control_tokens, engine
 from llmbench.control_tokens import JOINERS, ControlTokens
-from llmbench.endpoint import Message
 from llmbench.errors import EngineError
 from llmbench.gateway.refusal import Refusal
+from llmbench.message import Message, text_of
 from llmbench.recipe import ServeRecipe
 
 __all__ = ["Words", "proven", "too_long"]
@@ -35,7 +35,7 @@ class Words:
         Raises:
             Refusal: status 400, with OpenAI's code for a context that is exceeded.
         """
-        length = sum(len(message["content"]) for message in messages)
+        length = sum(len(text_of(message)) for message in messages)
         if self.longest is not None and length > context * self.longest:
             raise too_long(context, f"{length:,} characters")
 

@@ -25,8 +25,8 @@ _SCALED = 0.9
 class Parity:
     """The verdict on one adapter, or on a model without one. Differences are means over tokens, in nats."""
 
-    state: Literal["proven", "faint", "differs"]
-    """`faint`: within the tolerance, which the adapter's own effect does not exceed, so that a lost adapter would not show."""
+    state: Literal["proven", "inconclusive", "differs"]
+    """`inconclusive`: within the tolerance, which the adapter's own effect does not exceed, so that a lost adapter would not show."""
     reason: str
     """What differs, or what the proof is; one sentence without a full stop."""
     remedy: str
@@ -78,7 +78,7 @@ def judge(certificate: Certificate, served: Sequence[Said], base: Sequence[Said]
     allowed = max(_FLOOR, _TIMES * (noise if noise is not None else _WORST_BASE[certificate.quantized]))
     same = sum(_continues(a, b, allowed) for a, b in zip(wanted, served, strict=True))
 
-    def verdict(state: Literal["proven", "faint", "differs"], reason: str, remedy: str = "") -> Parity:
+    def verdict(state: Literal["proven", "inconclusive", "differs"], reason: str, remedy: str = "") -> Parity:
         return Parity(
             state, reason, remedy, len(probes), certificate.tokens, difference, allowed, noise, did, same,
         )  # fmt: skip
@@ -96,7 +96,7 @@ def judge(certificate: Certificate, served: Sequence[Said], base: Sequence[Said]
     if difference <= allowed:
         if did is not None and did <= allowed:
             return verdict(
-                "faint", f"within {difference:.1e} nats a token, but the adapter changes only {did:.1e}, so that a lost "
+                "inconclusive", f"within {difference:.1e} nats a token, but the adapter changes only {did:.1e}, so that a lost "
                 "adapter would not show", "train for longer, or serve in float32",
             )  # fmt: skip
         return verdict("proven", f"within {difference:.1e} nats a token of its training, {_of_effect(did)}")

@@ -26,9 +26,10 @@ class EndpointSpec(Section):
 
 
 class QuestionSource(Section):
-    """Questions as JSONL: `id`, `question`, and of `answer`, `value`, `source`, `answerable`, `split` what there is.
+    """Questions as JSONL: `question`, and of `id`, `answer`, `value`, `source`, `answerable`, `split` what there is.
 
-    `value` may be a list of wordings that are all right. A .json file is read in the format of SQuAD 1.1 or 2.0.
+    `value` may be a list of wordings that are all right, `source` a list of pages. A .json file is read in
+    the format of SQuAD 1.1 or 2.0.
     """
 
     path: ExistingPath

@@ -17,8 +17,8 @@ class EvaluationSpec(Section):
     """Questions that the model answers, greedily, at every evaluation of a training."""
 
     questions: ExistingPath | None = None
-    """JSONL with `question`, `answer` and, if known, `value` (as `llmbench compare` reads it), or `prompt` and `completion`.
-    Without it: the held-out rows, each asked for its last answer."""
+    """The question file that `llmbench compare` reads: JSONL with `question`, `answer` and, if known, `value`, or `prompt` and
+    `completion`; or SQuAD. Without it: the held-out rows, each asked for its last answer."""
     metrics: Annotated[list[AnswerMetric], Field(min_length=1), AfterValidator(all_different)] = ["exact_match"]
     """exact_match: the expected answer, apart from case, spaces and final punctuation. contains: the row's `value`, or its
     answer, stands in it as words of their own. regex: see `regex`."""

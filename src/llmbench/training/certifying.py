@@ -136,4 +136,4 @@ def _with_adapter(model: Any, folder: Path, base: Path) -> Any:
             return PeftModel.from_pretrained(model, str(folder), config=config)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise LlmbenchError(f"{folder}: PEFT cannot load it beside its base ({said})") from error
+        raise LlmbenchError(f"{folder}: PEFT cannot load it onto its base ({said})") from error

@@ -9,7 +9,7 @@ from llmbench import data
 from llmbench.estimate import Estimate
 from llmbench.recipe import TrainRecipe
 from llmbench.training.loading.model import Loaded
-from llmbench.training.loop.questions import Question
+from llmbench.training.loop.questions import ExamQuestion
 from llmbench.training.performance import Choice
 
 __all__ = ["Job"]
@@ -30,7 +30,7 @@ class Job:
     """What `training.performance` chose."""
     needs: Estimate | None = None
     """What it was estimated to need; None where the configuration does not say how wide the model is."""
-    questions: tuple[Question, ...] = ()
+    questions: tuple[ExamQuestion, ...] = ()
     """What is asked at each evaluation."""
     teacher: Any = None
     """The model that a distillation learns from."""

@@ -1,21 +1,21 @@
 """The process that renders chat templates: one line of settings, then lines of rows in, one line of JSON a row out.
 
-It limits its own memory and the processor time of each row, and the parent can kill it.
+It is confined, and limits the processor time of each row by a timer of its own, so that a row that takes too long is told in
+words; where that does not help, the parent kills it.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import resource
 import signal
 import sys
 import time
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
+from llmbench.confined import inside
 from llmbench.turns.page import Page
 from llmbench.turns.refusal import Limit, Refused
 
@@ -44,34 +44,30 @@ def answer(page: Page, row: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     """Limits itself, then answers until the input ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: ends with the parent, however that ends
     import jinja2
 
+    answers = inside.confine(json.loads(sys.argv[1]))
     setup = json.loads(sys.stdin.buffer.readline())
-    seconds, memory = setup["seconds"], setup["memory"]
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    seconds = setup["seconds"]
 
     def late(*_: Any) -> None:
         raise Limit(f"takes over {seconds:g} seconds for one row")
 
     signal.signal(signal.SIGPROF, late)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         page = Page(setup)
     except jinja2.TemplateSyntaxError as error:
-        _say(_line({"limit": f"is no valid Jinja (line {error.lineno}: {error.message})"}))
+        _say(answers, _line({"limit": f"is no valid Jinja (line {error.lineno}: {error.message})"}))
         return
-    _say(_line({}))
+    _say(answers, _line({}))
     for line in sys.stdin.buffer:
         said, since = bytearray(), time.monotonic()
         for row in json.loads(line):
             said += _line(answer(page, row, seconds))
             if len(said) > 2**16 or time.monotonic() - since > 1:
-                _say(said)
+                _say(answers, said)
                 said, since = bytearray(), time.monotonic()
-        _say(said)
+        _say(answers, said)
 
 
 def _line(value: dict[str, Any]) -> bytes:
@@ -83,12 +79,11 @@ def _line(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
 
 
-def _say(lines: bytes | bytearray) -> None:
-    sys.stdout.buffer.write(lines)
-    sys.stdout.buffer.flush()
+def _say(answers: BinaryIO, lines: bytes | bytearray) -> None:
+    answers.write(lines)
+    answers.flush()
 
 
 if __name__ == "__main__":
     main()
-    sys.stdout.flush()
     os._exit(0)

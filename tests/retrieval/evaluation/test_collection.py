@@ -51,6 +51,9 @@ def test_faults_are_told_with_file_and_line(beir: Path) -> None:
     (beir / "queries.jsonl").write_text('{"_id": "q"}\n')
     with pytest.raises(DataError, match=r"queries\.jsonl:1: a row without"):
         read(beir)
+    (beir / "queries.jsonl").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"queries\.jsonl:1: nested too deeply"):
+        read(beir)
     (beir / "corpus.jsonl").unlink()
     with pytest.raises(DataError, match="no such file"):
         list(corpus(beir))
@@ -93,7 +96,7 @@ def test_a_question_file_has_its_sources_as_judgements(tmp_path: Path) -> None:
     assert found.qrels == {"a": {"lamp.md": 1}, "b": {"lamp.md": 1, "kettle.md": 1}}
     assert (found.unanswerable, found.unjudged, found.name) == (1, 1, "questions.jsonl/eval")
     assert len(read(path).queries) == 3
-    with pytest.raises(DataError, match=r"no question has split 'test'\. Splits there: eval, train"):
+    with pytest.raises(DataError, match=r"no question has split 'test' \(splits in the file: eval, train\)"):
         read(path, "test")
     path.write_text('{"id": "c", "question": "Why?", "answerable": false}\n')
     with pytest.raises(DataError, match="no query is left"):
@@ -119,18 +122,18 @@ def np_float32(value: float) -> float:
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({"question": " "}, "question '7' is \" \""),
-        ({"question": None}, "question '7' is null"),
-        ({"question": "what?", "source": {"a": 1}}, 'has the source {"a": 1}'),
-        ({"question": "what?", "source": [""]}, "has the source"),
+        ({"question": " "}, "question is empty"),
+        ({"question": None}, "question is missing"),
+        ({"question": "what?", "source": {"a": 1}}, 'source must be text, not {"a": 1}'),
+        ({"question": "what?", "source": [""]}, "source is empty"),
     ],
 )
-def test_a_question_without_words_or_with_a_source_that_is_no_name_is_told_by_its_id(
+def test_a_question_without_words_or_with_a_source_that_is_no_name_is_told_with_its_line(
     tmp_path: Path, row: dict[str, Any], told: str
 ) -> None:
     path = tmp_path / "asked.jsonl"
     path.write_text(json.dumps({"id": 7, "source": "a.md"} | row) + "\n")
-    with pytest.raises(DataError, match=f"^{re.escape(str(path))}: question") as caught:
+    with pytest.raises(DataError, match=f"^{re.escape(str(path))}:1: ") as caught:
         read(path)
     assert told in str(caught.value)
 

@@ -70,7 +70,7 @@ def test_broken_rows_are_told_by_line_and_the_others_are_read(tmp_path: Path) ->
 def test_csv_rows_of_another_length_are_told(tmp_path: Path) -> None:
     found = readings(saved(tmp_path, "a.csv", b'id,text\n1,"a\nb"\n2\n3,c\n'))
     assert [(d.text, d.line(0)) for d in documents(found)] == [("a\nb", 2), ("c", 5)]
-    assert found[-1].failure == "1 row left out: line 4: 1 cells, where the first row names 2"
+    assert found[-1].failure == "1 row left out: line 4: 1 fields where the first line names 2 columns"
 
 
 def test_a_large_file_comes_in_several_readings(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from llmbench import retrieval
 from llmbench.endpoint import Delta, Message, Reply
+from llmbench.message import text_of
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval import Citations, Retriever, ask, check_citations
 
@@ -23,17 +24,17 @@ class Echo:
         return ["echo"]
 
     async def chat(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> Reply:
-        return Reply(messages[-1]["content"], model, 0.0, sources=self.sources)
+        return Reply(text_of(messages[-1]), model, 0.0, sources=self.sources)
 
     async def stream(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> AsyncIterator[Delta]:
-        for line in messages[-1]["content"].splitlines():
+        for line in text_of(messages[-1]).splitlines():
             yield Delta(text=line)
         yield Delta(reply=await self.chat(messages, model), sources=self.sources)
 
 
 async def test_the_model_reads_the_passages_and_the_reply_carries_them(recipe: RagRecipe) -> None:
     retrieval.build(recipe)
-    question = [{"role": "user", "content": "What is the Borin lamp made of?"}]
+    question: list[Message] = [{"role": "user", "content": "What is the Borin lamp made of?"}]
     with Retriever.open(recipe) as retriever:
         first, *_, last = [delta async for delta in ask(retriever, Echo(), question, "echo")]
         assert first.sources[0]["source"] == "lamp.md" and not first.text
@@ -54,12 +55,12 @@ class Narrow:
         return len(text.split()) + text.count("\n")
 
     def excess(self, messages: Sequence[Message]) -> int:
-        return sum(self.count(message["content"]) for message in messages) - self.words
+        return sum(self.count(text_of(message)) for message in messages) - self.words
 
 
 def test_passages_give_way_to_what_the_model_has_room_for(recipe: RagRecipe) -> None:
     retrieval.build(recipe)
-    question = [{"role": "user", "content": "What is the Borin lamp made of?"}]
+    question: list[Message] = [{"role": "user", "content": "What is the Borin lamp made of?"}]
     with Retriever.open(recipe) as retriever:
         whole = retriever.ground(question)
         size, kept = Narrow(0).excess(whole.messages), list[int]()

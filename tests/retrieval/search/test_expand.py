@@ -13,6 +13,7 @@ import pytest
 
 from llmbench.endpoint import Delta, Message, Reply
 from llmbench.errors import EndpointError, LlmbenchError
+from llmbench.message import text_of
 from llmbench.recipe.rag import ExpandSpec
 from llmbench.retrieval.search import expand as module
 from llmbench.retrieval.search.expand import Expansion, expand, expand_now, feedback, hyde, mean_vector, multi_query
@@ -31,7 +32,7 @@ class Says:
         return ["m"]
 
     async def chat(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> Reply:
-        self.asked.append(messages[-1]["content"])
+        self.asked.append(text_of(messages[-1]))
         text = self.texts[min(len(self.asked), len(self.texts)) - 1]
         return Reply(text, model, 0.1, finish_reason=self.finish)
 

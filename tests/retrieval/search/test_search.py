@@ -12,6 +12,7 @@ import pytest
 from llmbench import recipe as recipes
 from llmbench import retrieval
 from llmbench.errors import IndexError_, LlmbenchError
+from llmbench.message import ImagePart, Message, text_of
 from llmbench.recipe import RagRecipe, RerankSpec, SearchSpec
 from llmbench.retrieval import Retriever
 from llmbench.retrieval.embedding import Embedder, locate
@@ -106,13 +107,31 @@ def test_openai_parts_of_text_are_read_as_text_and_nothing_else_is(recipe: RagRe
     parts: Any = [{"type": "text", "text": "What is the Borin"}, {"type": "text", "text": "lamp made of?"}]
     with Retriever.open(recipe) as retriever:
         grounded = retriever.ground([{"role": "user", "content": parts}])
-        assert grounded.messages[-1]["content"].endswith("Question: What is the Borin\nlamp made of?")
+        assert text_of(grounded.messages[-1]).endswith("Question: What is the Borin\nlamp made of?")
         assert grounded.sources[0]["source"] == "lamp.md"
-        image: Any = [*parts, {"type": "image_url", "image_url": {"url": "x"}}]
-        others: tuple[Any, ...] = (None, 5, image)
+        others: tuple[Any, ...] = (None, 5, [*parts, {"type": "input_audio"}], [{"type": "text"}], [*parts, "text"])
         for content in others:
             with pytest.raises(LlmbenchError, match=r"^A user message's content is not text\."):
                 retriever.ground([{"role": "user", "content": content}])
+
+
+def test_a_message_with_an_image_is_searched_by_its_text_and_keeps_the_image(recipe: RagRecipe) -> None:
+    own = recipe.model_copy(update={"prompt": "P:\n{passages}\n\nQ: {question}", "system": "Be brief."})
+    retrieval.build(own)
+    image: ImagePart = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    question: Message = {"role": "user", "content": [image, {"type": "text", "text": "What is the Borin lamp made of?"}]}
+    system: Message = {"role": "system", "content": [{"type": "text", "text": "Speak German."}]}
+    with Retriever.open(own) as retriever:
+        plain = retriever.ground([{"role": "user", "content": text_of(question)}])
+        found = retriever.ground([system, question])
+        assert found.sources == plain.sources and found.sources[0]["source"] == "lamp.md"
+        assert found.messages == [
+            {"role": "system", "content": "Be brief.\n\nSpeak German."},
+            {"role": "user", "content": [{"type": "text", "text": plain.messages[-1]["content"]}, image]},
+        ]
+        assert question["content"][0] == image, "the client's message stays as it was"
+        with pytest.raises(LlmbenchError, match=r"^A user message has images alone"):
+            retriever.ground([{"role": "user", "content": [image]}])
 
 
 def test_words_that_every_passage_holds_weigh_nothing(recipe: RagRecipe, pages: Path) -> None:
@@ -158,8 +177,8 @@ def test_grounding_puts_passages_into_the_last_question(recipe: RagRecipe) -> No
     own = {"prompt": "P:\n{passages}\n\nQ: {question}", "system": "Be brief.", "search": SearchSpec(top_k=2)}
     recipe = recipe.model_copy(update=own)
     retrieval.build(recipe)
-    earlier = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
-    question = {"role": "user", "content": "What is the Borin lamp made of?"}
+    earlier: list[Message] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    question: Message = {"role": "user", "content": "What is the Borin lamp made of?"}
     with Retriever.open(recipe) as retriever:
         found = retriever.ground([*earlier, question])
         [first, second] = found.sources
@@ -218,8 +237,8 @@ def test_a_pasted_question_finds_what_a_typed_one_does(recipe: RagRecipe, embedd
             assert retriever.explain(query, plain[0]) == retriever.explain(typed, plain[0])
         with pytest.raises(LlmbenchError, match="query is empty"):
             retriever.search("\u200b\u00ad")
-        question = {"role": "user", "content": PASTED["a soft hyphen"]}
-        assert question["content"] in retriever.ground([question]).messages[-1]["content"]  # the model reads what was asked
+        question: Message = {"role": "user", "content": PASTED["a soft hyphen"]}
+        assert text_of(question) in text_of(retriever.ground([question]).messages[-1])  # the model reads what was asked
 
 
 def test_an_ascii_question_is_searched_with_as_it_is() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from llmbench import workspace
 from llmbench.errors import LlmbenchError
+from llmbench.message import Message
 from llmbench.recipe import ChunkingSpec, RagRecipe, SearchSpec
 from llmbench.retrieval import Document, Retriever
 from llmbench.retrieval.index.writer import Writer
@@ -136,7 +137,7 @@ def test_a_document_deleted_between_search_and_passages_is_in_no_prompt(
     recipe: RagRecipe, words: Any, doc: Make, around: dict[str, Any]
 ) -> None:
     own = recipe.model_copy(update=around)
-    question = [{"role": "user", "content": "common words of a round"}]
+    question: list[Message] = [{"role": "user", "content": "common words of a round"}]
     with Writer.open(own, embedder=words) as writer:
         writer.upsert([page(doc, "a", 0), page(doc, "b", 0)])
         with Overtaken.open(own, embedder=words) as retriever:
@@ -156,7 +157,7 @@ def test_every_prompt_is_of_one_state_while_documents_come_and_go(
     recipe: RagRecipe, words: Any, doc: Make, folder: Path
 ) -> None:
     own = recipe.model_copy(update=PARENTS)
-    question = [{"role": "user", "content": "common words of a round"}]
+    question: list[Message] = [{"role": "user", "content": "common words of a round"}]
     ended = threading.Event()
     with (
         Writer.open(own, embedder=words) as writer,

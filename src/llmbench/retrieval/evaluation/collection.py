@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmbench import questions
 from llmbench.errors import DataError
 from llmbench.retrieval.evaluation import trec
 
@@ -56,7 +57,8 @@ def read(path: Path, split: str | None = None) -> Collection:
 
     Args:
         path: a BEIR folder (queries.jsonl, qrels/SPLIT.tsv), a folder with TREC judgements (queries.tsv or queries.jsonl
-            beside qrels.txt or SPLIT.qrels), or a question file (JSONL with id, question, source).
+            beside qrels.txt or SPLIT.qrels), or a question file (JSONL with question and source, as a
+            comparison reads it).
         split: which of the splits; null takes `test`, or the only one there is. A question file's null takes all its lines.
 
     Raises:
@@ -154,36 +156,19 @@ def _queries(folder: Path) -> dict[str, str]:
 
 
 def _questions(path: Path, split: str | None) -> Collection:
-    """llmbench's own question file: `source`, a path or a list of them, is what answers; unanswerable ones are counted."""
-    queries: dict[str, str] = {}
-    qrels: dict[str, dict[str, int]] = {}
-    unjudged = unanswerable = 0
-    splits: set[str] = set()
-    for row in _rows(path, "id", "question"):
-        splits.add(str(row.get("split")))
-        if split is not None and row.get("split") != split:
-            continue
-        query, text, source = str(row["id"]), row["question"], row.get("source")
-        if query in queries:
-            raise DataError(f"{path}: id {query!r} is listed twice. Give each question an id of its own.")
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{path}: question {query!r} is {json.dumps(text)}. Write what is asked, or leave the line out.")
-        sources = source if isinstance(source, list) else [] if source in (None, "") else [source]
-        if not all(isinstance(one, str | int) and not isinstance(one, bool) and one != "" for one in sources):
-            raise DataError(
-                f"{path}: question {query!r} has the source {json.dumps(source)}. Name a document, or a list of them."
-            )
-        if row.get("answerable") is False:
-            unanswerable += 1
-        elif not sources:
-            unjudged += 1
-        else:
-            queries[query] = text
-            qrels[query] = {str(one): 1 for one in sources}
-    if split is not None and split not in splits:
-        raise DataError(f"{path}: no question has split {split!r}. Splits there: {', '.join(sorted(splits)) or 'none'}")
-    name = path.name if split is None else f"{path.name}/{split}"
-    return Collection(name, queries, qrels, unjudged=unjudged, unanswerable=unanswerable)
+    """llmbench's own question file: the sources of a question are what answers it; unanswerable ones are counted."""
+    asked = questions.of_split(questions.read(path), path, split)
+    judged = [question for question in asked if question.answerable and question.sources]
+    if not judged:
+        raise DataError(f"{path}: no query is left: no question names the `source` that answers it, which SQuAD's never do.")
+    unanswerable = sum(not question.answerable for question in asked)
+    return Collection(
+        path.name if split is None else f"{path.name}/{split}",
+        {question.id: question.question for question in judged},
+        {question.id: dict.fromkeys(question.sources, 1) for question in judged},
+        unjudged=len(asked) - len(judged) - unanswerable,
+        unanswerable=unanswerable,
+    )
 
 
 def _rows(path: Path, *needed: str) -> Iterator[dict[str, Any]]:
@@ -199,5 +184,7 @@ def _rows(path: Path, *needed: str) -> Iterator[dict[str, Any]]:
                     yield row
     except FileNotFoundError as error:
         raise DataError(f"no such file {path}. A BEIR folder holds corpus.jsonl, queries.jsonl and qrels/.") from error
+    except RecursionError as error:
+        raise DataError(f"{path}:{number}: nested too deeply for a row of a collection") from error
     except ValueError as error:
         raise DataError(f"{path}:{number}: {error}") from error

@@ -301,7 +301,7 @@ class Writer:
         try:
             texts = list(dict.fromkeys(text for text in map(Cleaner(), read(path).queries.values()) if text.strip()))
         except DataError as error:
-            return None, f" The pipeline's questions were not measured with: {error}"
+            return None, f" The pipeline's questions were not measured with: {str(error).splitlines()[0]}"
         return self.embedder.embed_queries(texts[:: max(1, len(texts) // tuning.QUERIES)][: tuning.QUERIES]), ""
 
     def note(self) -> None:

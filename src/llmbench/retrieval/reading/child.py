@@ -7,19 +7,15 @@ Started by its path, with the packages around it registered but not run: it star
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
-import logging
 import os
 import resource
-import signal
 import sys
 import types
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 if __name__ == "__main__":
     _here = Path(__file__).resolve().parent
@@ -29,6 +25,7 @@ if __name__ == "__main__":
         _package.__path__ = [str(_folder)]
         sys.modules[_name] = _package
 
+from llmbench.confined import inside
 from llmbench.retrieval.documents import CHANGED, Momentary, Unreadable, not_read
 from llmbench.retrieval.reading import parsing
 
@@ -38,10 +35,8 @@ RESIDENT = 400 * 2**20
 """Bytes of memory in use after a file above which the process ends, for a new one to begin."""
 
 
-def serve(limits: dict[str, int]) -> None:
+def serve(limits: dict[str, int], answers: BinaryIO) -> None:
     """Answers requests until there are no more, or it has read enough."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not look like an answer
     for served, line in enumerate(sys.stdin.buffer, 1):
         request = json.loads(line)
         failure, momentary = "", False
@@ -65,14 +60,14 @@ def serve(limits: dict[str, int]) -> None:
 
 def _frames(request: dict[str, Any], limits: dict[str, int]) -> Iterator[dict[str, Any]]:
     """What one file gives."""
-    _allow(request["seconds"])
+    inside.allow(request["seconds"])
     path = Path(request["path"])
     if request.get("columns") is not None:
         from llmbench.retrieval.reading.rows import batches
 
         for batch in batches(path, request["columns"], limits["text"], request["suffix"]):
             yield {"rows": batch}
-            _allow(request["seconds"])
+            inside.allow(request["seconds"])
         return
     data = path.read_bytes()
     if request.get("pages") is not None:
@@ -82,20 +77,13 @@ def _frames(request: dict[str, Any], limits: dict[str, int]) -> Iterator[dict[st
             raise Unreadable(CHANGED)
         for picture in pictures(data, request["pages"], painted=request["painted"], password=request.get("password", "")):
             yield {"picture": picture}
-            _allow(request["seconds"])
+            inside.allow(request["seconds"])
         return
     spent = sum(os.times()[:2])
     for frame in parsing.documents(data, request["kind"], request["suffix"], limits["text"], request.get("password", "")):
         yield frame
         left = spent + TOTAL * request["seconds"] - sum(os.times()[:2])
-        _allow(max(0, min(request["seconds"], int(left))))
-
-
-def _allow(seconds: int) -> None:
-    """Grants so much processor time from now on; what takes longer is ended by the kernel."""
-    used = sum(os.times()[:2])
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used) + seconds + 1, hard))
+        inside.allow(max(0, min(request["seconds"], int(left))))
 
 
 def _resident() -> int:
@@ -105,28 +93,13 @@ def _resident() -> int:
         return 0
 
 
-def _send(answers: Any, frame: dict[str, Any]) -> None:
+def _send(answers: BinaryIO, frame: dict[str, Any]) -> None:
     data = json.dumps(frame, separators=(",", ":")).encode()
     answers.write(len(data).to_bytes(8, "big") + data)
     answers.flush()
 
 
-def confine(limits: dict[str, int]) -> None:
-    """Takes from this process what reading does not need."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: ends with the thread that started it
-        if os.getppid() != limits["parent"]:
-            os._exit(1)  # it ended before that was asked for
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
-    resource.setrlimit(resource.RLIMIT_AS, (limits["memory"], limits["memory"]))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it writes no files
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
-
-
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    confine(given)
-    serve(given)
+    serve(given, inside.confine(given))
     os._exit(0)

@@ -25,7 +25,7 @@ from llmbench.shown import counted
 
 __all__ = ["VERSION", "Reading", "from_text", "read", "read_all"]
 
-VERSION = 4
+VERSION = 5
 """Raised when the same file would be read otherwise, so that it is read again."""
 AHEAD = 4
 """Files that may be read ahead, for each worker."""

@@ -12,9 +12,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from llmbench import rows
 from llmbench.retrieval.documents import Unreadable, Value, shadowed
 from llmbench.retrieval.reading.clean import Cleaner
-from llmbench.retrieval.reading.formats.tables import dialect
+from llmbench.retrieval.reading.formats.tables import divided
 from llmbench.retrieval.reading.kinds import ROWS
 from llmbench.retrieval.reading.text import decode, typed
 
@@ -67,12 +68,14 @@ def _rows(path: Path, suffix: str) -> Iterator[Row]:
         yield from _parquet(path)
         return
     with path.open("rb") as stream:
-        if kind == "csv":
-            yield from _csv(stream, suffix)
-        elif _is_array(stream):
+        if kind != "csv" and _is_array(stream):
             yield from _array(stream.read(LONGEST * 16 + 1))
-        else:
-            yield from _jsonl(stream)
+            return
+        head = stream.read(2**16)
+        stream.seek(0)
+        if rows.wide(head) or (kind == "csv" and b"\0" in head):
+            raise Unreadable("rows in UTF-16; save the file as UTF-8")
+        yield from _csv(stream, head, suffix) if kind == "csv" else _jsonl(stream)
 
 
 def _is_array(stream: BinaryIO) -> bool:
@@ -96,18 +99,12 @@ def _array(data: bytes) -> Iterator[Row]:
 
 
 def _jsonl(stream: BinaryIO) -> Iterator[Row]:
-    number = 0
-    while line := stream.readline(LONGEST + 1):
-        number += 1
+    for number, line in rows.lines(_lines(stream)):
         if len(line) > LONGEST:
-            while line and not line.endswith(b"\n"):
-                line = stream.readline(LONGEST)
             yield number, f"longer than {LONGEST // 2**20} MiB"
             continue
-        if not line.strip():
-            continue
         try:
-            value = json.loads(line.decode("utf-8-sig"))
+            value = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError:
             yield number, "not UTF-8"
         except (ValueError, RecursionError) as error:
@@ -116,38 +113,32 @@ def _jsonl(stream: BinaryIO) -> Iterator[Row]:
             yield number, value if isinstance(value, dict) else "no JSON object"
 
 
-def _csv(stream: BinaryIO, suffix: str) -> Iterator[Row]:
-    """Rows with the first row's names. The encoding is told by the first 64 KiB."""
-    head = stream.read(2**16)
-    stream.seek(0)
-    encoding, lines = _encoding(head), _lines(stream)
-    csv.field_size_limit(LONGEST)
-    reader = csv.reader((line.decode(encoding, "replace") for line in lines), dialect(head.decode(encoding, "replace"), suffix))
-    try:
-        names = next(reader, [])
-    except csv.Error as error:
-        raise Unreadable(f"broken CSV ({error})") from None
-    names = [name.strip().lstrip("\ufeff") for name in names]
-    while True:
-        number = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield number, f"broken CSV ({error})"
+def _csv(stream: BinaryIO, head: bytes, suffix: str) -> Iterator[Row]:
+    """Rows with the first row's names. Encoding and delimiter are told by the first 64 KiB."""
+    encoding = _encoding(head)
+    found, named = divided(head.decode(encoding, "replace"), suffix)
+    names: list[str] = []
+    for number, record in rows.records(_decoded(stream, encoding), found, longest=LONGEST):
+        if isinstance(record, csv.Error):
+            if not names:
+                raise Unreadable(f"broken CSV ({record})")
+            yield number, f"broken CSV ({record})"
+        elif named and number == 1:
             continue
-        if not any(row):
-            continue
-        if len(row) != len(names):
-            yield number, f"{len(row)} cells, where the first row names {len(names)}"
+        elif not names:
+            names = rows.distinct([name.strip().lstrip("\ufeff") for name in record])
         else:
-            yield number, dict(zip(names, row, strict=True))
+            yield number, rows.by_name(record, names)
+
+
+def _decoded(stream: BinaryIO, encoding: str) -> Iterator[str]:
+    for line in _lines(stream):
+        if len(line) > LONGEST:
+            raise Unreadable(f"a line of more than {LONGEST // 2**20} MiB")
+        yield line.decode(encoding, "replace")
 
 
 def _encoding(head: bytes) -> str:
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
-        raise Unreadable("CSV rows in UTF-16; save the file as UTF-8")
     for encoding in ("utf-8-sig", "cp1252"):
         try:
             head[: head.rfind(b"\n") + 1 or None].decode(encoding)
@@ -158,10 +149,13 @@ def _encoding(head: bytes) -> str:
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines; of one that is too long the beginning, longer than LONGEST, and not the rest."""
     while line := stream.readline(LONGEST + 1):
-        if len(line) > LONGEST:
-            raise Unreadable(f"a line of more than {LONGEST // 2**20} MiB")
         yield line
+        while len(line) > LONGEST and not line.endswith(b"\n"):
+            rest = stream.readline(LONGEST)
+            if not rest or rest.endswith(b"\n"):
+                break
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -170,13 +164,10 @@ def _parquet(path: Path) -> Iterator[Row]:
         import pyarrow.parquet
     except ImportError:
         raise Unreadable("Parquet needs pyarrow, which is not installed (pip install 'llmbench[train]')") from None
-    number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BATCH, use_threads=False):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
+            for number, row in rows.unpacked(file.iter_batches(batch_size=BATCH, use_threads=False)):
+                yield number, "not UTF-8" if row is None else row
     except pyarrow.ArrowException as error:
         raise Unreadable(f"broken Parquet ({str(error).splitlines()[0][:120]})") from None
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["NOISE", "Candidates", "Question", "above", "find", "steps"]
+__all__ = ["NOISE", "Candidates", "PreparedQuery", "above", "find", "steps"]
 
 NOISE = 1e-3
 """A BM25 score below which no word tells anything: FTS5 gives a word that over half of the passages hold a weight of 1e-6."""
 
 
 @dataclass(frozen=True)
-class Question:
+class PreparedQuery:
     """What is searched with: the vectors (n, dim) of all wordings, and the texts whose words are looked up."""
 
     vectors: NDArray[np.float32] | None
@@ -48,7 +48,9 @@ class Candidates:
         return any(len(places) >= count for stage, places in self.stages.items() if stage != "fused")
 
 
-def find(view: View, spec: SearchSpec, question: Question, count: int, where: Filter | None, alpha: float | None) -> Candidates:
+def find(
+    view: View, spec: SearchSpec, question: PreparedQuery, count: int, where: Filter | None, alpha: float | None
+) -> Candidates:
     """The candidates of a question.
 
     Args:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbench.endpoint import Endpoint, HttpEndpoint, Reply
 from llmbench.errors import EndpointError, LlmbenchError
+from llmbench.message import Message
 from llmbench.recipe import ExpandSpec
 from llmbench.retrieval.chunking import sentence_ends
 from llmbench.retrieval.store.words import STOP_WORDS
@@ -119,7 +120,7 @@ async def multi_query(endpoint: Endpoint, model: str, question: str, *, count: i
         EndpointError: nobody answers, or not in time.
     """
     start = time.perf_counter()
-    ask = [{"role": "user", "content": ASK_QUERIES.format(count=count, question=_one_line(question))}]
+    ask: list[Message] = [{"role": "user", "content": ASK_QUERIES.format(count=count, question=_one_line(question))}]
     reply = await _in_time(endpoint.chat(ask, model, max_tokens=max_tokens))
     good, bad = _questions(reply, question)
     return _expansion("multi_query", good[:count], bad, start)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llmbench.control_tokens import of_unknown
-from llmbench.endpoint import Budget, Message
+from llmbench.endpoint import Budget
 from llmbench.errors import LlmbenchError
+from llmbench.message import Message, images_of, text_of, with_text
 from llmbench.recipe import RagRecipe
 from llmbench.retrieval.search.hits import Grounded, Hit
 from llmbench.retrieval.search.packing import Count, Packed, pack
@@ -61,31 +62,41 @@ def ground(
 def _filled(recipe: RagRecipe, messages: Sequence[Message], last: int, packed: Packed, by_rank: dict[int, Hit]) -> Grounded:
     passages = of_unknown().split(packed.text)  # a page must not open a turn of the model's, whichever model is asked
     prompt = fill(recipe.prompt, {"passages": passages or (NO_ROOM if by_rank else NOTHING), "question": said(messages[last])})
-    grounded = [dict(message) for message in messages]
-    grounded[last]["content"] = prompt
+    grounded = [message.copy() for message in messages]
+    grounded[last] = with_text(messages[last], prompt)
     if recipe.system:
         if grounded[0]["role"] == "system":  # chat templates take one system message
-            grounded[0]["content"] = f"{recipe.system}\n\n{said(grounded[0])}"
+            grounded[0] = with_text(grounded[0], f"{recipe.system}\n\n{said(grounded[0])}")
         else:
             grounded.insert(0, {"role": "system", "content": recipe.system})
     sources = tuple(_source(n, passage, by_rank) for n, passage in enumerate(packed.passages, 1))
     return Grounded(grounded, sources, packed.tokens)
 
 
-def said(message: Mapping[str, Any]) -> str:
-    """The text of a message, whose content is a string or, as OpenAI's clients also send it, a list of parts of text.
+def said(message: Message) -> str:
+    """The text of a message, which is what is searched with; images go on to the model as they are.
 
     Raises:
-        LlmbenchError: it is neither.
+        LlmbenchError: its content is neither a string nor a list of parts of text and images, or it holds no text.
     """
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
-            return "\n".join(str(text) for text in texts)
-    raise LlmbenchError(f"A {message.get('role')} message's content is not text. Send a string, or parts of type text.")
+    content: Any = message.get("content")
+    if not (isinstance(content, str) or (isinstance(content, list) and all(map(_is_part, content)))):
+        raise LlmbenchError(
+            f"A {message.get('role')} message's content is not text. Send a string, or parts of type text and image_url."
+        )
+    text = text_of(message)
+    if images_of(message) and not text.strip():
+        raise LlmbenchError(
+            f"A {message.get('role')} message has images alone, and documents are searched with text. Add some."
+        )
+    return text
+
+
+def _is_part(part: Any) -> bool:
+    match part:
+        case {"type": "text", "text": str()} | {"type": "image_url", "image_url": {"url": str()}}:
+            return True
+    return False
 
 
 def around(recipe: RagRecipe, hits: Sequence[Hit], fetch: Fetch) -> list[Passage]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmbench.endpoint import Message
+from llmbench.message import Message
 from llmbench.recipe import Stage
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Scalar

@@ -19,7 +19,7 @@ from llmbench.retrieval.documents import Document
 from llmbench.retrieval.embedding import Embedder
 from llmbench.retrieval.reading import Cleaner
 from llmbench.retrieval.search import candidates, expand, language, stages
-from llmbench.retrieval.search.candidates import Question
+from llmbench.retrieval.search.candidates import PreparedQuery
 from llmbench.retrieval.search.condition import condition, unmet
 from llmbench.retrieval.search.explain import explain, shares
 from llmbench.retrieval.search.grounding import around, ground, said
@@ -188,7 +188,7 @@ class Retriever:
             budget: the served model's room, into which fewer passages go where all of them are too many.
 
         Raises:
-            LlmbenchError: there is no user message, or it has no text.
+            LlmbenchError: there is no user message, or it has no text. Its images are left to the model.
         """
         last = next((i for i in range(len(messages) - 1, -1, -1) if messages[i]["role"] == "user"), None)
         if last is None:
@@ -236,7 +236,7 @@ class Retriever:
         with self._now() as view:
             return view.index.sources()
 
-    def _question(self, query: str, timings: Timings) -> Question:
+    def _question(self, query: str, timings: Timings) -> PreparedQuery:
         """All wordings of a query with their vectors."""
         spec = self.recipe.search
         texts, answers = [query], list[str]()
@@ -246,14 +246,14 @@ class Retriever:
             (answers if spec.expand.method == "hyde" else texts).extend(more.queries)
             timings.mark(spec.expand.method)
         if spec.mode == "terms":
-            return Question(None, tuple(texts))
+            return PreparedQuery(None, tuple(texts))
         embedder = self._ready()
         reading = embedder.reading(query)
         if reading.unknown == reading.characters:  # its vector is that of every other unknown text
             name = self.recipe.embedder.model_name_or_path
             what = "there is nothing to search with" if spec.mode == "dense" else "only its words are searched"
             timings.notes.append(f"{name} does not know the characters of this question: {what}.")
-            return Question(None, tuple(texts))
+            return PreparedQuery(None, tuple(texts))
         vectors = embedder.embed_queries(texts)
         if answers:
             import numpy as np
@@ -261,13 +261,15 @@ class Retriever:
             written = embedder.embed_documents(answers)
             vectors = expand.mean_vector(np.concatenate([vectors, written]))[None]
         timings.mark("embed")
-        return Question(vectors, tuple(texts))
+        return PreparedQuery(vectors, tuple(texts))
 
-    def _fed_back(self, view: View, spec: ExpandSpec, query: str, question: Question, rows: Sequence[int]) -> Question:
+    def _fed_back(
+        self, view: View, spec: ExpandSpec, query: str, question: PreparedQuery, rows: Sequence[int]
+    ) -> PreparedQuery:
         """The question with the telling words of its first hits."""
         first = view.index.chunks(rows[: spec.count])
         words = expand.feedback(query, [first[row].text for row in rows if row in first], spec.count)
-        return Question(question.vectors, (" ".join([query, *words]),))
+        return PreparedQuery(question.vectors, (" ".join([query, *words]),))
 
     def weight(self, query: str) -> float:
         """The weight of meaning in a question where nothing was tuned."""

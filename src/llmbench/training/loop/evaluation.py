@@ -20,7 +20,7 @@ from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import EvaluationSpec, TrainRecipe
 from llmbench.runs import Run
 from llmbench.runs.best import goal
-from llmbench.training.loop.questions import Question
+from llmbench.training.loop.questions import ExamQuestion
 from llmbench.training.loop.random_state import undisturbed
 
 __all__ = ["Exam", "Measured", "score"]
@@ -31,7 +31,7 @@ class Exam:
     """The questions of a recipe, and where the answers are kept."""
 
     spec: EvaluationSpec
-    questions: Sequence[Question]
+    questions: Sequence[ExamQuestion]
     tokenizer: Any
     batch_size: int
     run: Run
@@ -84,7 +84,7 @@ class Exam:
             yield from (text.strip() for text in self.tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True))
 
 
-def score(spec: EvaluationSpec, question: Question, text: str) -> dict[str, float | None]:
+def score(spec: EvaluationSpec, question: ExamQuestion, text: str) -> dict[str, float | None]:
     """The metrics of one answer, 0 or 1 each; None where one does not apply to the question."""
     found: dict[str, float | None] = {}
     for name in spec.metrics:
@@ -93,8 +93,8 @@ def score(spec: EvaluationSpec, question: Question, text: str) -> dict[str, floa
                 found[name] = None if question.answer is None else float(scoring.same_sentence(text, question.answer))
             case "contains":
                 known = f"{question.text} {question.answer or ''}"
-                value = question.value
-                found[name] = None if value is None else float(scoring.holds_value(text, value, known))
+                held = any(scoring.holds_value(text, value, known) for value in question.values)
+                found[name] = float(held) if question.values else None
             case "regex":
                 found[name] = _by_regex(str(spec.regex), text, question.answer)
     return found

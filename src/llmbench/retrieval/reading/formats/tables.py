@@ -11,7 +11,7 @@ from llmbench.retrieval.documents import Unreadable
 from llmbench.retrieval.reading.text import decode
 from llmbench.retrieval.reading.writer import Writer
 
-__all__ = ["dialect", "grid", "read_csv"]
+__all__ = ["divided", "grid", "read_csv"]
 
 _NAMED_DIVIDER = re.compile(r"\ufeff?sep=([^\r\n\"])\r?\n", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*[-+($€£¥]*[\d.,:/%\s-]*\d[\d.,:/%)\s-]*(?:[eE][-+]?\d+)?\s*")
@@ -21,10 +21,7 @@ def read_csv(data: bytes, out: Writer, suffix: str) -> None:
     """Reads CSV or TSV; the lines of the file are kept."""
     text = decode(data)
     csv.field_size_limit(2**24)
-    found = dialect(text, suffix)
-    named = _NAMED_DIVIDER.match(text)
-    if named:  # Excel's own line, which it does not show
-        found.delimiter = named[1]
+    found, named = divided(text, suffix)
     reader = csv.reader(io.StringIO(text, newline=""), found)
     rows: list[tuple[int, Sequence[str]]] = []
     before = 0
@@ -38,8 +35,12 @@ def read_csv(data: bytes, out: Writer, suffix: str) -> None:
     grid(rows, out, lines=True)
 
 
-def dialect(text: str, suffix: str) -> type[csv.Dialect]:
-    """The divider: a tab in .tsv, else whichever of `, ; tab |` divides most of the first lines alike."""
+def divided(text: str, suffix: str) -> tuple[type[csv.Dialect], bool]:
+    """The divider, and whether the first line names it (`sep=;`, which Excel writes and does not show).
+
+    It is a tab in .tsv, else whichever of `, ; tab |` divides most of the first lines alike.
+    """
+    named = _NAMED_DIVIDER.match(text)
     lines = [line for line in text[:20_000].splitlines()[:20] if line.strip()]
 
     def alike(divider: str) -> tuple[float, int]:
@@ -47,12 +48,12 @@ def dialect(text: str, suffix: str) -> type[csv.Dialect]:
         most = max(set(counts), key=counts.count, default=1)
         return (counts.count(most) / max(1, len(counts)) if most > 1 else 0.0, most)
 
-    best = "\t" if suffix == ".tsv" else max(",;\t|", key=alike) if lines else ","
+    best = named[1] if named else "\t" if suffix == ".tsv" else max(",;\t|", key=alike) if lines else ","
 
     class Found(csv.excel):
         delimiter = best
 
-    return Found
+    return Found, named is not None
 
 
 def grid(rows: Iterable[tuple[int, Sequence[str]]], out: Writer, *, lines: bool) -> None:
