@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _HELP = """Write an adapter's certificate, or compare a server with it.
 
 The certificate holds what the trained model answers to 24 fixed chats: the prompts' token ids, the log-probability of each
-token with the adapter and without, and greedy continuations. Training writes it into the folder of each LoRA adapter; `llmbench serve` puts
-the same chats to vLLM before it answers anybody.
+token with the adapter and without, and greedy continuations. Training writes it into the folder of each LoRA adapter;
+`llmbench serve` sends the same chats to vLLM before it answers anybody.
 
 With --url a running vLLM is compared, and the exit code is 1 where it answers otherwise than the trained model.
 """

@@ -4,7 +4,7 @@ from llmbench.engine.admission import Adapter, admit, admit_all, base_folder
 from llmbench.engine.command import BASE, command
 from llmbench.engine.interpreter import Interpreter, inspect
 from llmbench.engine.process import Engine, Progress
-from llmbench.engine.proof import prove, uncertified
+from llmbench.engine.proof import prove, prove_base, uncertified
 
 __all__ = [
     "BASE",
@@ -18,5 +18,6 @@ __all__ = [
     "command",
     "inspect",
     "prove",
+    "prove_base",
     "uncertified",
 ]

@@ -14,7 +14,7 @@ from llmbench.engine.command import BASE
 from llmbench.errors import EndpointError, EngineError
 from llmbench.parity import Certificate, Parity, Said
 
-__all__ = ["prove", "uncertified"]
+__all__ = ["prove", "prove_base", "uncertified"]
 
 _SECONDS = 600.0
 
@@ -54,6 +54,26 @@ def prove(socket: Path, adapters: Iterable[Adapter], progress: Callable[[str], N
             except EndpointError as error:
                 raise EngineError(f"adapter {adapter.source} cannot be proven: {error}") from error
     return found
+
+
+def prove_base(socket: Path, folder: Path | None) -> Parity | None:
+    """The verdict on a base with a certificate of its own, as `llmbench merge` leaves one; None where it has none.
+
+    Args:
+        socket: vLLM's.
+        folder: the base's files.
+
+    Raises:
+        EngineError: vLLM does not answer the probes.
+    """
+    certificate = parity.read(folder) if folder is not None else None
+    if certificate is None:
+        return None
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=_SECONDS) as client:
+        try:
+            return parity.judge(certificate, parity.ask(client, BASE, certificate), None)
+        except EndpointError as error:
+            raise EngineError(f"{folder} cannot be proven: {error}") from error
 
 
 def _base(client: httpx.Client, certificate: Certificate, known: dict[str, list[Said]]) -> list[Said]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbench import assets
-from llmbench.engine import BASE, Adapter, Engine, Progress, admit_all, prove, uncertified
+from llmbench.engine import BASE, Adapter, Engine, Progress, admit_all, base_folder, prove, prove_base, uncertified
 from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import Served, build
 from llmbench.gateway.grounding import Grounding, open_retriever
@@ -140,15 +140,18 @@ def _prove(
             progress(Progress(engine.seconds, phase))
 
     proofs = prove(engine.socket, adapters.values(), tick)
-    for adapter in {adapter.id: adapter for adapter in adapters.values()}.values():
-        proof = proofs.get(adapter.id)
-        if proof is None:
-            continue
-        line = f"adapter {adapter.source}: {proof.reason}"
+    told = {f"adapter {adapter.source}": proofs[adapter.id] for adapter in adapters.values() if adapter.id in proofs}
+    folder = base_folder(assets.model_folder(recipe.model.model_name_or_path), recipe.model.revision)
+    base = prove_base(engine.socket, folder)
+    if base is not None:
+        told[f"model {_plain(recipe.model.model_name_or_path)}"] = base
+    for what, proof in told.items():
         if not proof.holds and recipe.parity == "require":
-            raise EngineError(f"{recipe.source}: {line}. {_sentence(proof.remedy)} Or serve it all the same: parity=warn")
+            raise EngineError(
+                f"{recipe.source}: {what}: {proof.reason}. {_sentence(proof.remedy)} Or serve it all the same: parity=warn"
+            )
         if log is not None:
-            log(f"{_STATES[proof.state]}: {line}{f'. {_sentence(proof.remedy)}' if proof.remedy else ''}")
+            log(f"{_STATES[proof.state]}: {what}: {proof.reason}{f'. {_sentence(proof.remedy)}' if proof.remedy else ''}")
     return proofs
 
 

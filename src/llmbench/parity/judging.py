@@ -26,7 +26,7 @@ class Parity:
     """The verdict on one adapter, or on a model without one. Differences are means over tokens, in nats."""
 
     state: Literal["proven", "inconclusive", "differs"]
-    """`inconclusive`: within the tolerance, which the adapter's own effect does not exceed, so that a lost adapter would not show."""
+    """`inconclusive`: within the tolerance, but so is the adapter's whole effect, so that a lost adapter would not show."""
     reason: str
     """What differs, or what the proof is; one sentence without a full stop."""
     remedy: str

@@ -9,18 +9,19 @@ from __future__ import annotations
 import gc
 import json
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from llmbench import provenance, written
+from llmbench import parity, provenance, written
 from llmbench.errors import LlmbenchError, RunError
+from llmbench.parity import Certificate
 from llmbench.recipe import ModelSpec, QuantizationSpec
 from llmbench.recipe.servability import remedy
 from llmbench.runs import Run
-from llmbench.training import quiet, save
+from llmbench.training import certificate, quiet, save
 from llmbench.training.loading import quantized, targets
 from llmbench.training.loading.model import device_of, load_base, load_tokenizer, local_folder, resize, stop_at
 from llmbench.training.loop.checkpoint import sync
@@ -107,6 +108,7 @@ def merge(
     plan = _plan(run, dtype, onto)
     texts, rows = probes.texts(run.recipe, plan.tokenizer)
     base, adapted, model = _trained(plan, texts)
+    certified = _certificate(model, plan)
     trained = probes.distance(base, adapted)
     if trained.kl < _SAME:
         raise LlmbenchError(
@@ -136,6 +138,7 @@ def merge(
         )  # fmt: skip
         _judge(result, probes.distance(base, again))
         _manifest(result, plan, part)
+        parity.write(replace(certified, files=Certificate.files_of(part), base={}), part)
         sync(part)
         written.publish(part, target)
     except BaseException as error:
@@ -276,6 +279,16 @@ def _merged(model: Any, dtype: torch.dtype) -> Any:
                     raise LlmbenchError(f"the adapter cannot be merged ({str(error).splitlines()[0]})") from error
                 layer.to(dtype)
         return model.merge_and_unload(safe_merge=True).to(dtype)
+
+
+def _certificate(model: Any, plan: _Plan) -> Certificate:
+    """What base + adapter say to the probes, which the merged model is to say without an adapter."""
+    dtype = plan.trained_in if plan.few_bits else plan.dtype
+    kwargs = plan.run.recipe["data"].get("chat_template_kwargs") or {}
+    made = certificate.of(
+        model, plan.tokenizer, dtype=dtype, quantized=plan.few_bits, base={}, folder=plan.run.adapter, template_kwargs=kwargs
+    )
+    return replace(made, config={}, probes=tuple(replace(probe, base=None, scaled={}) for probe in made.probes))
 
 
 def _write(model: Any, plan: _Plan, part: Path) -> None:
