@@ -6,7 +6,7 @@ __all__ = ["CHATS", "GREEDY_EVERY", "GREEDY_TOKENS"]
 
 GREEDY_TOKENS = 8
 """How many tokens a model writes after a probe,"""
-GREEDY_EVERY = 3
+GREEDY_EVERY = 6
 """and after which of the probes: the first of so many."""
 
 _ASKED = (

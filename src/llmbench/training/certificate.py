@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,8 +14,13 @@ from llmbench.parity import Certificate, Probe, Said
 
 __all__ = ["of"]
 
+T = TypeVar("T")
+
 _SCALES = (0.5, 2.0)
 """Other strengths of the adapter that are looked at: lora_alpha by half or double, or taken for r."""
+_NOTHING: tuple[tuple[int, ...], tuple[float, ...]] = ((), ())
+_ROWS, _NUMBERS = 6, 2**26
+"""Prompts and logits (256 MiB in float32) of one batch."""
 
 
 def of(
@@ -49,15 +54,29 @@ def of(
         raise LlmbenchError("the chat template renders none of the probes")
     model.eval()
     plain = getattr(model, "disable_adapter", None)
-    probes = []
+    prompts = [ids for _, ids in rendered]
+    few = range(0, len(prompts), parity.GREEDY_EVERY)
+    without: list[tuple[float, ...]] = []
+    scaled: dict[str, dict[int, tuple[float, ...]]] = {}
     with torch.no_grad(), torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        for number, (messages, ids) in enumerate(rendered):
-            greedy = parity.GREEDY_TOKENS if number % parity.GREEDY_EVERY == 0 else 0
-            trained = _said(model, ids, greedy)
-            with plain() if plain is not None else nullcontext():
-                base_said = _said(model, ids, 0) if plain is not None else None
-            scaled = {str(scale): _at(model, ids, scale) for scale in _SCALES} if greedy and plain is not None else {}
-            probes.append(Probe(messages, trained, base_said, scaled))
+        trained = _scores(model, prompts)
+        greedy = _greedy(model, [prompts[i] for i in few])
+        continued = dict(zip(few, greedy, strict=True))
+        if plain is not None:
+            with plain():
+                without = _scores(model, prompts)
+            scaled = {
+                str(scale): dict(zip(few, _at(model, [prompts[i] for i in few], scale), strict=True)) for scale in _SCALES
+            }
+    probes = [
+        Probe(
+            messages,
+            Said(tuple(ids), trained[i], *continued.get(i, _NOTHING)),
+            Said(tuple(ids), without[i]) if without else None,
+            {scale: values[i] for scale, values in scaled.items() if i in values},
+        )
+        for i, (messages, ids) in enumerate(rendered)
+    ]
     return Certificate(
         rendered="chat" if chat else "text",
         dtype=str(dtype).removeprefix("torch."),
@@ -85,7 +104,7 @@ def _ids(tokenizer: Any, messages: tuple[dict[str, str], ...], kwargs: dict[str,
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _at(model: Any, ids: list[int], scale: float) -> tuple[float, ...]:
+def _at(model: Any, prompts: list[list[int]], scale: float) -> list[tuple[float, ...]]:
     """What it says with its LoRA stronger or weaker by a factor."""
     layers = [module for module in model.modules() if isinstance(getattr(module, "scaling", None), dict)]
     before = [dict(layer.scaling) for layer in layers]
@@ -93,23 +112,53 @@ def _at(model: Any, ids: list[int], scale: float) -> tuple[float, ...]:
         for layer in layers:
             for name in layer.scaling:
                 layer.scaling[name] *= scale
-        return _said(model, ids, 0).logprobs
+        return _scores(model, prompts)
     finally:
         for layer, kept in zip(layers, before, strict=True):
             layer.scaling.update(kept)
 
 
-def _said(model: Any, ids: list[int], greedy: int) -> Said:
-    """One prompt alone, without padding or cache, so that nothing but the model is in what it says."""
-    said, gaps, whole = (), [], list(ids)
-    for step in range(greedy + 1):
-        given = torch.tensor([whole], device=model.device)
-        logits = model(input_ids=given, use_cache=False).logits[0].float()
-        if step == 0:
-            scores = logits[:-1].log_softmax(-1).gather(1, given[0, 1:, None])[:, 0]
-            said = tuple(round(value, 7) for value in scores.tolist())
-        if step < greedy:
-            best = logits[-1].log_softmax(-1).topk(2)
-            gaps.append(round(float(best.values[0] - best.values[1]), 7))
-            whole.append(int(best.indices[0]))
-    return Said(tuple(ids), said, tuple(whole[len(ids) :]), tuple(gaps))
+def _scores(model: Any, prompts: list[list[int]]) -> list[tuple[float, ...]]:
+    """The log-probability of each token after the first, prompt by prompt."""
+
+    def of_one(ids: torch.Tensor, logits: torch.Tensor) -> tuple[float, ...]:
+        found = logits[:-1].log_softmax(-1).gather(1, ids[1:, None])[:, 0].tolist()
+        return tuple(round(value, 7) for value in found)
+
+    return _each(model, prompts, of_one)
+
+
+def _greedy(model: Any, prompts: list[list[int]]) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    """The likeliest continuation of each prompt, and the lead of each of its tokens over the second."""
+
+    def best(ids: torch.Tensor, logits: torch.Tensor) -> tuple[int, float]:
+        found = logits[-1].log_softmax(-1).topk(2)
+        return int(found.indices[0]), round(float(found.values[0] - found.values[1]), 7)
+
+    whole = [list(prompt) for prompt in prompts]
+    leads: list[list[float]] = [[] for _ in prompts]
+    for _ in range(parity.GREEDY_TOKENS):
+        for ids, lead, (token, ahead) in zip(whole, leads, _each(model, whole, best), strict=True):
+            ids.append(token)
+            lead.append(ahead)
+    return [(tuple(ids[len(p) :]), tuple(lead)) for ids, p, lead in zip(whole, prompts, leads, strict=True)]
+
+
+def _each(model: Any, prompts: list[list[int]], take: Callable[[torch.Tensor, torch.Tensor], T]) -> list[T]:
+    """What is taken from each prompt's ids, (n,), and logits, (n, vocabulary), in float32.
+
+    Prompts of about the same length share a batch. They are filled up at their end, which changes nothing of what stands before
+    it in a model that reads forwards.
+    """
+    vocabulary = model.config.get_text_config().vocab_size
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    found: dict[int, T] = {}
+    while order:
+        width = len(prompts[order[-1]])
+        some = order[-min(_ROWS, max(1, _NUMBERS // (width * vocabulary))) :]
+        del order[-len(some) :]
+        batch = torch.tensor([prompts[i] + prompts[i][-1:] * (width - len(prompts[i])) for i in some], device=model.device)
+        logits = model(input_ids=batch, use_cache=False).logits
+        for row, i in enumerate(some):
+            found[i] = take(batch[row, : len(prompts[i])], logits[row, : len(prompts[i])].float())
+    return [found[i] for i in range(len(prompts))]
