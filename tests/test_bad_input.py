@@ -75,7 +75,7 @@ TABLE = [
     Bad("hub unreachable", "train train.yaml model.model_name_or_path=nobody/nothing", r"nobody/nothing.*(reach|answer)", {}, OFFLINE),
     Bad("hub switched off", "train train.yaml model.model_name_or_path=nobody/nothing", r"nobody/nothing", {}, {"HF_HUB_OFFLINE": "1"}),
     # Runs
-    Bad("no such run to resume", "train train.yaml --resume", r"There is no run mine in .*outputs/runs \(there are: none yet\)"),
+    Bad("no such run to resume", "train train.yaml --resume", r"There is no run mine in .*outputs/runs \(available: none yet\)"),
     Bad("no such run to resume from a step", "train train.yaml --resume-from-checkpoint 5", r"There is no run mine in "),
     Bad("nothing to evaluate", "train train.yaml training.eval_steps=1", r"training\.eval_steps=1: has nothing to evaluate: set data\.eval"),
     Bad("broken question of an evaluation", "train train.yaml evaluation.questions=asked.jsonl", r"asked\.jsonl:1: answer is missing, so nothing can be compared",
@@ -83,7 +83,7 @@ TABLE = [
     Bad("a run that leads elsewhere", "runs ../../etc", r"run '\.\./\.\./etc' is not allowed: use up to 64 lower-case letters"),
     Bad("unknown run", "runs gone", r"There is no run gone in .* Make one: llmbench train"),
     # Documents and indexes
-    Bad("index not built", "search rag.yaml kettle", r"index mine is not built\. Run: llmbench index rag\.yaml"),
+    Bad("index not built", "search rag.yaml kettle", r"index mine is not built\. Run: llmbench index build rag\.yaml"),
     Bad("embedder not found", "index rag.yaml embedder.model_name_or_path=./gone", r"embedder \S+/gone: there is no such folder", {}, {"HF_HUB_OFFLINE": "1"}),
     Bad("documents not found", "index rag.yaml", r"rag\.yaml:2: documents\[0\]\.path: no such file gone", {"rag.yaml": "name: a\ndocuments: [gone]\n"}),
     # Serving
@@ -94,7 +94,7 @@ TABLE = [
     Bad("question file with a broken row", "compare compare.yaml", r"questions\.jsonl:2: ", {"questions.jsonl": '{"id": "1", "question": "a?", "answer": "b"}\n{\n'}),
     Bad("question file without rows", "compare compare.yaml", r"questions\.jsonl", {"questions.jsonl": ""}),
     # The rest
-    Bad("unknown bundled document", "new sft-loora", r"No bundled document is called sft-loora\. .*llmbench new"),
+    Bad("unknown bundled document", "new sft-loora", r"No bundled document is named sft-loora\. .*llmbench new"),
     Bad("app on a URL that is none", "app --url 127.0.0.1:8000", r"--url 127\.0\.0\.1:8000 is not a URL\. Give one such as http://127\.0\.0\.1:8000/v1"),
 ]  # fmt: skip
 

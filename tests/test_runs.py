@@ -106,7 +106,7 @@ def test_a_run_is_resumed_with_its_own_recipe_only(document: Path) -> None:
     assert runs.resume(load(document)).name == "first"
     with pytest.raises(RunError, match=r"another recipe \(training.seed: 42 -> 7\)"):
         runs.resume(load(document, "training.seed=7"))
-    with pytest.raises(RunError, match=r"There is no run other in .*there are: first"):
+    with pytest.raises(RunError, match=r"There is no run other in .*available: first"):
         runs.resume(load(document, "name=other"))
 
 

@@ -36,7 +36,7 @@ def bundled(relative: str) -> Path:
     path = bundle() / relative.removeprefix(BUNDLED)
     if not path.exists():
         known = ", ".join(documents())
-        raise LlmbenchError(f"no bundled file is called {relative}. There are: {known}")
+        raise LlmbenchError(f"no bundled file is called {relative}. Available: {known}")
     return path
 
 

@@ -58,7 +58,7 @@ def test_a_whole_file_is_told_apart_from_what_a_comparison_asks(asked: tuple[str
     result = typed(
         "raft", *asked, "-o", str(out), "--no-cite", "search.top_k=1", "--abstention", "Ask Cora.", "--withhold", "0"
     )
-    assert "Compare on other questions than these" in result.stdout
+    assert "Compare on other questions: a model already knows" in result.stdout
     assert "A comparison does not recognise this --abstention" in result.stdout
     taught = [json.loads(line)["messages"][-1]["content"] for line in out.read_text().splitlines()]
     assert taught == ["brass", "40 euros", "Ask Cora."] and "[2]" not in out.read_text()

@@ -256,7 +256,7 @@ def test_a_comparison_in_use_is_refused(fake: Any, document: Document) -> None:
 
 def test_an_unknown_comparison_names_those_there_are(fake: Any, document: Document) -> None:
     compare.run(document(), endpoint=fake)
-    with pytest.raises(LlmbenchError, match=r"no finished comparison pots \(there are: kettles\)"):
+    with pytest.raises(LlmbenchError, match=r"no finished comparison pots \(available: kettles\)"):
         compare.load("pots")
 
 

@@ -221,7 +221,7 @@ def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
 
 def test_a_column_to_rename_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", ["text", "label"], ["a", "b"])
-    assert "a.csv:2: has no column query to take as prompt. There are: text, label." in fault(path, columns={"prompt": "query"})
+    assert "a.csv:2: has no column query to take as prompt. Available: text, label." in fault(path, columns={"prompt": "query"})
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "txt"])

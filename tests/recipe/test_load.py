@@ -67,7 +67,7 @@ def test_unknown_field_inside_a_list_is_placed_by_its_position(fault: Fault) -> 
 
 def test_unknown_field_that_resembles_nothing_lists_what_there_is(fault: Fault) -> None:
     message = fault(SMALL + "zzz: 1\n")
-    assert message.startswith("my.yaml:5: zzz is not a field. There are: name, method, model, data, lora,")
+    assert message.startswith("my.yaml:5: zzz is not a field. Fields: name, method, model, data, lora,")
 
 
 def test_every_fault_is_told_at_once_in_the_files_order(fault: Fault) -> None:

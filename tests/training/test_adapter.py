@@ -146,7 +146,7 @@ def test_an_adapter_of_another_base_is_not_trained_further(kind: Kinds, write: W
     [
         (
             {"target_modules": ["q_proj", "nonesuch"]},
-            r"lora\.target_modules: no module .* is called nonesuch; there are: down_proj",
+            r"lora\.target_modules: no module .* is called nonesuch; available: down_proj",
         ),
         ({"target_modules": "nonesuch.*"}, r"lora\.target_modules: Target modules nonesuch"),
         ({"target_modules": ["q_proj"], "layers_to_transform": [0, 9]}, r"there is no layer 9"),

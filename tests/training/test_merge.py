@@ -235,8 +235,8 @@ def test_the_verb_prints_the_proof(kind: Kinds, home: Path, tmp_path: Path) -> N
     finally:
         (tmp_path / "away.jsonl").rename(run.recipe["data"]["train"][0]["path"])
     assert lines[0].startswith(f"Merged: {run.folder / 'merged'} (float32, onto the base)")
-    assert "0 of the texts are rows of its data" in lines[3]
-    assert lines[-1] == f"Next: name it in a serving document (model.model_name_or_path: {run.folder / 'merged'})"
+    assert "0 of the texts are from its training data" in lines[3]
+    assert lines[-1] == f"Next: serve it (in a serving recipe, model.model_name_or_path: {run.folder / 'merged'})"
 
 
 def test_an_unknown_run_is_one_line(home: Path) -> None:

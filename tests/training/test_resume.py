@@ -179,7 +179,7 @@ def test_nothing_is_begun_anew_when_every_checkpoint_is_damaged(again: TrainReci
 
 def test_a_step_can_be_chosen_and_what_came_after_it_goes(again: TrainRecipe, reference: dict[bool, Run]) -> None:
     run = runs.open_run("again")
-    with pytest.raises(RunError, match=r"again has no checkpoint of step 5 \(there are: 2, 4, 6, 8, 9\)"):
+    with pytest.raises(RunError, match=r"again has no checkpoint of step 5 \(available: 2, 4, 6, 8, 9\)"):
         go_on(again, resume_from_checkpoint=5)
     (run.checkpoints / "checkpoint-6" / "random.json").unlink()
     with pytest.raises(RunError, match=r"checkpoint-6 is damaged: random\.json is missing"):

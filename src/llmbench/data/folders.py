@@ -103,7 +103,7 @@ def _of_split(path: Path, data: list[Path], split: str) -> tuple[list[Path], lis
     wanted = _SPLITS.get(split, split)
     if wanted not in there:
         raise DataError(
-            f"{path}: has no split {split}. There are: {', '.join(there)}. Write split: {there[0]} next to its path."
+            f"{path}: has no split {split}. Available: {', '.join(there)}. Write split: {there[0]} next to its path."
         )
     kept = [file for file in data if told[file] == wanted]
     left = [file for file in data if told[file] != wanted]
@@ -126,7 +126,7 @@ def _saved(path: Path, split: str) -> Chosen | None:
     if isinstance(splits, list):
         if split not in splits:
             known = ", ".join(map(str, splits))
-            raise DataError(f"{path}: has no split {split}. There are: {known}. Write split: {splits[0]} next to its path.")
+            raise DataError(f"{path}: has no split {split}. Available: {known}. Write split: {splits[0]} next to its path.")
         left = [str(name) for name in splits if name != split]
         inner = _saved(path / split, split)
         if inner is None:

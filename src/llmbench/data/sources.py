@@ -215,7 +215,7 @@ def _near(name: str, values: dict[str, Any], columns: dict[str, str]) -> str:
         return f"There is {alike!r}, which differs in {space}: write it the same way in `columns`, or rename it in the file."
     missing = [key for key in columns.values() if key not in values]
     more = f" (missing too: {', '.join(key for key in missing if key != name)})" if len(missing) > 1 else ""
-    return f"There are: {', '.join(map(str, values))}{more}."
+    return f"Available: {', '.join(map(str, values))}{more}."
 
 
 def _formatted(rows: Iterator[Row], reference: str) -> Iterator[Row]:

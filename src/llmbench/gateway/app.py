@@ -185,7 +185,7 @@ class _Paths:
 
     def _wanted(self, name: str, request: Request) -> Served:
         if name not in self._known:
-            message = f"The model {name!r:.100} does not exist. There are: {', '.join(self._known)}."
+            message = f"The model {name!r:.100} does not exist. Available: {', '.join(self._known)}."
             raise Refusal(404, message, param="model", code="model_not_found")
         request.state.model = name
         return self._known[name]

@@ -79,4 +79,4 @@ class TrainRecipe(TrainSections):
         metric = (spec.metric_for_best_model or "loss").removeprefix("eval_")
         known = (["loss", "perplexity"] if held_out else []) + (list(asked.metrics) if asked is not None else [])
         if judged and rows_are_chats and metric not in known:
-            yield f"training.metric_for_best_model: {metric} is not measured (there are: {', '.join(known)})"
+            yield f"training.metric_for_best_model: {metric} is not measured (available: {', '.join(known)})"

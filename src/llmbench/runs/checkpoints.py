@@ -103,7 +103,7 @@ def choose(
         wanted = next((path for path in found if step_of(path) == step), None)
         if wanted is None:
             known = ", ".join(str(step_of(path)) for path in found) or "none"
-            raise RunError(f"{folder.parent.name} has no checkpoint of step {step} (there are: {known}).")
+            raise RunError(f"{folder.parent.name} has no checkpoint of step {step} (available: {known}).")
         wrong = _fault_with(wanted, needs)
         if wrong is not None:
             raise RunError(f"{wanted} is damaged: {wrong}. Choose another one, or leave the choice to --resume.")

@@ -369,7 +369,7 @@ def open_run(name: str) -> Run:
     run = Run(workspace.runs() / workspace.check_name(name, "run"))
     if not run.exists:
         known = ", ".join(r.name for r in every()) or "none yet"
-        raise RunError(f"There is no run {name} in {workspace.runs()} (there are: {known}). Make one: llmbench train RECIPE")
+        raise RunError(f"There is no run {name} in {workspace.runs()} (available: {known}). Make one: llmbench train RECIPE")
     return run
 
 

@@ -150,7 +150,7 @@ def test_many_threads_may_search_at_once(recipe: RagRecipe) -> None:
 
 
 def test_an_index_that_is_not_built_says_how(recipe: RagRecipe) -> None:
-    with pytest.raises(IndexError_, match=r"index pages is not built\. Run: llmbench index recipe\.yaml"):
+    with pytest.raises(IndexError_, match=r"index pages is not built\. Run: llmbench index build recipe\.yaml"):
         Retriever.open(recipe)
 
 

@@ -157,7 +157,7 @@ def test_the_verb_tells_what_it_kept(tmp_path: Path, closed: Closed) -> None:
     with closed(page):
         result = CliRunner().invoke(cli, command)
         found = json.loads(CliRunner().invoke(cli, [*command, "--json"]).stdout)
-    assert result.stdout.startswith("kept: 1 unchanged, 1 kept that cannot be read now. ")
-    assert "kept lamp.md as it was: cannot be read (Permission denied)" in result.stderr
+    assert result.stdout.startswith("kept: 1 unchanged, 1 unreadable now and kept. ")
+    assert "kept the indexed lamp.md: cannot be read (Permission denied)" in result.stderr
     assert found["kept"] == [{"source": "lamp.md", "reason": "cannot be read (Permission denied)"}]
     assert (workspace.indexes() / "kept").is_dir()

@@ -130,7 +130,9 @@ def keep(folder: Path, tuned: Tuned, collection: str) -> None:
     with workspace.lock(folder, "index"):
         generation = layout.current(folder)
         if generation is None:
-            raise IndexError_(f"index {folder.name} is not built, so alpha cannot be kept with it. Run: llmbench index")
+            raise IndexError_(
+                f"index {folder.name} is not built, so alpha cannot be kept with it. Run: llmbench index build PIPELINE"
+            )
         index = WritableIndex(generation)
         try:
             with index.transaction():

@@ -98,7 +98,7 @@ def forget() -> None:
 
 def _drawn(recipe: RagRecipe, document: Document, number: int, passages: Sequence[Span], *, painted: bool) -> Picture:
     path = located(recipe.documents, document.source)
-    again = f"Run: llmbench index {recipe.source}"
+    again = f"Run: llmbench index build {recipe.source}"
     if path is None:
         raise NotShown(f"{document.source} no longer exists, so that its pages cannot be shown. {again}")
     lines = [[_line(document, box, span) for box in document.boxes_of(*span) if box.page == number] for span in passages]

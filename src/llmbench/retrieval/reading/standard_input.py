@@ -26,7 +26,7 @@ def read_input(recipe: RagRecipe, stream: BinaryIO | None) -> File | None:
     place = next((place for place in recipe.documents if place.path == STDIN), None)
     if place is None:
         return None
-    how = f"Run: cat FILE | llmbench index {recipe.source}"
+    how = f"Run: cat FILE | llmbench index build {recipe.source}"
     if stream is None:
         raise DataError(f"{recipe.source}: documents: - is standard input, which nothing is given on here. {how}")
     if stream.isatty():

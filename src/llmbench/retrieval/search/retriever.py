@@ -223,7 +223,9 @@ class Retriever:
         with self._now() as view:
             document = view.index.document(source)
         if document is None:
-            raise IndexError_(f"index {self.recipe.name} has no document {source}. Run: llmbench index {self.recipe.source}")
+            raise IndexError_(
+                f"index {self.recipe.name} has no document {source}. Run: llmbench index build {self.recipe.source}"
+            )
         return document
 
     def around(self, chunk_id: str, before: int, after: int) -> list[Chunk]:
@@ -312,7 +314,7 @@ class Retriever:
             path = layout.standing(self._folder)
             if path is None:
                 source = self.recipe.source
-                raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")
+                raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index build {source}")
             # A folder that was removed and made anew may have the same name.
             if self._view is None or self._view.index.path != path or not self._view.index.is_on_disk():
                 self._attach()

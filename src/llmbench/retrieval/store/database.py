@@ -115,7 +115,7 @@ class Index:
             self.close()
             built = f"{recipe.source}: index {recipe.name} was built with {difference}"
             how = "" if difference == OUTDATED else " --rebuild"
-            raise IndexError_(f"{built}. Run: llmbench index {recipe.source}{how}")
+            raise IndexError_(f"{built}. Run: llmbench index build {recipe.source}{how}")
 
     def outdated(self, recipe: RagRecipe, embedder: Embedder) -> bool:
         """Whether an earlier version of llmbench made it, and nothing else differs."""
@@ -392,4 +392,4 @@ def _trouble(error: sqlite3.Error) -> str:
     if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
         whole = "Check it: llmbench index verify PIPELINE"
         return f"did not take a change ({words}), and is as it was before. {whole}"
-    return f"cannot be used ({words}). Build it again: llmbench index PIPELINE --rebuild"
+    return f"cannot be used ({words}). Build it again: llmbench index build PIPELINE --rebuild"

@@ -130,7 +130,7 @@ def _condition(field: str, operator: str, operand: Any, values: list[str | float
             value = _value(field, operator, operand)
             column = "text" if isinstance(value, str) else "number"
             return _compare(field, column, f"{_COMPARE[operator]} ?", value, values)
-    raise _wrong(f"{field}.{operator} is no operator. There are {', '.join(_OPERATORS)}")
+    raise _wrong(f"{field}.{operator} is not an operator. Available: {', '.join(_OPERATORS)}")
 
 
 def _among(field: str, operand: Sequence[Any], values: list[str | float]) -> str:

@@ -67,7 +67,7 @@ def verify(folder: Path) -> Verification:
     while True:
         path = layout.standing(folder)
         if path is None:
-            raise IndexError_(f"{folder} holds no index. Run: llmbench index PIPELINE")
+            raise IndexError_(f"{folder} holds no index. Run: llmbench index build PIPELINE")
         found = _looked(path, folder)
         if found is not None:
             return found

@@ -242,7 +242,7 @@ def _known(model: Any) -> str:
     kinds = (torch.nn.Linear, torch.nn.Embedding, BaseTunerLayer)
     found = {name.rsplit(".", 1)[-1] for name, module in model.get_base_model().named_modules() if isinstance(module, kinds)}
     inner = {"base_layer", "default"}
-    return f"there are: {', '.join(sorted(found - inner))}"
+    return f"available: {', '.join(sorted(found - inner))}"
 
 
 def _fused(model: Any) -> str:

@@ -120,7 +120,7 @@ def _own(reference: str, columns: Sequence[str]) -> Reward:
     missing = [name for name in needed if name not in _GIVEN and name not in columns]
     if missing:
         known = ", ".join([*sorted(_GIVEN), *columns])
-        raise LlmbenchError(f"{path}: {name} asks for {', '.join(missing)}, which is not there. There are: {known}.")
+        raise LlmbenchError(f"{path}: {name} asks for {', '.join(missing)}, which is not there. Available: {known}.")
 
     def reward(**given: Any) -> list[float | None]:
         count = len(given["completions"])
