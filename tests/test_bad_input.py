@@ -66,7 +66,7 @@ TABLE = [
     Bad("missing data", "train train.yaml data.train.0.path=gone.jsonl", r"no such file gone\.jsonl \(looked in "),
     Bad("empty data set", "train train.yaml", r"rows\.jsonl: has no rows; llmbench reads", {"rows.jsonl": ""}),
     Bad("row without an assistant turn", "train train.yaml",
-        r"rows\.jsonl:2: .*no assistant turn, so there is nothing to learn from this row",
+        r"rows\.jsonl:2: .*no assistant turn, so this row has nothing to train on",
         {"rows.jsonl": ROW + '{"messages": [{"role": "user", "content": "Hi"}]}\n'}),
     Bad("row that is no JSON", "train train.yaml", r"rows\.jsonl:2: not valid JSON", {"rows.jsonl": ROW + "{\n"}),
     Bad("unknown columns", "train train.yaml", r"rows\.jsonl:1: columns are q, a", {"rows.jsonl": '{"q": "x", "a": "y"}\n'}),

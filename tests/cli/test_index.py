@@ -160,7 +160,9 @@ def test_an_empty_filter_deletes_nothing(pages: tuple[str, Path], empty: str) ->
     for words in (["--where", empty], ["--source", "lamp.md", "--where", empty]):
         refused = run("delete", pipeline, *words)
         assert isinstance(refused.exception, LlmbenchError)
-        assert str(refused.exception).startswith("--where: an empty filter matches every document. To delete all: --source '*'")
+        assert str(refused.exception).startswith(
+            "--where: an empty filter matches every document. To delete all of them: --source '*'"
+        )
     assert "kept: 4 documents" in run("verify", pipeline).stdout
     assert run("delete", pipeline, "--source", "*").stdout.startswith("kept: 4 documents deleted.")
 

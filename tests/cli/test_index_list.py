@@ -92,7 +92,7 @@ def test_an_index_of_an_earlier_version_is_outdated(project: Path) -> None:
     index.close()
     shown = run("list")
     assert shown.stdout.splitlines()[1].split()[-1] == "outdated"
-    assert "pages: an earlier version of llmbench made it. Run: llmbench index build pages.yaml\n" in shown.stderr
+    assert "pages: it was built by an earlier version of llmbench. Run: llmbench index build pages.yaml\n" in shown.stderr
     assert run("pages.yaml").exit_code == 0 and entries()["pages"]["state"] == "ready"
 
 

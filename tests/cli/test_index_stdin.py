@@ -102,7 +102,7 @@ def test_nothing_is_one_line_and_takes_nothing_away(piped: str, given: bytes) ->
 
 def test_too_much_is_one_line(piped: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standard_input, "LARGEST_FILE", 2**20)
-    with pytest.raises(DataError, match="standard input holds more than 1 MiB"):
+    with pytest.raises(DataError, match="standard input has more than 1 MiB"):
         run("index", piped, given=b"a" * (2**20 + 1))
     assert not (workspace.indexes() / "piped").exists()
 
@@ -113,7 +113,7 @@ def test_a_terminal_and_a_caller_that_gives_none_are_one_line(piped: str) -> Non
     try:
         with os.fdopen(theirs, "rb", closefd=False) as terminal, pytest.raises(DataError, match="is a terminal here"):
             retrieval.build(recipe, stdin=terminal)
-        with pytest.raises(DataError, match="which nothing is given on here"):
+        with pytest.raises(DataError, match="but nothing is piped in"):
             retrieval.build(recipe)
     finally:
         os.close(ours)
@@ -123,7 +123,7 @@ def test_a_terminal_and_a_caller_that_gives_none_are_one_line(piped: str) -> Non
 def test_a_file_of_its_name_is_one_line(tmp_path: Path, piped: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stdin").write_text("a file")
-    with pytest.raises(LlmbenchError, match="a file is called stdin, as standard input is"):
+    with pytest.raises(LlmbenchError, match="a file is named stdin, like standard input"):
         run("index", piped, 'documents=[stdin, "-"]', given=LAMP)
 
 
@@ -134,7 +134,7 @@ def test_a_file_of_its_name_is_one_line(tmp_path: Path, piped: str, monkeypatch:
         ('[{path: "-", include: ["*.md"]}]', r"standard input \(-\) has none"),
         ('[{path: "-", columns: {}}]', r"columns on standard input \(-\) need its format: one of jsonl"),
         ('[{path: "-", format: exe}]', r"format .*'txt'"),
-        ("[{path: -, formats: {.x: txt}}]", r"formats choose by the endings of names"),
+        ("[{path: -, formats: {.x: txt}}]", r"formats go by file endings"),
         ("[null]", r"documents\[0\]"),
     ],
 )

@@ -200,7 +200,7 @@ def test_a_folder_in_place_of_a_recipe_is_refused(folder: Path) -> None:
     ],
 )
 def test_a_document_for_another_verb_names_that_verb(fault: Fault, text: str, verb: str) -> None:
-    assert fault(text) == f"my.yaml is a document for `llmbench {verb}`, not for `llmbench train`. Run: llmbench {verb} my.yaml"
+    assert fault(text) == f"my.yaml is a recipe for `llmbench {verb}`, not for `llmbench train`. Run: llmbench {verb} my.yaml"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_load_any_tells_the_kind_by_the_keys(folder: Path, text: str, kind: type
 
 def test_load_any_says_when_the_kind_cannot_be_told(folder: Path) -> None:
     (folder / "my.yaml").write_text("name: a\n")
-    with pytest.raises(RecipeError, match="neither a train, rag, serve nor compare document"):
+    with pytest.raises(RecipeError, match="not a recipe for train, index, serve or compare"):
         recipe.load_any("my.yaml")
 
 

@@ -192,7 +192,8 @@ def report(recipe: RagRecipe, fail_under: float | None, *, as_json: bool) -> Non
     from rich.console import Console
 
     from llmbench.retrieval.embedding import Embedder
-    from llmbench.retrieval.index import coverage, coverage_table, freshness, window
+    from llmbench.retrieval.index import coverage, coverage_table, window
+    from llmbench.retrieval.index.freshness import look
     from llmbench.retrieval.store import Index, layout
     from llmbench.shown import counted
 
@@ -206,7 +207,7 @@ def report(recipe: RagRecipe, fail_under: float | None, *, as_json: bool) -> Non
                 index.check(recipe, embedder)
             found = coverage.coverage(index.documents(), limit=window(embedder), tokens=embedder, reading=embedder.reading)
             held = index.held()
-            fresh = freshness.look(recipe, index)
+            fresh = look(recipe, index)
     finally:
         index.close()
     unread = sorted({source for source, _ in fresh.skipped} - held)

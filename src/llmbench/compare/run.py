@@ -99,8 +99,8 @@ def load(name: str) -> Comparison:
         return Comparison.from_json(folder, values, rows)
     except (ValueError, TypeError, KeyError) as error:
         raise LlmbenchError(
-            f"{folder / 'summary.json'} cannot be read ({type(error).__name__}: {error}). Run llmbench compare again: "
-            "the answers are kept."
+            f"{folder / 'summary.json'} cannot be read ({type(error).__name__}: {error}). Run llmbench compare again: the "
+            f"answers are saved."
         ) from error
 
 

@@ -73,7 +73,7 @@ def _compilation(recipe: TrainRecipe, loaded: Loaded, needed: Estimate | None) -
     if recipe.method not in ("sft", "pretrain"):
         return Choice(name, False, f"method: {recipe.method} trains uncompiled")
     if recipe.adapter is not None and recipe.adapter.type == "prompt_tuning":
-        return Choice(name, False, "prompt tuning goes around the compiled part")
+        return Choice(name, False, "prompt tuning bypasses the compiled layers")
     if obstacle := compilation.obstacle(loaded.model, loaded.device):
         return Choice(name, False, obstacle)
     return Choice(name, *compilation.payback(recipe, needed, loaded.device))

@@ -43,7 +43,7 @@ class Row:
         if self.page.train_on == "all":
             return [self._whole(text, said)]
         if not left:
-            raise Refused("nothing to learn", "no turn of this row is to be learned (weight: 0 or train: false)")
+            raise Refused("nothing to train", "every turn of this row is excluded from training (weight: 0 or train: false)")
         for i in sorted(left):
             met = self._met(i)
             if i == count - 1 and met.next and met.text.startswith(text):
@@ -86,8 +86,8 @@ class Row:
 
     def _untold(self, count: int, marks: Spans) -> None:
         if self.page.marked and not marks:
-            words = "the chat template leaves no token of the assistant's to learn in this row"
-            raise Refused("the chat template leaves nothing to learn", words)
+            words = "the chat template renders no assistant token to train in this row"
+            raise Refused("the chat template renders nothing to train", words)
         words = f"the chat template does not show where the assistant's words of turn {count} begin and end"
         raise Refused(UNTOLD, words)
 

@@ -97,7 +97,7 @@ def test_passages_that_repeat_take_no_other_ones_place(recipe: RagRecipe, pages:
 @pytest.mark.parametrize("top_k", [0, -1, 5.5, "3", True])
 def test_a_top_k_that_is_no_number_of_passages_is_one_line(recipe: RagRecipe, top_k: Any) -> None:
     retrieval.build(recipe)
-    with Retriever.open(recipe) as retriever, pytest.raises(LlmbenchError, match=r"^top_k is .+\. Ask for a whole number"):
+    with Retriever.open(recipe) as retriever, pytest.raises(LlmbenchError, match=r"^top_k is .+\. It must be a whole number"):
         retriever.search("lamp", top_k)
 
 

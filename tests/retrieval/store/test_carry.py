@@ -131,4 +131,4 @@ def test_a_tuned_alpha_of_other_words_is_dropped(recipe: RagRecipe, words: Any, 
     tuned(folder)
     query("INSERT INTO terms(terms, rank) VALUES ('rank', 'bm25(1.0, 1.0)')")
     [note] = retrieval.build(recipe, embedder=words, rebuild=True).notes
-    assert "(words are indexed otherwise now)" in note and facts(folder, "alpha") is None
+    assert "(words are now indexed differently)" in note and facts(folder, "alpha") is None

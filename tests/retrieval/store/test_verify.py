@@ -47,10 +47,10 @@ DAMAGE = {
     "UPDATE chunks SET row = 99 WHERE row = 0": ("rows and passages do not match one to one", "rebuild"),
     "DELETE FROM dead": ("rows and passages do not match one to one", "rebuild"),
     "INSERT INTO terms(terms, rowid, title, text) VALUES ('delete', 1, 'Title', 'alpha beta number 0')": (
-        "the words are not those of the passages", "repair",
+        "the words do not match of the passages", "repair",
     ),
-    "INSERT INTO terms(rowid, title, text) VALUES (1000, 'Title', 'alpha')": ("the words are not those", "repair"),
-    "INSERT INTO terms(rowid, title, text) VALUES (1, '', 'omega')": ("the words are not those", "repair"),
+    "INSERT INTO terms(rowid, title, text) VALUES (1000, 'Title', 'alpha')": ("the words do not match", "repair"),
+    "INSERT INTO terms(rowid, title, text) VALUES (1, '', 'omega')": ("the words do not match", "repair"),
     "UPDATE facts SET number = 1 WHERE document = 1": ("the fields of 0 are not those of its metadata", "repair"),
     "DELETE FROM facts WHERE document = 2": ("the fields of 1 are not those of its metadata", "repair"),
     "INSERT INTO facts VALUES (3, 'team', NULL, 'blue')": ("the fields of 2 are not those of its metadata", "repair"),
@@ -201,4 +201,4 @@ def test_stems_that_only_a_deleted_text_had_are_told_until_they_are_gone(
     assert words_left(folder, "Zanzibar flickering lamps") == {} and not holds(folder, "Zanzibar")
     query("INSERT INTO terms(rowid, title, text) VALUES (1000, '', 'flickering')")  # a posting of a passage that is none
     assert words_left(folder, "it flickered") == {"1": ["flicker"]}
-    assert any("the words are not those" in told for told, _ in faults(folder))
+    assert any("the words do not match" in told for told, _ in faults(folder))

@@ -300,7 +300,7 @@ def test_names_that_are_not_utf_8_are_shown_and_told_apart(recipe: RagRecipe, wo
         Path(os.fsdecode(bytes(pages) + b"/" + name)).write_text("<p>words")
     report = retrieval.build(recipe, embedder=words)
     assert report.added == 3
-    assert report.skipped == ((r"bad\xff.md", "another file is called the same; rename one of them"),)
+    assert report.skipped == ((r"bad\xff.md", "another file has the same name; rename one of them"),)
     assert sources(query) == [r"bad\xfe.md", r"bad\xff.html", r"bad\xff.md"]
 
 
@@ -397,7 +397,7 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(
             "on 115 of the",
         ),
         ('{"id": "1", "question": "which w1?", "source": "d1"}\n', "on 1 of the pipeline's questions."),
-        ('{"id": "1", "question": "which w1?"}\n', "questions were not measured with: "),
+        ('{"id": "1", "question": "which w1?"}\n', "Recall was not measured on the pipeline's questions: "),
         (None, "on 500 made queries."),
     ],
 )
@@ -432,7 +432,7 @@ def given(**fields: Any) -> Document:
         (given(text=" "), r"^document 'good' has no text and would never be found\. Add some\.$"),
         (given(source=""), r"^a document has no source \('alpha'\)"),
         ({"source": "x"}, r"^\{'source': 'x'\} is not a Document\."),
-        (given(source="a.txt"), r"^document 'a.txt' is called like one of file a.txt\. Give it another source"),
+        (given(source="a.txt"), r"^document 'a.txt' has the same source as one from file a.txt\. Give it another source"),
     ],
 )
 def test_a_bad_document_is_one_line_and_nothing_of_its_call_is_written(

@@ -90,7 +90,7 @@ def tune(
     queries = sorted(qrels)
     if len(queries) < FEWEST:
         raise DataError(
-            f"{len(queries)} judged queries are too few to tune alpha with. Judge at least {FEWEST}, or leave it as it is."
+            f"{len(queries)} judged queries are too few to tune alpha. Judge at least {FEWEST}, or leave --tune out."
         )
     table = np.array([_values(found, qrels, dict.fromkeys(queries, alpha), ignore_identical) for alpha in ALPHAS])
     plain = _values(found, qrels, {query: found.weights.get(query, language.ALPHA) for query in queries}, ignore_identical)

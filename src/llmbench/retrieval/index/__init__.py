@@ -20,4 +20,4 @@ from __future__ import annotations
 from llmbench.retrieval.index.build import IndexReport, build
 from llmbench.retrieval.index.writer import Writer, window
 
-__all__ = ["IndexReport", "Writer", "build", "coverage", "coverage_table", "freshness", "inventory", "repair", "window"]
+__all__ = ["IndexReport", "Writer", "build", "coverage", "coverage_table", "inventory", "repair", "window"]

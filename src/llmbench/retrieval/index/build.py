@@ -165,13 +165,13 @@ class _Job:
             self.notes += filter(None, [carry.alpha(self.former, self.writer)])
         if self.writer.batches.earlier is not None:
             self.notes.append(
-                "An earlier version of llmbench made this index. It was built again; what reads the same kept its vector."
+                "This index was built by an earlier version of llmbench. It was rebuilt; unchanged passages kept their vectors."
             )
 
         if self.hiding:
             named = ", ".join(self.hiding[:3]) + (f" and {len(self.hiding) - 3} more" if len(self.hiding) > 3 else "")
             report = f"llmbench index report {self.recipe.source}"
-            self.notes.append(f"Left out hidden text, which readers of these do not see: {named}. Details: {report}")
+            self.notes.append(f"Left out text that is hidden from readers: {named}. Details: {report}")
 
     def _carry(self, files: Collection[str | None]) -> None:
         """Takes over the documents of some files from the old index; those of None are the programs'."""

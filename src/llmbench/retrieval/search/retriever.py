@@ -133,7 +133,7 @@ class Retriever:
         """
         query = asked(query)
         if not query.strip():
-            raise LlmbenchError("The query is empty. Ask something.")
+            raise LlmbenchError("The query is empty.")
         spec, timings = self.recipe.search, timings or Timings()
         wanted = spec.top_k if top_k is None else _whole(top_k)
         where_all = condition(spec.filter, where)
@@ -253,8 +253,8 @@ class Retriever:
         reading = embedder.reading(query)
         if reading.unknown == reading.characters:  # its vector is that of every other unknown text
             name = self.recipe.embedder.model_name_or_path
-            what = "there is nothing to search with" if spec.mode == "dense" else "only its words are searched"
-            timings.notes.append(f"{name} does not know the characters of this question: {what}.")
+            what = "there is nothing to search for" if spec.mode == "dense" else "only words are searched"
+            timings.notes.append(f"{name} does not know the characters of this query: {what}.")
             return Question(None, tuple(texts))
         vectors = embedder.embed_queries(texts)
         if answers:
@@ -357,7 +357,7 @@ def asked(query: str) -> str:
 def _whole(top_k: object) -> int:
     """How many hits a caller asks for."""
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-        raise LlmbenchError(f"top_k is {top_k!r}. Ask for a whole number of passages, 1 or more.")
+        raise LlmbenchError(f"top_k is {top_k!r}. It must be a whole number, 1 or more.")
     return top_k
 
 
