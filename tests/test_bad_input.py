@@ -84,7 +84,7 @@ TABLE = [
     Bad("unknown run", "runs gone", r"There is no run gone in .* Make one: llmbench train"),
     # Documents and indexes
     Bad("index not built", "search rag.yaml kettle", r"index mine is not built\. Run: llmbench index build rag\.yaml"),
-    Bad("embedder not found", "index rag.yaml embedder.model_name_or_path=./gone", r"embedder \S+/gone: there is no such folder", {}, {"HF_HUB_OFFLINE": "1"}),
+    Bad("embedder not found", "index rag.yaml embedder.model_name_or_path=./gone", r"embedder \S+/gone: no such folder", {}, {"HF_HUB_OFFLINE": "1"}),
     Bad("documents not found", "index rag.yaml", r"rag\.yaml:2: documents\[0\]\.path: no such file gone", {"rag.yaml": "name: a\ndocuments: [gone]\n"}),
     # Serving
     Bad("adapter that is not there", "serve serve.yaml --dry-run", r"serve\.yaml: variant base: .*gone", {"serve.yaml": SERVE + "    adapter: gone\n"}),

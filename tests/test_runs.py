@@ -83,9 +83,9 @@ def test_one_process_writes_at_a_time(document: Path) -> None:
         assert run.status["state"] == "running"
         with pytest.raises(LlmbenchError, match=f"run first is in use by process {other.pid}"), run.writing():
             pass
-        with pytest.raises(RunError, match="is training right now"):
+        with pytest.raises(RunError, match="is training"):
             runs.create(load(document), overwrite=True)
-        with pytest.raises(RunError, match="is training right now"):
+        with pytest.raises(RunError, match="is training"):
             runs.resume(load(document))
         other.kill()
     assert (run.status["state"], run.status["reason"]) == ("stopped", "killed")

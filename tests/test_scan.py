@@ -44,7 +44,9 @@ def test_a_shard_that_is_missing_is_named(cut: Path) -> None:
     (cut / "model.safetensors").rename(cut / "model-00001-of-00002.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (cut / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(LlmbenchError, match=r"model-00002-of-00002.safetensors is missing, which model.safetensors.index.json"):
+    with pytest.raises(
+        LlmbenchError, match=r"model-00002-of-00002.safetensors is missing, although model.safetensors.index.json"
+    ):
         scan.folder(cut)
 
 

@@ -117,7 +117,7 @@ def test_overwrite_is_refused_where_a_file_of_the_users_would_go_with_it(documen
     folder.mkdir(parents=True)
     (folder / "evaluation.xlsx").write_text("mine")
     before = tree(run.folder)
-    with pytest.raises(LlmbenchError, match=r"holds files that llmbench did not write \(evaluation.xlsx\)"):
+    with pytest.raises(LlmbenchError, match=r"contains files that llmbench did not write \(evaluation.xlsx\)"):
         runs.create(load(document), overwrite=True)
     assert tree(run.folder) == before
 
@@ -202,7 +202,7 @@ def test_a_merge_replaces_no_folder_of_the_users(document: Path, tmp_path: Path,
     before = tree(folder)
     with pytest.raises(LlmbenchError, match="already exists"):
         merge(run, output=folder)
-    with pytest.raises(LlmbenchError, match="holds files that llmbench did not write"):
+    with pytest.raises(LlmbenchError, match="contains files that llmbench did not write"):
         merge(run, output=folder, overwrite=True)
     assert tree(folder) == before
 

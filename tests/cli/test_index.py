@@ -111,7 +111,7 @@ def test_documents_are_deleted_by_name_and_by_filter(pages: tuple[str, Path]) ->
     assert run("verify", pipeline).stdout.startswith("kept: 1 document, 1 passage, ")
     assert facts(pipeline)["added"] == 3  # the files are there still
     for wrong in ("{", '{"$x": 1}'):
-        with pytest.raises(LlmbenchError, match=r"--where is not JSON|\$x is no operator"):
+        with pytest.raises(LlmbenchError, match=r"--where is not JSON|\$x is not an operator"):
             CliRunner().invoke(cli, ["index", "delete", pipeline, "--where", wrong], catch_exceptions=False)
 
 

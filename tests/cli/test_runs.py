@@ -195,7 +195,9 @@ def test_a_removal_that_was_killed_is_said_and_can_be_finished(made: runs.Run, m
     with monkeypatch.context() as patch:
         patch.setattr(written, "remove", killed)
         rm(made, "--yes")
-    assert removed and runs.open_run("mine").status["reason"] == "removed in part; the rest: llmbench runs rm mine"
+    assert (
+        removed and runs.open_run("mine").status["reason"] == "only partly removed; to remove the rest: llmbench runs rm mine"
+    )
     assert rm(made, "--yes").exit_code == 0 and not made.folder.exists()
 
 

@@ -165,7 +165,7 @@ def test_latin_1_and_tabs(tmp_path: Path) -> None:
 
 def test_a_hub_data_set_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match=r"data set nobody/nothing: not downloaded before, and .* cannot be reached"):
+    with pytest.raises(DataError, match=r"data set nobody/nothing: not in the cache, and .* cannot be reached"):
         list(data.rows(DataSource(dataset="nobody/nothing")))
 
 

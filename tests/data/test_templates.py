@@ -50,14 +50,14 @@ ROWS: dict[str, tuple[list[dict[str, Any]], Any]] = {
     ),
 }
 REASONS = {
-    "the chat template does not write an answer as it is",
-    "the chat template does not write the thinking",
-    "the chat template writes no tool calls",
-    "the chat template leaves out a part of a tool call",
-    "the chat template writes no tools",
-    "the chat template leaves a turn out",
+    "the chat template does not render an answer as it is",
+    "the chat template does not render the thinking",
+    "the chat template renders no tool calls",
+    "the chat template omits part of a tool call",
+    "the chat template renders no tools",
+    "the chat template omits a turn",
     "the chat template refuses it",
-    "the assistant's words cannot be found",
+    "the assistant's text cannot be found",
 }
 ODD = {"template_basic", "template_blip2", "template_deepseek_ocr", "glm4moe"}
 """Those that close the last turn with no token. (GLM's model stops at the token that opens the next turn.)"""
@@ -125,7 +125,7 @@ def test_the_masks_of_a_family(name: str) -> None:
 def test_a_value_that_a_template_changes_is_refused() -> None:
     template = FAMILIES["json"].template.replace("c.function.arguments | tojson", "c.function.arguments | tojson | upper")
     found = answer(page(template), {"messages": ROWS["call"][0], "tools": TOOLS}, 30)
-    assert "does not write argument city of call 1 (weather) in turn 2" in found["detail"]
+    assert "does not render argument city of call 1 (weather) in turn 2" in found["detail"]
 
 
 def test_a_function_named_in_the_answer_s_words_is_no_call() -> None:

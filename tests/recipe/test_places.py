@@ -162,7 +162,7 @@ def test_two_pipelines_of_one_name_do_not_share_an_index(tmp_path: Path, home: P
     first, second = tmp_path / "a" / "p.yaml", tmp_path / "b" / "p.yaml"
     assert "1 added" in index(first)
     said = index(second)
-    assert said.startswith(f"{second}: index notes was made by {first}. Nothing was changed.")
+    assert said.startswith(f"{second}: index notes belongs to {first}. Nothing was changed.")
     assert "1 unchanged" in index(first)
     verify, delete = ["index", "verify", str(second)], ["index", "delete", str(second), "--source", "*"]
     for verb in (["search", str(second), "winch"], verify, delete):
@@ -184,7 +184,7 @@ def test_two_comparisons_of_one_name_do_not_share_a_folder(tmp_path: Path, home:
         compare.run(recipe.load(tmp_path / "a" / "c.yaml", CompareRecipe))
     assert not (home / "comparisons" / "c" / written.RECORD).exists()  # nothing was asked
     written.claim(home / "comparisons" / "c", "comparison", by=str(tmp_path / "a" / "c.yaml"))  # as with the first answer
-    with pytest.raises(LlmbenchError, match=r"comparison c was made by .*/a/c\.yaml"):
+    with pytest.raises(LlmbenchError, match=r"comparison c belongs to .*/a/c\.yaml"):
         compare.run(recipe.load(tmp_path / "b" / "c.yaml", CompareRecipe))
 
 

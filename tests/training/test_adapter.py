@@ -146,14 +146,14 @@ def test_an_adapter_of_another_base_is_not_trained_further(kind: Kinds, write: W
     [
         (
             {"target_modules": ["q_proj", "nonesuch"]},
-            r"lora\.target_modules: no module .* is called nonesuch; available: down_proj",
+            r"lora\.target_modules: no module .* is named nonesuch; available: down_proj",
         ),
         ({"target_modules": "nonesuch.*"}, r"lora\.target_modules: Target modules nonesuch"),
         ({"target_modules": ["q_proj"], "layers_to_transform": [0, 9]}, r"there is no layer 9"),
         ({"rank_pattern": {"nonesuch": 2}}, r"lora\.rank_pattern: no module"),
         ({"modules_to_save": ["nonesuch"]}, r"lora\.modules_to_save: no module"),
         ({"bias": "all"}, r"lora\.bias: all, but no layer that is adapted has a bias"),
-        ({"init_lora_weights": "loftq"}, r"PEFT computes LoftQ on an NVIDIA GPU"),
+        ({"init_lora_weights": "loftq"}, r"PEFT needs an NVIDIA GPU for LoftQ"),
     ],
 )
 def test_a_name_that_means_nothing_in_the_model_is_an_error(write: Write, lora: dict[str, Any], says: str) -> None:

@@ -97,7 +97,7 @@ def test_a_function_of_the_user_s_takes_what_it_names(tmp_path: Path) -> None:
         ("def score(completions):\n    return [float('nan'), 1]\n", r"mine\.py: score returned a number that is not finite"),
         (
             "def score(completions, gold):\n    return [1, 1]\n",
-            r"mine\.py: score asks for gold, which is not there\. Available: ",
+            r"mine\.py: score needs gold, which the data does not have\. Available: ",
         ),
     ],
 )

@@ -108,7 +108,7 @@ def test_an_untrained_adapter_is_the_base_and_that_is_an_error(kind: Kinds, home
     run = copied(kind("lora"), home)
     scaled(run, 0.0)
     with pytest.raises(
-        LlmbenchError, match=r"the adapter changes nothing .* so a merge would be the base. It was trained for too"
+        LlmbenchError, match=r"the adapter changes nothing .* so the merged model would equal the base. Train for longer"
     ):
         merge(run)
     assert not (run.folder / "merged").exists()

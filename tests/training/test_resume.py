@@ -140,7 +140,7 @@ def test_the_loss_between_two_log_steps_is_the_mean_of_all_of_them(write: Write)
     ("damage", "says"),
     [
         (lambda folder: _cut(folder / "adapter_model.safetensors"), "adapter_model.safetensors: is cut off"),
-        (lambda folder: _flip(folder / "optimizer.safetensors"), "optimizer.safetensors has other bytes than were written"),
+        (lambda folder: _flip(folder / "optimizer.safetensors"), "optimizer.safetensors differs from what was written"),
         (lambda folder: (folder / "trainer_state.json").write_text('{"global_step": '), "trainer_state.json has "),
         (lambda folder: (folder / "random.json").unlink(), "random.json is missing"),
         (lambda folder: (folder / checkpoints.MANIFEST).write_text("{"), "manifest.json cannot be read"),

@@ -20,7 +20,9 @@ ROWS = tuple(
         name=name,
         signature=signature,
         use="replaced",
-        purpose="groups a batch's rows by adapter" if name == "update_metadata" else "one product for all rows of an adapter",
+        purpose="groups a batch's rows by adapter"
+        if name == "update_metadata"
+        else "one matrix product for all rows of an adapter",
         without="vLLM's own LoRA on a CPU, with which a prompt's LoRA takes twenty times as long",
         package="vllm",
         versions="==0.32.0",

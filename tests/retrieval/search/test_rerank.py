@@ -204,7 +204,7 @@ def test_windows_hold_every_word_and_no_more_than_fits(late: Reranker, room: int
 
 
 def test_a_model_without_a_trained_head_is_refused_as_a_cross_encoder() -> None:
-    with pytest.raises(LlmbenchError, match=r"is no cross-encoder.*say kind: late-interaction"):
+    with pytest.raises(LlmbenchError, match=r"not a cross-encoder.*set kind: late-interaction"):
         Reranker(RerankSpec(model_name_or_path=PACKAGED))
 
 
