@@ -61,7 +61,7 @@ TABLE = [
         r"training\.learning_rate=fast: training\.learning_rate should be a number, not 'fast'"),
     Bad("no YAML", "train train.yaml", r"train\.yaml:2: not valid YAML", {"train.yaml": "name: [\n"}),
     Bad("missing recipe", "train gone.yaml", r"gone\.yaml: no such file\. `llmbench new` lists the bundled recipes"),
-    Bad("recipe of another verb", "train serve.yaml", r"serve\.yaml is a document for `llmbench serve`.* Run: llmbench serve serve\.yaml"),
+    Bad("recipe of another verb", "train serve.yaml", r"serve\.yaml is a recipe for `llmbench serve`.* Run: llmbench serve serve\.yaml"),
     # Training data
     Bad("missing data", "train train.yaml data.train.0.path=gone.jsonl", r"no such file gone\.jsonl \(looked in "),
     Bad("empty data set", "train train.yaml", r"rows\.jsonl: has no rows; llmbench reads", {"rows.jsonl": ""}),

@@ -117,7 +117,7 @@ def check_name(name: str, what: str = "name") -> str:
     """
     if not _NAME.fullmatch(name):
         shown = name if len(name) <= 100 else f"{name[:97]}..."
-        raise LlmbenchError(f"{what} {shown!r} is not allowed: use at most 64 lower-case letters, digits, '.', '_' or '-'.")
+        raise LlmbenchError(f"{what} {shown!r} is not allowed: use up to 64 lower-case letters, digits, '.', '_' or '-'.")
     return name
 
 

@@ -211,5 +211,5 @@ FAMILIES = {
         _chatml(_EACH + "{{- '<call>' ~ c.function.name ~ '</call>' }}" + _END),
         refused="the chat template does not render argument city of call 1 (weather) in turn 2",
     ),
-    "listed, not called": Family(_chatml(""), refused="the chat template writes no tool calls (weather)"),
+    "listed, not called": Family(_chatml(""), refused="the chat template renders no tool calls (weather)"),
 }

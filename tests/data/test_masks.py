@@ -254,7 +254,7 @@ def test_answers_without_the_thinking_that_the_prompt_opens_are_noticed(tmp_path
 @pytest.mark.parametrize(
     ("row", "template", "message"),
     [
-        (CALL, CHATML, "the chat template writes no tool calls (weather). Set data.chat_template to one that does"),
+        (CALL, CHATML, "the chat template renders no tool calls (weather). Set data.chat_template to one that does"),
         ({**ONE, "tools": [WEATHER]}, CHATML, "the chat template does not render the row's tools."),
         (TWO, "{% for m in messages if m.role != 'system' %}{{ m.role + m.content + eos_token }}{% endfor %}"
               "{% if add_generation_prompt %}assistant{% endif %}", "the chat template does not render turn 1 (system)."),

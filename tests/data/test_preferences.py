@@ -197,7 +197,7 @@ def test_judged_answers_may_call_tools_and_think(tokenizer: Any, tmp_path: Path,
     assert '<call>height {"of": "it"}</call><|im_end|>' in prompt and prompt.startswith('[{"type": "function"')
     assert found.train_report.turn_ends == (tokenizer.convert_tokens_to_ids("<|im_end|>"),)
     lost = TEMPLATE.replace(CALLS, "")
-    with pytest.raises(DataError, match=r"rows\.jsonl:[12]: the chat template writes no tool calls \(height\)"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:[12]: the chat template renders no tool calls \(height\)"):
         load(method, rows, tokenizer, tmp_path, chat_template=lost)
 
 

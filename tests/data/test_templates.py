@@ -138,7 +138,7 @@ def test_a_function_named_in_the_answer_s_words_is_no_call() -> None:
 def test_a_template_that_can_only_write_none_is_refused() -> None:
     template = FAMILIES["json"].template.replace("m.content or ''", "m.content or none")
     found = answer(page(template), {"messages": ROWS["call"][0], "tools": TOOLS}, 30)
-    assert "writes None or null in turn 2, where the row has nothing" in found["detail"]
+    assert "renders None or null in turn 2, where the row has nothing" in found["detail"]
 
 
 @pytest.mark.parametrize("key", ["thinking", "reasoning", "reasoning_content"])
@@ -152,7 +152,7 @@ def test_thinking_is_handed_over_under_the_name_that_the_template_knows(key: str
 
 def test_a_template_that_knows_no_thinking_says_how_to_leave_it_out() -> None:
     found = answer(page(FAMILIES["json"].template), {"messages": ROWS["thinking"][0], "tools": None}, 30)
-    assert "the thinking (reasoning_content) of turn 2: it has no place for thinking" in found["detail"]
+    assert "the thinking (reasoning_content) of turn 2: it has no field for it" in found["detail"]
     assert "data.reasoning=drop" in found["detail"]
 
 
