@@ -73,9 +73,8 @@ def check_claim(folder: Path, kind: str, *, known: bool = False, by: str | None 
     except OSError as error:
         raise LlmbenchError(f"{folder} cannot be read ({error.strerror}). Choose another name with name=...") from error
     if inside:
-        article = "an" if kind[0] in "aeiou" else "a"
         raise LlmbenchError(
-            f"{folder} was not written by llmbench as {article} {kind}: it contains {_list(inside)}. Nothing was changed. "
+            f"{folder} is not an llmbench {kind}: it contains {_list(inside)}. Nothing was changed. "
             "Move the folder, or choose another name with name=..."
         )
 

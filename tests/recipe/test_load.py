@@ -250,7 +250,7 @@ def test_an_override_may_write_a_place_as_messages_do(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("---\nname: b\n", "a second document begins here (---), and a file may hold only one"),
+        ("---\nname: b\n", "a second document begins here (---), but a recipe is a single document"),
         ("lora: {r: ${RANK}}\n", "Put values with ${...} in quotes"),
         ("include: my.yaml\n", "include: my.yaml includes itself"),
     ],
@@ -295,7 +295,7 @@ def test_a_wrong_override_is_named_itself_not_a_line_of_the_file(fault: Fault, o
 
 def test_two_variants_of_one_name_are_refused(folder: Path) -> None:
     (folder / "my.yaml").write_text("variants:\n  - name: a\n  - name: a\n")
-    with pytest.raises(RecipeError, match="two variants are called a"):
+    with pytest.raises(RecipeError, match="two variants are named a"):
         recipe.load("my.yaml", ServeRecipe)
 
 

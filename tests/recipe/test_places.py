@@ -166,7 +166,7 @@ def test_two_pipelines_of_one_name_do_not_share_an_index(tmp_path: Path, home: P
     assert "1 unchanged" in index(first)
     verify, delete = ["index", "verify", str(second)], ["index", "delete", str(second), "--source", "*"]
     for verb in (["search", str(second), "winch"], verify, delete):
-        assert f"made by {first}" in str(CliRunner().invoke(cli, verb).exception)
+        assert f"belongs to {first}" in str(CliRunner().invoke(cli, verb).exception)
     (tmp_path / "a").rename(tmp_path / "moved")
     assert "1 unchanged" in index(tmp_path / "moved" / "p.yaml")
 
