@@ -61,7 +61,7 @@ def test_the_override_names_it_beside_a_folder_or_alone(tmp_path: Path, piped: s
     found = facts("search", piped, "Borin")["hits"]
     assert {(hit["source"], hit["title"]) for hit in found} == {("stdin", "Borin lamp"), ("pump.md", "pump")}
     (tmp_path / "docs" / "pump.md").rename(tmp_path / "pump.md")
-    with pytest.raises(DataError, match="docs is empty, and the index holds 1 file of it"):
+    with pytest.raises(DataError, match="docs is empty, but the index has 1 file from it"):
         run("index", piped, "documents=docs")
     alone = facts("index", piped, "documents=-", given=LAMP)
     assert (alone["changed"], alone["removed"]) == (1, 1)  # read as text now; the folder is none of its places
@@ -111,7 +111,7 @@ def test_a_terminal_and_a_caller_that_gives_none_are_one_line(piped: str) -> Non
     recipe = load(piped, RagRecipe)
     ours, theirs = pty.openpty()
     try:
-        with os.fdopen(theirs, "rb", closefd=False) as terminal, pytest.raises(DataError, match="is a terminal here"):
+        with os.fdopen(theirs, "rb", closefd=False) as terminal, pytest.raises(DataError, match="this is a terminal"):
             retrieval.build(recipe, stdin=terminal)
         with pytest.raises(DataError, match="but nothing is piped in"):
             retrieval.build(recipe)
@@ -131,7 +131,7 @@ def test_a_file_of_its_name_is_one_line(tmp_path: Path, piped: str, monkeypatch:
     ("documents", "message"),
     [
         ('["-", "-"]', r"standard input \(-\) is listed twice"),
-        ('[{path: "-", include: ["*.md"]}]', r"standard input \(-\) has none"),
+        ('[{path: "-", include: ["*.md"]}]', r"standard input \(-\) is not one"),
         ('[{path: "-", columns: {}}]', r"columns on standard input \(-\) need its format: one of jsonl"),
         ('[{path: "-", format: exe}]', r"format .*'txt'"),
         ("[{path: -, formats: {.x: txt}}]", r"formats go by file endings"),

@@ -97,7 +97,7 @@ def test_a_broken_slide_costs_that_slide(tmp_path: Path) -> None:
 def test_the_bytes_are_believed_more_than_the_name(tmp_path: Path, name: str, kind: str) -> None:
     found = document(saved(tmp_path, name, docx(paragraph("in truth a DOCX"))))
     assert (found.text, found.kind) == ("in truth a DOCX", kind)
-    assert "but it is docx" in found.warnings[0]
+    assert "but is docx" in found.warnings[0]
 
 
 def test_a_pdf_named_docx_is_read_with_its_pages(write_pdf: Callable[..., Path]) -> None:

@@ -46,7 +46,7 @@ def test_what_is_no_text_is_left_out_whatever_its_bytes_look_like(tmp_path: Path
     texts, skipped = taken(folder)
     assert not texts and skipped == {
         "a.xyz": ".xyz files are not read", "b.png": ".png files are not read", "c.pem": ".pem files are not read",
-        "id_rsa": "a file without an ending that is not text", "d": "a file without an ending that is not text",
+        "id_rsa": "a binary file without an ending", "d": "a binary file without an ending",
         "empty.xyz": ".xyz files are not read",
     }  # fmt: skip
 

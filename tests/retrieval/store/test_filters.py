@@ -227,7 +227,7 @@ def test_front_matter_and_rows_are_filtered_by_as_what_they_are(recipe: RagRecip
     with Retriever.open(both, embedder=words) as retriever:
         document = retriever.document("a.md")
         assert document is not None and document.metadata["tags"] == ["red", "a, b", 3]
-        assert document.warnings == ("its field source is filtered by as metadata.source, since source is the document's own",)
+        assert document.warnings == ("filter its field source as metadata.source, since every document already has a source",)
 
 
 def test_fields_of_lists_stand_in_the_index_as_they_were_given(upsert: Any, doc: Make, ask: Any, folder: Any) -> None:

@@ -108,7 +108,9 @@ def test_a_root_that_is_gone_or_empty_is_an_error_and_takes_nothing_away(
     recipe: RagRecipe, words: Any, pages: Path, query: Rows, rebuild: bool, closed: Closed
 ) -> None:
     away = pages.rename(pages.with_name("away"))
-    with pytest.raises(DataError, match=r"pages cannot be read \(No such file or directory\)\. Mount it or repair it"):
+    with pytest.raises(
+        DataError, match=r"pages cannot be read \(No such file or directory\)\. Mount it or fix its permissions"
+    ):
         retrieval.build(recipe, embedder=words, rebuild=rebuild)
     pages.mkdir()
     (pages / ".placeholder").touch()
@@ -128,7 +130,7 @@ def test_one_empty_root_of_several_is_told(recipe: RagRecipe, words: Any, pages:
     several = recipe.model_copy(update={"documents": [SourceSpec(path=pages), SourceSpec(path=tmp_path / "other")]})
     retrieval.build(several, embedder=words)
     (tmp_path / "other" / "delta.txt").unlink()
-    with pytest.raises(DataError, match=r"other is empty, and the index holds 1 file of it"):
+    with pytest.raises(DataError, match=r"other is empty, but the index has 1 file from it"):
         retrieval.build(several, embedder=words)
     with retrieval.Writer.open(several, embedder=words) as writer:
         writer.delete(sources=["other/delta.txt"])
