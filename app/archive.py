@@ -18,7 +18,7 @@ from .conversation import Session
 __all__ = ["forget", "read", "write"]
 
 _ID = re.compile(r"[0-9a-f]{32}")
-_LOST = "This conversation is not saved and will be lost with the page."
+_LOST = "This conversation is not saved: it will be lost when the page closes."
 
 
 def read(key: str, url: str) -> tuple[Session, str]:
@@ -76,7 +76,7 @@ def _set_aside(path: Path) -> str:
         path.rename(aside)
     except OSError as error:
         return f"The saved conversation cannot be read: {path} ({error.strerror}). A new one was started."
-    return f"The saved conversation cannot be read, and a new one was started. The old file is kept: {aside}"
+    return f"The saved conversation cannot be read; a new one was started. The old file is kept: {aside}"
 
 
 def _path(key: str) -> Path:

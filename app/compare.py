@@ -74,10 +74,10 @@ def _wire(blocks: gr.Blocks, page: Page) -> None:
         updates = asking.talks(page, session) | await _settle(page, session, condition)
         if told.get("restarted"):
             kept = "Your conversation is still here." if session.talking else "There was no conversation to keep."
-            updates[page.notice] = render.notice(f"The app was away and has been started again. {kept}", "info")
+            updates[page.notice] = render.notice(f"The app was restarted. {kept}", "info")
         if not told.get("kept", True):
             updates[page.notice] = render.notice(
-                "This browser lets the page store nothing: the conversation is lost when this tab is closed.", "info"
+                "This browser blocks storage: the conversation will be lost when the tab closes.", "info"
             )
         if unread:
             updates[page.notice] = render.notice(unread)
@@ -177,7 +177,7 @@ def _wire_sides(page: Page) -> None:
         for side in session.sides:
             side.turns.clear()
         archive.forget(session.id)
-        return asking.talks(page, session) | {page.notice: "", page.said: "A new conversation."}
+        return asking.talks(page, session) | {page.notice: "", page.said: "New conversation started."}
 
     def add(session: Session) -> Updates:
         unseen = [i for i in range(MAX_SIDES) if i not in session.shown]
@@ -247,7 +247,7 @@ async def _settle(page: Page, session: Session, condition: connection.Condition)
         session.descriptions = {str(e["id"]): str(e["description"]) for e in listed if e.get("description")}
         session.pipelines = await asyncio.to_thread(_here, page.settings, listed)
         lost = [
-            f"{LETTERS[i]} now asks {session.sides[i].model}, because {before} is no longer offered."
+            f"{LETTERS[i]} now uses {session.sides[i].model}: {before} is no longer available."
             for i, before in enumerate(chosen)
             if before and before != session.sides[i].model and i in session.shown
         ]

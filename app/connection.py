@@ -112,7 +112,7 @@ def banner(session: Session, settings: Settings) -> str:
     stage = settings.engine.stage if settings.engine is not None and session.url == settings.url else None
     log = f"Log: {stage.log}" if stage is not None and stage.log else ""
     if stage is not None and stage.state == "starting":
-        text = f"{stage.detail}, {stage.seconds:.0f} s. Documents, Runs and Reports can be used meanwhile."
+        text = f"{stage.detail}, {stage.seconds:.0f} s. Documents, Runs and Reports work in the meantime."
         return render.empty("The engine is starting", text, detail=log)
     if stage is not None and stage.state in ("failed", "stopped"):
         return render.empty("The engine is not running", stage.detail or "It was stopped.", detail=log)

@@ -282,7 +282,7 @@ class Session:
             session.shown = sorted({int(i) for i in values["shown"]} & set(range(MAX_SIDES)))
             session.sides = [Side(str(s["model"]), [Turn.restored(t) for t in s["turns"]]) for s in values["sides"]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"no conversation: {error}") from error
+            raise ValueError(f"not a conversation: {error}") from error
         if len(session.sides) != MAX_SIDES or len(session.shown) < 2:
-            raise ValueError("no conversation: it has other sides")
+            raise ValueError("not a conversation of these variants")
         return session

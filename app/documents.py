@@ -66,7 +66,7 @@ def build(tab: gr.Tab, settings: Settings) -> Shelf:
             min_width=220,
         )  # fmt: skip
         query = gr.Textbox(
-            placeholder="Search the documents", show_label=False, label="Search", container=False, elem_id="query", scale=1,
+            placeholder="Search documents", show_label=False, label="Search", container=False, elem_id="query", scale=1,
             min_width=160,
         )  # fmt: skip
         search = gr.Button("Search", variant="primary", elem_id="search", min_width=0, scale=0)
@@ -141,7 +141,7 @@ class Shelf:
             yield self.unready(error)
             return
         title = f"Search {count:,} document{'s' if count != 1 else ''}"
-        more = "" if complete else "The index is not complete: indexing was interrupted, or is under way."
+        more = "" if complete else "The index is incomplete: indexing is still running or was interrupted."
         yield {self.hits: render.empty(title, more), self.index: gr.Button(visible=not complete)}
 
     def look_up(self, chosen: str | None, text: str | None, before: Look) -> Iterator[dict[Any, Any]]:
@@ -188,7 +188,7 @@ class Shelf:
             first = next(iter(paths.values()), "")
             said: Hits = (first, [], query)  # as if it had been searched: the tab that opens leaves it as it is
             shown = {self.pipeline: gr.Dropdown(choices=list(paths.items()), value=first or None), self.query: query}
-            yield shown | {self.hits: render.notice(f"There is no pipeline {label} here."), self.view: "", self.found: said}
+            yield shown | {self.hits: render.notice(f"No pipeline {label} here."), self.view: "", self.found: said}
             return
         path = paths[label]
         at = int(position[0]) - 1 if position and position[0].isdecimal() else 0

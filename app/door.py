@@ -62,7 +62,7 @@ class Door:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if host.rsplit(":", 1)[0] not in self.hosts:  # a name that was bound to this address: DNS rebinding
-            return PlainTextResponse("This app answers on its own machine only.", status_code=403)
+            return PlainTextResponse("This app is only available on the machine it runs on.", status_code=403)
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:  # another site's page, or `null`
             return PlainTextResponse("Requests from other sites are refused.", status_code=403)

@@ -95,7 +95,7 @@ def lay_out(settings: Settings, pill: gr.HTML, questions: list[str]) -> Page:
         with gr.Row(elem_classes="ways"):
             page.again = gr.Button("Reconnect", variant="primary", elem_id="again", min_width=0, scale=0)
             page.restart = gr.Button(
-                "Start the engine again", variant="primary", elem_id="restart", min_width=0, scale=0, visible=False
+                "Restart the engine", variant="primary", elem_id="restart", min_width=0, scale=0, visible=False
             )
     page.notice = html("", "notices")
     page.said = html("", "said")
@@ -158,5 +158,5 @@ def _endpoint(page: Page) -> None:
                 0, label="Max tokens (0 = the variant's default)", minimum=0, precision=0, scale=2, min_width=160
             )
             page.in_turn = gr.Checkbox(
-                False, label="Ask one variant at a time (fair latencies)", elem_id="in-turn", scale=0, min_width=200
+                False, label="Ask one variant at a time (comparable latencies)", elem_id="in-turn", scale=0, min_width=200
             )

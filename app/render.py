@@ -48,10 +48,10 @@ def score(value: float, kind: str) -> str:
         "fused": ("fused", "Fused score: 1 is the best passage of this query, whether or not it is relevant"),
         "dense": ("cosine", "Cosine similarity of query and passage, -1 to 1"),
         "cosine": ("cosine", "Cosine similarity of query and passage, -1 to 1"),
-        "terms": ("BM25", "BM25 score of the query's words, from 0"),
-        "rerank": ("rerank", "The reranker's score, on its own scale"),
+        "terms": ("BM25", "BM25 score of the query's words, 0 or higher"),
+        "rerank": ("rerank", "Reranker score, on the model's own scale"),
     }
-    name, title = names.get(kind, (kind or "score", "The score that the endpoint gave"))
+    name, title = names.get(kind, (kind or "score", "Score reported by the endpoint"))
     return f'<span class="score" title="{escape(title)}">{escape(name)} {value:.3f}</span>'
 
 
@@ -120,7 +120,7 @@ def _answer(turn: Turn) -> str:
     elif turn.running and not turn.text and not turn.apart:
         parts.append(
             '<p class="dots" role="img" aria-label="Waiting for the first token"><i></i><i></i><i></i></p>'
-            '<p class="aside late">No token for 20 s. The engine is busy or stuck: its log says more.</p>'
+            '<p class="aside late">No token for 20 s. The engine is busy or stuck; see its log.</p>'
         )
     elif not text.strip() and turn.reply is not None:
         cut = turn.reply.finish_reason == "length" and turn.reasoning

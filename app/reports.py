@@ -112,7 +112,7 @@ def _nothing() -> str:
 
 def _view(one: Comparison) -> str:
     if not one.report.exists():
-        return render.notice(f"{one.report} is missing. Run llmbench compare again; it reuses the answers.")
+        return render.notice(f"{one.report} is missing. Run llmbench compare again: it reuses the answers.")
     data = one.report.read_bytes()
     return (
         f'<span data-address="{quote(one.name, safe="")}"></span>'

@@ -100,7 +100,9 @@ class Shown:
         choices = [(_row(name, every[name]), name) for name in rows]
         return {
             self.picker: gr.CheckboxGroup(choices=choices) if by_itself else gr.CheckboxGroup(choices=choices, value=kept),
-            self.count: f'<p class="aside" role="status">{count} runs</p>' if found else '<p class="aside">No such run.</p>',
+            self.count: f'<p class="aside" role="status">{count} runs</p>'
+            if found
+            else '<p class="aside">No matching runs.</p>',
             self.fewer: gr.Button(visible=len(found) > _A_PAGE, interactive=page > 0),
             self.more: gr.Button(visible=len(found) > _A_PAGE, interactive=last < len(found)),
             self.index: gr.Column(visible=bool(every)),
@@ -189,7 +191,7 @@ def _stop(event: gr.EventData) -> str:
         runs.open_run(str(name)).stop()
     except LlmbenchError as error:
         return render.notice(str(error))
-    return render.notice(f"{name} was asked to stop. It ends after its current step and keeps a checkpoint.", "info")
+    return render.notice(f"{name} was asked to stop. It saves a checkpoint after its current step and ends.", "info")
 
 
 def _found(every: dict[str, dict[str, Any]], words: str, state: str, order: str) -> list[str]:
@@ -257,7 +259,7 @@ def _view(shown: Sequence[Run], colours: Colours) -> str:
             "Tokens per second", [line for run in shown for line in _lines(run, colours, "tokens_per_second")], from_zero=True
         ),
     ]
-    drawn = "".join(charts) or '<p class="aside">No metrics are logged yet.</p>'
+    drawn = "".join(charts) or '<p class="aside">No metrics logged yet.</p>'
     tokens = {name: COLOURS[number % len(COLOURS)] for name, number in colours.items()}
     cards = "".join(card(run, tokens[run.name]) for run in shown)
     return f'{address}<div class="charts">{drawn}</div>{overview(shown) if len(shown) > 1 else ""}{cards}'

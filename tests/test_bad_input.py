@@ -61,12 +61,12 @@ TABLE = [
         r"training\.learning_rate=fast: training\.learning_rate should be a number, not 'fast'"),
     Bad("no YAML", "train train.yaml", r"train\.yaml:2: not valid YAML", {"train.yaml": "name: [\n"}),
     Bad("missing recipe", "train gone.yaml", r"gone\.yaml: no such file\. `llmbench new` lists the bundled recipes"),
-    Bad("recipe of another verb", "train serve.yaml", r"serve\.yaml is a document for `llmbench serve`.* Run: llmbench serve serve\.yaml"),
+    Bad("recipe of another verb", "train serve.yaml", r"serve\.yaml is a recipe for `llmbench serve`.* Run: llmbench serve serve\.yaml"),
     # Training data
     Bad("missing data", "train train.yaml data.train.0.path=gone.jsonl", r"no such file gone\.jsonl \(looked in "),
     Bad("empty data set", "train train.yaml", r"rows\.jsonl: has no rows; llmbench reads", {"rows.jsonl": ""}),
     Bad("row without an assistant turn", "train train.yaml",
-        r"rows\.jsonl:2: .*no assistant turn, so there is nothing to learn from this row",
+        r"rows\.jsonl:2: .*no assistant turn, so this row has nothing to train on",
         {"rows.jsonl": ROW + '{"messages": [{"role": "user", "content": "Hi"}]}\n'}),
     Bad("row that is no JSON", "train train.yaml", r"rows\.jsonl:2: not valid JSON", {"rows.jsonl": ROW + "{\n"}),
     Bad("unknown columns", "train train.yaml", r"rows\.jsonl:1: columns are q, a", {"rows.jsonl": '{"q": "x", "a": "y"}\n'}),
@@ -75,7 +75,7 @@ TABLE = [
     Bad("hub unreachable", "train train.yaml model.model_name_or_path=nobody/nothing", r"nobody/nothing.*(reach|answer)", {}, OFFLINE),
     Bad("hub switched off", "train train.yaml model.model_name_or_path=nobody/nothing", r"nobody/nothing", {}, {"HF_HUB_OFFLINE": "1"}),
     # Runs
-    Bad("no such run to resume", "train train.yaml --resume", r"There is no run mine in .*outputs/runs \(there are: none yet\)"),
+    Bad("no such run to resume", "train train.yaml --resume", r"There is no run mine in .*outputs/runs \(available: none yet\)"),
     Bad("no such run to resume from a step", "train train.yaml --resume-from-checkpoint 5", r"There is no run mine in "),
     Bad("nothing to evaluate", "train train.yaml training.eval_steps=1", r"training\.eval_steps=1: has nothing to evaluate: set data\.eval"),
     Bad("broken question of an evaluation", "train train.yaml evaluation.questions=asked.jsonl", r"asked\.jsonl:1: answer is missing, so nothing can be compared",
@@ -83,8 +83,8 @@ TABLE = [
     Bad("a run that leads elsewhere", "runs ../../etc", r"run '\.\./\.\./etc' is not allowed: use up to 64 lower-case letters"),
     Bad("unknown run", "runs gone", r"There is no run gone in .* Make one: llmbench train"),
     # Documents and indexes
-    Bad("index not built", "search rag.yaml kettle", r"index mine is not built\. Run: llmbench index rag\.yaml"),
-    Bad("embedder not found", "index rag.yaml embedder.model_name_or_path=./gone", r"embedder \S+/gone: there is no such folder", {}, {"HF_HUB_OFFLINE": "1"}),
+    Bad("index not built", "search rag.yaml kettle", r"index mine is not built\. Run: llmbench index build rag\.yaml"),
+    Bad("embedder not found", "index rag.yaml embedder.model_name_or_path=./gone", r"embedder \S+/gone: no such folder", {}, {"HF_HUB_OFFLINE": "1"}),
     Bad("documents not found", "index rag.yaml", r"rag\.yaml:2: documents\[0\]\.path: no such file gone", {"rag.yaml": "name: a\ndocuments: [gone]\n"}),
     # Serving
     Bad("adapter that is not there", "serve serve.yaml --dry-run", r"serve\.yaml: variant base: .*gone", {"serve.yaml": SERVE + "    adapter: gone\n"}),
@@ -94,7 +94,7 @@ TABLE = [
     Bad("question file with a broken row", "compare compare.yaml", r"questions\.jsonl:2: ", {"questions.jsonl": '{"id": "1", "question": "a?", "answer": "b"}\n{\n'}),
     Bad("question file without rows", "compare compare.yaml", r"questions\.jsonl", {"questions.jsonl": ""}),
     # The rest
-    Bad("unknown bundled document", "new sft-loora", r"No bundled document is called sft-loora\. .*llmbench new"),
+    Bad("unknown bundled document", "new sft-loora", r"No bundled document is named sft-loora\. .*llmbench new"),
     Bad("app on a URL that is none", "app --url 127.0.0.1:8000", r"--url 127\.0\.0\.1:8000 is not a URL\. Give one such as http://127\.0\.0\.1:8000/v1"),
 ]  # fmt: skip
 

@@ -99,7 +99,7 @@ def test_a_vllm_that_fits_is_shown_with_the_command_that_starts_it(other: tuple[
     fake_package(site, "vllm", "0.32.0", ["torch==2.13.0"])
     fake_package(site, "torch", "2.13.0+cpu", [])
     found = only(doctor.CHECKS["vLLM"](python), "vLLM")
-    assert (found.state, found.found) == ("ok", f"vLLM 0.32.0 for CUDA, started as a process of its own by {python}")
+    assert (found.state, found.found) == ("ok", f"vLLM 0.32.0 for CUDA, run as a separate process by {python}")
 
 
 def test_a_taken_port_is_a_note_not_a_fault() -> None:

@@ -76,13 +76,14 @@ INSIDE = {
     ("retrieval/__init__.py", "retrieval.search.answer"),  # three names more than the face of search has room for
     ("retrieval/index/build.py", "retrieval.reading.password"),  # asked for before anything is read
     ("retrieval/index/build.py", "retrieval.reading.standard_input"),  # likewise
+    ("cli/index_care.py", "retrieval.index.freshness"),  # one name more than the face of index has room for
+    ("retrieval/index/freshness.py", "retrieval.reading.standard_input"),  # its name, under which the index holds it
     ("retrieval/search/condition.py", "retrieval.store.filters"),  # which fields a filter compares: a filter's own grammar
     ("retrieval/evaluation/tuning.py", "retrieval.search.fusion"),  # fuses again what was found, with other weights
     ("cli/evaluate.py", "retrieval.evaluation.grid"),  # the verb prints what evaluation found, part by part
     ("cli/evaluate.py", "retrieval.evaluation.page"),
     ("cli/evaluate.py", "retrieval.evaluation.report"),
     ("cli/evaluate.py", "retrieval.evaluation.tuning"),
-    ("cli/index_care.py", "retrieval.documents"),  # the type of what was left out
 }
 """Who imports an inner module of a room of retrieval from outside it, and why; everybody else asks the room's face."""
 

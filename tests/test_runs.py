@@ -83,9 +83,9 @@ def test_one_process_writes_at_a_time(document: Path) -> None:
         assert run.status["state"] == "running"
         with pytest.raises(LlmbenchError, match=f"run first is in use by process {other.pid}"), run.writing():
             pass
-        with pytest.raises(RunError, match="is training right now"):
+        with pytest.raises(RunError, match="is training"):
             runs.create(load(document), overwrite=True)
-        with pytest.raises(RunError, match="is training right now"):
+        with pytest.raises(RunError, match="is training"):
             runs.resume(load(document))
         other.kill()
     assert (run.status["state"], run.status["reason"]) == ("stopped", "killed")
@@ -106,7 +106,7 @@ def test_a_run_is_resumed_with_its_own_recipe_only(document: Path) -> None:
     assert runs.resume(load(document)).name == "first"
     with pytest.raises(RunError, match=r"another recipe \(training.seed: 42 -> 7\)"):
         runs.resume(load(document, "training.seed=7"))
-    with pytest.raises(RunError, match=r"There is no run other in .*there are: first"):
+    with pytest.raises(RunError, match=r"There is no run other in .*available: first"):
         runs.resume(load(document, "name=other"))
 
 

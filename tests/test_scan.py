@@ -28,7 +28,7 @@ def test_weights_that_are_cut_off_are_named_with_the_bytes_they_must_have(cut: P
     whole = (cut / "model.safetensors").stat().st_size
     halve(cut / "model.safetensors")
     with pytest.raises(
-        LlmbenchError, match=rf"model.safetensors: is cut off: it has {whole // 2:,} bytes of {whole:,}. Get it"
+        LlmbenchError, match=rf"model.safetensors: is cut off: it has {whole // 2:,} bytes of {whole:,}. Download it"
     ):
         scan.folder(cut)
 
@@ -44,7 +44,9 @@ def test_a_shard_that_is_missing_is_named(cut: Path) -> None:
     (cut / "model.safetensors").rename(cut / "model-00001-of-00002.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (cut / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(LlmbenchError, match=r"model-00002-of-00002.safetensors is missing, which model.safetensors.index.json"):
+    with pytest.raises(
+        LlmbenchError, match=r"model-00002-of-00002.safetensors is missing, although model.safetensors.index.json"
+    ):
         scan.folder(cut)
 
 
@@ -53,7 +55,7 @@ def test_check_refuses_what_train_would(cut: Path, tmp_path: Path, home: Path, n
     halve(cut / name)
     result = checked(tmp_path, model_name_or_path=str(cut))
     assert result[0] == 2, result[1]
-    assert name in result[1].replace(" ", "") and "Get it again" in result[1]
+    assert name in result[1].replace(" ", "") and "Download it again" in result[1]
 
 
 def test_check_refuses_an_encoder_decoder_and_an_attention_that_is_not_there(cut: Path, tmp_path: Path, home: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_folder_that_is_no_run_is_never_cleared(
     folder = thesis(home / "runs" / "thesis")
     before = tree(folder)
     for ask in (runs.check, runs.create):
-        with pytest.raises(LlmbenchError, match=r"is not a run of llmbench: it holds 2024, chapter1.txt, figures and 1 more"):
+        with pytest.raises(LlmbenchError, match=r"is not an llmbench run: it contains 2024, chapter1.txt, figures and 1 more"):
             ask(load(document), overwrite=overwrite)
     assert tree(folder) == before
 
@@ -78,7 +78,7 @@ def test_a_link_to_a_folder_that_is_no_run_is_not_followed(
     (home / "runs").mkdir(parents=True)
     (home / "runs" / "thesis").symlink_to(folder)
     before = tree(folder)
-    with pytest.raises(LlmbenchError, match="is not a run of llmbench"):
+    with pytest.raises(LlmbenchError, match="is not an llmbench run"):
         runs.create(load(document))
     assert tree(folder) == before
 
@@ -88,7 +88,7 @@ def test_a_state_json_of_somebody_else_makes_no_run(document: Path, home: Path, 
     folder = home / "runs" / "thesis"
     folder.mkdir(parents=True)
     (folder / "state.json").write_text(text)
-    with pytest.raises(LlmbenchError, match="is not a run of llmbench"):
+    with pytest.raises(LlmbenchError, match="is not an llmbench run"):
         runs.create(load(document), overwrite=True)
     assert runs.every() == []
     with pytest.raises(RunError, match="There is no run thesis"):
@@ -117,7 +117,7 @@ def test_overwrite_is_refused_where_a_file_of_the_users_would_go_with_it(documen
     folder.mkdir(parents=True)
     (folder / "evaluation.xlsx").write_text("mine")
     before = tree(run.folder)
-    with pytest.raises(LlmbenchError, match=r"holds files that llmbench did not write \(evaluation.xlsx\)"):
+    with pytest.raises(LlmbenchError, match=r"contains files that llmbench did not write \(evaluation.xlsx\)"):
         runs.create(load(document), overwrite=True)
     assert tree(run.folder) == before
 
@@ -202,7 +202,7 @@ def test_a_merge_replaces_no_folder_of_the_users(document: Path, tmp_path: Path,
     before = tree(folder)
     with pytest.raises(LlmbenchError, match="already exists"):
         merge(run, output=folder)
-    with pytest.raises(LlmbenchError, match="holds files that llmbench did not write"):
+    with pytest.raises(LlmbenchError, match="contains files that llmbench did not write"):
         merge(run, output=folder, overwrite=True)
     assert tree(folder) == before
 
@@ -218,7 +218,7 @@ def test_an_index_takes_no_folder_of_the_users(
     pipeline = tmp_path / "p.yaml"
     pipeline.write_text("name: mine\ndocuments: [docs]\n")
     result = CliRunner().invoke(cli, ["index", str(pipeline), *options])
-    assert result.exit_code != 0 and "is not an index of llmbench" in str(result.exception)
+    assert result.exit_code != 0 and "is not an llmbench index" in str(result.exception)
     assert tree(folder) == before
 
 
@@ -257,7 +257,7 @@ def test_a_comparison_takes_no_folder_of_the_users(
     (tmp_path / "q.jsonl").write_text('{"id": "1", "question": "Why?", "value": "so"}\n')
     path = tmp_path / "c.yaml"
     path.write_text("name: mine\nquestions: {path: q.jsonl}\nvariants: [a]\nendpoint: {base_url: 'http://127.0.0.1:9/v1'}\n")
-    with pytest.raises(LlmbenchError, match="is not a comparison of llmbench"):
+    with pytest.raises(LlmbenchError, match="is not an llmbench comparison"):
         compare.run(recipe.load(path, CompareRecipe), fresh=fresh)
     assert tree(folder) == before
 

@@ -46,15 +46,15 @@ def read(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise LlmbenchError(f"{folder}: {not_a_model(folder)}") from None
     except (OSError, ValueError) as error:
-        raise LlmbenchError(f"{path}: cannot be read as JSON ({str(error).splitlines()[0]}). Get it again.") from error
+        raise LlmbenchError(f"{path}: cannot be read as JSON ({str(error).splitlines()[0]}). Download it again.") from error
     if not isinstance(found, dict):
-        raise LlmbenchError(f"{path}: is not a JSON object. Get it again.")
+        raise LlmbenchError(f"{path}: is not a JSON object. Download it again.")
     text = found.get("text_config")
     for values in (found, text if isinstance(text, dict) else {}):
         for name in _WIDTHS:
             value = values.get(name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise LlmbenchError(f"{path}: {name} should be a whole number above 0, not {value!r}. Get it again.")
+                raise LlmbenchError(f"{path}: {name} should be a whole number above 0, not {value!r}. Download it again.")
     return found
 
 
@@ -72,7 +72,7 @@ def misfit(folder: Path, config: Mapping[str, Any]) -> str | None:
     hidden = text.get("hidden_size", text.get("n_embd"))
     for name, shape in names.items():
         if _EMBEDDING.search(name) and hidden and len(shape) == 2 and shape[1] not in (hidden, *map(text.get, _NARROW)):
-            return f"{folder}: the weights ({name}) are {shape[1]:,} wide and config.json says {hidden:,}. Get both again."
+            return f"{folder}: the weights ({name}) are {shape[1]:,} wide and config.json says {hidden:,}. Download both again."
     wanted = text.get("num_hidden_layers", text.get("n_layer"))
     sees = ("vision", "visual", "image", "audio")
     layers: dict[str, int] = {}  # how many there are below each name; a tower for images or sound has its own
@@ -81,7 +81,7 @@ def misfit(folder: Path, config: Mapping[str, Any]) -> str | None:
             layers[name[: found.start()]] = max(layers.get(name[: found.start()], 0), int(found[1]) + 1)
     ahead = any("nextn" in name or "mtp" in name for name in text)  # layers that guess tokens ahead are counted apart
     if layers and wanted and not any(count == wanted or (ahead and count > wanted) for count in layers.values()):
-        return f"{folder}: the weights have {max(layers.values())} layers and config.json says {wanted}. Get both again."
+        return f"{folder}: the weights have {max(layers.values())} layers and config.json says {wanted}. Download both again."
     return None
 
 
@@ -91,10 +91,10 @@ def no_weights(folder: Path) -> str | None:
         return None
     if found := sorted(folder.glob("*.gguf")):
         return (
-            f"{folder}: has weights as GGUF alone ({found[0].name}), which are for inference. Get the model's safetensors, "
+            f"{folder}: has its weights only as GGUF ({found[0].name}), which are for inference. Get the model's safetensors, "
             "which its hub page names as the original"
         )
-    return f"{folder}: has no safetensors weights. Get them, or name another model"
+    return f"{folder}: has no safetensors weights. Download them, or choose another model"
 
 
 def not_a_model(folder: Path) -> str:
@@ -133,17 +133,21 @@ def refusal(config: Mapping[str, Any], *, attn_implementation: str = "auto", jud
     known = _table("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES")
     if known is None:
         return None
-    trains = "llmbench trains decoders, which write text from left to right (llama, qwen3, gemma and their like)"
+    trains = "llmbench trains decoders, which generate text from left to right (llama, qwen3, gemma and the like)"
     if config.get("is_encoder_decoder") or kind in (_table("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES") or {}):
         return f"{kind} is an encoder-decoder, and {trains}"
     if kind in (_table("MODEL_FOR_MASKED_LM_MAPPING_NAMES") or {}) and not config.get("is_decoder"):
         return f"{kind} is an encoder, which reads in both directions, and {trains}"
     if kind not in known:
         seen = kind in (_table("MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES") or {})
-        what = "a model of images and text without a class for text alone" if seen else "no decoder of this transformers"
+        what = (
+            "an image-and-text model without a text-only class"
+            if seen
+            else "not a decoder that this version of transformers knows"
+        )
         return f"{kind} is {what}, and {trains}"
     if judge and kind not in (_table("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES") or {}):
-        return f"{kind} has no class that judges (sequence classification), which method: reward needs"
+        return f"{kind} has no sequence-classification class, which method: reward needs"
     return _attention(kind, known[kind], attn_implementation)
 
 
@@ -152,7 +156,7 @@ def _attention(kind: str, name: str, wanted: str) -> str | None:
     if wanted in ("auto", "eager") or "/" in wanted or "|" in wanted:
         return None
     if wanted not in _ATTENTION:
-        return f"model.attn_implementation: {wanted} is none of auto, eager, {', '.join(_ATTENTION)}"
+        return f"model.attn_implementation: {wanted} is not one of auto, eager, {', '.join(_ATTENTION)}"
     source = _modeling(kind)
     if source is None or re.search(rf"^    {_ATTENTION[wanted]} = True", source, re.MULTILINE):
         return None

@@ -24,7 +24,7 @@ def bundle() -> Path:
     for root in (package / "_bundled", package.parent.parent):
         if (root / "recipes").is_dir() and (root / "rag").is_dir() and (root / "app").is_dir():
             return root
-    raise LlmbenchError(f"The bundled recipes are missing next to {package}. Install llmbench again.")
+    raise LlmbenchError(f"The bundled recipes are missing next to {package}. Reinstall llmbench.")
 
 
 def bundled(relative: str) -> Path:
@@ -36,7 +36,7 @@ def bundled(relative: str) -> Path:
     path = bundle() / relative.removeprefix(BUNDLED)
     if not path.exists():
         known = ", ".join(documents())
-        raise LlmbenchError(f"no bundled file is called {relative}. There are: {known}")
+        raise LlmbenchError(f"no bundled file is named {relative}. Available: {known}")
     return path
 
 
@@ -97,16 +97,16 @@ def origin(file: Path) -> str:
 def missing(reference: str, start: Path) -> str:
     """What to say of a reference that `find` does not find: where it was looked for, and where one of its name is."""
     if reference.startswith(BUNDLED):
-        return f"llmbench comes with no {reference.removeprefix(BUNDLED)}. Its documents are listed by: llmbench new"
+        return f"llmbench has no bundled {reference.removeprefix(BUNDLED)}. List the bundled documents: llmbench new"
     said, path = f"no such file {reference}", expanded(reference)
     if path.is_absolute():
         return said
     said += f" (looked in {start})"
     here = Path.cwd() / path
     if _is_there(here) and start.resolve() != Path.cwd().resolve():
-        return f"{said}. The working directory has one: write {os.path.relpath(here, start)}"
+        return f"{said}. It exists in the working directory: write {os.path.relpath(here, start)}"
     if find(f"{BUNDLED}{reference}", start) is not None:
-        return f"{said}. llmbench comes with one: write {BUNDLED}{reference}"
+        return f"{said}. A file of this name is bundled: write {BUNDLED}{reference}"
     return said
 
 

@@ -68,7 +68,7 @@ class Found:
 
     def line(self) -> str:
         """What differs and what is lost by it."""
-        seen = "is not there" if self.signature is None else f"is {self.signature} and not {self.patch.signature}"
+        seen = "is missing" if self.signature is None else f"is {self.signature} and not {self.patch.signature}"
         return f"{self.patch.package} {self.version}: {self.patch} {seen}. Without it: {self.patch.without}."
 
     def as_json(self) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def _fine_tune(recipe: TrainRecipe, display: Display, fresh: bool) -> str:
     """Trains the adapter, or goes on with a stopped run, or takes the finished one when its recipe is the same."""
     found = None if fresh else _earlier(recipe)
     if found is not None and found.state == "finished":
-        return f"kept from before ({found.folder})"
+        return f"reused ({found.folder})"
 
     from llmbench import training
 

@@ -68,7 +68,7 @@ def _cpu() -> Finding:
     flags = facts.get("flags", facts.get("Features", "")).split()
     wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve") if flag in flags]
     dtype = "bfloat16" if hardware.bfloat16_pays() else "float32"
-    name = f"{count}, {facts.get('model name', platform.machine())}, {' '.join(wide) or 'no wide instructions'}"
+    name = f"{count}, {facts.get('model name', platform.machine())}, {' '.join(wide) or 'no AVX instructions'}"
     if platform.machine() == "x86_64" and "avx2" not in wide:
         return Finding("machine", "CPU", "missing", f"{name}: vLLM's CPU build needs avx2", "use a newer CPU or an NVIDIA GPU")
     return Finding("machine", "CPU", "ok", f"{name}; faster in {dtype}")
@@ -224,7 +224,7 @@ def _vllm(python: Path) -> list[Finding]:
         return [Finding("serving", "vLLM", "missing", text, f"{python} -m pip uninstall -y {broken.replace(',', '')}")]
     if facts["conflicts"]:
         return [Finding("serving", "vLLM", "missing", f"{name} needs {', '.join(facts['conflicts'])}", mend)]
-    return [Finding("serving", "vLLM", "ok", f"{name}, started as a process of its own by {there.python}")]
+    return [Finding("serving", "vLLM", "ok", f"{name}, run as a separate process by {there.python}")]
 
 
 _EMBEDDER = """
@@ -245,7 +245,9 @@ def _embedder() -> list[Finding]:
         return [_broken("retrieval", "embedder", facts, mend)]
     text = f"all-MiniLM-L6-v2, {facts['dim']} values, fingerprint {facts['fingerprint'][:12]} ({facts['folder']})"
     if facts["near"] < facts["far"] + 0.3:
-        return [Finding("retrieval", "embedder", "missing", f"{text}: it does not separate similar texts from others", mend)]
+        return [
+            Finding("retrieval", "embedder", "missing", f"{text}: similar texts do not score higher than unrelated ones", mend)
+        ]
     return [Finding("retrieval", "embedder", "ok", text)]
 
 
@@ -281,10 +283,10 @@ _HUB = "import json; from huggingface_hub import constants as c; print(json.dump
 
 
 def _hub() -> list[Finding]:
-    without = "the bundled model, handbook and embedder work without it, other models from folders and the cache"
+    without = "the bundled model, handbook and embedder work without it; other models must be in a folder or in the cache"
     facts = _probe(_HUB)
     if "failed" in facts:
-        return [Finding("training", "model hub", "note", f"not looked for: huggingface_hub is not installed; {without}")]
+        return [Finding("training", "model hub", "note", f"not checked: huggingface_hub is not installed; {without}")]
     url, offline = facts["value"]
     if offline:
         return [Finding("training", "model hub", "note", f"switched off by HF_HUB_OFFLINE; {without}", "unset HF_HUB_OFFLINE")]
@@ -331,7 +333,7 @@ def _port(area: str, name: str, port: int, setting: str) -> Finding:
                 name,
                 "note",
                 f"{port} is taken ({error.strerror})",
-                f"stop what listens there, or choose another: {setting}",
+                f"stop the program that listens there, or choose another port: {setting}",
             )
     return Finding(area, name, "ok", f"{port} is free")
 

@@ -90,12 +90,12 @@ def _row(
     retriever: Retriever, question: Question, withhold: float, not_found: bool, cite: bool, abstention: str, seed: int
 ) -> Row | Left:
     if question.answerable and question.value is None:
-        return Left(question.id, "its value is not known, so that no passage can be seen to be right")
+        return Left(question.id, "its value is unknown, so no passage can be verified")
     if not asked(question.question).strip():
-        return Left(question.id, "its question has no words")
+        return Left(question.id, "its question is empty")
     found = retriever.ground(_asked(question))
     if not found.sources:
-        return Left(question.id, "the pipeline returns no passage")
+        return Left(question.id, "the pipeline found no passage")
     if not question.answerable:
         return _made(question, "unanswerable", found.messages, abstention)
     right = [source for source in found.sources if _tells(source, question)]
@@ -106,13 +106,13 @@ def _row(
     if right:
         return _made(question, "answered", found.messages, _answer(question, int(right[0]["n"]) if cite else None))
     if any(question.told_by(str(source["text"])) for source in found.sources):
-        return Left(question.id, "its value is only in passages of other pages")
+        return Left(question.id, "only passages of other pages contain its value")
     if any(_of_page(source, question) for source in found.sources):
-        return Left(question.id, "its page was found, but no passage of it holds the value in these words")
+        return Left(question.id, "its page was found, but no passage of it contains the value word for word")
     if not question.sources:
-        return Left(question.id, "it names no source, and no passage holds its value in these words")
+        return Left(question.id, "it names no source, and no passage contains its value word for word")
     if not not_found:
-        return Left(question.id, "the search found no right passage")
+        return Left(question.id, "the search found no correct passage")
     return _made(question, "not found", found.messages, abstention)
 
 

@@ -66,8 +66,8 @@ def folder(path: Path, *, trust_remote_code: bool = False) -> None:
     ]
     if pickled and not weights:
         raise LlmbenchError(
-            f"{pickled[0]}: is a pickle, which can run code when it is loaded, without safetensors weights next to it. "
-            "Convert it where you trust it, or choose another model."
+            f"{pickled[0]}: is a pickle, which can run code when loaded, and there are no safetensors weights. Convert it "
+            f"where you trust it, or choose another model."
         )
 
 
@@ -81,7 +81,7 @@ def tokenizer(path: Path) -> None:
     try:
         json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
     except ValueError as error:
-        raise LlmbenchError(f"{file}: is cut off or no JSON ({str(error).splitlines()[0]}). Get it again.") from error
+        raise LlmbenchError(f"{file}: is cut off or not JSON ({str(error).splitlines()[0]}). Download it again.") from error
 
 
 def values(document: Any, where: Path | str) -> None:
@@ -100,8 +100,8 @@ def values(document: Any, where: Path | str) -> None:
             wants_code = library.split(".")[0] not in ("transformers", "peft")
         if wants_code:
             raise LlmbenchError(
-                f"{where}: {place} asks for code to be loaded ({_short(value)}). llmbench runs no code of a model unless the "
-                "recipe says model.trust_remote_code: true and pins model.revision. Take the key out, or read the code first."
+                f"{where}: {place} asks for code to be loaded ({_short(value)}). llmbench runs no model code unless the "
+                f"recipe sets model.trust_remote_code: true and pins model.revision. Remove the key, or review the code first."
             )
 
 
@@ -156,7 +156,7 @@ def _refuse_leaving(file: Path, path: Path, root: Path) -> None:
     allowed = root.parent.parent if root.parent.name == "snapshots" else root
     target = file.resolve()
     if not target.is_relative_to(allowed):
-        raise LlmbenchError(f"{file}: is a link out of {path} (to {target}). Copy the file there, if it belongs to the model.")
+        raise LlmbenchError(f"{file}: links to outside {path} (to {target}). If the file belongs to the model, copy it there.")
 
 
 def _refuse_modules(document: Any, file: Path) -> None:
@@ -185,7 +185,7 @@ def _check_index(file: Path) -> None:
     missing = sorted(name for name in set(map(str, named)) if not (file.parent / name).exists())
     if missing and not (file.parent / "model.safetensors").exists():
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise LlmbenchError(f"{file.parent}: {missing[0]}{more} is missing, which {file.name} names. Get it again.")
+        raise LlmbenchError(f"{file.parent}: {missing[0]}{more} is missing, although {file.name} lists it. Download it again.")
 
 
 def _check_safetensors(file: Path) -> None:
@@ -194,17 +194,17 @@ def _check_safetensors(file: Path) -> None:
     with file.open("rb") as opened:
         length, first = int.from_bytes(opened.read(8), "little"), opened.read(1)
         if first != b"{" or length > min(size - 8, _MAX_HEADER):
-            raise LlmbenchError(f"{file}: is no safetensors file, whatever its name says, or it is cut off. Get it again.")
+            raise LlmbenchError(f"{file}: is not a safetensors file despite its name, or is cut off. Download it again.")
         try:
             header = json.loads(first + opened.read(length - 1))
             ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-            raise LlmbenchError(f"{file}: its header cannot be read ({type(error).__name__}). Get it again.") from error
+            raise LlmbenchError(f"{file}: its header cannot be read ({type(error).__name__}). Download it again.") from error
     whole = 8 + length + max(ends, default=0)
     if size < whole:
-        raise LlmbenchError(f"{file}: is cut off: it has {size:,} bytes of {whole:,}. Get it again.")
+        raise LlmbenchError(f"{file}: is cut off: it has {size:,} bytes of {whole:,}. Download it again.")
     if size > whole:
-        raise LlmbenchError(f"{file}: has {size:,} bytes and its header describes {whole:,}. Get it again.")
+        raise LlmbenchError(f"{file}: has {size:,} bytes and its header describes {whole:,}. Download it again.")
 
 
 def _short(value: Any) -> str:

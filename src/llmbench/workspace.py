@@ -63,8 +63,8 @@ def in_the_way(folder: Path) -> str | None:
         if path.is_dir():
             return None
         if path.is_symlink() and not path.exists():
-            return f"{path} is a link to something that is not there"
-        if path.exists() and not path.is_dir():  # asked once more: somebody else may have made it meanwhile
+            return f"{path} is a broken link"
+        if path.exists() and not path.is_dir():  # asked once more: another process may have made it meanwhile
             return f"{path} is a file, not a folder"
     return None
 

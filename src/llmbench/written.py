@@ -74,9 +74,8 @@ def check_claim(folder: Path, kind: str, *, known: bool = False, by: str | None 
     except OSError as error:
         raise LlmbenchError(f"{folder} cannot be read ({error.strerror}). Choose another name with name=...") from error
     if inside:
-        article = "an" if kind[0] in "aeiou" else "a"
         raise LlmbenchError(
-            f"{folder} is not {article} {kind} of llmbench: it holds {_list(inside)}. Nothing was changed. "
+            f"{folder} is not an llmbench {kind}: it contains {_list(inside)}. Nothing was changed. "
             "Move the folder, or choose another name with name=..."
         )
 
@@ -106,8 +105,8 @@ def _refuse_other(folder: Path, kind: str, before: str, by: str | None) -> None:
     old = assets.find(before, Path.cwd())
     if old is not None and assets.find(by, Path.cwd()) != old:
         raise LlmbenchError(
-            f"{by}: {kind} {folder.name} was made by {before}. Nothing was changed. "
-            f"Give one of the two another name (name: ...), or move {folder}"
+            f"{by}: {kind} {folder.name} belongs to {before}. Nothing was changed. Rename one of the two (name: ...), or "
+            f"move {folder}"
         )
 
 
@@ -203,11 +202,11 @@ def refuse(folder: Path, ours: Collection[str] | None = None) -> None:
         raise LlmbenchError(f"{folder} is a file. Nothing was changed. Move it elsewhere, or choose another name.")
     if found == ["."]:
         raise LlmbenchError(
-            f"{folder} is a link, which llmbench did not make. Nothing was changed. Remove the link, or move it."
+            f"{folder} is a link that llmbench did not create. Nothing was changed. Remove the link, or move it."
         )
     if found:
         raise LlmbenchError(
-            f"{folder} holds files that llmbench did not write ({_list(found)}). Nothing was changed. "
+            f"{folder} contains files that llmbench did not write ({_list(found)}). Nothing was changed. "
             "Move them elsewhere, or choose another name."
         )
 

@@ -56,7 +56,7 @@ def test_a_conversation_outlives_the_app_and_the_page_says_that_it_was_away(
         assert stat.S_IMODE(kept[0].parent.stat().st_mode) == 0o700
     with open_app("--url", server.base_url, "--port", port, home=tmp_path) as address:
         page.wait_for_selector(".notices .notice", timeout=60_000)  # Gradio loads the page again by itself
-        assert "has been started again" in page.inner_text(".notices")
+        assert "was restarted" in page.inner_text(".notices")
         assert questions(page) == ["Remember me"]
         assert "You asked: Remember me" in page.inner_text(".side-0 .answer")
         page.reload()

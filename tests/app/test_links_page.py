@@ -43,7 +43,7 @@ def ask(page: Page, question: str) -> None:
 def test_a_browser_that_refuses_all_storage_can_ask(context: BrowserContext, address: str) -> None:
     context.add_init_script(REFUSED)
     page = opened(context, address)
-    assert "This browser lets the page store nothing" in page.inner_text(".notices .notice")
+    assert "This browser blocks storage" in page.inner_text(".notices .notice")
     ask(page, "Is anybody there?")
     page.click("#theme")
     page.wait_for_function("() => document.body.classList.contains('dark')")
@@ -99,7 +99,7 @@ def test_a_key_that_is_asked_for_can_be_given_where_the_page_says(
 @pytest.mark.parametrize(
     ("link", "words"),
     [
-        ("documents/gone/words/1", "There is no pipeline gone here."),
+        ("documents/gone/words/1", "No pipeline gone here."),
         ("runs/gone", "No runs yet"),
         ("reports/gone", "No comparisons yet"),
     ],

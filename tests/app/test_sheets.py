@@ -170,7 +170,7 @@ def test_a_link_to_a_passage_opens_it_in_a_fresh_tab(page: Page, context: Browse
     assert other.url == link
     other.goto("about:blank")
     other.goto(f"{address}#documents/gone/words/1")
-    other.get_by_text("There is no pipeline gone here.").wait_for()
+    other.get_by_text("No pipeline gone here.").wait_for()
 
 
 def test_a_file_that_changed_is_told_and_its_text_shown(page: Page, folder: Path) -> None:

@@ -64,7 +64,7 @@ def test_overrides_are_of_a_serving_recipe(launched: list[dict[str, Any]], tmp_p
 
 def test_a_pipeline_that_is_not_there_is_one_line(launched: list[dict[str, Any]]) -> None:
     result = run("--pipeline", "rag/gone.yaml")
-    assert str(result.exception) == "--pipeline rag/gone.yaml: no such file. The bundled ones are listed by: llmbench new"
+    assert str(result.exception) == "--pipeline rag/gone.yaml: no such file. List the bundled pipelines: llmbench new"
     assert not launched
 
 

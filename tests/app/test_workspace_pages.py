@@ -128,7 +128,7 @@ def test_runs_are_searched_by_what_is_pasted_and_by_what_is_taken_away(page: Pag
     page.wait_for_selector(".chart")
     box = page.locator("#run-search textarea, #run-search input")
     count = "(words) => document.querySelector('.count').innerText.includes(words)"
-    for words, found in (("fir", "1 of 2 runs"), ("", "2 of 2 runs"), ("none such", "No such run.")):
+    for words, found in (("fir", "1 of 2 runs"), ("", "2 of 2 runs"), ("none such", "No matching runs.")):
         box.press("Control+A")
         page.keyboard.insert_text(words) if words else box.press("Delete")
         page.wait_for_function(count, arg=found)

@@ -116,7 +116,7 @@ def test_json_is_one_document(server: Server) -> None:
 
 def test_what_cannot_be_asked_is_an_error(server: Server) -> None:
     unknown = chat(server, "one\n", "gone").exception
-    assert isinstance(unknown, EndpointError) and "has no model gone. There are: echo, thinks" in str(unknown)
+    assert isinstance(unknown, EndpointError) and "has no model gone. Available: echo, thinks" in str(unknown)
     long = chat(server, "one\ntoo long\n")
     assert isinstance(long.exception, EndpointError) and "It does not fit." in str(long.exception)
     assert long.stdout == "You said one\n", "what was answered before is not lost"

@@ -196,7 +196,9 @@ def test_what_cannot_be_done_is_said(world: Path, tmp_path: Path) -> None:
         "no judged questions. Set questions, or name",
     )
     refused(DataError, "--data: no such file", "--data", str(tmp_path / "none"))
-    refused(LlmbenchError, "--grid makes pipelines", "--data", str(world / "set"), "--grid", "search.top_k=1,2", "--tune")
+    refused(
+        LlmbenchError, "--grid builds its own pipelines", "--data", str(world / "set"), "--grid", "search.top_k=1,2", "--tune"
+    )
     refused(RecipeError, "search.mode", "--data", str(world / "set"), "--grid", "search.mode=dense,magic")
     refused(RecipeError, "neither key=first,second nor", "--data", str(world / "set"), "--grid", str(tmp_path / "none.yaml"))
     (world / "set" / "qrels" / "few.tsv").write_text("kettle0\tkettle\t1\n", encoding="utf-8")

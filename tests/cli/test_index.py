@@ -39,18 +39,18 @@ def test_an_index_is_verified_damaged_and_repaired(pages: tuple[str, Path]) -> N
     pipeline, _ = pages
     result = run("verify", pipeline, "--absent", "violin")
     assert result.exit_code == 0 and result.stdout.startswith("kept: 4 documents, 4 passages, ")
-    assert "'violin' is in no file of the index." in result.stdout and "No faults found." in result.stdout
-    assert "The term index holds no word of 'violin' that no document has." in result.stdout
+    assert "'violin' is in no file of the index." in result.stdout and "No problems found." in result.stdout
+    assert "The term index holds no leftover word of 'violin'." in result.stdout
     held = run("verify", pipeline, "--absent", "is loud")
     assert held.exit_code == 1 and "is in 1/index.sqlite" in held.stdout
     path = workspace.indexes() / "kept" / "1" / "vectors.bin"
     path.write_bytes(path.read_bytes()[:-1] + b"\x5a")
     damaged = run("verify", pipeline)
-    assert damaged.exit_code == 1 and "fault: vectors.bin: 1 damaged record, the first at row" in damaged.stderr
+    assert damaged.exit_code == 1 and "problem: vectors.bin: 1 damaged record, the first at row" in damaged.stderr
     assert f"Repair it: llmbench index repair {pipeline}" in damaged.stderr
     found = facts("verify", pipeline)
     assert found["whole"] is False and found["faults"][0]["mend"] == "repair"
-    assert "No faults found." in run("repair", pipeline).stdout
+    assert "No problems found." in run("repair", pipeline).stdout
     assert facts("verify", pipeline)["whole"] is True
 
 
@@ -59,16 +59,44 @@ def test_a_report_counts_what_was_not_read(pages: tuple[str, Path], tmp_path: Pa
     assert run("report", pipeline, "--fail-under", "100").exit_code == 0
     for i in range(9):
         (folder / f"broken{i}.pdf").write_bytes(b"%PDF broken")
+    assert run(pipeline).exit_code == 0
     short = run("report", pipeline, "--fail-under", "95")
     assert short.exit_code == 1 and "9 of 13 files were not read." in short.stdout
-    assert "30.8 % of the files were read, less than 95 %. Fix what was skipped" in short.stderr
+    assert "30.8 % of the files were read, less than --fail-under 95 %. Fix what was skipped" in short.stderr
     found = facts("report", pipeline)
     assert (found["files"], len(found["unread"]), found["unread"][0], found["share"]) == (13, 9, "broken0.pdf", 1.0)
     assert run("report", pipeline, "--fail-under", "30").exit_code == 0
     (tmp_path / "none").mkdir()
     (tmp_path / "none.yaml").write_text("name: none\ndocuments: [none]\n")
+    assert run(str(tmp_path / "none.yaml")).exit_code == 1
     empty = run("report", str(tmp_path / "none.yaml"), "--fail-under", "0")
-    assert empty.exit_code == 1 and empty.stderr.endswith("There is no text in any document.\n")
+    assert empty.exit_code == 1 and empty.stderr.endswith("No document has any text.\n")
+
+
+def test_a_report_leaves_the_index_as_it_is_and_counts_the_files_that_changed(pages: tuple[str, Path]) -> None:
+    pipeline, folder = pages
+    assert "Files changed" not in run("report", pipeline).stdout
+    (folder / "lamp.md").write_text("# lamp\n\nThe lamp is quiet now.\n")
+    (folder / "pump.md").unlink()
+    (folder / "fan.md").write_text("# fan\n\nThe fan is loud.\n")
+    (folder / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    told = run("report", pipeline).stdout
+    assert f"1 new, 1 changed, 1 removed. Run: llmbench index build {pipeline}" in told
+    found = facts("report", pipeline)
+    assert found["changes"] == {"added": ["fan.md"], "changed": ["lamp.md"], "removed": ["pump.md"]}
+    assert (found["documents"], found["unread"]) == (4, ["photo.png"])
+    assert run(pipeline).exit_code == 0
+    assert facts("report", pipeline)["changes"] == {"added": [], "changed": [], "removed": []}
+
+
+def test_a_pipeline_named_like_a_command_is_named_with_the_command_that_builds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "list").write_text("name: listed\ndocuments: [docs]\n")
+    with pytest.raises(LlmbenchError, match=r"index listed is not built\. Run: llmbench index build list$"):
+        CliRunner().invoke(cli, ["index", "verify", "list"], catch_exceptions=False)
 
 
 def test_documents_are_deleted_by_name_and_by_filter(pages: tuple[str, Path]) -> None:
@@ -83,7 +111,7 @@ def test_documents_are_deleted_by_name_and_by_filter(pages: tuple[str, Path]) ->
     assert run("verify", pipeline).stdout.startswith("kept: 1 document, 1 passage, ")
     assert facts(pipeline)["added"] == 3  # the files are there still
     for wrong in ("{", '{"$x": 1}'):
-        with pytest.raises(LlmbenchError, match=r"--where is not JSON|\$x is no operator"):
+        with pytest.raises(LlmbenchError, match=r"--where is not JSON|\$x is not an operator"):
             CliRunner().invoke(cli, ["index", "delete", pipeline, "--where", wrong], catch_exceptions=False)
 
 
@@ -101,8 +129,8 @@ def test_generations_are_kept_switched_and_removed(pages: tuple[str, Path]) -> N
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["build", "PIPELINE", "--stay"], "--stay goes with --rebuild"),
-        (["use", "PIPELINE", "9"], r"has no generation 9\. There are 1\."),
+        (["build", "PIPELINE", "--stay"], r"--stay needs --rebuild\. Run: llmbench index build .+ --rebuild --stay$"),
+        (["use", "PIPELINE", "9"], r"has no generation 9\. Available: 1\."),
         (["verfy", "PIPELINE"], r"verfy is neither a command nor a file\. Did you mean: llmbench index verify$"),
         (["delete", "PIPELINE"], r"Nothing to delete\. Name documents with --source SOURCE or --where JSON"),
         (["delete", "PIPELINE", "a b.md"], r"'a b\.md' is not an override .+: llmbench index delete .+ --source 'a b\.md'$"),
@@ -132,7 +160,9 @@ def test_an_empty_filter_deletes_nothing(pages: tuple[str, Path], empty: str) ->
     for words in (["--where", empty], ["--source", "lamp.md", "--where", empty]):
         refused = run("delete", pipeline, *words)
         assert isinstance(refused.exception, LlmbenchError)
-        assert str(refused.exception).startswith("--where: an empty filter matches every document. To delete all: --source '*'")
+        assert str(refused.exception).startswith(
+            "--where: an empty filter matches every document. To delete all of them: --source '*'"
+        )
     assert "kept: 4 documents" in run("verify", pipeline).stdout
     assert run("delete", pipeline, "--source", "*").stdout.startswith("kept: 4 documents deleted.")
 
@@ -157,9 +187,7 @@ def test_rows_of_a_wrong_column_leave_nothing_to_search_and_say_so(tmp_path: Pat
     result = run(str(recipe))
     assert result.exit_code == 1 and "Search it" not in result.stdout
     assert "1 row left out: line 1: no column txet (it has body)" in result.stderr
-    assert result.stderr.rstrip().endswith(
-        "There is nothing in it to search: see what was skipped, and what the pipeline names."
-    )
+    assert result.stderr.rstrip().endswith("The index is empty. Check what was skipped, and `documents` in the pipeline.")
     assert run(str(recipe), "--json").exit_code == 1
     recipe.write_text("name: rows\ndocuments: [docs]\n")
     assert "b.parquet: .parquet files are read as rows: give their place `columns`" in run(str(recipe)).stderr

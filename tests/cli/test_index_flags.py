@@ -98,8 +98,8 @@ def test_other_words_keep_their_places(before: list[str], now: list[str]) -> Non
             ["--report", "--rebuild"],
             "--report cannot .+: llmbench index build PIPELINE --rebuild && llmbench index report PIPELINE$",
         ),
-        (["--absent", "x"], r"--absent belongs .+\. Run: llmbench index verify PIPELINE --absent \.\.\.$"),
-        (["--fail-under", "5"], r"--fail-under belongs .+\. Run: llmbench index report PIPELINE --fail-under \.\.\.$"),
+        (["--absent", "x"], r"--absent is now .+\. Run: llmbench index verify PIPELINE --absent \.\.\.$"),
+        (["--fail-under", "5"], r"--fail-under is now .+\. Run: llmbench index report PIPELINE --fail-under \.\.\.$"),
     ],
 )
 def test_what_no_command_does_alone_names_those_that_do(flags: list[str], message: str) -> None:

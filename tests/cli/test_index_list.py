@@ -77,7 +77,7 @@ def test_states_are_told_apart_and_come_with_what_to_do(project: Path) -> None:
         file.write("{")
     shown = run("list")
     assert [line.split()[-1] for line in shown.stdout.splitlines()[1:]] == ["incomplete", "unusable"]
-    assert "pages: building it was stopped. Run: llmbench index build pages.yaml\n" in shown.stderr
+    assert "pages: its build was interrupted. Run: llmbench index build pages.yaml\n" in shown.stderr
     assert f"tools: {workspace.indexes() / 'tools' / 'index.json'} is broken" in shown.stderr
     with workspace.lock(workspace.indexes() / "tools", "index"), workspace.lock(workspace.indexes() / "pages", "index"):
         assert {entry["state"] for entry in entries().values()} == {"writing"}
@@ -92,7 +92,7 @@ def test_an_index_of_an_earlier_version_is_outdated(project: Path) -> None:
     index.close()
     shown = run("list")
     assert shown.stdout.splitlines()[1].split()[-1] == "outdated"
-    assert "pages: an earlier version of llmbench made it. Run: llmbench index build pages.yaml\n" in shown.stderr
+    assert "pages: it was built by an earlier version of llmbench. Run: llmbench index build pages.yaml\n" in shown.stderr
     assert run("pages.yaml").exit_code == 0 and entries()["pages"]["state"] == "ready"
 
 

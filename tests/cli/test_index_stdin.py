@@ -61,7 +61,7 @@ def test_the_override_names_it_beside_a_folder_or_alone(tmp_path: Path, piped: s
     found = facts("search", piped, "Borin")["hits"]
     assert {(hit["source"], hit["title"]) for hit in found} == {("stdin", "Borin lamp"), ("pump.md", "pump")}
     (tmp_path / "docs" / "pump.md").rename(tmp_path / "pump.md")
-    with pytest.raises(DataError, match="docs is empty, and the index holds 1 file of it"):
+    with pytest.raises(DataError, match="docs is empty, but the index has 1 file from it"):
         run("index", piped, "documents=docs")
     alone = facts("index", piped, "documents=-", given=LAMP)
     assert (alone["changed"], alone["removed"]) == (1, 1)  # read as text now; the folder is none of its places
@@ -102,7 +102,7 @@ def test_nothing_is_one_line_and_takes_nothing_away(piped: str, given: bytes) ->
 
 def test_too_much_is_one_line(piped: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standard_input, "LARGEST_FILE", 2**20)
-    with pytest.raises(DataError, match="standard input holds more than 1 MiB"):
+    with pytest.raises(DataError, match="standard input has more than 1 MiB"):
         run("index", piped, given=b"a" * (2**20 + 1))
     assert not (workspace.indexes() / "piped").exists()
 
@@ -111,9 +111,9 @@ def test_a_terminal_and_a_caller_that_gives_none_are_one_line(piped: str) -> Non
     recipe = load(piped, RagRecipe)
     ours, theirs = pty.openpty()
     try:
-        with os.fdopen(theirs, "rb", closefd=False) as terminal, pytest.raises(DataError, match="is a terminal here"):
+        with os.fdopen(theirs, "rb", closefd=False) as terminal, pytest.raises(DataError, match="this is a terminal"):
             retrieval.build(recipe, stdin=terminal)
-        with pytest.raises(DataError, match="which nothing is given on here"):
+        with pytest.raises(DataError, match="but nothing is piped in"):
             retrieval.build(recipe)
     finally:
         os.close(ours)
@@ -123,7 +123,7 @@ def test_a_terminal_and_a_caller_that_gives_none_are_one_line(piped: str) -> Non
 def test_a_file_of_its_name_is_one_line(tmp_path: Path, piped: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stdin").write_text("a file")
-    with pytest.raises(LlmbenchError, match="a file is called stdin, as standard input is"):
+    with pytest.raises(LlmbenchError, match="a file is named stdin, like standard input"):
         run("index", piped, 'documents=[stdin, "-"]', given=LAMP)
 
 
@@ -131,10 +131,10 @@ def test_a_file_of_its_name_is_one_line(tmp_path: Path, piped: str, monkeypatch:
     ("documents", "message"),
     [
         ('["-", "-"]', r"standard input \(-\) is listed twice"),
-        ('[{path: "-", include: ["*.md"]}]', r"standard input \(-\) has none"),
+        ('[{path: "-", include: ["*.md"]}]', r"standard input \(-\) is not one"),
         ('[{path: "-", columns: {}}]', r"columns on standard input \(-\) need its format: one of jsonl"),
         ('[{path: "-", format: exe}]', r"format .*'txt'"),
-        ("[{path: -, formats: {.x: txt}}]", r"formats choose by the endings of names"),
+        ("[{path: -, formats: {.x: txt}}]", r"formats go by file endings"),
         ("[null]", r"documents\[0\]"),
     ],
 )

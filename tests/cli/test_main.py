@@ -130,7 +130,7 @@ def test_ctrl_c_while_embedding_ends_it_and_leaves_whole_documents(tmp_path: Pat
     assert (child.returncode, out, err) == (130, "", "Stopped.\n")
     assert 0 < _documents(written) < 4000
     done = llmbench("index", "verify", "many.yaml", folder=tmp_path)
-    assert "No faults found." in done.stdout
+    assert "No problems found." in done.stdout
 
 
 def _documents(database: Path) -> int:

@@ -70,11 +70,11 @@ def test_a_file_that_is_there_is_kept_unless_overwritten(folder: Path) -> None:
 
 
 def test_an_unknown_name_names_the_near_one(folder: Path) -> None:
-    with pytest.raises(LlmbenchError, match=r"^No bundled document is called handboko\. Did you mean handbook\?"):
+    with pytest.raises(LlmbenchError, match=r"^No bundled document is named handboko\. Did you mean handbook\?"):
         new("handboko")
     assert list(folder.iterdir()) == []
 
 
 def test_a_name_like_nothing_says_how_to_list_them() -> None:
-    with pytest.raises(LlmbenchError, match=r"^No bundled document is called zzzzzz\. List them: llmbench new$"):
+    with pytest.raises(LlmbenchError, match=r"^No bundled document is named zzzzzz\. List them: llmbench new$"):
         new("zzzzzz")

@@ -37,7 +37,7 @@ def test_rows_are_written_counted_and_can_be_trained_on(asked: tuple[str, str], 
     result = typed("raft", *asked, "--split", "train", "--output", str(out), "--withhold", "0")
     assert result.exit_code == 0, result.output
     first, *rest = result.stdout.splitlines()
-    assert first == f"{out}: 2 rows of 3 questions."
+    assert first == f"{out}: 2 rows from 3 questions."
     assert rest[0].split(maxsplit=1) == ["1", "answered from their passages"]
     assert rest[2] == "No rows: 1 since its page was found, but no passage of it holds the value in these words."
     assert "Compare on questions" not in result.stdout
@@ -58,8 +58,8 @@ def test_a_whole_file_is_told_apart_from_what_a_comparison_asks(asked: tuple[str
     result = typed(
         "raft", *asked, "-o", str(out), "--no-cite", "search.top_k=1", "--abstention", "Ask Cora.", "--withhold", "0"
     )
-    assert "Compare on other questions than these" in result.stdout
-    assert "A comparison does not recognise this --abstention" in result.stdout
+    assert "Compare on other questions: a model already knows" in result.stdout
+    assert "does not recognise this --abstention by default" in result.stdout
     taught = [json.loads(line)["messages"][-1]["content"] for line in out.read_text().splitlines()]
     assert taught == ["brass", "40 euros", "Ask Cora."] and "[2]" not in out.read_text()
     figures = json.loads(typed("raft", *asked, "-o", str(out), "--overwrite", "--json", "--drop-not-found").stdout)
@@ -77,7 +77,7 @@ def test_a_file_that_is_there_stays(asked: tuple[str, str], tmp_path: Path) -> N
     assert isinstance(result.exception, LlmbenchError) and "Name a file" in str(result.exception)
     before = Path(asked[1]).read_text()
     result = typed("raft", *asked, "-o", asked[1], "--overwrite")
-    assert isinstance(result.exception, LlmbenchError) and "is the file of questions" in str(result.exception)
+    assert isinstance(result.exception, LlmbenchError) and "is the question file itself" in str(result.exception)
     assert Path(asked[1]).read_text() == before
     result = typed("raft", *asked, "-o", str(out), "--overwrite", "--abstention", " ")
     assert isinstance(result.exception, LlmbenchError) and "--abstention is empty" in str(result.exception)
@@ -88,7 +88,7 @@ def test_no_row_is_an_error_and_no_file(asked: tuple[str, str], tmp_path: Path) 
     path.write_text(json.dumps({"id": "x", "question": "How heavy is the lamp?"}))
     result = typed("raft", asked[0], str(path), "-o", str(tmp_path / "rows.jsonl"))
     assert isinstance(result.exception, DataError)
-    assert "no question makes a row. 1 since its value is not known" in str(result.exception)
+    assert "no question can be turned into a row. 1 since its value is unknown" in str(result.exception)
     assert not (tmp_path / "rows.jsonl").exists()
     result = typed("raft", asked[0], str(tmp_path / "absent.jsonl"), "-o", str(tmp_path / "rows.jsonl"))
     assert isinstance(result.exception, DataError) and "absent.jsonl: no such file" in str(result.exception)

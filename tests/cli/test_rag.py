@@ -127,7 +127,7 @@ def test_ask_gives_a_plain_model_the_passages_and_flags_a_citation_of_none(pages
 def test_ask_says_to_model_and_reader_that_nothing_was_found(pages: str, url: str) -> None:
     nowhere = ("--where", '{"year": 1900}', "--model", "plain", "--url", url)
     result = run("ask", pages, "What is the Borin lamp made of?", *nowhere)
-    assert "\nThe answer is not based on any passage: none was found, or the model had no room for one.\n" in result.stdout
+    assert "\nThe answer is not based on any passage: none was found, or none fits into the model's context.\n" in result.stdout
     assert Model.asked == ["Passages:\n(No passage was found.)\n\nQuestion: What is the Borin lamp made of?"]
     assert printed("ask", pages, "Brass?", *nowhere)["sources"] == []
 
@@ -138,7 +138,7 @@ def test_a_search_beside_a_writer_does_not_ask_to_index(pages: str) -> None:
         writer.upsert([Document("1", "crm/1", "Ticket", "The lamp flickers.", "text")])
         beside = run("search", pages, "lamp")
         assert "crm/1" in beside.stdout
-        assert beside.stderr == "Index pages is not complete: a process is writing it now.\n"
+        assert beside.stderr == "Index pages is not complete: a process is writing it.\n"
     assert run("search", pages, "lamp").stderr == ""
 
 
@@ -150,7 +150,7 @@ def test_ask_leaves_retrieval_to_a_variant_that_does_it(pages: str, url: str) ->
 
 
 def test_ask_says_who_is_there_when_the_model_is_not(pages: str, url: str) -> None:
-    with pytest.raises(EndpointError, match=r"has no model gone\. There are: plain, grounded\."):
+    with pytest.raises(EndpointError, match=r"has no model gone\. Available: plain, grounded\."):
         CliRunner().invoke(cli, ["ask", pages, "x", "--model", "gone", "--url", url], catch_exceptions=False)
     with pytest.raises(EndpointError, match=r"No endpoint answers at http://127\.0\.0\.1:9/v1"):
         CliRunner().invoke(cli, ["ask", pages, "x", "--model", "a", "--url", "http://127.0.0.1:9/v1"], catch_exceptions=False)

@@ -106,12 +106,16 @@ def test_a_pipe_gets_every_row_whole(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def test_nothing_that_fits_is_said(home: Path) -> None:
-    assert "None of the 3 runs fits" in run(home, "--state", "failed").stdout
+    assert "None of the 3 runs matches" in run(home, "--state", "failed").stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("--state", "done"), "Choose one of: running, finished"), (("--last", "1", "one"), "leave them out")],
+    [
+        (("--state", "done"), "Choose one of: running, finished"),
+        (("--method", "sft+lore"), "--method sft+lore is not a method. Choose one of: sft, pretrain, dpo"),
+        (("--last", "1", "one"), "leave them out"),
+    ],
 )
 def test_what_cannot_be_meant_is_one_line(home: Path, arguments: tuple[str, ...], words: str) -> None:
     error = run(home, *arguments).exception
@@ -191,7 +195,9 @@ def test_a_removal_that_was_killed_is_said_and_can_be_finished(made: runs.Run, m
     with monkeypatch.context() as patch:
         patch.setattr(written, "remove", killed)
         rm(made, "--yes")
-    assert removed and runs.open_run("mine").status["reason"] == "removed in part; the rest: llmbench runs rm mine"
+    assert (
+        removed and runs.open_run("mine").status["reason"] == "only partly removed; to remove the rest: llmbench runs rm mine"
+    )
     assert rm(made, "--yes").exit_code == 0 and not made.folder.exists()
 
 

@@ -133,7 +133,7 @@ def test_one_bad_question_is_recorded_and_asked_again_next_time(fake: Any, flaky
 def test_an_endpoint_that_is_gone_is_not_asked_to_the_end(flaky: Any, path: Path) -> None:
     gone = flaky("kettle")
     many = [Question(f"q{i}", f"Which kettle is {i}?") for i in range(100)]
-    with pytest.raises(EndpointError, match=r"out of memory \(10 questions in a row failed; 0 of 200 answers are kept"):
+    with pytest.raises(EndpointError, match=r"out of memory \(10 questions in a row failed; 0 of 200 answers are saved"):
         put(gone, AnswerLog(path), many, concurrency=2)
     assert len(gone.asked) <= 12
 

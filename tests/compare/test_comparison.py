@@ -183,7 +183,8 @@ def test_questions_about_one_page_count_together(fake: Any, tmp_path: Path, docu
     assert pair.p == pytest.approx(2 / 2**5)  # five pages differ, not thirty questions
     assert pair.high > 0
     assert result.notes == (
-        "60 questions are about 10 pages and count by page. Design effect of the differences: 6.0 (1 if no two shared a page).",
+        "60 questions are about 10 pages, and are clustered by page. "
+        "Design effect of the differences: 6.0 (1 if no two shared a page).",
     )
     alone = compare.run(
         document("variants=[base, base-rag]", "metrics=[contains_value]", "statistics.cluster=none"), endpoint=fake
@@ -256,7 +257,7 @@ def test_a_comparison_in_use_is_refused(fake: Any, document: Document) -> None:
 
 def test_an_unknown_comparison_names_those_there_are(fake: Any, document: Document) -> None:
     compare.run(document(), endpoint=fake)
-    with pytest.raises(LlmbenchError, match=r"no finished comparison pots \(there are: kettles\)"):
+    with pytest.raises(LlmbenchError, match=r"no finished comparison pots \(available: kettles\)"):
         compare.load("pots")
 
 

@@ -76,7 +76,7 @@ def test_one_comparison_is_shown_by_its_name(tmp_path: Path, server: Any, here: 
     assert here(verb=["comparisons", "kettles"])[1] == shown
     assert json.loads(here(verb=["comparisons", "kettles", "--json"])[1])["name"] == "kettles"
     code, out, err = here(verb=["comparisons", "kettle"])
-    assert (code, out) == (2, "") and "There is no finished comparison kettle (there are: kettles)." in err
+    assert (code, out) == (2, "") and "There is no finished comparison kettle (available: kettles)." in err
 
 
 def test_a_comparison_is_removed_and_files_of_somebody_else_keep_it(tmp_path: Path, here: Run) -> None:
@@ -107,13 +107,13 @@ def test_stopped_midway_it_goes_on_from_there(tmp_path: Path, server: Any, here:
     assert 6 <= kept < 64
     if how is signal.SIGINT:
         assert process.returncode == 130
-        assert f"{kept} of 64 answers are kept. The same command continues from there." in told
+        assert f"{kept} of 64 answers are saved. Run the same command again to continue." in told
     assert not (answers.parent / "summary.json").exists()
     server.handler.delay = 0.0
     server.handler.asked.clear()
     code, _, told = here()
     assert code == 0
-    assert f"({kept} kept from before)" in told
+    assert f"({kept} reused)" in told
     assert len(server.handler.asked) == 64 - kept
 
 

@@ -205,11 +205,11 @@ FAMILIES = {
     ),
     "first only": Family(
         _chatml("{% for c in (m.tool_calls or [])[:1] %}{{- c.function.name ~ (c.function.arguments | tojson) }}" + _END),
-        refused="the chat template does not write call 2 (weather) in turn 2, which has 2",
+        refused="the chat template does not render call 2 (weather) in turn 2, which has 2",
     ),
     "names only": Family(
         _chatml(_EACH + "{{- '<call>' ~ c.function.name ~ '</call>' }}" + _END),
-        refused="the chat template does not write argument city of call 1 (weather) in turn 2",
+        refused="the chat template does not render argument city of call 1 (weather) in turn 2",
     ),
-    "listed, not called": Family(_chatml(""), refused="the chat template writes no tool calls (weather)"),
+    "listed, not called": Family(_chatml(""), refused="the chat template renders no tool calls (weather)"),
 }

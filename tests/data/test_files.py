@@ -130,7 +130,7 @@ def test_places_count_the_lines_of_a_csv_with_fields_of_several_lines(tmp_path: 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"messages": TURNS[:1]}, "a.jsonl:1: no assistant turn, so there is nothing to learn from this row"),
+        ({"messages": TURNS[:1]}, "a.jsonl:1: no assistant turn, so this row has nothing to train on"),
         ({"messages": []}, "a.jsonl:1: messages is an empty list"),
         ({"messages": "Who?"}, "a.jsonl:1: messages should be a list of {role, content}, not a string"),
         ({"messages": ["Who?"]}, "a.jsonl:1: messages[0] should be {role, content}, not a string"),
@@ -153,7 +153,7 @@ def test_places_count_the_lines_of_a_csv_with_fields_of_several_lines(tmp_path: 
         ({"chosen": "a", "rejected": "b"}, "It looks like preferences, which method: dpo"),
         (
             {"prompt": "a", "completion": "b", "label": True},
-            "method: kto trains on. To learn from all of them, write format: pr",
+            "needs method: kto. To train on all of them, write format: pr",
         ),
         (
             {"prompt": "a", "completion": "b", "text": "c", "messages": TURNS},
@@ -221,7 +221,7 @@ def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
 
 def test_a_column_to_rename_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", ["text", "label"], ["a", "b"])
-    assert "a.csv:2: has no column query to take as prompt. There are: text, label." in fault(path, columns={"prompt": "query"})
+    assert "a.csv:2: has no column query to take as prompt. Available: text, label." in fault(path, columns={"prompt": "query"})
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "txt"])

@@ -76,7 +76,7 @@ def test_files_named_by_splits_are_told_apart(tmp_path: Path) -> None:
     assert names(DataSource(path=tmp_path / "*.jsonl")) == ["train.jsonl"]
     assert names(DataSource(path=tmp_path / "test.jsonl")) == ["test.jsonl"]
     (tmp_path / "train.jsonl").unlink()
-    with pytest.raises(DataError, match=r"has no split train. There are: test, validation. Write split: test"):
+    with pytest.raises(DataError, match=r"has no split train. Available: test, validation. Write split: test"):
         names(DataSource(path=tmp_path))
 
 
@@ -127,7 +127,7 @@ def test_a_folder_that_datasets_saved_is_read(tmp_path: Path) -> None:
     assert len(names(DataSource(path=tmp_path / "several"))) == 5
     assert sources.chosen(DataSource(path=tmp_path / "several")).notes == ("split train is read; not: held",)
     assert names(DataSource(path=tmp_path / "several", split="held")) == ["0"]
-    with pytest.raises(DataError, match=r"has no split test. There are: train, held. Write split: train"):
+    with pytest.raises(DataError, match=r"has no split test. Available: train, held. Write split: train"):
         names(DataSource(path=tmp_path / "several", split="test"))
 
 
@@ -136,7 +136,7 @@ def test_a_folder_that_datasets_saved_is_read(tmp_path: Path) -> None:
     [
         ("question, answer", "There is ' answer', which differs in spaces"),
         ("question,Answer", "There is 'Answer'"),
-        ("question,b", "There are: question, b"),
+        ("question,b", "Available: question, b"),
     ],
 )
 def test_a_column_that_differs_by_a_blank_or_case_is_named(tmp_path: Path, header: str, said: str) -> None:

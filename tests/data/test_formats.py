@@ -223,7 +223,7 @@ def test_a_turn_says_whether_it_is_learned(tmp_path: Path, tokenizer: Any, key: 
     assert tokenizer.decode([label for label in row["labels"] if label != -100]) == "second<|im_end|>"
     turns[3][key] = no  # type: ignore[assignment]
     write_jsonl(path, {form: turns})
-    with pytest.raises(DataError, match=r"a\.jsonl:1: no turn of this row is to be learned"):
+    with pytest.raises(DataError, match=r"a\.jsonl:1: every turn of this row is excluded"):
         data.load(DataSpec(train=[DataSource(path=path)]), tokenizer)
 
 
@@ -258,7 +258,7 @@ def test_a_turn_that_says_two_things_is_refused(tmp_path: Path, turn: dict[str, 
 
 def test_a_turn_of_the_user_s_is_not_learned_on_request(tmp_path: Path) -> None:
     row = {"messages": [{"role": "user", "content": "Hi", "train": True}, {"role": "assistant", "content": "Ho"}]}
-    with pytest.raises(DataError, match=r"messages\[0\]\.train asks to learn a turn of the user, .* data\.train_on=all"):
+    with pytest.raises(DataError, match=r"messages\[0\]\.train marks a user turn as trained, .* data\.train_on=all"):
         chat_of(tmp_path, row)
 
 

@@ -41,7 +41,7 @@ def load(folder: Path, content: bytes, tokenizer: Any, name: str = "a.jsonl", **
         (b'{"prompt": ' + b"9" * 5000 + b', "completion": "c"}', "number is infinity"),
         (b'{"prompt": "a\\u0000", "completion": "c"}', "prompt holds a NUL character; remove it"),
         (b'{"prompt": "a\x00", "completion": "c"}', "control character"),
-        (b'{"prompt": "a", "completion": ""}', "the assistant's turn 2 is empty"),
+        (b'{"prompt": "a", "completion": ""}', "assistant turn 2 is empty"),
     ],
 )
 def test_a_hostile_row_is_named_and_may_be_skipped(tmp_path: Path, tokenizer: Any, line: bytes, message: str) -> None:

@@ -254,12 +254,12 @@ def test_answers_without_the_thinking_that_the_prompt_opens_are_noticed(tmp_path
 @pytest.mark.parametrize(
     ("row", "template", "message"),
     [
-        (CALL, CHATML, "the chat template writes no tool calls (weather). Set data.chat_template to one that does"),
-        ({**ONE, "tools": [WEATHER]}, CHATML, "the chat template does not write the row's tools."),
+        (CALL, CHATML, "the chat template renders no tool calls (weather). Set data.chat_template to one that does"),
+        ({**ONE, "tools": [WEATHER]}, CHATML, "the chat template does not render the row's tools."),
         (TWO, "{% for m in messages if m.role != 'system' %}{{ m.role + m.content + eos_token }}{% endfor %}"
-              "{% if add_generation_prompt %}assistant{% endif %}", "the chat template does not write turn 1 (system)."),
+              "{% if add_generation_prompt %}assistant{% endif %}", "the chat template does not render turn 1 (system)."),
         (ONE, "{% for m in messages %}{{ m.role + m.content | upper + eos_token }}{% endfor %}"
-              "{% if add_generation_prompt %}assistant{% endif %}", "does not write what the assistant said in turn 2."),
+              "{% if add_generation_prompt %}assistant{% endif %}", "does not render what the assistant said in turn 2."),
     ],
 )  # fmt: skip
 def test_what_a_template_leaves_out_is_an_error(tmp_path: Path, row: dict[str, Any], template: str, message: str) -> None:

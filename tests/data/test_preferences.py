@@ -197,7 +197,7 @@ def test_judged_answers_may_call_tools_and_think(tokenizer: Any, tmp_path: Path,
     assert '<call>height {"of": "it"}</call><|im_end|>' in prompt and prompt.startswith('[{"type": "function"')
     assert found.train_report.turn_ends == (tokenizer.convert_tokens_to_ids("<|im_end|>"),)
     lost = TEMPLATE.replace(CALLS, "")
-    with pytest.raises(DataError, match=r"rows\.jsonl:[12]: the chat template writes no tool calls \(height\)"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:[12]: the chat template renders no tool calls \(height\)"):
         load(method, rows, tokenizer, tmp_path, chat_template=lost)
 
 
@@ -263,7 +263,7 @@ def test_rows_are_held_out_by_the_seed_and_shuffled_for_kto_alone(tokenizer: Any
 @pytest.mark.parametrize(
     ("method", "rows", "says"),
     [
-        ("dpo", [{**PAIR, "rejected": GOOD}], r"rows\.jsonl:1: chosen and rejected are the same, so nothing is preferred"),
+        ("dpo", [{**PAIR, "rejected": GOOD}], r"rows\.jsonl:1: chosen and rejected are identical"),
         ("dpo", [PAIR, {"chosen": TURNS, "rejected": TURNS}], r"rows\.jsonl:2: chosen and rejected are the same"),
         ("dpo", [{"chosen": GOOD, "rejected": BAD}], r"rows\.jsonl:1: chosen and rejected begin differently"),
         ("dpo", [PAIR, {"prompt": "x", "chosen": GOOD}], r"rows\.jsonl:2: rejected is missing"),
@@ -312,7 +312,7 @@ def test_rows_that_cannot_be_used_are_skipped_where_the_recipe_says_so_and_count
     report = load("dpo", rows, tokenizer, tmp_path, bad_rows="skip", over_length="drop", max_length=200).train_report
     assert (report.rows_in, report.rows) == (4, 1)
     assert [(row.place.rpartition(":")[2], row.reason) for row in report.skipped] == [
-        ("1", "no judged answer"), ("3", "a control token in the text"), ("4", "longer than max_length"),
+        ("1", "no answer to train on"), ("3", "a control token in the text"), ("4", "longer than max_length"),
     ]  # fmt: skip
 
 

@@ -122,14 +122,14 @@ def test_the_rows_of_a_query(database: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        (None, "is a database. Write query: SELECT ... next to it. Its tables: faq"),
-        ("SELECT x FROM faq", "the query fails: no such column: x"),
+        (None, "is a database. Add query: SELECT ... next to its path. Tables: faq"),
+        ("SELECT x FROM faq", "the query failed: no such column: x"),
         ("SELECT question, answer AS question FROM faq", "the query names the column question twice. Rename one with AS"),
         ("DELETE FROM faq", "Only SELECT is permitted"),
         ("SELECT 1; DROP TABLE faq", "You can only execute one statement at a time"),
         ("ATTACH 'other.db' AS other", "Only SELECT is permitted"),
         ("PRAGMA writable_schema = 1", "Only SELECT is permitted"),
-        ("SELECT load_extension('x')", "the query fails: "),
+        ("SELECT load_extension('x')", "the query failed: "),
     ],
 )
 def test_a_query_can_only_read(database: Path, query: str | None, message: str) -> None:
@@ -159,13 +159,13 @@ def test_latin_1_and_tabs(tmp_path: Path) -> None:
     lines = tmp_path / "a.jsonl"
     lines.write_bytes('{"prompt": "é", "completion": "ü"}\n'.encode("latin-1"))
     assert next(iter(data.rows(DataSource(path=lines, encoding="latin-1"))))[1]["prompt"] == "é"
-    with pytest.raises(ValidationError, match="Python knows none called latin-99"):
+    with pytest.raises(ValidationError, match="Python has no encoding latin-99"):
         DataSource(path=path, encoding="latin-99")
 
 
 def test_a_hub_data_set_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match=r"data set nobody/nothing: not downloaded before, and .* cannot be reached"):
+    with pytest.raises(DataError, match=r"data set nobody/nothing: not in the cache, and .* cannot be reached"):
         list(data.rows(DataSource(dataset="nobody/nothing")))
 
 
@@ -197,5 +197,5 @@ def test_held_out_rows_are_never_among_the_repeated_ones(tmp_path: Path, tokeniz
 
 def test_weights_belong_to_all_sources_or_to_none(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", PAIR)
-    with pytest.raises(ValidationError, match="train: give every source a weight, or none"):
+    with pytest.raises(ValidationError, match="train: give a weight to every source or to none"):
         DataSpec(train=[DataSource(path=path, weight=1), DataSource(path=path)])

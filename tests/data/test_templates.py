@@ -50,14 +50,14 @@ ROWS: dict[str, tuple[list[dict[str, Any]], Any]] = {
     ),
 }
 REASONS = {
-    "the chat template does not write an answer as it is",
-    "the chat template does not write the thinking",
-    "the chat template writes no tool calls",
-    "the chat template leaves out a part of a tool call",
-    "the chat template writes no tools",
-    "the chat template leaves a turn out",
+    "the chat template does not render an answer as it is",
+    "the chat template does not render the thinking",
+    "the chat template renders no tool calls",
+    "the chat template omits part of a tool call",
+    "the chat template renders no tools",
+    "the chat template omits a turn",
     "the chat template refuses it",
-    "the assistant's words cannot be found",
+    "the assistant's text cannot be found",
 }
 ODD = {"template_basic", "template_blip2", "template_deepseek_ocr", "glm4moe"}
 """Those that close the last turn with no token. (GLM's model stops at the token that opens the next turn.)"""
@@ -125,7 +125,7 @@ def test_the_masks_of_a_family(name: str) -> None:
 def test_a_value_that_a_template_changes_is_refused() -> None:
     template = FAMILIES["json"].template.replace("c.function.arguments | tojson", "c.function.arguments | tojson | upper")
     found = answer(page(template), {"messages": ROWS["call"][0], "tools": TOOLS}, 30)
-    assert "does not write argument city of call 1 (weather) in turn 2" in found["detail"]
+    assert "does not render argument city of call 1 (weather) in turn 2" in found["detail"]
 
 
 def test_a_function_named_in_the_answer_s_words_is_no_call() -> None:
@@ -138,7 +138,7 @@ def test_a_function_named_in_the_answer_s_words_is_no_call() -> None:
 def test_a_template_that_can_only_write_none_is_refused() -> None:
     template = FAMILIES["json"].template.replace("m.content or ''", "m.content or none")
     found = answer(page(template), {"messages": ROWS["call"][0], "tools": TOOLS}, 30)
-    assert "writes None or null in turn 2, where the row has nothing" in found["detail"]
+    assert "renders None or null in turn 2, where the row has nothing" in found["detail"]
 
 
 @pytest.mark.parametrize("key", ["thinking", "reasoning", "reasoning_content"])
@@ -152,7 +152,7 @@ def test_thinking_is_handed_over_under_the_name_that_the_template_knows(key: str
 
 def test_a_template_that_knows_no_thinking_says_how_to_leave_it_out() -> None:
     found = answer(page(FAMILIES["json"].template), {"messages": ROWS["thinking"][0], "tools": None}, 30)
-    assert "the thinking (reasoning_content) of turn 2: it has no place for thinking" in found["detail"]
+    assert "the thinking (reasoning_content) of turn 2: it has no field for it" in found["detail"]
     assert "data.reasoning=drop" in found["detail"]
 
 

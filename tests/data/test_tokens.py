@@ -161,7 +161,7 @@ def test_held_out_rows_are_apart_and_the_same_for_the_same_seed(tmp_path: Path, 
 
 
 def test_a_share_that_holds_out_nothing_is_an_error(tmp_path: Path, tokenizer: Any) -> None:
-    with pytest.raises(DataError, match="leaves 0 to evaluate"):
+    with pytest.raises(DataError, match="leaves 0 for evaluation"):
         data.load(spec_of(tmp_path, rows_of_lengths(), eval_fraction=0.01), tokenizer)
 
 

@@ -110,9 +110,9 @@ def test_what_vllm_cannot_serve_is_refused_by_name(mine: Path, tiny: Path, chang
         ({"rank_pattern": [1]}, "rank_pattern must be an object"),
         ({"rank_pattern": {"q_proj": "8"}}, "q_proj must be a whole number above 0, not '8'"),
         ({"alpha_pattern": "x"}, "alpha_pattern must be an object"),
-        ({"alpha_pattern": {"(": 8}}, "'(' is no regular expression"),
+        ({"alpha_pattern": {"(": 8}}, "'(' is not a regular expression"),
         ({"target_modules": 5}, "target_modules must be a text or a list of texts"),
-        ({"target_modules": ".*("}, "'.*(' is no regular expression"),
+        ({"target_modules": ".*("}, "'.*(' is not a regular expression"),
         ({"target_parameters": [1]}, "target_parameters must be a list of texts"),
         ({"peft_type": ["LORA"]}, "peft_type must be a text"),
         ({"use_rslora": "yes"}, "use_rslora must be true or false"),
@@ -215,12 +215,12 @@ def poisoned(value: float, kind: str) -> Any:
         (lambda t: {k.replace("layers.0.", "layers.99."): v for k, v in t.items()}, "layers.99.mlp.down_proj is adapted"),
         (lambda t: {k.replace("self_attn", "attention"): v for k, v in t.items()}, "layers.0.attention.k_proj is adapted"),
         (lambda t: {k.replace("layers.1.mlp", "blocks.1.mlp"): v for k, v in t.items()}, "no such layer"),
-        (lambda t: t | {f"{NORM}.lora_A.weight": t[HALF_A], f"{NORM}.lora_B.weight": t[HALF_B]}, "is no linear layer"),
+        (lambda t: t | {f"{NORM}.lora_A.weight": t[HALF_A], f"{NORM}.lora_B.weight": t[HALF_B]}, "is not a linear layer"),
         (lambda t: t | {HALF_B: t[HALF_B][:, :4]}, "has rank 8, but its other half has 4"),
-        (lambda t: t | {HALF_A: t[HALF_A][0]}, "is no matrix (its shape is"),
+        (lambda t: t | {HALF_A: t[HALF_A][0]}, "is not a matrix (its shape is"),
         (lambda t: t | {HALF_A: t[HALF_A].astype("int8")}, "is stored as I8"),
-        (lambda t: t | {"base_model.model.lm_head.weight": t[HALF_A]}, "is no matrix of a LoRA"),
-        (lambda t: {k.replace(".weight", ".default.weight"): v for k, v in t.items()}, "is no matrix of a LoRA"),
+        (lambda t: t | {"base_model.model.lm_head.weight": t[HALF_A]}, "is not a LoRA matrix"),
+        (lambda t: {k.replace(".weight", ".default.weight"): v for k, v in t.items()}, "is not a LoRA matrix"),
         (lambda t: t | {"base_model.model.a\n.lora_A.weight": t[HALF_A]}, "a\\n.lora_A.weight"),
         (poisoned(3e38, "float32"), "beyond 65,504"),
         (poisoned(65536, "float64"), "beyond 65,504"),
@@ -259,12 +259,12 @@ def test_a_scale_that_drowns_the_base_is_refused(mine: Path, tiny: Path, changes
 def test_an_adapter_that_does_nothing_is_served_and_told(mine: Path, tiny: Path, half: str) -> None:
     assert admit(str(mine), BASE, tiny).note == ""
     rewrite(mine, lambda tensors: {name: array * (-0.0 if half in name else 1) for name, array in tensors.items()})
-    assert "answers exactly as its base" in admit(str(mine), BASE, tiny).note
+    assert "its answers are exactly those of its base" in admit(str(mine), BASE, tiny).note
 
 
 def test_an_adapter_multiplied_with_zero_does_nothing(mine: Path, tiny: Path) -> None:
     configure(mine, lora_alpha=0)
-    assert "answers exactly as its base" in admit(str(mine), BASE, tiny).note
+    assert "its answers are exactly those of its base" in admit(str(mine), BASE, tiny).note
 
 
 def test_numbers_in_bfloat16_are_looked_at_too(mine: Path, tiny: Path) -> None:

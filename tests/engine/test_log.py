@@ -30,7 +30,7 @@ CASES = {
     ),
     "no memory": (["torch.OutOfMemoryError: CUDA out of memory."], "torch.OutOfMemoryError: CUDA out of memory."),
     "no error at all": (["INFO 11-23 20:05:20 [a.py:1] something", "Killed"], "Killed"),
-    "nothing": ([], "it wrote nothing"),
+    "nothing": ([], "its log is empty"),
 }
 
 
@@ -42,7 +42,7 @@ def test_the_most_telling_line_is_found(tmp_path: Path, lines: list[str], cause:
 
 
 @pytest.mark.parametrize(
-    ("code", "words"), [(137, "SIGKILL), as the system does when memory runs out"), (139, "SIGSEGV"), (1, "complete")]
+    ("code", "words"), [(137, "SIGKILL), most likely because memory ran out"), (139, "SIGSEGV"), (1, "complete")]
 )
 def test_a_signal_of_which_the_log_says_nothing_is_the_cause(tmp_path: Path, code: int, words: str) -> None:
     path = tmp_path / "engine.log"

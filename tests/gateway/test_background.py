@@ -97,7 +97,7 @@ def test_a_dead_engine_is_told_with_its_log_and_can_be_started_again(
     engine.cause = "vLLM ended (exit code 0)"
     until(lambda: served.stage.state == "failed")
     assert served.stage.detail == "vLLM ended (exit code 0)"
-    until(lambda: any("The engine died: vLLM ended" in line and "/logs/engine.log" in line for line in lines))
+    until(lambda: any("The engine stopped: vLLM ended" in line and "/logs/engine.log" in line for line in lines))
     engine.cause = ""
     served.start()
     until(lambda: served.stage.state == "ready")

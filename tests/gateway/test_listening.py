@@ -288,7 +288,7 @@ def test_an_answer_that_runs_when_the_server_ends_is_given_its_time(engine: Engi
         thread, found = stream_in_thread(server)
     thread.join(30)
     assert "".join(found).endswith("data: [DONE]\n\n")
-    assert "still running: 1" in server.said[0]
+    assert "1 running answer" in server.said[0]
 
 
 def test_an_answer_that_takes_longer_ends_in_an_error_event(engine: Engine) -> None:

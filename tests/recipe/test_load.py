@@ -67,7 +67,7 @@ def test_unknown_field_inside_a_list_is_placed_by_its_position(fault: Fault) -> 
 
 def test_unknown_field_that_resembles_nothing_lists_what_there_is(fault: Fault) -> None:
     message = fault(SMALL + "zzz: 1\n")
-    assert message.startswith("my.yaml:5: zzz is not a field. There are: name, method, model, data, lora,")
+    assert message.startswith("my.yaml:5: zzz is not a field. Fields: name, method, model, data, lora,")
 
 
 def test_every_fault_is_told_at_once_in_the_files_order(fault: Fault) -> None:
@@ -200,7 +200,7 @@ def test_a_folder_in_place_of_a_recipe_is_refused(folder: Path) -> None:
     ],
 )
 def test_a_document_for_another_verb_names_that_verb(fault: Fault, text: str, verb: str) -> None:
-    assert fault(text) == f"my.yaml is a document for `llmbench {verb}`, not for `llmbench train`. Run: llmbench {verb} my.yaml"
+    assert fault(text) == f"my.yaml is a recipe for `llmbench {verb}`, not for `llmbench train`. Run: llmbench {verb} my.yaml"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_load_any_tells_the_kind_by_the_keys(folder: Path, text: str, kind: type
 
 def test_load_any_says_when_the_kind_cannot_be_told(folder: Path) -> None:
     (folder / "my.yaml").write_text("name: a\n")
-    with pytest.raises(RecipeError, match="neither a train, rag, serve nor compare document"):
+    with pytest.raises(RecipeError, match="not a recipe for train, index, serve or compare"):
         recipe.load_any("my.yaml")
 
 
@@ -250,7 +250,7 @@ def test_an_override_may_write_a_place_as_messages_do(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("---\nname: b\n", "a second document begins here (---), and a file may hold only one"),
+        ("---\nname: b\n", "a second document begins here (---), but a recipe is a single document"),
         ("lora: {r: ${RANK}}\n", "Put values with ${...} in quotes"),
         ("include: my.yaml\n", "include: my.yaml includes itself"),
     ],
@@ -295,7 +295,7 @@ def test_a_wrong_override_is_named_itself_not_a_line_of_the_file(fault: Fault, o
 
 def test_two_variants_of_one_name_are_refused(folder: Path) -> None:
     (folder / "my.yaml").write_text("variants:\n  - name: a\n  - name: a\n")
-    with pytest.raises(RecipeError, match="two variants are called a"):
+    with pytest.raises(RecipeError, match="two variants are named a"):
         recipe.load("my.yaml", ServeRecipe)
 
 

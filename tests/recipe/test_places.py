@@ -70,8 +70,8 @@ def test_the_message_names_the_file_of_that_name_elsewhere(project: Path) -> Non
     path = write(project, "name: a\ndata: {train: [{path: only-here.jsonl}]}\n")
     with pytest.raises(RecipeError, match=r"r.yaml:2: data.train\[0\].path: no such file only-here.jsonl") as raised:
         recipe.load(path, TrainRecipe)
-    assert str(raised.value).endswith("The working directory has one: write ../elsewhere/only-here.jsonl")
-    with pytest.raises(RecipeError, match=r"llmbench comes with one: write bundled://rag/train.jsonl$"):
+    assert str(raised.value).endswith("It exists in the working directory: write ../elsewhere/only-here.jsonl")
+    with pytest.raises(RecipeError, match=r"A file of this name is bundled: write bundled://rag/train.jsonl$"):
         recipe.load(write(project, "name: a\ndata: {train: [{path: rag/train.jsonl}]}\n"), TrainRecipe)
 
 
@@ -89,7 +89,7 @@ def test_what_came_with_llmbench_takes_no_place_of_the_users(tmp_path: Path, nam
 def test_a_bundled_name_leads_nowhere_else(tmp_path: Path, name: str) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(f"name: a\ndata: {{train: [{{path: '{name}'}}]}}\n")
-    with pytest.raises(RecipeError, match="llmbench comes with no"):
+    with pytest.raises(RecipeError, match="llmbench has no bundled"):
         recipe.load(path, TrainRecipe)
 
 
@@ -131,7 +131,7 @@ def test_the_name_of_a_hub_stays_a_name(project: Path, name: str) -> None:
     [
         ("data.train.0.path=~nobody.of.this.name/a.jsonl", r"no such file ~nobody.of.this.name/a.jsonl \(looked in"),
         (f"data.train.0.path={'x' * 300}", "no such file xxx"),
-        ("model.model_name_or_path=bundled://mine", "llmbench comes with no mine"),
+        ("model.model_name_or_path=bundled://mine", "llmbench has no bundled mine"),
     ],
 )
 def test_a_path_that_cannot_be_is_one_line(project: Path, override: str, said: str) -> None:
@@ -162,11 +162,11 @@ def test_two_pipelines_of_one_name_do_not_share_an_index(tmp_path: Path, home: P
     first, second = tmp_path / "a" / "p.yaml", tmp_path / "b" / "p.yaml"
     assert "1 added" in index(first)
     said = index(second)
-    assert said.startswith(f"{second}: index notes was made by {first}. Nothing was changed.")
+    assert said.startswith(f"{second}: index notes belongs to {first}. Nothing was changed.")
     assert "1 unchanged" in index(first)
     verify, delete = ["index", "verify", str(second)], ["index", "delete", str(second), "--source", "*"]
     for verb in (["search", str(second), "winch"], verify, delete):
-        assert f"made by {first}" in str(CliRunner().invoke(cli, verb).exception)
+        assert f"belongs to {first}" in str(CliRunner().invoke(cli, verb).exception)
     (tmp_path / "a").rename(tmp_path / "moved")
     assert "1 unchanged" in index(tmp_path / "moved" / "p.yaml")
 
@@ -184,7 +184,7 @@ def test_two_comparisons_of_one_name_do_not_share_a_folder(tmp_path: Path, home:
         compare.run(recipe.load(tmp_path / "a" / "c.yaml", CompareRecipe))
     assert not (home / "comparisons" / "c" / written.RECORD).exists()  # nothing was asked
     written.claim(home / "comparisons" / "c", "comparison", by=str(tmp_path / "a" / "c.yaml"))  # as with the first answer
-    with pytest.raises(LlmbenchError, match=r"comparison c was made by .*/a/c\.yaml"):
+    with pytest.raises(LlmbenchError, match=r"comparison c belongs to .*/a/c\.yaml"):
         compare.run(recipe.load(tmp_path / "b" / "c.yaml", CompareRecipe))
 
 

@@ -185,7 +185,7 @@ def test_no_extra_argument_of_the_engine_loads_code_or_opens_a_door(folder: Path
 
     text = f"variants: [{{name: base}}]\nengine: {{extra_args: [{json.dumps(argument)}]}}\n"
     (folder / "my.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"extra_args: \S+ is not passed on: "):
+    with pytest.raises(RecipeError, match=r"extra_args: \S+ is not allowed: "):
         recipe.load("my.yaml", ServeRecipe)
 
 

@@ -147,11 +147,12 @@ def test_clusters_are_told_in_a_sentence() -> None:
     one = estimate(ids([0.0, 1.0] * 20), "share", groups=some)
     assert one is not None
     assert clustering(list(some), some, [one]) == (
-        "40 questions are about 10 pages and count by page. Design effect of the means: 1.0 (1 if no two shared a page).",
+        "40 questions are about 10 pages, and are clustered by page. "
+        "Design effect of the means: 1.0 (1 if no two shared a page).",
     )
     five = pages(40, 8)
-    assert clustering(list(five), five, [one])[0].endswith("A difference can be shown from 6 pages on.")
-    assert clustering(list(few), few, [one])[0].startswith("40 questions are about 2 pages: too few to count by page")
+    assert clustering(list(five), five, [one])[0].endswith("Showing a difference takes at least 6 pages.")
+    assert clustering(list(few), few, [one])[0].startswith("40 questions are about 2 pages: too few to cluster by page")
     assert clustering(list(some), {}, [one]) == clustering(list(some), pages(40, 1), [one]) == ()
 
 

@@ -213,8 +213,8 @@ REFUSED: dict[str, tuple[str, dict[str, int], str]] = {
     "t5": ("T5Config", {"d_model": 32, "d_ff": 48, "num_layers": 2, "num_heads": 4, "d_kv": 8}, "is an encoder-decoder"),
     "bart": ("BartConfig", {}, "is an encoder-decoder"),
     "bert": ("BertConfig", {}, "is an encoder, which reads in both directions"),
-    "qwen2_vl": ("Qwen2VLConfig", {}, "images and text without a class for text alone"),
-    "clip": ("CLIPConfig", {}, "no decoder of this transformers"),
+    "qwen2_vl": ("Qwen2VLConfig", {}, "image-and-text model without a text-only class"),
+    "clip": ("CLIPConfig", {}, "not a decoder that this version of transformers knows"),
 }
 
 

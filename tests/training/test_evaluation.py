@@ -283,7 +283,7 @@ def test_a_faulty_question_is_told_before_the_training(write: Write, tmp_path: P
         (["evaluation.metrics=[regex]", "evaluation.regex='('"], r"evaluation\.regex='\(': not a regular expression"),
         (
             ["training.metric_for_best_model=exact_match", "training.eval_steps=5", "data.eval_fraction=0.1"],
-            r"metric_for_best_model=exact_match: exact_match is not measured \(there are: loss, perplexity\)",
+            r"metric_for_best_model=exact_match: exact_match is not measured \(available: loss, perplexity\)",
         ),
     ],
 )

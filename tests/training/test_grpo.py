@@ -97,7 +97,7 @@ def test_a_function_of_the_user_s_takes_what_it_names(tmp_path: Path) -> None:
         ("def score(completions):\n    return [float('nan'), 1]\n", r"mine\.py: score returned a number that is not finite"),
         (
             "def score(completions, gold):\n    return [1, 1]\n",
-            r"mine\.py: score asks for gold, which is not there\. There are: ",
+            r"mine\.py: score needs gold, which the data does not have\. Available: ",
         ),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_fault_of_the_user_s_function_is_one_line_with_its_place(code: str, sa
     ("function", "says"),
     [
         ("gone.py:score", r"no such file gone\.py \(looked in "),
-        ("mine.py:gone", r"mine\.py defines no function gone \(there are: score\)"),
+        ("mine.py:gone", r"mine\.py defines no function gone \(available: score\)"),
         ("broken.py:score", r"broken\.py:1: is not valid Python"),
         ("os.system", r"write path/to/file\.py:function, not 'os\.system'"),
     ],

@@ -108,7 +108,7 @@ def test_an_untrained_adapter_is_the_base_and_that_is_an_error(kind: Kinds, home
     run = copied(kind("lora"), home)
     scaled(run, 0.0)
     with pytest.raises(
-        LlmbenchError, match=r"the adapter changes nothing .* so a merge would be the base. It was trained for too"
+        LlmbenchError, match=r"the adapter changes nothing .* so the merged model would equal the base. Train for longer"
     ):
         merge(run)
     assert not (run.folder / "merged").exists()
@@ -235,8 +235,8 @@ def test_the_verb_prints_the_proof(kind: Kinds, home: Path, tmp_path: Path) -> N
     finally:
         (tmp_path / "away.jsonl").rename(run.recipe["data"]["train"][0]["path"])
     assert lines[0].startswith(f"Merged: {run.folder / 'merged'} (float32, onto the base)")
-    assert "0 of the texts are rows of its data" in lines[3]
-    assert lines[-1] == f"Next: name it in a serving document (model.model_name_or_path: {run.folder / 'merged'})"
+    assert "0 of the texts are from its training data" in lines[3]
+    assert lines[-1] == f"Next: serve it (in a serving recipe, model.model_name_or_path: {run.folder / 'merged'})"
 
 
 def test_an_unknown_run_is_one_line(home: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_reward_model_says_that_it_does_not_chat_and_judges_when_loaded_again(
     assert any("does not chat" in line for line in training.method_lines(job))
     run = runs.create(document)
     training.train(job, run)
-    with pytest.raises(EngineError, match="is a reward model, which judges answers and writes none"):
+    with pytest.raises(EngineError, match="is a reward model, which scores answers and generates none"):
         peft_config.check_kind(run.adapter, json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8")))
     base = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1, dtype=torch.float32, pad_token_id=0)
     judge = PeftModel.from_pretrained(base, run.adapter)
@@ -148,7 +148,7 @@ def test_a_recipe_brings_the_section_and_the_rate_of_its_method(tmp_path: Path) 
         ("dpo", ["dpo.loss_type=simpo"], r"dpo.loss_type\[0\] should be 'sigmoid', "),
         ("dpo", ["dpo.bta=1"], "dpo.bta is not a field. Did you mean beta?"),
         ("dpo", ["training.max_tokens_per_batch=512"], "method: dpo counts rows; use training.per_device_train_batch_size"),
-        ("dpo", ["training.torch_compile=true"], "set it false"),
+        ("dpo", ["training.torch_compile=true"], "set it to false"),
         ("dpo", ["lora.target_modules=[q_proj, lm_head]"], "use all-linear, which leaves it out"),
         (
             "dpo",
@@ -157,7 +157,7 @@ def test_a_recipe_brings_the_section_and_the_rate_of_its_method(tmp_path: Path) 
         ),
         ("kto", ["training.per_device_train_batch_size=1"], "use 2 or more, or kto.loss_type: apo_zero_unpaired"),
         ("reward", ["data.over_length=truncate"], "an answer is judged at its last token; use drop"),
-        ("grpo", ["data.over_length=truncate"], "a prompt's end is what is asked; use drop"),
+        ("grpo", ["data.over_length=truncate"], "a prompt ends with the question; use drop"),
         ("grpo", ["training.per_device_train_batch_size=6"], "use training.per_device_train_batch_size=8"),
         (
             "grpo",

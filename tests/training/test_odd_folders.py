@@ -48,16 +48,16 @@ def shards(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (shards, "model-00002-of-00002.safetensors is missing, which model.safetensors.index.json names. Get it again."),
+        (shards, "model-00002-of-00002.safetensors is missing, which model.safetensors.index.json names. Download it again."),
         (gguf, "has weights as GGUF alone (tiny.Q4_K_M.gguf), which are for inference. Get the model's safetensors"),
         (gguf_alone, "holds a GGUF (tiny.Q4_K_M.gguf), which is for inference. Name the folder or hub name of the model"),
-        (deeper, "the weights have 4 layers and config.json says 6. Get both again."),
-        (lambda f: deeper(f, 2), "the weights have 4 layers and config.json says 2. Get both again."),
+        (deeper, "the weights have 4 layers and config.json says 6. Download both again."),
+        (lambda f: deeper(f, 2), "the weights have 4 layers and config.json says 2. Download both again."),
         (
             lambda f: config(f, hidden_size=512),
-            "(model.embed_tokens.weight) are 256 wide and config.json says 512. Get both again.",
+            "(model.embed_tokens.weight) are 256 wide and config.json says 512. Download both again.",
         ),
-        (lambda f: config(f, hidden_size="256"), "hidden_size should be a whole number above 0, not '256'. Get it again."),
+        (lambda f: config(f, hidden_size="256"), "hidden_size should be a whole number above 0, not '256'. Download it again."),
         (lambda f: config(f, num_attention_heads=0), "num_attention_heads should be a whole number above 0, not 0."),
         (lambda f: config(f, vocab_size=True), "vocab_size should be a whole number above 0, not True."),
     ],
@@ -98,7 +98,7 @@ def test_a_folder_without_a_tokenizer_is_named(tiny: Path, tmp_path: Path, write
     folder = Path(shutil.copytree(tiny, tmp_path / "odd"))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
-    with pytest.raises(LlmbenchError, match=r"odd: has no tokenizer \(tokenizer\.json\)\. Get it again"):
+    with pytest.raises(LlmbenchError, match=r"odd: has no tokenizer \(tokenizer\.json\)\. Download it again"):
         load_model(write("odd", f"model.model_name_or_path={folder}"))
 
 

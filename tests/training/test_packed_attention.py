@@ -141,7 +141,7 @@ def test_a_trial_tells_a_model_that_keeps_rows_apart_from_one_that_does_not(kind
     assert packed_attention.leak(model) is None
     whole = model.forward
     monkeypatch.setattr(model, "forward", lambda **given: whole(**{k: v for k, v in given.items() if not k.startswith("cu_")}))
-    assert "changed the next one's logits" in (packed_attention.leak(model) or "")
+    assert "changed the next row's logits" in (packed_attention.leak(model) or "")
 
 
 @pytest.mark.parametrize("fails", [False, True])

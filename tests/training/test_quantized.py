@@ -105,7 +105,7 @@ def test_a_base_that_comes_quantised_is_trained_on_and_merged(write: Write, preq
     training.train(document, run)
     result = merge(run, output=tmp_path / "merged")
     assert result.onto == "dequantized" and result.lost.kl < 1e-9
-    with pytest.raises(LlmbenchError, match=r"was published quantised; there are no other weights here"):
+    with pytest.raises(LlmbenchError, match=r"was published quantised, so there are no original weights"):
         merge(run, output=tmp_path / "other", onto="original")
 
 

@@ -140,7 +140,7 @@ def test_the_loss_between_two_log_steps_is_the_mean_of_all_of_them(write: Write)
     ("damage", "says"),
     [
         (lambda folder: _cut(folder / "adapter_model.safetensors"), "adapter_model.safetensors: is cut off"),
-        (lambda folder: _flip(folder / "optimizer.safetensors"), "optimizer.safetensors has other bytes than were written"),
+        (lambda folder: _flip(folder / "optimizer.safetensors"), "optimizer.safetensors differs from what was written"),
         (lambda folder: (folder / "trainer_state.json").write_text('{"global_step": '), "trainer_state.json has "),
         (lambda folder: (folder / "random.json").unlink(), "random.json is missing"),
         (lambda folder: (folder / checkpoints.MANIFEST).write_text("{"), "manifest.json cannot be read"),
@@ -179,7 +179,7 @@ def test_nothing_is_begun_anew_when_every_checkpoint_is_damaged(again: TrainReci
 
 def test_a_step_can_be_chosen_and_what_came_after_it_goes(again: TrainRecipe, reference: dict[bool, Run]) -> None:
     run = runs.open_run("again")
-    with pytest.raises(RunError, match=r"again has no checkpoint of step 5 \(there are: 2, 4, 6, 8, 9\)"):
+    with pytest.raises(RunError, match=r"again has no checkpoint of step 5 \(available: 2, 4, 6, 8, 9\)"):
         go_on(again, resume_from_checkpoint=5)
     (run.checkpoints / "checkpoint-6" / "random.json").unlink()
     with pytest.raises(RunError, match=r"checkpoint-6 is damaged: random\.json is missing"):

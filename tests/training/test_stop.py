@@ -161,7 +161,7 @@ def test_of_two_trainings_of_one_run_one_trains_and_the_other_says_so(write: Wri
     codes = sorted(process.returncode for process in (first, second))
     if codes == [0, 2]:
         [refusal] = [text for process, text in zip((first, second), said, strict=True) if process.returncode == 2]
-        assert "is training right now" in refusal or "is in use by process" in refusal
+        assert "is training. " in refusal or "is in use by process" in refusal
         assert "Traceback" not in refusal
     else:  # one was over before the other had loaded its model, and was replaced
         assert codes == [0, 0]
@@ -177,7 +177,7 @@ def test_the_second_ctrl_c_ends_at_once(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(KeyboardInterrupt), stop.listening():
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.asked
-        assert "Ctrl-C again ends at once" in capsys.readouterr().err
+        assert "Ctrl-C again stops at once" in capsys.readouterr().err
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
     assert signal.getsignal(signal.SIGINT) is before

@@ -39,26 +39,28 @@ def register(cli: typer.Typer) -> None:
         url: Annotated[str | None, typer.Option(help=f"An OpenAI-compatible endpoint; {_URL} by default.")] = None,
         serve: Annotated[
             Path | None,
-            typer.Option(metavar="RECIPE", help="Start this serving recipe, and connect the app to it; overrides apply to it."),
+            typer.Option(
+                metavar="RECIPE", help="Start this serving recipe and connect the app to it; KEY=VALUE overrides its fields."
+            ),
         ] = None,
-        port: Annotated[int, typer.Option(min=0, max=65535, help="The app's port; 0 takes a free one.")] = 7860,
+        port: Annotated[int, typer.Option(min=0, max=65535, help="The app's port; 0 picks a free one.")] = 7860,
         pipeline: Annotated[
-            Path | None, typer.Option(metavar="PIPELINE", help="The RAG pipeline that Documents shows first.")
+            Path | None, typer.Option(metavar="PIPELINE", help="The RAG pipeline to open in Documents.")
         ] = None,
     ) -> None:
         """Open the workbench in a browser: compare variants, search documents, see runs and reports.
 
-        The page opens at once, with or without an endpoint; with --serve, Compare shows how far vLLM has loaded.
+        The page opens at once, with or without an endpoint; with --serve, Compare shows vLLM's progress.
         """
         if url and serve:
-            raise LlmbenchError("Give --url (an endpoint that is running) or --serve (a recipe to start), not both.")
+            raise LlmbenchError("Give either --url (a running endpoint) or --serve (a recipe to start), not both.")
         if overrides and not serve:
             raise LlmbenchError(f"{overrides[0]} sets a field of a serving recipe. Name the recipe: --serve recipes/serve.yaml")
         if url and not url.startswith(("http://", "https://")):
             raise LlmbenchError(f"--url {url} is not a URL. Give one such as {_URL}")
         found = pipeline and (assets.named(str(pipeline), Path.cwd()) or pipeline)
         if found and not found.is_file():
-            raise RecipeError(f"--pipeline {pipeline}: no such file. The bundled ones are listed by: llmbench new")
+            raise RecipeError(f"--pipeline {pipeline}: no such file. List the bundled pipelines: llmbench new")
         _check_port(port)
         main = program()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -85,7 +87,7 @@ def program() -> ModuleType:
             _PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)]
         )
         if spec is None or spec.loader is None:
-            raise LlmbenchError(f"{folder} is not a program. Install llmbench again.")
+            raise LlmbenchError(f"The app is missing from {folder}. Reinstall llmbench.")
         package = importlib.util.module_from_spec(spec)
         sys.modules[_PACKAGE] = package
         spec.loader.exec_module(package)
@@ -127,4 +129,4 @@ def _check_port(port: int) -> None:
 
 
 def _say(address: str) -> None:
-    print(f"The app is open at {address}  (Ctrl-C ends it)", flush=True)
+    print(f"The app is open at {address}  (Ctrl-C stops it)", flush=True)

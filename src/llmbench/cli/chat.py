@@ -36,7 +36,7 @@ def chat(
         str | None,
         typer.Argument(
             metavar="VARIANT",
-            help="The variant to talk to, as the endpoint names it; omit it for the first one.",
+            help="The variant to talk to, by its name at the endpoint; the first one if omitted.",
             autocompletion=completion.variants,
         ),
     ] = None,
@@ -47,7 +47,7 @@ def chat(
 ) -> None:
     """Talk to a variant: each line is a question, and the conversation so far is sent with it.
 
-    /reset forgets the conversation, /quit or Ctrl-D ends it, Ctrl-C stops an answer. A pipe has one question per line.
+    /reset clears the conversation, /quit or Ctrl-D ends it, Ctrl-C stops an answer. Piped input is one question per line.
 
     Exit code 0: ended; 2: an error, such as an endpoint that does not answer; 130: Ctrl-C at the prompt.
     """
@@ -59,7 +59,7 @@ def chat(
         try:
             model = runner.run(_chosen(endpoint, variant))
             if sys.stdin.isatty():
-                print(f"{legible(model)} at {url}. /reset forgets the conversation, /quit ends it.", file=sys.stderr)
+                print(f"{legible(model)} at {url}. /reset clears the conversation, /quit ends it.", file=sys.stderr)
             opening: list[Message] = [{"role": "system", "content": system}] if system else []
             history = list(opening)
             for question in _questions():
@@ -92,9 +92,8 @@ async def _chosen(endpoint: HttpEndpoint, variant: str | None) -> str:
     if variant is None and offered:
         return offered[0]
     if variant is None or variant not in offered:
-        raise EndpointError(
-            f"{endpoint.base_url} has no model {variant or 'at all'}. There are: {', '.join(offered) or 'none'}.", status=404
-        )
+        what = f"has no model {variant}" if variant is not None else "offers no models"
+        raise EndpointError(f"{endpoint.base_url} {what}. Available: {', '.join(offered) or 'none'}.", status=404)
     return variant
 
 
@@ -115,7 +114,9 @@ def _questions() -> Iterator[str]:
             print()
             return
         except UnicodeDecodeError as error:
-            raise LlmbenchError("Standard input is not UTF-8. Convert it, such as with: iconv -f latin1 -t utf-8") from error
+            raise LlmbenchError(
+                "Standard input is not UTF-8. Convert it, for example with: iconv -f latin1 -t utf-8"
+            ) from error
         if not typed and not line:
             return
         match line.strip():

@@ -43,16 +43,16 @@ def check(
     overrides: Overrides = None,
     as_json: Json = False,
     rows: Annotated[int, typer.Option(min=0, max=1000, help="Rows to show token by token.")] = 3,
-    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file as well.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the report to this HTML file.")] = None,
     threshold: Annotated[
-        float, typer.Option(min=0.1, max=1.0, help="Jaccard similarity from which rows are near duplicates.")
+        float, typer.Option(min=0.1, max=1.0, help="Jaccard similarity from which rows count as near duplicates.")
     ] = 0.8,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when there is an error.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if the report has an error.")] = False,
 ) -> None:
     """Inspect a recipe's training data: lengths, which tokens are trained, duplicates, secrets.
 
-    Trains nothing and loads no model. Exit code 0: training would start; 1: with --strict, and there are errors; 2: training
-    would refuse it.
+    Trains nothing and loads no model. Exit code 0: training would start; 1: the report has errors, and --strict is set;
+    2: training would refuse the recipe.
     """
     from llmbench import recipe as recipes
 
@@ -257,7 +257,7 @@ def _context(report: DataReport, base: Path | None) -> list[Note]:
     longest = min(report.train.limit.fits_all, report.train.limit.max_length)
     if context is None or longest <= context:
         return []
-    text = f"the longest row has {longest:,} tokens and the model reads {context:,}"
+    text = f"the longest row has {longest:,} tokens, but the model reads at most {context:,}"
     next_ = f"Set data.max_length={context} and data.over_length to drop or truncate."
     return [Note("refused", "data.max_length", text, next_)]
 
@@ -271,7 +271,7 @@ def _needs(document: TrainRecipe, report: DataReport, base: Path | None) -> tupl
     if report.worst == "refused":
         return [], []
     if document.method not in estimate.METHODS:
-        return [], [Section("Memory and time", (f"not estimated for method: {document.method}",))]
+        return [], [Section("Memory and time", (f"no estimate for method: {document.method}",))]
     try:
         found = shapes.of(base, document.model.config)
     except LlmbenchError as error:
@@ -286,17 +286,15 @@ def _needs(document: TrainRecipe, report: DataReport, base: Path | None) -> tupl
     free = there.gpu_memory if there.device == "cuda" else there.memory
     kept = estimate.unquantized(document, found)
     notes = (
-        [Note("warning", "quantization", kept, "Count on their memory, or name a base that was published in few bits.")]
+        [Note("warning", "quantization", kept, "Plan for their memory, or use a base that was published quantised.")]
         if kept
         else []
     )
     if need.peak > free:
         fits = offers.fitting(document, found, lengths, learned, there, limit=free)
         other = "; or ".join(f"{one.overrides} ({one.estimate.peak / 2**30:.1f} GiB)" for one in fits)
-        text = (
-            f"about {need.peak / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are free, mostly for {need.dominated_by}"
-        )
-        notes.append(Note("error", "memory", text, other or "No nearby setting fits: take a smaller model."))
+        text = f"needs about {need.peak / 2**30:.1f} GiB, mostly for {need.dominated_by}; {free / 2**30:.1f} GiB are free"
+        notes.append(Note("error", "memory", text, other or "No nearby setting fits: choose a smaller model."))
     return notes, [Section("Memory and time (estimated)", tuple(_need_lines(need, batches, there)))]
 
 
@@ -305,9 +303,9 @@ def _need_lines(need: Estimate, batches: Work, there: Machine) -> list[str]:
     parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in need.memory.items())
     hours, rest = divmod(round(need.seconds), 3600)
     learnt = (
-        f"corrected by {need.corrected_by} finished runs here"
+        f"corrected from {need.corrected_by} finished runs in this workspace"
         if need.corrected_by
-        else "not corrected: that takes three finished runs here"
+        else "uncorrected: correction needs three finished runs in this workspace"
     )
     lines = [
         f"Memory  {need.peak / 2**30:.1f} GiB on {where} (GiB: {parts})",
@@ -325,7 +323,7 @@ class _Progress:
         from rich.console import Console
 
         self._rows = 0
-        self._status = Console(stderr=True).status("Looking at the data") if sys.stderr.isatty() else None
+        self._status = Console(stderr=True).status("Inspecting the data") if sys.stderr.isatty() else None
 
     def __enter__(self) -> _Progress:
         if self._status:

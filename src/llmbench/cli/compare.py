@@ -44,13 +44,13 @@ def compare(
         str | None, typer.Option("--url", help="Short for endpoint.base_url=URL: an OpenAI-compatible endpoint.")
     ] = None,
     as_json: Json = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, including what is already answered.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over: ask every question again.")] = False,
 ) -> None:
     """Ask several variants the same questions and say, with statistics, which is better.
 
-    Stopped with Ctrl-C, the same command continues where it stopped.
+    After Ctrl-C, the same command continues where it stopped.
 
-    Exit code 0: compared; 2: an error, or a variant answered no question (the others are still compared); 130: stopped.
+    Exit code 0: compared; 2: an error, or a variant answered no question (the others are still compared); 130: Ctrl-C.
     """
     from llmbench import compare as comparing
     from llmbench import recipe as recipes
@@ -105,9 +105,9 @@ def open_report(name: Name) -> None:
 def rm(name: Name, yes: listing.Yes = False, as_json: Json = False) -> None:
     """Remove a comparison, finished or not, with its answers.
 
-    A folder that holds files of your own is left alone.
+    Refuses to remove a folder that holds other files.
 
-    Exit code 0: removed; 1: you said no; 2: an error, and nothing was removed.
+    Exit code 0: removed; 1: you answered no; 2: an error, and nothing was removed.
     """
     from llmbench import compare as comparing
     from llmbench import workspace
@@ -140,10 +140,10 @@ def show(comparison: Comparison) -> None:
         terminal.paragraph(note)
     left = len(comparison.variants) - len(table.shown_variants(comparison))
     if left:
-        print(f"{left:,} more variants, and all pairs, are in the report and in summary.json.")
+        print(f"{left:,} more variants and all pairs: see the report or summary.json.")
     print()
     if comparison.missing:
-        print(f"{comparison.missing:,} answers failed and are left out. Run the same command to ask them again.\n")
+        print(f"{comparison.missing:,} answers failed and are left out. Run the same command again to retry them.\n")
     print(f"Report   {comparison.report}\nFigures  {comparison.summary}\nAnswers  {comparison.answers}")
     sys.stdout.flush()
     for variant, error in comparison.failed.items():
@@ -180,12 +180,12 @@ class _Bar:
         self._bar.stop()
         last = self._last
         if kind is not None and issubclass(kind, KeyboardInterrupt) and last is not None:
-            print(f"{last.done} of {last.wanted} answers are kept. The same command continues from there.", file=sys.stderr)
+            print(f"{last.done} of {last.wanted} answers are saved. Run the same command again to continue.", file=sys.stderr)
 
     def show(self, tally: Tally) -> None:
         """Called after each answer."""
         self._last = tally
-        note = f"{tally.kept} kept from before" if tally.kept else ""
+        note = f"{tally.kept} reused" if tally.kept else ""
         note += f"{', ' if note else ''}{tally.failed} failed" if tally.failed else ""
         self._bar.update(self._task, completed=tally.done, total=tally.wanted, note=note)
         tenths = 10 * tally.done // max(1, tally.wanted)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 _HELP = """Run the whole workbench on the bundled model: index, fine-tune, serve, compare.
 
-Takes 3 to 6 minutes on two cores without a GPU, and up to 6 GB of memory. Stopped or killed anywhere, the same command
-continues where it stopped; a second run reuses the results.
+Takes 3 to 6 minutes on two cores without a GPU, and up to 6 GB of memory. If it is
+stopped or killed, the same command continues; a second run reuses the results.
 """
 
 
@@ -23,7 +23,7 @@ def register(cli: typer.Typer) -> None:
     cli.command(help=_HELP, epilog="Example: `llmbench demo`")(demo)
 
 
-def demo(fresh: Annotated[bool, typer.Option("--fresh", help="Start over, including what is already done.")] = False) -> None:
+def demo(fresh: Annotated[bool, typer.Option("--fresh", help="Start over: repeat every step.")] = False) -> None:
     """Runs the demo, then prints the table, the verdict and what to do next."""
     from llmbench import demo as main_job
     from llmbench.cli.compare import show
@@ -37,8 +37,8 @@ def demo(fresh: Annotated[bool, typer.Option("--fresh", help="Start over, includ
     for command, what in (
         ("llmbench app --serve recipes/serve.yaml", "ask the four variants side by side in the browser"),
         ("llmbench serve recipes/serve.yaml", "an OpenAI-compatible endpoint for other programs"),
-        ('llmbench search rag/handbook.yaml "How heavy is the Bergaba camera?"', "the retriever alone"),
-        ("llmbench new sft-lora my-recipe.yaml", "a recipe of your own to edit"),
+        ('llmbench search rag/handbook.yaml "How heavy is the Bergaba camera?"', "search without a model"),
+        ("llmbench new sft-lora my-recipe.yaml", "a recipe to edit"),
     ):
         print(f"  {command}\n      {what}")
 

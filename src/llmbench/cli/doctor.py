@@ -22,7 +22,7 @@ def register(cli: typer.Typer) -> None:
 def doctor(
     as_json: Json = False,
     python: Annotated[
-        Path | None, typer.Option(help="The Python that has vLLM, if it is another one (engine.python of a recipe).")
+        Path | None, typer.Option(help="The Python that has vLLM, if not this one (engine.python in a serving recipe).")
     ] = None,
 ) -> None:
     """Check the machine: Python, PyTorch, bitsandbytes, vLLM, embedder, FAISS, app, hub, disk and memory.
@@ -51,7 +51,7 @@ def _examine(python: Path | None) -> list[Finding]:
     with Console(stderr=True).status("Looking") as status:
         for title, findings in examine(python):
             found[title] = findings
-            status.update(f"Looking at {', '.join(title for title in CHECKS if title not in found)}")
+            status.update(f"Checking {', '.join(title for title in CHECKS if title not in found)}")
     return sorted((one for title in CHECKS for one in found[title]), key=lambda finding: AREAS.index(finding.area))
 
 

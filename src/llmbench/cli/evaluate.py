@@ -42,9 +42,11 @@ def rag(
         Path | None,
         typer.Option("--data", help="Judged questions: a BEIR folder, TREC qrels and queries, or a question file."),
     ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Which split of the judgements; test by default.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Split of the judgements to use; test by default.")] = None,
     run_file: Annotated[Path | None, typer.Option("--run-file", help="Also write the ranking as a TREC run.")] = None,
-    tune: Annotated[bool, typer.Option("--tune", help="Tune the weight of dense search against terms, and keep it.")] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Tune the weight of dense search against terms; keep it if it helps.")
+    ] = False,
     grid: Annotated[
         list[str] | None,
         typer.Option("--grid", help="Values to try, as key=first,second, or a YAML file of lists; repeatable."),
@@ -57,9 +59,9 @@ def rag(
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Run judged questions through a pipeline: dense only, terms only, fused, with intervals and paired tests.
+    """Evaluate a pipeline on judged questions: dense only, terms only, fused, with intervals and paired tests.
 
-    Every judged query counts, including those that find nothing.
+    A query that finds nothing counts as 0.
     """
     from llmbench.errors import LlmbenchError
 
@@ -67,7 +69,7 @@ def rag(
     collection = _collection(recipe, data, split)
     if grid:
         if tune or against or run_file:
-            raise LlmbenchError("--grid makes pipelines of its own: leave out --tune, --against and --run-file.")
+            raise LlmbenchError("--grid builds its own pipelines: leave out --tune, --against and --run-file.")
         _grid(pipeline, recipe, collection, overrides or [], grid, seed, ignore_identical, as_json)
         return
     from llmbench import written
@@ -86,7 +88,7 @@ def rag(
     else:
         _show(report, page)
     if run_file is not None and evaluation.write_run(run_file, found[0].runs[report.reference], report.pipeline):
-        print(f"{run_file}: spaces in names are written as %20, since the format cannot hold them.", file=sys.stderr)
+        print(f"{run_file}: spaces in names are written as %20, since the TREC format has none.", file=sys.stderr)
 
 
 def _load(pipeline: str, overrides: Sequence[str]) -> RagRecipe:
@@ -129,15 +131,15 @@ def _tuned(report: Report, found: Evaluated, collection: Collection, seed: int, 
     tuned = tuning.tune(found, collection.qrels, pages=collection.pages, ignore_identical=ignore_identical, seed=seed)
     unseen = f"{tuned.held_out.mean:.4f} [{tuned.held_out.low:.4f}, {tuned.held_out.high:.4f}]"
     note = (
-        f"alpha {tuned.alpha:g}: {unseen} on queries that it was not tuned on (by fold: "
-        f"{', '.join(f'{one:g}' for one in tuned.folds)}); untuned {tuned.untuned.mean:.4f}, RRF {tuned.rrf.mean:.4f}. On the "
-        f"queries that chose it {tuned.seen:.4f}, which is too good."
+        f"alpha {tuned.alpha:g}: {unseen} on held-out queries (by fold: {', '.join(f'{one:g}' for one in tuned.folds)}); "
+        f"untuned {tuned.untuned.mean:.4f}, RRF {tuned.rrf.mean:.4f}. On the queries used for tuning {tuned.seen:.4f}, "
+        f"which is optimistic."
     )
     if tuned.worth_it:
         tuning.keep(workspace.indexes() / found.recipe.name, tuned, collection.name)
         note += f" Kept with the index: searches now use it ({p_value(tuned.gain.p)} against untuned)."
     else:
-        note += " Untuned is as good on queries that were not tuned on, so nothing is kept."
+        note += " No gain on held-out queries, so the weight stays as it was."
     return replace(report, notes=(*report.notes, note), tuning=tuned.to_json())
 
 
@@ -224,7 +226,7 @@ def _grid(
                 progress=progress,
             )
         except KeyboardInterrupt:
-            print("What was asked is kept. The same command continues from there.", file=sys.stderr)
+            print("Results so far are saved. Run the same command again to continue.", file=sys.stderr)
             raise
     chosen = racing.cheapest(found)
     document = folder / "pipeline.yaml"
@@ -238,8 +240,8 @@ def _grid(
     terminal.table(_grid_rows(found))
     for line in (
         f"Best: {best.pipeline.label}. Cheapest that is not significantly worse: {chosen.pipeline.label}.",
-        "All were chosen on these queries, so the best one's figure is a little too good; judge it on others.",
-        "Intervals of the difference hold for all pipelines and rounds together (Bonferroni).",
+        "The choice was made on these queries, so the best figure is somewhat optimistic; confirm it on other queries.",
+        "Intervals of the differences are corrected for all pipelines and rounds (Bonferroni).",
     ):
         terminal.paragraph(line)
     print(f"\nPipeline  {document}")
@@ -290,7 +292,9 @@ def _yaml(pipeline: str, collection: Collection, chosen: Outcome) -> str:
     import yaml
 
     values = chosen.pipeline.recipe.model_dump(mode="json", exclude_defaults=True)
-    figures = f"nDCG@10 {chosen.ndcg.mean:.4f} [{chosen.ndcg.low:.4f}, {chosen.ndcg.high:.4f}], on which it was chosen"
+    figures = (
+        f"nDCG@10 {chosen.ndcg.mean:.4f} [{chosen.ndcg.low:.4f}, {chosen.ndcg.high:.4f}], on the queries it was chosen with"
+    )
     heading = [f"Chosen from a grid over {pipeline}: {chosen.pipeline.label}", f"{collection.name}: {figures}"]
     return "".join(f"# {' '.join(line.split())}\n" for line in heading) + "\n" + yaml.safe_dump(values, sort_keys=False)
 

@@ -62,8 +62,8 @@ def register(cli: typer.Typer) -> None:
         no_args_is_help=True,
         subcommand_metavar="[PIPELINE | COMMAND PIPELINE]",
         help="Bring a pipeline's index up to date with its documents; verify, repair, compact or list indexes.\n\n"
-        "`llmbench index PIPELINE` is short for `llmbench index build PIPELINE`, which also takes a file that is called like a "
-        "command.",
+        "`llmbench index PIPELINE` is short for `llmbench index build PIPELINE`, which also takes a file that is named like "
+        "a command.",
         epilog=_EXAMPLES,
     )
     group.command(epilog="Example: `llmbench index build rag/handbook.yaml`")(build)
@@ -91,13 +91,13 @@ def build(
     wait: _Wait = 0,
     as_json: Json = False,
 ) -> None:
-    """Bring a pipeline's index up to date with its documents; only what changed is read and embedded.
+    """Bring a pipeline's index up to date with its documents; reads and embeds only what changed.
 
     Exit code 0: done; 1: nothing to search; 2: an error.
     """
     recipe = _load(pipeline, overrides)
     if stay and not rebuild:
-        raise LlmbenchError("--stay goes with --rebuild.")
+        raise LlmbenchError(f"--stay needs --rebuild. Run: llmbench index build {pipeline} --rebuild --stay")
     from llmbench.cli import index_build
 
     index_build.build(recipe, pipeline, rebuild=rebuild, stay=stay, engine=engine, wait=wait, as_json=as_json)
@@ -110,15 +110,15 @@ def verify(
         list[str] | None,
         typer.Option(
             "--absent",
-            help="Also check that this text, or words no document has, are in no file of the index; repeatable.",
+            help="Also verify that this text and its words are gone from every file of the index; repeatable.",
             metavar="TEXT",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check every row, vector and word of an index; nothing is written.
+    """Verify every row, vector and word of an index; changes nothing.
 
-    Exit code 0: no faults; 1: a fault, or a text of --absent was found; 2: an error.
+    Exit code 0: no problems; 1: a problem, or an --absent text was found; 2: an error.
     """
     from llmbench.cli import index_care
 
@@ -126,7 +126,7 @@ def verify(
 
 
 def repair(pipeline: Pipeline, overrides: Overrides = None, wait: _Wait = 0, as_json: Json = False) -> None:
-    """Repair what can be rebuilt from the stored documents."""
+    """Repair an index, as far as it can be rebuilt from its stored documents."""
     from llmbench.cli import index_care
 
     index_care.repair(_load(pipeline, overrides), wait, as_json=as_json)
@@ -171,19 +171,19 @@ def delete(
 
 def use(
     pipeline: Pipeline,
-    generation: Annotated[int, typer.Argument(metavar="N", help="The generation to search from now on.", show_default=False)],
+    generation: Annotated[int, typer.Argument(metavar="N", help="The generation to switch to.", show_default=False)],
     overrides: Overrides = None,
     wait: _Wait = 0,
     as_json: Json = False,
 ) -> None:
-    """Search another generation of an index from now on, such as one that --rebuild --stay made."""
+    """Switch searches to another generation of an index, such as one built with --rebuild --stay."""
     from llmbench.cli import index_care
 
     index_care.use(_load(pipeline, overrides), generation, wait, as_json=as_json)
 
 
 def prune(pipeline: Pipeline, overrides: Overrides = None, wait: _Wait = 0, as_json: Json = False) -> None:
-    """Remove every generation of an index but the one that is searched."""
+    """Remove every generation of an index except the active one."""
     from llmbench.cli import index_care
 
     index_care.prune(_load(pipeline, overrides), wait, as_json=as_json)
@@ -202,19 +202,17 @@ def report(
             help="Exit with 1 when less than PERCENT of the text or of the files was embedded.",
         ),
     ] = None,
-    engine: _Engine = "local",
-    wait: _Wait = 0,
     as_json: Json = False,
 ) -> None:
-    """Bring an index up to date, then report what was embedded, what is unknown to the embedder, and what is duplicated.
+    """Report how much of the documents is embedded, unknown to the embedder, duplicated, or changed since the last build.
+
+    Changes nothing; to bring the index up to date first, run `llmbench index build`.
 
     Exit code 0: done; 1: a share below --fail-under; 2: an error.
     """
-    recipe = _load(pipeline, overrides)
-    from llmbench.cli import index_build, index_care
+    from llmbench.cli import index_care
 
-    done = index_build.build(recipe, pipeline, engine=engine, wait=wait, as_json=as_json, quiet=True)
-    index_care.report(recipe, done.skipped, fail_under, as_json=as_json)
+    index_care.report(_load(pipeline, overrides), fail_under, as_json=as_json)
 
 
 def list_indexes(as_json: Json = False) -> None:

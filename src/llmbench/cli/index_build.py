@@ -31,11 +31,10 @@ def build(
     engine: Literal["local", "ray"] = "local",
     wait: float = 0,
     as_json: bool = False,
-    quiet: bool = False,
-) -> IndexReport:
+) -> None:
     """Indexes and tells what it did; exits with 1 where there is nothing to search.
 
-    `pipeline` is the recipe's file as the user named it. `quiet` leaves both the JSON and that exit to the report that follows.
+    `pipeline` is the recipe's file as the user named it.
     """
     from llmbench import retrieval
     from llmbench.shown import counted, printable
@@ -51,12 +50,11 @@ def build(
             stdin=sys.stdin.buffer if sys.stdin is not None else None,
         )
     if as_json:
-        if not quiet:
-            print_json(_facts(done, recipe))
-            if not done.chunks:
-                raise typer.Exit(1)
-        return done
-    for what, found in (("skipped {}", done.skipped), ("kept {} as it was", done.kept)):
+        print_json(_facts(done, recipe))
+        if not done.chunks:
+            raise typer.Exit(1)
+        return
+    for what, found in (("skipped {}", done.skipped), ("kept the indexed {}", done.kept)):
         for source, reason in found[:_SHOWN]:
             print(printable(f"{what.format(source)}: {reason}"), file=sys.stderr)
         if len(found) > _SHOWN:
@@ -67,20 +65,19 @@ def build(
     counts["carried over"] = done.carried
     told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no documents"
     told += f", {len(done.skipped):,} skipped" if done.skipped else ""
-    told += f", {len(done.kept):,} kept that cannot be read now" if done.kept else ""
+    told += f", {len(done.kept):,} unreadable now and kept" if done.kept else ""
     passages = counted(done.chunks, "passage")
     print(f"{recipe.name}: {told}. {passages}, {done.embedded:,} embedded now, in {done.seconds:.1f} s.")
     print(done.vectors["words"])
     if done.language:
         print(printable(done.language), file=sys.stderr)
-    if not done.chunks and not quiet:  # a report that follows says so itself
-        print("There is nothing in it to search: see what was skipped, and what the pipeline names.", file=sys.stderr)
+    if not done.chunks:
+        print("The index is empty. Check what was skipped, and `documents` in the pipeline.", file=sys.stderr)
         raise typer.Exit(1)
     if stay:
-        print(f"Generation {done.generation} is ready. Switch over to it: llmbench index use {pipeline} {done.generation}")
+        print(f"Generation {done.generation} is ready. Switch to it: llmbench index use {pipeline} {done.generation}")
     else:
         print(f'Search it: llmbench search {pipeline} "..."')
-    return done
 
 
 def _facts(done: IndexReport, recipe: RagRecipe) -> dict[str, Any]:
@@ -113,7 +110,7 @@ def _bar() -> AbstractContextManager[Callable[[int, int, str], None]]:
         console = Console(stderr=True)
         # Where there is no terminal, a bar would leave an empty line in the log.
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("looking at the files", total=None)
+            task = progress.add_task("scanning the files", total=None)
 
             def move(done: int, total: int, source: str) -> None:
                 progress.update(task, completed=done, total=total, description=escape(printable(source)))

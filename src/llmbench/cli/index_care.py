@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llmbench.recipe import RagRecipe
-    from llmbench.retrieval.documents import Skipped
 
 __all__ = ["compact", "delete", "prune", "repair", "report", "use", "verify"]
 
@@ -28,7 +27,7 @@ def _folder(recipe: RagRecipe) -> Path:
     folder = workspace.indexes() / recipe.name
     layout.check_claim(folder, recipe)
     if layout.current(folder) is None:
-        raise IndexError_(f"{recipe.source}: index {recipe.name} is not built. Run: llmbench index {recipe.source}")
+        raise IndexError_(f"{recipe.source}: index {recipe.name} is not built. Run: llmbench index build {recipe.source}")
     return folder
 
 
@@ -42,11 +41,13 @@ def use(recipe: RagRecipe, number: int, wait: float, *, as_json: bool) -> None:
     with workspace.lock(folder, "index", wait=wait):
         there = {int(path.name): path for path in layout.generations(folder)}
         if number not in there:
-            raise LlmbenchError(f"index {recipe.name} has no generation {number}. There are {_list(there)}.")
+            raise LlmbenchError(f"index {recipe.name} has no generation {number}. Available: {_list(there)}.")
         index = Index(there[number])
         try:
             if not index.get("complete"):
-                raise LlmbenchError(f"generation {number} is not complete. Finish it: llmbench index {recipe.source} --rebuild")
+                raise LlmbenchError(
+                    f"generation {number} is not complete. Finish it: llmbench index build {recipe.source} --rebuild"
+                )
             documents, passages = index.document_count(), index.count()
         finally:
             index.close()
@@ -60,7 +61,7 @@ def use(recipe: RagRecipe, number: int, wait: float, *, as_json: bool) -> None:
     told = f"{counted(documents, 'document')}, {counted(passages, 'passage')}"
     print(f"{recipe.name}: searches now use generation {number} ({told}).")
     if others:
-        print(f"Also kept: {_list(others)}. Remove what is not searched: llmbench index prune {recipe.source}")
+        print(f"Also kept: {_list(others)}. To remove them: llmbench index prune {recipe.source}")
 
 
 def prune(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
@@ -99,26 +100,26 @@ def verify(recipe: RagRecipe, absent: Sequence[str], *, as_json: bool) -> None:
         print(f"{recipe.name}: {', '.join(looked)} checked.")
         print(f"{counted(found.vectors, 'vector')}, {found.erased:,} of them deleted and erased.")
         if found.waiting:
-            print(f"To be erased: {counted(found.waiting, 'deleted vector')}. Run: llmbench index {recipe.source}")
+            print(f"{counted(found.waiting, 'deleted vector')} not yet erased. Run: llmbench index build {recipe.source}")
         if len(found.generations) > 1:
             print(
-                f"Generations {_list(found.generations)} exist; each has its own documents. Keep only the current one: "
+                f"Generations {_list(found.generations)} exist, each with its own documents. Keep only the active one: "
                 f"llmbench index prune {recipe.source}"
             )
         for text, paths in left.items():
             print(f"{text!r} is in {', '.join(paths)}." if paths else f"{text!r} is in no file of the index.")
             for number, some in words[text].items():
-                print(f"The term index of generation {number} holds words of it that no document has: {', '.join(some)}.")
+                print(f"The term index of generation {number} still holds words that no document has: {', '.join(some)}.")
             if not words[text]:
-                print(f"The term index holds no word of {text!r} that no document has.")
+                print(f"The term index holds no leftover word of {text!r}.")
         for fault in found.faults:
-            print(f"fault: {printable(fault.what)}", file=sys.stderr)
+            print(f"problem: {printable(fault.what)}", file=sys.stderr)
         if found.faults:
             again = any(fault.mend == "rebuild" for fault in found.faults)
-            how = f"{recipe.source} --rebuild" if again else f"repair {recipe.source}"
+            how = f"build {recipe.source} --rebuild" if again else f"repair {recipe.source}"
             print(f"Repair it: llmbench index {how}", file=sys.stderr)
         elif not held:
-            print("No faults found.")
+            print("No problems found.")
     if found.faults or held:
         raise typer.Exit(1)
 
@@ -133,7 +134,7 @@ def repair(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
     if as_json:
         print_json({"pipeline": recipe.name, **found.to_json()})
     else:
-        print(f"{recipe.name}: {counted(found.documents, 'document')}, {counted(found.chunks, 'passage')}. No faults found.")
+        print(f"{recipe.name}: {counted(found.documents, 'document')}, {counted(found.chunks, 'passage')}. No problems found.")
 
 
 def compact(recipe: RagRecipe, wait: float, *, as_json: bool) -> None:
@@ -166,7 +167,7 @@ def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: f
         except ValueError as error:
             raise LlmbenchError(f"--where is not JSON ({error}).") from error
         if Filter.of(words[-1]).fits_all:
-            raise LlmbenchError("--where: an empty filter matches every document. To delete all: --source '*'.")
+            raise LlmbenchError("--where: an empty filter matches every document. To delete all of them: --source '*'.")
     condition = Filter.of({"$or": words})
     _folder(recipe)
     with Writer.open(recipe, wait=wait) as writer:
@@ -177,13 +178,13 @@ def delete(recipe: RagRecipe, sources: Sequence[str], where: str | None, wait: f
         return
     print(f"{recipe.name}: {counted(count, 'document')} deleted.")
     if count and not writer.settled:
-        print("A search still in progress holds deleted data; the next llmbench index erases the rest.")
+        print("A running search still holds deleted data; the next `llmbench index build` erases it.")
     if count:
-        print("A file that is still among the pipeline's documents comes back when it is indexed again; exclude it there.")
+        print("A file that the pipeline still lists will return at the next build; exclude it in `documents`.")
 
 
-def report(recipe: RagRecipe, skipped: Sequence[Skipped], fail_under: float | None, *, as_json: bool) -> None:
-    """Tells how much of the documents reached an embedding; exits with 1 when that is under a bound.
+def report(recipe: RagRecipe, fail_under: float | None, *, as_json: bool) -> None:
+    """Tells how much of the documents was embedded, as the index stands; exits with 1 when that is under a bound.
 
     A file that was skipped and has no document is not read, and how much text it has is unknown: files are counted besides
     characters, and the bound holds for both.
@@ -192,6 +193,7 @@ def report(recipe: RagRecipe, skipped: Sequence[Skipped], fail_under: float | No
 
     from llmbench.retrieval.embedding import Embedder
     from llmbench.retrieval.index import coverage, coverage_table, window
+    from llmbench.retrieval.index.freshness import look
     from llmbench.retrieval.store import Index, layout
     from llmbench.shown import counted
 
@@ -201,25 +203,34 @@ def report(recipe: RagRecipe, skipped: Sequence[Skipped], fail_under: float | No
     try:
         with index.snapshot():
             embedder = Embedder(recipe.embedder, like=index.contract.embedder)
+            if not index.outdated(recipe, embedder):
+                index.check(recipe, embedder)
             found = coverage.coverage(index.documents(), limit=window(embedder), tokens=embedder, reading=embedder.reading)
             held = index.held()
+            fresh = look(recipe, index)
     finally:
         index.close()
-    unread = sorted({source for source, _ in skipped} - held)
+    unread = sorted({source for source, _ in fresh.skipped} - held)
     files = len(held) + len(unread)
     if as_json:
-        counts = {"files": files, "unread": unread, "skipped": skipped}
-        print_json({"pipeline": recipe.name, **found.to_json(), **counts})
+        counts = {"files": files, "unread": unread, "skipped": fresh.skipped}
+        changes = {"added": fresh.added, "changed": fresh.changed, "removed": fresh.removed}
+        print_json({"pipeline": recipe.name, **found.to_json(), **counts, "changes": changes})
     else:
         coverage_table.show(found, Console(highlight=False))
         if unread:
             print(f"{len(unread):,} of {counted(files, 'file')} {'was' if len(unread) == 1 else 'were'} not read.")
+        if fresh.stale:
+            print(
+                f"Files changed since the index was built: {len(fresh.added):,} new, {len(fresh.changed):,} changed, "
+                f"{len(fresh.removed):,} removed. Run: llmbench index build {recipe.source}"
+            )
     if fail_under is None:
         return
-    faults = [] if found.characters else ["There is no text in any document."]
-    for share, what in ((100 * found.share, "text reached an embedding"), (100 * len(held) / max(files, 1), "files were read")):
+    faults = [] if found.characters else ["No document has any text."]
+    for share, what in ((100 * found.share, "text was embedded"), (100 * len(held) / max(files, 1), "files were read")):
         if files and share < fail_under:
-            faults.append(f"{share:.1f} % of the {what}, less than {fail_under:g} %.")
+            faults.append(f"{share:.1f} % of the {what}, less than --fail-under {fail_under:g} %.")
     if faults:
         advice = " Fix what was skipped, or exclude what should not be read." if unread else ""
         print(" ".join(faults) + advice, file=sys.stderr)

@@ -28,7 +28,7 @@ _COMPANIONS = {"--absent": "verify", "--fail-under": "report"}
 """Options that went with one of them, and are options of its command."""
 _RENAMED = {"--delete": "--source", "--delete-where": "--where"}
 _VALUED = {"--absent", "--delete", "--delete-where", "--engine", "--fail-under", "--use", "--wait"}
-_TAKEN = {"--engine": {"report"}, "--wait": {"repair", "compact", "delete", "use", "prune", "report"}}
+_TAKEN: dict[str, set[str]] = {"--engine": set(), "--wait": {"repair", "compact", "delete", "use", "prune"}}
 """Options that went with every flag, and the commands that take them; with the other flags they did nothing."""
 
 
@@ -56,7 +56,7 @@ def translated(args: list[str]) -> list[str]:
         for name in names:
             if name in _COMPANIONS:
                 line = shlex.join(["llmbench", "index", _COMPANIONS[name], *pipeline])
-                raise LlmbenchError(f"{name} belongs to a command of its own now. Run: {line} {name} ...")
+                raise LlmbenchError(f"{name} is now an option of another command. Run: {line} {name} ...")
         return ["build", *args]
     building = [["build", *pipeline, "--rebuild"]] if "--rebuild" in names else []
     if len(commands) > 1 or building:

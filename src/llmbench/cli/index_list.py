@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["show"]
 
-_NEXT = {"incomplete": "building it was stopped", "outdated": "an earlier version of llmbench made it"}
+_NEXT = {"incomplete": "its build was interrupted", "outdated": "it was built by an earlier version of llmbench"}
 """States that the next run of `index` ends."""
 
 

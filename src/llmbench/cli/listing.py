@@ -52,7 +52,7 @@ def confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise LlmbenchError("Nothing was removed: nobody is at the terminal to ask. Add --yes to remove without asking.")
+        raise LlmbenchError("Nothing was removed: there is no terminal to ask on. Add --yes to remove without asking.")
     if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
         print("Nothing was removed.")
         raise typer.Exit(1)

@@ -77,9 +77,9 @@ cli = typer.Typer(
         "help_option_names": ["-h", "--help"],
         "token_normalize_func": lambda name: EARLIER.get(name, name),
     },
-    help="Fine-tune open language models, serve them, ground them in documents, and show whether it helped.",
+    help="Fine-tune open language models, serve them, ground them in documents, and measure whether it helped.",
     epilog="Start here: `llmbench demo` runs the whole workbench on a bundled model, `llmbench doctor` checks the machine.\n\n"
-    "Exit codes: 0 done; 1 a check found a fault; 2 an error, printed on one line; 130 stopped with Ctrl-C.",
+    "Exit codes: 0 done; 1 a check failed; 2 an error, printed on one line; 130 stopped with Ctrl-C.",
 )
 
 

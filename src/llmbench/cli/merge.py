@@ -35,8 +35,8 @@ class Dtype(StrEnum):
 
 _WORDS = {
     "base": "onto the base",
-    "dequantized": "onto the base as it was trained on, its few bits turned back into ordinary weights",
-    "original": "onto the base's unrounded weights",
+    "dequantized": "onto the dequantised base, as it was during training",
+    "original": "onto the base's original weights",
 }
 
 
@@ -46,13 +46,16 @@ def register(cli: typer.Typer) -> None:
 
 
 def merge(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run that left an adapter.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run with an adapter.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="Where to write the model; RUN's `merged` by default."),
     ] = None,
     onto: Annotated[
-        Onto, typer.Option("--onto", help="For a quantised base: its rounded weights, the unrounded ones, or the closer.")
+        Onto,
+        typer.Option(
+            "--onto", help="For a quantised base: its dequantised weights, its original ones, or (auto) the closer of the two."
+        ),
     ] = Onto.auto,
     dtype: Annotated[
         Dtype | None, typer.Option("--dtype", help="Precision of the merged weights; the base's by default.")
@@ -60,7 +63,7 @@ def merge(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing merged model.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Merge an adapter into its base, and verify that the merged model is what was trained."""
+    """Merge an adapter into its base, and verify that the merged model behaves like base + adapter."""
     from rich.console import Console
 
     from llmbench import runs
@@ -89,6 +92,6 @@ def _lines(result: Merged) -> list[str]:
     lines += [f"  {_WORDS[way]}: {far}" for way, far in result.candidates.items() if way != result.onto]
     lines.append(
         f"  greedy answers            {result.greedy_same} of {result.texts} as base + adapter; the training changed "
-        f"{result.greedy_changed} ({result.rows} of the texts are rows of its data)"
+        f"{result.greedy_changed} ({result.rows} of the texts are from its training data)"
     )
-    return [*lines, f"Next: name it in a serving document (model.model_name_or_path: {result.folder})"]
+    return [*lines, f"Next: serve it (in a serving recipe, model.model_name_or_path: {result.folder})"]

@@ -52,7 +52,7 @@ def new(
     text = assets.bundled(document).read_text(encoding="utf-8")
     workspace.write_text(target, _named(text, target).replace(document, str(target)))
     command = _command(text, document)
-    then = f"then run: {command.replace(document, str(target))}" if command else "then run the command of its first lines."
+    then = f"then run: {command.replace(document, str(target))}" if command else "then run the command in its first lines."
     print(f"{target} is a copy of {document}. Edit it, {then}")
 
 
@@ -64,13 +64,13 @@ def _document(name: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise LlmbenchError(f"{name} could be {' or '.join(found)}. Give the folder with it.")
+        raise LlmbenchError(f"{name} could be {' or '.join(found)}. Include the folder.")
     import difflib
 
     names = [*map(_short, documents), *(document.removesuffix(".yaml") for document in documents)]
     near = difflib.get_close_matches(wanted, names, n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
-    raise LlmbenchError(f"No bundled document is called {name}. {hint}List them: llmbench new")
+    raise LlmbenchError(f"No bundled document is named {name}. {hint}List them: llmbench new")
 
 
 def _named(text: str, target: Path) -> str:
@@ -98,7 +98,7 @@ def _list() -> None:
         )
     console = Console(highlight=False)
     console.print(table)
-    console.print("\nCopy one to edit: llmbench new NAME [FILE]. All of them also run as they are, by the names above.")
+    console.print("\nCopy one to edit: llmbench new NAME [FILE]. Each also runs as it is, by the name above.")
 
 
 def _purpose(text: str) -> str:

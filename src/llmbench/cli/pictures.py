@@ -45,7 +45,7 @@ def written(retriever: Retriever, hits: Sequence[Hit], folder: Path) -> dict[int
     for line in sorted(told):
         print(line, file=sys.stderr)
     if hits and not found:
-        print("None of these passages is from a PDF, so there is no page to show.", file=sys.stderr)
+        print("--show: none of these passages is from a PDF, so no page was written.", file=sys.stderr)
     return found
 
 

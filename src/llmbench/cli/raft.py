@@ -24,9 +24,9 @@ _SIGNS = r"[^\w./-]"
 """What a path in YAML may need quotes for."""
 _KINDS = {
     "answered": "answered from their passages",
-    "withheld": "correct passages withheld, so the answer is to abstain",
-    "not found": "correct passages not found, likewise",
-    "unanswerable": "not answered by the documents, likewise",
+    "withheld": "abstention: correct passages withheld",
+    "not found": "abstention: correct passages not found",
+    "unanswerable": "abstention: not answered by the documents",
 }
 
 
@@ -38,7 +38,7 @@ def register(cli: typer.Typer) -> None:
 def raft(
     pipeline: Pipeline,
     questions: Annotated[
-        Path, typer.Argument(metavar="QUESTIONS", help="Questions with their answers: JSONL, or a .json file like SQuAD's.")
+        Path, typer.Argument(metavar="QUESTIONS", help="Questions with answers: JSONL, or .json in SQuAD's format.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the rows (JSONL).", metavar="FILE")],
     overrides: Overrides = None,
@@ -53,7 +53,7 @@ def raft(
     drop_not_found: Annotated[
         bool, typer.Option("--drop-not-found", help="Skip questions whose passage was not found.")
     ] = False,
-    cite: Annotated[bool, typer.Option("--cite/--no-cite", help="End answers with the number of the passage, as [n].")] = True,
+    cite: Annotated[bool, typer.Option("--cite/--no-cite", help="End answers with the passage's number, as [n].")] = True,
     abstention: Annotated[
         str | None,
         typer.Option("--abstention", help="The answer for questions that the passages do not answer.", metavar="TEXT"),
@@ -64,7 +64,7 @@ def raft(
 ) -> None:
     """Make training rows from questions: the passages a pipeline finds, and the answer they support (RAFT).
 
-    A model trained on them reads, cites and abstains with the same prompts as when it is served.
+    A model trained on these rows learns to read, cite and abstain with the prompts it will be served with.
     """
     _look_at(questions, output, abstention, overwrite)
     from rich.console import Console
@@ -93,7 +93,7 @@ def raft(
     rows = [one for one in made if isinstance(one, making.Row)]
     left = [one for one in made if isinstance(one, making.Left)]
     if not rows:
-        raise DataError(f"{questions}: no question makes a row. {_reasons(left)}")
+        raise DataError(f"{questions}: no question can be turned into a row. {_reasons(left)}")
     workspace.write_text(output, "".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows))
     if as_json:
         kinds = {kind: sum(row.kind == kind for row in rows) for kind in _KINDS}
@@ -103,7 +103,7 @@ def raft(
     _tell(output, rows, left, split)
     pattern = str(CompareRecipe.model_fields["abstention"].default)
     if abstention is not None and not re.search(pattern, abstention, re.IGNORECASE):
-        print("A comparison does not recognise this --abstention: set `abstention` in its recipe.")
+        print("`llmbench compare` does not recognise this --abstention by default: set `abstention` in its recipe.")
 
 
 def _look_at(questions: Path, out: Path, abstention: str | None, overwrite: bool) -> None:
@@ -112,15 +112,15 @@ def _look_at(questions: Path, out: Path, abstention: str | None, overwrite: bool
         how = "Name a file." if out.is_dir() else "Name another file, or overwrite it with --overwrite."
         raise LlmbenchError(f"{out} already exists. {how}")
     if abstention is not None and not abstention.strip():
-        raise LlmbenchError("--abstention is empty: a model cannot be taught to answer nothing. Give it a sentence.")
+        raise LlmbenchError("--abstention is empty. Give the sentence that the model should answer.")
     if out.exists() and questions.exists() and out.samefile(questions):
-        raise LlmbenchError(f"{out} is the file of questions. Name another file for the rows.")
+        raise LlmbenchError(f"--output {out} is the question file itself. Name another file.")
     if not questions.exists():
-        raise DataError(f"{questions}: no such file. Name a file of questions.")
+        raise DataError(f"{questions}: no such file. Name a question file.")
 
 
 def _tell(out: Path, rows: list[Row], left: list[Left], split: str | None) -> None:
-    print(f"{out}: {len(rows):,} rows of {len(rows) + len(left):,} questions.")
+    print(f"{out}: {len(rows):,} rows from {len(rows) + len(left):,} questions.")
     counts = Counter[str](row.kind for row in rows)
     for kind, words in _KINDS.items():
         if counts[kind]:
@@ -130,7 +130,9 @@ def _tell(out: Path, rows: list[Row], left: list[Left], split: str | None) -> No
     train = shlex.quote(f"data.train=[{{path: {json.dumps(str(out)) if re.search(_SIGNS, str(out)) else out}}}]")
     print(f"Train on it: llmbench train recipes/sft-lora.yaml name=mine {train}")
     if split is None:
-        print("Compare on other questions than these: answers it was trained on prove nothing. --split selects part of a file.")
+        print(
+            "Compare on other questions: a model already knows the answers it was trained on. --split selects part of a file."
+        )
 
 
 def _reasons(left: list[Left]) -> str:

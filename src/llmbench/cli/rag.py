@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 Where = Annotated[
-    str | None, typer.Option("--where", help='Only documents that match a filter, such as \'{"kind": "pdf"}\'.', metavar="JSON")
+    str | None,
+    typer.Option("--where", help='Search only documents that match a filter, such as \'{"kind": "pdf"}\'.', metavar="JSON"),
 ]
 _KINDS = {"dense": "cosine", "terms": "BM25", "fused": "fused", "rerank": "reranked"}
 """What a score is, by the stage that gave it."""
@@ -46,7 +47,9 @@ def search(
     pipeline: Pipeline,
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to search for.")],
     overrides: Overrides = None,
-    top_k: Annotated[int | None, typer.Option("-k", "--top-k", min=1, max=1000, help="How many passages.")] = None,
+    top_k: Annotated[
+        int | None, typer.Option("-k", "--top-k", min=1, max=1000, help="Number of passages; the pipeline's by default.")
+    ] = None,
     where: Where = None,
     explained: Annotated[
         bool, typer.Option("--explain", help="Explain each passage's rank, and show how long each stage took.")
@@ -112,7 +115,7 @@ def search(
 def ask(
     pipeline: Pipeline,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="The variant that answers, as the endpoint names it.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="The variant to ask, by its name at the endpoint.")],
     overrides: Overrides = None,
     where: Where = None,
     url: Annotated[str, typer.Option("--url", help="An OpenAI-compatible endpoint.")] = "http://127.0.0.1:8000/v1",
@@ -121,7 +124,7 @@ def ask(
 ) -> None:
     """Answer a question from the documents, then list the sources and check the citations.
 
-    A variant that retrieves by itself is asked as it is; any other model is given this pipeline's passages.
+    A variant with its own pipeline uses that one; any other model gets this pipeline's passages.
 
     Exit code 0: answered; 2: an error, such as an endpoint that does not answer.
     """
@@ -148,7 +151,7 @@ def ask(
     console.print("\n")
     if not reply.sources:
         console.print(
-            "The answer is not based on any passage: none was found, or the model had no room for one.",
+            "The answer is not based on any passage: none was found, or none fits into the model's context.",
             style="bold red",
             markup=False,
         )
@@ -177,11 +180,11 @@ async def _answer(
 
     listed = {entry["id"]: entry for entry in await endpoint.listing()}
     if model not in listed:
-        raise EndpointError(f"{endpoint.base_url} has no model {model}. There are: {', '.join(listed) or 'none'}.", status=404)
+        raise EndpointError(f"{endpoint.base_url} has no model {model}. Available: {', '.join(listed) or 'none'}.", status=404)
     messages: list[Message] = [{"role": "user", "content": question}]
     if listed[model].get("rag"):
         if where is not None:
-            raise LlmbenchError(f"{model} retrieves by itself, without --where. Ask a variant that does not.")
+            raise LlmbenchError(f"--where: {model} has its own pipeline, which takes no filter. Ask a variant without `rag`.")
         stream = endpoint.stream(messages, model, max_tokens=max_tokens)
     else:
         with _status("Loading the embedder"):
@@ -198,10 +201,12 @@ async def _answer(
                 return delta.reply
     except EndpointError as error:
         if error.status == 400 and "context length" in str(error) and not listed[model].get("rag"):
-            advice = "Use fewer passages: add context.max_tokens=600, or a variant with `rag`, which fits them by itself."
+            advice = (
+                "Use fewer passages: add context.max_tokens=600, or ask a variant with `rag`, which fits them automatically."
+            )
             raise EndpointError(f"{error} {advice}", status=400) from error
         raise
-    raise EndpointError(f"{endpoint.base_url} ended the answer early. Look at the server's log.")
+    raise EndpointError(f"{endpoint.base_url} ended the answer early. See the server's log.")
 
 
 def _load(pipeline: str, overrides: list[str] | None) -> RagRecipe:
@@ -216,9 +221,9 @@ def _warn(recipe: RagRecipe, retriever: Retriever) -> None:
 
     if not retriever.complete:
         if workspace.held(workspace.indexes() / recipe.name):
-            told = "a process is writing it now."
+            told = "a process is writing it."
         else:
-            told = f"building it was stopped. Run: llmbench index {recipe.source}"
+            told = f"its build was interrupted. Run: llmbench index build {recipe.source}"
         print(f"Index {recipe.name} is not complete: {told}", file=sys.stderr)
     if retriever.warning:
         print(retriever.warning, file=sys.stderr)

@@ -21,6 +21,8 @@ __all__ = ["clock", "evaluated", "list_runs", "record", "register", "show", "sum
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN_SAMPLES = 4
+_KINDS = ("lora", "qlora", "oft", "vera", "ia3", "prompt_tuning")
+"""What may follow a method: what was trained in place of all parameters."""
 _STATES = ("running", "finished", "stopped", "failed")
 Name = Annotated[str, typer.Argument(metavar="RUN", help="A run's name.", autocompletion=completion.runs)]
 
@@ -39,10 +41,22 @@ def register(cli: typer.Typer) -> None:
 def list_runs(
     context: typer.Context,
     state: Annotated[
-        str | None, typer.Option(help=f"List only runs in this state: {', '.join(_STATES)}.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="STATE",
+            help=f"List only runs in this state: {', '.join(_STATES)}.",
+            show_default=False,
+            autocompletion=lambda incomplete: [name for name in _STATES if name.startswith(incomplete)],
+        ),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="List only runs of this method, such as sft or sft+lora.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="List only runs of this method, such as sft or sft+lora.",
+            show_default=False,
+            autocompletion=lambda incomplete: [name for name in _methods() if name.startswith(incomplete)],
+        ),
     ] = None,
     last: Annotated[int | None, typer.Option(min=1, help="List only the newest N runs.", show_default=False)] = None,
     as_json: Json = False,
@@ -52,10 +66,14 @@ def list_runs(
 
     if context.invoked_subcommand is not None:
         if (state, method, last, as_json) != (None, None, None, False):
-            raise LlmbenchError("Options before a run's name filter the list. To see one run, leave them out.")
+            raise LlmbenchError("Options before a run's name apply to the list. To show one run, leave them out.")
         return
     if state is not None and state not in _STATES:
         raise LlmbenchError(f"--state {state} is not a state. Choose one of: {', '.join(_STATES)}")
+    if method is not None and method not in _methods():
+        plain = ", ".join(name for name in _methods() if "+" not in name)
+        kinds = ", ".join(f"+{kind}" for kind in _KINDS)
+        raise LlmbenchError(f"--method {method} is not a method. Choose one of: {plain}; or one of them with {kinds}")
     every = [run for run in runs.every() if _readable(run)]
     found = list(islice((run for run in every if _fits(run, state, method)), last))
     if as_json:
@@ -63,7 +81,7 @@ def list_runs(
     elif not every:
         print("No runs yet. Make one: llmbench train recipes/sft-lora.yaml")
     elif not found:
-        print(f"None of the {len(every)} runs fits. Leave out --state or --method to see them.")
+        print(f"None of the {len(every)} runs matches. Leave out --state or --method to list them.")
     else:
         _table([summary(run) for run in found])
 
@@ -97,15 +115,15 @@ def stop(name: Name, as_json: Json = False) -> None:
     if as_json:
         print_json({"name": name, "process": process})
     else:
-        print(f"{name} was asked to stop. It ends after its current step and keeps a checkpoint.")
+        print(f"{name} was asked to stop. It saves a checkpoint after its current step and ends.")
 
 
 def rm(name: Name, yes: listing.Yes = False, as_json: Json = False) -> None:
     """Remove a run with its adapter, model and checkpoints.
 
-    A run that is training, and a folder that holds files of your own, are left alone.
+    Refuses to remove a run that is training, or a folder that holds other files.
 
-    Exit code 0: removed; 1: you said no; 2: an error, and nothing was removed.
+    Exit code 0: removed; 1: you answered no; 2: an error, and nothing was removed.
     """
     from llmbench import runs
 
@@ -153,6 +171,16 @@ def summary(run: Run) -> dict[str, Any]:
 
 def _base(document: dict[str, Any]) -> str:
     return "random weights" if document["model"]["config"] else str(document["model"]["model_name_or_path"])
+
+
+def _methods() -> list[str]:
+    """What `--method` takes: every method, alone and with each kind of adapter."""
+    from typing import get_args
+
+    from llmbench.recipe import TrainRecipe
+
+    names = get_args(TrainRecipe.model_fields["method"].annotation)
+    return [*names, *(f"{name}+{kind}" for name in names for kind in _KINDS)]
 
 
 def _method(document: dict[str, Any]) -> str:
@@ -294,7 +322,7 @@ def _checkpoints(run: Run, record: dict[str, Any]) -> list[str]:
         best = ", the best so far" if record["best"] is not None and record["best"]["step"] == entry["step"] else ""
         lines.append(f"  checkpoint {entry['step']}, {entry['bytes'] / 2**20:,.1f} MiB{best}{wrong}")
     if lines and record["state"] in ("stopped", "failed"):
-        lines.append("  continue with the run's recipe and --resume, or with --resume-from-checkpoint STEP")
+        lines.append("  resume with the run's recipe and --resume, or with --resume-from-checkpoint STEP")
     return lines
 
 

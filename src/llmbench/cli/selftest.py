@@ -26,12 +26,13 @@ def selftest(
     device: Annotated[str, typer.Option(help="auto (the GPU if there is one), cpu or cuda.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Verify on the bundled model that training is exact with the installed versions (under 90 s on a CPU).
+    """Verify on the bundled model that training computes correctly with the installed versions (under 90 s on a CPU).
 
-    Packed equals unpacked, accumulated equals one batch, resumed equals uninterrupted, merged equals adapter. Before that
-    each private name of another package that llmbench uses is compared with what was recorded of it.
+    Packed rows must train like unpacked ones, accumulated batches like one large batch, a resumed run like an uninterrupted
+    one, and a merged model must answer like its adapter. First it verifies that the private functions of other packages
+    that llmbench uses still have the recorded signatures.
 
-    Exit code 0: all trials hold; 1: one does not.
+    Exit code 0: every test passed; 1: one failed.
     """
     for package in ("torch", "transformers", "datasets", "trl", "peft"):
         if find_spec(package) is None:
@@ -53,12 +54,12 @@ def selftest(
             for found in borrowed:
                 print(_borrowed(found), flush=True)
         names = [*TRIALS, ""]
-        status.update(f"Trying {names[0]}")
+        status.update(f"Testing {names[0]}")
         for result in trials(device):
             results.append(result)
             if not as_json:
                 print(_line(result), flush=True)
-            status.update(f"Trying {names[len(results)]}")
+            status.update(f"Testing {names[len(results)]}")
     good = all(result.passed or result.skipped for result in results)
     if as_json:
         rows = [asdict(result) | {"passed": result.passed} for result in results]
@@ -66,7 +67,7 @@ def selftest(
         print_json({"passed": good, "versions": provenance.versions(), "borrowed": names_found, "trials": rows})
     else:
         tried, seconds = [result for result in results if not result.skipped], sum(result.seconds for result in results)
-        verdict = f"All {len(tried)} hold" if good else "NOT ALL HOLD: do not trust a training with these versions"
+        verdict = f"All {len(tried)} tests passed" if good else "FAILED: training with these versions gives wrong results"
         print(f"{verdict} ({seconds:.0f} s; {_versions(provenance.versions())}).")
     if not good:
         raise typer.Exit(1)
@@ -81,11 +82,11 @@ def _borrowed(found: Found) -> str:
 
 def _line(result: Result) -> str:
     if result.skipped:
-        return f"  -     {result.name}: not tried: {result.skipped}"
+        return f"  -     {result.name}: skipped: {result.skipped}"
     mark = "ok  " if result.passed else "FAIL"
     return (
         f"  {mark}  {result.name}: {result.compares}\n"
-        f"        differ by {result.difference:.1e} of the largest, {result.tolerance:.0e} allowed, {result.seconds:.1f} s"
+        f"        relative difference {result.difference:.1e}, at most {result.tolerance:.0e} allowed; {result.seconds:.1f} s"
     )
 
 

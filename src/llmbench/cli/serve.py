@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _HELP = """Serve the variants of RECIPE as models of an OpenAI-compatible endpoint.
 
-Shows what is loading, then the models, the URL and how to ask. Ctrl-C or SIGTERM stops it and every process it started;
-answers in progress get gateway.shutdown_timeout seconds to finish.
+Shows the loading progress, then the models, the URL and example requests. Ctrl-C or SIGTERM stops it and every process
+it started; answers in progress get gateway.shutdown_timeout seconds to finish.
 
 Exit code 0: stopped with SIGTERM; 2: it could not start, or vLLM ended; 130: stopped with Ctrl-C.
 """
@@ -45,7 +45,7 @@ def serve(
     ],
     overrides: Overrides = None,
     port: Annotated[
-        int | None, typer.Option(help="Short for gateway.port=PORT; 0 takes a free one.", show_default=False)
+        int | None, typer.Option(help="Short for gateway.port=PORT; 0 picks a free one.", show_default=False)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the vLLM command and start nothing.")] = False,
 ) -> None:
@@ -142,7 +142,7 @@ def _introduce(gateway: Gateway, document: ServeRecipe, seconds: float) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table("model", "adapter", "documents", "what it is", box=None, pad_edge=False, header_style="bold")
+    table = Table("model", "adapter", "documents", "description", box=None, pad_edge=False, header_style="bold")
     for served in gateway.models:
         adapter, rag = served.card["adapter"], served.card["rag"]
         table.add_row(served.variant.name, adapter["name"] if adapter else "-", rag or "-", served.card["description"])
@@ -151,7 +151,7 @@ def _introduce(gateway: Gateway, document: ServeRecipe, seconds: float) -> None:
     key = document.gateway.api_key is not None
     name = gateway.models[-1].variant.name
     header = ' -H "Authorization: Bearer $OPENAI_API_KEY"' if key else ""
-    console.print(f"\nReady after {seconds:.0f} s at [bold]{gateway.base_url}[/bold]. Ctrl-C ends it.\n", highlight=False)
+    console.print(f"\nReady after {seconds:.0f} s at [bold]{gateway.base_url}[/bold]. Ctrl-C stops it.\n", highlight=False)
     print(
         f"""curl -s {gateway.base_url}/chat/completions{header} -H 'Content-Type: application/json' \\
   -d '{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'

@@ -41,11 +41,11 @@ def train(
         bool,
         typer.Option(
             "--resume",
-            help="Continue a stopped run from its last complete checkpoint; a finished one, for more epochs or steps.",
+            help="Resume a stopped run from its last complete checkpoint, or train a finished one for more epochs or steps.",
         ),
     ] = False,
     resume_from_checkpoint: Annotated[
-        int | None, typer.Option(metavar="STEP", help="Continue from the checkpoint of this step; later ones are dropped.")
+        int | None, typer.Option(metavar="STEP", help="Resume from the checkpoint of this step; later ones are dropped.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
     dry_run: Annotated[
@@ -55,7 +55,7 @@ def train(
 ) -> None:
     """Fine-tune a model (LoRA, QLoRA, all parameters), or pre-train one, from a recipe.
 
-    Exit code 0: trained; 2: an error, printed on one line; 130: stopped with Ctrl-C, continue with --resume.
+    Exit code 0: trained; 2: an error, printed on one line; 130: stopped with Ctrl-C; continue with --resume.
     """
     from llmbench import recipe as recipes
     from llmbench import runs
@@ -64,7 +64,7 @@ def train(
     document = recipes.load(recipe, recipes.TrainRecipe, overrides or ())
     resume = resume or resume_from_checkpoint is not None
     if resume and overwrite:
-        raise RunError("--resume continues a run and --overwrite replaces it: choose one.")
+        raise RunError("--resume continues a run, --overwrite replaces it: choose one.")
     _need_packages(document)
     run = None if dry_run else runs.resume(document) if resume else runs.check(document, overwrite=overwrite)
     if run is not None and resume:
@@ -202,7 +202,7 @@ def _how(document: TrainRecipe) -> str:
     if other is not None:
         names = {"oft": "OFT", "vera": "VeRA", "ia3": "IA3", "prompt_tuning": "prompt tuning"}
         return names[other.type] + (f", continuing from {document.adapter_name_or_path}" * _goes_on(document))
-    return "all parameters" if document.freeze is None else "all parameters but the frozen ones"
+    return "all parameters" if document.freeze is None else "all parameters except the frozen ones"
 
 
 def _goes_on(document: TrainRecipe) -> bool:
@@ -210,11 +210,11 @@ def _goes_on(document: TrainRecipe) -> bool:
 
 
 def _rows(report: Any) -> str:
-    learned = f" ({report.trained_tokens:,} learned)" if report.trained_tokens else ""  # prompts alone have none
+    learned = f" ({report.trained_tokens:,} trained)" if report.trained_tokens else ""  # prompts alone have none
     text = f"{report.rows:,} rows, {report.tokens:,} tokens{learned}, longest {report.longest:,}"
     if report.dropped:
         text += f"; {report.dropped:,} rows dropped as too long"
-    return text + (f"; {report.truncated:,} rows cut" if report.truncated else "")
+    return text + (f"; {report.truncated:,} rows truncated" if report.truncated else "")
 
 
 def _counts(job: Job) -> dict[str, Any]:
@@ -259,14 +259,14 @@ def _next(run: Run, *, served: bool) -> str:
     """What to do with a result. `served` is whether vLLM loads it."""
     values, adapted = run.recipe, run.adapter.exists()
     if values["method"] == "reward":
-        return "judge answers with it; see docs/guide/methods.md"
+        return "use it to judge answers; see docs/guide/methods.md"
     if not adapted:
         return f"llmbench train recipes/sft-lora.yaml model.model_name_or_path={run.model}"
     if served:
-        return f"name it in a serving document (adapter: {run.name}), then: llmbench serve recipes/serve.yaml"
+        return f"name it in a serving recipe (adapter: {run.name}), then: llmbench serve recipes/serve.yaml"
     if (values["adapter"] or {}).get("type") == "prompt_tuning":
-        return "train a LoRA to serve it (vLLM takes no other adapter, and prompt tuning cannot be merged)"
-    return f"llmbench merge {run.name}, and serve that folder (vLLM cannot load this adapter)"
+        return "to serve it, train a LoRA instead (vLLM loads no other adapter, and prompt tuning cannot be merged)"
+    return f"llmbench merge {run.name}, then serve the merged folder (vLLM cannot load this adapter)"
 
 
 def _against(status: dict[str, Any]) -> str:

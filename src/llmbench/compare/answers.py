@@ -99,7 +99,7 @@ class AnswerLog:
                     line = b"\n" + line
                 file.write(line)
         except OSError as error:
-            raise LlmbenchError(f"{self.path}: cannot be written ({error.strerror}). The answers so far are kept.") from error
+            raise LlmbenchError(f"{self.path}: cannot be written ({error.strerror}). The answers so far are saved.") from error
         self._rows[answer.cell] = row
 
     def finish(self, scores: Mapping[Cell, Scores]) -> None:

@@ -60,7 +60,7 @@ async def entries(endpoint: Endpoint, variants: Sequence[str]) -> dict[str, dict
         hint = f" Did you mean {near[0]}?" if near else ""
         raise EndpointError(
             f"The endpoint has no variant {missing[0]}.{hint} It lists: {', '.join(listed) or 'none'}. "
-            "Correct `variants` in the recipe, or serve it."
+            "Correct `variants` in the recipe, or serve that variant."
         )
     return {variant: listed[variant] for variant in variants}
 
@@ -125,7 +125,7 @@ class _State:
         if len(self._in_a_row) >= _FAILURES_IN_A_ROW and self._variants <= set(self._in_a_row):
             raise EndpointError(
                 f"{answer.error} ({len(self._in_a_row)} questions in a row failed; "
-                f"{self.tally.done} of {t.wanted} answers are kept: run the same command to continue.)"
+                f"{self.tally.done} of {t.wanted} answers are saved: run the same command again to continue.)"
             )
 
 

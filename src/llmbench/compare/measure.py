@@ -135,7 +135,7 @@ def _failed(rows: Sequence[Row], variants: Sequence[str]) -> dict[str, str]:
         variant = next(iter(failed), variants[0])
         who = f"{variant} answered" if len(variants) == 1 else "No variant answered"
         which = "no" if len(variants) == 1 else "any"
-        raise EndpointError(f"{who} {which} question: {failed.get(variant)} (run the same command to ask again)")
+        raise EndpointError(f"{who} {which} question: {failed.get(variant)} (run the same command again to retry)")
     return failed
 
 

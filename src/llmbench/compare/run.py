@@ -91,7 +91,7 @@ def load(name: str) -> Comparison:
     folder = workspace.comparisons() / workspace.check_name(name, "comparison")
     if not (folder / "summary.json").exists():
         known = ", ".join(_names()) or "none yet"
-        raise LlmbenchError(f"There is no finished comparison {name} (there are: {known}). Make one: llmbench compare RECIPE")
+        raise LlmbenchError(f"There is no finished comparison {name} (available: {known}). Make one: llmbench compare RECIPE")
     try:
         values = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         by_id = {question["id"]: Question.from_json(question) for question in values["questions"]}
@@ -99,8 +99,8 @@ def load(name: str) -> Comparison:
         return Comparison.from_json(folder, values, rows)
     except (ValueError, TypeError, KeyError) as error:
         raise LlmbenchError(
-            f"{folder / 'summary.json'} cannot be read ({type(error).__name__}: {error}). Run llmbench compare again: "
-            "the answers are kept."
+            f"{folder / 'summary.json'} cannot be read ({type(error).__name__}: {error}). Run llmbench compare again: the "
+            f"answers are saved."
         ) from error
 
 
@@ -113,7 +113,7 @@ def remove(name: str) -> None:
     """
     folder = workspace.comparisons() / workspace.check_name(name, "comparison")
     if not (folder / "summary.json").exists() and not (folder / "answers.jsonl").exists():
-        raise LlmbenchError(f"There is no comparison {name} (there are: {', '.join(_names()) or 'none yet'}).")
+        raise LlmbenchError(f"There is no comparison {name} (available: {', '.join(_names()) or 'none yet'}).")
     written.check_claim(folder, "comparison", known=written.shows(folder / "summary.json", "questions", "created"))
     with workspace.lock(folder, "comparison"):
         ours = [*_FILES, "recipe.yaml", written.RECORD, ".lock"]

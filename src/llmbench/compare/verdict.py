@@ -108,7 +108,7 @@ def verdict(metric: str, estimates: Mapping[str, Estimate], pairs: Sequence[Diff
         )
     of_best = {one.b if one.a == best else one.a: one for one in pairs if best in (one.a, one.b)}
     if ranked[1] not in of_best:
-        return f"{best} and {ranked[1]} share too few answered questions to be compared."
+        return f"{best} and {ranked[1]} have too few answered questions in common to be compared."
     sentence = pair_sentence(of_best[ranked[1]], alpha)
     beaten = [other for other in ranked[1:] if other in of_best and of_best[other].p_holm < alpha]
     if of_best[ranked[1]].p_holm < alpha:

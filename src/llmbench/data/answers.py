@@ -117,8 +117,8 @@ class Encoded:
             return Dataset.from_dict({"prompt": [example.prompt for example in self.examples], **columns})
         except (pa.ArrowException, ValueError, TypeError) as error:
             raise DataError(
-                f"{self.examples[0].place}: the columns {', '.join(names)} do not have one type each "
-                f"({str(error).splitlines()[0][:200]}). Write them alike in every row."
+                f"{self.examples[0].place}: the columns {', '.join(names)} have mixed types "
+                f"({str(error).splitlines()[0][:200]}). Use one type per column."
             ) from error
 
 
@@ -179,7 +179,7 @@ def encode(
     if not kept:
         if left_out and not dropped:
             raise DataError(f"{left_out[0].place}: {left_out[0].detail}. None of the {len(left_out):,} rows can be used.")
-        raise DataError(f"data.max_length: no row is left within {spec.max_length:,} tokens. Raise it.")
+        raise DataError(f"data.max_length: no row fits into {spec.max_length:,} tokens. Raise it.")
     common = tuple(end for end, _ in ends.most_common())
     return Encoded(kept, prompts, answers, tuple(left_out), dropped, truncated, unstopped, unprompted, common)
 
@@ -234,7 +234,7 @@ class _Unwritable(DataError):
     """A row that cannot be written as turns."""
 
     def __init__(self, place: str, reason: str, detail: str) -> None:
-        super().__init__(f"{place}: {detail.rstrip('.')}. Correct it, or set data.bad_rows=skip to leave such rows out.")
+        super().__init__(f"{place}: {detail.rstrip('.')}. Correct it, or set data.bad_rows=skip to skip such rows.")
         self.reason, self.detail = reason, detail
 
 
@@ -274,7 +274,7 @@ def _check_control(example: Example, tokenizer: Tokenizer) -> None:
     words = json.dumps([example.prompt, example.answers, example.tools], ensure_ascii=False)
     found = next((token for token in tokenizer.specials if token in words), None)
     if found is not None:
-        detail = f"the text holds the control token {found}, which would end or begin a turn"
+        detail = f"the text contains the control token {found}, which would end or begin a turn"
         raise _Unwritable(example.place, "a control token in the text", detail)
 
 

@@ -63,13 +63,14 @@ def fetch(url: str, client: httpx.Client) -> Path:
                 return target
             if answer.url.scheme != "https" and answer.url.host not in ("localhost", "127.0.0.1", "::1"):
                 raise DataError(
-                    f"{url}: leads to {answer.url.scheme}://{answer.url.host}, which is not encrypted. Download it yourself."
+                    f"{url}: redirects to {answer.url.scheme}://{answer.url.host}, which is not encrypted. Download it "
+                    f"yourself."
                 )
             if answer.is_error:
                 raise DataError(f"{url}: the server answered {answer.status_code} {answer.reason_phrase}. Check the address.")
             kind = answer.headers.get("content-type", "")
             if kind.startswith("text/html") and ending(target) != ".html":
-                raise DataError(f"{url}: is a web page, not a file of rows. Take the address of the file itself (raw).")
+                raise DataError(f"{url}: is a web page, not a data file. Use the address of the file itself (raw).")
             # Some servers pack what they send although they are asked not to; the length is then that of the packed bytes.
             packed = answer.headers.get("content-encoding", "identity") != "identity"
             wanted, size = None if packed else answer.headers.get("content-length"), 0
@@ -78,15 +79,15 @@ def fetch(url: str, client: httpx.Client) -> Path:
                     size += len(chunk)
                     file.write(chunk)
                 if wanted is not None and int(wanted) != size:
-                    raise DataError(f"{url}: {size:,} bytes of {int(wanted):,} came. Try again.")
+                    raise DataError(f"{url}: received {size:,} of {int(wanted):,} bytes. Try again.")
             workspace.write_json(
                 note, {"url": url, "etag": answer.headers.get("etag"), "modified": answer.headers.get("last-modified")}
             )
             return target
     except httpx.HTTPError as error:
         if known:
-            print(f"{url}: cannot be reached ({type(error).__name__}); the copy downloaded before is used.", file=sys.stderr)
+            print(f"{url}: cannot be reached ({type(error).__name__}); using the copy downloaded before.", file=sys.stderr)
             return target
         raise DataError(
-            f"{url}: cannot be reached ({type(error).__name__}). Check the network, or download it and name the file."
+            f"{url}: cannot be reached ({type(error).__name__}). Check the network, or download it and use the file as path."
         ) from error

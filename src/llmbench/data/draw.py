@@ -38,7 +38,8 @@ def draw(
         count = round(len(starts) * fraction)
         if not 0 < count < len(starts):
             raise DataError(
-                f"data.eval_fraction: {fraction} of {len(starts)} rows leaves {count} to evaluate. Change it, or set 0."
+                f"data.eval_fraction: {fraction} of {len(starts)} rows leaves {count} for evaluation. Change it, or set it "
+                f"to 0."
             )
         held_out[Random(f"held out {seed}").sample(range(len(starts)), count)] = True
     times = np.where(held_out, 0, 1)
@@ -69,9 +70,9 @@ def _mix(times: np.ndarray, source: np.ndarray, weights: list[float], names: lis
         times[rows[Random(f"mixed {seed} {index}").sample(range(len(rows)), rest)]] += 1
         share = f"{weight / sum(weights):.0%} of the rows: {wanted:,}"
         if wanted >= len(rows):
-            notes.append(f"{names[index]}: {share}, each of its {len(rows):,} is taken {wanted / len(rows):.2f} times")
+            notes.append(f"{names[index]}: {share}, each of its {len(rows):,} is used {wanted / len(rows):.2f} times")
         else:
-            notes.append(f"{names[index]}: {share} of its {len(rows):,}, the others are left out")
+            notes.append(f"{names[index]}: {share} of its {len(rows):,}, the rest are left out")
     return notes
 
 

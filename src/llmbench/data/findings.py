@@ -41,40 +41,47 @@ def _of_part(name: str, part: Part, *, answered: bool) -> list[Note]:
     """`answered`: whether rows hold the answers that are learned; those of grpo are the model's own."""
     where, found = f"data.{name}", []
     if part.untrained_rows and answered:
-        text = f"{_rows(part.untrained_rows)} without a learned token ({', '.join(part.untrained_places)})"
-        found.append(Note("refused", where, text, "Remove them, or see why the chat template renders no assistant text."))
+        text = f"{_rows(part.untrained_rows)} without trainable tokens ({', '.join(part.untrained_places)})"
+        found.append(Note("refused", where, text, "Remove them, or find out why the chat template renders no assistant text."))
     if part.double_bos:
-        text = f"a doubled BOS token at the start of {_rows(part.double_bos)}, which no serving engine sends"
+        text = f"{_rows(part.double_bos)} with a doubled BOS token, which serving engines never send"
         found.append(Note("error", where, text, "Remove the token from the texts, or from the chat template."))
     if part.unknown:
         share = part.unknown / part.tokens
         text = f"{_percent(share)} of the tokens are unknown: the tokenizer cannot encode this text"
-        found.append(Note("warning" if share >= _MANY else "note", where, text, "Choose a model that knows the language."))
+        found.append(
+            Note("warning" if share >= _MANY else "note", where, text, "Choose a model whose tokenizer covers this language.")
+        )
     open_turns = part.turns - part.turns_ended
     if open_turns:
         level: Level = "error" if open_turns == part.turns else "warning"
-        text = f"{open_turns:,} of {part.turns:,} answers do not teach the end of the turn: the model may not stop there"
+        text = f"{open_turns:,} of {part.turns:,} answers have no trained end of turn: the model may not stop"
         found.append(
-            Note(level, where, text, "See the last trained token in the preview; correct the chat template's markers.")
+            Note(
+                level,
+                where,
+                text,
+                "Check the last trained token in the preview, and correct the chat template's generation markers.",
+            )
         )
     if part.cut_turns:
         text = f"{part.cut_turns:,} answers are cut by max_length, so the model learns to stop mid-sentence"
         found.append(Note("warning", "data.max_length", text, f"Raise it to {part.lengths.longest}, or over_length: drop."))
     if part.unprompted:
-        text = f"{part.unprompted:,} answers are learned without the end of the generation prompt, such as an opened <think>"
+        text = f"{part.unprompted:,} answers are trained without the end of the generation prompt, such as an opened <think>"
         found.append(
-            Note("warning", where, text, "Served, the model begins there: set data.chat_template_kwargs as you will serve.")
+            Note("warning", where, text, "A served model starts after it: set data.chat_template_kwargs as you will serve it.")
         )
     if part.merged:
-        text = f"{part.merged:,} answers begin inside a token of the prompt, which is then not learned"
+        text = f"{part.merged:,} answers begin inside a token of the prompt, so their first characters are not trained"
         found.append(
             Note("warning", where, text, "Does the prompt's text, or the chat template's before answers, end in a space?")
         )
     if part.control:
-        text = f"control tokens spelled out in the words of {_rows(part.control)}; they are learned as plain text"
+        text = f"{_rows(part.control)} spell out control tokens in their text; they are trained as plain text"
         found.append(Note("note", where, text))
     if part.split:
-        text = f"several samples made of {_rows(part.split)}: each answer as the model meets it, or a long text in pieces"
+        text = f"{_rows(part.split)} became several samples: one for each answer, or one for each piece of a long text"
         found.append(Note("note", where, text))
     found += [Note("note", where, remark) for remark in part.remarks]
     for skip in part.skipped:
@@ -91,14 +98,16 @@ def _ends(part: Part, recipe: TrainRecipe) -> list[Note]:
     if part.unstoppable and recipe.method != "reward":
         ends, stops = " and ".join(part.unstoppable), " and ".join(part.stops)
         text = f"answers end with {ends}, which is not one of the model's stop tokens ({stops or 'it has none'})"
-        next_ = "The saved model gets it: eos_token_id in generation_config.json and config.json."
+        next_ = "It is added to the saved model: eos_token_id in generation_config.json and config.json."
         if recipe.adapts:
-            next_ = "llmbench serve and merge stop there; for another server set stop_token_ids (the adapter's llmbench.json)."
+            next_ = (
+                "llmbench serve and merge handle this; for another server set stop_token_ids (see the adapter's llmbench.json)."
+            )
         found.append(Note("warning", "data.chat_template", text, next_))
     if part.unused:
-        text = f"no training row has {', '.join(part.unused[:5])}{', ...' if len(part.unused) > 5 else ''}"
+        text = f"no training row contains {', '.join(part.unused[:5])}{', ...' if len(part.unused) > 5 else ''}"
         every = recipe.tokenizer is not None and len(part.unused) == len(recipe.tokenizer.add_tokens)
-        next_ = "Its embedding would not be trained: leave it out, or add rows that use it."
+        next_ = "Its embedding would not be trained: remove it, or add rows that use it."
         found.append(Note("error" if every else "warning", "tokenizer.add_tokens", text, next_))
     return found
 
@@ -123,7 +132,7 @@ def _length(report: DataReport, recipe: TrainRecipe) -> list[Note]:
     pads = recipe.method in ("sft", "pretrain") and not recipe.end_to_end  # the other methods count rows
     if part.padding.share > _PADDED and pads and recipe.training.max_tokens_per_batch is None:
         text = f"{_percent(part.padding.share)} of a batch is padding at {part.padding.batch}"
-        next_ = "Batching rows of similar length saves most of it: training.max_tokens_per_batch."
+        next_ = "Set training.max_tokens_per_batch, which batches rows of similar length and avoids most of it."
         found.append(Note("note", "training.per_device_train_batch_size", text, next_))
     return found
 
@@ -157,7 +166,11 @@ def _private(report: DataReport) -> list[Note]:
     for one in report.secrets:
         text = f"{one.found:,} {one.kind}{'' if one.found == 1 else _plural(one.kind)} in {_rows(one.rows)}"
         text += f" ({_places([place for place, _ in one.examples], one.found)})"
-        next_ = "Revoke it and remove it: a model repeats what it learned." if one.key else "Should the model learn this?"
+        next_ = (
+            "Revoke it and remove it: models repeat their training data."
+            if one.key
+            else "Remove it unless the model should learn it."
+        )
         found.append(Note("error" if one.key else "warning", "data", text, next_))
     return found
 

@@ -64,7 +64,9 @@ def choose(path: Path, found: Sequence[Path], split: str) -> Chosen:
     if not data:
         what = "is a folder" if path.is_dir() else "is a pattern"
         more = f" It holds {_names(other, path)}." if other else ""
-        raise DataError(f"{path}: {what} without a file that llmbench reads ({', '.join(ENDINGS)}, also packed as .gz).{more}")
+        raise DataError(
+            f"{path}: {what} with no file that llmbench reads ({', '.join(ENDINGS)}, also compressed as .gz).{more}"
+        )
     data, more_notes = _of_split(path, data, split)
     _one_form(path, data)
     return Chosen(tuple(data), (*notes, *more_notes))
@@ -98,12 +100,12 @@ def _of_split(path: Path, data: list[Path], split: str) -> tuple[list[Path], lis
     there = sorted({name for name in told.values() if name is not None})
     if not there:
         if split != "train":  # the default
-            raise DataError(f"{path}: no file is named by a split, so there is no split {split}. Leave split out.")
+            raise DataError(f"{path}: no file is named after a split, so there is no split {split}. Leave split out.")
         return data, []
     wanted = _SPLITS.get(split, split)
     if wanted not in there:
         raise DataError(
-            f"{path}: has no split {split}. There are: {', '.join(there)}. Write split: {there[0]} next to its path."
+            f"{path}: has no split {split}. Available: {', '.join(there)}. Write split: {there[0]} next to its path."
         )
     kept = [file for file in data if told[file] == wanted]
     left = [file for file in data if told[file] != wanted]
@@ -126,11 +128,11 @@ def _saved(path: Path, split: str) -> Chosen | None:
     if isinstance(splits, list):
         if split not in splits:
             known = ", ".join(map(str, splits))
-            raise DataError(f"{path}: has no split {split}. There are: {known}. Write split: {splits[0]} next to its path.")
+            raise DataError(f"{path}: has no split {split}. Available: {known}. Write split: {splits[0]} next to its path.")
         left = [str(name) for name in splits if name != split]
         inner = _saved(path / split, split)
         if inner is None:
-            raise DataError(f"{path / split}: is no saved data set (it has no state.json).")
+            raise DataError(f"{path / split}: is not a saved data set (it has no state.json).")
         return Chosen(inner.files, (f"split {split} is read; not: {', '.join(left)}",) if left else ())
     listed = _json(path / "state.json").get("_data_files")
     if not isinstance(listed, list):
@@ -139,7 +141,7 @@ def _saved(path: Path, split: str) -> Chosen | None:
     missing = next((file for file in files if file.parent != path or not file.is_file()), None)
     if missing is not None or not files:
         raise DataError(
-            f"{path / 'state.json'}: names {missing.name if missing else 'no file'}, which is not there. Save it again."
+            f"{path / 'state.json'}: names {missing.name if missing else 'no file'}, which is missing. Save the data set again."
         )
     return Chosen(files)
 

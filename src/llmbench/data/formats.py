@@ -67,7 +67,7 @@ def detect(row: Row, source: DataSource) -> Format:
             raise DataError(f"{row.place}: format: {source.format} needs {' and '.join(missing)}; {_seen(row)}.")
         return source.format
     if {"chosen", "rejected"} <= have:
-        raise DataError(f"{row.place}: {_seen(row)}. It looks like preferences, which method: dpo, orpo or reward trains on.")
+        raise DataError(f"{row.place}: {_seen(row)}. It looks like preferences, which needs method: dpo, orpo or reward.")
     found = [name for name, columns in _COLUMNS.items() if name not in ("text", "tokenized") and have >= set(columns)]
     if "input_ids" in have and have & set(_MASKS):
         found.append("tokenized")
@@ -75,8 +75,8 @@ def detect(row: Row, source: DataSource) -> Format:
         found = ["text"]
     if isinstance(row.values.get("label"), bool) and found:
         raise DataError(
-            f"{row.place}: {_seen(row)}. It looks like answers marked good and bad, which method: kto trains on. "
-            f"To learn from all of them, write format: {found[0]} next to its path."
+            f"{row.place}: {_seen(row)}. It looks like answers labelled good or bad, which needs method: kto. To train on "
+            f"all of them, write format: {found[0]} next to its path."
         )
     if len(found) > 1:
         raise DataError(f"{row.place}: {_seen(row)}. It fits {' and '.join(found)}: write format: {found[0]} next to its path.")
@@ -146,11 +146,13 @@ def converted(values: dict[str, Any], format: Format, *, reasoning: bool = True)
 def _chat(turns: list[dict[str, Any]], values: dict[str, Any]) -> Chat:
     """Turns that hold something to learn, with the row's tools."""
     if not any(turn["role"] == "assistant" for turn in turns):
-        raise BadRow("no assistant turn", "no assistant turn, so there is nothing to learn from this row")
+        raise BadRow("no assistant turn", "no assistant turn, so this row has nothing to train on")
     for number, turn in enumerate(turns, 1):
         said = turn["content"] or turn.get("reasoning_content") or ""
         if turn["role"] == "assistant" and not said.strip() and not turn.get("tool_calls"):
-            raise BadRow("an assistant turn is empty", f"the assistant's turn {number} is empty, which would teach silence")
+            raise BadRow(
+                "an assistant turn is empty", f"assistant turn {number} is empty, which would teach the model to say nothing"
+            )
     defined = values.get("tools") or values.get("functions")
     return Chat(turns, tools(defined))
 

@@ -153,7 +153,7 @@ def _learned(message: Turn, role: str, here: str) -> Turn:
     for key in _LEARNED:
         if key in message:
             if message[key] not in (0, 1):
-                known = "0 (do not learn this turn) or 1" if key == "weight" else "true or false"
+                known = "0 (do not train this turn) or 1" if key == "weight" else "true or false"
                 raise BadRow("wrong type", f"{here}.{key} should be {known}, not {message[key]!r}")
             given[key] = int(message[key])
     if len(set(given.values())) > 1:
@@ -164,8 +164,8 @@ def _learned(message: Turn, role: str, here: str) -> Turn:
     if value and role != "assistant" and key != "weight":
         raise BadRow(
             "wrong type",
-            f"{here}.{key} asks to learn a turn of the {role}, and only the assistant's are learned; remove it, or set "
-            "data.train_on=all to learn every token",
+            f"{here}.{key} marks a {role} turn as trained, but only assistant turns are trained; remove it, or set "
+            f"data.train_on=all to train every token",
         )
     return {"weight": value}
 
@@ -288,6 +288,10 @@ def text(value: Any, name: str) -> str:
         raise BadRow("wrong type", f"{name} should be text, not {kind(value)}")
     found = _NO_TEXT.search(value)
     if found:
-        what = "a NUL character" if found[0] == "\0" else f"U+{ord(found[0]):04X}, which is half of a character or none"
-        raise BadRow("a character that is no text", f"{name} holds {what}; remove it")
+        what = (
+            "a NUL character"
+            if found[0] == "\0"
+            else f"U+{ord(found[0]):04X}, which is an unpaired surrogate or not a character"
+        )
+        raise BadRow("an invalid character", f"{name} holds {what}; remove it")
     return value

@@ -57,12 +57,13 @@ class _Unpacked(io.RawIOBase):
         except (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
             reason = "is cut off" if isinstance(error, EOFError) or "end" in str(error).lower() else "is damaged"
             raise DataError(
-                f"{self._path}: {reason} ({str(error).splitlines()[0] if str(error) else 'no more'}). Get it again."
+                f"{self._path}: {reason} ({str(error).splitlines()[0] if str(error) else 'no more'}). Download it again."
             ) from error
         self._done += len(data)
         if self._done > self._most:
             raise DataError(
-                f"{self._path}: unpacks to over {self._most:,} bytes, {_RATIO} times its size. Unpack it yourself to use it."
+                f"{self._path}: unpacks to over {self._most:,} bytes, {_RATIO} times its size. Decompress it yourself to "
+                f"use it."
             )
         buffer[: len(data)] = data
         return len(data)

@@ -32,8 +32,8 @@ __all__ = ["load", "read"]
 
 _KINDS = {
     "pairs": ("pairs of a chosen and a rejected answer", "dpo, orpo or reward"),
-    "marked": ("single answers with a label", "kto"),
-    "conversations": ("conversations without a judgement", "sft"),
+    "marked": ("labelled answers", "kto"),
+    "conversations": ("conversations without labels or preferences", "sft"),
     "prompts": ("prompts without an answer", "grpo"),
 }
 """What a file is, and the methods that learn from it."""
@@ -117,7 +117,9 @@ def _hold_out(part: Encoded, fraction: float, seed: int) -> tuple[Encoded, Encod
     total = len(part.examples)
     count = round(total * fraction)
     if not 0 < count < total:
-        raise DataError(f"data.eval_fraction: {fraction} of {total} rows leaves {count} to evaluate. Change it, or set 0.")
+        raise DataError(
+            f"data.eval_fraction: {fraction} of {total} rows leaves {count} for evaluation. Change it, or set it to 0."
+        )
     held_out = set(Random(f"held out {seed}").sample(range(total), count))
     kept = [i for i in range(total) if i not in held_out]
     return part.select(kept), part.select(sorted(held_out)).without_losses()
@@ -128,8 +130,8 @@ def _checked(method: str, part: Encoded) -> Report:
     if method == "kto" and len(labels) == 1:
         kind = "good" if labels == {True} else "bad"
         raise DataError(
-            f"data.train: all {len(part.examples):,} answers are marked {kind}, and kto learns from the difference. "
-            f"Add {'bad' if kind == 'good' else 'good'} ones, or use method: sft on good ones."
+            f"data.train: all {len(part.examples):,} answers are labelled {kind}, but kto learns from the difference. Add "
+            f"{'bad' if kind == 'good' else 'good'} ones, or use method: sft with good ones."
         )
     return part.report()
 
@@ -157,7 +159,7 @@ def read(source: DataSource, method: str, *, number: int = 0, skip: bool = False
             example = _example(values, wanted, row.place)
         except ValueError as error:
             if skip:
-                yield Skipped(row.place, "no judged answer", str(error))
+                yield Skipped(row.place, "no answer to train on", str(error))
             else:
                 faults.append(f"{row.place}: {error}")
             continue
@@ -236,13 +238,13 @@ def _pair(row: dict[str, Any], place: str) -> Example:
         prompt = _prompt(prompt, talk, row)
     else:
         if shared == len(chosen) == len(rejected):
-            raise ValueError("chosen and rejected are the same, so nothing is preferred")
+            raise ValueError("chosen and rejected are identical")
         if not shared:
             raise ValueError(f"chosen and rejected begin differently, so they have no prompt in common; {_asked(row)}")
         prompt, chosen, rejected = _prompt(chosen[:shared], "chosen", row), chosen[shared:], rejected[shared:]
     answers = (_answer(chosen, "chosen"), _answer(rejected, "rejected"))
     if _said(answers[0]) == _said(answers[1]):
-        raise ValueError("chosen and rejected are the same, so nothing is preferred")
+        raise ValueError("chosen and rejected are identical")
     return Example(place, prompt, answers, tools=tools(row.get("tools")))
 
 

@@ -39,7 +39,7 @@ _TOKENS = 1_000_000
 """About how many tokens a record batch has at most."""
 
 TOO_LONG = "longer than max_length"
-NOTHING = "nothing to learn within max_length"
+NOTHING = "nothing to train within max_length"
 
 
 @dataclass
@@ -166,13 +166,13 @@ class _Part:
             DataError: unless such rows are to be skipped.
         """
         if self.spec.bad_rows == "error":
-            raise DataError(f"{item.place}: {detail}. Or set data.bad_rows=skip to leave such rows out.")
+            raise DataError(f"{item.place}: {detail}. Or set data.bad_rows=skip to skip such rows.")
         self.count.skipped.append(Skipped(item.place, reason, detail))
 
     def _chat(self, item: Item, answer: dict[str, Any], samples: list[Sample]) -> None:
         if not all(sample.learned[1:].any() for sample in samples):
-            detail = "the chat template leaves no token of the assistant's to learn in this row"
-            return self._refused(item, "the chat template leaves nothing to learn", detail)
+            detail = "the chat template renders no assistant token to train in this row"
+            return self._refused(item, "the chat template renders nothing to train", detail)
         self.count.control += answer["control"]
         self.count.split += len(samples) > 1
         self.count.unprompted += sum(sample["unprompted"] for sample in answer["samples"])
@@ -204,7 +204,7 @@ class _Part:
         count, spec, length = self.count, self.spec, len(sample.ids)
         count.lengths.append(length)
         if not sample.learned[1:].any():
-            return self._refused(item, "nothing to learn", "no token of this row is learned")
+            return self._refused(item, "nothing to train", "no token of this row is trained")
         if length > spec.max_length:
             count.too_long += 1
             if spec.over_length in ("error", "split"):
@@ -243,7 +243,7 @@ class _Part:
             raise DataError(_too_long(spec, lengths, count.too_long))
         if not count.rows:
             if count.dropped:
-                raise DataError(f"data.max_length: no row is left within {spec.max_length:,} tokens. Raise it.")
+                raise DataError(f"data.max_length: no row fits into {spec.max_length:,} tokens. Raise it.")
             first = count.skipped[0]
             raise DataError(f"{first.place}: {first.detail}. None of the {count.rows_in:,} rows can be used.")
         return Report(

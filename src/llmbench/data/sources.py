@@ -123,7 +123,7 @@ def _queried(path: Path, query: str | None) -> Iterator[Row]:
                 tables = [
                     name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
                 ]
-                raise DataError(f"{path}: is a database. Write query: SELECT ... next to it. Its tables: {', '.join(tables)}.")
+                raise DataError(f"{path}: is a database. Add query: SELECT ... next to its path. Tables: {', '.join(tables)}.")
             connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY)
             cursor = connection.execute(query)
             names = [column[0] for column in cursor.description or ()]
@@ -133,7 +133,7 @@ def _queried(path: Path, query: str | None) -> Iterator[Row]:
                 yield Row(number, f"{path}: row {number}", dict(zip(names, values, strict=True)))
     except (sqlite3.Error, sqlite3.Warning) as error:
         hint = " Only SELECT is permitted." if "authoriz" in str(error) or "prohibited" in str(error) else ""
-        raise DataError(f"{path}: the query fails: {error}.{hint}") from error
+        raise DataError(f"{path}: the query failed: {error}.{hint}") from error
 
 
 def hub(source: DataSource) -> Any:
@@ -155,9 +155,9 @@ def hub(source: DataSource) -> Any:
     except (datasets.exceptions.DatasetNotFoundError, ConnectionError, FileNotFoundError, HfHubHTTPError) as error:
         if not reachable:
             raise DataError(
-                f"data set {name}: not downloaded before, and {where} cannot be reached. Check the network, or give a path."
+                f"data set {name}: not in the cache, and {where} cannot be reached. Check the network, or give a path."
             ) from error
-        raise DataError(f"data set {name}: not found on {where} ({_first(error)}). Look there, or give a path.") from error
+        raise DataError(f"data set {name}: not found on {where} ({_first(error)}). Check the name, or give a path.") from error
     except (ValueError, OSError) as error:
         raise DataError(f"data set {name}: {_first(error)}") from error
     finally:
@@ -201,7 +201,7 @@ def _renamed(row: Row, columns: dict[str, str]) -> Row:
         return row
     for standard, name in columns.items():
         if name not in row.values:
-            detail = f"has no column {name} to take as {standard}. {_near(name, row.values, columns)}"
+            detail = f"has no column {name} to use as {standard}. {_near(name, row.values, columns)}"
             return row._replace(values={}, fault=Fault("a column is missing", detail))
     gone = columns.keys() | set(columns.values())
     kept = {key: value for key, value in row.values.items() if key not in gone}
@@ -213,10 +213,10 @@ def _near(name: str, values: dict[str, Any], columns: dict[str, str]) -> str:
     alike = next((key for key in map(str, values) if key.strip().casefold() == name.strip().casefold()), None)
     if alike is not None:
         space = "spaces" if alike.strip() == name.strip() else "capitals"
-        return f"There is {alike!r}, which differs in {space}: write it the same way in `columns`, or rename it in the file."
+        return f"It has {alike!r}, which differs in {space}: write it the same way in `columns`, or rename it in the file."
     missing = [key for key in columns.values() if key not in values]
     more = f" (missing too: {', '.join(key for key in missing if key != name)})" if len(missing) > 1 else ""
-    return f"There are: {', '.join(map(str, values))}{more}."
+    return f"Available: {', '.join(map(str, values))}{more}."
 
 
 def _formatted(rows: Iterator[Row], reference: str) -> Iterator[Row]:
@@ -231,7 +231,7 @@ def _formatted(rows: Iterator[Row], reference: str) -> Iterator[Row]:
             made = function(row.values)
         except Exception as error:
             where, said = own_code.line(error, path), f"{type(error).__name__}: {error}"
-            yield row._replace(values={}, fault=Fault("formatting failed", f"{name} fails at {where} ({said})"))
+            yield row._replace(values={}, fault=Fault("formatting failed", f"{name} failed at {where} ({said})"))
             continue
         several = made if isinstance(made, (list, tuple)) else [made]
         if not several or not all(isinstance(one, dict) for one in several):

@@ -80,8 +80,8 @@ class Tokenizer:
         own = override or self.tokenizer.chat_template
         if not own:
             raise DataError(
-                "The model's tokenizer has no chat template, so turns cannot be written. "
-                "Choose a chat model, set data.chat_template, or train on raw text (format: text)."
+                "The model's tokenizer has no chat template, so conversations cannot be rendered. Choose a chat model, set "
+                "data.chat_template, or train on raw text (format: text)."
             )
         templates = own if isinstance(own, dict) else {"default": own}
         if "default" not in templates:
@@ -137,7 +137,7 @@ class Tokenizer:
         learned = labels != IGNORED
         wrong = labels[learned & ((labels < 0) | (labels >= size))]
         if len(wrong):
-            raise ValueError(f"labels holds {wrong[0]}; the tokenizer has {size:,} tokens, and {IGNORED} is not learned")
+            raise ValueError(f"labels holds {wrong[0]}; the tokenizer has {size:,} tokens, and {IGNORED} marks untrained ones")
         same = np.array_equal(labels[learned], ids[learned])
         return Sample(ids, learned, np.where(learned, np.int8(3), np.int8(0)), None if same else labels)
 

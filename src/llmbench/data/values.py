@@ -67,24 +67,23 @@ class Report:
                 f"{len(self.skipped) - self.dropped:,} rows cannot be used; the first is {first.place}: {first.detail}"
             )
         if self.unstopped:
-            found.append(f"{self.unstopped:,} answers have no learned end of turn: the model may not stop there")
+            found.append(f"{self.unstopped:,} answers have no trained end of turn: the model may not stop")
         if self.unprompted:
             found.append(
-                f"{self.unprompted:,} answers are learned without the end of the generation prompt (an opened <think>)"
+                f"{self.unprompted:,} answers are trained without the end of the generation prompt (an opened <think>)"
             )
         if self.merged:
             found.append(
-                f"{self.merged:,} answers begin inside a token of the prompt (does it end in a space?); it is not learned"
+                f"{self.merged:,} answers begin inside a token of the prompt (does it end in a space?); that token is not "
+                f"trained"
             )
         if self.double_bos:
-            found.append(
-                f"{self.double_bos:,} rows begin with two beginning-of-text tokens: the template and the data write one"
-            )
+            found.append(f"{self.double_bos:,} rows begin with two BOS tokens: one from the template, one from the data")
         if self.control:
-            found.append(f"{self.control:,} rows spell out control tokens in their words; these are learned as plain text")
+            found.append(f"{self.control:,} rows spell out control tokens in their text; they are trained as plain text")
         if self.split:
             found.append(
-                f"{self.split:,} rows became several: each answer in the form that the model meets, or a long text in pieces"
+                f"{self.split:,} rows became several samples: one for each answer, or one for each piece of a long text"
             )
         return [*found, *self.notes]
 

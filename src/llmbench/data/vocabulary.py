@@ -23,7 +23,7 @@ def add_tokens(tokenizer: Any, spec: TokenizerSpec) -> list[int]:
     there = next((token for token in spec.add_tokens if token in vocabulary), None)
     if there is not None:
         raise RecipeError(
-            f"tokenizer.add_tokens: {there!r} is token {vocabulary[there]} already; leave it out, or train its row with "
+            f"tokenizer.add_tokens: {there!r} already is token {vocabulary[there]}; leave it out, or train its row with "
             f"lora.trainable_token_indices: [{vocabulary[there]}]"
         )
     tokenizer.add_tokens(spec.add_tokens, special_tokens=spec.special)
@@ -37,7 +37,7 @@ def refuse_empty(tokenizer: Any, folder: Path | None) -> None:
         LlmbenchError: it is one.
     """
     if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise LlmbenchError(f"{folder}: has no tokenizer (tokenizer.json). Get it again, or set model.tokenizer.")
+        raise LlmbenchError(f"{folder}: has no tokenizer (tokenizer.json). Download it again, or set model.tokenizer.")
 
 
 def extended(tokenizer: Any, spec: TokenizerSpec | None) -> Any:

@@ -133,7 +133,7 @@ def _resolve(reference: str, start: Path) -> Path:
             )
         folder = run.adapter
     if not folder.is_dir():
-        raise EngineError(f"adapter {reference} is a file; name the folder that holds {CONFIG}")
+        raise EngineError(f"adapter {reference} is a file; name the folder that contains {CONFIG}")
     return folder
 
 
@@ -150,8 +150,8 @@ def _refuse_pickles(folder: Path) -> None:
     )
     if pickles:
         raise EngineError(
-            f"{folder} holds {pickles[0]}, a pickle that can run code when it is loaded. "
-            f"Save the adapter as {WEIGHTS} and remove it"
+            f"{folder} contains {pickles[0]}, a pickle that can run code when loaded. Save the adapter as {WEIGHTS}, and "
+            f"remove the pickle"
         )
     if not (folder / WEIGHTS).is_file():
         raise EngineError(f"{folder} has no {WEIGHTS}")
@@ -216,7 +216,7 @@ def _store(reference: str, folder: Path, rank: int) -> Adapter:
                 if not (store / name).is_dir():
                     raise
     except OSError as error:
-        how = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Set LLMBENCH_HOME to a folder of yours"
+        how = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Set LLMBENCH_HOME to a writable folder"
         raise EngineError(f"{store}: the adapter cannot be copied there ({error.strerror}). {how}") from error
     finally:
         if temporary != store:

@@ -66,7 +66,7 @@ def _probe(python: Path) -> dict[str, str]:
         done = subprocess.run([str(python), "-c", _PROBE], capture_output=True, text=True, timeout=60, check=True)
         found: dict[str, str] = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise EngineError(f"engine.python: {python} is not a Python that runs ({error}). Name one that has vLLM.") from error
+        raise EngineError(f"engine.python: {python} cannot be run as Python ({error}). Name a Python that has vLLM.") from error
     return found
 
 

@@ -13,8 +13,8 @@ _PHASES = (
     ("Resolved architecture", "starting the engine"),
     ("Starting to load model", "loading the weights"),
     ("Loading weights took", "warming up"),
-    ("init engine", "opening the API"),
-    ("Starting vLLM server", "opening the API"),
+    ("init engine", "starting the API"),
+    ("Starting vLLM server", "starting the API"),
 )
 _FIRST = "importing vLLM"
 _PREFIX = re.compile(r"^(\([^)]*pid=\d+\) ?)?((INFO|WARNING|ERROR|CRITICAL|DEBUG) [\d-]+ [\d:]+ \[[^\]]*\] ?)?")
@@ -76,12 +76,12 @@ def cause(path: Path, code: int = 0) -> str:
     for found in (usage, first_hand, sudden, errors, [_signalled(code)] if code > _SIGNALLED else lines):
         if found:
             return found[-1]
-    return "it wrote nothing"
+    return "its log is empty"
 
 
 def _signalled(code: int) -> str:
     number = code - _SIGNALLED
     if number == signal.SIGKILL:
-        return "it was killed from outside (SIGKILL), as the system does when memory runs out"
+        return "it was killed (SIGKILL), most likely because memory ran out"
     name = next((one.name for one in signal.Signals if one == number), f"signal {number}")
-    return f"it was ended by {name}"
+    return f"it was terminated by {name}"

@@ -31,7 +31,7 @@ def check(folder: Path, config: dict[str, Any]) -> Tensors:
     path = folder / WEIGHTS
     tensors = {name: tensor for name, tensor in read_header(path).items() if not name.endswith(_IGNORED)}
     if not any(".lora_A." in name or ".lora_B." in name or ".lora_embedding_" in name for name in tensors):
-        raise EngineError(f"{path} holds no LoRA weights")
+        raise EngineError(f"{path} contains no LoRA weights")
     for name in tensors:
         if ".lora_embedding_" in name:
             raise EngineError(f"{folder} changes the embedding ({name}), so vLLM cannot load it. {remedy_of(folder)}")
@@ -41,7 +41,7 @@ def check(folder: Path, config: dict[str, Any]) -> Tensors:
             raise EngineError(f"{path}: {name!r:.200} does not start with {_PREFIX}, so vLLM would ignore it")
         if not name.endswith((_A, _B)):
             raise EngineError(
-                f"{path} holds {name!r:.200}, which is no matrix of a LoRA, so vLLM cannot load it. {remedy_of(folder)}"
+                f"{path} holds {name!r:.200}, which is not a LoRA matrix, so vLLM cannot load it. {remedy_of(folder)}"
             )
     for name in tensors:
         _check_half(path, tensors, name, config)
@@ -53,10 +53,10 @@ def _check_half(path: Path, tensors: Tensors, name: str, config: dict[str, Any])
     half, other = (_A, _B) if first else (_B, _A)
     partner = tensors.get(name.removesuffix(half) + other)
     if partner is None:
-        raise EngineError(f"{path}: {name} lacks its other half ({other.split('.')[1]}). Save or copy it again")
+        raise EngineError(f"{path}: {name} lacks its other half ({other.split('.')[1]}). Save or copy the adapter again")
     shape, kind = tensors[name].shape, tensors[name].kind
     if len(shape) != 2 or 0 in shape:
-        raise EngineError(f"{path}: {name} is no matrix (its shape is {shape}), so vLLM cannot load it")
+        raise EngineError(f"{path}: {name} is not a matrix (its shape is {shape}), so vLLM cannot load it")
     if kind not in FLOATS:
         raise EngineError(f"{path}: {name} is stored as {kind:.20}; save it as one of {', '.join(FLOATS)}")
     if not first:
@@ -65,7 +65,9 @@ def _check_half(path: Path, tensors: Tensors, name: str, config: dict[str, Any])
     if rank > most or (rank != most and not config.get("rank_pattern")):
         raise EngineError(f"{path}: {name} has rank {rank}, but {CONFIG} says {most}")
     if len(partner.shape) == 2 and partner.shape[1] != rank:
-        raise EngineError(f"{path}: {name} has rank {rank}, but its other half has {partner.shape[1]}. Save or copy it again")
+        raise EngineError(
+            f"{path}: {name} has rank {rank}, but its other half has {partner.shape[1]}. Save or copy the adapter again"
+        )
 
 
 def check_numbers(reference: str, folder: Path, config: dict[str, Any]) -> str:
@@ -75,14 +77,14 @@ def check_numbers(reference: str, folder: Path, config: dict[str, Any]) -> str:
         if not usable:
             raise EngineError(
                 f"{folder / WEIGHTS}: {name} holds NaN or infinity, or numbers beyond {LARGEST:,}, "
-                "so every answer would be empty. Train it again"
+                "so every answer would be empty. Train the adapter again"
             )
         for half in working:
             working[half] = working[half] or (f".{half}." in name and not zero)
     if not all(working.values()):
-        return f"adapter {reference} has only zeros in its matrices: it answers exactly as its base"
+        return f"adapter {reference} has only zero weights: its answers are exactly those of its base"
     if not any([config["lora_alpha"], *(config.get("alpha_pattern") or {}).values()]):
-        return f"adapter {reference} has lora_alpha 0: it answers exactly as its base"
+        return f"adapter {reference} has lora_alpha 0: its answers are exactly those of its base"
     return ""
 
 
@@ -101,18 +103,20 @@ def check_against(folder: Path, tensors: Tensors, base: str, base_folder: Path) 
     if known:
         for layer in sorted(layers - known):
             if ".experts" not in layer:  # which some bases hold as one matrix of another name
-                raise EngineError(f"{folder}: {layer} is adapted, but {base} has no such layer. It was trained on another base")
+                raise EngineError(
+                    f"{folder}: {layer} is adapted, but {base} has no such layer. The adapter was trained on another base"
+                )
     for name, tensor in tensors.items():
         matrix = weights.get(f"{_layer(name)}.weight")
         if matrix is None or matrix.kind in _PACKED:
             continue
         if len(matrix.shape) != 2:
-            raise EngineError(f"{folder}: {_layer(name)} is no linear layer, so vLLM cannot load it. {remedy_of(folder)}")
+            raise EngineError(f"{folder}: {_layer(name)} is not a linear layer, so vLLM cannot load it. {remedy_of(folder)}")
         fits = tensor.shape[1] == matrix.shape[1] if name.endswith(_A) else tensor.shape[0] == matrix.shape[0]
         if not fits:
             raise EngineError(
                 f"{folder}: {name.removeprefix(_PREFIX)} is {tensor.shape}, which does not fit {base}, "
-                f"whose matrix is {matrix.shape}. It has another base"
+                f"whose matrix is {matrix.shape}. The adapter was trained on another base"
             )
     if weights and not known:
         return (

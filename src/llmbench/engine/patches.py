@@ -26,7 +26,7 @@ ROWS = tuple(
         name=name,
         signature=signature,
         use="replaced",
-        purpose=_PURPOSES.get(name, "one product for all rows of an adapter"),
+        purpose=_PURPOSES.get(name, "one matrix product for all rows of an adapter"),
         without=_LOST.get(name, "vLLM's own LoRA on a CPU, with which a prompt's LoRA takes twenty times as long"),
         package="vllm",
         versions="==0.32.0",

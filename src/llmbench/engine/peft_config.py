@@ -51,7 +51,7 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise EngineError(f"{folder} is no adapter: it has no {CONFIG}") from None
+        raise EngineError(f"{folder} is not an adapter: it has no {CONFIG}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise EngineError(f"{path} cannot be read as JSON ({error})") from error
     if not isinstance(config, dict):
@@ -66,7 +66,7 @@ def read(folder: Path) -> dict[str, Any]:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise EngineError(f"{path}: {pattern!r:.60} is no regular expression ({error})") from error
+            raise EngineError(f"{path}: {pattern!r:.60} is not a regular expression ({error})") from error
     return config
 
 
@@ -109,8 +109,8 @@ def check_scale(folder: Path, config: dict[str, Any]) -> None:
         scale = abs(alpha) / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
         if scale > _MAX_SCALE:
             raise EngineError(
-                f"{folder / CONFIG}: {name} {alpha:g} with r {config['r']} multiplies the adapter by {scale:g}, "
-                f"which drowns its base (at most {_MAX_SCALE:,} is served). Correct it, or train again"
+                f"{folder / CONFIG}: {name} {alpha:g} with r {config['r']} multiplies the adapter by {scale:g}, which "
+                f"overwhelms its base (the limit is {_MAX_SCALE:,}). Correct it, or train again"
             )
 
 

@@ -100,8 +100,8 @@ class Engine:
         interpreter = inspect(self._recipe.engine.python)
         if self._recipe.model.device == "cuda" and interpreter.device == "cpu":
             raise EngineError(
-                f"model.device is cuda, but vLLM {interpreter.version} computes on the CPU. "
-                "Install its CUDA build, or set model.device=auto"
+                f"model.device is cuda, but vLLM {interpreter.version} runs on the CPU. Install its CUDA build, or set "
+                f"model.device=auto"
             )
         self._folder = Path(tempfile.mkdtemp(prefix="llmbench-"))  # mode 0700: nobody else reaches the socket
         self.socket = self._folder / "vllm.sock"
@@ -158,7 +158,7 @@ class Engine:
                     wait([asked], _POLL)
                 if (problem := asked.result()) is not None:
                     self._outlived(phase)
-                    self.notes.append(f"vLLM was not warmed up by {phase}: {problem}. The first such request will take longer")
+                    self.notes.append(f"vLLM was not warmed up ({phase}: {problem}). The first such request will take longer")
 
     def _outlived(self, phase: str) -> None:
         """Returns once vLLM is known to be well after a request that failed: its engine may have died of it, and only then ends
@@ -188,7 +188,7 @@ class Engine:
             with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=60.0) as client:
                 return [int(number) for number in client.post("http://engine/tokenize", json=body).json()["tokens"]]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise EngineError(f"vLLM does not say how it reads a text ({type(error).__name__}: {error})") from error
+            raise EngineError(f"vLLM did not tokenise a test text ({type(error).__name__}: {error})") from error
 
     @property
     def seconds(self) -> float:

@@ -331,7 +331,7 @@ def unquantized(recipe: TrainRecipe, found: Shape) -> str | None:
         return None
     return (
         f"the experts ({found.experts:,} of {found.parameters:,} parameters) stay in 16 bits: bitsandbytes quantises linear "
-        "layers, and transformers fuses experts into parameters that are none"
+        "layers, and transformers stores experts as parameters outside linear layers"
     )
 
 

@@ -36,8 +36,8 @@ def high(recipe: TrainRecipe, folder: Path | None) -> list[str]:
     most = _MOST * (100 if vectors else 1)  # vectors take rates a hundred times as high
     if rate > most:
         return [
-            f"{rate:g} is too high for {recipe.training.optim}, which moves each weight by about that in a step: the model "
-            f"will most likely diverge. Start with training.learning_rate={start * (100 if vectors else 1):g}"
+            f"{rate:g} is too high for {recipe.training.optim}, which moves each weight by about this much per step: "
+            f"training will most likely diverge. Start with training.learning_rate={start * (100 if vectors else 1):g}"
         ]
     if folder is None or vectors or recipe.training.optim == "muon":
         return []
@@ -52,7 +52,7 @@ def high(recipe: TrainRecipe, folder: Path | None) -> list[str]:
         return []
     return [
         f"{rate:g} is high for a model of {_billions(size)} parameters ({'an adapter' if adapts else 'all parameters'}, "
-        f"method {recipe.method}): it may forget what it knew or diverge. Start with training.learning_rate={start:g}"
+        f"method {recipe.method}): it may diverge or forget what it knew. Start with training.learning_rate={start:g}"
     ]
 
 

@@ -185,7 +185,7 @@ class _Paths:
 
     def _wanted(self, name: str, request: Request) -> Served:
         if name not in self._known:
-            message = f"The model {name!r:.100} does not exist. There are: {', '.join(self._known)}."
+            message = f"The model {name!r:.100} does not exist. Available: {', '.join(self._known)}."
             raise Refusal(404, message, param="model", code="model_not_found")
         request.state.model = name
         return self._known[name]
@@ -212,7 +212,7 @@ async def _no_such_path(request: Request, error: Exception) -> Response:
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    return Refusal(500, f"The gateway failed ({type(error).__name__}). Its log says more.").response()
+    return Refusal(500, f"The gateway failed ({type(error).__name__}). See its log.").response()
 
 
 async def _body(request: Request) -> bytes:
@@ -228,7 +228,7 @@ async def _body(request: Request) -> bytes:
         raise Refusal(415, f"Send the request as UTF-8, not as {charset!r:.40}.")
     packed = request.headers.get("content-encoding", "identity").lower()
     if packed not in ("", "identity"):
-        raise Refusal(415, f"The body is packed ({packed!r:.40}). Send it as it is, without Content-Encoding.")
+        raise Refusal(415, f"The body is compressed ({packed!r:.40}). Send it as it is, without Content-Encoding.")
     if int(request.headers.get("content-length", "0")) > chat.MAX_BODY:
         raise Refusal(413, f"The request is larger than {chat.MAX_BODY:,} bytes.")
     body = bytearray()
@@ -241,7 +241,7 @@ async def _body(request: Request) -> bytes:
     except TimeoutError:
         raise Refusal(408, f"The request did not arrive within {_BODY_TIMEOUT:.0f} s.") from None
     except ClientDisconnect:
-        raise Refusal(499, "The client went away.") from None
+        raise Refusal(499, "The client disconnected.") from None
     return bytes(body)
 
 
@@ -333,5 +333,5 @@ async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
     if problem:
         raise problem[0]
     if not result:
-        raise Refusal(499, "The client went away.")
+        raise Refusal(499, "The client disconnected.")
     return result[0]

@@ -90,7 +90,7 @@ class Background:
                 cause = self._watch(gateway.engine)
             self.stage = Stage("failed", cause, 0.0, self.stage.log) if cause else Stage("stopped", "", 0.0, self.stage.log)
             if cause:
-                self._say(f"The engine died: {cause}\n  Its log: {self.stage.log}")
+                self._say(f"The engine stopped: {cause}\n  Its log: {self.stage.log}")
         except _Stopped:
             self.stage = Stage("stopped", "", 0.0, self.stage.log)
         except Exception as error:
@@ -126,7 +126,7 @@ class Background:
                         self._end.wait(_CAUSE_SECONDS if engine.problem is None else 0)
                         return engine.problem or str(response.json()["error"]["message"])
                 except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-                    print(f"looking at the engine: {type(error).__name__}: {error}", file=sys.stderr)
+                    print(f"checking the engine: {type(error).__name__}: {error}", file=sys.stderr)
         return ""
 
 

@@ -50,8 +50,8 @@ _ELSEWHERE = {
     "structured_outputs": "use response_format with a json_schema",
     "guided_json": "use response_format with a json_schema",
     "web_search_options": "this server does not search the web; a RAG variant searches its own documents",
-    "audio": "only text is written here",
-    "chat_template": "the model's own is used; its variables can be set with chat_template_kwargs",
+    "audio": "this server generates text only",
+    "chat_template": "the model's own template is used; set its variables with chat_template_kwargs",
 }
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _MESSAGE_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning"}
@@ -88,7 +88,7 @@ def parse(raw: bytes, *, context: int) -> ChatRequest:
     model, stream = fields.pop("model", None), fields.pop("stream", False)
     messages = fields.pop("messages", None)
     if not isinstance(model, str):
-        raise Refusal(400, "model is missing: name one that /v1/models lists.", param="model")
+        raise Refusal(400, "model is missing: name one from /v1/models.", param="model")
     if not isinstance(messages, list) or not 0 < len(messages) <= _MAX_MESSAGES:
         raise Refusal(400, f"messages must be a list of 1 to {_MAX_MESSAGES} messages.", param="messages")
     check_type("stream", stream, "true or false")

@@ -46,7 +46,7 @@ def parse(raw: bytes, *, context: int) -> CompletionRequest:
         raise Refusal(400, "suffix is not accepted here.", param="suffix")
     model, prompt, stream = fields.pop("model", None), fields.pop("prompt", None), fields.pop("stream", False)
     if not isinstance(model, str):
-        raise Refusal(400, "model is missing: name one that /v1/models lists.", param="model")
+        raise Refusal(400, "model is missing: name one from /v1/models.", param="model")
     _check_prompt(prompt)
     check_type("stream", stream, "true or false")
     if not stream:
@@ -64,11 +64,9 @@ def refuse_conversational(variant: Variant, *, grounded: bool) -> None:
     Raises:
         Refusal: it puts a system text or passages into conversations.
     """
-    what = "searches documents for each question" if grounded else "has a system text" if variant.system else ""
+    what = "searches documents for each question" if grounded else "has a system prompt" if variant.system else ""
     if what:
-        message = (
-            f"{variant.name} {what}, for which a bare completion has no place. Ask /v1/chat/completions, or another model."
-        )
+        message = f"{variant.name} {what}, which a plain completion cannot use. Ask /v1/chat/completions, or another model."
         raise Refusal(400, message, param="model")
 
 

@@ -72,4 +72,6 @@ def _not_kept(schema: Any) -> str:
     text = json.dumps(schema)
     rare = [word for word in _RARE if f'"{word}":' in text]
     named = ", ".join(rare) or "a keyword that xgrammar does not support"
-    return f"the schema has something that answers cannot be kept to here: {named}. Leave it out and check the answer."
+    return (
+        f"the schema uses a feature that this server cannot enforce: {named}. Leave it out, and validate the answer yourself."
+    )

@@ -34,7 +34,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
-            refusal: Refusal | None = Refusal(404, "There are no web sockets here.")
+            refusal: Refusal | None = Refusal(404, "This server has no WebSockets.")
         else:
             refusal = self._check(_origin_form(scope))
         app = self._app if refusal is None else refusal.response()
@@ -59,7 +59,7 @@ class Guard:
         if len(hosts) == 1 and host_name(hosts[0]) in self._hosts:
             return None
         ours = ", ".join(sorted(self._hosts)[:_OUR_NAMES])
-        asked = host_name(hosts[0])[:100] if len(hosts) == 1 else "no single name"
+        asked = host_name(hosts[0])[:100] if len(hosts) == 1 else "several names"
         return Refusal(
             421,
             f"This server answers to {ours}, not to {asked!r}. "

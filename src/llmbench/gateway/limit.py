@@ -39,7 +39,7 @@ class Limit:
             await self._app(scope, receive, send)
             return
         if self._open.count >= self._open.most:
-            message = f"{self._open.most:,} requests are being answered already. Try again in a second."
+            message = f"{self._open.most:,} requests are already being answered. Try again in a second."
             refusal = Refusal(429, message, code="rate_limit_exceeded", retry_after="1")
             self._metrics.answered("", refusal.status, 0.0)
             await refusal.response()(scope, receive, send)

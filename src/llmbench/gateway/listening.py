@@ -146,13 +146,13 @@ def answering(
     try:
         while not server.started:
             if not thread.is_alive():
-                raise EngineError("The gateway did not start; the lines above say why.")
+                raise EngineError("The gateway did not start; see the lines above.")
             time.sleep(0.01)
         yield
     finally:
         server.should_exit = True  # stops listening, closes what is idle, waits for the rest
         if open.count and log is not None:
-            log(f"Ending, after up to {patience:g} s for answers that are still running: {open.count}. Ctrl-C cuts them off.")
+            log(f"Stopping: waiting up to {patience:g} s for {open.count} running answers. Ctrl-C cuts them off.")
         with suppress(KeyboardInterrupt):
             thread.join(patience if open.count else 0.1)
         logger = logging.getLogger("uvicorn.error")

@@ -103,7 +103,7 @@ class Upstream:
         except httpx.HTTPError as error:
             raise self._gone(error) from error
         if response.is_error:
-            raise Refusal(503, self._problem() or "The engine does not answer.", code="engine_unavailable", retry_after="5")
+            raise Refusal(503, self._problem() or "The engine is not responding.", code="engine_unavailable", retry_after="5")
         self.heard = time.monotonic()
 
     async def ask(self, path: str, body: dict[str, Any]) -> httpx.Response:
@@ -164,7 +164,7 @@ class Upstream:
         return b"data: " + json.dumps(self._gone(error).body()).encode() + b"\n\n"
 
     def _gone(self, error: Exception) -> Refusal:
-        reason = self._ending or self._problem() or f"The engine does not answer ({type(error).__name__}: {error})."
+        reason = self._ending or self._problem() or f"The engine is not responding ({type(error).__name__}: {error})."
         return Refusal(503, reason, code="engine_unavailable", retry_after="5")
 
 

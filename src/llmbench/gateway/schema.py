@@ -86,8 +86,8 @@ def check(schema: JSON, where: str, param: str, *, kept: bool = True) -> None:
             target = _target(schema, node["$ref"])
             if kept and not isinstance(target, (dict, bool)):
                 message = (
-                    f"{place}.$ref leads nowhere ({node['$ref']!r:.100}). References into the schema itself are followed, such "
-                    "as #/$defs/NAME."
+                    f"{place}.$ref points to nothing ({node['$ref']!r:.100}). Use references within the schema, such as "
+                    f"#/$defs/NAME."
                 )
                 raise Refusal(400, message, param=param)
             found.append((where + node["$ref"].removeprefix("#").replace("/", "."), target))
@@ -97,7 +97,7 @@ def check(schema: JSON, where: str, param: str, *, kept: bool = True) -> None:
             (text, _MAX_TEXT, "characters of names, values and patterns"),
         ):  # fmt: skip
             if count > most:
-                raise Refusal(400, f"{where} holds more than {most:,} {what}, which is too much here.", param=param)
+                raise Refusal(400, f"{where} has more than {most:,} {what}.", param=param)
     if kept:
         _refuse_endless(list(seen.values()), schema, param)
 
@@ -122,7 +122,7 @@ def _text(node: JSON, place: str, param: str) -> int:
     properties = _object(node, "properties")
     optional = len(properties) - len({name for name in _list(node, "required") if isinstance(name, str)} & properties.keys())
     if optional > _MAX_OPTIONAL:
-        raise Refusal(400, f"{place} has more than {_MAX_OPTIONAL} optional properties, too many here.", param=param)
+        raise Refusal(400, f"{place} has more than {_MAX_OPTIONAL} optional properties.", param=param)
     patterns = [str(node["pattern"])] if "pattern" in node else []
     patterns += _object(node, "patternProperties")
     if any(len(pattern) > _MAX_PATTERN for pattern in patterns):
@@ -142,10 +142,10 @@ def _fault(node: JSON, below: list[tuple[str, Any]]) -> str | None:
         return " has an empty " + next(key for key in _LISTED if node.get(key) == [])
     odd = next((place for place, child in below if not isinstance(child, (dict, bool))), None)
     if odd is not None:
-        return f" is no schema: {odd} must be an object, true or false"
+        return f" is not a schema: {odd} must be an object, true or false"
     if node.get("additionalProperties") is False and not _object(node, "patternProperties"):
         lacking = next((str(name) for name in _list(node, "required") if name not in _object(node, "properties")), None)
-        return None if lacking is None else f" requires {lacking!r:.100}, but allows only its properties, which lack it"
+        return None if lacking is None else f" requires {lacking!r:.100}, but neither defines nor allows it"
     return None
 
 
@@ -194,7 +194,9 @@ def _refuse_endless(found: list[tuple[str, JSON]], root: JSON, param: str) -> No
                     ready.append(asker[0])
     endless = next((place for place, node in found if waiting[id(node)]), None)
     if endless is not None:
-        raise Refusal(400, f"{endless} fits no value that ever ends: it always needs another of itself.", param=param)
+        raise Refusal(
+            400, f"{endless} can never be satisfied by a finite value: it always requires another of itself.", param=param
+        )
 
 
 def _needed(node: JSON, root: JSON) -> list[list[Any]]:

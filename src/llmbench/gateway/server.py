@@ -184,7 +184,7 @@ def _served(
         grounding = groundings[variant.rag] if variant.rag is not None else None
         name = _plain(adapter.source) if adapter is not None else None
         proof = proofs.get(adapter.id) if adapter is not None else None
-        parts = [base, f"with adapter {name}" if name else "", f"grounded in {grounding.name}" if grounding else ""]
+        parts = [base, f"with adapter {name}" if name else "", f"with pipeline {grounding.name}" if grounding else ""]
         card = {
             "root": base,
             "parent": base if adapter is not None else None,

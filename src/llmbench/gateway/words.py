@@ -76,11 +76,11 @@ def proven(recipe: ServeRecipe, read: Callable[[str], list[int]], log: Callable[
             tried = tokens.joined_by(joiner)
             if _holds(tried, read):
                 return Words(tried, longest)
-        problem = "its tokenizer reads control tokens in a text even when they are split"
+        problem = "its tokenizer recognises control tokens in text even when they are split"
     except EngineError as error:
         problem = str(error)
     if log is not None:
-        log(f"Not proven that documents cannot write control tokens of {recipe.model.model_name_or_path}: {problem}")
+        log(f"Cannot verify that documents are unable to inject control tokens of {recipe.model.model_name_or_path}: {problem}")
     return Words(tokens, longest)
 
 

@@ -38,8 +38,8 @@ def _start(value: bool | str) -> bool | str:
     if value is False:
         raise ValueError("false starts from random noise on top of the base, which is for debugging; use true")
     if value in ("corda", "lora_ga"):
-        raise ValueError(f"{value} needs a preparation of its own; the nearest that starts from the training rows is eva")
-    raise ValueError(f"{value} is none of true, {', '.join(_STARTS)} and pissa_niter_N")
+        raise ValueError(f"{value} needs a separate preparation step; the closest start that uses the training rows is eva")
+    raise ValueError(f"{value} is not one of true, {', '.join(_STARTS)} and pissa_niter_N")
 
 
 def _pattern(value: str | list[str] | None) -> str | list[str] | None:
@@ -47,7 +47,7 @@ def _pattern(value: str | list[str] | None) -> str | list[str] | None:
         try:
             re.compile(value)
         except re.error as error:
-            raise ValueError(f"a text is a regular expression, and this is none: {error}") from error
+            raise ValueError(f"text is read as a regular expression, and this is not a valid one: {error}") from error
     return value
 
 
@@ -239,7 +239,7 @@ class TokenizerSpec(Section):
     def _all_different(self) -> Self:
         twice = next((token for token in self.add_tokens if self.add_tokens.count(token) > 1), None)
         if twice is not None:
-            raise ValueError(f"add_tokens has {twice!r} twice")
+            raise ValueError(f"add_tokens lists {twice!r} twice")
         return self
 
 

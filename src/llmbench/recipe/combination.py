@@ -38,10 +38,10 @@ HQQ is not among them: PEFT would train on it, but transformers 5 does not load 
 """
 
 _UNROUNDED = {
-    "pissa": "PiSSA takes the base's weights apart",
-    "olora": "OLoRA takes the base's weights apart",
+    "pissa": "PiSSA decomposes the base's weights",
+    "olora": "OLoRA decomposes the base's weights",
     "mica": "MiCA reads the base's smallest singular vectors",
-    "orthogonal": "PEFT's orthogonal start needs weights that are floating point",
+    "orthogonal": "PEFT's orthogonal start needs floating-point weights",
     "loftq": "LoftQ rounds the weights itself and starts from the unrounded ones",
 }
 
@@ -90,11 +90,11 @@ def refusals(recipe: TrainSections, base: Config | None) -> list[str]:
 def _whole(recipe: TrainSections, base: Config | None) -> Iterator[str]:
     """Training all parameters, or some."""
     if recipe.quantization is not None and not recipe.adapts:
-        yield "quantization: freezes the base, so something else must be trained; add a lora section"
+        yield "quantization: freezes the base, so nothing is left to train; add a lora section"
     if recipe.freeze is not None and recipe.adapts:
         yield "freeze: is for training all parameters, and an adapter freezes the base already; write `lora: null`"
     if recipe.freeze is not None and recipe.method == "pretrain":
-        yield "freeze: would keep random weights as they are; use it with a model that was trained, method: sft"
+        yield "freeze: would leave random weights untrained; use it with a trained model and method: sft"
 
 
 def _base(recipe: TrainSections, base: Config | None) -> Iterator[str]:
@@ -106,10 +106,10 @@ def _base(recipe: TrainSections, base: Config | None) -> Iterator[str]:
     if quantised not in TRAINABLE:
         yield (
             f"model.model_name_or_path: {name} is quantised with {quantised}, on which no adapter can be trained; "
-            f"take the unquantised model, with a quantization section if memory is short"
+            f"use the unquantised model, with a quantization section if memory is short"
         )
     elif recipe.quantization is not None:
-        yield f"quantization: {name} is quantised already ({quantised}); leave the section out, or take the unquantised model"
+        yield f"quantization: {name} is already quantised ({quantised}); leave the section out, or use the unquantised model"
     elif not recipe.adapts:
         yield f"lora: null trains all parameters, and those of {name} are quantised ({quantised}); add a lora section"
     elif quantised != "bitsandbytes" and isinstance(recipe.adapter, VeraSpec | IA3Spec):
@@ -133,19 +133,19 @@ def _lora(recipe: TrainSections, base: Config | None) -> Iterator[str]:
             "use eva or true, or leave quantization out"
         )
     if lora.use_dora and lora.start == "mica":
-        yield "lora.init_lora_weights: PEFT has no MiCA for DoRA; use use_dora: false, or init_lora_weights: eva"
+        yield "lora.init_lora_weights: PEFT does not support MiCA with DoRA; use use_dora: false, or init_lora_weights: eva"
     if lora.use_dora and lora.start in ("pissa", "olora"):
         yield (
-            f"lora.use_dora: {lora.init_lora_weights} changes the base, and with DoRA's lengths the change cannot be undone in "
-            "the saved adapter; use init_lora_weights: eva, or use_dora: false"
+            f"lora.use_dora: {lora.init_lora_weights} changes the base, and with DoRA's magnitudes the change cannot be "
+            f"undone in the saved adapter; use init_lora_weights: eva, or use_dora: false"
         )
     if lora.loraplus_lr_ratio is not None and not recipe.training.optim.startswith("adamw_torch"):
         yield f"lora.loraplus_lr_ratio: is for AdamW, not for {recipe.training.optim}; use training.optim: adamw_torch_fused"
     if lora.loraplus_lr_ratio is not None and lora.start == "mica":
-        yield "lora.loraplus_lr_ratio: MiCA trains A alone, so B has no rate of its own; leave it out, or use another start"
+        yield "lora.loraplus_lr_ratio: MiCA trains A alone, so B has no rate; leave it out, or use another start"
     if lora.layers_to_transform is not None and isinstance(lora.target_modules, str):
         yield (
-            "lora.layers_to_transform: PEFT takes it with a list of target_modules only; write "
+            "lora.layers_to_transform: PEFT accepts it only with a list of target_modules; write "
             "target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]"
         )
 
@@ -183,7 +183,7 @@ def _tokens(recipe: TrainSections, base: Config | None) -> Iterator[str]:
     embedding = next((name for name in saved if name in EMBEDDINGS), None)
     head = next((name for name in saved if name in HEADS), None)
     if recipe.tokenizer is not None and recipe.method == "pretrain":
-        yield "tokenizer.add_tokens: is for a model that has a vocabulary; for pretrain make the tokens part of model.tokenizer"
+        yield "tokenizer.add_tokens: needs a model with a vocabulary; for pretrain add the tokens to model.tokenizer"
     if recipe.tokenizer is not None and section is not None and lora is None and embedding is None:
         yield (
             f"tokenizer.add_tokens: the new rows would not be trained with adapter.type {getattr(section, 'type', '')}; "
@@ -217,7 +217,7 @@ def _others(recipe: TrainSections, base: Config | None) -> Iterator[str]:
     adapter = recipe.adapter
     if isinstance(adapter, PromptTuningSpec):
         if recipe.training.torch_compile:
-            yield "training.torch_compile: prompt tuning goes around the compiled part; leave it out, or use lora"
+            yield "training.torch_compile: prompt tuning bypasses the compiled layers; leave it out, or use lora"
         context = base.get("max_position_embeddings") if base else None
         if isinstance(context, int) and adapter.num_virtual_tokens + recipe.data.max_length > context:
             yield (

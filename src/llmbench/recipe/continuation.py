@@ -105,7 +105,7 @@ def adapter_folder(reference: str, start: Path) -> Path:
             return folder
     raise ValueError(
         f"adapter_name_or_path: {reference} is neither a run with an adapter nor a folder with {_CONFIG}; "
-        "`llmbench runs` lists the runs"
+        "list the runs: llmbench runs"
     )
 
 

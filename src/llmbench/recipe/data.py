@@ -45,9 +45,9 @@ def _check_address(url: str) -> None:
     parts = urlsplit(url)
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
-        raise ValueError(f"{url}: only https:// addresses are read. Download it, and name the file")
+        raise ValueError(f"{url}: only https:// addresses are supported. Download it, and use the file as path")
     if parts.username or parts.password:
-        raise ValueError("a URL must not contain a password: every report would show it. Download the file and give its path")
+        raise ValueError("a URL must not contain a password, since reports show it. Download the file and give its path")
 
 
 class DataSource(Section):
@@ -103,16 +103,16 @@ class DataSource(Section):
         if self.url is not None:
             _check_address(self.url)
         if self.formatting is not None and (self.columns or self.lessons is not None):
-            raise ValueError("formatting writes the columns itself: leave out columns, and lessons")
+            raise ValueError("formatting produces the columns itself: leave out columns and lessons")
         database = self.path is not None and self.path.suffix.lower() in _DATABASES
         if self.query is not None and not database:
             raise ValueError("query is for an SQLite file (.db, .sqlite, .sqlite3)")
         if (self.name is not None or self.revision is not None) and self.dataset is None:
-            raise ValueError("name and revision belong to a hub data set: give `dataset` with them")
+            raise ValueError("name and revision need a hub data set: set `dataset`")
         try:
             "".encode(self.encoding)
         except LookupError:
-            raise ValueError(f"encoding: Python knows none called {self.encoding}; try utf-8, latin-1 or cp1252") from None
+            raise ValueError(f"encoding: Python has no encoding {self.encoding}; try utf-8, latin-1 or cp1252") from None
         return self
 
 
@@ -145,7 +145,7 @@ class DataSpec(Section):
     def _weights_of_all_or_none(self) -> Self:
         for part, sources in (("train", self.train), ("eval", self.eval)):
             if len({source.weight is None for source in sources}) > 1:
-                raise ValueError(f"{part}: give every source a weight, or none")
+                raise ValueError(f"{part}: give a weight to every source or to none")
         return self
 
     @model_validator(mode="before")

@@ -35,7 +35,7 @@ def faults(error: ValidationError, kind: type[BaseModel], path: str | Path, line
         match fault["type"]:
             case "extra_forbidden":
                 near = difflib.get_close_matches(str(place[-1]), _fields(kind, place[:-1]), n=1, cutoff=0.5)
-                hint = f" Did you mean {near[0]}?" if near else f" There are: {', '.join(_fields(kind, place[:-1]))}."
+                hint = f" Did you mean {near[0]}?" if near else f" Fields: {', '.join(_fields(kind, place[:-1]))}."
                 message = f"{dotted} is not a field.{hint}"
             case "missing":
                 message = f"{dotted} is missing."

@@ -160,7 +160,7 @@ def _function(value: Any, info: ValidationInfo) -> Any:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from error
     found = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     if function not in found:
-        raise ValueError(f"{path} defines no function {function} (there are: {', '.join(found) or 'none'})")
+        raise ValueError(f"{path} defines no function {function} (available: {', '.join(found) or 'none'})")
     return f"{path}:{function}"
 
 

@@ -45,7 +45,7 @@ def load(path: str | Path, kind: type[D], overrides: Sequence[str] = ()) -> D:
     found = _kind_of(values)
     if found is not None and found is not kind:
         raise RecipeError(
-            f"{path} is a document for `llmbench {_VERBS[found]}`, not for `llmbench {_VERBS[kind]}`. "
+            f"{path} is a recipe for `llmbench {_VERBS[found]}`, not for `llmbench {_VERBS[kind]}`. "
             f"Run: llmbench {_VERBS[found]} {path}"
         )
     given = {_apply(values, override): override for override in overrides}
@@ -68,7 +68,7 @@ def load_any(path: str | Path) -> Document:
     kind = _kind_of(values)
     if kind is None:
         raise RecipeError(
-            f"{path}: neither a train, rag, serve nor compare document (no data, documents, variants or questions)"
+            f"{path}: not a recipe for train, index, serve or compare (it has none of data, documents, variants, questions)"
         )
     return load(path, kind)
 

@@ -22,7 +22,7 @@ def _batches(recipe: TrainSections) -> str | None:
     if training.max_tokens_per_batch is not None:
         return f"training.max_tokens_per_batch: method: {method} counts rows; use training.per_device_train_batch_size"
     if training.torch_compile:
-        return f"training.torch_compile: is for method: sft and pretrain; method: {method} trains uncompiled, set it false"
+        return "training.torch_compile: only works with method: sft and pretrain; set it to false"
     return None
 
 
@@ -30,9 +30,9 @@ def _data(recipe: TrainSections) -> str | None:
     method, data = recipe.method, recipe.data
     sources = [*data.train, *data.eval]
     if method != "distillation" and any(source.lessons is not None for source in sources):
-        return f"data: lessons hold no judgement, which method: {method} needs; give a file, or use method: sft"
+        return f"data: lessons have no labels or preferences, which method: {method} needs; use a file, or method: sft"
     if method in ("reward", "grpo") and data.over_length == "truncate":
-        where = "an answer is judged at its last token" if method == "reward" else "a prompt's end is what is asked"
+        where = "an answer is judged at its last token" if method == "reward" else "a prompt ends with the question"
         return f"data.over_length: truncate does not fit method: {method}, since {where}; use drop"
     if method != "distillation" and recipe.model.config is not None:
         return f"model.config: method: {method} needs a trained model, not random weights; use method: pretrain"
@@ -85,7 +85,8 @@ def _groups(recipe: TrainSections) -> str | None:
         return "grpo.use_vllm: vLLM in the trainer's process shares a GPU, and model.device is cpu; set use_vllm: false"
     if spec.use_vllm and recipe.quantization is not None:
         return (
-            "grpo.use_vllm: vLLM takes the weights over at every step, and a 4-bit base has none to give; set one of both off"
+            "grpo.use_vllm: vLLM loads the updated weights at every step, which a 4-bit base cannot provide; turn one of "
+            "the two off"
         )
     return None
 

@@ -72,14 +72,14 @@ class DpoSpec(Section):
             raise ValueError(f"loss_weights has {len(self.loss_weights)} values for {len(self.loss_type)} loss_type")
         if self.label_smoothing and not losses & _SMOOTHED:
             raise ValueError(
-                f"label_smoothing does nothing for {', '.join(self.loss_type)}; use loss_type: robust, or set it 0"
+                f"label_smoothing does nothing for {', '.join(self.loss_type)}; use loss_type: robust, or set it to 0"
             )
         if "exo_pair" in losses and not self.label_smoothing:
-            raise ValueError("loss_type: exo_pair needs a label_smoothing above 0; its paper takes 1e-3")
+            raise ValueError("loss_type: exo_pair needs a label_smoothing above 0; its paper uses 1e-3")
         if self.f_divergence_type != "reverse_kl" and not losses <= _DIVERGING:
             raise ValueError(f"f_divergence_type: {self.f_divergence_type} works with {', '.join(sorted(_DIVERGING))} only")
         if self.use_weighting and losses & {"aot", "aot_unpaired"}:
-            raise ValueError("use_weighting does not work with aot and aot_unpaired, which sort the pairs; set it false")
+            raise ValueError("use_weighting does not work with aot and aot_unpaired, which sort the pairs; set it to false")
         return self
 
 

@@ -33,7 +33,7 @@ class ModelSpec(Section):
     def _remote_code_is_pinned(self) -> Self:
         if not self.trust_remote_code and set(self.attn_implementation) & set("/:|"):
             raise ValueError(
-                f"attn_implementation: {self.attn_implementation} names kernels of the hub, which are code. Take sdpa, eager "
+                f"attn_implementation: {self.attn_implementation} names kernels from the hub, which are code. Use sdpa, eager "
                 "or flash_attention_2, or allow the code with trust_remote_code and a pinned revision"
             )
         if self.trust_remote_code and self.revision is None:

@@ -90,9 +90,7 @@ class TrainingSpec(Section):
     @model_validator(mode="after")
     def _fit(self) -> Self:
         if self.packing and self.padding_free is False:
-            raise ValueError(
-                "packing puts whole rows end to end, which is padding_free: leave padding_free out, or set it true"
-            )
+            raise ValueError("packing implies padding_free: leave padding_free out, or set it to true")
         if self.packing and self.max_tokens_per_batch is not None:
             raise ValueError("packing and max_tokens_per_batch both say how much a batch holds: choose one")
         return self

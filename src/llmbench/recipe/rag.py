@@ -89,7 +89,7 @@ class SourceSpec(Section):
     def _fields_are_free(self) -> Self:
         taken = sorted({"source", "title", "kind"} & self.metadata.keys())
         if taken:
-            raise ValueError(f"metadata.{taken[0]} is a field that every document has already. Give it another name")
+            raise ValueError(f"metadata.{taken[0]} is a field that every document already has. Choose another name")
         return self
 
     @field_validator("formats", mode="before")
@@ -105,9 +105,9 @@ class SourceSpec(Section):
         if self.path != STDIN:
             return self
         if self.formats:
-            raise ValueError("formats choose by the endings of names; standard input (-) has none. Set format")
+            raise ValueError("formats go by file endings, and standard input (-) has none. Set format")
         if self.include or self.exclude or self.gitignore:
-            raise ValueError("include, exclude and gitignore choose among files; standard input (-) has none")
+            raise ValueError("include, exclude and gitignore select files, and standard input (-) is not one")
         if self.columns is not None and self.format not in _ROWS:
             raise ValueError(f"columns on standard input (-) need its format: one of {', '.join(_ROWS)}")
         return self
@@ -202,7 +202,7 @@ class ExpandSpec(Section):
     @model_validator(mode="after")
     def _names_its_model(self) -> Self:
         if self.method != "feedback" and not self.model:
-            raise ValueError(f"model is missing: {self.method} asks one")
+            raise ValueError(f"model is missing: {self.method} needs one")
         return self
 
 
@@ -277,7 +277,7 @@ class RagRecipe(Document):
     @model_validator(mode="after")
     def _standard_input_is_read_once(self) -> Self:
         if sum(place.path == STDIN for place in self.documents) > 1:
-            raise ValueError("documents: standard input (-) is listed twice, and can be read once")
+            raise ValueError("documents: standard input (-) is listed twice, but can be read only once")
         return self
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ class RegexSpec(Section):
     def _group_exists(self) -> Self:
         groups = re.compile(self.pattern).groups
         if self.group > groups:
-            raise ValueError(f"group: {self.group}, but the pattern has {groups} (round brackets make one)")
+            raise ValueError(f"group: {self.group}, but the pattern has {groups} (parentheses make one)")
         return self
 
 

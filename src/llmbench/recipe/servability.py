@@ -24,7 +24,7 @@ PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 """Starts that leave the base's weights alone; every other one means that the adapter fits changed weights only."""
 
 _NO_MERGE = {
-    "SEQ_CLS": "Name the adapter of a chat model",
+    "SEQ_CLS": "Use the adapter of a chat model",
     "PROMPT_TUNING": "Prompt tuning cannot be merged either. Train a LoRA to serve it (`lora:` in place of `adapter:`)",
 }
 
@@ -33,7 +33,7 @@ def servability(recipe: TrainRecipe) -> list[str]:
     """Why vLLM will not load what this recipe trains as an adapter, a line each with the remedy; empty when it will."""
     config = _config(recipe)
     if recipe.method == "reward":
-        return ["vLLM serves chat models, and this run leaves a reward model, which judges answers and writes none"]
+        return ["vLLM serves chat models, but this run trains a reward model, which scores answers and generates none"]
     if config is None:
         return []
     return [
@@ -62,15 +62,15 @@ def unservable(config: Mapping[str, Any]) -> list[str]:
 
     kind = has("peft_type") or "LORA"
     if has("task_type") == "SEQ_CLS":
-        return ["is a reward model, which judges answers and writes none"]
+        return ["is a reward model, which scores answers and generates none"]
     if kind != "LORA":
         return [f"is {_article(kind)} {kind} adapter, and only LoRA is served"]
     start = has("init_lora_weights")
     found = {
         "is a DoRA adapter": has("use_dora"),
-        f"holds whole modules (modules_to_save: {_list(has('modules_to_save'))})": has("modules_to_save"),
-        "holds bias terms": has("lora_bias") or has("bias") not in (None, "none"),
-        "holds trained tokens": has("trainable_token_indices"),
+        f"contains whole modules (modules_to_save: {_list(has('modules_to_save'))})": has("modules_to_save"),
+        "contains bias terms": has("lora_bias") or has("bias") not in (None, "none"),
+        "contains trained tokens": has("trainable_token_indices"),
         f"changes the embedding or the head ({_layer(config)})": _layer(config),
         f"starts from {start}, which changed the base's weights": isinstance(start, str) and start.lower() not in PLAIN_STARTS,
         "is an activated LoRA": has("alora_invocation_tokens"),
@@ -78,7 +78,7 @@ def unservable(config: Mapping[str, Any]) -> list[str]:
         f"adapts the fused experts ({_list(_parameters(config))})": _parameters(config),
         "is a QALoRA adapter": has("use_qalora"),
         "is a block-diagonal LoRA": has("use_bdlora"),
-        f"has rank {_rank(config)}, and at most {MAX_RANK} is served": _rank(config) > MAX_RANK,
+        f"has rank {_rank(config)}, above the limit of {MAX_RANK}": _rank(config) > MAX_RANK,
     }
     return [reason for reason, holds in found.items() if holds]
 

@@ -13,7 +13,7 @@ from llmbench.recipe.model import ModelSpec
 __all__ = ["EngineSpec", "GatewaySpec", "Sampling", "ServeRecipe", "Variant"]
 
 
-_CODE = "it loads code that a recipe may not choose"
+_CODE = "it loads code, which a recipe may not do"
 _REFUSED_ARGS = {
     "--trust-remote-code": "set model.trust_remote_code and model.revision, so that training and serving agree",
     "--middleware": _CODE,
@@ -26,14 +26,14 @@ _REFUSED_ARGS = {
     "--io-processor-plugin": _CODE,
     "--model-loader-extra-config": _CODE,
     "--kv-transfer-config": _CODE,
-    "--config": "it would read more arguments from a file; write them here",
+    "--config": "it reads more arguments from a file; write them here",
     "--hf-overrides": _CODE,
     "--load-format": "weights are read as safetensors only",
-    "--enable-prompt-embeds": "it loads tensors that clients send",
-    "--allowed-local-media-path": "it opens this machine's files to clients",
-    "--host": "vLLM listens on a socket of its own; set gateway.host",
-    "--port": "vLLM listens on a socket of its own; set gateway.port",
-    "--uds": "vLLM listens on a socket of its own",
+    "--enable-prompt-embeds": "it loads tensors sent by clients",
+    "--allowed-local-media-path": "it gives clients access to this machine's files",
+    "--host": "vLLM listens on a private socket; set gateway.host",
+    "--port": "vLLM listens on a private socket; set gateway.port",
+    "--uds": "vLLM listens on a private socket",
 }
 """Options of vLLM's server that a serving document may not pass on, each with the reason."""
 
@@ -92,7 +92,7 @@ class EngineSpec(Section):
                 (name for name in _REFUSED_ARGS if given.startswith("--") and given != "--" and name.startswith(given)), None
             )
             if refused is not None:
-                raise ValueError(f"extra_args: {argument} is not passed on: {_REFUSED_ARGS[refused]}")
+                raise ValueError(f"extra_args: {argument} is not allowed: {_REFUSED_ARGS[refused]}")
         return self
 
 
@@ -134,7 +134,7 @@ class ServeRecipe(Document):
         names = [v.name for v in self.variants]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two variants are called {name}")
+                raise ValueError(f"two variants are named {name}")
         return self
 
     def variant(self, name: str) -> Variant | None:

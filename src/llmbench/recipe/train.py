@@ -62,7 +62,7 @@ class TrainRecipe(TrainSections):
         rows_are_chats = self.method in ("sft", "pretrain")
         if asked is not None and asked.questions is None and not (held_out and rows_are_chats):
             what = "data.eval or data.eval_fraction" if rows_are_chats else f"rows that method {self.method} does not have"
-            yield f"evaluation: asks the held-out rows, which needs {what}; or name evaluation.questions"
+            yield f"evaluation: uses the held-out rows, which needs {what}; or set evaluation.questions"
         if not held_out and asked is None and (spec.eval_steps is not None or spec.eval_on_start):
             yield "training.eval_steps: has nothing to evaluate: set data.eval, data.eval_fraction or evaluation"
         judged = [
@@ -75,8 +75,8 @@ class TrainRecipe(TrainSections):
             if given
         ]
         if judged and spec.eval_steps is None:
-            yield f"training.{judged[0]}: needs training.eval_steps: how often the training is evaluated"
+            yield f"training.{judged[0]}: needs training.eval_steps (how often to evaluate)"
         metric = (spec.metric_for_best_model or "loss").removeprefix("eval_")
         known = (["loss", "perplexity"] if held_out else []) + (list(asked.metrics) if asked is not None else [])
         if judged and rows_are_chats and metric not in known:
-            yield f"training.metric_for_best_model: {metric} is not measured (there are: {', '.join(known)})"
+            yield f"training.metric_for_best_model: {metric} is not measured (available: {', '.join(known)})"

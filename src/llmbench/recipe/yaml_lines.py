@@ -174,7 +174,7 @@ def _one(file: Path, path: str | Path) -> tuple[dict[str, Any], Lines]:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = str(getattr(error, "problem", None) or error)
         if "another document" in problem:
-            problem = "a second document begins here (---), and a file may hold only one"
+            problem = "a second document begins here (---), but a recipe is a single document"
         elif mark and re.search(r"[{,:]\s*\$\{", "".join(text.splitlines()[mark.line : mark.line + 1])):
             problem += ". Put values with ${...} in quotes"
         raise RecipeError(f"{where}: not valid YAML: {problem}") from error
@@ -249,4 +249,6 @@ def _scalar(loader: yaml.SafeLoader, node: Any, here: str) -> Any:
         node.value = text
         return loader.construct_object(node)
     except (ValueError, OverflowError) as error:
-        raise RecipeError(f"{here}: {node.value[:_SHOWN]} is no value: {error}. Put it in quotes if it is text") from error
+        raise RecipeError(
+            f"{here}: {node.value[:_SHOWN]} is not a valid value: {error}. Put it in quotes if it is text"
+        ) from error

@@ -36,9 +36,9 @@ Skipped = tuple[str, str]
 Value = Scalar | list[Scalar]
 """What a field of a document may hold; a list fits a condition that one of its values fits."""
 
-LOCKED = "encrypted: it needs a password (documents[].password_env in the pipeline names its variable)"
+LOCKED = "encrypted: it needs a password (set documents[].password_env to the variable that holds it)"
 NOT_OPENED = "encrypted: the password given does not open it"
-UNREAD_CIPHER = "encrypted in a way that is not read; save it without its password"
+UNREAD_CIPHER = "encrypted with an unsupported method; save it without its password"
 """The reasons of files that are encrypted; all begin alike."""
 CHANGED = "changed since it was indexed"
 """The reason of a file that is no longer the one that a document was read from."""
@@ -134,7 +134,7 @@ class Document:
 def shadowed(fields: Iterable[str]) -> list[str]:
     """A note on each field whose name is one that every document has of its own."""
     own = sorted({"source", "title", "kind"}.intersection(fields))
-    return [f"its field {name} is filtered by as metadata.{name}, since {name} is the document's own" for name in own]
+    return [f"filter its field {name} as metadata.{name}, since every document already has a {name}" for name in own]
 
 
 def unreadable_rows(first: Sequence[tuple[int, str]], count: int) -> str:
@@ -155,16 +155,16 @@ def check(document: Document) -> None:
     for name in ("id", "source", "title", "text", "kind"):
         value = getattr(document, name)
         if not isinstance(value, str):
-            raise LlmbenchError(f"{whose}: its {name} is {value!r}, where text belongs.")
+            raise LlmbenchError(f"{whose}: its {name} is {value!r}, but must be text.")
         _encodes(value, whose)
     if not document.source:
-        raise LlmbenchError(f"a document has no source ({document.text[:60]!a}). Give it a name of its own.")
+        raise LlmbenchError(f"a document has no source ({document.text[:60]!a}). Give it a unique one.")
     if not isinstance(document.metadata, Mapping):
-        raise LlmbenchError(f"{whose}: its metadata is {document.metadata!r}, where a mapping belongs.")
+        raise LlmbenchError(f"{whose}: its metadata is {document.metadata!r}, but must be a mapping.")
     for key, field_value in document.metadata.items():
         for what in (key, *(field_value if isinstance(field_value, list) else [field_value])):
             if not isinstance(what, str | int | float):
-                raise LlmbenchError(f"{whose}: {what!r} in its metadata is no text, number, true or false, or a list of these.")
+                raise LlmbenchError(f"{whose}: {what!r} in its metadata is not text, a number, true, false or a list of these.")
             _encodes(what, whose)
 
 
@@ -173,4 +173,4 @@ def _encodes(value: Scalar, whose: str) -> None:
         str(value).encode()
     except UnicodeEncodeError as error:
         place = error.object[max(0, error.start - 20) : error.start + 20]
-        raise LlmbenchError(f"{whose} holds half of a character at {place!a}. Fix the text.") from error
+        raise LlmbenchError(f"{whose} contains an unpaired surrogate at {place!a}. Fix the text.") from error

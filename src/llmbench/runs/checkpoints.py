@@ -55,7 +55,7 @@ def fault(checkpoint: Path, *, sizes_only: bool = False) -> str | None:
     found = _files(checkpoint)
     pickle = next((name for name in found if name.lower().endswith(PICKLES)), None)
     if pickle is not None:
-        return f"it holds {pickle}, a pickle, which can run code when it is loaded; llmbench never wrote it"
+        return f"it contains {pickle}, a pickle, which can run code when loaded and was not written by llmbench"
     link = next((path.relative_to(checkpoint) for path in checkpoint.rglob("*") if path.is_symlink()), None)
     if link is not None:
         return f"{link} is a link"
@@ -78,7 +78,7 @@ def fault(checkpoint: Path, *, sizes_only: bool = False) -> str | None:
         if now != size:
             return f"{name} has {now:,} bytes of {size:,}"
         if not sizes_only and _sha256(found[name]) != sha256:
-            return f"{name} has other bytes than were written"
+            return f"{name} differs from what was written"
     return None
 
 
@@ -103,10 +103,10 @@ def choose(
         wanted = next((path for path in found if step_of(path) == step), None)
         if wanted is None:
             known = ", ".join(str(step_of(path)) for path in found) or "none"
-            raise RunError(f"{folder.parent.name} has no checkpoint of step {step} (there are: {known}).")
+            raise RunError(f"{folder.parent.name} has no checkpoint of step {step} (available: {known}).")
         wrong = _fault_with(wanted, needs)
         if wrong is not None:
-            raise RunError(f"{wanted} is damaged: {wrong}. Choose another one, or leave the choice to --resume.")
+            raise RunError(f"{wanted} is damaged: {wrong}. Choose another one, or let --resume choose.")
         return wanted, []
     damaged: list[str] = []
     for path in reversed(found):

@@ -230,7 +230,7 @@ class Run:
         """
         holder = self.holder
         if holder is None:
-            raise RunError(f"Run {self.name} is not training now.")
+            raise RunError(f"Run {self.name} is not training.")
         asked = self.folder / _ASKED
         if asked.exists() and asked.read_text(encoding="utf-8") == str(holder):
             raise RunError(f"Run {self.name} was already asked to stop. It ends after its current step.")
@@ -257,7 +257,7 @@ def check(recipe: TrainRecipe, *, overwrite: bool = False) -> Run:
     written.check_claim(run.folder, "run", known=run.exists)
     if run.exists:
         if run.state == "running":
-            raise RunError(f"Run {run.name} is training right now. Stop it first, or choose another name with name=...")
+            raise RunError(f"Run {run.name} is training. Stop it first, or choose another name with name=...")
         if not overwrite:
             raise RunError(
                 f"Run {run.name} already exists ({run.state}). "
@@ -294,7 +294,7 @@ def remove(run: Run) -> None:
         LlmbenchError: it is training now, or its folder holds something that llmbench did not write; nothing was changed.
     """
     if run.state == "running":
-        raise RunError(f"Run {run.name} is training right now. Stop it first: llmbench runs stop {run.name}")
+        raise RunError(f"Run {run.name} is training. Stop it first: llmbench runs stop {run.name}")
     with workspace.lock(run.folder, "run"):
         for part in (*run.folder.glob(".*.part"), run.checkpoints / ".part"):  # left by a kill
             written.drop(part)
@@ -304,7 +304,9 @@ def remove(run: Run) -> None:
             names = written.files(folder) if files is None else files
             ours += [(folder / name).relative_to(run.folder).as_posix() for name in names]
         written.refuse(run.folder, ours)
-        run.mark("stopped", f"removed in part; the rest: llmbench runs rm {run.name}")  # what a kill from here on leaves
+        run.mark(
+            "stopped", f"only partly removed; to remove the rest: llmbench runs rm {run.name}"
+        )  # what a kill from here on leaves
         for folder, files in folders:
             written.remove(folder, files)
         written.remove(run.folder, ours)
@@ -322,11 +324,13 @@ def resume(recipe: TrainRecipe) -> Run:
     run = open_run(recipe.name)
     state = run.state
     if state == "running":
-        raise RunError(f"Run {run.name} is training right now. Watch it with: llmbench runs {run.name}")
+        raise RunError(f"Run {run.name} is training. Watch it with: llmbench runs {run.name}")
     found = changes(run, recipe)
     refused = [str(change) for change in found if not change.allowed]
     if refused:
-        raise RunError(f"Run {run.name} was started with another recipe ({', '.join(refused)}). Undo that, or use --overwrite.")
+        raise RunError(
+            f"Run {run.name} was started with another recipe ({', '.join(refused)}). Undo it, or start again with --overwrite."
+        )
     if state == "finished":
         _refuse_finished(run, found)
     for folder in (run.adapter, run.model):  # now, rather than when the training has ended
@@ -346,11 +350,11 @@ def _refuse_finished(run: Run, found: list[Change]) -> None:
     if not any(change.grows for change in found):
         raise RunError(
             f"{name}. To train it further, raise training.num_train_epochs or training.max_steps and use --resume, or start "
-            f"another run with {result}"
+            f"a new run with {result}"
         )
     if not any(run.checkpoints.glob("checkpoint-*")):
         raise RunError(
-            f"{name} and kept no checkpoint, so it cannot take more steps with the same optimizer. Start another run from its "
+            f"{name} and kept no checkpoint, so it cannot take more steps with the same optimizer. Start a new run from its "
             f"result: name=NEW {result}"
         )
 
@@ -369,7 +373,7 @@ def open_run(name: str) -> Run:
     run = Run(workspace.runs() / workspace.check_name(name, "run"))
     if not run.exists:
         known = ", ".join(r.name for r in every()) or "none yet"
-        raise RunError(f"There is no run {name} in {workspace.runs()} (there are: {known}). Make one: llmbench train RECIPE")
+        raise RunError(f"There is no run {name} in {workspace.runs()} (available: {known}). Make one: llmbench train RECIPE")
     return run
 
 

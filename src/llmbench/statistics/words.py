@@ -25,12 +25,13 @@ def clustering(
     about = f"{len(named):,} {questions} are about {count:,} {pages[count != 1]}"
     if len(clusters(ids, groups).sizes) == len(ids):
         return (
-            f"{about}: too few to count by {pages[0]}, so each counts alone. The intervals hold for more {questions} about the "
+            f"{about}: too few to cluster by {pages[0]}, so each counts as independent. The intervals hold for more "
+            f"{questions} about the "
             f"same {pages[1]}, not for other {pages[1]}.",
         )
     effects = [one.deff for one in of] or [1.0]
     low, high = min(effects), max(effects)
     size = f"{high:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
     what = "differences" if of and isinstance(of[0], Difference) else "means"
-    words = f"{about} and count by {pages[0]}. Design effect of the {what}: {size} (1 if no two shared a {pages[0]})."
-    return (words + (f" A difference can be shown from {SIGNS} {pages[1]} on." if count < SIGNS else ""),)
+    words = f"{about}, and are clustered by {pages[0]}. Design effect of the {what}: {size} (1 if no two shared a {pages[0]})."
+    return (words + (f" Showing a difference takes at least {SIGNS} {pages[1]}." if count < SIGNS else ""),)

@@ -53,7 +53,8 @@ def of(
     if not rendered:
         raise LlmbenchError("the chat template renders none of the probes")
     model.eval()
-    plain = getattr(model, "disable_adapter", None)
+    biased = any(getattr(one, "bias", "none") != "none" for one in getattr(model, "peft_config", {}).values())
+    plain = getattr(model, "disable_adapter", None) if not biased else None  # a trained bias stays when the adapter is off
     prompts = [ids for _, ids in rendered]
     few = range(0, len(prompts), parity.GREEDY_EVERY)
     without: list[tuple[float, ...]] = []

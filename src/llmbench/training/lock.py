@@ -81,7 +81,7 @@ def write(run: Run, recipe: TrainRecipe, loaded: Loaded, *, resume: bool) -> Non
         if changed:
             raise RunError(
                 f"Run {run.name} cannot continue: its {' and '.join(changed)} changed since it began "
-                f"(see {run.folder / 'lock.json'}). Undo that, or start again with --overwrite."
+                f"(see {run.folder / 'lock.json'}). Undo these changes, or start again with --overwrite."
             )
         return
     run.write_lock(new)

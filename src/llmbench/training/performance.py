@@ -73,7 +73,7 @@ def _compilation(recipe: TrainRecipe, loaded: Loaded, needed: Estimate | None) -
     if recipe.method not in ("sft", "pretrain"):
         return Choice(name, False, f"method: {recipe.method} trains uncompiled")
     if recipe.adapter is not None and recipe.adapter.type == "prompt_tuning":
-        return Choice(name, False, "prompt tuning goes around the compiled part")
+        return Choice(name, False, "prompt tuning bypasses the compiled layers")
     if obstacle := compilation.obstacle(loaded.model, loaded.device):
         return Choice(name, False, obstacle)
     return Choice(name, *compilation.payback(recipe, needed, loaded.device))
@@ -86,7 +86,7 @@ def _checkpointing(recipe: TrainRecipe, loaded: Loaded, needed: Estimate | None)
     if loaded.device == "cuda":  # what this process holds already (the base, in full or in few bits) is part of the estimate
         free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     if recipe.training.performance == "plain" or needed is None:
-        return Choice(name, False, "costs a third more time; set it where memory is short")
+        return Choice(name, False, "takes a third more time; turn it on if memory is short")
     if needed.peak > free:
         return Choice(name, True, f"about {needed.peak / 2**30:.1f} GiB would be needed, and {free / 2**30:.1f} GiB are free")
     return Choice(name, False, f"{free / 2**30:.1f} GiB are free, and about {needed.peak / 2**30:.1f} GiB are needed")
@@ -102,7 +102,7 @@ def _fused_lora(recipe: TrainRecipe, loaded: Loaded) -> list[Choice]:
         return []
     if spec.performance == "plain":
         return [Choice("fused_lora", False, "performance: plain")]
-    return [Choice("fused_lora", obstacle is None, obstacle or "added in place: fewer passes over memory, the same adapter")]
+    return [Choice("fused_lora", obstacle is None, obstacle or "added in place: less memory traffic, the same adapter")]
 
 
 def _refuse(recipe: TrainRecipe, loaded: Loaded) -> None:
@@ -127,7 +127,7 @@ def _padding_free_obstacle(recipe: TrainRecipe, loaded: Loaded) -> str | None:
     if recipe.method not in ("sft", "pretrain"):
         return f"TRL's {recipe.method} trainer pads its own batches"
     if recipe.adapter is not None and recipe.adapter.type == "prompt_tuning":
-        return "prompt tuning puts tokens of its own before each row"
+        return "prompt tuning adds virtual tokens before each row"
     attention = loaded.model.config._attn_implementation
     if attention != "sdpa":
         return f"model.attn_implementation is {attention}"
@@ -137,11 +137,11 @@ def _padding_free_obstacle(recipe: TrainRecipe, loaded: Loaded) -> str | None:
 def _precision(recipe: TrainRecipe, loaded: Loaded) -> Choice:
     name = str(loaded.dtype).removeprefix("torch.")
     if recipe.model.dtype != "auto":
-        return Choice("dtype", name, "as the recipe says")
+        return Choice("dtype", name, "set in the recipe")
     if loaded.device == "cuda":
-        return Choice("dtype", name, "the GPU multiplies in it" if name == "bfloat16" else "the GPU has no bfloat16")
+        return Choice("dtype", name, "the GPU supports it" if name == "bfloat16" else "the GPU does not support bfloat16")
     if name == "bfloat16":
-        return Choice("dtype", name, f"the processor multiplies in it ({_instructions()})")
+        return Choice("dtype", name, f"the processor supports it ({_instructions()})")
     return Choice("dtype", name, "this processor is no faster in bfloat16")
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from llmbench import parity, provenance, written
 from llmbench.errors import LlmbenchError
+from llmbench.recipe.servability import servability
 from llmbench.runs import Run
 from llmbench.training import certificate, lock
 from llmbench.training.loading import adapter, targets
@@ -62,8 +63,8 @@ def result(model: Any, job: Job, run: Run) -> str:
 def _certify(model: Any, job: Job, folder: Path) -> str:
     """Writes the certificate; a training of hours is not lost by what goes wrong here."""
     recipe, loaded = job.recipe, job.loaded
-    if recipe.method == "reward" or recipe.lora is None:
-        return ""  # judges, and adapters that vLLM does not serve
+    if servability(recipe) or recipe.lora is None:
+        return ""  # nothing that vLLM serves as an adapter; `llmbench merge` certifies the merged model
     if recipe.lora.save_dtype != "float32":  # what is certified is what was saved
         rounded: torch.dtype = getattr(torch, recipe.lora.save_dtype)
         for parameter in model.parameters():

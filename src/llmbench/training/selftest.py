@@ -216,7 +216,7 @@ def _packed(place: Place) -> float:
 def _varlen(place: Place) -> float:
     """The largest distance of a gradient, as the root mean square of the differences to that of the values."""
     if place.device != "cuda" or not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise NotHere("no GPU that multiplies bfloat16")
+        raise NotHere("no GPU with bfloat16 support")
     one_by_one, low = [[i] for i in range(len(_ROWS))], "model.dtype=bfloat16"
     apart = _gradients(place, "low-apart", low, "training.padding_free=false", batches=one_by_one)
     joined = _gradients(place, "low-joined", low, "training.padding_free=true")
@@ -301,16 +301,20 @@ def _merged_four_bits(place: Place) -> float:
 
 
 TRIALS: dict[str, tuple[str, float, Callable[[Place], float]]] = {
-    "packing": ("loss and gradients of rows end to end, and of rows one by one", 1e-4, _packed),
-    "packing, 16 bits": ("the same in bfloat16, in the GPU's kernel for rows of any length (root mean square)", 0.05, _varlen),
-    "separation": ("a row's logits, whatever row precedes it (to the bit)", 0.0, _leaks),
-    "accumulation": ("weights after windows of 4 x 1 rows, and of 1 x 4, the last one half empty", 1e-4, _accumulated),
-    "checkpointing": ("loss and gradients with activations computed again, and kept", 1e-5, _checkpointed),
-    "fused LoRA": ("loss and gradients of LoRA added in place, and of PEFT's own", 1e-5, _fused),
-    "compilation": ("loss and gradients compiled, and not", 1e-4, _compiled),
-    "resumption": ("weights after a stop and --resume, and straight through (to the bit)", 0.0, _resumed),
-    "saving": ("logits of the trained adapter, and of the one read back", 1e-6, _saved),
-    "merging": ("answers of base + adapter, and of the merged model read back (mean KL)", 1e-6, _merged),
-    "merging 4-bit": ("the same for QLoRA, onto the weights it was trained on (mean KL)", 1e-2, _merged_four_bits),
+    "packing": ("loss and gradients: packed rows vs rows one by one", 1e-4, _packed),
+    "packing, 16 bits": ("the same in bfloat16, with the GPU's variable-length kernel (root mean square)", 0.05, _varlen),
+    "separation": ("a packed row's logits after different rows (bit for bit)", 0.0, _leaks),
+    "accumulation": (
+        "weights: 4 accumulated batches of 1 row vs 1 batch of 4, with an incomplete last window",
+        1e-4,
+        _accumulated,
+    ),
+    "checkpointing": ("loss and gradients: activations recomputed vs kept", 1e-5, _checkpointed),
+    "fused LoRA": ("loss and gradients: in-place LoRA vs PEFT's", 1e-5, _fused),
+    "compilation": ("loss and gradients: compiled vs uncompiled", 1e-4, _compiled),
+    "resumption": ("weights: stopped and resumed vs uninterrupted (bit for bit)", 0.0, _resumed),
+    "saving": ("logits: trained adapter vs the saved one read back", 1e-6, _saved),
+    "merging": ("next-token distributions: base + adapter vs merged model read back (mean KL)", 1e-6, _merged),
+    "merging 4-bit": ("the same for QLoRA, merged onto the dequantised weights (mean KL)", 1e-2, _merged_four_bits),
 }
 """Name -> what is compared, the tolerance (relative to the largest value of a tensor), and the trial."""

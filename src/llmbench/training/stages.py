@@ -164,7 +164,7 @@ def first_step(job: Job) -> str:
     """
     method = methods.of(job.recipe.method)
     if method.first is not None:
-        return f"no step, because with method: {job.recipe.method} {method.first}"
+        return f"no step was taken: with method: {job.recipe.method} {method.first}"
     with TemporaryDirectory() as folder, fused_head.scoring(job.loaded.model):
         run = Run(Path(folder))
         trainer = method.trainer(job, run, Recorder(run, Stop()))
@@ -179,7 +179,7 @@ def first_step(job: Job) -> str:
     still = [name for name, p in trainer.model.named_parameters() if p.requires_grad and p.grad is None]
     if still and not any(p.grad is not None for p in trainer.model.parameters()):
         raise LlmbenchError("The first batch gives no trained parameter a gradient: nothing would be learned.")
-    left = f"; {len(still)} trained parameters got no gradient, {still[0]} among them" if still else ""
+    left = f"; {len(still)} trained parameters got no gradient, such as {still[0]}" if still else ""
     return f"one batch forward and backward in {seconds:.1f} s: loss {float(loss.detach()):.4f}{left}"
 
 
@@ -199,7 +199,7 @@ def _library_faults(job: Job, trainer: Any = None) -> Iterator[None]:
         kind = type(job.loaded.model.get_base_model() if job.recipe.adapts else job.loaded.model).__name__
         plain = "" if job.recipe.training.performance == "plain" else " Try training.performance=plain;"
         raise LlmbenchError(
-            f"The first step failed on {kind} ({type(error).__name__}: {said}).{plain} --debug shows where"
+            f"The first step failed on {kind} ({type(error).__name__}: {said}).{plain} See where with --debug"
         ) from error
 
 
@@ -218,7 +218,7 @@ def _start(run: Run, recipe: TrainRecipe, step: int | None) -> Path | None:
     if checkpoint is None:
         return None
     for line in damaged:
-        print(f"{line}: passed over for {checkpoint.name}.", file=sys.stderr)
+        print(f"{line}: using {checkpoint.name} instead.", file=sys.stderr)
     for later in reversed(checkpoints.every(run.checkpoints)):
         if checkpoints.step_of(later) > checkpoints.step_of(checkpoint):
             checkpoints.remove(later)

@@ -36,7 +36,7 @@ class Page(Writing):
         literal = self.special.search(words) is not None and self._in_words(turns) + self._in_words(tools)
         if literal:
             if self.private:
-                raise Refused("a character that is no text", "holds characters of a private plane together with control tokens")
+                raise Refused("an invalid character", "contains private-use characters together with control tokens")
             turns, tools = self._hide(turns), self._hide(tools)
         if self.in_parts is None:
             self.in_parts = self._takes_parts()
@@ -46,7 +46,7 @@ class Page(Writing):
                 text = sample["text"]
                 if _ESCAPED.search(text):
                     words = "the chat template writes a control token that is spelled out in this row as escaped JSON"
-                    raise Refused("a control token in the text", f"{words}; take it out of the row")
+                    raise Refused("a control token in the text", f"{words}; remove it from the row")
                 sample["coded"] = self._shown(self.special.sub(lambda m: chr(CODED + self.numbers[m[0]]) * len(m[0]), text))
                 sample["text"] = self._shown(text)
         return {"samples": found, "control": bool(literal)}

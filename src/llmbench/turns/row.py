@@ -43,7 +43,7 @@ class Row:
         if self.page.train_on == "all":
             return [self._whole(text, said)]
         if not left:
-            raise Refused("nothing to learn", "no turn of this row is to be learned (weight: 0 or train: false)")
+            raise Refused("nothing to train", "every turn of this row is excluded from training (weight: 0 or train: false)")
         for i in sorted(left):
             met = self._met(i)
             if i == count - 1 and met.next and met.text.startswith(text):
@@ -86,9 +86,9 @@ class Row:
 
     def _untold(self, count: int, marks: Spans) -> None:
         if self.page.marked and not marks:
-            words = "the chat template leaves no token of the assistant's to learn in this row"
-            raise Refused("the chat template leaves nothing to learn", words)
-        words = f"the chat template does not show where the assistant's words of turn {count} begin and end"
+            words = "the chat template renders no assistant token to train in this row"
+            raise Refused("the chat template renders nothing to train", words)
+        words = f"cannot tell where the assistant's text begins and ends in turn {count} of the rendered conversation"
         raise Refused(UNTOLD, words)
 
     def _prompt(self, i: int) -> str:
@@ -241,7 +241,7 @@ class Row:
         """The spans that the template marks, without signs around the contents."""
         plain, marks, _ = parted(self.page.write(self.turns[:count], self.tools, marks=True))
         if not self._same(plain, text):
-            raise Refused(UNTOLD, "the chat template writes another text when it is marked")
+            raise Refused(UNTOLD, "the chat template renders differently when marked")
         return marks
 
     def _roles(self, count: int, text: str, places: dict[int, list[int]]) -> Spans:
@@ -265,8 +265,8 @@ class Row:
                 spans.append([start, end, role])
                 cursor = max(cursor, end)
             elif role != 3 and _SPACE.sub("", core) not in _SPACE.sub("", text):
-                words = f"the chat template does not write turn {i + 1} ({turn['role']}). Leave such turns out. {OTHER}"
-                raise Refused("the chat template leaves a turn out", words)
+                words = f"the chat template does not render turn {i + 1} ({turn['role']}). Leave such turns out. {OTHER}"
+                raise Refused("the chat template omits a turn", words)
             if reasoned := reasoning(turn):
                 start, end = found(reasoned, text, 0)
                 spans += [[start, end, role]] if start >= 0 and role == 3 else []
@@ -279,12 +279,12 @@ class Row:
         bare = self.page.write(self.turns[:count], None)
         start = common(bare, text)
         if bare == text:
-            raise Refused("the chat template writes no tools", f"the chat template does not write the row's tools. {OTHER}")
+            raise Refused("the chat template renders no tools", f"the chat template does not render the row's tools. {OTHER}")
         end = common(bare[start:][::-1], text[start:][::-1])
         return [[start, len(text) - end, 4]]
 
 
-UNTOLD = "the assistant's words cannot be found"
+UNTOLD = "the assistant's text cannot be found"
 
 
 def _learn(sample: dict[str, Any], met: Met, spans: Spans) -> None:

@@ -79,8 +79,8 @@ def check(page: Writing, turn: Turn, i: int, met: Met, place: list[int] | None) 
         ends.append(met.base + where)
     met.words = max([met.base, *ends])
     if calls.nothings(rest) > calls.nothings(json.dumps(made, ensure_ascii=False)):
-        words = f"the chat template writes None or null in turn {i + 1}, where the row has nothing. {OTHER}"
-        raise Refused("the chat template writes None", words)
+        words = f"the chat template renders None or null in turn {i + 1}, where the row has nothing. {OTHER}"
+        raise Refused("the chat template renders None", words)
 
 
 def _words(page: Writing, turn: Turn, i: int, met: Met, place: list[int] | None) -> list[tuple[int, int]]:
@@ -106,8 +106,8 @@ def _words(page: Writing, turn: Turn, i: int, met: Met, place: list[int] | None)
         if start < 0:
             if inside and "</think>" in content:
                 raise _missing(f"the thinking (<think> in the content) of turn {i + 1}", page)
-            words = f"the chat template does not write what the assistant said in turn {i + 1}. {OTHER}"
-            raise Refused("the chat template does not write an answer as it is", words)
+            words = f"the chat template does not render what the assistant said in turn {i + 1}. {OTHER}"
+            raise Refused("the chat template does not render an answer as it is", words)
         inside = False
         at = start + len(piece)
         taken.append((start, at))
@@ -126,15 +126,15 @@ def _single(page: Writing, content: str, met: Met, at: int) -> int:
 
 def _missing(what: str, page: Writing) -> Refused:
     names = " and ".join(f"`{name}`" for name in page.thinking)
-    knows = f"it reads {names}, and not in this place" if names else "it has no place for thinking"
-    words = f"the chat template does not write {what}: {knows}. Leave it out with data.reasoning=drop. {OTHER}"
-    return Refused("the chat template does not write the thinking", words)
+    knows = f"it reads {names}, but not here" if names else "it has no field for it"
+    words = f"the chat template does not render {what}: {knows}. Leave it out with data.reasoning=drop. {OTHER}"
+    return Refused("the chat template does not render the thinking", words)
 
 
 def _lost(lost: Lost, made: list[dict[str, object]], text: str, i: int) -> Refused:
     name = lost.name
     if lost.call == 1 and lost.argument is None and name not in text:
-        words = f"the chat template writes no tool calls ({name}). {OTHER}"
-        return Refused("the chat template writes no tool calls", words)
-    words = f"the chat template does not write {lost} in turn {i + 1}, which has {len(made)}. {OTHER}"
-    return Refused("the chat template leaves out a part of a tool call", words)
+        words = f"the chat template renders no tool calls ({name}). {OTHER}"
+        return Refused("the chat template renders no tool calls", words)
+    words = f"the chat template does not render {lost} in turn {i + 1}, which has {len(made)}. {OTHER}"
+    return Refused("the chat template omits part of a tool call", words)

@@ -65,7 +65,7 @@ def test_a_plain_encoder_has_the_vectors_of_sentence_transformers(
         ({"kind": "mpnet"}, "it is a mpnet"),
         ({"pooling": "weightedmean"}, "its pooling is weightedmean"),
         ({"hidden_act": "silu"}, "its activation is silu"),
-        ({"include_prompt": False}, "its pooling leaves prompts out"),
+        ({"include_prompt": False}, "its pooling excludes prompts"),
     ],
 )
 def test_any_other_model_is_computed_by_sentence_transformers(

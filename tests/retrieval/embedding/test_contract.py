@@ -23,7 +23,7 @@ def test_a_contract_survives_json(embedder: Embedder) -> None:
     assert (contract.dim, contract.window, contract.pooling, contract.precision) == (384, 256, "mean", "float32")
     assert contract.difference(contract) == "" == embedder.check_canaries(contract)
     assert contract.difference(embedder.promise) == ""
-    with pytest.raises(IndexError_, match=r"of another version \(window\)"):
+    with pytest.raises(IndexError_, match=r"in another format \(window\)"):
         Contract.from_json({key: value for key, value in contract.to_json().items() if key != "window"})
 
 

@@ -90,6 +90,6 @@ def test_what_a_shard_holds_of_a_name_that_is_taken_is_left_out_and_told(
             "lamp.md": "",
             "rows.jsonl": "",
         }
-    taken = "a program wrote a document of this name"
-    again = f"1 row left out: line 2: id '1' is already on line 1; 1 row left out: line 3: {taken}"
+    taken = "a program wrote a document with this name"
+    again = f"1 row left out: line 2: id '1' already appears on line 1; 1 row left out: line 3: {taken}"
     assert left_out == [("lamp.md", taken), ("rows.jsonl", again)]

@@ -58,9 +58,9 @@ def refused(path: Path) -> str:
         ("a.docx", zipped({"harmless.txt": "x"}), "a zip file"),
         ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "broken"),
         ("a.txt", b"\x89PNG\r\n\x1a\n" + bytes(100), "a picture"),
-        ("a.json", b"[" * 100_000, "nested without end"),
-        ("a.ipynb", b"[]", "no notebook"),
-        ("a.eml", b"no header here", "no e-mail"),
+        ("a.json", b"[" * 100_000, "nested too deeply"),
+        ("a.ipynb", b"[]", "not a notebook"),
+        ("a.eml", b"no header here", "not an e-mail"),
         ("a.rtf", b"{\\rtf1 }", "no text"),
         ("a.ppt", b"\xd0\xcf\x11\xe0", "broken"),
     ],
@@ -97,7 +97,7 @@ def test_a_broken_slide_costs_that_slide(tmp_path: Path) -> None:
 def test_the_bytes_are_believed_more_than_the_name(tmp_path: Path, name: str, kind: str) -> None:
     found = document(saved(tmp_path, name, docx(paragraph("in truth a DOCX"))))
     assert (found.text, found.kind) == ("in truth a DOCX", kind)
-    assert "but it is docx" in found.warnings[0]
+    assert "but is docx" in found.warnings[0]
 
 
 def test_a_pdf_named_docx_is_read_with_its_pages(write_pdf: Callable[..., Path]) -> None:

@@ -137,8 +137,8 @@ def test_links_in_a_circle_are_told(tmp_path: Path) -> None:
     (tmp_path / "b.md").symlink_to(tmp_path / "a.md")
     (tmp_path / "loop").symlink_to(tmp_path)
     assert dict(walk([SourceSpec(path=tmp_path)]).skipped) == {
-        "a.md": "a broken link, or one in a circle",
-        "b.md": "a broken link, or one in a circle",
+        "a.md": "a broken or circular link",
+        "b.md": "a broken or circular link",
         "loop": "a link to a folder, which is not followed",
     }
 

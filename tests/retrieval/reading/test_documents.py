@@ -182,9 +182,9 @@ def test_a_folder_is_walked_in_order_and_what_is_left_out_is_told(tmp_path: Path
     found = walk([SourceSpec(path=folder)])
     assert [file.source for file in found.files] == ["a.md", "b.md", "sub/c.txt"]
     assert dict(found.skipped) == {
-        "link.md": "a link that leads out of the folder",
-        "linked": "a link that leads out of the folder",
-        "gone.md": "a broken link, or one in a circle",
+        "link.md": "a link to outside the folder",
+        "linked": "a link to outside the folder",
+        "gone.md": "a broken or circular link",
         "pipe.md": "not a plain file",
         "picture.png": ".png files are not read",
     }

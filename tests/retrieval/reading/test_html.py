@@ -76,7 +76,7 @@ def test_what_styles_hide_is_left_out_and_named(tmp_path: Path) -> None:
         'hidden text was left out (not displayed): "By its class" and 1 more',
         'hidden text was left out (fully transparent): "Clear"',
         'hidden text was left out (in the colour of its background): "White" and 1 more',
-        'hidden text was left out (letters without size): "Tiny"',
+        'hidden text was left out (font size 0): "Tiny"',
     )
 
 
@@ -113,7 +113,7 @@ def test_the_index_says_which_documents_hide_text(tmp_path: Path, monkeypatch: p
     saved(tmp_path / "docs", "b.html", b"<!doctype html><p>Seen as well</p>")
     recipe = RagRecipe.model_validate({"name": "hiding", "documents": [tmp_path / "docs"]})
     (note,) = retrieval.build(recipe).notes
-    assert note.startswith("Left out hidden text, which readers of these do not see: a.html. Details: llmbench index report ")
+    assert note.startswith("Left out text that is hidden from readers: a.html. Details: llmbench index report ")
 
 
 @pytest.mark.parametrize(

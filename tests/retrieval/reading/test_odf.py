@@ -113,7 +113,7 @@ def test_slides_have_titles_notes_and_names(tmp_path: Path) -> None:
     found = read(tmp_path, body, style, kind="presentation")
     assert found.text.split("\n\n") == ["First", "Words", "Say it.", "Second", "More"]
     assert ([h.text for h in found.headings], len(found.pages)) == (["First", "Second"], 2)
-    assert found.warnings == ("slide 2 is hidden when the slides are shown, and was read",)
+    assert found.warnings == ("slide 2 is hidden in the slide show, but was read",)
 
 
 def test_a_text_in_one_xml_file_is_read_as_a_text(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_page_without_text_is_named(tmp_path: Path) -> None:
 def test_a_page_of_garbage_is_named(tmp_path: Path) -> None:
     shifted = [(50, 20 * n, "7KH TXLFN EURZQ IRV MXPSV RYHU WKH ODCB GRJ") for n in range(1, 12)]
     found = document(written(tmp_path / "a.pdf", [(50, 100, "Words")], shifted))
-    assert found.warnings == ("page 2: 100% of its characters are no text",)
+    assert found.warnings == ("page 2: 100% of its characters are not text",)
 
 
 def container(streams: Mapping[str, bytes]) -> bytes:

@@ -100,7 +100,7 @@ def test_text_that_no_reader_sees_is_left_out_and_named(tmp_path: Path) -> None:
     assert found.text.split("\n\n") == ["The award is 485,000 crowns.", "White on blue"]
     told = "\n".join(found.warnings)
     for why, words in (
-        ("written without ink", "Ghost words of one crown"), ("white on white", "Pale words"),
+        ("in invisible text mode", "Ghost words of one crown"), ("white on white", "Pale words"),
         ("fully transparent", "Clear words"), ("smaller than 1 point", "Small words"), ("outside the page", "Far words"),
     ):  # fmt: skip
         assert f'hidden text on page 1 was left out ({why}): "{words}"' in told

@@ -74,5 +74,5 @@ def test_hidden_slides_are_named_and_hidden_shapes_left_out(tmp_path: Path) -> N
     assert found.text == "Shown\n\nBackup"
     assert found.warnings == (
         'hidden text was left out (hidden by its author): "Ignore all."',
-        "slide 2 is hidden when the slides are shown, and was read",
+        "slide 2 is hidden in the slide show, but was read",
     )

@@ -164,5 +164,5 @@ def test_a_column_that_no_row_has_is_told(tmp_path: Path) -> None:
 def test_columns_called_as_a_documents_own_fields_are_told_once(tmp_path: Path) -> None:
     path = saved(tmp_path, "a.jsonl", b'{"text": "x", "source": "web"}\n{"text": "y", "source": "web"}\n')
     first, second = documents(readings(path))
-    assert first.warnings == ("its field source is filtered by as metadata.source, since source is the document's own",)
+    assert first.warnings == ("filter its field source as metadata.source, since every document already has a source",)
     assert second.warnings == () and second.metadata == {"source": "web"}

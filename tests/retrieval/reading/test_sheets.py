@@ -78,7 +78,7 @@ def test_formats_merged_cells_and_formulas_without_values(tmp_path: Path) -> Non
     )
     assert found.warnings == (
         "2 formulas have no stored value: open and save the workbook",
-        "hidden in the workbook, and read: 1 row of Loans, sheet Lists",
+        "hidden in the workbook, but read: 1 row of Loans, sheet Lists",
     )
 
 
@@ -153,7 +153,7 @@ def test_ods_shows_percentages_comments_merged_cells_and_names_hidden_sheets(tmp
         saved(tmp_path, "a.ods", zipped({"mimetype": kind, "content.xml": content, "META-INF/manifest.xml": manifest}))
     )
     assert found.text == "Loans\n\nRegion: North; Rate: 5.75%\nRegion: North; Rate: 4.0%\n\nA2: Waived."
-    assert found.warnings == ("hidden in the workbook, and read: sheet Loans",)
+    assert found.warnings == ("hidden in the workbook, but read: sheet Loans",)
 
 
 def test_cells_far_apart_are_read_and_keep_their_formats(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ async def test_what_is_dropped_is_told_and_a_broken_last_line_is_dropped() -> No
     found = await asked("What guarantee?\nHow many ye", finish="length")
     assert found.queries == ("What guarantee?",) and found.dropped == ("How many ye",)
     found = await asked("I cannot do that. " * 20)
-    assert "wrote no question" in found.note and len(found.dropped[0]) == 80
+    assert "wrote no usable question" in found.note and len(found.dropped[0]) == 80
 
 
 async def test_hyde_asks_for_different_answers_and_drops_refusals() -> None:
@@ -160,7 +160,7 @@ async def test_nobody_there_is_an_error_that_says_what_next() -> None:
         await expand(spec("http://127.0.0.1:9/v1"), QUESTION)
     with pytest.raises(EndpointError, match="No endpoint answers"):
         expand_now(spec("http://127.0.0.1:9/v1"), QUESTION)
-    with pytest.raises(LlmbenchError, match="asks no model"):
+    with pytest.raises(LlmbenchError, match="uses no model"):
         await expand(ExpandSpec(method="feedback"), QUESTION)
 
 

@@ -62,7 +62,7 @@ def test_each_stage_has_its_line() -> None:
         "terms  rank 1, BM25 3.5000 (kettle 80%, red 20%; not in it: warranty)",
         "fused  rank 2, score 0.0325",
         "rerank rank 3, models/judge -1.2500 (logit, without bounds, best of 3 windows)",
-        "mmr    3 -> 2: put forward, it repeats less (most like the one chosen as candidate 1, cosine 0.41)",
+        "mmr    3 -> 2: moved up, it repeats less (most like the one chosen as candidate 1, cosine 0.41)",
         "final  rank 2",
     ]
 
@@ -75,4 +75,4 @@ def test_a_stage_that_did_not_have_it_says_so() -> None:
         "final  rank 1",
     ]
     moved = explain(hit(5, {"dense": Step(2, 0.5)}, move=Move(2, 5, 0, 0.97)))
-    assert "mmr    2 -> 5: put back, most like the one chosen as candidate 1, cosine 0.97" in moved
+    assert "mmr    2 -> 5: moved down, most like the one chosen as candidate 1, cosine 0.97" in moved

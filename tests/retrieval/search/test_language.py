@@ -124,7 +124,7 @@ def test_a_filter_in_vain_says_why(pipeline: RagRecipe, embedder: Embedder) -> N
 
     with Retriever.open(pipeline, embedder=embedder) as retriever:
         assert notes(yaer=2024) == ["No document has the field 'yaer' that the filter asks for. Fields: team, year."]
-        assert notes(year="2024") == ["The field 'year' holds numbers, and the filter asks for text."]
+        assert notes(year="2024") == ["The field 'year' contains numbers, but the filter asks for text."]
         assert notes(**{"$or": [{"year": {"$gte": 2020}}, {"$not": {"owner": {"$in": ["a", "b"]}}}]})[0].startswith(
             "No document"
         )

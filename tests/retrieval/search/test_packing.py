@@ -203,7 +203,7 @@ def test_braces_in_a_passage_are_words(store: Store) -> None:
 
 
 def test_a_budget_needs_something_that_counts(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(LlmbenchError, match=r"Name a folder with context\.tokenizer"):
+    with pytest.raises(LlmbenchError, match=r"Set context\.tokenizer to a folder"):
         pack(from_hits(store.hits("story-0")), ContextSpec(max_tokens=5), TEMPLATE)
     with pytest.raises(LlmbenchError, match=r"has no tokenizer\.json"):
         tokenizer_count(tmp_path)

@@ -204,7 +204,7 @@ def test_windows_hold_every_word_and_no_more_than_fits(late: Reranker, room: int
 
 
 def test_a_model_without_a_trained_head_is_refused_as_a_cross_encoder() -> None:
-    with pytest.raises(LlmbenchError, match=r"is no cross-encoder.*say kind: late-interaction"):
+    with pytest.raises(LlmbenchError, match=r"not a cross-encoder.*set kind: late-interaction"):
         Reranker(RerankSpec(model_name_or_path=PACKAGED))
 
 
@@ -218,7 +218,7 @@ def test_folders_that_could_run_code_are_refused(trained: Path, tmp_path: Path) 
 
     with pytest.raises(LlmbenchError, match="asks for code"):
         Reranker(changed("map", auto_map={"AutoModel": "own.Model"}))
-    with pytest.raises(LlmbenchError, match=r"no layer of torch\.nn"):
+    with pytest.raises(LlmbenchError, match=r"not a layer of torch\.nn"):
         Reranker(changed("call", sentence_transformers={"activation_fn": "torch.hub.list"}))
     spec = changed("pickle")
     (tmp_path / "pickle" / "model.safetensors").rename(tmp_path / "pickle" / "pytorch_model.bin")

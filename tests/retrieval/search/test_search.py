@@ -98,7 +98,7 @@ def test_passages_that_repeat_take_no_other_ones_place(recipe: RagRecipe, pages:
 @pytest.mark.parametrize("top_k", [0, -1, 5.5, "3", True])
 def test_a_top_k_that_is_no_number_of_passages_is_one_line(recipe: RagRecipe, top_k: Any) -> None:
     retrieval.build(recipe)
-    with Retriever.open(recipe) as retriever, pytest.raises(LlmbenchError, match=r"^top_k is .+\. Ask for a whole number"):
+    with Retriever.open(recipe) as retriever, pytest.raises(LlmbenchError, match=r"^top_k is .+\. It must be a whole number"):
         retriever.search("lamp", top_k)
 
 
@@ -169,7 +169,7 @@ def test_many_threads_may_search_at_once(recipe: RagRecipe) -> None:
 
 
 def test_an_index_that_is_not_built_says_how(recipe: RagRecipe) -> None:
-    with pytest.raises(IndexError_, match=r"index pages is not built\. Run: llmbench index recipe\.yaml"):
+    with pytest.raises(IndexError_, match=r"index pages is not built\. Run: llmbench index build recipe\.yaml"):
         Retriever.open(recipe)
 
 

@@ -76,7 +76,7 @@ def test_a_programs_document_keeps_its_name_from_files(
     (pages / "beta.txt").write_text("as the file has it")
     for _ in range(2):
         report = retrieval.build(recipe, embedder=words, rebuild=rebuild)
-        assert report.skipped == (("beta.txt", "a program wrote a document of this name"),)
+        assert report.skipped == (("beta.txt", "a program wrote a document with this name"),)
         assert "as the program has it" in ask("program", 20) and "as the file has it" not in ask("file", 20)
     with Writer.open(recipe, embedder=words) as writing:
         writing.delete(sources=["beta.txt"])
@@ -106,7 +106,7 @@ def test_a_damaged_document_is_named_and_the_rest_goes_over(
     query("UPDATE documents SET text = 'changed' WHERE source = 'crm/17'")
     report = retrieval.build(recipe, embedder=words, rebuild=True)
     assert report.carried == 1
-    assert report.notes == ("crm/17 is damaged in the old index and was not carried over. Write it again.",)
+    assert report.notes == ("crm/17 is damaged in the old index, and was not carried over. Write it again.",)
     assert verify(folder).faults == ()
 
 
@@ -131,4 +131,4 @@ def test_a_tuned_alpha_of_other_words_is_dropped(recipe: RagRecipe, words: Any, 
     tuned(folder)
     query("INSERT INTO terms(terms, rank) VALUES ('rank', 'bm25(1.0, 1.0)')")
     [note] = retrieval.build(recipe, embedder=words, rebuild=True).notes
-    assert "(words are indexed otherwise now)" in note and facts(folder, "alpha") is None
+    assert "(words are now indexed differently)" in note and facts(folder, "alpha") is None

@@ -152,7 +152,7 @@ def deep(levels: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"year": {"$regex": "x"}}, r"year\.\$regex is no operator\. There are \$eq"),
+        ({"year": {"$regex": "x"}}, r"year\.\$regex is not an operator\. Available: \$eq"),
         ({"year": {}}, "year has no condition"),
         ({"year": None}, "takes text, a number, true or false, not None"),
         ({"year": {"$gt": [1]}}, r"takes text, a number, true or false, not \[1\]"),
@@ -161,14 +161,14 @@ def deep(levels: int) -> dict[str, Any]:
         ({"year": {"$in": "2024"}}, r"\$in takes a list"),
         ({"year": {"$exists": 1}}, r"\$exists takes true or false"),
         ({"year": {"$glob": 1}}, "takes a pattern"),
-        ({"source": 1}, "source holds text; 1 is a number"),
+        ({"source": 1}, "source contains text, but 1 is a number"),
         ({"$or": {"a": 1}}, r"\$or takes a list of filters"),
         ({"$and": []}, r"\$and takes a list of filters"),
-        ({"$nor": [{"a": 1}]}, r"\$nor is no operator at this place"),
+        ({"$nor": [{"a": 1}]}, r"\$nor is not an operator here"),
         ({"$not": [1]}, "is not a mapping of fields"),
         (["year"], "is not a mapping of fields"),
-        ({"team": "\ud800"}, "half of a character"),
-        ({"\ud800": 1}, "half of a character"),
+        ({"team": "\ud800"}, "unpaired surrogate"),
+        ({"\ud800": 1}, "unpaired surrogate"),
         (deep(100), "filters are nested more than 40 deep"),
         ({"$or": [{"year": i} for i in range(20_000)]}, r"over 5000 conditions; \$in takes any number"),
     ],
@@ -227,7 +227,7 @@ def test_front_matter_and_rows_are_filtered_by_as_what_they_are(recipe: RagRecip
     with Retriever.open(both, embedder=words) as retriever:
         document = retriever.document("a.md")
         assert document is not None and document.metadata["tags"] == ["red", "a, b", 3]
-        assert document.warnings == ("its field source is filtered by as metadata.source, since source is the document's own",)
+        assert document.warnings == ("filter its field source as metadata.source, since every document already has a source",)
 
 
 def test_fields_of_lists_stand_in_the_index_as_they_were_given(upsert: Any, doc: Make, ask: Any, folder: Any) -> None:

@@ -67,7 +67,7 @@ def test_stay_use_and_prune(
         care.prune(recipe, 0, as_json=False)
         assert names(folder) == ["1"] and "beta.txt" in found(retriever)
     assert "1 generation removed" in capsys.readouterr().out
-    with pytest.raises(Exception, match=r"has no generation 2\. There are 1\."):
+    with pytest.raises(Exception, match=r"has no generation 2\. Available: 1\."):
         care.use(recipe, 2, 0, as_json=False)
 
 

@@ -160,13 +160,13 @@ def test_the_callers_questions_measure_where_there_are_enough_and_else_beside_ma
     few = build(big, kind="ivf", queries=far[:40]).plan
     assert few is not None and (few.asked, few.queries, few.own) == ("made", 500, 40)
     assert min(few.recall, few.own_recall) >= 0.95
-    assert str(few).endswith(f"on 500 made queries and {few.own_recall:.3f} on 40 of the pipeline's questions")
+    assert str(few).endswith(f"on 500 synthetic queries and {few.own_recall:.3f} on 40 of the pipeline's questions")
 
 
 def test_a_plan_that_was_kept_before_these_figures_were_known_is_read(inverted: Nearest) -> None:
     assert inverted.plan is not None
     stored = {key: value for key, value in asdict(inverted.plan).items() if key not in ("asked", "own", "own_recall")}
-    assert Plan(**stored) == inverted.plan and str(inverted.plan).endswith("on 500 made queries")
+    assert Plan(**stored) == inverted.plan and str(inverted.plan).endswith("on 500 synthetic queries")
 
 
 def test_a_graph_reaches_its_target(big: Floats, graph: Nearest, queries: Floats) -> None:

@@ -108,7 +108,9 @@ def test_a_root_that_is_gone_or_empty_is_an_error_and_takes_nothing_away(
     recipe: RagRecipe, words: Any, pages: Path, query: Rows, rebuild: bool, closed: Closed
 ) -> None:
     away = pages.rename(pages.with_name("away"))
-    with pytest.raises(DataError, match=r"pages cannot be read \(No such file or directory\)\. Mount it or repair it"):
+    with pytest.raises(
+        DataError, match=r"pages cannot be read \(No such file or directory\)\. Mount it or fix its permissions"
+    ):
         retrieval.build(recipe, embedder=words, rebuild=rebuild)
     pages.mkdir()
     (pages / ".placeholder").touch()
@@ -128,7 +130,7 @@ def test_one_empty_root_of_several_is_told(recipe: RagRecipe, words: Any, pages:
     several = recipe.model_copy(update={"documents": [SourceSpec(path=pages), SourceSpec(path=tmp_path / "other")]})
     retrieval.build(several, embedder=words)
     (tmp_path / "other" / "delta.txt").unlink()
-    with pytest.raises(DataError, match=r"other is empty, and the index holds 1 file of it"):
+    with pytest.raises(DataError, match=r"other is empty, but the index has 1 file from it"):
         retrieval.build(several, embedder=words)
     with retrieval.Writer.open(several, embedder=words) as writer:
         writer.delete(sources=["other/delta.txt"])
@@ -157,7 +159,7 @@ def test_the_verb_tells_what_it_kept(tmp_path: Path, closed: Closed) -> None:
     with closed(page):
         result = CliRunner().invoke(cli, command)
         found = json.loads(CliRunner().invoke(cli, [*command, "--json"]).stdout)
-    assert result.stdout.startswith("kept: 1 unchanged, 1 kept that cannot be read now. ")
-    assert "kept lamp.md as it was: cannot be read (Permission denied)" in result.stderr
+    assert result.stdout.startswith("kept: 1 unchanged, 1 unreadable now and kept. ")
+    assert "kept the indexed lamp.md: cannot be read (Permission denied)" in result.stderr
     assert found["kept"] == [{"source": "lamp.md", "reason": "cannot be read (Permission denied)"}]
     assert (workspace.indexes() / "kept").is_dir()

@@ -86,9 +86,9 @@ def test_a_file_that_was_cut_off_is_told_never_searched_and_mended(
         assert retriever.search(QUESTION)
         with file.open("r+b") as open_file:
             open_file.truncate(size)
-        with pytest.raises(IndexError_, match="shorter than it must be"):  # mapped already: a read would kill the process
+        with pytest.raises(IndexError_, match="too short"):  # mapped already: a read would kill the process
             retriever.search(QUESTION)
-    with pytest.raises(IndexError_, match="shorter than it must be"):
+    with pytest.raises(IndexError_, match="too short"):
         found(recipe, words)
     is_told_and_mended(recipe, words, folder, before)
 

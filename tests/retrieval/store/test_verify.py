@@ -43,17 +43,17 @@ DAMAGE = {
     "UPDATE documents SET text = 'alpha beta numbed 0' WHERE source = '0'": ("1 document not as written", "rebuild"),
     "UPDATE documents SET metadata = '{}' WHERE source = '1'": ("1 document not as written: 1", "rebuild"),
     "UPDATE chunks SET document = 2 WHERE row = 0": ("document not as written", "rebuild"),
-    "DELETE FROM documents WHERE source = '0'": ("belongs to nothing", "rebuild"),
-    "UPDATE chunks SET row = 99 WHERE row = 0": ("rows and passages do not match one to one", "rebuild"),
-    "DELETE FROM dead": ("rows and passages do not match one to one", "rebuild"),
+    "DELETE FROM documents WHERE source = '0'": ("orphaned row in", "rebuild"),
+    "UPDATE chunks SET row = 99 WHERE row = 0": ("rows and passages do not match", "rebuild"),
+    "DELETE FROM dead": ("rows and passages do not match", "rebuild"),
     "INSERT INTO terms(terms, rowid, title, text) VALUES ('delete', 1, 'Title', 'alpha beta number 0')": (
-        "the words are not those of the passages", "repair",
+        "the words do not match the passages", "repair",
     ),
-    "INSERT INTO terms(rowid, title, text) VALUES (1000, 'Title', 'alpha')": ("the words are not those", "repair"),
-    "INSERT INTO terms(rowid, title, text) VALUES (1, '', 'omega')": ("the words are not those", "repair"),
-    "UPDATE facts SET number = 1 WHERE document = 1": ("the fields of 0 are not those of its metadata", "repair"),
-    "DELETE FROM facts WHERE document = 2": ("the fields of 1 are not those of its metadata", "repair"),
-    "INSERT INTO facts VALUES (3, 'team', NULL, 'blue')": ("the fields of 2 are not those of its metadata", "repair"),
+    "INSERT INTO terms(rowid, title, text) VALUES (1000, 'Title', 'alpha')": ("the words do not match", "repair"),
+    "INSERT INTO terms(rowid, title, text) VALUES (1, '', 'omega')": ("the words do not match", "repair"),
+    "UPDATE facts SET number = 1 WHERE document = 1": ("the filter fields of 0 do not match its metadata", "repair"),
+    "DELETE FROM facts WHERE document = 2": ("the filter fields of 1 do not match its metadata", "repair"),
+    "INSERT INTO facts VALUES (3, 'team', NULL, 'blue')": ("the filter fields of 2 do not match its metadata", "repair"),
     "UPDATE meta SET value = '{' WHERE key = 'rows'": ("what it notes as rows", "rebuild"),
     "DROP INDEX chunks_digest; DROP TABLE facts": ("no such table: facts", "rebuild"),
 }  # fmt: skip
@@ -201,4 +201,4 @@ def test_stems_that_only_a_deleted_text_had_are_told_until_they_are_gone(
     assert words_left(folder, "Zanzibar flickering lamps") == {} and not holds(folder, "Zanzibar")
     query("INSERT INTO terms(rowid, title, text) VALUES (1000, '', 'flickering')")  # a posting of a passage that is none
     assert words_left(folder, "it flickered") == {"1": ["flicker"]}
-    assert any("the words are not those" in told for told, _ in faults(folder))
+    assert any("the words do not match" in told for told, _ in faults(folder))

@@ -242,7 +242,7 @@ def test_a_second_row_of_an_id_is_told_and_counts_are_of_documents(
     path = pages / "rows.jsonl"
     path.write_text('{"id": 1, "text": "alpha"}\n{"id": 1, "text": "beta"}\n{"id": 2, "text": "gamma"}\n{broken\n')
     reason = "1 row left out: line 4: not JSON (Expecting property name enclosed in double quotes); "
-    reason += "1 row left out: line 2: id '1' is already on line 1"
+    reason += "1 row left out: line 2: id '1' already appears on line 1"
     for _ in range(2):  # a file that is known is not read again, and tells the same
         report = retrieval.build(recipe=rows, embedder=words)
         assert report.skipped == (("rows.jsonl", reason),)
@@ -251,7 +251,7 @@ def test_a_second_row_of_an_id_is_told_and_counts_are_of_documents(
     path.write_text('{"id": 1, "text": "alpha"}\n{"id": 1, "text": "beta"}\n{"id": 2, "text": "delta"}\n')
     report = retrieval.build(recipe=rows, embedder=words)
     assert (report.added, report.changed, report.removed, report.unchanged) == (0, 1, 0, 1)
-    assert report.skipped == (("rows.jsonl", "1 row left out: line 2: id '1' is already on line 1"),)
+    assert report.skipped == (("rows.jsonl", "1 row left out: line 2: id '1' already appears on line 1"),)
 
 
 def test_many_rows_of_an_id_in_many_batches_count_once(
@@ -262,7 +262,7 @@ def test_many_rows_of_an_id_in_many_batches_count_once(
     report = retrieval.build(of_rows(recipe, pages), embedder=words)
     assert (report.added, report.changed, report.unchanged) == (5, 0, 0)
     [(_, reason)] = report.skipped
-    assert reason.startswith("35 rows left out: line 6: id '0' is already on line 1; line 7: id '1'")
+    assert reason.startswith("35 rows left out: line 6: id '0' already appears on line 1; line 7: id '1'")
     assert query("SELECT text FROM documents ORDER BY source") == [(f"row {i}",) for i in range(5)]
 
 
@@ -287,7 +287,7 @@ def test_a_file_whose_name_is_a_rows_is_told_until_it_is_free(recipe: RagRecipe,
     (pages / "rows.jsonl#x.md").write_text("of the file")
     for _ in range(2):
         report = retrieval.build(rows, embedder=words)
-        assert report.skipped == (("rows.jsonl#x.md", "rows.jsonl has a document of this name"),)
+        assert report.skipped == (("rows.jsonl#x.md", "rows.jsonl has a document with this name"),)
         assert query("SELECT text FROM documents") == [("of the row",)]
     (pages / "rows.jsonl").unlink()
     retrieval.build(rows, embedder=words)
@@ -300,7 +300,7 @@ def test_names_that_are_not_utf_8_are_shown_and_told_apart(recipe: RagRecipe, wo
         Path(os.fsdecode(bytes(pages) + b"/" + name)).write_text("<p>words")
     report = retrieval.build(recipe, embedder=words)
     assert report.added == 3
-    assert report.skipped == ((r"bad\xff.md", "another file is called the same; rename one of them"),)
+    assert report.skipped == ((r"bad\xff.md", "another file has the same name; rename one of them"),)
     assert sources(query) == [r"bad\xfe.md", r"bad\xff.html", r"bad\xff.md"]
 
 
@@ -397,8 +397,8 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(
             "on 115 of the",
         ),
         ('{"id": "1", "question": "which w1?", "source": "d1"}\n', "on 1 of the pipeline's questions."),
-        ('{"id": "1", "question": "which w1?"}\n', "questions were not measured with: "),
-        (None, "on 500 made queries."),
+        ('{"id": "1", "question": "which w1?"}\n', "Recall was not measured on the pipeline's questions: "),
+        (None, "on 500 synthetic queries."),
     ],
 )
 def test_an_approximate_index_is_measured_with_the_pipelines_own_questions(
@@ -424,15 +424,15 @@ def given(**fields: Any) -> Document:
 @pytest.mark.parametrize(
     ("bad", "told"),
     [
-        (given(id=None), r"^document 'good': its id is None, where text belongs\.$"),
-        (given(kind=3), r"^document 'good': its kind is 3, where"),
-        (given(title=None), r"^document 'good': its title is None, where"),
-        (given(source=7), r"^document 7: its source is 7, where"),
-        (given(metadata=None), r"^document 'good': its metadata is None, where a mapping belongs\.$"),
-        (given(text=" "), r"^document 'good' has no text and would never be found\. Add some\.$"),
+        (given(id=None), r"^document 'good': its id is None, but must be text\.$"),
+        (given(kind=3), r"^document 'good': its kind is 3, but"),
+        (given(title=None), r"^document 'good': its title is None, but"),
+        (given(source=7), r"^document 7: its source is 7, but"),
+        (given(metadata=None), r"^document 'good': its metadata is None, but must be a mapping\.$"),
+        (given(text=" "), r"^document 'good' has no text, so no search could find it\. Add some\.$"),
         (given(source=""), r"^a document has no source \('alpha'\)"),
         ({"source": "x"}, r"^\{'source': 'x'\} is not a Document\."),
-        (given(source="a.txt"), r"^document 'a.txt' is called like one of file a.txt\. Give it another source"),
+        (given(source="a.txt"), r"^document 'a.txt' has the same source as one from file a.txt\. Give it another source"),
     ],
 )
 def test_a_bad_document_is_one_line_and_nothing_of_its_call_is_written(
@@ -500,7 +500,7 @@ def test_what_sqlite_refuses_is_told_by_its_kind(upsert: Any, doc: Make, folder:
     assert generation is not None
     index = WritableIndex(generation)
     try:
-        with pytest.raises(LlmbenchError, match=r"did not take a change \(NOT NULL constraint failed.+ verify PIPELINE$"):
+        with pytest.raises(LlmbenchError, match=r"rejected a change \(NOT NULL constraint failed.+ verify PIPELINE$"):
             index._execute("UPDATE documents SET title = NULL")
         index._execute("PRAGMA query_only = ON")
         with pytest.raises(

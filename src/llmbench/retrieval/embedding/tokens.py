@@ -59,12 +59,14 @@ class Tokens:
             raise MissingPackage("index", "tokenizers", "rag") from error
         path = layout.transformer / "tokenizer.json"
         if not path.is_file():
-            raise LlmbenchError(f"embedder {layout.folder} has no tokenizer.json, which cutting documents needs. Name another.")
+            raise LlmbenchError(
+                f"embedder {layout.folder} has no tokenizer.json, which splitting documents needs. Choose another."
+            )
         try:
             whole: Any = Tokenizer.from_file(str(path))
         except Exception as error:  # the package raises plain Exception
             raise LlmbenchError(
-                f"{path}: cannot be read ({' '.join(str(error).split())[:150]}). Get the model again."
+                f"{path}: cannot be read ({' '.join(str(error).split())[:150]}). Download the model again."
             ) from error
         if layout.lower_case:
             own = [whole.normalizer] if whole.normalizer is not None else []

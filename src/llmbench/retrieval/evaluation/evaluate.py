@@ -137,18 +137,19 @@ def _notes(
     notes += clustering(list(collection.queries), collection.pages, found or means, "queries", ("document", "documents"))
     for row in lines:
         if row.empty:
-            notes.append(f"{row.name}: {counted(row.empty, 'query', 'queries')} found nothing, which counts 0.")
+            notes.append(f"{row.name}: {counted(row.empty, 'query', 'queries')} found nothing, which counts as 0.")
     same = sum(query in run for query, run in first.runs[reference(first.recipe)].items())
     if ignore_identical:
-        notes.append("Documents named like their query were left out (--ignore-identical).")
+        notes.append("Documents with the same name as their query were left out (--ignore-identical).")
     elif same or collection.identical:
         named = counted(max(same, len(collection.identical)), "query", "queries")
         notes.append(
-            f"Named like a document: {named}. Where query and document are the same, as in ArguAna, use --ignore-identical."
+            f"Queries with the same name as a document: {named}. If they are the same text, as in ArguAna, use "
+            f"--ignore-identical."
         )
     if first.passage_depth > first.recipe.search.candidates:
         notes.append(
-            f"{first.passage_depth} passages a query were ranked rather than the recipe's {first.recipe.search.candidates}, so "
-            "that 100 documents are judged."
+            f"{first.passage_depth} passages per query were ranked instead of the recipe's {first.recipe.search.candidates}, so "
+            f"that 100 documents could be judged."
         )
     return notes

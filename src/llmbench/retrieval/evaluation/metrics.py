@@ -60,7 +60,7 @@ def estimated(values: Mapping[str, float], pages: Mapping[str, str]) -> Estimate
 
     found = estimate(values, "score", groups=pages)
     if found is None:
-        raise DataError("no query was asked, so nothing can be estimated.")
+        raise DataError("there are no queries, so nothing can be measured.")
     return found
 
 

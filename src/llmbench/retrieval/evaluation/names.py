@@ -33,6 +33,6 @@ def naming(sources: Iterable[str], judged: Set[str], where: str) -> tuple[Naming
         some, other = min(judged), there[0] if there else "nothing"
         raise DataError(
             f"{where}: no relevant document is in the index: judged is {some!r}, indexed is {other!r}. "
-            f"Index the collection's own documents."
+            f"Index the documents of this collection."
         )
     return form, sorted(missing)

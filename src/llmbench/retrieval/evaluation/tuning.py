@@ -90,7 +90,7 @@ def tune(
     queries = sorted(qrels)
     if len(queries) < FEWEST:
         raise DataError(
-            f"{len(queries)} judged queries are too few to tune alpha with. Judge at least {FEWEST}, or leave it as it is."
+            f"{len(queries)} judged queries are too few to tune alpha. Judge at least {FEWEST}, or leave --tune out."
         )
     table = np.array([_values(found, qrels, dict.fromkeys(queries, alpha), ignore_identical) for alpha in ALPHAS])
     plain = _values(found, qrels, {query: found.weights.get(query, language.ALPHA) for query in queries}, ignore_identical)
@@ -130,7 +130,9 @@ def keep(folder: Path, tuned: Tuned, collection: str) -> None:
     with workspace.lock(folder, "index"):
         generation = layout.current(folder)
         if generation is None:
-            raise IndexError_(f"index {folder.name} is not built, so alpha cannot be kept with it. Run: llmbench index")
+            raise IndexError_(
+                f"index {folder.name} is not built, so alpha cannot be kept with it. Run: llmbench index build PIPELINE"
+            )
         index = WritableIndex(generation)
         try:
             with index.transaction():

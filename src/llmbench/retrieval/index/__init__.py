@@ -11,6 +11,7 @@ carry       what a rebuild takes over from the index before it
 cluster     the same on many machines
 repair      what is damaged, made again from the rest
 inventory   every index of the workspace, as `llmbench index list` shows them
+freshness   which files have changed since it was built
 coverage    what of the documents reached an embedding; `coverage_table` shows it, `repetition` finds what says the same
 """
 

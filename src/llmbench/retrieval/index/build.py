@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,7 +14,7 @@ from llmbench.recipe import RagRecipe
 from llmbench.retrieval import reading
 from llmbench.retrieval.documents import LOCKED, NOT_OPENED, Momentary, Skipped, not_read
 from llmbench.retrieval.embedding import Embedder
-from llmbench.retrieval.index import carry
+from llmbench.retrieval.index import carry, freshness
 from llmbench.retrieval.index.writer import Writer
 from llmbench.retrieval.reading import File, Reading
 from llmbench.retrieval.reading.password import need_passwords
@@ -29,8 +28,6 @@ Progress = Callable[[int, int, str], None]
 
 _HIDDEN = re.compile("hidden text|.* hidden instructions")
 """How a document's warning of text that nobody sees begins."""
-RACE = 2_000_000_000
-"""Nanoseconds: a file changed this shortly before it was looked at may change again without its time showing it."""
 
 
 @dataclass(frozen=True)
@@ -168,13 +165,13 @@ class _Job:
             self.notes += filter(None, [carry.alpha(self.former, self.writer)])
         if self.writer.batches.earlier is not None:
             self.notes.append(
-                "An earlier version of llmbench made this index. It was built again; what reads the same kept its vector."
+                "This index was built by an earlier version of llmbench. It was rebuilt; unchanged passages kept their vectors."
             )
 
         if self.hiding:
             named = ", ".join(self.hiding[:3]) + (f" and {len(self.hiding) - 3} more" if len(self.hiding) > 3 else "")
             report = f"llmbench index report {self.recipe.source}"
-            self.notes.append(f"Left out hidden text, which readers of these do not see: {named}. Details: {report}")
+            self.notes.append(f"Left out text that is hidden from readers: {named}. Details: {report}")
 
     def _carry(self, files: Collection[str | None]) -> None:
         """Takes over the documents of some files from the old index; those of None are the programs'."""
@@ -210,7 +207,7 @@ class _Job:
         """The files that are not known as they are. Runs ahead of the rest, so it touches nothing but this job's notes."""
         for file in files:
             known = self.known.get(file.source)
-            settings = _settings(file)
+            settings = freshness.settings(file)
             if known and (known.settings != settings or (file.place.password_env and known.skipped in _ENCRYPTED)):
                 known = None  # read otherwise than now, or with another password
             try:
@@ -219,7 +216,7 @@ class _Job:
                     state = FileState(file.source, digest, len(file.data), 0, settings, "")
                 else:
                     stat = file.path.stat()
-                    state = FileState(file.source, "", stat.st_size, _time(stat.st_mtime_ns), settings, "")
+                    state = FileState(file.source, "", stat.st_size, freshness.known_time(stat.st_mtime_ns), settings, "")
                     if known and known.sha256 and (known.size, known.mtime) == (state.size, state.mtime) and known.mtime:
                         self._keep(known)
                         continue
@@ -275,17 +272,3 @@ class _Job:
 
 
 _ENCRYPTED = (LOCKED, NOT_OPENED)
-
-
-def _settings(file: File) -> str:
-    place = file.place
-    columns = place.columns.model_dump() if place.columns else None
-    # What came later in time comes last, and only where it is given, so that files read before it was known are not read again.
-    given: list[object] = [file.suffix] if place.format or place.formats else []
-    given += [{"password_env": place.password_env}] if place.password_env else []
-    return json.dumps([reading.VERSION, columns, place.metadata, *given], sort_keys=True)
-
-
-def _time(mtime: int) -> int:
-    """The time of a file; 0, which never counts as known, when it was changed just now."""
-    return mtime if time.time_ns() - mtime > RACE else 0

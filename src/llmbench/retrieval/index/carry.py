@@ -51,7 +51,7 @@ def documents(old: Index, writer: Writer, files: Collection[str | None]) -> tupl
         try:
             document = old.document(source)
         except IndexError_:
-            notes.append(f"{source} is damaged in the old index and was not carried over. Write it again.")
+            notes.append(f"{source} is damaged in the old index, and was not carried over. Write it again.")
             continue
         if document is None:
             continue
@@ -77,10 +77,10 @@ def alpha(old: Index, writer: Writer) -> str:
     except IndexError_ as error:
         difference = str(error)
     if not difference and old.term_settings() != new.term_settings():
-        difference = "words are indexed otherwise now"
+        difference = "words are now indexed differently"
     if difference:
         again = f"Tune it again: llmbench evaluate rag {writer.recipe.source} --tune"
-        return f"The tuned alpha {value:g} was dropped, since it was found with another index ({difference}). {again}"
+        return f"The tuned alpha {value:g} was dropped, since it was tuned on a different index ({difference}). {again}"
     with new.transaction():
         new.set(alpha=value, alpha_from=old.get("alpha_from"))
     return ""

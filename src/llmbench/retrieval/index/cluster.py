@@ -87,7 +87,7 @@ def spread(recipe: RagRecipe, folder: Path, contract: Contract, files: Sequence[
             yield Shard(Path(row["folder"]), states, unread, int(row["embedded"]))
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[-300:]
-        raise LlmbenchError(f"Ray: {reason}. Index again: what was merged is kept.") from error
+        raise LlmbenchError(f"Ray: {reason}. Run the command again: what was merged is kept.") from error
     finally:
         written.drop(place)
 

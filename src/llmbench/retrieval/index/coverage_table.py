@@ -55,12 +55,12 @@ def show(report: Coverage, console: Console) -> None:
 def _rows(report: Coverage) -> list[tuple[str, str]]:
     methods = ", ".join(f"{number:,} by {name}" for name, number in report.methods.items())
     rows = [
-        ("documents", f"{report.documents:,}, {report.same_documents:,} of them the same as an earlier one"),
+        ("documents", f"{report.documents:,}, {report.same_documents:,} of them identical to an earlier one"),
         ("passages", f"{report.chunks:,}" + (f" ({methods})" if methods else "")),
         ("embedded", f"{report.share:.2%} of {counted(report.characters, 'character')}" if report.characters else "nothing"),
         (
             "not in its vocabulary",
-            f"{counted(report.unknown, 'character')}, found by words alone" if report.unknown else "none",
+            f"{counted(report.unknown, 'character')}, found by their words only" if report.unknown else "none",
         ),
         ("repeated passages", f"{report.same_chunks:,} with the same words, {report.near_chunks:,} nearly the same"),
     ]

@@ -47,12 +47,12 @@ class Names:
         left.again |= known.file != file
         if len(left.first) < 6:
             if known.file is None:
-                why = "a program wrote a document of this name"
+                why = "a program wrote a document with this name"
             elif known.file != file:
-                why = f"{known.file} has a document of this name"
+                why = f"{known.file} has a document with this name"
             else:
                 line = line or self._first_line(document.source)
-                why = f"id {document.source.removeprefix(f'{file}#')!r} is already on line {line}"
+                why = f"id {document.source.removeprefix(f'{file}#')!r} already appears on line {line}"
             left.first.append((document.first_line if document.source != file else 0, why))
         return False
 

@@ -42,5 +42,5 @@ def repair(recipe: RagRecipe, *, wait: float = 0, embedder: Embedder | None = No
     found_after = verify.verify(folder)
     if found_after.faults:
         what = "; ".join(fault.what for fault in found_after.faults)
-        raise IndexError_(f"{folder}: {what}. Build it again: llmbench index {recipe.source} --rebuild")
+        raise IndexError_(f"{folder}: {what}. Rebuild it: llmbench index build {recipe.source} --rebuild")
     return found_after

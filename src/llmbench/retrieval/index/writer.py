@@ -173,7 +173,7 @@ class Writer:
             LlmbenchError: one is no document, has no text, or is called like a file's.
         """
         if isinstance(documents, Document) or not isinstance(documents, Iterable):
-            raise LlmbenchError("upsert takes several documents. Put one into a list: writer.upsert([document]).")
+            raise LlmbenchError("upsert takes a list of documents. For a single one: writer.upsert([document]).")
         given = list(documents)
         with self._turn:
             for document in given:
@@ -191,11 +191,11 @@ class Writer:
         """Raises LlmbenchError for what a program cannot give."""
         check(document)
         if not document.text.strip():
-            raise LlmbenchError(f"document {document.source!a} has no text and would never be found. Add some.")
+            raise LlmbenchError(f"document {document.source!a} has no text, so no search could find it. Add some.")
         there, _ = self.batches.standing(document.source)
         if there is not None and there.file is not None:
             how = "Give it another source, or exclude the file."
-            raise LlmbenchError(f"document {document.source!a} is called like one of file {there.file}. {how}")
+            raise LlmbenchError(f"document {document.source!a} has the same source as one from file {there.file}. {how}")
 
     def delete(self, *, sources: Iterable[str] = (), where: Filter | Mapping[str, Any] | None = None) -> int:
         """Deletes documents by source or by filter; returns how many there were.
@@ -206,7 +206,7 @@ class Writer:
             LlmbenchError: `sources` is one text, or the filter is empty and so fits every document.
         """
         if isinstance(sources, str):
-            raise LlmbenchError(f"sources takes several sources. Put one into a list: writer.delete(sources=[{sources!a}]).")
+            raise LlmbenchError(f"sources takes a list. For a single source: writer.delete(sources=[{sources!a}]).")
         if isinstance(where, Mapping):
             where = Filter.of(where)
         if where is not None and where.fits_all:
@@ -301,7 +301,7 @@ class Writer:
         try:
             texts = list(dict.fromkeys(text for text in map(Cleaner(), read(path).queries.values()) if text.strip()))
         except DataError as error:
-            return None, f" The pipeline's questions were not measured with: {str(error).splitlines()[0]}"
+            return None, f" Recall was not measured on the pipeline's questions: {str(error).splitlines()[0]}"
         return self.embedder.embed_queries(texts[:: max(1, len(texts) // tuning.QUERIES)][: tuning.QUERIES]), ""
 
     def note(self) -> None:
@@ -340,5 +340,5 @@ def window(embedder: Embedder) -> int:
     taken = embedder.special_tokens + len(embedder.starts(embedder.document_prefix)) + chunking.TITLE_TOKENS + 2
     left = embedder.max_tokens - taken
     if left < 8:
-        raise IndexError_(f"embedder {embedder.promise.model} reads too few tokens: {embedder.max_tokens}. Take another one.")
+        raise IndexError_(f"embedder {embedder.promise.model} reads too few tokens ({embedder.max_tokens}). Choose another.")
     return left

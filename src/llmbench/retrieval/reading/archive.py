@@ -64,7 +64,7 @@ class Archive:
             raise Unreadable(LOCKED)
         size = member.file_size
         if size > min(LARGEST, self._left) or (size > 2**20 and size > RATIO * max(member.compress_size, 1)):
-            raise Unreadable(f"a zip bomb, or as good as one: {name[:80]} unpacks to {size:,} bytes")
+            raise Unreadable(f"possibly a zip bomb: {name[:80]} unpacks to {size:,} bytes")
         self._left -= size
         try:
             with self._zip.open(member, pwd=self._password) as stream:
@@ -74,7 +74,7 @@ class Archive:
                 raise Unreadable(NOT_OPENED) from None
             raise Unreadable(f"broken: {name[:80]} cannot be unpacked ({error})") from None
         if len(data) > size:
-            raise Unreadable(f"a zip bomb: {name[:80]} is longer than it says")
+            raise Unreadable(f"possibly a zip bomb: {name[:80]} is larger than its header says")
         return data
 
     def files(self) -> Iterator[tuple[str, bytes | Unreadable]]:

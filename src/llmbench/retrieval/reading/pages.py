@@ -98,9 +98,9 @@ def forget() -> None:
 
 def _drawn(recipe: RagRecipe, document: Document, number: int, passages: Sequence[Span], *, painted: bool) -> Picture:
     path = located(recipe.documents, document.source)
-    again = f"Run: llmbench index {recipe.source}"
+    again = f"Run: llmbench index build {recipe.source}"
     if path is None:
-        raise NotShown(f"{document.source} no longer exists, so that its pages cannot be shown. {again}")
+        raise NotShown(f"{document.source} no longer exists, so its pages cannot be shown. {again}")
     lines = [[_line(document, box, span) for box in document.boxes_of(*span) if box.page == number] for span in passages]
     request = {
         "path": str(path),
@@ -117,10 +117,10 @@ def _drawn(recipe: RagRecipe, document: Document, number: int, passages: Sequenc
         return _picture(found[0])
     except Unreadable as error:
         if str(error) == CHANGED:
-            raise NotShown(f"{path} has {CHANGED}, so that its pages are not shown. {again}") from error
+            raise NotShown(f"{path} has {CHANGED}, so its pages are not shown. {again}") from error
         raise NotShown(f"{path}: page {number} cannot be shown: {error}.") from error
     except OSError as error:
-        raise NotShown(f"{path} cannot be read ({error.strerror}), so that its pages are not shown.") from error
+        raise NotShown(f"{path} cannot be read ({error.strerror}), so its pages are not shown.") from error
     finally:
         child.close()
 
@@ -148,9 +148,9 @@ def _picture(found: Any) -> Picture:
         areas = tuple(tuple(_area(*area) for area in passage) for passage in found["passages"])
         picture = Picture(int(found["number"]), int(found["width"]), int(found["height"]), png, areas)
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
-        raise Unreadable("its reader answered with something else") from error
+        raise Unreadable("its reader returned an unexpected answer") from error
     if not png.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise Unreadable("its reader answered with something else")
+        raise Unreadable("its reader returned an unexpected answer")
     return picture
 
 

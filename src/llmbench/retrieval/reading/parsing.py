@@ -32,9 +32,9 @@ class _Room:
     def take(self, size: int) -> None:
         self.parts, self.bytes = self.parts - 1, self.bytes - size
         if self.parts < 0:
-            raise Unreadable(f"it holds more than {PARTS:,} files; unpack it")
+            raise Unreadable(f"it contains more than {PARTS:,} files; unpack it")
         if self.bytes < 0:
-            raise Unreadable(f"what it holds unpacks to more than {BYTES // 2**20} MiB; unpack it")
+            raise Unreadable(f"its contents unpack to more than {BYTES // 2**20} MiB; unpack it")
 
 
 def documents(data: bytes, kind: str, suffix: str, largest: int, password: str = "") -> Iterator[dict[str, Any]]:
@@ -72,7 +72,7 @@ def _documents(data: bytes, kind: str, suffix: str, name: str, room: _Room) -> I
         if not inner:
             continue
         if name.count("#") + 1 >= DEEPEST:
-            yield {"left": [label, "too many files within one another"]}
+            yield {"left": [label, "files are nested too deeply"]}
             continue
         try:
             yield from _documents(content, inner, _suffix(part), label, room)
@@ -112,7 +112,7 @@ def failure_of(error: BaseException) -> str:
         case Unreadable():
             return str(error)
         case RecursionError():
-            return "broken: nested without end"
+            return "broken: nested too deeply"
         case ImportError():
             return f"needs {error.name}, which is not installed (pip install 'llmbench[rag]')"
         case _:
@@ -137,9 +137,9 @@ def parsed(data: bytes, kind: str, suffix: str, largest: int, password: str = ""
     real = _real(data, kind, password)
     out = Writer(real, largest=largest)
     if kind and real != kind:
-        out.warnings.append(f"named like {kind}, but it is {real}")
+        out.warnings.append(f"named like {kind}, but is {real}")
     if not (_paginated(real, data, out, password) or _other(real, data, out, suffix, password)):
-        raise Unreadable(f"{real}, which is not read")
+        raise Unreadable(f"{real}, which is not supported")
     return out
 
 
@@ -256,12 +256,12 @@ def _real(data: bytes, kind: str, password: str) -> str:
         case "html" if kind not in ("xml", "email"):
             return what
         case "a picture" | "a program" | "an archive" | "a database":
-            raise Unreadable(f"named like {kind}, but it is {what}" if kind else f"it is {what}")
+            raise Unreadable(f"named like {kind}, but is {what}" if kind else f"it is {what}")
     if kind in _NAMED or kind in ("doc", "msg", "ppt"):
         if kind == "xlsx" and data[:2] in (b"\x09\x00", b"\x09\x02", b"\x09\x04", b"\x09\x08"):
             return kind
         name = _NAMED.get(kind, kind.upper())
-        raise Unreadable(f"broken {name} (cut off, or something else by that name)")
+        raise Unreadable(f"broken {name} (cut off, or another kind of file)")
     return kind
 
 
@@ -281,7 +281,7 @@ def _in_zip(data: bytes, kind: str, password: str) -> str:
         return "epub"
     if kind == "zip":
         return kind
-    raise Unreadable("a zip file; unpack it, or let its name end in .zip, to have its files read")
+    raise Unreadable("a zip file; to have its files read, unpack it or rename it to end in .zip")
 
 
 def _in_ole(data: bytes) -> str:
@@ -305,4 +305,4 @@ def _in_ole(data: bytes) -> str:
             return kind
     if "encryptedpackage" in top:
         raise Unreadable(LOCKED)
-    raise Unreadable("an OLE file of no kind that is read")
+    raise Unreadable("an unsupported kind of OLE file")

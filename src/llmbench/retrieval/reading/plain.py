@@ -23,7 +23,7 @@ def document(data: bytes, identity: str, source: str, kind: str, language: str, 
     """
     raw = decode(data)
     if len(raw) > LARGEST_TEXT:
-        raise Unreadable(f"its text is longer than {LARGEST_TEXT:,} characters; cut it into files")
+        raise Unreadable(f"its text is longer than {LARGEST_TEXT:,} characters; split it into several files")
     clean = Cleaner()
     text, lines = _cleaned(raw, clean)
     if not text.strip():

@@ -215,7 +215,7 @@ def _documents(file: File, child: Child) -> Iterator[Document | Skipped]:
         if file.data is None:
             size = file.path.stat().st_size
             if size > LARGEST_FILE:
-                raise Unreadable(f"larger than {LARGEST_FILE // 2**20} MiB; cut it into files")
+                raise Unreadable(f"larger than {LARGEST_FILE // 2**20} MiB; split it into several files")
             with file.path.open("rb") as stream:
                 head = stream.read(1024)
                 data = head + stream.read() if kind in (*_PLAIN, "") and not seen(head) else None

@@ -26,18 +26,18 @@ def read_input(recipe: RagRecipe, stream: BinaryIO | None) -> File | None:
     place = next((place for place in recipe.documents if place.path == STDIN), None)
     if place is None:
         return None
-    how = f"Run: cat FILE | llmbench index {recipe.source}"
+    how = f"Run: cat FILE | llmbench index build {recipe.source}"
     if stream is None:
-        raise DataError(f"{recipe.source}: documents: - is standard input, which nothing is given on here. {how}")
+        raise DataError(f"{recipe.source}: documents: - is standard input, but nothing is piped in. {how}")
     if stream.isatty():
-        raise DataError(f"{recipe.source}: documents: - is standard input, which is a terminal here. {how}")
+        raise DataError(f"{recipe.source}: documents: - is standard input, but this is a terminal. {how}")
     try:
         data = stream.read(LARGEST_FILE + 1)
     except OSError as error:
         raise DataError(f"{recipe.source}: standard input cannot be read ({error.strerror}). {how}") from error
     if len(data) > LARGEST_FILE:
         size = f"{LARGEST_FILE // 2**20} MiB"
-        raise DataError(f"{recipe.source}: standard input holds more than {size}. Save it in files and name their folder.")
+        raise DataError(f"{recipe.source}: standard input has more than {size}. Save it as files, and name their folder.")
     if not data.strip():
         raise DataError(f"{recipe.source}: standard input is empty; the index stays as it is. {how}")
     return File(Path(f"{SOURCE}.{place.format}" if place.format else SOURCE), SOURCE, place, data)

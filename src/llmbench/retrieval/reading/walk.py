@@ -102,11 +102,11 @@ def walk(places: Sequence[SourceSpec], given: File | None = None, held: Collecti
                 files[target] = File(path, source, place)
         unread += [(f"{_name(path, base)}/", str(reason)) for path, reason in folder.unread]
     if others & {file.source for file in files.values()}:
-        raise DataError(f"a file is called {extra[0].source}, as standard input is. Exclude it, or call it otherwise.")
+        raise DataError(f"a file is named {extra[0].source}, like standard input. Exclude or rename it.")
     found: dict[str, File] = {}
     for file in sorted([*files.values(), *extra], key=lambda file: (file.source, os.fsencode(file.path))):
         if file.source in found:
-            skipped.append((file.source, "another file is called the same; rename one of them"))
+            skipped.append((file.source, "another file has the same name; rename one of them"))
         else:
             found[file.source] = file
     return Walk(list(found.values()), sorted(set(skipped)), sorted(set(unread)))
@@ -125,7 +125,7 @@ def _is_folder(root: Path) -> bool:
         root.stat()
     except OSError as error:
         raise DataError(
-            f"{root} cannot be read ({error.strerror}). Mount it or repair it; the index stays as it is."
+            f"{root} cannot be read ({error.strerror}). Mount it or fix its permissions; the index is unchanged."
         ) from error
     return False
 
@@ -143,8 +143,8 @@ def _refuse_empty(root: Path, base: Path, held: Iterable[str]) -> None:
             return
     files = counted(count, "file")
     raise DataError(
-        f"{root} is empty, and the index holds {files} of it. Mount it, if it is a disk; what is gone for good leaves the "
-        "index by `llmbench index delete`. The index stays as it is."
+        f"{root} is empty, but the index has {files} from it. If it is a disk, mount it; to drop deleted files from the "
+        f"index, use `llmbench index delete`. The index is unchanged."
     )
 
 
@@ -181,9 +181,9 @@ def _readable(path: Path, root: Path, place: SourceSpec, *, named: bool) -> Path
         found = not_read(error) if isinstance(error, OSError) else Unreadable("")
         if isinstance(found, Momentary):
             raise found from None
-        raise Unreadable("a broken link, or one in a circle" if path.is_symlink() else "cannot be read") from None
+        raise Unreadable("a broken or circular link" if path.is_symlink() else "cannot be read") from None
     if path.is_symlink() and not target.is_relative_to(root):
-        raise Unreadable("a link that leads out of the folder")
+        raise Unreadable("a link to outside the folder")
     if stat.S_ISDIR(mode):
         raise Unreadable("a link to a folder, which is not followed")
     if not stat.S_ISREG(mode):
@@ -204,7 +204,7 @@ def _readable(path: Path, root: Path, place: SourceSpec, *, named: bool) -> Path
         raise not_read(error) from None
     if not kind_of_bytes(path.name, head):
         ending = suffix[:20].encode("utf-8", "replace").decode()
-        raise Unreadable(f"{ending} files are not read" if ending else "a file without an ending that is not text")
+        raise Unreadable(f"{ending} files are not read" if ending else "a binary file without an ending")
     return target
 
 

@@ -49,7 +49,7 @@ class Writer:
         self.length += len(text)
         self._fresh = False
         if self.length > self._largest:
-            raise Unreadable(f"its text is longer than {self._largest:,} characters; cut it into files")
+            raise Unreadable(f"its text is longer than {self._largest:,} characters; split it into several files")
         self._parts.append(text)
 
     def block(self, text: str, *, gap: int = 2, keep: bool = False) -> tuple[int, int]:

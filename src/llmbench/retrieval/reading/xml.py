@@ -52,7 +52,7 @@ def tree(data: bytes, what: str = "XML", *, encoding: str | None = None, entitie
         builder.end(_named(name))
 
     def refuse(*_: object) -> NoReturn:
-        raise Unreadable(f"{what} declares entities, which hide text or attacks")
+        raise Unreadable(f"{what} declares entities, which can hide text or attacks")
 
     def declare(name: str, parameter: bool, value: str | None, *_: object) -> None:
         nonlocal declared

@@ -31,5 +31,5 @@ def unmet(index: Index, *filters: Mapping[str, Any] | None) -> list[str]:
             known = f"Fields: {', '.join(fields[:_SHOWN])}{more}." if fields else "The documents have no fields."
             lines.append(f"No document has the field {field!r} that the filter asks for. {known}")
         elif kind not in there:
-            lines.append(f"The field {field!r} holds {' and '.join(sorted(there))}, and the filter asks for {kind}.")
+            lines.append(f"The field {field!r} contains {' and '.join(sorted(there))}, but the filter asks for {kind}.")
     return lines

@@ -152,7 +152,7 @@ async def expand(spec: ExpandSpec, question: str, *, api_key: str | None = None)
         LlmbenchError: `feedback` needs hits, not a model; call `feedback`.
     """
     if spec.method == "feedback" or spec.model is None:
-        raise LlmbenchError("expand.method feedback asks no model; it reads the first hits.")
+        raise LlmbenchError("expand.method feedback uses no model; it reads the first hits.")
     ask = multi_query if spec.method == "multi_query" else hyde
     async with HttpEndpoint(spec.base_url, api_key=api_key, timeout=TIMEOUT) as endpoint:
         return await ask(endpoint, spec.model, question, count=spec.count, max_tokens=spec.max_tokens)
@@ -198,14 +198,14 @@ async def _in_time(answer: Coroutine[Any, Any, Any]) -> Any:
         return await asyncio.wait_for(answer, TIMEOUT)
     except TimeoutError as error:
         raise EndpointError(
-            f"The model that expands queries did not answer within {TIMEOUT:g} s. Ask a faster one, or take search.expand out."
+            f"The model that expands queries did not answer within {TIMEOUT:g} s. Use a faster one, or remove search.expand."
         ) from error
 
 
 def _expansion(method: str, good: Sequence[str], bad: Sequence[str], start: float) -> Expansion:
     dropped = tuple(text if len(text) <= 80 else f"{text[:77]}..." for text in map(_one_line, bad))
     what = "question" if method == "multi_query" else "answer"
-    note = "" if good else f"{method}: the model wrote no {what} to search with; the question was searched with alone"
+    note = "" if good else f"{method}: the model wrote no usable {what}; only the question was searched"
     return Expansion(tuple(good), time.perf_counter() - start, dropped, note)
 
 

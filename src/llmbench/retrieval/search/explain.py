@@ -86,7 +86,7 @@ def _moved(move: Move) -> str:
         return f"{move.before} -> {move.after}: the best scored comes first"
     like = f"most like the one chosen as candidate {move.nearest + 1}, cosine {move.cosine:.2f}"
     if move.after > move.before:
-        return f"{move.before} -> {move.after}: put back, {like}"
+        return f"{move.before} -> {move.after}: moved down, {like}"
     if move.after < move.before:
-        return f"{move.before} -> {move.after}: put forward, it repeats less ({like})"
-    return f"{move.before}: where it was ({like})"
+        return f"{move.before} -> {move.after}: moved up, it repeats less ({like})"
+    return f"{move.before}: unchanged ({like})"

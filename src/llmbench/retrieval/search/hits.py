@@ -85,4 +85,4 @@ def doubt(hits: Sequence[Hit]) -> str:
     cosines = [hit.stages["dense"].score for hit in hits if "dense" in hit.stages]
     if not cosines or any("terms" in hit.stages for hit in hits) or max(cosines) >= _WEAK:
         return ""
-    return f"No passage matches well: these are only the nearest ones (best cosine {max(cosines):.2f})."
+    return f"No passage matches well; these are the closest ones (best cosine {max(cosines):.2f})."

@@ -61,10 +61,11 @@ class Language:
             return ""
         part = "most of the text" if self.share > 0.5 else f"{max(self.share, 0.01):.0%} of the passages"
         told = f" (such as {', '.join(self.examples)})" if self.examples else ""
-        how = "by words alone" if self.alpha == 0 else f"mostly by words (alpha {self.alpha:g})"
+        how = "by words only" if self.alpha == 0 else f"mostly by words (alpha {self.alpha:g})"
         return (
-            f"{model} hardly knows the language or script of {part}{told}; questions in it are searched {how}. For search by "
-            "meaning name a multilingual embedder, such as embedder.model_name_or_path=intfloat/multilingual-e5-small, or tune "
+            f"{model} barely knows the language or script of {part}{told}; questions in it are searched {how}. For semantic "
+            f"search choose a multilingual embedder, such as embedder.model_name_or_path=intfloat/multilingual-e5-small, or "
+            f"tune "
             "the weight on judged questions (llmbench evaluate rag --tune)."
         )
 

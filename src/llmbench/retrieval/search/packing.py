@@ -63,7 +63,9 @@ def pack(
     """
     room = context.max_tokens
     if room is not None and count is None:
-        raise LlmbenchError("context.max_tokens is set, but nothing counts tokens. Name a folder with context.tokenizer.")
+        raise LlmbenchError(
+            "context.max_tokens is set, but there is no tokenizer to count with. Set context.tokenizer to a folder."
+        )
     chosen, was_cut = list(passages), False
     if room is not None and count is not None:
         chosen, was_cut = _fitting(passages, room, template, count)
@@ -104,7 +106,7 @@ def ordered(passages: Sequence[Passage], order: str, shared: Mapping[Place, int]
         case "stable":
             often = shared or {}
             return sorted(best, key=lambda passage: (-often.get(place(passage), 0), passage.source, passage.start))
-    raise LlmbenchError(f"context.order {order!r} is none of score, document, stable.")
+    raise LlmbenchError(f"context.order {order!r} is not one of score, document, stable.")
 
 
 def place(passage: Passage) -> Place:
@@ -130,7 +132,7 @@ def tokenizer_count(folder: Path) -> Count:
         raise MissingPackage("ask", "tokenizers", "rag") from error
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise LlmbenchError(f"context.tokenizer: {folder} has no tokenizer.json. Name the served model's folder.")
+        raise LlmbenchError(f"context.tokenizer: {folder} has no tokenizer.json. Use the served model's folder.")
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises plain Exception

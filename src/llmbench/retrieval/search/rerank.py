@@ -90,7 +90,7 @@ class Reranker:
             flat = [piece for several in pieces for piece in several]
             raw = self._late(model, query, flat) if late else self._cross(model, query, flat)
         if not np.isfinite(raw).all():
-            raise LlmbenchError(f"reranker {self.spec.model_name_or_path}: some scores are not finite. Try another.")
+            raise LlmbenchError(f"reranker {self.spec.model_name_or_path}: some scores are not finite. Choose another.")
         best, at = [], 0
         for several in pieces:
             best.append(float(raw[at : at + len(several)].max()))
@@ -196,7 +196,9 @@ def _check_activations(folder: Path) -> None:
     for file in sorted(folder.rglob("*config*.json")):
         for place, name in _activations(json.loads(file.read_text(encoding="utf-8")), ""):
             if not TORCH_CLASS.fullmatch(name):
-                raise LlmbenchError(f"{file}: {place} is {name[:60]!r}, which is no layer of torch.nn. Choose another model.")
+                raise LlmbenchError(
+                    f"{file}: {place} is {name[:60]!r}, which is not a layer of torch.nn. Choose another model."
+                )
 
 
 def _activations(value: Any, place: str) -> list[tuple[str, str]]:

@@ -38,16 +38,16 @@ def locate(spec: RerankSpec) -> Path:
     else:
         folder = _from_hub(name, spec.revision)
     if not (folder / "config.json").is_file():
-        raise LlmbenchError(f"reranker {name}: no model (no config.json in {folder}). Name another folder.")
+        raise LlmbenchError(f"reranker {name}: not a model (no config.json in {folder}). Choose another folder.")
     for weights in (*folder.rglob("*.bin"), *folder.rglob("*.pt"), *folder.rglob("*.pth")):
         if not list(weights.parent.glob("*.safetensors")):
             raise LlmbenchError(f"{weights}: is a pickle, which can run code; a reranker's weights must be safetensors.")
     if not list(folder.glob("*.safetensors")):
-        raise LlmbenchError(f"reranker {name}: no safetensors weights in {folder}. Name another.")
+        raise LlmbenchError(f"reranker {name}: no safetensors weights in {folder}. Choose another.")
     if spec.kind == "cross-encoder" and not _is_cross_encoder(folder):
         raise LlmbenchError(
-            f"reranker {name}: is no cross-encoder, it has no trained output ({_architecture(folder)}). "
-            "Name another model, or say kind: late-interaction."
+            f"reranker {name}: not a cross-encoder: it has no trained output ({_architecture(folder)}). Choose another "
+            f"model, or set kind: late-interaction."
         )
     return folder
 
@@ -67,11 +67,11 @@ def load(spec: RerankSpec, folder: Path, *, gpu: bool) -> tuple[Any, Offsets]:
         raise LlmbenchError(f"reranker {spec.model_name_or_path} cannot be loaded from {folder}: {reason}") from error
     if spec.kind == "cross-encoder" and model.num_labels != 1:
         raise LlmbenchError(
-            f"reranker {spec.model_name_or_path}: has {model.num_labels} outputs; one that ranks has one. Name another."
+            f"reranker {spec.model_name_or_path}: has {model.num_labels} outputs; a reranker has one. Choose another."
         )
     tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
     if tokenizer is None:
-        raise LlmbenchError(f"reranker {spec.model_name_or_path} has no tokenizer.json. Name another.")
+        raise LlmbenchError(f"reranker {spec.model_name_or_path} has no tokenizer.json. Choose another.")
     # A copy of its own: sentence-transformers sets truncation and padding on the original with every call.
     own = type(tokenizer).from_str(tokenizer.to_str())
     own.no_truncation()
@@ -146,7 +146,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
                 continue
             lines = str(error).strip().splitlines() or [""]
             raise LlmbenchError(
-                f"reranker {name} is neither a folder nor in the hub's cache, and the hub gave none "
+                f"reranker {name} is neither a folder nor in the hub's cache, and could not be downloaded "
                 f"({type(error).__name__}: {lines[0][:150]}). Name a folder, or all-MiniLM-L6-v2 with kind: late-interaction."
             ) from error
     raise AssertionError("unreachable")

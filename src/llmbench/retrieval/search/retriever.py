@@ -133,7 +133,7 @@ class Retriever:
         """
         query = asked(query)
         if not query.strip():
-            raise LlmbenchError("The query is empty. Ask something.")
+            raise LlmbenchError("The query is empty.")
         spec, timings = self.recipe.search, timings or Timings()
         wanted = spec.top_k if top_k is None else _whole(top_k)
         where_all = condition(spec.filter, where)
@@ -223,7 +223,9 @@ class Retriever:
         with self._now() as view:
             document = view.index.document(source)
         if document is None:
-            raise IndexError_(f"index {self.recipe.name} has no document {source}. Run: llmbench index {self.recipe.source}")
+            raise IndexError_(
+                f"index {self.recipe.name} has no document {source}. Run: llmbench index build {self.recipe.source}"
+            )
         return document
 
     def around(self, chunk_id: str, before: int, after: int) -> list[Chunk]:
@@ -251,8 +253,8 @@ class Retriever:
         reading = embedder.reading(query)
         if reading.unknown == reading.characters:  # its vector is that of every other unknown text
             name = self.recipe.embedder.model_name_or_path
-            what = "there is nothing to search with" if spec.mode == "dense" else "only its words are searched"
-            timings.notes.append(f"{name} does not know the characters of this question: {what}.")
+            what = "there is nothing to search for" if spec.mode == "dense" else "only words are searched"
+            timings.notes.append(f"{name} does not know the characters of this query: {what}.")
             return PreparedQuery(None, tuple(texts))
         vectors = embedder.embed_queries(texts)
         if answers:
@@ -314,7 +316,7 @@ class Retriever:
             path = layout.standing(self._folder)
             if path is None:
                 source = self.recipe.source
-                raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index {source}")
+                raise IndexError_(f"{source}: index {self.recipe.name} is not built. Run: llmbench index build {source}")
             # A folder that was removed and made anew may have the same name.
             if self._view is None or self._view.index.path != path or not self._view.index.is_on_disk():
                 self._attach()
@@ -357,7 +359,7 @@ def asked(query: str) -> str:
 def _whole(top_k: object) -> int:
     """How many hits a caller asks for."""
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-        raise LlmbenchError(f"top_k is {top_k!r}. Ask for a whole number of passages, 1 or more.")
+        raise LlmbenchError(f"top_k is {top_k!r}. It must be a whole number, 1 or more.")
     return top_k
 
 

@@ -68,7 +68,7 @@ class Index:
         except sqlite3.Error as error:
             raise IndexError_(f"{self.path / 'index.sqlite'} {_trouble(error)}") from error
         except UnicodeEncodeError as error:
-            raise IndexError_(f"{error.object[:80]!a} holds half of a character (a lone surrogate). Fix it.") from error
+            raise IndexError_(f"{error.object[:80]!a} contains an unpaired surrogate. Fix it.") from error
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -115,7 +115,7 @@ class Index:
             self.close()
             built = f"{recipe.source}: index {recipe.name} was built with {difference}"
             how = "" if difference == OUTDATED else " --rebuild"
-            raise IndexError_(f"{built}. Run: llmbench index {recipe.source}{how}")
+            raise IndexError_(f"{built}. Run: llmbench index build {recipe.source}{how}")
 
     def outdated(self, recipe: RagRecipe, embedder: Embedder) -> bool:
         """Whether an earlier version of llmbench made it, and nothing else differs."""
@@ -382,14 +382,14 @@ def _trouble(error: sqlite3.Error) -> str:
     """What SQLite says of a database, with what to do next."""
     words = str(error)
     if "full" in words or "disk I/O" in words:
-        return f"cannot be written ({words}). Free some space and index again; what was done before is kept."
+        return f"cannot be written ({words}). Free some space and run it again; earlier work is kept."
     if "readonly" in words:
-        return f"cannot be written ({words}). Make its folder writable, or index as the user who owns it."
+        return f"cannot be written ({words}). Make its folder writable, or run as the user who owns it."
     if "locked" in words:
-        return f"is in use by another process ({words}). Try again when that is done."
+        return f"is in use by another process ({words}). Try again when it has finished."
     if "closed database" in words:
         return "is closed. Open it again: Writer.open or Retriever.open."
     if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
         whole = "Check it: llmbench index verify PIPELINE"
-        return f"did not take a change ({words}), and is as it was before. {whole}"
-    return f"cannot be used ({words}). Build it again: llmbench index PIPELINE --rebuild"
+        return f"rejected a change ({words}), and is unchanged. {whole}"
+    return f"cannot be used ({words}). Rebuild it: llmbench index build PIPELINE --rebuild"

@@ -93,7 +93,7 @@ def _one(key: str, value: Any, values: list[str | float], depth: int) -> str:
         case "$not":
             return f"NOT ({_all(value, values, depth + 1)})"
     if key.startswith("$"):
-        raise _wrong(f"{key} is no operator at this place: $and, $or, $not, or the name of a field")
+        raise _wrong(f"{key} is not an operator here. Use $and, $or, $not, or the name of a field")
     _text(key)
     if not isinstance(value, Mapping):
         value = {"$eq": value}
@@ -130,7 +130,7 @@ def _condition(field: str, operator: str, operand: Any, values: list[str | float
             value = _value(field, operator, operand)
             column = "text" if isinstance(value, str) else "number"
             return _compare(field, column, f"{_COMPARE[operator]} ?", value, values)
-    raise _wrong(f"{field}.{operator} is no operator. There are {', '.join(_OPERATORS)}")
+    raise _wrong(f"{field}.{operator} is not an operator. Available: {', '.join(_OPERATORS)}")
 
 
 def _among(field: str, operand: Sequence[Any], values: list[str | float]) -> str:
@@ -171,7 +171,7 @@ def _value(field: str, operator: str, operand: Any) -> str | float:
         return _text(operand)
     if isinstance(operand, int | float):
         if field in _COLUMNS:
-            raise _wrong(f"{field} holds text; {operand!r} is a number")
+            raise _wrong(f"{field} contains text, but {operand!r} is a number")
         number = kept(operand)
         if number is not None:
             return number
@@ -182,7 +182,7 @@ def _text(words: str) -> str:
     try:
         words.encode()
     except UnicodeEncodeError as error:
-        raise _wrong(f"{words!r} is no text: it holds half of a character") from error
+        raise _wrong(f"{words!r} is not text: it contains an unpaired surrogate") from error
     return words
 
 

@@ -160,4 +160,4 @@ def to_chunk(row: tuple[Any, ...], path: Path) -> tuple[int, Chunk]:
 
 def damaged(path: Path, what: str) -> IndexError_:
     """The error for something in a generation's database that is not as it was written."""
-    return IndexError_(f"{path / 'index.sqlite'} is damaged ({what}). Build it again: llmbench index PIPELINE --rebuild")
+    return IndexError_(f"{path / 'index.sqlite'} is damaged ({what}). Rebuild it: llmbench index build PIPELINE --rebuild")

@@ -67,7 +67,7 @@ def verify(folder: Path) -> Verification:
     while True:
         path = layout.standing(folder)
         if path is None:
-            raise IndexError_(f"{folder} holds no index. Run: llmbench index PIPELINE")
+            raise IndexError_(f"{folder} holds no index. Run: llmbench index build PIPELINE")
         found = _looked(path, folder)
         if found is not None:
             return found
@@ -200,7 +200,7 @@ def _database(index: Index) -> Iterator[Fault]:
         if line != "ok":
             yield Fault(f"index.sqlite: {line}", "rebuild")
     for row in index._rows("PRAGMA foreign_key_check"):
-        yield Fault(f"index.sqlite: a row of {row[0]} belongs to nothing", "rebuild")
+        yield Fault(f"index.sqlite: orphaned row in {row[0]}", "rebuild")
 
 
 def _rows(index: Index) -> Iterator[Fault]:
@@ -213,14 +213,14 @@ def _rows(index: Index) -> Iterator[Fault]:
             for found in index._rows(rows.SELECT_CHUNK + "documents.source = ?", source):
                 chunk = rows.to_chunk(found, index.path)[1]
                 if document.text[chunk.start : chunk.end] != chunk.text:
-                    raise IndexError_("not its document's text")
+                    raise IndexError_("does not match its document's text")
         except (IndexError_, ValueError):
             wrong.append(str(source))
             continue
         number = index._row("SELECT number FROM documents WHERE source = ?", source)[0]
         facts = index._rows("SELECT document, key, number, text FROM facts WHERE document = ?", number)
         if sorted(map(repr, facts)) != sorted(map(repr, rows.facts(number, document.metadata))):
-            yield Fault(f"the fields of {source} are not those of its metadata", "repair")
+            yield Fault(f"the filter fields of {source} do not match its metadata", "repair")
     if wrong:
         what = counted(len(wrong), "document")
         yield Fault(f"{what} not as written: {', '.join(wrong[:_SHOWN])}", "rebuild")
@@ -241,7 +241,7 @@ def _vectors(index: Index) -> Iterator[Fault]:
     dead, beyond = dead[dead < len(expected)], int((dead >= len(expected)).sum())
     living = int((expected >= 0).sum())
     if living + len(dead) != vectors.rows or index.count() != living or beyond or (expected[dead] >= 0).any():
-        yield Fault("vectors.bin: rows and passages do not match one to one", "rebuild")
+        yield Fault("vectors.bin: rows and passages do not match", "rebuild")
     if vectors.short:
         return
     erased = index._numbers("SELECT row FROM dead WHERE erased AND row < ?", vectors.rows)
@@ -267,7 +267,7 @@ def _terms(index: Index) -> Iterator[Fault]:
         db.execute("CREATE TEMP TABLE words AS SELECT DISTINCT term FROM temp.new_words")
         same = _digest(db.execute("SELECT CAST(term AS BLOB), doc, col, offset FROM temp.new_words"))
         if same != _digest(db.execute("SELECT CAST(term AS BLOB), doc, col, offset FROM temp.old_words")):
-            yield Fault("the words are not those of the passages", "repair")
+            yield Fault("the words do not match the passages", "repair")
     finally:
         for name in ("new_words", "old_words", "again"):
             db.execute(f"DROP TABLE temp.{name}")
@@ -323,11 +323,11 @@ def _differs(index: Index) -> str:
         _add(written, part, None)
         held = np.concatenate([_within(segment, first, end) for segment in segments])
         if not np.array_equal(np.where(alive[first:end], held, 0), part.lengths):
-            return f"{index.path / 'postings'}: lengths are not those of the passages."
+            return f"{index.path / 'postings'}: lengths do not match the passages."
     found: dict[bytes, int] = {}
     for segment in segments:
         _add(found, segment, alive)
-    return "" if found == written else f"{index.path / 'postings'}: the words are not those of the passages."
+    return "" if found == written else f"{index.path / 'postings'}: the words do not match the passages."
 
 
 def _noted_now(index: Index) -> object:

@@ -63,7 +63,7 @@ class WritableIndex(Index):
             db.executescript(f"BEGIN; {schema.SCHEMA} INSERT INTO meta VALUES {facts}; COMMIT;")
             db.close()
         except (sqlite3.Error, OSError) as error:
-            raise IndexError_(f"{path} cannot be made ({error}). Free some space or choose another folder.") from error
+            raise IndexError_(f"{path} cannot be created ({error}). Free some space or choose another folder.") from error
         return cls(generation)
 
     @contextmanager

@@ -58,17 +58,17 @@ def obstacle(model: Any, device: str) -> str | None:
     """Why a model cannot be compiled so, or None."""
     if device == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++")):
         return "there is no C++ compiler (g++) here"
-    return None if _layers(model) else "its layers are not marked as such"
+    return None if _layers(model) else "the model does not mark its layers"
 
 
 def payback(recipe: TrainRecipe, needed: Estimate | None, device: str) -> tuple[bool, str]:
     """Whether compiling pays back within the run, at least twice over, and why."""
     if device != "cpu":
-        return False, "its gain on this device has not been measured; set it to try"
+        return False, "its gain on this device has not been measured; set it to true to try it"
     if recipe.quantization is not None:
-        return False, "the products of a quantised base are not compiled"
+        return False, "the matrix products of a quantised base cannot be compiled"
     if needed is None:
-        return False, "how long the run takes is not known"
+        return False, "the length of the run is unknown"
     saved = needed.uncorrected_seconds * _GAIN
     said = f"saves about {saved:.0f} s, costs about {_SECONDS:.0f} s"
     return saved >= 2 * _SECONDS, said

@@ -22,8 +22,8 @@ __all__ = ["install", "obstacle"]
 def obstacle(model: Any) -> str | None:
     """Why no layer of a model can do so, or None."""
     if borrowed.look(patches.LORA_FORWARD).state != "ok":
-        return "this version of PEFT calls its layers otherwise"
-    return None if any(_plain(layer) for layer in model.modules()) else "no plain LoRA on a linear layer"
+        return "this version of PEFT calls its layers differently"
+    return None if any(_plain(layer) for layer in model.modules()) else "it has no plain LoRA on a linear layer"
 
 
 def install(model: Any) -> None:

@@ -33,9 +33,9 @@ def obstacle(config: Any) -> str | None:
     text = config.get_text_config()
     other = sorted(set(getattr(text, "layer_types", None) or ()) - _LAYERS)
     if other:
-        return f"its layers of kind {', '.join(other)} read across rows"
+        return f"its layers of type {', '.join(other)} read across rows"
     if getattr(text, "attn_logit_softcapping", None) is not None:
-        return "its attention caps its scores, which scaled_dot_product_attention does not"
+        return "its attention caps its scores, which scaled_dot_product_attention cannot do"
     if getattr(text, "attention_chunk_size", None) is not None:
         return "its attention works in chunks"
     kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
@@ -77,9 +77,9 @@ def leak(model: Any) -> str | None:
     experts = any(getattr(inner.config.get_text_config(), name, None) for name in ("num_experts", "num_local_experts"))
     change, difference = float((one - two).abs().max()), float((one - alone).square().mean().sqrt())
     if change > (0.02 * spread if experts else 0.0):
-        return f"in a trial a row changed the next one's logits by {change:.2g}"
+        return f"in a test a row changed the next row's logits by {change:.2g}"
     if not difference <= 0.05 * spread:
-        return f"in a trial a row's logits differed by {difference:.2g} on average from those of the row alone"
+        return f"in a test a packed row's logits differed by {difference:.2g} on average from the same row alone"
     return None
 
 

@@ -21,12 +21,13 @@ _PICKLE = "checkpoints would be pickles, and not resumed from"
 
 LEARNED_ONLY = _trl(
     "trl.trainer.utils", "_use_triton", "(device)", "replaced",
-    "scores the learned positions alone, which TRL does on CUDA only", "every position is scored, which takes a CPU longer",
+    "computes logits for trained positions only, which TRL does on CUDA only", "logits for every position, which is slower "
+    "on a CPU",
 )  # fmt: skip
 LOG_PROBS = _trl(
     "trl.trainer.utils", "_ChunkedLogProbFunction",
     "(ctx, hidden, weight, bias, targets, temperature, chunk_size, final_logit_softcapping=..., logit_scale=..., outputs=...)",
-    "replaced", "scores under a frozen head with one product fewer a position", "TRL's own kernel, which takes longer",
+    "replaced", "computes the loss under a frozen head with one matrix product fewer", "TRL's own kernel, which is slower",
 )  # fmt: skip
 FUSED_HEAD = _trl(
     "trl.trainer.utils", "add_fused_lm_head", "(model, temperature=..., cast_lm_head_to_fp32=..., outputs=...)", "called",
@@ -38,12 +39,12 @@ HAS_VLLM = _trl(
 )  # fmt: skip
 REFERENCE = _trl(
     "trl.trainer.grpo_trainer", "create_model_from_path", "(model_id, architecture=..., **kwargs)", "replaced",
-    "gives GRPO the loaded model's own copy as reference", "the reference is another model than the one that is started from",
+    "gives GRPO the loaded model's own copy as reference", "the reference is not the model that training starts from",
     required=True,
 )  # fmt: skip
 TELEMETRY = _trl(
     "trl.trainer.base_trainer:_BaseTrainer", "_send_telemetry", "(self)", "overridden",
-    "nothing is reported to anybody", "TRL would report each training to its makers", required=True,
+    "sends no telemetry", "TRL would report each training to its authors", required=True,
 )  # fmt: skip
 _PREPARED = {
     name: _trl(
@@ -70,12 +71,12 @@ LORA_FORWARD = _peft(
 )  # fmt: skip
 LITERAL_NAMES = _peft(
     "peft.utils.transformers_weight_conversion", "convert_peft_config_for_transformers", "(peft_config, model, conversions)",
-    "replaced", "names of a recipe mean the modules that have them", "an adapter would be on other modules than the recipe's",
+    "replaced", "matches the names in a recipe to modules", "an adapter would be on modules that the recipe does not name",
     required=True,
 )  # fmt: skip
 ATTENTION = _transformers(
     "transformers.configuration_utils:PreTrainedConfig", "_attn_implementation", "property", "read",
-    "which attention a model has, and giving it back", "rows cannot be put end to end",
+    "which attention a model has, and giving it back", "rows cannot be packed",
 )  # fmt: skip
 
 TRAINER = (
@@ -84,30 +85,30 @@ TRAINER = (
         _transformers("transformers.trainer:Trainer", name, signature, "overridden", purpose, without, required=True)
         for name, signature, purpose, without in (
             (
-                "_save_checkpoint", "(self, model, trial)", "checkpoints are whole or not there",
+                "_save_checkpoint", "(self, model, trial)", "writes checkpoints completely or not at all",
                 "a kill would leave half a checkpoint",
             ),
             ("_save_optimizer_and_scheduler", "(self, output_dir)", "optimizer and scheduler without pickle", _PICKLE),
-            ("_load_optimizer_and_scheduler", "(self, checkpoint)", "the same read back", _PICKLE),
+            ("_load_optimizer_and_scheduler", "(self, checkpoint)", "reads them back", _PICKLE),
             ("_save_rng_state", "(self, output_dir)", "random numbers and the running loss without pickle", _PICKLE),
-            ("_load_rng_state", "(self, checkpoint)", "the same read back", _PICKLE),
+            ("_load_rng_state", "(self, checkpoint)", "reads them back", _PICKLE),
             ("_save_scaler", "(self, output_dir)", "the gradient scaler without pickle", _PICKLE),
-            ("_load_scaler", "(self, checkpoint)", "the same read back", _PICKLE),
+            ("_load_scaler", "(self, checkpoint)", "reads them back", _PICKLE),
             (
                 "_save", "(self, output_dir=..., state_dict=...)", "a checkpoint holds the trained adapter alone",
                 "the reference would be resumed as the adapter",
             ),
             (
                 "_evaluate", "(self, trial, ignore_keys_for_eval, skip_scheduler=...)",
-                "evaluates without a trace, with the recipe's questions", "an evaluation would change the training",
+                "evaluates without side effects, with the recipe's questions", "an evaluation would change the training",
             ),
             (
                 "_determine_best_metric", "(self, metrics, trial)", "the best step, and when to stop early",
                 "the best step would not be kept",
             ),
             (
-                "_get_grad_norm", "(self, model, grad_norm=...)", "ends a training in the step that is no number",
-                "a step that is no number would be taken",
+                "_get_grad_norm", "(self, model, grad_norm=...)", "stops training at a step that gives NaN or infinity",
+                "a NaN step would be taken",
             ),
         )
     ),
@@ -120,7 +121,7 @@ METHODS: dict[str, tuple[Patch, ...]] = {**{name: (row,) for name, row in _PREPA
 _INNER = "transformers.trainer:Trainer"
 _CALLED = (
     _transformers(_INNER, "_load_from_checkpoint", "(self, resume_from_checkpoint, model=...)", "called",
-                  "takes up the best step's weights", "load_best_model_at_end fails"),
+                  "loads the best step's weights", "load_best_model_at_end fails"),
     _transformers(_INNER, "_get_learning_rate", "(self)", "called", "the rate of a step", "the rate is not shown"),
     _transformers(_INNER, "_prepare_inputs", "(self, inputs)", "called", "one batch on the device, for a trial step",
                   "check --step and selftest fail"),
@@ -130,7 +131,7 @@ _CALLED = (
     _transformers("transformers.training_args:TrainingArguments", "_n_gpu", "attribute", "replaced",
                   "one process trains on one GPU", "several visible GPUs train by DataParallel"),
     _transformers("transformers.modeling_utils:PreTrainedModel", "_is_stateful", "bool", "read",
-                  "which models carry a state", "rows are padded"),
+                  "which models are stateful", "rows are padded"),
     _transformers("transformers.modeling_utils:PreTrainedModel", "_supports_attention_backend", "bool", "read",
                   "whose attention can be replaced", "rows are padded"),
     _transformers("transformers.modeling_utils:PreTrainedModel", "_supports_sdpa", "bool", "read", "the same",
@@ -141,27 +142,28 @@ _CALLED = (
                   "(batch_size, q_length, kv_length, q_offset=..., kv_offset=..., mask_function=..., attention_mask=..., "
                   "local_size=..., allow_is_causal_skip=..., allow_is_bidirectional_skip=..., use_vmap=..., device=..., "
                   "**kwargs)",
-                  "called", "masks padded input as sdpa does", "rows cannot be put end to end"),
+                  "called", "masks padded input like sdpa", "rows cannot be packed"),
     _transformers("transformers.integrations.sdpa_attention", "sdpa_attention_forward",
                   "(module, query, key, value, attention_mask, dropout=..., scaling=..., is_causal=..., position_bias=..., "
-                  "cache=..., **kwargs)", "called", "attends to padded input as sdpa does", "rows cannot be put end to end"),
+                  "cache=..., **kwargs)", "called", "attends to padded input like sdpa", "rows cannot be packed"),
     _transformers("transformers.modeling_layers", "GradientCheckpointingLayer", "class", "read", "which modules are layers",
                   "layers are not compiled"),
     _trl("trl.trainer.sft_trainer:SFTTrainer", "_metrics", "attribute", "replaced", "logs the experts' balance",
          "mixtures of experts cannot be trained"),
     _trl("trl.trainer.grpo_trainer:GRPOTrainer", "_metrics", "attribute", "read", "whether any answer was rewarded",
-         "a run that learned nothing is not named"),
-    _trl("trl.import_utils", "TRLExperimentalWarning", "class", "read", "keeps a known notice away", "a notice at each start"),
+         "a run that learned nothing is not reported"),
+    _trl("trl.import_utils", "TRLExperimentalWarning", "class", "read", "silences a known notice", "a notice at each start"),
     _peft("peft.tuners.tuners_utils", "BaseTunerLayer", "class", "read", "which modules have an adapter",
           "names of a recipe are not checked"),
     _peft("peft.utils.other", "ModulesToSaveWrapper", "class", "read", "which modules are trained whole",
           "names of a recipe are not checked"),
     _peft("peft.utils.other", "TrainableTokensWrapper", "class", "read", "gives a head of trained rows its bias",
           "new tokens cannot be trained"),
-    _peft("peft.utils.integrations", "dequantize_module_weight", "(module)", "called", "what few bits stand for",
+    _peft("peft.utils.integrations", "dequantize_module_weight", "(module)", "called", "dequantises weights",
           "no merge onto dequantised weights"),
     _bitsandbytes("bitsandbytes.nn.modules:Linear4bit", "support_avx512bf16_for_cpu", "attribute", "replaced",
-                  "keeps 4-bit weights from being packed for inference", "layers hand no gradient down, and the trial says so"),
+                  "keeps 4-bit weights from being packed for inference", "layers pass no gradient, which the test step "
+                  "reports"),
     _torch("torch._dynamo.exc", "TorchDynamoException", "class", "read", "one line where a model cannot be compiled",
            "a traceback"),
     _torch("torch._inductor.exc", "InductorError", "class", "read", "the same", "a traceback"),

@@ -182,7 +182,7 @@ def _set_dropout(config: Any, recipe: TrainRecipe) -> None:
 def _check_continues(path: Path, folder: Path | None) -> None:
     """An adapter that is trained further must be safetensors, and of this base."""
     if not (path / "adapter_model.safetensors").is_file():
-        raise RecipeError(f"adapter_name_or_path: {path} has no adapter_model.safetensors, and llmbench opens no pickles")
+        raise RecipeError(f"adapter_name_or_path: {path} has no adapter_model.safetensors, and llmbench does not open pickles")
     manifest = path / "llmbench.json"
     if not manifest.exists() or folder is None:
         return
@@ -218,11 +218,11 @@ def _check_names(model: Any, recipe: TrainRecipe) -> None:
     for field, wanted, there in looked_up:
         for name in wanted:
             if not any(re.fullmatch(rf"(.*\.)?({name})", module) for module in there):
-                raise RecipeError(f"{place}.{field}: no module of this model is called {name}; {_known(model)}{_fused(model)}")
+                raise RecipeError(f"{place}.{field}: no module of this model is named {name}; {_known(model)}{_fused(model)}")
     layers = getattr(section, "layers_to_transform", None)
     for layer in [layers] if isinstance(layers, int) else layers or []:
         if not any(f".{layer}." in name for name in tuned):
-            raise RecipeError(f"{place}.layers_to_transform: there is no layer {layer} (they count from 0)")
+            raise RecipeError(f"{place}.layers_to_transform: there is no layer {layer} (layers count from 0)")
     if getattr(section, "bias", "none") != "none" and not any(
         p.requires_grad and name.endswith(".bias") for name, p in model.named_parameters()
     ):
@@ -231,7 +231,7 @@ def _check_names(model: Any, recipe: TrainRecipe) -> None:
     if isinstance(base.get_output_embeddings(), BaseTunerLayer):
         raise RecipeError(
             f"{place}.target_modules: an adapter on the head would never be trained, because the loss is computed from the "
-            "head's own weights; name it in modules_to_save"
+            "head's own weights; add it to modules_to_save"
         )
 
 
@@ -242,7 +242,7 @@ def _known(model: Any) -> str:
     kinds = (torch.nn.Linear, torch.nn.Embedding, BaseTunerLayer)
     found = {name.rsplit(".", 1)[-1] for name, module in model.get_base_model().named_modules() if isinstance(module, kinds)}
     inner = {"base_layer", "default"}
-    return f"there are: {', '.join(sorted(found - inner))}"
+    return f"available: {', '.join(sorted(found - inner))}"
 
 
 def _fused(model: Any) -> str:
@@ -284,7 +284,7 @@ def freeze(model: Any, spec: FreezeSpec) -> None:
         raise RecipeError(f"freeze.layers: {spec.layers} matches no parameter of this model")
     layers = [p.requires_grad for name, p in model.named_parameters() if re.search(r"\.\d+\.", name)]
     if not any(layers) and isinstance(spec.layers, int):
-        raise RecipeError(f"freeze.layers: {spec.layers} is every layer of this model; nothing would be left to train")
+        raise RecipeError(f"freeze.layers: {spec.layers} covers every layer of this model; nothing is left to train")
     if not any(p.requires_grad for p in model.parameters()):
         raise RecipeError("freeze: nothing is left to train")
 

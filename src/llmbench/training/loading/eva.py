@@ -37,8 +37,8 @@ def initialise(recipe: TrainRecipe, loaded: Loaded, train: Any) -> None:
             break
     if not batches:
         raise RecipeError(
-            f"lora.init_lora_weights: eva looks for {wanted} directions, and no batch has as many tokens; "
-            "raise training.per_device_train_batch_size, or lower lora.r"
+            f"lora.init_lora_weights: eva needs {wanted} directions, but no batch has that many tokens; raise "
+            f"training.per_device_train_batch_size, or lower lora.r"
         )
     initialize_lora_eva_weights(model, batches, show_progress_bar=False)
     for parameter in model.parameters():

@@ -66,11 +66,11 @@ def load_model(recipe: TrainRecipe) -> Loaded:
     device = device_of(spec)
     dtype = computation_dtype(spec, device)
     if device == "cpu" and dtype == torch.float16:
-        raise RecipeError("model.dtype: float16 does not train on a CPU. Use auto, bfloat16 or float32.")
+        raise RecipeError("model.dtype: training in float16 does not work on a CPU. Use auto, bfloat16 or float32.")
     if device == "cpu" and recipe.lora is not None and recipe.lora.start == "loftq":
         raise RecipeError(
-            "lora.init_lora_weights: PEFT computes LoftQ on an NVIDIA GPU, and this trains on a CPU; "
-            "use eva, or quantization alone"
+            "lora.init_lora_weights: PEFT needs an NVIDIA GPU for LoftQ, and this trains on a CPU; use eva, or quantization "
+            "alone"
         )
     folder = None
     if spec.config is None or spec.tokenizer is None:
@@ -155,7 +155,7 @@ def device_of(spec: ModelSpec) -> str:
         RecipeError: the recipe asks for a GPU and there is none.
     """
     if spec.device == "cuda" and not torch.cuda.is_available():
-        raise RecipeError("model.device: cuda, but torch sees no NVIDIA GPU here. Use model.device=auto; see llmbench doctor")
+        raise RecipeError("model.device: cuda, but torch sees no NVIDIA GPU. Use model.device=auto, or run llmbench doctor")
     if spec.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return spec.device
@@ -213,14 +213,18 @@ def _from_hub(name: str, spec: ModelSpec) -> Path:
             )
         )
     except GatedRepoError as error:
-        raise LlmbenchError(f"{name}: needs its owner's consent. Ask for it on {hub}/{name}, then set HF_TOKEN.") from error
+        raise LlmbenchError(
+            f"{name}: access must be granted by its owner. Request it at {hub}/{name}, then set HF_TOKEN."
+        ) from error
     except RevisionNotFoundError as error:
-        raise LlmbenchError(f"{name}: has no revision {spec.revision}. Look at {hub}/{name}/commits.") from error
+        raise LlmbenchError(f"{name}: has no revision {spec.revision}. See {hub}/{name}/commits.") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise LlmbenchError(f"model.model_name_or_path: neither a folder nor a model on {hub} is called {name}.") from error
+        raise LlmbenchError(
+            f"model.model_name_or_path: {name} is neither a folder nor a model on {hub}. Check the name."
+        ) from error
     except LocalEntryNotFoundError as error:
         raise LlmbenchError(
-            f"{name}: no such folder, not downloaded before, and {hub} cannot be reached. "
+            f"{name}: no such folder, not in the cache, and {hub} cannot be reached. "
             f"Check the network or the name, or use model.model_name_or_path={assets.TINY}"
         ) from error
     except (HfHubHTTPError, OSError) as error:
@@ -228,7 +232,9 @@ def _from_hub(name: str, spec: ModelSpec) -> Path:
             f"{name}: the download from {hub} was interrupted ({_first(error)}). Run it again to continue."
         ) from error
     if not list(folder.glob("*.safetensors")):
-        raise LlmbenchError(f"{name}: has no safetensors weights, and llmbench opens no pickled ones. Choose another model.")
+        raise LlmbenchError(
+            f"{name}: has no safetensors weights, and llmbench does not load pickled ones. Choose another model."
+        )
     return folder
 
 
@@ -355,13 +361,13 @@ def load_base(
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # a configuration that is off fails anywhere in transformers
-        reason = "its weights have other shapes than config.json says" if "mismatched" in str(error) else _first(error)
+        reason = "its weights do not have the shapes in config.json" if "mismatched" in str(error) else _first(error)
         raise LlmbenchError(f"{spec.model_name_or_path}: the model cannot be loaded ({reason}).") from error
     missing = sorted(name for name in loading["missing_keys"] if not (judge and name.startswith(("score", "classifier"))))
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise LlmbenchError(
-            f"{spec.model_name_or_path}: its weights lack {missing[0]}{more}, which would be random. Get it again."
+            f"{spec.model_name_or_path}: its weights lack {missing[0]}{more}, which would be random. Download it again."
         )
     quantized.keep_gradients(model)
     return model

@@ -136,7 +136,7 @@ def dequantize(model: Any, dtype: torch.dtype) -> Any:
         setattr(model.get_submodule(parent), last, plain)
     left = next((name for name, p in model.named_parameters() if not p.is_floating_point()), None)
     if left is not None or any(hasattr(m, "qweight") or hasattr(m, "W_q") for m in model.modules()):
-        raise LlmbenchError("weights that are quantised so cannot be turned back into ordinary ones, so nothing can be merged")
+        raise LlmbenchError("weights quantised this way cannot be dequantised, so nothing can be merged")
     for attribute in ("is_loaded_in_4bit", "is_loaded_in_8bit", "hf_quantizer", "quantization_method", "is_quantized"):
         if attribute in model.__dict__:
             delattr(model, attribute)

@@ -71,9 +71,9 @@ def linears(model: Any, *, lora: bool) -> tuple[list[str], tuple[LeftOut, ...]]:
         else:
             chosen.append(name)
     left = [
-        _left_out(routers, "a router chooses experts; name it in target_modules to adapt it"),
-        _left_out(seeing, "it reads images or sound, which no row has; name it in target_modules to adapt it"),
-        _left_out(fused, "Mamba's kernels read its weight without calling it, so PEFT has no LoRA for it"),
+        _left_out(routers, "a router, which selects experts; name it in target_modules to adapt it"),
+        _left_out(seeing, "it processes images or audio, which the rows do not have; name it in target_modules to adapt it"),
+        _left_out(fused, "Mamba's kernels bypass it, so PEFT has no LoRA for it"),
     ]
     every = [name for name, _ in model.named_modules() if name]
     return _shortest(chosen, every), tuple(one for one in left if one is not None)
@@ -98,7 +98,7 @@ def experts(model: Any, targeted: Iterable[str] = ()) -> LeftOut | None:
     names = tuple(sorted({_last_two(name) for name in found}))
     size = sum(parameter.numel() for parameter in found.values())
     return LeftOut(
-        names, len(found), size, f"fused experts are no linear layers; lora.target_parameters=[{','.join(names)}] adapts them"
+        names, len(found), size, f"fused experts are not linear layers; lora.target_parameters=[{','.join(names)}] adapts them"
     )
 
 

@@ -44,8 +44,8 @@ def tried(recipe: TrainRecipe, loaded: Loaded) -> Loaded:
         return loaded
     if recipe.method not in ("sft", "pretrain"):
         raise RecipeError(
-            f"{name}: {type(model).__name__} does more than one product between its layers and its logits, and method "
-            f"{recipe.method} computes with that product alone; method: sft trains it"
+            f"{name}: {type(model).__name__} does more than one matrix product between its layers and its logits, but "
+            f"method: {recipe.method} needs exactly one; use method: sft"
         )
     return replace(loaded, plain_head=True)
 
@@ -66,8 +66,8 @@ def _looks_ahead(model: Any) -> str | None:
     if change <= _SPREAD * float(one.std()):
         return None
     return (
-        f"in a trial later tokens changed the logits of earlier ones (by {change:.2g}), so this is an encoder, and llmbench "
-        "trains decoders, which write text from left to right"
+        f"in a test later tokens changed the logits of earlier ones (by {change:.2g}), so this is an encoder; llmbench "
+        f"trains decoders, which generate text from left to right"
     )
 
 

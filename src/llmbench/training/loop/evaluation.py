@@ -170,7 +170,7 @@ class Measured:
         if judged.metric not in metrics:
             known = ", ".join(sorted(name.removeprefix("eval_") for name in metrics))
             raise RecipeError(
-                f"training.metric_for_best_model: {judged.metric.removeprefix('eval_')} is not measured (there are: {known})."
+                f"training.metric_for_best_model: {judged.metric.removeprefix('eval_')} is not measured (available: {known})."
             )
         best = judged.best(self.state.log_history)
         found = best is not None and best[0] == self.state.global_step

@@ -73,8 +73,8 @@ def reason(idle: Idle, recipe: TrainRecipe, step: int) -> str | None:
     if spec.warmup_steps >= 1 and math.ceil(spec.warmup_steps) >= step and idle.highest < _RISEN * spec.learning_rate:
         return (
             f"Little was learned: the warm-up (training.warmup_steps={spec.warmup_steps:g}) is longer than the run of {step} "
-            f"step{'s' * (step != 1)}, whose learning rate rose to {idle.highest:.2g} of {spec.learning_rate:g} only. "
-            "Train for longer, or set training.warmup_steps=0.03"
+            f"step{'s' * (step != 1)}, so the learning rate reached only {idle.highest:.2g} of {spec.learning_rate:g}. "
+            f"Train for longer, or set training.warmup_steps=0.03"
         )
     return None
 

@@ -39,7 +39,7 @@ def write(run: Run) -> None:
     ]
     panels = [
         Panel("loss" if own else "loss (nats per token)", loss, 240, () if min(y for _, y in train) < 0 else (0.0,)),
-        Panel("share right", answers, 110, (0.0, 1.0)),
+        Panel("accuracy", answers, 110, (0.0, 1.0)),
         Panel(
             own or "",
             [Curve(_points(rows, own), "a"), Curve(_points(rows, f"eval_{own}"), "b", "held out")] if own else [],

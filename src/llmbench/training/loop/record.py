@@ -51,7 +51,10 @@ class Stop:
             if self.asked:
                 raise KeyboardInterrupt
             self.asked = True
-            print("\nStopping after this step and saving. Ctrl-C again ends at once, without saving.", file=sys.stderr)
+            print(
+                "\nStopping after this step and saving a checkpoint. Ctrl-C again stops at once, without saving.",
+                file=sys.stderr,
+            )
 
         for number in before:
             signal.signal(number, ask)

@@ -75,8 +75,8 @@ class Watched:
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
                 raise Diverged(
-                    f"The update of step {self.state.global_step} made {name} infinite or no number: the training has "
-                    f"diverged, and this step is not saved. {self._before()}{self._advice()}",
+                    f"The update of step {self.state.global_step} made {name} infinite or NaN: the training has diverged, "
+                    f"and this step is not saved. {self._before()}{self._advice()}",
                     diverged={"step": self.state.global_step, "weight": name},
                 )
 

@@ -112,8 +112,8 @@ def merge(
     trained = probes.distance(base, adapted)
     if trained.kl < _SAME:
         raise LlmbenchError(
-            f"{run.adapter}: the adapter changes nothing ({trained} from the base), so a merge would be the base. "
-            "It was trained for too short a time, or with too small a learning rate"
+            f"{run.adapter}: the adapter changes nothing ({trained} from the base), so the merged model would equal the "
+            f"base. Train for longer, or with a higher learning rate"
         )
     candidates: dict[str, Distance] = {}
     way: Literal["base", "dequantized", "original"] = "base"
@@ -160,16 +160,16 @@ def _plan(run: Run, dtype: str | None, onto: Onto) -> _Plan:
     if run.state != "finished":
         raise RunError(f"Run {run.name} is {run.state}, so there is nothing to merge yet. Finish it with --resume")
     if not run.adapter.is_dir() and not run.model.is_dir():
-        raise RunError(
-            f"Run {run.name}: neither {run.adapter} nor {run.model} is there any more. Train it again with --overwrite"
-        )
+        raise RunError(f"Run {run.name}: both {run.adapter} and {run.model} are missing. Train it again with --overwrite")
     if not run.adapter.is_dir():
         raise RunError(
             f"Run {run.name} trained all parameters: {run.model} is already the complete model; there is nothing to merge"
         )
     config = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
     if config["peft_type"] == "PROMPT_TUNING":
-        raise LlmbenchError(f"{run.adapter} is prompt tuning: vectors before the prompt, and no weights. {_no_merge(config)}")
+        raise LlmbenchError(
+            f"{run.adapter} is prompt tuning: it adds vectors before the prompt and changes no weights. {_no_merge(config)}"
+        )
     spec = ModelSpec.model_validate(run.recipe["model"])
     base = local_folder(spec)
     known = json.loads((run.adapter / "llmbench.json").read_text(encoding="utf-8"))["base_fingerprint"]
@@ -186,10 +186,10 @@ def _plan(run: Run, dtype: str | None, onto: Onto) -> _Plan:
     published = values.get("quantization_config") is not None
     if onto == "original" and published:
         raise LlmbenchError(
-            f"--onto original: {spec.model_name_or_path} was published quantised; there are no other weights here"
+            f"--onto original: {spec.model_name_or_path} was published quantised, so there are no original weights"
         )
     if onto != "auto" and not published and quantization is None:
-        raise LlmbenchError(f"--onto {onto}: run {run.name} was trained on an unquantised base, onto which it is merged")
+        raise LlmbenchError(f"--onto {onto}: run {run.name} was trained on an unquantised base; leave --onto out")
     trained_in: torch.dtype = getattr(torch, run.lock["hardware"]["dtype"])
     few_bits = published or quantization is not None
     own = values.get("dtype") or values.get("torch_dtype") or "float32"
@@ -312,7 +312,7 @@ def _tolerance(plan: _Plan) -> Distance:
 def _judge(result: Merged, from_base: Distance) -> None:
     """Raises LlmbenchError when the merged model is not what was trained."""
     if from_base.kl < _SAME:
-        raise LlmbenchError("the merged model equals the base: the adapter was lost on the way, and nothing was written")
+        raise LlmbenchError("the merged model equals the base: the merge lost the adapter, and nothing was written")
     lost, allowed = result.lost, result.tolerance
     if lost.kl > allowed.kl or lost.logit > allowed.logit:
         raise LlmbenchError(

@@ -118,8 +118,10 @@ def teacher(recipe: TrainRecipe, loaded: Loaded) -> Any:
     student, own = (m.config.get_text_config().vocab_size for m in (loaded.model, model))
     if tokenizer.get_vocab() != loaded.tokenizer.get_vocab() or student != own:
         raise RecipeError(
-            f"distillation.teacher: {spec.model_name_or_path} has another vocabulary than {recipe.model.model_name_or_path} "
-            f"({own:,} tokens to {student:,}), so their distributions cannot be compared. Choose a teacher of the same family."
+            f"distillation.teacher: {spec.model_name_or_path} has a different vocabulary from "
+            f"{recipe.model.model_name_or_path} "
+            f"({own:,} tokens against {student:,}), so their distributions cannot be compared. Choose a teacher of the same "
+            f"family."
         )
     frozen: Any = model
     return frozen.eval().requires_grad_(False)

@@ -61,8 +61,8 @@ def _check(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> None:
         )
     if context is not None and longest + spec.max_completion_length > context:
         raise RecipeError(
-            f"grpo.max_completion_length: the longest prompt has {longest:,} tokens; {spec.max_completion_length:,} more of "
-            f"an answer are past the {context:,} that the model reads. Use at most {max(context - longest, 1):,}."
+            f"grpo.max_completion_length: the longest prompt has {longest:,} tokens; with {spec.max_completion_length:,} "
+            f"more for an answer it exceeds the {context:,} that the model reads. Use at most {max(context - longest, 1):,}."
         )
     needed = _prompts(recipe)
     if len(rows.train) < needed:
@@ -103,7 +103,7 @@ def _plan(job: Job) -> list[str]:
     spec = job.recipe.grpo
     assert spec is not None
     judges = " + ".join(f"{r.weight:g} x {r.name}" if r.weight != 1 else r.name for r in spec.reward_functions)
-    said = f"{spec.num_generations} answers a prompt of at most {spec.max_completion_length} tokens, reward {judges}"
+    said = f"{spec.num_generations} answers per prompt of at most {spec.max_completion_length} tokens, reward {judges}"
     return [f"  method  {said}, {rate(job)}", *([against(job)] if spec.beta else [])]
 
 

@@ -93,8 +93,8 @@ def rate(job: Job) -> str:
 def against(job: Job) -> str:
     """The line that says what answers are measured against."""
     if hasattr(job.loaded.model, "peft_config"):
-        return "  against a copy of the adapter as it begins"
-    return f"  against a second copy of the model, as it begins ({job.parameters:,} parameters more in memory)"
+        return "  against a copy of the initial adapter"
+    return f"  against a copy of the initial model ({job.parameters:,} more parameters in memory)"
 
 
 def _copy_reference(model: Any) -> None:

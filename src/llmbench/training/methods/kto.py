@@ -78,7 +78,9 @@ def _balance(job: Job, spec: KtoSpec) -> list[str]:
         rarer = "desirable_weight" if good < bad else "undesirable_weight"
         weight = spec.undesirable_weight * bad / good if good < bad else spec.desirable_weight * good / bad
         more = max(ratio, 1 / ratio)
-        found.append(f"  note    one kind outweighs the other {more:.1f} times: kto.{rarer}={weight:.2f} makes them even")
+        found.append(
+            f"  note    one label is {more:.1f} times as frequent as the other: kto.{rarer}={weight:.2f} balances them"
+        )
     return found
 
 

@@ -45,8 +45,8 @@ def trainer(job: Job, run: Run, recorder: Recorder) -> Trainer:
 
 def _plan(job: Job) -> list[str]:
     return [
-        f"  method  pairs judged by a head of one number, {rate(job)}",
-        "  note    a reward model does not chat: it cannot be served as an adapter; judge with it, or train with it",
+        f"  method  pairs scored by a head with a single output, {rate(job)}",
+        "  note    a reward model does not generate text and cannot be served; use it to score answers or in training",
     ]
 
 

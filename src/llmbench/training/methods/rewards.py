@@ -120,7 +120,7 @@ def _own(reference: str, columns: Sequence[str]) -> Reward:
     missing = [name for name in needed if name not in _GIVEN and name not in columns]
     if missing:
         known = ", ".join([*sorted(_GIVEN), *columns])
-        raise LlmbenchError(f"{path}: {name} asks for {', '.join(missing)}, which is not there. There are: {known}.")
+        raise LlmbenchError(f"{path}: {name} needs {', '.join(missing)}, which the data does not have. Available: {known}.")
 
     def reward(**given: Any) -> list[float | None]:
         count = len(given["completions"])
@@ -130,13 +130,13 @@ def _own(reference: str, columns: Sequence[str]) -> Reward:
             raise LlmbenchError(f"{own_code.line(error, path)}: {name} failed ({type(error).__name__}: {error}).") from error
         if not isinstance(values, (list, tuple)) or len(values) != count:
             what = f"{len(values)} values" if isinstance(values, (list, tuple)) else f"a {type(values).__name__}"
-            raise LlmbenchError(f"{path}: {name} returned {what}; it should return a list of {count} numbers, one an answer.")
+            raise LlmbenchError(f"{path}: {name} returned {what}; it should return a list of {count} numbers, one per answer.")
         try:
             numbers = [None if value is None else float(value) for value in values]
         except (TypeError, ValueError) as error:
             raise LlmbenchError(f"{path}: {name} returned what is not a number ({error}).") from error
         if any(number is not None and not math.isfinite(number) for number in numbers):
-            raise LlmbenchError(f"{path}: {name} returned a number that is not finite. Return None to leave an answer out.")
+            raise LlmbenchError(f"{path}: {name} returned a number that is not finite. Return None to skip an answer.")
         return numbers
 
     return reward

@@ -77,7 +77,7 @@ def read(folder: Path) -> Layout:
     """
     modules = _json(folder / "modules.json")
     if not isinstance(modules, list) or not modules or not all(isinstance(m, dict) for m in modules):
-        raise LlmbenchError(f"{folder / 'modules.json'}: must list the model's modules. Get the model again.")
+        raise LlmbenchError(f"{folder / 'modules.json'}: must list the model's modules. Download the model again.")
     kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
     places = [folder / str(module.get("path") or "") for module in modules]
     transformer = places[0]
@@ -140,15 +140,15 @@ def _why_not(
         "its positions are relative": config.get("position_embedding_type", "absolute") != "absolute",
         "it is a decoder": bool(config.get("is_decoder")),
         f"its pooling is {method}": method not in ("cls", "mean", "max", "lasttoken"),
-        "its pooling leaves prompts out": pooling.get("include_prompt", True) is not True,
-        "its transformer has settings of its own": bool(settings.keys() - _TRANSFORMER_KEYS)
+        "its pooling excludes prompts": pooling.get("include_prompt", True) is not True,
+        "its transformer has custom settings": bool(settings.keys() - _TRANSFORMER_KEYS)
         or settings.get("transformer_task", "feature-extraction") != "feature-extraction"
         or settings.get("modality_config", _PLAIN_MODALITY) != _PLAIN_MODALITY
         or settings.get("module_output_name", "token_embeddings") != "token_embeddings"
         or bool(settings.get("query_expansion")),
         "it is an adapter": (transformer / "adapter_config.json").is_file(),
         "it has no tokenizer.json": not (transformer / "tokenizer.json").is_file(),
-        "it has no safetensors": not list(transformer.glob("*.safetensors")),
+        "it has no safetensors weights": not list(transformer.glob("*.safetensors")),
     }
     return next((reason for reason, holds in wrong.items() if holds), None)
 
@@ -157,12 +157,12 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise LlmbenchError(f"{path}: cannot be read as JSON ({str(error).splitlines()[0]}). Get the model again.") from error
+        raise LlmbenchError(f"{path}: is not JSON ({str(error).splitlines()[0]}). Download the model again.") from error
 
 
 def _mapping(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is no such file."""
     found = _json(path) if path.is_file() else {}
     if not isinstance(found, dict):
-        raise LlmbenchError(f"{path}: must hold a JSON object. Get the model again.")
+        raise LlmbenchError(f"{path}: must hold a JSON object. Download the model again.")
     return found

@@ -80,7 +80,7 @@ def read(layout: Layout) -> Weights:
         try:
             return tensors[prefix + name]()
         except KeyError as error:
-            raise LlmbenchError(f"{layout.transformer}: its weights lack {prefix + name}. Get the model again.") from error
+            raise LlmbenchError(f"{layout.transformer}: its weights lack {prefix + name}. Download the model again.") from error
 
     def affine(name: str) -> Affine:
         return Affine(array(f"{name}.weight"), array(f"{name}.bias"))
@@ -121,7 +121,7 @@ def _tensors(folder: Path) -> dict[str, Callable[[], NDArray[np.float32]]]:
                 size = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(size))
         except (OSError, ValueError) as error:
-            raise LlmbenchError(f"{path}: cannot be read ({error}). Get the model again.") from error
+            raise LlmbenchError(f"{path}: cannot be read ({error}). Download the model again.") from error
         header.pop("__metadata__", None)
         found |= {key: _reader(path, 8 + size, entry) for key, entry in header.items()}
     return found

@@ -79,7 +79,7 @@ def _values(text: str, out: Writer) -> None:
             _entry(value, out)
     if broken:
         lines = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
-        out.warnings.append(f"not JSON and read as text: line{'s' if len(broken) > 1 else ''} {lines}")
+        out.warnings.append(f"not JSON, read as text: line{'s' if len(broken) > 1 else ''} {lines}")
 
 
 def _plain_json(text: str) -> str:
@@ -162,7 +162,7 @@ def read_notebook(data: bytes, out: Writer) -> None:
     if cells is None and isinstance(sheets, list):  # version 3
         cells = [cell for sheet in sheets if isinstance(sheet, dict) for cell in sheet.get("cells") or ()]
     if not isinstance(cells, list):
-        raise Unreadable("no notebook: it has no cells")
+        raise Unreadable("not a notebook: it has no cells")
     about = notebook.get("metadata")
     kernel = about.get("kernelspec") if isinstance(about, dict) else None
     out.about(language=str(kernel.get("language") or "") if isinstance(kernel, dict) else "")

@@ -240,7 +240,7 @@ class _Story:
         _, place = self.parts.get(relation(element, "id"), ("", ""))
         try:
             if self.depth >= _CHUNKS:
-                raise Unreadable("documents are inserted too deep within one another")
+                raise Unreadable("documents are nested too deeply")
             _insert(self.archive.read(place), place, self.out, self.depth + 1)
         except Unreadable as error:
             self.out.warnings.append(f"an inserted part was left out ({place.rpartition('/')[2]}): {error}")

@@ -46,7 +46,7 @@ def _opened(data: bytes, password: str) -> bytes:
     except exceptions.InvalidKeyError:
         raise Unreadable(NOT_OPENED) from None
     except exceptions.DecryptionError as error:
-        raise Unreadable(f"encrypted in a way that is not read ({error})") from None
+        raise Unreadable(f"encrypted with an unsupported method ({error})") from None
     opened = out.getvalue()
     if not opened.startswith((b"PK", b"\xd0\xcf\x11\xe0")):  # the older kinds keep nothing to check a password by
         raise Unreadable(NOT_OPENED)

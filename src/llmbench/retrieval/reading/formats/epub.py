@@ -20,7 +20,7 @@ def read(data: bytes, out: Writer) -> None:
     """Reads a book."""
     archive = Archive(data)
     if "META-INF/encryption.xml" in archive.names and b"EncryptedKey" in archive.read("META-INF/encryption.xml"):
-        raise Unreadable("encrypted: it is copy-protected")
+        raise Unreadable("encrypted: the file is copy-protected")
     container = archive.tree("META-INF/container.xml")
     package = next((node.get("full-path", "") for node in container.iter() if local(node) == "rootfile"), "")
     properties(archive, out, package)

@@ -32,7 +32,7 @@ def _letters(data: bytes) -> Iterator[tuple[str, bytes]]:
     """The messages of a mailbox. Each begins with a line `From ...` after an empty one."""
     marks = [m for m in _BEGIN.finditer(data) if not m.start() or data[max(0, m.start() - 4) : m.start()].endswith(_FOLLOWS)]
     if not marks or data[: marks[0].start()].strip():
-        raise Unreadable("no mailbox: it does not begin with a line that starts with From")
+        raise Unreadable("not a mailbox: its first line does not start with From")
     for number, mark in enumerate(marks, 1):
         end = marks[number].start() if number < len(marks) else len(data)
         yield str(number), re.sub(rb"(?m)^>(>*From )", rb"\1", data[mark.end() : end])
@@ -44,7 +44,7 @@ def read_eml(data: bytes, out: Writer) -> None:
         data = decode(data).encode()
     message = email.message_from_bytes(data.removeprefix(b"\xef\xbb\xbf").lstrip(), policy=email.policy.default)
     if not message.keys():
-        raise Unreadable("no e-mail: it has no header")
+        raise Unreadable("not an e-mail: it has no header")
     _message(message, out, 0)
 
 

@@ -175,7 +175,7 @@ class _Reader:
         """Adds a slide: its title, what is on it, and its notes."""
         self.out.page()
         if value(element, "style-name") in self.unshown:
-            self.out.warnings.append(f"slide {len(self.out.pages)} is hidden when the slides are shown, and was read")
+            self.out.warnings.append(f"slide {len(self.out.pages)} is hidden in the slide show, but was read")
         titles = [frame for frame in element if value(frame, "class") == "title"]
         words = [self.words(part) for frame in titles for part in frame if local(part) == "text-box"]
         self.out.heading(" ".join(words) if any(words) else value(element, "name"), 1)

@@ -185,7 +185,7 @@ def _page(lines: Sequence[Marked], number: int, out: Writer, bookmarks: list[tup
     texts = mend_hyphens([entry.line.text for entry in lines], words)
     share = garbage("".join(texts))
     if share > GARBAGE:
-        out.warnings.append(f"page {number}: {share:.0%} of its characters are no text")
+        out.warnings.append(f"page {number}: {share:.0%} of its characters are not text")
     before: Piece | None = None
     open_: _Open | None = None
     for text, entry in zip(texts, lines, strict=True):

@@ -47,7 +47,7 @@ def _slide(archive: Archive, place: str, out: Writer) -> None:
     parts = relations(archive, place)
     slide = archive.tree(place)
     if slide.get("show") in ("0", "false"):
-        out.warnings.append(f"slide {len(out.pages)} is hidden when the slides are shown, and was read")
+        out.warnings.append(f"slide {len(out.pages)} is hidden in the slide show, but was read")
     _shapes_of(slide, _Slide(archive, parts, out), 1)
     for kind, part in parts.values():
         if part not in archive.names:

@@ -1,4 +1,4 @@
-"""What a page's own styles hide: by its style sheet, without ink, white on white, in letters without size."""
+"""What a page's own styles hide: by its style sheet, without ink, white on white, in font size 0."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Styles:
         if (size := _NUMBER.match(found.get("font-size", ""))) and float(size[1]) < {"%": 10, "em": 0.1, "rem": 0.1}.get(
             size[2], 2
         ):
-            return "letters without size"
+            return "font size 0"
         if self._off_page(found):
             return "outside the page"
         if _CLIPPED.match(found.get("clip-path", "")) or re.match(r"scale\(\s*0(?:\.0+)?\s*\)", found.get("transform", "")):

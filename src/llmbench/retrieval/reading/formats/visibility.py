@@ -12,7 +12,7 @@ Unseen = tuple[str, str]
 """Why it is not seen, and its words."""
 Sides = tuple[float, float, float, float]
 _SAID = {
-    "invisible": "written without ink",
+    "invisible": "in invisible text mode",
     "transparent": "fully transparent",
     "white": "white on white",
     "tiny": "smaller than 1 point",

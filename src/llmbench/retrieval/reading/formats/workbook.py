@@ -66,7 +66,7 @@ def read(data: bytes, out: Writer) -> None:
         out.warnings.append(f"{counted(unvalued, 'formula')} {have} no stored value: open and save the workbook")
     if hidden:
         told = ", ".join(hidden[:5]) + (f" and {len(hidden) - 5} more" if len(hidden) > 5 else "")
-        out.warnings.append(f"hidden in the workbook, and read: {told}")
+        out.warnings.append(f"hidden in the workbook, but read: {told}")
 
 
 def _book(data: bytes, out: Writer) -> _Book:
@@ -76,12 +76,12 @@ def _book(data: bytes, out: Writer) -> _Book:
     archive = Archive(data)
     sizes = [member for member in archive.names.values() if member.file_size > 2**20]
     if any(member.file_size > RATIO * max(member.compress_size, 1) or member.file_size > 256 * 2**20 for member in sizes):
-        raise Unreadable("a zip bomb, or as good as one")
+        raise Unreadable("possibly a zip bomb")
     if "EncryptedPackage" in archive.names:
         raise Unreadable(LOCKED)
     for name in archive.names:  # entities are refused here, before the reader in Rust sees them
         if name.endswith((".xml", ".rels")) and b"<!ENTITY" in archive.head(name, 4096):
-            raise Unreadable(f"{name} declares entities, which hide text or attacks")
+            raise Unreadable(f"{name} declares entities, which can hide text or attacks")
     if "content.xml" in archive.names:
         properties(archive, out, "meta.xml")
         return _Book(archive, ods.sheets(archive))

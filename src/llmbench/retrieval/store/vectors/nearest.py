@@ -85,7 +85,7 @@ class Plan:
 
     def __str__(self) -> str:
         what = f"{self.lists} cells, {self.probes} probed" if self.kind == "ivf" else f"{self.lists} links, ef {self.probes}"
-        kind = "made queries" if self.asked == "made" else "of the pipeline's questions"
+        kind = "synthetic queries" if self.asked == "made" else "of the pipeline's questions"
         return (
             f"{self.kind} over {self.base:,} vectors ({what}, {self.factor} candidates a hit): "
             f"recall@10 {self.recall:.3f} [{self.low:.3f}, {self.high:.3f}], @100 {self.recall_100:.3f}, "
@@ -290,7 +290,7 @@ class Nearest:
             workspace.to_disk(path.parent)
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
-            advice = "Free some space and index again; what was done before is kept."
+            advice = "Free some space and run it again; earlier work is kept."
             raise IndexError_(f"{path} cannot be written ({_line(error)}). {advice}") from error
         self.plan = replace(self.plan, checksum=digest)
         return self.plan
@@ -304,15 +304,19 @@ class Nearest:
         """
         try:
             if checksum(path) != plan.checksum:
-                raise BrokenIndex(f"{path} is damaged, or of another state of the index. Index again: it is rebuilt.")
+                raise BrokenIndex(
+                    f"{path} is damaged, or belongs to another state of the index. Run llmbench index build: it is rebuilt."
+                )
             with _bounded(path.stat().st_size):
                 index = library().read_index(str(path))
         except (OSError, RuntimeError) as error:
-            raise BrokenIndex(f"{path} cannot be read ({_line(error)}). Index again: it is rebuilt.") from error
+            raise BrokenIndex(f"{path} cannot be read ({_line(error)}). Run llmbench index build: it is rebuilt.") from error
         name = {"ivf": "IndexIVFPQFastScan", "hnsw": "IndexHNSWSQ"}[plan.kind]
         if type(index).__name__ != name or index.d != plan.dim or index.ntotal != plan.base or not index.is_trained:
             found = f"{type(index).__name__} of {index.ntotal} x {index.d}"
-            raise BrokenIndex(f"{path} holds {found}, not {plan.kind} of {plan.base} x {plan.dim}. Index again: it is rebuilt.")
+            raise BrokenIndex(
+                f"{path} holds {found}, not {plan.kind} of {plan.base} x {plan.dim}. Run llmbench index build: it is rebuilt."
+            )
         return cls(index, plan)
 
 

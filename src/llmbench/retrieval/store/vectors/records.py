@@ -71,7 +71,7 @@ class Vectors:
 
         # Looked at each time: reading a map behind the end of its file kills the process.
         if os.fstat(self._file).st_size < self.rows * self.dtype.itemsize:
-            raise IndexError_(f"{self.path} is shorter than it must be. Run: llmbench index repair PIPELINE")
+            raise IndexError_(f"{self.path} is too short. Run: llmbench index repair PIPELINE")
         if self._map is None or len(self._map) < self.rows:
             if self.rows == 0:
                 return np.zeros(0, self.dtype)
@@ -109,7 +109,7 @@ class Vectors:
                 written = os.pwrite(self._file, view, at)
                 view, at = view[written:], at + written
         except OSError as error:
-            advice = "Free some space and index again; what was done before is kept."
+            advice = "Free some space and run it again; earlier work is kept."
             raise IndexError_(f"{self.path} cannot be written ({error.strerror}). {advice}") from error
 
     def flush(self) -> None:

@@ -171,7 +171,7 @@ class Segment(Part):
             raise self._broken("is damaged")
 
     def _broken(self, how: str) -> BrokenPostings:
-        return BrokenPostings(f"{self.path} {how}. Index again: it is rebuilt.")
+        return BrokenPostings(f"{self.path} {how}. Run llmbench index build: it is rebuilt.")
 
 
 def seal(rows: NDArray[np.int32], counts: NDArray[Any]) -> int:

@@ -131,7 +131,7 @@ def merge(parts: Sequence[Part], alive: NDArray[np.bool_] | None, folder: Path) 
         workspace.to_disk(folder)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        advice = "Free some space and index again; what was done before is kept."
+        advice = "Free some space and run it again; earlier work is kept."
         raise IndexError_(f"{folder / 'postings'} cannot be written ({error.strerror}). {advice}") from error
     return plan
 
