@@ -145,11 +145,11 @@ def _notes(
         named = counted(max(same, len(collection.identical)), "query", "queries")
         notes.append(
             f"Queries with the same name as a document: {named}. If they are the same text, as in ArguAna, use "
-            f"--ignore-identical."
+            "--ignore-identical."
         )
     if first.passage_depth > first.recipe.search.candidates:
         notes.append(
             f"{first.passage_depth} passages per query were ranked instead of the recipe's {first.recipe.search.candidates}, so "
-            f"that 100 documents could be judged."
+            "that 100 documents could be judged."
         )
     return notes
