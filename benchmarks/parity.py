@@ -31,7 +31,7 @@ def adapter(folder: Path, seed: int) -> Certificate:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from llmbench.training import certifying
+    from llmbench.training.merging import certifying
 
     torch.manual_seed(seed)
     model: Any = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)

@@ -212,7 +212,7 @@ def lora(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.save_pretrained(sys.argv[2])
 
         from pathlib import Path
-        from llmbench.training import certifying
+        from llmbench.training.merging import certifying
 
         certifying.certify(Path(sys.argv[2]))
     """

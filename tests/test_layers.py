@@ -65,7 +65,7 @@ TRAINING = [
     {"performance"},
     {"job"},
     {"data_report", "methods", "save"},
-    {"certifying", "merging", "plan"},
+    {"merging", "plan"},
     {"stages"},
     {"__init__"},
     {"selftest"},
@@ -89,6 +89,7 @@ INSIDE = {
 
 DOORS = {
     ("__main__.py", "cli.main"),  # the program begins there
+    ("cli/certify.py", "training.merging.certifying"),  # loads an adapter and its base, and no trainer
     ("cli/check.py", "training.loading.model"),  # loads a tokenizer and a model's configuration, and no trainer
     ("cli/merge.py", "training.merging.merge"),  # likewise, a merge alone
     ("cli/selftest.py", "engine.patches"),  # prints the register of what is borrowed, room by room

@@ -90,7 +90,7 @@ def _certificate(adapter: str, base: str | None, again: bool) -> tuple[Path, Cer
     for package in ("torch", "transformers", "peft"):
         if find_spec(package) is None:
             raise MissingPackage("certify", package, "train")
-    from llmbench.training import certifying
+    from llmbench.training.merging import certifying
 
     folder = certifying.folder_of(adapter)
     found = None if again else parity.read(folder)

@@ -149,7 +149,7 @@ def _notes(
         )
     if first.passage_depth > first.recipe.search.candidates:
         notes.append(
-            f"{first.passage_depth} passages per query were ranked instead of the recipe's {first.recipe.search.candidates}, so "
-            "that 100 documents could be judged."
+            f"{first.passage_depth} passages per query were ranked instead of the recipe's {first.recipe.search.candidates}, "
+            "so that 100 documents could be judged."
         )
     return notes
