@@ -1,0 +1,98 @@
+"""Bounds under peeking: what they cover by simulation, and what they find."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from llmbench.statistics.sequential import Bounds, compare, quantile_bounds, share_bounds
+
+
+def test_nothing_seen_rules_nothing_out() -> None:
+    assert share_bounds(0, 0, 0.05) == Bounds(0.0, 1.0)
+    assert quantile_bounds(np.array([]), 0.95, 0.05) == Bounds(-math.inf, math.inf)
+    assert share_bounds(0, 1, 0.05).low == 0.0 and share_bounds(1, 1, 0.05).high == 1.0
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (10, 10), (1, 1_000), (999, 1_000), (4_000, 100_000)])
+def test_the_bounds_of_a_share_are_where_the_evidence_is_one_in_alpha(k: int, n: int) -> None:
+    """The martingale by its definition: the mixture's likelihood from the gamma function, over p^k (1 - p)^(n - k)."""
+
+    def ratio(p: float) -> float:
+        mixed = math.lgamma(k + 0.5) + math.lgamma(n - k + 0.5) - math.lgamma(n + 1) - 2 * math.lgamma(0.5)
+        return mixed - (k * math.log(p) if k else 0) - ((n - k) * math.log1p(-p) if k < n else 0)
+
+    found = share_bounds(k, n, 0.05)
+    assert found.low <= k / n <= found.high
+    for edge in {found.low, found.high} - {0.0, 1.0}:
+        assert ratio(edge) == pytest.approx(math.log(20), abs=1e-6)
+    mirrored = share_bounds(n - k, n, 0.05)
+    assert (mirrored.low, mirrored.high) == pytest.approx((1 - found.high, 1 - found.low), abs=1e-9)
+
+
+def test_more_of_the_same_narrows_them() -> None:
+    widths = [found.high - found.low for n in (10, 100, 1_000, 10_000) for found in [share_bounds(n // 5, n, 0.05)]]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < 0.03
+
+
+@pytest.mark.parametrize("p", [0.01, 0.2, 0.8])
+def test_looking_after_each_of_500_observations_a_share_is_missed_in_five_percent_at_most(p: float) -> None:
+    rng = np.random.default_rng(7)
+    missed = 0
+    for _ in range(400):
+        k = np.cumsum(rng.random(500) < p)
+        n = np.arange(1, 501)
+        mixed = np.array(
+            [math.lgamma(a + 0.5) + math.lgamma(b - a + 0.5) - math.lgamma(b + 1) for a, b in zip(k, n, strict=True)]
+        )
+        evidence = mixed - math.log(math.pi) - k * math.log(p) - (n - k) * math.log1p(-p)
+        at = int(np.argmax(evidence))
+        bounds = share_bounds(int(k[at]), int(n[at]), 0.05)  # where it is closest to being missed
+        missed += not bounds.low <= p <= bounds.high
+    assert missed / 400 <= 0.05
+
+
+def test_looking_often_a_quantile_is_missed_in_five_percent_at_most() -> None:
+    rng = np.random.default_rng(8)
+    truth = math.exp(1.6448536)
+    missed = 0
+    for _ in range(200):
+        values = rng.lognormal(size=400)
+        seen = [quantile_bounds(np.sort(values[:n]), 0.95, 0.05) for n in range(5, 401, 5)]
+        missed += any(not one.low <= truth <= one.high for one in seen)
+    assert missed / 200 <= 0.05
+
+
+def test_equal_values_are_one_order_statistic_after_another() -> None:
+    found = quantile_bounds(np.full(1_000, 2.5), 0.95, 0.05)
+    assert (found.low, found.high) == (2.5, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("new", "control", "worse", "says"),
+    [
+        ((0.2, 0.3), (0.05, 0.1), "higher", "worse"),
+        ((0.11, 0.3), (0.05, 0.1), "higher", "undecided"),
+        ((0.05, 0.1), (0.06, 0.2), "higher", "undecided"),
+        ((0.05, 0.07), (0.06, 0.2), "higher", "not worse"),
+        ((0.5, 0.6), (0.8, 0.9), "lower", "worse"),
+        ((0.85, 0.9), (0.8, 0.86), "lower", "not worse"),
+        ((-math.inf, math.inf), (1.0, 2.0), "higher", "undecided"),
+    ],
+)
+def test_verdicts_need_the_margin(new: tuple[float, float], control: tuple[float, float], worse: str, says: str) -> None:
+    assert compare(Bounds(*new), Bounds(*control), 0.02, worse=worse) == says  # type: ignore[arg-type]
+
+
+def test_what_was_ruled_out_stays_ruled_out() -> None:
+    assert Bounds(0.1, 0.5).narrowed(Bounds(0.05, 0.4)) == Bounds(0.1, 0.4)
+    assert Bounds(0.1, 0.2).narrowed(Bounds(0.3, 0.4)) == Bounds(0.3, 0.4)
+
+
+@pytest.mark.parametrize(("k", "n"), [(-1, 5), (6, 5)])
+def test_what_is_no_share_is_an_error(k: int, n: int) -> None:
+    with pytest.raises(ValueError, match="is not a share"):
+        share_bounds(k, n, 0.05)
