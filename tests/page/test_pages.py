@@ -210,7 +210,7 @@ def test_text_stands_out_from_its_background_as_wcag_asks(scheme: int) -> None:
     css = resources.files("llmbench.page").joinpath("page.css").read_text(encoding="utf-8")
     block = css.split(":root {")[scheme + 1].split("}")[0]
     colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block))
-    pairs = [(text, behind) for text in ("ink", "soft", "inconclusive", "good", "bad") for behind in ("page", "surface")]
+    pairs = [(text, behind) for text in ("ink", "soft", "faint", "good", "bad") for behind in ("page", "surface")]
     pairs += [("good", "chip"), ("bad", "chip"), ("ink", "mark")]
     for text, behind in [*pairs, *((level, f"{level}-back") for level in ("bad", "warn", "note"))]:
         dark, bright = sorted((light(colours[text]), light(colours[behind])))

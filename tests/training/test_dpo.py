@@ -159,6 +159,7 @@ def test_the_reference_stays_as_it_was_and_is_not_saved(tmp_path: Path) -> None:
     assert {path.name for path in run.adapter.iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
+        "certificate.json",
         "llmbench.json",
         marks.RECORD,
     }

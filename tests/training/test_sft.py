@@ -37,7 +37,7 @@ def test_lora_lowers_the_loss_and_saves_the_adapter_only(trained: Run) -> None:
     assert trained.state == "finished"
     assert not trained.model.exists()
     assert [path.name for path in trained.checkpoints.iterdir()] == ["checkpoint-12"]
-    saved = {"adapter_config.json", "adapter_model.safetensors", "llmbench.json"}
+    saved = {"adapter_config.json", "adapter_model.safetensors", "certificate.json", "llmbench.json"}
     assert files(trained.adapter) == saved | {written.RECORD}
     assert (trained.adapter / "adapter_model.safetensors").stat().st_size < 1_000_000
 

@@ -53,8 +53,8 @@ def share_bounds(k: int, n: int, alpha: float) -> Bounds:
         return Bounds(0.0, 1.0)
     limit = -log(alpha)
     middle = k / n
-    low = _edge(lambda p: _evidence(k, n, p) >= limit, 0.0, middle) if k > 0 else 0.0
-    high = 1 - _edge(lambda p: _evidence(n - k, n, p) >= limit, 0.0, 1 - middle) if k < n else 1.0
+    low = _edge(lambda p: bool(_evidence(k, n, p) >= limit), 0.0, middle) if k > 0 else 0.0
+    high = 1 - _edge(lambda p: bool(_evidence(n - k, n, p) >= limit), 0.0, 1 - middle) if k < n else 1.0
     return Bounds(low, high)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +34,7 @@ def of(
     base: dict[str, str],
     folder: Path,
     template_kwargs: dict[str, Any] | None = None,
+    start: Mapping[str, torch.Tensor] | None = None,
 ) -> Certificate:
     """The certificate of a model in memory, with its adapter if it has one.
 
@@ -43,6 +46,7 @@ def of(
         base: the base's fingerprint.
         folder: what it is saved in.
         template_kwargs: variables of the chat template.
+        start: LoRA's matrices as they began where these were taken out of the base (PiSSA, OLoRA), which with them is the base.
 
     Raises:
         LlmbenchError: the template renders none of the probes.
@@ -54,18 +58,20 @@ def of(
         raise LlmbenchError("the chat template renders none of the probes")
     model.eval()
     biased = any(getattr(one, "bias", "none") != "none" for one in getattr(model, "peft_config", {}).values())
-    plain = getattr(model, "disable_adapter", None) if not biased else None  # a trained bias stays when the adapter is off
+    alone = hasattr(model, "disable_adapter") and not biased  # a trained bias stays when the adapter is off
     prompts = [ids for _, ids in rendered]
     few = range(0, len(prompts), parity.GREEDY_EVERY)
     without: list[tuple[float, ...]] = []
     scaled: dict[str, dict[int, tuple[float, ...]]] = {}
-    with torch.no_grad(), torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
+    autocast = torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32)
+    with torch.no_grad(), autocast, torch.compiler.set_stance("force_eager"):  # a few shapes, not worth compiling
         trained = _scores(model, prompts)
         greedy = _greedy(model, [prompts[i] for i in few])
         continued = dict(zip(few, greedy, strict=True))
-        if plain is not None:
-            with plain():
+        if alone:
+            with _begun(model, start) if start else model.disable_adapter():
                 without = _scores(model, prompts)
+        if alone and not start:
             scaled = {
                 str(scale): dict(zip(few, _at(model, [prompts[i] for i in few], scale), strict=True)) for scale in _SCALES
             }
@@ -103,6 +109,21 @@ def _ids(tokenizer: Any, messages: tuple[dict[str, str], ...], kwargs: dict[str,
     except TemplateError:
         return []
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@contextmanager
+def _begun(model: Any, start: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """The adapter as it was before the first step."""
+    parameters = dict(model.named_parameters())
+    places = {name: parameters[re.sub(r"(lora_(?:embedding_)?[AB])", r"\1.default", name, count=1)] for name in start}
+    before = {name: place.data for name, place in places.items()}
+    try:
+        for name, place in places.items():
+            place.data = start[name].to(place.device, place.dtype)
+        yield
+    finally:
+        for name, place in places.items():
+            place.data = before[name]
 
 
 def _at(model: Any, prompts: list[list[int]], scale: float) -> list[tuple[float, ...]]:

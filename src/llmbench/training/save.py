@@ -77,6 +77,7 @@ def _certify(model: Any, job: Job, folder: Path) -> str:
             model, loaded.tokenizer, dtype=loaded.dtype, quantized=is_quantized(model),
             base=provenance.fingerprint(loaded.folder) if loaded.folder is not None else {},
             folder=folder, template_kwargs=recipe.data.chat_template_kwargs,
+            start=loaded.start,
         )  # fmt: skip
         parity.write(made, folder)
     except (LlmbenchError, RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
