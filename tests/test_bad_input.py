@@ -210,7 +210,7 @@ def test_an_index_of_another_embedder_is_refused_with_the_way_out(folder: Path) 
     settings.write_text(text + "\n")
     (folder / "rag.yaml").write_text(RAG + "embedder: {model_name_or_path: other}\n")
     before = files(folder)
-    check(run(folder, "search", "rag.yaml", "kettle"), r"mine.*another embedder.*llmbench index rag\.yaml")
+    check(run(folder, "search", "rag.yaml", "kettle"), r"mine.*another embedder.*llmbench index build rag\.yaml --rebuild")
     assert files(folder) == before
 
 
@@ -299,7 +299,10 @@ def test_a_recipe_for_a_gpu_says_so_where_there_is_none(folder: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has an NVIDIA GPU")
     before = files(folder)
-    check(run(folder, "train", "train.yaml", "model.device=cuda"), r"model\.device: cuda, but torch sees no NVIDIA GPU here")
+    check(
+        run(folder, "train", "train.yaml", "model.device=cuda"),
+        r"model\.device: cuda, but torch sees no NVIDIA GPU\. Use model\.device=auto",
+    )
     assert files(folder) == before
 
 

@@ -135,7 +135,7 @@ def test_what_differs_is_left_alone_and_said_once(stranger: types.ModuleType, ca
 
 def test_what_would_be_wrong_without_is_refused(stranger: types.ModuleType) -> None:
     patch = of_stranger("gone", "(x)", required=True)
-    said = r"stranger\.gone is not there\. .* Run: pip install 'pytest>=9,<10'$"
+    said = r"stranger\.gone is missing\. .* Run: pip install 'pytest>=9,<10'$"
     with pytest.raises(LlmbenchError, match=said) as caught, borrowed.replaced({patch: abs}):
         raise AssertionError("not reached")
     assert "\n" not in str(caught.value)

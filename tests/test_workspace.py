@@ -102,7 +102,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 def test_a_home_that_is_no_folder_is_named(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to("nowhere")
-    for name, is_ in (("file", "is a file, not a folder"), ("link", "is a link to something that is not there")):
+    for name, is_ in (("file", "is a file, not a folder"), ("link", "is a broken link")):
         monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / name))
         result = CliRunner().invoke(cli, [verb] if verb == "runs" else [verb, "recipes/sft-lora.yaml"])
         assert str(result.exception) == f"{tmp_path / name} {is_}. Move it, or set LLMBENCH_HOME to a folder."
@@ -119,7 +119,7 @@ def test_a_run_whose_place_is_taken_by_a_file_or_a_link_to_nothing_is_refused_at
     assert place.read_text() == "mine"
     place.unlink()
     place.symlink_to("nowhere")
-    with pytest.raises(LlmbenchError, match=rf"{document.name} is a link to something that is not there"):
+    with pytest.raises(LlmbenchError, match=rf"{document.name} is a broken link"):
         runs.check(document)
 
 

@@ -72,7 +72,7 @@ def test_a_turn_that_was_running_comes_back_stopped(conversation: Any) -> None:
     "stored", [None, 3, "x", [], {}, {"url": 1, "shown": [0], "sides": []}, {"url": "u", "shown": ["x"], "sides": [{}] * 4}]
 )
 def test_what_no_session_wrote_is_no_session(conversation: Any, stored: Any) -> None:
-    with pytest.raises(ValueError, match="no conversation"):
+    with pytest.raises(ValueError, match="not a conversation"):
         conversation.Session.restored(stored, "http://127.0.0.1:1/v1")
 
 

@@ -110,7 +110,7 @@ def test_a_row_longer_than_the_model_reads_is_refused(tmp_path: Path) -> None:
     result = typed(str(path), "--json")
     assert result.exit_code == 2
     [note] = [note for note in json.loads(result.stdout)["notes"] if note["level"] == "refused"]
-    assert note["where"] == "data.max_length" and "the model reads 1,024" in note["text"]
+    assert note["where"] == "data.max_length" and "the model reads at most 1,024" in note["text"]
 
 
 def test_a_tokenizer_of_its_own_says_nothing_of_the_model(tmp_path: Path, tiny: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_tokenizer_of_its_own_says_nothing_of_the_model(tmp_path: Path, tiny: 
         shutil.copy(tiny / name, tmp_path / "tokenizer")
     path = write(tmp_path, "one", "two " * 900, max_length=8192)
     result = typed(str(path), f"model.tokenizer={tmp_path / 'tokenizer'}")
-    assert result.exit_code == 2 and "the model reads 1,024" in " ".join(result.stdout.split())
+    assert result.exit_code == 2 and "the model reads at most 1,024" in " ".join(result.stdout.split())
     result = typed(str(write(tmp_path, "one", "two")), f"model.tokenizer={tmp_path / 'tokenizer'}")
     assert result.exit_code == 0 and "GiB on CPU" in result.stdout
 

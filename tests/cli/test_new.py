@@ -31,7 +31,7 @@ def test_without_a_name_every_document_is_listed_with_its_purpose() -> None:
     printed = new()
     for document in assets.documents():
         assert document in printed
-    assert "The sample world: the handbook of Osmer" in printed
+    assert "The sample documents: the handbook of Osmer" in printed
 
 
 @pytest.mark.parametrize("name", ["handbook", "handbook.yaml", "rag/handbook", "rag/handbook.yaml"])

@@ -39,7 +39,7 @@ def test_rows_are_written_counted_and_can_be_trained_on(asked: tuple[str, str], 
     first, *rest = result.stdout.splitlines()
     assert first == f"{out}: 2 rows from 3 questions."
     assert rest[0].split(maxsplit=1) == ["1", "answered from their passages"]
-    assert rest[2] == "No rows: 1 since its page was found, but no passage of it holds the value in these words."
+    assert rest[2] == "No rows: 1 since its page was found, but no passage of it contains the value word for word."
     assert "Compare on questions" not in result.stdout
     found = [json.loads(line) for line in out.read_text().splitlines()]
     assert [(row["id"], row["messages"][-1]["content"]) for row in found] == [

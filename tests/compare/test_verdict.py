@@ -67,7 +67,10 @@ def test_a_best_one_that_is_not_shown_to_be_says_whom_it_beats() -> None:
 
 
 def test_variants_without_shared_questions_are_not_compared() -> None:
-    assert verdict("grounded", shares(a=0.1, b=0.6), [], 0.05) == "b and a share too few answered questions to be compared."
+    assert (
+        verdict("grounded", shares(a=0.1, b=0.6), [], 0.05)
+        == "b and a have too few answered questions in common to be compared."
+    )
 
 
 @pytest.mark.parametrize(

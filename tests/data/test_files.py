@@ -140,8 +140,8 @@ def test_places_count_the_lines_of_a_csv_with_fields_of_several_lines(tmp_path: 
         ({"messages": [{"from": "human", "value": "x"}]}, "a.jsonl:1: messages[0] has from/value (ShareGPT); write columns: {"),
         ({"messages": [TURNS[1] | {"tool_calls": [1]}]}, "a.jsonl:1: messages[0].tool_calls: a call is {name, arguments} or"),
         ({"messages": [TURNS[1] | {"audio": "x"}]}, "a.jsonl:1: messages[0] has audio, which llmbench cannot"),
-        ({"messages": [TURNS[1] | {"weight": 2}]}, "weight should be 0 (do not learn this turn) or 1, not 2"),
-        ({"messages": [TURNS[0], {"role": "assistant", "content": " "}]}, "a.jsonl:1: the assistant's turn 2 is empty"),
+        ({"messages": [TURNS[1] | {"weight": 2}]}, "weight should be 0 (do not train this turn) or 1, not 2"),
+        ({"messages": [TURNS[0], {"role": "assistant", "content": " "}]}, "a.jsonl:1: assistant turn 2 is empty"),
         ({"messages": [TURNS[0], {"role": "assistant", "content": "a\0b"}]}, "messages[1].content holds a NUL character"),
         ({"prompt": 3, "completion": "x"}, "a.jsonl:1: prompt should be text or a list of messages, not a number"),
         ({"prompt": "x"}, "It looks like prompt_completion without its completion."),
@@ -150,7 +150,7 @@ def test_places_count_the_lines_of_a_csv_with_fields_of_several_lines(tmp_path: 
         ({"conversations": [{"from": "function_call", "value": "{"}]}, "conversations[0].value: not valid JSON"),
         ({"instruction": "a", "output": "b", "history": ["x"]}, "history should be a list of [question, answer] pairs"),
         ({"instruction": "a"}, "It looks like alpaca without its output."),
-        ({"chosen": "a", "rejected": "b"}, "It looks like preferences, which method: dpo"),
+        ({"chosen": "a", "rejected": "b"}, "It looks like preferences, which needs method: dpo"),
         (
             {"prompt": "a", "completion": "b", "label": True},
             "needs method: kto. To train on all of them, write format: pr",
@@ -221,7 +221,7 @@ def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
 
 def test_a_column_to_rename_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", ["text", "label"], ["a", "b"])
-    assert "a.csv:2: has no column query to take as prompt. Available: text, label." in fault(path, columns={"prompt": "query"})
+    assert "a.csv:2: has no column query to use as prompt. Available: text, label." in fault(path, columns={"prompt": "query"})
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "txt"])

@@ -134,8 +134,8 @@ def test_a_folder_that_datasets_saved_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        ("question, answer", "There is ' answer', which differs in spaces"),
-        ("question,Answer", "There is 'Answer'"),
+        ("question, answer", "It has ' answer', which differs in spaces"),
+        ("question,Answer", "It has 'Answer', which differs in capitals"),
         ("question,b", "Available: question, b"),
     ],
 )
@@ -193,7 +193,7 @@ def test_a_server_that_packs_what_it_sends_is_read() -> None:
     [
         (httpx.Response(404), "the server answered 404"),
         (httpx.Response(200, content=b"<html>", headers={"content-type": "text/html; charset=utf-8"}), "is a web page"),
-        (httpx.Response(200, content=b"ab", headers={"content-length": "5"}), "2 bytes of 5 came"),
+        (httpx.Response(200, content=b"ab", headers={"content-length": "5"}), "received 2 of 5 bytes"),
         (httpx.Response(302, headers={"location": "http://other.test/rows.jsonl"}), "which is not encrypted"),
     ],
 )
@@ -211,7 +211,7 @@ def test_a_server_that_is_gone_leaves_what_was_downloaded(capsys: pytest.Capture
         path = download.fetch("https://data.test/rows.jsonl", web)
     with httpx.Client(transport=httpx.MockTransport(gone)) as web:
         assert download.fetch("https://data.test/rows.jsonl", web) == path
-        assert "cannot be reached (ConnectError); the copy downloaded before is used" in capsys.readouterr().err
+        assert "cannot be reached (ConnectError); using the copy downloaded before" in capsys.readouterr().err
         with pytest.raises(DataError, match=r"https://data.test/other.jsonl: cannot be reached"):
             download.fetch("https://data.test/other.jsonl", web)
 
@@ -234,7 +234,8 @@ def test_a_real_server_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("http://data.test/a.jsonl", "only https:// addresses are read"), ("s3://bucket/a.jsonl", "only https:// addresses"),
+        ("http://data.test/a.jsonl", "only https:// addresses are supported"),
+        ("s3://bucket/a.jsonl", "only https:// addresses"),
         ("https://me:secret@data.test/a.jsonl", "a URL must not contain a password"), ("file:///etc/passwd", "only https://"),
     ],
 )  # fmt: skip

@@ -241,7 +241,7 @@ def test_a_row_that_begins_with_two_beginnings_is_noticed(tmp_path: Path) -> Non
     path.write_text(json.dumps(ONE), encoding="utf-8")
     report = data.load(DataSpec(train=[DataSource(path=path)]), tokenizer).train_report
     assert report.double_bos == 1
-    assert "begin with two beginning-of-text tokens" in " ".join(report.remarks())
+    assert "begin with two BOS tokens" in " ".join(report.remarks())
 
 
 def test_answers_without_the_thinking_that_the_prompt_opens_are_noticed(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_a_row_of_which_truncation_leaves_no_difference_is_dropped(tokenizer: An
     alike = {**PAIR, "chosen": GOOD * 12 + " Yes.", "rejected": GOOD * 12 + " No."}
     rows = load("dpo", [PAIR, alike], tokenizer, tmp_path, max_length=64, over_length="truncate")
     assert (rows.train_report.rows, rows.train_report.dropped, rows.train_report.truncated) == (1, 1, 0)
-    with pytest.raises(DataError, match="no row is left within 10 tokens"):
+    with pytest.raises(DataError, match=r"data\.max_length: no row fits into 10 tokens"):
         load("dpo", [PAIR], tokenizer, tmp_path, max_length=10, over_length="truncate")
 
 
@@ -264,7 +264,7 @@ def test_rows_are_held_out_by_the_seed_and_shuffled_for_kto_alone(tokenizer: Any
     ("method", "rows", "says"),
     [
         ("dpo", [{**PAIR, "rejected": GOOD}], r"rows\.jsonl:1: chosen and rejected are identical"),
-        ("dpo", [PAIR, {"chosen": TURNS, "rejected": TURNS}], r"rows\.jsonl:2: chosen and rejected are the same"),
+        ("dpo", [PAIR, {"chosen": TURNS, "rejected": TURNS}], r"rows\.jsonl:2: chosen and rejected are identical"),
         ("dpo", [{"chosen": GOOD, "rejected": BAD}], r"rows\.jsonl:1: chosen and rejected begin differently"),
         ("dpo", [PAIR, {"prompt": "x", "chosen": GOOD}], r"rows\.jsonl:2: rejected is missing"),
         ("grpo", [{"prompt": "x"}, {"text": "x"}], r"rows\.jsonl:2: prompt is missing"),
@@ -272,7 +272,7 @@ def test_rows_are_held_out_by_the_seed_and_shuffled_for_kto_alone(tokenizer: Any
         ("dpo", [{**PAIR, "chosen": None}], r"rows\.jsonl:1: chosen should be text or \{role, content\}, not null"),
         ("dpo", [{**PAIR, "prompt": TURNS}], r"rows\.jsonl:1: prompt ends with the assistant's turn"),
         ("dpo", [{**PAIR, "chosen": [*TURNS, *TURNS]}], r"chosen should be one turn of the assistant after the prompt, not 4"),
-        ("dpo", [{**PAIR, "chosen": f"{GOOD}<|im_end|>"}], r"rows\.jsonl:1: the text holds the control token <\|im_end\|>"),
+        ("dpo", [{**PAIR, "chosen": f"{GOOD}<|im_end|>"}], r"rows\.jsonl:1: the text contains the control token <\|im_end\|>"),
         ("dpo", [{**PAIR, "chosen": {"role": "robot", "content": "x"}}], r"chosen\.role should be one of .* not 'robot'"),
         (
             "dpo",
@@ -280,7 +280,11 @@ def test_rows_are_held_out_by_the_seed_and_shuffled_for_kto_alone(tokenizer: Any
             r"rows\.jsonl:2: .*not a number \(1 more rows of this file",
         ),
         ("dpo", [], r"rows\.jsonl: has no rows; method: dpo reads `prompt`, `chosen` and `rejected`"),
-        ("dpo", [{"messages": TURNS}], r"these are conversations without a judgement \(messages\), which fit method: sft"),
+        (
+            "dpo",
+            [{"messages": TURNS}],
+            r"these are conversations without labels or preferences \(messages\), which fit method: sft",
+        ),
         ("dpo", [{"prompt": "x", "answer": "y"}], r"these are prompts without an answer .* fit method: grpo"),
         (
             "kto",
@@ -288,10 +292,14 @@ def test_rows_are_held_out_by_the_seed_and_shuffled_for_kto_alone(tokenizer: Any
             r"these are pairs of a chosen and a rejected answer .* fit method: dpo, orpo or reward; method: kto reads",
         ),
         ("kto", [{"prompt": "x", "completion": "y", "label": "good"}], r"label should be true or false, not 'good'"),
-        ("kto", [{"prompt": "x", "completion": "y", "label": True}] * 3, r"all 3 answers are marked good.* method: sft"),
+        ("kto", [{"prompt": "x", "completion": "y", "label": True}] * 3, r"all 3 answers are labelled good.* method: sft"),
         ("grpo", [PAIR], r"these are pairs .* method: grpo reads `prompt`"),
         ("grpo", [{"question": "x"}], r"columns are question; method: grpo reads `prompt`\. Name yours with columns"),
-        ("grpo", [{"prompt": "x", "a": 1}, {"prompt": "y", "a": "b"}], r"the columns a do not have one type each"),
+        (
+            "grpo",
+            [{"prompt": "x", "a": 1}, {"prompt": "y", "a": "b"}],
+            r"the columns a have mixed types .* Use one type per column",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named_with_its_reason(

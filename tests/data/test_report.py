@@ -162,7 +162,7 @@ def test_answers_without_a_learned_end_are_an_error(tmp_path: Path) -> None:
     path = recipe(tmp_path, talks(4), data={"chat_template": NO_END})
     report = read_json(checked(str(path), "--json").stdout)
     assert (report.train.turns, report.train.turns_ended) == (4, 0)
-    assert any("end of the turn" in note.text for note in notes(report, "error"))
+    assert any("4 of 4 answers have no trained end of turn" in note.text for note in notes(report, "error"))
     assert checked(str(path)).exit_code == 0
     assert checked(str(path), "--strict").exit_code == 1
 

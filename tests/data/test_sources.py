@@ -79,7 +79,7 @@ def test_a_function_of_the_users_makes_rows(tmp_path: Path) -> None:
     assert made == [(f"{path}:1", {"prompt": question, "completion": "4"}) for question in ("2 + 2?", "1 + 3?")]
     with pytest.raises(DataError, match=r"a\.jsonl:2: several of .*own\.py returned nothing; it should return a row"):
         list(data.rows(source("several")))
-    with pytest.raises(DataError, match=r"a\.jsonl:1: broken fails at .*own\.py:6 \(KeyError: 'question'\)"):
+    with pytest.raises(DataError, match=r"a\.jsonl:1: broken failed at .*own\.py:6 \(KeyError: 'question'\)"):
         list(data.rows(source("broken")))
     with pytest.raises(ValidationError, match="defines no function other"):
         source("other")
@@ -99,7 +99,7 @@ def test_rows_that_formatting_leaves_out_are_counted(tmp_path: Path, tokenizer: 
 
 def test_a_folder_without_data_files_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "README").write_text("", encoding="utf-8")
-    with pytest.raises(DataError, match="is a folder without a file that llmbench reads"):
+    with pytest.raises(DataError, match="is a folder with no file that llmbench reads"):
         list(data.rows(DataSource(path=tmp_path)))
 
 
@@ -184,8 +184,8 @@ def test_sources_are_mixed_by_weight(tmp_path: Path, tokenizer: Any) -> None:
     assert sorted({rows.count((0, row)) for row in range(1, 5)}) == [3, 4]
     assert rows == mixed(tmp_path, tokenizer)[0]
     notes = " ".join(found.train_report.notes)
-    assert "few.jsonl: 75% of the rows: 15, each of its 4 is taken 3.75 times" in notes
-    assert "many.jsonl: 25% of the rows: 5 of its 16, the others are left out" in notes
+    assert "few.jsonl: 75% of the rows: 15, each of its 4 is used 3.75 times" in notes
+    assert "many.jsonl: 25% of the rows: 5 of its 16, the rest are left out" in notes
 
 
 def test_held_out_rows_are_never_among_the_repeated_ones(tmp_path: Path, tokenizer: Any) -> None:

@@ -67,7 +67,7 @@ def test_the_cache_tells_special_tokens_from_others(tmp_path: Path, tiny: Path) 
 def test_an_added_token_that_no_row_has_is_an_error(tmp_path: Path) -> None:
     report = looked(tmp_path, [ROW], tokenizer={"add_tokens": ["<never>"]}, lora={"r": 4})
     [note] = [note for note in notes(report, "error") if note.where == "tokenizer.add_tokens"]
-    assert note.text == "no training row has <never>" and report.train.unused == ("<never>",)
+    assert note.text == "no training row contains <never>" and report.train.unused == ("<never>",)
 
 
 @pytest.mark.parametrize(

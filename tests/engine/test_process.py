@@ -209,7 +209,7 @@ def test_an_interpreter_without_vllm_is_told_how_to_get_it(tmp_path: Path) -> No
 
 
 def test_an_interpreter_that_does_not_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"engine\.python: .*nowhere is not a Python that runs"):
+    with pytest.raises(EngineError, match=r"engine\.python: .*nowhere cannot be run as Python"):
         inspect(tmp_path / "nowhere")
 
 

@@ -198,7 +198,7 @@ async def test_a_completion_reaches_the_variants_model_as_it_was_written(engine:
     assert engine.bodies == [body | {"model": "base", "temperature": 0.0, "top_p": 1.0, "stream": False}]
 
 
-@pytest.mark.parametrize(("model", "why"), [("mine", "has a system text"), ("rag", "searches documents")])
+@pytest.mark.parametrize(("model", "why"), [("mine", "has a system prompt"), ("rag", "searches documents")])
 async def test_a_variant_that_does_more_than_its_model_has_no_completions(engine: FakeEngine, model: str, why: str) -> None:
     served = serve(engine, retriever=FakeRetriever())
     async with client(served) as http:
@@ -270,7 +270,7 @@ async def test_the_body_must_be_json_in_utf_8_as_it_is(engine: FakeEngine) -> No
     kind = "application/json"
     async with client(serve(engine)) as http:
         for headers, status, words in (
-            ({"Content-Type": kind, "Content-Encoding": "gzip"}, 415, "packed"),
+            ({"Content-Type": kind, "Content-Encoding": "gzip"}, 415, "compressed"),
             ({"Content-Type": f"{kind}; charset=iso-8859-1"}, 415, "UTF-8"),
             ({"Content-Type": f'{kind}; charset="UTF-8"'}, 200, ""),
             ({"Content-Type": f"{kind}; charset = utf-8; odata=verbose"}, 200, ""),

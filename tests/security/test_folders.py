@@ -112,7 +112,7 @@ def test_no_pickle_of_a_checkpoint_is_opened(
     if listed:
         checkpoints.seal(run.checkpoints / "checkpoint-3")
     training.train(document, runs.resume(document), resume=True)
-    assert "a pickle, which can run code when it is loaded" in capsys.readouterr().err
+    assert "a pickle, which can run code when loaded" in capsys.readouterr().err
     assert run.state == "finished"
 
 
@@ -231,7 +231,7 @@ def test_a_link_out_of_a_model_is_refused(tmp_path: Path, model: Path, leave: Ca
     outside = tmp_path / "outside"
     outside.mkdir()
     leave(model, outside)
-    with pytest.raises(LlmbenchError, match=r"links to outside .*Copy the file there"):
+    with pytest.raises(LlmbenchError, match=r"links to outside .*copy it there"):
         load_model(on(tmp_path, model))
 
 

@@ -173,7 +173,7 @@ def test_tokens_that_are_there_already_are_not_added(write: Write, tiny: Path) -
 
     there = load_tokenizer(tiny, ModelSpec()).eos_token
     document = write("there", tokenizer={"add_tokens": ["<new>", there]})
-    with pytest.raises(RecipeError, match=rf"'{re.escape(there)}' is token \d+ already; .*lora\.trainable_token_indices"):
+    with pytest.raises(RecipeError, match=rf"'{re.escape(there)}' already is token \d+; .*lora\.trainable_token_indices"):
         load_model(document)
 
 
@@ -231,7 +231,7 @@ def test_an_adapter_is_saved_in_the_dtype_that_was_asked_for(write: Write) -> No
 def test_eva_needs_batches_with_enough_tokens(write: Write) -> None:
     """PEFT would look for directions in batches that are too small for ever."""
     document = write("eva", "training.per_device_train_batch_size=1", lora={"r": 128, "init_lora_weights": "eva"})
-    with pytest.raises(RecipeError, match=r"eva looks for 256 directions, and no batch has as many tokens"):
+    with pytest.raises(RecipeError, match=r"eva needs 256 directions, but no batch has that many tokens"):
         training.prepare(document)
 
 

@@ -205,7 +205,7 @@ def test_an_adapter_of_a_mixture_is_trained_further(make: Make, tmp_path: Path, 
 def test_experts_that_are_named_as_modules_are_explained(make: Make, tmp_path: Path) -> None:
     from llmbench.training.loading.model import load_model
 
-    with pytest.raises(RecipeError, match=r"no module .* called gate_proj; .* lora\.target_parameters=\[experts\.down_proj"):
+    with pytest.raises(RecipeError, match=r"no module .* named gate_proj; .* lora\.target_parameters=\[experts\.down_proj"):
         load_model(document(tmp_path, make("qwen3_moe"), "named", "lora.target_modules=[q_proj, gate_proj]"))
 
 

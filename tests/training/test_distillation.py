@@ -83,7 +83,7 @@ def test_another_vocabulary_is_one_line(tmp_path: Path) -> None:
     ).save_pretrained(folder)
     section = {"teacher": {"model_name_or_path": str(folder)}}
     with pytest.raises(
-        RecipeError, match=r"stranger has another vocabulary than llmbench/tiny \(3 tokens to 1,024\)"
+        RecipeError, match=r"stranger has a different vocabulary from llmbench/tiny \(3 tokens against 1,024\)"
     ) as caught:
         training.prepare(written(tmp_path, "distillation", distillation=section))
     assert "\n" not in str(caught.value)

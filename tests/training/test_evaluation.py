@@ -278,7 +278,7 @@ def test_a_faulty_question_is_told_before_the_training(write: Write, tmp_path: P
             ["training.early_stopping_patience=2", "data.eval_fraction=0.1"],
             r"early_stopping_patience=2: needs training\.eval_steps",
         ),
-        (["evaluation.limit=3"], r"evaluation: asks the held-out rows, which needs data\.eval or data\.eval_fraction"),
+        (["evaluation.limit=3"], r"evaluation: uses the held-out rows, which needs data\.eval or data\.eval_fraction"),
         (["evaluation.metrics=[regex]", "data.eval_fraction=0.1"], r"metrics: \[regex\] and a `regex` go together"),
         (["evaluation.metrics=[regex]", "evaluation.regex='('"], r"evaluation\.regex='\(': not a regular expression"),
         (

@@ -84,7 +84,7 @@ def test_what_is_not_two_plain_matrices_stays_pefts() -> None:
     from llmbench.training.kernels import fused_lora
 
     for model in (block(use_dora=True), block(lora_bias=True)):
-        assert fused_lora.obstacle(model) == "no plain LoRA on a linear layer"
+        assert fused_lora.obstacle(model) == "it has no plain LoRA on a linear layer"
         fused_lora.install(model)
         assert "forward" not in vars(model.base_model.model.up)
     assert fused_lora.obstacle(block()) is None

@@ -131,7 +131,9 @@ def test_a_merge_that_lost_the_adapter_is_an_error(kind: Kinds, tmp_path: Path, 
 
     made = kind("lora")
     monkeypatch.setattr(merging, "_merged", lambda model, dtype: model.unload())
-    with pytest.raises(LlmbenchError, match=r"the merged model equals the base: the adapter was lost"):
+    with pytest.raises(
+        LlmbenchError, match=r"the merged model equals the base: the merge lost the adapter, and nothing was written"
+    ):
         merge(made.run, output=tmp_path / "merged")
     assert list(tmp_path.glob("*merged*")) == []
 

@@ -36,7 +36,7 @@ def test_a_hub_model_that_cannot_be_reached_is_one_line(name: str) -> None:
     with pytest.raises(LlmbenchError) as caught:
         local_folder(ModelSpec(model_name_or_path=name))
     assert str(caught.value) == (
-        f"{name}: no such folder, not downloaded before, and http://127.0.0.1:9 cannot be reached. "
+        f"{name}: no such folder, not in the cache, and http://127.0.0.1:9 cannot be reached. "
         "Check the network or the name, or use model.model_name_or_path=llmbench/tiny"
     )
 
@@ -172,7 +172,7 @@ def test_a_recipe_that_asks_for_a_gpu_where_there_is_none() -> None:
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    with pytest.raises(RecipeError, match=r"model.device: cuda, but torch sees no NVIDIA GPU here"):
+    with pytest.raises(RecipeError, match=r"model.device: cuda, but torch sees no NVIDIA GPU\. Use model\.device=auto"):
         device_of(ModelSpec(device="cuda"))
 
 

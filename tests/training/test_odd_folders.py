@@ -48,8 +48,11 @@ def shards(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (shards, "model-00002-of-00002.safetensors is missing, which model.safetensors.index.json names. Download it again."),
-        (gguf, "has weights as GGUF alone (tiny.Q4_K_M.gguf), which are for inference. Get the model's safetensors"),
+        (
+            shards,
+            "model-00002-of-00002.safetensors is missing, although model.safetensors.index.json lists it. Download it again.",
+        ),
+        (gguf, "has its weights only as GGUF (tiny.Q4_K_M.gguf), which are for inference. Get the model's safetensors"),
         (gguf_alone, "holds a GGUF (tiny.Q4_K_M.gguf), which is for inference. Name the folder or hub name of the model"),
         (deeper, "the weights have 4 layers and config.json says 6. Download both again."),
         (lambda f: deeper(f, 2), "the weights have 4 layers and config.json says 2. Download both again."),
@@ -146,7 +149,7 @@ def test_of_a_model_of_images_and_text_the_text_part_is_adapted(seeing: Path, wr
     loaded = load_model(document)
     trained = [name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad]
     assert len(trained) == 2 * 2 * 7 and all(".language_model." in name for name in trained)
-    [left] = [one for one in loaded.left_out if one.reason.startswith("it reads images or sound")]
+    [left] = [one for one in loaded.left_out if one.reason.startswith("it processes images or audio")]
     assert left.count == 6 + 3, "a layer, and the pooling head"
     assert left.names == ("fc1", "fc2", "k_proj", "out_proj", "q_proj", "v_proj")
     stop_at(loaded.model, [2])

@@ -77,7 +77,7 @@ def test_canaries_catch_a_changed_weight(make_model: MakeModel, monkeypatch: pyt
     assert "the embedder's files changed" in stored.difference(changed.promise)
     monkeypatch.setattr(changed, "fingerprint", stored.fingerprint)
     assert stored.difference(changed.promise) == ""
-    assert "the same texts get other vectors than when the index was made" in changed.check_canaries(stored)
+    assert "the same texts get other vectors than when the index was built" in changed.check_canaries(stored)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_a_tuned_alpha_of_another_embedder_is_dropped_and_told(
 ) -> None:
     tuned(folder)
     [note] = retrieval.build(recipe, embedder=other_words, rebuild=True).notes
-    assert note.startswith("The tuned alpha 0.35 was dropped, since it was found with another index (the embedder's files")
+    assert note.startswith("The tuned alpha 0.35 was dropped, since it was tuned on a different index (the embedder's files")
     assert note.endswith("Tune it again: llmbench evaluate rag recipe.yaml --tune")
     assert facts(folder, "alpha") is None
 

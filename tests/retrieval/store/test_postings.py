@@ -400,7 +400,7 @@ def test_words_that_are_not_the_passages_are_told_and_repaired(
     plan = merge([cut(passages, 0, noted[0].end)], None, generation)
     query("UPDATE meta SET value = ? WHERE key = 'postings'", json.dumps(postings.to_json([plan])))
     [fault] = verify(folder).faults
-    assert "the words are not those of the passages" in fault.what
+    assert "the words do not match the passages" in fault.what
     assert repair(recipe, embedder=words).faults == ()
     assert verify(folder).faults == ()
 
@@ -443,7 +443,7 @@ def test_a_full_disk_is_one_line_and_words_are_found_all_the_same(
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     monkeypatch.setattr(postings_build, "merge", written)
-    with pytest.raises(IndexError_, match=r"postings cannot be written \(File too large\). Free some space and index again"):
+    with pytest.raises(IndexError_, match=r"postings cannot be written \(File too large\). Free some space and run it again"):
         upsert(*corpus(0, 40))
     assert limits and not files(folder)
     same(view(), postings_answer=False)

@@ -114,7 +114,7 @@ def test_a_root_that_is_gone_or_empty_is_an_error_and_takes_nothing_away(
         retrieval.build(recipe, embedder=words, rebuild=rebuild)
     pages.mkdir()
     (pages / ".placeholder").touch()
-    with pytest.raises(DataError, match=r"pages is empty, and the index holds 3 files of it\. Mount it, if it is a disk"):
+    with pytest.raises(DataError, match=r"pages is empty, but the index has 3 files from it\. If it is a disk, mount it"):
         retrieval.build(recipe, embedder=words, rebuild=rebuild)
     with closed(pages), pytest.raises(DataError, match=r"pages cannot be read \(Permission denied\)"):
         retrieval.build(recipe, embedder=words, rebuild=rebuild)
