@@ -166,7 +166,7 @@ class _Part:
             DataError: unless such rows are to be skipped.
         """
         if self.spec.bad_rows == "error":
-            raise DataError(f"{item.place}: {detail}. Or set data.bad_rows=skip to skip such rows.")
+            raise DataError(f"{item.place}: {detail}. Correct it, or set data.bad_rows=skip to skip such rows.")
         self.count.skipped.append(Skipped(item.place, reason, detail))
 
     def _chat(self, item: Item, answer: dict[str, Any], samples: list[Sample]) -> None:

@@ -78,7 +78,7 @@ class Report:
                 f"trained"
             )
         if self.double_bos:
-            found.append(f"{self.double_bos:,} rows begin with two BOS tokens: one from the template, one from the data")
+            found.append(f"{self.double_bos:,} rows begin with two BOS tokens, one more than the model expects")
         if self.control:
             found.append(f"{self.control:,} rows spell out control tokens in their text; they are trained as plain text")
         if self.split:
