@@ -1,10 +1,11 @@
 """What the gateway costs by itself: open streams over an engine that computes nothing, and short answers.
 
-    python benchmarks/gateway_load.py [--streams 100 512 800 1000] [--rounds 3] [--answers 2000]
+    python benchmarks/gateway_load.py [--streams 100 512 800 1000] [--rounds 3] [--answers 2000] [--keys]
 
 Engine, gateway and clients are three processes of this machine. The engine sends eight events a second apart for a stream, and
 one small document otherwise. Processor time is the gateway's own (user and system); the pause is the slowest GET /v1/models,
 asked five times a second by a client that waits for nothing else. Every figure is the lowest and the highest of the rounds.
+With --keys all requests have a named key with limits that are never reached.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 EVENTS, GAP = 8, 1.0
 DATA = {"id": "c", "object": "chat.completion.chunk", "model": "base", "choices": [{"index": 0, "delta": {"content": "word "}}]}
 ASK = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+HEADERS: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def main() -> None:
     arguments.add_argument("--streams", type=int, nargs="+", default=[100, 512, 800, 1000])
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--answers", type=int, default=2000)
+    arguments.add_argument("--keys", action="store_true", help="ask with a named key with limits")
     arguments.add_argument("--role", choices=["engine", "gateway"], help=argparse.SUPPRESS)
     arguments.add_argument("--socket", type=Path, help=argparse.SUPPRESS)
     options = arguments.parse_args()
@@ -53,13 +56,14 @@ def main() -> None:
         case "engine":
             asyncio.run(_engine(options.socket))
         case "gateway":
-            _gateway(options.socket)
+            _gateway(options.socket, keys=options.keys)
         case _:
-            _measure(options.streams, options.rounds, options.answers)
+            _measure(options.streams, options.rounds, options.answers, keys=options.keys)
 
 
-def _measure(streams: list[int], rounds: int, answers: int) -> None:
-    with _serving() as (port, pid):
+def _measure(streams: list[int], rounds: int, answers: int, *, keys: bool) -> None:
+    with _serving(keys) as (port, pid, key):
+        HEADERS.update({"authorization": f"Bearer {key}"} if keys else {})
         asyncio.run(_short(port, 50, keep=True))  # imports and caches
         print("| open streams | whole | processor, s | per stream, ms | slowest /v1/models, s | all done after, s |")
         print("| --- | --- | --- | --- | --- | --- |")
@@ -84,13 +88,13 @@ def _measure(streams: list[int], rounds: int, answers: int) -> None:
 
 
 @contextmanager
-def _serving() -> Iterator[tuple[int, int]]:
-    """An engine and a gateway before it: the gateway's port and process."""
+def _serving(keys: bool) -> Iterator[tuple[int, int, str]]:
+    """An engine and a gateway before it: the gateway's port and process, and a key for it."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         socket = Path(folder, "engine.sock")
 
         def started(role: str) -> subprocess.Popen[str]:
-            argv = [sys.executable, __file__, "--role", role, "--socket", str(socket)]
+            argv = [sys.executable, __file__, "--role", role, "--socket", str(socket), *(["--keys"] if keys else [])]
             process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             stack.callback(process.wait)
             stack.callback(process.terminate)
@@ -99,7 +103,8 @@ def _serving() -> Iterator[tuple[int, int]]:
         for process in (started("engine"), started("gateway")):
             assert process.stdout is not None
             line = process.stdout.readline()
-        yield int(line), process.pid
+        port, _, key = line.partition(" ")
+        yield int(port), process.pid, key.strip()
 
 
 async def _engine(socket: Path) -> None:
@@ -127,19 +132,30 @@ async def _engine(socket: Path) -> None:
         await server.serve_forever()
 
 
-def _gateway(socket: Path) -> None:
+def _gateway(socket: Path, *, keys: bool) -> None:
     from llmbench.gateway import Served, build
+    from llmbench.gateway.keys import KeyStore
+    from llmbench.gateway.ledger import opened
     from llmbench.gateway.limit import Open
     from llmbench.gateway.listening import answering, listener_of
+    from llmbench.gateway.quota import Limits
     from llmbench.gateway.relay import Upstream
     from llmbench.recipe import ServeRecipe, Variant
 
-    recipe = ServeRecipe.model_validate({"variants": [{"name": "m"}], "gateway": {"port": 0, "shutdown_timeout": 0}})
+    path, key = socket.with_name("keys.sqlite"), ""
+    if keys:
+        enough = 10**9
+        store = KeyStore(path)
+        key = store.new("load", limits=Limits(enough, enough, enough, enough))
+        store.close()
+    gateway = {"port": 0, "shutdown_timeout": 0, "keys": str(path) if keys else False}
+    recipe = ServeRecipe.model_validate({"variants": [{"name": "m"}], "gateway": gateway})
     open, upstream = Open(2048), Upstream.at(socket, lambda: None)
-    app = build([Served(Variant(name="m"), "base", {})], upstream, context=1024, open=open)
-    with listener_of(recipe) as listener, answering(app, listener, recipe, upstream, open, None):
-        print(listener.getsockname()[1], flush=True)
-        sys.stdin.read()
+    with opened(recipe.gateway, None) as ledger:
+        app = build([Served(Variant(name="m"), "base", {})], upstream, context=1024, open=open, ledger=ledger)
+        with listener_of(recipe) as listener, answering(app, listener, recipe, upstream, open, None):
+            print(listener.getsockname()[1], key, flush=True)
+            sys.stdin.read()
 
 
 async def _streams(port: int, pid: int, count: int) -> Load:
@@ -160,7 +176,7 @@ def _watch(port: int, pauses: list[float], ended: threading.Event) -> None:
     while not ended.wait(0.2):
         begun = time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-        connection.request("GET", "/v1/models")
+        connection.request("GET", "/v1/models", headers=HEADERS)
         connection.getresponse().read()
         connection.close()
         pauses.append(time.monotonic() - begun)
@@ -197,6 +213,7 @@ async def _short(port: int, count: int, *, keep: bool) -> None:
 def _request(body: Mapping[str, Any]) -> bytes:
     data = json.dumps(body).encode()
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items()).encode()
     return head + b"content-length: %d\r\n\r\n%b" % (len(data), data)
 
 

@@ -483,21 +483,22 @@ async def test_each_variants_requests_errors_and_tokens_are_counted() -> None:
         text = (await http.get("/metrics")).text
         assert (await http.get("/metrics", headers={"Authorization": ""})).status_code == 401
     for line in (
-        'llmbench_requests_total{model="base",status="200"} 2.0',
-        'llmbench_requests_total{model="mine",status="200"} 1.0',
-        'llmbench_requests_total{model="",status="400"} 1.0',
-        'llmbench_requests_total{model="",status="404"} 1.0',
-        'llmbench_tokens_total{model="base",type="input"} 14.0',
+        'llmbench_requests_total{key="",model="base",status="200"} 2.0',
+        'llmbench_requests_total{key="",model="mine",status="200"} 1.0',
+        'llmbench_requests_total{key="",model="",status="400"} 1.0',
+        'llmbench_requests_total{key="",model="",status="404"} 1.0',
+        'llmbench_tokens_total{key="",model="base",type="input"} 14.0',
         'llmbench_request_seconds_count{model="base"} 2.0',
         "llmbench_requests_running 0.0",
     ):
         assert line in text.splitlines()
     last = b'data: {"model":"base","choices":[],"usage":' + json.dumps(usage, separators=(",", ":")).encode() + b"}\n\n"
     so_far = last.replace(b'"completion_tokens":3', b'"completion_tokens":2')  # continuous_usage_stats
+    so_far = so_far.replace(b'"choices":[]', b'"choices":[{"index":0,"delta":{}}]')
     streaming = FakeEngine(lambda: httpx.Response(200, stream=Pieces(so_far, event("a") + last, b"data: [DONE]\n\n")))
     async with client(serve(streaming)) as http:
         await http.post("/v1/chat/completions", json=ASK | {"stream": True})
-        assert 'llmbench_tokens_total{model="base",type="output"} 3.0' in (await http.get("/metrics")).text
+        assert 'llmbench_tokens_total{key="",model="base",type="output"} 3.0' in (await http.get("/metrics")).text
 
 
 def refuse_connection() -> httpx.Response:

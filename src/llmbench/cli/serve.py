@@ -148,7 +148,7 @@ def _introduce(gateway: Gateway, document: ServeRecipe, seconds: float) -> None:
         table.add_row(served.variant.name, adapter["name"] if adapter else "-", rag or "-", served.card["description"])
     console.print()
     console.print(table)
-    key = document.gateway.api_key is not None
+    key = document.gateway.api_key is not None or document.gateway.keys is not False
     name = gateway.models[-1].variant.name
     header = ' -H "Authorization: Bearer $OPENAI_API_KEY"' if key else ""
     console.print(f"\nReady after {seconds:.0f} s at [bold]{gateway.base_url}[/bold]. Ctrl-C stops it.\n", highlight=False)

@@ -4,4 +4,6 @@ from llmbench.gateway.app import Served, build
 from llmbench.gateway.grounding import Grounded, Grounder, Grounding
 from llmbench.gateway.server import Gateway, running, started
 
-__all__ = ["Gateway", "Grounded", "Grounder", "Grounding", "Served", "background", "build", "running", "started"]
+__all__ = [
+    "Gateway", "Grounded", "Grounder", "Grounding", "Served", "background", "build", "keys", "quota", "running", "started",
+]  # fmt: skip

@@ -12,7 +12,7 @@ GET  /metrics              counts for Prometheus
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +22,13 @@ from llmbench import control_tokens
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.gateway import body as body_of
 from llmbench.gateway import chat, completions, relay
+from llmbench.gateway.charge import Quota
 from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.guard import Guard
+from llmbench.gateway.keys import Keyring
+from llmbench.gateway.ledger import Ledger
 from llmbench.gateway.limit import Limit, Open
+from llmbench.gateway.meter import Meter
 from llmbench.gateway.metrics import Metrics
 from llmbench.gateway.refusal import Refusal, as_json
 from llmbench.gateway.room import Room
@@ -77,6 +81,7 @@ def build(
     hosts: frozenset[str] | None = None,
     open: Open | None = None,
     words: Words | None = None,
+    ledger: Ledger | None = None,
 ) -> Starlette:
     """The application over variants.
 
@@ -88,6 +93,7 @@ def build(
         hosts: names that a request may call this server by; None allows any.
         open: counts the questions that are being answered, and bounds them.
         words: how the model's control tokens are kept out of what clients and documents say; None knows the usual ones.
+        ledger: named keys that clients may send as well, with what they have spent.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -96,11 +102,15 @@ def build(
 
     metrics = Metrics()
     paths = _Paths(models, upstream, context, words or Words(control_tokens.of_unknown()), metrics)
+    keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
+    charged = [Middleware(partial(Quota, ledger=ledger, metrics=metrics))] if ledger is not None else []
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
         await upstream.close()
+        if keyring is not None:
+            keyring.close()
 
     app = Starlette(
         routes=[
@@ -113,7 +123,8 @@ def build(
             Route("/tokenize", paths.tokenize, methods=["POST"]),
         ],
         middleware=[
-            Middleware(partial(Guard, api_key=api_key, hosts=hosts)),
+            Middleware(partial(Guard, api_key=api_key, hosts=hosts, keyring=keyring)),
+            *charged,
             Middleware(partial(Limit, open=open or Open(_MANY), metrics=metrics)),
         ],
         exception_handlers={Refusal: _refuse, HTTPException: _no_such_path, Exception: _failed},
@@ -141,8 +152,8 @@ class _Paths:
         self._words = words
         self._metrics = metrics
 
-    async def list_models(self, _: Request) -> Response:
-        return as_json({"object": "list", "data": list(self._cards.values())})
+    async def list_models(self, request: Request) -> Response:
+        return as_json({"object": "list", "data": [self._cards[name] for name in self._known_to(request)]})
 
     async def show_model(self, request: Request) -> Response:
         from starlette.exceptions import HTTPException
@@ -153,7 +164,7 @@ class _Paths:
 
     async def health(self, request: Request) -> Response:
         await self._upstream.health()
-        return as_json({"status": "ok"} | ({"models": list(self._known)} if request.state.has_key else {}))
+        return as_json({"status": "ok"} | ({"models": list(self._known_to(request))} if request.state.has_key else {}))
 
     async def count(self, _: Request) -> Response:
         from starlette.responses import Response
@@ -162,14 +173,14 @@ class _Paths:
 
     async def ask(self, request: Request) -> Response:
         question = chat.parse(await _body(request), context=self._context)
-        served, used = self._wanted(question.model, request), partial(self._metrics.used, question.model)
-        work = _answer(served, question, self._upstream, self._context, self._words, used)
+        served, meter = self._wanted(question.model, request), self._meter(question.model, request)
+        work = _answer(served, question, self._upstream, self._context, self._words, meter)
         return await _unless_gone(request, work)
 
     async def complete(self, request: Request) -> Response:
         question = completions.parse(await _body(request), context=self._context)
-        served, used = self._wanted(question.model, request), partial(self._metrics.used, question.model)
-        return await _unless_gone(request, _complete(served, question, self._upstream, used))
+        served, meter = self._wanted(question.model, request), self._meter(question.model, request)
+        return await _unless_gone(request, _complete(served, question, self._upstream, meter))
 
     async def tokenize(self, request: Request) -> Response:
         body = body_of.read(await _body(request))
@@ -184,11 +195,22 @@ class _Paths:
         return as_json(await self._upstream.read(await self._upstream.ask("/tokenize", asked)))
 
     def _wanted(self, name: str, request: Request) -> Served:
-        if name not in self._known:
-            message = f"The model {name!r:.100} does not exist. Available: {', '.join(self._known)}."
+        known = self._known_to(request)
+        if name not in known:
+            message = f"The model {name!r:.100} does not exist. Available: {', '.join(known)}."
             raise Refusal(404, message, param="model", code="model_not_found")
         request.state.model = name
-        return self._known[name]
+        return known[name]
+
+    def _known_to(self, request: Request) -> dict[str, Served]:
+        """The variants that exist for the request's key."""
+        key = request.scope["state"].get("key")
+        if key is None or key.models is None:
+            return self._known
+        return {name: served for name, served in self._known.items() if key.may_ask(name)}
+
+    def _meter(self, name: str, request: Request) -> Meter:
+        return Meter(self._metrics, name, request.scope["state"], self._context)
 
 
 async def _refuse(_: Request, error: Exception) -> Response:
@@ -251,7 +273,7 @@ async def _answer(
     upstream: relay.Upstream,
     context: int,
     words: Words,
-    used: Callable[[Any], None],
+    meter: Meter,
 ) -> Response:
     """Grounds the conversation if the variant is a RAG one, asks vLLM, and answers under the variant's name."""
     from llmbench.gateway.stream import EventStream
@@ -282,32 +304,34 @@ async def _answer(
         "stream": wanted.stream,
         **served.ends(fields),
     }
-    response = await upstream.chat(body)
+    response = await meter.ask(upstream, "/v1/chat/completions", body)
     if wanted.stream:
-        pieces = relay.events(response, upstream, engine_name=served.engine_name, name=variant.name, sources=sources, used=used)
+        pieces = relay.events(
+            response, upstream, engine_name=served.engine_name, name=variant.name, sources=sources, used=meter.used,
+            hide_usage=meter.hides_usage,
+        )  # fmt: skip
         return EventStream(pieces, response)
     data = await upstream.read(response)
-    used(data.get("usage"))
+    meter.used(data.get("usage"))
     return as_json(data | {"model": variant.name} | ({} if sources is None else {"sources": sources}))
 
 
-async def _complete(
-    served: Served, wanted: completions.CompletionRequest, upstream: relay.Upstream, used: Callable[[Any], None]
-) -> Response:
+async def _complete(served: Served, wanted: completions.CompletionRequest, upstream: relay.Upstream, meter: Meter) -> Response:
     """Asks vLLM to continue a text, and answers under the variant's name."""
     from llmbench.gateway.stream import EventStream
 
     completions.refuse_conversational(served.variant, grounded=served.grounding is not None)
     fields = chat.with_defaults(wanted.fields, served.variant.sampling)
     body = fields | {"model": served.engine_name, "prompt": wanted.prompt, "stream": wanted.stream, **served.ends(fields)}
-    response = await upstream.ask("/v1/completions", body)
+    response = await meter.ask(upstream, "/v1/completions", body)
     if wanted.stream:
         pieces = relay.events(
-            response, upstream, engine_name=served.engine_name, name=served.variant.name, sources=None, used=used
-        )
+            response, upstream, engine_name=served.engine_name, name=served.variant.name, sources=None, used=meter.used,
+            hide_usage=meter.hides_usage,
+        )  # fmt: skip
         return EventStream(pieces, response)
     data = await upstream.read(response)
-    used(data.get("usage"))
+    meter.used(data.get("usage"))
     return as_json(data | {"model": served.variant.name})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import sys
 import threading
@@ -45,7 +46,9 @@ class Background:
     def __init__(self, recipe: ServeRecipe, *, say: Callable[[str], None]) -> None:
         spec = recipe.gateway
         port = spec.port or _free_port(spec.host)  # the same one after another start, for whoever knows the address
-        self._recipe = recipe.model_copy(update={"gateway": spec.model_copy(update={"port": port})})
+        # Whoever started it asks without a named key: where there are only those, with one made for this purpose.
+        own = spec.api_key or (secrets.token_urlsafe(32) if spec.keys is not False else None)
+        self._recipe = recipe.model_copy(update={"gateway": spec.model_copy(update={"port": port, "api_key": own})})
         self._say = say
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -54,7 +57,7 @@ class Background:
         self._error: BaseException | None = None
         self.stage = Stage("stopped")
         self.base_url = base_url(spec.host, port)
-        self.api_key = spec.api_key
+        self.api_key = own
 
     def start(self) -> None:
         """Starts what does not run, and returns once vLLM is loading.

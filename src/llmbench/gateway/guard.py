@@ -7,6 +7,7 @@ import hmac
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from llmbench.gateway.keys import Keyring, wrong_key
 from llmbench.gateway.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -21,10 +22,16 @@ _OUR_NAMES = 5
 
 
 class Guard:
-    """Refuses requests that call this server by a foreign name (a web page that rebinds DNS), or that lack the key."""
+    """Refuses requests that call this server by a foreign name (a web page that rebinds DNS), or that lack a key.
 
-    def __init__(self, app: ASGIApp, *, api_key: str | None, hosts: frozenset[str] | None) -> None:
+    Whose named key it is stands in `scope["state"]["key"]`; `api_key` has no name.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, api_key: str | None, hosts: frozenset[str] | None, keyring: Keyring | None = None
+    ) -> None:
         self._app = app
+        self._keyring = keyring
         self._key = _digest(f"Bearer {api_key}".encode()) if api_key is not None else None
         self._hosts = hosts
 
@@ -37,6 +44,8 @@ class Guard:
             refusal: Refusal | None = Refusal(404, "This server has no WebSockets.")
         else:
             refusal = self._check(_origin_form(scope))
+            if refusal is None and self._keyring is not None and not scope["state"]["has_key"]:
+                refusal = await self._find(self._keyring, scope)
         app = self._app if refusal is None else refusal.response()
         await app(scope, receive, send)
 
@@ -47,10 +56,17 @@ class Guard:
         refusal = self._check_host([value for key, value in headers if key == b"host"], scope["http_version"])
         if refusal is not None:
             return refusal
-        scope["state"]["has_key"] = self._has_key(headers)
-        if scope["state"]["has_key"] or scope["path"] == "/health":
-            return None
-        return Refusal(401, "The API key is missing or wrong: send Authorization: Bearer KEY.", code="invalid_api_key")
+        has_key = scope["state"]["has_key"] = self._has_key(headers)
+        return None if has_key or self._keyring is not None or scope["path"] == "/health" else wrong_key()
+
+    async def _find(self, keyring: Keyring, scope: Scope) -> Refusal | None:
+        """Looks for a named key."""
+        try:
+            scope["state"]["key"] = await keyring.find(scope["headers"])
+        except Refusal as refusal:
+            return None if scope["path"] == "/health" else refusal
+        scope["state"]["has_key"] = True
+        return None
 
     def _check_host(self, hosts: list[bytes], version: str) -> Refusal | None:
         """A web page that rebinds DNS sends its own name; a health check in HTTP/1.0 sends none, which no browser does."""
@@ -68,7 +84,7 @@ class Guard:
 
     def _has_key(self, headers: list[tuple[bytes, bytes]]) -> bool:
         if self._key is None:
-            return True
+            return self._keyring is None
         keys = [value for key, value in headers if key == b"authorization"]
         return len(keys) == 1 and hmac.compare_digest(_digest(keys[0]), self._key)
 

@@ -41,7 +41,7 @@ class Limit:
         if self._open.count >= self._open.most:
             message = f"{self._open.most:,} requests are already being answered. Try again in a second."
             refusal = Refusal(429, message, code="rate_limit_exceeded", retry_after="1")
-            self._metrics.answered("", refusal.status, 0.0)
+            self._metrics.answered("", _name_of_key(scope), refusal.status, 0.0)
             await refusal.response()(scope, receive, send)
             return
         begun, status = time.monotonic(), 500
@@ -59,4 +59,10 @@ class Limit:
         finally:
             self._open.count -= 1
             self._metrics.running.dec()
-            self._metrics.answered(scope.get("state", {}).get("model", ""), status, time.monotonic() - begun)
+            model = scope.get("state", {}).get("model", "")
+            self._metrics.answered(model, _name_of_key(scope), status, time.monotonic() - begun)
+
+
+def _name_of_key(scope: Scope) -> str:
+    key = scope.get("state", {}).get("key")
+    return "" if key is None else str(key.name)

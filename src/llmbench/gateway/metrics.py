@@ -19,7 +19,10 @@ class Metrics:
         self._registry = CollectorRegistry()
         self.running = Gauge("llmbench_requests_running", "Requests that are being answered.", registry=self._registry)
         self._requests = Counter(
-            "llmbench_requests", "Requests answered, by model and HTTP status.", ["model", "status"], registry=self._registry
+            "llmbench_requests",
+            "Requests answered, by model, name of the key and HTTP status.",
+            ["model", "key", "status"],
+            registry=self._registry,
         )
         self._seconds = Histogram(
             "llmbench_request_seconds",
@@ -30,23 +33,23 @@ class Metrics:
         )
         self._tokens = Counter(
             "llmbench_tokens",
-            "Tokens of answers that say how many they are: streams do so with stream_options.include_usage.",
-            ["model", "type"],
+            "Tokens of answers that name them: streams do so for named keys, and with stream_options.include_usage.",
+            ["model", "key", "type"],
             registry=self._registry,
         )
 
-    def answered(self, model: str, status: int, seconds: float) -> None:
-        """Counts one request. `model` is a variant, or empty where none was named."""
-        self._requests.labels(model, str(status)).inc()
+    def answered(self, model: str, key: str, status: int, seconds: float) -> None:
+        """Counts one request. `model` is a variant, or empty where none was named; so is `key`, the name of a key."""
+        self._requests.labels(model, key, str(status)).inc()
         self._seconds.labels(model).observe(seconds)
 
-    def used(self, model: str, usage: Any) -> None:
+    def used(self, model: str, key: str, usage: Any) -> None:
         """Counts the tokens that an answer's `usage` names, if it has one."""
         if isinstance(usage, dict):
-            for kind, key in (("input", "prompt_tokens"), ("output", "completion_tokens")):
-                count = usage.get(key)
+            for kind, field in (("input", "prompt_tokens"), ("output", "completion_tokens")):
+                count = usage.get(field)
                 if type(count) is int and count > 0:
-                    self._tokens.labels(model, kind).inc(count)
+                    self._tokens.labels(model, key, kind).inc(count)
 
     def text(self) -> bytes:
         """Everything so far, in Prometheus' text format."""

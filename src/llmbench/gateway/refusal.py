@@ -24,6 +24,7 @@ class Refusal(Exception):
         code: a word for programs, such as `model_not_found`.
         retry_after: seconds until asking again may help.
         allow: the methods that the path has.
+        retry: whether OpenAI's clients shall ask again; None leaves it to them.
     """
 
     def __init__(
@@ -35,13 +36,15 @@ class Refusal(Exception):
         code: str | None = None,
         retry_after: str | None = None,
         allow: str | None = None,
+        retry: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.param = param
         self.code = code
-        self._headers = {"Retry-After": retry_after, "Allow": allow}
+        again = None if retry is None else str(retry).lower()
+        self._headers = {"Retry-After": retry_after, "Allow": allow, "x-should-retry": again}
 
     def body(self) -> dict[str, Any]:
         """The error object."""

@@ -175,18 +175,21 @@ async def events(
     engine_name: str,
     name: str,
     sources: Sequence[dict[str, Any]] | None,
-    used: Callable[[Any], None],
+    used: Callable[[Any, bool], None],
+    hide_usage: bool = False,
 ) -> AsyncIterator[bytes]:
     """The server-sent events of a stream. The first piece of the answer is given the sources; the others pass as bytes.
 
     In all of them the name is replaced. Inside JSON text every quote is escaped, so `"model":"..."` with bare quotes is the
     field and never something a model wrote. A comment (`: keep-alive`) may come at any time and passes too. `used` is told the
-    usage once, at the end; it is None where the stream names none.
+    usage once, at the end, and whether it is that of the whole answer; it is None where the stream names none. `hide_usage`
+    keeps the event that names it from the client, who has not asked for it.
     """
     field = re.compile(rb'"model":\s*"' + re.escape(engine_name.encode()) + b'"')
     named = b'"model":' + json.dumps(name).encode()
     buffer, waiting, last = b"", sources is not None, b""
     usage: Any = None  # where every event names it (continuous_usage_stats), it is that of the answer so far
+    complete = False
     try:
         async for piece in response.aiter_raw():
             upstream.heard = time.monotonic()
@@ -197,11 +200,17 @@ async def events(
             if not separator:
                 continue
             if b'"usage":{' in whole:
-                usage = _usage(whole) or usage
+                found, last_of_all = _usage(whole)
+                usage = found or usage
+                if last_of_all and not complete:
+                    complete = True
+                    used(usage, True)  # now, as a client may leave with the last event
+                whole = _without_usage(whole) if last_of_all and hide_usage else whole
             whole = last = field.sub(named, whole)
             if waiting:  # after the names: a passage may have a "model" of its own
                 whole, waiting = _with_sources(whole, sources)
-            yield whole + separator
+            if whole:
+                yield whole + separator
         if buffer:
             last = field.sub(named, buffer)
             yield last
@@ -210,17 +219,24 @@ async def events(
     except httpx.HTTPError as error:
         yield upstream.broke_off(error)
     finally:
-        used(usage)
+        if not complete:
+            used(usage, False)
 
 
-def _usage(events: bytes) -> Any:
-    """The last usage that some events name."""
-    found = None
+def _usage(events: bytes) -> tuple[Any, bool]:
+    """The last usage that some events name, and whether its event says nothing else, as that of a whole answer does."""
+    found, complete = None, False
     for line in events.split(b"\n"):
         if b'"usage":{' in line:
             with suppress(ValueError, AttributeError):
-                found = json.loads(line.removeprefix(b"data:")).get("usage")
-    return found
+                data = json.loads(line.removeprefix(b"data:"))
+                found, complete = data.get("usage"), data.get("choices") == []
+    return found, complete
+
+
+def _without_usage(events: bytes) -> bytes:
+    """Some events but the one that names the usage of the whole answer."""
+    return b"\n\n".join(event for event in events.split(b"\n\n") if not _usage(event)[1])
 
 
 def _with_sources(events: bytes, sources: Sequence[dict[str, Any]] | None) -> tuple[bytes, bool]:

@@ -13,7 +13,7 @@ from llmbench.gateway.relay import Upstream
 from llmbench.gateway.words import too_long
 from llmbench.message import Message, images_of
 
-__all__ = ["Room"]
+__all__ = ["Room", "most_tokens"]
 
 TEMPLATE = 512
 """Tokens that a chat template may add around a conversation without vLLM being asked how many they are."""
@@ -70,18 +70,23 @@ class Room:
         return self._ask({"messages": sent, **self._template}) - self._room
 
     def _most(self, messages: Sequence[Message]) -> tuple[list[Message], int]:
-        """A conversation as it is sent, and how many tokens it has at most.
-
-        No token is shorter than a byte: most conversations with a model of a long context are known to fit without asking. Not
-        those with images, whose bytes say nothing about their tokens.
-        """
+        """A conversation as it is sent, and how many tokens it has at most."""
         sent = self._prepared([message.copy() for message in messages])
-        if any(images_of(message) for message in sent):
-            return sent, sys.maxsize
-        return sent, TEMPLATE + sum(MESSAGE + len(json.dumps(message, ensure_ascii=False).encode()) for message in sent)
+        return sent, most_tokens(sent)
 
     def _count(self, text: str) -> int:
         return self._ask({"prompt": text, "add_special_tokens": False})
 
     def _ask(self, body: dict[str, Any]) -> int:
         return asyncio.run_coroutine_threadsafe(self._upstream.tokens({"model": self._model, **body}), self._loop).result()
+
+
+def most_tokens(messages: Sequence[Message]) -> int:
+    """How many tokens a conversation has at most, without tools and variables of the template.
+
+    No token is shorter than a byte: most conversations with a model of a long context are known to fit without asking. Not
+    those with images, whose bytes say nothing about their tokens.
+    """
+    if any(images_of(message) for message in messages):
+        return sys.maxsize
+    return TEMPLATE + sum(MESSAGE + len(json.dumps(message, ensure_ascii=False).encode()) for message in messages)

@@ -14,6 +14,7 @@ from llmbench.engine import BASE, Adapter, Engine, Progress, admit_all, base_fol
 from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import Served, build
 from llmbench.gateway.grounding import Grounding, open_retriever
+from llmbench.gateway.ledger import opened
 from llmbench.gateway.limit import Open
 from llmbench.gateway.listening import answering, base_url, hosts, listener_of, most_answers
 from llmbench.gateway.relay import Upstream
@@ -66,6 +67,7 @@ def started(
     _need_packages()
     with ExitStack() as stack:
         listener = stack.enter_context(listener_of(recipe))
+        ledger = stack.enter_context(opened(recipe.gateway, log))
         adapters = admit_all(recipe)
         _need_certificates(recipe, adapters, log)
         engine = Engine(recipe, adapters)
@@ -93,7 +95,10 @@ def started(
         spec = recipe.gateway
         open = Open(min(spec.max_requests, most_answers()))
         words = proven(recipe, engine.token_ids, log)
-        app = build(models, upstream, context=engine.context, api_key=spec.api_key, hosts=hosts(spec), open=open, words=words)
+        app = build(
+            models, upstream, context=engine.context, api_key=spec.api_key, hosts=hosts(spec), open=open, words=words,
+            ledger=ledger,
+        )  # fmt: skip
         stack.enter_context(answering(app, listener, recipe, upstream, open, log))
         yield Gateway(base_url(spec.host, listener.getsockname()[1]), models, engine)
 

@@ -16,7 +16,7 @@ from llmbench.workspace import check_name
 
 __all__ = [
     "Document", "ExistingPath", "Fraction", "Name", "OwnFunction", "Pattern", "Positive", "Reference", "Section", "Seed",
-    "all_different", "existing", "start_of",
+    "all_different", "existing", "placed", "start_of",
 ]  # fmt: skip
 
 Positive = Annotated[int, Field(gt=0)]
@@ -91,6 +91,11 @@ def existing(value: Any, info: ValidationInfo) -> Any:
     if found is None:
         raise ValueError(assets.missing(str(value), start))
     return found
+
+
+def placed(value: Any, info: ValidationInfo) -> Any:
+    """The path of a file that need not be there yet; what is no path stays as it is."""
+    return start_of(value, info) / assets.expanded(value) if isinstance(value, (str, Path)) else value
 
 
 ExistingPath = Annotated[Path, BeforeValidator(existing)]

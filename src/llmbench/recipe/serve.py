@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from llmbench.recipe.fields import Document, ExistingPath, Name, Reference, Section, Seed
+from llmbench.recipe.fields import Document, ExistingPath, Name, Reference, Section, Seed, placed
 from llmbench.recipe.model import ModelSpec
 
 __all__ = ["EngineSpec", "GatewaySpec", "Sampling", "ServeRecipe", "Variant"]
@@ -103,7 +103,10 @@ class GatewaySpec(Section):
     port: Annotated[int, Field(ge=0, lt=65536)] = 8000
     """0 takes a free one."""
     api_key: str | None = None
-    """When set, clients must send it. Needed to listen on anything but this machine."""
+    """When set, clients must send it: one key without limits. Listening on anything but this machine needs it, or `keys`."""
+    keys: bool | Annotated[Path, BeforeValidator(placed)] = False
+    """Named keys with limits and budgets, which `llmbench keys` makes: true takes those of the workspace
+    (`outputs/keys.sqlite`), a path those of another file. `api_key` may be set as well."""
     allowed_hosts: list[str] = []
     """Names that clients may call this server by beside the address it listens on, such as the one a proxy forwards."""
     max_requests: Annotated[int, Field(gt=0)] = 2048
@@ -113,8 +116,8 @@ class GatewaySpec(Section):
 
     @model_validator(mode="after")
     def _open_needs_a_key(self) -> Self:
-        if self.host not in ("127.0.0.1", "localhost", "::1") and self.api_key is None:
-            raise ValueError(f"host {self.host} is reachable from other machines: set gateway.api_key")
+        if self.host not in ("127.0.0.1", "localhost", "::1") and self.api_key is None and self.keys is False:
+            raise ValueError(f"host {self.host} is reachable from other machines: set gateway.api_key, or gateway.keys")
         return self
 
 
