@@ -26,7 +26,7 @@ help:
 	@echo
 	@echo "  make demo    install (2 to 5 minutes, once), then the whole workbench on a bundled model (6 minutes on two cores)"
 	@echo "  make app     open the app with the demo's results (half a minute to start; Ctrl-C ends it)"
-	@echo "  make test    install, then every check and test, with real vLLM and a real browser (about 20 minutes)"
+	@echo "  make test    install, then every check and test, with real vLLM and a real browser (about 25 minutes)"
 	@echo "  make check   ruff, mypy and the quick tests that a change may concern (a minute; all of them with SINCE= 3 minutes)"
 	@echo "  make docs    write docs/cli.md again after a change of the command line (a second)"
 	@echo "  make bench   the tables of docs/benchmarks.md (10 minutes; with DATA=FOLDER half an hour)"
@@ -47,7 +47,7 @@ app: install
 	@$(BIN)/llmbench app --serve recipes/serve.yaml
 
 test: install-dev
-	@echo "Testing: ruff, mypy, then pytest with real vLLM, embedder and browser (about 20 minutes on two cores)"
+	@echo "Testing: ruff, mypy, then pytest with real vLLM, embedder and browser (about 25 minutes on two cores)"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
