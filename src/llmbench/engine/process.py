@@ -23,11 +23,12 @@ from typing import Self
 import httpx
 
 from llmbench import assets, workspace
-from llmbench.engine import log, warmup
+from llmbench.engine import loading, log, proof, warmup
 from llmbench.engine.admission import Adapter
-from llmbench.engine.command import BASE, command
+from llmbench.engine.command import BASE, capacity, command
 from llmbench.engine.interpreter import Device, inspect
 from llmbench.errors import EngineError
+from llmbench.parity import Parity
 from llmbench.recipe import MAX_STOPS, ServeRecipe
 
 __all__ = ["Engine", "Progress"]
@@ -68,7 +69,14 @@ class Engine:
 
     def __init__(self, recipe: ServeRecipe, adapters: Mapping[str, Adapter]) -> None:
         self._recipe = recipe
-        self._adapters = dict(adapters)
+        self.capacity = capacity(recipe, adapters)
+        """How many adapters fit, and of which rank."""
+        self.adapters = {adapter.id: adapter for adapter in adapters.values()}
+        """What it has, by id."""
+        self._lost = 0
+        """Slots of adapters that were unloaded without freeing them."""
+        self._stuck: set[str] = set()
+        """Adapters that could not be unloaded: vLLM may have them still."""
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._stopping = threading.Lock()
@@ -106,7 +114,13 @@ class Engine:
         self._folder = Path(tempfile.mkdtemp(prefix="llmbench-"))  # mode 0700: nobody else reaches the socket
         self.socket = self._folder / "vllm.sock"
         self.log = _new_log()
-        argv = command(self._recipe, self._adapters, self.socket, python=interpreter.python, device=interpreter.device)
+        argv = command(
+            self._recipe, self.adapters, self.socket,
+            python=interpreter.python, device=interpreter.device, room=self.capacity,
+        )  # fmt: skip
+        env = _environment(self._recipe, self._folder, interpreter.device)
+        if self.capacity.adapters:
+            env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # on the private socket, of which the gateway passes on three paths
         watch = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(self._folder), str(_GRACE)]
         self._started = time.monotonic()
         with self.log.open("wb") as file:
@@ -115,7 +129,7 @@ class Engine:
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=_environment(self._recipe, self._folder, interpreter.device),
+                env=env,
                 start_new_session=True,  # Ctrl-C in the terminal is for llmbench, which then ends vLLM in order
             )
 
@@ -190,6 +204,62 @@ class Engine:
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise EngineError(f"vLLM does not say how it reads a text ({type(error).__name__}: {error})") from error
 
+    def refuse(self, adapter: Adapter) -> None:
+        """Raises EngineError where an adapter can never be loaded into this engine, whatever is unloaded before."""
+        if adapter.id in self.adapters:
+            return
+        if self.capacity.adapters == 0:
+            raise EngineError(
+                f"adapter {adapter.source}: vLLM was started without room for adapters. Set engine.max_adapters and start again"
+            )
+        if adapter.rank > self.capacity.rank:
+            raise EngineError(
+                f"adapter {adapter.source} has rank {adapter.rank}, but vLLM was started for at most {self.capacity.rank}. "
+                "Set engine.max_lora_rank and start again"
+            )
+
+    def load(self, adapter: Adapter) -> None:
+        """Loads an adapter; one that it has already is left as it is.
+
+        Raises:
+            EngineError: there is no room for it, or vLLM does not take it; it has what it had before then.
+        """
+        self.refuse(adapter)
+        if adapter.id in self.adapters:
+            return
+        if adapter.id in self._stuck:
+            with contextlib.suppress(EngineError):
+                loading.unload(self.socket, adapter.id)
+            self._stuck.discard(adapter.id)
+        if len(self.adapters) + self._lost + len(self._stuck) >= self.capacity.adapters:
+            raise EngineError(
+                f"adapter {adapter.source}: vLLM was started for {self.capacity.adapters} adapters, and has them. "
+                "Remove a variant, or set engine.max_adapters and start again"
+            )
+        loading.load(self.socket, adapter)
+        self.adapters[adapter.id] = adapter
+
+    def unload(self, id: str) -> None:
+        """Unloads an adapter that no request uses any more.
+
+        Raises:
+            EngineError: vLLM does not do it; a new start gives it the adapter no more.
+        """
+        del self.adapters[id]
+        try:
+            self._lost += not loading.unload(self.socket, id)
+        except EngineError:
+            self._stuck.add(id)
+            raise
+
+    def prove(self, adapter: Adapter) -> Parity | None:
+        """The verdict on an adapter that it has; None where it has no certificate.
+
+        Raises:
+            EngineError: vLLM does not answer the probes.
+        """
+        return proof.prove(self.socket, [adapter]).get(adapter.id)
+
     @property
     def seconds(self) -> float:
         """Since its start."""
@@ -198,9 +268,10 @@ class Engine:
     @property
     def problem(self) -> str | None:
         """Why it does not run, in one line; None while it runs."""
-        if self._process is None:
+        process = self._process
+        if process is None:
             return "vLLM was not started"
-        code = self._process.poll()
+        code = process.poll()
         return None if code is None else f"vLLM ended (exit code {code}): {log.cause(self.log, code)}"
 
     def check(self, phase: str = "serving") -> None:
@@ -210,6 +281,20 @@ class Engine:
             lines = "\n".join(f"    {line}" for line in log.last_lines(self.log))
             why = log.cause(self.log, code)
             raise EngineError(f"vLLM ended while {phase} (exit code {code}): {why}\n{lines}\n  The whole log: {self.log}")
+
+    def restart(self) -> None:
+        """Ends what is left of it and starts it again, on another socket, with the adapters that it had; then `wait`.
+
+        Raises:
+            MissingPackage, EngineError: as `start`.
+        """
+        self.stop()
+        with self._stopping:
+            self._process = self._folder = None
+        self._lost = 0
+        self._stuck.clear()
+        self.notes.clear()
+        self.start()
 
     def stop(self) -> None:
         """Ends every process that the start made, and waits for it. Does nothing the second time."""
