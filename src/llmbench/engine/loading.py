@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket as sockets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from llmbench.engine.admission import Adapter
 from llmbench.engine.forget_lora import FREED
 from llmbench.errors import EngineError
 
-__all__ = ["load", "unload"]
+__all__ = ["accepts", "load", "unload"]
 
 _SECONDS = 300.0
 
@@ -31,10 +33,8 @@ def load(socket: Path, adapter: Adapter) -> None:
     try:
         _ask(socket, "load", {"lora_name": adapter.id, "lora_path": str(adapter.folder)})
     except EngineError as error:
-        try:
+        with contextlib.suppress(EngineError):
             unload(socket, adapter.id)  # it may have it after all, as when it answered too late
-        except EngineError:
-            pass
         raise EngineError(f"vLLM does not load adapter {adapter.source}: {error}") from error
 
 
@@ -48,6 +48,8 @@ def unload(socket: Path, id: str) -> bool:
 
 
 def _ask(socket: Path, verb: str, body: Mapping[str, str]) -> str:
+    if not accepts(socket):
+        raise EngineError("it does not answer")
     try:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=_SECONDS) as client:
             response = client.post(f"http://engine/v1/{verb}_lora_adapter", json=body)
@@ -60,3 +62,13 @@ def _ask(socket: Path, verb: str, body: Mapping[str, str]) -> str:
     except (ValueError, KeyError, TypeError):
         said = response.text
     raise EngineError(f"it answers {response.status_code} ({' '.join(said.split())[:300]})")
+
+
+def accepts(path: Path) -> bool:
+    """Whether somebody listens. Asked first, because httpx leaves a socket open each time that nobody does."""
+    with sockets.socket(sockets.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -147,7 +146,7 @@ class Engine:
                     progress(Progress(seconds, phase))
                 self.check(phase)
                 with contextlib.suppress(httpx.HTTPError):
-                    if _accepts(self.socket) and client.get("http://engine/health").is_success:
+                    if loading.accepts(self.socket) and client.get("http://engine/health").is_success:
                         models = client.get("http://engine/v1/models").json()["data"]
                         self.context = int(models[0]["max_model_len"])
                         break
@@ -186,7 +185,7 @@ class Engine:
             while time.monotonic() < end:
                 self.check(phase)
                 with contextlib.suppress(httpx.HTTPError):
-                    if _accepts(self.socket) and client.get("http://engine/health").is_success:
+                    if loading.accepts(self.socket) and client.get("http://engine/health").is_success:
                         return
                 time.sleep(_POLL)
         raise EngineError(f"vLLM no longer answers after {phase}. Its log: {self.log}")
@@ -311,16 +310,6 @@ class Engine:
                 _kill_session(process.pid)
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _accepts(path: Path) -> bool:
-    """Whether somebody listens. Asked first, because httpx leaves a socket open each time that nobody does."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True
 
 
 def _kill_session(leader: int) -> None:
