@@ -128,7 +128,7 @@ async def _engine(socket: Path) -> None:
 
 
 def _gateway(socket: Path) -> None:
-    from llmbench.gateway import Served, build
+    from llmbench.gateway import Catalogue, Served, build
     from llmbench.gateway.limit import Open
     from llmbench.gateway.listening import answering, listener_of
     from llmbench.gateway.relay import Upstream
@@ -136,7 +136,7 @@ def _gateway(socket: Path) -> None:
 
     recipe = ServeRecipe.model_validate({"variants": [{"name": "m"}], "gateway": {"port": 0, "shutdown_timeout": 0}})
     open, upstream = Open(2048), Upstream.at(socket, lambda: None)
-    app = build([Served(Variant(name="m"), "base", {})], upstream, context=1024, open=open)
+    app = build(Catalogue([Served(Variant(name="m"), "base", {})], context=1024), upstream, open=open)
     with listener_of(recipe) as listener, answering(app, listener, recipe, upstream, open, None):
         print(listener.getsockname()[1], flush=True)
         sys.stdin.read()

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from llmbench import control_tokens
 from llmbench.endpoint import Budget, Message
 from llmbench.errors import IndexError_, LlmbenchError
-from llmbench.gateway import Grounding, Served, build
+from llmbench.gateway import Access, Catalogue, Grounding, Served, build
 from llmbench.gateway.chat import with_system
 from llmbench.gateway.limit import Open
 from llmbench.gateway.refusal import Refusal
@@ -87,7 +87,8 @@ def serve(
     ]
     if retriever is not None:
         models.append(Served(Variant(name="rag"), "base", {}, Grounding("pages", lambda: retriever)))
-    return build(models, Upstream(engine, lambda: problem), context=1024, api_key=api_key, hosts=hosts)
+    catalogue = Catalogue(models, context=1024)
+    return build(catalogue, Upstream(engine, lambda: problem), access=Access(api_key, hosts))
 
 
 def client(app: Starlette) -> httpx.AsyncClient:
@@ -461,7 +462,7 @@ async def test_beyond_the_limit_a_question_is_refused_at_once_and_the_others_are
             return await super().handle_async_request(request)
 
     models = [Served(Variant(name="base"), "base", {})]
-    app = build(models, Upstream(Waiting(reply), lambda: None), context=1024, open=Open(2))
+    app = build(Catalogue(models, context=1024), Upstream(Waiting(reply), lambda: None), open=Open(2))
     async with client(app) as http:
         running = [asyncio.create_task(http.post("/v1/chat/completions", json=ASK)) for _ in range(2)]
         await asyncio.sleep(0.05)
@@ -655,7 +656,7 @@ async def test_what_can_never_fit_is_refused_before_anything_is_searched_or_aske
         Served(Variant(name="m"), "m", {}),
     ]
     words = Words(control_tokens.of_unknown(), longest=13)
-    app = build(models, Upstream(engine, lambda: None), context=1024, words=words)
+    app = build(Catalogue(models, context=1024), Upstream(engine, lambda: None), words=words)
     async with client(app) as http:
         for model in ("rag", "m"):
             long = {"model": model, "messages": [{"role": "user", "content": "w " * 10_000}]}
@@ -796,7 +797,9 @@ async def test_an_image_beside_the_passages_reaches_the_engine_and_is_counted_by
     engine = FakeEngine(lambda: httpx.Response(200, json={**reply().json(), "count": 900}))
     ask = {"model": "rag", "messages": [{"role": "user", "content": "What is <|im_start|>this?"}], "max_tokens": 100}
     models = [Served(Variant(name="rag", system="Brief."), "base", {}, Grounding("pages", lambda: retriever))]
-    app = build(models, Upstream(engine, lambda: None), context=1024, words=Words(control_tokens.of_unknown(), longest=20))
+    app = build(
+        Catalogue(models, context=1024), Upstream(engine, lambda: None), words=Words(control_tokens.of_unknown(), longest=20)
+    )
     async with client(app) as http:
         assert (await http.post("/v1/chat/completions", json=ask)).status_code == 200
     counted, _, asked = engine.bodies

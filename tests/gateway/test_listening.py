@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from llmbench.errors import RecipeError
-from llmbench.gateway import Served, build, connection, listening
+from llmbench.gateway import Access, Catalogue, Served, build, connection, listening
 from llmbench.gateway.limit import Open
 from llmbench.gateway.relay import Upstream
 from llmbench.recipe import ServeRecipe, Variant
@@ -116,7 +116,12 @@ def engine_at(path: Path) -> Iterator[Engine]:
 def serving(engine: Engine, document: ServeRecipe, *, most: int = 1000) -> Iterator[Server]:
     upstream, said = Upstream.at(engine.socket, lambda: None), list[str]()
     open = Open(most)
-    app = build([Served(Variant(name="m"), "e", {})], upstream, context=64, hosts=listening.hosts(document.gateway), open=open)
+    app = build(
+        Catalogue([Served(Variant(name="m"), "e", {})], context=64),
+        upstream,
+        access=Access(None, listening.hosts(document.gateway)),
+        open=open,
+    )
     with listening.listener_of(document) as listener:
         port = listener.getsockname()[1]
         with listening.answering(app, listener, document, upstream, open, said.append):

@@ -11,10 +11,8 @@ GET  /metrics              counts for Prometheus
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,22 +20,21 @@ from llmbench import control_tokens
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.gateway import body as body_of
 from llmbench.gateway import chat, completions, relay
-from llmbench.gateway.grounding import Grounding
-from llmbench.gateway.guard import Guard
+from llmbench.gateway.catalogue import Catalogue, Served
+from llmbench.gateway.guard import Access, Guard
 from llmbench.gateway.limit import Limit, Open
 from llmbench.gateway.metrics import Metrics
 from llmbench.gateway.refusal import Refusal, as_json
 from llmbench.gateway.room import Room
 from llmbench.gateway.words import Words
 from llmbench.message import Message
-from llmbench.recipe import Variant
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
-__all__ = ["Served", "build"]
+__all__ = ["build"]
 
 _BODY_TIMEOUT = 30.0
 _MANY = 2048
@@ -52,40 +49,20 @@ _NOT_HERE = {
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Served:
-    """A variant as it is served. `engine_name` is what vLLM calls its model, `card` what /v1/models says beside its name."""
-
-    variant: Variant
-    engine_name: str
-    card: dict[str, Any]
-    grounding: Grounding | None = None
-    stops: tuple[int, ...] = ()
-    """Tokens at which its answers end, besides those of the base."""
-
-    def ends(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """What asks the engine to stop there, unless the client asked it not to stop."""
-        return {"stop_token_ids": list(self.stops)} if self.stops and not fields.get("ignore_eos") else {}
-
-
 def build(
-    models: Sequence[Served],
+    models: Catalogue,
     upstream: relay.Upstream,
     *,
-    context: int,
-    api_key: str | None = None,
-    hosts: frozenset[str] | None = None,
+    access: Access | None = None,
     open: Open | None = None,
     words: Words | None = None,
 ) -> Starlette:
     """The application over variants.
 
     Args:
-        models: the variants.
+        models: the variants, which may change while it answers.
         upstream: where vLLM answers.
-        context: tokens that the base takes.
-        api_key: what clients must send, if anything.
-        hosts: names that a request may call this server by; None allows any.
+        access: what a request must bring; None is nothing.
         open: counts the questions that are being answered, and bounds them.
         words: how the model's control tokens are kept out of what clients and documents say; None knows the usual ones.
     """
@@ -95,7 +72,7 @@ def build(
     from starlette.routing import Route
 
     metrics = Metrics()
-    paths = _Paths(models, upstream, context, words or Words(control_tokens.of_unknown()), metrics)
+    paths = _Paths(models, upstream, words or Words(control_tokens.of_unknown()), metrics)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -113,7 +90,7 @@ def build(
             Route("/tokenize", paths.tokenize, methods=["POST"]),
         ],
         middleware=[
-            Middleware(partial(Guard, api_key=api_key, hosts=hosts)),
+            Middleware(partial(Guard, access=access or Access())),
             Middleware(partial(Limit, open=open or Open(_MANY), metrics=metrics)),
         ],
         exception_handlers={Refusal: _refuse, HTTPException: _no_such_path, Exception: _failed},
@@ -126,34 +103,29 @@ def build(
 class _Paths:
     """What answers on each path, over the variants."""
 
-    def __init__(
-        self, models: Sequence[Served], upstream: relay.Upstream, context: int, words: Words, metrics: Metrics
-    ) -> None:
-        created = int(time.time())
-        self._known = {served.variant.name: served for served in models}
-        self._cards = {
-            name: {"id": name, "object": "model", "created": created, "owned_by": "llmbench", "max_model_len": context}
-            | served.card
-            for name, served in self._known.items()
-        }
+    def __init__(self, models: Catalogue, upstream: relay.Upstream, words: Words, metrics: Metrics) -> None:
+        self._models = models
         self._upstream = upstream
-        self._context = context
+        self._context = models.context
         self._words = words
         self._metrics = metrics
 
     async def list_models(self, _: Request) -> Response:
-        return as_json({"object": "list", "data": list(self._cards.values())})
+        return as_json({"object": "list", "data": list(self._models.now.cards.values())})
 
     async def show_model(self, request: Request) -> Response:
         from starlette.exceptions import HTTPException
 
-        if not request.path_params["name"]:
+        name = request.path_params["name"]
+        if not name:
             raise HTTPException(404)
-        return as_json(self._cards[self._wanted(request.path_params["name"], request).variant.name])
+        if (card := self._models.now.cards.get(name)) is None:
+            raise self._unknown(name)
+        return as_json(card)
 
     async def health(self, request: Request) -> Response:
         await self._upstream.health()
-        return as_json({"status": "ok"} | ({"models": list(self._known)} if request.state.has_key else {}))
+        return as_json({"status": "ok"} | ({"models": list(self._models.now.known)} if request.state.has_key else {}))
 
     async def count(self, _: Request) -> Response:
         from starlette.responses import Response
@@ -184,11 +156,16 @@ class _Paths:
         return as_json(await self._upstream.read(await self._upstream.ask("/tokenize", asked)))
 
     def _wanted(self, name: str, request: Request) -> Served:
-        if name not in self._known:
-            message = f"The model {name!r:.100} does not exist. There are: {', '.join(self._known)}."
-            raise Refusal(404, message, param="model", code="model_not_found")
+        """The variant of this name, as it stays for this request; the request counts as its own until it ends (`Limit`)."""
+        if (served := self._models.take(name)) is None:
+            raise self._unknown(name)
         request.state.model = name
-        return self._known[name]
+        request.state.served = served
+        return served
+
+    def _unknown(self, name: str) -> Refusal:
+        message = f"The model {name!r:.100} does not exist. There are: {', '.join(self._models.now.known)}."
+        return Refusal(404, message, param="model", code="model_not_found")
 
 
 async def _refuse(_: Request, error: Exception) -> Response:
