@@ -31,6 +31,7 @@ from llmbench.cli import (
     selftest,
     serve,
     train,
+    variants,
 )
 from llmbench.cli.arguments import EARLIER
 from llmbench.errors import LlmbenchError
@@ -113,6 +114,7 @@ for verbs in (
     raft,
     evaluate,
     serve,
+    variants,
     chat,
     compare,
     app_verb,

@@ -7,6 +7,6 @@ from llmbench.gateway.guard import Access
 from llmbench.gateway.server import Gateway, running, started
 
 __all__ = [
-    "Access", "Catalogue", "Gateway", "Grounded", "Grounder", "Grounding", "Served", "background", "build", "running",
+    "Access", "Catalogue", "Gateway", "Grounded", "Grounder", "Grounding", "Served", "admin", "background", "build", "running",
     "started",
 ]  # fmt: skip
