@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +103,30 @@ def test_what_does_not_fit_is_refused_before_vllm_sees_it(engine: Engine, adapte
         engine.unload("b")
         engine.load(gone)
     assert known(engine) == ["base", "a"]
+
+
+def test_the_stored_copies_of_what_it_has_are_held(engine: Engine, adapters: Callable[..., Adapter]) -> None:
+    def free(id: str) -> bool:
+        handle = os.open(adapters(id).folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(handle)
+        return True
+
+    engine.load(adapters("b"))
+    assert not free("a") and not free("b")
+    engine.unload("a")
+    assert free("a")
+    engine.restart()
+    engine.wait()
+    assert not free("b")
+    engine.stop()
+    assert not free("b")  # it may be started again
+    engine.__exit__(None, None, None)
+    assert free("b")
 
 
 def test_a_slot_that_vllm_does_not_free_stays_taken(engine: Engine, adapters: Callable[..., Adapter]) -> None:

@@ -72,7 +72,7 @@ class Live:
         return self.do(lambda: self.gateway.deployment.reload(recipe.load(path, ServeRecipe)))
 
     def post(self, name: str) -> httpx.Response:
-        body = {"model": name, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 24, "ignore_eos": True}
+        body = {"model": name, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 12, "ignore_eos": True}
         return httpx.post(f"{self.gateway.base_url}/chat/completions", json=body, timeout=120)
 
     def text(self, name: str) -> str:
@@ -225,12 +225,12 @@ def test_a_variant_is_added_while_streams_run(live: Live, texts: dict[str, str])
 
 @pytest.mark.parametrize("kind", ["wrong", "changed", "gone"])
 def test_a_wrong_adapter_is_refused_and_nothing_changes(live: Live, texts: dict[str, str], tmp_path: Path, kind: str) -> None:
-    folder = tmp_path / kind
+    reference = "gone"
     if kind == "wrong":
-        folder = live.adapters["wrong"]
+        reference = str(live.adapters["wrong"])
     elif kind == "changed":
-        shutil.copytree(live.adapters["two"], folder)
-        shutil.copyfile(live.adapters["three"] / "adapter_model.safetensors", folder / "adapter_model.safetensors")
+        reference = str(shutil.copytree(live.adapters["two"], tmp_path / "changed"))
+        shutil.copyfile(live.adapters["three"] / "adapter_model.safetensors", tmp_path / "changed/adapter_model.safetensors")
     before = live.engine_models(), live.gateway.deployment.listing()
     said = {
         "wrong": "strength is 0.5 of what was trained",
@@ -238,7 +238,7 @@ def test_a_wrong_adapter_is_refused_and_nothing_changes(live: Live, texts: dict[
         "gone": "neither a folder nor a run",
     }[kind]
     with pytest.raises(LlmbenchError, match=said):
-        live.do(lambda: live.gateway.deployment.add(Variant(name="bad", adapter=str(folder))))
+        live.do(lambda: live.gateway.deployment.add(Variant(name="bad", adapter=reference)))
     assert (live.engine_models(), live.gateway.deployment.listing()) == before
     assert live.text("kept") == texts["one"]
 
@@ -381,7 +381,7 @@ def test_an_engine_that_dies_is_started_again_and_answers_the_same(live: Live, t
     assert live.failure is None and live.gateway.state == "running"
     refused = [response for response in meanwhile if "being started again" in response.text]
     assert refused and all((response.status_code, response.headers["retry-after"]) == (503, "5") for response in refused)
-    assert {response.status_code for response in meanwhile} <= {500, 503}
+    assert {response.status_code for response in meanwhile} <= {500, 502, 503}
     assert (live.text("base"), live.text("kept"), live.text("added")) == (texts["base"], texts["one"], texts["two"])
     live.remove("added")
     with offered(live, "late", "three"):

@@ -41,6 +41,7 @@ def register(cli: typer.Typer) -> None:
     group.command(epilog="Example: `llmbench variants add mine --adapter sft-lora`")(add)
     group.command(epilog="Example: `llmbench variants remove mine --drain 60`")(remove)
     group.command(epilog="Example: `llmbench variants reload --dry-run`")(reload)
+    group.command(epilog="Example: `llmbench variants prune --dry-run`")(prune)
     cli.add_typer(group, name="variants")
 
 
@@ -137,6 +138,23 @@ def reload(
         print_json(told)
     if not told["complete"]:
         raise typer.Exit(1)
+
+
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove the stored copies of adapters (outputs/adapters) that no running server has. Runs keep their adapters."""
+    from llmbench.engine import store
+
+    gone = store.prune(dry_run=dry_run)
+    if as_json:
+        print_json([{"id": id, "bytes": size} for id, size in gone])
+        return
+    for id, size in gone:
+        print(f"{id}  {size / 1e6:,.1f} MB")
+    verb = "Would remove" if dry_run else "Removed"
+    print(f"{verb} {len(gone)} copies, {sum(size for _, size in gone) / 1e6:,.1f} MB" if gone else "Nothing to remove.")
 
 
 def _differences(told: dict[str, Any]) -> None:

@@ -22,5 +22,6 @@ __all__ = [
     "inspect",
     "prove",
     "prove_base",
+    "store",
     "uncertified",
 ]

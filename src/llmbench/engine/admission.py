@@ -20,6 +20,7 @@ from typing import Any
 
 from llmbench import assets, parity, provenance, runs, scan, workspace
 from llmbench.engine import matrices, peft_config
+from llmbench.engine import store as stored
 from llmbench.engine.matrices import WEIGHTS
 from llmbench.engine.peft_config import CONFIG, MANIFEST
 from llmbench.errors import EngineError, LlmbenchError, RunError
@@ -215,7 +216,7 @@ def _same_model(named: str, base: str, base_folder: Path | None) -> bool:
 
 def _store(reference: str, folder: Path, rank: int) -> Adapter:
     """Copies an adapter to its place by content. What stands there already is the same and stays."""
-    store = workspace.home() / "adapters"
+    store = stored.folder()
     temporary = store
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -224,6 +225,7 @@ def _store(reference: str, folder: Path, rank: int) -> Adapter:
             if (folder / name).exists():
                 shutil.copyfile(folder / name, temporary / name)
         name = _hash(temporary / n for n in (CONFIG, WEIGHTS))
+        stored.touch(store / name)
         if not (store / name).is_dir():
             temporary.chmod(0o755)
             try:

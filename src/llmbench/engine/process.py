@@ -22,7 +22,7 @@ from typing import Self
 import httpx
 
 from llmbench import assets, workspace
-from llmbench.engine import loading, log, proof, warmup
+from llmbench.engine import loading, log, proof, store, warmup
 from llmbench.engine.admission import Adapter
 from llmbench.engine.command import BASE, capacity, command
 from llmbench.engine.interpreter import Device, inspect
@@ -72,6 +72,8 @@ class Engine:
         """How many adapters fit, and of which rank."""
         self.adapters = {adapter.id: adapter for adapter in adapters.values()}
         """What it has, by id."""
+        self._hold = store.Hold()
+        """Of their stored copies, which nobody removes meanwhile."""
         self._lost = 0
         """Slots of adapters that were unloaded without freeing them."""
         self._stuck: set[str] = set()
@@ -91,12 +93,13 @@ class Engine:
         try:
             self.start()
         except BaseException:
-            self.stop()  # its folder may be there already
+            self.__exit__(None, None, None)  # its folder may be there already
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+        self._hold.release_all()
 
     def start(self) -> None:
         """Starts the process and returns at once.
@@ -121,6 +124,8 @@ class Engine:
         if self.capacity.adapters:
             env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # on the private socket, of which the gateway passes on three paths
         watch = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(self._folder), str(_GRACE)]
+        for adapter in self.adapters.values():
+            self._hold.take(adapter.folder)
         self._started = time.monotonic()
         with self.log.open("wb") as file:
             self._process = subprocess.Popen(
@@ -235,6 +240,7 @@ class Engine:
                 f"adapter {adapter.source}: vLLM was started for {self.capacity.adapters} adapters, and has them. "
                 "Remove a variant, or set engine.max_adapters and start again"
             )
+        self._hold.take(adapter.folder)
         loading.load(self.socket, adapter)
         self.adapters[adapter.id] = adapter
 
@@ -244,9 +250,12 @@ class Engine:
         Raises:
             EngineError: vLLM does not do it; a new start gives it the adapter no more.
         """
-        del self.adapters[id]
+        adapter = self.adapters.pop(id)
         try:
-            self._lost += not loading.unload(self.socket, id)
+            if loading.unload(self.socket, id):
+                self._hold.release(adapter.folder)
+            else:
+                self._lost += 1
         except EngineError:
             self._stuck.add(id)
             raise
