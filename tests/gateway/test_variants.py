@@ -381,7 +381,9 @@ def test_an_engine_that_dies_is_started_again_and_answers_the_same(live: Live, t
     assert live.failure is None and live.gateway.state == "running"
     refused = [response for response in meanwhile if "being started again" in response.text]
     assert refused and all((response.status_code, response.headers["retry-after"]) == (503, "5") for response in refused)
-    assert {response.status_code for response in meanwhile} <= {500, 502, 503}
+    answered = [response for response in meanwhile if response.status_code == 200]  # the last one may be
+    assert {response.status_code for response in meanwhile} <= {200, 500, 502, 503}
+    assert all(response.json()["choices"][0]["message"]["content"] == texts["two"] for response in answered)
     assert (live.text("base"), live.text("kept"), live.text("added")) == (texts["base"], texts["one"], texts["two"])
     live.remove("added")
     with offered(live, "late", "three"):
