@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -98,6 +99,48 @@ def client(app: Starlette) -> httpx.AsyncClient:
 @pytest.fixture
 def engine() -> FakeEngine:
     return FakeEngine(reply)
+
+
+async def test_key_names_and_variants_change_while_it_answers(engine: FakeEngine) -> None:
+    catalogue = Catalogue([Served(Variant(name="base"), "base", {})], context=1024)
+    access = Access("old", frozenset({"127.0.0.1"}))
+    async with client(build(catalogue, Upstream(engine, lambda: None), access=access)) as http:
+        old, new = ({"Authorization": f"Bearer {key}"} for key in ("old", "new"))
+        assert (await http.get("/v1/models", headers=old)).status_code == 200
+        access.change("new", frozenset({"127.0.0.1", "models.example.org"}))
+        assert [(await http.get("/v1/models", headers=one)).status_code for one in (old, new)] == [401, 200]
+        assert (await http.get("/v1/models", headers=new | {"Host": "models.example.org"})).status_code == 200
+        late = Served(Variant(name="late"), "abc", {})
+        for status in (200, 404):
+            if status == 200:
+                catalogue.put(late)
+            else:
+                catalogue.drop("late")
+            answer = await http.post("/v1/chat/completions", json=ASK | {"model": "late"}, headers=new)
+            assert answer.status_code == status
+            assert (await http.get("/v1/models/late", headers=new)).status_code == status
+        assert late.requests.running == 0
+        assert (await http.get("/health", headers=new)).json()["models"] == ["base"]
+
+
+async def test_an_answer_of_a_model_that_was_cut_off_says_so_until_it_is_allowed_again(engine: FakeEngine) -> None:
+    upstream = Upstream(engine, lambda: None)
+    models = [Served(Variant(name="base"), "base", {}), Served(Variant(name="mine", adapter="x"), "abc", {})]
+    async with client(build(Catalogue(models, context=1024), upstream)) as http:
+
+        async def statuses() -> list[int]:
+            bodies = [ASK | {"model": name} for name in ("base", "mine")]
+            return [(await http.post("/v1/chat/completions", json=body)).status_code for body in bodies]
+
+        await upstream.cut("The model was removed.", model="abc")
+        assert await statuses() == [200, 503]
+        upstream.allow("abc")
+        assert await statuses() == [200, 200]
+        upstream.hold("It is being started again.")
+        answer = await http.post("/v1/chat/completions", json=ASK)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5") and "started again" in answer.text
+        upstream.moved(Path("/another.sock"))
+        assert await statuses() == [200, 200]
 
 
 async def test_an_adapter_s_answers_end_at_the_tokens_that_it_learned_to_end_with(engine: FakeEngine) -> None:
