@@ -133,7 +133,7 @@ async def _engine(socket: Path) -> None:
 
 
 def _gateway(socket: Path, *, keys: bool) -> None:
-    from llmbench.gateway import Served, build
+    from llmbench.gateway import Catalogue, Served, build
     from llmbench.gateway.keys import KeyStore
     from llmbench.gateway.ledger import opened
     from llmbench.gateway.limit import Open
@@ -151,8 +151,9 @@ def _gateway(socket: Path, *, keys: bool) -> None:
     gateway = {"port": 0, "shutdown_timeout": 0, "keys": str(path) if keys else False}
     recipe = ServeRecipe.model_validate({"variants": [{"name": "m"}], "gateway": gateway})
     open, upstream = Open(2048), Upstream.at(socket, lambda: None)
+    models = Catalogue([Served(Variant(name="m"), "base", {})], context=1024)
     with opened(recipe.gateway, None) as ledger:
-        app = build([Served(Variant(name="m"), "base", {})], upstream, context=1024, open=open, ledger=ledger)
+        app = build(models, upstream, open=open, ledger=ledger)
         with listener_of(recipe) as listener, answering(app, listener, recipe, upstream, open, None):
             print(listener.getsockname()[1], key, flush=True)
             sys.stdin.read()

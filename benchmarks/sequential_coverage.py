@@ -55,8 +55,8 @@ def lower_bounds(most: int, alpha: float) -> NDArray[np.float64]:
             out = mixed - special.xlogy(k, middle) - special.xlog1py(n - k, -middle) >= -np.log(alpha)
             outside, inside = np.where(out, middle, outside), np.where(out, inside, middle)
         table[n, 1 : n + 1] = outside
-    for k, n in ((1, 1), (most // 3, most), (most, most)):
-        assert abs(table[n, k] - share_bounds(k, n, alpha).low) < 1e-9
+    for some, of in ((1, 1), (most // 3, most), (most, most)):
+        assert abs(table[of, some] - share_bounds(some, of, alpha).low) < 1e-9
     return table
 
 
@@ -70,7 +70,9 @@ def shares(
     split: float,
 ) -> None:
     """One row: a share that is bad, such as errors."""
-    worse, fine, z = [], [], 0
+    worse: list[int] = []
+    fine: list[int] = []
+    z = 0
     for _ in range(options.runs):
         of_new = rng.random(options.requests) < split
         bad = rng.random(options.requests) < np.where(of_new, new, control)

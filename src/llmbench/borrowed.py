@@ -172,7 +172,7 @@ def from_source(text: str, kind: str, name: str) -> str | None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ClassDef) and node.name == kind:
             for inner in node.body:
-                if isinstance(inner, ast.FunctionDef) and inner.name == name:
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef) and inner.name == name:
                     return _spelled(inner.args)
     return None
 

@@ -5,6 +5,8 @@ LLMBENCH_HOME, else ./outputs
 ├── indexes/NAME/       llmbench index
 ├── comparisons/NAME/   llmbench compare
 ├── evaluations/NAME/   llmbench evaluate rag
+├── adapters/HASH/      copies of what is served
+├── serving/NAME.sock   where running servers are asked to change
 └── cache/              prepared rows; may be removed at any time
 """
 

@@ -132,7 +132,7 @@ def test_ctrl_c_while_loading_ends_every_process(tmp_path: Path, mark: Mark) -> 
 
 @pytest.mark.slow
 def test_a_dead_engine_ends_the_program_with_the_last_lines_of_its_log(tmp_path: Path, mark: Mark) -> None:
-    path = document(tmp_path)
+    path = document(tmp_path, restarts=0)
     with serving(path, mark, until="Ready after") as (process, printed):
         assert httpx.get(f"{base_url(printed)}/models").json()["data"][0]["id"] == "base"
         os.kill(next(pid for pid in mark.alive() if name_of(pid) == "VLLM::EngineCor"), signal.SIGKILL)
@@ -151,3 +151,37 @@ def test_a_program_killed_for_good_leaves_no_process(tmp_path: Path, mark: Mark)
         process.kill()
         process.wait(10)
         assert mark.left() == {}
+
+
+def variants(path: Path, *words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    argv = [*LLMBENCH, "variants", *words, "--recipe", str(path)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, env=env)
+
+
+@pytest.mark.slow
+def test_what_is_served_follows_the_document_and_the_commands(tmp_path: Path, mark: Mark) -> None:
+    path = document(tmp_path)
+    with serving(path, mark, until="Change what is served") as (process, printed):
+        url = base_url(printed)
+
+        def names() -> list[str]:
+            return [model["id"] for model in httpx.get(f"{url}/models").json()["data"]]
+
+        document(tmp_path, {"name": "base"}, {"name": "brief", "system": "Be brief."})
+        done = variants(path, "reload", env=mark.env)
+        assert (done.returncode, done.stdout) == (0, "add     brief\nDone.\n"), done.stderr
+        assert names() == ["base", "brief"]
+        done = variants(path, "add", "tuned", "--adapter", "nobody", env=mark.env)
+        assert (done.returncode, done.stdout) == (2, "") and "neither a folder nor a run" in done.stderr
+        assert variants(path, "add", "mine", "--system", "Be long.", env=mark.env).returncode == 0
+        assert json.loads(variants(path, "list", "--json", env=mark.env).stdout)["variants"][2]["name"] == "mine"
+        document(tmp_path, {"name": "only"})
+        process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + 60
+        while names() != ["only"] and time.monotonic() < end:
+            time.sleep(0.1)
+        assert names() == ["only"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert "Reloaded: 1 added, 0 changed, 3 removed" in path.with_name("printed.txt").read_text()
+    assert mark.left() == {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmbench.engine import Adapter, command
+from llmbench.engine import Adapter, Capacity, command
 from llmbench.engine.interpreter import Device
 from llmbench.errors import EngineError
 from llmbench.recipe import ServeRecipe
@@ -54,18 +54,39 @@ def test_a_rank_that_vllm_does_not_take_is_an_error() -> None:
 def test_an_adapter_with_two_names_is_registered_once() -> None:
     words = argv({"run": adapter("abc", 8), "folder": adapter("abc", 8), "other": adapter("xyz", 8)}, device="cuda")
     assert words[words.index("--lora-modules") + 1 :] == ["abc=/store/abc", "xyz=/store/xyz"]
-    assert after(words, "--max-loras") == "2"
+    assert (after(words, "--max-loras"), after(words, "--max-cpu-loras")) == ("4", "6")  # 2 and 4 that may come later
 
 
 def test_adapters_beyond_the_slots_stay_in_memory() -> None:
     words = argv({str(i): adapter(str(i), 8) for i in range(6)}, device="cuda", engine={"max_loras": 2})
-    assert (after(words, "--max-loras"), after(words, "--max-cpu-loras")) == ("2", "6")
+    assert (after(words, "--max-loras"), after(words, "--max-cpu-loras")) == ("2", "10")
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])
 def test_on_cpu_the_last_slot_stays_empty_because_the_base_is_given_what_is_in_it(count: int) -> None:
-    words = argv({str(i): adapter(str(i), 8) for i in range(count)}, engine={"max_loras": 1})
+    words = argv({str(i): adapter(str(i), 8) for i in range(count)}, engine={"max_loras": 1, "max_adapters": count})
     assert (after(words, "--max-loras"), after(words, "--max-cpu-loras")) == (str(count + 1), str(count + 1))
+
+
+def test_room_for_adapters_that_come_later_is_set_before_there_are_any() -> None:
+    words = argv(engine={"max_adapters": 3, "max_lora_rank": 40})
+    assert (after(words, "--max-loras"), after(words, "--max-lora-rank")) == ("4", "64")
+    assert "--lora-modules" not in words
+    assert after(argv(engine={"max_adapters": 1}), "--max-lora-rank") == "16"
+
+
+def test_after_adapters_came_and_went_the_room_is_that_of_the_start() -> None:
+    recipe = ServeRecipe.model_validate({"variants": [{"name": "base"}], "model": {"model_name_or_path": "org/model"}})
+    words = command(recipe, {"a": adapter("a", 8)}, SOCKET, python=PYTHON, device="cpu", room=Capacity(2, 32))
+    assert (after(words, "--max-loras"), after(words, "--max-lora-rank")) == ("3", "32")
+
+
+def test_limits_below_the_documents_own_adapters_are_an_error() -> None:
+    two = {"a": adapter("a", 8), "b": adapter("b", 32)}
+    with pytest.raises(EngineError, match=r"engine\.max_adapters is 1, but the variants name 2 adapters"):
+        argv(two, engine={"max_adapters": 1})
+    with pytest.raises(EngineError, match=r"engine\.max_lora_rank is 16, but an adapter has rank 32"):
+        argv(two, engine={"max_lora_rank": 16})
 
 
 def test_remote_code_runs_only_when_the_recipe_allows_it() -> None:

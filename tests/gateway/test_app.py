@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ from starlette.applications import Starlette
 from llmbench import control_tokens
 from llmbench.endpoint import Budget, Message
 from llmbench.errors import IndexError_, LlmbenchError
-from llmbench.gateway import Grounding, Served, build
+from llmbench.gateway import Access, Catalogue, Grounding, Served, build
 from llmbench.gateway.chat import with_system
 from llmbench.gateway.limit import Open
 from llmbench.gateway.refusal import Refusal
@@ -87,7 +88,8 @@ def serve(
     ]
     if retriever is not None:
         models.append(Served(Variant(name="rag"), "base", {}, Grounding("pages", lambda: retriever)))
-    return build(models, Upstream(engine, lambda: problem), context=1024, api_key=api_key, hosts=hosts)
+    catalogue = Catalogue(models, context=1024)
+    return build(catalogue, Upstream(engine, lambda: problem), access=Access(api_key, hosts))
 
 
 def client(app: Starlette) -> httpx.AsyncClient:
@@ -97,6 +99,48 @@ def client(app: Starlette) -> httpx.AsyncClient:
 @pytest.fixture
 def engine() -> FakeEngine:
     return FakeEngine(reply)
+
+
+async def test_key_names_and_variants_change_while_it_answers(engine: FakeEngine) -> None:
+    catalogue = Catalogue([Served(Variant(name="base"), "base", {})], context=1024)
+    access = Access("old", frozenset({"127.0.0.1"}))
+    async with client(build(catalogue, Upstream(engine, lambda: None), access=access)) as http:
+        old, new = ({"Authorization": f"Bearer {key}"} for key in ("old", "new"))
+        assert (await http.get("/v1/models", headers=old)).status_code == 200
+        access.change("new", frozenset({"127.0.0.1", "models.example.org"}))
+        assert [(await http.get("/v1/models", headers=one)).status_code for one in (old, new)] == [401, 200]
+        assert (await http.get("/v1/models", headers=new | {"Host": "models.example.org"})).status_code == 200
+        late = Served(Variant(name="late"), "abc", {})
+        for status in (200, 404):
+            if status == 200:
+                catalogue.put(late)
+            else:
+                catalogue.drop("late")
+            answer = await http.post("/v1/chat/completions", json=ASK | {"model": "late"}, headers=new)
+            assert answer.status_code == status
+            assert (await http.get("/v1/models/late", headers=new)).status_code == status
+        assert late.requests.running == 0
+        assert (await http.get("/health", headers=new)).json()["models"] == ["base"]
+
+
+async def test_an_answer_of_a_model_that_was_cut_off_says_so_until_it_is_allowed_again(engine: FakeEngine) -> None:
+    upstream = Upstream(engine, lambda: None)
+    models = [Served(Variant(name="base"), "base", {}), Served(Variant(name="mine", adapter="x"), "abc", {})]
+    async with client(build(Catalogue(models, context=1024), upstream)) as http:
+
+        async def statuses() -> list[int]:
+            bodies = [ASK | {"model": name} for name in ("base", "mine")]
+            return [(await http.post("/v1/chat/completions", json=body)).status_code for body in bodies]
+
+        await upstream.cut("The model was removed.", model="abc")
+        assert await statuses() == [200, 503]
+        upstream.allow("abc")
+        assert await statuses() == [200, 200]
+        upstream.hold("It is being started again.")
+        answer = await http.post("/v1/chat/completions", json=ASK)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5") and "started again" in answer.text
+        upstream.moved(Path("/another.sock"))
+        assert await statuses() == [200, 200]
 
 
 async def test_an_adapter_s_answers_end_at_the_tokens_that_it_learned_to_end_with(engine: FakeEngine) -> None:
@@ -461,7 +505,7 @@ async def test_beyond_the_limit_a_question_is_refused_at_once_and_the_others_are
             return await super().handle_async_request(request)
 
     models = [Served(Variant(name="base"), "base", {})]
-    app = build(models, Upstream(Waiting(reply), lambda: None), context=1024, open=Open(2))
+    app = build(Catalogue(models, context=1024), Upstream(Waiting(reply), lambda: None), open=Open(2))
     async with client(app) as http:
         running = [asyncio.create_task(http.post("/v1/chat/completions", json=ASK)) for _ in range(2)]
         await asyncio.sleep(0.05)
@@ -656,7 +700,7 @@ async def test_what_can_never_fit_is_refused_before_anything_is_searched_or_aske
         Served(Variant(name="m"), "m", {}),
     ]
     words = Words(control_tokens.of_unknown(), longest=13)
-    app = build(models, Upstream(engine, lambda: None), context=1024, words=words)
+    app = build(Catalogue(models, context=1024), Upstream(engine, lambda: None), words=words)
     async with client(app) as http:
         for model in ("rag", "m"):
             long = {"model": model, "messages": [{"role": "user", "content": "w " * 10_000}]}
@@ -797,7 +841,9 @@ async def test_an_image_beside_the_passages_reaches_the_engine_and_is_counted_by
     engine = FakeEngine(lambda: httpx.Response(200, json={**reply().json(), "count": 900}))
     ask = {"model": "rag", "messages": [{"role": "user", "content": "What is <|im_start|>this?"}], "max_tokens": 100}
     models = [Served(Variant(name="rag", system="Brief."), "base", {}, Grounding("pages", lambda: retriever))]
-    app = build(models, Upstream(engine, lambda: None), context=1024, words=Words(control_tokens.of_unknown(), longest=20))
+    app = build(
+        Catalogue(models, context=1024), Upstream(engine, lambda: None), words=Words(control_tokens.of_unknown(), longest=20)
+    )
     async with client(app) as http:
         assert (await http.post("/v1/chat/completions", json=ask)).status_code == 200
     counted, _, asked = engine.bodies

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench import recipe
-from llmbench.gateway.server import _fingerprint
+from llmbench.gateway.cards import fingerprint
 from llmbench.recipe import ServeRecipe
 
 
@@ -16,7 +16,7 @@ def of(folder: Path, prompt: str = "{passages} {question}", **variant: Any) -> s
     (folder / "pages.yaml").write_text(f"name: pages\ndocuments: [page.md]\nprompt: '{prompt}'\n", encoding="utf-8")
     (folder / "serve.yaml").write_text(json.dumps({"variants": [{"name": "a"} | variant]}), encoding="utf-8")
     document = recipe.load(folder / "serve.yaml", ServeRecipe)
-    return _fingerprint(document, document.variants[0], None)
+    return fingerprint(document, document.variants[0], None)
 
 
 def test_what_shapes_the_answers_changes_it(tmp_path: Path) -> None:

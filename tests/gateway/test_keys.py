@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 
 from llmbench import recipe as recipes
 from llmbench.errors import LlmbenchError, RecipeError
-from llmbench.gateway import Served, build, keys
+from llmbench.gateway import Access, Catalogue, Served, build, keys
 from llmbench.gateway.background import Background
 from llmbench.gateway.keys import Keyring, KeyStore
 from llmbench.gateway.ledger import Ledger, opened
@@ -52,7 +52,8 @@ def ledger(store: KeyStore) -> Iterator[Ledger]:
 
 def app_of(ledger: Ledger, *, api_key: str | None = None) -> Starlette:
     models = [Served(Variant(name=name), "e", {}) for name in ("base", "mine", "rag")]
-    return build(models, Upstream(Answering(), lambda: None), context=1024, api_key=api_key, ledger=ledger)
+    catalogue = Catalogue(models, context=1024)
+    return build(catalogue, Upstream(Answering(), lambda: None), access=Access(api_key), ledger=ledger)
 
 
 def client(app: Starlette, key: str | None = None) -> httpx.AsyncClient:

@@ -23,7 +23,7 @@ ASK = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_token
 PROGRAM = """
 import sys
 from pathlib import Path
-from llmbench.gateway import Served, build
+from llmbench.gateway import Catalogue, Served, build
 from llmbench.gateway.ledger import opened
 from llmbench.gateway.limit import Open
 from llmbench.gateway.listening import answering, listener_of
@@ -34,7 +34,8 @@ gateway = {"port": 0, "keys": sys.argv[2], "shutdown_timeout": 0}
 recipe = ServeRecipe.model_validate({"variants": [{"name": "m"}], "gateway": gateway})
 open, upstream = Open(2048), Upstream.at(Path(sys.argv[1]), lambda: None)
 with opened(recipe.gateway, None) as ledger:
-    app = build([Served(Variant(name="m"), "e", {})], upstream, context=4096, open=open, ledger=ledger)
+    models = Catalogue([Served(Variant(name="m"), "e", {})], context=4096)
+    app = build(models, upstream, open=open, ledger=ledger)
     with listener_of(recipe) as listener, answering(app, listener, recipe, upstream, open, None):
         print(listener.getsockname()[1], flush=True)
         sys.stdin.read()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +22,7 @@ import httpx
 import pytest
 
 from llmbench.errors import RecipeError
-from llmbench.gateway import Served, build, connection, listening
+from llmbench.gateway import Access, Catalogue, Served, build, connection, listening
 from llmbench.gateway.limit import Open
 from llmbench.gateway.relay import Upstream
 from llmbench.recipe import ServeRecipe, Variant
@@ -116,7 +119,12 @@ def engine_at(path: Path) -> Iterator[Engine]:
 def serving(engine: Engine, document: ServeRecipe, *, most: int = 1000) -> Iterator[Server]:
     upstream, said = Upstream.at(engine.socket, lambda: None), list[str]()
     open = Open(most)
-    app = build([Served(Variant(name="m"), "e", {})], upstream, context=64, hosts=listening.hosts(document.gateway), open=open)
+    app = build(
+        Catalogue([Served(Variant(name="m"), "e", {})], context=64),
+        upstream,
+        access=Access(None, listening.hosts(document.gateway)),
+        open=open,
+    )
     with listening.listener_of(document) as listener:
         port = listener.getsockname()[1]
         with listening.answering(app, listener, document, upstream, open, said.append):
@@ -300,13 +308,13 @@ def test_an_answer_that_takes_longer_ends_in_an_error_event(engine: Engine) -> N
     assert "stopped before this answer was complete" in last["error"]["message"]
 
 
-@pytest.mark.parametrize("signals", [["SIGTERM"], ["SIGHUP"], ["SIGTERM", "SIGTERM"]])
+@pytest.mark.parametrize("signals", [["SIGTERM"], ["SIGTERM", "SIGTERM"]])
 def test_signals_of_a_supervisor_end_the_block_in_order(signals: list[str]) -> None:
     program = """
         import os, signal, sys, time
         from contextlib import suppress
-        from llmbench.cli.serve import _signals, _Told
-        with suppress(_Told), _signals():
+        from llmbench.cli.serve import _Hangup, _signals, _Told
+        with suppress(_Told), _signals(_Hangup()):
             try:
                 os.kill(os.getpid(), getattr(signal, sys.argv[1]))
                 time.sleep(30)
@@ -320,6 +328,60 @@ def test_signals_of_a_supervisor_end_the_block_in_order(signals: list[str]) -> N
     lines = "\n".join(line.removeprefix("        ") for line in program.splitlines())
     done = subprocess.run([sys.executable, "-c", lines, *signals], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "in order\n", "")
+
+
+HANGUP = """
+    import fcntl, sys, termios, time
+    from contextlib import suppress
+    from llmbench.cli.serve import _Hangup, _signals, _Told
+    if sys.stdin.isatty():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    hangup, said = _Hangup(), "ended"
+    with suppress(_Told), _signals(hangup):
+        print("ready", flush=True)
+        while not hangup.came:
+            time.sleep(0.05)
+        said = "reload"
+    open(sys.argv[1], "w").write(said)
+"""
+
+
+def hung_up(folder: Path, terminal: int | None, send: Callable[[subprocess.Popen[bytes]], None]) -> str:
+    """What SIGHUP is taken for by a program whose input, output and errors are a terminal, or none of them is."""
+    argv = [sys.executable, "-c", textwrap.dedent(HANGUP), str(folder / "said")]
+    other = subprocess.PIPE if terminal is None else terminal
+    with subprocess.Popen(argv, stdin=other, stdout=other, stderr=other, start_new_session=True) as process:
+        if terminal is None:
+            assert process.stdout is not None
+            process.stdout.readline()
+        send(process)
+        process.wait(60)
+    return (folder / "said").read_text()
+
+
+def test_sighup_from_a_supervisor_is_a_reload(tmp_path: Path) -> None:
+    assert hung_up(tmp_path, None, lambda process: process.send_signal(signal.SIGHUP)) == "reload"
+
+
+def test_sighup_of_a_terminal_that_stays_is_a_reload_and_that_of_a_closed_one_the_end(tmp_path: Path) -> None:
+    def kill(process: subprocess.Popen[bytes]) -> None:
+        assert b"ready" in os.read(ours, 100)
+        process.send_signal(signal.SIGHUP)
+
+    ours, theirs = os.openpty()
+    try:
+        assert hung_up(tmp_path, theirs, kill) == "reload"
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+    def close(_: subprocess.Popen[bytes]) -> None:
+        os.close(theirs)
+        assert b"ready" in os.read(ours, 100)
+        os.close(ours)
+
+    ours, theirs = os.openpty()
+    assert hung_up(tmp_path, theirs, close) == "ended"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from llmbench.gateway import Served, build, keys
+from llmbench.gateway import Catalogue, Served, build, keys
 from llmbench.gateway import ledger as ledgers
 from llmbench.gateway.keys import Key, KeyStore
 from llmbench.gateway.ledger import Grant, Ledger
@@ -118,7 +118,7 @@ class House:
 
     def app(self) -> Starlette:
         models = [Served(Variant(name="m", sampling=Sampling(max_tokens=100)), "e", {})]
-        return build(models, Upstream(self.engine, lambda: None), context=4096, ledger=self.ledger)
+        return build(Catalogue(models, context=4096), Upstream(self.engine, lambda: None), ledger=self.ledger)
 
     def named(self) -> Key:
         return self.store.named("alice")
@@ -483,7 +483,7 @@ async def test_openais_client_waits_as_long_as_it_is_told_and_gives_up_where_wai
     store.close()
     with Ledger(tmp_path / "keys.sqlite") as ledger:
         models = [Served(Variant(name="m"), "e", {})]
-        app = build(models, Upstream(engine, lambda: None), context=4096, ledger=ledger)
+        app = build(Catalogue(models, context=4096), Upstream(engine, lambda: None), ledger=ledger)
         async with Recorded(transport=httpx.ASGITransport(app)) as http:
             http.statuses = []
 

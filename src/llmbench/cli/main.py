@@ -32,6 +32,7 @@ from llmbench.cli import (
     selftest,
     serve,
     train,
+    variants,
 )
 from llmbench.cli.arguments import EARLIER
 from llmbench.errors import LlmbenchError
@@ -115,6 +116,7 @@ for verbs in (
     evaluate,
     serve,
     keys,
+    variants,
     chat,
     compare,
     app_verb,

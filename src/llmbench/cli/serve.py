@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,14 +22,22 @@ if TYPE_CHECKING:
 _HELP = """Serve the variants of RECIPE as models of an OpenAI-compatible endpoint.
 
 Shows the loading progress, then the models, the URL and example requests. Ctrl-C or SIGTERM stops it and every process
-it started; answers in progress get gateway.shutdown_timeout seconds to finish.
+it started; answers in progress get gateway.shutdown_timeout seconds to finish. SIGHUP reads RECIPE again and serves what
+it says now, as `llmbench variants reload` does.
 
-Exit code 0: stopped with SIGTERM; 2: it could not start, or vLLM ended; 130: stopped with Ctrl-C.
+Exit code 0: stopped with SIGTERM, or its terminal was closed; 2: it could not start, or vLLM ended more often than
+engine.restarts; 130: stopped with Ctrl-C.
 """
 
 
 class _Told(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: the way of a supervisor, or of a closed terminal, to say Ctrl-C."""
+    """SIGTERM, or a terminal that was closed: another way to say Ctrl-C."""
+
+
+class _Hangup:
+    """Whether SIGHUP came. No `threading.Event`: its lock may be held by the very thread that handles the signal."""
+
+    came = False
 
 
 def register(cli: typer.Typer) -> None:
@@ -57,7 +66,7 @@ def serve(
     if dry_run:
         print(_command(document))
         return
-    _serve(document)
+    _serve(document, lambda: load(recipe, ServeRecipe, values))
 
 
 def _command(document: ServeRecipe) -> str:
@@ -75,32 +84,68 @@ def _command(document: ServeRecipe) -> str:
     return shlex.join(command(document, adapters, socket, python=found.python, device=found.device))
 
 
-def _serve(document: ServeRecipe) -> None:
+def _serve(document: ServeRecipe, reread: Callable[[], ServeRecipe]) -> None:
     import time
 
-    from llmbench.gateway import started
+    from llmbench.gateway import admin, started
 
-    begun = time.monotonic()
-    with suppress(_Told), _signals(), _showing() as (progress, log), started(document, progress=progress, log=log) as gateway:
+    begun, hangup = time.monotonic(), _Hangup()
+    with (
+        suppress(_Told),
+        _signals(hangup),
+        _showing() as (progress, log),
+        started(document, progress=progress, log=log) as gateway,
+        admin.offered(gateway, reread) as socket,
+    ):
         progress(None)
         _introduce(gateway, document, time.monotonic() - begun)
+        log(f"Change what is served: llmbench variants (socket {socket})")
         while True:
-            time.sleep(0.5)
-            gateway.engine.check()
+            if hangup.came:
+                hangup.came = False
+                gateway.ask(lambda: _reload(gateway, reread, log))
+            gateway.attend(0.5)
+
+
+def _reload(gateway: Gateway, reread: Callable[[], ServeRecipe], log: Callable[[str], None]) -> None:
+    """Serves what the document says now, and says what that changed."""
+    from llmbench.errors import LlmbenchError
+
+    try:
+        plan = gateway.deployment.reload(reread())
+    except LlmbenchError as error:
+        log(f"Not reloaded: {error}")
+        return
+    log(f"Reloaded: {len(plan.added)} added, {len(plan.changed)} changed, {len(plan.removed)} removed")
+    for field in plan.restart:
+        log(f"Not applied, as it needs a new start: {field}")
+    for name, why in plan.refused.items():
+        log(f"Not applied: {name}: {why}")
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Ends the block in order at SIGTERM and SIGHUP too, unless they are ignored, as under nohup."""
+def _signals(hangup: _Hangup) -> Iterator[None]:
+    """Ends the block in order at SIGTERM too, and at the SIGHUP of a terminal that is closed; another SIGHUP is noted.
+
+    What is ignored stays so, as SIGHUP under nohup.
+    """
     import signal
 
-    def told(*_: object) -> None:
+    terminals = [number for number in range(3) if os.isatty(number)]
+
+    def ended(*_: object) -> None:
         raise _Told
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    def hung_up(*_: object) -> None:
+        if not all(os.isatty(number) for number in terminals):
+            raise _Told
+        hangup.came = True
+
+    handlers = {signal.SIGTERM: ended, signal.SIGHUP: hung_up}
+    before = {number: signal.getsignal(number) for number in handlers}
     before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
     for number in before:
-        signal.signal(number, told)
+        signal.signal(number, handlers[number])
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """The vLLM process: which adapters it may see, its command line, its start, its end. vLLM itself is never imported here."""
 
-from llmbench.engine.admission import Adapter, admit, admit_all, base_folder
-from llmbench.engine.command import BASE, command
+from llmbench.engine.admission import Adapter, admit, admit_all, admit_variant, base_folder
+from llmbench.engine.command import BASE, Capacity, capacity, command
 from llmbench.engine.interpreter import Interpreter, inspect
 from llmbench.engine.process import Engine, Progress
 from llmbench.engine.proof import prove, prove_base, uncertified
@@ -9,15 +9,19 @@ from llmbench.engine.proof import prove, prove_base, uncertified
 __all__ = [
     "BASE",
     "Adapter",
+    "Capacity",
     "Engine",
     "Interpreter",
     "Progress",
     "admit",
     "admit_all",
+    "admit_variant",
     "base_folder",
+    "capacity",
     "command",
     "inspect",
     "prove",
     "prove_base",
+    "store",
     "uncertified",
 ]

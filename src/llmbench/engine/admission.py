@@ -20,12 +20,13 @@ from typing import Any
 
 from llmbench import assets, parity, provenance, runs, scan, workspace
 from llmbench.engine import matrices, peft_config
+from llmbench.engine import store as stored
 from llmbench.engine.matrices import WEIGHTS
 from llmbench.engine.peft_config import CONFIG, MANIFEST
 from llmbench.errors import EngineError, LlmbenchError, RunError
 from llmbench.recipe import ServeRecipe
 
-__all__ = ["Adapter", "admit", "admit_all", "base_folder"]
+__all__ = ["Adapter", "admit", "admit_all", "admit_variant", "base_folder"]
 
 _MOST_STOPS = 32
 _OF_TRAINING = ("training_args", "optimizer", "scheduler", "rng_state", "scaler")
@@ -69,11 +70,27 @@ def admit_all(recipe: ServeRecipe) -> dict[str, Adapter]:
     admitted: dict[str, Adapter] = {}
     for variant in recipe.variants:
         if variant.adapter is not None and variant.adapter not in admitted:
-            try:
-                admitted[variant.adapter] = admit(variant.adapter, recipe.model.model_name_or_path, folder, start=recipe.folder)
-            except LlmbenchError as error:
-                raise EngineError(f"{recipe.source}: variant {variant.name}: {error}") from error
+            admitted[variant.adapter] = admit_variant(recipe, variant.name, variant.adapter)
     return admitted
+
+
+def admit_variant(recipe: ServeRecipe, name: str, reference: str) -> Adapter:
+    """The adapter of one variant, checked and stored.
+
+    Args:
+        recipe: the serving document, for its base.
+        name: the variant's, for the message.
+        reference: its adapter.
+
+    Raises:
+        EngineError: it cannot be served; the message names variant, adapter and reason.
+    """
+    base = recipe.model.model_name_or_path
+    folder = base_folder(assets.model_folder(base), recipe.model.revision)
+    try:
+        return admit(reference, base, folder, start=recipe.folder)
+    except LlmbenchError as error:
+        raise EngineError(f"{recipe.source}: variant {name}: {error}") from error
 
 
 def admit(reference: str, base: str, base_folder: Path | None, *, start: Path | None = None) -> Adapter:
@@ -199,7 +216,7 @@ def _same_model(named: str, base: str, base_folder: Path | None) -> bool:
 
 def _store(reference: str, folder: Path, rank: int) -> Adapter:
     """Copies an adapter to its place by content. What stands there already is the same and stays."""
-    store = workspace.home() / "adapters"
+    store = stored.folder()
     temporary = store
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -208,6 +225,7 @@ def _store(reference: str, folder: Path, rank: int) -> Adapter:
             if (folder / name).exists():
                 shutil.copyfile(folder / name, temporary / name)
         name = _hash(temporary / n for n in (CONFIG, WEIGHTS))
+        stored.touch(store / name)
         if not (store / name).is_dir():
             temporary.chmod(0o755)
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from llmbench import assets
@@ -12,7 +13,7 @@ from llmbench.errors import EngineError
 from llmbench.recipe import ServeRecipe
 from llmbench.recipe.servability import MAX_RANK
 
-__all__ = ["BASE", "MAX_RANK", "command"]
+__all__ = ["BASE", "MAX_RANK", "Capacity", "capacity", "command"]
 
 BASE = "base"
 """What the base model is called inside the engine; adapters are called by their hash. Clients see variants only."""
@@ -20,6 +21,35 @@ BASE = "base"
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, MAX_RANK)
 _STRUCTURED = "--structured-outputs"  # the option itself, its parts (.backend), and what argparse takes for it
 _LAUNCH = Path(__file__).with_name("launch.py")
+_SPARE = 4
+"""Adapters that can be added to a server whose document does not say how many."""
+_USUAL_RANK = 16
+"""The default of `lora.r`."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What vLLM is started with room for, which cannot grow while it runs: this many adapters of at most this rank."""
+
+    adapters: int
+    rank: int
+
+
+def capacity(recipe: ServeRecipe, adapters: Mapping[str, Adapter]) -> Capacity:
+    """The room that a serving document asks for, which is at least what its own adapters need.
+
+    Raises:
+        EngineError: it sets a limit that its own adapters exceed, or an adapter's rank is more than vLLM takes.
+    """
+    engine, distinct = recipe.engine, {adapter.id: adapter for adapter in adapters.values()}
+    most = engine.max_adapters if engine.max_adapters is not None else len(distinct) + _SPARE if distinct else 0
+    if len(distinct) > most:
+        raise EngineError(f"{recipe.source}: engine.max_adapters is {most}, but the variants name {len(distinct)} adapters")
+    highest = max((adapter.rank for adapter in distinct.values()), default=0)
+    rank = engine.max_lora_rank or highest or _USUAL_RANK
+    if highest > rank:
+        raise EngineError(f"{recipe.source}: engine.max_lora_rank is {rank}, but an adapter has rank {highest}")
+    return Capacity(most, _allowed_rank(rank))
 
 
 def command(
@@ -29,6 +59,7 @@ def command(
     *,
     python: Path,
     device: Device,
+    room: Capacity | None = None,
 ) -> list[str]:
     """The arguments of the process that serves the base and the adapters on a Unix socket.
 
@@ -38,9 +69,10 @@ def command(
         socket: where the API will listen.
         python: the interpreter that has vLLM.
         device: what that vLLM computes on.
+        room: for the adapters of now and later; None is what the document asks for.
 
     Raises:
-        EngineError: an adapter's rank is more than vLLM takes.
+        EngineError: as `capacity`.
     """
     model, engine = recipe.model, recipe.engine
     argv = [str(python), str(_LAUNCH), "--model", assets.model_folder(model.model_name_or_path)]
@@ -66,27 +98,23 @@ def command(
     if not any(argument.startswith(_STRUCTURED) for argument in engine.extra_args):
         # With free white space many models write newlines until max_tokens (vllm-project/vllm#38696).
         argv += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
-    argv += _lora_arguments(adapters, engine.max_loras, device)
+    argv += _lora_arguments(adapters, room or capacity(recipe, adapters), engine.max_loras, device)
     return argv + list(engine.extra_args)
 
 
-def _lora_arguments(adapters: Mapping[str, Adapter], max_loras: int, device: Device) -> list[str]:
+def _lora_arguments(adapters: Mapping[str, Adapter], room: Capacity, max_loras: int, device: Device) -> list[str]:
     """Rank, slots and modules. All adapters stay in memory, so that none is read from disk again while serving.
 
     On CPU there is a slot more than adapters, and it stays empty: rows of the base model in a batch with rows of an adapter
     are given the *last* slot's adapter there (https://github.com/vllm-project/vllm/pull/48421), so an empty one must be last.
     """
-    distinct = {adapter.id: adapter for adapter in adapters.values()}
-    if not distinct:
+    if room.adapters == 0:
         return []
-    slots = min(max_loras, len(distinct)) if device == "cuda" else len(distinct) + 1
-    return [
-        "--enable-lora",
-        "--max-lora-rank", str(_allowed_rank(max(adapter.rank for adapter in distinct.values()))),
-        "--max-loras", str(slots),
-        "--max-cpu-loras", str(max(slots, len(distinct))),
-        "--lora-modules", *(f"{adapter.id}={adapter.folder}" for adapter in distinct.values()),
-    ]  # fmt: skip
+    slots = min(max_loras, room.adapters) if device == "cuda" else room.adapters + 1
+    argv = ["--enable-lora", "--max-lora-rank", str(room.rank)]
+    argv += ["--max-loras", str(slots), "--max-cpu-loras", str(max(slots, room.adapters))]
+    modules = {adapter.id: f"{adapter.id}={adapter.folder}" for adapter in adapters.values()}
+    return [*argv, "--lora-modules", *modules.values()] if modules else argv
 
 
 def _allowed_rank(rank: int) -> int:

@@ -29,12 +29,18 @@ def main() -> None:
     ):
         _fork_instead_of_spawn()
         if "--enable-lora" in sys.argv:  # the worker, which is forked, has it too
-            runpy.run_path(str(Path(__file__).with_name("cpu_lora.py")))["install"]()
+            _install("cpu_lora.py")
+    if "--enable-lora" in sys.argv:
+        _install("forget_lora.py")
     for name in _SERVERS:
         if _exists(name):
             runpy.run_module(name, run_name="__main__", alter_sys=True)
             return
     raise SystemExit("ImportError: this vLLM has no API server that llmbench knows")
+
+
+def _install(file: str) -> None:
+    runpy.run_path(str(Path(__file__).with_name(file)))["install"]()
 
 
 def _exists(name: str) -> bool:

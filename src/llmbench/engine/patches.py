@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmbench import borrowed
 from llmbench.borrowed import Found, Patch
-from llmbench.engine import cpu_lora
+from llmbench.engine import cpu_lora, forget_lora
 
 __all__ = ["ROWS", "look"]
 
@@ -32,8 +32,20 @@ ROWS = tuple(
         versions="==0.32.0",
     )
     for name, signature in cpu_lora.RECORDED.items()
+) + tuple(
+    Patch(
+        owner=f"{forget_lora.MODULE}:{forget_lora.KIND}",
+        name=name,
+        signature=signature,
+        use="replaced",
+        purpose="frees the slot of an adapter that is unloaded",
+        without="room: an unloaded adapter keeps its slot until the server starts again",
+        package="vllm",
+        versions="==0.32.0",
+    )
+    for name, signature in forget_lora.RECORDED.items()
 )
-"""What `cpu_lora.install` replaces."""
+"""What `cpu_lora.install` and `forget_lora.install` replace."""
 
 
 def look() -> list[Found]:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,11 +22,12 @@ from typing import Self
 import httpx
 
 from llmbench import assets, workspace
-from llmbench.engine import log, warmup
+from llmbench.engine import loading, log, proof, store, warmup
 from llmbench.engine.admission import Adapter
-from llmbench.engine.command import BASE, command
+from llmbench.engine.command import BASE, capacity, command
 from llmbench.engine.interpreter import Device, inspect
 from llmbench.errors import EngineError
+from llmbench.parity import Parity
 from llmbench.recipe import MAX_STOPS, ServeRecipe
 
 __all__ = ["Engine", "Progress"]
@@ -68,7 +68,16 @@ class Engine:
 
     def __init__(self, recipe: ServeRecipe, adapters: Mapping[str, Adapter]) -> None:
         self._recipe = recipe
-        self._adapters = dict(adapters)
+        self.capacity = capacity(recipe, adapters)
+        """How many adapters fit, and of which rank."""
+        self.adapters = {adapter.id: adapter for adapter in adapters.values()}
+        """What it has, by id."""
+        self._hold = store.Hold()
+        """Of their stored copies, which nobody removes meanwhile."""
+        self._lost = 0
+        """Slots of adapters that were unloaded without freeing them."""
+        self._stuck: set[str] = set()
+        """Adapters that could not be unloaded: vLLM may have them still."""
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._stopping = threading.Lock()
@@ -84,12 +93,13 @@ class Engine:
         try:
             self.start()
         except BaseException:
-            self.stop()  # its folder may be there already
+            self.__exit__(None, None, None)  # its folder may be there already
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+        self._hold.release_all()
 
     def start(self) -> None:
         """Starts the process and returns at once.
@@ -106,8 +116,16 @@ class Engine:
         self._folder = Path(tempfile.mkdtemp(prefix="llmbench-"))  # mode 0700: nobody else reaches the socket
         self.socket = self._folder / "vllm.sock"
         self.log = _new_log()
-        argv = command(self._recipe, self._adapters, self.socket, python=interpreter.python, device=interpreter.device)
+        argv = command(
+            self._recipe, self.adapters, self.socket,
+            python=interpreter.python, device=interpreter.device, room=self.capacity,
+        )  # fmt: skip
+        env = _environment(self._recipe, self._folder, interpreter.device)
+        if self.capacity.adapters:
+            env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # on the private socket, of which the gateway passes on three paths
         watch = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(self._folder), str(_GRACE)]
+        for adapter in self.adapters.values():
+            self._hold.take(adapter.folder)
         self._started = time.monotonic()
         with self.log.open("wb") as file:
             self._process = subprocess.Popen(
@@ -115,7 +133,7 @@ class Engine:
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=_environment(self._recipe, self._folder, interpreter.device),
+                env=env,
                 start_new_session=True,  # Ctrl-C in the terminal is for llmbench, which then ends vLLM in order
             )
 
@@ -133,7 +151,7 @@ class Engine:
                     progress(Progress(seconds, phase))
                 self.check(phase)
                 with contextlib.suppress(httpx.HTTPError):
-                    if _accepts(self.socket) and client.get("http://engine/health").is_success:
+                    if loading.accepts(self.socket) and client.get("http://engine/health").is_success:
                         models = client.get("http://engine/v1/models").json()["data"]
                         self.context = int(models[0]["max_model_len"])
                         break
@@ -172,7 +190,7 @@ class Engine:
             while time.monotonic() < end:
                 self.check(phase)
                 with contextlib.suppress(httpx.HTTPError):
-                    if _accepts(self.socket) and client.get("http://engine/health").is_success:
+                    if loading.accepts(self.socket) and client.get("http://engine/health").is_success:
                         return
                 time.sleep(_POLL)
         raise EngineError(f"vLLM no longer answers after {phase}. Its log: {self.log}")
@@ -190,6 +208,66 @@ class Engine:
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise EngineError(f"vLLM did not tokenise a test text ({type(error).__name__}: {error})") from error
 
+    def refuse(self, adapter: Adapter) -> None:
+        """Raises EngineError where an adapter can never be loaded into this engine, whatever is unloaded before."""
+        if adapter.id in self.adapters:
+            return
+        if self.capacity.adapters == 0:
+            raise EngineError(
+                f"adapter {adapter.source}: vLLM was started without room for adapters. Set engine.max_adapters and start again"
+            )
+        if adapter.rank > self.capacity.rank:
+            raise EngineError(
+                f"adapter {adapter.source} has rank {adapter.rank}, but vLLM was started for at most {self.capacity.rank}. "
+                "Set engine.max_lora_rank and start again"
+            )
+
+    def load(self, adapter: Adapter) -> None:
+        """Loads an adapter; one that it has already is left as it is.
+
+        Raises:
+            EngineError: there is no room for it, or vLLM does not take it; it has what it had before then.
+        """
+        self.refuse(adapter)
+        if adapter.id in self.adapters:
+            return
+        if adapter.id in self._stuck:
+            with contextlib.suppress(EngineError):
+                loading.unload(self.socket, adapter.id)
+            self._stuck.discard(adapter.id)
+        if len(self.adapters) + self._lost + len(self._stuck) >= self.capacity.adapters:
+            raise EngineError(
+                f"adapter {adapter.source}: vLLM was started for {self.capacity.adapters} adapters, and has them. "
+                "Remove a variant, or set engine.max_adapters and start again"
+            )
+        self._hold.take(adapter.folder)
+        loading.load(self.socket, adapter)
+        self.adapters[adapter.id] = adapter
+
+    def unload(self, id: str) -> None:
+        """Unloads an adapter that no request uses any more.
+
+        Raises:
+            EngineError: vLLM does not do it; a new start gives it the adapter no more.
+        """
+        adapter = self.adapters.pop(id)
+        try:
+            if loading.unload(self.socket, id):
+                self._hold.release(adapter.folder)
+            else:
+                self._lost += 1
+        except EngineError:
+            self._stuck.add(id)
+            raise
+
+    def prove(self, adapter: Adapter) -> Parity | None:
+        """The verdict on an adapter that it has; None where it has no certificate.
+
+        Raises:
+            EngineError: vLLM does not answer the probes.
+        """
+        return proof.prove(self.socket, [adapter]).get(adapter.id)
+
     @property
     def seconds(self) -> float:
         """Since its start."""
@@ -198,9 +276,10 @@ class Engine:
     @property
     def problem(self) -> str | None:
         """Why it does not run, in one line; None while it runs."""
-        if self._process is None:
+        process = self._process
+        if process is None:
             return "vLLM was not started"
-        code = self._process.poll()
+        code = process.poll()
         return None if code is None else f"vLLM ended (exit code {code}): {log.cause(self.log, code)}"
 
     def check(self, phase: str = "serving") -> None:
@@ -210,6 +289,20 @@ class Engine:
             lines = "\n".join(f"    {line}" for line in log.last_lines(self.log))
             why = log.cause(self.log, code)
             raise EngineError(f"vLLM ended while {phase} (exit code {code}): {why}\n{lines}\n  The whole log: {self.log}")
+
+    def restart(self) -> None:
+        """Ends what is left of it and starts it again, on another socket, with the adapters that it had; then `wait`.
+
+        Raises:
+            MissingPackage, EngineError: as `start`.
+        """
+        self.stop()
+        with self._stopping:
+            self._process = self._folder = None
+        self._lost = 0
+        self._stuck.clear()
+        self.notes.clear()
+        self.start()
 
     def stop(self) -> None:
         """Ends every process that the start made, and waits for it. Does nothing the second time."""
@@ -226,16 +319,6 @@ class Engine:
                 _kill_session(process.pid)
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _accepts(path: Path) -> bool:
-    """Whether somebody listens. Asked first, because httpx leaves a socket open each time that nobody does."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True
 
 
 def _kill_session(leader: int) -> None:

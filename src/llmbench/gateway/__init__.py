@@ -1,9 +1,12 @@
 """The OpenAI-compatible API over variants: which requests pass, which model answers, what it is grounded in."""
 
-from llmbench.gateway.app import Served, build
+from llmbench.gateway.app import build
+from llmbench.gateway.catalogue import Catalogue, Served
 from llmbench.gateway.grounding import Grounded, Grounder, Grounding
+from llmbench.gateway.guard import Access
 from llmbench.gateway.server import Gateway, running, started
 
 __all__ = [
-    "Gateway", "Grounded", "Grounder", "Grounding", "Served", "background", "build", "keys", "quota", "running", "started",
+    "Access", "Catalogue", "Gateway", "Grounded", "Grounder", "Grounding", "Served", "admin", "background", "build", "keys",
+    "quota", "running", "started",
 ]  # fmt: skip

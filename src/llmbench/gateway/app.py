@@ -11,20 +11,18 @@ GET  /metrics              counts for Prometheus
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from llmbench import control_tokens
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.gateway import body as body_of
 from llmbench.gateway import chat, completions, relay
+from llmbench.gateway.catalogue import Catalogue, Served
 from llmbench.gateway.charge import Quota
-from llmbench.gateway.grounding import Grounding
-from llmbench.gateway.guard import Guard
+from llmbench.gateway.guard import Access, Guard
 from llmbench.gateway.keys import Keyring
 from llmbench.gateway.ledger import Ledger
 from llmbench.gateway.limit import Limit, Open
@@ -34,14 +32,13 @@ from llmbench.gateway.refusal import Refusal, as_json
 from llmbench.gateway.room import Room
 from llmbench.gateway.words import Words
 from llmbench.message import Message
-from llmbench.recipe import Variant
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
-__all__ = ["Served", "build"]
+__all__ = ["build"]
 
 _BODY_TIMEOUT = 30.0
 _MANY = 2048
@@ -56,29 +53,11 @@ _NOT_HERE = {
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Served:
-    """A variant as it is served. `engine_name` is what vLLM calls its model, `card` what /v1/models says beside its name."""
-
-    variant: Variant
-    engine_name: str
-    card: dict[str, Any]
-    grounding: Grounding | None = None
-    stops: tuple[int, ...] = ()
-    """Tokens at which its answers end, besides those of the base."""
-
-    def ends(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """What asks the engine to stop there, unless the client asked it not to stop."""
-        return {"stop_token_ids": list(self.stops)} if self.stops and not fields.get("ignore_eos") else {}
-
-
 def build(
-    models: Sequence[Served],
+    models: Catalogue,
     upstream: relay.Upstream,
     *,
-    context: int,
-    api_key: str | None = None,
-    hosts: frozenset[str] | None = None,
+    access: Access | None = None,
     open: Open | None = None,
     words: Words | None = None,
     ledger: Ledger | None = None,
@@ -86,11 +65,9 @@ def build(
     """The application over variants.
 
     Args:
-        models: the variants.
+        models: the variants, which may change while it answers.
         upstream: where vLLM answers.
-        context: tokens that the base takes.
-        api_key: what clients must send, if anything.
-        hosts: names that a request may call this server by; None allows any.
+        access: what a request must bring; None is nothing.
         open: counts the questions that are being answered, and bounds them.
         words: how the model's control tokens are kept out of what clients and documents say; None knows the usual ones.
         ledger: named keys that clients may send as well, with what they have spent.
@@ -101,7 +78,7 @@ def build(
     from starlette.routing import Route
 
     metrics = Metrics()
-    paths = _Paths(models, upstream, context, words or Words(control_tokens.of_unknown()), metrics)
+    paths = _Paths(models, upstream, words or Words(control_tokens.of_unknown()), metrics)
     keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
     charged = [Middleware(partial(Quota, ledger=ledger, metrics=metrics))] if ledger is not None else []
 
@@ -123,7 +100,7 @@ def build(
             Route("/tokenize", paths.tokenize, methods=["POST"]),
         ],
         middleware=[
-            Middleware(partial(Guard, api_key=api_key, hosts=hosts, keyring=keyring)),
+            Middleware(partial(Guard, access=access or Access(), keyring=keyring)),
             *charged,
             Middleware(partial(Limit, open=open or Open(_MANY), metrics=metrics)),
         ],
@@ -137,34 +114,31 @@ def build(
 class _Paths:
     """What answers on each path, over the variants."""
 
-    def __init__(
-        self, models: Sequence[Served], upstream: relay.Upstream, context: int, words: Words, metrics: Metrics
-    ) -> None:
-        created = int(time.time())
-        self._known = {served.variant.name: served for served in models}
-        self._cards = {
-            name: {"id": name, "object": "model", "created": created, "owned_by": "llmbench", "max_model_len": context}
-            | served.card
-            for name, served in self._known.items()
-        }
+    def __init__(self, models: Catalogue, upstream: relay.Upstream, words: Words, metrics: Metrics) -> None:
+        self._models = models
         self._upstream = upstream
-        self._context = context
+        self._context = models.context
         self._words = words
         self._metrics = metrics
 
     async def list_models(self, request: Request) -> Response:
-        return as_json({"object": "list", "data": [self._cards[name] for name in self._known_to(request)]})
+        cards = self._models.now.cards
+        return as_json({"object": "list", "data": [cards[name] for name in self._seen_by(request, cards)]})
 
     async def show_model(self, request: Request) -> Response:
         from starlette.exceptions import HTTPException
 
-        if not request.path_params["name"]:
+        name = request.path_params["name"]
+        if not name:
             raise HTTPException(404)
-        return as_json(self._cards[self._wanted(request.path_params["name"], request).variant.name])
+        if not self._seen_by(request, (name,)) or (card := self._models.now.cards.get(name)) is None:
+            raise self._unknown(name, request)
+        return as_json(card)
 
     async def health(self, request: Request) -> Response:
         await self._upstream.health()
-        return as_json({"status": "ok"} | ({"models": list(self._known_to(request))} if request.state.has_key else {}))
+        names = self._seen_by(request, self._models.now.known)
+        return as_json({"status": "ok"} | ({"models": names} if request.state.has_key else {}))
 
     async def count(self, _: Request) -> Response:
         from starlette.responses import Response
@@ -195,19 +169,22 @@ class _Paths:
         return as_json(await self._upstream.read(await self._upstream.ask("/tokenize", asked)))
 
     def _wanted(self, name: str, request: Request) -> Served:
-        known = self._known_to(request)
-        if name not in known:
-            message = f"The model {name!r:.100} does not exist. Available: {', '.join(known)}."
-            raise Refusal(404, message, param="model", code="model_not_found")
+        """The variant of this name, as it stays for this request; the request counts as its own until it ends (`Limit`)."""
+        if not self._seen_by(request, (name,)) or (served := self._models.take(name)) is None:
+            raise self._unknown(name, request)
         request.state.model = name
-        return known[name]
+        request.state.served = served
+        return served
 
-    def _known_to(self, request: Request) -> dict[str, Served]:
-        """The variants that exist for the request's key."""
+    def _unknown(self, name: str, request: Request) -> Refusal:
+        there = ", ".join(self._seen_by(request, self._models.now.known))
+        message = f"The model {name!r:.100} does not exist. Available: {there}."
+        return Refusal(404, message, param="model", code="model_not_found")
+
+    def _seen_by(self, request: Request, names: Iterable[str]) -> list[str]:
+        """Those of the variants' names that exist for the request's key."""
         key = request.scope["state"].get("key")
-        if key is None or key.models is None:
-            return self._known
-        return {name: served for name, served in self._known.items() if key.may_ask(name)}
+        return [name for name in names if key is None or key.may_ask(name)]
 
     def _meter(self, name: str, request: Request) -> Meter:
         return Meter(self._metrics, name, request.scope["state"], self._context)

@@ -13,12 +13,24 @@ from llmbench.gateway.refusal import Refusal
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["Guard", "host_name"]
+__all__ = ["Access", "Guard", "host_name"]
 
 _MAX_HEADERS = 128
 _MAX_HEADER_BYTES = 65_536
 _OUR_NAMES = 5
 """How many of the allowed names a refusal lists."""
+
+
+class Access:
+    """What a request must bring: the key, if there is one, and one of the names of this server; None allows any name."""
+
+    def __init__(self, api_key: str | None = None, hosts: frozenset[str] | None = None) -> None:
+        self.change(api_key, hosts)
+
+    def change(self, api_key: str | None, hosts: frozenset[str] | None) -> None:
+        """Asks for something else from now on."""
+        self.key = _digest(f"Bearer {api_key}".encode()) if api_key is not None else None
+        self.hosts = hosts
 
 
 class Guard:
@@ -27,13 +39,10 @@ class Guard:
     Whose named key it is stands in `scope["state"]["key"]`; `api_key` has no name.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, api_key: str | None, hosts: frozenset[str] | None, keyring: Keyring | None = None
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, access: Access, keyring: Keyring | None = None) -> None:
         self._app = app
+        self._access = access
         self._keyring = keyring
-        self._key = _digest(f"Bearer {api_key}".encode()) if api_key is not None else None
-        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hands a request on, or answers it with the refusal."""
@@ -70,11 +79,12 @@ class Guard:
 
     def _check_host(self, hosts: list[bytes], version: str) -> Refusal | None:
         """A web page that rebinds DNS sends its own name; a health check in HTTP/1.0 sends none, which no browser does."""
-        if self._hosts is None or (not hosts and version == "1.0"):
+        allowed = self._access.hosts
+        if allowed is None or (not hosts and version == "1.0"):
             return None
-        if len(hosts) == 1 and host_name(hosts[0]) in self._hosts:
+        if len(hosts) == 1 and host_name(hosts[0]) in allowed:
             return None
-        ours = ", ".join(sorted(self._hosts)[:_OUR_NAMES])
+        ours = ", ".join(sorted(allowed)[:_OUR_NAMES])
         asked = host_name(hosts[0])[:100] if len(hosts) == 1 else "several names"
         return Refusal(
             421,
@@ -83,10 +93,11 @@ class Guard:
         )
 
     def _has_key(self, headers: list[tuple[bytes, bytes]]) -> bool:
-        if self._key is None:
+        key = self._access.key
+        if key is None:
             return self._keyring is None
-        keys = [value for key, value in headers if key == b"authorization"]
-        return len(keys) == 1 and hmac.compare_digest(_digest(keys[0]), self._key)
+        keys = [value for name, value in headers if name == b"authorization"]
+        return len(keys) == 1 and hmac.compare_digest(_digest(keys[0]), key)
 
 
 def _origin_form(scope: Scope) -> Scope:

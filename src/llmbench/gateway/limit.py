@@ -25,7 +25,7 @@ class Open:
 class Limit:
     """Counts a question from its head to the last byte of its answer, and refuses those beyond the limit.
 
-    The application says in `scope["state"]["model"]` which variant it was.
+    The application says in `scope["state"]["model"]` which variant it was, and in `["served"]` whose count it is part of.
     """
 
     def __init__(self, app: ASGIApp, *, open: Open, metrics: Metrics) -> None:
@@ -59,8 +59,10 @@ class Limit:
         finally:
             self._open.count -= 1
             self._metrics.running.dec()
-            model = scope.get("state", {}).get("model", "")
-            self._metrics.answered(model, _name_of_key(scope), status, time.monotonic() - begun)
+            state = scope.get("state", {})
+            if (served := state.get("served")) is not None:
+                served.requests.running -= 1
+            self._metrics.answered(state.get("model", ""), _name_of_key(scope), status, time.monotonic() - begun)
 
 
 def _name_of_key(scope: Scope) -> str:

@@ -110,13 +110,16 @@ def answering(
     upstream: Upstream,
     open: Open,
     log: Callable[[str], None] | None,
-) -> Iterator[None]:
-    """Answers requests from a thread until the block ends, and what is running then for as long as the recipe says."""
+    patience: Callable[[], float] | None = None,
+) -> Iterator[asyncio.AbstractEventLoop]:
+    """Answers requests from a thread until the block ends, and what is running then for as long as the recipe says.
+
+    `patience` says in the end how many seconds those are; None is what the recipe says. The block is given the thread's loop.
+    """
     import uvicorn
 
     from llmbench.gateway.connection import Connection
 
-    patience = recipe.gateway.shutdown_timeout
     config = uvicorn.Config(
         app,
         http=Connection,
@@ -126,7 +129,6 @@ def answering(
         ws="none",
         proxy_headers=False,
         backlog=_BACKLOG,
-        timeout_graceful_shutdown=math.ceil(patience) + _CUT,
         timeout_keep_alive=75,  # seconds; longer than clients keep theirs (httpx: 5), so that none asks a closing connection
     )
     server = uvicorn.Server(config)
@@ -148,13 +150,15 @@ def answering(
             if not thread.is_alive():
                 raise EngineError("The gateway did not start; see the lines above.")
             time.sleep(0.01)
-        yield
+        yield loop.result()
     finally:
+        seconds = patience() if patience is not None else recipe.gateway.shutdown_timeout
+        config.timeout_graceful_shutdown = math.ceil(seconds) + _CUT
         server.should_exit = True  # stops listening, closes what is idle, waits for the rest
         if open.count and log is not None:
-            log(f"Stopping: waiting up to {patience:g} s for {open.count} running answers. Ctrl-C cuts them off.")
+            log(f"Stopping: waiting up to {seconds:g} s for {open.count} running answers. Ctrl-C cuts them off.")
         with suppress(KeyboardInterrupt):
-            thread.join(patience if open.count else 0.1)
+            thread.join(seconds if open.count else 0.1)
         logger = logging.getLogger("uvicorn.error")
         logger.disabled = True  # answers that are cut off now are no errors to report
         if thread.is_alive():

@@ -31,33 +31,37 @@ class _OneEach(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, socket: Path) -> None:
-        self._socket = str(socket)
-        self._open: set[httpx.AsyncHTTPTransport] = set()
+        self.socket = socket
+        self._open: dict[httpx.AsyncHTTPTransport, str | None] = {}
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; each transport would load certificates for its own
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=0)
-        transport = httpx.AsyncHTTPTransport(uds=self._socket, limits=limits, verify=self._tls)
-        self._open.add(transport)
+        transport = httpx.AsyncHTTPTransport(uds=str(self.socket), limits=limits, verify=self._tls)
+        self._open[transport] = request.extensions.get("model")
         try:
             response = await transport.handle_async_request(request)
         except BaseException:
-            self._open.discard(transport)
+            self._open.pop(transport, None)
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Body(response.stream, lambda: self._open.discard(transport))
+        response.stream = _Body(response.stream, lambda: self._open.pop(transport, None))
         return response
 
     async def aclose(self) -> None:
         """Closes every connection; what is being read from it ends in an error."""
-        for transport in list(self._open):
+        await self.end(None)
+
+    async def end(self, model: str | None) -> None:
+        """Closes the connections of one of the engine's models, or all of them."""
+        for transport in [one for one, name in self._open.items() if model in (None, name)]:
             await transport.aclose()
 
 
 class _Body(httpx.AsyncByteStream):
     """The body of an answer, which says when it is closed."""
 
-    def __init__(self, body: httpx.AsyncByteStream, closed: Callable[[], None]) -> None:
+    def __init__(self, body: httpx.AsyncByteStream, closed: Callable[[], object]) -> None:
         self._body, self._closed = body, closed
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -77,6 +81,7 @@ class Upstream:
         self._transport = transport
         self._client = httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=_TIMEOUT)
         self._ending: str | None = None
+        self._ended: dict[str, str] = {}
         self.heard = float("-inf")
         """When the engine last sent something, by the monotonic clock."""
 
@@ -89,10 +94,32 @@ class Upstream:
         """Closes every connection."""
         await self._client.aclose()
 
-    async def cut(self, reason: str) -> None:
-        """Ends every answer that is still running with an error that gives the reason."""
+    async def cut(self, reason: str, *, model: str | None = None) -> None:
+        """Ends every answer that is still running, or those of one of the engine's models, with an error that gives the reason.
+
+        Requests that come later end in the same error, those of one model until `allow`.
+        """
+        if model is None:
+            self._ending = reason
+            await self._transport.aclose()
+            return
+        self._ended[model] = reason
+        if isinstance(self._transport, _OneEach):
+            await self._transport.end(model)
+
+    def allow(self, model: str) -> None:
+        """Lets requests pass to a model of the engine whose answers were cut."""
+        self._ended.pop(model, None)
+
+    def hold(self, reason: str) -> None:
+        """Refuses requests with this reason until `moved`: the engine is being started again."""
         self._ending = reason
-        await self._transport.aclose()
+
+    def moved(self, socket: Path) -> None:
+        """Lets requests pass, to the engine on another socket."""
+        if isinstance(self._transport, _OneEach):
+            self._transport.socket = socket
+        self._ending = None
 
     async def health(self) -> None:
         """Raises Refusal (503) unless the engine answers, or has just sent a piece of some answer."""
@@ -112,9 +139,10 @@ class Upstream:
         Raises:
             Refusal: the engine is gone, or refuses the request.
         """
-        if self._ending is not None:
-            raise self._gone(ConnectionError())
-        request = self._client.build_request("POST", path, json=body)
+        model = body.get("model")
+        if self._ending is not None or model in self._ended:
+            raise self._gone(ConnectionError(), model)
+        request = self._client.build_request("POST", path, json=body, extensions={"model": model})
         try:
             response = await self._client.send(request, stream=True)
             self.heard = time.monotonic()
@@ -125,7 +153,7 @@ class Upstream:
             finally:
                 await response.aclose()
         except httpx.HTTPError as error:
-            raise self._gone(error) from error
+            raise self._gone(error, model) from error
         raise refusal_of(response, body)
 
     async def chat(self, body: dict[str, Any]) -> httpx.Response:
@@ -150,7 +178,7 @@ class Upstream:
             await response.aread()
             data = json.loads(response.content, parse_constant=lambda _: None)  # NaN, which JSON does not have
         except httpx.HTTPError as error:
-            raise self._gone(error) from error
+            raise self._gone(error, response.request.extensions.get("model")) from error
         except (ValueError, RecursionError) as error:
             raise Refusal(502, f"The engine's answer is not JSON ({type(error).__name__}).", code="engine_error") from error
         finally:
@@ -159,12 +187,17 @@ class Upstream:
             raise Refusal(502, f"The engine's answer is {type(data).__name__}, not an object.", code="engine_error")
         return data
 
-    def broke_off(self, error: Exception) -> bytes:
+    def broke_off(self, error: Exception, model: str | None = None) -> bytes:
         """The last event of a stream that the engine did not finish."""
-        return b"data: " + json.dumps(self._gone(error).body()).encode() + b"\n\n"
+        return b"data: " + json.dumps(self._gone(error, model).body()).encode() + b"\n\n"
 
-    def _gone(self, error: Exception) -> Refusal:
-        reason = self._ending or self._problem() or f"The engine is not responding ({type(error).__name__}: {error})."
+    def _gone(self, error: Exception, model: str | None = None) -> Refusal:
+        reason = (
+            self._ending
+            or self._ended.get(model or "")
+            or self._problem()
+            or f"The engine is not responding ({type(error).__name__}: {error})."
+        )
         return Refusal(503, reason, code="engine_unavailable", retry_after="5")
 
 
@@ -215,9 +248,11 @@ async def events(
             last = field.sub(named, buffer)
             yield last
         if b"[DONE]" not in last and b'"error"' not in last:
-            yield (b"\n\n" if buffer else b"") + upstream.broke_off(httpx.RemoteProtocolError("the answer ended too early"))
+            yield (b"\n\n" if buffer else b"") + upstream.broke_off(
+                httpx.RemoteProtocolError("the answer ended too early"), engine_name
+            )
     except httpx.HTTPError as error:
-        yield upstream.broke_off(error)
+        yield upstream.broke_off(error, engine_name)
     finally:
         if not complete:
             used(usage, False)

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from llmbench.recipe.fields import Document, ExistingPath, Name, Reference, Section, Seed, placed
 from llmbench.recipe.model import ModelSpec
+from llmbench.recipe.servability import MAX_RANK
 
 __all__ = ["EngineSpec", "GatewaySpec", "Sampling", "ServeRecipe", "Variant"]
 
@@ -76,6 +77,16 @@ class EngineSpec(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_loras: Annotated[int, Field(gt=0)] = 4
     """Adapters of one batch, on a GPU; on CPU all of them fit."""
+    max_adapters: Annotated[int, Field(ge=0)] | None = None
+    """Adapters that fit at once. Without it those of the document and four more, and none where the document names none.
+
+    vLLM fixes the number when it starts and reserves memory for each of them, and without any it runs the base faster."""
+    max_lora_rank: Annotated[int, Field(gt=0, le=MAX_RANK)] | None = None
+    """The highest rank of an adapter that may be added while serving. Without it the highest in the document, or 16.
+
+    vLLM fixes it when it starts, and every adapter takes the memory of one of this rank."""
+    restarts: Annotated[int, Field(ge=0)] = 3
+    """Times an hour that vLLM is started again after it died. The next time, the server ends."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     cpu_kv_cache_gib: Annotated[float, Field(gt=0)] = 1.0
     start_timeout: Annotated[float, Field(gt=0)] = 600.0

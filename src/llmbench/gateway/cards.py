@@ -1,0 +1,61 @@
+"""What /v1/models says of a variant, and how it is known again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from llmbench import assets
+from llmbench.engine import BASE, Adapter
+from llmbench.gateway.catalogue import Served
+from llmbench.gateway.grounding import Grounding
+from llmbench.parity import Parity
+from llmbench.recipe import RagRecipe, ServeRecipe, Variant, load
+
+__all__ = ["fingerprint", "plain", "served"]
+
+
+def served(
+    recipe: ServeRecipe, variant: Variant, adapter: Adapter | None, grounding: Grounding | None, proof: Parity | None
+) -> Served:
+    """A variant with its card.
+
+    Args:
+        recipe: the serving document.
+        variant: one of its base.
+        adapter: the variant's, admitted.
+        grounding: the variant's pipeline, open.
+        proof: the verdict on the adapter; None where it was not asked for, or has no certificate.
+    """
+    base = plain(recipe.model.model_name_or_path)
+    name = plain(adapter.source) if adapter is not None else None
+    parts = [base, f"with adapter {name}" if name else "", f"grounded in {grounding.name}" if grounding else ""]
+    card = {
+        "root": base,
+        "parent": base if adapter is not None else None,
+        "adapter": {"name": name, "id": adapter.id, "rank": adapter.rank} if adapter is not None else None,
+        "parity": proof.state if proof is not None else None,
+        "rag": grounding.name if grounding is not None else None,
+        "fingerprint": fingerprint(recipe, variant, adapter),
+        "description": variant.description or ", ".join(part for part in parts if part),
+    }
+    stops = adapter.stops if adapter is not None else ()
+    return Served(variant, adapter.id if adapter is not None else BASE, card, grounding, stops)
+
+
+def fingerprint(recipe: ServeRecipe, variant: Variant, adapter: Adapter | None) -> str:
+    """Changes with whatever shapes a variant's answers, the pages of its index apart; clients may keep answers by it."""
+    base = assets.model_folder(recipe.model.model_name_or_path)
+    # Size and time of the weights, not their hash: hashing 100 GB would take longer than loading them.
+    files = [(path.name, path.stat()) for path in sorted(Path(base).glob("*.safetensors"))]
+    weights = [(name, about.st_size, about.st_mtime_ns) for name, about in files]
+    pipeline = load(variant.rag, RagRecipe).model_dump(mode="json") if variant.rag is not None else None
+    spoken = variant.model_dump(mode="json", include={"system", "sampling"})
+    parts = [weights, base, recipe.engine.dtype, adapter.id if adapter else None, pipeline, spoken]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def plain(name: str) -> str:
+    """A model's or adapter's name without the folders of this machine."""
+    return Path(name).name if Path(name).is_absolute() else name

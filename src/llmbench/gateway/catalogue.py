@@ -1,0 +1,96 @@
+"""The variants that are served now: a table that never changes, and is replaced whole when a variant comes or goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmbench.gateway.grounding import Grounding
+from llmbench.recipe import Variant
+
+__all__ = ["Catalogue", "Offer", "Served"]
+
+
+class _Requests:
+    """Those that one variant is answering."""
+
+    running = 0
+
+
+@dataclass(frozen=True)
+class Served:
+    """A variant as it is served. `engine_name` is what vLLM calls its model, `card` what /v1/models says beside its name."""
+
+    variant: Variant
+    engine_name: str
+    card: dict[str, Any]
+    grounding: Grounding | None = None
+    stops: tuple[int, ...] = ()
+    """Tokens at which its answers end, besides those of the base."""
+    created: int = field(default_factory=lambda: int(time.time()))
+    """Seconds since 1970."""
+    requests: _Requests = field(default_factory=_Requests, compare=False, repr=False)
+    """Only the gateway's own thread counts here; others read."""
+
+    def ends(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """What asks the engine to stop there, unless the client asked it not to stop."""
+        return {"stop_token_ids": list(self.stops)} if self.stops and not fields.get("ignore_eos") else {}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What is served at one time: the variants, and what /v1/models says of them, by name."""
+
+    known: Mapping[str, Served]
+    cards: Mapping[str, dict[str, Any]]
+
+
+class Catalogue:
+    """The present offer. `context` is the tokens that the base takes.
+
+    One thread changes it while another looks names up: an offer is replaced, never changed.
+    """
+
+    def __init__(self, models: Iterable[Served], *, context: int) -> None:
+        self.context = context
+        self._set({served.variant.name: served for served in models})
+
+    def take(self, name: str) -> Served | None:
+        """The variant of this name, with one more request that it is answering; None where there is none.
+
+        After `put` or `drop` has returned, a variant that they took away gets no request any more: one that looked it up
+        before has been counted by then, or looks again.
+        """
+        while (served := self.now.known.get(name)) is not None:
+            served.requests.running += 1
+            if self.now.known.get(name) is served:
+                return served
+            served.requests.running -= 1
+        return None
+
+    def put(self, served: Served) -> Served | None:
+        """Offers a variant, in the place of one of the same name, which is given back."""
+        before = self.now.known.get(served.variant.name)
+        self._set({**self.now.known, served.variant.name: served})
+        return before
+
+    def drop(self, name: str) -> Served:
+        """Offers a variant no longer.
+
+        Raises:
+            KeyError: there is none of this name.
+        """
+        known = dict(self.now.known)
+        gone = known.pop(name)
+        self._set(known)
+        return gone
+
+    def _set(self, known: dict[str, Served]) -> None:
+        cards = {name: self._card(name, served) for name, served in known.items()}
+        self.now = Offer(known, cards)
+
+    def _card(self, name: str, served: Served) -> dict[str, Any]:
+        head = {"id": name, "object": "model", "created": served.created, "owned_by": "llmbench"}
+        return head | {"max_model_len": self.context} | served.card

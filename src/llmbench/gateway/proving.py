@@ -1,0 +1,77 @@
+"""Whether an adapter may be served: the document's `parity`, applied to what its certificate and the engine say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from llmbench import assets
+from llmbench.engine import Adapter, Engine, Progress, base_folder, prove, prove_base, uncertified
+from llmbench.errors import EngineError
+from llmbench.gateway.cards import plain
+from llmbench.parity import Parity
+from llmbench.recipe import ServeRecipe
+
+__all__ = ["need_certificate", "prove_all", "settle"]
+
+Say = Callable[[str], None]
+_STATES = {"proven": "Proven", "inconclusive": "Inconclusive", "differs": "Not as trained"}
+
+
+def need_certificate(recipe: ServeRecipe, adapter: Adapter, say: Say) -> None:
+    """Says before anything is loaded that an adapter cannot be proven.
+
+    Raises:
+        EngineError: it cannot, and the document requires proof.
+    """
+    problem = uncertified(adapter) if recipe.parity != "off" else None
+    if problem is not None and recipe.parity == "require":
+        raise EngineError(f"{recipe.source}: {problem}, or serve it unproven: parity=warn")
+    if problem is not None:
+        say(f"Not proven: {problem}")
+
+
+def prove_all(
+    recipe: ServeRecipe,
+    engine: Engine,
+    adapters: Mapping[str, Adapter],
+    progress: Callable[[Progress], None] | None,
+    say: Say,
+) -> dict[str, Parity]:
+    """The verdict on each certified adapter, by its id; each is told, and that on a base with a certificate too.
+
+    Raises:
+        EngineError: an adapter answers otherwise than it was trained, and the document requires proof.
+    """
+    if recipe.parity == "off":
+        return {}
+
+    def tick(phase: str) -> None:
+        if progress is not None:
+            progress(Progress(engine.seconds, phase))
+
+    proofs = prove(engine.socket, adapters.values(), tick)
+    for adapter in adapters.values():
+        if adapter.id in proofs:
+            settle(recipe, f"adapter {adapter.source}", proofs[adapter.id], say)
+    folder = base_folder(assets.model_folder(recipe.model.model_name_or_path), recipe.model.revision)
+    base = prove_base(engine.socket, folder)
+    if base is not None:
+        settle(recipe, f"model {plain(recipe.model.model_name_or_path)}", base, say)
+    return proofs
+
+
+def settle(recipe: ServeRecipe, what: str, proof: Parity, say: Say) -> None:
+    """Says the verdict.
+
+    Raises:
+        EngineError: something differs, and the document requires proof.
+    """
+    if not proof.holds and recipe.parity == "require":
+        raise EngineError(
+            f"{recipe.source}: {what}: {proof.reason}. {_sentence(proof.remedy)} Or serve it all the same: parity=warn"
+        )
+    say(f"{_STATES[proof.state]}: {what}: {proof.reason}{f'. {_sentence(proof.remedy)}' if proof.remedy else ''}")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
