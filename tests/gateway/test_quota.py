@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 
 from llmbench.gateway import Catalogue, Served, build, keys
 from llmbench.gateway import ledger as ledgers
+from llmbench.gateway.charge import Charge, Waiting
 from llmbench.gateway.keys import Key, KeyStore
 from llmbench.gateway.ledger import Grant, Ledger
 from llmbench.gateway.quota import DAY, Account, Excess, Limits, duration
@@ -409,6 +410,25 @@ async def test_requests_at_once_are_bounded_and_free_their_place(house: House, e
         engine.release.set()
         assert [(await task).status_code for task in running] == [200, 200]
         assert (await http.post("/v1/chat/completions", json=ASK)).status_code == 200
+
+
+async def test_a_request_that_was_granted_this_moment_counts_once(house: House) -> None:
+    house.open(concurrent=2)
+    ledger, key, waiting = house.ledger, house.named(), Waiting()
+    assert ledger is not None
+    first, second, third = (Charge(ledger, key, waiting) for _ in range(3))
+    assert first.begin() is None
+    task = asyncio.create_task(first.reserve(1, 10, None))
+    await asyncio.sleep(0)
+    while (seen := ledger.seen("alice")) is None or not seen.open:
+        time.sleep(0.001)  # granted by the thread, and the event loop has not heard of it
+    assert second.begin() is None
+    refused = third.begin()
+    assert refused is not None and refused.status == 429
+    await task
+    for charge in (first, second, third):
+        charge.close()
+    assert waiting["alice"] == 0
 
 
 async def test_bad_requests_count_as_requests(house: House, engine: Counting) -> None:

@@ -46,7 +46,7 @@ class Charge:
         self.key = key
         self._ledger = ledger
         self._waiting = waiting
-        self._begun = self._refused = False
+        self._begun = self._refused = self._waits = False
         self._grant: Grant | None = None
         self._used: int | None = None
 
@@ -59,7 +59,7 @@ class Charge:
             account.open += waiting
             if (excess := account.excess(self.key.limits, 1)) is not None:
                 return refused(excess, self.key.limits, 1)
-        self._begun = True
+        self._begun = self._waits = True
         self._waiting.add(self.key.name, 1)
         return None
 
@@ -76,6 +76,7 @@ class Charge:
         """
         if not self.key.limits:
             return
+        self._wait_no_more()  # before it is granted, or the same request would count twice
         found = await self._ledger.reserve(self.key, most)
         if isinstance(found, Excess) and found.limit in ("tokens", "day") and count is not None and found.left >= least:
             most = await count()
@@ -84,7 +85,6 @@ class Charge:
             self._refused = True
             raise refused(found, self.key.limits, most)
         self._grant = found
-        self._wait_no_more()
 
     def used(self, tokens: int) -> None:
         """What the answer has used in all, once that is certain."""
@@ -96,7 +96,7 @@ class Charge:
             self._ledger.settle(self._grant, self._used)
         elif self._begun and not self._refused:
             self._ledger.spend(self.key, tokens=self._used or 0)
-        self._grant, self._refused = None, True
+        self._grant, self._begun = None, False
         self._wait_no_more()
 
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -114,8 +114,8 @@ class Charge:
         return copy
 
     def _wait_no_more(self) -> None:
-        if self._begun:
-            self._begun = False
+        if self._waits:
+            self._waits = False
             self._waiting.add(self.key.name, -1)
 
 

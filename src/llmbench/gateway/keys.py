@@ -48,7 +48,6 @@ CREATE TABLE gateways (id INTEGER PRIMARY KEY, seen REAL NOT NULL);
 CREATE TABLE reservations (       -- of answers that are running; one whose gateway has died stays spent
     gateway INTEGER NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL, tokens INTEGER NOT NULL,
     PRIMARY KEY (gateway, number)) WITHOUT ROWID;
-CREATE INDEX reservations_name ON reservations (name, tokens);
 """
 """Statements that end in `;` and a new line. `changes` counts those of keys: a gateway reads them again when it has moved."""
 _VERSION = 1
@@ -228,7 +227,7 @@ class KeyStore:
     def _prepare(self) -> None:
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = FULL")
-        self.db.execute("PRAGMA secure_delete = ON")
+        self.db.execute("PRAGMA secure_delete = FAST")
         self.db.execute("BEGIN IMMEDIATE")
         try:
             version = self.db.execute("PRAGMA user_version").fetchone()[0]
