@@ -128,11 +128,8 @@ class House:
         """What is in the file once everything that was settled is written."""
         assert self.ledger is not None
         end = time.monotonic() + 30
-        while self.ledger._queue and time.monotonic() < end:
+        while not self.ledger.is_written() and time.monotonic() < end:
             time.sleep(0.01)
-        time.sleep(0.01)
-        with self.ledger._wake:
-            pass
         found = self.store.account("alice")
         assert found is not None
         return found
@@ -560,6 +557,9 @@ async def test_two_gateways_on_one_file_agree(tmp_path: Path, clock: Clock) -> N
             for number, answer in enumerate(found):
                 if isinstance(answer, Grant):
                     (one, other)[number % 2].settle(answer, 5)
+            end = time.monotonic() + 30
+            while not (one.is_written() and other.is_written()) and time.monotonic() < end:
+                await asyncio.sleep(0.01)
             clock.now += 60
     account = store.account("alice")
     assert account is not None and (account.day_tokens, account.day_requests, account.open) == (3 * 50 * 5, 150, 0)

@@ -98,7 +98,7 @@ class Ledger:
         self._settling = Counter[str]()
         self._running: set[int] = set()
         self._queue: list[_Entry] = []
-        self._urgent = self._closing = False
+        self._urgent = self._closing = self._writing = False
         self._wake = threading.Condition()
         self._changes, self._looked, self._beaten, self._signed = -1, 0.0, 0.0, -math.inf
         self._dirty = False
@@ -134,6 +134,11 @@ class Ledger:
     def is_settling(self, name: str) -> bool:
         """Whether a key is about to get something back that `seen` does not know of."""
         return self._settling[name] > 0
+
+    def is_written(self) -> bool:
+        """Whether everything that was settled or spent is in the file."""
+        with self._wake:
+            return not self._queue and not self._writing
 
     async def reserve(self, key: Key, tokens: int) -> Grant | Excess:
         """Takes a request and its tokens from a key's limits, or says which of them it would exceed.
@@ -177,9 +182,12 @@ class Ledger:
                 if not self._urgent and not self._closing:
                     self._wake.wait(_SOON if self._running or self._queue else _LOOK)
                 batch, self._queue, self._urgent = self._queue, [], False
+                self._writing = bool(batch)
                 ending = self._closing
             if batch:
                 self._write(batch, last=ending)
+                with self._wake:
+                    self._writing = False
             now = time.monotonic()
             if now - self._looked >= _LOOK:
                 self._looked = now
