@@ -105,7 +105,7 @@ def test_a_reward_model_says_that_it_does_not_chat_and_judges_when_loaded_again(
 
     document = written(tmp_path, "reward", "training.max_steps=15")
     job = training.prepare(document)
-    assert any("does not chat" in line for line in training.method_lines(job))
+    assert any("does not generate text and cannot be served" in line for line in training.method_lines(job))
     run = runs.create(document)
     training.train(job, run)
     with pytest.raises(EngineError, match="is a reward model, which scores answers and generates none"):
