@@ -138,7 +138,7 @@ def adapters(tiny: Path, lora: Path, tmp_path_factory: pytest.TempPathFactory) -
         from pathlib import Path
         from peft import PeftModel
         from transformers import AutoModelForCausalLM
-        from llmbench.training import certifying
+        from llmbench.training.merging import certifying
 
         for seed, name in ((2, "two"), (3, "three")):
             torch.manual_seed(seed)

@@ -26,7 +26,7 @@ def install() -> bool:
     Where it is not what was recorded it is left alone, one line on stderr says so, and False comes back.
     """
     try:
-        models = getattr(importlib.import_module(MODULE), KIND)
+        models = getattr(importlib.import_module("vllm.entrypoints.openai.models.serving"), KIND)
         original = models.unload_lora_adapter
         known = f"({', '.join(inspect.signature(original).parameters)})" == RECORDED["unload_lora_adapter"]
     except (ImportError, AttributeError):
