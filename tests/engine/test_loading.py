@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_refused_before_vllm_sees_it(engine: Engine, adapte
     engine.load(adapters("b"))
     with pytest.raises(EngineError, match=r"run-c: vLLM was started for 2 adapters, and has them.*engine\.max_adapters"):
         engine.load(adapters("c"))
-    with pytest.raises(EngineError, match="has gone"):
+    with pytest.raises(EngineError, match="is missing"):
         gone = replace(adapters("gone"), folder=Path("/nowhere"))
         engine.unload("b")
         engine.load(gone)

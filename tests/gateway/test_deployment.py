@@ -130,7 +130,7 @@ def test_answers_of_the_base_are_not_waited_for_and_not_cut(bench: Bench) -> Non
 
 
 def test_the_last_variant_and_one_that_is_not_there_cannot_be_removed(bench: Bench) -> None:
-    with pytest.raises(LlmbenchError, match=r"There is no variant nobody\. There are: base, first"):
+    with pytest.raises(LlmbenchError, match=r"There is no variant nobody\. Available: base, first"):
         bench.deployment.remove("nobody")
     bench.deployment.remove("base")
     with pytest.raises(LlmbenchError, match="first is the only variant"):

@@ -126,7 +126,6 @@ def _lines(folder: Path, certificate: Certificate, verdict: Parity | None, *, ne
         f"  {len(certificate.probes)} chats, {certificate.tokens:,} tokens, computed in {certificate.dtype}{changes}",
     ]
     if verdict is not None:
-        word = {"proven": "Proven", "inconclusive": "Inconclusive", "differs": "Not as trained"}[verdict.state]
-        lines.append(f"{word}: {verdict.reason}")
+        lines.append(f"{verdict.title}: {verdict.reason}")
         lines += [f"  Next: {verdict.remedy}"] if verdict.remedy else []
     return lines

@@ -200,7 +200,7 @@ def _ask(socket: Path, method: str, path: str, body: dict[str, Any] | None = Non
         raise LlmbenchError(gone) from error
     except httpx.HTTPError as error:
         raise LlmbenchError(
-            f"The server at {socket} ended meanwhile ({type(error).__name__}). What it did is not known"
+            f"The server at {socket} ended before it answered ({type(error).__name__}). Look: llmbench variants list"
         ) from error
     try:
         told: dict[str, Any] = response.json()

@@ -29,7 +29,7 @@ def load(socket: Path, adapter: Adapter) -> None:
         EngineError: its folder has gone, or vLLM refuses it or does not answer; it has no adapter of this name then.
     """
     if not adapter.folder.is_dir():
-        raise EngineError(f"adapter {adapter.source}: {adapter.folder} has gone. Add it again")
+        raise EngineError(f"adapter {adapter.source}: {adapter.folder} is missing. Add the variant again")
     try:
         _ask(socket, "load", {"lora_name": adapter.id, "lora_path": str(adapter.folder)})
     except EngineError as error:

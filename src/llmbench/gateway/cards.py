@@ -30,7 +30,7 @@ def served(
     """
     base = plain(recipe.model.model_name_or_path)
     name = plain(adapter.source) if adapter is not None else None
-    parts = [base, f"with adapter {name}" if name else "", f"grounded in {grounding.name}" if grounding else ""]
+    parts = [base, f"with adapter {name}" if name else "", f"with pipeline {grounding.name}" if grounding else ""]
     card = {
         "root": base,
         "parent": base if adapter is not None else None,

@@ -169,7 +169,7 @@ class Deployment:
         """
         known = self.catalogue.now.known
         if name not in known:
-            raise LlmbenchError(f"There is no variant {name}. There are: {', '.join(known)}")
+            raise LlmbenchError(f"There is no variant {name}. Available: {', '.join(known)}")
         if len(known) == 1:
             raise LlmbenchError(f"{name} is the only variant. Add another one first, or stop the server")
         return self._retire(self.catalogue.drop(name), drain)

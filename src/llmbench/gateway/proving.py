@@ -14,7 +14,6 @@ from llmbench.recipe import ServeRecipe
 __all__ = ["need_certificate", "prove_all", "settle"]
 
 Say = Callable[[str], None]
-_STATES = {"proven": "Proven", "inconclusive": "Inconclusive", "differs": "Not as trained"}
 
 
 def need_certificate(recipe: ServeRecipe, adapter: Adapter, say: Say) -> None:
@@ -70,7 +69,7 @@ def settle(recipe: ServeRecipe, what: str, proof: Parity, say: Say) -> None:
         raise EngineError(
             f"{recipe.source}: {what}: {proof.reason}. {_sentence(proof.remedy)} Or serve it all the same: parity=warn"
         )
-    say(f"{_STATES[proof.state]}: {what}: {proof.reason}{f'. {_sentence(proof.remedy)}' if proof.remedy else ''}")
+    say(f"{proof.title}: {what}: {proof.reason}{f'. {_sentence(proof.remedy)}' if proof.remedy else ''}")
 
 
 def _sentence(text: str) -> str:

@@ -43,6 +43,11 @@ class Parity:
     """Probes after which the server writes what the trained model does, ties apart."""
 
     @property
+    def title(self) -> str:
+        """The state, as people read it."""
+        return {"proven": "Proven", "inconclusive": "Inconclusive", "differs": "Not as trained"}[self.state]
+
+    @property
     def holds(self) -> bool:
         """Whether nothing differs."""
         return self.state != "differs"

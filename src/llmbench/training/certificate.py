@@ -56,34 +56,7 @@ def of(
     rendered = [(chat_, ids) for chat_ in parity.CHATS if (ids := _ids(tokenizer, chat_, kwargs))]
     if not rendered:
         raise LlmbenchError("the chat template renders none of the probes")
-    model.eval()
-    biased = any(getattr(one, "bias", "none") != "none" for one in getattr(model, "peft_config", {}).values())
-    alone = hasattr(model, "disable_adapter") and not biased  # a trained bias stays when the adapter is off
-    prompts = [ids for _, ids in rendered]
-    few = range(0, len(prompts), parity.GREEDY_EVERY)
-    without: list[tuple[float, ...]] = []
-    scaled: dict[str, dict[int, tuple[float, ...]]] = {}
-    autocast = torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32)
-    with torch.no_grad(), autocast, torch.compiler.set_stance("force_eager"):  # a few shapes, not worth compiling
-        trained = _scores(model, prompts)
-        greedy = _greedy(model, [prompts[i] for i in few])
-        continued = dict(zip(few, greedy, strict=True))
-        if alone:
-            with _begun(model, start) if start else model.disable_adapter():
-                without = _scores(model, prompts)
-        if alone and not start:
-            scaled = {
-                str(scale): dict(zip(few, _at(model, [prompts[i] for i in few], scale), strict=True)) for scale in _SCALES
-            }
-    probes = [
-        Probe(
-            messages,
-            Said(tuple(ids), trained[i], *continued.get(i, _NOTHING)),
-            Said(tuple(ids), without[i]) if without else None,
-            {scale: values[i] for scale, values in scaled.items() if i in values},
-        )
-        for i, (messages, ids) in enumerate(rendered)
-    ]
+    probes = _probes(model, rendered, dtype, start)
     return Certificate(
         rendered="chat" if chat else "text",
         dtype=str(dtype).removeprefix("torch."),
@@ -94,7 +67,43 @@ def of(
         files=Certificate.files_of(folder),
         config=parity.configuration(folder),
         versions=provenance.versions(),
-        probes=tuple(probes),
+        probes=probes,
+    )
+
+
+def _probes(
+    model: Any,
+    rendered: list[tuple[tuple[dict[str, str], ...], list[int]]],
+    dtype: torch.dtype,
+    start: Mapping[str, torch.Tensor] | None,
+) -> tuple[Probe, ...]:
+    """What the model says to each conversation and its token ids: with its adapter, without it, and at other strengths."""
+    model.eval()
+    biased = any(getattr(one, "bias", "none") != "none" for one in getattr(model, "peft_config", {}).values())
+    alone = hasattr(model, "disable_adapter") and not biased  # a trained bias stays when the adapter is off
+    prompts = [ids for _, ids in rendered]
+    few = range(0, len(prompts), parity.GREEDY_EVERY)
+    without: list[tuple[float, ...]] = []
+    scaled: dict[str, dict[int, tuple[float, ...]]] = {}
+    autocast = torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32)
+    with torch.no_grad(), autocast, torch.compiler.set_stance("force_eager"):  # a few shapes, not worth compiling
+        trained = _scores(model, prompts)
+        continued = dict(zip(few, _greedy(model, [prompts[i] for i in few]), strict=True))
+        if alone:
+            with _begun(model, start) if start else model.disable_adapter():
+                without = _scores(model, prompts)
+        if alone and not start:
+            scaled = {
+                str(scale): dict(zip(few, _at(model, [prompts[i] for i in few], scale), strict=True)) for scale in _SCALES
+            }
+    return tuple(
+        Probe(
+            messages,
+            Said(tuple(ids), trained[i], *continued.get(i, _NOTHING)),
+            Said(tuple(ids), without[i]) if without else None,
+            {scale: values[i] for scale, values in scaled.items() if i in values},
+        )
+        for i, (messages, ids) in enumerate(rendered)
     )
 
 

@@ -27,7 +27,7 @@ from llmbench.recipe import (
 from llmbench.training.loading import targets
 
 __all__ = [
-    "adapted", "attach", "freeze", "keep_precision", "left_out", "plain", "starting_matrices",
+    "adapted", "attach", "freeze", "keep_precision", "left_out", "onto", "plain", "starting_matrices",
 ]  # fmt: skip
 
 Tensors = Mapping[str, torch.Tensor]
@@ -258,6 +258,23 @@ def _give_head_a_bias(model: Any) -> None:
     head = model.get_base_model().get_output_embeddings()
     if isinstance(head, TrainableTokensWrapper):
         object.__setattr__(head, "bias", getattr(head.original_module, "bias", None))
+
+
+def onto(model: Any, folder: Path, base: Path) -> Any:
+    """A base with a saved adapter beside its weights, as PEFT loads it.
+
+    Args:
+        model: the base, with room for all of the adapter's tokens.
+        folder: the adapter's.
+        base: where the base's files are; PEFT would look up the name in the adapter's configuration on the hub.
+    """
+    from peft import PeftConfig, PeftModel
+
+    config = targets.as_modules(PeftConfig.from_pretrained(str(folder)), model)
+    config.base_model_name_or_path = str(base)
+    with warnings.catch_warnings(), targets.literal_names():
+        warnings.simplefilter("ignore")  # of tied embeddings, which proofs are about
+        return PeftModel.from_pretrained(model, str(folder), config=config)
 
 
 def freeze(model: Any, spec: FreezeSpec) -> None:

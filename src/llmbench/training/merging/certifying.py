@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from llmbench.errors import LlmbenchError, RunError
 from llmbench.parity import Certificate
 from llmbench.recipe import ModelSpec, QuantizationSpec
 from llmbench.training import certificate, quiet
-from llmbench.training.loading import quantized, targets
+from llmbench.training.loading import adapter, quantized
 from llmbench.training.loading.model import (
     computation_dtype,
     device_of,
@@ -85,7 +84,11 @@ def certify(folder: Path, *, base: str | None = None) -> Certificate:
     if few is None:
         model = model.to(device)
     resize(model, tokenizer)
-    model = _with_adapter(model, folder, place)
+    try:
+        model = adapter.onto(model, folder, place)
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise LlmbenchError(f"{folder}: PEFT cannot load it onto its base ({said})") from error
     made = certificate.of(
         model, tokenizer, dtype=dtype, quantized=quantized.is_quantized(model), base=provenance.fingerprint(place),
         folder=folder, template_kwargs=trained.template_kwargs,
@@ -123,17 +126,3 @@ def _check_base(folder: Path, place: Path, spec: ModelSpec) -> None:
             raise LlmbenchError(
                 f"{folder} was trained on another base than {spec.model_name_or_path} (its {part} differ). Name it with --base"
             )
-
-
-def _with_adapter(model: Any, folder: Path, base: Path) -> Any:
-    from peft import PeftConfig, PeftModel
-
-    try:
-        config = targets.as_modules(PeftConfig.from_pretrained(str(folder)), model)
-        config.base_model_name_or_path = str(base)
-        with warnings.catch_warnings(), targets.literal_names():
-            warnings.simplefilter("ignore")  # of tied embeddings
-            return PeftModel.from_pretrained(model, str(folder), config=config)
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise LlmbenchError(f"{folder}: PEFT cannot load it onto its base ({said})") from error

@@ -22,7 +22,7 @@ from llmbench.recipe import ModelSpec, QuantizationSpec
 from llmbench.recipe.servability import remedy
 from llmbench.runs import Run
 from llmbench.training import certificate, quiet, save
-from llmbench.training.loading import quantized, targets
+from llmbench.training.loading import adapter, quantized
 from llmbench.training.loading.model import device_of, load_base, load_tokenizer, local_folder, resize, stop_at
 from llmbench.training.loop.checkpoint import sync
 from llmbench.training.merging import probes
@@ -208,7 +208,7 @@ def _trained(plan: _Plan, texts: list[list[int]]) -> tuple[Answers, Answers, Any
     dtype = plan.trained_in if plan.few_bits else plan.dtype
     model = _base(plan, dtype, few_bits=plan.few_bits)
     base = probes.answers(model, texts, dtype)
-    model = _with_adapter(model, plan)
+    model = adapter.onto(model, plan.run.adapter, plan.base)
     return base, probes.answers(model, texts, dtype), model
 
 
@@ -220,17 +220,6 @@ def _base(plan: _Plan, dtype: torch.dtype, *, few_bits: bool) -> Any:
         model = model.to(plan.device)
     resize(model, plan.tokenizer)
     return model
-
-
-def _with_adapter(model: Any, plan: _Plan) -> Any:
-    from peft import PeftConfig, PeftModel
-
-    config = PeftConfig.from_pretrained(str(plan.run.adapter))
-    config = targets.as_modules(config, model)
-    config.base_model_name_or_path = str(plan.base)
-    with warnings.catch_warnings(), targets.literal_names():
-        warnings.simplefilter("ignore")  # of tied embeddings, which the proof is about
-        return PeftModel.from_pretrained(model, str(plan.run.adapter), config=config)
 
 
 def _onto(
@@ -260,7 +249,7 @@ def _merged_onto(plan: _Plan, way: Literal["original", "dequantized"]) -> Any:
         model = _base(plan, plan.dtype, few_bits=False)
     else:
         model = quantized.dequantize(_base(plan, plan.trained_in, few_bits=True), plan.dtype)
-    return _merged(_with_adapter(model, plan), plan.dtype)
+    return _merged(adapter.onto(model, plan.run.adapter, plan.base), plan.dtype)
 
 
 def _merged(model: Any, dtype: torch.dtype) -> Any:
