@@ -21,9 +21,10 @@ _HELP = """Write an adapter's certificate, or compare a server with it.
 
 The certificate holds what the trained model answers to 24 fixed chats: the prompts' token ids, the log-probability of each
 token with the adapter and without, and greedy continuations. Training writes it into the folder of each LoRA adapter;
-`llmbench serve` sends the same chats to vLLM before it answers anybody.
+`llmbench serve` sends the same chats to vLLM before it accepts requests.
 
-With --url a running vLLM is compared, and the exit code is 1 where it answers otherwise than the trained model.
+With --url, compare a running vLLM; exit code 1 if it answers differently from the trained model. Name vLLM itself:
+llmbench's own gateway passes no prompt log-probabilities on, and has compared its engine when it started.
 """
 
 
@@ -32,7 +33,7 @@ def register(cli: typer.Typer) -> None:
     cli.command(
         "certify",
         help=_HELP,
-        epilog="Example: `llmbench certify sft-lora --url http://127.0.0.1:8000/v1 --model sft-lora --base-model base`",
+        epilog="Example: `llmbench certify sft-lora --url http://127.0.0.1:8001/v1 --model sft-lora --base-model base`",
     )(certify)
 
 
@@ -41,18 +42,19 @@ def certify(
         str, typer.Argument(metavar="ADAPTER", help="A run, or an adapter's folder.", autocompletion=completion.runs)
     ],
     base: Annotated[
-        str | None, typer.Option("--base", metavar="MODEL", help="The base model, where the adapter does not name it rightly.")
+        str | None,
+        typer.Option("--base", metavar="MODEL", help="The base model, if the adapter's configuration names another."),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Replace a certificate that is there.")] = False,
     url: Annotated[
-        str | None, typer.Option("--url", metavar="URL", help="A vLLM server to compare, such as http://127.0.0.1:8000/v1.")
+        str | None, typer.Option("--url", metavar="URL", help="A vLLM server to compare, such as http://127.0.0.1:8001/v1.")
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="NAME", help="What the server calls the adapter; with --url.")
     ] = None,
     base_model: Annotated[
         str | None,
-        typer.Option("--base-model", metavar="NAME", help="What it calls the base, from which the tolerance is learned."),
+        typer.Option("--base-model", metavar="NAME", help="What it calls the base; its answers set the tolerance."),
     ] = None,
     as_json: Json = False,
 ) -> None:
