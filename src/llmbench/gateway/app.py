@@ -11,17 +11,18 @@ GET  /metrics              counts for Prometheus
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from llmbench import control_tokens
-from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.gateway import body as body_of
 from llmbench.gateway import chat, completions, relay
+from llmbench.gateway.answering import Answering
 from llmbench.gateway.catalogue import Catalogue, Served
 from llmbench.gateway.charge import Quota
+from llmbench.gateway.exchange import Exchange, Sink
 from llmbench.gateway.guard import Access, Guard
 from llmbench.gateway.keys import Keyring
 from llmbench.gateway.ledger import Ledger
@@ -29,9 +30,7 @@ from llmbench.gateway.limit import Limit, Open
 from llmbench.gateway.meter import Meter
 from llmbench.gateway.metrics import Metrics
 from llmbench.gateway.refusal import Refusal, as_json
-from llmbench.gateway.room import Room
 from llmbench.gateway.words import Words
-from llmbench.message import Message
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -61,6 +60,7 @@ def build(
     open: Open | None = None,
     words: Words | None = None,
     ledger: Ledger | None = None,
+    sinks: Sequence[Sink] = (),
 ) -> Starlette:
     """The application over variants.
 
@@ -71,16 +71,24 @@ def build(
         open: counts the questions that are being answered, and bounds them.
         words: how the model's control tokens are kept out of what clients and documents say; None knows the usual ones.
         ledger: named keys that clients may send as well, with what they have spent.
+        sinks: are told of each question after the last byte of its answer, in the event loop.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
     from starlette.routing import Route
 
-    metrics = Metrics()
+    counting = open or Open(_MANY)
+    metrics = Metrics(lambda: counting.count)
     paths = _Paths(models, upstream, words or Words(control_tokens.of_unknown()), metrics)
     keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
-    charged = [Middleware(partial(Quota, ledger=ledger, metrics=metrics))] if ledger is not None else []
+
+    def tell(exchange: Exchange) -> None:
+        metrics.tell(exchange)
+        for sink in sinks:
+            sink(exchange)
+
+    charged = [Middleware(partial(Quota, ledger=ledger, tell=tell))] if ledger is not None else []
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -102,7 +110,7 @@ def build(
         middleware=[
             Middleware(partial(Guard, access=access or Access(), keyring=keyring)),
             *charged,
-            Middleware(partial(Limit, open=open or Open(_MANY), metrics=metrics)),
+            Middleware(partial(Limit, open=counting, tell=tell)),
         ],
         exception_handlers={Refusal: _refuse, HTTPException: _no_such_path, Exception: _failed},
         lifespan=lifespan,
@@ -118,7 +126,7 @@ class _Paths:
         self._models = models
         self._upstream = upstream
         self._context = models.context
-        self._words = words
+        self._answering = Answering(upstream, models.context, words)
         self._metrics = metrics
 
     async def list_models(self, request: Request) -> Response:
@@ -147,14 +155,15 @@ class _Paths:
 
     async def ask(self, request: Request) -> Response:
         question = chat.parse(await _body(request), context=self._context)
-        served, meter = self._wanted(question.model, request), self._meter(question.model, request)
-        work = _answer(served, question, self._upstream, self._context, self._words, meter)
-        return await _unless_gone(request, work)
+        served, exchange = self._wanted(question.model, request, question.user), _exchange(request)
+        meter = Meter(exchange, request.scope["state"], self._context)
+        return await _unless_gone(request, self._answering.chat(served, question, exchange, meter))
 
     async def complete(self, request: Request) -> Response:
         question = completions.parse(await _body(request), context=self._context)
-        served, meter = self._wanted(question.model, request), self._meter(question.model, request)
-        return await _unless_gone(request, _complete(served, question, self._upstream, meter))
+        served, exchange = self._wanted(question.model, request, question.user), _exchange(request)
+        meter = Meter(exchange, request.scope["state"], self._context)
+        return await _unless_gone(request, self._answering.complete(served, question, exchange, meter))
 
     async def tokenize(self, request: Request) -> Response:
         body = body_of.read(await _body(request))
@@ -168,11 +177,12 @@ class _Paths:
                 asked[key] = body[key]
         return as_json(await self._upstream.read(await self._upstream.ask("/tokenize", asked)))
 
-    def _wanted(self, name: str, request: Request) -> Served:
+    def _wanted(self, name: str, request: Request, user: str | None = None) -> Served:
         """The variant of this name, as it stays for this request; the request counts as its own until it ends (`Limit`)."""
         if not self._seen_by(request, (name,)) or (served := self._models.take(name)) is None:
             raise self._unknown(name, request)
-        request.state.model = name
+        exchange = _exchange(request)
+        exchange.asked, exchange.variant, exchange.user = name, served.variant.name, user
         request.state.served = served
         return served
 
@@ -186,12 +196,17 @@ class _Paths:
         key = request.scope["state"].get("key")
         return [name for name in names if key is None or key.may_ask(name)]
 
-    def _meter(self, name: str, request: Request) -> Meter:
-        return Meter(self._metrics, name, request.scope["state"], self._context)
+
+def _exchange(request: Request) -> Exchange:
+    found: Exchange = request.scope["state"]["exchange"]
+    return found
 
 
-async def _refuse(_: Request, error: Exception) -> Response:
+async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
+    exchange = request.scope.get("state", {}).get("exchange")
+    if exchange is not None:
+        exchange.error = error.code
     return error.response()
 
 
@@ -242,74 +257,6 @@ async def _body(request: Request) -> bytes:
     except ClientDisconnect:
         raise Refusal(499, "The client disconnected.") from None
     return bytes(body)
-
-
-async def _answer(
-    served: Served,
-    wanted: chat.ChatRequest,
-    upstream: relay.Upstream,
-    context: int,
-    words: Words,
-    meter: Meter,
-) -> Response:
-    """Grounds the conversation if the variant is a RAG one, asks vLLM, and answers under the variant's name."""
-    from llmbench.gateway.stream import EventStream
-
-    messages, sources, variant = wanted.messages, None, served.variant
-    words.refuse_endless(messages, context)
-    fields = words.apart_in(chat.with_defaults(wanted.fields, variant.sampling))
-
-    def prepared(given: list[Message]) -> list[Message]:
-        return chat.with_system(words.apart(given), variant.system)
-
-    if served.grounding is not None:
-        room = Room(
-            upstream, served.engine_name, context=context, answer=fields.get("max_completion_tokens") or fields["max_tokens"],
-            prepared=prepared, fields=fields,
-        )  # fmt: skip
-        await room.refuse_too_long(messages)
-        try:
-            grounded = await served.grounding.ground(messages, room)
-        except IndexError_ as error:
-            raise Refusal(503, str(error), code="retrieval_unavailable") from error
-        except LlmbenchError as error:
-            raise Refusal(400, str(error), param="messages") from error
-        messages, sources = list(grounded.messages), list(grounded.sources)
-    body = fields | {
-        "model": served.engine_name,
-        "messages": prepared(messages),
-        "stream": wanted.stream,
-        **served.ends(fields),
-    }
-    response = await meter.ask(upstream, "/v1/chat/completions", body)
-    if wanted.stream:
-        pieces = relay.events(
-            response, upstream, engine_name=served.engine_name, name=variant.name, sources=sources, used=meter.used,
-            hide_usage=meter.hides_usage,
-        )  # fmt: skip
-        return EventStream(pieces, response)
-    data = await upstream.read(response)
-    meter.used(data.get("usage"))
-    return as_json(data | {"model": variant.name} | ({} if sources is None else {"sources": sources}))
-
-
-async def _complete(served: Served, wanted: completions.CompletionRequest, upstream: relay.Upstream, meter: Meter) -> Response:
-    """Asks vLLM to continue a text, and answers under the variant's name."""
-    from llmbench.gateway.stream import EventStream
-
-    completions.refuse_conversational(served.variant, grounded=served.grounding is not None)
-    fields = chat.with_defaults(wanted.fields, served.variant.sampling)
-    body = fields | {"model": served.engine_name, "prompt": wanted.prompt, "stream": wanted.stream, **served.ends(fields)}
-    response = await meter.ask(upstream, "/v1/completions", body)
-    if wanted.stream:
-        pieces = relay.events(
-            response, upstream, engine_name=served.engine_name, name=served.variant.name, sources=None, used=meter.used,
-            hide_usage=meter.hides_usage,
-        )  # fmt: skip
-        return EventStream(pieces, response)
-    data = await upstream.read(response)
-    meter.used(data.get("usage"))
-    return as_json(data | {"model": served.variant.name})
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from llmbench.gateway.exchange import Sink, of_request
 from llmbench.gateway.keys import Key
 from llmbench.gateway.ledger import Grant, Ledger
-from llmbench.gateway.metrics import Metrics
 from llmbench.gateway.quota import Account, Excess, Limits, duration
 from llmbench.gateway.refusal import Refusal
 
@@ -125,10 +125,10 @@ class Quota:
     The guard says in `scope["state"]["key"]` whose request it is; the charge stands in `scope["state"]["charge"]`.
     """
 
-    def __init__(self, app: ASGIApp, *, ledger: Ledger, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, ledger: Ledger, tell: Sink) -> None:
         self._app = app
         self._ledger = ledger
-        self._metrics = metrics
+        self._tell = tell
         self._waiting = Waiting()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,7 +146,9 @@ class Quota:
 
         refusal = charge.begin() if scope["method"] == "POST" else None
         if refusal is not None:
-            self._metrics.answered("", key.name, refusal.status, 0.0)
+            exchange = of_request(scope)
+            exchange.status, exchange.error = refusal.status, refusal.code
+            self._tell(exchange)
             await refusal.response()(scope, receive, sent)
             return
         try:

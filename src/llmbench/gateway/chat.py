@@ -15,7 +15,7 @@ from llmbench.gateway.refusal import Refusal
 from llmbench.message import Message, text_of, with_text
 from llmbench.recipe import MAX_STOPS, Sampling
 
-__all__ = ["MAX_BODY", "ChatRequest", "check_sampling", "known", "parse", "with_defaults", "with_system"]
+__all__ = ["MAX_BODY", "ChatRequest", "check_sampling", "known", "parse", "user_of", "with_defaults", "with_system"]
 
 MAX_BODY = 1_000_000
 """Bytes of a request."""
@@ -55,6 +55,7 @@ _ELSEWHERE = {
 }
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _MESSAGE_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning"}
+_MAX_USER = 256
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _NO_VARIABLE = {
     "messages", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message",
@@ -72,6 +73,8 @@ class ChatRequest:
     messages: list[Message]
     stream: bool
     fields: dict[str, Any]
+    user: str | None = None
+    """Whom the client asks for: kept for whoever divides requests among variants, and never sent on."""
 
 
 def parse(raw: bytes, *, context: int) -> ChatRequest:
@@ -84,7 +87,8 @@ def parse(raw: bytes, *, context: int) -> ChatRequest:
     Raises:
         Refusal: status 400 with the field that is wrong.
     """
-    fields = known(body_of.read(raw), _FIELDS.keys() | _OWN)
+    body = body_of.read(raw)
+    fields = known(body, _FIELDS.keys() | _OWN)
     model, stream = fields.pop("model", None), fields.pop("stream", False)
     messages = fields.pop("messages", None)
     if not isinstance(model, str):
@@ -96,7 +100,13 @@ def parse(raw: bytes, *, context: int) -> ChatRequest:
         fields.pop("stream_options", None)
     check_types(fields, _FIELDS)
     _check_chat(fields, context)
-    return ChatRequest(model, [_message(message, i) for i, message in enumerate(messages)], stream, fields)
+    return ChatRequest(model, [_message(message, i) for i, message in enumerate(messages)], stream, fields, user_of(body))
+
+
+def user_of(body: dict[str, Any]) -> str | None:
+    """Whom a request is for, as OpenAI's `user` or its newer name says."""
+    given = body.get("user") or body.get("safety_identifier")
+    return given[:_MAX_USER] if isinstance(given, str) and given else None
 
 
 def known(body: dict[str, Any], names: set[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from llmbench.gateway import body as body_of
 from llmbench.gateway.body import check_type, check_types
-from llmbench.gateway.chat import SHARED, check_sampling, known
+from llmbench.gateway.chat import SHARED, check_sampling, known, user_of
 from llmbench.gateway.refusal import Refusal
 from llmbench.recipe import Variant
 
@@ -31,6 +31,8 @@ class CompletionRequest:
     prompt: Any
     stream: bool
     fields: dict[str, Any]
+    user: str | None = None
+    """Whom the client asks for, as in a chat."""
 
 
 def parse(raw: bytes, *, context: int) -> CompletionRequest:
@@ -39,7 +41,8 @@ def parse(raw: bytes, *, context: int) -> CompletionRequest:
     Raises:
         Refusal: status 400 with the field that is wrong.
     """
-    fields = known(body_of.read(raw), _FIELDS.keys() | _OWN | {"best_of", "suffix"})
+    body = body_of.read(raw)
+    fields = known(body, _FIELDS.keys() | _OWN | {"best_of", "suffix"})
     if fields.pop("best_of", 1) != 1:
         raise Refusal(400, "best_of is not accepted here: ask for n answers.", param="best_of")
     if fields.pop("suffix", ""):
@@ -55,7 +58,7 @@ def parse(raw: bytes, *, context: int) -> CompletionRequest:
     check_sampling(fields, context, fewest=0 if fields.get("echo") else 1)
     if not 0 <= fields.get("logprobs", 0) <= _MAX_LOGPROBS:
         raise Refusal(400, f"logprobs must be a whole number from 0 to {_MAX_LOGPROBS}.", param="logprobs")
-    return CompletionRequest(model, prompt, stream, fields)
+    return CompletionRequest(model, prompt, stream, fields, user_of(body))
 
 
 def refuse_conversational(variant: Variant, *, grounded: bool) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-from llmbench.gateway.metrics import Metrics
+from llmbench.gateway.exchange import Sink, of_request
 from llmbench.gateway.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -25,46 +24,48 @@ class Open:
 class Limit:
     """Counts a question from its head to the last byte of its answer, and refuses those beyond the limit.
 
-    The application says in `scope["state"]["model"]` which variant it was, and in `["served"]` whose count it is part of.
+    The exchange stands in `scope["state"]["exchange"]`, for the application to fill in; `tell` is told of it at its end. The
+    application says in `["served"]` whose count a question is part of.
     """
 
-    def __init__(self, app: ASGIApp, *, open: Open, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, open: Open, tell: Sink) -> None:
         self._app = app
         self._open = open
-        self._metrics = metrics
+        self._tell = tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hands a request on, or answers it with the refusal."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
+        exchange = of_request(scope)
+        id = (b"x-request-id", exchange.id.encode())
+        ended = False
+
+        async def sent(message: Message) -> None:
+            nonlocal ended
+            exchange.sent(message)
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], id]
+            await send(message)
+            ended = message["type"] == "http.response.body" and not message.get("more_body")
+
         if self._open.count >= self._open.most:
             message = f"{self._open.most:,} requests are already being answered. Try again in a second."
             refusal = Refusal(429, message, code="rate_limit_exceeded", retry_after="1")
-            self._metrics.answered("", _name_of_key(scope), refusal.status, 0.0)
-            await refusal.response()(scope, receive, send)
+            exchange.error = refusal.code
+            await refusal.response()(scope, receive, sent)
+            self._tell(exchange)
             return
-        begun, status = time.monotonic(), 500
-
-        async def sent(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        state = scope.setdefault("state", {})
+        state["exchange"] = exchange
         self._open.count += 1
-        self._metrics.running.inc()
         try:
             await self._app(scope, receive, sent)
         finally:
             self._open.count -= 1
-            self._metrics.running.dec()
-            state = scope.get("state", {})
             if (served := state.get("served")) is not None:
                 served.requests.running -= 1
-            self._metrics.answered(state.get("model", ""), _name_of_key(scope), status, time.monotonic() - begun)
-
-
-def _name_of_key(scope: Scope) -> str:
-    key = scope.get("state", {}).get("key")
-    return "" if key is None else str(key.name)
+            exchange.seconds = exchange.elapsed()
+            exchange.broken = exchange.broken or not ended
+            self._tell(exchange)

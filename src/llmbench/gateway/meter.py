@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from llmbench.gateway.charge import Charge
-from llmbench.gateway.metrics import Metrics
+from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.relay import Upstream
 from llmbench.gateway.room import most_tokens
@@ -26,14 +26,13 @@ class Meter:
     """Hands one request on to the engine and counts its tokens; where it has a named key, within that key's limits.
 
     Args:
-        metrics: where tokens are counted.
-        model: the variant's name.
+        exchange: is told the tokens.
         state: that of the request, with the charge of its key if it has one.
         context: tokens that the model takes, prompt and answer together.
     """
 
-    def __init__(self, metrics: Metrics, model: str, state: Mapping[str, Any], context: int) -> None:
-        self._metrics, self._model, self._context = metrics, model, context
+    def __init__(self, exchange: Exchange, state: Mapping[str, Any], context: int) -> None:
+        self._exchange, self._context = exchange, context
         self._charge: Charge | None = state.get("charge")
         self.hides_usage = False
         """Whether a stream is to name its usage to this server alone."""
@@ -63,7 +62,7 @@ class Meter:
 
     def used(self, usage: Any, complete: bool = True) -> None:
         """Counts what an answer says that it has used; what is complete settles the charge."""
-        self._metrics.used(self._model, "" if self._charge is None else self._charge.key.name, usage)
+        self._exchange.used(usage)
         if self._charge is not None and complete and isinstance(usage, dict):
             counts = [usage.get("prompt_tokens"), usage.get("completion_tokens", 0)]
             if all(type(count) is int and count >= 0 for count in counts):

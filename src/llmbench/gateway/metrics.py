@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+
+from llmbench.gateway.exchange import Exchange
 
 __all__ = ["Metrics"]
 
@@ -11,13 +13,18 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 
 
 class Metrics:
-    """Requests by variant and status, tokens, and the seconds until the last byte of an answer."""
+    """Requests by variant and status, tokens, and the seconds until the last byte of an answer.
 
-    def __init__(self) -> None:
+    Args:
+        running: how many requests are being answered.
+    """
+
+    def __init__(self, running: Callable[[], int]) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self._registry = CollectorRegistry()
-        self.running = Gauge("llmbench_requests_running", "Requests that are being answered.", registry=self._registry)
+        gauge = Gauge("llmbench_requests_running", "Requests that are being answered.", registry=self._registry)
+        gauge.set_function(running)
         self._requests = Counter(
             "llmbench_requests",
             "Requests answered, by model, name of the key and HTTP status.",
@@ -38,18 +45,13 @@ class Metrics:
             registry=self._registry,
         )
 
-    def answered(self, model: str, key: str, status: int, seconds: float) -> None:
-        """Counts one request. `model` is a variant, or empty where none was named; so is `key`, the name of a key."""
-        self._requests.labels(model, key, str(status)).inc()
-        self._seconds.labels(model).observe(seconds)
-
-    def used(self, model: str, key: str, usage: Any) -> None:
-        """Counts the tokens that an answer's `usage` names, if it has one."""
-        if isinstance(usage, dict):
-            for kind, field in (("input", "prompt_tokens"), ("output", "completion_tokens")):
-                count = usage.get(field)
-                if type(count) is int and count > 0:
-                    self._tokens.labels(model, key, kind).inc(count)
+    def tell(self, exchange: Exchange) -> None:
+        """Counts one request, under its variant and the name of its key; both are empty where none was named."""
+        self._requests.labels(exchange.variant, exchange.key, str(exchange.status)).inc()
+        self._seconds.labels(exchange.variant).observe(exchange.seconds)
+        for kind, count in (("input", exchange.prompt_tokens), ("output", exchange.completion_tokens)):
+            if count:
+                self._tokens.labels(exchange.variant, exchange.key, kind).inc(count)
 
     def text(self) -> bytes:
         """Everything so far, in Prometheus' text format."""

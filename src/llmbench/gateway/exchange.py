@@ -1,0 +1,149 @@
+"""One request and its answer, as it is filled in on its way through the gateway, and who is told of it at its end."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Scope
+
+    from llmbench import message
+
+__all__ = ["Answered", "Exchange", "Sink", "of_request"]
+
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a model answered: its text, why it ended (None: it was broken off) and whether it called a tool."""
+
+    text: str
+    finish_reason: str | None
+    calls_tools: bool = False
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A POST request from its head to the last byte of its answer. Times are seconds since `begun`, unless said otherwise."""
+
+    path: str
+    id: str = ""
+    """The client's `x-request-id`, or a fresh one; it stands in the answer's header."""
+    key: str = ""
+    """Name of the key; empty without one."""
+    begun: float = field(default_factory=time.monotonic)
+    """By the monotonic clock."""
+    at: float = field(default_factory=time.time)
+    """Seconds since 1970."""
+    asked: str = ""
+    """What the client named as `model`: a variant or a route."""
+    variant: str = ""
+    """The variant that answers; empty where none was found."""
+    arm: str | None = None
+    """Of a route: the variant that the client's share gave; None for a variant that was asked by its name."""
+    unit: str | None = None
+    """What a route keeps together, such as a user; None without a route."""
+    user: str | None = None
+    """The body's `user`, as far as the request has one."""
+    conversation: Sequence[message.Message] = ()
+    """What was asked, before passages."""
+    status: int = 500
+    error: str | None = None
+    """The code of a refusal, such as `rate_limit_exceeded`."""
+    stream: bool = False
+    broken: bool = False
+    """Whether the answer ended before it was complete: the client left, or the engine failed."""
+    retrieval_seconds: float | None = None
+    """How long passages were searched for; None without documents."""
+    engine_at: float | None = None
+    """When the request was handed to the engine."""
+    engine_seconds: float | None = None
+    """From there to the head of the engine's answer; for one that is not streamed, to its end."""
+    first: float | None = None
+    """When the first piece of the answer left; only a stream has one that says how fast the model begins."""
+    seconds: float = 0.0
+    """When the last byte left."""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    sources: Sequence[dict[str, Any]] | None = None
+    """The passages; None for a variant without documents."""
+    keeps: bool = False
+    """Whether some sink reads what was answered; the bytes are kept only then."""
+    body: list[bytes] = field(default_factory=list)
+    """The answer as it was sent, where it is kept."""
+
+    def elapsed(self) -> float:
+        """Seconds since `begun`."""
+        return time.monotonic() - self.begun
+
+    def sent(self, message: Message) -> None:
+        """Notes a message of the answer."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        elif piece := message.get("body"):
+            if self.first is None:
+                self.first = self.elapsed()
+            if self.stream:
+                self.broken = b'data: {"error"' in piece
+            if self.keeps:
+                self.body.append(piece)
+
+    def used(self, usage: Any) -> None:
+        """Notes the tokens that an answer's `usage` names."""
+        if isinstance(usage, dict):
+            for name in ("prompt_tokens", "completion_tokens"):
+                if type(count := usage.get(name)) is int and count >= 0:
+                    setattr(self, name, count)
+
+    def said(self) -> Answered | None:
+        """What was answered first, where the bytes were kept and are an answer of the chat or completions API."""
+        if self.status != 200 or not self.body:
+            return None
+        return _of_stream(b"".join(self.body)) if self.stream else _of_object(b"".join(self.body))
+
+
+Sink = Callable[[Exchange], None]
+"""Is told of each exchange after its last byte; called in the event loop, so it may not block."""
+
+
+def of_request(scope: Scope) -> Exchange:
+    """The exchange that a request begins."""
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    id = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
+    key = scope.get("state", {}).get("key")
+    return Exchange(scope["path"], id, "" if key is None else str(key.name))
+
+
+def _of_object(raw: bytes) -> Answered | None:
+    with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        choice = json.loads(raw)["choices"][0]
+        message = choice.get("message") or {"content": choice.get("text")}
+        return Answered(message.get("content") or "", choice.get("finish_reason"), bool(message.get("tool_calls")))
+    return None
+
+
+def _of_stream(raw: bytes) -> Answered | None:
+    text: list[str] = []
+    reason, calls = None, False
+    for choice in _choices(raw):
+        delta = choice.get("delta") or {"content": choice.get("text")}
+        text.append(delta.get("content") or "")
+        reason = choice.get("finish_reason") or reason
+        calls = calls or bool(delta.get("tool_calls"))
+    return Answered("".join(text), reason, calls)
+
+
+def _choices(raw: bytes) -> Iterator[dict[str, Any]]:
+    """The pieces of the first answer in a stream."""
+    for line in raw.split(b"\n"):
+        if line.startswith(b"data:"):
+            with suppress(ValueError, AttributeError, TypeError, RecursionError):
+                yield from (one for one in json.loads(line[5:]).get("choices", ()) if not one.get("index"))

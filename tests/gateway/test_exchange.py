@@ -1,0 +1,103 @@
+"""What the sinks are told of a request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from llmbench.gateway import Catalogue, Served, build
+from llmbench.gateway.exchange import Exchange
+from llmbench.gateway.relay import Upstream
+from llmbench.recipe import Variant
+
+ASK = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "user": "ann"}
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
+pytestmark = pytest.mark.anyio
+
+
+class _Engine(httpx.AsyncBaseTransport):
+    def __init__(self, *, broken: bool = False) -> None:
+        self.broken = broken
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if json.loads(request.content).get("stream"):
+            return httpx.Response(200, stream=_Stream(self.broken))
+        choice = {"message": {"role": "assistant", "content": "Hello [1]"}, "finish_reason": "stop"}
+        return httpx.Response(200, json={"model": "base", "choices": [choice], "usage": USAGE})
+
+
+class _Stream(httpx.AsyncByteStream):
+    def __init__(self, broken: bool) -> None:
+        self.broken = broken
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for text, reason in (("Hel", None), ("lo", None if self.broken else "stop")):
+            yield _event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]})
+        if self.broken:
+            raise httpx.ReadError("gone")
+        yield _event({"choices": [], "usage": USAGE}) + b"data: [DONE]\n\n"
+
+
+def _event(values: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(values | {"model": "base"}, separators=(",", ":")).encode() + b"\n\n"
+
+
+async def _told(body: dict[str, Any], *, broken: bool = False, id: str | None = None) -> tuple[httpx.Response, Exchange]:
+    told: list[Exchange] = []
+    models = Catalogue([Served(Variant(name="m"), "base", {})], context=1024)
+    app = build(models, Upstream(_Engine(broken=broken), lambda: None), sinks=[told.append])
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        answer = await client.post("/v1/chat/completions", json=body, headers={"x-request-id": id} if id else {})
+    assert len(told) == 1
+    return answer, told[0]
+
+
+async def test_a_whole_answer_is_told_with_its_variant_user_tokens_and_times() -> None:
+    answer, exchange = await _told(ASK)
+    assert (exchange.asked, exchange.variant, exchange.user, exchange.status) == ("m", "m", "ann", 200)
+    assert (exchange.prompt_tokens, exchange.completion_tokens) == (3, 2)
+    assert exchange.engine_at is not None and exchange.engine_seconds is not None
+    assert 0 <= exchange.engine_at + exchange.engine_seconds <= exchange.seconds
+    assert not exchange.broken and exchange.error is None
+    assert answer.headers["x-request-id"] == exchange.id
+
+
+async def test_a_stream_is_told_after_its_last_byte() -> None:
+    _, exchange = await _told(ASK | {"stream": True, "stream_options": {"include_usage": True}})
+    assert exchange.stream and not exchange.broken and exchange.first is not None
+    assert exchange.completion_tokens == 2
+
+
+async def test_a_stream_that_the_engine_breaks_off_is_told_so() -> None:
+    _, exchange = await _told(ASK | {"stream": True}, broken=True)
+    assert exchange.status == 200 and exchange.broken
+
+
+async def test_a_refusal_is_told_with_its_code() -> None:
+    _, exchange = await _told(ASK | {"model": "other"})
+    assert (exchange.status, exchange.error, exchange.variant) == (404, "model_not_found", "")
+
+
+async def test_a_client_may_name_its_request_in_safe_characters_only() -> None:
+    _, exchange = await _told(ASK, id="order-7")
+    assert exchange.id == "order-7"
+    _, exchange = await _told(ASK, id="a b\tc")
+    assert exchange.id != "a b\tc" and len(exchange.id) == 32
+
+
+def test_what_was_said_is_read_from_the_bytes_that_were_kept() -> None:
+    whole = Exchange("/v1/chat/completions", status=200, keeps=True)
+    whole.body = [json.dumps({"choices": [{"message": {"content": "Hello [1]"}, "finish_reason": "stop"}]}).encode()]
+    assert whole.said() is not None
+    assert (whole.said().text, whole.said().finish_reason) == ("Hello [1]", "stop")  # type: ignore[union-attr]
+    stream = Exchange("/v1/chat/completions", status=200, stream=True, keeps=True)
+    event = _event({"choices": [{"index": 0, "delta": {"content": "Hello"}, "finish_reason": None}]})
+    stream.body = [event[:20], event[20:], b": keep-alive\n\n", _event({"choices": []}), b"data: [DONE]\n\n"]
+    said = stream.said()
+    assert said is not None and said.text == "Hello" and said.finish_reason is None
+    assert Exchange("/v1/chat/completions", status=500, body=[b"{}"]).said() is None
