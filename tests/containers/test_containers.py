@@ -103,6 +103,8 @@ def test_the_deployment_mounts_the_document_from_its_secret(document: Path) -> N
     assert mounts[str(document)]["name"] == "document"
     assert {volume["name"] for volume in pod["volumes"]} == {mount["name"] for mount in mounts.values()}
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 1}
+    wide = containers.kubernetes(needs(document, "engine.tensor_parallel_size=4", device="cuda"))
+    assert "nvidia.com/gpu: 4" in wide
     assert pod["terminationGracePeriodSeconds"] > 8
     selected = service["spec"]["selector"].items()
     assert selected <= deployment["spec"]["template"]["metadata"]["labels"].items()

@@ -47,7 +47,7 @@ def compose(found: Needs) -> str:
         },
     }
     if found.device == "cuda":
-        device = {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+        device = {"driver": "nvidia", "count": found.gpus, "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
     head = _HEAD.format(document=found.document, device=found.device, image=found.image, name=found.name)
     return head + dump([{"services": {found.name: service}}])

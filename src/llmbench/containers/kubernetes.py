@@ -106,7 +106,7 @@ def _deployment(found: Needs, name: str, labels: dict[str, str], own: Path | Non
         "volumeMounts": mounts,
     }
     if found.device == "cuda":
-        container["resources"] = {"limits": {"nvidia.com/gpu": 1}}
+        container["resources"] = {"limits": {"nvidia.com/gpu": found.gpus}}
     pod = {
         "terminationGracePeriodSeconds": found.stop_seconds,
         "automountServiceAccountToken": False,

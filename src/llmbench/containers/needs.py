@@ -39,6 +39,8 @@ class Needs:
     overrides: tuple[str, ...]
     image: str
     device: Device
+    gpus: int
+    """On `cuda`."""
     port: int
     host: str | None
     """A name that the gateway answers to; None: to every name."""
@@ -74,7 +76,7 @@ def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None,
     Raises:
         RecipeError: everybody who reaches the port could ask; a secret stands in the command line; the document is no file.
     """
-    spec = document.gateway
+    spec, engine = document.gateway, document.engine
     origin = document.origin
     if origin is None:
         raise RecipeError(f"{document.source}: only a document in a file can be served in a container. Save it first")
@@ -104,12 +106,13 @@ def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None,
         overrides=tuple(overrides),
         image=image or f"llmbench:{device}",
         device=device,
+        gpus=engine.tensor_parallel_size * engine.pipeline_parallel_size * engine.data_parallel_size,
         port=spec.port or 8000,
         host=spec.allowed_hosts[0] if spec.allowed_hosts else None,
         home=home,
         reads=_outermost(path for path in found if not any(path.is_relative_to(folder) for folder in inside)),
         downloads=name != assets.TINY and not Path(name).is_absolute(),
-        start_seconds=int(document.engine.start_timeout) + 60,
+        start_seconds=int(engine.start_timeout) + 60,
         stop_seconds=int(spec.shutdown_timeout) + GRACE,
     )
 

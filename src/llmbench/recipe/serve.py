@@ -85,6 +85,12 @@ class EngineSpec(Section):
     """The highest rank of an adapter that may be added while serving. Without it the highest in the document, or 16.
 
     vLLM fixes it when it starts, and every adapter takes the memory of one of this rank."""
+    tensor_parallel_size: Annotated[int, Field(gt=0)] = 1
+    """GPUs that share each layer. It divides the model's attention heads."""
+    pipeline_parallel_size: Annotated[int, Field(gt=0)] = 1
+    """Groups of GPUs that share the layers."""
+    data_parallel_size: Annotated[int, Field(gt=0)] = 1
+    """Copies of the model that share the requests. The number of GPUs is the product of all three."""
     max_num_seqs: Annotated[int, Field(gt=0)] | None = None
     """Answers computed at once; those of others wait, and the keys take turns. Without it vLLM's own number: 128 on a CPU, 256
     to 1,024 on a GPU. On a GPU where several keys share, set it: only beyond it keys take turns."""
