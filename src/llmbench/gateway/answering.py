@@ -75,7 +75,7 @@ class Answering:
     async def _handed_on(self, path: str, body: dict[str, Any], served: Served, exchange: Exchange, meter: Meter) -> Response:
         from llmbench.gateway.stream import EventStream
 
-        name, sources = served.variant.name, exchange.sources
+        name, sources = exchange.asked, exchange.sources
         exchange.engine_at = exchange.elapsed()
         response: httpx.Response = await meter.ask(self._upstream, path, body)
         exchange.engine_seconds = exchange.elapsed() - exchange.engine_at

@@ -24,6 +24,7 @@ from llmbench.gateway.limit import Open
 from llmbench.gateway.listening import answering, base_url, hosts, listener_of, most_answers
 from llmbench.gateway.proving import need_certificate, prove_all
 from llmbench.gateway.relay import Upstream
+from llmbench.gateway.traffic import Routes
 from llmbench.gateway.turns import Turns
 from llmbench.gateway.words import proven
 from llmbench.parity import Parity
@@ -165,8 +166,8 @@ def started(
         open = Open(min(spec.max_requests, most_answers()))
         access = Access(spec.api_key, hosts(spec))
         words = proven(recipe, engine.token_ids, log)
-        turns = Turns(places(recipe, engine.device), spec.max_waiting)
-        app = build(models, upstream, access=access, open=open, words=words, ledger=ledger, turns=turns)
+        turns, routes = Turns(places(recipe, engine.device), spec.max_waiting), Routes(recipe.routes)
+        app = build(models, upstream, access=access, open=open, words=words, ledger=ledger, turns=turns, routes=routes)
 
         def patience() -> float:
             return deployment.recipe.gateway.shutdown_timeout
@@ -178,7 +179,7 @@ def started(
 
         way = _Way(upstream)
         deployment = Deployment(
-            recipe, models, engine, way, groundings=groundings, proofs=proofs, apply=apply, say=say
+            recipe, models, engine, way, groundings=groundings, proofs=proofs, apply=apply, say=say, routes=routes
         )  # fmt: skip
         way.loop = stack.enter_context(answering(app, listener, recipe, upstream, open, log, patience))
         keeper = Keeper(

@@ -42,6 +42,7 @@ from llmbench.recipe.rag import (
 )
 from llmbench.recipe.rewards import RewardFunction
 from llmbench.recipe.serve import MAX_STOPS, EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
+from llmbench.recipe.traffic import Guardrails, RolloutSpec, RouteSpec, ShadowSpec
 from llmbench.recipe.train import TrainRecipe
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "FreezeSpec",
     "GatewaySpec",
     "GrpoSpec",
+    "Guardrails",
     "IA3Spec",
     "KtoSpec",
     "LoftQSpec",
@@ -82,10 +84,13 @@ __all__ = [
     "RerankSpec",
     "RewardFunction",
     "RewardSpec",
+    "RolloutSpec",
+    "RouteSpec",
     "Sampling",
     "Scalar",
     "SearchSpec",
     "ServeRecipe",
+    "ShadowSpec",
     "SourceSpec",
     "Stage",
     "StatisticsSpec",
