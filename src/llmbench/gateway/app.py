@@ -28,7 +28,7 @@ from llmbench.gateway.keys import Keyring
 from llmbench.gateway.ledger import Ledger
 from llmbench.gateway.limit import Limit, Open
 from llmbench.gateway.meter import Meter
-from llmbench.gateway.metrics import Metrics
+from llmbench.gateway.observing.metrics import Metrics
 from llmbench.gateway.refusal import Refusal, as_json
 from llmbench.gateway.words import Words
 
@@ -61,6 +61,8 @@ def build(
     words: Words | None = None,
     ledger: Ledger | None = None,
     sinks: Sequence[Sink] = (),
+    metrics: Metrics | None = None,
+    keeps: bool = False,
 ) -> Starlette:
     """The application over variants.
 
@@ -72,6 +74,8 @@ def build(
         words: how the model's control tokens are kept out of what clients and documents say; None knows the usual ones.
         ledger: named keys that clients may send as well, with what they have spent.
         sinks: are told of each question after the last byte of its answer, in the event loop.
+        metrics: what /metrics says; None are new ones.
+        keeps: whether a sink reads what was answered (`Exchange.said`), of whichever variant.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -79,12 +83,12 @@ def build(
     from starlette.routing import Route
 
     counting = open or Open(_MANY)
-    metrics = Metrics(lambda: counting.count)
-    paths = _Paths(models, upstream, words or Words(control_tokens.of_unknown()), metrics)
+    counts = metrics or Metrics(lambda: counting.count)
+    paths = _Paths(models, upstream, words or Words(control_tokens.of_unknown()), counts, keeps)
     keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
 
     def tell(exchange: Exchange) -> None:
-        metrics.tell(exchange)
+        counts.tell(exchange)
         for sink in sinks:
             sink(exchange)
 
@@ -122,12 +126,13 @@ def build(
 class _Paths:
     """What answers on each path, over the variants."""
 
-    def __init__(self, models: Catalogue, upstream: relay.Upstream, words: Words, metrics: Metrics) -> None:
+    def __init__(self, models: Catalogue, upstream: relay.Upstream, words: Words, metrics: Metrics, keeps: bool) -> None:
         self._models = models
         self._upstream = upstream
         self._context = models.context
         self._answering = Answering(upstream, models.context, words)
         self._metrics = metrics
+        self._keeps = keeps
 
     async def list_models(self, request: Request) -> Response:
         cards = self._models.now.cards
@@ -148,10 +153,15 @@ class _Paths:
         names = self._seen_by(request, self._models.now.known)
         return as_json({"status": "ok"} | ({"models": names} if request.state.has_key else {}))
 
-    async def count(self, _: Request) -> Response:
+    async def count(self, request: Request) -> Response:
         from starlette.responses import Response
 
-        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
+        if request.scope["state"].get("key") is not None:
+            message = (
+                "/metrics names every key, so a named key may not read it: send gateway.api_key, or ask on the admin socket."
+            )
+            raise Refusal(403, message, code="not_allowed")
+        return Response(await self._metrics.with_engine(self._upstream), media_type="text/plain; version=0.0.4")
 
     async def ask(self, request: Request) -> Response:
         question = chat.parse(await _body(request), context=self._context)
@@ -183,6 +193,7 @@ class _Paths:
             raise self._unknown(name, request)
         exchange = _exchange(request)
         exchange.asked, exchange.variant, exchange.user = name, served.variant.name, user
+        exchange.keeps = exchange.keeps or self._keeps or served.grounding is not None
         request.state.served = served
         return served
 

@@ -79,6 +79,7 @@ class Exchange:
     """Whether some sink reads what was answered; the bytes are kept only then."""
     body: list[bytes] = field(default_factory=list)
     """The answer as it was sent, where it is kept."""
+    _said: tuple[Answered | None] | None = field(default=None, init=False, repr=False)
 
     def elapsed(self) -> float:
         """Seconds since `begun`."""
@@ -104,7 +105,15 @@ class Exchange:
                     setattr(self, name, count)
 
     def said(self) -> Answered | None:
-        """What was answered first, where the bytes were kept and are an answer of the chat or completions API."""
+        """What was answered first, where the bytes were kept and are an answer of the chat or completions API.
+
+        Asked for after the last byte: several sinks want it, and it is read once.
+        """
+        if self._said is None:
+            self._said = (self._read(),)
+        return self._said[0]
+
+    def _read(self) -> Answered | None:
         if self.status != 200 or not self.body:
             return None
         return _of_stream(b"".join(self.body)) if self.stream else _of_object(b"".join(self.body))

@@ -17,7 +17,7 @@ from llmbench.recipe.adapter import (
     TokenizerSpec,
     VeraSpec,
 )
-from llmbench.recipe.compare import CompareRecipe, EndpointSpec, QuestionSource, StatisticsSpec
+from llmbench.recipe.compare import ABSTENTION, CompareRecipe, EndpointSpec, QuestionSource, StatisticsSpec
 from llmbench.recipe.data import DataSource, DataSpec, Format
 from llmbench.recipe.evaluation import EvaluationSpec
 from llmbench.recipe.fields import Document
@@ -45,6 +45,7 @@ from llmbench.recipe.serve import MAX_STOPS, EngineSpec, GatewaySpec, Sampling, 
 from llmbench.recipe.train import TrainRecipe
 
 __all__ = [
+    "ABSTENTION",
     "MAX_STOPS",
     "STDIN",
     "ChunkingSpec",
