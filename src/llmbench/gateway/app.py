@@ -82,7 +82,7 @@ def build(
     from starlette.middleware import Middleware
     from starlette.routing import Route
 
-    counting = open or Open(_MANY)
+    counting, wanted = open or Open(_MANY), access or Access()
     counts = metrics or Metrics(lambda: counting.count)
     paths = _Paths(models, upstream, words or Words(control_tokens.of_unknown()), counts, keeps)
     keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
@@ -112,11 +112,15 @@ def build(
             Route("/tokenize", paths.tokenize, methods=["POST"]),
         ],
         middleware=[
-            Middleware(partial(Guard, access=access or Access(), keyring=keyring)),
+            Middleware(partial(Guard, access=wanted, keyring=keyring, tell=tell)),
             *charged,
             Middleware(partial(Limit, open=counting, tell=tell)),
         ],
-        exception_handlers={Refusal: _refuse, HTTPException: _no_such_path, Exception: _failed},
+        exception_handlers={
+            Refusal: partial(_refuse, wanted),
+            HTTPException: partial(_no_such_path, wanted),
+            Exception: _failed,
+        },
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
@@ -213,18 +217,19 @@ def _exchange(request: Request) -> Exchange:
     return found
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
+async def _refuse(access: Access, request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
+    error.message, error.param = access.hide(error.message), error.param and access.hide(error.param)
     exchange = request.scope.get("state", {}).get("exchange")
     if exchange is not None:
         exchange.error = error.code
     return error.response()
 
 
-async def _no_such_path(request: Request, error: Exception) -> Response:
+async def _no_such_path(access: Access, request: Request, error: Exception) -> Response:
     from starlette.exceptions import HTTPException
 
-    path: str = request.scope["path"]
+    path = access.hide(request.scope["path"])
     if isinstance(error, HTTPException) and error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         message = f"{path:.100} takes {allowed}, not {request.method}."

@@ -23,6 +23,7 @@ from llmbench.gateway.ledger import opened
 from llmbench.gateway.limit import Open
 from llmbench.gateway.listening import answering, base_url, hosts, listener_of, most_answers
 from llmbench.gateway.observing.metrics import Metrics
+from llmbench.gateway.observing.opened import observed
 from llmbench.gateway.proving import need_certificate, prove_all
 from llmbench.gateway.relay import Upstream
 from llmbench.gateway.words import proven
@@ -179,7 +180,12 @@ def started(
         access = Access(spec.api_key, hosts(spec))
         words = proven(recipe, engine.token_ids, log)
         metrics = Metrics(lambda: open.count)
-        app = build(models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=[], metrics=metrics)
+        observers = stack.enter_context(observed(spec, metrics, hide=access.hide, say=say))
+        sinks = [*observers.sinks]
+        app = build(
+            models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=sinks, metrics=metrics,
+            keeps=observers.keeps,
+        )  # fmt: skip
 
         def patience() -> float:
             return deployment.recipe.gateway.shutdown_timeout

@@ -24,6 +24,7 @@ from llmbench.recipe.fields import Document
 from llmbench.recipe.load import load, load_any
 from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec, TeacherSpec
 from llmbench.recipe.model import ModelSpec
+from llmbench.recipe.observing import AccessLogSpec, CaptureSpec, TracesSpec
 from llmbench.recipe.optimization import TrainingSpec
 from llmbench.recipe.rag import (
     STDIN,
@@ -48,6 +49,8 @@ __all__ = [
     "ABSTENTION",
     "MAX_STOPS",
     "STDIN",
+    "AccessLogSpec",
+    "CaptureSpec",
     "ChunkingSpec",
     "ColumnsSpec",
     "CompareRecipe",
@@ -92,6 +95,7 @@ __all__ = [
     "StatisticsSpec",
     "TeacherSpec",
     "TokenizerSpec",
+    "TracesSpec",
     "TrainRecipe",
     "TrainingSpec",
     "Variant",
