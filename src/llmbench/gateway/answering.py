@@ -95,7 +95,8 @@ async def _grounded(served: Served, messages: list[Message], room: Room, exchang
     """The conversation with passages, which the exchange is told."""
     assert served.grounding is not None
     await room.refuse_too_long(messages)
-    begun = exchange.elapsed()
+    begun = exchange.retrieval_at = exchange.elapsed()
+    exchange.pipeline = served.grounding.name
     try:
         found = await served.grounding.ground(messages, room)
     except IndexError_ as error:

@@ -29,6 +29,7 @@ from llmbench.gateway.ledger import Ledger
 from llmbench.gateway.limit import Limit, Open
 from llmbench.gateway.meter import Meter
 from llmbench.gateway.observing.metrics import Metrics
+from llmbench.gateway.observing.trace import Traced
 from llmbench.gateway.refusal import Refusal, as_json
 from llmbench.gateway.words import Words
 
@@ -63,6 +64,7 @@ def build(
     sinks: Sequence[Sink] = (),
     metrics: Metrics | None = None,
     keeps: bool = False,
+    traced: float | None = None,
 ) -> Starlette:
     """The application over variants.
 
@@ -76,6 +78,7 @@ def build(
         sinks: are told of each question after the last byte of its answer, in the event loop.
         metrics: what /metrics says; None are new ones.
         keeps: whether a sink reads what was answered (`Exchange.said`), of whichever variant.
+        traced: the share of requests without a trace of their own that are traced; None: no request is.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -112,6 +115,7 @@ def build(
             Route("/tokenize", paths.tokenize, methods=["POST"]),
         ],
         middleware=[
+            *([Middleware(partial(Traced, share=traced))] if traced is not None else []),
             Middleware(partial(Guard, access=wanted, keyring=keyring, tell=tell)),
             *charged,
             Middleware(partial(Limit, open=counting, tell=tell)),

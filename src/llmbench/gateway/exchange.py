@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Scope
 
     from llmbench import message
+    from llmbench.gateway.observing.trace import Trace
 
 __all__ = ["Answered", "Exchange", "Sink", "of_request"]
 
@@ -39,6 +40,8 @@ class Exchange:
     """The client's `x-request-id`, or a fresh one; it stands in the answer's header."""
     key: str = ""
     """Name of the key; empty without one."""
+    trace: Trace | None = None
+    """The trace that it is part of; None where requests are not traced."""
     begun: float = field(default_factory=time.monotonic)
     """By the monotonic clock."""
     at: float = field(default_factory=time.time)
@@ -61,6 +64,10 @@ class Exchange:
     stream: bool = False
     broken: bool = False
     """Whether the answer ended before it was complete: the client left, or the engine failed."""
+    pipeline: str | None = None
+    """What passages are searched with; None for a variant without documents."""
+    retrieval_at: float | None = None
+    """When searching began."""
     retrieval_seconds: float | None = None
     """How long passages were searched for; None without documents."""
     engine_at: float | None = None
@@ -84,6 +91,11 @@ class Exchange:
     def elapsed(self) -> float:
         """Seconds since `begun`."""
         return time.monotonic() - self.begun
+
+    def size(self) -> int:
+        """About how many bytes it holds of what was asked and answered."""
+        asked = sum(len(content) if isinstance(content := one["content"], str) else 1000 for one in self.conversation)
+        return asked + sum(map(len, self.body))
 
     def sent(self, message: Message) -> None:
         """Notes a message of the answer."""
@@ -127,8 +139,9 @@ def of_request(scope: Scope) -> Exchange:
     """The exchange that a request begins."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     id = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
-    key = scope.get("state", {}).get("key")
-    return Exchange(scope["path"], id, "" if key is None else str(key.name))
+    state = scope.get("state", {})
+    key = state.get("key")
+    return Exchange(scope["path"], id, "" if key is None else str(key.name), state.get("trace"))
 
 
 def _of_object(raw: bytes) -> Answered | None:

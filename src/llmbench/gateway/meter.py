@@ -43,8 +43,10 @@ class Meter:
         Raises:
             Refusal: a limit of the key is reached; the engine is gone, or refuses the request.
         """
+        trace = self._exchange.trace
+        parent = trace.traceparent() if trace is not None else None
         if self._charge is None:
-            return await upstream.ask(path, body)
+            return await upstream.ask(path, body, parent)
         most, count = self._bound(upstream, body)
         answers = _answers(body)
         longest = max(body.get("max_completion_tokens") or 0, body.get("max_tokens") or 0)
@@ -54,7 +56,7 @@ class Meter:
             None if count is None else partial(self._counted, count, answers, longest),
         )
         try:
-            return await upstream.ask(path, self._telling(body))
+            return await upstream.ask(path, self._telling(body), parent)
         except Refusal as refusal:
             if refusal.status < 500 or isinstance(refusal.__cause__, httpx.ConnectError):
                 self._charge.used(0)  # the engine has computed nothing

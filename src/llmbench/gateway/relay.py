@@ -144,8 +144,10 @@ class Upstream:
             return b""
         return response.content if response.is_success else b""
 
-    async def ask(self, path: str, body: dict[str, Any]) -> httpx.Response:
+    async def ask(self, path: str, body: dict[str, Any], traceparent: str | None = None) -> httpx.Response:
         """Starts an answer of the API's path; its body is still to be read, and the answer to be closed.
+
+        `traceparent` is the span that the engine's own are part of, where there is one.
 
         Raises:
             Refusal: the engine is gone, or refuses the request.
@@ -153,7 +155,8 @@ class Upstream:
         model = body.get("model")
         if self._ending is not None or model in self._ended:
             raise self._gone(ConnectionError(), model)
-        request = self._client.build_request("POST", path, json=body, extensions={"model": model})
+        headers = {"traceparent": traceparent} if traceparent is not None else None
+        request = self._client.build_request("POST", path, json=body, headers=headers, extensions={"model": model})
         try:
             response = await self._client.send(request, stream=True)
             self.heard = time.monotonic()

@@ -184,7 +184,7 @@ def started(
         sinks = [*observers.sinks]
         app = build(
             models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=sinks, metrics=metrics,
-            keeps=observers.keeps,
+            keeps=observers.keeps, traced=observers.traced,
         )  # fmt: skip
 
         def patience() -> float:

@@ -50,8 +50,7 @@ class AccessLog:
         if not self._spec.prompts:
             self.backlog.put((_row(exchange), None))
             return
-        size = sum(len(str(message.get("content"))) for message in exchange.conversation) + sum(map(len, exchange.body))
-        self.backlog.put((_row(exchange), exchange), size)
+        self.backlog.put((_row(exchange), exchange), exchange.size())
 
     def _write(self, entries: list[tuple[dict[str, Any], Exchange | None]]) -> None:
         lines = [self._hide(json.dumps(row | _said(exchange), ensure_ascii=False)) for row, exchange in entries]
@@ -94,6 +93,7 @@ def _row(exchange: Exchange) -> dict[str, Any]:
     return {
         "time": datetime.fromtimestamp(exchange.at, UTC).isoformat(timespec="milliseconds"),
         "id": exchange.id,
+        "trace": exchange.trace.name if exchange.trace is not None else None,
         "path": exchange.path[:200],
         "model": exchange.asked,
         "variant": exchange.variant,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from llmbench.gateway.exchange import Sink
 from llmbench.gateway.observing.access_log import AccessLog
 from llmbench.gateway.observing.metrics import Metrics
+from llmbench.gateway.observing.spans import Spans
 from llmbench.recipe import GatewaySpec
 
 __all__ = ["Observers", "observed"]
@@ -20,6 +21,8 @@ class Observers:
 
     sinks: Sequence[Sink]
     keeps: bool
+    traced: float | None = None
+    """The share of requests without a trace of their own that are traced; None: no request is."""
 
 
 @contextmanager
@@ -46,4 +49,9 @@ def observed(
             metrics.lost("access_log", lambda: log.backlog.dropped)
             sinks.append(log)
             keeps = spec.access_log.prompts
-        yield Observers(sinks, keeps)
+        if spec.traces is not None:
+            spans = stack.enter_context(Spans(spec.traces, hide, say))
+            metrics.lost("traces", lambda: spans.backlog.dropped)
+            sinks.append(spans)
+            keeps = keeps or spec.traces.prompts
+        yield Observers(sinks, keeps, spec.traces.share if spec.traces is not None else None)
