@@ -29,7 +29,8 @@ from llmbench.gateway.keys import Keyring
 from llmbench.gateway.ledger import Ledger
 from llmbench.gateway.limit import Limit, Open
 from llmbench.gateway.meter import Meter
-from llmbench.gateway.metrics import Metrics
+from llmbench.gateway.observing.metrics import Metrics
+from llmbench.gateway.observing.trace import Traced
 from llmbench.gateway.refusal import Refusal, as_json
 from llmbench.gateway.traffic import Routes
 from llmbench.gateway.traffic.assignment import opening_of
@@ -67,6 +68,9 @@ def build(
     turns: Turns | None = None,
     sinks: Sequence[Sink] = (),
     routes: Routes | None = None,
+    metrics: Metrics | None = None,
+    keeps: bool = False,
+    traced: float | None = None,
 ) -> Starlette:
     """The application over variants.
 
@@ -80,20 +84,23 @@ def build(
         turns: the places at the engine, and who is next; None has as many as may be asked.
         sinks: are told of each question after the last byte of its answer, in the event loop.
         routes: names whose questions are divided among the variants.
+        metrics: what /metrics says; None are new ones.
+        keeps: whether a sink reads what was answered (`Exchange.said`), of whichever variant.
+        traced: the share of requests without a trace of their own that are traced; None: no request is.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
     from starlette.routing import Route
 
-    counting = open or Open(_MANY)
-    metrics = Metrics(lambda: counting.count)
+    counting, wanted = open or Open(_MANY), access or Access()
+    counts = metrics or Metrics(lambda: counting.count)
     knowing, turns = words or Words(control_tokens.of_unknown()), turns or Turns(_MANY, _MANY)
-    paths = _Paths(models, routes or Routes(), upstream, knowing, metrics, turns)
+    paths = _Paths(models, routes or Routes(), upstream, knowing, counts, turns, keeps)
     keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
 
     def tell(exchange: Exchange) -> None:
-        metrics.tell(exchange)
+        counts.tell(exchange)
         for sink in sinks:
             sink(exchange)
 
@@ -117,11 +124,16 @@ def build(
             Route("/tokenize", paths.tokenize, methods=["POST"]),
         ],
         middleware=[
-            Middleware(partial(Guard, access=access or Access(), keyring=keyring)),
+            *([Middleware(partial(Traced, share=traced))] if traced is not None else []),
+            Middleware(partial(Guard, access=wanted, keyring=keyring, tell=tell)),
             *charged,
             Middleware(partial(Limit, open=counting, tell=tell)),
         ],
-        exception_handlers={Refusal: _refuse, HTTPException: _no_such_path, Exception: _failed},
+        exception_handlers={
+            Refusal: partial(_refuse, wanted),
+            HTTPException: partial(_no_such_path, wanted),
+            Exception: _failed,
+        },
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
@@ -132,7 +144,14 @@ class _Paths:
     """What answers on each path, over the variants."""
 
     def __init__(
-        self, models: Catalogue, routes: Routes, upstream: relay.Upstream, words: Words, metrics: Metrics, turns: Turns
+        self,
+        models: Catalogue,
+        routes: Routes,
+        upstream: relay.Upstream,
+        words: Words,
+        metrics: Metrics,
+        turns: Turns,
+        keeps: bool,
     ) -> None:
         self._models = models
         self._routes = routes
@@ -141,6 +160,7 @@ class _Paths:
         self._answering = Answering(upstream, models.context, words)
         self._metrics = metrics
         self._turns = turns
+        self._keeps = keeps
 
     async def list_models(self, request: Request) -> Response:
         cards = self._cards()
@@ -161,10 +181,15 @@ class _Paths:
         names = self._seen_by(request, self._names())
         return as_json({"status": "ok"} | ({"models": names} if request.state.has_key else {}))
 
-    async def count(self, _: Request) -> Response:
+    async def count(self, request: Request) -> Response:
         from starlette.responses import Response
 
-        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
+        if request.scope["state"].get("key") is not None:
+            message = (
+                "/metrics names every key, so a named key may not read it: send gateway.api_key, or ask on the admin socket."
+            )
+            raise Refusal(403, message, code="not_allowed")
+        return Response(await self._metrics.with_engine(self._upstream), media_type="text/plain; version=0.0.4")
 
     async def ask(self, request: Request) -> Response:
         question = chat.parse(await _body(request), context=self._context)
@@ -200,14 +225,16 @@ class _Paths:
         A key that may ask a route need not be allowed its variants.
         """
         exchange = _exchange(request)
-        exchange.asked, exchange.user = name, user
         if not self._seen_by(request, (name,)):
             raise self._unknown(name, request)
+        exchange.asked, exchange.user = name, user
         # A reload that gives a route another variant and removes the old one may come between the two looks: look again.
         look = (self._models.take(self._routes.variant(exchange, opening)) for _ in range(2))
         if (served := next((one for one in look if one is not None), None)) is None:
+            exchange.asked = ""  # what a client makes up is nothing to count by
             raise self._unknown(name, request)
         exchange.variant = served.variant.name
+        exchange.keeps = exchange.keeps or self._keeps or served.grounding is not None
         request.state.served = served
         return served
 
@@ -235,18 +262,19 @@ def _exchange(request: Request) -> Exchange:
     return found
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
+async def _refuse(access: Access, request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
+    error.message, error.param = access.hide(error.message), error.param and access.hide(error.param)
     exchange = request.scope.get("state", {}).get("exchange")
     if exchange is not None:
         exchange.error = error.code
     return error.response()
 
 
-async def _no_such_path(request: Request, error: Exception) -> Response:
+async def _no_such_path(access: Access, request: Request, error: Exception) -> Response:
     from starlette.exceptions import HTTPException
 
-    path: str = request.scope["path"]
+    path = access.hide(request.scope["path"])
     if isinstance(error, HTTPException) and error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         message = f"{path:.100} takes {allowed}, not {request.method}."

@@ -17,13 +17,14 @@ from llmbench.recipe.adapter import (
     TokenizerSpec,
     VeraSpec,
 )
-from llmbench.recipe.compare import CompareRecipe, EndpointSpec, QuestionSource, StatisticsSpec
+from llmbench.recipe.compare import ABSTENTION, CompareRecipe, EndpointSpec, QuestionSource, StatisticsSpec
 from llmbench.recipe.data import DataSource, DataSpec, Format
 from llmbench.recipe.evaluation import EvaluationSpec
 from llmbench.recipe.fields import Document
 from llmbench.recipe.load import load, load_any
 from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec, TeacherSpec
 from llmbench.recipe.model import ModelSpec
+from llmbench.recipe.observing import AccessLogSpec, CaptureSpec, TracesSpec
 from llmbench.recipe.optimization import TrainingSpec
 from llmbench.recipe.rag import (
     STDIN,
@@ -46,8 +47,11 @@ from llmbench.recipe.traffic import Guardrails, RolloutSpec, RouteSpec, ShadowSp
 from llmbench.recipe.train import TrainRecipe
 
 __all__ = [
+    "ABSTENTION",
     "MAX_STOPS",
     "STDIN",
+    "AccessLogSpec",
+    "CaptureSpec",
     "ChunkingSpec",
     "ColumnsSpec",
     "CompareRecipe",
@@ -96,6 +100,7 @@ __all__ = [
     "StatisticsSpec",
     "TeacherSpec",
     "TokenizerSpec",
+    "TracesSpec",
     "TrainRecipe",
     "TrainingSpec",
     "Variant",

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from llmbench.recipe.fields import Document, ExistingPath, Name, Reference, Section, Seed, placed
 from llmbench.recipe.model import ModelSpec
+from llmbench.recipe.observing import AccessLog, Traces
 from llmbench.recipe.servability import MAX_RANK
 from llmbench.recipe.traffic import RouteSpec
 
@@ -136,6 +137,10 @@ class GatewaySpec(Section):
     """Questions that wait for the engine when it is full; one more is refused with 503 and Retry-After."""
     shutdown_timeout: Annotated[float, Field(ge=0)] = 8.0
     """Seconds that running answers are given to end after SIGTERM or Ctrl-C. `docker stop` kills after 10."""
+    access_log: AccessLog = None
+    """A line of JSON for each request: true takes `access.jsonl` of the workspace, a path another file."""
+    traces: Traces = None
+    """Spans for a collector of OpenTelemetry: its address, or true for the one that OTEL_EXPORTER_OTLP_ENDPOINT names."""
 
     @model_validator(mode="after")
     def _open_needs_a_key(self) -> Self:

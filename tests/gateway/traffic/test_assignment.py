@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from llmbench.gateway.traffic.assignment import arm_of, opening_of, unit_of
+from llmbench.message import Message
 
 UNITS = [unit_of("user", user=f"user {i}", key="", opening=None, request="") for i in range(20_000)]
 
@@ -66,7 +67,7 @@ def test_a_user_and_a_key_of_one_name_are_two_units() -> None:
 
 
 def test_a_conversation_is_the_same_while_it_goes_on() -> None:
-    begun = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "Hi"}]
-    later = [*begun, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "And?"}]
-    assert opening_of(begun) == opening_of(later)  # type: ignore[arg-type]
-    assert opening_of(begun) != opening_of([begun[0], later[-1]])  # type: ignore[list-item]
+    begun: list[Message] = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "Hi"}]
+    later: list[Message] = [*begun, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "And?"}]
+    assert opening_of(begun) == opening_of(later)
+    assert opening_of(begun) != opening_of([begun[0], later[-1]])
