@@ -42,7 +42,7 @@ from llmbench.recipe.rag import (
 )
 from llmbench.recipe.rewards import RewardFunction
 from llmbench.recipe.serve import MAX_STOPS, EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
-from llmbench.recipe.traffic import Guardrails, RolloutSpec, RouteSpec, ShadowSpec
+from llmbench.recipe.traffic import Guardrails, RolloutSpec, RouteSpec, ShadowSpec, Sticky
 from llmbench.recipe.train import TrainRecipe
 
 __all__ = [
@@ -94,6 +94,7 @@ __all__ = [
     "SourceSpec",
     "Stage",
     "StatisticsSpec",
+    "Sticky",
     "TeacherSpec",
     "TokenizerSpec",
     "TrainRecipe",

@@ -69,4 +69,4 @@ def test_a_conversation_is_the_same_while_it_goes_on() -> None:
     begun = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "Hi"}]
     later = [*begun, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "And?"}]
     assert opening_of(begun) == opening_of(later)  # type: ignore[arg-type]
-    assert opening_of(begun) != opening_of([begun[0], later[-1]])  # type: ignore[list-item]
+    assert opening_of(begun) != opening_of([begun[0], later[-1]])  # type: ignore[arg-type, list-item]
