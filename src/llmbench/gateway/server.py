@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from llmbench import workspace
 from llmbench.engine import Adapter, Engine, Progress, admit_all
 from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import build
@@ -24,10 +25,11 @@ from llmbench.gateway.limit import Open
 from llmbench.gateway.listening import answering, base_url, hosts, listener_of, most_answers
 from llmbench.gateway.proving import need_certificate, prove_all
 from llmbench.gateway.relay import Upstream
-from llmbench.gateway.traffic import Routes
+from llmbench.gateway.traffic import Control, Routes
 from llmbench.gateway.words import proven
 from llmbench.parity import Parity
 from llmbench.recipe import GatewaySpec, ServeRecipe
+from llmbench.workspace import short_name
 
 __all__ = ["Gateway", "running", "started"]
 
@@ -41,10 +43,13 @@ class Gateway:
     What changes it is done by whoever calls `attend`, so that changes and restarts of the engine never meet.
     """
 
-    def __init__(self, base_url: str, engine: Engine, deployment: Deployment, keeper: Keeper) -> None:
+    def __init__(
+        self, base_url: str, engine: Engine, deployment: Deployment, keeper: Keeper, control: Control | None = None
+    ) -> None:
         self.base_url = base_url
         self.engine = engine
         self.deployment = deployment
+        self.rollouts = control
         self._keeper = keeper
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
@@ -166,7 +171,11 @@ def started(
         access = Access(spec.api_key, hosts(spec))
         words = proven(recipe, engine.token_ids, log)
         routes = Routes(recipe.routes)
-        app = build(models, upstream, access=access, open=open, words=words, ledger=ledger, routes=routes)
+        control = Control(routes, lambda: models.now.known, workspace.home() / "rollouts" / short_name(recipe.origin), say=say)
+        sinks = [
+            control.told,
+        ]
+        app = build(models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=sinks, routes=routes)
 
         def patience() -> float:
             return deployment.recipe.gateway.shutdown_timeout
@@ -179,6 +188,7 @@ def started(
         deployment = Deployment(
             recipe, models, engine, way, groundings=groundings, proofs=proofs, apply=apply, say=say, routes=routes
         )  # fmt: skip
+        stack.enter_context(control.running())
         way.loop = stack.enter_context(answering(app, listener, recipe, upstream, open, log, patience))
         keeper = Keeper(
             engine,
@@ -187,7 +197,7 @@ def started(
             prove=lambda: prove_all(deployment.recipe, engine, engine.adapters, None, say),
             say=say,
         )
-        yield Gateway(base_url(spec.host, listener.getsockname()[1]), engine, deployment, keeper)
+        yield Gateway(base_url(spec.host, listener.getsockname()[1]), engine, deployment, keeper, control)
 
 
 def _need_packages() -> None:

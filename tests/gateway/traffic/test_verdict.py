@@ -132,7 +132,7 @@ def test_units_that_go_missing_pause_it_and_it_still_rolls_back() -> None:
     assert [one.action for one in decisions] == ["pause"] and "sample-ratio mismatch" in decisions[0].reason
     assert rollout.stand == "paused" and rollout.share == 50.0
     assert "sample-ratio mismatch" in rollout.resume().reason
-    assert rollout.look() is None and rollout.stand == "running"
+    assert rollout.look() is None and rollout.weights == {"old": 50.0, "new": 50.0}
     rollout.pause("by hand")
     for number in range(500, 560):
         rollout.add("new", str(number), {"errors": 1.0})

@@ -149,21 +149,19 @@ class Judge:
         return partial(sequential.against_quantiles, new, old, _Q[KINDS[name]])
 
     def _verdict(self, name: str, canary: Observed, control: Observed) -> RailVerdict:
-        sizes = canary.size(name), control.size(name)
-        share = KINDS[name] == "share"
-        shown = [_shown(one.estimate(name), share=share) if one.size(name) else None for one in (canary, control)]
-        margin = self.margins[name]
-        if not all(sizes):
-            return RailVerdict(name, "no data", margin, *shown, *sizes)
-        estimate = canary.estimate(name) - control.estimate(name)
-        widest = 1.0 if share else _WIDEST
+        share, margin = KINDS[name] == "share", self.margins[name]
+        state = self._state(name, canary, control)
+        new, old = (_shown(one.estimate(name), share=share) if one.size(name) else None for one in (canary, control))
+        seen = partial(RailVerdict, name, state, margin, new, old, canary.size(name), control.size(name))
+        if state == "no data":
+            return seen()
+        estimate, widest = canary.estimate(name) - control.estimate(name), 1.0 if share else _WIDEST
         evidence = self._evidence(name, canary, control)
         bounds = sequential.difference_bounds(evidence, estimate, self.alpha, -widest, widest)
-        state = self._state(name, canary, control)
         if share:
-            return RailVerdict(name, state, margin, *shown, *sizes, estimate, bounds.low, bounds.high)
+            return seen(estimate, bounds.low, bounds.high)
         low, high = (None if abs(edge) >= _WIDEST else expm1(edge) for edge in (bounds.low, bounds.high))
-        return RailVerdict(name, state, margin, *shown, *sizes, expm1(estimate), low, high)
+        return seen(expm1(estimate), low, high)
 
 
 def mismatch(canary: int, control: int, percent: float) -> Bounds | None:
