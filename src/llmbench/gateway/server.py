@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from llmbench import workspace
 from llmbench.engine import Adapter, Engine, Progress, admit_all, places
 from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import build
@@ -26,11 +27,12 @@ from llmbench.gateway.observing.metrics import Metrics
 from llmbench.gateway.observing.opened import observed
 from llmbench.gateway.proving import need_certificate, prove_all
 from llmbench.gateway.relay import Upstream
-from llmbench.gateway.traffic import Routes
+from llmbench.gateway.traffic import Control, Routes
 from llmbench.gateway.turns import Turns
 from llmbench.gateway.words import proven
 from llmbench.parity import Parity
 from llmbench.recipe import GatewaySpec, ServeRecipe
+from llmbench.workspace import short_name
 
 __all__ = ["Gateway", "running", "started"]
 
@@ -51,12 +53,14 @@ class Gateway:
         deployment: Deployment,
         keeper: Keeper,
         metrics: Callable[[], bytes] = bytes,
+        control: Control | None = None,
     ) -> None:
         self.base_url = base_url
         self.engine = engine
         self.deployment = deployment
         self.metrics = metrics
         """What /metrics says; any thread but the gateway's own may ask."""
+        self.rollouts = control
         self._keeper = keeper
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
@@ -183,8 +187,9 @@ def started(
         words = proven(recipe, engine.token_ids, log)
         metrics = Metrics(lambda: open.count)
         observers = stack.enter_context(observed(spec, metrics, hide=access.hide, say=say))
-        sinks = [*observers.sinks]
         turns, routes = Turns(places(recipe, engine.device), spec.max_waiting), Routes(recipe.routes)
+        control = Control(routes, lambda: models.now.known, workspace.home() / "rollouts" / short_name(recipe.origin), say=say)
+        sinks = [*observers.sinks, control.told]
         app = build(
             models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=sinks, metrics=metrics,
             keeps=observers.keeps, traced=observers.traced, turns=turns, routes=routes,
@@ -202,6 +207,7 @@ def started(
         deployment = Deployment(
             recipe, models, engine, way, groundings=groundings, proofs=proofs, apply=apply, say=say, routes=routes
         )  # fmt: skip
+        stack.enter_context(control.running())
         way.loop = stack.enter_context(answering(app, listener, recipe, upstream, open, log, patience))
         keeper = Keeper(
             engine,
@@ -210,7 +216,7 @@ def started(
             prove=lambda: prove_all(deployment.recipe, engine, engine.adapters, None, say),
             say=say,
         )
-        yield Gateway(base_url(spec.host, listener.getsockname()[1]), engine, deployment, keeper, way.counts)
+        yield Gateway(base_url(spec.host, listener.getsockname()[1]), engine, deployment, keeper, way.counts, control)
 
 
 def _need_packages() -> None:
