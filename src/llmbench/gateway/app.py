@@ -11,6 +11,7 @@ GET  /metrics              counts for Prometheus
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -231,7 +232,6 @@ async def _failed(_: Request, error: Exception) -> Response:
 
 async def _body(request: Request) -> bytes:
     """The body, up to its limit in bytes and seconds. JSON only: a web page cannot send that across origins unasked."""
-    import anyio
     from starlette.requests import ClientDisconnect
 
     kind, _, rest = request.headers.get("content-type", "").lower().partition(";")
@@ -247,7 +247,7 @@ async def _body(request: Request) -> bytes:
         raise Refusal(413, f"The request is larger than {chat.MAX_BODY:,} bytes.")
     body = bytearray()
     try:
-        with anyio.fail_after(_BODY_TIMEOUT):
+        async with asyncio.timeout(_BODY_TIMEOUT):
             async for piece in request.stream():
                 body += piece
                 if len(body) > chat.MAX_BODY:
@@ -261,25 +261,9 @@ async def _body(request: Request) -> bytes:
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
     """Does the work, but drops it (and with it the request to vLLM) when the client goes away meanwhile."""
-    import anyio
+    from llmbench.gateway.stream import ClientLeft, unless_gone
 
-    result: list[T] = []
-    problem: list[Exception] = []
-    async with anyio.create_task_group() as group:
-
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            group.cancel_scope.cancel()
-
-        group.start_soon(watch)
-        try:
-            result.append(await work)
-        except Exception as error:
-            problem.append(error)
-        group.cancel_scope.cancel()
-    if problem:
-        raise problem[0]
-    if not result:
-        raise Refusal(499, "The client disconnected.")
-    return result[0]
+    try:
+        return await unless_gone(request.receive, work)
+    except ClientLeft:
+        raise Refusal(499, "The client disconnected.") from None
