@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from llmbench import assets
@@ -13,13 +14,15 @@ from llmbench.errors import EngineError
 from llmbench.recipe import ServeRecipe
 from llmbench.recipe.servability import MAX_RANK
 
-__all__ = ["BASE", "MAX_RANK", "Capacity", "capacity", "command"]
+__all__ = ["BASE", "MAX_RANK", "Capacity", "capacity", "command", "places"]
 
 BASE = "base"
 """What the base model is called inside the engine; adapters are called by their hash. Clients see variants only."""
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, MAX_RANK)
 _STRUCTURED = "--structured-outputs"  # the option itself, its parts (.backend), and what argparse takes for it
+_PLACES: dict[Device, int] = {"cpu": 128, "cuda": 1024}
+"""Most that vLLM computes at once where nothing is said: 256 on smaller GPUs."""
 _LAUNCH = Path(__file__).with_name("launch.py")
 _SPARE = 4
 """Adapters that can be added to a server whose document does not say how many."""
@@ -50,6 +53,18 @@ def capacity(recipe: ServeRecipe, adapters: Mapping[str, Adapter]) -> Capacity:
     if highest > rank:
         raise EngineError(f"{recipe.source}: engine.max_lora_rank is {rank}, but an adapter has rank {highest}")
     return Capacity(most, _allowed_rank(rank))
+
+
+def places(recipe: ServeRecipe, device: Device) -> int:
+    """Answers that vLLM computes at once: what the document says, or else at least what this vLLM does by itself."""
+    given = [one.partition("=")[2] or after for one, after in pairwise([*recipe.engine.extra_args, ""]) if _is_places(one)]
+    if given and given[-1].isdecimal():  # vLLM takes the last one
+        return max(1, int(given[-1])) * recipe.engine.data_parallel_size
+    return (recipe.engine.max_num_seqs or _PLACES[device]) * recipe.engine.data_parallel_size
+
+
+def _is_places(argument: str) -> bool:
+    return argument.partition("=")[0].replace("_", "-") == "--max-num-seqs"
 
 
 def command(
@@ -86,6 +101,11 @@ def command(
     argv += ["--dtype", engine.dtype if engine.dtype != "auto" else model.dtype]
     if engine.max_model_len is not None:
         argv += ["--max-model-len", str(engine.max_model_len)]
+    for field in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        if (count := getattr(engine, field)) > 1:
+            argv += [f"--{field.replace('_', '-')}", str(count)]
+    if engine.max_num_seqs is not None:
+        argv += ["--max-num-seqs", str(engine.max_num_seqs)]
     match device:
         case "cpu":
             # LoRA turns torch.compile off on CPU anyway; without LoRA it costs 27 s and more at each start.

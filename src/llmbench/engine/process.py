@@ -90,6 +90,8 @@ class Engine:
         self.socket = Path()
         self.context = 0
         """Tokens that the base takes, once it answers."""
+        self.device: Device = "cpu"
+        """What it computes on, once it was started."""
 
     def __enter__(self) -> Self:
         try:
@@ -115,6 +117,7 @@ class Engine:
                 f"model.device is cuda, but vLLM {interpreter.version} runs on the CPU. Install its CUDA build, or set "
                 f"model.device=auto"
             )
+        self.device = interpreter.device
         self._folder = Path(tempfile.mkdtemp(prefix="llmbench-"))  # mode 0700: nobody else reaches the socket
         self.socket = self._folder / "vllm.sock"
         self.log = _new_log()

@@ -31,6 +31,7 @@ from llmbench.gateway.limit import Limit, Open
 from llmbench.gateway.meter import Meter
 from llmbench.gateway.metrics import Metrics
 from llmbench.gateway.refusal import Refusal, as_json
+from llmbench.gateway.turns import TIMED_OUT, Turns
 from llmbench.gateway.words import Words
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def build(
     open: Open | None = None,
     words: Words | None = None,
     ledger: Ledger | None = None,
+    turns: Turns | None = None,
     sinks: Sequence[Sink] = (),
 ) -> Starlette:
     """The application over variants.
@@ -72,6 +74,7 @@ def build(
         open: counts the questions that are being answered, and bounds them.
         words: how the model's control tokens are kept out of what clients and documents say; None knows the usual ones.
         ledger: named keys that clients may send as well, with what they have spent.
+        turns: the places at the engine, and who is next; None has as many as may be asked.
         sinks: are told of each question after the last byte of its answer, in the event loop.
     """
     from starlette.applications import Starlette
@@ -81,7 +84,7 @@ def build(
 
     counting = open or Open(_MANY)
     metrics = Metrics(lambda: counting.count)
-    paths = _Paths(models, upstream, words or Words(control_tokens.of_unknown()), metrics)
+    paths = _Paths(models, upstream, words or Words(control_tokens.of_unknown()), metrics, turns or Turns(_MANY, _MANY))
     keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
 
     def tell(exchange: Exchange) -> None:
@@ -123,12 +126,13 @@ def build(
 class _Paths:
     """What answers on each path, over the variants."""
 
-    def __init__(self, models: Catalogue, upstream: relay.Upstream, words: Words, metrics: Metrics) -> None:
+    def __init__(self, models: Catalogue, upstream: relay.Upstream, words: Words, metrics: Metrics, turns: Turns) -> None:
         self._models = models
         self._upstream = upstream
         self._context = models.context
         self._answering = Answering(upstream, models.context, words)
         self._metrics = metrics
+        self._turns = turns
 
     async def list_models(self, request: Request) -> Response:
         cards = self._models.now.cards
@@ -157,14 +161,14 @@ class _Paths:
     async def ask(self, request: Request) -> Response:
         question = chat.parse(await _body(request), context=self._context)
         served, exchange = self._wanted(question.model, request, question.user), _exchange(request)
-        meter = Meter(exchange, request.scope["state"], self._context)
-        return await _unless_gone(request, self._answering.chat(served, question, exchange, meter))
+        meter = Meter(exchange, request.scope["state"], self._context, self._turns, question.tier)
+        return await _unless_gone(request, exchange, self._answering.chat(served, question, exchange, meter))
 
     async def complete(self, request: Request) -> Response:
         question = completions.parse(await _body(request), context=self._context)
         served, exchange = self._wanted(question.model, request, question.user), _exchange(request)
-        meter = Meter(exchange, request.scope["state"], self._context)
-        return await _unless_gone(request, self._answering.complete(served, question, exchange, meter))
+        meter = Meter(exchange, request.scope["state"], self._context, self._turns, question.tier)
+        return await _unless_gone(request, exchange, self._answering.complete(served, question, exchange, meter))
 
     async def tokenize(self, request: Request) -> Response:
         body = body_of.read(await _body(request))
@@ -259,11 +263,23 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """Does the work, but drops it (and with it the request to vLLM) when the client goes away meanwhile."""
+async def _unless_gone(request: Request, exchange: Exchange, work: Awaitable[T]) -> T:
+    """Does the work, but drops it (and with it the request to vLLM) when the client goes away, or waits no longer."""
     from llmbench.gateway.stream import ClientLeft, unless_gone
 
     try:
-        return await unless_gone(request.receive, work)
+        return await unless_gone(request.receive, _in_time(exchange, work))
     except ClientLeft:
         raise Refusal(499, "The client disconnected.") from None
+
+
+async def _in_time(exchange: Exchange, work: Awaitable[T]) -> T:
+    """Does the work within the client's own time, if it has said how much that is."""
+    if exchange.deadline is None:
+        return await work
+    try:
+        async with asyncio.timeout(max(0.0, exchange.deadline - exchange.elapsed())):
+            return await work
+    except TimeoutError:
+        message = f"The answer took longer than the {exchange.deadline:g} s that the client waits."
+        raise Refusal(504, message, code=TIMED_OUT, retry=False) from None

@@ -32,7 +32,7 @@ _CUT_SECONDS = 5.0
 """For answers that are cut off to reach their end."""
 _LIVE = {
     "engine": ("restarts",),
-    "gateway": ("api_key", "allowed_hosts", "max_requests", "shutdown_timeout"),
+    "gateway": ("api_key", "allowed_hosts", "max_requests", "max_waiting", "shutdown_timeout"),
 }
 """Fields of a document's sections that a reload applies; the others need a new start."""
 

@@ -6,7 +6,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Answered", "Exchange", "Sink", "of_request"]
 
+_TIMEOUTS = (b"x-request-timeout", b"x-stainless-read-timeout")
+"""Headers that say how many seconds a client waits: one for everybody, and the one that OpenAI's clients send unasked."""
+_SECONDS = re.compile(rb"\d{1,6}(\.\d{1,6})?")
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
@@ -61,6 +64,10 @@ class Exchange:
     stream: bool = False
     broken: bool = False
     """Whether the answer ended before it was complete: the client left, or the engine failed."""
+    deadline: float | None = None
+    """When the answer must have begun, and one that is not streamed have ended; None: whenever it can."""
+    queue_seconds: float | None = None
+    """How long it waited for a place at the engine."""
     retrieval_seconds: float | None = None
     """How long passages were searched for; None without documents."""
     engine_at: float | None = None
@@ -79,6 +86,8 @@ class Exchange:
     """Whether some sink reads what was answered; the bytes are kept only then."""
     body: list[bytes] = field(default_factory=list)
     """The answer as it was sent, where it is kept."""
+    at_end: list[Callable[[], None]] = field(default_factory=list)
+    """What is done when it ends, such as giving back its place at the engine."""
 
     def elapsed(self) -> float:
         """Seconds since `begun`."""
@@ -119,7 +128,13 @@ def of_request(scope: Scope) -> Exchange:
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     id = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
     key = scope.get("state", {}).get("key")
-    return Exchange(scope["path"], id, "" if key is None else str(key.name))
+    return Exchange(scope["path"], id, "" if key is None else str(key.name), deadline=_deadline(scope["headers"]))
+
+
+def _deadline(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
+    """How many seconds the client waits, if it says so."""
+    given = [float(value) for name, value in headers if name in _TIMEOUTS and _SECONDS.fullmatch(value)]
+    return min((seconds for seconds in given if seconds > 0), default=None)
 
 
 def _of_object(raw: bytes) -> Answered | None:

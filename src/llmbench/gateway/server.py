@@ -10,7 +10,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from llmbench.engine import Adapter, Engine, Progress, admit_all
+from llmbench.engine import Adapter, Engine, Progress, admit_all, places
 from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import build
 from llmbench.gateway.cards import served
@@ -24,6 +24,7 @@ from llmbench.gateway.limit import Open
 from llmbench.gateway.listening import answering, base_url, hosts, listener_of, most_answers
 from llmbench.gateway.proving import need_certificate, prove_all
 from llmbench.gateway.relay import Upstream
+from llmbench.gateway.turns import Turns
 from llmbench.gateway.words import proven
 from llmbench.parity import Parity
 from llmbench.recipe import GatewaySpec, ServeRecipe
@@ -164,7 +165,8 @@ def started(
         open = Open(min(spec.max_requests, most_answers()))
         access = Access(spec.api_key, hosts(spec))
         words = proven(recipe, engine.token_ids, log)
-        app = build(models, upstream, access=access, open=open, words=words, ledger=ledger)
+        turns = Turns(places(recipe, engine.device), spec.max_waiting)
+        app = build(models, upstream, access=access, open=open, words=words, ledger=ledger, turns=turns)
 
         def patience() -> float:
             return deployment.recipe.gateway.shutdown_timeout
@@ -172,6 +174,7 @@ def started(
         def apply(changed: GatewaySpec) -> None:
             access.change(changed.api_key, hosts(changed))
             open.most = min(changed.max_requests, most_answers())
+            turns.most = changed.max_waiting
 
         way = _Way(upstream)
         deployment = Deployment(
