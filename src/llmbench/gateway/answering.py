@@ -76,8 +76,8 @@ class Answering:
         from llmbench.gateway.stream import EventStream
 
         name, sources = served.variant.name, exchange.sources
-        exchange.engine_at = exchange.elapsed()
         response: httpx.Response = await meter.ask(self._upstream, path, body)
+        assert exchange.engine_at is not None
         exchange.engine_seconds = exchange.elapsed() - exchange.engine_at
         if exchange.stream:
             pieces = relay.events(

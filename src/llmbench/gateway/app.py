@@ -180,6 +180,8 @@ class _Paths:
             if body.get(key) is not None:
                 body_of.check_type(key, body[key], "true or false")
                 asked[key] = body[key]
+        exchange = _exchange(request)
+        exchange.engine_at = exchange.elapsed()
         return as_json(await self._upstream.read(await self._upstream.ask("/tokenize", asked)))
 
     def _wanted(self, name: str, request: Request, user: str | None = None) -> Served:
@@ -249,7 +251,8 @@ async def _body(request: Request) -> bytes:
         raise Refusal(415, f"The body is compressed ({packed!r:.40}). Send it as it is, without Content-Encoding.")
     if int(request.headers.get("content-length", "0")) > chat.MAX_BODY:
         raise Refusal(413, f"The request is larger than {chat.MAX_BODY:,} bytes.")
-    body = bytearray()
+    body, exchange = bytearray(), _exchange(request)
+    begun = exchange.elapsed()
     try:
         async with asyncio.timeout(_BODY_TIMEOUT):
             async for piece in request.stream():
@@ -260,6 +263,8 @@ async def _body(request: Request) -> bytes:
         raise Refusal(408, f"The request did not arrive within {_BODY_TIMEOUT:.0f} s.") from None
     except ClientDisconnect:
         raise Refusal(499, "The client disconnected.") from None
+    finally:
+        exchange.body_seconds = exchange.elapsed() - begun
     return bytes(body)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from typing import Any
 
 import h11
@@ -57,6 +58,7 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes in bytes; the first of a request start its deadline, the end of its head ends it."""
+        self.app_state["received"] = time.monotonic()  # which uvicorn copies into the scope of a request that begins here
         super().data_received(data)
         self._watch()
 

@@ -46,7 +46,7 @@ class Limit:
             nonlocal ended
             exchange.sent(message)
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], id]
+                message["headers"] = [*message["headers"], id, *exchange.timing()]
             await send(message)
             ended = message["type"] == "http.response.body" and not message.get("more_body")
 

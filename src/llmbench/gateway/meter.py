@@ -60,6 +60,7 @@ class Meter:
             body = self._telling(body)
         try:
             await self._turns.take(self._exchange, cost=1 + answers * longest, seats=answers, tier=self._tier)
+            self._exchange.engine_at = self._exchange.elapsed()
             return await upstream.ask(path, body)
         except Refusal as refusal:
             if self._charge is not None and _computed_nothing(refusal):
