@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Upstream", "events"]
 
+_METRICS_TIMEOUT = 1.0
 _FRESH = 2.0
 """Seconds for which a sign of life of the engine counts."""
 _HEALTHY = 5.0
@@ -94,20 +95,27 @@ class Upstream:
         if self._problem() is None and time.monotonic() - self.heard < _FRESH:
             return
         try:
-            async with asyncio.timeout(_HEALTHY):
-                response = await self._send(httpx.Request("GET", _address("/health")))
-                try:
-                    await response.aread()
-                finally:
-                    await response.aclose()
+            response = await self._get("/health", _HEALTHY)
         except (httpx.HTTPError, TimeoutError) as error:
             raise self._gone(error) from error
         if response.is_error:
             raise Refusal(503, self._problem() or "The engine is not responding.", code="engine_unavailable", retry_after="5")
         self.heard = time.monotonic()
 
-    async def ask(self, path: str, body: dict[str, Any]) -> httpx.Response:
+    async def metrics(self) -> bytes:
+        """What the engine's /metrics says; nothing where it does not answer within a second."""
+        if self._ending is not None:
+            return b""
+        try:
+            response = await self._get("/metrics", _METRICS_TIMEOUT)
+        except (httpx.HTTPError, TimeoutError):
+            return b""
+        return response.content if response.is_success else b""
+
+    async def ask(self, path: str, body: dict[str, Any], traceparent: str | None = None) -> httpx.Response:
         """Starts an answer of the API's path; its body is still to be read, and the answer to be closed.
+
+        `traceparent` is the span that the engine's own are part of, where there is one.
 
         Raises:
             Refusal: the engine is gone, or refuses the request.
@@ -116,7 +124,8 @@ class Upstream:
         if self._ending is not None or model in self._ended:
             raise self._gone(ConnectionError(), model)
         content = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-        request = httpx.Request("POST", _address(path), content=content, headers=_JSON, extensions={"model": model})
+        headers = _JSON | ({"traceparent": traceparent} if traceparent is not None else {})
+        request = httpx.Request("POST", _address(path), content=content, headers=headers, extensions={"model": model})
         try:
             response = await self._send(request)
             self.heard = time.monotonic()
@@ -129,6 +138,16 @@ class Upstream:
         except httpx.HTTPError as error:
             raise self._gone(error, model) from error
         raise refusal_of(response, body)
+
+    async def _get(self, path: str, seconds: float) -> httpx.Response:
+        """The whole answer of one of the engine's own paths."""
+        async with asyncio.timeout(seconds):
+            response = await self._send(httpx.Request("GET", _address(path)))
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+        return response
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         response = await self._transport.handle_async_request(request)
