@@ -215,6 +215,8 @@ class _Paths:
             if body.get(key) is not None:
                 body_of.check_type(key, body[key], "true or false")
                 asked[key] = body[key]
+        exchange = _exchange(request)
+        exchange.engine_at = exchange.elapsed()
         return as_json(await self._upstream.read(await self._upstream.ask("/tokenize", asked)))
 
     def _wanted(
@@ -292,7 +294,6 @@ async def _failed(_: Request, error: Exception) -> Response:
 
 async def _body(request: Request) -> bytes:
     """The body, up to its limit in bytes and seconds. JSON only: a web page cannot send that across origins unasked."""
-    import anyio
     from starlette.requests import ClientDisconnect
 
     kind, _, rest = request.headers.get("content-type", "").lower().partition(";")
@@ -306,9 +307,10 @@ async def _body(request: Request) -> bytes:
         raise Refusal(415, f"The body is compressed ({packed!r:.40}). Send it as it is, without Content-Encoding.")
     if int(request.headers.get("content-length", "0")) > chat.MAX_BODY:
         raise Refusal(413, f"The request is larger than {chat.MAX_BODY:,} bytes.")
-    body = bytearray()
+    body, exchange = bytearray(), _exchange(request)
+    begun = exchange.elapsed()
     try:
-        with anyio.fail_after(_BODY_TIMEOUT):
+        async with asyncio.timeout(_BODY_TIMEOUT):
             async for piece in request.stream():
                 body += piece
                 if len(body) > chat.MAX_BODY:
@@ -317,33 +319,19 @@ async def _body(request: Request) -> bytes:
         raise Refusal(408, f"The request did not arrive within {_BODY_TIMEOUT:.0f} s.") from None
     except ClientDisconnect:
         raise Refusal(499, "The client disconnected.") from None
+    finally:
+        exchange.body_seconds = exchange.elapsed() - begun
     return bytes(body)
 
 
 async def _unless_gone(request: Request, exchange: Exchange, work: Awaitable[T]) -> T:
     """Does the work, but drops it (and with it the request to vLLM) when the client goes away, or waits no longer."""
-    import anyio
+    from llmbench.gateway.stream import ClientLeft, unless_gone
 
-    result: list[T] = []
-    problem: list[Exception] = []
-    async with anyio.create_task_group() as group:
-
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            group.cancel_scope.cancel()
-
-        group.start_soon(watch)
-        try:
-            result.append(await _in_time(exchange, work))
-        except Exception as error:
-            problem.append(error)
-        group.cancel_scope.cancel()
-    if problem:
-        raise problem[0]
-    if not result:
-        raise Refusal(499, "The client disconnected.")
-    return result[0]
+    try:
+        return await unless_gone(request.receive, _in_time(exchange, work))
+    except ClientLeft:
+        raise Refusal(499, "The client disconnected.") from None
 
 
 async def _in_time(exchange: Exchange, work: Awaitable[T]) -> T:

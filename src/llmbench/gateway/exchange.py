@@ -69,6 +69,10 @@ class Exchange:
     """Whether the answer ended before it was complete: the client left, or the engine failed."""
     deadline: float | None = None
     """When the answer must have begun, and one that is not streamed have ended; None: whenever it can."""
+    accept_seconds: float = 0.0
+    """From its head to the handler: other requests that were read with it, and its key."""
+    body_seconds: float = 0.0
+    """How long the client took to send the body."""
     queue_seconds: float | None = None
     """How long it waited for a place at the engine."""
     pipeline: str | None = None
@@ -100,6 +104,27 @@ class Exchange:
     def elapsed(self) -> float:
         """Seconds since `begun`."""
         return time.monotonic() - self.begun
+
+    def split(self) -> dict[str, float]:
+        """Seconds until now by what they went to; together they are `elapsed()`. `checks` is what remains."""
+        engine, now = self.engine_seconds, self.elapsed()
+        if engine is None and self.engine_at is not None:  # it refused, or failed
+            engine = now - self.engine_at
+        parts = {
+            "accept": self.accept_seconds,
+            "body": self.body_seconds,
+            "retrieval": self.retrieval_seconds or 0.0,
+            "queue": self.queue_seconds or 0.0,
+            "engine": engine or 0.0,
+        }
+        return {"checks": max(0.0, now - sum(parts.values()))} | parts
+
+    def timing(self) -> list[tuple[bytes, bytes]]:
+        """The headers that say so in milliseconds: what it took beside the engine and the client, and the parts."""
+        parts = {name: 1000 * seconds for name, seconds in self.split().items()}
+        overhead = parts["accept"] + parts["checks"] + parts["retrieval"]
+        named = ", ".join(f"{name};dur={milliseconds:.2f}" for name, milliseconds in parts.items())
+        return [(b"x-llmbench-overhead-ms", b"%.2f" % overhead), (b"server-timing", named.encode())]
 
     def size(self) -> int:
         """About how many bytes it holds of what was asked and answered."""
@@ -153,9 +178,14 @@ def of_request(scope: Scope) -> Exchange:
     """The exchange that a request begins."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     id = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
-    state = scope.get("state", {})
-    key, deadline = state.get("key"), _deadline(scope["headers"])
-    return Exchange(scope["path"], id, "" if key is None else str(key.name), state.get("trace"), deadline=deadline)
+    state, now = scope.get("state", {}), time.monotonic()
+    key, begun = state.get("key"), state.get("received", now)
+    name = "" if key is None else str(key.name)
+    deadline = _deadline(scope["headers"])
+    waited = now - begun
+    return Exchange(
+        scope["path"], id, name, state.get("trace"), begun, time.time() - waited, accept_seconds=waited, deadline=deadline
+    )
 
 
 def _deadline(headers: Iterable[tuple[bytes, bytes]]) -> float | None:

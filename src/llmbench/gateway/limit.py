@@ -47,7 +47,7 @@ class Limit:
             exchange.sent(message)
             if message["type"] == "http.response.start":
                 variant = [(b"x-llmbench-variant", exchange.variant.encode())] if exchange.variant else []
-                message["headers"] = [*message["headers"], id, *variant]
+                message["headers"] = [*message["headers"], id, *variant, *exchange.timing()]
             await send(message)
             ended = message["type"] == "http.response.body" and not message.get("more_body")
 

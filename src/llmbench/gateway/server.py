@@ -222,7 +222,7 @@ def started(
 def _need_packages() -> None:
     from importlib.util import find_spec
 
-    for package in ("starlette", "uvicorn"):
+    for package in ("starlette", "uvicorn", "httptools"):
         if find_spec(package) is None:
             raise MissingPackage("serve", package, "serve")
 
