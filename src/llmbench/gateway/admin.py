@@ -206,7 +206,11 @@ def _app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
         return gateway.rollouts
 
     async def routes(_: Request) -> Response:
-        return JSONResponse({"routes": [route.card() for route in deployment.routes.now.values()]})
+        rows = [
+            route.card() | route.spec.model_dump(mode="json", include={"rollout", "guardrails"})
+            for route in deployment.routes.now.values()
+        ]
+        return JSONResponse({"routes": rows})
 
     async def list_rollouts(_: Request) -> Response:
         return JSONResponse({"rollouts": rollouts().listing()})
@@ -219,12 +223,10 @@ def _app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
         route, canary = body.get("route"), body.get("canary")
         if not isinstance(route, str) or not isinstance(canary, str):
             raise LlmbenchError("A rollout needs a route and a canary, both names")
-        options: dict[str, Any] = {
-            name: _section(kind, name, body[name])
-            for name, kind in (("rollout", RolloutSpec), ("guardrails", Guardrails))
-            if body.get(name) is not None
-        }
-        return JSONResponse(await done(lambda: rollouts().start(route, canary, **options)))
+        given, rails = body.get("rollout"), body.get("guardrails")
+        spec = _section(RolloutSpec, "rollout", given) if given is not None else None
+        margins = _section(Guardrails, "guardrails", rails) if rails is not None else None
+        return JSONResponse(await done(lambda: rollouts().start(route, canary, rollout=spec, guardrails=margins)))
 
     async def change(request: Request) -> Response:
         name, verb = request.path_params["name"], request.path_params["verb"]
