@@ -32,6 +32,7 @@ from llmbench.gateway.metrics import Metrics
 from llmbench.gateway.refusal import Refusal, as_json
 from llmbench.gateway.traffic import Routes
 from llmbench.gateway.traffic.assignment import opening_of
+from llmbench.gateway.traffic.shadow import Shadows
 from llmbench.gateway.words import Words
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def build(
     ledger: Ledger | None = None,
     sinks: Sequence[Sink] = (),
     routes: Routes | None = None,
+    shadows: Shadows | None = None,
 ) -> Starlette:
     """The application over variants.
 
@@ -76,6 +78,7 @@ def build(
         ledger: named keys that clients may send as well, with what they have spent.
         sinks: are told of each question after the last byte of its answer, in the event loop.
         routes: names whose questions are divided among the variants.
+        shadows: ask other variants of a route the same, for themselves alone.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -84,7 +87,11 @@ def build(
 
     counting = open or Open(_MANY)
     metrics = Metrics(lambda: counting.count)
-    paths = _Paths(models, routes or Routes(), upstream, words or Words(control_tokens.of_unknown()), metrics)
+    answering = Answering(upstream, models.context, words or Words(control_tokens.of_unknown()))
+    paths = _Paths(models, routes or Routes(), upstream, answering, metrics, shadows)
+    if shadows is not None:
+        shadows.attach(answering, models, counting)
+        sinks = [*sinks, shadows.told]
     keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
 
     def tell(exchange: Exchange) -> None:
@@ -97,6 +104,8 @@ def build(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
+        if shadows is not None:
+            await shadows.close()
         await upstream.close()
         if keyring is not None:
             keyring.close()
@@ -126,13 +135,22 @@ def build(
 class _Paths:
     """What answers on each path, over the variants."""
 
-    def __init__(self, models: Catalogue, routes: Routes, upstream: relay.Upstream, words: Words, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        models: Catalogue,
+        routes: Routes,
+        upstream: relay.Upstream,
+        answering: Answering,
+        metrics: Metrics,
+        shadows: Shadows | None,
+    ) -> None:
         self._models = models
         self._routes = routes
         self._upstream = upstream
         self._context = models.context
-        self._answering = Answering(upstream, models.context, words)
+        self._answering = answering
         self._metrics = metrics
+        self._shadows = shadows
 
     async def list_models(self, request: Request) -> Response:
         cards = self._cards()
@@ -162,6 +180,8 @@ class _Paths:
         question = chat.parse(await _body(request), context=self._context)
         served = self._wanted(question.model, request, question.user, lambda: opening_of(question.messages))
         exchange = _exchange(request)
+        if self._shadows is not None:
+            self._shadows.keep(exchange, question)
         meter = Meter(exchange, request.scope["state"], self._context)
         return await _unless_gone(request, self._answering.chat(served, question, exchange, meter))
 

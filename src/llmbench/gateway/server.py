@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from llmbench import workspace
-from llmbench.engine import Adapter, Engine, Progress, admit_all
+from llmbench.engine import Adapter, Engine, Progress, admit_all, by_priority
 from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import build
 from llmbench.gateway.cards import served
@@ -26,6 +26,7 @@ from llmbench.gateway.listening import answering, base_url, hosts, listener_of, 
 from llmbench.gateway.proving import need_certificate, prove_all
 from llmbench.gateway.relay import Upstream
 from llmbench.gateway.traffic import Control, Routes
+from llmbench.gateway.traffic.shadow import Shadows
 from llmbench.gateway.words import proven
 from llmbench.parity import Parity
 from llmbench.recipe import GatewaySpec, ServeRecipe
@@ -171,11 +172,15 @@ def started(
         access = Access(spec.api_key, hosts(spec))
         words = proven(recipe, engine.token_ids, log)
         routes = Routes(recipe.routes)
-        control = Control(routes, lambda: models.now.known, workspace.home() / "rollouts" / short_name(recipe.origin), say=say)
+        name = short_name(recipe.origin)
+        control = Control(routes, lambda: models.now.known, workspace.home() / "rollouts" / name, say=say)
+        shadows = Shadows(routes, workspace.home() / "shadows" / name, ranks=by_priority(recipe))
         sinks = [
             control.told,
         ]
-        app = build(models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=sinks, routes=routes)
+        app = build(
+            models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=sinks, routes=routes, shadows=shadows
+        )  # fmt: skip
 
         def patience() -> float:
             return deployment.recipe.gateway.shutdown_timeout
