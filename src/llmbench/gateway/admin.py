@@ -32,6 +32,7 @@ from llmbench.gateway.traffic import Control
 from llmbench.recipe import Guardrails, RolloutSpec, ServeRecipe, Variant
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
@@ -273,7 +274,7 @@ def _variant(values: dict[str, Any]) -> Variant:
     return _section(Variant, "", values)
 
 
-def _section(kind: type[S], above: str, values: Any) -> S:
+def _section(kind: type[S], above: str, values: object) -> S:
     """A section of a document, from values.
 
     Raises:
@@ -284,10 +285,13 @@ def _section(kind: type[S], above: str, values: Any) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, [*([above] if above else []), *first["loc"]]))
-        message = first["msg"].removeprefix("Value error, ")
+        place, message = _fault(error, above)
         raise LlmbenchError(f"{place}: {message}" if place else message) from None
+
+
+def _fault(error: ValidationError, above: str) -> tuple[str, str]:
+    first = error.errors()[0]
+    return ".".join(map(str, [*([above] if above else []), *first["loc"]])), first["msg"].removeprefix("Value error, ")
 
 
 def _seconds(text: str) -> float:

@@ -115,7 +115,7 @@ async def served(folder: Path, **options: Any) -> AsyncIterator[Server]:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_shadow_s_answer_goes_to_a_file_and_to_nobody(tmp_path: Path, stream: bool) -> None:
     async with served(tmp_path) as server:
-        options = {"stream_options": {"include_usage": True}} if stream else {}
+        options: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
         answer = await server.ask(stream=stream, temperature=0.5, **options)
         assert "Hi from m1" in answer.text and "m2" not in answer.text and answer.headers["x-llmbench-variant"] == "one"
         await server.idle()
