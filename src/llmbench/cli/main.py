@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from llmbench.cli import app as app_verb
 from llmbench.cli import (
+    capture,
     certify,
     chat,
     check,
@@ -117,6 +118,7 @@ for verbs in (
     serve,
     keys,
     variants,
+    capture,
     chat,
     compare,
     app_verb,

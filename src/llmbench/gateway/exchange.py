@@ -56,6 +56,8 @@ class Exchange:
     """What a route keeps together, such as a user; None without a route."""
     user: str | None = None
     """The body's `user`, as far as the request has one."""
+    consents: bool | None = None
+    """What the client's `x-llmbench-capture` says of keeping this request; None where there is none."""
     conversation: Sequence[message.Message] = ()
     """What was asked, before passages."""
     status: int = 500
@@ -137,11 +139,16 @@ Sink = Callable[[Exchange], None]
 
 def of_request(scope: Scope) -> Exchange:
     """The exchange that a request begins."""
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    given, consents = b"", None
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            given = given or value
+        elif name == b"x-llmbench-capture":
+            consents = consents is not False and value.strip().lower() == b"yes"  # whatever else it says is a no
     id = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
     state = scope.get("state", {})
     key = state.get("key")
-    return Exchange(scope["path"], id, "" if key is None else str(key.name), state.get("trace"))
+    return Exchange(scope["path"], id, "" if key is None else str(key.name), state.get("trace"), consents=consents)
 
 
 def _of_object(raw: bytes) -> Answered | None:
