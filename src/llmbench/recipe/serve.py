@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from llmbench.recipe.fields import Document, ExistingPath, Name, Reference, Section, Seed, placed
 from llmbench.recipe.model import ModelSpec
-from llmbench.recipe.observing import AccessLog, Traces
+from llmbench.recipe.observing import AccessLog, CaptureSpec, Traces
 from llmbench.recipe.servability import MAX_RANK
 from llmbench.recipe.traffic import RouteSpec
 
@@ -141,6 +141,8 @@ class GatewaySpec(Section):
     """A line of JSON for each request: true takes `access.jsonl` of the workspace, a path another file."""
     traces: Traces = None
     """Spans for a collector of OpenTelemetry: its address, or true for the one that OTEL_EXPORTER_OTLP_ENDPOINT names."""
+    capture: CaptureSpec | None = None
+    """Which conversations are kept, for how long; without it none."""
 
     @model_validator(mode="after")
     def _open_needs_a_key(self) -> Self:
