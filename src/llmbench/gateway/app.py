@@ -1,11 +1,13 @@
 """The web application: these paths, and everything else is 404.
 
 GET  /health               is the engine there? (needs no key)
+GET  /ready                and does it serve a variant? (likewise)
 GET  /v1/models            the variants
 GET  /v1/models/NAME       one of them
 POST /v1/chat/completions  ask one of them, streamed or not
 POST /v1/completions       let its model continue a text, or score one
 POST /tokenize             the tokens of a text
+POST /detokenize           the text of tokens
 GET  /metrics              counts for Prometheus
 """
 
@@ -15,12 +17,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmbench import control_tokens
-from llmbench.gateway import body as body_of
 from llmbench.gateway import chat, completions, relay
 from llmbench.gateway.answering import Answering
+from llmbench.gateway.api import tokens
 from llmbench.gateway.catalogue import Catalogue, Served
 from llmbench.gateway.charge import Quota
 from llmbench.gateway.exchange import Exchange, Sink
@@ -43,7 +45,7 @@ __all__ = ["build"]
 
 _BODY_TIMEOUT = 30.0
 _MANY = 2048
-_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/health", "/metrics")
+_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/detokenize", "/health", "/ready", "/metrics")
 _NOT_HERE = {
     "/v1/responses": "This server has no Responses API. Ask /v1/chat/completions",
     "/v1/messages": "This server has no Messages API. Ask /v1/chat/completions",
@@ -104,12 +106,14 @@ def build(
     app = Starlette(
         routes=[
             Route("/health", paths.health, methods=["GET"]),
+            Route("/ready", paths.ready, methods=["GET"]),
             Route("/metrics", paths.count, methods=["GET"]),
             Route("/v1/models", paths.list_models, methods=["GET"]),
             Route("/v1/models/{name:path}", paths.show_model, methods=["GET"]),
             Route("/v1/chat/completions", paths.ask, methods=["POST"]),
             Route("/v1/completions", paths.complete, methods=["POST"]),
             Route("/tokenize", paths.tokenize, methods=["POST"]),
+            Route("/detokenize", paths.detokenize, methods=["POST"]),
         ],
         middleware=[
             Middleware(partial(Guard, access=access or Access(), keyring=keyring)),
@@ -153,6 +157,13 @@ class _Paths:
         names = self._seen_by(request, self._models.now.known)
         return as_json({"status": "ok"} | ({"models": names} if request.state.has_key else {}))
 
+    async def ready(self, request: Request) -> Response:
+        if not self._models.now.known:
+            raise Refusal(503, "No variant is served yet.", code="not_ready", retry_after="5")
+        await self._upstream.health()
+        names = self._seen_by(request, self._models.now.known)
+        return as_json({"status": "ready"} | ({"models": names} if request.state.has_key else {}))
+
     async def count(self, _: Request) -> Response:
         from starlette.responses import Response
 
@@ -171,16 +182,14 @@ class _Paths:
         return await _unless_gone(request, exchange, self._answering.complete(served, question, exchange, meter))
 
     async def tokenize(self, request: Request) -> Response:
-        body = body_of.read(await _body(request))
-        name, text = body.get("model"), body.get("prompt")
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise Refusal(400, "/tokenize takes a model and a prompt, both texts.", param="prompt")
-        asked = {"model": self._wanted(name, request).engine_name, "prompt": text}
-        for key in ("add_special_tokens", "return_token_strs"):
-            if body.get(key) is not None:
-                body_of.check_type(key, body[key], "true or false")
-                asked[key] = body[key]
-        return as_json(await self._upstream.read(await self._upstream.ask("/tokenize", asked)))
+        return await self._by_tokenizer(request, "/tokenize", *tokens.tokenize(await _body(request)))
+
+    async def detokenize(self, request: Request) -> Response:
+        return await self._by_tokenizer(request, "/detokenize", *tokens.detokenize(await _body(request)))
+
+    async def _by_tokenizer(self, request: Request, path: str, name: str, asked: dict[str, Any]) -> Response:
+        served = self._wanted(name, request)
+        return as_json(await self._upstream.read(await self._upstream.ask(path, {"model": served.engine_name, **asked})))
 
     def _wanted(self, name: str, request: Request, user: str | None = None) -> Served:
         """The variant of this name, as it stays for this request; the request counts as its own until it ends (`Limit`)."""
