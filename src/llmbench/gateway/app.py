@@ -6,6 +6,7 @@ GET  /v1/models            the variants
 GET  /v1/models/NAME       one of them
 POST /v1/chat/completions  ask one of them, streamed or not
 POST /v1/completions       let its model continue a text, or score one
+POST /v1/embeddings        vectors, by the embedder of a variant's pipeline
 POST /tokenize             the tokens of a text
 POST /detokenize           the text of tokens
 GET  /metrics              counts for Prometheus
@@ -22,10 +23,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llmbench import control_tokens
 from llmbench.gateway import chat, completions, relay
 from llmbench.gateway.answering import Answering
-from llmbench.gateway.api import tokens
+from llmbench.gateway.api import embeddings, tokens
 from llmbench.gateway.catalogue import Catalogue, Served
 from llmbench.gateway.charge import Quota
 from llmbench.gateway.exchange import Exchange, Sink
+from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.guard import Access, Guard
 from llmbench.gateway.keys import Keyring
 from llmbench.gateway.ledger import Ledger
@@ -45,11 +47,13 @@ __all__ = ["build"]
 
 _BODY_TIMEOUT = 30.0
 _MANY = 2048
-_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/detokenize", "/health", "/ready", "/metrics")
+_PATHS = (
+    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/tokenize", "/detokenize", "/health", "/ready",
+    "/metrics",
+)  # fmt: skip
 _NOT_HERE = {
     "/v1/responses": "This server has no Responses API. Ask /v1/chat/completions",
     "/v1/messages": "This server has no Messages API. Ask /v1/chat/completions",
-    "/v1/embeddings": "This server's models write text. `llmbench index` and `llmbench search` embed",
     "/v1/rerank": "This server's models write text. `llmbench search` reranks where its pipeline says so",
     "/v1/score": "This server's models write text. `llmbench search` reranks where its pipeline says so",
 }
@@ -112,6 +116,7 @@ def build(
             Route("/v1/models/{name:path}", paths.show_model, methods=["GET"]),
             Route("/v1/chat/completions", paths.ask, methods=["POST"]),
             Route("/v1/completions", paths.complete, methods=["POST"]),
+            Route("/v1/embeddings", paths.embed, methods=["POST"]),
             Route("/tokenize", paths.tokenize, methods=["POST"]),
             Route("/detokenize", paths.detokenize, methods=["POST"]),
         ],
@@ -181,6 +186,11 @@ class _Paths:
         meter = Meter(exchange, request.scope["state"], self._context, self._turns, question.tier)
         return await _unless_gone(request, exchange, self._answering.complete(served, question, exchange, meter))
 
+    async def embed(self, request: Request) -> Response:
+        question = embeddings.parse(await _body(request))
+        grounding, meter = self._pipeline(question.model, request, question.user)
+        return await _unless_gone(request, _exchange(request), embeddings.answer(question, grounding, meter))
+
     async def tokenize(self, request: Request) -> Response:
         return await self._by_tokenizer(request, "/tokenize", *tokens.tokenize(await _body(request)))
 
@@ -200,10 +210,24 @@ class _Paths:
         request.state.served = served
         return served
 
-    def _unknown(self, name: str, request: Request) -> Refusal:
-        there = ", ".join(self._seen_by(request, self._models.now.known))
-        message = f"The model {name!r:.100} does not exist. Available: {there}."
-        return Refusal(404, message, param="model", code="model_not_found")
+    def _pipeline(self, name: str, request: Request, user: str | None) -> tuple[Grounding, Meter]:
+        """The pipeline of this name, or that of the variant of this name, as `_wanted` gives a variant."""
+        if not self._seen_by(request, (name,)) or (served := self._models.take_pipeline(name)) is None:
+            raise self._unknown(name, request, pipelines=True)
+        request.state.served, exchange = served, _exchange(request)
+        assert served.grounding is not None
+        exchange.asked, exchange.variant, exchange.user = name, served.grounding.name, user
+        return served.grounding, Meter(exchange, request.scope["state"], self._context, self._turns)
+
+    def _unknown(self, name: str, request: Request, *, pipelines: bool = False) -> Refusal:
+        offer = self._models.now
+        there = ", ".join(self._seen_by(request, offer.pipelines if pipelines else offer.known))
+        if self._seen_by(request, (name,)) and name in (offer.known if pipelines else offer.pipelines):
+            what = "has no RAG pipeline" if pipelines else "is a RAG pipeline, which embeds and searches"
+            said = f"Available: {there}" if there else "The server's owner can name one: `rag:` of a variant"
+            return Refusal(400, f"{name} {what}. {said}.", param="model", code="model_not_supported")
+        said = f"Available: {there}" if there else "No variant of this server has a RAG pipeline"
+        return Refusal(404, f"The model {name!r:.100} does not exist. {said}.", param="model", code="model_not_found")
 
     def _seen_by(self, request: Request, names: Iterable[str]) -> list[str]:
         """Those of the variants' names that exist for the request's key."""

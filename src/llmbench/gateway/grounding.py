@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
-from llmbench import recipe
+from llmbench import assets, recipe
 from llmbench.endpoint import Budget, Message
+from llmbench.gateway.pipeline import Searching
 from llmbench.recipe import RagRecipe
 
 __all__ = ["Grounded", "Grounder", "Grounding", "open_retriever"]
 
 
 _THREADS = 4
+T = TypeVar("T")
 
 
 class Grounded(Protocol):
@@ -51,8 +53,10 @@ class Grounding:
     and take turns in the index; one whose client has gone before its turn is not searched for.
     """
 
-    def __init__(self, name: str, opening: Callable[[], Grounder]) -> None:
+    def __init__(self, name: str, opening: Callable[[], Grounder], card: Mapping[str, Any] | None = None) -> None:
         self.name = name
+        self.card = card or {}
+        """What /v1/models says of the pipeline, next to its name; whole once it is open."""
         self._thread = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix=f"ground-{name}")
         self._grounder: Future[Grounder] = self._thread.submit(opening)
 
@@ -69,6 +73,10 @@ class Grounding:
         """The conversation with its passages."""
         return await asyncio.wrap_future(self._thread.submit(lambda: self._grounder.result().ground(messages, budget=budget)))
 
+    async def use(self, work: Callable[[Searching], T]) -> T:
+        """What some work with the pipeline gives, in a thread of its own. One whose client has gone is not begun."""
+        return await asyncio.wrap_future(self._thread.submit(lambda: work(cast(Searching, self._grounder.result()))))
+
     def close(self) -> None:
         """Lets go of the index and of the thread."""
         if not self._grounder.done():
@@ -81,13 +89,21 @@ class Grounding:
 def open_retriever(pipeline: Path) -> Grounding:
     """The retriever of a RAG pipeline, opening in its thread."""
     document = recipe.load(pipeline, RagRecipe)
+    reranker = document.search.rerank
+    card: dict[str, Any] = {
+        "embedder": assets.plain_name(document.embedder.model_name_or_path),
+        "reranker": assets.plain_name(reranker.model_name_or_path) if reranker is not None else None,
+    }
 
     def opening() -> Grounder:
         from llmbench.retrieval import Retriever
 
-        return Retriever.open(document)
+        retriever = Retriever.open(document)
+        embedder = retriever.embedder
+        card.update(dimensions=embedder.dim, max_model_len=embedder.max_tokens)
+        return retriever
 
-    return Grounding(document.name, opening)
+    return Grounding(document.name, opening, card)
 
 
 def _close(opened: Future[Grounder]) -> None:

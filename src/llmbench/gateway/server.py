@@ -13,8 +13,8 @@ from typing import TypeVar
 from llmbench.engine import Adapter, Engine, Progress, admit_all, places
 from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import build
-from llmbench.gateway.cards import served
-from llmbench.gateway.catalogue import Catalogue, Served
+from llmbench.gateway.cards import pipelines, served
+from llmbench.gateway.catalogue import Catalogue, Served, refuse_clash
 from llmbench.gateway.deployment import Deployment
 from llmbench.gateway.grounding import Grounding, open_retriever
 from llmbench.gateway.guard import Access
@@ -136,6 +136,7 @@ def started(
     """As `running`, but gives the gateway with its engine."""
     _need_packages()
     say = log or (lambda _: None)
+    refuse_clash(pipelines(recipe))
     with ExitStack() as stack:
         listener = stack.enter_context(listener_of(recipe))
         ledger = stack.enter_context(opened(recipe.gateway, log))
