@@ -72,7 +72,8 @@ class FakePipeline(FakeRetriever):
         self, query: str, top_k: int | None = None, *, where: Mapping[str, Any] | None = None, timings: Any = None
     ) -> list[Hit]:
         self.searches.append((query, top_k, where))
-        timings.notes.append("A note.")
+        if timings is not None:
+            timings.notes.append("A note.")
         return self.hits[:top_k]
 
 

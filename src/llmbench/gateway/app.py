@@ -7,6 +7,9 @@ GET  /v1/models/NAME       one of them
 POST /v1/chat/completions  ask one of them, streamed or not
 POST /v1/completions       let its model continue a text, or score one
 POST /v1/embeddings        vectors, by the embedder of a variant's pipeline
+POST /v1/rerank            texts by how well they answer a query, by its reranker (also /rerank and /v2/rerank)
+POST /v1/search            passages of its documents
+POST /v1/vector_stores/PIPELINE/search     the same in OpenAI's form
 POST /tokenize             the tokens of a text
 POST /detokenize           the text of tokens
 GET  /metrics              counts for Prometheus
@@ -23,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llmbench import control_tokens
 from llmbench.gateway import chat, completions, relay
 from llmbench.gateway.answering import Answering
-from llmbench.gateway.api import embeddings, tokens
+from llmbench.gateway.api import embeddings, rerank, searching, tokens
 from llmbench.gateway.catalogue import Catalogue, Served
 from llmbench.gateway.charge import Quota
 from llmbench.gateway.exchange import Exchange, Sink
@@ -48,14 +51,13 @@ __all__ = ["build"]
 _BODY_TIMEOUT = 30.0
 _MANY = 2048
 _PATHS = (
-    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/tokenize", "/detokenize", "/health", "/ready",
-    "/metrics",
+    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/search", "/v1/models", "/tokenize",
+    "/detokenize", "/health", "/ready", "/metrics",
 )  # fmt: skip
 _NOT_HERE = {
     "/v1/responses": "This server has no Responses API. Ask /v1/chat/completions",
     "/v1/messages": "This server has no Messages API. Ask /v1/chat/completions",
-    "/v1/rerank": "This server's models write text. `llmbench search` reranks where its pipeline says so",
-    "/v1/score": "This server's models write text. `llmbench search` reranks where its pipeline says so",
+    "/v1/score": "This server scores no pairs of texts. Ask /v1/rerank",
 }
 T = TypeVar("T")
 
@@ -117,6 +119,9 @@ def build(
             Route("/v1/chat/completions", paths.ask, methods=["POST"]),
             Route("/v1/completions", paths.complete, methods=["POST"]),
             Route("/v1/embeddings", paths.embed, methods=["POST"]),
+            *[Route(path, paths.rerank, methods=["POST"]) for path in ("/rerank", "/v1/rerank", "/v2/rerank")],
+            Route("/v1/search", paths.search, methods=["POST"]),
+            Route("/v1/vector_stores/{name}/search", paths.search_store, methods=["POST"]),
             Route("/tokenize", paths.tokenize, methods=["POST"]),
             Route("/detokenize", paths.detokenize, methods=["POST"]),
         ],
@@ -191,6 +196,21 @@ class _Paths:
         grounding, meter = self._pipeline(question.model, request, question.user)
         return await _unless_gone(request, _exchange(request), embeddings.answer(question, grounding, meter))
 
+    async def rerank(self, request: Request) -> Response:
+        question = rerank.parse(await _body(request))
+        grounding, meter = self._pipeline(question.model, request, question.user)
+        return await _unless_gone(request, _exchange(request), rerank.answer(question, grounding, meter))
+
+    async def search(self, request: Request) -> Response:
+        question = searching.parse(await _body(request))
+        grounding, meter = self._pipeline(question.model, request, question.user)
+        return await _unless_gone(request, _exchange(request), searching.search(question, grounding, meter))
+
+    async def search_store(self, request: Request) -> Response:
+        question = searching.parse_store(await _body(request))
+        grounding, meter = self._pipeline(request.path_params["name"], request)
+        return await _unless_gone(request, _exchange(request), searching.search_store(question, grounding, meter))
+
     async def tokenize(self, request: Request) -> Response:
         return await self._by_tokenizer(request, "/tokenize", *tokens.tokenize(await _body(request)))
 
@@ -210,7 +230,7 @@ class _Paths:
         request.state.served = served
         return served
 
-    def _pipeline(self, name: str, request: Request, user: str | None) -> tuple[Grounding, Meter]:
+    def _pipeline(self, name: str, request: Request, user: str | None = None) -> tuple[Grounding, Meter]:
         """The pipeline of this name, or that of the variant of this name, as `_wanted` gives a variant."""
         if not self._seen_by(request, (name,)) or (served := self._models.take_pipeline(name)) is None:
             raise self._unknown(name, request, pipelines=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from llmbench.gateway import body as body_of
@@ -30,7 +30,7 @@ def of_body(raw: bytes, kinds: Mapping[str, str | None], elsewhere: Mapping[str,
     return fields | known
 
 
-def refuse(fields: Mapping[str, Any], known: Mapping[str, Any], elsewhere: Mapping[str, str], place: str = "") -> None:
+def refuse(fields: Mapping[str, Any], known: Collection[str], elsewhere: Mapping[str, str], place: str = "") -> None:
     """Refuses the first field that is not known; `place` is the object that holds it."""
     for key in fields:
         if key not in known:
