@@ -171,7 +171,8 @@ async def test_models_are_the_variants_and_nothing_of_the_engine(engine: FakeEng
 
 
 BAD_PATHS = [
-    "/", "/v1", "/v1/", "/v1/completions/", "/v1/embeddings/", "/v1/responses", "/v1/messages", "/v1/systemone", "/v1/models/",
+    "/", "/v1", "/v1/", "/v1/completions/", "/v1/embeddings/", "/v1/responses/", "/v1/responses/resp_1", "/v1/messages",
+    "/v1/systemone", "/v1/models/",
     "/v1/models/abc", "/v1/models/base/", "/v1/chat/completions/", "/v1/chat/completions/batch", "/v1/chat/completions/render",
     "/v1/CHAT/completions", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "//v1/models", "/v1//models",
     "/v1/../invocations", "/v1/%2e%2e/metrics", "/v1/chat%2fcompletions%00", "/invocations", "/ping", "/metrics/", "/docs",
@@ -214,7 +215,7 @@ async def test_a_wrong_method_is_refused(engine: FakeEngine) -> None:
         ("/v1/chat/completions/", "Did you mean /v1/chat/completions?"),
         ("/models", "Did you mean /v1/models?"),
         ("/v1/tokenize", "Did you mean /tokenize?"),
-        ("/v1/responses", "Ask /v1/chat/completions"),
+        ("/responses", "Did you mean /v1/responses?"),
         ("/embeddings", "Did you mean /v1/embeddings?"),
     ],
 )

@@ -6,6 +6,7 @@ GET  /v1/models            the variants
 GET  /v1/models/NAME       one of them
 POST /v1/chat/completions  ask one of them, streamed or not
 POST /v1/completions       let its model continue a text, or score one
+POST /v1/responses         ask a variant in the form of OpenAI's Responses
 POST /v1/embeddings        vectors, by the embedder of a variant's pipeline
 POST /v1/rerank            texts by how well they answer a query, by its reranker (also /rerank and /v2/rerank)
 POST /v1/search            passages of its documents
@@ -27,6 +28,8 @@ from llmbench import control_tokens
 from llmbench.gateway import chat, completions, relay
 from llmbench.gateway.answering import Answering
 from llmbench.gateway.api import embeddings, rerank, searching, tokens
+from llmbench.gateway.api.responses import answering as responding
+from llmbench.gateway.api.responses import asking
 from llmbench.gateway.catalogue import Catalogue, Served
 from llmbench.gateway.charge import Quota
 from llmbench.gateway.exchange import Exchange, Sink
@@ -51,11 +54,10 @@ __all__ = ["build"]
 _BODY_TIMEOUT = 30.0
 _MANY = 2048
 _PATHS = (
-    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/search", "/v1/models", "/tokenize",
-    "/detokenize", "/health", "/ready", "/metrics",
+    "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/v1/search", "/v1/models",
+    "/tokenize", "/detokenize", "/health", "/ready", "/metrics",
 )  # fmt: skip
 _NOT_HERE = {
-    "/v1/responses": "This server has no Responses API. Ask /v1/chat/completions",
     "/v1/messages": "This server has no Messages API. Ask /v1/chat/completions",
     "/v1/score": "This server scores no pairs of texts. Ask /v1/rerank",
 }
@@ -118,6 +120,7 @@ def build(
             Route("/v1/models/{name:path}", paths.show_model, methods=["GET"]),
             Route("/v1/chat/completions", paths.ask, methods=["POST"]),
             Route("/v1/completions", paths.complete, methods=["POST"]),
+            Route("/v1/responses", paths.respond, methods=["POST"]),
             Route("/v1/embeddings", paths.embed, methods=["POST"]),
             *[Route(path, paths.rerank, methods=["POST"]) for path in ("/rerank", "/v1/rerank", "/v2/rerank")],
             Route("/v1/search", paths.search, methods=["POST"]),
@@ -190,6 +193,13 @@ class _Paths:
         served, exchange = self._wanted(question.model, request, question.user), _exchange(request)
         meter = Meter(exchange, request.scope["state"], self._context, self._turns, question.tier)
         return await _unless_gone(request, exchange, self._answering.complete(served, question, exchange, meter))
+
+    async def respond(self, request: Request) -> Response:
+        wanted = asking.parse(await _body(request), context=self._context)
+        question, exchange = wanted.chat, _exchange(request)
+        served = self._wanted(question.model, request, question.user)
+        meter = Meter(exchange, request.scope["state"], self._context, self._turns, question.tier)
+        return await _unless_gone(request, exchange, responding.answer(self._answering, served, wanted, exchange, meter))
 
     async def embed(self, request: Request) -> Response:
         question = embeddings.parse(await _body(request))
