@@ -482,7 +482,7 @@ async def test_later_stays_later(status: int) -> None:
             "token_id(s) [1, 1",
             "logit_bias",
         ),
-        ('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set', "engine.extra_args", None),
+        ('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set', "engine.tool_parser", None),
     ],
 )
 async def test_what_the_engine_says_in_its_own_words_is_said_in_one_line_of_ours(

@@ -218,6 +218,19 @@ async def test_a_stream_that_the_engine_breaks_off_has_failed() -> None:
     assert found[-1]["response"]["output"][0]["content"][0]["text"] == "x"
 
 
+async def test_thoughts_pass_through_chats_unmixed() -> None:
+    chat = {"model": "base", "messages": [{"role": "user", "content": "Hi"}]}
+    message = {"content": "Hi", "reasoning": "Hm", "reasoning_content": "Hm"}
+    async with client(serve(FakeEngine(whole(**message)))) as http:
+        data = (await http.post("/v1/chat/completions", json=chat)).json()
+    assert data["choices"][0]["message"] == {"role": "assistant", **message}
+    deltas: list[dict[str, Any]] = [{"reasoning": "H"}, {"reasoning_content": "m"}, {"content": "Hi"}]
+    async with client(serve(FakeEngine(stream(*deltas)))) as http:
+        answer = await http.post("/v1/chat/completions", json=chat | {"stream": True})
+    lines = [json.loads(line[5:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    assert [one["choices"][0]["delta"] for one in lines[1:4]] == deltas
+
+
 @pytest.fixture
 def real(endpoint: Served) -> openai.OpenAI:
     return openai.OpenAI(base_url=endpoint.base_url, api_key="none")

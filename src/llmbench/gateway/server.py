@@ -10,7 +10,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from llmbench.engine import Adapter, Engine, Progress, admit_all, places
+from llmbench.engine import Adapter, Engine, Progress, admit_all, parsers, places
 from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import build
 from llmbench.gateway.cards import pipelines, served
@@ -145,6 +145,8 @@ def started(
             need_certificate(recipe, adapter, say)
         engine = stack.enter_context(Engine(recipe, adapters))
         say(f"vLLM's log: {engine.log}")
+        if reading := parsers(recipe).said():
+            say(reading)
         groundings = _open_groundings(recipe, stack)  # they load while vLLM does
 
         def tick(state: Progress) -> None:
