@@ -143,10 +143,10 @@ async def test_a_key_spends_what_its_texts_have_and_sees_the_pipelines_that_it_m
 
 def test_a_variant_may_not_have_the_name_of_a_pipeline(pipeline: Path, pipeline_: FakePipeline) -> None:
     document = ServeRecipe.model_validate({"variants": [{"name": "a", "rag": str(pipeline)}, {"name": "pages"}]})
-    with pytest.raises(LlmbenchError, match="variant pages has the name of a's RAG pipeline"):
+    with pytest.raises(LlmbenchError, match="model pages has the name of a's RAG pipeline"):
         refuse_clash(pipelines(document))
     catalogue = Catalogue([Served(Variant(name="pages"), "base", {})], context=64)
-    with pytest.raises(LlmbenchError, match="Rename the variant"):
+    with pytest.raises(LlmbenchError, match="Rename the model"):
         catalogue.put(Served(Variant(name="rag"), "base", {}, Grounding("pages", lambda: pipeline_)))
     assert list(catalogue.now.known) == ["pages"]
 

@@ -26,7 +26,7 @@ def whole(reason: str = "stop", **message: Any) -> Callable[[], httpx.Response]:
 def stream(
     *deltas: dict[str, Any], reason: str | None = "stop", last: bytes = b"data: [DONE]\n\n"
 ) -> Callable[[], httpx.Response]:
-    events = [
+    events: list[dict[str, Any]] = [
         {"model": "base", "choices": [{"index": 0, "delta": delta}]}
         for delta in ({"role": "assistant", "content": ""}, *deltas)
     ]

@@ -60,8 +60,8 @@ def places(recipe: ServeRecipe, device: Device) -> int:
     """Answers that vLLM computes at once: what the document says, or else at least what this vLLM does by itself."""
     given = [one.partition("=")[2] or after for one, after in pairwise([*recipe.engine.extra_args, ""]) if _is_places(one)]
     if given and given[-1].isdecimal():  # vLLM takes the last one
-        return max(1, int(given[-1]))
-    return recipe.engine.max_num_seqs or _PLACES[device]
+        return max(1, int(given[-1])) * recipe.engine.data_parallel_size
+    return (recipe.engine.max_num_seqs or _PLACES[device]) * recipe.engine.data_parallel_size
 
 
 def _is_places(argument: str) -> bool:
@@ -104,6 +104,9 @@ def command(
     argv += ["--dtype", engine.dtype if engine.dtype != "auto" else model.dtype]
     if engine.max_model_len is not None:
         argv += ["--max-model-len", str(engine.max_model_len)]
+    for field in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        if (count := getattr(engine, field)) > 1:
+            argv += [f"--{field.replace('_', '-')}", str(count)]
     if engine.max_num_seqs is not None:
         argv += ["--max-num-seqs", str(engine.max_num_seqs)]
     match device:

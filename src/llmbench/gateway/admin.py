@@ -1,6 +1,7 @@
 """The admin API of a running server, on a Unix socket in a folder that only this user can enter.
 
 GET    /variants        what is served, and how the engine is
+GET    /metrics         counts for Prometheus
 POST   /variants        one more: {"name": "mine", "adapter": "my-run", "rag": "/path/pages.yaml", "system": "Be brief."}
 DELETE /variants/NAME   serves it no longer; ?drain=SECONDS for its answers to end
 POST   /reload          what the document says now; {"dry_run": true} only tells what that changes
@@ -165,7 +166,7 @@ def _listener(path: Path) -> Iterator[socket.socket]:
 
 def _app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
     from starlette.applications import Starlette
-    from starlette.responses import JSONResponse
+    from starlette.responses import JSONResponse, PlainTextResponse
     from starlette.routing import Route
 
     deployment = gateway.deployment
@@ -175,6 +176,9 @@ def _app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
 
     async def show(_: Request) -> Response:
         return JSONResponse({"base_url": gateway.base_url, "engine": gateway.state, "variants": deployment.listing()})
+
+    async def count(_: Request) -> Response:
+        return PlainTextResponse(await asyncio.to_thread(gateway.metrics), media_type="text/plain; version=0.0.4")
 
     async def add(request: Request) -> Response:
         variant = _variant(await _json(request))
@@ -202,6 +206,7 @@ def _app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
     return Starlette(
         routes=[
             Route("/variants", show, methods=["GET"]),
+            Route("/metrics", count, methods=["GET"]),
             Route("/variants", add, methods=["POST"]),
             Route("/variants/{name}", remove, methods=["DELETE"]),
             Route("/reload", reload, methods=["POST"]),

@@ -58,8 +58,8 @@ def fingerprint(recipe: ServeRecipe, variant: Variant, adapter: Adapter | None) 
 
 
 def pipelines(recipe: ServeRecipe) -> dict[str, str | None]:
-    """The name of each variant's pipeline; None where it has none, or one that cannot be read."""
-    return {variant.name: _pipeline(variant.rag) for variant in recipe.variants}
+    """The name of each variant's pipeline; None where it has none, or one that cannot be read, and for routes."""
+    return {variant.name: _pipeline(variant.rag) for variant in recipe.variants} | {route.name: None for route in recipe.routes}
 
 
 def _pipeline(path: Path | None) -> str | None:

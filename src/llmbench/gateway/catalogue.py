@@ -125,10 +125,10 @@ def _head(name: str, served: Served, kind: str) -> dict[str, Any]:
 
 
 def refuse_clash(pipelines: Mapping[str, str | None]) -> None:
-    """Refuses a variant that has the name of a pipeline, as clients ask for both by name.
+    """Refuses a variant or a route that has the name of a pipeline, as clients ask for all by name.
 
     Args:
-        pipelines: the name of each variant's pipeline, by the variant's name.
+        pipelines: the name of each variant's pipeline, by the variant's name; None for a route.
 
     Raises:
         LlmbenchError: there is one.
@@ -137,5 +137,5 @@ def refuse_clash(pipelines: Mapping[str, str | None]) -> None:
         if pipeline in pipelines:
             whose = "its" if pipeline == variant else f"{variant}'s"
             raise LlmbenchError(
-                f"variant {pipeline} has the name of {whose} RAG pipeline, and clients ask for both by name. Rename the variant"
+                f"model {pipeline} has the name of {whose} RAG pipeline, and clients ask for both by name. Rename the model"
             )

@@ -19,6 +19,7 @@ from llmbench.gateway.refusal import Refusal
 __all__ = ["Upstream", "events"]
 
 _TIMEOUT = httpx.Timeout(600.0, connect=30.0)
+_METRICS_TIMEOUT = 1.0
 _FRESH = 2.0
 """Seconds for which a sign of life of the engine counts."""
 
@@ -133,8 +134,20 @@ class Upstream:
             raise Refusal(503, self._problem() or "The engine is not responding.", code="engine_unavailable", retry_after="5")
         self.heard = time.monotonic()
 
-    async def ask(self, path: str, body: dict[str, Any]) -> httpx.Response:
+    async def metrics(self) -> bytes:
+        """What the engine's /metrics says; nothing where it does not answer within a second."""
+        if self._ending is not None:
+            return b""
+        try:
+            response = await self._client.get("/metrics", timeout=_METRICS_TIMEOUT)
+        except httpx.HTTPError:
+            return b""
+        return response.content if response.is_success else b""
+
+    async def ask(self, path: str, body: dict[str, Any], traceparent: str | None = None) -> httpx.Response:
         """Starts an answer of the API's path; its body is still to be read, and the answer to be closed.
+
+        `traceparent` is the span that the engine's own are part of, where there is one.
 
         Raises:
             Refusal: the engine is gone, or refuses the request.
@@ -142,7 +155,8 @@ class Upstream:
         model = body.get("model")
         if self._ending is not None or model in self._ended:
             raise self._gone(ConnectionError(), model)
-        request = self._client.build_request("POST", path, json=body, extensions={"model": model})
+        headers = {"traceparent": traceparent} if traceparent is not None else None
+        request = self._client.build_request("POST", path, json=body, headers=headers, extensions={"model": model})
         try:
             response = await self._client.send(request, stream=True)
             self.heard = time.monotonic()

@@ -22,8 +22,11 @@ from llmbench.gateway.keeper import Keeper
 from llmbench.gateway.ledger import opened
 from llmbench.gateway.limit import Open
 from llmbench.gateway.listening import answering, base_url, hosts, listener_of, most_answers
+from llmbench.gateway.observing.metrics import Metrics
+from llmbench.gateway.observing.opened import observed
 from llmbench.gateway.proving import need_certificate, prove_all
 from llmbench.gateway.relay import Upstream
+from llmbench.gateway.traffic import Routes
 from llmbench.gateway.turns import Turns
 from llmbench.gateway.words import proven
 from llmbench.parity import Parity
@@ -41,10 +44,19 @@ class Gateway:
     What changes it is done by whoever calls `attend`, so that changes and restarts of the engine never meet.
     """
 
-    def __init__(self, base_url: str, engine: Engine, deployment: Deployment, keeper: Keeper) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        engine: Engine,
+        deployment: Deployment,
+        keeper: Keeper,
+        metrics: Callable[[], bytes] = bytes,
+    ) -> None:
         self.base_url = base_url
         self.engine = engine
         self.deployment = deployment
+        self.metrics = metrics
+        """What /metrics says; any thread but the gateway's own may ask."""
         self._keeper = keeper
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
@@ -94,11 +106,15 @@ class _Way:
 
     loop: asyncio.AbstractEventLoop
 
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
+    def __init__(self, upstream: Upstream, metrics: Metrics) -> None:
+        self._upstream, self._metrics = upstream, metrics
 
     def cut(self, model: str, reason: str) -> None:
         asyncio.run_coroutine_threadsafe(self._upstream.cut(reason, model=model), self.loop).result(_CUT_SECONDS)
+
+    def counts(self) -> bytes:
+        """What /metrics says."""
+        return asyncio.run_coroutine_threadsafe(self._metrics.with_engine(self._upstream), self.loop).result(_CUT_SECONDS)
 
     def allow(self, model: str) -> None:
         self.loop.call_soon_threadsafe(self._upstream.allow, model)
@@ -168,8 +184,14 @@ def started(
         open = Open(min(spec.max_requests, most_answers()))
         access = Access(spec.api_key, hosts(spec))
         words = proven(recipe, engine.token_ids, log)
-        turns = Turns(places(recipe, engine.device), spec.max_waiting)
-        app = build(models, upstream, access=access, open=open, words=words, ledger=ledger, turns=turns)
+        metrics = Metrics(lambda: open.count)
+        observers = stack.enter_context(observed(spec, metrics, hide=access.hide, say=say))
+        sinks = [*observers.sinks]
+        turns, routes = Turns(places(recipe, engine.device), spec.max_waiting), Routes(recipe.routes)
+        app = build(
+            models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=sinks, metrics=metrics,
+            keeps=observers.keeps, traced=observers.traced, turns=turns, routes=routes,
+        )  # fmt: skip
 
         def patience() -> float:
             return deployment.recipe.gateway.shutdown_timeout
@@ -179,9 +201,9 @@ def started(
             open.most = min(changed.max_requests, most_answers())
             turns.most = changed.max_waiting
 
-        way = _Way(upstream)
+        way = _Way(upstream, metrics)
         deployment = Deployment(
-            recipe, models, engine, way, groundings=groundings, proofs=proofs, apply=apply, say=say
+            recipe, models, engine, way, groundings=groundings, proofs=proofs, apply=apply, say=say, routes=routes
         )  # fmt: skip
         way.loop = stack.enter_context(answering(app, listener, recipe, upstream, open, log, patience))
         keeper = Keeper(
@@ -191,7 +213,7 @@ def started(
             prove=lambda: prove_all(deployment.recipe, engine, engine.adapters, None, say),
             say=say,
         )
-        yield Gateway(base_url(spec.host, listener.getsockname()[1]), engine, deployment, keeper)
+        yield Gateway(base_url(spec.host, listener.getsockname()[1]), engine, deployment, keeper, way.counts)
 
 
 def _need_packages() -> None:

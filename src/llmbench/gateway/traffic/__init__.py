@@ -1,0 +1,5 @@
+"""Which variant answers the requests of a route, and what a new one must show before it gets them all."""
+
+from llmbench.gateway.traffic.routes import Route, Routes
+
+__all__ = ["Route", "Routes"]
