@@ -151,7 +151,7 @@ class Exchange:
             if self.first is None:
                 self.first = self.elapsed()
             if self.stream:
-                self.broken = b'data: {"error"' in piece
+                self.broken = b'data: {"error"' in piece or b"event: response.failed" in piece
             if self.keeps:
                 self.body.append(piece)
 
