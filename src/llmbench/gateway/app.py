@@ -7,6 +7,7 @@ POST /v1/chat/completions  ask one of them, streamed or not
 POST /v1/completions       let its model continue a text, or score one
 POST /tokenize             the tokens of a text
 GET  /metrics              counts for Prometheus
+GET  /openapi.json         what all of them take and give
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from llmbench.gateway import chat, completions, relay
 from llmbench.gateway.answering import Answering
 from llmbench.gateway.catalogue import Catalogue, Served
 from llmbench.gateway.charge import Quota
+from llmbench.gateway.description import document
 from llmbench.gateway.exchange import Exchange, Sink
 from llmbench.gateway.guard import Access, Guard
 from llmbench.gateway.keys import Keyring
@@ -43,7 +45,7 @@ __all__ = ["build"]
 
 _BODY_TIMEOUT = 30.0
 _MANY = 2048
-_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/health", "/metrics")
+_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/health", "/metrics", "/openapi.json")
 _NOT_HERE = {
     "/v1/responses": "This server has no Responses API. Ask /v1/chat/completions",
     "/v1/messages": "This server has no Messages API. Ask /v1/chat/completions",
@@ -82,7 +84,7 @@ def build(
     from starlette.middleware import Middleware
     from starlette.routing import Route
 
-    counting = open or Open(_MANY)
+    entry, counting = access or Access(), open or Open(_MANY)
     metrics = Metrics(lambda: counting.count)
     paths = _Paths(models, upstream, words or Words(control_tokens.of_unknown()), metrics, turns or Turns(_MANY, _MANY))
     keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
@@ -91,6 +93,10 @@ def build(
         metrics.tell(exchange)
         for sink in sinks:
             sink(exchange)
+
+    async def describe(request: Request) -> Response:
+        names, keyed = paths._seen_by(request, models.now.known), keyring is not None or entry.key is not None
+        return as_json(document(models.context, names, keyed=keyed))
 
     charged = [Middleware(partial(Quota, ledger=ledger, tell=tell))] if ledger is not None else []
 
@@ -110,9 +116,10 @@ def build(
             Route("/v1/chat/completions", paths.ask, methods=["POST"]),
             Route("/v1/completions", paths.complete, methods=["POST"]),
             Route("/tokenize", paths.tokenize, methods=["POST"]),
+            Route("/openapi.json", describe, methods=["GET"]),
         ],
         middleware=[
-            Middleware(partial(Guard, access=access or Access(), keyring=keyring)),
+            Middleware(partial(Guard, access=entry, keyring=keyring)),
             *charged,
             Middleware(partial(Limit, open=counting, tell=tell)),
         ],
