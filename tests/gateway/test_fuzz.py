@@ -36,6 +36,7 @@ FIELDS = {
     "/v1/completions": BOTH | {"prompt", "echo"},
     "/tokenize": {"model", "prompt", "add_special_tokens", "return_token_strs"},
     "/health": set(),
+    "/metrics": set(),
 }  # fmt: skip
 """What the engine may be sent on each path, written out once more: a field that is added to the gateway is added here."""
 MESSAGE = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning"}
@@ -117,6 +118,8 @@ def _refused(body: Mapping[str, Any]) -> str | None:
 
 
 def _answer(path: str, body: Mapping[str, Any]) -> httpx.Response:
+    if path in ("/health", "/metrics"):
+        return httpx.Response(200, text="")
     if path == "/tokenize":
         return httpx.Response(200, json={"count": 1, "max_model_len": 64, "tokens": [1], "token_strs": None})
     chat = path == "/v1/chat/completions"

@@ -322,8 +322,11 @@ async def test_metrics_name_the_key(store: KeyStore) -> None:
     with Ledger(store.path) as ledger:
         async with client(app_of(ledger, api_key="o"), key) as http:
             await http.post("/v1/chat/completions", json=ASK)
-            await http.post("/v1/chat/completions", json=ASK, headers={"Authorization": "Bearer o"})
-            lines = (await http.get("/metrics")).text.splitlines()
+            owner = {"Authorization": "Bearer o"}
+            await http.post("/v1/chat/completions", json=ASK, headers=owner)
+            lines = (await http.get("/metrics", headers=owner)).text.splitlines()
+            refused = await http.get("/metrics")
+    assert refused.status_code == 403 and "alice" not in refused.text  # it would learn of every other key
     for line in (
         'llmbench_requests_total{key="alice",model="base",status="200"} 1.0',
         'llmbench_requests_total{key="",model="base",status="200"} 1.0',

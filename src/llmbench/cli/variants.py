@@ -162,10 +162,12 @@ def _differences(told: dict[str, Any]) -> None:
     for word, key in names:
         for name in told[key]:
             print(f"{word:7} {name}")
+        for name in told[f"routes_{key}"]:
+            print(f"{word:7} route {name}")
     for field in told["restart"]:
         print(f"restart {field}: not applied, as it needs a new start of the server")
     _refused(told["refused"])
-    if not any(told[key] for key in ("added", "removed", "changed", "restart", "refused")):
+    if not any(told[key] for key in told.keys() - {"complete"}):
         print("The document lists what is served: nothing to add, remove or change.")
 
 

@@ -43,12 +43,14 @@ _BINDING_PAYS_FROM = 9
 _SMALL_BYTES = 200_000_000
 """Weights below this are computed by one thread: with two, on two busy cores, they wait for each other (31 for 64 tokens/s)."""
 
+_KEEP_ALIVE = "600"
+"""Seconds for which vLLM keeps an idle connection: far longer than its clients here, so that none asks one that is closing."""
+
 _DROPPED = (
     "VLLM_API_KEY",  # would guard some paths behind our back
     "VLLM_CPU_KVCACHE_SPACE",  # would win over the recipe
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
     "VLLM_SERVER_DEV_MODE",
-    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE",
 )
 
 
@@ -362,6 +364,7 @@ def _environment(recipe: ServeRecipe, folder: Path, device: Device) -> dict[str,
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_MAX_STOP_STRINGS": str(MAX_STOPS),
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": _KEEP_ALIVE,
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(folder),
     }

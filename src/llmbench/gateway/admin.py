@@ -1,9 +1,15 @@
 """The admin API of a running server, on a Unix socket in a folder that only this user can enter.
 
 GET    /variants        what is served, and how the engine is
+GET    /metrics         counts for Prometheus
 POST   /variants        one more: {"name": "mine", "adapter": "my-run", "rag": "/path/pages.yaml", "system": "Be brief."}
 DELETE /variants/NAME   serves it no longer; ?drain=SECONDS for its answers to end
 POST   /reload          what the document says now; {"dry_run": true} only tells what that changes
+GET    /routes          the routes, with how their requests are divided now
+GET    /rollouts        the present or last rollout of each route
+GET    /rollouts/ROUTE  one of them, with its guard-rails and decisions
+POST   /rollouts        a new one: {"route": "support", "canary": "mine", "rollout": {...}, "guardrails": {...}}
+POST   /rollouts/ROUTE/pause, /resume, /abort
 
     LLMBENCH_HOME/serving/STEM-HASH-PROCESS.sock      HASH is the document's, so that its server is found by it
 """
@@ -11,7 +17,6 @@ POST   /reload          what the document says now; {"dry_run": true} only tells
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import socket
 import threading
@@ -24,9 +29,11 @@ from llmbench import assets, workspace
 from llmbench.errors import LlmbenchError
 from llmbench.gateway.deployment import ReloadPlan
 from llmbench.gateway.server import Gateway
-from llmbench.recipe import ServeRecipe, Variant
+from llmbench.gateway.traffic import Control
+from llmbench.recipe import Guardrails, RolloutSpec, ServeRecipe, Variant
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
@@ -37,6 +44,7 @@ _LONGEST = 100
 """Bytes of a socket's path; Linux takes 107."""
 _SECONDS = 5.0
 T = TypeVar("T")
+S = TypeVar("S", bound="BaseModel")
 
 
 def find(recipe: str | None = None) -> Path:
@@ -46,7 +54,11 @@ def find(recipe: str | None = None) -> Path:
         LlmbenchError: there is none, or there are several.
     """
     folder = workspace.home() / "serving"
-    which = f"{_name(assets.origin(assets.named(recipe, Path.cwd()) or Path(recipe)))}-*" if recipe is not None else "*"
+    which = (
+        f"{workspace.short_name(assets.origin(assets.named(recipe, Path.cwd()) or Path(recipe)))}-*"
+        if recipe is not None
+        else "*"
+    )
     found = [path for path in sorted(folder.glob(f"{which}.sock")) if _answers(path)]
     if not found:
         what = f"of {recipe}" if recipe is not None else f"with its outputs in {workspace.home()}"
@@ -120,17 +132,11 @@ def _place(recipe: ServeRecipe) -> Path:
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise LlmbenchError(f"{folder}: no socket can be made there ({error.strerror}). Set LLMBENCH_HOME") from error
-    name = f"{_name(recipe.origin)}-{os.getpid()}"
+    name = f"{workspace.short_name(recipe.origin)}-{os.getpid()}"
     path, number = folder / f"{name}.sock", 2
     while path.exists():  # of another machine's or container's process with this number
         path, number = folder / f"{name}-{number}.sock", number + 1
     return path
-
-
-def _name(origin: str | None) -> str:
-    """By which a document's sockets are found."""
-    known = origin or "unsaved"
-    return f"{Path(known).stem[:40]}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
 
 
 def _answers(path: Path) -> bool:
@@ -165,7 +171,7 @@ def _listener(path: Path) -> Iterator[socket.socket]:
 
 def _app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
     from starlette.applications import Starlette
-    from starlette.responses import JSONResponse
+    from starlette.responses import JSONResponse, PlainTextResponse
     from starlette.routing import Route
 
     deployment = gateway.deployment
@@ -175,6 +181,9 @@ def _app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
 
     async def show(_: Request) -> Response:
         return JSONResponse({"base_url": gateway.base_url, "engine": gateway.state, "variants": deployment.listing()})
+
+    async def count(_: Request) -> Response:
+        return PlainTextResponse(await asyncio.to_thread(gateway.metrics), media_type="text/plain; version=0.0.4")
 
     async def add(request: Request) -> Response:
         variant = _variant(await _json(request))
@@ -196,15 +205,58 @@ def _app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
         plan = await done(work)
         return JSONResponse(plan.as_json() | {"complete": plan.complete})
 
+    def rollouts() -> Control:
+        if gateway.rollouts is None:
+            raise LlmbenchError("This server has no rollouts")
+        return gateway.rollouts
+
+    async def routes(_: Request) -> Response:
+        return JSONResponse({"routes": [route.card() for route in deployment.routes.now.values()]})
+
+    async def list_rollouts(_: Request) -> Response:
+        return JSONResponse({"rollouts": rollouts().listing()})
+
+    async def show_rollout(request: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(rollouts().status, request.path_params["name"]))
+
+    async def start(request: Request) -> Response:
+        body = await _json(request)
+        route, canary = body.get("route"), body.get("canary")
+        if not isinstance(route, str) or not isinstance(canary, str):
+            raise LlmbenchError("A rollout needs a route and a canary, both names")
+        options: dict[str, Any] = {
+            name: _section(kind, name, body[name])
+            for name, kind in (("rollout", RolloutSpec), ("guardrails", Guardrails))
+            if body.get(name) is not None
+        }
+        return JSONResponse(await done(lambda: rollouts().start(route, canary, **options)))
+
+    async def change(request: Request) -> Response:
+        name, verb = request.path_params["name"], request.path_params["verb"]
+        match verb:
+            case "pause":
+                return JSONResponse(await done(lambda: rollouts().pause(name)))
+            case "resume":
+                return JSONResponse(await done(lambda: rollouts().resume(name)))
+            case "abort":
+                return JSONResponse(await done(lambda: rollouts().abort(name)))
+        raise LlmbenchError(f"A rollout can be paused, resumed and aborted, not {verb!r:.40}")
+
     async def refuse(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": {"message": str(error)}}, 400)
 
     return Starlette(
         routes=[
             Route("/variants", show, methods=["GET"]),
+            Route("/metrics", count, methods=["GET"]),
             Route("/variants", add, methods=["POST"]),
             Route("/variants/{name}", remove, methods=["DELETE"]),
             Route("/reload", reload, methods=["POST"]),
+            Route("/routes", routes, methods=["GET"]),
+            Route("/rollouts", list_rollouts, methods=["GET"]),
+            Route("/rollouts", start, methods=["POST"]),
+            Route("/rollouts/{name}", show_rollout, methods=["GET"]),
+            Route("/rollouts/{name}/{verb}", change, methods=["POST"]),
         ],
         exception_handlers={LlmbenchError: refuse},
     )
@@ -222,14 +274,24 @@ async def _json(request: Request) -> dict[str, Any]:
 
 
 def _variant(values: dict[str, Any]) -> Variant:
+    return _section(Variant, "", values)
+
+
+def _section(kind: type[S], above: str, values: Any) -> S:
+    """A section of a document, from values.
+
+    Raises:
+        LlmbenchError: with its first fault.
+    """
     from pydantic import ValidationError
 
     try:
-        return Variant.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise LlmbenchError(f"{place}: {first['msg']}" if place else first["msg"]) from None
+        place = ".".join(map(str, [*([above] if above else []), *first["loc"]]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise LlmbenchError(f"{place}: {message}" if place else message) from None
 
 
 def _seconds(text: str) -> float:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Scope
 
     from llmbench import message
+    from llmbench.gateway.observing.trace import Trace
 
 __all__ = ["Answered", "Exchange", "Sink", "of_request"]
 
@@ -42,6 +43,8 @@ class Exchange:
     """The client's `x-request-id`, or a fresh one; it stands in the answer's header."""
     key: str = ""
     """Name of the key; empty without one."""
+    trace: Trace | None = None
+    """The trace that it is part of; None where requests are not traced."""
     begun: float = field(default_factory=time.monotonic)
     """By the monotonic clock."""
     at: float = field(default_factory=time.time)
@@ -66,8 +69,16 @@ class Exchange:
     """Whether the answer ended before it was complete: the client left, or the engine failed."""
     deadline: float | None = None
     """When the answer must have begun, and one that is not streamed have ended; None: whenever it can."""
+    accept_seconds: float = 0.0
+    """From its head to the handler: other requests that were read with it, and its key."""
+    body_seconds: float = 0.0
+    """How long the client took to send the body."""
     queue_seconds: float | None = None
     """How long it waited for a place at the engine."""
+    pipeline: str | None = None
+    """What passages are searched with; None for a variant without documents."""
+    retrieval_at: float | None = None
+    """When searching began."""
     retrieval_seconds: float | None = None
     """How long passages were searched for; None without documents."""
     engine_at: float | None = None
@@ -88,10 +99,42 @@ class Exchange:
     """The answer as it was sent, where it is kept."""
     at_end: list[Callable[[], None]] = field(default_factory=list)
     """What is done when it ends, such as giving back its place at the engine."""
+    _said: tuple[Answered | None] | None = field(default=None, init=False, repr=False)
 
     def elapsed(self) -> float:
         """Seconds since `begun`."""
         return time.monotonic() - self.begun
+
+    def split(self) -> dict[str, float]:
+        """Seconds until now by what they went to; together they are `elapsed()`. `checks` is what remains."""
+        engine, now = self.engine_seconds, self.elapsed()
+        if engine is None and self.engine_at is not None:  # it refused, or failed
+            engine = now - self.engine_at
+        parts = {
+            "accept": self.accept_seconds,
+            "body": self.body_seconds,
+            "retrieval": self.retrieval_seconds or 0.0,
+            "queue": self.queue_seconds or 0.0,
+            "engine": engine or 0.0,
+        }
+        return {"checks": max(0.0, now - sum(parts.values()))} | parts
+
+    def timing(self) -> list[tuple[bytes, bytes]]:
+        """The headers that say so in milliseconds: what it took beside the engine and the client, and the parts."""
+        parts = {name: 1000 * seconds for name, seconds in self.split().items()}
+        overhead = parts["accept"] + parts["checks"] + parts["retrieval"]
+        named = ", ".join(f"{name};dur={milliseconds:.2f}" for name, milliseconds in parts.items())
+        return [(b"x-llmbench-overhead-ms", b"%.2f" % overhead), (b"server-timing", named.encode())]
+
+    def size(self) -> int:
+        """About how many bytes it holds of what was asked and answered."""
+        asked = sum(len(content) if isinstance(content := one["content"], str) else 1000 for one in self.conversation)
+        return asked + sum(map(len, self.body))
+
+    def answered(self) -> None:
+        """Notes that the engine's answer has begun, or is there."""
+        if self.engine_at is not None:
+            self.engine_seconds = self.elapsed() - self.engine_at
 
     def sent(self, message: Message) -> None:
         """Notes a message of the answer."""
@@ -113,7 +156,15 @@ class Exchange:
                     setattr(self, name, count)
 
     def said(self) -> Answered | None:
-        """What was answered first, where the bytes were kept and are an answer of the chat or completions API."""
+        """What was answered first, where the bytes were kept and are an answer of the chat or completions API.
+
+        Asked for after the last byte: several sinks want it, and it is read once.
+        """
+        if self._said is None:
+            self._said = (self._read(),)
+        return self._said[0]
+
+    def _read(self) -> Answered | None:
         if self.status != 200 or not self.body:
             return None
         return _of_stream(b"".join(self.body)) if self.stream else _of_object(b"".join(self.body))
@@ -127,8 +178,14 @@ def of_request(scope: Scope) -> Exchange:
     """The exchange that a request begins."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     id = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
-    key = scope.get("state", {}).get("key")
-    return Exchange(scope["path"], id, "" if key is None else str(key.name), deadline=_deadline(scope["headers"]))
+    state, now = scope.get("state", {}), time.monotonic()
+    key, begun = state.get("key"), state.get("received", now)
+    name = "" if key is None else str(key.name)
+    deadline = _deadline(scope["headers"])
+    waited = now - begun
+    return Exchange(
+        scope["path"], id, name, state.get("trace"), begun, time.time() - waited, accept_seconds=waited, deadline=deadline
+    )
 
 
 def _deadline(headers: Iterable[tuple[bytes, bytes]]) -> float | None:

@@ -15,7 +15,8 @@ from llmbench.recipe import RagRecipe
 __all__ = ["Grounded", "Grounder", "Grounding", "open_retriever"]
 
 
-_THREADS = 4
+_THREADS = 32
+"""Questions of a pipeline that are searched for at once, and so as many as are embedded as one batch."""
 
 
 class Grounded(Protocol):
@@ -47,8 +48,8 @@ class Grounder(Protocol):
 class Grounding:
     """One grounder in threads of its own, so that searching never holds up the event loop; variants share it.
 
-    It opens there at once, while vLLM loads; `ready` tells when, or raises why not. Several questions are embedded at once
-    and take turns in the index; one whose client has gone before its turn is not searched for.
+    It opens there at once, while vLLM loads; `ready` tells when, or raises why not. Questions that come while others are
+    embedded are embedded together, and take turns in the index; one whose client has gone before its turn is not searched for.
     """
 
     def __init__(self, name: str, opening: Callable[[], Grounder]) -> None:

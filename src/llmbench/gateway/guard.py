@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from llmbench.gateway.exchange import Sink, of_request
 from llmbench.gateway.keys import Keyring, wrong_key
 from llmbench.gateway.refusal import Refusal
 
@@ -17,6 +19,9 @@ __all__ = ["Access", "Guard", "host_name"]
 
 _MAX_HEADERS = 128
 _MAX_HEADER_BYTES = 65_536
+_SHORT = 8
+"""Characters of a key; a shorter one is no secret, and its text may stand anywhere."""
+_NAMED = r"llmb-[0-9a-f]{12}-[A-Za-z0-9_-]+"
 _OUR_NAMES = 5
 """How many of the allowed names a refusal lists."""
 
@@ -31,16 +36,24 @@ class Access:
         """Asks for something else from now on."""
         self.key = _digest(f"Bearer {api_key}".encode()) if api_key is not None else None
         self.hosts = hosts
+        # What begins as the key does goes to its end, as a text may have been cut anywhere.
+        own = rf"|{re.escape(api_key[:_SHORT])}[^\s\"']*" if api_key is not None and len(api_key) >= _SHORT else ""
+        self._keys = re.compile(_NAMED + own)
+
+    def hide(self, text: str) -> str:
+        """A text without this server's key and without anything that looks like a named one."""
+        return self._keys.sub("[key]", text)
 
 
 class Guard:
     """Refuses requests that call this server by a foreign name (a web page that rebinds DNS), or that lack a key.
 
-    Whose named key it is stands in `scope["state"]["key"]`; `api_key` has no name.
+    Whose named key it is stands in `scope["state"]["key"]`; `api_key` has no name. `tell` is told of what is refused.
     """
 
-    def __init__(self, app: ASGIApp, *, access: Access, keyring: Keyring | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, access: Access, keyring: Keyring | None = None, tell: Sink | None = None) -> None:
         self._app = app
+        self._tell = tell
         self._access = access
         self._keyring = keyring
 
@@ -55,8 +68,15 @@ class Guard:
             refusal = self._check(_origin_form(scope))
             if refusal is None and self._keyring is not None and not scope["state"]["has_key"]:
                 refusal = await self._find(self._keyring, scope)
-        app = self._app if refusal is None else refusal.response()
-        await app(scope, receive, send)
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        refusal.message = self._access.hide(refusal.message)
+        if self._tell is not None and scope["type"] == "http":
+            exchange = of_request(scope)
+            exchange.status, exchange.error = refusal.status, refusal.code
+            self._tell(exchange)
+        await refusal.response()(scope, receive, send)
 
     def _check(self, scope: Scope) -> Refusal | None:
         headers = scope["headers"]

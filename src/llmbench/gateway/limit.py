@@ -46,7 +46,8 @@ class Limit:
             nonlocal ended
             exchange.sent(message)
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], id]
+                variant = [(b"x-llmbench-variant", exchange.variant.encode())] if exchange.variant else []
+                message["headers"] = [*message["headers"], id, *variant, *exchange.timing()]
             await send(message)
             ended = message["type"] == "http.response.body" and not message.get("more_body")
 

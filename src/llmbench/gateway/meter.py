@@ -60,7 +60,8 @@ class Meter:
             body = self._telling(body)
         try:
             await self._turns.take(self._exchange, cost=1 + answers * longest, seats=answers, tier=self._tier)
-            return await upstream.ask(path, body)
+            self._exchange.engine_at, trace = self._exchange.elapsed(), self._exchange.trace
+            return await upstream.ask(path, body, trace.traceparent() if trace is not None else None)
         except Refusal as refusal:
             if self._charge is not None and _computed_nothing(refusal):
                 self._charge.used(0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from llmbench import workspace
 from llmbench.engine import Adapter, Engine, Progress, admit_all, places
 from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import build
@@ -22,12 +23,16 @@ from llmbench.gateway.keeper import Keeper
 from llmbench.gateway.ledger import opened
 from llmbench.gateway.limit import Open
 from llmbench.gateway.listening import answering, base_url, hosts, listener_of, most_answers
+from llmbench.gateway.observing.metrics import Metrics
+from llmbench.gateway.observing.opened import observed
 from llmbench.gateway.proving import need_certificate, prove_all
 from llmbench.gateway.relay import Upstream
+from llmbench.gateway.traffic import Control, Routes
 from llmbench.gateway.turns import Turns
 from llmbench.gateway.words import proven
 from llmbench.parity import Parity
 from llmbench.recipe import GatewaySpec, ServeRecipe
+from llmbench.workspace import short_name
 
 __all__ = ["Gateway", "running", "started"]
 
@@ -41,10 +46,21 @@ class Gateway:
     What changes it is done by whoever calls `attend`, so that changes and restarts of the engine never meet.
     """
 
-    def __init__(self, base_url: str, engine: Engine, deployment: Deployment, keeper: Keeper) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        engine: Engine,
+        deployment: Deployment,
+        keeper: Keeper,
+        metrics: Callable[[], bytes] = bytes,
+        control: Control | None = None,
+    ) -> None:
         self.base_url = base_url
         self.engine = engine
         self.deployment = deployment
+        self.metrics = metrics
+        """What /metrics says; any thread but the gateway's own may ask."""
+        self.rollouts = control
         self._keeper = keeper
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
@@ -94,11 +110,15 @@ class _Way:
 
     loop: asyncio.AbstractEventLoop
 
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
+    def __init__(self, upstream: Upstream, metrics: Metrics) -> None:
+        self._upstream, self._metrics = upstream, metrics
 
     def cut(self, model: str, reason: str) -> None:
         asyncio.run_coroutine_threadsafe(self._upstream.cut(reason, model=model), self.loop).result(_CUT_SECONDS)
+
+    def counts(self) -> bytes:
+        """What /metrics says."""
+        return asyncio.run_coroutine_threadsafe(self._metrics.with_engine(self._upstream), self.loop).result(_CUT_SECONDS)
 
     def allow(self, model: str) -> None:
         self.loop.call_soon_threadsafe(self._upstream.allow, model)
@@ -165,8 +185,15 @@ def started(
         open = Open(min(spec.max_requests, most_answers()))
         access = Access(spec.api_key, hosts(spec))
         words = proven(recipe, engine.token_ids, log)
-        turns = Turns(places(recipe, engine.device), spec.max_waiting)
-        app = build(models, upstream, access=access, open=open, words=words, ledger=ledger, turns=turns)
+        metrics = Metrics(lambda: open.count)
+        observers = stack.enter_context(observed(spec, metrics, hide=access.hide, say=say))
+        turns, routes = Turns(places(recipe, engine.device), spec.max_waiting), Routes(recipe.routes)
+        control = Control(routes, lambda: models.now.known, workspace.home() / "rollouts" / short_name(recipe.origin), say=say)
+        sinks = [*observers.sinks, control.told]
+        app = build(
+            models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=sinks, metrics=metrics,
+            keeps=observers.keeps, traced=observers.traced, turns=turns, routes=routes,
+        )  # fmt: skip
 
         def patience() -> float:
             return deployment.recipe.gateway.shutdown_timeout
@@ -176,10 +203,11 @@ def started(
             open.most = min(changed.max_requests, most_answers())
             turns.most = changed.max_waiting
 
-        way = _Way(upstream)
+        way = _Way(upstream, metrics)
         deployment = Deployment(
-            recipe, models, engine, way, groundings=groundings, proofs=proofs, apply=apply, say=say
+            recipe, models, engine, way, groundings=groundings, proofs=proofs, apply=apply, say=say, routes=routes
         )  # fmt: skip
+        stack.enter_context(control.running())
         way.loop = stack.enter_context(answering(app, listener, recipe, upstream, open, log, patience))
         keeper = Keeper(
             engine,
@@ -188,13 +216,13 @@ def started(
             prove=lambda: prove_all(deployment.recipe, engine, engine.adapters, None, say),
             say=say,
         )
-        yield Gateway(base_url(spec.host, listener.getsockname()[1]), engine, deployment, keeper)
+        yield Gateway(base_url(spec.host, listener.getsockname()[1]), engine, deployment, keeper, way.counts, control)
 
 
 def _need_packages() -> None:
     from importlib.util import find_spec
 
-    for package in ("starlette", "uvicorn"):
+    for package in ("starlette", "uvicorn", "httptools"):
         if find_spec(package) is None:
             raise MissingPackage("serve", package, "serve")
 

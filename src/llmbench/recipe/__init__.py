@@ -17,13 +17,14 @@ from llmbench.recipe.adapter import (
     TokenizerSpec,
     VeraSpec,
 )
-from llmbench.recipe.compare import CompareRecipe, EndpointSpec, QuestionSource, StatisticsSpec
+from llmbench.recipe.compare import ABSTENTION, CompareRecipe, EndpointSpec, QuestionSource, StatisticsSpec
 from llmbench.recipe.data import DataSource, DataSpec, Format
 from llmbench.recipe.evaluation import EvaluationSpec
 from llmbench.recipe.fields import Document
 from llmbench.recipe.load import load, load_any
 from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec, TeacherSpec
 from llmbench.recipe.model import ModelSpec
+from llmbench.recipe.observing import AccessLogSpec, CaptureSpec, TracesSpec
 from llmbench.recipe.optimization import TrainingSpec
 from llmbench.recipe.rag import (
     STDIN,
@@ -42,11 +43,15 @@ from llmbench.recipe.rag import (
 )
 from llmbench.recipe.rewards import RewardFunction
 from llmbench.recipe.serve import MAX_STOPS, EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
+from llmbench.recipe.traffic import Guardrails, RolloutSpec, RouteSpec, ShadowSpec, Sticky
 from llmbench.recipe.train import TrainRecipe
 
 __all__ = [
+    "ABSTENTION",
     "MAX_STOPS",
     "STDIN",
+    "AccessLogSpec",
+    "CaptureSpec",
     "ChunkingSpec",
     "ColumnsSpec",
     "CompareRecipe",
@@ -66,6 +71,7 @@ __all__ = [
     "FreezeSpec",
     "GatewaySpec",
     "GrpoSpec",
+    "Guardrails",
     "IA3Spec",
     "KtoSpec",
     "LoftQSpec",
@@ -82,15 +88,20 @@ __all__ = [
     "RerankSpec",
     "RewardFunction",
     "RewardSpec",
+    "RolloutSpec",
+    "RouteSpec",
     "Sampling",
     "Scalar",
     "SearchSpec",
     "ServeRecipe",
+    "ShadowSpec",
     "SourceSpec",
     "Stage",
     "StatisticsSpec",
+    "Sticky",
     "TeacherSpec",
     "TokenizerSpec",
+    "TracesSpec",
     "TrainRecipe",
     "TrainingSpec",
     "Variant",

@@ -8,11 +8,16 @@ from pydantic import AfterValidator, Field
 
 from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Section, Seed, all_different
 
-__all__ = ["CompareRecipe", "EndpointSpec", "MetricName", "QuestionSource", "StatisticsSpec"]
+__all__ = ["ABSTENTION", "CompareRecipe", "EndpointSpec", "MetricName", "QuestionSource", "StatisticsSpec"]
 
 MetricName = Literal[
     "grounded", "contains_value", "value_retrieved", "citation", "abstention", "exact_match", "squad_em", "squad_f1"
 ]
+ABSTENTION = (
+    r"\b(not (stated|told)|not in the (handbook|documents|passages|context)|(does|do) not say|(don.t|do not) know|"
+    r"not mentioned|cannot answer)\b"
+)
+"""Tells an answer that says it has none; comparisons and the gateway's counts share it. Case does not matter."""
 
 
 class EndpointSpec(Section):
@@ -64,10 +69,7 @@ class CompareRecipe(Document):
         "grounded", "contains_value", "citation", "abstention", "exact_match",
     ]  # fmt: skip
     """The verdict is about the first one that fits the questions. Latency and tokens are always measured."""
-    abstention: Pattern = (
-        r"\b(not (stated|told)|not in the (handbook|documents|passages|context)|(does|do) not say|(don.t|do not) know|"
-        r"not mentioned|cannot answer)\b"
-    )
+    abstention: Pattern = ABSTENTION
     """Regular expression (case-insensitive) that tells an answer which abstains."""
     max_tokens: Annotated[int, Field(gt=0)] = 64
     concurrency: Annotated[int, Field(gt=0)] = 8

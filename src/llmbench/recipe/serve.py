@@ -9,7 +9,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from llmbench.recipe.fields import Document, ExistingPath, Name, Reference, Section, Seed, placed
 from llmbench.recipe.model import ModelSpec
+from llmbench.recipe.observing import AccessLog, Traces
 from llmbench.recipe.servability import MAX_RANK
+from llmbench.recipe.traffic import RouteSpec
 
 __all__ = ["EngineSpec", "GatewaySpec", "Sampling", "ServeRecipe", "Variant"]
 
@@ -135,6 +137,10 @@ class GatewaySpec(Section):
     """Questions that wait for the engine when it is full; one more is refused with 503 and Retry-After."""
     shutdown_timeout: Annotated[float, Field(ge=0)] = 8.0
     """Seconds that running answers are given to end after SIGTERM or Ctrl-C. `docker stop` kills after 10."""
+    access_log: AccessLog = None
+    """A line of JSON for each request: true takes `access.jsonl` of the workspace, a path another file."""
+    traces: Traces = None
+    """Spans for a collector of OpenTelemetry: its address, or true for the one that OTEL_EXPORTER_OTLP_ENDPOINT names."""
 
     @model_validator(mode="after")
     def _open_needs_a_key(self) -> Self:
@@ -148,6 +154,7 @@ class ServeRecipe(Document):
 
     model: ModelSpec = ModelSpec()
     variants: list[Variant] = Field(min_length=1)
+    routes: list[RouteSpec] = []
     engine: EngineSpec = EngineSpec()
     gateway: GatewaySpec = GatewaySpec()
     parity: Literal["require", "warn", "off"] = "require"
@@ -160,6 +167,19 @@ class ServeRecipe(Document):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two variants are named {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _routes_lead_to_variants(self) -> Self:
+        variants = [one.name for one in self.variants]
+        names = [*variants, *(route.name for route in self.routes)]
+        for i, route in enumerate(self.routes):
+            if names.count(route.name) > 1:
+                other = "a variant" if route.name in variants else "another route"
+                raise ValueError(f"routes[{i}].name: {other} is named {route.name} too")
+            wanted = [*route.variants, *([route.shadow.variant] if route.shadow is not None else [])]
+            if missing := next((name for name in wanted if name not in variants), None):
+                raise ValueError(f"routes[{i}]: there is no variant {missing} (available: {', '.join(variants)})")
         return self
 
     def variant(self, name: str) -> Variant | None:

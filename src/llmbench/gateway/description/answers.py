@@ -18,6 +18,7 @@ CODES = {
     "keys_unavailable": "The file of keys cannot be read or written.",
     "method_not_allowed": "The path takes another method.",
     "model_not_found": "There is no such variant for this key.",
+    "not_allowed": "A named key may not read this.",
     "not_found": "There is no such path.",
     "rate_limit_exceeded": "Too much at once. Retry-After says when to ask again.",
     "request_timeout": "The client's own deadline has passed.",
@@ -31,6 +32,7 @@ CODES = {
 STATUSES = {
     400: "The request is wrong; `param` names the field.",
     401: "The key is missing or wrong.",
+    403: "A named key may not read this.",
     404: "There is no such variant for this key.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",

@@ -44,7 +44,7 @@ _OPERATIONS = (
     _Operation("/v1/models/{name}", "get", "A variant.", "Model", errors=(404,)),
     _Operation("/tokenize", "post", "The tokens of a text.", "Tokens", "TokenizeRequest", errors=_BY_ENGINE),
     _Operation("/health", "get", "Is the engine there?", "Health", needs_key=False, errors=(503,)),
-    _Operation("/metrics", "get", "Counts for Prometheus.", None),
+    _Operation("/metrics", "get", "Counts for Prometheus.", None, errors=(403,)),
     _Operation("/openapi.json", "get", "This description.", "Description"),
 )  # fmt: skip
 

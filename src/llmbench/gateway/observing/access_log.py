@@ -1,0 +1,119 @@
+"""The access log: one line of JSON for each request, in a file that only its owner can read and that does not grow for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from llmbench import workspace
+from llmbench.errors import LlmbenchError
+from llmbench.gateway.exchange import Exchange
+from llmbench.gateway.observing.backlog import Backlog
+from llmbench.gateway.observing.metrics import error_of
+from llmbench.recipe import AccessLogSpec
+
+__all__ = ["AccessLog"]
+
+
+class AccessLog:
+    """A sink that writes a line for each request.
+
+    Args:
+        spec: which file, and how much of it.
+        hide: takes keys out of a text.
+        say: called with a line when the file cannot be written.
+
+    Raises:
+        LlmbenchError: it cannot be written from the start.
+    """
+
+    def __init__(self, spec: AccessLogSpec, hide: Callable[[str], str], say: Callable[[str], None]) -> None:
+        self.path = spec.path or workspace.home() / "access.jsonl"
+        self._spec, self._hide = spec, hide
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(self._open())
+        except OSError as error:
+            message = (
+                f"{self.path}: the access log cannot be written ({error.strerror}). Set gateway.access_log to another file"
+            )
+            raise LlmbenchError(message) from error
+        self.backlog: Backlog[tuple[dict[str, Any], Exchange | None]] = Backlog("access log", self._write, say)
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Notes one request."""
+        if not self._spec.prompts:
+            self.backlog.put((_row(exchange), None))
+            return
+        self.backlog.put((_row(exchange), exchange), exchange.size())
+
+    def _write(self, entries: list[tuple[dict[str, Any], Exchange | None]]) -> None:
+        lines = [self._hide(json.dumps(row | _said(exchange), ensure_ascii=False)) for row, exchange in entries]
+        data = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
+        file = self._open()  # for each batch, so that whoever moves the file away gets a new one
+        try:
+            if (size := os.fstat(file).st_size) and size + len(data) > self._spec.max_bytes:
+                os.close(file)
+                file = -1
+                self._rotate()
+                file = self._open()
+            while data:
+                data = data[os.write(file, data) :]
+        finally:
+            if file >= 0:
+                os.close(file)
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def _rotate(self) -> None:
+        """Moves the file to `.1`, that one to `.2`, and so on; the last is replaced."""
+        keep = self._spec.keep
+        for number in range(keep - 1, 0, -1):
+            with suppress(FileNotFoundError):
+                _numbered(self.path, number).replace(_numbered(self.path, number + 1))
+        if keep:
+            self.path.replace(_numbered(self.path, 1))
+        else:
+            self.path.unlink(missing_ok=True)
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")
+
+
+def _row(exchange: Exchange) -> dict[str, Any]:
+    """What is known of a request, but nothing that anybody said."""
+    first, retrieval, begun = exchange.first, exchange.retrieval_seconds, exchange.engine_at
+    return {
+        "time": datetime.fromtimestamp(exchange.at, UTC).isoformat(timespec="milliseconds"),
+        "id": exchange.id,
+        "trace": exchange.trace.name if exchange.trace is not None else None,
+        "path": exchange.path[:200],
+        "model": exchange.asked,
+        "variant": exchange.variant,
+        "key": exchange.key,
+        "status": exchange.status,
+        "error": error_of(exchange),
+        "stream": exchange.stream,
+        "seconds": round(exchange.seconds, 6),
+        "queue_seconds": None if begun is None else round(begun - (retrieval or 0.0), 6),
+        "retrieval_seconds": None if retrieval is None else round(retrieval, 6),
+        "engine_seconds": None if exchange.engine_seconds is None else round(exchange.engine_seconds, 6),
+        "first_seconds": round(first, 6) if exchange.stream and first is not None else None,
+        "input_tokens": exchange.prompt_tokens,
+        "output_tokens": exchange.completion_tokens,
+        "passages": None if exchange.sources is None else len(exchange.sources),
+    }
+
+
+def _said(exchange: Exchange | None) -> dict[str, Any]:
+    if exchange is None:
+        return {}
+    answer = exchange.said()
+    return {"messages": list(exchange.conversation), "answer": None if answer is None else answer.text}
