@@ -108,6 +108,8 @@ def _refused(body: Mapping[str, Any]) -> str | None:
         isinstance(choice, dict) and choice.get("type") == "function" and "name" in (choice.get("function") or {})
     ):
         return "tool_choice"
+    if body.get("tools") == []:
+        return "tools"
     for tool in body.get("tools", ()):
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):

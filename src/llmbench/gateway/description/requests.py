@@ -73,7 +73,7 @@ _NARROWER: Mapping[str, JSON] = {
         },
         "description": "Has an effect where stream is true.",
     },
-    "tools": {"items": {"type": "object", "required": ["function"], "properties": {"function": _FUNCTION}}},
+    "tools": {"minItems": 1, "items": {"type": "object", "required": ["function"], "properties": {"function": _FUNCTION}}},
     "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required", None]}, _NAMED_TOOL]},
     # bounds of the gateway
     "response_format": {**_FORMAT, "type": ["object", "null"]},
