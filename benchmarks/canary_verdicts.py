@@ -1,6 +1,6 @@
 """How often a canary that is no worse is rolled back, and how many requests it takes to notice one that is, by simulation.
 
-    python benchmarks/canary_verdicts.py [--runs 2000] [--units 1000] [--only a-a|worse] [--seed 0]
+    python benchmarks/canary_verdicts.py [--runs 2000] [--units 500] [--only a-a|worse] [--seed 0]
 
 Drives `llmbench.gateway.traffic.rollout.Rollout`, the class that decides in the gateway, without HTTP: each unit asks once, is
 assigned by hash as in the gateway, and after each of them the rollout is looked at. The chances of a unit are drawn evenly; the
@@ -41,25 +41,25 @@ def main() -> None:
     """Prints one row for each case."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--runs", type=int, default=2000)
-    arguments.add_argument("--units", type=int, default=1000, help="of an A/A; the others have 75 times as many at most")
+    arguments.add_argument("--units", type=int, default=500, help="of an A/A; the others have 100 times as many at most")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--only", choices=("a-a", "worse"))
     options = arguments.parse_args()
     even, same = (50.0, 100.0), Behaviour()
     bad = replace(same, errors=0.05, abstention=0.3, citations=0.2)
-    climbing, most = (5.0, 25.0, 50.0, 100.0), 75 * options.units
+    climbing, most = (5.0, 25.0, 50.0, 100.0), 100 * options.units
     cases = [
         ("A/A, margins 0, 50 %", same, same, dict.fromkeys(MARGINS, 0.0), even, options.runs, options.units),
         ("A/A, margins 0, 5, 25, 50 %", same, same, dict.fromkeys(MARGINS, 0.0), climbing, options.runs, options.units),
         ("A/A of a worse pair, margins 0, 50 %", bad, bad, dict.fromkeys(MARGINS, 0.0), even, options.runs, options.units),
-        ("A/A, usual margins, 5, 25, 50 %", same, same, MARGINS, climbing, options.runs // 10, most),
-        ("errors 1 -> 5 %", same, replace(same, errors=0.05), MARGINS, climbing, options.runs // 10, most),
-        ("errors 1 -> 10 %", same, replace(same, errors=0.10), MARGINS, climbing, options.runs // 10, most),
-        ("errors 1 -> 50 %", same, replace(same, errors=0.5), MARGINS, climbing, options.runs // 10, most),
-        ("abstention 10 -> 30 %", same, replace(same, abstention=0.3), MARGINS, climbing, options.runs // 10, most),
-        ("citations that fail 5 -> 30 %", same, replace(same, citations=0.3), MARGINS, climbing, options.runs // 10, most),
-        ("first token twice as late", same, replace(same, first_token=0.4), MARGINS, climbing, options.runs // 10, most),
-        ("a fifth as long", same, replace(same, length=60.0), MARGINS, climbing, options.runs // 10, most),
+        ("A/A, usual margins, 5, 25, 50 %", same, same, MARGINS, climbing, options.runs // 20, most),
+        ("errors 1 -> 5 %", same, replace(same, errors=0.05), MARGINS, climbing, options.runs // 20, most),
+        ("errors 1 -> 10 %", same, replace(same, errors=0.10), MARGINS, climbing, options.runs // 20, most),
+        ("errors 1 -> 50 %", same, replace(same, errors=0.5), MARGINS, climbing, options.runs // 20, most),
+        ("abstention 10 -> 30 %", same, replace(same, abstention=0.3), MARGINS, climbing, options.runs // 20, most),
+        ("citations that fail 5 -> 30 %", same, replace(same, citations=0.3), MARGINS, climbing, options.runs // 20, most),
+        ("first token twice as late", same, replace(same, first_token=0.4), MARGINS, climbing, options.runs // 20, most),
+        ("a fifth as long", same, replace(same, length=60.0), MARGINS, climbing, options.runs // 20, most),
     ]
     print("| case | runs | rolled back | promoted | undecided | units until the end, median (9 of 10) | of the canary |")
     print("|---|---|---|---|---|---|---|")

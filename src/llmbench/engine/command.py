@@ -14,7 +14,7 @@ from llmbench.errors import EngineError
 from llmbench.recipe import ServeRecipe
 from llmbench.recipe.servability import MAX_RANK
 
-__all__ = ["BASE", "MAX_RANK", "Capacity", "capacity", "command", "places"]
+__all__ = ["BASE", "MAX_RANK", "Capacity", "by_priority", "capacity", "command", "places"]
 
 BASE = "base"
 """What the base model is called inside the engine; adapters are called by their hash. Clients see variants only."""
@@ -118,8 +118,23 @@ def command(
     if not any(argument.startswith(_STRUCTURED) for argument in engine.extra_args):
         # With free white space many models write newlines until max_tokens (vllm-project/vllm#38696).
         argv += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    if by_priority(recipe) and not _policy(recipe):
+        argv += ["--scheduling-policy", "priority"]
     argv += _lora_arguments(adapters, room or capacity(recipe, adapters), engine.max_loras, device)
     return argv + list(engine.extra_args)
+
+
+def by_priority(recipe: ServeRecipe) -> bool:
+    """Whether requests have a priority, so that shadows wait for all others: where a route has one, unless the owner chose."""
+    chosen = _policy(recipe)
+    return "priority" in chosen if chosen else any(route.shadow is not None for route in recipe.routes)
+
+
+def _policy(recipe: ServeRecipe) -> list[str]:
+    """The scheduling policy that the owner set, with its value."""
+    given = [part for argument in recipe.engine.extra_args for part in argument.split("=", 1)]
+    at = next((i for i, part in enumerate(given) if part.replace("_", "-") == "--scheduling-policy"), None)
+    return given[at : at + 2] if at is not None else []
 
 
 def _lora_arguments(adapters: Mapping[str, Adapter], room: Capacity, max_loras: int, device: Device) -> list[str]:

@@ -33,7 +33,7 @@ from llmbench.gateway.traffic import Control
 from llmbench.recipe import Guardrails, RolloutSpec, ServeRecipe, Variant
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ValidationError
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
@@ -211,7 +211,11 @@ def _app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
         return gateway.rollouts
 
     async def routes(_: Request) -> Response:
-        return JSONResponse({"routes": [route.card() for route in deployment.routes.now.values()]})
+        rows = [
+            route.card() | route.spec.model_dump(mode="json", include={"rollout", "guardrails"})
+            for route in deployment.routes.now.values()
+        ]
+        return JSONResponse({"routes": rows})
 
     async def list_rollouts(_: Request) -> Response:
         return JSONResponse({"rollouts": rollouts().listing()})
@@ -224,12 +228,10 @@ def _app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
         route, canary = body.get("route"), body.get("canary")
         if not isinstance(route, str) or not isinstance(canary, str):
             raise LlmbenchError("A rollout needs a route and a canary, both names")
-        options: dict[str, Any] = {
-            name: _section(kind, name, body[name])
-            for name, kind in (("rollout", RolloutSpec), ("guardrails", Guardrails))
-            if body.get(name) is not None
-        }
-        return JSONResponse(await done(lambda: rollouts().start(route, canary, **options)))
+        given, rails = body.get("rollout"), body.get("guardrails")
+        spec = _section(RolloutSpec, "rollout", given) if given is not None else None
+        margins = _section(Guardrails, "guardrails", rails) if rails is not None else None
+        return JSONResponse(await done(lambda: rollouts().start(route, canary, rollout=spec, guardrails=margins)))
 
     async def change(request: Request) -> Response:
         name, verb = request.path_params["name"], request.path_params["verb"]
@@ -277,7 +279,7 @@ def _variant(values: dict[str, Any]) -> Variant:
     return _section(Variant, "", values)
 
 
-def _section(kind: type[S], above: str, values: Any) -> S:
+def _section(kind: type[S], above: str, values: object) -> S:
     """A section of a document, from values.
 
     Raises:
@@ -288,10 +290,13 @@ def _section(kind: type[S], above: str, values: Any) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, [*([above] if above else []), *first["loc"]]))
-        message = first["msg"].removeprefix("Value error, ")
+        place, message = _fault(error, above)
         raise LlmbenchError(f"{place}: {message}" if place else message) from None
+
+
+def _fault(error: ValidationError, above: str) -> tuple[str, str]:
+    first = error.errors()[0]
+    return ".".join(map(str, [*([above] if above else []), *first["loc"]])), first["msg"].removeprefix("Value error, ")
 
 
 def _seconds(text: str) -> float:

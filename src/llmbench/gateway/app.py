@@ -36,6 +36,7 @@ from llmbench.gateway.observing.trace import Traced
 from llmbench.gateway.refusal import Refusal, as_json
 from llmbench.gateway.traffic import Routes
 from llmbench.gateway.traffic.assignment import opening_of
+from llmbench.gateway.traffic.shadow import Shadows
 from llmbench.gateway.turns import TIMED_OUT, Turns
 from llmbench.gateway.words import Words
 
@@ -73,6 +74,7 @@ def build(
     metrics: Metrics | None = None,
     keeps: bool = False,
     traced: float | None = None,
+    shadows: Shadows | None = None,
 ) -> Starlette:
     """The application over variants.
 
@@ -89,6 +91,7 @@ def build(
         metrics: what /metrics says; None are new ones.
         keeps: whether a sink reads what was answered (`Exchange.said`), of whichever variant.
         traced: the share of requests without a trace of their own that are traced; None: no request is.
+        shadows: ask other variants of a route the same, for themselves alone.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -97,8 +100,12 @@ def build(
 
     counting, wanted = open or Open(_MANY), access or Access()
     counts = metrics or Metrics(lambda: counting.count)
-    knowing, turns = words or Words(control_tokens.of_unknown()), turns or Turns(_MANY, _MANY)
-    paths = _Paths(models, routes or Routes(), upstream, knowing, counts, turns, keeps)
+    turns = turns or Turns(_MANY, _MANY)
+    answering = Answering(upstream, models.context, words or Words(control_tokens.of_unknown()))
+    paths = _Paths(models, routes or Routes(), upstream, answering, counts, turns, keeps, shadows)
+    if shadows is not None:
+        shadows.attach(answering, models, counting, turns)
+        sinks = [*sinks, shadows.told]
     keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
 
     def tell(exchange: Exchange) -> None:
@@ -115,6 +122,8 @@ def build(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
+        if shadows is not None:
+            await shadows.close()
         await upstream.close()
         if keyring is not None:
             keyring.close()
@@ -155,19 +164,21 @@ class _Paths:
         models: Catalogue,
         routes: Routes,
         upstream: relay.Upstream,
-        words: Words,
+        answering: Answering,
         metrics: Metrics,
         turns: Turns,
         keeps: bool,
+        shadows: Shadows | None,
     ) -> None:
         self._models = models
         self._routes = routes
         self._upstream = upstream
         self._context = models.context
-        self._answering = Answering(upstream, models.context, words)
+        self._answering = answering
         self._metrics = metrics
         self._turns = turns
         self._keeps = keeps
+        self._shadows = shadows
 
     async def list_models(self, request: Request) -> Response:
         cards = self._cards()
@@ -202,6 +213,8 @@ class _Paths:
         question = chat.parse(await _body(request), context=self._context)
         served = self._wanted(question.model, request, question.user, lambda: opening_of(question.messages))
         exchange = _exchange(request)
+        if self._shadows is not None:
+            self._shadows.keep(exchange, question)
         meter = Meter(exchange, request.scope["state"], self._context, self._turns, question.tier)
         return await _unless_gone(request, exchange, self._answering.chat(served, question, exchange, meter))
 

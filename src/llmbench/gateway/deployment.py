@@ -18,7 +18,7 @@ from llmbench.errors import EngineError, LlmbenchError
 from llmbench.gateway.cards import served as served_of
 from llmbench.gateway.catalogue import Catalogue, Served
 from llmbench.gateway.grounding import Grounding, open_retriever
-from llmbench.gateway.proving import need_certificate, settle
+from llmbench.gateway.proving import need_certificate, settle, settle_pipeline
 from llmbench.gateway.traffic import Routes
 from llmbench.parity import Parity
 from llmbench.recipe import GatewaySpec, RouteSpec, ServeRecipe, Variant
@@ -307,6 +307,7 @@ class Deployment:
         opened = self._open(path)
         try:
             opened.ready()
+            settle_pipeline(self.recipe, opened, self._say)
             yield opened
         except BaseException:
             opened.close()

@@ -131,6 +131,11 @@ class Exchange:
         asked = sum(len(content) if isinstance(content := one["content"], str) else 1000 for one in self.conversation)
         return asked + sum(map(len, self.body))
 
+    def end(self) -> None:
+        """Gives back what it has taken, such as its place at the engine."""
+        for done in self.at_end:
+            done()
+
     def answered(self) -> None:
         """Notes that the engine's answer has begun, or is there."""
         if self.engine_at is not None:

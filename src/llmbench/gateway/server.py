@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from llmbench import workspace
-from llmbench.engine import Adapter, Engine, Progress, admit_all, places
+from llmbench.engine import Adapter, Engine, Progress, admit_all, by_priority, places
 from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import build
 from llmbench.gateway.cards import served
@@ -25,9 +25,10 @@ from llmbench.gateway.limit import Open
 from llmbench.gateway.listening import answering, base_url, hosts, listener_of, most_answers
 from llmbench.gateway.observing.metrics import Metrics
 from llmbench.gateway.observing.opened import observed
-from llmbench.gateway.proving import need_certificate, prove_all
+from llmbench.gateway.proving import need_certificate, prove_all, settle_pipeline
 from llmbench.gateway.relay import Upstream
 from llmbench.gateway.traffic import Control, Routes
+from llmbench.gateway.traffic.shadow import Shadows
 from llmbench.gateway.turns import Turns
 from llmbench.gateway.words import proven
 from llmbench.parity import Parity
@@ -178,6 +179,7 @@ def started(
             say(f"Note: {note}")
         for grounding in groundings.values():
             grounding.ready()
+            settle_pipeline(recipe, grounding, say)
         proofs = prove_all(recipe, engine, adapters, progress, say)
         models = Catalogue(_served(recipe, adapters, groundings, proofs), context=engine.context)
         upstream = Upstream.at(engine.socket, lambda: engine.problem)
@@ -188,11 +190,13 @@ def started(
         metrics = Metrics(lambda: open.count)
         observers = stack.enter_context(observed(spec, metrics, hide=access.hide, say=say))
         turns, routes = Turns(places(recipe, engine.device), spec.max_waiting), Routes(recipe.routes)
-        control = Control(routes, lambda: models.now.known, workspace.home() / "rollouts" / short_name(recipe.origin), say=say)
+        name = short_name(recipe.origin)
+        control = Control(routes, lambda: models.now.known, workspace.home() / "rollouts" / name, say=say)
+        shadows = Shadows(routes, workspace.home() / "shadows" / name, ranks=by_priority(recipe))
         sinks = [*observers.sinks, control.told]
         app = build(
             models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=sinks, metrics=metrics,
-            keeps=observers.keeps, traced=observers.traced, turns=turns, routes=routes,
+            keeps=observers.keeps, traced=observers.traced, turns=turns, routes=routes, shadows=shadows,
         )  # fmt: skip
 
         def patience() -> float:

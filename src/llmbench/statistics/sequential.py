@@ -13,7 +13,8 @@ observations than two sequences with half of alpha each whose bounds must lie ap
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, inf, lgamma, log, log1p
 from typing import Literal
@@ -149,30 +150,31 @@ def against_shares(new: tuple[int, int], control: tuple[int, int], difference: f
 
 
 def against_quantiles(
-    new: NDArray[np.float64], control: NDArray[np.float64], q: float, difference: float, *, reach: float = -inf
+    new: Sequence[float], control: Sequence[float], q: float, difference: float, *, reach: float = -inf
 ) -> float:
     """The evidence against q-quantiles that differ by this much, as `against_shares`, whatever the distributions are.
 
     Args:
-        new: its values, sorted, (n,).
-        control: likewise, (m,).
+        new: its values, sorted; any sequence that numpy takes as (n,) numbers.
+        control: likewise.
         q: 0 to 1, such as .95.
         difference: the new one's quantile less the control's. Of logarithms it is that of a ratio.
         reach: as for `against_shares`.
     """
-    shifted = new - difference
-    ends = [one[max(ceil(q * len(one)) - 1, 0)] for one in (shifted, control) if len(one)]
-    if len(ends) < 2:
+    n, m = len(new), len(control)
+    if n == 0 or m == 0:
         return 0.0
+    ends = new[max(ceil(q * n) - 1, 0)] - difference, control[max(ceil(q * m) - 1, 0)]
+    middle = (ends[0] * n + ends[1] * m) / (n + m)
+    guess = against_share(bisect_right(new, middle + difference), n, q) + against_share(bisect_right(control, middle), m, q)
+    if guess < reach:
+        return guess
     # Each side's evidence is least at its own quantile and grows from there on, so that the least sum lies between the two; and
     # between values it is no less than at them.
     low, high = min(ends), max(ends)
-    middle = (ends[0] * len(new) + ends[1] * len(control)) / (len(new) + len(control))
-    guess = _against_one(new, middle + difference, q) + _against_one(control, middle, q)
-    if guess < reach:
-        return guess
-    at = np.concatenate([one[np.searchsorted(one, low) : np.searchsorted(one, high, "right")] for one in (shifted, control)])
-    return float(np.min(_against(shifted, at, q) + _against(control, at, q)))
+    sides = np.asarray(new, dtype=np.float64) - difference, np.asarray(control, dtype=np.float64)
+    at = np.concatenate([one[np.searchsorted(one, low) : np.searchsorted(one, high, "right")] for one in sides])
+    return float(np.min(_against(sides[0], at, q) + _against(sides[1], at, q)))
 
 
 def difference_bounds(evidence: Callable[[float], float], estimate: float, alpha: float, low: float, high: float) -> Bounds:
@@ -208,13 +210,6 @@ def _slope(k: int, n: int, p: float) -> float:
     """Of the negative likelihood."""
     p = min(max(p, _EDGE), 1 - _EDGE)
     return (n - k) / (1 - p) - k / p
-
-
-def _against_one(values: NDArray[np.float64], at: float, q: float) -> float:
-    """The evidence against one point between values, as `_against`."""
-    n = len(values)
-    k = int(np.searchsorted(values, at, "right"))
-    return _mixed(k, n) - _likelihood(k, n, q)
 
 
 def _against(values: NDArray[np.float64], at: NDArray[np.float64], q: float) -> NDArray[np.float64]:

@@ -46,10 +46,20 @@ def test_an_empty_answer_is_an_error_unless_it_calls_a_tool() -> None:
 
 @pytest.mark.parametrize(
     ("text", "bad"),
-    [("Red [1].", 0.0), ("Red.", 1.0), ("Red [2].", 1.0), ("Red [1][2].", 1.0), ("That is not stated.", 0.0)],
+    [
+        ("The kettle is red [1].", 0.0),
+        ("It weighs 300 grams [1].", 0.0),
+        ("The kettle is red.", 1.0),
+        ("The kettle is red [2].", 1.0),
+        ("The kettle is red [1][2].", 1.0),
+        ("It weighs 400 grams [1].", 1.0),
+        ("Refunds take many working days [1].", 1.0),
+        ("That is not stated.", 0.0),
+    ],
 )
-def test_citations_hold_where_they_name_passages_that_exist(text: str, bad: float) -> None:
-    values = observed(answered(text, sources=[{"n": 1, "text": "Red."}]), PHRASE)
+def test_citations_hold_where_they_name_passages_that_say_so(text: str, bad: float) -> None:
+    sources = [{"n": 1, "text": "The Alba kettle is red. It weighs 300 grams."}]
+    values = observed(answered(text, sources=sources, conversation=[{"role": "user", "content": "And the kettle?"}]), PHRASE)
     assert values is not None and values["citations"] == bad
     assert values["abstention"] == ("not stated" in text)
     assert "citations" not in (observed(answered(text, sources=[]), PHRASE) or {})

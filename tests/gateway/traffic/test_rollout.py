@@ -138,7 +138,7 @@ async def test_fifty_open_streams_end_whole_when_their_variant_is_rolled_back(tm
         answers = await asyncio.gather(*streams)
         assert {answer.headers["x-llmbench-variant"] for answer in answers} == {"old", "new"}
         assert all(answer.text.endswith("data: [DONE]\n\n") and "error" not in answer.text for answer in answers)
-        server.control.look()
+        server.control.look()  # what they said came too late to change anything
         assert server.state() == "rolled back"
 
 

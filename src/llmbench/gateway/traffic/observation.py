@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from llmbench import scoring
 from llmbench.gateway.exchange import Exchange
+from llmbench.message import text_of
 
 __all__ = ["observed"]
 
@@ -42,9 +43,24 @@ def observed(exchange: Exchange, phrase: re.Pattern[str]) -> dict[str, float] | 
     abstains = phrase.search(text) is not None
     values |= {"length": float(len(text)), "abstention": float(abstains)}
     if exchange.sources:
-        numbers, cited = {str(source.get("n")) for source in exchange.sources}, {str(n) for n in scoring.cited(text)}
-        values["citations"] = float(not abstains and not (cited and cited <= numbers))
+        values["citations"] = float(not abstains and not _holds(text, exchange))
     return values
+
+
+def _holds(answer: str, exchange: Exchange) -> bool:
+    """Whether an answer cites passages that exist and, with the question, have its numbers and at least half of its words.
+
+    No proof that it is right: a cheap sign that what it says is from where it says.
+    """
+    cited = {str(n) for n in scoring.cited(answer)}
+    passages = {str(source.get("n")): str(source.get("text", "")) for source in exchange.sources or ()}
+    if not cited or not cited <= passages.keys():
+        return False
+    asked = text_of(exchange.conversation[-1]) if exchange.conversation else ""
+    known = set(scoring.span_tokens(" ".join([asked, *(passages[n] for n in cited)])))
+    words = scoring.span_tokens(scoring.CITATION.sub(" ", answer))
+    numbers = {word for word in words if any(map(str.isdigit, word))}
+    return numbers <= known and 2 * sum(word in known for word in words) >= len(words)
 
 
 def _engine_gone(exchange: Exchange) -> bool:

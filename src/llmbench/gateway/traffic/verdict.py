@@ -15,8 +15,6 @@ from functools import partial
 from math import ceil, exp, expm1, log, log1p
 from typing import Literal
 
-import numpy as np
-
 from llmbench.statistics import sequential
 from llmbench.statistics.sequential import Bounds
 
@@ -145,8 +143,7 @@ class Judge:
         if KINDS[name] == "share":
             (k1, n1), (k0, n0) = canary.counts[name], control.counts[name]
             return partial(sequential.against_shares, (k1, n1), (k0, n0))
-        new, old = (np.frombuffer(one.values[name], dtype=np.float64).copy() for one in (canary, control))
-        return partial(sequential.against_quantiles, new, old, _Q[KINDS[name]])
+        return partial(sequential.against_quantiles, canary.values[name], control.values[name], _Q[KINDS[name]])
 
     def _verdict(self, name: str, canary: Observed, control: Observed) -> RailVerdict:
         share, margin = KINDS[name] == "share", self.margins[name]
