@@ -177,7 +177,7 @@ BAD_PATHS = [
     "/v1/models/abc", "/v1/models/base/", "/v1/chat/completions/", "/v1/chat/completions/batch", "/v1/chat/completions/render",
     "/v1/CHAT/completions", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "//v1/models", "/v1//models",
     "/v1/../invocations", "/v1/%2e%2e/metrics", "/v1/chat%2fcompletions%00", "/invocations", "/ping", "/metrics/", "/docs",
-    "/redoc", "/openapi.json", "/version", "/load", "/tokenize/", "/detokenize/", "/ready/", "/pause", "/resume", "/sleep",
+    "/redoc", "/v1/openapi.json", "/version", "/load", "/tokenize/", "/detokenize/", "/ready/", "/pause", "/resume", "/sleep",
     "/collective_rpc", "/scale_elastic_ep", "/is_scaling_elastic_ep", "/inference/v1/generate", "/generative_scoring",
     "/adapters", "/server_info", "/reset_prefix_cache", "/Health",
 ]  # fmt: skip

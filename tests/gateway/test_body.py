@@ -70,6 +70,8 @@ def test_a_completions_prompt_is_a_text_or_tokens_or_some_of_either(prompt: Any)
         ({"logprobs": True}, "logprobs"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"best_of": 3}, "best_of"),
+        ({"best_of": True}, "best_of"),
+        ({"suffix": 0}, "suffix"),
         ({"suffix": "end"}, "suffix"),
         ({"prompt_embeds": "x"}, "prompt_embeds"),
         ({"messages": []}, "messages"),

@@ -77,6 +77,8 @@ def test_bookkeeping_that_clients_send_unasked_is_dropped() -> None:
         ({"logit_bias": {"five": 1}}, "logit_bias"),
         ({"tools": {}}, "tools"),
         ({"stream_options": 3, "stream": True}, "stream_options"),
+        ({"stream_options": "x"}, "stream_options"),
+        ({"stream_options": {"include_usage": "no"}, "stream": True}, "stream_options.include_usage"),
         ({"reasoning_effort": "extreme"}, "reasoning_effort"),
         ({"verbosity": "high"}, "verbosity"),
         ({"modalities": ["text", "audio"]}, "modalities"),

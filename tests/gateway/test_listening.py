@@ -39,11 +39,13 @@ class Engine:
     def __init__(self, socket: Path) -> None:
         self.socket, self.gap, self.count = socket, 0.0, 3
         self.seen: list[bytes] = []
+        self.heads: list[bytes] = []
         self.given_up = 0
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+        self.heads.append(head)
         self.seen.append(await reader.readexactly(length))
         try:
             if b'"stream":true' not in self.seen[-1]:

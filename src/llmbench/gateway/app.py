@@ -14,6 +14,7 @@ POST /v1/vector_stores/PIPELINE/search     the same in OpenAI's form
 POST /tokenize             the tokens of a text
 POST /detokenize           the text of tokens
 GET  /metrics              counts for Prometheus
+GET  /openapi.json         what all of them take and give
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from llmbench.gateway.api.responses import answering as responding
 from llmbench.gateway.api.responses import asking
 from llmbench.gateway.catalogue import Catalogue, Served
 from llmbench.gateway.charge import Quota
+from llmbench.gateway.description import document
 from llmbench.gateway.exchange import Exchange, Sink
 from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.guard import Access, Guard
@@ -57,7 +59,7 @@ __all__ = ["build"]
 _MANY = 2048
 _PATHS = (
     "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/v1/search", "/v1/models",
-    "/tokenize", "/detokenize", "/health", "/ready", "/metrics",
+    "/tokenize", "/detokenize", "/health", "/ready", "/metrics", "/openapi.json",
 )  # fmt: skip
 _NOT_HERE = {
     "/v1/messages": "This server has no Messages API. Ask /v1/chat/completions",
@@ -118,6 +120,10 @@ def build(
         for sink in sinks:
             sink(exchange)
 
+    async def describe(request: Request) -> Response:
+        names, keyed = paths._seen_by(request, paths._names()), keyring is not None or wanted.key is not None
+        return as_json(document(models.context, names, keyed=keyed))
+
     charged = [Middleware(partial(Quota, ledger=ledger, tell=tell))] if ledger is not None else []
 
     @asynccontextmanager
@@ -145,6 +151,7 @@ def build(
             Route("/v1/vector_stores/{name}/search", paths.search_store, methods=["POST"]),
             Route("/tokenize", paths.tokenize, methods=["POST"]),
             Route("/detokenize", paths.detokenize, methods=["POST"]),
+            Route("/openapi.json", describe, methods=["GET"]),
         ],
         middleware=[
             *([Middleware(partial(Traced, share=traced))] if traced is not None else []),

@@ -10,16 +10,16 @@ from typing import Any
 
 from llmbench.gateway.refusal import Refusal
 
-__all__ = ["JSON", "arguments_of", "check_type", "check_types", "read"]
+__all__ = ["JSON", "KINDS", "MAX_DEPTH", "arguments_of", "check_type", "check_types", "read"]
 
 JSON = dict[str, Any]
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MAX_DEPTH = 64
+MAX_DEPTH = 64
 _INT64 = 2**63
 _DIGITS = 30
 """Digits of a whole number that Python should still read; more take it a time that grows with their square."""
 
-_KINDS: dict[str, tuple[type, ...]] = {
+KINDS: dict[str, tuple[type, ...]] = {
     "a number": (int, float),
     "a whole number": (int,),
     "true or false": (bool,),
@@ -51,7 +51,7 @@ def read(raw: bytes) -> JSON:
     except _Twice as error:
         raise Refusal(400, f"The body names {str(error)!r:.100} twice in one object.") from None
     except RecursionError:
-        raise Refusal(400, f"The body is nested deeper than {_MAX_DEPTH}.") from None
+        raise Refusal(400, f"The body is nested deeper than {MAX_DEPTH}.") from None
     except json.JSONDecodeError as error:
         raise Refusal(400, f"The body is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from None
     if not isinstance(body, dict):
@@ -66,7 +66,7 @@ def read(raw: bytes) -> JSON:
 
 def check_type(name: str, value: Any, kind: str) -> None:
     """Refuses a value that is not of a kind, such as `a number`; what is null counts as absent and is not asked about."""
-    types = _KINDS[kind]
+    types = KINDS[kind]
     fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
     if fits and kind == "a text or a list of texts" and isinstance(value, list):
         fits = all(isinstance(item, str) for item in value)
@@ -112,8 +112,8 @@ def _fault(value: Any) -> str | None:
     """What in a value JSON cannot say, looked for without recursion."""
     level, depth = [value], 1
     while level:
-        if depth > _MAX_DEPTH:
-            return f"it is nested deeper than {_MAX_DEPTH}"
+        if depth > MAX_DEPTH:
+            return f"it is nested deeper than {MAX_DEPTH}"
         below: list[Any] = []
         for item in level:
             if isinstance(item, str):

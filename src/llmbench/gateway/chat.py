@@ -5,6 +5,7 @@ So nobody sends the server a chat template, a path or a URL to fetch, and a mist
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,16 +18,17 @@ from llmbench.message import Message, text_of, with_text
 from llmbench.recipe import MAX_STOPS, Sampling
 
 __all__ = [
-    "MAX_BODY", "ChatRequest", "check_sampling", "checked", "known", "parse", "tier_of", "user_of", "with_defaults",
-    "with_system",
+    "EFFORTS", "FIELDS", "MAX_BODY", "MAX_LOGPROBS", "MAX_MESSAGES", "NO_VARIABLE", "ROLES", "SHARED", "TIERS",
+    "WITHOUT_EFFECT", "ChatRequest", "bounds", "check_sampling", "checked", "known", "parse", "tier_of", "user_of",
+    "with_defaults", "with_system",
 ]  # fmt: skip
 
 MAX_BODY = 1_000_000
 """Bytes of a request."""
 
-_MAX_MESSAGES = 1000
+MAX_MESSAGES = 1000
 _MAX_N = 8
-_MAX_LOGPROBS = 20
+MAX_LOGPROBS = 20
 _GREEDY = 1e-5  # vLLM takes a temperature below this for 0
 
 _SAMPLING = ("temperature", "top_p", "seed", "stop")
@@ -38,7 +40,7 @@ SHARED = {
     "ignore_eos": "true or false", "min_tokens": "a whole number",
 }  # fmt: skip
 """Fields of chats and of completions alike, each with what it must be."""
-_FIELDS = SHARED | {
+FIELDS = SHARED | {
     "max_completion_tokens": "a whole number", "logprobs": "true or false", "top_logprobs": "a whole number",
     "tools": "a list", "tool_choice": "a text or an object", "parallel_tool_calls": "true or false",
     "reasoning_effort": "a text", "chat_template_kwargs": "an object",
@@ -57,12 +59,12 @@ _ELSEWHERE = {
     "audio": "this server generates text only",
     "chat_template": "the model's own template is used; set its variables with chat_template_kwargs",
 }
-_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _MESSAGE_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning"}
 _MAX_USER = 256
-_TIERS = ("auto", "default", "flex", "priority", "scale")
-_ROLES = ("system", "developer", "user", "assistant", "tool")
-_NO_VARIABLE = {
+TIERS = ("auto", "default", "flex", "priority", "scale")
+ROLES = ("system", "developer", "user", "assistant", "tool")
+NO_VARIABLE = {
     "messages", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message",
     "return_dict", "return_tensors", "return_assistant_tokens_mask", "padding", "truncation", "max_length",
     "bos_token", "eos_token", "pad_token", "unk_token", "strftime_now", "raise_exception",
@@ -100,18 +102,18 @@ def parse(raw: bytes, *, context: int) -> ChatRequest:
 def checked(body: dict[str, Any], *, context: int) -> ChatRequest:
     """The same for a body that was read already."""
     tier = tier_of(body)
-    fields = known(body, _FIELDS.keys() | _OWN)
+    fields = known(body, FIELDS.keys() | _OWN)
     model, stream = fields.pop("model", None), fields.pop("stream", False)
     messages = fields.pop("messages", None)
     if not isinstance(model, str):
         raise Refusal(400, "model is missing: name one from /v1/models.", param="model")
-    if not isinstance(messages, list) or not 0 < len(messages) <= _MAX_MESSAGES:
-        raise Refusal(400, f"messages must be a list of 1 to {_MAX_MESSAGES} messages.", param="messages")
+    if not isinstance(messages, list) or not 0 < len(messages) <= MAX_MESSAGES:
+        raise Refusal(400, f"messages must be a list of 1 to {MAX_MESSAGES} messages.", param="messages")
     check_type("stream", stream, "true or false")
+    check_types(fields, FIELDS)
+    _check_chat(fields, context)
     if not stream:
         fields.pop("stream_options", None)
-    check_types(fields, _FIELDS)
-    _check_chat(fields, context)
     asked = [_message(message, i) for i, message in enumerate(messages)]
     return ChatRequest(model, asked, stream, fields, user_of(body), tier)
 
@@ -123,8 +125,8 @@ def tier_of(body: dict[str, Any]) -> Tier:
         Refusal: status 400: it is none of OpenAI's.
     """
     tier = body.pop("service_tier", None)
-    if tier not in (None, *_TIERS):
-        raise Refusal(400, f"service_tier must be one of {', '.join(_TIERS)}.", param="service_tier")
+    if tier not in (None, *TIERS):
+        raise Refusal(400, f"service_tier must be one of {', '.join(TIERS)}.", param="service_tier")
     return "flex" if tier == "flex" else "default"
 
 
@@ -178,10 +180,22 @@ def with_system(messages: list[Message], system: str | None) -> list[Message]:
     return [{"role": "system", "content": system}, *messages]
 
 
-def check_sampling(fields: dict[str, Any], context: int, *, fewest: int = 1) -> None:
-    """Refuses numbers out of bounds in the fields that chats and completions share; `fewest` tokens may be asked for."""
-    for key, lowest, highest in (("max_tokens", fewest, context), ("max_completion_tokens", 1, context), ("n", 1, _MAX_N)):
-        _check_range(fields, key, lowest, highest)
+def bounds(context: int) -> dict[str, tuple[int, int]]:
+    """The lowest and the highest that a whole number of a chat may be, by field."""
+    return {
+        "max_tokens": (1, context), "max_completion_tokens": (1, context), "n": (1, _MAX_N), "top_logprobs": (0, MAX_LOGPROBS),
+    }  # fmt: skip
+
+
+def check_sampling(fields: dict[str, Any], ranges: Mapping[str, tuple[int, int]]) -> None:
+    """Refuses numbers out of bounds, and what else is wrong in the fields that chats and completions share."""
+    for key, (lowest, highest) in ranges.items():
+        value = fields.get(key)
+        if value is not None and not lowest <= value <= highest:
+            raise Refusal(400, f"{key} must be a whole number from {lowest} to {highest}, not {value!r:.40}.", param=key)
+    for name in ("include_usage", "continuous_usage_stats"):
+        if (wanted := fields.get("stream_options", {}).get(name)) is not None:
+            check_type(f"stream_options.{name}", wanted, "true or false")
     stop = fields.get("stop", [])
     if isinstance(stop, list) and len(stop) > MAX_STOPS:
         raise Refusal(400, f"stop takes at most {MAX_STOPS} texts.", param="stop")
@@ -193,22 +207,15 @@ def check_sampling(fields: dict[str, Any], context: int, *, fewest: int = 1) -> 
 
 
 def _check_chat(fields: dict[str, Any], context: int) -> None:
-    check_sampling(fields, context)
+    check_sampling(fields, bounds(context))
     if "tools" in fields:
         schema.check_tools(fields["tools"], fields.get("tool_choice"))
-    _check_range(fields, "top_logprobs", 0, _MAX_LOGPROBS)
-    if fields.get("reasoning_effort", "low") not in _EFFORTS:
-        raise Refusal(400, f"reasoning_effort must be one of {', '.join(_EFFORTS)}.", param="reasoning_effort")
+    if fields.get("reasoning_effort", "low") not in EFFORTS:
+        raise Refusal(400, f"reasoning_effort must be one of {', '.join(EFFORTS)}.", param="reasoning_effort")
     for key, value in fields.get("chat_template_kwargs", {}).items():
-        if key in _NO_VARIABLE or not key.isidentifier() or not isinstance(value, (bool, int, float, str, type(None))):
+        if key in NO_VARIABLE or not key.isidentifier() or not isinstance(value, (bool, int, float, str, type(None))):
             message = f"chat_template_kwargs.{key[:100]} is not accepted here. Give true, false, a number or a text for a "
             raise Refusal(400, message + "variable of the model's chat template.", param="chat_template_kwargs")
-
-
-def _check_range(fields: dict[str, Any], key: str, lowest: int, highest: int) -> None:
-    value = fields.get(key)
-    if value is not None and not lowest <= value <= highest:
-        raise Refusal(400, f"{key} must be a whole number from {lowest} to {highest}, not {value!r:.40}.", param=key)
 
 
 def _message(message: Any, i: int) -> Message:
@@ -219,8 +226,8 @@ def _message(message: Any, i: int) -> Message:
     whether this model is shown it again.
     """
     where = f"messages[{i}]"
-    if not isinstance(message, dict) or message.get("role") not in _ROLES:
-        raise Refusal(400, f"{where}.role must be one of {', '.join(_ROLES)}.", param=where)
+    if not isinstance(message, dict) or message.get("role") not in ROLES:
+        raise Refusal(400, f"{where}.role must be one of {', '.join(ROLES)}.", param=where)
     result = {key: value for key, value in message.items() if value is not None and key in _MESSAGE_FIELDS}
     if message["role"] == "assistant" and isinstance(thought := message.get("reasoning_content"), str):
         result.setdefault("reasoning", thought)

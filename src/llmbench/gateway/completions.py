@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbench.gateway import body as body_of
+from llmbench.gateway import chat
 from llmbench.gateway.body import check_type, check_types
-from llmbench.gateway.chat import SHARED, check_sampling, known, tier_of, user_of
+from llmbench.gateway.chat import MAX_LOGPROBS, SHARED, check_sampling, known, tier_of, user_of
 from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.turns import Tier
 from llmbench.recipe import Variant
 
-__all__ = ["CompletionRequest", "parse", "refuse_conversational"]
+__all__ = ["FIELDS", "MAX_PROMPTS", "CompletionRequest", "bounds", "parse", "refuse_conversational"]
 
-_MAX_PROMPTS = 256
-_MAX_LOGPROBS = 20
-_FIELDS = SHARED | {"echo": "true or false", "logprobs": "a whole number"}
+MAX_PROMPTS = 256
+FIELDS = SHARED | {"echo": "true or false", "logprobs": "a whole number"}
 _OWN = {"model", "prompt", "stream"}
 
 
@@ -45,23 +45,28 @@ def parse(raw: bytes, *, context: int) -> CompletionRequest:
     """
     body = body_of.read(raw)
     tier = tier_of(body)
-    fields = known(body, _FIELDS.keys() | _OWN | {"best_of", "suffix"})
-    if fields.pop("best_of", 1) != 1:
+    fields = known(body, FIELDS.keys() | _OWN | {"best_of", "suffix"})
+    best_of, suffix = fields.pop("best_of", 1), fields.pop("suffix", "")
+    if best_of != 1 or best_of is True:
         raise Refusal(400, "best_of is not accepted here: ask for n answers.", param="best_of")
-    if fields.pop("suffix", ""):
+    if suffix != "":
         raise Refusal(400, "suffix is not accepted here.", param="suffix")
     model, prompt, stream = fields.pop("model", None), fields.pop("prompt", None), fields.pop("stream", False)
     if not isinstance(model, str):
         raise Refusal(400, "model is missing: name one from /v1/models.", param="model")
     _check_prompt(prompt)
     check_type("stream", stream, "true or false")
+    check_types(fields, FIELDS)
+    check_sampling(fields, bounds(context, echo=fields.get("echo", False)))
     if not stream:
         fields.pop("stream_options", None)
-    check_types(fields, _FIELDS)
-    check_sampling(fields, context, fewest=0 if fields.get("echo") else 1)
-    if not 0 <= fields.get("logprobs", 0) <= _MAX_LOGPROBS:
-        raise Refusal(400, f"logprobs must be a whole number from 0 to {_MAX_LOGPROBS}.", param="logprobs")
     return CompletionRequest(model, prompt, stream, fields, user_of(body), tier)
+
+
+def bounds(context: int, *, echo: bool) -> dict[str, tuple[int, int]]:
+    """The lowest and the highest that a whole number may be, by field; with `echo` a text may be scored and not continued."""
+    most = {key: ends for key, ends in chat.bounds(context).items() if key in FIELDS}
+    return most | {"max_tokens": (0 if echo else 1, context), "logprobs": (0, MAX_LOGPROBS)}
 
 
 def refuse_conversational(variant: Variant, *, grounded: bool) -> None:
@@ -81,8 +86,8 @@ def _check_prompt(prompt: Any) -> None:
     prompts = prompt if isinstance(prompt, list) and not _is_ids(prompt) else [prompt]
     if not prompts or not all(isinstance(one, str) or _is_ids(one) for one in prompts):
         raise Refusal(400, "prompt must be a text, a list of token ids, or a list of either.", param="prompt")
-    if len(prompts) > _MAX_PROMPTS:
-        raise Refusal(400, f"prompt may hold at most {_MAX_PROMPTS} texts.", param="prompt")
+    if len(prompts) > MAX_PROMPTS:
+        raise Refusal(400, f"prompt may hold at most {MAX_PROMPTS} texts.", param="prompt")
 
 
 def _is_ids(value: Any) -> bool:

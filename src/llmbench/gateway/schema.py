@@ -16,7 +16,7 @@ from typing import Any
 from llmbench.gateway.body import JSON
 from llmbench.gateway.refusal import Refusal
 
-__all__ = ["check", "check_format", "check_tools"]
+__all__ = ["FORMATS", "check", "check_format", "check_tools"]
 
 _MAX_DEPTH = 32
 _MAX_SCHEMAS = 2_000
@@ -27,7 +27,7 @@ _MAX_VALUES = 1_000
 _MAX_TEXT = 50_000
 """Characters of property names, values and patterns together."""
 _MAX_PATTERN = 2_000
-_FORMATS = ("text", "json_object", "json_schema")
+FORMATS = ("text", "json_object", "json_schema")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
 _SINGLE = ("additionalProperties", "items", "propertyNames", "unevaluatedProperties", "unevaluatedItems")
 _LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
@@ -36,8 +36,8 @@ _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "m
 
 def check_format(form: JSON) -> None:
     """Refuses a `response_format` that the engine cannot keep to."""
-    if form.get("type") not in _FORMATS:
-        raise Refusal(400, f"response_format.type must be one of {', '.join(_FORMATS)}.", param="response_format")
+    if form.get("type") not in FORMATS:
+        raise Refusal(400, f"response_format.type must be one of {', '.join(FORMATS)}.", param="response_format")
     _bound_depth(form, "response_format")
     if form["type"] == "json_schema":
         held = form.get("json_schema")

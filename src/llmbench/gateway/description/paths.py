@@ -1,0 +1,115 @@
+"""The description of the whole server, as OpenAPI 3.1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from llmbench import borrowed
+from llmbench.gateway.body import JSON, MAX_DEPTH
+from llmbench.gateway.chat import MAX_BODY
+from llmbench.gateway.description import requests
+from llmbench.gateway.description.answers import ANSWERS, STATUSES
+
+__all__ = ["document"]
+
+_EVERYWHERE = (421, 431, 500)
+_WITH_KEY = (401, 429, 503)
+_WITH_BODY = (400, 404, 408, 413, 415)
+_BY_ENGINE = (422, 502, 504)
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """One method of a path. `request` and `answer` are names of schemas; without an answer it is a plain text."""
+
+    path: str
+    method: Literal["get", "post"]
+    does: str
+    answer: str | None
+    request: str | None = None
+    streams: bool = False
+    needs_key: bool = True
+    errors: tuple[int, ...] = ()
+
+
+_OPERATIONS = (
+    _Operation("/v1/chat/completions", "post", "Ask a variant.", "ChatCompletion", "ChatRequest", True, errors=_BY_ENGINE),
+    _Operation(
+        "/v1/completions", "post", "Let a variant's model continue a text, or score one.", "Completion", "CompletionRequest",
+        True, errors=_BY_ENGINE,
+    ),
+    _Operation("/v1/models", "get", "The variants.", "Models"),
+    _Operation("/v1/models/{name}", "get", "A variant.", "Model", errors=(404,)),
+    _Operation("/tokenize", "post", "The tokens of a text.", "Tokens", "TokenizeRequest", errors=_BY_ENGINE),
+    _Operation("/health", "get", "Is the engine there?", "Health", needs_key=False, errors=(503,)),
+    _Operation("/metrics", "get", "Counts for Prometheus.", None, errors=(403,)),
+    _Operation("/openapi.json", "get", "This description.", "Description"),
+)  # fmt: skip
+
+
+def document(context: int, models: Sequence[str], *, keyed: bool) -> JSON:
+    """The description.
+
+    Args:
+        context: tokens that the model takes, prompt and answer together.
+        models: the variants that the reader may ask.
+        keyed: whether requests need a key.
+    """
+    model = {"type": "string", "description": "A variant, from /v1/models.", "examples": list(models)}
+    schemas = {
+        "ChatRequest": requests.chat_request(context, model),
+        "CompletionRequest": requests.completion_request(context, model),
+        "TokenizeRequest": requests.tokenize_request(model),
+        "Description": {"type": "object", "description": "OpenAPI 3.1."},
+    }
+    paths: JSON = {}
+    for operation in _OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _described(operation, keyed)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "llmbench",
+            "version": borrowed.version("llmbench") or "unknown",
+            "description": f"A body has at most {MAX_BODY:,} bytes and {MAX_DEPTH} levels, and no key twice.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas | ANSWERS,
+            "responses": {str(status): _answer(means, "Error") for status, means in STATUSES.items()},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _described(operation: _Operation, keyed: bool) -> JSON:
+    needs_key = operation.needs_key and keyed
+    errors = {*_EVERYWHERE, *operation.errors, *(_WITH_KEY if needs_key else ()), *(_WITH_BODY if operation.request else ())}
+    if operation.request:
+        errors |= {429, 503}
+    found: JSON = {
+        "summary": operation.does,
+        "operationId": f"{operation.method}{operation.path.replace('/', '_').translate(str.maketrans('', '', '{}.'))}",
+        "security": [{"key": []}] if needs_key else [],
+        "responses": {"200": _answer("The answer.", operation.answer, streams=operation.streams)}
+        | {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(errors)},
+    }
+    if operation.request:
+        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": _schema(operation.request)}}}
+    if "{name}" in operation.path:
+        found["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
+    return found
+
+
+def _answer(means: str, schema: str | None, *, streams: bool = False) -> JSON:
+    content: JSON = (
+        {"application/json": {"schema": _schema(schema)}} if schema else {"text/plain": {"schema": {"type": "string"}}}
+    )
+    if streams:
+        content["text/event-stream"] = {"schema": {"type": "string", "description": "Events up to `data: [DONE]`."}}
+    return {"description": means, "content": content}
+
+
+def _schema(name: str) -> JSON:
+    return {"$ref": f"#/components/schemas/{name}"}

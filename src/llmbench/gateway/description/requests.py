@@ -1,0 +1,181 @@
+"""The schemas of requests, from the tables that check them. A field that is null counts as absent, so each may be null."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmbench.gateway import chat, completions
+from llmbench.gateway.body import JSON
+from llmbench.gateway.schema import FORMATS
+from llmbench.recipe import MAX_STOPS
+
+__all__ = ["TYPES", "chat_request", "completion_request", "object_of", "tokenize_request", "typed"]
+
+TYPES: Mapping[str, JSON] = {
+    "a number": {"type": "number"},
+    "a whole number": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+    "true or false": {"type": "boolean"},
+    "a text": {"type": "string"},
+    "an object": {"type": "object"},
+    "a list": {"type": "array"},
+    "a text or a list of texts": {"type": ["string", "array"], "items": {"type": "string"}},
+    "a text or an object": {"type": ["string", "object"]},
+}
+"""A schema for each kind that `body.check_type` knows."""
+
+_TEXT, _NULL = {"type": "string"}, {"type": "null"}
+_IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}}
+_FUNCTION = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {
+        "name": _TEXT,
+        "description": {"type": ["string", "null"]},
+        "parameters": {"type": ["object", "null"], "description": "A JSON schema."},
+    },
+}
+_FORMAT = {
+    "type": "object",
+    "required": ["type"],
+    "properties": {"type": {"enum": list(FORMATS)}},
+    "if": {"properties": {"type": {"const": "json_schema"}}},
+    "then": {
+        "required": ["json_schema"],
+        "properties": {
+            "json_schema": {
+                "type": "object",
+                "required": ["name", "schema"],
+                "properties": {"name": _TEXT, "schema": {"type": "object", "description": "A JSON schema."}},
+            }
+        },
+    },
+}
+_NAMED_TOOL = {
+    "type": "object",
+    "required": ["type", "function"],
+    "properties": {"type": {"const": "function"}, "function": {"type": "object", "required": ["name"]}},
+}
+_NARROWER: Mapping[str, JSON] = {
+    # vLLM's own bounds, which it checks itself
+    "temperature": {"minimum": 0, "maximum": 2},
+    "top_p": {"exclusiveMinimum": 0, "maximum": 1},
+    "top_k": {"minimum": -1, "description": "0 and -1 take every token."},
+    "min_p": {"minimum": 0, "maximum": 1},
+    "presence_penalty": {"minimum": -2, "maximum": 2},
+    "frequency_penalty": {"minimum": -2, "maximum": 2},
+    "repetition_penalty": {"exclusiveMinimum": 0},
+    "min_tokens": {"minimum": 0},
+    "stop": {"minLength": 1, "items": {"type": "string", "minLength": 1}, "maxItems": MAX_STOPS},
+    "stream_options": {
+        "properties": {
+            "include_usage": {"type": ["boolean", "null"]}, "continuous_usage_stats": {"type": ["boolean", "null"]},
+        },
+        "description": "Has an effect where stream is true.",
+    },
+    "tools": {"minItems": 1, "items": {"type": "object", "required": ["function"], "properties": {"function": _FUNCTION}}},
+    "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required", None]}, _NAMED_TOOL]},
+    # bounds of the gateway
+    "response_format": {**_FORMAT, "type": ["object", "null"]},
+    "logit_bias": {"propertyNames": {"pattern": "^[0-9]+$"}, "additionalProperties": {"type": "number"}},
+    "reasoning_effort": {"enum": [*chat.EFFORTS, None]},
+    "chat_template_kwargs": {
+        "propertyNames": {"pattern": r"^[^\W\d]\w*$", "not": {"enum": sorted(chat.NO_VARIABLE)}},
+        "additionalProperties": {"type": ["boolean", "number", "string", "null"]},
+        "description": "Variables of the model's chat template.",
+    },
+}  # fmt: skip
+_UNUSED: Mapping[str, JSON] = {
+    "verbosity": {"enum": ["medium", None]},
+    "modalities": {"enum": [["text"], None]},
+    **{name: {"description": "Has no effect here."} for name in sorted(chat.WITHOUT_EFFECT)},
+}
+_PART = {
+    "anyOf": [
+        {"type": "object", "required": ["type", kind], "properties": {"type": {"const": kind}, kind: _TEXT}}
+        for kind in ("text", "refusal")
+    ]
+}
+_CONTENT = {"anyOf": [_TEXT, {"type": "array", "items": _PART}]}
+_CALL = {
+    "type": "object",
+    "required": ["function"],
+    "properties": {
+        "function": {
+            "type": "object",
+            "required": ["name"],
+            "properties": {"name": _TEXT, "arguments": {"type": ["string", "null"], "description": "JSON."}},
+        }
+    },
+}
+_MESSAGE = {
+    "type": "object",
+    "required": ["role"],
+    "properties": {
+        "role": {"enum": list(chat.ROLES)},
+        "name": {"type": ["string", "null"]},
+        "tool_call_id": {"type": ["string", "null"]},
+        "tool_calls": {"type": ["array", "null"], "items": _CALL},
+        "function_call": _NULL,
+    },
+    "if": {"properties": {"role": {"const": "assistant"}}},
+    "then": {"properties": {"content": {"anyOf": [*_CONTENT["anyOf"], _NULL]}}},
+    "else": {"required": ["content"], "properties": {"content": _CONTENT}},
+}
+
+
+def object_of(fields: Mapping[str, JSON], required: tuple[str, ...], **more: Any) -> JSON:
+    """An object that has these fields and no others."""
+    return {"type": "object", "required": list(required), "properties": dict(fields), "additionalProperties": False, **more}
+
+
+def typed(kinds: Mapping[str, str], ranges: Mapping[str, tuple[int, int]]) -> dict[str, JSON]:
+    """A schema for each field.
+
+    Args:
+        kinds: what each must be, as `body.check_type` names it.
+        ranges: the lowest and the highest of those that are bounded.
+    """
+    found = {}
+    for name, kind in kinds.items():
+        types = TYPES[kind]["type"]
+        null = {"type": [*([types] if isinstance(types, str) else types), "null"]}
+        ends = dict(zip(("minimum", "maximum"), ranges[name], strict=True)) if name in ranges else {}
+        found[name] = TYPES[kind] | null | ends | _NARROWER.get(name, {})
+    return found
+
+
+def chat_request(context: int, model: JSON) -> JSON:
+    """What /v1/chat/completions takes; `context` is the tokens that the model takes, `model` the schema of its name."""
+    messages = {"type": "array", "minItems": 1, "maxItems": chat.MAX_MESSAGES, "items": _MESSAGE}
+    own = {"model": model, "messages": messages, "stream": {"type": ["boolean", "null"], "default": False}}
+    return object_of(own | typed(chat.FIELDS, chat.bounds(context)) | _others(), ("model", "messages"))
+
+
+def completion_request(context: int, model: JSON) -> JSON:
+    """What /v1/completions takes."""
+    prompt = {
+        "anyOf": [
+            _TEXT,
+            _IDS,
+            {"type": "array", "minItems": 1, "maxItems": completions.MAX_PROMPTS, "items": {"anyOf": [_TEXT, _IDS]}},
+        ]
+    }
+    own = {
+        "model": model, "prompt": prompt, "stream": {"type": ["boolean", "null"], "default": False},
+        "best_of": {"enum": [1, None]}, "suffix": {"enum": ["", None]},
+    }  # fmt: skip
+    fields = typed(completions.FIELDS, completions.bounds(context, echo=True))
+    continued = {"properties": {"max_tokens": {"type": ["integer", "null"], "minimum": 1}}}
+    scored = {"properties": {"echo": {"const": True}}, "required": ["echo"]}
+    return object_of(own | fields | _others(), ("model", "prompt"), anyOf=[continued, scored])
+
+
+def tokenize_request(model: JSON) -> JSON:
+    """What /tokenize takes; it looks at nothing else."""
+    switches = {name: {"type": ["boolean", "null"]} for name in ("add_special_tokens", "return_token_strs")}
+    return object_of({"model": model, "prompt": _TEXT, **switches}, ("model", "prompt"), additionalProperties=True)
+
+
+def _others() -> dict[str, JSON]:
+    return {"service_tier": {"enum": [*chat.TIERS, None], "description": "flex lets other requests go first."}, **_UNUSED}
