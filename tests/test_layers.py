@@ -168,6 +168,7 @@ HOMES = {
     "starlette": {"gateway", "app"},  # app/ is a web program too
     "fastapi": {"gateway"},
     "uvicorn": {"gateway", "app"},
+    "redis": {"gateway"},
     "gradio": {"app"},
     "vllm": set(),  # a process that engine/ starts; imported nowhere
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 import socket
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 from tests.gateway.redis_server import Server
+from typer.testing import CliRunner
 
 from llmbench import recipe as recipes
+from llmbench.cli.main import cli
 from llmbench.errors import LlmbenchError, MissingPackage, RecipeError
 from llmbench.gateway import redis_book
 from llmbench.gateway.keys import Key, KeyStore
@@ -334,3 +337,16 @@ def test_limits_in_redis_are_those_of_keys() -> None:
         ServeRecipe.model_validate(given)
     given["gateway"]["keys"] = True
     assert ServeRecipe.model_validate(given).gateway.limits_in == "rediss://me:p@host:6380/2"
+
+
+async def test_the_list_of_keys_shows_what_was_spent_over_redis(store: KeyStore, redis: Server) -> None:
+    key = key_of(store, tokens_per_day=1000)
+    with ledger_of(store, redis) as ledger:
+        await granted(ledger, key, 321)
+    words = ["keys", "list", "--json", "--file", str(store.path)]
+    for more, tokens in (([], 0), (["--limits-in", redis.url], 321)):
+        [listed] = json.loads(CliRunner().invoke(cli, [*words, *more]).stdout)
+        assert (listed["tokens_today"], listed["requests_today"]) == (tokens, tokens // 321)
+    for url in (f"redis://:{SECRET}/x@host:1", f"http://me:{SECRET}@host", f"redis://host:{SECRET}"):
+        error = CliRunner().invoke(cli, [*words, "--limits-in", url]).exception
+        assert isinstance(error, LlmbenchError) and SECRET not in str(error) and "\n" not in str(error)

@@ -81,6 +81,7 @@ class RedisBook:
         url: `redis://`, `rediss://` (TLS) or `unix://`, as redis-py takes it.
         say: is told when Redis stops answering, and when it answers again.
         clock: seconds since 1970; without it Redis' clock.
+        verb: the verb that needs it, for the error that redis-py is not installed.
 
     Raises:
         MissingPackage: redis-py is not installed.
@@ -89,15 +90,25 @@ class RedisBook:
 
     patience = 5.0
 
-    def __init__(self, url: str, say: Callable[[str], None] | None = None, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        say: Callable[[str], None] | None = None,
+        clock: Callable[[], float] | None = None,
+        *,
+        verb: str = "serve",
+    ) -> None:
         try:
             import redis
             from redis.backoff import NoBackoff
             from redis.retry import Retry
         except ImportError:
-            raise MissingPackage("serve", "redis", "redis") from None
+            raise MissingPackage(verb, "redis", "redis") from None
         self._slow, self._refusal, self._error = redis.TimeoutError, redis.ResponseError, redis.RedisError
-        self.address = _address(url)
+        try:
+            self.address = _address(url)
+        except ValueError:  # its text quotes the URL
+            raise LlmbenchError("The URL of Redis is not redis://[USER:PASSWORD@]HOST:PORT/DB. Correct it.") from None
         self._say = say or (lambda _: None)
         self._given_clock = clock
         self._id = secrets.token_hex(8)
@@ -123,7 +134,7 @@ class RedisBook:
             self._read(["-"])
             self._redis.script_load(_WRITE)
         except (self._error, OSError, ValueError, TypeError) as error:
-            reason = _reason(error) if isinstance(error, (self._error, OSError)) else "the URL's options are not redis-py's"
+            reason = _reason(error) if isinstance(error, (self._error, OSError)) else "redis-py does not take the URL"
             raise LlmbenchError(
                 f"gateway.limits_in: Redis at {self.address} cannot be used ({reason}). Start it, or correct the URL."
             ) from None
