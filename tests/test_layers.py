@@ -169,6 +169,7 @@ HOMES = {
     "fastapi": {"gateway"},
     "uvicorn": {"gateway", "app"},
     "opentelemetry": {"gateway"},
+    "redis": {"gateway"},
     "gradio": {"app"},
     "vllm": set(),  # a process that engine/ starts; imported nowhere
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.gateway.redis_server import Server
 
 from llmbench.engine import BASE, Adapter
 from llmbench.errors import EngineError
@@ -154,3 +157,22 @@ class Bench:
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Server]:
+    """One for all tests of a process."""
+    pytest.importorskip("redis", reason="redis-py is not installed: pip install 'llmbench[redis]'")
+    if shutil.which("redis-server") is None:
+        pytest.skip("there is no redis-server here: apt-get install redis-server")
+    server = Server()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis(redis_server: Server) -> Server:
+    """An empty Redis."""
+    redis_server.client.flushall()
+    return redis_server

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,9 +14,11 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.gateway.redis_server import Server
 
 from llmbench.gateway.keys import KeyStore
 from llmbench.gateway.quota import Limits
+from llmbench.gateway.redis_book import RedisBook
 
 LIMIT, PROMPT, ANSWER = 8_000, 30, 12
 MOST = 20
@@ -30,7 +33,7 @@ from llmbench.gateway.listening import answering, listener_of
 from llmbench.gateway.relay import Upstream
 from llmbench.recipe import ServeRecipe, Variant
 
-gateway = {"port": 0, "keys": sys.argv[2], "shutdown_timeout": 0}
+gateway = {"port": 0, "keys": sys.argv[2], "shutdown_timeout": 0, "limits_in": sys.argv[3] or None}
 recipe = ServeRecipe.model_validate({"variants": [{"name": "m"}], "gateway": gateway})
 open, upstream = Open(2048), Upstream.at(Path(sys.argv[1]), lambda: None)
 with opened(recipe.gateway, None) as ledger:
@@ -82,10 +85,10 @@ class Computing:
 
 
 @asynccontextmanager
-async def gateway(socket: Path, path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def gateway(socket: Path, path: Path, redis: str = "") -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, str(socket), str(path), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        env=os.environ,
+        sys.executable, "-c", PROGRAM, str(socket), str(path), redis,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=os.environ,
     )  # fmt: skip
     assert process.stdout is not None
     try:
@@ -97,26 +100,29 @@ async def gateway(socket: Path, path: Path) -> AsyncIterator[tuple[asyncio.subpr
         await process.wait()
 
 
+async def client(
+    http: httpx.AsyncClient, url: str, number: int, statuses: list[int], answered: int, until: asyncio.Event
+) -> None:
+    """Asks, streamed or not, one question after another, until its key is spent or the gateway is gone."""
+    try:
+        while True:
+            response = await http.post(url, json=ASK | {"stream": number % 2 == 0})
+            statuses.append(response.status_code)
+            if statuses.count(200) >= answered:
+                until.set()
+            if response.status_code == 429 and response.headers["x-should-retry"] == "false":
+                return
+            await asyncio.sleep(0.02 * (response.status_code == 429))
+    except httpx.HTTPError:
+        return
+
+
 @pytest.mark.parametrize("answered", [1, 7])
 async def test_spent_tokens_never_exceed_the_limit_though_the_gateway_is_killed(tmp_path: Path, answered: int) -> None:
     path, socket, engine = tmp_path / "keys.sqlite", tmp_path / "e.sock", Computing()
     store = KeyStore(path)
     key = store.new("alice", limits=Limits(tokens_per_day=LIMIT))
     statuses: list[int] = []
-
-    async def client(http: httpx.AsyncClient, url: str, number: int, until: asyncio.Event) -> None:
-        """Asks, streamed or not, one question after another, until its key is spent or the gateway is gone."""
-        try:
-            while True:
-                response = await http.post(url, json=ASK | {"stream": number % 2 == 0})
-                statuses.append(response.status_code)
-                if statuses.count(200) >= answered:
-                    until.set()
-                if response.status_code == 429 and response.headers["x-should-retry"] == "false":
-                    return
-                await asyncio.sleep(0.02 * (response.status_code == 429))
-        except httpx.HTTPError:
-            return
 
     def spent() -> int:
         account = store.account("alice")
@@ -130,7 +136,7 @@ async def test_spent_tokens_never_exceed_the_limit_though_the_gateway_is_killed(
                 httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=60) as http,
             ):
                 enough = asyncio.Event()
-                clients = [asyncio.create_task(client(http, url, number, enough)) for number in range(20)]
+                clients = [asyncio.create_task(client(http, url, number, statuses, answered, enough)) for number in range(20)]
                 if killed:
                     await asyncio.wait_for(enough.wait(), 60)
                     process.kill()
@@ -139,3 +145,30 @@ async def test_spent_tokens_never_exceed_the_limit_though_the_gateway_is_killed(
         assert LIMIT - spent() < PROMPT + MOST, "what is left is too little for another question"
     assert set(statuses) <= {200, 429}
     store.close()
+
+
+async def test_two_gateways_with_a_key_file_each_keep_the_limit_though_one_is_killed(tmp_path: Path, redis: Server) -> None:
+    path, copy, socket, engine = tmp_path / "keys.sqlite", tmp_path / "copy.sqlite", tmp_path / "e.sock", Computing()
+    store = KeyStore(path)
+    key = store.new("alice", limits=Limits(tokens_per_day=LIMIT))
+    store.close()
+    shutil.copy(path, copy)
+    statuses: list[int] = []
+    async with (
+        await asyncio.start_unix_server(engine.answer, socket),
+        gateway(socket, path, redis.url) as (one, first),
+        gateway(socket, copy, redis.url) as (_, second),
+        httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=60) as http,
+    ):
+        enough = asyncio.Event()
+        numbers = [(url, number) for number in range(10) for url in (first, second)]
+        clients = [asyncio.create_task(client(http, url, number, statuses, 100, enough)) for url, number in numbers]
+        await asyncio.wait_for(enough.wait(), 60)
+        one.kill()
+        await asyncio.wait_for(asyncio.gather(*clients), 120)
+    book = RedisBook(redis.url)
+    spent = book.account("alice")
+    book.close()
+    assert spent is not None and 0 < engine.tokens <= spent.day_tokens <= LIMIT
+    assert LIMIT - spent.day_tokens < PROMPT + MOST, "what is left is too little for another question"
+    assert set(statuses) <= {200, 429}

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
+from tests.gateway.redis_server import Server
 
 from llmbench.gateway import Catalogue, Served, build, keys
 from llmbench.gateway import ledger as ledgers
@@ -22,6 +23,7 @@ from llmbench.gateway.charge import Charge, Waiting
 from llmbench.gateway.keys import Key, KeyStore
 from llmbench.gateway.ledger import Grant, Ledger
 from llmbench.gateway.quota import DAY, Account, Excess, Limits, duration
+from llmbench.gateway.redis_book import RedisBook
 from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.relay import Upstream
 from llmbench.recipe import Sampling, Variant
@@ -103,15 +105,31 @@ def engine() -> Counting:
 class House:
     """A key file, a ledger over it, and a gateway for one key."""
 
-    def __init__(self, path: Path, clock: Clock, engine: Counting) -> None:
-        self.store, self.clock, self.engine = KeyStore(path), clock, engine
+    def __init__(self, path: Path, clock: Clock, engine: Counting, redis: Server | None) -> None:
+        self.store, self.clock, self.engine, self.redis = KeyStore(path), clock, engine, redis
         self.ledger: Ledger | None = None
         self.key = ""
 
     def open(self, **limits: int) -> httpx.AsyncClient:
         self.key = self.store.new("alice", limits=Limits(**limits))
-        self.ledger = Ledger(self.store.path, self.clock)
+        self.ledger = self.gateway()
         return self.client()
+
+    def gateway(self) -> Ledger:
+        """The ledger of one more gateway."""
+        book = None if self.redis is None else RedisBook(self.redis.url, clock=self.clock)
+        return Ledger(self.store.path, self.clock, book)
+
+    def account(self) -> Account:
+        """What is in the book."""
+        if self.redis is None:
+            found = self.store.account("alice")
+        else:
+            reader = RedisBook(self.redis.url, clock=self.clock)
+            found = reader.account("alice")
+            reader.close()
+        assert found is not None
+        return found
 
     def client(self) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {self.key}"}
@@ -125,14 +143,12 @@ class House:
         return self.store.named("alice")
 
     def spent(self) -> Account:
-        """What is in the file once everything that was settled is written."""
+        """What is in the book once everything that was settled is written."""
         assert self.ledger is not None
         end = time.monotonic() + 30
         while not self.ledger.is_written() and time.monotonic() < end:
             time.sleep(0.01)
-        found = self.store.account("alice")
-        assert found is not None
-        return found
+        return self.account()
 
     def close(self) -> None:
         if self.ledger is not None:
@@ -140,9 +156,10 @@ class House:
         self.store.close()
 
 
-@pytest.fixture
-def house(tmp_path: Path, clock: Clock, engine: Counting) -> Iterator[House]:
-    house = House(tmp_path / "keys.sqlite", clock, engine)
+@pytest.fixture(params=["sqlite", "redis"])
+def house(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, engine: Counting) -> Iterator[House]:
+    redis = request.getfixturevalue("redis") if request.param == "redis" else None
+    house = House(tmp_path / "keys.sqlite", clock, engine, redis)
     yield house
     house.close()
 
@@ -524,13 +541,12 @@ async def test_openais_client_waits_as_long_as_it_is_told_and_gives_up_where_wai
 
 
 async def test_what_a_killed_gateway_had_reserved_stays_spent_and_its_requests_no_longer_run(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    house: House, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledgers, "_BEAT", 0.0)
-    store = KeyStore(tmp_path / "keys.sqlite")
-    store.new("alice", limits=Limits(concurrent=2, tokens_per_day=100))
-    key = store.named("alice")
-    dead, alive = Ledger(store.path, clock), Ledger(store.path, clock)
+    monkeypatch.setattr(ledgers, "BEAT", 0.0)
+    house.store.new("alice", limits=Limits(concurrent=2, tokens_per_day=100))
+    key = house.named()
+    dead, alive = house.gateway(), house.gateway()
     assert all([isinstance(await dead.reserve(key, 40), Grant) for _ in range(2)])
     assert await alive.reserve(key, 1) == Excess("concurrent", 1.0)
     with dead._wake:  # it no longer writes, as after kill -9
@@ -539,18 +555,16 @@ async def test_what_a_killed_gateway_had_reserved_stays_spent_and_its_requests_n
         while isinstance(found := await alive.reserve(key, 20), Excess) and time.monotonic() < end:
             await asyncio.sleep(0.02)
         assert isinstance(found, Grant)
-        account = store.account("alice")
-        assert account is not None and (account.day_tokens, account.open, account.held) == (100, 1, 20)
+        account = house.account()
+        assert (account.day_tokens, account.open, account.held) == (100, 1, 20)
     alive.close()
     dead.close()
-    store.close()
 
 
-async def test_two_gateways_on_one_file_agree(tmp_path: Path, clock: Clock) -> None:
-    store = KeyStore(tmp_path / "keys.sqlite")
-    store.new("alice", limits=Limits(requests_per_minute=50, tokens_per_day=1000))
-    key = store.named("alice")
-    with Ledger(store.path, clock) as one, Ledger(store.path, clock) as other:
+async def test_two_gateways_with_one_book_agree(house: House, clock: Clock) -> None:
+    house.store.new("alice", limits=Limits(requests_per_minute=50, tokens_per_day=1000))
+    key = house.named()
+    with house.gateway() as one, house.gateway() as other:
         for _ in range(3):
             found = await asyncio.gather(*(ledger.reserve(key, 10) for _ in range(40) for ledger in (one, other)))
             grants = [answer for answer in found if isinstance(answer, Grant)]
@@ -562,9 +576,49 @@ async def test_two_gateways_on_one_file_agree(tmp_path: Path, clock: Clock) -> N
             while not (one.is_written() and other.is_written()) and time.monotonic() < end:
                 await asyncio.sleep(0.01)
             clock.now += 60
-    account = store.account("alice")
-    assert account is not None and (account.day_tokens, account.day_requests, account.open) == (3 * 50 * 5, 150, 0)
-    store.close()
+    account = house.account()
+    assert (account.day_tokens, account.day_requests, account.open) == (3 * 50 * 5, 150, 0)
+
+
+async def test_two_hundred_at_once_at_two_gateways_on_a_limit_for_ten(house: House, engine: Counting, clock: Clock) -> None:
+    one = house.open(requests_per_minute=10)
+    first, house.ledger = house.ledger, house.gateway()
+    assert first is not None
+    with first:
+        async with one, house.client() as other:
+            sent = (http.post("/v1/chat/completions", json=ASK) for _ in range(100) for http in (one, other))
+            answers = await asyncio.gather(*sent)
+            assert sorted(answer.status_code for answer in answers) == [200] * 10 + [429] * 190
+            clock.now += 6
+            sent = (http.post("/v1/chat/completions", json=ASK) for _ in range(5) for http in (one, other))
+            assert [answer.status_code for answer in await asyncio.gather(*sent)].count(200) == 1
+    assert len(engine.bodies) == 11 and house.spent().day_requests == 11
+
+
+async def test_two_gateways_spend_nearly_all_of_a_limit_and_never_more(house: House, clock: Clock) -> None:
+    house.store.new("alice", limits=Limits(tokens_per_day=20_000))
+    key, chance, used = house.named(), random.Random(0), 0
+
+    async def client(ledger: Ledger) -> None:
+        nonlocal used
+        while True:
+            most = chance.randint(20, 200)
+            granted = await ledger.reserve(key, most)
+            if isinstance(granted, Excess):
+                if granted.wait > 1:
+                    return
+                await asyncio.sleep(0.02)
+                continue
+            await asyncio.sleep(chance.uniform(0, 0.02))
+            spent = chance.randint(10, most)
+            used += spent
+            ledger.settle(granted, spent)
+
+    with house.gateway() as one, house.gateway() as other:
+        await asyncio.gather(*(client(ledger) for _ in range(16) for ledger in (one, other)))
+    account = house.account()
+    assert (account.day_tokens, account.open, account.held) == (used, 0, 0)
+    assert 0.95 * 20_000 <= used <= 20_000
 
 
 async def test_a_client_that_leaves_while_its_reservation_is_written_gets_it_back(house: House) -> None:
@@ -584,6 +638,7 @@ async def test_a_client_that_leaves_while_its_reservation_is_written_gets_it_bac
     assert (house.spent().open, house.spent().day_tokens) == (11, 101)
 
 
+@pytest.mark.parametrize("house", ["sqlite"], indirect=True)  # test_redis_book.py has the like for Redis
 async def test_while_the_file_cannot_be_written_nothing_is_handed_on_and_nothing_is_lost(
     house: House, engine: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -616,8 +671,8 @@ async def test_a_ledger_that_is_closed_takes_nothing_more_and_has_written_all(ho
     assert isinstance(grant, Grant)
     ledger.settle(grant, 7)
     ledger.close()
-    account = house.store.account("alice")
-    assert account is not None and (account.day_tokens, account.open) == (7, 0)
+    account = house.account()
+    assert (account.day_tokens, account.open) == (7, 0)
     with pytest.raises(Refusal, match="stopping"):
         await ledger.reserve(key, 1)
     house.ledger = None

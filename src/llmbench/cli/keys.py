@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from llmbench.errors import LlmbenchError
 
 if TYPE_CHECKING:
     from llmbench.gateway.keys import Key, KeyStore
+    from llmbench.gateway.redis_book import RedisBook
 
 __all__ = ["register"]
 
@@ -57,6 +59,11 @@ Expires = Annotated[
 File = Annotated[
     Path | None,
     typer.Option(help="The key file, where `gateway.keys` names another than outputs/keys.sqlite.", show_default=False),
+]
+
+LimitsIn = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="The Redis with what was spent, where `gateway.limits_in` names one.", show_default=False),
 ]
 
 
@@ -106,10 +113,14 @@ def new(
     )
 
 
-def list_keys(file: File = None, as_json: Json = False) -> None:
+def list_keys(file: File = None, limits_in: LimitsIn = None, as_json: Json = False) -> None:
     """List the keys with their limits, what they spent today, and when they were last used."""
     store = _opened(file, create=False)
-    found = [_record(store, key) for key in store.every()] if store is not None else []
+    found = []
+    if store is not None:
+        with ExitStack() as stack:
+            book = store if limits_in is None else stack.enter_context(_redis(limits_in))
+            found = [_record(book, key) for key in store.every()]
     if as_json:
         terminal.print_json(found)
         return
@@ -185,11 +196,17 @@ def _existing(file: Path | None, name: str) -> KeyStore:
     return store
 
 
-def _record(store: KeyStore, key: Key) -> dict[str, Any]:
+def _redis(url: str) -> AbstractContextManager[RedisBook]:
+    from llmbench.gateway.redis_book import RedisBook
+
+    return closing(RedisBook(url, verb="keys list"))
+
+
+def _record(book: KeyStore | RedisBook, key: Key) -> dict[str, Any]:
     """A key as a program reads it; times are seconds since 1970."""
     from llmbench.gateway.quota import Account
 
-    now, account = time.time(), store.account(key.name) or Account()
+    now, account = time.time(), book.account(key.name) or Account()
     last_used = account.at if account.at >= key.created else None
     account.advance(key.limits, now)
     return {

@@ -90,8 +90,9 @@ def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None,
             f"{document.source}: gateway.keys is {spec.keys}, outside of the workspace {workspace.home()}. A container "
             "writes nowhere else: set gateway.keys=true, or a path in the workspace"
         )
-    if any(one.startswith("gateway.api_key") for one in overrides):
-        raise RecipeError("gateway.api_key would stand in the container's command line. Write it into the document instead")
+    for secret in ("gateway.api_key", "gateway.limits_in"):
+        if any(one.startswith(secret) for one in overrides):
+            raise RecipeError(f"{secret} would stand in the container's command line. Write it into the document instead")
     home = workspace.home()
     found = set(_paths(document))
     if not origin.startswith(assets.BUNDLED):

@@ -51,7 +51,8 @@ def faults(error: ValidationError, kind: type[BaseModel], path: str | Path, line
         told.add(place)
         if place in given:
             message = message.removeprefix(f"{dotted}: ")  # the override names it already
-        result.append((override is not None, line or 0, f"{override or where}: {message}"))
+        shown = re.sub(r"://\S*@", "://***@", f"{override or where}: {message}")  # no password of a URL
+        result.append((override is not None, line or 0, shown))
     return [message for *_, message in sorted(result, key=lambda item: item[:2])]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -39,6 +40,23 @@ _REFUSED_ARGS = {
     "--uds": "vLLM listens on a private socket",
 }
 """Options of vLLM's server that a serving document may not pass on, each with the reason."""
+
+
+def _redis(value: Any) -> Any:
+    """The URL of a Redis. An error does not quote it, since it may hold a password."""
+    if value is None:
+        return value
+    try:
+        parts = urlsplit(value if isinstance(value, str) else "")
+        whole = bool(parts.path if parts.scheme == "unix" else parts.hostname and parts.port != 0)
+    except ValueError:
+        whole = False
+    if not whole or parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError(
+            "give redis://HOST:PORT/DB, rediss://... (TLS) or unix://PATH; USER:PASSWORD@ stands before HOST, and what is no "
+            "letter or digit in a password as %XX"
+        )
+    return value
 
 
 MAX_STOPS = 16
@@ -137,6 +155,9 @@ class GatewaySpec(Section):
     keys: bool | Annotated[Path, BeforeValidator(placed)] = False
     """Named keys with limits and budgets, which `llmbench keys` makes: true takes those of the workspace
     (`outputs/keys.sqlite`), a path those of another file. `api_key` may be set as well."""
+    limits_in: Annotated[str | None, BeforeValidator(_redis)] = Field(default=None, repr=False)
+    """A Redis (`redis://[USER:PASSWORD@]HOST:PORT/DB`, or `rediss://` with TLS) that holds what named keys have spent, so that
+    the limits hold for several gateways together. Without it they hold for those that share the key file."""
     allowed_hosts: list[str] = []
     """Names that clients may call this server by beside the address it listens on, such as the one a proxy forwards."""
     max_requests: Annotated[int, Field(gt=0)] = 2048
@@ -151,6 +172,12 @@ class GatewaySpec(Section):
     """Spans for a collector of OpenTelemetry: its address, or true for the one that OTEL_EXPORTER_OTLP_ENDPOINT names."""
     capture: CaptureSpec | None = None
     """Which conversations are kept, for how long; without it none."""
+
+    @model_validator(mode="after")
+    def _limits_are_of_keys(self) -> Self:
+        if self.limits_in is not None and self.keys is False:
+            raise ValueError("limits_in holds what named keys have spent: set gateway.keys, too")
+        return self
 
     @model_validator(mode="after")
     def _open_needs_a_key(self) -> Self:
