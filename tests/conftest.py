@@ -11,6 +11,7 @@ import contextlib
 import gc
 import json
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -19,7 +20,9 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests import changed, warm
@@ -54,11 +57,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     weight: Counter[Path] = Counter()
     for item in items:
         if "endpoint" in getattr(item, "fixturenames", ()):
+            assert _asks_the_endpoint(item.path), f"{item.path}: write `endpoint: Served`, by which its file is known"
             item.add_marker(pytest.mark.slow)
         if item.nodeid.partition("[")[0] in long:
             item.add_marker("expensive")
         weight[item.path] += 10 * bool(item.get_closest_marker("slow")) + 2 * bool(item.get_closest_marker("expensive"))
     items.sort(key=lambda item: -weight[item.path])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hands files out to the processes as `--dist loadfile` does, but all that use `endpoint` to one of them."""
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.getoption("dist") != "loadfile":
+        return None
+
+    class OneEndpoint(LoadFileScheduling):  # type: ignore[misc]
+        """A start of vLLM takes 17 CPU seconds, an adapter and an index as much again: one process makes them, not each."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "endpoint" if _asks_the_endpoint(config.rootpath / file) else str(file)
+
+    return OneEndpoint(config, log)
+
+
+@cache
+def _asks_the_endpoint(file: Path) -> bool:
+    return re.search(r"\bendpoint: (Served|Any)\b", file.read_text(encoding="utf-8")) is not None
 
 
 HEAVY = {
