@@ -7,12 +7,15 @@ LLMBENCH_HOME, else ./outputs
 ├── evaluations/NAME/   llmbench evaluate rag
 ├── adapters/HASH/      copies of what is served
 ├── serving/NAME.sock   where running servers are asked to change
+├── rollouts/SERVER/    what was decided about canaries, and by what evidence
+├── shadows/SERVER/     what shadows of routes answered
 └── cache/              prepared rows; may be removed at any time
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -38,6 +41,7 @@ __all__ = [
     "indexes",
     "lock",
     "runs",
+    "short_name",
     "write_json",
     "write_text",
 ]
@@ -123,6 +127,12 @@ def check_name(name: str, what: str = "name") -> str:
     return name
 
 
+def short_name(origin: str | None) -> str:
+    """A name for what belongs to one document: its own, and a hash of where it is; `unsaved-...` without a file."""
+    known = origin or "unsaved"
+    return f"{Path(known).stem[:40]}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
+
+
 def to_disk(folder: Path) -> None:
     """Waits until the names in a folder are on disk."""
     handle = os.open(folder, os.O_RDONLY)
@@ -133,8 +143,10 @@ def to_disk(folder: Path) -> None:
 
 
 @contextmanager
-def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic(path: Path, mode: str = "w", *, private: bool = False) -> Iterator[IO[Any]]:
     """Opens a temporary file that becomes `path` when the block ends well, flushed to disk; else nothing is left.
+
+    A private file can be read by its owner alone.
 
     Raises:
         LlmbenchError: the disk is full or the folder cannot be written.
@@ -149,7 +161,7 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(0o600 if private else 0o644)
         Path(temporary).replace(path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from llmbench.cli import app as app_verb
 from llmbench.cli import (
+    capture,
     certify,
     chat,
     check,
@@ -28,6 +29,7 @@ from llmbench.cli import (
     new,
     raft,
     rag,
+    rollout,
     runs,
     selftest,
     serve,
@@ -117,6 +119,8 @@ for verbs in (
     serve,
     keys,
     variants,
+    capture,
+    rollout,
     chat,
     compare,
     app_verb,

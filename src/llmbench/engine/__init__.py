@@ -1,8 +1,9 @@
 """The vLLM process: which adapters it may see, its command line, its start, its end. vLLM itself is never imported here."""
 
 from llmbench.engine.admission import Adapter, admit, admit_all, admit_variant, base_folder
-from llmbench.engine.command import BASE, Capacity, capacity, command, places
+from llmbench.engine.command import BASE, Capacity, by_priority, capacity, command, places
 from llmbench.engine.interpreter import Interpreter, inspect
+from llmbench.engine.parsers import parsers
 from llmbench.engine.process import Engine, Progress
 from llmbench.engine.proof import prove, prove_base, uncertified
 
@@ -17,9 +18,11 @@ __all__ = [
     "admit_all",
     "admit_variant",
     "base_folder",
+    "by_priority",
     "capacity",
     "command",
     "inspect",
+    "parsers",
     "places",
     "prove",
     "prove_base",

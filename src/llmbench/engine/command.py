@@ -10,11 +10,12 @@ from pathlib import Path
 from llmbench import assets
 from llmbench.engine.admission import Adapter
 from llmbench.engine.interpreter import Device
+from llmbench.engine.parsers import Parsers
 from llmbench.errors import EngineError
 from llmbench.recipe import ServeRecipe
 from llmbench.recipe.servability import MAX_RANK
 
-__all__ = ["BASE", "MAX_RANK", "Capacity", "capacity", "command", "places"]
+__all__ = ["BASE", "MAX_RANK", "Capacity", "by_priority", "capacity", "command", "places"]
 
 BASE = "base"
 """What the base model is called inside the engine; adapters are called by their hash. Clients see variants only."""
@@ -75,6 +76,7 @@ def command(
     python: Path,
     device: Device,
     room: Capacity | None = None,
+    parsers: Parsers | None = None,
 ) -> list[str]:
     """The arguments of the process that serves the base and the adapters on a Unix socket.
 
@@ -85,6 +87,7 @@ def command(
         python: the interpreter that has vLLM.
         device: what that vLLM computes on.
         room: for the adapters of now and later; None is what the document asks for.
+        parsers: what finds tool calls and reasoning in answers; None is nothing.
 
     Raises:
         EngineError: as `capacity`.
@@ -118,8 +121,24 @@ def command(
     if not any(argument.startswith(_STRUCTURED) for argument in engine.extra_args):
         # With free white space many models write newlines until max_tokens (vllm-project/vllm#38696).
         argv += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    if by_priority(recipe) and not _policy(recipe):
+        argv += ["--scheduling-policy", "priority"]
     argv += _lora_arguments(adapters, room or capacity(recipe, adapters), engine.max_loras, device)
+    argv += parsers.arguments() if parsers is not None else []
     return argv + list(engine.extra_args)
+
+
+def by_priority(recipe: ServeRecipe) -> bool:
+    """Whether requests have a priority, so that shadows wait for all others: where a route has one, unless the owner chose."""
+    chosen = _policy(recipe)
+    return "priority" in chosen if chosen else any(route.shadow is not None for route in recipe.routes)
+
+
+def _policy(recipe: ServeRecipe) -> list[str]:
+    """The scheduling policy that the owner set, with its value."""
+    given = [part for argument in recipe.engine.extra_args for part in argument.split("=", 1)]
+    at = next((i for i, part in enumerate(given) if part.replace("_", "-") == "--scheduling-policy"), None)
+    return given[at : at + 2] if at is not None else []
 
 
 def _lora_arguments(adapters: Mapping[str, Adapter], room: Capacity, max_loras: int, device: Device) -> list[str]:

@@ -16,7 +16,10 @@ from llmbench.gateway.turns import Tier
 from llmbench.message import Message, text_of, with_text
 from llmbench.recipe import MAX_STOPS, Sampling
 
-__all__ = ["MAX_BODY", "ChatRequest", "check_sampling", "known", "parse", "tier_of", "user_of", "with_defaults", "with_system"]
+__all__ = [
+    "MAX_BODY", "ChatRequest", "check_sampling", "checked", "known", "parse", "tier_of", "user_of", "with_defaults",
+    "with_system",
+]  # fmt: skip
 
 MAX_BODY = 1_000_000
 """Bytes of a request."""
@@ -91,7 +94,11 @@ def parse(raw: bytes, *, context: int) -> ChatRequest:
     Raises:
         Refusal: status 400 with the field that is wrong.
     """
-    body = body_of.read(raw)
+    return checked(body_of.read(raw), context=context)
+
+
+def checked(body: dict[str, Any], *, context: int) -> ChatRequest:
+    """The same for a body that was read already."""
     tier = tier_of(body)
     fields = known(body, _FIELDS.keys() | _OWN)
     model, stream = fields.pop("model", None), fields.pop("stream", False)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from llmbench import recipe
+from llmbench import assets, recipe
 from llmbench.endpoint import Budget, Message
+from llmbench.gateway.pipeline import Searching
+from llmbench.gateway.probing import PipelineProbe, probe
 from llmbench.recipe import RagRecipe
+
+if TYPE_CHECKING:
+    from llmbench.retrieval import Retriever
 
 __all__ = ["Grounded", "Grounder", "Grounding", "open_retriever"]
 
 
 _THREADS = 32
 """Questions of a pipeline that are searched for at once, and so as many as are embedded as one batch."""
+T = TypeVar("T")
 
 
 class Grounded(Protocol):
@@ -52,10 +58,20 @@ class Grounding:
     embedded are embedded together, and take turns in the index; one whose client has gone before its turn is not searched for.
     """
 
-    def __init__(self, name: str, opening: Callable[[], Grounder]) -> None:
+    def __init__(
+        self,
+        name: str,
+        opening: Callable[[], Grounder],
+        card: Mapping[str, Any] | None = None,
+        probe: Callable[[], PipelineProbe | None] = lambda: None,
+    ) -> None:
+        """`probe` is called once the grounder is open."""
         self.name = name
+        self.card = card or {}
+        """What /v1/models says of the pipeline, next to its name; whole once it is open."""
         self._thread = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix=f"ground-{name}")
         self._grounder: Future[Grounder] = self._thread.submit(opening)
+        self._probe = self._thread.submit(self._probed, probe)
 
     @property
     def failed(self) -> bool:
@@ -66,9 +82,21 @@ class Grounding:
         """Blocks until the grounder is open; raises what went wrong."""
         self._grounder.result()
 
+    def probed(self) -> PipelineProbe | None:
+        """Blocks until it was asked for its own documents; what came of that, None where nothing was asked."""
+        return self._probe.result()
+
+    def _probed(self, probe: Callable[[], PipelineProbe | None]) -> PipelineProbe | None:
+        self._grounder.result()
+        return probe()
+
     async def ground(self, messages: Sequence[Message], budget: Budget | None = None) -> Grounded:
         """The conversation with its passages."""
         return await asyncio.wrap_future(self._thread.submit(lambda: self._grounder.result().ground(messages, budget=budget)))
+
+    async def use(self, work: Callable[[Searching], T]) -> T:
+        """What some work with the pipeline gives, in a thread of its own. One whose client has gone is not begun."""
+        return await asyncio.wrap_future(self._thread.submit(lambda: work(cast(Searching, self._grounder.result()))))
 
     def close(self) -> None:
         """Lets go of the index and of the thread."""
@@ -82,13 +110,23 @@ class Grounding:
 def open_retriever(pipeline: Path) -> Grounding:
     """The retriever of a RAG pipeline, opening in its thread."""
     document = recipe.load(pipeline, RagRecipe)
+    reranker = document.search.rerank
+    card: dict[str, Any] = {
+        "embedder": assets.plain_name(document.embedder.model_name_or_path),
+        "reranker": assets.plain_name(reranker.model_name_or_path) if reranker is not None else None,
+    }
+
+    opened: list[Retriever] = []
 
     def opening() -> Grounder:
         from llmbench.retrieval import Retriever
 
-        return Retriever.open(document)
+        opened.append(Retriever.open(document))
+        embedder = opened[0].embedder
+        card.update(dimensions=embedder.dim, max_model_len=embedder.max_tokens)
+        return opened[0]
 
-    return Grounding(document.name, opening)
+    return Grounding(document.name, opening, card, lambda: probe(opened[0]))
 
 
 def _close(opened: Future[Grounder]) -> None:

@@ -67,8 +67,7 @@ class Limit:
             self._open.count -= 1
             if (served := state.get("served")) is not None:
                 served.requests.running -= 1
-            for done in exchange.at_end:
-                done()
+            exchange.end()
             exchange.seconds = exchange.elapsed()
             exchange.broken = exchange.broken or not ended
             self._tell(exchange)

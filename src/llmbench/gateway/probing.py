@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llmbench.retrieval import Retriever
 
-__all__ = ["Probe", "probe"]
+__all__ = ["PipelineProbe", "probe"]
 
 _DOCUMENTS = 5
 _WORDS = 30
 
 
 @dataclass(frozen=True)
-class Probe:
+class PipelineProbe:
     """What came of it. `problem` is what differs, or None; `found` of `asked` documents were found by their own words."""
 
     asked: int
@@ -38,7 +38,7 @@ class Probe:
         return f"{self.found} of {self.asked} documents found by their own words, with the passages of `llmbench search`"
 
 
-def probe(retriever: Retriever) -> Probe:
+def probe(retriever: Retriever) -> PipelineProbe:
     """Asks for up to five documents, spread over the index.
 
     Raises:
@@ -46,7 +46,7 @@ def probe(retriever: Retriever) -> Probe:
     """
     name, spec = retriever.recipe.name, retriever.recipe
     if spec.search.expand is not None and spec.search.expand.method != "feedback":
-        return Probe(0, 0, note="not asked, as its questions are worded anew by a model, which may not run yet")
+        return PipelineProbe(0, 0, note="not asked, as its questions are worded anew by a model, which may not run yet")
     holding = [source for source, _, passages in retriever.sources() if passages]
     step = max(1, len(holding) // _DOCUMENTS)
     asked = found = 0
@@ -59,22 +59,22 @@ def probe(retriever: Retriever) -> Probe:
         given = retriever.ground([{"role": "user", "content": question}]).sources
         known = {hit.chunk.id for hit in hits}
         if strange := [str(one["source"]) for one in given if one["id"] not in known]:
-            return Probe(
+            return PipelineProbe(
                 asked, found,
                 f"pipeline {name} gives answers a passage of {strange[0]}, which `llmbench search` does not find",
                 f"Check the index: llmbench index verify {spec.source}",
             )  # fmt: skip
         if hits and not given:
-            return Probe(
+            return PipelineProbe(
                 asked, found,
                 f"pipeline {name} gives answers no passage, though `llmbench search` finds {len(hits)}",
                 "Raise context.max_tokens",
             )  # fmt: skip
         found += any(hit.chunk.source == source for hit in hits)
     if asked and not found and spec.search.filter is None:
-        return Probe(
+        return PipelineProbe(
             asked, found,
             f"pipeline {name} finds none of {asked} of its documents by their own words",
             f"Index it again: llmbench index build {spec.source}",
         )  # fmt: skip
-    return Probe(asked, found)
+    return PipelineProbe(asked, found)

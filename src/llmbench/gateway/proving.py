@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from llmbench import assets
 from llmbench.engine import Adapter, Engine, Progress, base_folder, prove, prove_base, uncertified
 from llmbench.errors import EngineError
-from llmbench.gateway.cards import plain
+from llmbench.gateway.grounding import Grounding
 from llmbench.parity import Parity
 from llmbench.recipe import ServeRecipe
 
-__all__ = ["need_certificate", "prove_all", "settle"]
+__all__ = ["need_certificate", "prove_all", "settle", "settle_pipeline"]
 
 Say = Callable[[str], None]
 
@@ -55,7 +55,7 @@ def prove_all(
     folder = base_folder(assets.model_folder(recipe.model.model_name_or_path), recipe.model.revision)
     base = prove_base(engine.socket, folder)
     if base is not None:
-        settle(recipe, f"model {plain(recipe.model.model_name_or_path)}", base, say)
+        settle(recipe, f"model {assets.plain_name(recipe.model.model_name_or_path)}", base, say)
     return proofs
 
 
@@ -70,6 +70,24 @@ def settle(recipe: ServeRecipe, what: str, proof: Parity, say: Say) -> None:
             f"{recipe.source}: {what}: {proof.reason}. {_sentence(proof.remedy)} Or serve it all the same: parity=warn"
         )
     say(f"{proof.title}: {what}: {proof.reason}{f'. {_sentence(proof.remedy)}' if proof.remedy else ''}")
+
+
+def settle_pipeline(recipe: ServeRecipe, grounding: Grounding, say: Say) -> None:
+    """Says whether a pipeline gives answers what a search finds.
+
+    Raises:
+        EngineError: it does not, and the document requires proof.
+        IndexError_: its index cannot be read.
+    """
+    found = grounding.probed() if recipe.parity != "off" else None
+    if found is None:
+        return
+    if found.problem is None:
+        say(f"{'Proven' if found.asked else 'Not proven'}: pipeline {grounding.name}: {found.line()}")
+        return
+    if recipe.parity == "require":
+        raise EngineError(f"{recipe.source}: {found.line()}, or serve it all the same: parity=warn")
+    say(f"Differs: {found.line()}")
 
 
 def _sentence(text: str) -> str:

@@ -43,7 +43,7 @@ from llmbench.recipe.rag import (
 )
 from llmbench.recipe.rewards import RewardFunction
 from llmbench.recipe.serve import MAX_STOPS, EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
-from llmbench.recipe.traffic import Guardrails, RolloutSpec, RouteSpec, ShadowSpec
+from llmbench.recipe.traffic import Guardrails, RolloutSpec, RouteSpec, ShadowSpec, Sticky
 from llmbench.recipe.train import TrainRecipe
 
 __all__ = [
@@ -98,6 +98,7 @@ __all__ = [
     "SourceSpec",
     "Stage",
     "StatisticsSpec",
+    "Sticky",
     "TeacherSpec",
     "TokenizerSpec",
     "TracesSpec",

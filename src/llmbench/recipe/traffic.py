@@ -29,7 +29,8 @@ class Guardrails(Section):
     abstention: Margin = 0.1
     """Share of answers that say that they do not know."""
     citations: Margin = 0.1
-    """Share of answers of variants with a pipeline that cite passages which exist, or abstain."""
+    """Share of answers of variants with a pipeline whose citations fail: it has none, or the passages do not exist, or lack the
+    answer's numbers or most of its words. Those that abstain do not fail."""
     required: list[Literal["errors", "first_token", "seconds", "length", "abstention", "citations"]] = []
     """Those that must have observations before the last step ends; the others do not block where they have none."""
     phrase: Pattern = (

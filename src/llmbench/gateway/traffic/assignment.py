@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from math import log
 
 from llmbench.message import Message
-from llmbench.recipe.traffic import Sticky
+from llmbench.recipe import Sticky
 
 __all__ = ["arm_of", "opening_of", "unit_of"]
 
