@@ -6,11 +6,13 @@ imported by the fixtures that need them and by nothing else.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import json
 import os
+import re
 import signal
-import subprocess
 import sys
 import textwrap
 import time
@@ -18,10 +20,12 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests import changed
+from tests import changed, warm
 
 from llmbench import assets, recipe
 from llmbench.recipe import RagRecipe, ServeRecipe
@@ -32,6 +36,8 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     os.environ.setdefault(
         "OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
     )
+
+gc.set_threshold(100_000, 20, 20)  # most of what tests make goes without the collector, which took a third of a training's time
 
 EXPENSIVE = Path(__file__).with_name("expensive.txt")
 """Tests that take long though they are not slow, a line each: `tests/folder/test_file.py::test_name`."""
@@ -51,11 +57,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     weight: Counter[Path] = Counter()
     for item in items:
         if "endpoint" in getattr(item, "fixturenames", ()):
+            assert _asks_the_endpoint(item.path), f"{item.path}: write `endpoint: Served`, by which its file is known"
             item.add_marker(pytest.mark.slow)
         if item.nodeid.partition("[")[0] in long:
             item.add_marker("expensive")
         weight[item.path] += 10 * bool(item.get_closest_marker("slow")) + 2 * bool(item.get_closest_marker("expensive"))
     items.sort(key=lambda item: -weight[item.path])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hands files out to the processes as `--dist loadfile` does, but all that use `endpoint` to one of them."""
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.getoption("dist") != "loadfile":
+        return None
+
+    class OneEndpoint(LoadFileScheduling):  # type: ignore[misc]
+        """A start of vLLM takes 17 CPU seconds, an adapter and an index as much again: one process makes them, not each."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "endpoint" if _asks_the_endpoint(config.rootpath / file) else str(file)
+
+    return OneEndpoint(config, log)
+
+
+@cache
+def _asks_the_endpoint(file: Path) -> bool:
+    return re.search(r"\bendpoint: (Served|Any)\b", file.read_text(encoding="utf-8")) is not None
 
 
 HEAVY = {
@@ -78,6 +108,19 @@ COLLECTED = pytest.StashKey[set[str]]()
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Notes what collecting has imported."""
     session.config.stash[COLLECTED] = HEAVY & sys.modules.keys()
+
+
+KEPT = pytest.StashKey[int]()
+"""How many modules there were when what they hold was last taken out of the garbage collector's sight."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Spares the garbage collector what imports have made, a million objects with TRL: half a second for each look at them."""
+    if len(sys.modules) > item.config.stash.get(KEPT, 0) + 300:
+        gc.collect()  # so that what a test left unclosed is told, and not kept
+        gc.freeze()
+        atexit.register(gc.unfreeze)
+        item.config.stash[KEPT] = len(sys.modules)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -216,8 +259,8 @@ def lora(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
         certifying.certify(Path(sys.argv[2]))
     """
-    run = [sys.executable, "-c", textwrap.dedent(program), str(tiny), str(folder)]
-    subprocess.run(run, check=True, capture_output=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    done = warm.run("training", textwrap.dedent(program), str(tiny), str(folder), env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests import warm
 
 PAGE = (Path(__file__).parent.parent / "docs" / "api.md").read_text(encoding="utf-8")
 DOCUMENTS = PAGE.partition("\n## Training\n")[0]
@@ -29,10 +30,13 @@ def promised(code: str) -> list[str]:
 
 def run(page: str, folder: Path) -> None:
     code = program(page)
-    (folder / "program.py").write_text(code, encoding="utf-8")
     env = {**os.environ, "LLMBENCH_HOME": str(folder / "outputs")}
-    command = [sys.executable, "program.py"]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=580, check=False)
+    if "training" in code:
+        done = warm.run("training", code, cwd=folder, env=env, timeout=580)
+    else:
+        (folder / "program.py").write_text(code, encoding="utf-8")
+        command = [sys.executable, "program.py"]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch("\n".join(promised(code)) + "\n", done.stdout), done.stdout
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from tests import warm
 
 from llmbench import assets
 from llmbench.cli.main import main
@@ -112,9 +113,17 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
-def run(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
-    """Runs `llmbench`, returns its exit code, stdout and stderr. Deaf to the outer environment's settings of llmbench."""
+def run(
+    folder: Path, *arguments: str, environment: dict[str, str] | None = None, imported: str | None = None
+) -> tuple[int, str, str]:
+    """Runs `llmbench`, returns its exit code, stdout and stderr. Deaf to the outer environment's settings of llmbench.
+
+    `imported` is what its process has imported when it starts, of `warm.PACKAGES`.
+    """
     outer = {key: value for key, value in os.environ.items() if not key.startswith(("LLMBENCH", "HF_", "OPENAI"))}
+    if imported is not None:
+        done = warm.run(imported, warm.LLMBENCH, *arguments, cwd=folder, env=outer | (environment or {}))
+        return done.returncode, done.stdout, done.stderr
     done = subprocess.run(
         [sys.executable, "-m", "llmbench", *arguments],
         cwd=folder, env=outer | (environment or {}), capture_output=True, text=True, check=False,
@@ -236,7 +245,9 @@ def fill(place: Path, *, but: int) -> None:
 @pytest.mark.slow
 def test_a_full_disk_while_training_saves_is_one_line_and_no_half_adapter(folder: Path, small_disk: Path) -> None:
     fill(small_disk, but=400_000)
-    code, _, err = run(folder, "train", "train.yaml", "lora.r=64", environment={"LLMBENCH_HOME": str(small_disk)})
+    code, _, err = run(
+        folder, "train", "train.yaml", "lora.r=64", environment={"LLMBENCH_HOME": str(small_disk)}, imported="training"
+    )
     assert code == 2, err
     assert re.search(r"cannot be written \((disk full|No space left on device)\)\. Free some space", err.splitlines()[-1]), err
     assert not (small_disk / "runs" / "mine" / "adapter").exists()
@@ -300,7 +311,7 @@ def test_a_recipe_for_a_gpu_says_so_where_there_is_none(folder: Path) -> None:
         pytest.skip("this machine has an NVIDIA GPU")
     before = files(folder)
     check(
-        run(folder, "train", "train.yaml", "model.device=cuda"),
+        run(folder, "train", "train.yaml", "model.device=cuda", imported="training"),
         r"model\.device: cuda, but torch sees no NVIDIA GPU\. Use model\.device=auto",
     )
     assert files(folder) == before

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests import warm
 
 from .conftest import PAGES, Served
 
@@ -17,10 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
-def run(name: str, *arguments: str, folder: Path, stdin: str = "") -> str:
-    """What a program prints; it must end well."""
-    command = [sys.executable, str(ROOT / "examples" / name), *arguments]
-    done = subprocess.run(command, cwd=folder, input=stdin, capture_output=True, text=True, timeout=280, check=False)
+def run(name: str, *arguments: str, folder: Path, stdin: str = "", imported: str | None = None) -> str:
+    """What a program prints; it must end well. `imported` is what its process has imported before, of `warm.PACKAGES`."""
+    program = ROOT / "examples" / name
+    if imported is not None:
+        done = warm.run(imported, program.read_text(encoding="utf-8"), *arguments, cwd=folder, timeout=280)
+    else:
+        command = [sys.executable, str(program), *arguments]
+        done = subprocess.run(command, cwd=folder, input=stdin, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -59,7 +64,7 @@ def test_a_program_is_short_says_how_to_run_it_and_is_listed(program: Path) -> N
 def test_train_adapter_lowers_the_loss_and_leaves_an_adapter(tmp_path: Path, home: Path) -> None:
     rows = [{"prompt": f"What is the code of the Alba {i % 7}?", "completion": f"The code is AB-{i % 7}."} for i in range(40)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    printed = run("train_adapter.py", "rows.jsonl", "mine", "--steps", "8", folder=tmp_path)
+    printed = run("train_adapter.py", "rows.jsonl", "mine", "--steps", "8", folder=tmp_path, imported="training")
     losses = re.search(r"loss ([\d.]+) -> ([\d.]+) in 8 steps", printed)
     assert losses is not None and float(losses.group(2)) < float(losses.group(1))
     assert (home / "runs" / "mine" / "adapter" / "adapter_model.safetensors").exists()

@@ -41,7 +41,7 @@ LAYERS = [
     {"training", "retrieval", "engine"},
     {"gateway"},
     {"compare"},
-    {"demo", "doctor", "raft"},
+    {"containers", "demo", "doctor", "raft"},
     {"cli"},
     {"__main__"},
 ]

@@ -7,12 +7,15 @@ LLMBENCH_HOME, else ./outputs
 ├── evaluations/NAME/   llmbench evaluate rag
 ├── adapters/HASH/      copies of what is served
 ├── serving/NAME.sock   where running servers are asked to change
+├── rollouts/SERVER/    what was decided about canaries, and by what evidence
+├── shadows/SERVER/     what shadows of routes answered
 └── cache/              prepared rows; may be removed at any time
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -38,6 +41,7 @@ __all__ = [
     "indexes",
     "lock",
     "runs",
+    "short_name",
     "write_json",
     "write_text",
 ]
@@ -121,6 +125,12 @@ def check_name(name: str, what: str = "name") -> str:
         shown = name if len(name) <= 100 else f"{name[:97]}..."
         raise LlmbenchError(f"{what} {shown!r} is not allowed: use up to 64 lower-case letters, digits, '.', '_' or '-'.")
     return name
+
+
+def short_name(origin: str | None) -> str:
+    """A name for what belongs to one document: its own, and a hash of where it is; `unsaved-...` without a file."""
+    known = origin or "unsaved"
+    return f"{Path(known).stem[:40]}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
 
 
 def to_disk(folder: Path) -> None:

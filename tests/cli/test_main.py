@@ -96,7 +96,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path) -> None:
-    for words in (["new"], ["doctor", "--json"]):  # printed by rich, and plainly
+    for words in (["new"], ["runs", "--json"]):  # printed by rich, and plainly
         with subprocess.Popen([*PROGRAM, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
             assert child.stdout is not None and child.stderr is not None
             child.stdout.close()

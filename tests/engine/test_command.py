@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmbench.engine import Adapter, Capacity, command
+from llmbench.engine import Adapter, Capacity, command, places
 from llmbench.engine.interpreter import Device
 from llmbench.errors import EngineError
 from llmbench.recipe import ServeRecipe
@@ -114,6 +114,26 @@ def test_memory_is_set_the_way_the_device_takes_it() -> None:
 
 def test_extra_arguments_come_last_so_that_they_win() -> None:
     assert argv(engine={"extra_args": ["--max-num-seqs", "4"]})[-2:] == ["--max-num-seqs", "4"]
+
+
+def test_the_gateway_knows_how_many_answers_vllm_computes_at_once() -> None:
+    def recipe(**engine: Any) -> ServeRecipe:
+        return ServeRecipe.model_validate({"variants": [{"name": "base"}], "engine": engine})
+
+    assert after(argv(engine={"max_num_seqs": 32}), "--max-num-seqs") == "32"
+    assert "--max-num-seqs" not in argv()
+    assert places(recipe(max_num_seqs=32), "cuda") == 32
+    assert places(recipe(max_num_seqs=32, extra_args=["--max-num-seqs", "4"]), "cpu") == 4
+    assert places(recipe(extra_args=["--max_num_seqs=8", "--swap-space", "4"]), "cpu") == 8
+    assert places(recipe(max_num_seqs=32, data_parallel_size=2), "cuda") == 64
+    assert (places(recipe(), "cpu"), places(recipe(), "cuda")) == (128, 1024)
+
+
+def test_a_model_is_spread_over_gpus_as_the_document_says() -> None:
+    spread = {"tensor_parallel_size": 4, "pipeline_parallel_size": 2, "data_parallel_size": 2}
+    words = argv(engine=spread, device="cuda")
+    assert [after(words, f"--{name.replace('_', '-')}") for name in spread] == ["4", "2", "2"]
+    assert not any("parallel" in word for word in argv(device="cuda"))
 
 
 def test_the_models_own_sampling_defaults_stay_out() -> None:

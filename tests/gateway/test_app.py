@@ -18,6 +18,7 @@ from llmbench import control_tokens
 from llmbench.endpoint import Budget, Message
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.gateway import Access, Catalogue, Grounding, Served, build
+from llmbench.gateway import grounding as grounding_room
 from llmbench.gateway.chat import with_system
 from llmbench.gateway.limit import Open
 from llmbench.gateway.refusal import Refusal
@@ -718,7 +719,8 @@ async def test_a_conversation_that_vllm_counts_as_too_long_is_not_searched_for()
     assert retriever.threads == set() and len(engine.bodies) == 1
 
 
-async def test_a_question_whose_client_has_gone_before_its_turn_is_not_searched_for() -> None:
+async def test_a_question_whose_client_has_gone_before_its_turn_is_not_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grounding_room, "_THREADS", 4)
     release, asked = threading.Event(), list[str]()
 
     class Slow(FakeRetriever):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
 import pytest
 
-from llmbench.gateway import Catalogue, Served, build
+from llmbench.endpoint import Budget, Message
+from llmbench.gateway import Catalogue, Grounding, Served, build
 from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.relay import Upstream
 from llmbench.recipe import Variant
@@ -101,3 +104,63 @@ def test_what_was_said_is_read_from_the_bytes_that_were_kept() -> None:
     said = stream.said()
     assert said is not None and said.text == "Hello" and said.finish_reason is None
     assert Exchange("/v1/chat/completions", status=500, body=[b"{}"]).said() is None
+
+
+class _Slow:
+    """A retriever that takes a tenth of a second."""
+
+    def ground(self, messages: Sequence[Message], *, budget: Budget | None = None) -> _Slow:
+        time.sleep(0.1)
+        self.messages, self.sources = messages, list[dict[str, Any]]()
+        return self
+
+    def close(self) -> None:
+        pass
+
+
+def _parts(answer: httpx.Response) -> dict[str, float]:
+    """What an answer says that it took, in milliseconds."""
+    entries = [entry.split(";dur=") for entry in answer.headers["server-timing"].split(", ")]
+    return {name: float(value) for name, value in entries}
+
+
+async def test_an_answer_says_what_its_time_went_to_and_the_parts_are_the_whole() -> None:
+    class Thinking(_Engine):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            await asyncio.sleep(0.2)
+            return await super().handle_async_request(request)
+
+    async def body() -> AsyncIterator[bytes]:
+        await asyncio.sleep(0.15)
+        yield json.dumps(ASK).encode()
+
+    models = Catalogue([Served(Variant(name="m"), "base", {}, Grounding("pages", _Slow))], context=1024)
+    app = build(models, Upstream(Thinking(), lambda: None))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        begun = time.monotonic()
+        headers = {"content-type": "application/json"}
+        answer = await client.post("/v1/chat/completions", content=body(), headers=headers)
+        wall = 1000 * (time.monotonic() - begun)
+    parts = _parts(answer)
+    assert parts["engine"] >= 199 and parts["retrieval"] >= 99 and parts["body"] >= 149
+    assert 450 <= sum(parts.values()) <= wall + 1
+    overhead = float(answer.headers["x-llmbench-overhead-ms"])
+    assert overhead == pytest.approx(parts["accept"] + parts["checks"] + parts["retrieval"], abs=0.02)
+    assert overhead <= wall - 349
+
+
+async def test_a_refused_request_says_it_too_and_the_engines_refusal_is_the_engines_time() -> None:
+    class Refusing(_Engine):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            await asyncio.sleep(0.2)
+            return httpx.Response(400, json={"error": {"message": "no"}})
+
+    app = build(Catalogue([Served(Variant(name="m"), "base", {})], context=1024), Upstream(Refusing(), lambda: None))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        ours = await client.post("/v1/chat/completions", json=ASK | {"model": "gpt"})
+        theirs = await client.post("/v1/chat/completions", json=ASK)
+    assert (ours.status_code, _parts(ours)["engine"]) == (404, 0)
+    assert theirs.status_code == 400 and _parts(theirs)["engine"] >= 199
+    assert float(theirs.headers["x-llmbench-overhead-ms"]) == pytest.approx(
+        _parts(theirs)["checks"] + _parts(theirs)["accept"], abs=0.02
+    )

@@ -17,7 +17,7 @@ import pytest
 from llmbench.gateway.keys import KeyStore
 from llmbench.gateway.quota import Limits
 
-LIMIT, PROMPT, ANSWER = 26_000, 30, 12
+LIMIT, PROMPT, ANSWER = 8_000, 30, 12
 MOST = 20
 ASK = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": MOST}
 PROGRAM = """

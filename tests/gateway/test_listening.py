@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -154,6 +155,21 @@ def test_an_upgrade_that_is_not_taken_leaves_the_request_as_it_was(server: Serve
         post(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: " + upgrade, b"HTTP2-Settings: AAMAAABkAAQAAP__")
     )
     assert answer.startswith(b"HTTP/1.1 200 ") and json.loads(server.engine.seen[0])["messages"] == ASK["messages"]
+
+
+def test_what_is_done_between_a_requests_arrival_and_its_handler_is_told(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = connection.Connection.data_received
+
+    def slowly(self: connection.Connection, data: bytes) -> None:
+        read(self, data)
+        time.sleep(0.2)  # as many others that were read with it
+
+    monkeypatch.setattr(connection.Connection, "data_received", slowly)
+    answer = server.ask(post(b"Connection: close"))
+    found = re.search(rb"server-timing: .*accept;dur=([0-9.]+)", answer)
+    assert answer.startswith(b"HTTP/1.1 200 ") and found is not None and float(found[1]) >= 199
 
 
 def test_a_body_in_chunks_and_one_that_waits_for_leave_are_read(server: Server) -> None:

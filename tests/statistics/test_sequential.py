@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from scipy import special
 
-from llmbench.statistics.sequential import Bounds, compare, quantile_bounds, share_bounds
+from llmbench.statistics.sequential import (
+    Bounds,
+    against_quantiles,
+    against_share,
+    against_shares,
+    compare,
+    difference_bounds,
+    quantile_bounds,
+    share_bounds,
+)
 
 
 def test_nothing_seen_rules_nothing_out() -> None:
@@ -92,3 +101,77 @@ def test_what_was_ruled_out_stays_ruled_out() -> None:
 def test_what_is_no_share_is_an_error(k: int, n: int) -> None:
     with pytest.raises(ValueError, match="is not a share"):
         share_bounds(k, n, 0.05)
+
+
+def _least(new: tuple[int, int], control: tuple[int, int], difference: float) -> float:
+    """The least evidence over a fine grid of pairs of shares that differ by this much."""
+    p = np.linspace(max(0.0, -difference), min(1.0, 1 - difference), 20_001)[1:-1]
+    return float(min(against_share(*new, x + difference) + against_share(*control, x) for x in p))
+
+
+@pytest.mark.parametrize(
+    ("new", "control", "difference"),
+    [
+        ((3, 40), (5, 60), 0.02),
+        ((0, 40), (0, 60), 0.1),
+        ((40, 40), (0, 60), 0.0),
+        ((0, 9), (30, 300), -0.3),
+        ((2, 5), (0, 0), 0.1),
+    ],
+)
+def test_the_evidence_against_a_difference_is_the_least_of_all_pairs_that_differ_so(
+    new: tuple[int, int], control: tuple[int, int], difference: float
+) -> None:
+    found, least = against_shares(new, control, difference), _least(new, control, difference)
+    assert least - 0.05 <= found <= least + 1e-6
+    assert against_shares(new, control, difference, reach=found + 1) < found + 1
+
+
+def test_the_evidence_against_a_difference_of_quantiles_is_the_least_of_all_pairs() -> None:
+    rng = np.random.default_rng(3)
+    new, control = (np.sort(rng.normal(size=n)) for n in (60, 90))
+    for q, difference in ((0.5, 0.3), (0.95, -1.0), (0.95, 1.5)):
+        grid = np.concatenate([np.linspace(-4, 4, 2_001), control, new - difference])
+        every = [against_quantiles(list(new), [], q, difference)]  # nothing of one side says nothing
+        assert every == [0.0]
+        least = min(
+            min(
+                against_share(k, 60, q)
+                for k in range(int((new - difference < x).sum()), int((new - difference <= x).sum()) + 1)
+            )
+            + min(against_share(k, 90, q) for k in range(int((control < x).sum()), int((control <= x).sum()) + 1))
+            for x in grid
+        )
+        found = against_quantiles(list(new), list(control), q, difference)
+        assert least - 0.05 <= found <= least + 1e-6  # between whole counts it may be a little lower
+
+
+def test_the_bounds_of_a_difference_end_where_the_evidence_is_one_in_alpha() -> None:
+    def evidence(difference: float) -> float:
+        return against_shares((30, 100), (10, 100), difference)
+
+    found = difference_bounds(evidence, 0.2, 0.05, -1, 1)
+    assert found.low < 0.2 < found.high
+    assert evidence(found.low) == pytest.approx(math.log(20)) == evidence(found.high)
+    lone = share_bounds(30, 100, 0.025), share_bounds(10, 100, 0.025)
+    assert found.high - found.low < 0.9 * ((lone[0].high - lone[1].low) - (lone[0].low - lone[1].high))
+
+
+def test_looking_after_each_of_200_a_difference_is_missed_in_five_percent_at_most() -> None:
+    rng = np.random.default_rng(9)
+    missed, limit = 0, math.log(20)
+    for _ in range(200):
+        bad = rng.random(200) < np.where(np.arange(200) % 2, 0.3, 0.2)
+        looks = enumerate(zip(np.cumsum(bad[1::2]), np.cumsum(bad[::2]), strict=True), 1)
+        missed += any(against_shares((int(a), n), (int(b), n), 0.1, reach=limit) >= limit for n, (a, b) in looks)
+    assert missed / 200 <= 0.05
+
+
+def test_looking_often_a_ratio_of_quantiles_is_missed_in_five_percent_at_most() -> None:
+    rng = np.random.default_rng(10)
+    missed = 0
+    for _ in range(200):
+        new, control = rng.normal(0.5, size=300), rng.normal(0.0, size=300)
+        seen = [against_quantiles(sorted(new[:n]), sorted(control[:n]), 0.95, 0.5) for n in range(10, 301, 10)]
+        missed += max(seen) >= math.log(20)
+    assert missed / 200 <= 0.05

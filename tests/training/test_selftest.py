@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests import warm
 
 if TYPE_CHECKING:
     from llmbench.training import selftest
@@ -22,8 +21,7 @@ def test_every_trial_holds_with_the_versions_installed(tmp_path: Path) -> None:
 
     from llmbench.training import selftest
 
-    command = [sys.executable, "-m", "llmbench", "selftest", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=tmp_path)
+    done = warm.run("training", warm.LLMBENCH, "selftest", "--json", cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["passed"]

@@ -8,13 +8,12 @@ import os
 import random
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import warm
 
 from llmbench import runs, training
 from llmbench.errors import LlmbenchError
@@ -31,13 +30,12 @@ LONG = (
 )
 
 
-def start(recipe: Path, *arguments: str, **more: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "llmbench", "train", str(recipe), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+def start(recipe: Path, *arguments: str, code: str = warm.LLMBENCH, **more: Any) -> warm.Process:
+    return warm.Process("training", code, "train", str(recipe), *arguments, **more)
 
 
 @contextlib.contextmanager
-def ended(process: subprocess.Popen[str]) -> Any:
+def ended(process: warm.Process) -> Any:
     """Kills what the test has not ended itself."""
     try:
         yield process
@@ -46,7 +44,7 @@ def ended(process: subprocess.Popen[str]) -> Any:
         process.communicate()
 
 
-def wait_for_steps(run: Run, count: int, process: subprocess.Popen[str]) -> None:
+def wait_for_steps(run: Run, count: int, process: warm.Process) -> None:
     end = time.monotonic() + 240
     while len(run.metrics()) < count:
         assert process.poll() is None, process.communicate()
@@ -99,8 +97,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(write: Write, home: Path)
     assert {row["step"]: row["loss"] for row in rows}.items() >= before.items()
 
 
-def limit() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
 
 
 @pytest.mark.slow
@@ -108,7 +105,8 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_nothing_half_written(write: 
     """No file may grow past 100 kB: the recipe and the metrics fit, the adapter does not."""
     document = write("full", "training.max_steps=2")
     environment = os.environ | {"MPLCONFIGDIR": str(home)}
-    with ended(start(document.source, "training.max_steps=2", preexec_fn=limit, env=environment)) as process:
+    code = LIMITED + warm.LLMBENCH
+    with ended(start(document.source, "training.max_steps=2", code=code, env=environment)) as process:
         _, err = process.communicate(timeout=240)
     run = Run(home / "runs" / "full")
     assert process.returncode == 2

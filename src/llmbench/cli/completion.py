@@ -9,7 +9,7 @@ import typer
 
 from llmbench import assets
 
-__all__ = ["comparisons", "pipelines", "recipes", "register", "runs", "variants"]
+__all__ = ["comparisons", "pipelines", "recipes", "register", "routes", "runs", "variants"]
 
 
 def register(cli: typer.Typer) -> None:
@@ -53,6 +53,15 @@ def comparisons(incomplete: str) -> list[str]:
 
 def variants(incomplete: str) -> list[str]:
     """What the endpoint on this machine serves, if one answers at once."""
+    return [card["id"] for card in _cards() if card["id"].startswith(incomplete)]
+
+
+def routes(incomplete: str) -> list[str]:
+    """The routes of the endpoint on this machine."""
+    return [card["id"] for card in _cards() if "sticky" in card and card["id"].startswith(incomplete)]
+
+
+def _cards() -> list[dict[str, str]]:
     import json
     import os
     from urllib.request import ProxyHandler, Request, build_opener
@@ -62,10 +71,9 @@ def variants(incomplete: str) -> list[str]:
         request.add_header("Authorization", f"Bearer {key}")
     try:
         with build_opener(ProxyHandler({})).open(request, timeout=1.0) as response:
-            names = [str(entry["id"]) for entry in json.load(response)["data"]]
+            return [entry | {"id": str(entry["id"])} for entry in json.load(response)["data"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [name for name in names if name.startswith(incomplete)]
 
 
 def _offer(folder: str, incomplete: str) -> list[str]:

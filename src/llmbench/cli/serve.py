@@ -7,14 +7,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from llmbench.cli import completion
 from llmbench.cli.arguments import Overrides
+from llmbench.errors import LlmbenchError
 
 if TYPE_CHECKING:
+    from llmbench.containers.needs import Device
     from llmbench.engine import Progress
     from llmbench.gateway import Gateway
     from llmbench.recipe import ServeRecipe
@@ -57,16 +59,43 @@ def serve(
         int | None, typer.Option(help="Short for gateway.port=PORT; 0 picks a free one.", show_default=False)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the vLLM command and start nothing.")] = False,
+    emit: Annotated[
+        Literal["compose", "kubernetes"] | None,
+        typer.Option(help="Print what serves RECIPE in a container, and start nothing.", show_default=False),
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(help="With --emit: the image. Default: llmbench:cpu, or llmbench:cuda.", show_default=False),
+    ] = None,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None,
+        typer.Option(help="With --emit: what the container computes on. Default: as this machine does.", show_default=False),
+    ] = None,
 ) -> None:
     """Loads the document, serves until Ctrl-C or until vLLM ends."""
     from llmbench.recipe import ServeRecipe, load
 
     values = list(overrides or ()) + ([f"gateway.port={port}"] if port is not None else [])
     document = load(recipe, ServeRecipe, values)
+    if emit is None and (image or device):
+        raise LlmbenchError("--image and --device go with --emit compose or --emit kubernetes")
+    if emit is not None:
+        print(_emitted(document, values, emit, image, device), end="")
+        return
     if dry_run:
         print(_command(document))
         return
     _serve(document, lambda: load(recipe, ServeRecipe, values))
+
+
+def _emitted(document: ServeRecipe, values: list[str], emit: str, image: str | None, device: Device | None) -> str:
+    """The Compose file or the manifests."""
+    from llmbench import containers
+    from llmbench.engine import inspect
+
+    on = device or ("cuda" if document.model.device == "cuda" else inspect(document.engine.python).device)
+    found = containers.needs(document, values, image=image, device=on)
+    return containers.compose(found) if emit == "compose" else containers.kubernetes(found)
 
 
 def _command(document: ServeRecipe) -> str:
@@ -109,8 +138,6 @@ def _serve(document: ServeRecipe, reread: Callable[[], ServeRecipe]) -> None:
 
 def _reload(gateway: Gateway, reread: Callable[[], ServeRecipe], log: Callable[[str], None]) -> None:
     """Serves what the document says now, and says what that changed."""
-    from llmbench.errors import LlmbenchError
-
     try:
         plan = gateway.deployment.reload(reread())
     except LlmbenchError as error:

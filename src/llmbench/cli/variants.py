@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -10,6 +9,7 @@ import typer
 
 from llmbench.cli import completion, terminal
 from llmbench.cli.arguments import Json
+from llmbench.cli.running import Recipe, Socket, ask, at
 from llmbench.cli.terminal import print_json
 from llmbench.errors import LlmbenchError
 
@@ -18,18 +18,6 @@ _HELP = """List, add and remove the variants of a running `llmbench serve`, with
 The serving document says what is served when the server starts and after `reload`; `add` and `remove` leave it as it is.
 """
 
-Recipe = Annotated[
-    str | None,
-    typer.Option(
-        metavar="RECIPE",
-        help="The document of the server, where several are running.",
-        show_default=False,
-        autocompletion=completion.recipes,
-    ),
-]
-Socket = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="The server's admin socket, in outputs/serving.", show_default=False)
-]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A variant's name.")]
 
 
@@ -47,7 +35,7 @@ def register(cli: typer.Typer) -> None:
 
 def list_variants(recipe: Recipe = None, socket: Socket = None, as_json: Json = False) -> None:
     """List what is served: adapter, pipeline, state, parity, and how many requests are running."""
-    told = _ask(_at(recipe, socket), "GET", "/variants")
+    told = ask(at(recipe, socket), "GET", "/variants")
     if as_json:
         print_json(told)
         return
@@ -86,7 +74,7 @@ def add(
         first = error.errors()[0]
         raise LlmbenchError(f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}") from None
     body = variant.model_dump(mode="json", exclude_unset=True)
-    row = _ask(_at(recipe, socket), "POST", "/variants", body)
+    row = ask(at(recipe, socket), "POST", "/variants", body)
     if as_json:
         print_json(row)
         return
@@ -106,7 +94,7 @@ def remove(
 ) -> None:
     """Serve a variant no longer: new requests get 404, running answers may end, then its adapter is unloaded."""
     query = f"?drain={drain:g}" if drain is not None else ""
-    told = _ask(_at(recipe, socket), "DELETE", f"/variants/{quote(name, safe='')}{query}")
+    told = ask(at(recipe, socket), "DELETE", f"/variants/{quote(name, safe='')}{query}")
     if as_json:
         print_json(told)
         return
@@ -124,12 +112,12 @@ def reload(
 
     What needs a new start of the server is named and not applied. Exit code 1: something of the document is not served.
     """
-    path = _at(recipe, socket)
-    told = _ask(path, "POST", "/reload", {"dry_run": True})
+    path = at(recipe, socket)
+    told = ask(path, "POST", "/reload", {"dry_run": True})
     if not as_json:
         _differences(told)
     if not dry_run:
-        before, told = told, _ask(path, "POST", "/reload")
+        before, told = told, ask(path, "POST", "/reload")
         late = {name: why for name, why in told["refused"].items() if before["refused"].get(name) != why}
         if not as_json:
             _refused(late)
@@ -162,50 +150,15 @@ def _differences(told: dict[str, Any]) -> None:
     for word, key in names:
         for name in told[key]:
             print(f"{word:7} {name}")
+        for name in told[f"routes_{key}"]:
+            print(f"{word:7} route {name}")
     for field in told["restart"]:
         print(f"restart {field}: not applied, as it needs a new start of the server")
     _refused(told["refused"])
-    if not any(told[key] for key in ("added", "removed", "changed", "restart", "refused")):
+    if not any(told[key] for key in told.keys() - {"complete"}):
         print("The document lists what is served: nothing to add, remove or change.")
 
 
 def _refused(reasons: dict[str, str]) -> None:
     for name, why in reasons.items():
         print(f"refuse  {name}: {why}")
-
-
-def _at(recipe: str | None, socket: Path | None) -> Path:
-    from llmbench.gateway import admin
-
-    if recipe is not None and socket is not None:
-        raise LlmbenchError("Name the server with --recipe or with --socket, not with both")
-    return socket if socket is not None else admin.find(recipe)
-
-
-def _ask(socket: Path, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    import httpx
-
-    from llmbench.gateway import admin
-
-    gone = f"No server answers at {socket}. Start one: llmbench serve recipes/serve.yaml"
-    if not socket.is_socket():
-        raise LlmbenchError(gone)
-    try:
-        with (
-            admin.reachable(socket.absolute()) as short,
-            httpx.Client(transport=httpx.HTTPTransport(uds=short), timeout=httpx.Timeout(None, connect=5.0)) as client,
-        ):
-            response = client.request(method, f"http://admin{path}", json=body)
-    except httpx.ConnectError as error:
-        raise LlmbenchError(gone) from error
-    except httpx.HTTPError as error:
-        raise LlmbenchError(
-            f"The server at {socket} ended before it answered ({type(error).__name__}). Look: llmbench variants list"
-        ) from error
-    try:
-        told: dict[str, Any] = response.json()
-        if response.is_success:
-            return told
-        raise LlmbenchError(str(told["error"]["message"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise LlmbenchError(f"The server at {socket} answers {response.status_code}. Its log says more") from error

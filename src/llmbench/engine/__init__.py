@@ -1,7 +1,7 @@
 """The vLLM process: which adapters it may see, its command line, its start, its end. vLLM itself is never imported here."""
 
 from llmbench.engine.admission import Adapter, admit, admit_all, admit_variant, base_folder
-from llmbench.engine.command import BASE, Capacity, capacity, command
+from llmbench.engine.command import BASE, Capacity, by_priority, capacity, command, places
 from llmbench.engine.interpreter import Interpreter, inspect
 from llmbench.engine.process import Engine, Progress
 from llmbench.engine.proof import prove, prove_base, uncertified
@@ -17,9 +17,11 @@ __all__ = [
     "admit_all",
     "admit_variant",
     "base_folder",
+    "by_priority",
     "capacity",
     "command",
     "inspect",
+    "places",
     "prove",
     "prove_base",
     "store",

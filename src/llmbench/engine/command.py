@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from llmbench import assets
@@ -13,13 +14,15 @@ from llmbench.errors import EngineError
 from llmbench.recipe import ServeRecipe
 from llmbench.recipe.servability import MAX_RANK
 
-__all__ = ["BASE", "MAX_RANK", "Capacity", "capacity", "command"]
+__all__ = ["BASE", "MAX_RANK", "Capacity", "by_priority", "capacity", "command", "places"]
 
 BASE = "base"
 """What the base model is called inside the engine; adapters are called by their hash. Clients see variants only."""
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, MAX_RANK)
 _STRUCTURED = "--structured-outputs"  # the option itself, its parts (.backend), and what argparse takes for it
+_PLACES: dict[Device, int] = {"cpu": 128, "cuda": 1024}
+"""Most that vLLM computes at once where nothing is said: 256 on smaller GPUs."""
 _LAUNCH = Path(__file__).with_name("launch.py")
 _SPARE = 4
 """Adapters that can be added to a server whose document does not say how many."""
@@ -50,6 +53,18 @@ def capacity(recipe: ServeRecipe, adapters: Mapping[str, Adapter]) -> Capacity:
     if highest > rank:
         raise EngineError(f"{recipe.source}: engine.max_lora_rank is {rank}, but an adapter has rank {highest}")
     return Capacity(most, _allowed_rank(rank))
+
+
+def places(recipe: ServeRecipe, device: Device) -> int:
+    """Answers that vLLM computes at once: what the document says, or else at least what this vLLM does by itself."""
+    given = [one.partition("=")[2] or after for one, after in pairwise([*recipe.engine.extra_args, ""]) if _is_places(one)]
+    if given and given[-1].isdecimal():  # vLLM takes the last one
+        return max(1, int(given[-1])) * recipe.engine.data_parallel_size
+    return (recipe.engine.max_num_seqs or _PLACES[device]) * recipe.engine.data_parallel_size
+
+
+def _is_places(argument: str) -> bool:
+    return argument.partition("=")[0].replace("_", "-") == "--max-num-seqs"
 
 
 def command(
@@ -86,6 +101,11 @@ def command(
     argv += ["--dtype", engine.dtype if engine.dtype != "auto" else model.dtype]
     if engine.max_model_len is not None:
         argv += ["--max-model-len", str(engine.max_model_len)]
+    for field in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        if (count := getattr(engine, field)) > 1:
+            argv += [f"--{field.replace('_', '-')}", str(count)]
+    if engine.max_num_seqs is not None:
+        argv += ["--max-num-seqs", str(engine.max_num_seqs)]
     match device:
         case "cpu":
             # LoRA turns torch.compile off on CPU anyway; without LoRA it costs 27 s and more at each start.
@@ -98,8 +118,23 @@ def command(
     if not any(argument.startswith(_STRUCTURED) for argument in engine.extra_args):
         # With free white space many models write newlines until max_tokens (vllm-project/vllm#38696).
         argv += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    if by_priority(recipe) and not _policy(recipe):
+        argv += ["--scheduling-policy", "priority"]
     argv += _lora_arguments(adapters, room or capacity(recipe, adapters), engine.max_loras, device)
     return argv + list(engine.extra_args)
+
+
+def by_priority(recipe: ServeRecipe) -> bool:
+    """Whether requests have a priority, so that shadows wait for all others: where a route has one, unless the owner chose."""
+    chosen = _policy(recipe)
+    return "priority" in chosen if chosen else any(route.shadow is not None for route in recipe.routes)
+
+
+def _policy(recipe: ServeRecipe) -> list[str]:
+    """The scheduling policy that the owner set, with its value."""
+    given = [part for argument in recipe.engine.extra_args for part in argument.split("=", 1)]
+    at = next((i for i, part in enumerate(given) if part.replace("_", "-") == "--scheduling-policy"), None)
+    return given[at : at + 2] if at is not None else []
 
 
 def _lora_arguments(adapters: Mapping[str, Adapter], room: Capacity, max_loras: int, device: Device) -> list[str]:

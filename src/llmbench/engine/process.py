@@ -43,12 +43,14 @@ _BINDING_PAYS_FROM = 9
 _SMALL_BYTES = 200_000_000
 """Weights below this are computed by one thread: with two, on two busy cores, they wait for each other (31 for 64 tokens/s)."""
 
+_KEEP_ALIVE = "600"
+"""Seconds for which vLLM keeps an idle connection: far longer than its clients here, so that none asks one that is closing."""
+
 _DROPPED = (
     "VLLM_API_KEY",  # would guard some paths behind our back
     "VLLM_CPU_KVCACHE_SPACE",  # would win over the recipe
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
     "VLLM_SERVER_DEV_MODE",
-    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE",
 )
 
 
@@ -88,6 +90,8 @@ class Engine:
         self.socket = Path()
         self.context = 0
         """Tokens that the base takes, once it answers."""
+        self.device: Device = "cpu"
+        """What it computes on, once it was started."""
 
     def __enter__(self) -> Self:
         try:
@@ -113,6 +117,7 @@ class Engine:
                 f"model.device is cuda, but vLLM {interpreter.version} runs on the CPU. Install its CUDA build, or set "
                 f"model.device=auto"
             )
+        self.device = interpreter.device
         self._folder = Path(tempfile.mkdtemp(prefix="llmbench-"))  # mode 0700: nobody else reaches the socket
         self.socket = self._folder / "vllm.sock"
         self.log = _new_log()
@@ -359,6 +364,7 @@ def _environment(recipe: ServeRecipe, folder: Path, device: Device) -> dict[str,
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_MAX_STOP_STRINGS": str(MAX_STOPS),
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": _KEEP_ALIVE,
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(folder),
     }

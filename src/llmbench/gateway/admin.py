@@ -5,6 +5,11 @@ GET    /metrics         counts for Prometheus
 POST   /variants        one more: {"name": "mine", "adapter": "my-run", "rag": "/path/pages.yaml", "system": "Be brief."}
 DELETE /variants/NAME   serves it no longer; ?drain=SECONDS for its answers to end
 POST   /reload          what the document says now; {"dry_run": true} only tells what that changes
+GET    /routes          the routes, with how their requests are divided now
+GET    /rollouts        the present or last rollout of each route
+GET    /rollouts/ROUTE  one of them, with its guard-rails and decisions
+POST   /rollouts        a new one: {"route": "support", "canary": "mine", "rollout": {...}, "guardrails": {...}}
+POST   /rollouts/ROUTE/pause, /resume, /abort
 
     LLMBENCH_HOME/serving/STEM-HASH-PROCESS.sock      HASH is the document's, so that its server is found by it
 """
@@ -12,7 +17,6 @@ POST   /reload          what the document says now; {"dry_run": true} only tells
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import socket
 import threading
@@ -25,9 +29,11 @@ from llmbench import assets, workspace
 from llmbench.errors import LlmbenchError
 from llmbench.gateway.deployment import ReloadPlan
 from llmbench.gateway.server import Gateway
-from llmbench.recipe import ServeRecipe, Variant
+from llmbench.gateway.traffic import Control
+from llmbench.recipe import Guardrails, RolloutSpec, ServeRecipe, Variant
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
@@ -38,6 +44,7 @@ _LONGEST = 100
 """Bytes of a socket's path; Linux takes 107."""
 _SECONDS = 5.0
 T = TypeVar("T")
+S = TypeVar("S", bound="BaseModel")
 
 
 def find(recipe: str | None = None) -> Path:
@@ -47,7 +54,11 @@ def find(recipe: str | None = None) -> Path:
         LlmbenchError: there is none, or there are several.
     """
     folder = workspace.home() / "serving"
-    which = f"{_name(assets.origin(assets.named(recipe, Path.cwd()) or Path(recipe)))}-*" if recipe is not None else "*"
+    which = (
+        f"{workspace.short_name(assets.origin(assets.named(recipe, Path.cwd()) or Path(recipe)))}-*"
+        if recipe is not None
+        else "*"
+    )
     found = [path for path in sorted(folder.glob(f"{which}.sock")) if _answers(path)]
     if not found:
         what = f"of {recipe}" if recipe is not None else f"with its outputs in {workspace.home()}"
@@ -121,17 +132,11 @@ def _place(recipe: ServeRecipe) -> Path:
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise LlmbenchError(f"{folder}: no socket can be made there ({error.strerror}). Set LLMBENCH_HOME") from error
-    name = f"{_name(recipe.origin)}-{os.getpid()}"
+    name = f"{workspace.short_name(recipe.origin)}-{os.getpid()}"
     path, number = folder / f"{name}.sock", 2
     while path.exists():  # of another machine's or container's process with this number
         path, number = folder / f"{name}-{number}.sock", number + 1
     return path
-
-
-def _name(origin: str | None) -> str:
-    """By which a document's sockets are found."""
-    known = origin or "unsaved"
-    return f"{Path(known).stem[:40]}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
 
 
 def _answers(path: Path) -> bool:
@@ -200,6 +205,45 @@ def _app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
         plan = await done(work)
         return JSONResponse(plan.as_json() | {"complete": plan.complete})
 
+    def rollouts() -> Control:
+        if gateway.rollouts is None:
+            raise LlmbenchError("This server has no rollouts")
+        return gateway.rollouts
+
+    async def routes(_: Request) -> Response:
+        rows = [
+            route.card() | route.spec.model_dump(mode="json", include={"rollout", "guardrails"})
+            for route in deployment.routes.now.values()
+        ]
+        return JSONResponse({"routes": rows})
+
+    async def list_rollouts(_: Request) -> Response:
+        return JSONResponse({"rollouts": rollouts().listing()})
+
+    async def show_rollout(request: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(rollouts().status, request.path_params["name"]))
+
+    async def start(request: Request) -> Response:
+        body = await _json(request)
+        route, canary = body.get("route"), body.get("canary")
+        if not isinstance(route, str) or not isinstance(canary, str):
+            raise LlmbenchError("A rollout needs a route and a canary, both names")
+        given, rails = body.get("rollout"), body.get("guardrails")
+        spec = _section(RolloutSpec, "rollout", given) if given is not None else None
+        margins = _section(Guardrails, "guardrails", rails) if rails is not None else None
+        return JSONResponse(await done(lambda: rollouts().start(route, canary, rollout=spec, guardrails=margins)))
+
+    async def change(request: Request) -> Response:
+        name, verb = request.path_params["name"], request.path_params["verb"]
+        match verb:
+            case "pause":
+                return JSONResponse(await done(lambda: rollouts().pause(name)))
+            case "resume":
+                return JSONResponse(await done(lambda: rollouts().resume(name)))
+            case "abort":
+                return JSONResponse(await done(lambda: rollouts().abort(name)))
+        raise LlmbenchError(f"A rollout can be paused, resumed and aborted, not {verb!r:.40}")
+
     async def refuse(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": {"message": str(error)}}, 400)
 
@@ -210,6 +254,11 @@ def _app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
             Route("/variants", add, methods=["POST"]),
             Route("/variants/{name}", remove, methods=["DELETE"]),
             Route("/reload", reload, methods=["POST"]),
+            Route("/routes", routes, methods=["GET"]),
+            Route("/rollouts", list_rollouts, methods=["GET"]),
+            Route("/rollouts", start, methods=["POST"]),
+            Route("/rollouts/{name}", show_rollout, methods=["GET"]),
+            Route("/rollouts/{name}/{verb}", change, methods=["POST"]),
         ],
         exception_handlers={LlmbenchError: refuse},
     )
@@ -227,14 +276,27 @@ async def _json(request: Request) -> dict[str, Any]:
 
 
 def _variant(values: dict[str, Any]) -> Variant:
+    return _section(Variant, "", values)
+
+
+def _section(kind: type[S], above: str, values: object) -> S:
+    """A section of a document, from values.
+
+    Raises:
+        LlmbenchError: with its first fault.
+    """
     from pydantic import ValidationError
 
     try:
-        return Variant.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise LlmbenchError(f"{place}: {first['msg']}" if place else first["msg"]) from None
+        place, message = _fault(error, above)
+        raise LlmbenchError(f"{place}: {message}" if place else message) from None
+
+
+def _fault(error: ValidationError, above: str) -> tuple[str, str]:
+    first = error.errors()[0]
+    return ".".join(map(str, [*([above] if above else []), *first["loc"]])), first["msg"].removeprefix("Value error, ")
 
 
 def _seconds(text: str) -> float:

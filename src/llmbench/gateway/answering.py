@@ -75,10 +75,9 @@ class Answering:
     async def _handed_on(self, path: str, body: dict[str, Any], served: Served, exchange: Exchange, meter: Meter) -> Response:
         from llmbench.gateway.stream import EventStream
 
-        name, sources = served.variant.name, exchange.sources
-        exchange.engine_at = exchange.elapsed()
+        name, sources = exchange.asked, exchange.sources
         response: httpx.Response = await meter.ask(self._upstream, path, body)
-        exchange.engine_seconds = exchange.elapsed() - exchange.engine_at
+        exchange.answered()
         if exchange.stream:
             pieces = relay.events(
                 response, self._upstream, engine_name=served.engine_name, name=name, sources=sources, used=meter.used,
@@ -86,7 +85,7 @@ class Answering:
             )  # fmt: skip
             return EventStream(pieces, response)
         data = await self._upstream.read(response)
-        exchange.engine_seconds = exchange.elapsed() - exchange.engine_at
+        exchange.answered()
         meter.used(data.get("usage"))
         return as_json(data | {"model": name} | ({} if sources is None else {"sources": sources}))
 

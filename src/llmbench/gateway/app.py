@@ -1,7 +1,7 @@
 """The web application: these paths, and everything else is 404.
 
 GET  /health               is the engine there? (needs no key)
-GET  /v1/models            the variants
+GET  /v1/models            the variants and routes
 GET  /v1/models/NAME       one of them
 POST /v1/chat/completions  ask one of them, streamed or not
 POST /v1/completions       let its model continue a text, or score one
@@ -11,10 +11,11 @@ GET  /metrics              counts for Prometheus
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmbench import control_tokens
 from llmbench.gateway import body as body_of
@@ -31,6 +32,10 @@ from llmbench.gateway.meter import Meter
 from llmbench.gateway.observing.metrics import Metrics
 from llmbench.gateway.observing.trace import Traced
 from llmbench.gateway.refusal import Refusal, as_json
+from llmbench.gateway.traffic import Routes
+from llmbench.gateway.traffic.assignment import opening_of
+from llmbench.gateway.traffic.shadow import Shadows
+from llmbench.gateway.turns import TIMED_OUT, Turns
 from llmbench.gateway.words import Words
 
 if TYPE_CHECKING:
@@ -61,10 +66,13 @@ def build(
     open: Open | None = None,
     words: Words | None = None,
     ledger: Ledger | None = None,
+    turns: Turns | None = None,
     sinks: Sequence[Sink] = (),
+    routes: Routes | None = None,
     metrics: Metrics | None = None,
     keeps: bool = False,
     traced: float | None = None,
+    shadows: Shadows | None = None,
 ) -> Starlette:
     """The application over variants.
 
@@ -75,10 +83,13 @@ def build(
         open: counts the questions that are being answered, and bounds them.
         words: how the model's control tokens are kept out of what clients and documents say; None knows the usual ones.
         ledger: named keys that clients may send as well, with what they have spent.
+        turns: the places at the engine, and who is next; None has as many as may be asked.
         sinks: are told of each question after the last byte of its answer, in the event loop.
+        routes: names whose questions are divided among the variants.
         metrics: what /metrics says; None are new ones.
         keeps: whether a sink reads what was answered (`Exchange.said`), of whichever variant.
         traced: the share of requests without a trace of their own that are traced; None: no request is.
+        shadows: ask other variants of a route the same, for themselves alone.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -87,7 +98,12 @@ def build(
 
     counting, wanted = open or Open(_MANY), access or Access()
     counts = metrics or Metrics(lambda: counting.count)
-    paths = _Paths(models, upstream, words or Words(control_tokens.of_unknown()), counts, keeps)
+    turns = turns or Turns(_MANY, _MANY)
+    answering = Answering(upstream, models.context, words or Words(control_tokens.of_unknown()))
+    paths = _Paths(models, routes or Routes(), upstream, answering, counts, turns, keeps, shadows)
+    if shadows is not None:
+        shadows.attach(answering, models, counting, turns)
+        sinks = [*sinks, shadows.told]
     keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
 
     def tell(exchange: Exchange) -> None:
@@ -100,6 +116,8 @@ def build(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
+        if shadows is not None:
+            await shadows.close()
         await upstream.close()
         if keyring is not None:
             keyring.close()
@@ -134,16 +152,29 @@ def build(
 class _Paths:
     """What answers on each path, over the variants."""
 
-    def __init__(self, models: Catalogue, upstream: relay.Upstream, words: Words, metrics: Metrics, keeps: bool) -> None:
+    def __init__(
+        self,
+        models: Catalogue,
+        routes: Routes,
+        upstream: relay.Upstream,
+        answering: Answering,
+        metrics: Metrics,
+        turns: Turns,
+        keeps: bool,
+        shadows: Shadows | None,
+    ) -> None:
         self._models = models
+        self._routes = routes
         self._upstream = upstream
         self._context = models.context
-        self._answering = Answering(upstream, models.context, words)
+        self._answering = answering
         self._metrics = metrics
+        self._turns = turns
         self._keeps = keeps
+        self._shadows = shadows
 
     async def list_models(self, request: Request) -> Response:
-        cards = self._models.now.cards
+        cards = self._cards()
         return as_json({"object": "list", "data": [cards[name] for name in self._seen_by(request, cards)]})
 
     async def show_model(self, request: Request) -> Response:
@@ -152,13 +183,13 @@ class _Paths:
         name = request.path_params["name"]
         if not name:
             raise HTTPException(404)
-        if not self._seen_by(request, (name,)) or (card := self._models.now.cards.get(name)) is None:
+        if not self._seen_by(request, (name,)) or (card := self._cards().get(name)) is None:
             raise self._unknown(name, request)
         return as_json(card)
 
     async def health(self, request: Request) -> Response:
         await self._upstream.health()
-        names = self._seen_by(request, self._models.now.known)
+        names = self._seen_by(request, self._names())
         return as_json({"status": "ok"} | ({"models": names} if request.state.has_key else {}))
 
     async def count(self, request: Request) -> Response:
@@ -173,15 +204,19 @@ class _Paths:
 
     async def ask(self, request: Request) -> Response:
         question = chat.parse(await _body(request), context=self._context)
-        served, exchange = self._wanted(question.model, request, question.user), _exchange(request)
-        meter = Meter(exchange, request.scope["state"], self._context)
-        return await _unless_gone(request, self._answering.chat(served, question, exchange, meter))
+        served = self._wanted(question.model, request, question.user, lambda: opening_of(question.messages))
+        exchange = _exchange(request)
+        if self._shadows is not None:
+            self._shadows.keep(exchange, question)
+        meter = Meter(exchange, request.scope["state"], self._context, self._turns, question.tier)
+        return await _unless_gone(request, exchange, self._answering.chat(served, question, exchange, meter))
 
     async def complete(self, request: Request) -> Response:
         question = completions.parse(await _body(request), context=self._context)
-        served, exchange = self._wanted(question.model, request, question.user), _exchange(request)
-        meter = Meter(exchange, request.scope["state"], self._context)
-        return await _unless_gone(request, self._answering.complete(served, question, exchange, meter))
+        served = self._wanted(question.model, request, question.user, lambda: str(question.prompt))
+        exchange = _exchange(request)
+        meter = Meter(exchange, request.scope["state"], self._context, self._turns, question.tier)
+        return await _unless_gone(request, exchange, self._answering.complete(served, question, exchange, meter))
 
     async def tokenize(self, request: Request) -> Response:
         body = body_of.read(await _body(request))
@@ -193,25 +228,46 @@ class _Paths:
             if body.get(key) is not None:
                 body_of.check_type(key, body[key], "true or false")
                 asked[key] = body[key]
+        exchange = _exchange(request)
+        exchange.engine_at = exchange.elapsed()
         return as_json(await self._upstream.read(await self._upstream.ask("/tokenize", asked)))
 
-    def _wanted(self, name: str, request: Request, user: str | None = None) -> Served:
-        """The variant of this name, as it stays for this request; the request counts as its own until it ends (`Limit`)."""
-        if not self._seen_by(request, (name,)) or (served := self._models.take(name)) is None:
-            raise self._unknown(name, request)
+    def _wanted(
+        self, name: str, request: Request, user: str | None = None, opening: Callable[[], str | None] = lambda: None
+    ) -> Served:
+        """The variant of this name or route, as it stays for this request, which counts as its own until it ends (`Limit`).
+
+        A key that may ask a route need not be allowed its variants.
+        """
         exchange = _exchange(request)
-        exchange.asked, exchange.variant, exchange.user = name, served.variant.name, user
+        if not self._seen_by(request, (name,)):
+            raise self._unknown(name, request)
+        exchange.asked, exchange.user = name, user
+        # A reload that gives a route another variant and removes the old one may come between the two looks: look again.
+        look = (self._models.take(self._routes.variant(exchange, opening)) for _ in range(2))
+        if (served := next((one for one in look if one is not None), None)) is None:
+            exchange.asked = ""  # what a client makes up is nothing to count by
+            raise self._unknown(name, request)
+        exchange.variant = served.variant.name
         exchange.keeps = exchange.keeps or self._keeps or served.grounding is not None
         request.state.served = served
         return served
 
     def _unknown(self, name: str, request: Request) -> Refusal:
-        there = ", ".join(self._seen_by(request, self._models.now.known))
+        there = ", ".join(self._seen_by(request, self._names()))
         message = f"The model {name!r:.100} does not exist. Available: {there}."
         return Refusal(404, message, param="model", code="model_not_found")
 
+    def _names(self) -> list[str]:
+        return [*self._models.now.known, *self._routes.now]
+
+    def _cards(self) -> dict[str, dict[str, Any]]:
+        """What /v1/models says, by name."""
+        routes = {name: route.card() for name, route in self._routes.now.items()}
+        return {**self._models.now.cards, **routes}
+
     def _seen_by(self, request: Request, names: Iterable[str]) -> list[str]:
-        """Those of the variants' names that exist for the request's key."""
+        """Those of the names that exist for the request's key."""
         key = request.scope["state"].get("key")
         return [name for name in names if key is None or key.may_ask(name)]
 
@@ -251,7 +307,6 @@ async def _failed(_: Request, error: Exception) -> Response:
 
 async def _body(request: Request) -> bytes:
     """The body, up to its limit in bytes and seconds. JSON only: a web page cannot send that across origins unasked."""
-    import anyio
     from starlette.requests import ClientDisconnect
 
     kind, _, rest = request.headers.get("content-type", "").lower().partition(";")
@@ -265,9 +320,10 @@ async def _body(request: Request) -> bytes:
         raise Refusal(415, f"The body is compressed ({packed!r:.40}). Send it as it is, without Content-Encoding.")
     if int(request.headers.get("content-length", "0")) > chat.MAX_BODY:
         raise Refusal(413, f"The request is larger than {chat.MAX_BODY:,} bytes.")
-    body = bytearray()
+    body, exchange = bytearray(), _exchange(request)
+    begun = exchange.elapsed()
     try:
-        with anyio.fail_after(_BODY_TIMEOUT):
+        async with asyncio.timeout(_BODY_TIMEOUT):
             async for piece in request.stream():
                 body += piece
                 if len(body) > chat.MAX_BODY:
@@ -276,30 +332,28 @@ async def _body(request: Request) -> bytes:
         raise Refusal(408, f"The request did not arrive within {_BODY_TIMEOUT:.0f} s.") from None
     except ClientDisconnect:
         raise Refusal(499, "The client disconnected.") from None
+    finally:
+        exchange.body_seconds = exchange.elapsed() - begun
     return bytes(body)
 
 
-async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """Does the work, but drops it (and with it the request to vLLM) when the client goes away meanwhile."""
-    import anyio
+async def _unless_gone(request: Request, exchange: Exchange, work: Awaitable[T]) -> T:
+    """Does the work, but drops it (and with it the request to vLLM) when the client goes away, or waits no longer."""
+    from llmbench.gateway.stream import ClientLeft, unless_gone
 
-    result: list[T] = []
-    problem: list[Exception] = []
-    async with anyio.create_task_group() as group:
+    try:
+        return await unless_gone(request.receive, _in_time(exchange, work))
+    except ClientLeft:
+        raise Refusal(499, "The client disconnected.") from None
 
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            group.cancel_scope.cancel()
 
-        group.start_soon(watch)
-        try:
-            result.append(await work)
-        except Exception as error:
-            problem.append(error)
-        group.cancel_scope.cancel()
-    if problem:
-        raise problem[0]
-    if not result:
-        raise Refusal(499, "The client disconnected.")
-    return result[0]
+async def _in_time(exchange: Exchange, work: Awaitable[T]) -> T:
+    """Does the work within the client's own time, if it has said how much that is."""
+    if exchange.deadline is None:
+        return await work
+    try:
+        async with asyncio.timeout(max(0.0, exchange.deadline - exchange.elapsed())):
+            return await work
+    except TimeoutError:
+        message = f"The answer took longer than the {exchange.deadline:g} s that the client waits."
+        raise Refusal(504, message, code=TIMED_OUT, retry=False) from None

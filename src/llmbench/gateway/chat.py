@@ -12,10 +12,11 @@ from llmbench.gateway import body as body_of
 from llmbench.gateway import schema
 from llmbench.gateway.body import check_type, check_types
 from llmbench.gateway.refusal import Refusal
+from llmbench.gateway.turns import Tier
 from llmbench.message import Message, text_of, with_text
 from llmbench.recipe import MAX_STOPS, Sampling
 
-__all__ = ["MAX_BODY", "ChatRequest", "check_sampling", "known", "parse", "user_of", "with_defaults", "with_system"]
+__all__ = ["MAX_BODY", "ChatRequest", "check_sampling", "known", "parse", "tier_of", "user_of", "with_defaults", "with_system"]
 
 MAX_BODY = 1_000_000
 """Bytes of a request."""
@@ -40,7 +41,7 @@ _FIELDS = SHARED | {
     "reasoning_effort": "a text", "chat_template_kwargs": "an object",
 }  # fmt: skip
 _OWN = {"model", "messages", "stream"}
-WITHOUT_EFFECT = {"user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prediction"}
+WITHOUT_EFFECT = {"user", "store", "metadata", "safety_identifier", "prompt_cache_key", "prediction"}
 """OpenAI's own bookkeeping, which clients send unasked, and a hint that changes no answer; they stay here."""
 _DEFAULTS: dict[str, Any] = {"verbosity": "medium", "modalities": ["text"]}
 """Fields that do nothing here, with the one value that asks for nothing."""
@@ -56,6 +57,7 @@ _ELSEWHERE = {
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _MESSAGE_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning"}
 _MAX_USER = 256
+_TIERS = ("auto", "default", "flex", "priority", "scale")
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _NO_VARIABLE = {
     "messages", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message",
@@ -75,6 +77,8 @@ class ChatRequest:
     fields: dict[str, Any]
     user: str | None = None
     """Whom the client asks for: kept for whoever divides requests among variants, and never sent on."""
+    tier: Tier = "default"
+    """Whether others go first."""
 
 
 def parse(raw: bytes, *, context: int) -> ChatRequest:
@@ -88,6 +92,7 @@ def parse(raw: bytes, *, context: int) -> ChatRequest:
         Refusal: status 400 with the field that is wrong.
     """
     body = body_of.read(raw)
+    tier = tier_of(body)
     fields = known(body, _FIELDS.keys() | _OWN)
     model, stream = fields.pop("model", None), fields.pop("stream", False)
     messages = fields.pop("messages", None)
@@ -100,7 +105,20 @@ def parse(raw: bytes, *, context: int) -> ChatRequest:
         fields.pop("stream_options", None)
     check_types(fields, _FIELDS)
     _check_chat(fields, context)
-    return ChatRequest(model, [_message(message, i) for i, message in enumerate(messages)], stream, fields, user_of(body))
+    asked = [_message(message, i) for i, message in enumerate(messages)]
+    return ChatRequest(model, asked, stream, fields, user_of(body), tier)
+
+
+def tier_of(body: dict[str, Any]) -> Tier:
+    """Takes OpenAI's `service_tier` out of a body: `flex` lets others go first, and its other tiers are the usual one here.
+
+    Raises:
+        Refusal: status 400: it is none of OpenAI's.
+    """
+    tier = body.pop("service_tier", None)
+    if tier not in (None, *_TIERS):
+        raise Refusal(400, f"service_tier must be one of {', '.join(_TIERS)}.", param="service_tier")
+    return "flex" if tier == "flex" else "default"
 
 
 def user_of(body: dict[str, Any]) -> str | None:

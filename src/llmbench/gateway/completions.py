@@ -11,8 +11,9 @@ from typing import Any
 
 from llmbench.gateway import body as body_of
 from llmbench.gateway.body import check_type, check_types
-from llmbench.gateway.chat import SHARED, check_sampling, known, user_of
+from llmbench.gateway.chat import SHARED, check_sampling, known, tier_of, user_of
 from llmbench.gateway.refusal import Refusal
+from llmbench.gateway.turns import Tier
 from llmbench.recipe import Variant
 
 __all__ = ["CompletionRequest", "parse", "refuse_conversational"]
@@ -33,6 +34,7 @@ class CompletionRequest:
     fields: dict[str, Any]
     user: str | None = None
     """Whom the client asks for, as in a chat."""
+    tier: Tier = "default"
 
 
 def parse(raw: bytes, *, context: int) -> CompletionRequest:
@@ -42,6 +44,7 @@ def parse(raw: bytes, *, context: int) -> CompletionRequest:
         Refusal: status 400 with the field that is wrong.
     """
     body = body_of.read(raw)
+    tier = tier_of(body)
     fields = known(body, _FIELDS.keys() | _OWN | {"best_of", "suffix"})
     if fields.pop("best_of", 1) != 1:
         raise Refusal(400, "best_of is not accepted here: ask for n answers.", param="best_of")
@@ -58,7 +61,7 @@ def parse(raw: bytes, *, context: int) -> CompletionRequest:
     check_sampling(fields, context, fewest=0 if fields.get("echo") else 1)
     if not 0 <= fields.get("logprobs", 0) <= _MAX_LOGPROBS:
         raise Refusal(400, f"logprobs must be a whole number from 0 to {_MAX_LOGPROBS}.", param="logprobs")
-    return CompletionRequest(model, prompt, stream, fields, user_of(body))
+    return CompletionRequest(model, prompt, stream, fields, user_of(body), tier)
 
 
 def refuse_conversational(variant: Variant, *, grounded: bool) -> None:

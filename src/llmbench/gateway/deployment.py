@@ -18,9 +18,10 @@ from llmbench.errors import EngineError, LlmbenchError
 from llmbench.gateway.cards import served as served_of
 from llmbench.gateway.catalogue import Catalogue, Served
 from llmbench.gateway.grounding import Grounding, open_retriever
-from llmbench.gateway.proving import need_certificate, settle
+from llmbench.gateway.proving import need_certificate, settle, settle_pipeline
+from llmbench.gateway.traffic import Routes
 from llmbench.parity import Parity
-from llmbench.recipe import GatewaySpec, ServeRecipe, Variant
+from llmbench.recipe import GatewaySpec, RouteSpec, ServeRecipe, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ _CUT_SECONDS = 5.0
 """For answers that are cut off to reach their end."""
 _LIVE = {
     "engine": ("restarts",),
-    "gateway": ("api_key", "allowed_hosts", "max_requests", "shutdown_timeout"),
+    "gateway": ("api_key", "allowed_hosts", "max_requests", "max_waiting", "shutdown_timeout"),
 }
 """Fields of a document's sections that a reload applies; the others need a new start."""
 
@@ -79,7 +80,10 @@ class ReloadPlan:
     restart: list[str] = field(default_factory=list)
     """Fields that need a new start of the server, such as `engine.dtype`."""
     refused: dict[str, str] = field(default_factory=dict)
-    """Variants that cannot be served as the document says, with the reason."""
+    """Variants and routes that cannot be served as the document says, with the reason."""
+    routes_added: list[str] = field(default_factory=list)
+    routes_removed: list[str] = field(default_factory=list)
+    routes_changed: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -105,6 +109,7 @@ class Deployment:
         say: told what is worth knowing, a line each.
         admit: checks and stores the adapter of a variant.
         open: opens a pipeline.
+        routes: those over the variants; None is the document's.
     """
 
     def __init__(
@@ -120,8 +125,10 @@ class Deployment:
         say: Callable[[str], None],
         admit: Callable[[ServeRecipe, str, str], Adapter] = admit_variant,
         open: Callable[[Path], Grounding] = open_retriever,
+        routes: Routes | None = None,
     ) -> None:
         self.recipe = recipe
+        self.routes = routes if routes is not None else Routes(recipe.routes)
         self.catalogue = catalogue
         self.proofs = proofs
         self._engine = engine
@@ -151,6 +158,8 @@ class Deployment:
         """
         if variant.name in self.catalogue.now.known:
             raise LlmbenchError(f"{variant.name} is served already. Remove it first, or choose another name")
+        if variant.name in self.routes.now:
+            raise LlmbenchError(f"There is a route named {variant.name}. Choose another name")
         self._bring(variant, self._admit(variant))
         return self.catalogue.now.known[variant.name]
 
@@ -172,6 +181,7 @@ class Deployment:
             raise LlmbenchError(f"There is no variant {name}. Available: {', '.join(known)}")
         if len(known) == 1:
             raise LlmbenchError(f"{name} is the only variant. Add another one first, or stop the server")
+        self.routes.refuse_removal(name)
         return self._retire(self.catalogue.drop(name), drain)
 
     def plan(self, document: ServeRecipe) -> ReloadPlan:
@@ -184,11 +194,14 @@ class Deployment:
         A variant that cannot be served as the document says stays as it is.
         """
         plan, adapters = self._compare(document)
+        for name in list(plan.routes_removed):
+            self._route(plan, name, lambda name=name: self.routes.drop(name))  # type: ignore[misc]
         sections = {section: self._live(section, document) for section in _LIVE}
         self.recipe = self.recipe.model_copy(update=sections | {"parity": document.parity})
         self._apply(self.recipe.gateway)
         wanted = [one for one in document.variants if one.name in (*plan.changed, *plan.added)]
         failed = self._bring_all(wanted, adapters)
+        self._divide(document, plan)  # new variants are there by now, and those that go are needed no longer
         for name in list(plan.removed):
             try:
                 self.remove(name)
@@ -201,6 +214,31 @@ class Deployment:
         plan.added = [name for name in plan.added if name not in failed]
         plan.changed = [name for name in plan.changed if name not in failed]
         return plan
+
+    def _divide(self, document: ServeRecipe, plan: ReloadPlan) -> None:
+        """Offers the routes that a document changes, as far as their variants are there."""
+        for spec in document.routes:
+            if spec.name in (*plan.routes_added, *plan.routes_changed):
+                self._route(plan, spec.name, lambda spec=spec: self._put(spec))  # type: ignore[misc]
+
+    def _put(self, spec: RouteSpec) -> None:
+        known = self.catalogue.now.known
+        shadow = [spec.shadow.variant] if spec.shadow is not None else []
+        if missing := next((name for name in (*spec.variants, *shadow) if name not in known), None):
+            raise LlmbenchError(f"there is no variant {missing}")
+        if spec.name in known:
+            raise LlmbenchError(f"there is a variant named {spec.name}")
+        self.routes.put(spec)
+
+    def _route(self, plan: ReloadPlan, name: str, change: Callable[[], None]) -> None:
+        """Makes a change of a route, or notes why it was refused."""
+        try:
+            change()
+        except LlmbenchError as error:
+            plan.refused[name] = str(error)
+            for names in (plan.routes_added, plan.routes_changed, plan.routes_removed):
+                if name in names:
+                    names.remove(name)
 
     def _live(self, section: str, document: ServeRecipe) -> Any:
         """A section of the present recipe with the fields of the document that can be applied."""
@@ -223,6 +261,7 @@ class Deployment:
             elif before.variant != variant or before.engine_name != (adapter.id if adapter else BASE):
                 plan.changed.append(variant.name)
         plan.removed = [name for name in known if document.variant(name) is None]
+        plan.routes_added, plan.routes_changed, plan.routes_removed = self.routes.differences(document.routes)
         return plan, adapters
 
     def _admit(self, variant: Variant) -> Adapter | None:
@@ -268,6 +307,7 @@ class Deployment:
         opened = self._open(path)
         try:
             opened.ready()
+            settle_pipeline(self.recipe, opened, self._say)
             yield opened
         except BaseException:
             opened.close()

@@ -6,7 +6,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Answered", "Exchange", "Sink", "of_request"]
 
+_TIMEOUTS = (b"x-request-timeout", b"x-stainless-read-timeout")
+"""Headers that say how many seconds a client waits: one for everybody, and the one that OpenAI's clients send unasked."""
+_SECONDS = re.compile(rb"\d{1,6}(\.\d{1,6})?")
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
@@ -66,6 +69,14 @@ class Exchange:
     stream: bool = False
     broken: bool = False
     """Whether the answer ended before it was complete: the client left, or the engine failed."""
+    deadline: float | None = None
+    """When the answer must have begun, and one that is not streamed have ended; None: whenever it can."""
+    accept_seconds: float = 0.0
+    """From its head to the handler: other requests that were read with it, and its key."""
+    body_seconds: float = 0.0
+    """How long the client took to send the body."""
+    queue_seconds: float | None = None
+    """How long it waited for a place at the engine."""
     pipeline: str | None = None
     """What passages are searched with; None for a variant without documents."""
     retrieval_at: float | None = None
@@ -88,16 +99,49 @@ class Exchange:
     """Whether some sink reads what was answered; the bytes are kept only then."""
     body: list[bytes] = field(default_factory=list)
     """The answer as it was sent, where it is kept."""
+    at_end: list[Callable[[], None]] = field(default_factory=list)
+    """What is done when it ends, such as giving back its place at the engine."""
     _said: tuple[Answered | None] | None = field(default=None, init=False, repr=False)
 
     def elapsed(self) -> float:
         """Seconds since `begun`."""
         return time.monotonic() - self.begun
 
+    def split(self) -> dict[str, float]:
+        """Seconds until now by what they went to; together they are `elapsed()`. `checks` is what remains."""
+        engine, now = self.engine_seconds, self.elapsed()
+        if engine is None and self.engine_at is not None:  # it refused, or failed
+            engine = now - self.engine_at
+        parts = {
+            "accept": self.accept_seconds,
+            "body": self.body_seconds,
+            "retrieval": self.retrieval_seconds or 0.0,
+            "queue": self.queue_seconds or 0.0,
+            "engine": engine or 0.0,
+        }
+        return {"checks": max(0.0, now - sum(parts.values()))} | parts
+
+    def timing(self) -> list[tuple[bytes, bytes]]:
+        """The headers that say so in milliseconds: what it took beside the engine and the client, and the parts."""
+        parts = {name: 1000 * seconds for name, seconds in self.split().items()}
+        overhead = parts["accept"] + parts["checks"] + parts["retrieval"]
+        named = ", ".join(f"{name};dur={milliseconds:.2f}" for name, milliseconds in parts.items())
+        return [(b"x-llmbench-overhead-ms", b"%.2f" % overhead), (b"server-timing", named.encode())]
+
     def size(self) -> int:
         """About how many bytes it holds of what was asked and answered."""
         asked = sum(len(content) if isinstance(content := one["content"], str) else 1000 for one in self.conversation)
         return asked + sum(map(len, self.body))
+
+    def end(self) -> None:
+        """Gives back what it has taken, such as its place at the engine."""
+        for done in self.at_end:
+            done()
+
+    def answered(self) -> None:
+        """Notes that the engine's answer has begun, or is there."""
+        if self.engine_at is not None:
+            self.engine_seconds = self.elapsed() - self.engine_at
 
     def sent(self, message: Message) -> None:
         """Notes a message of the answer."""
@@ -146,9 +190,28 @@ def of_request(scope: Scope) -> Exchange:
         elif name == b"x-llmbench-capture":
             consents = consents is not False and value.strip().lower() == b"yes"  # whatever else it says is a no
     id = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
-    state = scope.get("state", {})
-    key = state.get("key")
-    return Exchange(scope["path"], id, "" if key is None else str(key.name), state.get("trace"), consents=consents)
+    state, now = scope.get("state", {}), time.monotonic()
+    key, begun = state.get("key"), state.get("received", now)
+    name = "" if key is None else str(key.name)
+    deadline = _deadline(scope["headers"])
+    waited = now - begun
+    return Exchange(
+        scope["path"],
+        id,
+        name,
+        state.get("trace"),
+        begun,
+        time.time() - waited,
+        accept_seconds=waited,
+        deadline=deadline,
+        consents=consents,
+    )
+
+
+def _deadline(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
+    """How many seconds the client waits, if it says so."""
+    given = [float(value) for name, value in headers if name in _TIMEOUTS and _SECONDS.fullmatch(value)]
+    return min((seconds for seconds in given if seconds > 0), default=None)
 
 
 def _of_object(raw: bytes) -> Answered | None:

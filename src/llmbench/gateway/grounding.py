@@ -6,16 +6,21 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmbench import recipe
 from llmbench.endpoint import Budget, Message
+from llmbench.gateway.probing import PipelineProbe, probe
 from llmbench.recipe import RagRecipe
+
+if TYPE_CHECKING:
+    from llmbench.retrieval import Retriever
 
 __all__ = ["Grounded", "Grounder", "Grounding", "open_retriever"]
 
 
-_THREADS = 4
+_THREADS = 32
+"""Questions of a pipeline that are searched for at once, and so as many as are embedded as one batch."""
 
 
 class Grounded(Protocol):
@@ -47,14 +52,18 @@ class Grounder(Protocol):
 class Grounding:
     """One grounder in threads of its own, so that searching never holds up the event loop; variants share it.
 
-    It opens there at once, while vLLM loads; `ready` tells when, or raises why not. Several questions are embedded at once
-    and take turns in the index; one whose client has gone before its turn is not searched for.
+    It opens there at once, while vLLM loads; `ready` tells when, or raises why not. Questions that come while others are
+    embedded are embedded together, and take turns in the index; one whose client has gone before its turn is not searched for.
     """
 
-    def __init__(self, name: str, opening: Callable[[], Grounder]) -> None:
+    def __init__(
+        self, name: str, opening: Callable[[], Grounder], probe: Callable[[], PipelineProbe | None] = lambda: None
+    ) -> None:
+        """`probe` is called once the grounder is open."""
         self.name = name
         self._thread = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix=f"ground-{name}")
         self._grounder: Future[Grounder] = self._thread.submit(opening)
+        self._probe = self._thread.submit(self._probed, probe)
 
     @property
     def failed(self) -> bool:
@@ -64,6 +73,14 @@ class Grounding:
     def ready(self) -> None:
         """Blocks until the grounder is open; raises what went wrong."""
         self._grounder.result()
+
+    def probed(self) -> PipelineProbe | None:
+        """Blocks until it was asked for its own documents; what came of that, None where nothing was asked."""
+        return self._probe.result()
+
+    def _probed(self, probe: Callable[[], PipelineProbe | None]) -> PipelineProbe | None:
+        self._grounder.result()
+        return probe()
 
     async def ground(self, messages: Sequence[Message], budget: Budget | None = None) -> Grounded:
         """The conversation with its passages."""
@@ -82,12 +99,15 @@ def open_retriever(pipeline: Path) -> Grounding:
     """The retriever of a RAG pipeline, opening in its thread."""
     document = recipe.load(pipeline, RagRecipe)
 
+    opened: list[Retriever] = []
+
     def opening() -> Grounder:
         from llmbench.retrieval import Retriever
 
-        return Retriever.open(document)
+        opened.append(Retriever.open(document))
+        return opened[0]
 
-    return Grounding(document.name, opening)
+    return Grounding(document.name, opening, lambda: probe(opened[0]))
 
 
 def _close(opened: Future[Grounder]) -> None:

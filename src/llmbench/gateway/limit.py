@@ -46,7 +46,8 @@ class Limit:
             nonlocal ended
             exchange.sent(message)
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], id]
+                variant = [(b"x-llmbench-variant", exchange.variant.encode())] if exchange.variant else []
+                message["headers"] = [*message["headers"], id, *variant, *exchange.timing()]
             await send(message)
             ended = message["type"] == "http.response.body" and not message.get("more_body")
 
@@ -66,6 +67,7 @@ class Limit:
             self._open.count -= 1
             if (served := state.get("served")) is not None:
                 served.requests.running -= 1
+            exchange.end()
             exchange.seconds = exchange.elapsed()
             exchange.broken = exchange.broken or not ended
             self._tell(exchange)

@@ -13,6 +13,7 @@ from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.relay import Upstream
 from llmbench.gateway.room import most_tokens
+from llmbench.gateway.turns import OVERLOADED, TIMED_OUT, Tier, Turns
 
 __all__ = ["Meter"]
 
@@ -29,10 +30,14 @@ class Meter:
         exchange: is told the tokens.
         state: that of the request, with the charge of its key if it has one.
         context: tokens that the model takes, prompt and answer together.
+        turns: the places at the engine.
+        tier: whether the request can wait for others.
     """
 
-    def __init__(self, exchange: Exchange, state: Mapping[str, Any], context: int) -> None:
-        self._exchange, self._context = exchange, context
+    def __init__(
+        self, exchange: Exchange, state: Mapping[str, Any], context: int, turns: Turns, tier: Tier = "default"
+    ) -> None:
+        self._exchange, self._context, self._turns, self._tier = exchange, context, turns, tier
         self._charge: Charge | None = state.get("charge")
         self.hides_usage = False
         """Whether a stream is to name its usage to this server alone."""
@@ -43,23 +48,23 @@ class Meter:
         Raises:
             Refusal: a limit of the key is reached; the engine is gone, or refuses the request.
         """
-        trace = self._exchange.trace
-        parent = trace.traceparent() if trace is not None else None
-        if self._charge is None:
-            return await upstream.ask(path, body, parent)
-        most, count = self._bound(upstream, body)
         answers = _answers(body)
         longest = max(body.get("max_completion_tokens") or 0, body.get("max_tokens") or 0)
-        await self._charge.reserve(
-            1 + answers * longest,
-            self._with_answers(most, answers, longest),
-            None if count is None else partial(self._counted, count, answers, longest),
-        )
+        if self._charge is not None:
+            most, count = self._bound(upstream, body)
+            await self._charge.reserve(
+                1 + answers * longest,
+                self._with_answers(most, answers, longest),
+                None if count is None else partial(self._counted, count, answers, longest),
+            )
+            body = self._telling(body)
         try:
-            return await upstream.ask(path, self._telling(body), parent)
+            await self._turns.take(self._exchange, cost=1 + answers * longest, seats=answers, tier=self._tier)
+            self._exchange.engine_at, trace = self._exchange.elapsed(), self._exchange.trace
+            return await upstream.ask(path, body, trace.traceparent() if trace is not None else None)
         except Refusal as refusal:
-            if refusal.status < 500 or isinstance(refusal.__cause__, httpx.ConnectError):
-                self._charge.used(0)  # the engine has computed nothing
+            if self._charge is not None and _computed_nothing(refusal):
+                self._charge.used(0)
             raise
 
     def used(self, usage: Any, complete: bool = True) -> None:
@@ -115,3 +120,8 @@ def _answers(body: Mapping[str, Any]) -> int:
     prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
     count: int = body.get("n", 1)
     return prompts * count
+
+
+def _computed_nothing(refusal: Refusal) -> bool:
+    """Whether the engine has not begun with what is refused."""
+    return refusal.status < 500 or refusal.code in (OVERLOADED, TIMED_OUT) or isinstance(refusal.__cause__, httpx.ConnectError)

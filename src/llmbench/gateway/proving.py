@@ -8,10 +8,11 @@ from llmbench import assets
 from llmbench.engine import Adapter, Engine, Progress, base_folder, prove, prove_base, uncertified
 from llmbench.errors import EngineError
 from llmbench.gateway.cards import plain
+from llmbench.gateway.grounding import Grounding
 from llmbench.parity import Parity
 from llmbench.recipe import ServeRecipe
 
-__all__ = ["need_certificate", "prove_all", "settle"]
+__all__ = ["need_certificate", "prove_all", "settle", "settle_pipeline"]
 
 Say = Callable[[str], None]
 
@@ -70,6 +71,24 @@ def settle(recipe: ServeRecipe, what: str, proof: Parity, say: Say) -> None:
             f"{recipe.source}: {what}: {proof.reason}. {_sentence(proof.remedy)} Or serve it all the same: parity=warn"
         )
     say(f"{proof.title}: {what}: {proof.reason}{f'. {_sentence(proof.remedy)}' if proof.remedy else ''}")
+
+
+def settle_pipeline(recipe: ServeRecipe, grounding: Grounding, say: Say) -> None:
+    """Says whether a pipeline gives answers what a search finds.
+
+    Raises:
+        EngineError: it does not, and the document requires proof.
+        IndexError_: its index cannot be read.
+    """
+    found = grounding.probed() if recipe.parity != "off" else None
+    if found is None:
+        return
+    if found.problem is None:
+        say(f"{'Proven' if found.asked else 'Not proven'}: pipeline {grounding.name}: {found.line()}")
+        return
+    if recipe.parity == "require":
+        raise EngineError(f"{recipe.source}: {found.line()}, or serve it all the same: parity=warn")
+    say(f"Differs: {found.line()}")
 
 
 def _sentence(text: str) -> str:

@@ -2,76 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from llmbench.gateway.faults import refusal_of
 from llmbench.gateway.refusal import Refusal
 
+if TYPE_CHECKING:
+    from llmbench.gateway.transport import UnixTransport
+
 __all__ = ["Upstream", "events"]
 
-_TIMEOUT = httpx.Timeout(600.0, connect=30.0)
 _METRICS_TIMEOUT = 1.0
 _FRESH = 2.0
 """Seconds for which a sign of life of the engine counts."""
+_HEALTHY = 5.0
+"""Seconds in which it must say that it is well."""
+_AT = httpx.URL("http://engine")
+_JSON = {"content-type": "application/json"}
 
 
-class _OneEach(httpx.AsyncBaseTransport):
-    """A connection to a Unix socket for each request, closed with its answer.
-
-    vLLM closes an idle connection after five seconds, and a request that is sent at that moment is lost. And the time that a
-    shared pool takes for a request grows with all the others: 800 streams of nine seconds took 108 s in a pool of 512.
-    """
-
-    def __init__(self, socket: Path) -> None:
-        self.socket = socket
-        self._open: dict[httpx.AsyncHTTPTransport, str | None] = {}
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; each transport would load certificates for its own
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=0)
-        transport = httpx.AsyncHTTPTransport(uds=str(self.socket), limits=limits, verify=self._tls)
-        self._open[transport] = request.extensions.get("model")
-        try:
-            response = await transport.handle_async_request(request)
-        except BaseException:
-            self._open.pop(transport, None)
-            raise
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Body(response.stream, lambda: self._open.pop(transport, None))
-        return response
-
-    async def aclose(self) -> None:
-        """Closes every connection; what is being read from it ends in an error."""
-        await self.end(None)
-
-    async def end(self, model: str | None) -> None:
-        """Closes the connections of one of the engine's models, or all of them."""
-        for transport in [one for one, name in self._open.items() if model in (None, name)]:
-            await transport.aclose()
-
-
-class _Body(httpx.AsyncByteStream):
-    """The body of an answer, which says when it is closed."""
-
-    def __init__(self, body: httpx.AsyncByteStream, closed: Callable[[], object]) -> None:
-        self._body, self._closed = body, closed
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._body:
-            yield piece
-
-    async def aclose(self) -> None:
-        self._closed()
-        await self._body.aclose()
+@cache
+def _address(path: str) -> httpx.URL:
+    return _AT.join(path)  # once for each path: it takes as long as the rest of a request
 
 
 class Upstream:
@@ -80,7 +42,7 @@ class Upstream:
     def __init__(self, transport: httpx.AsyncBaseTransport, problem: Callable[[], str | None]) -> None:
         self._problem = problem
         self._transport = transport
-        self._client = httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=_TIMEOUT)
+        self._connections: UnixTransport | None = None
         self._ending: str | None = None
         self._ended: dict[str, str] = {}
         self.heard = float("-inf")
@@ -89,11 +51,16 @@ class Upstream:
     @classmethod
     def at(cls, socket: Path, problem: Callable[[], str | None]) -> Upstream:
         """The API on a Unix socket."""
-        return cls(_OneEach(socket), problem)
+        from llmbench.gateway.transport import UnixTransport
+
+        connections = UnixTransport(socket)
+        upstream = cls(connections, problem)
+        upstream._connections = connections
+        return upstream
 
     async def close(self) -> None:
         """Closes every connection."""
-        await self._client.aclose()
+        await self._transport.aclose()
 
     async def cut(self, reason: str, *, model: str | None = None) -> None:
         """Ends every answer that is still running, or those of one of the engine's models, with an error that gives the reason.
@@ -105,8 +72,8 @@ class Upstream:
             await self._transport.aclose()
             return
         self._ended[model] = reason
-        if isinstance(self._transport, _OneEach):
-            await self._transport.end(model)
+        if self._connections is not None:
+            await self._connections.end(model)
 
     def allow(self, model: str) -> None:
         """Lets requests pass to a model of the engine whose answers were cut."""
@@ -118,8 +85,9 @@ class Upstream:
 
     def moved(self, socket: Path) -> None:
         """Lets requests pass, to the engine on another socket."""
-        if isinstance(self._transport, _OneEach):
-            self._transport.socket = socket
+        if self._connections is not None:
+            self._connections.path = socket
+            self._connections.drop_idle()
         self._ending = None
 
     async def health(self) -> None:
@@ -127,8 +95,8 @@ class Upstream:
         if self._problem() is None and time.monotonic() - self.heard < _FRESH:
             return
         try:
-            response = await self._client.get("/health", timeout=5.0)
-        except httpx.HTTPError as error:
+            response = await self._get("/health", _HEALTHY)
+        except (httpx.HTTPError, TimeoutError) as error:
             raise self._gone(error) from error
         if response.is_error:
             raise Refusal(503, self._problem() or "The engine is not responding.", code="engine_unavailable", retry_after="5")
@@ -139,8 +107,8 @@ class Upstream:
         if self._ending is not None:
             return b""
         try:
-            response = await self._client.get("/metrics", timeout=_METRICS_TIMEOUT)
-        except httpx.HTTPError:
+            response = await self._get("/metrics", _METRICS_TIMEOUT)
+        except (httpx.HTTPError, TimeoutError):
             return b""
         return response.content if response.is_success else b""
 
@@ -155,10 +123,11 @@ class Upstream:
         model = body.get("model")
         if self._ending is not None or model in self._ended:
             raise self._gone(ConnectionError(), model)
-        headers = {"traceparent": traceparent} if traceparent is not None else None
-        request = self._client.build_request("POST", path, json=body, headers=headers, extensions={"model": model})
+        content = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        headers = _JSON | ({"traceparent": traceparent} if traceparent is not None else {})
+        request = httpx.Request("POST", _address(path), content=content, headers=headers, extensions={"model": model})
         try:
-            response = await self._client.send(request, stream=True)
+            response = await self._send(request)
             self.heard = time.monotonic()
             if response.is_success:
                 return response
@@ -169,6 +138,21 @@ class Upstream:
         except httpx.HTTPError as error:
             raise self._gone(error, model) from error
         raise refusal_of(response, body)
+
+    async def _get(self, path: str, seconds: float) -> httpx.Response:
+        """The whole answer of one of the engine's own paths."""
+        async with asyncio.timeout(seconds):
+            response = await self._send(httpx.Request("GET", _address(path)))
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+        return response
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        response = await self._transport.handle_async_request(request)
+        response.request = request
+        return response
 
     async def chat(self, body: dict[str, Any]) -> httpx.Response:
         """Starts a chat completion."""
@@ -189,8 +173,8 @@ class Upstream:
     async def read(self, response: httpx.Response) -> dict[str, Any]:
         """Reads an answer that is not streamed, and closes it."""
         try:
-            await response.aread()
-            data = json.loads(response.content, parse_constant=lambda _: None)  # NaN, which JSON does not have
+            content = b"".join([piece async for piece in _body_of(response)])
+            data = json.loads(content, parse_constant=lambda _: None)  # NaN, which JSON does not have
         except httpx.HTTPError as error:
             raise self._gone(error, response.request.extensions.get("model")) from error
         except (ValueError, RecursionError) as error:
@@ -215,6 +199,12 @@ class Upstream:
         return Refusal(503, reason, code="engine_unavailable", retry_after="5")
 
 
+def _body_of(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body of an answer as it comes. The engine is asked for none that is compressed."""
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    return aiter(response.stream)
+
+
 async def events(
     response: httpx.Response,
     upstream: Upstream,
@@ -224,7 +214,7 @@ async def events(
     sources: Sequence[dict[str, Any]] | None,
     used: Callable[[Any, bool], None],
     hide_usage: bool = False,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """The server-sent events of a stream. The first piece of the answer is given the sources; the others pass as bytes.
 
     In all of them the name is replaced. Inside JSON text every quote is escaped, so `"model":"..."` with bare quotes is the
@@ -238,7 +228,7 @@ async def events(
     usage: Any = None  # where every event names it (continuous_usage_stats), it is that of the answer so far
     complete = False
     try:
-        async for piece in response.aiter_raw():
+        async for piece in _body_of(response):
             upstream.heard = time.monotonic()
             buffer += piece
             if b"\r" in buffer:  # in JSON text it is escaped, so here it only ends lines

@@ -10,7 +10,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from llmbench.engine import Adapter, Engine, Progress, admit_all
+from llmbench import workspace
+from llmbench.engine import Adapter, Engine, Progress, admit_all, by_priority, places
 from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import build
 from llmbench.gateway.cards import served
@@ -24,11 +25,15 @@ from llmbench.gateway.limit import Open
 from llmbench.gateway.listening import answering, base_url, hosts, listener_of, most_answers
 from llmbench.gateway.observing.metrics import Metrics
 from llmbench.gateway.observing.opened import observed
-from llmbench.gateway.proving import need_certificate, prove_all
+from llmbench.gateway.proving import need_certificate, prove_all, settle_pipeline
 from llmbench.gateway.relay import Upstream
+from llmbench.gateway.traffic import Control, Routes
+from llmbench.gateway.traffic.shadow import Shadows
+from llmbench.gateway.turns import Turns
 from llmbench.gateway.words import proven
 from llmbench.parity import Parity
 from llmbench.recipe import GatewaySpec, ServeRecipe
+from llmbench.workspace import short_name
 
 __all__ = ["Gateway", "running", "started"]
 
@@ -49,12 +54,14 @@ class Gateway:
         deployment: Deployment,
         keeper: Keeper,
         metrics: Callable[[], bytes] = bytes,
+        control: Control | None = None,
     ) -> None:
         self.base_url = base_url
         self.engine = engine
         self.deployment = deployment
         self.metrics = metrics
         """What /metrics says; any thread but the gateway's own may ask."""
+        self.rollouts = control
         self._keeper = keeper
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
@@ -172,6 +179,7 @@ def started(
             say(f"Note: {note}")
         for grounding in groundings.values():
             grounding.ready()
+            settle_pipeline(recipe, grounding, say)
         proofs = prove_all(recipe, engine, adapters, progress, say)
         models = Catalogue(_served(recipe, adapters, groundings, proofs), context=engine.context)
         upstream = Upstream.at(engine.socket, lambda: engine.problem)
@@ -181,10 +189,14 @@ def started(
         words = proven(recipe, engine.token_ids, log)
         metrics = Metrics(lambda: open.count)
         observers = stack.enter_context(observed(spec, metrics, hide=access.hide, say=say))
-        sinks = [*observers.sinks]
+        turns, routes = Turns(places(recipe, engine.device), spec.max_waiting), Routes(recipe.routes)
+        name = short_name(recipe.origin)
+        control = Control(routes, lambda: models.now.known, workspace.home() / "rollouts" / name, say=say)
+        shadows = Shadows(routes, workspace.home() / "shadows" / name, ranks=by_priority(recipe))
+        sinks = [*observers.sinks, control.told]
         app = build(
             models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=sinks, metrics=metrics,
-            keeps=observers.keeps, traced=observers.traced,
+            keeps=observers.keeps, traced=observers.traced, turns=turns, routes=routes, shadows=shadows,
         )  # fmt: skip
 
         def patience() -> float:
@@ -193,11 +205,13 @@ def started(
         def apply(changed: GatewaySpec) -> None:
             access.change(changed.api_key, hosts(changed))
             open.most = min(changed.max_requests, most_answers())
+            turns.most = changed.max_waiting
 
         way = _Way(upstream, metrics)
         deployment = Deployment(
-            recipe, models, engine, way, groundings=groundings, proofs=proofs, apply=apply, say=say
+            recipe, models, engine, way, groundings=groundings, proofs=proofs, apply=apply, say=say, routes=routes
         )  # fmt: skip
+        stack.enter_context(control.running())
         way.loop = stack.enter_context(answering(app, listener, recipe, upstream, open, log, patience))
         keeper = Keeper(
             engine,
@@ -206,13 +220,13 @@ def started(
             prove=lambda: prove_all(deployment.recipe, engine, engine.adapters, None, say),
             say=say,
         )
-        yield Gateway(base_url(spec.host, listener.getsockname()[1]), engine, deployment, keeper, way.counts)
+        yield Gateway(base_url(spec.host, listener.getsockname()[1]), engine, deployment, keeper, way.counts, control)
 
 
 def _need_packages() -> None:
     from importlib.util import find_spec
 
-    for package in ("starlette", "uvicorn"):
+    for package in ("starlette", "uvicorn", "httptools"):
         if find_spec(package) is None:
             raise MissingPackage("serve", package, "serve")
 

@@ -43,6 +43,7 @@ from llmbench.recipe.rag import (
 )
 from llmbench.recipe.rewards import RewardFunction
 from llmbench.recipe.serve import MAX_STOPS, EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
+from llmbench.recipe.traffic import Guardrails, RolloutSpec, RouteSpec, ShadowSpec, Sticky
 from llmbench.recipe.train import TrainRecipe
 
 __all__ = [
@@ -70,6 +71,7 @@ __all__ = [
     "FreezeSpec",
     "GatewaySpec",
     "GrpoSpec",
+    "Guardrails",
     "IA3Spec",
     "KtoSpec",
     "LoftQSpec",
@@ -86,13 +88,17 @@ __all__ = [
     "RerankSpec",
     "RewardFunction",
     "RewardSpec",
+    "RolloutSpec",
+    "RouteSpec",
     "Sampling",
     "Scalar",
     "SearchSpec",
     "ServeRecipe",
+    "ShadowSpec",
     "SourceSpec",
     "Stage",
     "StatisticsSpec",
+    "Sticky",
     "TeacherSpec",
     "TokenizerSpec",
     "TracesSpec",

@@ -11,6 +11,7 @@ from llmbench.recipe.fields import Document, ExistingPath, Name, Reference, Sect
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.observing import AccessLog, CaptureSpec, Traces
 from llmbench.recipe.servability import MAX_RANK
+from llmbench.recipe.traffic import RouteSpec
 
 __all__ = ["EngineSpec", "GatewaySpec", "Sampling", "ServeRecipe", "Variant"]
 
@@ -86,6 +87,15 @@ class EngineSpec(Section):
     """The highest rank of an adapter that may be added while serving. Without it the highest in the document, or 16.
 
     vLLM fixes it when it starts, and every adapter takes the memory of one of this rank."""
+    tensor_parallel_size: Annotated[int, Field(gt=0)] = 1
+    """GPUs that share each layer. It divides the model's attention heads."""
+    pipeline_parallel_size: Annotated[int, Field(gt=0)] = 1
+    """Groups of GPUs that share the layers."""
+    data_parallel_size: Annotated[int, Field(gt=0)] = 1
+    """Copies of the model that share the requests. The number of GPUs is the product of all three."""
+    max_num_seqs: Annotated[int, Field(gt=0)] | None = None
+    """Answers computed at once; those of others wait, and the keys take turns. Without it vLLM's own number: 128 on a CPU, 256
+    to 1,024 on a GPU. On a GPU where several keys share, set it: only beyond it keys take turns."""
     restarts: Annotated[int, Field(ge=0)] = 3
     """Times an hour that vLLM is started again after it died. The next time, the server ends."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -123,6 +133,8 @@ class GatewaySpec(Section):
     """Names that clients may call this server by beside the address it listens on, such as the one a proxy forwards."""
     max_requests: Annotated[int, Field(gt=0)] = 2048
     """Questions answered at once; one more is refused with 429 and Retry-After."""
+    max_waiting: Annotated[int, Field(ge=0)] = 1024
+    """Questions that wait for the engine when it is full; one more is refused with 503 and Retry-After."""
     shutdown_timeout: Annotated[float, Field(ge=0)] = 8.0
     """Seconds that running answers are given to end after SIGTERM or Ctrl-C. `docker stop` kills after 10."""
     access_log: AccessLog = None
@@ -144,6 +156,7 @@ class ServeRecipe(Document):
 
     model: ModelSpec = ModelSpec()
     variants: list[Variant] = Field(min_length=1)
+    routes: list[RouteSpec] = []
     engine: EngineSpec = EngineSpec()
     gateway: GatewaySpec = GatewaySpec()
     parity: Literal["require", "warn", "off"] = "require"
@@ -156,6 +169,19 @@ class ServeRecipe(Document):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two variants are named {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _routes_lead_to_variants(self) -> Self:
+        variants = [one.name for one in self.variants]
+        names = [*variants, *(route.name for route in self.routes)]
+        for i, route in enumerate(self.routes):
+            if names.count(route.name) > 1:
+                other = "a variant" if route.name in variants else "another route"
+                raise ValueError(f"routes[{i}].name: {other} is named {route.name} too")
+            wanted = [*route.variants, *([route.shadow.variant] if route.shadow is not None else [])]
+            if missing := next((name for name in wanted if name not in variants), None):
+                raise ValueError(f"routes[{i}]: there is no variant {missing} (available: {', '.join(variants)})")
         return self
 
     def variant(self, name: str) -> Variant | None:

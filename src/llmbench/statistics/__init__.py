@@ -1,9 +1,9 @@
 """How sure one may be: intervals, paired tests, and what so many questions can show; one room for all that measure something.
 
 The values stand here, without numpy, so that what is finished can be read where numpy is not installed; the figures are
-made in `paired`, `intervals`, `flips`, `clusters` and `power`.
+made in `paired`, `intervals`, `flips`, `clusters`, `power` and, for what is looked at while it comes, `sequential`.
 """
 
 from llmbench.statistics.values import Difference, Estimate, Kind
 
-__all__ = ["Difference", "Estimate", "Kind", "clusters", "intervals", "paired", "words"]
+__all__ = ["Difference", "Estimate", "Kind", "clusters", "intervals", "paired", "sequential", "words"]

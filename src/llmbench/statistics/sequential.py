@@ -5,25 +5,41 @@ It starts at 1 and is fair if p is true, so that it ever reaches 1/alpha with a 
 is Robbins 1970). The shares that it has not ruled out are a confidence sequence for p. The number of values up to a quantile q
 is k of n with the share q, so that the order statistics that it allows are one for the quantile, whatever the distribution (as
 in Howard and Ramdas 2022, with this martingale in place of theirs).
+
+Two variants have a martingale each, and the product of both is one too. Its least value over all pairs that differ by d is the
+evidence against d: what it has not ruled out is a confidence sequence for the difference. It needs about a quarter fewer
+observations than two sequences with half of alpha each whose bounds must lie apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf, log
+from math import ceil, inf, lgamma, log, log1p
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-__all__ = ["Bounds", "compare", "quantile_bounds", "share_bounds"]
+__all__ = [
+    "Bounds",
+    "against_quantiles",
+    "against_share",
+    "against_shares",
+    "compare",
+    "difference_bounds",
+    "quantile_bounds",
+    "share_bounds",
+]
 
 _PRIOR = 0.5
 """Jeffreys' prior: no share needs a variance to be estimated, and shares near 0 and 1, such as errors, are followed closely."""
 _STEPS = 60
 """Bisections: 2^-60 of the width."""
+_EDGE = 1e-12
+"""How near to 0 and 1 shares are looked for."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +110,116 @@ def compare(new: Bounds, control: Bounds, margin: float, *, worse: Literal["high
     return "not worse" if new.high - control.low <= margin else "undecided"
 
 
-def _evidence(k: int | NDArray[np.int_], n: int, p: float) -> NDArray[np.float64]:
+def against_share(k: int, n: int, p: float) -> float:
+    """The evidence against a share of p after k of n: the logarithm of the martingale, as `against_shares`."""
+    return _mixed(k, n) - _likelihood(k, n, p)
+
+
+def against_shares(new: tuple[int, int], control: tuple[int, int], difference: float, *, reach: float = -inf) -> float:
+    """The evidence against two shares that differ by this much: the log of a martingale's least value over all such pairs.
+
+    That it ever reaches -ln(alpha) has a chance of at most alpha, if the shares do differ by this much.
+
+    Args:
+        new: k of n, as (k, n).
+        control: likewise.
+        difference: the new one's share less the control's, -1 to 1.
+        reach: where the evidence is certainly below this, any number below it may be returned, which is found sooner.
+    """
+    (k1, n1), (k0, n0) = new, control
+    low, high = max(0.0, -difference), min(1.0, 1.0 - difference)
+    mixed = _mixed(k1, n1) + _mixed(k0, n0)
+
+    def at(p: float) -> float:
+        return mixed - _likelihood(k1, n1, p + difference) - _likelihood(k0, n0, p)
+
+    guess = at(min(max((k1 + k0 - n1 * difference) / max(n1 + n0, 1), low), high))
+    if guess < reach:
+        return guess
+
+    def slope(p: float) -> float:
+        return _slope(k1, n1, p + difference) + _slope(k0, n0, p)
+
+    for _ in range(40):  # to 1e-12; the sum is convex in the control's share
+        middle = (low + high) / 2
+        if slope(middle) < 0:
+            low = middle
+        else:
+            high = middle
+    return min(guess, at((low + high) / 2))
+
+
+def against_quantiles(
+    new: Sequence[float], control: Sequence[float], q: float, difference: float, *, reach: float = -inf
+) -> float:
+    """The evidence against q-quantiles that differ by this much, as `against_shares`, whatever the distributions are.
+
+    Args:
+        new: its values, sorted; any sequence that numpy takes as (n,) numbers.
+        control: likewise.
+        q: 0 to 1, such as .95.
+        difference: the new one's quantile less the control's. Of logarithms it is that of a ratio.
+        reach: as for `against_shares`.
+    """
+    n, m = len(new), len(control)
+    if n == 0 or m == 0:
+        return 0.0
+    ends = new[max(ceil(q * n) - 1, 0)] - difference, control[max(ceil(q * m) - 1, 0)]
+    middle = (ends[0] * n + ends[1] * m) / (n + m)
+    guess = against_share(bisect_right(new, middle + difference), n, q) + against_share(bisect_right(control, middle), m, q)
+    if guess < reach:
+        return guess
+    # Each side's evidence is least at its own quantile and grows from there on, so that the least sum lies between the two; and
+    # between values it is no less than at them.
+    low, high = min(ends), max(ends)
+    sides = np.asarray(new, dtype=np.float64) - difference, np.asarray(control, dtype=np.float64)
+    at = np.concatenate([one[np.searchsorted(one, low) : np.searchsorted(one, high, "right")] for one in sides])
+    return float(np.min(_against(sides[0], at, q) + _against(sides[1], at, q)))
+
+
+def difference_bounds(evidence: Callable[[float], float], estimate: float, alpha: float, low: float, high: float) -> Bounds:
+    """For a difference: from the least to the most that is not ruled out.
+
+    Args:
+        evidence: against a difference; `against_shares` or `against_quantiles` of what was seen.
+        estimate: a difference that is not ruled out, such as that of what was seen.
+        alpha: the chance that a bound is ever wrong, both sides together.
+        low: the least that a difference can be, or that is looked for.
+        high: the most.
+    """
+    limit = -log(alpha)
+
+    def out(difference: float) -> bool:
+        return evidence(difference) >= limit
+
+    least = _edge(out, low, estimate) if out(low) else low
+    return Bounds(least, _edge(out, high, estimate) if out(high) else high)
+
+
+def _mixed(k: int, n: int) -> float:
+    """The logarithm of the mixture's likelihood."""
+    return lgamma(_PRIOR + k) + lgamma(_PRIOR + n - k) - lgamma(n + 1.0) - 2 * lgamma(_PRIOR)
+
+
+def _likelihood(k: int, n: int, p: float) -> float:
+    p = min(max(p, _EDGE), 1 - _EDGE)
+    return k * log(p) + (n - k) * log1p(-p)
+
+
+def _slope(k: int, n: int, p: float) -> float:
+    """Of the negative likelihood."""
+    p = min(max(p, _EDGE), 1 - _EDGE)
+    return (n - k) / (1 - p) - k / p
+
+
+def _against(values: NDArray[np.float64], at: NDArray[np.float64], q: float) -> NDArray[np.float64]:
+    """The evidence against each point as the q-quantile. Values that equal it count on the side that makes it least."""
+    n = len(values)
+    below, up_to = np.searchsorted(values, at, "left"), np.searchsorted(values, at, "right")
+    return _evidence(np.clip(n * q, below, up_to), n, q)
+
+
+def _evidence(k: int | NDArray[np.int_] | NDArray[np.float64], n: int, p: float) -> NDArray[np.float64]:
     """The logarithm of the martingale against the share p, after k of n."""
     mixed = special.betaln(_PRIOR + k, _PRIOR + n - k) - special.betaln(_PRIOR, _PRIOR)
     found: NDArray[np.float64] = mixed - special.xlogy(k, p) - special.xlog1py(n - k, -p)

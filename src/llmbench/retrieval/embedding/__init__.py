@@ -8,7 +8,8 @@ general      every other model, by sentence_transformers itself
 probe        which of them, and whether its vectors hold
 canaries     fixed texts whose vectors tell whether two embedders are one
 contract     what an index's vectors depend on
-embedder     Embedder, which is all that others see
+embedder     Embedder, which is nearly all that others see
+together     the queries of several threads as batches
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from llmbench.retrieval.embedding.contract import Contract
 from llmbench.retrieval.embedding.embedder import Dtype, Embedder, Embeds
 from llmbench.retrieval.embedding.locate import PACKAGED, locate
+from llmbench.retrieval.embedding.together import Together
 from llmbench.retrieval.embedding.tokens import Reading
 
-__all__ = ["PACKAGED", "Contract", "Dtype", "Embedder", "Embeds", "Reading", "locate"]
+__all__ = ["PACKAGED", "Contract", "Dtype", "Embedder", "Embeds", "Reading", "Together", "locate"]

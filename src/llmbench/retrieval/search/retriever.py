@@ -16,7 +16,7 @@ from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.recipe import ExpandSpec, RagRecipe
 from llmbench.retrieval.chunking import Chunk
 from llmbench.retrieval.documents import Document
-from llmbench.retrieval.embedding import Embedder
+from llmbench.retrieval.embedding import Embedder, Together
 from llmbench.retrieval.reading import Cleaner
 from llmbench.retrieval.search import candidates, expand, language, stages
 from llmbench.retrieval.search.candidates import PreparedQuery
@@ -31,6 +31,9 @@ from llmbench.retrieval.store import layout
 from llmbench.retrieval.store.vectors import library
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from llmbench.retrieval.search.packing import Count
     from llmbench.retrieval.search.rerank import Reranker
 
@@ -59,6 +62,7 @@ class Retriever:
         self._inside = False
         self._given = embedder
         self._embedder: Embedder | None = None
+        self._together: tuple[Embedder, Together] | None = None
         self._reranker: Reranker | None = None
         self._count: Count | None = None
 
@@ -256,7 +260,7 @@ class Retriever:
             what = "there is nothing to search for" if spec.mode == "dense" else "only words are searched"
             timings.notes.append(f"{name} does not know the characters of this query: {what}.")
             return PreparedQuery(None, tuple(texts))
-        vectors = embedder.embed_queries(texts)
+        vectors = self._vectors(embedder, texts)
         if answers:
             import numpy as np
 
@@ -264,6 +268,14 @@ class Retriever:
             vectors = expand.mean_vector(np.concatenate([vectors, written]))[None]
         timings.mark("embed")
         return PreparedQuery(vectors, tuple(texts))
+
+    def _vectors(self, embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of wordings, computed with those of other threads; each embedder has its own batches."""
+        with self._lock:
+            if self._together is None or self._together[0] is not embedder:
+                self._together = embedder, Together(embedder.embed_queries)
+            batches = self._together[1]
+        return batches(texts)
 
     def _fed_back(
         self, view: View, spec: ExpandSpec, query: str, question: PreparedQuery, rows: Sequence[int]

@@ -1,0 +1,142 @@
+"""What a serving document needs in a container: its command, and the files that it reads and writes.
+
+Every file keeps its path in the container, so that documents are taken as they stand and nothing in them is rewritten.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from llmbench import assets, recipe, workspace
+from llmbench.containers.text import label
+from llmbench.errors import RecipeError
+from llmbench.recipe import RagRecipe, ServeRecipe
+
+__all__ = ["Device", "Needs", "needs"]
+
+Device = Literal["cpu", "cuda"]
+GRACE = 10
+"""Seconds for a server to end after its answers have."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """One container that serves a document.
+
+    `reads` are files and folders outside the workspace; none of them lies in another, or in the workspace (`home`).
+    """
+
+    name: str
+    """Of the service: lower case letters, digits and dashes."""
+    document: str
+    """As the command names it: an absolute path, or `bundled://NAME`."""
+    overrides: tuple[str, ...]
+    image: str
+    device: Device
+    gpus: int
+    """On `cuda`."""
+    port: int
+    host: str | None
+    """A name that the gateway answers to; None: to every name."""
+    home: Path
+    reads: tuple[Path, ...]
+    downloads: bool
+    """Whether the base comes from a model hub."""
+    start_seconds: int
+    stop_seconds: int
+
+    @property
+    def command(self) -> list[str]:
+        """What the container runs."""
+        return ["llmbench", "serve", self.document, *self.overrides, "gateway.host=0.0.0.0", f"gateway.port={self.port}"]
+
+    @property
+    def probe(self) -> list[str]:
+        """What tells whether the server lives: it ends with 0 then."""
+        ask = f"Request('http://127.0.0.1:{self.port}/health', headers={{'Host': '{self.host or '127.0.0.1'}'}})"
+        code = f"from urllib.request import Request, urlopen; urlopen({ask}, timeout=5)"
+        return ["python3", "-c", code]
+
+
+def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None, device: Device) -> Needs:
+    """What it takes to serve a document in a container.
+
+    Args:
+        document: as it was loaded.
+        overrides: what the command line changed in it, which the container's command repeats.
+        image: the container's; None is `llmbench:cpu` or `llmbench:cuda`.
+        device: what vLLM computes on there.
+
+    Raises:
+        RecipeError: everybody who reaches the port could ask; a secret stands in the command line; the document is no file.
+    """
+    spec, engine = document.gateway, document.engine
+    origin = document.origin
+    if origin is None:
+        raise RecipeError(f"{document.source}: only a document in a file can be served in a container. Save it first")
+    if spec.api_key is None and spec.keys is False:
+        raise RecipeError(
+            f"{document.source}: a container's port is reachable from other machines: set gateway.keys=true and make a key "
+            "with `llmbench keys new`, or set gateway.api_key in the document"
+        )
+    if isinstance(spec.keys, Path) and not spec.keys.is_relative_to(workspace.home()):
+        raise RecipeError(
+            f"{document.source}: gateway.keys is {spec.keys}, outside of the workspace {workspace.home()}. A container "
+            "writes nowhere else: set gateway.keys=true, or a path in the workspace"
+        )
+    if any(one.startswith("gateway.api_key") for one in overrides):
+        raise RecipeError("gateway.api_key would stand in the container's command line. Write it into the document instead")
+    home = workspace.home()
+    found = set(_paths(document))
+    if not origin.startswith(assets.BUNDLED):
+        found.add(Path(origin))
+    for pipeline in {variant.rag for variant in document.variants if variant.rag is not None}:
+        found |= set(_paths(recipe.load(pipeline, RagRecipe)))
+    inside = (home, assets.bundle())
+    name = document.model.model_name_or_path
+    return Needs(
+        name=label(document.source.stem),
+        document=origin,
+        overrides=tuple(overrides),
+        image=image or f"llmbench:{device}",
+        device=device,
+        gpus=engine.tensor_parallel_size * engine.pipeline_parallel_size * engine.data_parallel_size,
+        port=spec.port or 8000,
+        host=spec.allowed_hosts[0] if spec.allowed_hosts else None,
+        home=home,
+        reads=_outermost(path for path in found if not any(path.is_relative_to(folder) for folder in inside)),
+        downloads=name != assets.TINY and not Path(name).is_absolute(),
+        start_seconds=int(engine.start_timeout) + 60,
+        stop_seconds=int(spec.shutdown_timeout) + GRACE,
+    )
+
+
+def _paths(value: Any) -> Iterator[Path]:
+    """Every absolute path in a document that leads to something."""
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _paths(getattr(value, name))
+    elif isinstance(value, dict):
+        yield from _paths(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _paths(one)
+    elif isinstance(value, Path) or (isinstance(value, str) and value.startswith("/")):
+        path = Path(value)
+        if path.is_absolute() and os.path.exists(path):  # noqa: PTH110 - a name too long for a file is no error here
+            yield path
+
+
+def _outermost(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Those that lie in none of the others, in order."""
+    kept: list[Path] = []
+    for path in sorted(set(paths)):
+        if not any(path.is_relative_to(folder) for folder in kept):
+            kept.append(path)
+    return tuple(kept)

@@ -1,0 +1,150 @@
+"""A variant that is asked what another one was asked, after the client has its answer, and whose answers go to a file only.
+
+It costs the caller nothing: it is charged to no key, counted in no metric and observed by no rollout, and it gives way. It is
+not asked while the server is busy, it is cut off when that becomes so, and vLLM takes any other request before it.
+
+    LLMBENCH_HOME/shadows/SERVER/ROUTE.jsonl    a line for each: what was asked, both answers, seconds, sources
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbench.gateway.catalogue import Catalogue
+from llmbench.gateway.exchange import Exchange
+from llmbench.gateway.limit import Open
+from llmbench.gateway.meter import Meter
+from llmbench.gateway.refusal import Refusal
+from llmbench.gateway.traffic.routes import Routes
+from llmbench.gateway.turns import Turns
+from llmbench.recipe import ShadowSpec
+
+if TYPE_CHECKING:
+    from llmbench.gateway.answering import Answering
+    from llmbench.gateway.chat import ChatRequest
+
+__all__ = ["Shadows"]
+
+_PRIORITY = 100
+"""vLLM takes lower ones first; clients' requests have 0."""
+_LOOK_SECONDS = 0.1
+_MOST_BYTES = 100_000_000
+"""Of a file, before it takes the place of the one before."""
+
+
+class Shadows:
+    """Asks shadows, in the gateway's event loop.
+
+    Args:
+        routes: which name them.
+        folder: where answers are recorded.
+        ranks: whether the engine schedules by priority.
+    """
+
+    def __init__(self, routes: Routes, folder: Path, *, ranks: bool) -> None:
+        self.counts: Counter[str] = Counter()
+        """`answered`, `failed`, `busy` (not asked, or cut off), `full` (as many as may be at once)."""
+        self._routes = routes
+        self._folder = folder
+        self._ranks = ranks
+        self._kept: dict[int, ChatRequest] = {}
+        self._tasks: dict[asyncio.Task[None], str] = {}
+
+    def attach(self, answering: Answering, models: Catalogue, open: Open, turns: Turns) -> None:
+        """Tells it how to ask, whom, and how busy the server and the engine are."""
+        self._answering, self._models, self._open, self._turns = answering, models, open, turns
+
+    def keep(self, exchange: Exchange, question: ChatRequest) -> None:
+        """Keeps a question until it is answered, if a shadow shall be asked it too."""
+        route = self._routes.now.get(exchange.asked)
+        if route is not None and (spec := route.spec.shadow) is not None and random.random() * 100 < spec.share:
+            self._kept[id(exchange)] = question
+
+    def told(self, exchange: Exchange) -> None:
+        """Asks a shadow what was just answered well; a sink."""
+        question = self._kept.pop(id(exchange), None)
+        route = self._routes.now.get(exchange.asked)
+        if question is None or route is None or (spec := route.spec.shadow) is None:
+            return
+        if exchange.status != 200 or exchange.broken or exchange.variant == spec.variant:
+            return
+        if self._open.count > spec.busy or not self._turns.free:
+            self.counts["busy"] += 1
+        elif sum(name == exchange.asked for name in self._tasks.values()) >= spec.concurrent:
+            self.counts["full"] += 1
+        else:
+            task = asyncio.get_running_loop().create_task(self._ask(exchange, question, spec))
+            self._tasks[task] = exchange.asked
+            task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+    async def close(self) -> None:
+        """Cuts off what is being asked."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ask(self, exchange: Exchange, question: ChatRequest, spec: ShadowSpec) -> None:
+        served = self._models.take(spec.variant)
+        if served is None:
+            return
+        fields = {name: value for name, value in question.fields.items() if name != "stream_options"}
+        if self._ranks:
+            fields["priority"] = _PRIORITY
+        mine = Exchange(exchange.path, exchange.id, asked=spec.variant, variant=spec.variant)
+        meter = Meter(mine, {}, self._models.context, self._turns, "flex")
+        work = asyncio.ensure_future(self._answering.chat(served, replace(question, stream=False, fields=fields), mine, meter))
+        try:
+            while not (await asyncio.wait({work}, timeout=_LOOK_SECONDS))[0]:
+                if self._open.count > spec.busy or self._turns.waiting:
+                    self.counts["busy"] += 1
+                    return
+            try:
+                response = work.result()
+            except Refusal as refusal:
+                self.counts["failed"] += 1
+                await self._record(exchange, mine, {"error": refusal.message})
+                return
+            mine.status, mine.body, mine.seconds = response.status_code, [bytes(response.body)], mine.elapsed()
+            said = mine.said()
+            self.counts["answered"] += 1
+            await self._record(exchange, mine, {"text": said.text if said else None, "error": None})
+        finally:
+            work.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await work
+            mine.end()
+            served.requests.running -= 1
+
+    async def _record(self, exchange: Exchange, mine: Exchange, what: dict[str, Any]) -> None:
+        said = exchange.said()
+        line = {
+            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(exchange.at)),
+            "id": exchange.id,
+            "conversation": list(exchange.conversation),
+            "variant": exchange.variant,
+            "text": said.text if said is not None else None,
+            "seconds": round(exchange.seconds, 4),
+            "sources": exchange.sources,
+            "shadow": {"variant": mine.variant, "seconds": round(mine.seconds, 4), "sources": mine.sources} | what,
+        }
+        with suppress(OSError):  # a full disk must not end in the log for each request
+            await asyncio.to_thread(_append, self._folder / f"{exchange.asked}.jsonl", json.dumps(line, ensure_ascii=False))
+
+
+def _append(path: Path, line: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if path.exists() and path.stat().st_size > _MOST_BYTES:
+        path.replace(path.with_suffix(".before.jsonl"))
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(handle, "a", encoding="utf-8", errors="replace") as file:
+        file.write(line + "\n")

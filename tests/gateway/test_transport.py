@@ -1,0 +1,317 @@
+"""The transport to the engine, on a real Unix socket, with engines that behave and engines that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from llmbench.gateway import transport
+from llmbench.gateway.relay import Upstream
+from llmbench.gateway.transport import UnixTransport
+
+WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\ntrue"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+Handler = Callable[["Connection"], Awaitable[None]]
+
+
+class Connection:
+    """One of the engine's connections; `number` counts them from 0."""
+
+    def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.number, self.reader, self.writer = number, reader, writer
+        self.bodies: list[Any] = []
+
+    async def request(self) -> Any:
+        """The body of the next request; None where the client has closed."""
+        try:
+            head = (await self.reader.readuntil(b"\r\n\r\n")).lower()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        self.bodies.append(json.loads(await self.reader.readexactly(int(length or 0)) or b"null"))
+        return self.bodies[-1]
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def is_left(self) -> bool:
+        """Waits for the client to close."""
+        try:
+            return await self.reader.read(1) == b""
+        except ConnectionError:
+            return True
+
+
+async def whole(connection: Connection) -> None:
+    """Answers every request at once."""
+    while await connection.request() is not None:
+        await connection.send(WHOLE)
+
+
+@asynccontextmanager
+async def engine(socket: Path, handler: Handler = whole) -> AsyncIterator[list[Connection]]:
+    """An engine whose connections do what the handler says, until the block ends."""
+    connections: list[Connection] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(Connection(len(connections), reader, writer))
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        with suppress(asyncio.CancelledError, ConnectionError):
+            await handler(connections[-1])
+        writer.close()
+
+    server = await asyncio.start_unix_server(accept, socket)
+    try:
+        yield connections
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # connections that are closed are told so in the loop's next round
+
+
+async def start(client: UnixTransport, body: Any = None, *, model: str | None = None) -> httpx.Response:
+    content = json.dumps({"n": 0} if body is None else body)
+    request = httpx.Request("POST", "http://engine/x", content=content, extensions={"model": model})
+    return await client.handle_async_request(request)
+
+
+async def ask(client: UnixTransport, body: Any = None, *, model: str | None = None) -> bytes:
+    response = await start(client, body, model=model)
+    return await response.aread()
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[UnixTransport]:
+    client = UnixTransport(tmp_path / "engine.sock")
+    yield client
+    await client.aclose()
+
+
+async def test_requests_one_after_another_share_a_connection(client: UnixTransport) -> None:
+    async with engine(client.path) as connections:
+        assert [await ask(client, {"n": n}) for n in range(3)] == [b"true"] * 3
+        assert [one.bodies for one in connections] == [[{"n": 0}, {"n": 1}, {"n": 2}]]
+
+
+async def test_requests_at_once_never_wait_for_each_other(client: UnixTransport) -> None:
+    all_here = asyncio.Event()
+
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        if connection.number == 299:
+            all_here.set()
+        await all_here.wait()
+        await connection.send(WHOLE)
+        await connection.is_left()
+
+    async with engine(client.path, handler):
+        assert await asyncio.gather(*(ask(client) for _ in range(300))) == [b"true"] * 300
+
+
+async def test_an_idle_connection_that_the_engine_closed_meanwhile_loses_no_request(client: UnixTransport) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(WHOLE)
+        await connection.reader.read(1)  # of a second request; the connection ends without a word
+
+    async with engine(client.path, handler) as connections:
+        assert [await ask(client) for _ in range(3)] == [b"true"] * 3
+        assert len(connections) == 3
+
+
+async def test_a_request_is_sent_again_only_where_nothing_came_on_a_connection_that_was_kept(client: UnixTransport) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        if connection.number == 0:  # a new one: the engine took the request, and died of it
+            return
+        await connection.send(WHOLE)
+        await connection.request()
+        await connection.send(b"HTTP/1.1 200 O")
+
+    async with engine(client.path, handler) as connections:
+        with pytest.raises(httpx.ReadError):
+            await ask(client)
+        assert await ask(client) == b"true"
+        with pytest.raises(httpx.ReadError):
+            await ask(client)
+        assert [len(one.bodies) for one in connections] == [1, 2]
+
+
+async def test_the_requests_of_one_model_are_ended_without_the_others(client: UnixTransport) -> None:
+    release = asyncio.Event()
+
+    async def handler(connection: Connection) -> None:
+        if (await connection.request())["stream"]:
+            await connection.send(CHUNKED + b"1\r\na\r\n")
+        await release.wait()
+        await connection.send(WHOLE)
+        await connection.is_left()
+
+    async with engine(client.path, handler) as connections:
+        stream = await start(client, {"stream": True}, model="a")
+        waiting = [asyncio.create_task(ask(client, {"stream": False}, model=model)) for model in ("a", "b")]
+        while sum(len(one.bodies) for one in connections) < 3:
+            await asyncio.sleep(0.01)
+        await client.end("a")
+        with pytest.raises(httpx.ReadError, match="cut off"):
+            await waiting[0]
+        with pytest.raises(httpx.ReadError, match="cut off"):
+            await stream.aread()
+        release.set()
+        assert await waiting[1] == b"true"
+
+
+async def test_a_connection_to_an_engine_on_another_socket_is_not_used_again(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.sock", tmp_path / "new.sock"
+    upstream = Upstream.at(old, lambda: None)
+
+    async def reading(connection: Connection) -> None:
+        while await connection.request() is not None:
+            await connection.send(WHOLE.replace(b"4\r\n\r\ntrue", b'9\r\n\r\n{"n": 10}'))
+
+    async with engine(old, reading) as before, engine(new, reading) as after:
+        assert await upstream.read(await upstream.chat({"model": "m"})) == {"n": 10}
+        running = await upstream.chat({"model": "m"})
+        upstream.moved(new)
+        assert await upstream.read(running) == {"n": 10}  # what runs is left to end
+        for _ in range(2):
+            assert await upstream.read(await upstream.chat({"model": "m"})) == {"n": 10}
+        assert [len(one.bodies) for one in before] == [2] and [len(one.bodies) for one in after] == [2]
+        await upstream.close()
+
+
+async def test_an_answer_that_nobody_reads_to_its_end_is_closed_at_the_engine(client: UnixTransport) -> None:
+    left = list[bool]()
+
+    async def handler(connection: Connection) -> None:
+        if await connection.request() == "stream":
+            await connection.send(CHUNKED + b"1\r\na\r\n")
+        left.append(await connection.is_left())
+
+    async with engine(client.path, handler) as connections:
+        response = await start(client, "stream")
+        assert await anext(aiter(response.stream)) == b"a"  # type: ignore[arg-type]
+        await response.aclose()
+        waiting = asyncio.create_task(ask(client, "whole"))
+        while len(connections) < 2 or not connections[1].bodies:
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        while len(left) < 2:
+            await asyncio.sleep(0.01)
+        assert left == [True, True]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        CHUNKED + b"2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabcde",
+        b"HTTP/1.1 200 OK\r\n\r\nabcde",  # it ends with its connection
+        b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nabcde",
+    ],
+)
+async def test_answers_are_read_however_they_are_cut_and_framed(client: UnixTransport, answer: bytes) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        for byte in answer:
+            await connection.send(bytes([byte]))
+            await asyncio.sleep(0)
+
+    async with engine(client.path, handler):
+        response = await start(client)
+        assert (response.status_code, await response.aread()) == (200, b"abcde")
+        assert "link" not in response.headers
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n\r\n", CHUNKED + b"zz\r\n"])
+async def test_what_is_no_http_is_an_error(client: UnixTransport, answer: bytes) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(answer)
+        await connection.is_left()
+
+    async with engine(client.path, handler):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await ask(client)
+
+
+async def test_a_connection_on_which_something_came_unasked_is_not_used_again(client: UnixTransport) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(WHOLE)
+        await connection.send(WHOLE)
+        await connection.is_left()
+
+    async with engine(client.path, handler) as connections:
+        for _ in range(2):
+            assert await ask(client) == b"true"
+            await asyncio.sleep(0.05)
+        assert len(connections) == 2
+
+
+async def test_a_connection_that_was_idle_for_long_is_closed(client: UnixTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with engine(client.path) as connections:
+        assert await ask(client) == b"true"
+        monkeypatch.setattr(transport, "IDLE", 0.0)
+        await asyncio.sleep(0.01)
+        assert await ask(client) == b"true"
+        assert [len(one.bodies) for one in connections] == [1, 1]
+
+
+async def test_an_engine_that_falls_silent_is_waited_for_no_longer_and_asked_no_second_time(
+    client: UnixTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(WHOLE)
+        await connection.request()
+        await connection.is_left()
+
+    async with engine(client.path, handler) as connections:
+        assert await ask(client) == b"true"
+        client.drop_idle()
+        monkeypatch.setattr(transport, "_READ", 0.05)
+        assert await ask(client) == b"true"
+        with pytest.raises(httpx.ReadTimeout):
+            await ask(client)
+        assert [len(one.bodies) for one in connections] == [1, 2]
+
+
+async def test_an_engine_that_sends_faster_than_the_client_reads_has_to_wait(client: UnixTransport) -> None:
+    piece, count, sent = b"x" * 65_536, 400, list[int]()
+
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (len(piece) * count))
+        for number in range(count):
+            await connection.send(piece)
+            sent.append(number)
+
+    async with engine(client.path, handler):
+        response = await start(client)
+        before = -1
+        while before != len(sent):  # until it no longer gets on
+            before = len(sent)
+            await asyncio.sleep(0.1)
+        assert len(sent) < count / 4
+        assert len(await response.aread()) == len(piece) * count
+
+
+async def test_an_engine_that_is_not_there_is_a_connect_error(client: UnixTransport) -> None:
+    with pytest.raises(httpx.ConnectError):
+        await ask(client)

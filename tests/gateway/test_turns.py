@@ -1,0 +1,243 @@
+"""Who gets the engine's places, and who waits for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import httpx
+import pytest
+
+from llmbench.gateway import Catalogue, Served, build
+from llmbench.gateway.exchange import Exchange, of_request
+from llmbench.gateway.refusal import Refusal
+from llmbench.gateway.relay import Upstream
+from llmbench.gateway.turns import Tier, Turns
+from llmbench.recipe import Variant
+
+ASK = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+pytestmark = pytest.mark.anyio
+
+
+class Asking:
+    """Requests that take their turns; `served` is their order."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
+        self.served: list[Exchange] = []
+
+    async def ask(self, key: str, *, cost: int = 10, seats: int = 1, tier: Tier = "default") -> Exchange:
+        exchange = Exchange("/v1/chat/completions", key=key)
+        await self.turns.take(exchange, cost=cost, seats=seats, tier=tier)
+        self.served.append(exchange)
+        return exchange
+
+    async def later(self, key: str, **how: int | Tier) -> asyncio.Task[Exchange]:
+        task = asyncio.create_task(self.ask(key, **how))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        return task
+
+    async def end_all(self) -> None:
+        """Ends whatever has a place, until nothing waits."""
+        done = 0
+        while done < len(self.served):
+            end(self.served[done])
+            done += 1
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    def keys(self) -> str:
+        return "".join(exchange.key for exchange in self.served)
+
+
+def end(exchange: Exchange) -> None:
+    for done in exchange.at_end:
+        done()
+
+
+async def test_nobody_waits_while_there_are_places() -> None:
+    asking = Asking(Turns(3, 0))
+    for key in "aab":
+        await asking.ask(key)
+    assert not asking.turns.free
+    end(asking.served[0])
+    assert asking.turns.free
+
+
+async def test_a_key_with_many_requests_does_not_keep_another_waiting_for_all_of_them() -> None:
+    asking = Asking(Turns(1, 100))
+    for _ in range(20):
+        await asking.later("a")
+    await asking.later("b")
+    await asking.end_all()
+    assert asking.keys().index("b") <= 2
+    assert Counter(asking.keys()) == {"a": 20, "b": 1}
+
+
+async def test_keys_share_tokens_and_not_requests() -> None:
+    asking = Asking(Turns(1, 100))
+    for _ in range(30):
+        await asking.later("a", cost=30)
+        await asking.later("b", cost=10)
+    await asking.end_all()
+    first = Counter(asking.keys()[:20])
+    assert 2 <= first["b"] / first["a"] <= 4
+
+
+async def test_flex_goes_on_slowly_while_others_wait() -> None:
+    asking = Asking(Turns(1, 200))
+    for _ in range(20):
+        await asking.later("a", tier="flex")
+    for _ in range(60):
+        await asking.later("b")
+    await asking.end_all()
+    before_the_last_b = asking.keys()[: asking.keys().rindex("b")]
+    assert 4 <= before_the_last_b.count("a") <= 9
+
+
+async def test_several_answers_take_several_places_and_are_not_passed_by_for_ever() -> None:
+    asking = Asking(Turns(2, 100))
+    first, second = await asking.ask("a"), await asking.ask("b")
+    wide = await asking.later("c", seats=2)
+    narrow = await asking.later("d")
+    end(first)
+    await asyncio.sleep(0)
+    assert not wide.done() and not narrow.done()
+    end(second)
+    assert (await wide).key == "c"
+    end(wide.result())
+    assert (await narrow).key == "d"
+
+
+async def test_one_that_asks_for_more_answers_than_there_are_places_gets_all_of_them() -> None:
+    asking = Asking(Turns(2, 10))
+    end(await asking.ask("a", seats=8))
+    assert asking.turns.free
+
+
+async def test_who_leaves_is_not_waited_for() -> None:
+    asking = Asking(Turns(1, 10))
+    first = await asking.ask("a")
+    gone, kept = await asking.later("b"), await asking.later("c")
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    assert asking.turns.waiting == 1
+    end(first)
+    end(await kept)
+    assert asking.turns.free and asking.keys() == "ac"
+
+
+async def test_who_leaves_in_the_moment_of_its_turn_gives_the_place_on() -> None:
+    asking = Asking(Turns(1, 10))
+    first = await asking.ask("a")
+    gone, kept = await asking.later("b"), await asking.later("c")
+    end(first)  # b has the place now, and has not run yet
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    end(await kept)
+    assert asking.turns.free
+
+
+async def test_a_full_line_is_refused_at_once_with_a_time() -> None:
+    asking = Asking(Turns(1, 1))
+    await asking.ask("a")
+    await asking.later("b")
+    with pytest.raises(Refusal) as refused:
+        await asking.ask("c")
+    assert (refused.value.status, refused.value.code) == (503, "server_overloaded")
+    assert refused.value.response().headers["retry-after"] == "1"
+
+
+async def test_a_request_that_would_wait_for_longer_than_it_may_is_refused_before_it_waits() -> None:
+    turns = Turns(1, 10)
+    slow = Exchange("/v1/chat/completions")
+    await turns.take(slow, cost=1)
+    slow.begun -= 60  # its answer took a minute
+    end(slow)
+    await turns.take(Exchange("/v1/chat/completions"), cost=1)
+    with pytest.raises(Refusal, match="would wait about 60 s") as refused:
+        await turns.take(Exchange("/v1/chat/completions", deadline=5.0), cost=1)
+    assert refused.value.status == 503 and turns.waiting == 0
+
+
+async def test_a_request_whose_deadline_comes_while_it_waits_is_told_so() -> None:
+    turns = Turns(1, 10)
+    first = Exchange("/v1/chat/completions")
+    await turns.take(first, cost=1)
+    with pytest.raises(Refusal, match="deadline") as refused:
+        await turns.take(Exchange("/v1/chat/completions", deadline=0.05), cost=1)
+    assert refused.value.status == 504 and turns.waiting == 0
+    end(first)
+    assert turns.free
+
+
+@pytest.mark.parametrize(
+    ("headers", "deadline"),
+    [
+        ([], None),
+        ([(b"x-request-timeout", b"2.5")], 2.5),
+        ([(b"x-stainless-read-timeout", b"600"), (b"x-request-timeout", b"30")], 30.0),
+        ([(b"x-request-timeout", b"0")], None),
+        ([(b"x-request-timeout", b"nan")], None),
+        ([(b"x-request-timeout", b"-1")], None),
+        ([(b"x-request-timeout", b"1e9")], None),
+    ],
+)
+def test_a_client_says_how_long_it_waits(headers: list[tuple[bytes, bytes]], deadline: float | None) -> None:
+    assert of_request({"type": "http", "path": "/", "headers": headers}).deadline == deadline
+
+
+class _Slow(httpx.AsyncBaseTransport):
+    """An engine that answers when it is let."""
+
+    def __init__(self) -> None:
+        self.may = asyncio.Event()
+        self.asked = self.left = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        try:
+            await self.may.wait()
+        except asyncio.CancelledError:
+            self.left += 1
+            raise
+        return httpx.Response(200, json={"model": "base", "choices": []})
+
+
+def _client(engine: _Slow, turns: Turns) -> httpx.AsyncClient:
+    app = build(Catalogue([Served(Variant(name="m"), "base", {})], context=1024), Upstream(engine, lambda: None), turns=turns)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+
+
+async def test_the_engine_is_given_no_more_than_it_has_places_for() -> None:
+    engine, turns = _Slow(), Turns(2, 1)
+    async with _client(engine, turns) as client:
+        asking = [asyncio.create_task(client.post("/v1/chat/completions", json=ASK)) for _ in range(4)]
+        done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        (refused,) = done
+        assert refused.result().status_code == 503
+        assert refused.result().json()["error"]["code"] == "server_overloaded"
+        assert (engine.asked, turns.waiting) == (2, 1)
+        engine.may.set()
+        answers = await asyncio.gather(*asking)
+    assert Counter(answer.status_code for answer in answers) == {200: 3, 503: 1}
+    assert engine.asked == 3 and turns.free
+
+
+async def test_an_answer_that_takes_longer_than_the_client_waits_ends_and_so_does_the_engines_work() -> None:
+    engine, turns = _Slow(), Turns(2, 1)
+    async with _client(engine, turns) as client:
+        answer = await client.post("/v1/chat/completions", json=ASK, headers={"x-request-timeout": "0.05"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "request_timeout")
+    assert answer.headers["x-should-retry"] == "false"
+    assert engine.left == 1 and turns.free
+
+
+async def test_a_tier_that_is_none_of_openais_is_refused_by_name() -> None:
+    engine = _Slow()
+    engine.may.set()
+    async with _client(engine, Turns(1, 0)) as client:
+        for tier, status in (("flex", 200), ("auto", 200), ("priority", 200), ("cheap", 400), (3, 400)):
+            answer = await client.post("/v1/chat/completions", json=ASK | {"service_tier": tier})
+            assert answer.status_code == status
+        assert answer.json()["error"]["param"] == "service_tier"
