@@ -30,7 +30,7 @@ async def counted() -> dict[str, set[str]]:
     engine, metrics = ObservedEngine("It is red [1], or blue [7]."), Metrics(lambda: 0)
     metrics.lost("access_log", lambda: 0)
     async with client(observed(engine, metrics=metrics)) as http:
-        usage = {"stream": True, "stream_options": {"include_usage": True}}
+        usage: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
         for body in (ask(), ask(**usage), ask("pages"), ask("pages", **usage), ask("other")):
             await http.post("/v1/chat/completions", json=body)
         text = (await http.get("/metrics")).text
