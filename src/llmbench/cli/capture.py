@@ -14,7 +14,7 @@ from llmbench.cli.arguments import Json
 from llmbench.errors import LlmbenchError, MissingPackage
 
 if TYPE_CHECKING:
-    from llmbench.gateway.observing.records import RecordStore
+    from llmbench.gateway.observing.records import CaptureStore
 
 __all__ = ["register"]
 
@@ -114,17 +114,17 @@ def prune(
     _say_deleted(0 if store is None else store.prune(days), as_json)
 
 
-def _opened(file: Path | None) -> RecordStore | None:
+def _opened(file: Path | None) -> CaptureStore | None:
     """The file; None where there is none."""
-    from llmbench.gateway.observing.records import RecordStore, default_path
+    from llmbench.gateway.observing.records import CaptureStore, default_path
 
     path = file or default_path()
     if file is not None and not path.exists():
         raise LlmbenchError(f"{path} does not exist. Name the file of gateway.capture.path")
-    return RecordStore(path) if path.exists() else None
+    return CaptureStore(path) if path.exists() else None
 
 
-def _jsonl(store: RecordStore, to: Path) -> int:
+def _jsonl(store: CaptureStore, to: Path) -> int:
     from llmbench import workspace
 
     count = 0
@@ -135,7 +135,7 @@ def _jsonl(store: RecordStore, to: Path) -> int:
     return count
 
 
-def _parquet(store: RecordStore, to: Path) -> int:
+def _parquet(store: CaptureStore, to: Path) -> int:
     """Messages and passages are JSON texts there, since their fields differ from row to row."""
     from llmbench import workspace
 

@@ -121,6 +121,8 @@ for verbs in (
     variants,
     capture,
     rollout,
+    rollout,
+    capture,
     chat,
     compare,
     app_verb,

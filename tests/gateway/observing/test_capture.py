@@ -22,7 +22,7 @@ from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.gateway import Access
 from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.observing.capture import Capture
-from llmbench.gateway.observing.records import Record, RecordStore, default_path
+from llmbench.gateway.observing.records import CapturedRequest, CaptureStore, default_path
 from llmbench.recipe import CaptureSpec, ServeRecipe
 
 pytestmark = pytest.mark.anyio
@@ -32,14 +32,14 @@ ALL: dict[str, Any] = {"consent": "opt-out", "share": 1.0}
 
 async def captured(
     spec: CaptureSpec, *bodies: dict[str, Any], engine: ObservedEngine | None = None, header: str | None = None
-) -> list[Record]:
+) -> list[CapturedRequest]:
     """What the file holds after some requests, the newest first."""
     headers = {"x-llmbench-capture": header} if header is not None else {}
     with Capture(spec, Access().hide, pytest.fail) as capture:
         async with client(observed(engine or ObservedEngine(), sinks=[capture], keeps=True)) as http:
             for body in bodies:
                 await http.post(CHAT, json=body, headers=headers)
-    store = RecordStore(spec.path or default_path())
+    store = CaptureStore(spec.path or default_path())
     try:
         return store.newest(1000)
     finally:
@@ -94,7 +94,7 @@ def test_a_conversation_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
         for number in range(400):
             for one in exchanges(f"user {number}" if number % 2 else None, f"question {number}", turns=3):
                 capture(one)
-    store = RecordStore(tmp_path / "c.sqlite")
+    store = CaptureStore(tmp_path / "c.sqlite")
     kept: dict[str, int] = {}
     for record in store.every():
         kept[record.conversation] = kept.get(record.conversation, 0) + 1
@@ -126,7 +126,7 @@ async def test_keys_and_addresses_are_replaced_before_anything_is_written(tmp_pa
 async def test_old_records_go_at_the_start(tmp_path: Path) -> None:
     spec = CaptureSpec(path=tmp_path / "c.sqlite", days=30, **ALL)
     (record,) = await captured(spec, ask())
-    store = RecordStore(tmp_path / "c.sqlite")
+    store = CaptureStore(tmp_path / "c.sqlite")
     store.add([replace(record, request="old", at=time.time() - 31 * 86_400), replace(record, request="young")])
     store.close()
     assert {one.request for one in await captured(spec)} == {record.request, "young"}
@@ -173,7 +173,7 @@ def test_another_programs_file_is_left_alone(tmp_path: Path) -> None:
     other.close()
     before = path.read_bytes()
     with pytest.raises(LlmbenchError, match="another program's"):
-        RecordStore(path)
+        CaptureStore(path)
     assert path.read_bytes()[100:] == before[100:]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.observing.backlog import Backlog
-from llmbench.gateway.observing.records import Record, RecordStore, default_path
+from llmbench.gateway.observing.records import CapturedRequest, CaptureStore, default_path
 from llmbench.message import text_of
 from llmbench.recipe import CaptureSpec
 
@@ -36,7 +36,7 @@ class Capture:
 
     def __init__(self, spec: CaptureSpec, hide: Callable[[str], str], say: Callable[[str], None]) -> None:
         self._spec, self._hide = spec, hide
-        self._store = RecordStore(spec.path or default_path())
+        self._store = CaptureStore(spec.path or default_path())
         self._pruned = 0.0
         self._prune()
         self.backlog = Backlog[Exchange]("capture", self._write, say, most=_MOST)
@@ -69,12 +69,12 @@ class Capture:
         self._store.prune(self._spec.days)
         self._pruned = time.monotonic()
 
-    def _record(self, exchange: Exchange) -> Record | None:
+    def _record(self, exchange: Exchange) -> CapturedRequest | None:
         answer = exchange.said()
         if answer is None:
             return None
         first = exchange.first if exchange.stream else None
-        return Record(
+        return CapturedRequest(
             request=self._hide(exchange.id),
             at=exchange.at,
             conversation=f"{self._store.number(*_conversation(exchange)):016x}",

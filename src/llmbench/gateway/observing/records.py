@@ -22,7 +22,7 @@ from typing import Any
 from llmbench import workspace
 from llmbench.errors import LlmbenchError
 
-__all__ = ["Record", "RecordStore", "default_path"]
+__all__ = ["CaptureStore", "CapturedRequest", "default_path"]
 
 _VERSION = 1
 _PATIENCE = 10.0
@@ -36,7 +36,7 @@ def default_path() -> Path:
 
 
 @dataclass(frozen=True)
-class Record:
+class CapturedRequest:
     """One request with its answer. Seconds are since the request's head, but for `at`, which is since 1970."""
 
     request: str
@@ -72,7 +72,7 @@ class Record:
         return plain | {"messages": json.loads(self.messages), "sources": sources}
 
 
-_NAMES = [field.name for field in fields(Record)]
+_NAMES = [field.name for field in fields(CapturedRequest)]
 _COLUMNS = ", ".join(_NAMES)
 _SCHEMA = (
     "CREATE TABLE records (number INTEGER PRIMARY KEY, request TEXT NOT NULL, at REAL NOT NULL, conversation TEXT NOT NULL, "
@@ -89,7 +89,7 @@ _INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES
 _SELECT = f"SELECT {_COLUMNS} FROM records"  # noqa: S608 - likewise
 
 
-class RecordStore:
+class CaptureStore:
     """The file. A connection is used by one thread at a time.
 
     Raises (every method):
@@ -123,17 +123,17 @@ class RecordStore:
         """What stands for a user in this file."""
         return f"{self.number('user', name):016x}"
 
-    def add(self, records: Sequence[Record]) -> None:
+    def add(self, records: Sequence[CapturedRequest]) -> None:
         """Writes some records, all of them or none."""
         with self._writing():
             self._db.executemany(_INSERT, [tuple(getattr(record, name) for name in _NAMES) for record in records])
 
-    def newest(self, limit: int) -> list[Record]:
+    def newest(self, limit: int) -> list[CapturedRequest]:
         """The last records, the newest first."""
         with self._explained():
             return [_record(row) for row in self._db.execute(f"{_SELECT} ORDER BY at DESC, number DESC LIMIT ?", (limit,))]
 
-    def every(self) -> Iterator[Record]:
+    def every(self) -> Iterator[CapturedRequest]:
         """All records, the oldest first."""
         with self._explained():
             for row in self._db.execute(f"{_SELECT} ORDER BY at, number"):
@@ -204,6 +204,6 @@ class RecordStore:
             raise
 
 
-def _record(row: Sequence[Any]) -> Record:
+def _record(row: Sequence[Any]) -> CapturedRequest:
     values = dict(zip(_NAMES, row, strict=True))
-    return Record(**values | {"complete": bool(values["complete"]), "redacted": bool(values["redacted"])})
+    return CapturedRequest(**values | {"complete": bool(values["complete"]), "redacted": bool(values["redacted"])})
