@@ -125,6 +125,9 @@ async def test_a_bad_variant_is_rolled_back_by_the_server_itself(tmp_path: Path)
                 break
             await asyncio.sleep(0.005)  # the watch looks in a thread of its own
         assert await server.asked(1_000, 20) == {"old"}
+        server.routes.refuse_removal("new")  # nothing keeps it now
+        with pytest.raises(LlmbenchError, match="old is used by the route support"):
+            server.routes.refuse_removal("old")
         status = server.control.status("support")
         assert status["state"] == "rolled back" and status["reason"] == "worse than old: errors"
         evidence = {one["rail"]: one for one in status["audit"][-1]["evidence"]}["errors"]
@@ -243,7 +246,7 @@ async def test_what_cannot_be_started_is_one_line(tmp_path: Path, route: str, ca
             server.control.start("support", "new")
         with pytest.raises(LlmbenchError, match="support has a rollout"):
             server.routes.drop("support")
-        with pytest.raises(LlmbenchError, match="new is used by the route support"):
+        with pytest.raises(LlmbenchError, match="new answers requests of the route support by a rollout"):
             server.routes.refuse_removal("new")
 
 
