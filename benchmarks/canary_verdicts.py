@@ -95,6 +95,7 @@ def row(
                 asked += arm == "new"
                 behaviour = canary if arm == "new" else control
                 rollout.add(arm, str(unit), answer(rng, behaviour))
+                rollout.settle(arm)
                 rollout.look()
                 if rollout.stand not in LIVE:
                     break

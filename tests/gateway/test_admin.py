@@ -219,3 +219,13 @@ def test_a_signal_while_something_changes_ends_the_server_and_tells_who_asked(se
     with pytest.raises(KeyboardInterrupt):
         server.gateway.attend(0.0)
     assert str(failed.exception()) == "The server is ending"
+
+
+def test_a_reload_names_routes(server: Server) -> None:
+    with offering(server):
+        server.write(routes=[{"name": "support", "variants": {"base": 1, "first": 1}}])
+        assert llmbench("reload") == (0, "add     route support\nDone.\n")
+        code, text = llmbench("remove", "first")
+        assert code == 2 and "first is used by the route support" in text
+        server.write()
+        assert llmbench("reload") == (0, "remove  route support\nDone.\n")

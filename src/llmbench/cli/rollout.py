@@ -148,7 +148,7 @@ def abort(route: Route, recipe: Recipe = None, socket: Socket = None, as_json: J
 
 
 def _show(told: dict[str, Any], as_json: bool) -> None:
-    from llmbench.gateway.traffic.drawing import LABELS, amount, apart, strip
+    from llmbench.gateway.traffic.drawing import LABELS, amount, apart, bounds, strip
 
     if as_json:
         print_json(told)
@@ -164,9 +164,14 @@ def _show(told: dict[str, Any], as_json: bool) -> None:
     ]
     for one in told["evidence"]:
         rail, seen = one["rail"], one["difference"] is not None
-        bounds = f"{apart(rail, one['low'])} to {apart(rail, one['high'])}" if seen else "-"
         difference = apart(rail, one["difference"]) if seen else "-"
-        figures = [amount(rail, one["canary"]), amount(rail, one["control"]), difference, bounds, apart(rail, one["margin"])]
+        figures = [
+            amount(rail, one["canary"]),
+            amount(rail, one["control"]),
+            difference,
+            bounds(one),
+            apart(rail, one["margin"]),
+        ]
         rows.append([LABELS[rail], one["state"], *figures, strip(one, _WIDTH)])
     if told["evidence"]:
         terminal.listing(rows, shrink=(0,), right=(2, 3, 4, 5, 6))

@@ -143,7 +143,9 @@ def _reload(gateway: Gateway, reread: Callable[[], ServeRecipe], log: Callable[[
     except LlmbenchError as error:
         log(f"Not reloaded: {error}")
         return
-    log(f"Reloaded: {len(plan.added)} added, {len(plan.changed)} changed, {len(plan.removed)} removed")
+    added, changed = (*plan.added, *plan.routes_added), (*plan.changed, *plan.routes_changed)
+    removed = (*plan.removed, *plan.routes_removed)
+    log(f"Reloaded: {len(added)} added, {len(changed)} changed, {len(removed)} removed")
     for field in plan.restart:
         log(f"Not applied, as it needs a new start: {field}")
     for name, why in plan.refused.items():
@@ -218,6 +220,8 @@ def _introduce(gateway: Gateway, document: ServeRecipe, seconds: float) -> None:
     for served in gateway.models:
         adapter, rag = served.card["adapter"], served.card["rag"]
         table.add_row(served.variant.name, adapter["name"] if adapter else "-", rag or "-", served.card["description"])
+    for card in (route.card() for route in gateway.deployment.routes.now.values()):
+        table.add_row(card["id"], "-", "-", card["description"])
     console.print()
     console.print(table)
     key = document.gateway.api_key is not None or document.gateway.keys is not False

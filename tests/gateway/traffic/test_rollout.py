@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from llmbench.errors import LlmbenchError
 from llmbench.gateway import Catalogue, Served, build
+from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.relay import Upstream
 from llmbench.gateway.traffic import Control, Routes
 from llmbench.recipe import Guardrails, RolloutSpec, RouteSpec, Variant
@@ -56,11 +58,18 @@ class Server:
     """Variants `old` and `new`, the route `support`, and the rollouts on it, recorded in a folder."""
 
     def __init__(self, folder: Path, **spec: Any) -> None:
+        self.later = 0.0
         self.said: list[str] = []
         self.engine = _Engine()
         self.routes = Routes([RouteSpec.model_validate({"name": "support", "variants": {"old": 1}} | spec)])
         self.catalogue = Catalogue([Served(Variant(name=name), name, {}) for name in ("old", "new")], context=1024)
-        self.control = Control(self.routes, lambda: self.catalogue.now.known, folder, say=self.said.append)
+        self.control = Control(
+            self.routes,
+            lambda: self.catalogue.now.known,
+            folder,
+            say=self.said.append,
+            clock=lambda: time.monotonic() + self.later,
+        )
         app = build(self.catalogue, Upstream(self.engine, lambda: None), sinks=[self.control.told], routes=self.routes)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
 
@@ -116,6 +125,9 @@ async def test_a_bad_variant_is_rolled_back_by_the_server_itself(tmp_path: Path)
                 break
             await asyncio.sleep(0.005)  # the watch looks in a thread of its own
         assert await server.asked(1_000, 20) == {"old"}
+        server.routes.refuse_removal("new")  # nothing keeps it now
+        with pytest.raises(LlmbenchError, match="old is used by the route support"):
+            server.routes.refuse_removal("old")
         status = server.control.status("support")
         assert status["state"] == "rolled back" and status["reason"] == "worse than old: errors"
         evidence = {one["rail"]: one for one in status["audit"][-1]["evidence"]}["errors"]
@@ -234,7 +246,7 @@ async def test_what_cannot_be_started_is_one_line(tmp_path: Path, route: str, ca
             server.control.start("support", "new")
         with pytest.raises(LlmbenchError, match="support has a rollout"):
             server.routes.drop("support")
-        with pytest.raises(LlmbenchError, match="new is used by the route support"):
+        with pytest.raises(LlmbenchError, match="new answers requests of the route support by a rollout"):
             server.routes.refuse_removal("new")
 
 
@@ -253,3 +265,21 @@ async def test_a_canary_that_is_served_no_more_is_aborted_at_the_start(tmp_path:
     with again.control.running():
         assert again.control.status("support")["reason"] == "new is not served"
         assert await again.asked(0, 10) == {"old"}
+
+
+async def test_answers_of_one_side_that_go_missing_pause_it_once_they_should_have_ended(tmp_path: Path) -> None:
+    with serving(tmp_path, rollout={"plan": [50, 100], "least": 1_000}) as server:
+        server.control.start("support", "new")
+        for number in range(120):
+            exchange = Exchange("/v1/chat/completions", asked="support", arm="old", unit=str(number), status=200)
+            server.control.told(exchange)
+        server.control.look()
+        assert server.state() == "running"  # those of the other one may be slow
+        server.later = 100.0
+        server.control.look()
+        status = server.control.status("support")
+        assert status["state"] == "paused" and "sample-ratio mismatch: new has 0 of 120 units" in status["reason"]
+        assert any("sample-ratio mismatch" in line for line in server.said)
+        assert server.control.resume("support")["state"] == "running"
+        server.control.look()
+        assert server.state() == "running" and server.control.status("support")["units"] == {"new": 0, "old": 120}

@@ -20,7 +20,7 @@ from llmbench.errors import LlmbenchError
 from llmbench.gateway import Gateway, admin
 from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.traffic import Control
-from llmbench.gateway.traffic.drawing import strip
+from llmbench.gateway.traffic.drawing import bounds, strip
 
 ROUTES = [
     {
@@ -143,3 +143,9 @@ def test_bounds_are_drawn_against_the_margin(
 ) -> None:
     one = {"rail": rail, "low": low, "difference": difference, "high": high, "margin": margin}
     assert strip(one, 25).rstrip() == drawn.rstrip()
+
+
+def test_what_is_not_ruled_out_is_said_in_points_or_percent() -> None:
+    assert bounds({"rail": "errors", "difference": 0.0, "low": -0.05, "high": 0.125}) == "-5.0 to +12.5"
+    assert bounds({"rail": "length", "difference": 0.0, "low": None, "high": None}) == "-∞ to ∞"
+    assert bounds({"rail": "length", "difference": None, "low": None, "high": None}) == "-"

@@ -127,7 +127,9 @@ def test_units_that_go_missing_pause_it_and_it_still_rolls_back() -> None:
     decisions: list[Decision] = []
     for number in range(400):
         if number % 2 or number % 8 == 0:  # three of four answers of the canary are lost
-            rollout.add("old" if number % 2 else "new", str(number), GOOD)
+            arm = "old" if number % 2 else "new"
+            rollout.add(arm, str(number), GOOD)
+            rollout.settle(arm)
             decisions += [one for one in [rollout.look()] if one is not None]
     assert [one.action for one in decisions] == ["pause"] and "sample-ratio mismatch" in decisions[0].reason
     assert rollout.stand == "paused" and rollout.share == 50.0

@@ -8,7 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from llmbench.recipe import Guardrails, RolloutSpec
 __all__ = ["Control"]
 
 _LOOK_SECONDS = 0.2
+_SETTLE_SECONDS = 60.0
+"""After which an answer that has not ended counts as missing in the ratio of the variants."""
 
 
 @dataclass
@@ -35,6 +38,14 @@ class _Course:
     phrase: re.Pattern[str]
     since: float
     news: bool = True
+    waiting: list[tuple[float, str]] = field(default_factory=list)
+    """When the units that are not settled yet began, and whose they are; a heap."""
+
+    def settle(self, before: float) -> None:
+        """Settles those that began before a time."""
+        while self.waiting and self.waiting[0][0] < before:
+            self.rollout.settle(heappop(self.waiting)[1])
+            self.news = True
 
 
 class Control:
@@ -102,6 +113,7 @@ class Control:
                 self._count(self._inbox.popleft())
         for course in list(self._courses.values()):
             with self._lock:
+                course.settle(self._clock() - _SETTLE_SECONDS)
                 if not course.news or course.rollout.stand not in LIVE:
                     continue
                 course.news = False
@@ -199,6 +211,7 @@ class Control:
         values = observed(exchange, course.phrase)
         if values and course.rollout.add(exchange.arm, exchange.unit, values):
             course.record.note(course.rollout.step, exchange.arm, exchange.unit, values)
+            heappush(course.waiting, (exchange.begun, exchange.arm))
             course.news = True
 
     def _row(self, route: str) -> dict[str, Any]:
@@ -261,6 +274,7 @@ class Control:
         self.routes.divide(plan.route, rollout.weights, experiment=experiment, reads=reads)
         if dict(before.weights) != rollout.weights or before.experiment != experiment:
             course.since = self._clock()
+            course.waiting.clear()
 
     def _course(self, rollout: Rollout, record: Record) -> _Course:
         return _Course(rollout, record, re.compile(rollout.plan.phrase, re.IGNORECASE), self._clock())

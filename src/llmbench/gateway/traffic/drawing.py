@@ -11,7 +11,7 @@ from llmbench.gateway.traffic.verdict import KINDS
 from llmbench.page import document, facts, header, mark, notes, section, table, text
 from llmbench.svg import marks
 
-__all__ = ["LABELS", "MARK", "amount", "apart", "html", "strip"]
+__all__ = ["LABELS", "MARK", "amount", "apart", "bounds", "html", "strip"]
 
 LABELS = {
     "errors": "errors",
@@ -38,11 +38,17 @@ def amount(rail: str, value: float | None) -> str:
     return f"{value:.0f}" if rail == "length" else f"{value:.3g} s"
 
 
-def apart(rail: str, value: float | None) -> str:
+def apart(rail: str, value: float) -> str:
     """A difference: points of a share, or percent of the control's."""
-    if value is None:
-        return "∞"
     return f"{100 * value:+.1f}" if KINDS[rail] == "share" else f"{100 * value:+.0f} %"
+
+
+def bounds(one: Mapping[str, Any]) -> str:
+    """What is not ruled out of a verdict's difference."""
+    if one["difference"] is None:
+        return "-"
+    low, high = (None if one[end] is None else apart(one["rail"], one[end]) for end in ("low", "high"))
+    return f"{low or '-∞'} to {high or '∞'}"
 
 
 def strip(one: Mapping[str, Any], width: int) -> str:
@@ -116,8 +122,7 @@ def _rails(evidence: Sequence[Mapping[str, Any]]) -> str:
             track = marks.track(shown, [], zero=zero)
         else:
             track = marks.track("", [])
-        bounds = f"{apart(rail, one['low'])} to {apart(rail, one['high'])}" if places is not None else "no data"
-        figures = f"<b>{one['state']}</b> <span>{bounds}, margin {apart(rail, one['margin'])}</span>"
+        figures = f"<b>{one['state']}</b> <span>{bounds(one)}, margin {apart(rail, one['margin'])}</span>"
         both = f"{amount(rail, one['canary'])} against {amount(rail, one['control'])}"
         who = f"{LABELS[rail]}<small>{both}, n {one['canary_n']:,} and {one['control_n']:,}</small>"
         rows += marks.row(who, track, figures, _TONES[one["state"]])
@@ -128,8 +133,9 @@ def _decisions(audit: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for line in audit:
         units = ", ".join(f"{text(name)} {count:,}" for name, count in line["units"].items())
-        rows.append([text(line["at"]), text(line["action"]), f"{line['share']:g} %", text(line["reason"]), units])
-    return table(["When (UTC)", "Decision", "Share", "Why", "Units"], rows)
+        when = text(line["at"].replace("T", " ").removesuffix("Z"))
+        rows.append([when, text(line["action"]), f"{line['share']:g} %", units, text(line["reason"])])
+    return table(["When (UTC)", "Decision", "Share", "Units", "Why"], rows)
 
 
 def _places(one: Mapping[str, Any]) -> tuple[float, float, float, float, list[float]] | None:

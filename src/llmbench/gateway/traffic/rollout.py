@@ -107,8 +107,7 @@ class Rollout:
         """Counts from 0: what was seen before was seen under other shares, at another time."""
         self.canary, self.control = Observed(self.plan.margins), Observed(self.plan.margins)
         self._seen: set[str] = set()
-        self._ratio_from = (0, 0)
-        self._ratio_until: tuple[int, int] | None = None
+        self._settled = {self.plan.canary: 0, self.plan.control: 0}
 
     @property
     def share(self) -> float:
@@ -141,11 +140,18 @@ class Rollout:
         if self.stand not in LIVE or side is None or unit in self._seen:
             return False
         if side is self.control and side.units >= _ENOUGH:
-            self._ratio_until = self._ratio_until or (self.canary.units, self.control.units)
             return False
         self._seen.add(unit)
         side.add(values)
         return True
+
+    def settle(self, arm: str) -> None:
+        """Counts a unit that was added for the ratio of the variants, once all that began before it must have ended.
+
+        A variant that is slower has answered fewer of the same units at any moment; that is no mismatch.
+        """
+        if self.control.units < _ENOUGH:
+            self._settled[arm] += 1
 
     def look(self) -> Decision | None:
         """Decides by what was seen so far, if anything is to be decided. May be called after every unit, or seldom."""
@@ -191,7 +197,7 @@ class Rollout:
         """Goes on. After a sample-ratio mismatch the ratio is counted from now on, and what was seen stays."""
         reason = f"after: {self.reason}"
         self.stand, self.reason = "running", ""
-        self._ratio_from, self._ratio_until = (self.canary.units, self.control.units), None
+        self._settled = dict.fromkeys(self._settled, 0)
         return Decision("resume", reason, self.share, self.units)
 
     def abort(self, reason: str) -> Decision:
@@ -211,8 +217,7 @@ class Rollout:
         return Decision(action, reason, self.share, units, evidence)
 
     def _mismatch(self) -> str | None:
-        now = self._ratio_until or (self.canary.units, self.control.units)
-        canary, control = (count - before for count, before in zip(now, self._ratio_from, strict=True))
+        canary, control = self._settled[self.plan.canary], self._settled[self.plan.control]
         found = mismatch(canary, control, self.share)
         if found is None:
             return None

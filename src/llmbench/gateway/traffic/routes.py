@@ -43,9 +43,24 @@ class Route:
 
     @property
     def uses(self) -> set[str]:
-        """The variants that must stay: those of the document and those of a rollout."""
+        """The variants that must stay: those of the document, and those to which a rollout gives requests."""
+        return self._named | {variant for variant, weight in self.weights.items() if weight > 0}
+
+    @property
+    def _named(self) -> set[str]:
         shadow = {self.spec.shadow.variant} if self.spec.shadow is not None else set()
-        return {*self.spec.variants, *self.weights} | shadow
+        return {*self.spec.variants} | shadow
+
+    def refuse_removal(self, variant: str) -> None:
+        """Raises LlmbenchError where this variant must stay."""
+        name = self.spec.name
+        if variant in self._named:
+            raise LlmbenchError(f"{variant} is used by the route {name}. Change that in the document, and reload it, first")
+        if variant in self.uses:
+            raise LlmbenchError(
+                f"{variant} answers requests of the route {name} by a rollout. "
+                f"Abort it (llmbench rollout abort {name}), or name {variant} in the document's route and reload it"
+            )
 
     def card(self) -> dict[str, Any]:
         """What /v1/models says of it."""
@@ -124,9 +139,8 @@ class Routes:
 
     def refuse_removal(self, variant: str) -> None:
         """Raises LlmbenchError where a route needs this variant."""
-        users = [name for name, route in self.now.items() if variant in route.uses]
-        if users:
-            raise LlmbenchError(f"{variant} is used by the route {users[0]}. Change that in the document, and reload it, first")
+        for route in self.now.values():
+            route.refuse_removal(variant)
 
     def _refuse_change(self, name: str) -> None:
         if reason := self.held(name):
