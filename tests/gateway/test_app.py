@@ -322,6 +322,7 @@ async def test_the_body_must_be_json_in_utf_8_as_it_is(engine: FakeEngine) -> No
             ({"Content-Type": f"{kind}; charset = utf-8; odata=verbose"}, 200, ""),
             ({"Content-Type": f"{kind}; odata=verbose; charset=latin1; x=utf-8"}, 415, "'latin1'"),
             ({"Content-Type": kind, "Content-Encoding": "identity"}, 200, ""),
+            ([("Content-Type", kind), ("Content-Type", "text/plain")], 415, "application/json"),
         ):
             response = await http.post("/v1/chat/completions", content=json.dumps(ASK), headers=headers)
             assert response.status_code == status and words in response.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -67,6 +68,7 @@ def test_bookkeeping_that_clients_send_unasked_is_dropped() -> None:
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "Hi", "name": {}}]}, "messages[0].name"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, "messages[0].tool_calls[0]"),
+        ({"messages": [{"role": "assistant", "tool_calls": {"function": {"name": "f"}}}]}, "messages[0].tool_calls"),
         ({"messages": [{"role": "tool", "tool_call_id": 3, "content": "x"}]}, "messages[0].tool_call_id"),
         ({"logprobs": 5}, "logprobs"),
         ({"temperature": "0"}, "temperature"),
@@ -145,6 +147,41 @@ def test_a_tool_call_and_its_result_can_be_sent_back() -> None:
         {"role": "tool", "tool_call_id": "1", "content": "2"},
     ]
     assert parse(messages=turns).messages == [turns[0], {"role": "assistant", "content": "", "tool_calls": [call]}, turns[2]]
+
+
+def objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a value."""
+    if isinstance(value, dict):
+        yield value
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from objects(child)
+
+
+RICH: dict[str, Any] = {
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "chat_template_kwargs": {"enable_thinking": False},
+    "logit_bias": {"5": 1},
+    "metadata": {"a": "b"},
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "a"}]},
+        {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "1", "content": "b"},
+    ],
+}
+
+
+@pytest.mark.parametrize("field", ["chat_template", "extra_body", "image_url", "documents", "lora_path"])
+@pytest.mark.parametrize("place", range(len(list(objects(RICH)))))
+def test_a_template_or_a_url_is_nowhere_in_what_is_handed_on_wherever_a_client_puts_it(field: str, place: int) -> None:
+    body = json.loads(json.dumps(RICH))
+    list(objects(body))[place][field] = {"chat_template": "{{ 7 * 7 }}"}
+    try:
+        asked = parse(**body)
+    except Refusal as refusal:
+        assert refusal.status == 400
+    else:
+        assert "7 * 7" not in json.dumps([asked.messages, asked.fields])
 
 
 @pytest.mark.parametrize(("asked", "whose"), [({}, "own settings"), ({"temperature": 0}, "you sent")])

@@ -81,4 +81,4 @@ def test_a_question_that_a_model_words_is_not_asked_before_the_model_runs(docume
     search = document.search.model_validate({"expand": expand})
     with Retriever.open(document.model_copy(update={"search": search})) as retriever:
         found = probe(retriever)
-    assert found.asked == 0 and found.problem is None and "worded anew" in found.line()
+    assert found.asked == 0 and found.problem is None and "words its questions" in found.line()

@@ -75,6 +75,7 @@ def test_schemas_that_people_send_are_accepted(fits: dict[str, Any]) -> None:
         ({"enum": list(range(1001))}, "more than 1,000 values"),
         ({"anyOf": [{"enum": list(range(600))}, {"enum": list(range(600))}]}, "more than 1,000 values"),
         ({"const": "a" * 60_000}, "more than 50,000 characters"),
+        ({"type": "array", "prefixItems": [TEXT | {"format": "email"} for _ in range(201)]}, "more than 200 formats"),
         ({"type": "object", "properties": {"a" * 60_000: {}}}, "more than 50,000 characters"),
         ({"extra": {"enum": list(range(2000))}, "$ref": "#/extra"}, "more than 1,000 values"),
     ],

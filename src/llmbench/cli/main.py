@@ -119,8 +119,6 @@ for verbs in (
     serve,
     keys,
     variants,
-    capture,
-    rollout,
     rollout,
     capture,
     chat,

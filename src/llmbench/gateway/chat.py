@@ -19,7 +19,8 @@ from llmbench.recipe import MAX_STOPS, Sampling
 
 __all__ = [
     "EFFORTS", "FIELDS", "MAX_BODY", "MAX_LOGPROBS", "MAX_MESSAGES", "NO_VARIABLE", "ROLES", "SHARED", "TIERS",
-    "WITHOUT_EFFECT", "ChatRequest", "bounds", "check_sampling", "checked", "known", "parse", "tier_of", "user_of",
+    "WITHOUT_EFFECT", "ChatRequest", "bounds", "check_sampling", "checked", "known", "narrow_stream",
+    "parse", "tier_of", "user_of",
     "with_defaults", "with_system",
 ]  # fmt: skip
 
@@ -29,6 +30,7 @@ MAX_BODY = 1_000_000
 MAX_MESSAGES = 1000
 _MAX_N = 8
 MAX_LOGPROBS = 20
+_STREAM_OPTIONS = ("include_usage", "continuous_usage_stats")
 _GREEDY = 1e-5  # vLLM takes a temperature below this for 0
 
 _SAMPLING = ("temperature", "top_p", "seed", "stop")
@@ -112,8 +114,7 @@ def checked(body: dict[str, Any], *, context: int) -> ChatRequest:
     check_type("stream", stream, "true or false")
     check_types(fields, FIELDS)
     _check_chat(fields, context)
-    if not stream:
-        fields.pop("stream_options", None)
+    narrow_stream(fields, stream)
     asked = [_message(message, i) for i, message in enumerate(messages)]
     return ChatRequest(model, asked, stream, fields, user_of(body), tier)
 
@@ -187,13 +188,20 @@ def bounds(context: int) -> dict[str, tuple[int, int]]:
     }  # fmt: skip
 
 
+def narrow_stream(fields: dict[str, Any], stream: bool) -> None:
+    """Leaves of `stream_options` what the engine knows; newer ones of OpenAI's change no answer here."""
+    given = fields.pop("stream_options", None)
+    if stream and given is not None:
+        fields["stream_options"] = {name: given[name] for name in _STREAM_OPTIONS if name in given}
+
+
 def check_sampling(fields: dict[str, Any], ranges: Mapping[str, tuple[int, int]]) -> None:
     """Refuses numbers out of bounds, and what else is wrong in the fields that chats and completions share."""
     for key, (lowest, highest) in ranges.items():
         value = fields.get(key)
         if value is not None and not lowest <= value <= highest:
             raise Refusal(400, f"{key} must be a whole number from {lowest} to {highest}, not {value!r:.40}.", param=key)
-    for name in ("include_usage", "continuous_usage_stats"):
+    for name in _STREAM_OPTIONS:
         if (wanted := fields.get("stream_options", {}).get(name)) is not None:
             check_type(f"stream_options.{name}", wanted, "true or false")
     stop = fields.get("stop", [])
@@ -264,11 +272,15 @@ def _check_calls(message: dict[str, Any], where: str) -> None:
     if calls == []:
         del message["tool_calls"]
     elif calls is not None:
-        for n, call in enumerate(calls if isinstance(calls, list) else [calls]):
+        check_type(f"{where}.tool_calls", calls, "a list")
+        message["tool_calls"] = []
+        for n, call in enumerate(calls):
             function = call.get("function") if isinstance(call, dict) else None
             if not isinstance(function, dict) or not isinstance(function.get("name"), str):
                 place = f"{where}.tool_calls[{n}]"
                 raise Refusal(400, f"{place} must have a function with a name and arguments.", param=place)
             text = function.get("arguments") or ""
             check_type(f"{where}.tool_calls[{n}].function.arguments", text, "a text")
-            function["arguments"] = body_of.arguments_of(text)  # escapes in it could spell control tokens
+            # Escapes in the arguments could spell control tokens. A client's own notes stay here, as those of a message do.
+            known = {"name": function["name"], "arguments": body_of.arguments_of(text)}
+            message["tool_calls"].append({key: call[key] for key in ("id", "type") if key in call} | {"function": known})

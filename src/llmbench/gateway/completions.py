@@ -12,7 +12,7 @@ from typing import Any
 from llmbench.gateway import body as body_of
 from llmbench.gateway import chat
 from llmbench.gateway.body import check_type, check_types
-from llmbench.gateway.chat import MAX_LOGPROBS, SHARED, check_sampling, known, tier_of, user_of
+from llmbench.gateway.chat import MAX_LOGPROBS, SHARED, check_sampling, known, narrow_stream, tier_of, user_of
 from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.turns import Tier
 from llmbench.recipe import Variant
@@ -58,8 +58,7 @@ def parse(raw: bytes, *, context: int) -> CompletionRequest:
     check_type("stream", stream, "true or false")
     check_types(fields, FIELDS)
     check_sampling(fields, bounds(context, echo=fields.get("echo", False)))
-    if not stream:
-        fields.pop("stream_options", None)
+    narrow_stream(fields, stream)
     return CompletionRequest(model, prompt, stream, fields, user_of(body), tier)
 
 

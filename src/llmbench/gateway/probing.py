@@ -46,7 +46,7 @@ def probe(retriever: Retriever) -> PipelineProbe:
     """
     name, spec = retriever.recipe.name, retriever.recipe
     if spec.search.expand is not None and spec.search.expand.method != "feedback":
-        return PipelineProbe(0, 0, note="not asked, as its questions are worded anew by a model, which may not run yet")
+        return PipelineProbe(0, 0, note="not asked, as a model words its questions again, which may not run yet")
     holding = [source for source, _, passages in retriever.sources() if passages]
     step = max(1, len(holding) // _DOCUMENTS)
     asked = found = 0

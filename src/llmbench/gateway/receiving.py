@@ -24,7 +24,7 @@ async def body(request: Request) -> bytes:
     """The body, up to its limit in bytes and seconds. JSON only: a web page cannot send that across origins unasked."""
     from starlette.requests import ClientDisconnect
 
-    kind, _, rest = request.headers.get("content-type", "").lower().partition(";")
+    kind, _, rest = ", ".join(request.headers.getlist("content-type")).lower().partition(";")
     if kind.strip() != "application/json":
         raise Refusal(415, "Send the request as application/json.")
     charset = rest.replace(" ", "").partition("charset=")[2].partition(";")[0].strip('"')
