@@ -149,7 +149,7 @@ def shortened(condition: str) -> str:
     }
     versions = sorted({version for version, _ in holds})
     machines = sorted({machine for _, machine in holds})
-    if holds != set(product(versions, machines)):
+    if not holds or holds != set(product(versions, machines)):  # none: of early patch releases alone
         return condition
     parts = [] if len(versions) == len(PYTHONS) else [" or ".join(f"python_version == '{version}'" for version in versions)]
     parts += [] if len(machines) == len(install.LOCKED_MACHINES) else [f"platform_machine == '{machines[0]}'"]
