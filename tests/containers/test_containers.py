@@ -68,9 +68,11 @@ def test_a_secret_does_not_go_into_the_command_line(document: Path) -> None:
         needs(document, "gateway.api_key=secret")
 
 
-def test_keys_that_the_container_could_not_write_are_refused(document: Path) -> None:
-    with pytest.raises(RecipeError, match="a path in the workspace"):
-        needs(document, f"gateway.keys={document.parent / 'keys.sqlite'}")
+@pytest.mark.parametrize("field", ["keys", "access_log", "capture.path"])
+def test_a_file_that_the_container_could_not_write_is_refused(document: Path, field: str) -> None:
+    given = [f"gateway.{field}={document.parent / 'file'}", *(["gateway.capture.consent=opt-in"] if "capture" in field else [])]
+    with pytest.raises(RecipeError, match="name one in the workspace"):
+        needs(document, *given)
 
 
 def test_the_compose_service_has_the_document_closed_and_the_workspace_open(document: Path, home: Path) -> None:

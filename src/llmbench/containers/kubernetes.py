@@ -95,8 +95,8 @@ def _deployment(found: Needs, name: str, labels: dict[str, str], own: Path | Non
         "command": found.command,
         "env": [{"name": key, "value": value} for key, value in environment.items()],
         "ports": [{"name": "http", "containerPort": found.port}],
-        "startupProbe": probe("/health", periodSeconds=10, failureThreshold=-(-found.start_seconds // 10)),
-        "readinessProbe": probe("/health", periodSeconds=10, failureThreshold=2),
+        "startupProbe": probe("/ready", periodSeconds=10, failureThreshold=-(-found.start_seconds // 10)),
+        "readinessProbe": probe("/ready", periodSeconds=10, failureThreshold=2),
         "livenessProbe": probe("/health", periodSeconds=20, failureThreshold=6),
         "securityContext": {
             "allowPrivilegeEscalation": False,

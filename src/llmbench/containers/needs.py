@@ -85,11 +85,17 @@ def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None,
             f"{document.source}: a container's port is reachable from other machines: set gateway.keys=true and make a key "
             "with `llmbench keys new`, or set gateway.api_key in the document"
         )
-    if isinstance(spec.keys, Path) and not spec.keys.is_relative_to(workspace.home()):
-        raise RecipeError(
-            f"{document.source}: gateway.keys is {spec.keys}, outside of the workspace {workspace.home()}. A container "
-            "writes nowhere else: set gateway.keys=true, or a path in the workspace"
-        )
+    written = {
+        "keys": spec.keys if isinstance(spec.keys, Path) else None,
+        "access_log.path": spec.access_log.path if spec.access_log is not None else None,
+        "capture.path": spec.capture.path if spec.capture is not None else None,
+    }
+    for field, path in written.items():
+        if path is not None and not path.is_relative_to(workspace.home()):
+            raise RecipeError(
+                f"{document.source}: gateway.{field} is {path}, outside of the workspace {workspace.home()}. A container writes "
+                f"nowhere else: leave the path out, or name one in the workspace"
+            )
     for secret in ("gateway.api_key", "gateway.limits_in"):
         if any(one.startswith(secret) for one in overrides):
             raise RecipeError(f"{secret} would stand in the container's command line. Write it into the document instead")
