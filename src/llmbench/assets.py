@@ -14,6 +14,7 @@ BUNDLED = "bundled://"
 
 __all__ = [
     "BUNDLED", "TINY", "bundle", "bundled", "documents", "expanded", "find", "missing", "model_folder", "named", "origin",
+    "plain_name",
 ]  # fmt: skip
 
 
@@ -118,3 +119,8 @@ def model_folder(name: str) -> str:
     if not (folder / "model.safetensors").exists():
         raise LlmbenchError(f"{TINY} is not in this installation (no {folder}/model.safetensors). Build it: make tiny")
     return str(folder)
+
+
+def plain_name(name: str) -> str:
+    """A model's or adapter's name without the folders of this machine."""
+    return Path(name).name if Path(name).is_absolute() else name

@@ -126,19 +126,23 @@ class HttpEndpoint:
         await self._client.aclose()
 
     async def models(self) -> list[str]:
-        """The model ids on offer, in the server's order."""
+        """The ids of the models on offer that chat, in the server's order."""
         return [str(entry["id"]) for entry in await self.listing()]
 
     async def listing(self) -> list[dict[str, Any]]:
-        """All that `/models` tells of each model; the gateway adds `adapter` and `rag`, either of which may be None."""
+        """All that `/models` says of each model that chats; the gateway adds `adapter` and `rag`, either of which may be None.
+
+        The gateway lists RAG pipelines as well, for embeddings and searches; they are left out here.
+        """
         import httpx
 
         try:
             response = await self._client.get(f"{self.base_url}/models")
             response.raise_for_status()
-            return [{**item, "id": str(item["id"])} for item in response.json()["data"]]
+            listed = [{**item, "id": str(item["id"])} for item in response.json()["data"]]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise self._problem(error) from error
+        return [item for item in listed if item.get("kind") != "pipeline"]
 
     async def health(self) -> str | None:
         """Why the server cannot answer although it is up (its engine has died), or None; a server without /health is fine."""

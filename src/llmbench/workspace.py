@@ -143,8 +143,10 @@ def to_disk(folder: Path) -> None:
 
 
 @contextmanager
-def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic(path: Path, mode: str = "w", *, private: bool = False) -> Iterator[IO[Any]]:
     """Opens a temporary file that becomes `path` when the block ends well, flushed to disk; else nothing is left.
+
+    A private file can be read by its owner alone.
 
     Raises:
         LlmbenchError: the disk is full or the folder cannot be written.
@@ -159,7 +161,7 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(0o600 if private else 0o644)
         Path(temporary).replace(path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)

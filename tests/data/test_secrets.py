@@ -30,6 +30,7 @@ SECRETS = {
     "npm token": "npm_" + drawn(36),
     "PyPI token": "pypi-AgE" + drawn(60),
     "SendGrid key": "SG." + drawn(22) + "." + drawn(43),
+    "llmbench key": "llmb-" + drawn(12, "0123456789abcdef") + "-" + drawn(43),
     "JSON web token": ".".join(["eyJhbGciOiJIUzI1NiJ9", "eyJ" + drawn(20), drawn(43)]),
     "private key": "-----BEGIN RSA PRIVATE KEY-----\n" + base64.b64encode(drawn(300).encode()).decode()
     + "\n-----END RSA PRIVATE KEY-----",

@@ -172,11 +172,12 @@ async def test_models_are_the_variants_and_nothing_of_the_engine(engine: FakeEng
 
 
 BAD_PATHS = [
-    "/", "/v1", "/v1/", "/v1/completions/", "/v1/embeddings", "/v1/responses", "/v1/messages", "/v1/systemone", "/v1/models/",
+    "/", "/v1", "/v1/", "/v1/completions/", "/v1/embeddings/", "/v1/responses/", "/v1/responses/resp_1", "/v1/messages",
+    "/v1/systemone", "/v1/models/",
     "/v1/models/abc", "/v1/models/base/", "/v1/chat/completions/", "/v1/chat/completions/batch", "/v1/chat/completions/render",
     "/v1/CHAT/completions", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "//v1/models", "/v1//models",
     "/v1/../invocations", "/v1/%2e%2e/metrics", "/v1/chat%2fcompletions%00", "/invocations", "/ping", "/metrics/", "/docs",
-    "/redoc", "/v1/openapi.json", "/version", "/load", "/tokenize/", "/detokenize", "/pause", "/resume", "/sleep",
+    "/redoc", "/v1/openapi.json", "/version", "/load", "/tokenize/", "/detokenize/", "/ready/", "/pause", "/resume", "/sleep",
     "/collective_rpc", "/scale_elastic_ep", "/is_scaling_elastic_ep", "/inference/v1/generate", "/generative_scoring",
     "/adapters", "/server_info", "/reset_prefix_cache", "/Health",
 ]  # fmt: skip
@@ -215,8 +216,8 @@ async def test_a_wrong_method_is_refused(engine: FakeEngine) -> None:
         ("/v1/chat/completions/", "Did you mean /v1/chat/completions?"),
         ("/models", "Did you mean /v1/models?"),
         ("/v1/tokenize", "Did you mean /tokenize?"),
-        ("/v1/responses", "Ask /v1/chat/completions"),
-        ("/v1/embeddings", "write text"),
+        ("/responses", "Did you mean /v1/responses?"),
+        ("/embeddings", "Did you mean /v1/embeddings?"),
     ],
 )
 async def test_a_path_that_clients_get_wrong_is_told_the_right_one(engine: FakeEngine, path: str, hint: str) -> None:
@@ -483,7 +484,7 @@ async def test_later_stays_later(status: int) -> None:
             "token_id(s) [1, 1",
             "logit_bias",
         ),
-        ('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set', "engine.extra_args", None),
+        ('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set', "engine.tool_parser", None),
     ],
 )
 async def test_what_the_engine_says_in_its_own_words_is_said_in_one_line_of_ours(

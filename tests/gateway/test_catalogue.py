@@ -30,7 +30,8 @@ def test_an_offer_that_somebody_holds_does_not_change() -> None:
     assert old is before.known["a"]
     assert (list(before.known), list(catalogue.now.known)) == (["a"], ["a", "b"])
     assert catalogue.now.cards["a"] == {
-        "id": "a", "object": "model", "created": 7, "owned_by": "llmbench", "max_model_len": 64, "description": "x",
+        "id": "a", "object": "model", "created": 7, "owned_by": "llmbench", "kind": "chat", "max_model_len": 64,
+        "description": "x",
     }  # fmt: skip
     assert catalogue.drop("a").engine_name == "x"
     assert list(catalogue.now.known) == ["b"]

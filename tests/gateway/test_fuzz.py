@@ -35,6 +35,7 @@ FIELDS = {
     },
     "/v1/completions": BOTH | {"prompt", "echo"},
     "/tokenize": {"model", "prompt", "add_special_tokens", "return_token_strs"},
+    "/detokenize": {"model", "tokens"},
     "/health": set(),
     "/metrics": set(),
 }  # fmt: skip
@@ -122,6 +123,8 @@ def _refused(body: Mapping[str, Any]) -> str | None:
 def _answer(path: str, body: Mapping[str, Any]) -> httpx.Response:
     if path in ("/health", "/metrics"):
         return httpx.Response(200, text="")
+    if path == "/detokenize":
+        return httpx.Response(200, json={"prompt": "a"})
     if path == "/tokenize":
         return httpx.Response(200, json={"count": 1, "max_model_len": 64, "tokens": [1], "token_strs": None})
     chat = path == "/v1/chat/completions"

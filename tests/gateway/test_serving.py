@@ -384,6 +384,16 @@ def test_when_the_client_goes_away_the_engine_stops_computing(endpoint: Served, 
     pytest.fail("every answer was computed to its end, five times")
 
 
+def test_metrics_count_a_variant_and_hand_on_the_engine_s_own(endpoint: Served, client: openai.OpenAI) -> None:
+    client.chat.completions.create(model="adapter", messages=ask("Hello!"), max_tokens=2)
+    lines = httpx.get(f"{endpoint.base_url.removesuffix('/v1')}/metrics", timeout=30).text.splitlines()
+    found = {line.partition("{")[0]: line for line in lines if not line.startswith("#")}
+    for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "request_queue_time_seconds_count"):
+        assert 'model_name="base"' in found[f"vllm:{name}"]
+    assert any(line.startswith("gen_ai_server_request_duration_seconds_count") and '"adapter"' in line for line in lines)
+    assert not any(line.startswith(("python_", "process_", "http_")) for line in lines)
+
+
 def test_the_engine_listens_on_no_port(endpoint: Served) -> None:
     assert endpoint.socket.is_socket()
     assert endpoint.socket.parent.stat().st_mode & 0o077 == 0

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from llmbench.cli import app as app_verb
 from llmbench.cli import (
+    capture,
     certify,
     chat,
     check,
@@ -118,6 +119,7 @@ for verbs in (
     serve,
     keys,
     variants,
+    capture,
     rollout,
     chat,
     compare,

@@ -102,7 +102,7 @@ def _command(document: ServeRecipe) -> str:
     """What `serve` would run, as one line for a shell."""
     import shlex
 
-    from llmbench.engine import admit_all, command, inspect
+    from llmbench.engine import admit_all, command, inspect, parsers
 
     found = inspect(document.engine.python)
     socket = Path("/tmp/llmbench/vllm.sock")  # noqa: S108 - stands for the fresh private folder that each start makes
@@ -110,7 +110,7 @@ def _command(document: ServeRecipe) -> str:
     for adapter in adapters.values():
         if adapter.note:
             print(f"Note: {adapter.note}", file=sys.stderr)
-    return shlex.join(command(document, adapters, socket, python=found.python, device=found.device))
+    return shlex.join(command(document, adapters, socket, python=found.python, device=found.device, parsers=parsers(document)))
 
 
 def _serve(document: ServeRecipe, reread: Callable[[], ServeRecipe]) -> None:

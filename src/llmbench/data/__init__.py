@@ -17,6 +17,7 @@ __all__ = [
     "preferences",
     "report",
     "rows",
+    "secrets",
     "sources",
     "terminal",
     "vocabulary",

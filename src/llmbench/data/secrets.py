@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-__all__ = ["KINDS", "Found", "find", "hide"]
+__all__ = ["KINDS", "Found", "find", "hide", "redacted"]
 
 _BETWEEN = "\0"
 
@@ -116,6 +116,7 @@ KINDS = {
     "npm token": _key("npm_", pattern=r"\bnpm_[A-Za-z0-9]{36}\b"),
     "PyPI token": _key("pypi-AgE", pattern=r"\bpypi-AgE[A-Za-z0-9_-]{50,}", head=5),
     "SendGrid key": _key("SG.", pattern=r"\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}", head=3),
+    "llmbench key": _key("llmb-", pattern=r"\bllmb-[0-9a-f]{12}-[A-Za-z0-9_-]{43}", head=5),
     "JSON web token": _key("eyJ", pattern=r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}", head=3),
     "IBAN": _personal(
         pattern=r"\b[A-Z]{2}[0-9]{2}(?:[ ]?[A-Z0-9]{4}){2,7}(?:[ ]?[A-Z0-9]{1,3})?\b", head=2, holds=_iban, tail=2
@@ -167,6 +168,14 @@ def _shown(name: str, text: str) -> str:
         user, _, domain = text.partition("@")
         return f"{user[:1]}…@{domain[:1]}….{domain.rsplit('.', 1)[1]}"
     return f"{text[: kind.head]}…{text[len(text) - kind.tail :]} ({len(text):,} characters)"
+
+
+def redacted(text: str) -> str:
+    """The text with every find in it replaced by its kind in brackets; a find in what then stands there too."""
+    while found := find([text]):
+        for one in reversed(found):
+            text = f"{text[: one.start]}[{one.kind}]{text[one.end :]}"
+    return text
 
 
 def hide(text: str) -> str:

@@ -3,6 +3,7 @@
 from llmbench.engine.admission import Adapter, admit, admit_all, admit_variant, base_folder
 from llmbench.engine.command import BASE, Capacity, by_priority, capacity, command, places
 from llmbench.engine.interpreter import Interpreter, inspect
+from llmbench.engine.parsers import parsers
 from llmbench.engine.process import Engine, Progress
 from llmbench.engine.proof import prove, prove_base, uncertified
 
@@ -21,6 +22,7 @@ __all__ = [
     "capacity",
     "command",
     "inspect",
+    "parsers",
     "places",
     "prove",
     "prove_base",

@@ -10,6 +10,7 @@ from pathlib import Path
 from llmbench import assets
 from llmbench.engine.admission import Adapter
 from llmbench.engine.interpreter import Device
+from llmbench.engine.parsers import Parsers
 from llmbench.errors import EngineError
 from llmbench.recipe import ServeRecipe
 from llmbench.recipe.servability import MAX_RANK
@@ -75,6 +76,7 @@ def command(
     python: Path,
     device: Device,
     room: Capacity | None = None,
+    parsers: Parsers | None = None,
 ) -> list[str]:
     """The arguments of the process that serves the base and the adapters on a Unix socket.
 
@@ -85,6 +87,7 @@ def command(
         python: the interpreter that has vLLM.
         device: what that vLLM computes on.
         room: for the adapters of now and later; None is what the document asks for.
+        parsers: what finds tool calls and reasoning in answers; None is nothing.
 
     Raises:
         EngineError: as `capacity`.
@@ -121,6 +124,7 @@ def command(
     if by_priority(recipe) and not _policy(recipe):
         argv += ["--scheduling-policy", "priority"]
     argv += _lora_arguments(adapters, room or capacity(recipe, adapters), engine.max_loras, device)
+    argv += parsers.arguments() if parsers is not None else []
     return argv + list(engine.extra_args)
 
 

@@ -26,6 +26,7 @@ from llmbench.engine import loading, log, proof, store, warmup
 from llmbench.engine.admission import Adapter
 from llmbench.engine.command import BASE, capacity, command
 from llmbench.engine.interpreter import Device, inspect
+from llmbench.engine.parsers import parsers
 from llmbench.errors import EngineError
 from llmbench.parity import Parity
 from llmbench.recipe import MAX_STOPS, ServeRecipe
@@ -123,7 +124,7 @@ class Engine:
         self.log = _new_log()
         argv = command(
             self._recipe, self.adapters, self.socket,
-            python=interpreter.python, device=interpreter.device, room=self.capacity,
+            python=interpreter.python, device=interpreter.device, room=self.capacity, parsers=parsers(self._recipe),
         )  # fmt: skip
         env = _environment(self._recipe, self._folder, interpreter.device)
         if self.capacity.adapters:

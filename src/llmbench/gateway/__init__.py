@@ -8,5 +8,5 @@ from llmbench.gateway.server import Gateway, running, started
 
 __all__ = [
     "Access", "Catalogue", "Gateway", "Grounded", "Grounder", "Grounding", "Served", "admin", "background", "build", "keys",
-    "quota", "running", "started", "traffic",
+    "observing", "quota", "running", "started", "traffic",
 ]  # fmt: skip

@@ -1,31 +1,40 @@
 """The web application: these paths, and everything else is 404.
 
 GET  /health               is the engine there? (needs no key)
+GET  /ready                and does it serve a variant? (likewise)
 GET  /v1/models            the variants and routes
 GET  /v1/models/NAME       one of them
 POST /v1/chat/completions  ask one of them, streamed or not
 POST /v1/completions       let its model continue a text, or score one
+POST /v1/responses         ask a variant in the form of OpenAI's Responses
+POST /v1/embeddings        vectors, by the embedder of a variant's pipeline
+POST /v1/rerank            texts by how well they answer a query, by its reranker (also /rerank and /v2/rerank)
+POST /v1/search            passages of its documents
+POST /v1/vector_stores/PIPELINE/search     the same in OpenAI's form
 POST /tokenize             the tokens of a text
+POST /detokenize           the text of tokens
 GET  /metrics              counts for Prometheus
 GET  /openapi.json         what all of them take and give
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from llmbench import control_tokens
-from llmbench.gateway import body as body_of
-from llmbench.gateway import chat, completions, relay
+from llmbench.gateway import chat, completions, receiving, relay
 from llmbench.gateway.answering import Answering
+from llmbench.gateway.api import embeddings, rerank, searching, tokens
+from llmbench.gateway.api.responses import answering as responding
+from llmbench.gateway.api.responses import asking
 from llmbench.gateway.catalogue import Catalogue, Served
 from llmbench.gateway.charge import Quota
 from llmbench.gateway.description import document
 from llmbench.gateway.exchange import Exchange, Sink
+from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.guard import Access, Guard
 from llmbench.gateway.keys import Keyring
 from llmbench.gateway.ledger import Ledger
@@ -37,7 +46,7 @@ from llmbench.gateway.refusal import Refusal, as_json
 from llmbench.gateway.traffic import Routes
 from llmbench.gateway.traffic.assignment import opening_of
 from llmbench.gateway.traffic.shadow import Shadows
-from llmbench.gateway.turns import TIMED_OUT, Turns
+from llmbench.gateway.turns import Turns
 from llmbench.gateway.words import Words
 
 if TYPE_CHECKING:
@@ -47,17 +56,15 @@ if TYPE_CHECKING:
 
 __all__ = ["build"]
 
-_BODY_TIMEOUT = 30.0
 _MANY = 2048
-_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/health", "/metrics", "/openapi.json")
+_PATHS = (
+    "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/v1/search", "/v1/models",
+    "/tokenize", "/detokenize", "/health", "/ready", "/metrics", "/openapi.json",
+)  # fmt: skip
 _NOT_HERE = {
-    "/v1/responses": "This server has no Responses API. Ask /v1/chat/completions",
     "/v1/messages": "This server has no Messages API. Ask /v1/chat/completions",
-    "/v1/embeddings": "This server's models write text. `llmbench index` and `llmbench search` embed",
-    "/v1/rerank": "This server's models write text. `llmbench search` reranks where its pipeline says so",
-    "/v1/score": "This server's models write text. `llmbench search` reranks where its pipeline says so",
+    "/v1/score": "This server scores no pairs of texts. Ask /v1/rerank",
 }
-T = TypeVar("T")
 
 
 def build(
@@ -131,12 +138,19 @@ def build(
     app = Starlette(
         routes=[
             Route("/health", paths.health, methods=["GET"]),
+            Route("/ready", paths.ready, methods=["GET"]),
             Route("/metrics", paths.count, methods=["GET"]),
             Route("/v1/models", paths.list_models, methods=["GET"]),
             Route("/v1/models/{name:path}", paths.show_model, methods=["GET"]),
             Route("/v1/chat/completions", paths.ask, methods=["POST"]),
             Route("/v1/completions", paths.complete, methods=["POST"]),
+            Route("/v1/responses", paths.respond, methods=["POST"]),
+            Route("/v1/embeddings", paths.embed, methods=["POST"]),
+            *[Route(path, paths.rerank, methods=["POST"]) for path in ("/rerank", "/v1/rerank", "/v2/rerank")],
+            Route("/v1/search", paths.search, methods=["POST"]),
+            Route("/v1/vector_stores/{name}/search", paths.search_store, methods=["POST"]),
             Route("/tokenize", paths.tokenize, methods=["POST"]),
+            Route("/detokenize", paths.detokenize, methods=["POST"]),
             Route("/openapi.json", describe, methods=["GET"]),
         ],
         middleware=[
@@ -199,6 +213,13 @@ class _Paths:
         names = self._seen_by(request, self._names())
         return as_json({"status": "ok"} | ({"models": names} if request.state.has_key else {}))
 
+    async def ready(self, request: Request) -> Response:
+        if not self._models.now.known:
+            raise Refusal(503, "No variant is served yet.", code="not_ready", retry_after="5")
+        await self._upstream.health()
+        names = self._seen_by(request, self._names())
+        return as_json({"status": "ready"} | ({"models": names} if request.state.has_key else {}))
+
     async def count(self, request: Request) -> Response:
         from starlette.responses import Response
 
@@ -210,34 +231,60 @@ class _Paths:
         return Response(await self._metrics.with_engine(self._upstream), media_type="text/plain; version=0.0.4")
 
     async def ask(self, request: Request) -> Response:
-        question = chat.parse(await _body(request), context=self._context)
+        question = chat.parse(await receiving.body(request), context=self._context)
         served = self._wanted(question.model, request, question.user, lambda: opening_of(question.messages))
         exchange = _exchange(request)
         if self._shadows is not None:
             self._shadows.keep(exchange, question)
         meter = Meter(exchange, request.scope["state"], self._context, self._turns, question.tier)
-        return await _unless_gone(request, exchange, self._answering.chat(served, question, exchange, meter))
+        return await receiving.unless_gone(request, exchange, self._answering.chat(served, question, exchange, meter))
 
     async def complete(self, request: Request) -> Response:
-        question = completions.parse(await _body(request), context=self._context)
+        question = completions.parse(await receiving.body(request), context=self._context)
         served = self._wanted(question.model, request, question.user, lambda: str(question.prompt))
         exchange = _exchange(request)
         meter = Meter(exchange, request.scope["state"], self._context, self._turns, question.tier)
-        return await _unless_gone(request, exchange, self._answering.complete(served, question, exchange, meter))
+        return await receiving.unless_gone(request, exchange, self._answering.complete(served, question, exchange, meter))
+
+    async def respond(self, request: Request) -> Response:
+        wanted = asking.parse(await receiving.body(request), context=self._context)
+        question, exchange = wanted.chat, _exchange(request)
+        served = self._wanted(question.model, request, question.user, lambda: opening_of(question.messages))
+        meter = Meter(exchange, request.scope["state"], self._context, self._turns, question.tier)
+        return await receiving.unless_gone(
+            request, exchange, responding.answer(self._answering, served, wanted, exchange, meter)
+        )
+
+    async def embed(self, request: Request) -> Response:
+        question = embeddings.parse(await receiving.body(request))
+        grounding, meter = self._pipeline(question.model, request, question.user)
+        return await receiving.unless_gone(request, _exchange(request), embeddings.answer(question, grounding, meter))
+
+    async def rerank(self, request: Request) -> Response:
+        question = rerank.parse(await receiving.body(request))
+        grounding, meter = self._pipeline(question.model, request, question.user)
+        return await receiving.unless_gone(request, _exchange(request), rerank.answer(question, grounding, meter))
+
+    async def search(self, request: Request) -> Response:
+        question = searching.parse(await receiving.body(request))
+        grounding, meter = self._pipeline(question.model, request, question.user)
+        return await receiving.unless_gone(request, _exchange(request), searching.search(question, grounding, meter))
+
+    async def search_store(self, request: Request) -> Response:
+        question = searching.parse_store(await receiving.body(request))
+        grounding, meter = self._pipeline(request.path_params["name"], request)
+        return await receiving.unless_gone(request, _exchange(request), searching.search_store(question, grounding, meter))
 
     async def tokenize(self, request: Request) -> Response:
-        body = body_of.read(await _body(request))
-        name, text = body.get("model"), body.get("prompt")
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise Refusal(400, "/tokenize takes a model and a prompt, both texts.", param="prompt")
-        asked = {"model": self._wanted(name, request).engine_name, "prompt": text}
-        for key in ("add_special_tokens", "return_token_strs"):
-            if body.get(key) is not None:
-                body_of.check_type(key, body[key], "true or false")
-                asked[key] = body[key]
-        exchange = _exchange(request)
+        return await self._by_tokenizer(request, "/tokenize", *tokens.tokenize(await receiving.body(request)))
+
+    async def detokenize(self, request: Request) -> Response:
+        return await self._by_tokenizer(request, "/detokenize", *tokens.detokenize(await receiving.body(request)))
+
+    async def _by_tokenizer(self, request: Request, path: str, name: str, asked: dict[str, Any]) -> Response:
+        served, exchange = self._wanted(name, request), _exchange(request)
         exchange.engine_at = exchange.elapsed()
-        return as_json(await self._upstream.read(await self._upstream.ask("/tokenize", asked)))
+        return as_json(await self._upstream.read(await self._upstream.ask(path, {"model": served.engine_name, **asked})))
 
     def _wanted(
         self, name: str, request: Request, user: str | None = None, opening: Callable[[], str | None] = lambda: None
@@ -260,10 +307,24 @@ class _Paths:
         request.state.served = served
         return served
 
-    def _unknown(self, name: str, request: Request) -> Refusal:
-        there = ", ".join(self._seen_by(request, self._names()))
-        message = f"The model {name!r:.100} does not exist. Available: {there}."
-        return Refusal(404, message, param="model", code="model_not_found")
+    def _pipeline(self, name: str, request: Request, user: str | None = None) -> tuple[Grounding, Meter]:
+        """The pipeline of this name, or that of the variant of this name, as `_wanted` gives a variant."""
+        if not self._seen_by(request, (name,)) or (served := self._models.take_pipeline(name)) is None:
+            raise self._unknown(name, request, pipelines=True)
+        request.state.served, exchange = served, _exchange(request)
+        assert served.grounding is not None
+        exchange.asked, exchange.variant, exchange.user = name, served.grounding.name, user
+        return served.grounding, Meter(exchange, request.scope["state"], self._context, self._turns)
+
+    def _unknown(self, name: str, request: Request, *, pipelines: bool = False) -> Refusal:
+        offer = self._models.now
+        there = ", ".join(self._seen_by(request, offer.pipelines if pipelines else self._names()))
+        if self._seen_by(request, (name,)) and name in (offer.known if pipelines else offer.pipelines):
+            what = "has no RAG pipeline" if pipelines else "is a RAG pipeline, which embeds and searches"
+            said = f"Available: {there}" if there else "The server's owner can name one: `rag:` of a variant"
+            return Refusal(400, f"{name} {what}. {said}.", param="model", code="model_not_supported")
+        said = f"Available: {there}" if there else "No variant of this server has a RAG pipeline"
+        return Refusal(404, f"The model {name!r:.100} does not exist. {said}.", param="model", code="model_not_found")
 
     def _names(self) -> list[str]:
         return [*self._models.now.known, *self._routes.now]
@@ -310,57 +371,3 @@ async def _no_such_path(access: Access, request: Request, error: Exception) -> R
 
 async def _failed(_: Request, error: Exception) -> Response:
     return Refusal(500, f"The gateway failed ({type(error).__name__}). See its log.").response()
-
-
-async def _body(request: Request) -> bytes:
-    """The body, up to its limit in bytes and seconds. JSON only: a web page cannot send that across origins unasked."""
-    from starlette.requests import ClientDisconnect
-
-    kind, _, rest = ", ".join(request.headers.getlist("content-type")).lower().partition(";")
-    if kind.strip() != "application/json":
-        raise Refusal(415, "Send the request as application/json.")
-    charset = rest.replace(" ", "").partition("charset=")[2].partition(";")[0].strip('"')
-    if charset not in ("", "utf-8", "utf8", "us-ascii"):
-        raise Refusal(415, f"Send the request as UTF-8, not as {charset!r:.40}.")
-    packed = request.headers.get("content-encoding", "identity").lower()
-    if packed not in ("", "identity"):
-        raise Refusal(415, f"The body is compressed ({packed!r:.40}). Send it as it is, without Content-Encoding.")
-    if int(request.headers.get("content-length", "0")) > chat.MAX_BODY:
-        raise Refusal(413, f"The request is larger than {chat.MAX_BODY:,} bytes.")
-    body, exchange = bytearray(), _exchange(request)
-    begun = exchange.elapsed()
-    try:
-        async with asyncio.timeout(_BODY_TIMEOUT):
-            async for piece in request.stream():
-                body += piece
-                if len(body) > chat.MAX_BODY:
-                    raise Refusal(413, f"The request is larger than {chat.MAX_BODY:,} bytes.")
-    except TimeoutError:
-        raise Refusal(408, f"The request did not arrive within {_BODY_TIMEOUT:.0f} s.") from None
-    except ClientDisconnect:
-        raise Refusal(499, "The client disconnected.") from None
-    finally:
-        exchange.body_seconds = exchange.elapsed() - begun
-    return bytes(body)
-
-
-async def _unless_gone(request: Request, exchange: Exchange, work: Awaitable[T]) -> T:
-    """Does the work, but drops it (and with it the request to vLLM) when the client goes away, or waits no longer."""
-    from llmbench.gateway.stream import ClientLeft, unless_gone
-
-    try:
-        return await unless_gone(request.receive, _in_time(exchange, work))
-    except ClientLeft:
-        raise Refusal(499, "The client disconnected.") from None
-
-
-async def _in_time(exchange: Exchange, work: Awaitable[T]) -> T:
-    """Does the work within the client's own time, if it has said how much that is."""
-    if exchange.deadline is None:
-        return await work
-    try:
-        async with asyncio.timeout(max(0.0, exchange.deadline - exchange.elapsed())):
-            return await work
-    except TimeoutError:
-        message = f"The answer took longer than the {exchange.deadline:g} s that the client waits."
-        raise Refusal(504, message, code=TIMED_OUT, retry=False) from None

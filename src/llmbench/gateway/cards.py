@@ -8,12 +8,13 @@ from pathlib import Path
 
 from llmbench import assets
 from llmbench.engine import BASE, Adapter
+from llmbench.errors import LlmbenchError
 from llmbench.gateway.catalogue import Served
 from llmbench.gateway.grounding import Grounding
 from llmbench.parity import Parity
 from llmbench.recipe import RagRecipe, ServeRecipe, Variant, load
 
-__all__ = ["fingerprint", "plain", "served"]
+__all__ = ["fingerprint", "pipelines", "served"]
 
 
 def served(
@@ -28,8 +29,8 @@ def served(
         grounding: the variant's pipeline, open.
         proof: the verdict on the adapter; None where it was not asked for, or has no certificate.
     """
-    base = plain(recipe.model.model_name_or_path)
-    name = plain(adapter.source) if adapter is not None else None
+    base = assets.plain_name(recipe.model.model_name_or_path)
+    name = assets.plain_name(adapter.source) if adapter is not None else None
     parts = [base, f"with adapter {name}" if name else "", f"with pipeline {grounding.name}" if grounding else ""]
     card = {
         "root": base,
@@ -56,6 +57,13 @@ def fingerprint(recipe: ServeRecipe, variant: Variant, adapter: Adapter | None) 
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def plain(name: str) -> str:
-    """A model's or adapter's name without the folders of this machine."""
-    return Path(name).name if Path(name).is_absolute() else name
+def pipelines(recipe: ServeRecipe) -> dict[str, str | None]:
+    """The name of each variant's pipeline; None where it has none, or one that cannot be read, and for routes."""
+    return {variant.name: _pipeline(variant.rag) for variant in recipe.variants} | {route.name: None for route in recipe.routes}
+
+
+def _pipeline(path: Path | None) -> str | None:
+    try:
+        return None if path is None else load(path, RagRecipe).name
+    except LlmbenchError:  # said by whoever opens it
+        return None

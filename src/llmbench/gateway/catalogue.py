@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmbench.errors import LlmbenchError
 from llmbench.gateway.grounding import Grounding
 from llmbench.recipe import Variant
 
-__all__ = ["Catalogue", "Offer", "Served"]
+__all__ = ["Catalogue", "Offer", "Served", "refuse_clash"]
 
 
 class _Requests:
@@ -41,16 +42,19 @@ class Served:
 
 @dataclass(frozen=True)
 class Offer:
-    """What is served at one time: the variants, and what /v1/models says of them, by name."""
+    """What is served at one time, by name: the variants, their pipelines, and what /v1/models says of both."""
 
     known: Mapping[str, Served]
     cards: Mapping[str, dict[str, Any]]
+    pipelines: Mapping[str, Served] = field(default_factory=dict)
+    """A variant that has the pipeline: of several pipelines of one name, the first variant's."""
 
 
 class Catalogue:
     """The present offer. `context` is the tokens that the base takes.
 
-    One thread changes it while another looks names up: an offer is replaced, never changed.
+    One thread changes it while another looks names up: an offer is replaced, never changed. No variant has the name of a
+    pipeline; what would bring one raises LlmbenchError.
     """
 
     def __init__(self, models: Iterable[Served], *, context: int) -> None:
@@ -70,6 +74,18 @@ class Catalogue:
             served.requests.running -= 1
         return None
 
+    def take_pipeline(self, name: str) -> Served | None:
+        """A variant whose pipeline has this name, or the variant of this name where it has one, as `take` gives it."""
+        while True:
+            offer = self.now
+            served = offer.pipelines.get(name) or offer.known.get(name)
+            if served is None or served.grounding is None:
+                return None
+            if (taken := self.take(served.variant.name)) is served:
+                return taken
+            if taken is not None:  # changed this moment
+                taken.requests.running -= 1
+
     def put(self, served: Served) -> Served | None:
         """Offers a variant, in the place of one of the same name, which is given back."""
         before = self.now.known.get(served.variant.name)
@@ -88,9 +104,38 @@ class Catalogue:
         return gone
 
     def _set(self, known: dict[str, Served]) -> None:
+        of = {name: served.grounding.name if served.grounding is not None else None for name, served in known.items()}
+        refuse_clash(of)
+        pipelines: dict[str, Served] = {}
+        for name, pipeline in of.items():
+            if pipeline is not None:
+                pipelines.setdefault(pipeline, known[name])
         cards = {name: self._card(name, served) for name, served in known.items()}
-        self.now = Offer(known, cards)
+        for name, served in pipelines.items():
+            assert served.grounding is not None
+            cards[name] = _head(name, served, "pipeline") | dict(served.grounding.card)
+        self.now = Offer(known, cards, pipelines)
 
     def _card(self, name: str, served: Served) -> dict[str, Any]:
-        head = {"id": name, "object": "model", "created": served.created, "owned_by": "llmbench"}
-        return head | {"max_model_len": self.context} | served.card
+        return _head(name, served, "chat") | {"max_model_len": self.context} | served.card
+
+
+def _head(name: str, served: Served, kind: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": served.created, "owned_by": "llmbench", "kind": kind}
+
+
+def refuse_clash(pipelines: Mapping[str, str | None]) -> None:
+    """Refuses a variant or a route that has the name of a pipeline, as clients ask for all by name.
+
+    Args:
+        pipelines: the name of each variant's pipeline, by the variant's name; None for a route.
+
+    Raises:
+        LlmbenchError: there is one.
+    """
+    for variant, pipeline in pipelines.items():
+        if pipeline in pipelines:
+            whose = "its" if pipeline == variant else f"{variant}'s"
+            raise LlmbenchError(
+                f"model {pipeline} has the name of {whose} RAG pipeline, and clients ask for both by name. Rename the model"
+            )

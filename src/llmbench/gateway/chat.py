@@ -19,8 +19,8 @@ from llmbench.recipe import MAX_STOPS, Sampling
 
 __all__ = [
     "EFFORTS", "FIELDS", "MAX_BODY", "MAX_LOGPROBS", "MAX_MESSAGES", "NO_VARIABLE", "ROLES", "SHARED", "TIERS",
-    "WITHOUT_EFFECT", "ChatRequest", "bounds", "check_sampling", "known", "narrow_stream", "parse", "tier_of", "user_of",
-    "with_defaults", "with_system",
+    "WITHOUT_EFFECT", "ChatRequest", "bounds", "check_sampling", "checked", "known", "narrow_stream", "parse", "tier_of",
+    "user_of", "with_defaults", "with_system",
 ]  # fmt: skip
 
 MAX_BODY = 1_000_000
@@ -97,7 +97,11 @@ def parse(raw: bytes, *, context: int) -> ChatRequest:
     Raises:
         Refusal: status 400 with the field that is wrong.
     """
-    body = body_of.read(raw)
+    return checked(body_of.read(raw), context=context)
+
+
+def checked(body: dict[str, Any], *, context: int) -> ChatRequest:
+    """The same for a body that was read already."""
     tier = tier_of(body)
     fields = known(body, FIELDS.keys() | _OWN)
     model, stream = fields.pop("model", None), fields.pop("stream", False)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from llmbench.engine import BASE, Adapter, admit_variant
 from llmbench.errors import EngineError, LlmbenchError
+from llmbench.gateway.cards import pipelines
 from llmbench.gateway.cards import served as served_of
-from llmbench.gateway.catalogue import Catalogue, Served
+from llmbench.gateway.catalogue import Catalogue, Served, refuse_clash
 from llmbench.gateway.grounding import Grounding, open_retriever
 from llmbench.gateway.proving import need_certificate, settle, settle_pipeline
 from llmbench.gateway.traffic import Routes
@@ -246,6 +247,7 @@ class Deployment:
         return now.model_copy(update={name: getattr(then, name) for name in _LIVE[section]})
 
     def _compare(self, document: ServeRecipe) -> tuple[ReloadPlan, dict[str, Adapter | None]]:
+        refuse_clash(pipelines(document))
         plan = ReloadPlan(restart=_fixed(self.recipe, document))
         adapters: dict[str, Adapter | None] = {}
         known = self.catalogue.now.known

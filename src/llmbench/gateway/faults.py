@@ -59,8 +59,8 @@ def _one_line(message: str, asked: Mapping[str, Any]) -> tuple[str, str | None]:
         return " ".join(f"{field}: {why}".split())[:_LONGEST], field
     if "--enable-auto-tool-choice" in message or "--tool-call-parser" in message:
         message = (
-            "This server was started without tool calls. Its owner can allow them in the serving document: "
-            "engine.extra_args: [--enable-auto-tool-choice, --tool-call-parser, NAME], such as hermes for Qwen"
+            "This server was started without tool calls, as no parser is known for the model's chat template. Its owner can "
+            "name one of vLLM's in the serving document: engine.tool_parser, such as hermes for Qwen"
         )
     named, first = _PARAMETER.search(message), next(iter(message.split(maxsplit=1)), "")
     about = named[1] if named is not None else first if first in asked else None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from llmbench import recipe
+from llmbench import assets, recipe
 from llmbench.endpoint import Budget, Message
+from llmbench.gateway.pipeline import Searching
 from llmbench.gateway.probing import PipelineProbe, probe
 from llmbench.recipe import RagRecipe
 
@@ -21,6 +22,7 @@ __all__ = ["Grounded", "Grounder", "Grounding", "open_retriever"]
 
 _THREADS = 32
 """Questions of a pipeline that are searched for at once, and so as many as are embedded as one batch."""
+T = TypeVar("T")
 
 
 class Grounded(Protocol):
@@ -57,10 +59,16 @@ class Grounding:
     """
 
     def __init__(
-        self, name: str, opening: Callable[[], Grounder], probe: Callable[[], PipelineProbe | None] = lambda: None
+        self,
+        name: str,
+        opening: Callable[[], Grounder],
+        card: Mapping[str, Any] | None = None,
+        probe: Callable[[], PipelineProbe | None] = lambda: None,
     ) -> None:
         """`probe` is called once the grounder is open."""
         self.name = name
+        self.card = card or {}
+        """What /v1/models says of the pipeline, next to its name; whole once it is open."""
         self._thread = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix=f"ground-{name}")
         self._grounder: Future[Grounder] = self._thread.submit(opening)
         self._probe = self._thread.submit(self._probed, probe)
@@ -86,6 +94,10 @@ class Grounding:
         """The conversation with its passages."""
         return await asyncio.wrap_future(self._thread.submit(lambda: self._grounder.result().ground(messages, budget=budget)))
 
+    async def use(self, work: Callable[[Searching], T]) -> T:
+        """What some work with the pipeline gives, in a thread of its own. One whose client has gone is not begun."""
+        return await asyncio.wrap_future(self._thread.submit(lambda: work(cast(Searching, self._grounder.result()))))
+
     def close(self) -> None:
         """Lets go of the index and of the thread."""
         if not self._grounder.done():
@@ -98,6 +110,11 @@ class Grounding:
 def open_retriever(pipeline: Path) -> Grounding:
     """The retriever of a RAG pipeline, opening in its thread."""
     document = recipe.load(pipeline, RagRecipe)
+    reranker = document.search.rerank
+    card: dict[str, Any] = {
+        "embedder": assets.plain_name(document.embedder.model_name_or_path),
+        "reranker": assets.plain_name(reranker.model_name_or_path) if reranker is not None else None,
+    }
 
     opened: list[Retriever] = []
 
@@ -105,9 +122,11 @@ def open_retriever(pipeline: Path) -> Grounding:
         from llmbench.retrieval import Retriever
 
         opened.append(Retriever.open(document))
+        embedder = opened[0].embedder
+        card.update(dimensions=embedder.dim, max_model_len=embedder.max_tokens)
         return opened[0]
 
-    return Grounding(document.name, opening, lambda: probe(opened[0]))
+    return Grounding(document.name, opening, card, lambda: probe(opened[0]))
 
 
 def _close(opened: Future[Grounder]) -> None:

@@ -19,6 +19,8 @@ __all__ = ["Access", "Guard", "host_name"]
 
 _MAX_HEADERS = 128
 _MAX_HEADER_BYTES = 65_536
+_OPEN = ("/health", "/ready")
+"""Paths that need no key, for whoever starts and watches servers."""
 _SHORT = 8
 """Characters of a key; a shorter one is no secret, and its text may stand anywhere."""
 _NAMED = r"llmb-[0-9a-f]{12}-[A-Za-z0-9_-]+"
@@ -86,14 +88,14 @@ class Guard:
         if refusal is not None:
             return refusal
         has_key = scope["state"]["has_key"] = self._has_key(headers)
-        return None if has_key or self._keyring is not None or scope["path"] == "/health" else wrong_key()
+        return None if has_key or self._keyring is not None or scope["path"] in _OPEN else wrong_key()
 
     async def _find(self, keyring: Keyring, scope: Scope) -> Refusal | None:
         """Looks for a named key."""
         try:
             scope["state"]["key"] = await keyring.find(scope["headers"])
         except Refusal as refusal:
-            return None if scope["path"] == "/health" else refusal
+            return None if scope["path"] in _OPEN else refusal
         scope["state"]["has_key"] = True
         return None
 

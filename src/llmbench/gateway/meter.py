@@ -67,6 +67,15 @@ class Meter:
                 self._charge.used(0)
             raise
 
+    async def take(self, tokens: int) -> None:
+        """Reserves what work that is not the engine's takes, which is known before it begins; `used` says that it was done.
+
+        Raises:
+            Refusal: a limit of the key is reached.
+        """
+        if self._charge is not None:
+            await self._charge.reserve(tokens, tokens, None)
+
     def used(self, usage: Any, complete: bool = True) -> None:
         """Counts what an answer says that it has used; what is complete settles the charge."""
         self._exchange.used(usage)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from llmbench import assets
 from llmbench.engine import Adapter, Engine, Progress, base_folder, prove, prove_base, uncertified
 from llmbench.errors import EngineError
-from llmbench.gateway.cards import plain
 from llmbench.gateway.grounding import Grounding
 from llmbench.parity import Parity
 from llmbench.recipe import ServeRecipe
@@ -56,7 +55,7 @@ def prove_all(
     folder = base_folder(assets.model_folder(recipe.model.model_name_or_path), recipe.model.revision)
     base = prove_base(engine.socket, folder)
     if base is not None:
-        settle(recipe, f"model {plain(recipe.model.model_name_or_path)}", base, say)
+        settle(recipe, f"model {assets.plain_name(recipe.model.model_name_or_path)}", base, say)
     return proofs
 
 

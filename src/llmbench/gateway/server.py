@@ -11,11 +11,11 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from llmbench import workspace
-from llmbench.engine import Adapter, Engine, Progress, admit_all, by_priority, places
+from llmbench.engine import Adapter, Engine, Progress, admit_all, by_priority, parsers, places
 from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import build
-from llmbench.gateway.cards import served
-from llmbench.gateway.catalogue import Catalogue, Served
+from llmbench.gateway.cards import pipelines, served
+from llmbench.gateway.catalogue import Catalogue, Served, refuse_clash
 from llmbench.gateway.deployment import Deployment
 from llmbench.gateway.grounding import Grounding, open_retriever
 from llmbench.gateway.guard import Access
@@ -157,6 +157,7 @@ def started(
     """As `running`, but gives the gateway with its engine."""
     _need_packages()
     say = log or (lambda _: None)
+    refuse_clash(pipelines(recipe))
     with ExitStack() as stack:
         listener = stack.enter_context(listener_of(recipe))
         ledger = stack.enter_context(opened(recipe.gateway, log))
@@ -165,6 +166,8 @@ def started(
             need_certificate(recipe, adapter, say)
         engine = stack.enter_context(Engine(recipe, adapters))
         say(f"vLLM's log: {engine.log}")
+        if reading := parsers(recipe).said():
+            say(reading)
         groundings = _open_groundings(recipe, stack)  # they load while vLLM does
 
         def tick(state: Progress) -> None:

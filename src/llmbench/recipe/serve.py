@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from llmbench.recipe.fields import Document, ExistingPath, Name, Reference, Section, Seed, placed
 from llmbench.recipe.model import ModelSpec
-from llmbench.recipe.observing import AccessLog, Traces
+from llmbench.recipe.observing import AccessLog, CaptureSpec, Traces
 from llmbench.recipe.servability import MAX_RANK
 from llmbench.recipe.traffic import RouteSpec
 
@@ -102,6 +102,14 @@ class EngineSpec(Section):
     cpu_kv_cache_gib: Annotated[float, Field(gt=0)] = 1.0
     start_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds until a start that is not ready counts as failed."""
+    tool_parser: Annotated[str, Field(pattern=r"^[\w-]+$")] = "auto"
+    """vLLM's parser that finds tool calls in answers: a name of vLLM's list, `none`, or `auto`, which tells it from the chat
+    template. Without one, requests with `tools` are refused."""
+    reasoning_parser: Annotated[str, Field(pattern=r"^[\w-]+$")] = "none"
+    """vLLM's parser that takes what the model thinks out of `content` into `reasoning`: a name, `auto`, or `none`.
+
+    Not `auto` by itself: some parsers count an answer without tags, such as that of an adapter that learned to answer at
+    once, as thoughts, which leaves no answer."""
     extra_args: list[str] = []
     """More arguments for vLLM's API server, as it takes them, but for those that load code or open another door."""
 
@@ -141,6 +149,8 @@ class GatewaySpec(Section):
     """A line of JSON for each request: true takes `access.jsonl` of the workspace, a path another file."""
     traces: Traces = None
     """Spans for a collector of OpenTelemetry: its address, or true for the one that OTEL_EXPORTER_OTLP_ENDPOINT names."""
+    capture: CaptureSpec | None = None
+    """Which conversations are kept, for how long; without it none."""
 
     @model_validator(mode="after")
     def _open_needs_a_key(self) -> Self:

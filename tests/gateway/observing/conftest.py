@@ -18,6 +18,8 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 3}
 ENGINE_COUNTS = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{engine="0",model_name="base"} 2.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="base"} 1.0
 # TYPE python_gc_objects_collected_total counter
 python_gc_objects_collected_total{generation="0"} 9.0
 # TYPE vllm:kv_cache_usage_perc gauge

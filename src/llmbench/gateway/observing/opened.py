@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from llmbench.gateway.exchange import Sink
 from llmbench.gateway.observing.access_log import AccessLog
+from llmbench.gateway.observing.capture import Capture
 from llmbench.gateway.observing.metrics import Metrics
 from llmbench.gateway.observing.spans import Spans
 from llmbench.recipe import GatewaySpec
@@ -54,4 +55,9 @@ def observed(
             metrics.lost("traces", lambda: spans.backlog.dropped)
             sinks.append(spans)
             keeps = keeps or spec.traces.prompts
+        if spec.capture is not None:
+            capture = stack.enter_context(Capture(spec.capture, hide, say))
+            metrics.lost("capture", lambda: capture.backlog.dropped)
+            sinks.append(capture)
+            keeps = True
         yield Observers(sinks, keeps, spec.traces.share if spec.traces is not None else None)

@@ -98,6 +98,14 @@ class Reranker:
         seconds = time.perf_counter() - start
         return Judgement(np.asarray(best, dtype=np.float32), tuple(len(several) for several in pieces), cut, seconds)
 
+    def measure(self, query: str, passages: Sequence[str]) -> tuple[list[int], bool]:
+        """How many tokens it reads for each passage, the query's among them, and whether the query would have to be cut."""
+        with self._lock:
+            self._loaded()
+            _, _, cut = self._fit_late(query) if self.spec.kind == "late-interaction" else self._fit_cross(query)
+            asked = len(self._offsets(query))
+            return [asked + len(self._offsets(passage)) for passage in passages], cut
+
     @property
     def scale(self) -> str:
         """What its scores are, in words."""

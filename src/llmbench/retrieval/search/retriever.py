@@ -81,7 +81,7 @@ class Retriever:
         library()  # what is not installed is said before what is not built
         retriever = cls(recipe, embedder)
         layout.check_claim(retriever._folder, recipe)
-        retriever._rerank()
+        _ = retriever.reranker  # found now, or said why not
         if recipe.context.tokenizer is not None:
             from llmbench.retrieval.search.packing import tokenizer_count
 
@@ -161,7 +161,7 @@ class Retriever:
             hits = [(row, replace(hit, metadata=view.index.metadata(hit.chunk.source))) for row, hit in hits]
             vectors = view.vectors([row for row, _ in hits]) if spec.mmr is not None and hits else None
             timings.mark("passages")
-        return stages.order(hits, vectors, query, spec, wanted, self._rerank(), timings)
+        return stages.order(hits, vectors, query, spec, wanted, self.reranker, timings)
 
     def unmet(self, where: Mapping[str, Any] | None = None) -> list[str]:
         """A line for each field that the recipe's filter, or `where`, asks for in vain."""
@@ -172,7 +172,7 @@ class Retriever:
         """Why a hit of a query stands where it does, a line for each stage."""
         with self._now() as view:
             points = view.word_points(asked(query), hit.chunk.id)
-        reranker = self._rerank()
+        reranker = self.reranker
         return explain(
             hit,
             terms=shares(points),
@@ -200,7 +200,7 @@ class Retriever:
         hits, passages = self._passages(said(messages[last]), where)
         count = self._count
         if count is None and self.recipe.context.max_tokens is not None:
-            embedder = self._ready()
+            embedder = self.embedder
             count = lambda text: len(embedder.starts(text))  # noqa: E731 - a line is what it is
         return ground(self.recipe, messages, last, hits, passages, count, budget)
 
@@ -253,7 +253,7 @@ class Retriever:
             timings.mark(spec.expand.method)
         if spec.mode == "terms":
             return PreparedQuery(None, tuple(texts))
-        embedder = self._ready()
+        embedder = self.embedder
         reading = embedder.reading(query)
         if reading.unknown == reading.characters:  # its vector is that of every other unknown text
             name = self.recipe.embedder.model_name_or_path
@@ -287,7 +287,7 @@ class Retriever:
 
     def weight(self, query: str) -> float:
         """The weight of meaning in a question where nothing was tuned."""
-        embedder = self._ready()
+        embedder = self.embedder
         with self._now() as view:
             return language.weight(language.stored(view.index), embedder.reading(asked(query)))
 
@@ -299,7 +299,8 @@ class Retriever:
         assert self._embedder is not None
         return language.weight(language.stored(view.index), self._embedder.reading(query))
 
-    def _rerank(self) -> Reranker | None:
+    @property
+    def reranker(self) -> Reranker | None:
         """The reranker that the recipe names, found once; its model is loaded by the first query."""
         spec = self.recipe.search.rerank
         if spec is None:
@@ -311,7 +312,8 @@ class Retriever:
                 self._reranker = Reranker(spec)
             return self._reranker
 
-    def _ready(self) -> Embedder:
+    @property
+    def embedder(self) -> Embedder:
         """The embedder of the index as it now is."""
         with self._now():
             assert self._embedder is not None

@@ -1,0 +1,74 @@
+"""A request as it comes in: its body, within limits, and its client, who may leave or stop waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeVar
+
+from llmbench.gateway.chat import MAX_BODY
+from llmbench.gateway.exchange import Exchange
+from llmbench.gateway.refusal import Refusal
+from llmbench.gateway.turns import TIMED_OUT
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+__all__ = ["body", "unless_gone"]
+
+_BODY_TIMEOUT = 30.0
+T = TypeVar("T")
+
+
+async def body(request: Request) -> bytes:
+    """The body, up to its limit in bytes and seconds. JSON only: a web page cannot send that across origins unasked."""
+    from starlette.requests import ClientDisconnect
+
+    kind, _, rest = ", ".join(request.headers.getlist("content-type")).lower().partition(";")
+    if kind.strip() != "application/json":
+        raise Refusal(415, "Send the request as application/json.")
+    charset = rest.replace(" ", "").partition("charset=")[2].partition(";")[0].strip('"')
+    if charset not in ("", "utf-8", "utf8", "us-ascii"):
+        raise Refusal(415, f"Send the request as UTF-8, not as {charset!r:.40}.")
+    packed = request.headers.get("content-encoding", "identity").lower()
+    if packed not in ("", "identity"):
+        raise Refusal(415, f"The body is compressed ({packed!r:.40}). Send it as it is, without Content-Encoding.")
+    if int(request.headers.get("content-length", "0")) > MAX_BODY:
+        raise Refusal(413, f"The request is larger than {MAX_BODY:,} bytes.")
+    found, exchange = bytearray(), request.scope["state"]["exchange"]
+    begun = exchange.elapsed()
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT):
+            async for piece in request.stream():
+                found += piece
+                if len(found) > MAX_BODY:
+                    raise Refusal(413, f"The request is larger than {MAX_BODY:,} bytes.")
+    except TimeoutError:
+        raise Refusal(408, f"The request did not arrive within {_BODY_TIMEOUT:.0f} s.") from None
+    except ClientDisconnect:
+        raise Refusal(499, "The client disconnected.") from None
+    finally:
+        exchange.body_seconds = exchange.elapsed() - begun
+    return bytes(found)
+
+
+async def unless_gone(request: Request, exchange: Exchange, work: Awaitable[T]) -> T:
+    """Does the work, but drops it (and with it the request to vLLM) when the client goes away, or waits no longer."""
+    from llmbench.gateway import stream
+
+    try:
+        return await stream.unless_gone(request.receive, _in_time(exchange, work))
+    except stream.ClientLeft:
+        raise Refusal(499, "The client disconnected.") from None
+
+
+async def _in_time(exchange: Exchange, work: Awaitable[T]) -> T:
+    """Does the work within the client's own time, if it has said how much that is."""
+    if exchange.deadline is None:
+        return await work
+    try:
+        async with asyncio.timeout(max(0.0, exchange.deadline - exchange.elapsed())):
+            return await work
+    except TimeoutError:
+        message = f"The answer took longer than the {exchange.deadline:g} s that the client waits."
+        raise Refusal(504, message, code=TIMED_OUT, retry=False) from None
