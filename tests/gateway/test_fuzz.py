@@ -165,5 +165,7 @@ def test_no_request_reaches_the_engine_unchecked_or_is_answered_otherwise_than_d
     url, engine = served
     report = program.fuzz(url, count=count, seed=count)
     assert (report.faults, engine.wrong) == ([], [])
-    assert report.statuses[200] > count / 4 and report.statuses[400] > count / 20 and engine.asked > count / 4
-    assert [one for one in report.differences if one.taken or one.param not in ELSEWHERE] == []
+    assert report.statuses[200] > count / 8 and report.statuses[400] > count / 20 and engine.asked > count / 8
+    assert [
+        one for one in report.differences if one.taken or (one.param or "").split(".")[0].split("[")[0] not in ELSEWHERE
+    ] == []
