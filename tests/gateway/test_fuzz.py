@@ -47,17 +47,9 @@ RANGES = {
 }  # fmt: skip
 """What vLLM's SamplingParams takes."""
 ELSEWHERE = {
-    "n",
-    "min_tokens",
-    "response_format",
-    "tools",
-    "tool_choice",
-    "stop",
-    "prompt",
-    "logit_bias",
-    "stream_options",
-    None,
-}
+    "n", "min_tokens", "response_format", "tools", "tool_choice", "stop", "prompt", "logit_bias", "stream_options", "model",
+    "input", "text", "reasoning", "filters", "ranking_options", "name",
+}  # fmt: skip
 """What a valid request may still be refused for: fields that depend on each other, or hold schemas."""
 
 

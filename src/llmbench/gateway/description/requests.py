@@ -149,7 +149,7 @@ def typed(kinds: Mapping[str, str | None], ranges: Mapping[str, tuple[int, int]]
         types = TYPES[kind]["type"]
         null = {"type": [*([types] if isinstance(types, str) else types), "null"]}
         ends = dict(zip(("minimum", "maximum"), ranges[name], strict=True)) if name in ranges else {}
-        found[name] = TYPES[kind] | null | ends | _NARROWER.get(name, {})
+        found[name] = TYPES[kind] | null | _NARROWER.get(name, {}) | ends
     return found
 
 
@@ -230,11 +230,12 @@ def response_request(context: int, model: JSON) -> JSON:
     """What /v1/responses takes."""
     only = {
         "store": {"enum": [False, None]}, "background": {"enum": [False, None]}, "include": {"enum": [[], None]},
+        "stream_options": object_of({"include_obfuscation": {}}, (), type=["object", "null"]),
         "truncation": {"enum": ["disabled", None]}, "service_tier": {"enum": [*chat.TIERS, None]},
     }  # fmt: skip
     own: dict[str, JSON] = {
         "model": model,
-        "input": {"type": ["string", "array"], "items": {"type": "object"}},
+        "input": {"type": ["string", "array"], "minItems": 1, "items": {"type": "object"}},
         "tool_choice": {},
         "tools": {},
     }
