@@ -209,26 +209,26 @@ def rerank_request(model: JSON) -> JSON:
         "maxItems": rerank.MOST,
         "items": {"anyOf": [_TEXT, object_of({"text": _TEXT}, ("text",))]},
     }
-    own = {"model": model, "query": _SAYING, "documents": documents}
+    own: dict[str, JSON] = {"model": model, "query": _SAYING, "documents": documents}
     return object_of(typed(rerank.KINDS, {"top_n": (1, 2**31)}) | own, ("model", "query", "documents"))
 
 
 def search_request(model: JSON) -> JSON:
     """What /v1/search takes."""
-    own = {"model": model, "query": _SAYING}
+    own: dict[str, JSON] = {"model": model, "query": _SAYING}
     return object_of(typed(searching.KINDS, {"top_k": (1, searching.MOST)}) | own, ("model", "query"))
 
 
 def store_request() -> JSON:
     """What /v1/vector_stores/NAME/search takes."""
     several = {"type": "array", "minItems": 1, "maxItems": searching.MOST_QUERIES, "items": _SAYING}
-    own = {"query": {"anyOf": [_SAYING, several]}, "rewrite_query": {"enum": [False, None]}}
+    own: dict[str, JSON] = {"query": {"anyOf": [_SAYING, several]}, "rewrite_query": {"enum": [False, None]}}
     return object_of(typed(searching.STORE_KINDS, {"max_num_results": (1, searching.MOST_RESULTS)}) | own, ("query",))
 
 
 def response_request(context: int, model: JSON) -> JSON:
     """What /v1/responses takes."""
-    only = {
+    only: dict[str, JSON] = {
         "store": {"enum": [False, None]}, "background": {"enum": [False, None]}, "include": {"enum": [[], None]},
         "stream_options": object_of({"include_obfuscation": {}}, (), type=["object", "null"]),
         "truncation": {"enum": ["disabled", None]}, "service_tier": {"enum": [*chat.TIERS, None]},
