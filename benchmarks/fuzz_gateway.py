@@ -13,6 +13,7 @@ import argparse
 import http.client
 import json
 import random
+import re
 import sys
 import time
 from collections import Counter
@@ -306,8 +307,9 @@ class Judge:
 
     def _operation(self, asked: Asked) -> JSON | None:
         path = asked.path.partition("?")[0]
-        if path.startswith("/v1/models/"):
-            path = "/v1/models/{name}"
+        path = re.sub(
+            "^/v1/models/.+", "/v1/models/{name}", re.sub("^(/v1/vector_stores/)[^/]+(/search)$", r"\1{name}\2", path)
+        )
         found: JSON | None = self._description["paths"].get(path, {}).get(asked.method.lower())
         return found
 

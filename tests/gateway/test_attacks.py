@@ -158,9 +158,9 @@ def test_what_vllm_obeys_in_headers_is_not_passed_on(server: Server) -> None:
 
 
 def test_a_body_that_comes_too_slowly_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmbench.gateway import app
+    from llmbench.gateway import receiving
 
-    monkeypatch.setattr(app, "_BODY_TIMEOUT", 0.2)
+    monkeypatch.setattr(receiving, "_BODY_TIMEOUT", 0.2)
     head, _, body = post().partition(b"\r\n\r\n")
     with server.connect() as client:
         client.sendall(head + b"\r\n\r\n" + body[:5])

@@ -18,6 +18,7 @@ from llmbench.gateway.relay import Upstream
 from llmbench.recipe import Variant
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "user": "ann"}
+STAMP = {"system_fingerprint": "vllm-1"}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +31,7 @@ class _Engine(httpx.AsyncBaseTransport):
         if json.loads(request.content).get("stream"):
             return httpx.Response(200, stream=_Stream(self.broken))
         choice = {"message": {"role": "assistant", "content": "Hello [1]"}, "finish_reason": "stop"}
-        return httpx.Response(200, json={"model": "base", "choices": [choice], "usage": USAGE})
+        return httpx.Response(200, json={"model": "base", "choices": [choice], "usage": USAGE, **STAMP})
 
 
 class _Stream(httpx.AsyncByteStream):
@@ -42,7 +43,7 @@ class _Stream(httpx.AsyncByteStream):
             yield _event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]})
         if self.broken:
             raise httpx.ReadError("gone")
-        yield _event({"choices": [], "usage": USAGE}) + b"data: [DONE]\n\n"
+        yield _event({"choices": [], "usage": USAGE, **STAMP}) + b"data: [DONE]\n\n"
 
 
 def _event(values: dict[str, Any]) -> bytes:
@@ -91,6 +92,18 @@ async def test_a_client_may_name_its_request_in_safe_characters_only() -> None:
     assert exchange.id == "order-7"
     _, exchange = await _told(ASK, id="a b\tc")
     assert exchange.id != "a b\tc" and len(exchange.id) == 32
+
+
+async def test_each_variant_has_a_fingerprint_of_its_own() -> None:
+    app = build(
+        Catalogue([Served(Variant(name="m"), "base", {"fingerprint": "0123456789abcdef"})], context=1024),
+        Upstream(_Engine(), lambda: None),
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        whole = (await client.post("/v1/chat/completions", json=ASK)).json()
+        stream = (await client.post("/v1/chat/completions", json=ASK | {"stream": True})).text
+    assert whole["system_fingerprint"] == "vllm-1-01234567"
+    assert stream.count('"system_fingerprint":"vllm-1-01234567"') == 1
 
 
 def test_what_was_said_is_read_from_the_bytes_that_were_kept() -> None:

@@ -93,8 +93,8 @@ def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None,
     for field, path in written.items():
         if path is not None and not path.is_relative_to(workspace.home()):
             raise RecipeError(
-                f"{document.source}: gateway.{field} is {path}, outside of the workspace {workspace.home()}. A container writes "
-                f"nowhere else: leave the path out, or name one in the workspace"
+                f"{document.source}: gateway.{field} is {path}, outside of the workspace {workspace.home()}. A container "
+                f"writes nowhere else: leave the path out, or name one in the workspace"
             )
     for secret in ("gateway.api_key", "gateway.limits_in"):
         if any(one.startswith(secret) for one in overrides):

@@ -81,12 +81,14 @@ class Answering:
         if exchange.stream:
             pieces = relay.events(
                 response, self._upstream, engine_name=served.engine_name, name=name, sources=sources, used=meter.used,
-                hide_usage=meter.hides_usage,
+                hide_usage=meter.hides_usage, fingerprint=served.fingerprint,
             )  # fmt: skip
             return EventStream(pieces, response)
         data = await self._upstream.read(response)
         exchange.answered()
         meter.used(data.get("usage"))
+        if served.fingerprint and (engine := data.get("system_fingerprint")):
+            data["system_fingerprint"] = f"{engine}-{served.fingerprint}"
         return as_json(data | {"model": name} | ({} if sources is None else {"sources": sources}))
 
 

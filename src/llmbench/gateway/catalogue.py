@@ -35,6 +35,11 @@ class Served:
     requests: _Requests = field(default_factory=_Requests, compare=False, repr=False)
     """Only the gateway's own thread counts here; others read."""
 
+    @property
+    def fingerprint(self) -> str:
+        """What is added to the engine's fingerprint, which is the same for the base and every adapter; may be empty."""
+        return str(self.card.get("fingerprint", ""))[:8]
+
     def ends(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """What asks the engine to stop there, unless the client asked it not to stop."""
         return {"stop_token_ids": list(self.stops)} if self.stops and not fields.get("ignore_eos") else {}

@@ -19,9 +19,8 @@ from llmbench.recipe import MAX_STOPS, Sampling
 
 __all__ = [
     "EFFORTS", "FIELDS", "MAX_BODY", "MAX_LOGPROBS", "MAX_MESSAGES", "NO_VARIABLE", "ROLES", "SHARED", "TIERS",
-    "WITHOUT_EFFECT", "ChatRequest", "bounds", "check_sampling", "checked", "known", "narrow_stream",
-    "parse", "tier_of", "user_of",
-    "with_defaults", "with_system",
+    "WITHOUT_EFFECT", "ChatRequest", "bounds", "check_sampling", "checked", "known", "narrow_stream", "parse", "tier_of",
+    "user_of", "with_defaults", "with_system",
 ]  # fmt: skip
 
 MAX_BODY = 1_000_000

@@ -28,6 +28,8 @@ _FRESH = 2.0
 _HEALTHY = 5.0
 """Seconds in which it must say that it is well."""
 _AT = httpx.URL("http://engine")
+_FINGERPRINT = b'"system_fingerprint":"'
+_FINGERPRINTED = re.compile(b"(" + _FINGERPRINT + rb'[^"]*)')
 _JSON = {"content-type": "application/json"}
 
 
@@ -214,13 +216,15 @@ async def events(
     sources: Sequence[dict[str, Any]] | None,
     used: Callable[[Any, bool], None],
     hide_usage: bool = False,
+    fingerprint: str = "",
 ) -> AsyncGenerator[bytes]:
     """The server-sent events of a stream. The first piece of the answer is given the sources; the others pass as bytes.
 
     In all of them the name is replaced. Inside JSON text every quote is escaped, so `"model":"..."` with bare quotes is the
     field and never something a model wrote. A comment (`: keep-alive`) may come at any time and passes too. `used` is told the
     usage once, at the end, and whether it is that of the whole answer; it is None where the stream names none. `hide_usage`
-    keeps the event that names it from the client, who has not asked for it.
+    keeps the event that names it from the client, who has not asked for it. `fingerprint` is the variant's, which the engine's
+    own is followed by.
     """
     field = re.compile(rb'"model":\s*"' + re.escape(engine_name.encode()) + b'"')
     named = b'"model":' + json.dumps(name).encode()
@@ -244,6 +248,8 @@ async def events(
                     used(usage, True)  # now, as a client may leave with the last event
                 whole = _without_usage(whole) if last_of_all and hide_usage else whole
             whole = last = field.sub(named, whole)
+            if fingerprint and _FINGERPRINT in whole:
+                whole = _FINGERPRINTED.sub(rb"\1-" + fingerprint.encode(), whole)
             if waiting:  # after the names: a passage may have a "model" of its own
                 whole, waiting = _with_sources(whole, sources)
             if whole:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from starlette.responses import Response
 
-__all__ = ["EmbeddingRequest", "answer", "parse"]
+__all__ = ["KINDS", "MOST", "EmbeddingRequest", "answer", "parse"]
 
-_MOST = 2048
+MOST = 2048
 """Texts of one request, as many as OpenAI takes."""
 _BLOCK = 32
 """Texts that are embedded before a search may have its turn."""
-_KINDS = {
+KINDS = {
     "model": "a text", "input": None, "encoding_format": "a text", "dimensions": "a whole number", "input_type": "a text",
     "user": "a text",
 }  # fmt: skip
@@ -58,7 +58,7 @@ def parse(raw: bytes) -> EmbeddingRequest:
     Raises:
         Refusal: status 400 with the field that is wrong.
     """
-    fields = of_body(raw, _KINDS, _ELSEWHERE)
+    fields = of_body(raw, KINDS, _ELSEWHERE)
     model, encoding, role = model_of(fields), fields.get("encoding_format", "float"), fields.get("input_type", "document")
     if encoding not in ("float", "base64"):
         raise Refusal(400, f"encoding_format must be float or base64, not {encoding!r:.40}.", param="encoding_format")
@@ -97,8 +97,8 @@ def _texts(given: Any) -> list[str]:
             "check_embedding_ctx_length=False)."
         )
         raise Refusal(400, message, param="input")
-    if len(texts) > _MOST:
-        raise Refusal(400, f"input may hold at most {_MOST:,} texts, not {len(texts):,}.", param="input")
+    if len(texts) > MOST:
+        raise Refusal(400, f"input may hold at most {MOST:,} texts, not {len(texts):,}.", param="input")
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             place = "input" if isinstance(given, str) else f"input[{i}]"

@@ -16,11 +16,11 @@ from llmbench.gateway.refusal import Refusal, as_json
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-__all__ = ["RerankRequest", "answer", "parse"]
+__all__ = ["KINDS", "MOST", "RerankRequest", "answer", "parse"]
 
-_MOST = 1000
+MOST = 1000
 """Documents of one request."""
-_KINDS = {
+KINDS = {
     "model": "a text", "query": "a text", "documents": "a list", "top_n": "a whole number", "return_documents": "true or false",
     "user": "a text",
 }  # fmt: skip
@@ -56,7 +56,7 @@ def parse(raw: bytes) -> RerankRequest:
     Raises:
         Refusal: status 400 with the field that is wrong.
     """
-    fields = of_body(raw, _KINDS, _ELSEWHERE)
+    fields = of_body(raw, KINDS, _ELSEWHERE)
     model, query, top_n = model_of(fields), fields.get("query"), fields.get("top_n")
     if not isinstance(query, str) or not query.strip():
         raise Refusal(400, "query must be a text that is not empty.", param="query")
@@ -92,8 +92,8 @@ async def answer(wanted: RerankRequest, grounding: Grounding, meter: Meter) -> R
 
 
 def _documents(given: Any) -> list[str]:
-    if not isinstance(given, list) or not 0 < len(given) <= _MOST:
-        raise Refusal(400, f"documents must be a list of 1 to {_MOST:,} texts.", param="documents")
+    if not isinstance(given, list) or not 0 < len(given) <= MOST:
+        raise Refusal(400, f"documents must be a list of 1 to {MOST:,} texts.", param="documents")
     texts = []
     for i, one in enumerate(given):
         text = one.get("text") if isinstance(one, dict) and one.keys() == {"text"} else one

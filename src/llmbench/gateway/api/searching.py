@@ -19,10 +19,22 @@ if TYPE_CHECKING:
 
     from llmbench.retrieval import Hit
 
-__all__ = ["SearchRequest", "StoreRequest", "parse", "parse_store", "search", "search_store"]
+__all__ = [
+    "KINDS",
+    "MOST",
+    "MOST_QUERIES",
+    "MOST_RESULTS",
+    "STORE_KINDS",
+    "SearchRequest",
+    "StoreRequest",
+    "parse",
+    "parse_store",
+    "search",
+    "search_store",
+]
 
-_MOST = 1000
-_KINDS = {"model": "a text", "query": "a text", "top_k": "a whole number", "filter": "an object", "user": "a text"}
+MOST = 1000
+KINDS = {"model": "a text", "query": "a text", "top_k": "a whole number", "filter": "an object", "user": "a text"}
 _ELSEWHERE = {
     "where": "say filter",
     "filters": "say filter, such as {\"year\": {\"$gte\": 2024}}",
@@ -32,10 +44,10 @@ _ELSEWHERE = {
     "k": "say top_k",
 }  # fmt: skip
 
-_MOST_QUERIES = 10
-_MOST_RESULTS = 50
+MOST_QUERIES = 10
+MOST_RESULTS = 50
 _USUAL_RESULTS = 10
-_STORE_KINDS = {
+STORE_KINDS = {
     "query": None, "max_num_results": "a whole number", "filters": "an object", "ranking_options": "an object",
     "rewrite_query": "true or false",
 }  # fmt: skip
@@ -75,10 +87,10 @@ def parse(raw: bytes) -> SearchRequest:
     Raises:
         Refusal: status 400 with the field that is wrong.
     """
-    fields = of_body(raw, _KINDS, _ELSEWHERE)
+    fields = of_body(raw, KINDS, _ELSEWHERE)
     model, top_k = model_of(fields), fields.get("top_k")
     if top_k is not None:
-        top_k = fits("top_k", top_k, 1, _MOST)
+        top_k = fits("top_k", top_k, 1, MOST)
     return SearchRequest(model, _query(fields.get("query"), "query"), top_k, fields.get("filter"), fields.get("user"))
 
 
@@ -88,7 +100,7 @@ def parse_store(raw: bytes) -> StoreRequest:
     Raises:
         Refusal: status 400 with the field that is wrong.
     """
-    fields = of_body(raw, _STORE_KINDS, {})
+    fields = of_body(raw, STORE_KINDS, {})
     if fields.get("rewrite_query"):
         message = (
             "rewrite_query is not accepted here: the query is searched as it is, or as the pipeline's own search.expand says."
@@ -96,10 +108,10 @@ def parse_store(raw: bytes) -> StoreRequest:
         raise Refusal(400, message, param="rewrite_query")
     given = fields.get("query")
     several = given if isinstance(given, list) else [given]
-    if not 0 < len(several) <= _MOST_QUERIES:
-        raise Refusal(400, f"query must be a text or a list of up to {_MOST_QUERIES} texts.", param="query")
+    if not 0 < len(several) <= MOST_QUERIES:
+        raise Refusal(400, f"query must be a text or a list of up to {MOST_QUERIES} texts.", param="query")
     queries = [_query(one, f"query[{i}]" if isinstance(given, list) else "query") for i, one in enumerate(several)]
-    most = fits("max_num_results", fields.get("max_num_results", _USUAL_RESULTS), 1, _MOST_RESULTS)
+    most = fits("max_num_results", fields.get("max_num_results", _USUAL_RESULTS), 1, MOST_RESULTS)
     where = _where(fields["filters"], "filters") if "filters" in fields else None
     return StoreRequest(queries, most, where, _least(fields.get("ranking_options", {})))
 

@@ -8,9 +8,9 @@ from llmbench.gateway.api.fields import model_of, of_body
 from llmbench.gateway.body import check_type, read
 from llmbench.gateway.refusal import Refusal
 
-__all__ = ["detokenize", "tokenize"]
+__all__ = ["LARGEST", "detokenize", "tokenize"]
 
-_LARGEST = 2**31
+LARGEST = 2**31
 
 
 def tokenize(raw: bytes) -> tuple[str, dict[str, Any]]:
@@ -39,6 +39,6 @@ def detokenize(raw: bytes) -> tuple[str, dict[str, Any]]:
     """
     fields = of_body(raw, {"model": "a text", "tokens": "a list"}, {"prompt": "send tokens; /tokenize takes a prompt"})
     name, tokens = model_of(fields), fields.get("tokens")
-    if not isinstance(tokens, list) or not all(type(one) is int and 0 <= one < _LARGEST for one in tokens):
+    if not isinstance(tokens, list) or not all(type(one) is int and 0 <= one < LARGEST for one in tokens):
         raise Refusal(400, "tokens must be a list of token ids, whole numbers from 0 on.", param="tokens")
     return name, {"tokens": tokens}

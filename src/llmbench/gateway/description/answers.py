@@ -18,6 +18,8 @@ CODES = {
     "keys_unavailable": "The file of keys cannot be read or written.",
     "method_not_allowed": "The path takes another method.",
     "model_not_found": "There is no such variant for this key.",
+    "model_not_supported": "The model cannot do this: it has no pipeline, its pipeline no reranker, or it is a pipeline alone.",
+    "not_ready": "No variant is served yet.",
     "not_allowed": "A named key may not read this.",
     "not_found": "There is no such path.",
     "rate_limit_exceeded": "Too much at once. Retry-After says when to ask again.",
@@ -99,6 +101,11 @@ def _completion(kind: str, choice: JSON) -> JSON:
     }
 
 
+def _listed(name: str, fields: dict[str, JSON]) -> JSON:
+    item = {"type": "object", "required": list(fields), "properties": fields}
+    return {"type": "object", "required": [name], "properties": {name: {"type": "array", "items": item}, "usage": _USAGE}}
+
+
 _MESSAGE = {
     "type": "object",
     "required": ["role"],
@@ -132,6 +139,26 @@ ANSWERS: dict[str, JSON] = {
             "max_model_len": _WHOLE,
             "tokens": {"type": "array", "items": _WHOLE},
             "token_strs": {"type": ["array", "null"], "items": _TEXT},
+        },
+    },
+    "Text": {"type": "object", "required": ["prompt"], "properties": {"prompt": _TEXT}},
+    "Embeddings": _listed(
+        "data",
+        {"index": _WHOLE, "embedding": {"type": ["array", "string"], "items": {"type": "number"}}},
+    ),
+    "Ranking": _listed("results", {"index": _WHOLE, "relevance_score": {"type": "number"}}),
+    "Passages": _listed("hits", {"n": _WHOLE, "text": _TEXT}),
+    "StorePage": _listed("data", {"file_id": _TEXT, "score": {"type": "number"}}),
+    "Response": {
+        "type": "object",
+        "required": ["id", "object", "status", "model", "output"],
+        "properties": {
+            "id": _TEXT,
+            "object": {"const": "response"},
+            "status": {"enum": ["completed", "incomplete"]},
+            "model": _TEXT,
+            "output": {"type": "array", "items": {"type": "object", "required": ["type"], "properties": {"type": _TEXT}}},
+            "usage": {"type": ["object", "null"]},
         },
     },
     "Health": {

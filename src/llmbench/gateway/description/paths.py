@@ -40,10 +40,22 @@ _OPERATIONS = (
         "/v1/completions", "post", "Let a variant's model continue a text, or score one.", "Completion", "CompletionRequest",
         True, errors=_BY_ENGINE,
     ),
+    _Operation("/v1/responses", "post", "Ask a variant.", "Response", "ResponseRequest", True, errors=_BY_ENGINE),
+    _Operation("/v1/embeddings", "post", "Vectors of texts.", "Embeddings", "EmbeddingRequest", errors=(504,)),
+    *(
+        _Operation(f"{root}/rerank", "post", "Texts by how well they answer.", "Ranking", "RerankRequest", errors=(504,))
+        for root in ("", "/v1", "/v2")
+    ),
+    _Operation("/v1/search", "post", "Passages of a pipeline's documents.", "Passages", "SearchRequest", errors=(504,)),
+    _Operation(
+        "/v1/vector_stores/{name}/search", "post", "The same in OpenAI's form.", "StorePage", "StoreRequest", errors=(504,)
+    ),
     _Operation("/v1/models", "get", "The variants.", "Models"),
     _Operation("/v1/models/{name}", "get", "A variant.", "Model", errors=(404,)),
     _Operation("/tokenize", "post", "The tokens of a text.", "Tokens", "TokenizeRequest", errors=_BY_ENGINE),
+    _Operation("/detokenize", "post", "The text of tokens.", "Text", "DetokenizeRequest", errors=_BY_ENGINE),
     _Operation("/health", "get", "Is the engine there?", "Health", needs_key=False, errors=(503,)),
+    _Operation("/ready", "get", "Does it serve a variant?", "Health", needs_key=False, errors=(503,)),
     _Operation("/metrics", "get", "Counts for Prometheus.", None, errors=(403,)),
     _Operation("/openapi.json", "get", "This description.", "Description"),
 )  # fmt: skip
@@ -62,6 +74,12 @@ def document(context: int, models: Sequence[str], *, keyed: bool) -> JSON:
         "ChatRequest": requests.chat_request(context, model),
         "CompletionRequest": requests.completion_request(context, model),
         "TokenizeRequest": requests.tokenize_request(model),
+        "DetokenizeRequest": requests.detokenize_request(model),
+        "EmbeddingRequest": requests.embedding_request(model),
+        "RerankRequest": requests.rerank_request(model),
+        "ResponseRequest": requests.response_request(context, model),
+        "SearchRequest": requests.search_request(model),
+        "StoreRequest": requests.store_request(),
         "Description": {"type": "object", "description": "OpenAPI 3.1."},
     }
     paths: JSON = {}

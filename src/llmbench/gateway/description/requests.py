@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmbench.gateway import chat, completions
+from llmbench.gateway.api import embeddings, rerank, searching, tokens
+from llmbench.gateway.api.responses import asking
 from llmbench.gateway.body import JSON
 from llmbench.gateway.schema import FORMATS
 from llmbench.recipe import MAX_STOPS
 
-__all__ = ["TYPES", "chat_request", "completion_request", "object_of", "tokenize_request", "typed"]
+__all__ = [
+    "TYPES", "chat_request", "completion_request", "detokenize_request", "embedding_request", "object_of", "rerank_request",
+    "response_request", "search_request", "store_request", "tokenize_request", "typed",
+]  # fmt: skip
 
 TYPES: Mapping[str, JSON] = {
     "a number": {"type": "number"},
@@ -26,6 +31,7 @@ TYPES: Mapping[str, JSON] = {
 
 _TEXT, _NULL = {"type": "string"}, {"type": "null"}
 _IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}}
+_SAYING: JSON = {"type": "string", "pattern": r"\S"}
 _FUNCTION = {
     "type": "object",
     "required": ["name"],
@@ -129,7 +135,7 @@ def object_of(fields: Mapping[str, JSON], required: tuple[str, ...], **more: Any
     return {"type": "object", "required": list(required), "properties": dict(fields), "additionalProperties": False, **more}
 
 
-def typed(kinds: Mapping[str, str], ranges: Mapping[str, tuple[int, int]]) -> dict[str, JSON]:
+def typed(kinds: Mapping[str, str | None], ranges: Mapping[str, tuple[int, int]]) -> dict[str, JSON]:
     """A schema for each field.
 
     Args:
@@ -138,10 +144,12 @@ def typed(kinds: Mapping[str, str], ranges: Mapping[str, tuple[int, int]]) -> di
     """
     found = {}
     for name, kind in kinds.items():
+        if kind is None:  # whoever takes it says itself what it is
+            continue
         types = TYPES[kind]["type"]
         null = {"type": [*([types] if isinstance(types, str) else types), "null"]}
         ends = dict(zip(("minimum", "maximum"), ranges[name], strict=True)) if name in ranges else {}
-        found[name] = TYPES[kind] | null | ends | _NARROWER.get(name, {})
+        found[name] = TYPES[kind] | null | _NARROWER.get(name, {}) | ends
     return found
 
 
@@ -175,6 +183,63 @@ def tokenize_request(model: JSON) -> JSON:
     """What /tokenize takes; it looks at nothing else."""
     switches = {name: {"type": ["boolean", "null"]} for name in ("add_special_tokens", "return_token_strs")}
     return object_of({"model": model, "prompt": _TEXT, **switches}, ("model", "prompt"), additionalProperties=True)
+
+
+def detokenize_request(model: JSON) -> JSON:
+    """What /detokenize takes."""
+    ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "exclusiveMaximum": tokens.LARGEST}}
+    return object_of({"model": model, "tokens": ids}, ("model", "tokens"))
+
+
+def embedding_request(model: JSON) -> JSON:
+    """What /v1/embeddings takes."""
+    several = {"type": "array", "minItems": 1, "maxItems": embeddings.MOST, "items": _SAYING}
+    own = {
+        "model": model, "input": {"anyOf": [_SAYING, several]}, "encoding_format": {"enum": ["float", "base64", None]},
+        "input_type": {"enum": ["query", "document", None], "description": "Whose prefix the texts are given."},
+    }  # fmt: skip
+    return object_of(typed(embeddings.KINDS, {"dimensions": (1, 2**31)}) | own, ("model", "input"))
+
+
+def rerank_request(model: JSON) -> JSON:
+    """What /v1/rerank takes."""
+    documents = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": rerank.MOST,
+        "items": {"anyOf": [_TEXT, object_of({"text": _TEXT}, ("text",))]},
+    }
+    own: dict[str, JSON] = {"model": model, "query": _SAYING, "documents": documents}
+    return object_of(typed(rerank.KINDS, {"top_n": (1, 2**31)}) | own, ("model", "query", "documents"))
+
+
+def search_request(model: JSON) -> JSON:
+    """What /v1/search takes."""
+    own: dict[str, JSON] = {"model": model, "query": _SAYING}
+    return object_of(typed(searching.KINDS, {"top_k": (1, searching.MOST)}) | own, ("model", "query"))
+
+
+def store_request() -> JSON:
+    """What /v1/vector_stores/NAME/search takes."""
+    several = {"type": "array", "minItems": 1, "maxItems": searching.MOST_QUERIES, "items": _SAYING}
+    own: dict[str, JSON] = {"query": {"anyOf": [_SAYING, several]}, "rewrite_query": {"enum": [False, None]}}
+    return object_of(typed(searching.STORE_KINDS, {"max_num_results": (1, searching.MOST_RESULTS)}) | own, ("query",))
+
+
+def response_request(context: int, model: JSON) -> JSON:
+    """What /v1/responses takes."""
+    only: dict[str, JSON] = {
+        "store": {"enum": [False, None]}, "background": {"enum": [False, None]}, "include": {"enum": [[], None]},
+        "stream_options": object_of({"include_obfuscation": {}}, (), type=["object", "null"]),
+        "truncation": {"enum": ["disabled", None]}, "service_tier": {"enum": [*chat.TIERS, None]},
+    }  # fmt: skip
+    own: dict[str, JSON] = {
+        "model": model,
+        "input": {"type": ["string", "array"], "minItems": 1, "items": {"type": "object"}},
+        "tool_choice": {},
+        "tools": {},
+    }
+    return object_of(typed(asking.KINDS, {"max_output_tokens": (1, context)}) | only | own, ("model", "input"))
 
 
 def _others() -> dict[str, JSON]:

@@ -10,9 +10,9 @@ from llmbench.gateway.api.fields import model_of, of_body, refuse
 from llmbench.gateway.api.responses.items import messages_of
 from llmbench.gateway.refusal import Refusal
 
-__all__ = ["ResponseRequest", "parse"]
+__all__ = ["KINDS", "ResponseRequest", "parse"]
 
-_KINDS = {
+KINDS = {
     "model": "a text", "input": None, "instructions": "a text", "max_output_tokens": "a whole number",
     "temperature": "a number", "top_p": "a number", "text": "an object", "tools": "a list",
     "tool_choice": "a text or an object", "parallel_tool_calls": "true or false", "reasoning": "an object",
@@ -69,7 +69,7 @@ def parse(raw: bytes, *, context: int) -> ResponseRequest:
     Raises:
         Refusal: status 400 with the field that is wrong.
     """
-    fields = of_body(raw, _KINDS, _ELSEWHERE)
+    fields = of_body(raw, KINDS, _ELSEWHERE)
     for key, nothing in _NOTHING.items():
         if fields.get(key, nothing) != nothing:
             raise Refusal(400, f"{key} is not accepted here: {_WHY[key]}.", param=key)
