@@ -52,14 +52,14 @@ def main() -> None:
         ("A/A, margins 0, 50 %", same, same, dict.fromkeys(MARGINS, 0.0), even, options.runs, options.units),
         ("A/A, margins 0, 5, 25, 50 %", same, same, dict.fromkeys(MARGINS, 0.0), climbing, options.runs, options.units),
         ("A/A of a worse pair, margins 0, 50 %", bad, bad, dict.fromkeys(MARGINS, 0.0), even, options.runs, options.units),
-        ("A/A, usual margins, 5, 25, 50 %", same, same, MARGINS, climbing, options.runs // 20, most),
-        ("errors 1 -> 5 %", same, replace(same, errors=0.05), MARGINS, climbing, options.runs // 20, most),
-        ("errors 1 -> 10 %", same, replace(same, errors=0.10), MARGINS, climbing, options.runs // 20, most),
-        ("errors 1 -> 50 %", same, replace(same, errors=0.5), MARGINS, climbing, options.runs // 20, most),
-        ("abstention 10 -> 30 %", same, replace(same, abstention=0.3), MARGINS, climbing, options.runs // 20, most),
-        ("citations that fail 5 -> 30 %", same, replace(same, citations=0.3), MARGINS, climbing, options.runs // 20, most),
-        ("first token twice as late", same, replace(same, first_token=0.4), MARGINS, climbing, options.runs // 20, most),
-        ("a fifth as long", same, replace(same, length=60.0), MARGINS, climbing, options.runs // 20, most),
+        ("A/A, usual margins, 5, 25, 50 %", same, same, MARGINS, climbing, options.runs // 50, most),
+        ("errors 1 -> 5 %", same, replace(same, errors=0.05), MARGINS, climbing, options.runs // 50, most),
+        ("errors 1 -> 10 %", same, replace(same, errors=0.10), MARGINS, climbing, options.runs // 50, most),
+        ("errors 1 -> 50 %", same, replace(same, errors=0.5), MARGINS, climbing, options.runs // 50, most),
+        ("abstention 10 -> 30 %", same, replace(same, abstention=0.3), MARGINS, climbing, options.runs // 50, most),
+        ("citations that fail 5 -> 30 %", same, replace(same, citations=0.3), MARGINS, climbing, options.runs // 50, most),
+        ("first token twice as late", same, replace(same, first_token=0.4), MARGINS, climbing, options.runs // 50, most),
+        ("a fifth as long", same, replace(same, length=60.0), MARGINS, climbing, options.runs // 50, most),
     ]
     print("| case | runs | rolled back | promoted | undecided | units until the end, median (9 of 10) | of the canary |")
     print("|---|---|---|---|---|---|---|")
