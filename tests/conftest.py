@@ -85,7 +85,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @cache
 def _asks_the_endpoint(file: Path) -> bool:
-    return re.search(r"\bendpoint: (Served|Any)\b", file.read_text(encoding="utf-8")) is not None
+    return re.search(r"\bendpoint: (\w+\.)?(Served|Any|Endpoint)\b", file.read_text(encoding="utf-8")) is not None
 
 
 HEAVY = {
