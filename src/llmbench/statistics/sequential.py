@@ -7,8 +7,8 @@ is k of n with the share q, so that the order statistics that it allows are one 
 in Howard and Ramdas 2022, with this martingale in place of theirs).
 
 Two variants have a martingale each, and the product of both is one too. Its least value over all pairs that differ by d is the
-evidence against d: what it has not ruled out is a confidence sequence for the difference. It needs about a quarter fewer
-observations than two sequences with half of alpha each whose bounds must lie apart.
+evidence against d: what it has not ruled out is a confidence sequence for the difference. It decides sooner
+than two sequences with half of alpha each whose bounds must lie apart.
 """
 
 from __future__ import annotations
