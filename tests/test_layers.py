@@ -91,6 +91,7 @@ DOORS = {
     ("__main__.py", "cli.main"),  # the program begins there
     ("cli/certify.py", "training.merging.certifying"),  # loads an adapter and its base, and no trainer
     ("cli/check.py", "training.loading.model"),  # loads a tokenizer and a model's configuration, and no trainer
+    ("cli/keys.py", "gateway.redis_book"),  # reads what keys have spent, and loads no server
     ("cli/merge.py", "training.merging.merge"),  # likewise, a merge alone
     ("cli/selftest.py", "engine.patches"),  # prints the register of what is borrowed, room by room
 }

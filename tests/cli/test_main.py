@@ -206,7 +206,7 @@ def test_json_and_overwrite_are_explained_alike() -> None:
     named = [(verb.name, one) for verb in verbs() for one in verb.params if isinstance(one, typer.core.TyperOption)]
     assert {one.help for _, one in named if "--json" in one.opts} == {"Print one JSON document instead of text."}
     assert {one.name for _, one in named} & {"force", "out"} == set()
-    assert {name for name, one in named if "--overwrite" in one.opts} == {"train", "merge", "new", "raft"}
+    assert {name for name, one in named if "--overwrite" in one.opts} == {"train", "merge", "new", "raft", "export"}
 
 
 def test_earlier_spellings_still_work(tmp_path: Path) -> None:
@@ -246,13 +246,20 @@ WRITTEN = [
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_that_are_shown_have_options_that_are_there(path: Path) -> None:
-    known = {verb.name: {name for one in verb.params for name in (*one.opts, *one.secondary_opts)} for verb in verbs()}
-    known["index"] = known["build"]  # what it is short for
+    group = typer.main.get_command(cli)
+    assert isinstance(group, typer.core.TyperGroup)
+    every = dict(group.commands) | {
+        f"{name} {verb.name}": verb
+        for name, inner in group.commands.items()
+        for verb in getattr(inner, "commands", {}).values()
+    }
+    known = {path: {name for one in verb.params for name in (*one.opts, *one.secondary_opts)} for path, verb in every.items()}
+    known["index"] |= known["index build"]  # what it is short for
     wrong = []
     for line in path.read_text(encoding="utf-8").splitlines():
         for shown in re.findall(r"(?:^[\s#$]*|[`;&(]\s*)llmbench ([a-z]+[^`]*)", line):
             words = re.split(r"\s(?:#|&&|\||>)\s|\s{2,}", shown)[0].split()
-            name = next((word for word in words[1::-1] if word in known), words[0])
+            name = next((path for path in (" ".join(words[:2]), words[0]) if path in known), words[0])
             options = {word.split("=")[0].rstrip(".,;:)") for word in words if word.startswith("--")}
             wrong += [f"{name} {option}" for option in options - known.get(name, {*()}) - {"--help"}]
     assert wrong == []
