@@ -143,7 +143,7 @@ def _parquet(store: CaptureStore, to: Path) -> int:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise MissingPackage("capture export", "pyarrow", "train") from error
+        raise MissingPackage("capture export", "datasets", "train") from error
     rows: list[dict[str, Any]] = [vars(record) for record in store.every()]
     texts = (
         "request",

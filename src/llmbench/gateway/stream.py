@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -57,7 +57,13 @@ class EventStream(StreamingResponse):
             pieces, media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         )
         self._pieces = pieces
+        self._under: list[AsyncGenerator[bytes]] = []
         self._upstream = upstream
+
+    def through(self, change: Callable[[AsyncGenerator[bytes]], AsyncGenerator[bytes]]) -> None:
+        """Sends what is made of the events in their place."""
+        self._under.insert(0, self._pieces)
+        self._pieces = change(self._pieces)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the events until either side ends."""
@@ -65,7 +71,8 @@ class EventStream(StreamingResponse):
             with suppress(ClientLeft):
                 await unless_gone(receive, self._send(send))
         finally:
-            await self._pieces.aclose()
+            for pieces in (self._pieces, *self._under):
+                await pieces.aclose()
             await self._upstream.aclose()
 
     async def _send(self, send: Send) -> None:

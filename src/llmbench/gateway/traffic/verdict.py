@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, exp, expm1, log, log1p
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from llmbench.statistics import sequential
-from llmbench.statistics.sequential import Bounds
+if TYPE_CHECKING:
+    from llmbench.statistics.sequential import Bounds
 
 __all__ = ["KINDS", "Judge", "Observed", "RailVerdict", "mismatch"]
 
@@ -140,12 +140,16 @@ class Judge:
 
     @staticmethod
     def _evidence(name: str, canary: Observed, control: Observed) -> partial[float]:
+        from llmbench.statistics import sequential
+
         if KINDS[name] == "share":
             (k1, n1), (k0, n0) = canary.counts[name], control.counts[name]
             return partial(sequential.against_shares, (k1, n1), (k0, n0))
         return partial(sequential.against_quantiles, canary.values[name], control.values[name], _Q[KINDS[name]])
 
     def _verdict(self, name: str, canary: Observed, control: Observed) -> RailVerdict:
+        from llmbench.statistics import sequential
+
         share, margin = KINDS[name] == "share", self.margins[name]
         state = self._state(name, canary, control)
         new, old = (_shown(one.estimate(name), share=share) if one.size(name) else None for one in (canary, control))
@@ -171,10 +175,12 @@ def mismatch(canary: int, control: int, percent: float) -> Bounds | None:
         control: units of the control.
         percent: the canary's share as it should be.
     """
+    from llmbench.statistics import sequential
+
     if sequential.against_share(canary, canary + control, percent / 100) < -log(_MISMATCH):
         return None
     found = sequential.share_bounds(canary, canary + control, _MISMATCH)
-    return Bounds(100 * found.low, 100 * found.high)
+    return sequential.Bounds(100 * found.low, 100 * found.high)
 
 
 def _shown(estimate: float, *, share: bool) -> float:

@@ -30,8 +30,7 @@ async def answer(answering: Answering, served: Served, wanted: ResponseRequest, 
     said = wanted.said | {key: value for key, value in sampling.items() if wanted.said[key] is None}
     response = begun(variant.name, said)
     if isinstance(found, EventStream):
-        pieces: Any = found.body_iterator
-        found.body_iterator = of_response(pieces, response)
+        found.through(lambda pieces: of_response(pieces, response))
         return found
     data: dict[str, Any] = json.loads(bytes(found.body))
     choice, sources = data["choices"][0], data.get("sources")

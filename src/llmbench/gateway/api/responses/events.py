@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from llmbench.gateway.api.responses.object import call_item, citations, ended, id_of, message_item, reasoning_item
@@ -13,7 +13,7 @@ __all__ = ["of_response"]
 Event = tuple[str, dict[str, Any]]
 
 
-async def of_response(pieces: AsyncIterator[bytes], response: dict[str, Any]) -> AsyncIterator[bytes]:
+async def of_response(pieces: AsyncIterator[bytes], response: dict[str, Any]) -> AsyncGenerator[bytes]:
     """The events, numbered; comments pass.
 
     Args:
