@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,6 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from tests import warm
 
 from llmbench.cli import app
 
@@ -240,9 +240,9 @@ def server() -> Iterator[Server]:
 @contextmanager
 def opened(*arguments: str, home: Path) -> Iterator[str]:
     """`llmbench app` as a process of its own, until the block ends; gives its address."""
+    command = [sys.executable, "-m", "llmbench", "app", "--port", "0", *arguments]
     environment = os.environ | {"LLMBENCH_HOME": str(home), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
-    command = ["app", "--port", "0", *arguments]
-    with warm.Process("app", warm.LLMBENCH, *command, stderr=subprocess.STDOUT, env=environment) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process:
         said = ""
         try:
             assert process.stdout is not None
