@@ -7,7 +7,7 @@ import string
 import unicodedata
 from collections import Counter
 
-__all__ = ["CITATION", "cited", "holds_value", "plain", "same_sentence", "span_tokens", "token_f1"]
+__all__ = ["CITATION", "abstains", "cited", "holds_value", "plain", "same_sentence", "span_tokens", "token_f1"]
 
 CITATION = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
 """`[1]`, `[1, 3]` and `[1; 3]`; the numbers are its group."""
@@ -25,6 +25,11 @@ def plain(text: str) -> str:
 def same_sentence(text: str, expected: str) -> bool:
     """Whether two texts are the same apart from case, spaces and final punctuation."""
     return plain(text).rstrip(" .!?,;:") == plain(expected).rstrip(" .!?,;:")
+
+
+def abstains(text: str, pattern: str) -> bool:
+    """Whether an answer says that it has no answer: whether the pattern is in it, whatever the case and the apostrophe."""
+    return re.search(pattern, text.replace("\u2019", "'"), re.IGNORECASE) is not None
 
 
 def cited(text: str) -> list[int]:

@@ -6,7 +6,6 @@ the metric does not apply to that question.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
@@ -189,7 +188,7 @@ def definition(name: str) -> str:
 
 def abstains(answer: Answer, pattern: str) -> bool:
     """Whether the answer says that it has no answer."""
-    return re.search(pattern, answer.text.replace("\u2019", "'"), re.IGNORECASE) is not None
+    return scoring.abstains(answer.text, pattern)
 
 
 def _without_citations(text: str) -> str:

@@ -10,10 +10,8 @@ import asyncio
 import hashlib
 import hmac
 import json
-import os
 import re
 import secrets
-import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +25,7 @@ from llmbench import workspace
 from llmbench.errors import LlmbenchError
 from llmbench.gateway.quota import NO_LIMITS, Account, Limits
 from llmbench.gateway.refusal import Refusal
+from llmbench.gateway.sqlite_file import SqliteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,8 +50,6 @@ CREATE TABLE reservations (       -- of answers that are running; one whose gate
 """
 """Statements that end in `;` and a new line. `changes` counts those of keys: a gateway reads them again when it has moved."""
 _VERSION = 1
-_PATIENCE = 10.0
-"""Seconds to wait for another process that writes."""
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent", "tokens_per_day")
 _KEY = re.compile(rb"llmb-([0-9a-f]{12})-([A-Za-z0-9_-]{43})")
 _COST = 2**12
@@ -96,29 +93,19 @@ class Key:
         return self.models is None or model in self.models
 
 
-class KeyStore:
+class KeyStore(SqliteFile):
     """The key file. A connection is used by one thread at a time.
 
     Raises (every method):
         LlmbenchError: the file cannot be read or written, or is something else.
     """
 
+    purpose = "as a key file"
+
     def __init__(self, path: Path) -> None:
         """Opens the file, and makes it where it is missing, readable by its owner alone."""
-        self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            path.chmod(0o600)
-        except OSError as error:
-            raise LlmbenchError(f"{path}: cannot be written ({error.strerror}). Name another file.") from error
-        with self.explained():
-            self.db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-            self._prepare()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self.db.close()
+        pragmas = ("synchronous = FULL", "secure_delete = FAST")
+        super().__init__(path, _SCHEMA.split(";\n"), table="keys", version=_VERSION, pragmas=pragmas)
 
     def every(self) -> list[Key]:
         """All keys, by name, revoked ones among them."""
@@ -206,41 +193,9 @@ class KeyStore:
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """A transaction that gateways notice."""
-        with self.explained():
-            self.db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self.db.execute("UPDATE changes SET count = count + 1")
-                self.db.execute("COMMIT")
-            except BaseException:
-                self.db.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Has SQLite's errors name the file, and what to do."""
-        try:
+        with self.writing():
             yield
-        except sqlite3.Error as error:
-            raise LlmbenchError(f"{self.path}: {_trouble(error)}") from error
-
-    def _prepare(self) -> None:
-        self.db.execute("PRAGMA journal_mode = WAL")
-        self.db.execute("PRAGMA synchronous = FULL")
-        self.db.execute("PRAGMA secure_delete = FAST")
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
-            version = self.db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0 and self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    self.db.execute(statement)
-                self.db.execute(f"PRAGMA user_version = {_VERSION}")
-            elif version != _VERSION:
-                raise sqlite3.DatabaseError("it is another program's, or of another version of llmbench")
-            self.db.execute("COMMIT")
-        except BaseException:
-            self.db.execute("ROLLBACK")
-            raise
+            self.db.execute("UPDATE changes SET count = count + 1")
 
     def _found(self, name: str) -> Key | None:
         row = self.db.execute("SELECT * FROM keys WHERE name = ?", (name,)).fetchone()
@@ -358,13 +313,3 @@ def _names(models: Sequence[str] | None) -> str | None:
 
 def _values(limits: Limits) -> list[int | None]:
     return [getattr(limits, name) for name in _LIMITS]
-
-
-def _trouble(error: sqlite3.Error) -> str:
-    """What is wrong with the file, and what next."""
-    text = str(error)
-    if "locked" in text:
-        return f"another process has been writing it for {_PATIENCE:.0f} s. Try again."
-    if "full" in text:
-        return "the disk is full. Free some space."
-    return f"it cannot be used as a key file ({text}). Move it away, or name another."

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from llmbench.recipe.compare import ABSTENTION
 from llmbench.recipe.fields import Name, Pattern, Positive, Section
 
 __all__ = ["Guardrails", "RolloutSpec", "RouteSpec", "ShadowSpec", "Sticky"]
@@ -33,10 +34,7 @@ class Guardrails(Section):
     answer's numbers or most of its words. Those that abstain do not fail."""
     required: list[Literal["errors", "first_token", "seconds", "length", "abstention", "citations"]] = []
     """Those that must have observations before the last step ends; the others do not block where they have none."""
-    phrase: Pattern = (
-        r"\b(not (stated|told)|not in the (handbook|documents|passages|context)|(does|do) not say|(don.t|do not) know|"
-        r"not mentioned|cannot answer)\b"
-    )
+    phrase: Pattern = ABSTENTION
     """By which an abstention is known, whatever the case."""
 
     @model_validator(mode="after")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.traffic.observation import observed
 
-PHRASE = re.compile(r"\bnot stated\b", re.IGNORECASE)
+PHRASE = r"\bnot stated\b|don.t know"
 
 
 def answered(text: str, **more: Any) -> Exchange:
@@ -54,14 +53,15 @@ def test_an_empty_answer_is_an_error_unless_it_calls_a_tool() -> None:
         ("The kettle is red [1][2].", 1.0),
         ("It weighs 400 grams [1].", 1.0),
         ("Refunds take many working days [1].", 1.0),
-        ("That is not stated.", 0.0),
+        ("That is Not Stated.", 0.0),
+        ("I don\u2019t know.", 0.0),
     ],
 )
 def test_citations_hold_where_they_name_passages_that_say_so(text: str, bad: float) -> None:
     sources = [{"n": 1, "text": "The Alba kettle is red. It weighs 300 grams."}]
     values = observed(answered(text, sources=sources, conversation=[{"role": "user", "content": "And the kettle?"}]), PHRASE)
     assert values is not None and values["citations"] == bad
-    assert values["abstention"] == ("not stated" in text)
+    assert values["abstention"] == ("Not Stated" in text or "know" in text)
     assert "citations" not in (observed(answered(text, sources=[]), PHRASE) or {})
 
 
@@ -73,6 +73,10 @@ def test_citations_hold_where_they_name_passages_that_say_so(text: str, bad: flo
         ({"status": 503, "error": "retrieval_unavailable"}, {"errors": 1.0}),
         ({"status": 503, "error": "engine_unavailable"}, None),
         ({"status": 503}, None),
+        ({"status": 503, "error": "server_overloaded"}, None),
+        ({"status": 503, "error": "keys_unavailable"}, None),
+        ({"status": 504, "error": "request_timeout"}, None),
+        ({"status": 504, "error": "request_timeout", "engine_at": 0.1}, {"errors": 1.0}),
         ({"status": 429, "error": "rate_limit_exceeded"}, None),
         ({"status": 400}, None),
         ({"status": 499}, None),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from llmbench import scoring
 from llmbench.gateway.exchange import Exchange
 from llmbench.recipe import ABSTENTION
 
 __all__ = ["AnswerCheck", "check_answer"]
-
-_ABSTAINS = re.compile(ABSTENTION, re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -29,5 +27,4 @@ def check_answer(exchange: Exchange) -> AnswerCheck | None:
     from llmbench.retrieval import check_citations
 
     citations = check_citations(said.text, exchange.sources)
-    abstains = _ABSTAINS.search(said.text.replace("\u2019", "'")) is not None
-    return AnswerCheck(abstains, len(citations.valid), len(citations.invalid))
+    return AnswerCheck(scoring.abstains(said.text, ABSTENTION), len(citations.valid), len(citations.invalid))

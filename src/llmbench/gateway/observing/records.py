@@ -9,24 +9,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import secrets
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from llmbench import workspace
-from llmbench.errors import LlmbenchError
+from llmbench.gateway.sqlite_file import SqliteFile
 
 __all__ = ["CaptureStore", "CapturedRequest", "default_path"]
 
 _VERSION = 1
-_PATIENCE = 10.0
-"""Seconds to wait for another process that writes."""
 _DAY = 86_400
 
 
@@ -89,30 +84,22 @@ _INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES
 _SELECT = f"SELECT {_COLUMNS} FROM records"  # noqa: S608 - likewise
 
 
-class CaptureStore:
+class CaptureStore(SqliteFile):
     """The file. A connection is used by one thread at a time.
 
     Raises (every method):
         LlmbenchError: the file cannot be read or written, or is something else.
     """
 
+    purpose = "for captured conversations"
+
     def __init__(self, path: Path) -> None:
         """Opens the file, and makes it where it is missing, readable by its owner alone."""
-        self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            path.chmod(0o600)
-        except OSError as error:
-            raise LlmbenchError(f"{path}: cannot be written ({error.strerror}). Name another file.") from error
-        with self._explained():
-            self._db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-            self._prepare()
-            self._salt: bytes = self._db.execute("SELECT salt FROM secret").fetchone()[0]
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._db.close()
+        salt = f"INSERT INTO secret VALUES (x'{secrets.token_hex(32)}')"  # noqa: S608 - digits alone
+        pragmas = ("synchronous = NORMAL", "secure_delete = ON")
+        super().__init__(path, (*_SCHEMA, salt), table="records", version=_VERSION, pragmas=pragmas)
+        with self.explained():
+            self._salt: bytes = self.db.execute("SELECT salt FROM secret").fetchone()[0]
 
     def number(self, *parts: str) -> int:
         """A number from 0 to 2**64 - 1 that depends on some texts and this file alone; the texts cannot be found from it."""
@@ -125,24 +112,24 @@ class CaptureStore:
 
     def add(self, records: Sequence[CapturedRequest]) -> None:
         """Writes some records, all of them or none."""
-        with self._writing():
-            self._db.executemany(_INSERT, [tuple(getattr(record, name) for name in _NAMES) for record in records])
+        with self.writing():
+            self.db.executemany(_INSERT, [tuple(getattr(record, name) for name in _NAMES) for record in records])
 
     def newest(self, limit: int) -> list[CapturedRequest]:
         """The last records, the newest first."""
-        with self._explained():
-            return [_record(row) for row in self._db.execute(f"{_SELECT} ORDER BY at DESC, number DESC LIMIT ?", (limit,))]
+        with self.explained():
+            return [_record(row) for row in self.db.execute(f"{_SELECT} ORDER BY at DESC, number DESC LIMIT ?", (limit,))]
 
     def every(self) -> Iterator[CapturedRequest]:
         """All records, the oldest first."""
-        with self._explained():
-            for row in self._db.execute(f"{_SELECT} ORDER BY at, number"):
+        with self.explained():
+            for row in self.db.execute(f"{_SELECT} ORDER BY at, number"):
                 yield _record(row)
 
     def count(self) -> int:
         """How many there are."""
-        with self._explained():
-            return int(self._db.execute("SELECT count(*) FROM records").fetchone()[0])
+        with self.explained():
+            return int(self.db.execute("SELECT count(*) FROM records").fetchone()[0])
 
     def prune(self, days: float) -> int:
         """Deletes what is older; returns how many that were."""
@@ -157,51 +144,12 @@ class CaptureStore:
         return self._delete("DELETE FROM records WHERE user = ?", self.user(name))
 
     def _delete(self, statement: str, value: Any) -> int:
-        with self._writing():
-            count = self._db.execute(statement, (value,)).rowcount
+        with self.writing():
+            count = self.db.execute(statement, (value,)).rowcount
         if count:
-            with self._explained():
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # earlier pages would stay readable there
+            with self.explained():
+                self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # earlier pages would stay readable there
         return count
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with self._explained():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise LlmbenchError(
-                f"{self.path}: it cannot be used for captured conversations ({error}). Move it away, or name another file."
-            ) from error
-
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute("PRAGMA secure_delete = ON")
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0 and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                for statement in _SCHEMA:
-                    self._db.execute(statement)
-                self._db.execute("INSERT INTO secret VALUES (?)", (secrets.token_bytes(32),))
-                self._db.execute(f"PRAGMA user_version = {_VERSION}")
-            elif version != _VERSION or not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'records'").fetchone():
-                raise sqlite3.DatabaseError("it is another program's, or of another version of llmbench")
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
 
 
 def _record(row: Sequence[Any]) -> CapturedRequest:

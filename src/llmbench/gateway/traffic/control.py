@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import deque
@@ -35,7 +34,6 @@ class _Course:
 
     rollout: Rollout
     record: Record
-    phrase: re.Pattern[str]
     since: float
     news: bool = True
     waiting: list[tuple[float, str]] = field(default_factory=list)
@@ -208,7 +206,7 @@ class Control:
         course = self._courses.get(exchange.asked)
         if course is None or exchange.arm is None or exchange.unit is None or exchange.begun < course.since:
             return  # one that was assigned when the shares were others belongs to no step
-        values = observed(exchange, course.phrase)
+        values = observed(exchange, course.rollout.plan.phrase)
         if values and course.rollout.add(exchange.arm, exchange.unit, values):
             course.record.note(course.rollout.step, exchange.arm, exchange.unit, values)
             heappush(course.waiting, (exchange.begun, exchange.arm))
@@ -277,7 +275,7 @@ class Control:
             course.waiting.clear()
 
     def _course(self, rollout: Rollout, record: Record) -> _Course:
-        return _Course(rollout, record, re.compile(rollout.plan.phrase, re.IGNORECASE), self._clock())
+        return _Course(rollout, record, self._clock())
 
     def _restore(self) -> None:
         """Takes up the last rollout of each route, as far as the document still says what it did when that began."""

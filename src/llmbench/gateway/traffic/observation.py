@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from contextlib import suppress
 
 from llmbench import scoring
 from llmbench.gateway.exchange import Exchange
+from llmbench.gateway.turns import OVERLOADED, TIMED_OUT
 from llmbench.message import text_of
 
 __all__ = ["observed"]
 
+_NOT_THE_VARIANTS = ("keys_unavailable", "server_stopping")
 
-def observed(exchange: Exchange, phrase: re.Pattern[str]) -> dict[str, float] | None:
+
+def observed(exchange: Exchange, phrase: str) -> dict[str, float] | None:
     """Guard-rail -> its value, as far as the answer has one; None where an exchange is nobody's observation.
 
     Shares are 1 where the bad thing happened and 0 where it did not, seconds and characters are themselves. No observation:
@@ -22,7 +24,7 @@ def observed(exchange: Exchange, phrase: re.Pattern[str]) -> dict[str, float] | 
 
     Args:
         exchange: one that is complete.
-        phrase: by which an abstention is known.
+        phrase: the pattern by which an abstention is known.
     """
     if exchange.arm is None or exchange.path == "/tokenize" or 400 <= exchange.status < 500 or _engine_gone(exchange):
         return None
@@ -40,7 +42,7 @@ def observed(exchange: Exchange, phrase: re.Pattern[str]) -> dict[str, float] | 
         values["seconds"] = exchange.seconds
     if not text or said.calls_tools:
         return values
-    abstains = phrase.search(text) is not None
+    abstains = scoring.abstains(text, phrase)
     values |= {"length": float(len(text)), "abstention": float(abstains)}
     if exchange.sources:
         values["citations"] = float(not abstains and not _holds(text, exchange))
@@ -64,8 +66,11 @@ def _holds(answer: str, exchange: Exchange) -> bool:
 
 
 def _engine_gone(exchange: Exchange) -> bool:
+    """Whether the engine, or the place before it, failed both variants alike. The engine's own 503 has no code."""
+    if exchange.status == 504 and exchange.error == TIMED_OUT:
+        return exchange.engine_at is None  # it was never asked
     if exchange.status >= 500:
-        return exchange.status == 503 and exchange.error in (None, "engine_unavailable")  # the engine's own has no code
+        return exchange.status == 503 and exchange.error in (None, "engine_unavailable", OVERLOADED, *_NOT_THE_VARIANTS)
     error = _last_error(exchange)
     return error is not None and error.get("code") == "engine_unavailable"
 
