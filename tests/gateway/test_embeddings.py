@@ -141,7 +141,7 @@ async def test_a_key_spends_what_its_texts_have_and_sees_the_pipelines_that_it_m
     store.close()
 
 
-def test_a_variant_may_not_have_the_name_of_a_pipeline(pipeline: Path, pipeline_: FakePipeline) -> None:
+def test_a_variant_may_not_have_the_name_of_another_ones_pipeline(pipeline: Path, pipeline_: FakePipeline) -> None:
     document = ServeRecipe.model_validate({"variants": [{"name": "a", "rag": str(pipeline)}, {"name": "pages"}]})
     with pytest.raises(LlmbenchError, match="model pages has the name of a's RAG pipeline"):
         refuse_clash(pipelines(document))
@@ -149,6 +149,13 @@ def test_a_variant_may_not_have_the_name_of_a_pipeline(pipeline: Path, pipeline_
     with pytest.raises(LlmbenchError, match="Rename the model"):
         catalogue.put(Served(Variant(name="rag"), "base", {}, Grounding("pages", lambda: pipeline_)))
     assert list(catalogue.now.known) == ["pages"]
+
+
+async def test_a_variant_of_its_pipelines_name_writes_and_embeds(pipeline_: FakePipeline) -> None:
+    catalogue = Catalogue([Served(Variant(name="pages"), "base", {}, Grounding("pages", lambda: pipeline_))], context=64)
+    assert [card["kind"] for card in catalogue.now.cards.values()] == ["chat"]
+    writes, embeds = catalogue.take("pages"), catalogue.take_pipeline("pages")
+    assert writes is not None and writes is embeds and writes.requests.running == 2
 
 
 @pytest.mark.parametrize("encoding", ["float", None])  # unasked it sends base64, and reads it

@@ -17,7 +17,7 @@ import pytest
 from starlette.applications import Starlette
 from tests.gateway.redis_server import Server
 
-from llmbench.gateway import Catalogue, Served, build, keys
+from llmbench.gateway import Catalogue, Served, build, sqlite_file
 from llmbench.gateway import ledger as ledgers
 from llmbench.gateway.charge import Charge, Waiting
 from llmbench.gateway.keys import Key, KeyStore
@@ -642,7 +642,7 @@ async def test_a_client_that_leaves_while_its_reservation_is_written_gets_it_bac
 async def test_while_the_file_cannot_be_written_nothing_is_handed_on_and_nothing_is_lost(
     house: House, engine: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "_PATIENCE", 0.05)
+    monkeypatch.setattr(sqlite_file, "_PATIENCE", 0.05)
     async with house.open(tokens_per_day=100_000) as http:
         engine.release = asyncio.Event()
         running = asyncio.create_task(http.post("/v1/chat/completions", json=ASK))

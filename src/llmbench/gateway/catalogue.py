@@ -58,8 +58,8 @@ class Offer:
 class Catalogue:
     """The present offer. `context` is the tokens that the base takes.
 
-    One thread changes it while another looks names up: an offer is replaced, never changed. No variant has the name of a
-    pipeline; what would bring one raises LlmbenchError.
+    One thread changes it while another looks names up: an offer is replaced, never changed. No variant has the name of
+    another one's pipeline; what would bring one raises LlmbenchError.
     """
 
     def __init__(self, models: Iterable[Served], *, context: int) -> None:
@@ -118,7 +118,8 @@ class Catalogue:
         cards = {name: self._card(name, served) for name, served in known.items()}
         for name, served in pipelines.items():
             assert served.grounding is not None
-            cards[name] = _head(name, served, "pipeline") | dict(served.grounding.card)
+            if name not in known:
+                cards[name] = _head(name, served, "pipeline") | dict(served.grounding.card)
         self.now = Offer(known, cards, pipelines)
 
     def _card(self, name: str, served: Served) -> dict[str, Any]:
@@ -130,7 +131,9 @@ def _head(name: str, served: Served, kind: str) -> dict[str, Any]:
 
 
 def refuse_clash(pipelines: Mapping[str, str | None]) -> None:
-    """Refuses a variant or a route that has the name of a pipeline, as clients ask for all by name.
+    """Refuses a variant or a route that has the name of another one's pipeline, as clients ask for all by name.
+
+    A variant may have the name of its own pipeline: asked to write it answers, and asked to embed or search its pipeline does.
 
     Args:
         pipelines: the name of each variant's pipeline, by the variant's name; None for a route.
@@ -139,8 +142,7 @@ def refuse_clash(pipelines: Mapping[str, str | None]) -> None:
         LlmbenchError: there is one.
     """
     for variant, pipeline in pipelines.items():
-        if pipeline in pipelines:
-            whose = "its" if pipeline == variant else f"{variant}'s"
+        if pipeline is not None and pipelines.get(pipeline, pipeline) != pipeline:
             raise LlmbenchError(
-                f"model {pipeline} has the name of {whose} RAG pipeline, and clients ask for both by name. Rename the model"
+                f"model {pipeline} has the name of {variant}'s RAG pipeline, and clients ask for both by name. Rename the model"
             )

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from llmbench.engine import by_priority
-from llmbench.gateway import Catalogue, Served, build
+from llmbench.gateway import Access, Catalogue, Served, build
 from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.keys import KeyStore
 from llmbench.gateway.ledger import Ledger
@@ -66,7 +66,9 @@ class _Stream(httpx.AsyncByteStream):
 class Server:
     """The route `support` to `one`, whose shadow is `two`."""
 
-    def __init__(self, folder: Path, *, ledger: Ledger | None = None, ranks: bool = True, **shadow: Any) -> None:
+    def __init__(
+        self, folder: Path, *, ledger: Ledger | None = None, access: Access | None = None, ranks: bool = True, **shadow: Any
+    ) -> None:
         spec = {"name": "support", "variants": {"one": 1}, "shadow": {"variant": "two", "share": 100} | shadow}
         self.engine, self.open, self.folder = _Engine(), Open(100), folder
         self.told: list[Exchange] = []
@@ -84,6 +86,7 @@ class Server:
             routes=self.routes,
             shadows=self.shadows,
             ledger=ledger,
+            access=access,
         )
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
 
@@ -133,13 +136,13 @@ async def test_it_counts_for_no_metric_no_sink_and_no_key(tmp_path: Path) -> Non
     path = tmp_path / "keys.sqlite"
     key = KeyStore(path).new("alice", limits=Limits(tokens_per_day=100_000))
     with Ledger(path) as ledger:
-        async with served(tmp_path, ledger=ledger) as server:
+        async with served(tmp_path, ledger=ledger, access=Access("owner")) as server:
             answer = await server.ask(key=key)
             assert answer.status_code == 200
             await server.idle()
             assert server.lines()[0]["shadow"]["text"] == "Hi from m2"
             assert [exchange.variant for exchange in server.told] == ["one"]
-            metrics = (await server.http.get("/metrics", headers={"Authorization": f"Bearer {key}"})).text
+            metrics = (await server.http.get("/metrics", headers={"Authorization": "Bearer owner"})).text
             assert 'model="one"' in metrics and 'model="two"' not in metrics
             while ledger.is_settling("alice"):
                 await asyncio.sleep(0.01)
