@@ -256,12 +256,14 @@ async def test_a_variant_that_does_more_than_its_model_has_no_completions(engine
 
 async def test_a_texts_tokens_are_those_of_the_variants_model(engine: FakeEngine) -> None:
     async with client(serve(engine)) as http:
-        assert (await http.post("/tokenize", json={"model": "mine", "prompt": "Hi", "chat_template": "x"})).status_code == 200
+        refused = await http.post("/tokenize", json={"model": "mine", "prompt": "Hi", "chat_template": "x"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "chat_template")
+        assert (await http.post("/tokenize", json={"prompt": "Hi"})).json()["error"]["param"] == "model"
         assert (await http.post("/tokenize", json={"model": "mine", "prompt": 3})).status_code == 400
         nothing = {"model": "mine", "prompt": "Hi", "add_special_tokens": None}
         assert (await http.post("/tokenize", json=nothing)).status_code == 200
         assert (await http.post("/tokenize", json={"model": "gpt", "prompt": "Hi"})).status_code == 404
-    assert engine.bodies == [{"model": "abc", "prompt": "Hi"}] * 2
+    assert engine.bodies == [{"model": "abc", "prompt": "Hi"}]
 
 
 async def test_an_unknown_model_is_answered_with_the_list(engine: FakeEngine) -> None:

@@ -53,7 +53,7 @@ class Mixing(Retriever):
 def test_a_pipeline_finds_its_own_documents(retriever: Retriever) -> None:
     found = probe(retriever)
     assert (found.asked, found.found, found.problem) == (3, 3, None)
-    assert "3 of 3 documents" in found.line()
+    assert "3 of 3 sampled documents" in found.line()
 
 
 def test_a_pipeline_that_finds_none_of_its_documents_is_named_with_what_to_do(document: RagRecipe) -> None:
@@ -81,4 +81,4 @@ def test_a_question_that_a_model_words_is_not_asked_before_the_model_runs(docume
     search = document.search.model_validate({"expand": expand})
     with Retriever.open(document.model_copy(update={"search": search})) as retriever:
         found = probe(retriever)
-    assert found.asked == 0 and found.problem is None and "words its questions" in found.line()
+    assert found.asked == 0 and found.problem is None and "query expansion" in found.line()

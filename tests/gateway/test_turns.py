@@ -155,20 +155,9 @@ async def test_a_request_that_would_wait_for_longer_than_it_may_is_refused_befor
     slow.begun -= 60  # its answer took a minute
     end(slow)
     await turns.take(Exchange("/v1/chat/completions"), cost=1)
-    with pytest.raises(Refusal, match="would wait about 60 s") as refused:
+    with pytest.raises(Refusal, match="estimated wait of 60 s exceeds") as refused:
         await turns.take(Exchange("/v1/chat/completions", deadline=5.0), cost=1)
     assert refused.value.status == 503 and turns.waiting == 0
-
-
-async def test_a_request_whose_deadline_comes_while_it_waits_is_told_so() -> None:
-    turns = Turns(1, 10)
-    first = Exchange("/v1/chat/completions")
-    await turns.take(first, cost=1)
-    with pytest.raises(Refusal, match="deadline") as refused:
-        await turns.take(Exchange("/v1/chat/completions", deadline=0.05), cost=1)
-    assert refused.value.status == 504 and turns.waiting == 0
-    end(first)
-    assert turns.free
 
 
 @pytest.mark.parametrize(
@@ -241,3 +230,38 @@ async def test_a_tier_that_is_none_of_openais_is_refused_by_name() -> None:
             answer = await client.post("/v1/chat/completions", json=ASK | {"service_tier": tier})
             assert answer.status_code == status
         assert answer.json()["error"]["param"] == "service_tier"
+
+
+async def test_a_request_whose_time_is_over_while_it_waits_never_reaches_the_engine() -> None:
+    engine, turns = _Slow(), Turns(1, 5)
+    async with _client(engine, turns) as client:
+        first = asyncio.create_task(client.post("/v1/chat/completions", json=ASK))
+        while not engine.asked:
+            await asyncio.sleep(0)
+        answer = await client.post("/v1/chat/completions", json=ASK, headers={"x-request-timeout": "0.05"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "request_timeout")
+        assert (engine.asked, turns.waiting) == (1, 0)
+        engine.may.set()
+        assert (await first).status_code == 200
+    assert turns.free
+
+
+async def test_the_time_of_an_answer_does_not_count_its_own_waiting() -> None:
+    turns = Turns(1, 10)
+    first = Exchange("/v1/chat/completions")
+    await turns.take(first, cost=1)
+    second = Exchange("/v1/chat/completions")
+    waiting = asyncio.create_task(turns.take(second, cost=1))
+    await asyncio.sleep(0)
+    second.begun -= 300  # it has waited for five minutes
+    first.begun = second.begun + 300
+    end(first)
+    await waiting
+    end(second)
+    third, patient = Exchange("/v1/chat/completions"), Exchange("/v1/chat/completions", deadline=30.0)
+    await turns.take(third, cost=1)
+    last = asyncio.create_task(turns.take(patient, cost=1))
+    await asyncio.sleep(0)
+    assert turns.waiting == 1
+    end(third)
+    await last

@@ -195,7 +195,7 @@ def test_no_number_of_any_recipe_takes_a_truth_value() -> None:
             else:
                 seen += 1
                 with pytest.raises(ValidationError) as refused:
-                    alone: Any = Annotated[field.annotation, field]
+                    alone: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
                     TypeAdapter(alone).validate_python(as_field(True, field.annotation))
                 assert refused.value.error_count(), f"{section.__name__}.{name}"
     assert seen > 150 and short <= {"access_log", "traces"}

@@ -16,8 +16,8 @@ _HEAD = """\
 # Then, with this file as compose.yaml:
 #   docker compose up --detach --wait
 #   docker compose logs --follow
-# Every file has the path that it has here. Indexes are built and keys are made outside or inside alike:
-#   docker compose exec {name} llmbench variants list
+# Every file has the path that it has here. Run llmbench's commands in the container, such as:
+#   docker compose exec {name} llmbench keys list
 """
 
 

@@ -87,17 +87,21 @@ def _deployment(found: Needs, name: str, labels: dict[str, str], own: Path | Non
     if own is not None:
         volumes.append({"name": "document", "secret": {"secretName": f"{name}-document", "defaultMode": 0o440}})
     environment = {"LLMBENCH_HOME": str(found.home), "HOME": "/tmp"}  # noqa: S108 - the container's own
+    token: list[dict[str, Any]] = []
     if found.downloads:
         environment["HF_HOME"] = str(found.home / "huggingface")
+        secret = {"name": "huggingface", "key": "token", "optional": True}
+        token.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}})
     container: dict[str, Any] = {
         "name": "llmbench",
         "image": found.image,
         "command": found.command,
-        "env": [{"name": key, "value": value} for key, value in environment.items()],
+        "env": [{"name": key, "value": value} for key, value in environment.items()] + token,
         "ports": [{"name": "http", "containerPort": found.port}],
         "startupProbe": probe("/ready", periodSeconds=10, failureThreshold=-(-found.start_seconds // 10)),
         "readinessProbe": probe("/ready", periodSeconds=10, failureThreshold=2),
-        "livenessProbe": probe("/health", periodSeconds=20, failureThreshold=6),
+        # As long as a start takes: the gateway starts vLLM again by itself, and is not well meanwhile.
+        "livenessProbe": probe("/health", periodSeconds=20, failureThreshold=-(-found.start_seconds // 20)),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

@@ -5,7 +5,6 @@ Every file keeps its path in the container, so that documents are taken as they 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,15 +95,21 @@ def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None,
                 f"{document.source}: gateway.{field} is {path}, outside of the workspace {workspace.home()}. A container "
                 f"writes nowhere else: leave the path out, or name one in the workspace"
             )
-    for secret in ("gateway.api_key", "gateway.limits_in"):
-        if any(one.startswith(secret) for one in overrides):
-            raise RecipeError(f"{secret} would stand in the container's command line. Write it into the document instead")
+    for field in (one.partition("=")[0] for one in overrides):
+        if field in ("gateway", "gateway.api_key", "gateway.limits_in"):
+            raise RecipeError(f"{field} would stand in the container's command line. Write it into the document instead")
+    if engine.python is not None:
+        raise RecipeError(f"{document.source}: engine.python is of this machine. Leave it out: the image has its own")
     home = workspace.home()
     found = set(_paths(document))
+    named = [document.model.model_name_or_path, *(variant.adapter for variant in document.variants)]
+    found |= {Path(one) for one in named if one is not None and one.startswith("/")}
     if not origin.startswith(assets.BUNDLED):
         found.add(Path(origin))
     for pipeline in {variant.rag for variant in document.variants if variant.rag is not None}:
-        found |= set(_paths(recipe.load(pipeline, RagRecipe)))
+        rag = recipe.load(pipeline, RagRecipe)
+        models = [rag.embedder.model_name_or_path, *([rag.search.rerank.model_name_or_path] if rag.search.rerank else [])]
+        found |= {*_paths(rag), *(Path(one) for one in models if one.startswith("/"))}
     inside = (home, assets.bundle())
     name = document.model.model_name_or_path
     return Needs(
@@ -134,10 +139,8 @@ def _paths(value: Any) -> Iterator[Path]:
     elif isinstance(value, (list, tuple)):
         for one in value:
             yield from _paths(one)
-    elif isinstance(value, Path) or (isinstance(value, str) and value.startswith("/")):
-        path = Path(value)
-        if path.is_absolute() and os.path.exists(path):  # noqa: PTH110 - a name too long for a file is no error here
-            yield path
+    elif isinstance(value, Path) and value.is_absolute() and value.exists():
+        yield value
 
 
 def _outermost(paths: Iterable[Path]) -> tuple[Path, ...]:

@@ -235,14 +235,10 @@ def _app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
 
     async def change(request: Request) -> Response:
         name, verb = request.path_params["name"], request.path_params["verb"]
-        match verb:
-            case "pause":
-                return JSONResponse(await done(lambda: rollouts().pause(name)))
-            case "resume":
-                return JSONResponse(await done(lambda: rollouts().resume(name)))
-            case "abort":
-                return JSONResponse(await done(lambda: rollouts().abort(name)))
-        raise LlmbenchError(f"A rollout can be paused, resumed and aborted, not {verb!r:.40}")
+        verbs = {"pause": rollouts().pause, "resume": rollouts().resume, "abort": rollouts().abort}
+        if verb not in verbs:
+            raise LlmbenchError(f"A rollout can be paused, resumed and aborted, not {verb!r:.40}")
+        return JSONResponse(await asyncio.to_thread(verbs[verb], name))  # at once, whatever change is being made meanwhile
 
     async def refuse(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": {"message": str(error)}}, 400)

@@ -120,10 +120,6 @@ def build(
         for sink in sinks:
             sink(exchange)
 
-    async def describe(request: Request) -> Response:
-        names, keyed = paths._seen_by(request, paths._names()), keyring is not None or wanted.key is not None
-        return as_json(document(models.context, names, keyed=keyed))
-
     charged = [Middleware(partial(Quota, ledger=ledger, tell=tell))] if ledger is not None else []
 
     @asynccontextmanager
@@ -135,6 +131,7 @@ def build(
         if keyring is not None:
             keyring.close()
 
+    keyed = keyring is not None or wanted.key is not None
     app = Starlette(
         routes=[
             Route("/health", paths.health, methods=["GET"]),
@@ -151,7 +148,7 @@ def build(
             Route("/v1/vector_stores/{name}/search", paths.search_store, methods=["POST"]),
             Route("/tokenize", paths.tokenize, methods=["POST"]),
             Route("/detokenize", paths.detokenize, methods=["POST"]),
-            Route("/openapi.json", describe, methods=["GET"]),
+            Route("/openapi.json", partial(paths.describe, keyed=keyed), methods=["GET"]),
         ],
         middleware=[
             *([Middleware(partial(Traced, share=traced))] if traced is not None else []),
@@ -230,6 +227,9 @@ class _Paths:
             raise Refusal(403, message, code="not_allowed")
         return Response(await self._metrics.with_engine(self._upstream), media_type="text/plain; version=0.0.4")
 
+    async def describe(self, request: Request, *, keyed: bool) -> Response:
+        return as_json(document(self._context, self._seen_by(request, self._names()), keyed=keyed))
+
     async def ask(self, request: Request) -> Response:
         question = chat.parse(await receiving.body(request), context=self._context)
         served = self._wanted(question.model, request, question.user, lambda: opening_of(question.messages))
@@ -250,6 +250,8 @@ class _Paths:
         wanted = asking.parse(await receiving.body(request), context=self._context)
         question, exchange = wanted.chat, _exchange(request)
         served = self._wanted(question.model, request, question.user, lambda: opening_of(question.messages))
+        if self._shadows is not None:
+            self._shadows.keep(exchange, question)
         meter = Meter(exchange, request.scope["state"], self._context, self._turns, question.tier)
         return await receiving.unless_gone(
             request, exchange, responding.answer(self._answering, served, wanted, exchange, meter)
@@ -284,7 +286,11 @@ class _Paths:
     async def _by_tokenizer(self, request: Request, path: str, name: str, asked: dict[str, Any]) -> Response:
         served, exchange = self._wanted(name, request), _exchange(request)
         exchange.engine_at = exchange.elapsed()
-        return as_json(await self._upstream.read(await self._upstream.ask(path, {"model": served.engine_name, **asked})))
+
+        async def work() -> dict[str, Any]:
+            return await self._upstream.read(await self._upstream.ask(path, {"model": served.engine_name, **asked}))
+
+        return as_json(await receiving.unless_gone(request, exchange, work()))
 
     def _wanted(
         self, name: str, request: Request, user: str | None = None, opening: Callable[[], str | None] = lambda: None

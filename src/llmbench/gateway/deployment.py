@@ -200,6 +200,10 @@ class Deployment:
         sections = {section: self._live(section, document) for section in _LIVE}
         self.recipe = self.recipe.model_copy(update=sections | {"parity": document.parity})
         self._apply(self.recipe.gateway)
+        for name in list(plan.changed):  # observations of two models under one name would be pooled
+            if route := self.routes.tried(name):
+                plan.changed.remove(name)
+                plan.refused[name] = f"{name} is in the rollout of {route}. End it first: llmbench rollout abort {route}"
         wanted = [one for one in document.variants if one.name in (*plan.changed, *plan.added)]
         failed = self._bring_all(wanted, adapters)
         self._divide(document, plan)  # new variants are there by now, and those that go are needed no longer

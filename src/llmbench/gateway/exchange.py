@@ -21,7 +21,7 @@ __all__ = ["Answered", "Exchange", "Sink", "of_request"]
 
 _TIMEOUTS = (b"x-request-timeout", b"x-stainless-read-timeout")
 """Headers that say how many seconds a client waits: one for everybody, and the one that OpenAI's clients send unasked."""
-_SECONDS = re.compile(rb"\d{1,6}(\.\d{1,6})?")
+_SECONDS = re.compile(rb"\d{1,6}(\.\d{1,20})?")
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
@@ -135,8 +135,8 @@ class Exchange:
 
     def end(self) -> None:
         """Gives back what it has taken, such as its place at the engine."""
-        for done in self.at_end:
-            done()
+        while self.at_end:
+            self.at_end.pop()()
 
     def answered(self) -> None:
         """Notes that the engine's answer has begun, or is there."""
@@ -151,7 +151,7 @@ class Exchange:
             if self.first is None:
                 self.first = self.elapsed()
             if self.stream:
-                self.broken = b'data: {"error"' in piece or b"event: response.failed" in piece
+                self.broken = self.broken or b'data: {"error"' in piece or b"event: response.failed\n" in piece
             if self.keeps:
                 self.body.append(piece)
 
@@ -163,7 +163,7 @@ class Exchange:
                     setattr(self, name, count)
 
     def said(self) -> Answered | None:
-        """What was answered first, where the bytes were kept and are an answer of the chat or completions API.
+        """What was answered first, where the bytes were kept and are an answer of a model.
 
         Asked for after the last byte: several sinks want it, and it is read once.
         """
@@ -174,7 +174,10 @@ class Exchange:
     def _read(self) -> Answered | None:
         if self.status != 200 or not self.body:
             return None
-        return _of_stream(b"".join(self.body)) if self.stream else _of_object(b"".join(self.body))
+        raw = b"".join(self.body)
+        if self.path == "/v1/responses":
+            return _of_response(raw)
+        return _of_stream(raw) if self.stream else _of_object(raw)
 
 
 Sink = Callable[[Exchange], None]
@@ -219,6 +222,17 @@ def _of_object(raw: bytes) -> Answered | None:
         choice = json.loads(raw)["choices"][0]
         message = choice.get("message") or {"content": choice.get("text")}
         return Answered(message.get("content") or "", choice.get("finish_reason"), bool(message.get("tool_calls")))
+    return None
+
+
+def _of_response(raw: bytes) -> Answered | None:
+    """A response: the whole document, or what the last event of its stream holds."""
+    with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        data = json.loads(raw.rstrip().rpartition(b"\ndata: ")[2])
+        data = data.get("response", data)
+        text = "".join(part["text"] for item in data["output"] if item["type"] == "message" for part in item["content"])
+        reason = {"completed": "stop", "incomplete": "length"}.get(data["status"])
+        return Answered(text, reason, any(item["type"] == "function_call" for item in data["output"]))
     return None
 
 

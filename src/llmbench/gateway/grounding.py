@@ -107,7 +107,7 @@ class Grounding:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def open_retriever(pipeline: Path) -> Grounding:
+def open_retriever(pipeline: Path, *, probed: bool = True) -> Grounding:
     """The retriever of a RAG pipeline, opening in its thread."""
     document = recipe.load(pipeline, RagRecipe)
     reranker = document.search.rerank
@@ -126,7 +126,7 @@ def open_retriever(pipeline: Path) -> Grounding:
         card.update(dimensions=embedder.dim, max_model_len=embedder.max_tokens)
         return opened[0]
 
-    return Grounding(document.name, opening, card, lambda: probe(opened[0]))
+    return Grounding(document.name, opening, card, lambda: probe(opened[0]) if probed else None)
 
 
 def _close(opened: Future[Grounder]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.relay import Upstream
 from llmbench.gateway.room import most_tokens
-from llmbench.gateway.turns import OVERLOADED, TIMED_OUT, Tier, Turns
+from llmbench.gateway.turns import Tier, Turns
 
 __all__ = ["Meter"]
 
@@ -60,21 +61,34 @@ class Meter:
             body = self._telling(body)
         try:
             await self._turns.take(self._exchange, cost=1 + answers * longest, seats=answers, tier=self._tier)
-            self._exchange.engine_at, trace = self._exchange.elapsed(), self._exchange.trace
+        except BaseException:  # refused, or its client has gone: the engine has seen nothing
+            if self._charge is not None:
+                self._charge.used(0)
+            raise
+        self._exchange.engine_at, trace = self._exchange.elapsed(), self._exchange.trace
+        try:
             return await upstream.ask(path, body, trace.traceparent() if trace is not None else None)
         except Refusal as refusal:
             if self._charge is not None and _computed_nothing(refusal):
                 self._charge.used(0)
             raise
 
-    async def take(self, tokens: int) -> None:
-        """Reserves what work that is not the engine's takes, which is known before it begins; `used` says that it was done.
+    @asynccontextmanager
+    async def taking(self, tokens: int) -> AsyncIterator[None]:
+        """Reserves what the block's work takes, which is not the engine's; what is refused in it costs nothing.
 
         Raises:
             Refusal: a limit of the key is reached.
         """
         if self._charge is not None:
             await self._charge.reserve(tokens, tokens, None)
+        try:
+            yield
+        except Refusal:
+            if self._charge is not None:
+                self._charge.used(0)
+            raise
+        self.used({"prompt_tokens": tokens})
 
     def used(self, usage: Any, complete: bool = True) -> None:
         """Counts what an answer says that it has used; what is complete settles the charge."""
@@ -133,4 +147,4 @@ def _answers(body: Mapping[str, Any]) -> int:
 
 def _computed_nothing(refusal: Refusal) -> bool:
     """Whether the engine has not begun with what is refused."""
-    return refusal.status < 500 or refusal.code in (OVERLOADED, TIMED_OUT) or isinstance(refusal.__cause__, httpx.ConnectError)
+    return refusal.status < 500 or isinstance(refusal.__cause__, httpx.ConnectError)

@@ -35,7 +35,7 @@ class PipelineProbe:
             return f"{self.problem}. {self.remedy}"
         if self.asked == 0:
             return self.note or "its index holds no passage"
-        return f"{self.found} of {self.asked} documents found by their own words, with the passages of `llmbench search`"
+        return f"found {self.found} of {self.asked} sampled documents; answers get the passages that `llmbench search` finds"
 
 
 def probe(retriever: Retriever) -> PipelineProbe:
@@ -46,7 +46,7 @@ def probe(retriever: Retriever) -> PipelineProbe:
     """
     name, spec = retriever.recipe.name, retriever.recipe
     if spec.search.expand is not None and spec.search.expand.method != "feedback":
-        return PipelineProbe(0, 0, note="not asked, as a model words its questions again, which may not run yet")
+        return PipelineProbe(0, 0, note="its query expansion needs a model that may not be running yet")
     holding = [source for source, _, passages in retriever.sources() if passages]
     step = max(1, len(holding) // _DOCUMENTS)
     asked = found = 0

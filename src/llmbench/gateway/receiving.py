@@ -70,5 +70,7 @@ async def _in_time(exchange: Exchange, work: Awaitable[T]) -> T:
         async with asyncio.timeout(max(0.0, exchange.deadline - exchange.elapsed())):
             return await work
     except TimeoutError:
-        message = f"The answer took longer than the {exchange.deadline:g} s that the client waits."
+        message = (
+            f"Timed out after {exchange.deadline:g} s, the client's own timeout (the header x-request-timeout or its like)."
+        )
         raise Refusal(504, message, code=TIMED_OUT, retry=False) from None

@@ -245,7 +245,7 @@ def _open_groundings(recipe: ServeRecipe, stack: ExitStack) -> dict[Path, Ground
     stack.callback(close)
     for variant in recipe.variants:
         if variant.rag is not None and variant.rag not in groundings:
-            groundings[variant.rag] = open_retriever(variant.rag)
+            groundings[variant.rag] = open_retriever(variant.rag, probed=recipe.parity != "off")
     return groundings
 
 

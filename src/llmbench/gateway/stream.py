@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import TypeVar
 
 import httpx
@@ -71,9 +71,10 @@ class EventStream(StreamingResponse):
             with suppress(ClientLeft):
                 await unless_gone(receive, self._send(send))
         finally:
-            for pieces in (self._pieces, *self._under):
-                await pieces.aclose()
-            await self._upstream.aclose()
+            async with AsyncExitStack() as closing:  # whatever one of them says, the others are closed
+                closing.push_async_callback(self._upstream.aclose)
+                for pieces in (*reversed(self._under), self._pieces):
+                    closing.push_async_callback(pieces.aclose)
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

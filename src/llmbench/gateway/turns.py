@@ -74,7 +74,7 @@ class Turns:
             tier: whether it can wait.
 
         Raises:
-            Refusal: status 503: too many wait, or it would wait for longer than it may; 504: it did.
+            Refusal: status 503: too many wait, or it would wait for longer than its client does.
         """
         seats = min(seats, self.places)
         begun = exchange.elapsed()
@@ -83,12 +83,13 @@ class Turns:
             self._refuse_hopeless(exchange)
         start = self._stand(line, cost * _COSTS[tier])
         if full:
-            await self._wait(exchange, start, seats)
+            await self._wait(start, seats)
         else:
             self._taken += seats
             self._now = start
-        exchange.queue_seconds = exchange.elapsed() - begun
-        exchange.at_end.append(lambda: self._give(seats, exchange.elapsed() - begun))
+        taken = exchange.elapsed()
+        exchange.queue_seconds = taken - begun
+        exchange.at_end.append(lambda: self._give(seats, exchange.elapsed() - taken))
 
     def _stand(self, name: str, cost: float) -> float:
         """Puts a request at the end of a line; its place among all of them."""
@@ -99,24 +100,20 @@ class Turns:
         return start
 
     def _refuse_hopeless(self, exchange: Exchange) -> None:
+        left = math.inf if exchange.deadline is None else exchange.deadline - exchange.elapsed()
         expected = self._mean * (self.waiting + 1) / self.places
         if self.waiting >= self.most:
             raise self._refusal(f"{self.waiting:,} requests are waiting already", expected)
-        if expected > _left(exchange):
-            raise self._refusal(f"This request would wait about {expected:.0f} s, longer than it may", expected)
+        if expected > left:
+            raise self._refusal(f"The estimated wait of {expected:.0f} s exceeds the client's timeout", expected)
 
-    async def _wait(self, exchange: Exchange, start: float, seats: int) -> None:
-        left = _left(exchange)
+    async def _wait(self, start: float, seats: int) -> None:
         self._number += 1
         mine = _Waiting(start, self._number, seats, asyncio.get_running_loop().create_future())
         heapq.heappush(self._waiting, mine)
         try:
-            async with asyncio.timeout(None if math.isinf(left) else max(left, 0.0)):
-                await mine.turn
-        except TimeoutError:
-            self._leave(mine)
-            raise Refusal(504, "The request waited for longer than its deadline.", code=TIMED_OUT, retry=False) from None
-        except BaseException:
+            await mine.turn
+        except BaseException:  # its client has gone, or waits no longer
             self._leave(mine)
             raise
 
@@ -140,7 +137,7 @@ class Turns:
             first = self._waiting[0]
             if first.turn.cancelled():
                 self._gone -= 1
-            elif self._taken + min(first.seats, self.places) > self.places:
+            elif self._taken + first.seats > self.places:
                 return
             else:
                 self._taken += first.seats
@@ -151,8 +148,3 @@ class Turns:
     def _refusal(self, why: str, expected: float) -> Refusal:
         seconds = max(1, math.ceil(expected))
         return Refusal(503, f"{why}. Try again in {seconds} s.", code=OVERLOADED, retry_after=str(seconds))
-
-
-def _left(exchange: Exchange) -> float:
-    """Seconds until the deadline of a request."""
-    return math.inf if exchange.deadline is None else exchange.deadline - exchange.elapsed()

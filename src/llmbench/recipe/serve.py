@@ -155,7 +155,7 @@ class GatewaySpec(Section):
     keys: bool | Annotated[Path, BeforeValidator(placed)] = False
     """Named keys with limits and budgets, which `llmbench keys` makes: true takes those of the workspace
     (`outputs/keys.sqlite`), a path those of another file. `api_key` may be set as well."""
-    limits_in: Annotated[str | None, BeforeValidator(_redis)] = Field(default=None, repr=False)
+    limits_in: Annotated[str | None, BeforeValidator(_redis), Field(repr=False)] = None
     """A Redis (`redis://[USER:PASSWORD@]HOST:PORT/DB`, or `rediss://` with TLS) that holds what named keys have spent, so that
     the limits hold for several gateways together. Without it they hold for those that share the key file."""
     allowed_hosts: list[str] = []

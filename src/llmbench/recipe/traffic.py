@@ -13,13 +13,15 @@ __all__ = ["Guardrails", "RolloutSpec", "RouteSpec", "ShadowSpec", "Sticky"]
 
 Sticky = Literal["user", "conversation", "none"]
 Margin = Annotated[float, Field(ge=0)] | None
+ShareMargin = Annotated[float, Field(ge=0, lt=1)] | None
+"""A difference of shares: .02 is two percentage points."""
 Percent = Annotated[float, Field(gt=0, le=100)]
 
 
 class Guardrails(Section):
     """How much worse than the control a new variant may be and still count as no worse; null leaves a guard-rail out."""
 
-    errors: Margin = 0.02
+    errors: ShareMargin = 0.02
     """Share of requests without an answer: 5xx, streams that break, and empty answers."""
     first_token: Margin = 0.25
     """95th percentile of the seconds to a stream's first piece; .25 is a quarter longer."""
@@ -27,9 +29,9 @@ class Guardrails(Section):
     """95th percentile of the seconds to the end of an answer that is not streamed; .25 is a quarter longer."""
     length: Margin = 1.0
     """Median characters of an answer; 1 is twice as long, or half as long."""
-    abstention: Margin = 0.1
+    abstention: ShareMargin = 0.1
     """Share of answers that say that they do not know."""
-    citations: Margin = 0.1
+    citations: ShareMargin = 0.1
     """Share of answers of variants with a pipeline whose citations fail: it has none, or the passages do not exist, or lack the
     answer's numbers or most of its words. Those that abstain do not fail."""
     required: list[Literal["errors", "first_token", "seconds", "length", "abstention", "citations"]] = []

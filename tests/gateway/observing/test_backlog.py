@@ -68,4 +68,4 @@ def test_a_failure_is_said_once_counted_and_the_next_entries_are_tried() -> None
     backlog.put(3)
     backlog.close()
     assert written == [3] and backlog.dropped == 2
-    assert said == ["The access log cannot be written (OSError: disk full). Requests are answered as before."]
+    assert said == ["Cannot write the access log (OSError: disk full). Requests are not affected."]

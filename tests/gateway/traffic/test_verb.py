@@ -105,7 +105,7 @@ def test_a_rollout_is_begun_watched_and_ended(control: Control, tmp_path: Path) 
         (("start", "support", "--to", "first", "--guardrail", "errors"), "--guardrail must be NAME=MARGIN"),
         (("start", "support", "--to", "first", "--guardrail", "speed=1"), "guardrails.speed: Extra inputs"),
         (("status", "support"), "support has had no rollout. Start one: llmbench rollout start support --to VARIANT"),
-        (("pause", "support"), "The rollout of support does not exist"),
+        (("pause", "support"), "support has no rollout"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(control: Control, words: tuple[str, ...], said: str) -> None:

@@ -77,14 +77,12 @@ async def answer(wanted: EmbeddingRequest, grounding: Grounding, meter: Meter) -
         Refusal: a text is too long for the embedder, or it has vectors of other dimensions; a limit of the key is reached.
     """
     counts = await working(grounding, lambda pipeline: _counts(pipeline.embedder, wanted), "input")
-    await meter.take(sum(counts))
     stop = Event()
-    try:
-        found = await working(grounding, lambda pipeline: _answer(pipeline, wanted, counts, stop), "input")
-    finally:
-        stop.set()
-    meter.used({"prompt_tokens": sum(counts)})
-    return found
+    async with meter.taking(sum(counts)):
+        try:
+            return await working(grounding, lambda pipeline: _answer(pipeline, wanted, counts, stop), "input")
+        finally:
+            stop.set()
 
 
 def _texts(given: Any) -> list[str]:

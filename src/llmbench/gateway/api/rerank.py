@@ -80,15 +80,13 @@ async def answer(wanted: RerankRequest, grounding: Grounding, meter: Meter) -> R
     if cut:
         message = "query is longer than half of what the reranker reads at once. Shorten it."
         raise Refusal(400, message, param="query", code="context_length_exceeded")
-    await meter.take(sum(counts))
 
     def judge(pipeline: Searching) -> Response:
         scores = _reranker(pipeline, grounding.name).scores(wanted.query, wanted.documents)
         return _answer(wanted, [float(score) for score in scores], sum(counts))
 
-    found = await working(grounding, judge, "documents")
-    meter.used({"prompt_tokens": sum(counts)})
-    return found
+    async with meter.taking(sum(counts)):
+        return await working(grounding, judge, "documents")
 
 
 def _documents(given: Any) -> list[str]:

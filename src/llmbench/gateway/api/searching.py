@@ -123,10 +123,8 @@ async def search(wanted: SearchRequest, grounding: Grounding, meter: Meter) -> R
         Refusal: the index cannot be read, or the filter is wrong; a limit of the key is reached.
     """
     count = await working(grounding, lambda pipeline: _count(pipeline, wanted.query), "query")
-    await meter.take(count)
-    found = await working(grounding, lambda pipeline: _found(pipeline, wanted, grounding.name, count), "query")
-    meter.used({"prompt_tokens": count})
-    return as_json(found)
+    async with meter.taking(count):
+        return as_json(await working(grounding, lambda pipeline: _found(pipeline, wanted, grounding.name, count), "filter"))
 
 
 async def search_store(wanted: StoreRequest, grounding: Grounding, meter: Meter) -> Response:
@@ -136,9 +134,8 @@ async def search_store(wanted: StoreRequest, grounding: Grounding, meter: Meter)
         Refusal: as `search`.
     """
     count = await working(grounding, lambda pipeline: sum(_count(pipeline, query) for query in wanted.queries), "query")
-    await meter.take(count)
-    hits = await working(grounding, lambda pipeline: _of_all(pipeline, wanted), "query")
-    meter.used({"prompt_tokens": count})
+    async with meter.taking(count):
+        hits = await working(grounding, lambda pipeline: _of_all(pipeline, wanted), "filters")
     page = {
         "object": "vector_store.search_results.page",
         "search_query": wanted.queries,
@@ -158,15 +155,15 @@ def _query(given: Any, place: str) -> str:
 def _where(words: Any, place: str) -> dict[str, Any]:
     """OpenAI's filter in the pipeline's words. The body is nested 64 deep at most, and so is this."""
     kind = words.get("type") if isinstance(words, dict) else None
+    if not isinstance(kind, str) or kind not in (*_COMPARE, *_JOIN):
+        kinds = ", ".join([*_COMPARE, *_JOIN])
+        raise Refusal(400, f"{place}.type must be one of {kinds}.", param="filters")
     if kind in _JOIN:
         parts = words.get("filters")
         refuse(words, {"type", "filters"}, {}, f"{place}.")
         if not isinstance(parts, list) or not parts:
             raise Refusal(400, f"{place}.filters must be a list of filters.", param="filters")
         return {_JOIN[kind]: [_where(part, f"{place}.filters[{i}]") for i, part in enumerate(parts)]}
-    if kind not in _COMPARE:
-        kinds = ", ".join([*_COMPARE, *_JOIN])
-        raise Refusal(400, f"{place}.type must be one of {kinds}.", param="filters")
     refuse(words, {"type", "key", "value"}, {}, f"{place}.")
     key = words.get("key")
     if not isinstance(key, str) or key.startswith("$") or words.get("value") is None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from llmbench.gateway.api.fields import model_of, of_body
-from llmbench.gateway.body import check_type, read
 from llmbench.gateway.refusal import Refusal
 
 __all__ = ["LARGEST", "detokenize", "tokenize"]
 
 LARGEST = 2**31
+_TOKENIZE = {
+    "model": "a text", "prompt": "a text", "add_special_tokens": "true or false", "return_token_strs": "true or false",
+}  # fmt: skip
 
 
 def tokenize(raw: bytes) -> tuple[str, dict[str, Any]]:
@@ -19,20 +21,15 @@ def tokenize(raw: bytes) -> tuple[str, dict[str, Any]]:
     Raises:
         Refusal: status 400 with the field that is wrong.
     """
-    body = read(raw)
-    name, text = body.get("model"), body.get("prompt")
-    if not isinstance(name, str) or not isinstance(text, str):
-        raise Refusal(400, "/tokenize takes a model and a prompt, both texts.", param="prompt")
-    asked: dict[str, Any] = {"prompt": text}
-    for key in ("add_special_tokens", "return_token_strs"):
-        if body.get(key) is not None:
-            check_type(key, body[key], "true or false")
-            asked[key] = body[key]
-    return name, asked
+    fields = of_body(raw, _TOKENIZE, {"messages": "send prompt"})
+    name = model_of(fields)
+    if "prompt" not in fields:
+        raise Refusal(400, "prompt is missing: the text to be tokenized.", param="prompt")
+    return name, fields
 
 
 def detokenize(raw: bytes) -> tuple[str, dict[str, Any]]:
-    """The same for `/detokenize`.
+    """The variant that `/detokenize` asks for, and what the engine is asked.
 
     Raises:
         Refusal: status 400 with the field that is wrong.

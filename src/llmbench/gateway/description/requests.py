@@ -180,9 +180,9 @@ def completion_request(context: int, model: JSON) -> JSON:
 
 
 def tokenize_request(model: JSON) -> JSON:
-    """What /tokenize takes; it looks at nothing else."""
+    """What /tokenize takes."""
     switches = {name: {"type": ["boolean", "null"]} for name in ("add_special_tokens", "return_token_strs")}
-    return object_of({"model": model, "prompt": _TEXT, **switches}, ("model", "prompt"), additionalProperties=True)
+    return object_of({"model": model, "prompt": _TEXT, **switches}, ("model", "prompt"))
 
 
 def detokenize_request(model: JSON) -> JSON:

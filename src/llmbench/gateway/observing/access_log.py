@@ -89,7 +89,7 @@ def _numbered(path: Path, number: int) -> Path:
 
 def _row(exchange: Exchange) -> dict[str, Any]:
     """What is known of a request, but nothing that anybody said."""
-    first, retrieval, begun = exchange.first, exchange.retrieval_seconds, exchange.engine_at
+    first, retrieval = exchange.first, exchange.retrieval_seconds
     return {
         "time": datetime.fromtimestamp(exchange.at, UTC).isoformat(timespec="milliseconds"),
         "id": exchange.id,
@@ -102,7 +102,7 @@ def _row(exchange: Exchange) -> dict[str, Any]:
         "error": error_of(exchange),
         "stream": exchange.stream,
         "seconds": round(exchange.seconds, 6),
-        "queue_seconds": None if begun is None else round(begun - (retrieval or 0.0), 6),
+        "queue_seconds": None if exchange.queue_seconds is None else round(exchange.queue_seconds, 6),
         "retrieval_seconds": None if retrieval is None else round(retrieval, 6),
         "engine_seconds": None if exchange.engine_seconds is None else round(exchange.engine_seconds, 6),
         "first_seconds": round(first, 6) if exchange.stream and first is not None else None,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, Self, TypeVar
 
 __all__ = ["Backlog"]
@@ -24,6 +26,8 @@ class Backlog(Generic[T]):
         name: what it is to people, such as `access log`.
         write: writes some entries, in their order; an error loses them, and the first of a row of errors is told.
         say: called with a line when writing fails.
+        idle: called about as often as `every` says, whether or not something is written.
+        every: seconds.
         most: entries that may wait.
         most_bytes: their size in all, as `put` is told it.
     """
@@ -34,11 +38,13 @@ class Backlog(Generic[T]):
         write: Callable[[list[T]], object],
         say: Callable[[str], None],
         *,
+        idle: Callable[[], object] = lambda: None,
+        every: float | None = None,
         most: int = _MOST,
         most_bytes: int = _MOST_BYTES,
     ) -> None:
         self._name, self._write, self._say = name, write, say
-        self._most, self._most_bytes = most, most_bytes
+        self._most, self._most_bytes, self._idle, self._every = most, most_bytes, idle, every
         self._waiting: deque[tuple[T, int]] = deque()
         self._put = self._taken = 0  # bytes; each is counted by one thread only
         self._full = self._failed = 0
@@ -75,8 +81,13 @@ class Backlog(Generic[T]):
         self._thread.join(seconds)
 
     def _work(self) -> None:
+        looked = time.monotonic()
         while True:
-            self._some.wait()
+            self._some.wait(self._every)
+            if self._every is not None and time.monotonic() - looked >= self._every:
+                looked = time.monotonic()
+                with suppress(Exception):  # tried again next time
+                    self._idle()
             self._end.wait(_SOON)
             self._some.clear()
             while batch := self._batch():
@@ -98,9 +109,8 @@ class Backlog(Generic[T]):
         except Exception as error:  # whatever it is, requests are answered and the next entries tried
             self._failed += len(batch)
             if not self._failing:
-                self._say(
-                    f"The {self._name} cannot be written ({type(error).__name__}: {error}). Requests are answered as before."
-                )
+                with suppress(Exception):  # nobody may be there to be told
+                    self._say(f"Cannot write the {self._name} ({type(error).__name__}: {error}). Requests are not affected.")
             self._failing = True
         else:
             self._failing = False

@@ -6,7 +6,6 @@ What is monitored, voted on and made into training data later comes from here.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -37,9 +36,8 @@ class Capture:
     def __init__(self, spec: CaptureSpec, hide: Callable[[str], str], say: Callable[[str], None]) -> None:
         self._spec, self._hide = spec, hide
         self._store = CaptureStore(spec.path or default_path())
-        self._pruned = 0.0
         self._prune()
-        self.backlog = Backlog[Exchange]("capture", self._write, say, most=_MOST)
+        self.backlog = Backlog[Exchange]("capture", self._write, say, idle=self._prune, every=_PRUNE_SECONDS, most=_MOST)
 
     def __enter__(self) -> Capture:
         return self
@@ -62,12 +60,9 @@ class Capture:
 
     def _write(self, exchanges: list[Exchange]) -> None:
         self._store.add([record for exchange in exchanges if (record := self._record(exchange)) is not None])
-        if time.monotonic() - self._pruned > _PRUNE_SECONDS:
-            self._prune()
 
     def _prune(self) -> None:
         self._store.prune(self._spec.days)
-        self._pruned = time.monotonic()
 
     def _record(self, exchange: Exchange) -> CapturedRequest | None:
         answer = exchange.said()

@@ -23,12 +23,14 @@ __all__ = ["OPERATIONS", "Metrics", "error_of"]
 OPERATIONS = {
     "/v1/chat/completions": "chat",
     "/v1/responses": "chat",
-    "/v1/messages": "chat",
     "/v1/completions": "text_completion",
     "/v1/embeddings": "embeddings",
+    "/rerank": "rerank",
     "/v1/rerank": "rerank",
-    "/v1/score": "score",
+    "/v2/rerank": "rerank",
+    "/v1/search": "retrieval",
     "/tokenize": "tokenize",
+    "/detokenize": "detokenize",
 }
 """What each path does, in OpenTelemetry's words where it has one (`gen_ai.operation.name`)."""
 _DURATION = tuple(0.01 * 2**n for n in range(14))
@@ -136,8 +138,8 @@ class Metrics:
         if exchange.completion_tokens:
             series.output.observe(exchange.completion_tokens)
             series.output_total.inc(exchange.completion_tokens)
-        if exchange.engine_at is not None:
-            series.queue.observe(exchange.engine_at - (exchange.retrieval_seconds or 0.0))
+        if exchange.queue_seconds is not None:
+            series.queue.observe(exchange.queue_seconds)
         if exchange.stream and exchange.first is not None and exchange.status == 200:
             series.first.observe(exchange.first)
             if (count := exchange.completion_tokens or 0) > 1 and not exchange.broken:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench import workspace
+from llmbench.errors import LlmbenchError
 from llmbench.gateway.sqlite_file import SqliteFile
 
 __all__ = ["CaptureStore", "CapturedRequest", "default_path"]
@@ -146,9 +147,10 @@ class CaptureStore(SqliteFile):
     def _delete(self, statement: str, value: Any) -> int:
         with self.writing():
             count = self.db.execute(statement, (value,)).rowcount
-        if count:
-            with self.explained():
-                self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # earlier pages would stay readable there
+        with self.explained():
+            busy = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]  # earlier pages would stay readable there
+        if busy and count:
+            raise LlmbenchError(f"{self.path}: deleted, but another process reads the file, so old bytes remain. Try again.")
         return count
 
 

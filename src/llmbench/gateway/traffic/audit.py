@@ -53,8 +53,7 @@ class Record:
             return
         lines, self._lines = self._lines, []
         try:
-            with (self.folder / "observations.jsonl").open("a", encoding="utf-8") as file:
-                file.write("".join(lines))
+            _append(self.folder / "observations.jsonl", "".join(lines))
         except OSError:
             self._lines = lines + self._lines
             raise
@@ -77,10 +76,7 @@ class Record:
         }
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with (self.folder / "audit.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            _append(self.folder / "audit.jsonl", json.dumps(line) + "\n", durably=True)
         except OSError as error:
             raise LlmbenchError(f"{self.folder}: cannot be written ({error.strerror})") from error
         state = {"stand": rollout.stand, "step": rollout.step, "reason": rollout.reason}
@@ -100,7 +96,9 @@ class Record:
             rollout = Rollout(plan)
             stand, step, reason, fixed = state["stand"], int(state["step"]), str(state["reason"]), state["hash"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LlmbenchError(f"{path} is damaged ({type(error).__name__}: {error}). Remove the folder") from error
+            raise LlmbenchError(
+                f"{path} is damaged ({type(error).__name__}: {error}). Start a new one: llmbench rollout start"
+            ) from error
         if plan.hash != fixed:
             raise LlmbenchError(f"{path}: the plan has changed since the rollout began ({fixed} is now {plan.hash})")
         rollout.stand, rollout.step, rollout.reason = stand, step, reason
@@ -122,6 +120,17 @@ class Record:
 def records(folder: Path) -> list[Record]:
     """The rollouts of one route, oldest first."""
     return [Record(path.parent) for path in sorted(folder.glob("[0-9]*/state.json"))]
+
+
+def _append(path: Path, lines: str, *, durably: bool = False) -> None:
+    """Appends whole lines; one that was cut off before stays alone."""
+    with path.open("ab+") as file:
+        if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+            file.write(b"\n")
+        file.write(lines.encode())
+        if durably:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

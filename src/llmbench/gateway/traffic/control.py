@@ -81,14 +81,14 @@ class Control:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Takes up what an earlier server left, and looks until the block ends."""
-        self.routes.held = self._held
+        self.routes.held, self.routes.tried = self._held, self.busy_with
         with self._lease:
             if self.routes.now or self._folder.exists():
                 try:
                     self._own()
                     self._restore()
                 except LlmbenchError as error:
-                    self._say(f"Rollouts of an earlier server are not taken up: {error}")
+                    self._say(f"Cannot resume the rollouts of an earlier server: {error}")
             thread = threading.Thread(target=self._watch, name="rollouts", daemon=True)
             thread.start()
             try:
@@ -164,7 +164,7 @@ class Control:
 
     def pause(self, route: str) -> dict[str, Any]:
         """Takes no further step; the share stays, and the canary is still rolled back where it is worse."""
-        return self._change(route, ("running",), lambda rollout: rollout.pause("asked for"))
+        return self._change(route, ("running",), lambda rollout: rollout.pause("by hand"))
 
     def resume(self, route: str) -> dict[str, Any]:
         """Goes on with one that is paused."""
@@ -172,7 +172,7 @@ class Control:
 
     def abort(self, route: str) -> dict[str, Any]:
         """Ends one, and divides the route as the document says."""
-        return self._change(route, LIVE, lambda rollout: rollout.abort("asked for"))
+        return self._change(route, LIVE, lambda rollout: rollout.abort("by hand"))
 
     def status(self, route: str) -> dict[str, Any]:
         """The present rollout of a route, or its last one, with its guard-rails, and its decisions."""
@@ -196,6 +196,14 @@ class Control:
                 "audit": audit,
                 "folder": str(course.record.folder),
             }
+
+    def busy_with(self, variant: str) -> str | None:
+        """The route on which a variant takes part in a rollout that has not ended."""
+        with self._lock:
+            for route, course in self._courses.items():
+                if course.rollout.stand in LIVE and variant in (course.rollout.plan.canary, course.rollout.plan.control):
+                    return route
+        return None
 
     def listing(self) -> list[dict[str, Any]]:
         """The present or last rollout of each route."""
@@ -233,8 +241,10 @@ class Control:
         with self._lock:
             course = self._courses.get(route)
             if course is None or course.rollout.stand not in when:
-                stands = f"is {course.rollout.stand}" if course is not None else "does not exist"
-                raise LlmbenchError(f"The rollout of {route} {stands}. See: llmbench rollout list")
+                stands = (
+                    f"The rollout of {route} is {course.rollout.stand}" if course is not None else f"{route} has no rollout"
+                )
+                raise LlmbenchError(f"{stands}. See: llmbench rollout list")
             self._decide(course, change(course.rollout))
             return self.status(route)
 
@@ -252,6 +262,8 @@ class Control:
             problem = error
         if decision.action == "start":
             self._divide(course)
+        elif decision.action == "resume":
+            course.waiting.clear()  # the ratio is counted from now on
         course.news = True
         plan = rollout.plan
         self._say(f"Rollout of {plan.canary} on {plan.route}: {decision.action}, now {rollout.share:g} % ({decision.reason})")
@@ -262,15 +274,11 @@ class Control:
         rollout, plan = course.rollout, course.rollout.plan
         if plan.route not in self.routes.now:
             return
-        live = rollout.stand in LIVE
-        if rollout.stand == "aborted":
-            self.routes.put(self.routes.now[plan.route].spec)
-            return
+        live, before = rollout.stand in LIVE, self.routes.now[plan.route]
+        weights = before.spec.variants if rollout.stand == "aborted" else rollout.weights
         experiment = plan.experiment if live else plan.route
-        reads = live or self.routes.now[plan.route].spec.shadow is not None
-        before = self.routes.now[plan.route]
-        self.routes.divide(plan.route, rollout.weights, experiment=experiment, reads=reads)
-        if dict(before.weights) != rollout.weights or before.experiment != experiment:
+        self.routes.divide(plan.route, weights, experiment=experiment, reads=live or before.spec.shadow is not None)
+        if dict(before.weights) != dict(weights) or before.experiment != experiment:
             course.since = self._clock()
             course.waiting.clear()
 
@@ -280,12 +288,11 @@ class Control:
     def _restore(self) -> None:
         """Takes up the last rollout of each route, as far as the document still says what it did when that began."""
         for name, route in self.routes.now.items():
-            last = records(self._folder / name)[-1:]
-            for record in last:
+            for record in records(self._folder / name)[-1:]:
                 try:
                     course = self._course(record.rollout(), record)
                 except LlmbenchError as error:
-                    self._say(f"Rollout {record.number} of {name} is not taken up: {error}")
+                    self._say(f"Cannot resume rollout {record.number} of {name}: {error}")
                     continue
                 self._courses[name] = course
                 rollout = course.rollout
@@ -295,7 +302,7 @@ class Control:
                     why = f"{missing[0]} is not served" if missing else "the document divides the route in another way now"
                     if rollout.stand in LIVE:
                         self._decide(course, rollout.abort(why))
-                    elif rollout.stand == "promoted":
+                    elif rollout.stand == "promoted" and route.shares.get(plan.canary) != 100:
                         self._say(f"{name} is divided as the document says, not as by rollout {record.number}: {why}")
                     continue
                 if rollout.stand in LIVE:

@@ -117,8 +117,7 @@ def _rails(evidence: Sequence[Mapping[str, Any]]) -> str:
             dashed = "".join(
                 f'<line class="margin" x1="{100 * at:.2f}%" x2="{100 * at:.2f}%" y1="0" y2="100%"/>' for at in margins
             )
-            inside = 0 <= seen <= 1
-            shown = marks.interval(max(low, 0), min(high, 1)) + (marks.dot(seen) if inside else "") + dashed
+            shown = marks.interval(_within(low), _within(high)) + marks.dot(_within(seen)) + dashed
             track = marks.track(shown, [], zero=zero)
         else:
             track = marks.track("", [])
@@ -127,6 +126,11 @@ def _rails(evidence: Sequence[Mapping[str, Any]]) -> str:
         who = f"{LABELS[rail]}<small>{both}, n {one['canary_n']:,} and {one['control_n']:,}</small>"
         rows += marks.row(who, track, figures, _TONES[one["state"]])
     return f'<div class="card"><div class="plot forest rails">{rows}</div></div>'
+
+
+def _within(place: float) -> float:
+    """What is beyond the plot stands at its edge."""
+    return min(max(place, 0.0), 1.0)
 
 
 def _decisions(audit: Sequence[Mapping[str, Any]]) -> str:

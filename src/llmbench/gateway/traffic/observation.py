@@ -12,6 +12,9 @@ from llmbench.message import text_of
 
 __all__ = ["observed"]
 
+_ANSWERS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
+_LAST = 8
+"""Pieces in which an error is looked for: vLLM sends [DONE] after it."""
 _NOT_THE_VARIANTS = ("keys_unavailable", "server_stopping")
 
 
@@ -26,7 +29,7 @@ def observed(exchange: Exchange, phrase: str) -> dict[str, float] | None:
         exchange: one that is complete.
         phrase: the pattern by which an abstention is known.
     """
-    if exchange.arm is None or exchange.path == "/tokenize" or 400 <= exchange.status < 500 or _engine_gone(exchange):
+    if exchange.arm is None or exchange.path not in _ANSWERS or 400 <= exchange.status < 500 or _engine_gone(exchange):
         return None
     if exchange.status >= 500:
         return {"errors": 1.0}
@@ -79,10 +82,11 @@ def _last_error(exchange: Exchange) -> dict[str, str] | None:
     """The error event that a stream ended in."""
     if not (exchange.stream and exchange.broken and exchange.body):
         return None
-    for line in reversed(exchange.body[-1].split(b"\n")):
-        if line.startswith(b'data: {"error"'):
+    for line in reversed(b"".join(exchange.body[-_LAST:]).split(b"\n")):
+        if line.startswith((b'data: {"error"', b'data: {"type":"response.failed"')):
             with suppress(ValueError, KeyError):
-                found = json.loads(line[5:])["error"]
+                event = json.loads(line[5:])
+                found = event.get("response", event)["error"]
                 return found if isinstance(found, dict) else {"message": str(found)}
             return {}
     return None

@@ -84,6 +84,8 @@ class Routes:
         self._lock = threading.Lock()
         self.held: Callable[[str], str | None] = lambda _: None
         """Why a route of this name may not be changed now; None where it may."""
+        self.tried: Callable[[str], str | None] = lambda _: None
+        """The route on which a variant takes part in a rollout; None where it does on none."""
         self.now: Mapping[str, Route] = {spec.name: Route.of(spec) for spec in specs}
 
     def differences(self, specs: Iterable[RouteSpec]) -> tuple[list[str], list[str], list[str]]:
@@ -118,14 +120,19 @@ class Routes:
     def put(self, spec: RouteSpec) -> None:
         """Offers a route as a document says, in the place of one of the same name.
 
+        Where the document divides it as before, it stays divided as a rollout has left it.
+
         Raises:
             LlmbenchError: it may not be changed now.
         """
         self._refuse_change(spec.name)
         with self._lock:
-            before = self.now.get(spec.name)
-            made = Route.of(spec)
-            self.now = {**self.now, spec.name: replace(made, created=before.created) if before else made}
+            made, before = Route.of(spec), self.now.get(spec.name)
+            if before is not None:
+                made = replace(made, created=before.created)
+                if before.spec.variants == spec.variants:
+                    made = replace(made, weights=before.weights, experiment=before.experiment)
+            self.now = {**self.now, spec.name: made}
 
     def drop(self, name: str) -> None:
         """Offers a route no longer.

@@ -75,7 +75,7 @@ class Shadows:
         route = self._routes.now.get(exchange.asked)
         if question is None or route is None or (spec := route.spec.shadow) is None:
             return
-        if exchange.status != 200 or exchange.broken or exchange.variant == spec.variant:
+        if exchange.status != 200 or exchange.broken or exchange.variant == spec.variant or exchange.consents is False:
             return
         if self._open.count > spec.busy or not self._turns.free:
             self.counts["busy"] += 1
@@ -108,13 +108,15 @@ class Shadows:
                 if self._open.count > spec.busy or self._turns.waiting:
                     self.counts["busy"] += 1
                     return
+            mine.seconds = mine.elapsed()
             try:
                 response = work.result()
-            except Refusal as refusal:
+            except Exception as error:  # nobody waits for it, and its file says what it was
                 self.counts["failed"] += 1
-                await self._record(exchange, mine, {"error": refusal.message})
+                reason = error.message if isinstance(error, Refusal) else f"{type(error).__name__}: {error}"
+                await self._record(exchange, mine, {"error": reason})
                 return
-            mine.status, mine.body, mine.seconds = response.status_code, [bytes(response.body)], mine.elapsed()
+            mine.status, mine.body = response.status_code, [bytes(response.body)]
             said = mine.said()
             self.counts["answered"] += 1
             await self._record(exchange, mine, {"text": said.text if said else None, "error": None})

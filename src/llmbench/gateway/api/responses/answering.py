@@ -6,13 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llmbench.gateway.answering import Answering
-from llmbench.gateway.api.responses.asking import ResponseRequest
+from llmbench.gateway.api.responses.asking import ResponseRequest, in_our_words
 from llmbench.gateway.api.responses.events import of_response
 from llmbench.gateway.api.responses.object import begun, ended, items_of
 from llmbench.gateway.catalogue import Served
 from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.meter import Meter
-from llmbench.gateway.refusal import as_json
+from llmbench.gateway.refusal import Refusal, as_json
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -25,10 +25,13 @@ async def answer(answering: Answering, served: Served, wanted: ResponseRequest, 
     from llmbench.gateway.stream import EventStream
 
     variant = served.variant
-    found = await answering.chat(served, wanted.chat, exchange, meter)
+    try:
+        found = await answering.chat(served, wanted.chat, exchange, meter)
+    except Refusal as refusal:
+        raise in_our_words(refusal) from refusal
     sampling: dict[str, Any] = {"temperature": variant.sampling.temperature, "top_p": variant.sampling.top_p}
     said = wanted.said | {key: value for key, value in sampling.items() if wanted.said[key] is None}
-    response = begun(variant.name, said)
+    response = begun(exchange.asked, said)
     if isinstance(found, EventStream):
         found.through(lambda pieces: of_response(pieces, response))
         return found

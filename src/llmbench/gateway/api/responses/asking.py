@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,11 +45,14 @@ _WHY = {
     "include": "an answer holds all that this server knows",
     "truncation": "a conversation that is too long is refused, so that no message is left out silently",
 }
-_OURS = (
-    ("response_format.json_schema", "text.format"), ("response_format", "text.format"), ("].function.", "]."),
-    ("max_completion_tokens", "max_output_tokens"), ("reasoning_effort", "reasoning.effort"), ("messages", "input"),
-)  # fmt: skip
-"""What a chat calls its fields, and what a response calls them."""
+_OURS = [
+    (re.compile(theirs), ours)
+    for theirs, ours in (
+        (r"^response_format(\.json_schema)?", "text.format"), (r"^(tools\[\d+\])\.function", r"\1"),
+        (r"^max_completion_tokens", "max_output_tokens"), (r"^reasoning_effort", "reasoning.effort"), (r"^messages", "input"),
+    )
+]  # fmt: skip
+"""How a chat's field begins, and what a response calls it."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def parse(raw: bytes, *, context: int) -> ResponseRequest:
     try:
         return ResponseRequest(chat.checked(body, context=context), _said(fields))
     except Refusal as refusal:
-        raise _in_our_words(refusal) from refusal
+        raise in_our_words(refusal) from refusal
 
 
 def _format(text: dict[str, Any]) -> dict[str, Any]:
@@ -150,9 +154,10 @@ def _said(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _in_our_words(refusal: Refusal) -> Refusal:
-    message, param = refusal.message, refusal.param
+def in_our_words(refusal: Refusal) -> Refusal:
+    """A refusal of the chat with the names of a response's fields where it begins with a chat's. It stays the same object."""
     for theirs, ours in _OURS:
-        message = message.replace(theirs, ours)
-        param = param.replace(theirs, ours) if param is not None else None
-    return Refusal(refusal.status, message, param=param, code=refusal.code)
+        if refusal.param is not None:
+            refusal.param = theirs.sub(ours, refusal.param)
+        refusal.message = theirs.sub(ours, refusal.message)
+    return refusal

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from llmbench.gateway.api.responses.object import call_item, citations, ended, id_of, message_item, reasoning_item
@@ -22,7 +23,7 @@ async def of_response(pieces: AsyncIterator[bytes], response: dict[str, Any]) ->
     """
     answer, number = _Answer(response), 0
 
-    def written(events: Iterator[Event]) -> bytes:
+    def written(events: Iterable[Event]) -> bytes:
         nonlocal number
         lines = []
         for kind, data in events:
@@ -31,17 +32,17 @@ async def of_response(pieces: AsyncIterator[bytes], response: dict[str, Any]) ->
             number += 1
         return "".join(lines).encode("utf-8", "replace")
 
-    try:
-        yield written(answer.begin())
-        async for piece in pieces:
-            for line in piece.split(b"\n"):
-                if line.startswith(b":"):
-                    yield line + b"\n\n"
-                elif line.startswith(b"data:") and (text := written(answer.take(_read(line[5:])))):
+    begun = False
+    async for piece in pieces:
+        for line in piece.split(b"\n"):
+            if line.startswith(b":"):
+                yield line + b"\n\n"
+            elif line.startswith(b"data:"):
+                opening = () if begun else answer.begin()  # with the first piece, so that the first byte says when it came
+                begun = True
+                if text := written(chain(opening, answer.take(_read(line[5:])))):
                     yield text
-        yield written(answer.end())
-    finally:
-        await pieces.aclose()  # type: ignore[attr-defined]
+    yield written(chain(() if begun else answer.begin(), answer.end()))
 
 
 def _read(data: bytes) -> Any:
@@ -105,8 +106,9 @@ class _Answer:
     def _fail(self, error: Any) -> Iterator[Event]:
         self._failed = True
         message = str(error.get("message")) if isinstance(error, dict) else str(error)
+        code = (error.get("code") if isinstance(error, dict) else None) or "server_error"
         output = [*self._output, *([self._whole("incomplete")] if self._open is not None else [])]
-        failed = {"status": "failed", "error": {"code": "server_error", "message": message}, "output": output}
+        failed = {"status": "failed", "error": {"code": code, "message": message}, "output": output}
         yield "response.failed", {"response": self._response | failed}
 
     def _more(self, kind: str, text: str) -> Iterator[Event]:

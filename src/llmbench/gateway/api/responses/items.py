@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmbench.gateway.chat import MAX_MESSAGES
 from llmbench.gateway.refusal import Refusal
 
 __all__ = ["messages_of"]
 
-_MOST = 1000
 _ROLES = ("system", "developer", "user", "assistant")
 _TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "reasoning_text": "text", "refusal": "refusal"}
 
@@ -21,10 +21,10 @@ def messages_of(given: Any, instructions: str | None) -> list[dict[str, Any]]:
     """
     if isinstance(given, str):
         messages: list[dict[str, Any]] = [{"role": "user", "content": given}]
-    elif isinstance(given, list) and 0 < len(given) <= _MOST:
+    elif isinstance(given, list) and 0 < len(given) <= MAX_MESSAGES:
         messages = _of_items(given)
     else:
-        raise Refusal(400, f"input must be a text, or a list of 1 to {_MOST:,} items.", param="input")
+        raise Refusal(400, f"input must be a text, or a list of 1 to {MAX_MESSAGES:,} items.", param="input")
     if not instructions:
         return messages
     system = [{"type": "text", "text": instructions}]
