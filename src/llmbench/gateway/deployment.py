@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +19,7 @@ from llmbench.gateway.cards import served as served_of
 from llmbench.gateway.catalogue import Catalogue, Served, refuse_clash
 from llmbench.gateway.grounding import Grounding, open_retriever
 from llmbench.gateway.proving import need_certificate, settle, settle_pipeline
+from llmbench.gateway.reload_plan import LIVE, ReloadPlan, fixed
 from llmbench.gateway.traffic import Routes
 from llmbench.parity import Parity
 from llmbench.recipe import GatewaySpec, RouteSpec, ServeRecipe, Variant
@@ -27,16 +27,11 @@ from llmbench.recipe import GatewaySpec, RouteSpec, ServeRecipe, Variant
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Cutter", "Deployment", "Loader", "ReloadPlan"]
+__all__ = ["Cutter", "Deployment", "Loader"]
 
 _LOOK_SECONDS = 0.05
 _CUT_SECONDS = 5.0
 """For answers that are cut off to reach their end."""
-_LIVE = {
-    "engine": ("restarts",),
-    "gateway": ("api_key", "allowed_hosts", "max_requests", "max_waiting", "shutdown_timeout"),
-}
-"""Fields of a document's sections that a reload applies; the others need a new start."""
 
 
 class Loader(Protocol):
@@ -69,31 +64,6 @@ class Cutter(Protocol):
     def allow(self, model: str) -> None:
         """Lets requests pass to it again."""
         ...
-
-
-@dataclass
-class ReloadPlan:
-    """What a document changes, by the variants' names."""
-
-    added: list[str] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    restart: list[str] = field(default_factory=list)
-    """Fields that need a new start of the server, such as `engine.dtype`."""
-    refused: dict[str, str] = field(default_factory=dict)
-    """Variants and routes that cannot be served as the document says, with the reason."""
-    routes_added: list[str] = field(default_factory=list)
-    routes_removed: list[str] = field(default_factory=list)
-    routes_changed: list[str] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the server is as the document says once the rest is done."""
-        return not self.restart and not self.refused
-
-    def as_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
 
 
 class Deployment:
@@ -197,7 +167,7 @@ class Deployment:
         plan, adapters = self._compare(document)
         for name in list(plan.routes_removed):
             self._route(plan, name, lambda name=name: self.routes.drop(name))  # type: ignore[misc]
-        sections = {section: self._live(section, document) for section in _LIVE}
+        sections = {section: self._live(section, document) for section in LIVE}
         self.recipe = self.recipe.model_copy(update=sections | {"parity": document.parity})
         self._apply(self.recipe.gateway)
         for name in list(plan.changed):  # observations of two models under one name would be pooled
@@ -248,11 +218,11 @@ class Deployment:
     def _live(self, section: str, document: ServeRecipe) -> Any:
         """A section of the present recipe with the fields of the document that can be applied."""
         now, then = getattr(self.recipe, section), getattr(document, section)
-        return now.model_copy(update={name: getattr(then, name) for name in _LIVE[section]})
+        return now.model_copy(update={name: getattr(then, name) for name in LIVE[section]})
 
     def _compare(self, document: ServeRecipe) -> tuple[ReloadPlan, dict[str, Adapter | None]]:
         refuse_clash(pipelines(document))
-        plan = ReloadPlan(restart=_fixed(self.recipe, document))
+        plan = ReloadPlan(restart=fixed(self.recipe, document))
         adapters: dict[str, Adapter | None] = {}
         known = self.catalogue.now.known
         for variant in document.variants:
@@ -398,13 +368,3 @@ def _row(served: Served, state: str) -> dict[str, Any]:
         "parity": card.get("parity"),
         "requests": served.requests.running,
     }
-
-
-def _fixed(before: ServeRecipe, after: ServeRecipe) -> list[str]:
-    """The fields that differ and need a new start."""
-    found = []
-    for section in ("model", "engine", "gateway"):
-        old, new = getattr(before, section), getattr(after, section)
-        names = [name for name in type(old).model_fields if getattr(old, name) != getattr(new, name)]
-        found += [f"{section}.{name}" for name in names if name not in _LIVE.get(section, ())]
-    return found
