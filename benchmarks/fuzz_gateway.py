@@ -57,6 +57,10 @@ HEADERS: list[tuple[str, str]] = [
     ("Accept", "text/html"), ("Range", "bytes=0-1"), ("Accept-Encoding", "gzip, br"), ("Cookie", "a=b"), ("Origin", "null"),
     ("If-None-Match", "*"), ("X-Timeout", "nan"),
 ]  # fmt: skip
+_LAST = (
+    b'data: {"error"', b"event: response.completed\n", b"event: response.incomplete\n", b"event: response.failed\n",
+)  # fmt: skip
+"""What a stream may end with, beside [DONE]."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +287,7 @@ class Judge:
             yield f"{status} is not described"
         if kind == "text/event-stream":
             last = answer.raw.strip().rpartition(b"\n\n")[2]
-            if last != b"data: [DONE]" and b'"error"' not in last:
+            if last != b"data: [DONE]" and not last.startswith(_LAST):
                 yield f"the stream ends in {last[:100]!r}"
             return
         if kind == "text/plain":

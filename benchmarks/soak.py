@@ -6,7 +6,7 @@
 A real vLLM with llmbench/tiny behind `llmbench serve`: whole answers, streams, streams that their clients leave, answers from
 documents and requests of a named key, four at a time. Meanwhile an adapter is loaded and unloaded over the admin socket, and
 asked in between. Each text at temperature 0 must be the one that came first. Every half minute a line says what the gateway and
-vLLM hold; the end compares the last third with the middle one, as the first is warming up.
+vLLM hold; the end compares the last third with the middle one, as the first is warming up, and says whether all is well.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ import httpx
 LLMBENCH = [sys.executable, "-m", "llmbench"]
 AT_ONCE = 4
 EVERY = 30.0
+_MORE_FILES, _MORE_MB = 8, 10.0
+"""What the gateway may hold more in the last third of the time than in the middle one."""
 ASK = {"messages": [{"role": "user", "content": "How heavy is the Alba kettle?"}], "max_tokens": 24, "temperature": 0}
 
 
@@ -98,24 +100,22 @@ class Load:
         await self._client.aclose()
 
 
-async def change(socket: Path, adapter: Path, load: Load, until: asyncio.Event, wanted: int) -> int:
-    """Has an adapter come and go; how often it did."""
+async def change(socket: Path, adapter: Path, load: Load, until: asyncio.Event, done: list[int]) -> None:
+    """Has an adapter come and go until it is told to stop, and counts how often it did."""
     transport = httpx.AsyncHTTPTransport(uds=str(socket))
-    done = 0
     async with httpx.AsyncClient(transport=transport, base_url="http://admin", timeout=120) as admin:
-        while not (until.is_set() and done >= wanted):
+        while not until.is_set():
             added = await admin.post("/variants", json={"name": "guest", "adapter": str(adapter)})
             if not added.is_success:
                 load.wrong.append(f"add: {added.text}")
-                return done
+                return
             await load.ask("guest")
             removed = await admin.delete("/variants/guest")
             if not removed.is_success:
                 load.wrong.append(f"remove: {removed.text}")
-                return done
-            done += 1
+                return
+            done[0] += 1
             await asyncio.sleep(0.2)
-    return done
 
 
 def sample(gateway: int, begun: float) -> Sample:
@@ -195,10 +195,11 @@ async def soak(arguments: argparse.Namespace, folder: Path) -> bool:
         base_url = next(w for w in (folder / "serve.log").read_text().split() if w.startswith("http")).rstrip(".")
         load, until, begun = Load(base_url, key), asyncio.Event(), time.monotonic()
         asking = [asyncio.create_task(load.run(["base", "kept", "pages"], until)) for _ in range(AT_ONCE)]
-        changing = asyncio.create_task(change(sockets[0], guest, load, until, arguments.changes))
+        done = [0]
+        changing = asyncio.create_task(change(sockets[0], guest, load, until, done))
         samples: list[Sample] = []
         print("  minutes  gateway MB  files  vLLM MB  files  answers")
-        while time.monotonic() - begun < arguments.minutes * 60 or not (changing.done() or until.is_set()):
+        while not (until.is_set() or changing.done()):
             await asyncio.sleep(min(EVERY, arguments.minutes * 60 / 12))
             now = sample(server.pid, begun)
             samples.append(now)
@@ -206,9 +207,11 @@ async def soak(arguments: argparse.Namespace, folder: Path) -> bool:
                 f"{now.at / 60:9.1f}{now.gateway:12.1f}{now.gateway_files:7}{now.engine:9.0f}{now.engine_files:7}"
                 f"{sum(load.counts.values()):9,}", flush=True,
             )  # fmt: skip
-            if time.monotonic() - begun >= arguments.minutes * 60:
+            if time.monotonic() - begun >= arguments.minutes * 60 and done[0] >= arguments.changes:
                 until.set()
-        changes = await changing
+        until.set()
+        await changing
+        changes = done[0]
         await asyncio.gather(*asking)
         await load.close()
     finally:
@@ -224,7 +227,10 @@ async def soak(arguments: argparse.Namespace, folder: Path) -> bool:
     print("last third over middle third: " + ", ".join(f"{name} {value:+.1f}" for name, value in grown.items()))
     for line in load.wrong[:5]:
         print(f"wrong: {line}")
-    return not load.wrong and changes >= arguments.changes
+    flat = grown["gateway_files"] <= _MORE_FILES and grown["gateway"] <= _MORE_MB
+    well = flat and not load.wrong and server.returncode == 0 and changes >= arguments.changes
+    print("all is well" if well else "not all is well")
+    return well
 
 
 def main() -> None:

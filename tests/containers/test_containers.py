@@ -57,8 +57,7 @@ def test_a_bundled_document_is_taken_from_the_image() -> None:
     assert (found.image, found.name) == ("llmbench:cuda", "serve")
 
 
-@pytest.mark.parametrize("kind", ["compose", "kubernetes"])
-def test_a_server_that_everybody_could_ask_is_refused(document: Path, kind: str) -> None:
+def test_a_server_that_everybody_could_ask_is_refused(document: Path) -> None:
     with pytest.raises(RecipeError, match="keys=true"):
         needs(document, "gateway.keys=false")
 
@@ -66,6 +65,13 @@ def test_a_server_that_everybody_could_ask_is_refused(document: Path, kind: str)
 def test_a_secret_does_not_go_into_the_command_line(document: Path) -> None:
     with pytest.raises(RecipeError, match="Write it into the document"):
         needs(document, "gateway.api_key=secret")
+    with pytest.raises(RecipeError, match="Write it into the document"):
+        needs(document, "gateway={keys: true, api_key: secret}")
+
+
+def test_a_text_that_looks_like_a_folder_is_not_mounted(document: Path) -> None:
+    document.write_text("variants: [{name: base, system: /usr}]\ngateway: {keys: true}\n", encoding="utf-8")
+    assert needs(document).reads == (document,)
 
 
 @pytest.mark.parametrize("field", ["keys", "access_log", "capture.path"])

@@ -94,6 +94,27 @@ async def test_a_client_may_name_its_request_in_safe_characters_only() -> None:
     assert exchange.id != "a b\tc" and len(exchange.id) == 32
 
 
+def test_a_stream_whose_error_is_followed_by_its_end_is_broken() -> None:
+    exchange = Exchange("/v1/chat/completions", stream=True)
+    for piece in (b'data: {"error":{"message":"no"}}\n\n', b"data: [DONE]\n\n"):
+        exchange.sent({"type": "http.response.body", "body": piece, "more_body": True})
+    assert exchange.broken
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_is_read_as_the_answer_that_it_is(stream: bool) -> None:
+    item = {"type": "message", "content": [{"type": "output_text", "text": "It is red."}]}
+    response = {"status": "completed", "error": None, "output": [{"type": "reasoning", "summary": []}, item]}
+    event = {"type": "response.completed", "response": response}
+    lines = b"event: response.created\ndata: {}\n\nevent: response.completed\ndata: " + json.dumps(event).encode() + b"\n\n"
+    exchange = Exchange("/v1/responses", status=200, stream=stream, keeps=True)
+    exchange.body = [lines if stream else json.dumps(response).encode()]
+    said = exchange.said()
+    assert said is not None and (said.text, said.finish_reason, said.calls_tools) == ("It is red.", "stop", False)
+    exchange.sent({"type": "http.response.body", "body": b'data: {"text":"event: response.failed"}\n\n', "more_body": True})
+    assert not exchange.broken, "words are no event"
+
+
 async def test_each_variant_has_a_fingerprint_of_its_own() -> None:
     app = build(
         Catalogue([Served(Variant(name="m"), "base", {"fingerprint": "0123456789abcdef"})], context=1024),

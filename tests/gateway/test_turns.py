@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import httpx
 import pytest
 
 from llmbench.gateway import Catalogue, Served, build
 from llmbench.gateway.exchange import Exchange, of_request
+from llmbench.gateway.meter import Meter
 from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.relay import Upstream
 from llmbench.gateway.turns import Tier, Turns
@@ -265,3 +267,29 @@ async def test_the_time_of_an_answer_does_not_count_its_own_waiting() -> None:
     assert turns.waiting == 1
     end(third)
     await last
+
+
+class _Charge:
+    """A key's, which notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    async def reserve(self, *_: Any) -> None:
+        """Grants everything."""
+
+    def used(self, tokens: int) -> None:
+        self.told.append(tokens)
+
+
+async def test_a_client_that_leaves_the_line_has_used_nothing() -> None:
+    engine, turns, charge = _Slow(), Turns(1, 5), _Charge()
+    await turns.take(Exchange("/v1/chat/completions"), cost=1)
+    meter = Meter(Exchange("/v1/chat/completions"), {"charge": charge}, 1024, turns)
+    body = {"model": "base", "messages": ASK["messages"], "max_tokens": 100}
+    asking = asyncio.create_task(meter.ask(Upstream(engine, lambda: None), "/v1/chat/completions", body))
+    await asyncio.sleep(0)
+    assert turns.waiting == 1
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert (charge.told, engine.asked, turns.waiting) == ([0], 0, 0)

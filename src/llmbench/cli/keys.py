@@ -63,7 +63,9 @@ File = Annotated[
 
 LimitsIn = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="The Redis with what was spent, where `gateway.limits_in` names one.", show_default=False),
+    typer.Option(
+        metavar="URL", help="Redis URL that holds what keys spent, if `gateway.limits_in` is set.", show_default=False
+    ),
 ]
 
 

@@ -43,7 +43,12 @@ def start(
     route: Route,
     to: Annotated[
         str,
-        typer.Option("--to", metavar="VARIANT", help="The new variant, served already.", autocompletion=completion.variants),
+        typer.Option(
+            "--to",
+            metavar="VARIANT",
+            help="The variant to roll out; it must already be served.",
+            autocompletion=completion.variants,
+        ),
     ],
     plan: Annotated[
         str | None, typer.Option(metavar="PERCENTS", help="Steps, such as 5,25,50,100.", show_default=False)
@@ -53,23 +58,27 @@ def start(
     ] = None,
     most: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Units in the last step below 100 % after which it ends without a verdict.", show_default=False
-        ),
+        typer.Option(min=1, help="End as inconclusive after this many units in the last step below 100 %.", show_default=False),
     ] = None,
     alpha: Annotated[
         float | None,
-        typer.Option(help="Chance of rolling back a variant that is no worse, over everything.", show_default=False),
+        typer.Option(
+            help="Probability of rolling back a variant that is no worse, over the whole rollout.", show_default=False
+        ),
     ] = None,
     guardrail: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=MARGIN", help="Another margin, or off; may be repeated.", show_default=False),
+        typer.Option(
+            metavar="NAME=MARGIN",
+            help="Override a margin (errors=0.05) or turn a guard-rail off (errors=off). Repeatable.",
+            show_default=False,
+        ),
     ] = None,
     recipe: Recipe = None,
     socket: Socket = None,
     as_json: Json = False,
 ) -> None:
-    """Begin: margins and steps are fixed from here on. Options replace the document's for this rollout.
+    """Start a rollout. Margins and steps are fixed once it starts; options override the document.
 
     A unit is what `sticky` keeps together, such as a user; each counts once in a step.
     """

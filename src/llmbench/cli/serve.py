@@ -61,7 +61,7 @@ def serve(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the vLLM command and start nothing.")] = False,
     emit: Annotated[
         Literal["compose", "kubernetes"] | None,
-        typer.Option(help="Print what serves RECIPE in a container, and start nothing.", show_default=False),
+        typer.Option(help="Print a Compose file or Kubernetes manifests that serve RECIPE; start nothing.", show_default=False),
     ] = None,
     image: Annotated[
         str | None,
@@ -79,6 +79,8 @@ def serve(
     document = load(recipe, ServeRecipe, values)
     if emit is None and (image or device):
         raise LlmbenchError("--image and --device go with --emit compose or --emit kubernetes")
+    if emit is not None and dry_run:
+        raise LlmbenchError("--emit and --dry-run both print and start nothing. Choose one")
     if emit is not None:
         print(_emitted(document, values, emit, image, device), end="")
         return

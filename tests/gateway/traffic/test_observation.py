@@ -82,6 +82,7 @@ def test_citations_hold_where_they_name_passages_that_say_so(text: str, bad: flo
         ({"status": 499}, None),
         ({"arm": None}, None),
         ({"path": "/tokenize"}, None),
+        ({"path": "/detokenize"}, None),
     ],
 )
 def test_what_is_nobody_s_fault_is_no_observation(more: dict[str, Any], values: dict[str, float] | None) -> None:

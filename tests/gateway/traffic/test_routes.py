@@ -173,3 +173,24 @@ def test_a_route_that_may_not_change_now_stays(bench: Bench, tmp_path: Path) -> 
     plan = bench.deployment.reload(bench.recipe())
     assert (plan.routes_removed, plan.refused) == ([], {"support": "support is busy"})
     assert not plan.complete
+
+
+def test_a_reload_that_divides_as_before_keeps_what_a_rollout_has_decided(bench: Bench) -> None:
+    route = {"name": "support", "variants": {"base": 80, "first": 20}}
+    bench.deployment.reload(bench.recipe(routes=[route]))
+    bench.deployment.routes.divide("support", {"base": 100, "first": 0}, experiment="support", reads=False)
+    plan = bench.deployment.reload(bench.recipe(routes=[route | {"description": "for customers"}]))
+    assert plan.routes_changed == ["support"]
+    assert bench.deployment.routes.now["support"].shares == {"base": 100, "first": 0}
+    assert bench.deployment.routes.now["support"].card()["description"] == "for customers"
+    bench.deployment.reload(bench.recipe(routes=[route | {"variants": {"base": 50, "first": 50}}]))
+    assert bench.deployment.routes.now["support"].shares == {"base": 50, "first": 50}
+
+
+def test_a_variant_in_a_rollout_is_not_replaced(bench: Bench) -> None:
+    bench.deployment.routes.tried = lambda name: "support" if name == "first" else None
+    changed = [{"name": "base"}, {"name": "first", "adapter": "run-2"}]
+    plan = bench.deployment.reload(bench.recipe(variants=changed))
+    assert plan.changed == [] and "llmbench rollout abort support" in plan.refused["first"]
+    bench.deployment.routes.tried = lambda name: None
+    assert bench.deployment.reload(bench.recipe(variants=changed)).changed == ["first"]

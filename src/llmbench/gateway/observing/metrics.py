@@ -98,22 +98,24 @@ class Metrics:
         self._each = histogram(
             "gen_ai_server_time_per_output_token_seconds", "Per token after the first, of streamed answers.", _EACH, *shared
         )
-        self._usage = histogram(
-            "gen_ai_client_token_usage", "Tokens of a request, as llmbench_tokens_total.", _TOKENS, *shared, "gen_ai_token_type"
-        )
+        self._usage = histogram("gen_ai_client_token_usage", "Tokens per request.", _TOKENS, *shared, "gen_ai_token_type")
         self._queue = histogram(
             "llmbench_queue_seconds",
-            "Until a request was handed to the engine, without retrieval: reading it, checks, limits of its key.",
+            "Waiting for a place at the engine.",
             _WAIT, "model", "key",
         )  # fmt: skip
         self._retrieval = histogram("llmbench_retrieval_seconds", "Searching documents for a request.", _WAIT, "model", "key")
         self._passages = counter("llmbench_passages", "Passages put before questions.", "model", "key")
-        self._judged = counter(
-            "llmbench_grounded_answers", "Whole answers with passages; abstentions and citations are of these.", "model", "key"
+        self._judged = counter("llmbench_grounded_answers", "Complete answers with passages.", "model", "key")
+        self._abstentions = counter(
+            "llmbench_abstentions", "Complete answers that say their passages do not answer.", "model", "key"
         )
-        self._abstentions = counter("llmbench_abstentions", "Of these, answers that say they have none.", "model", "key")
         self._citations = counter(
-            "llmbench_citations", "Passages that these cite: valid ones were given to the model.", "model", "key", "valid"
+            "llmbench_citations",
+            "Citations in complete answers; valid=false: no such passage was given.",
+            "model",
+            "key",
+            "valid",
         )
         self._registry.register(_Lost(self._lost))
 
