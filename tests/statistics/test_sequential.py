@@ -92,11 +92,6 @@ def test_verdicts_need_the_margin(new: tuple[float, float], control: tuple[float
     assert compare(Bounds(*new), Bounds(*control), 0.02, worse=worse) == says  # type: ignore[arg-type]
 
 
-def test_what_was_ruled_out_stays_ruled_out() -> None:
-    assert Bounds(0.1, 0.5).narrowed(Bounds(0.05, 0.4)) == Bounds(0.1, 0.4)
-    assert Bounds(0.1, 0.2).narrowed(Bounds(0.3, 0.4)) == Bounds(0.3, 0.4)
-
-
 @pytest.mark.parametrize(("k", "n"), [(-1, 5), (6, 5)])
 def test_what_is_no_share_is_an_error(k: int, n: int) -> None:
     with pytest.raises(ValueError, match="is not a share"):

@@ -114,7 +114,14 @@ class Paths:
         return Response(await self._metrics.with_engine(self._upstream), media_type="text/plain; version=0.0.4")
 
     async def _describe(self, request: Request, *, keyed: bool) -> Response:
-        return as_json(document(self._context, self._seen_by(request, self._names()), keyed=keyed))
+        return as_json(
+            document(
+                self._context,
+                self._seen_by(request, self._names()),
+                self._seen_by(request, self._models.now.pipelines),
+                keyed=keyed,
+            )
+        )
 
     async def _ask(self, request: Request) -> Response:
         question = chat.parse(await receiving.body(request), context=self._context)

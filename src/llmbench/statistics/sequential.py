@@ -49,11 +49,6 @@ class Bounds:
     low: float
     high: float
 
-    def narrowed(self, other: Bounds) -> Bounds:
-        """Both at once: what was ruled out stays ruled out. Where nothing is left the newer ones hold."""
-        low, high = max(self.low, other.low), min(self.high, other.high)
-        return Bounds(low, high) if low <= high else other
-
 
 def share_bounds(k: int, n: int, alpha: float) -> Bounds:
     """For a share, after k of n.

@@ -61,24 +61,26 @@ _OPERATIONS = (
 )  # fmt: skip
 
 
-def document(context: int, models: Sequence[str], *, keyed: bool) -> JSON:
+def document(context: int, models: Sequence[str], pipelines: Sequence[str], *, keyed: bool) -> JSON:
     """The description.
 
     Args:
         context: tokens that the model takes, prompt and answer together.
-        models: the variants that the reader may ask.
+        models: the variants and routes that the reader may ask.
+        pipelines: and the RAG pipelines.
         keyed: whether requests need a key.
     """
     model = {"type": "string", "description": "A variant, from /v1/models.", "examples": list(models)}
+    pipeline = {"type": "string", "description": "A RAG pipeline, or a variant that has one.", "examples": list(pipelines)}
     schemas = {
         "ChatRequest": requests.chat_request(context, model),
         "CompletionRequest": requests.completion_request(context, model),
         "TokenizeRequest": requests.tokenize_request(model),
         "DetokenizeRequest": requests.detokenize_request(model),
-        "EmbeddingRequest": requests.embedding_request(model),
-        "RerankRequest": requests.rerank_request(model),
+        "EmbeddingRequest": requests.embedding_request(pipeline),
+        "RerankRequest": requests.rerank_request(pipeline),
         "ResponseRequest": requests.response_request(context, model),
-        "SearchRequest": requests.search_request(model),
+        "SearchRequest": requests.search_request(pipeline),
         "StoreRequest": requests.store_request(),
         "Description": {"type": "object", "description": "OpenAPI 3.1."},
     }
@@ -99,6 +101,10 @@ def document(context: int, models: Sequence[str], *, keyed: bool) -> JSON:
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+_LAST = {"Response": "Events up to `response.completed`, `response.incomplete` or `response.failed`."}
+"""How the stream of an answer ends, where not with [DONE]."""
 
 
 def _described(operation: _Operation, keyed: bool) -> JSON:
@@ -125,7 +131,9 @@ def _answer(means: str, schema: str | None, *, streams: bool = False) -> JSON:
         {"application/json": {"schema": _schema(schema)}} if schema else {"text/plain": {"schema": {"type": "string"}}}
     )
     if streams:
-        content["text/event-stream"] = {"schema": {"type": "string", "description": "Events up to `data: [DONE]`."}}
+        content["text/event-stream"] = {
+            "schema": {"type": "string", "description": _LAST.get(schema or "", "Events up to `data: [DONE]`.")}
+        }
     return {"description": means, "content": content}
 
 
