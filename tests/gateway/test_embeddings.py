@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import openai
 import pytest
 from tests.conftest import Served as Endpoint
 from tests.gateway.pipelines import FakePipeline, over
@@ -160,6 +159,8 @@ async def test_a_variant_of_its_pipelines_name_writes_and_embeds(pipeline_: Fake
 
 @pytest.mark.parametrize("encoding", ["float", None])  # unasked it sends base64, and reads it
 def test_openais_client_gets_the_embedders_own_vectors(endpoint: Endpoint, encoding: Any) -> None:
+    import openai
+
     texts = ["The Alba kettle is red.", "Refunds take 14 days.", "x " * 200]
     client = openai.OpenAI(base_url=endpoint.base_url, api_key="none")
     asked = {} if encoding is None else {"encoding_format": encoding}

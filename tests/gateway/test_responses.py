@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import openai
 import pytest
 from tests.conftest import Served
 from tests.gateway.test_app import FakeEngine, FakeRetriever, Pieces, client, serve
+
+if TYPE_CHECKING:
+    import openai
 
 ASK = {"model": "base", "input": "Hi"}
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
@@ -233,6 +235,8 @@ async def test_thoughts_pass_through_chats_unmixed() -> None:
 
 @pytest.fixture
 def real(endpoint: Served) -> openai.OpenAI:
+    import openai
+
     return openai.OpenAI(base_url=endpoint.base_url, api_key="none")
 
 
@@ -257,6 +261,8 @@ def test_openais_client_follows_a_stream_to_the_same_words_with_its_sources(real
 
 
 def test_openais_client_gets_json_and_names_what_cannot_be_stored(real: openai.OpenAI) -> None:
+    import openai
+
     schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False}
     form: Any = {"format": {"type": "json_schema", "name": "n", "schema": schema, "strict": True}}
     found = real.responses.create(model="base", input="Hi", text=form, max_output_tokens=32)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
-import openai
 import pytest
 from tests.conftest import Served
 from tests.gateway.pipelines import FakePipeline, hit, over
@@ -95,6 +94,8 @@ async def test_an_unknown_store_is_missing() -> None:
 
 
 def test_openais_client_finds_the_page_that_answers(endpoint: Served) -> None:
+    import openai
+
     client = openai.OpenAI(base_url=endpoint.base_url, api_key="none")
     found = list(client.vector_stores.search("pages", query="How long do refunds take?", max_num_results=1))
     assert [one.filename for one in found] == ["refunds.md"] and "14 days" in found[0].content[0].text

@@ -139,12 +139,11 @@ def test_a_stream_comes_in_pieces_that_make_up_the_whole_answer(client: openai.O
 
 def test_pieces_leave_the_gateway_when_they_come_and_not_at_the_end(endpoint: Served) -> None:
     body = {"model": "base", "messages": ask("Hello!"), "stream": True, "max_tokens": 200, "ignore_eos": True}
-    reads = 0
     with httpx.stream("POST", f"{endpoint.base_url}/chat/completions", json=body, timeout=60) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
-        for piece in response.iter_raw():
-            reads += bool(piece)
-    assert reads > 50
+        pieces = [piece for piece in response.iter_raw() if piece]
+    # On a busy machine vLLM itself joins pieces, but what comes last is never there with what comes first.
+    assert b"data: " in pieces[0] and b"[DONE]" not in pieces[0] and len(pieces) > 1
 
 
 @pytest.mark.parametrize("stream", [False, True])

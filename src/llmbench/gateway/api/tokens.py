@@ -36,6 +36,11 @@ def detokenize(raw: bytes) -> tuple[str, dict[str, Any]]:
     """
     fields = of_body(raw, {"model": "a text", "tokens": "a list"}, {"prompt": "send tokens; /tokenize takes a prompt"})
     name, tokens = model_of(fields), fields.get("tokens")
-    if not isinstance(tokens, list) or not all(type(one) is int and 0 <= one < LARGEST for one in tokens):
+    if not isinstance(tokens, list) or not all(_is_id(one) for one in tokens):
         raise Refusal(400, "tokens must be a list of token ids, whole numbers from 0 on.", param="tokens")
-    return name, {"tokens": tokens}
+    return name, {"tokens": [int(one) for one in tokens]}
+
+
+def _is_id(value: Any) -> bool:
+    """As JSON has whole numbers: 5.0 is one."""
+    return (type(value) is int or (type(value) is float and value.is_integer())) and 0 <= value < LARGEST
