@@ -175,7 +175,7 @@ async def test_a_request_that_would_wait_for_longer_than_it_may_is_refused_befor
     ],
 )
 def test_a_client_says_how_long_it_waits(headers: list[tuple[bytes, bytes]], deadline: float | None) -> None:
-    assert of_request({"type": "http", "path": "/", "headers": headers}).deadline == deadline
+    assert of_request({"type": "http", "method": "POST", "path": "/", "headers": headers}).deadline == deadline
 
 
 class _Slow(httpx.AsyncBaseTransport):

@@ -36,15 +36,16 @@ class Answered:
 
 @dataclass(slots=True)
 class Exchange:
-    """A POST request from its head to the last byte of its answer. Times are seconds since `begun`, unless said otherwise."""
+    """A request from its head to the last byte of its answer. Times are seconds since `begun`, unless said otherwise."""
 
     path: str
     id: str = ""
     """The client's `x-request-id`, or a fresh one; it stands in the answer's header."""
+    method: str = "POST"
     key: str = ""
     """Name of the key; empty without one."""
     trace: Trace | None = None
-    """The trace that it is part of; None where requests are not traced."""
+    """The trace that a question is part of; None where questions are not traced."""
     begun: float = field(default_factory=time.monotonic)
     """By the monotonic clock."""
     at: float = field(default_factory=time.time)
@@ -193,20 +194,15 @@ def of_request(scope: Scope) -> Exchange:
         elif name == b"x-llmbench-capture":
             consents = consents is not False and value.strip().lower() == b"yes"  # whatever else it says is a no
     id = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
-    state, now = scope.get("state", {}), time.monotonic()
-    key, begun = state.get("key"), state.get("received", now)
-    name = "" if key is None else str(key.name)
-    deadline = _deadline(scope["headers"])
-    waited = now - begun
+    now = time.monotonic()
+    begun = scope.get("state", {}).get("received", now)
     return Exchange(
         scope["path"],
         id,
-        name,
-        state.get("trace"),
-        begun,
-        time.time() - waited,
-        accept_seconds=waited,
-        deadline=deadline,
+        scope["method"],
+        begun=begun,
+        at=time.time() - (now - begun),
+        deadline=_deadline(scope["headers"]),
         consents=consents,
     )
 

@@ -94,6 +94,7 @@ def _row(exchange: Exchange) -> dict[str, Any]:
         "time": datetime.fromtimestamp(exchange.at, UTC).isoformat(timespec="milliseconds"),
         "id": exchange.id,
         "trace": exchange.trace.name if exchange.trace is not None else None,
+        "method": exchange.method[:20],
         "path": exchange.path[:200],
         "model": exchange.asked,
         "variant": exchange.variant,

@@ -124,7 +124,9 @@ class Metrics:
         self._lost[what] = count
 
     def tell(self, exchange: Exchange) -> None:
-        """Counts one request, under its variant and the name of its key; both are empty where none was named."""
+        """Counts one question, under its variant and the name of its key; both are empty where none was named."""
+        if exchange.method != "POST":  # looking at /health or at the models asks nobody
+            return
         kind = (exchange.path, exchange.asked, exchange.variant, exchange.key, exchange.status, exchange.error, exchange.broken)
         series = self._known.get(kind) if exchange.path in OPERATIONS else None
         if series is None:
