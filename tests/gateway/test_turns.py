@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -293,3 +296,51 @@ async def test_a_client_that_leaves_the_line_has_used_nothing() -> None:
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     assert (charge.told, engine.asked, turns.waiting) == ([0], 0, 0)
+
+
+async def test_a_client_that_reads_slowly_keeps_no_place_when_the_engine_has_finished(tmp_path: Path) -> None:
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        for data in (b'{"model":"base","choices":[{"index":0,"delta":{"content":"Hi"}}]}', b"[DONE]"):
+            event = b"data: " + data + b"\n\n"
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+            await asyncio.sleep(0.01)
+        writer.write(b"0\r\n\r\n")
+        await reader.read()  # until the gateway closes
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    gone = asyncio.Event()
+    turns, told, reads = Turns(1, 1), list[Exchange](), asyncio.Event()
+    upstream = Upstream.at(tmp_path / "engine.sock", lambda: None)
+    models = Catalogue([Served(Variant(name="m"), "base", {})], context=1024)
+    app = build(models, upstream, turns=turns, sinks=[told.append])
+    body: list[bytes] = [json.dumps(ASK | {"stream": True}).encode()]
+
+    async def receive() -> Any:
+        if not body:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": body.pop(), "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await reads.wait()
+
+    path, headers = "/v1/chat/completions", [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode()}
+    async with asyncio.timeout(30), await asyncio.start_unix_server(engine, tmp_path / "engine.sock"):
+        asking = asyncio.create_task(app(scope | {"query_string": b"", "headers": headers}, receive, send))
+        while turns.free:
+            await asyncio.sleep(0)
+        while not turns.free:
+            await asyncio.sleep(0)
+        assert not told and not asking.done(), "its client has read nothing yet"
+        now = time.monotonic()
+        reads.set()
+        await asking
+        await upstream.close()
+        await gone.wait()
+    assert told[0].begun + told[0].seconds >= now and not told[0].broken

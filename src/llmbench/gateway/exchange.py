@@ -101,7 +101,7 @@ class Exchange:
     body: list[bytes] = field(default_factory=list)
     """The answer as it was sent, where it is kept."""
     at_end: list[Callable[[], None]] = field(default_factory=list)
-    """What is done when it ends, such as giving back its place at the engine."""
+    """What is done when the engine has finished with it, such as giving back its place there."""
     _said: tuple[Answered | None] | None = field(default=None, init=False, repr=False)
 
     def elapsed(self) -> float:
@@ -135,7 +135,7 @@ class Exchange:
         return asked + sum(map(len, self.body))
 
     def end(self) -> None:
-        """Gives back what it has taken, such as its place at the engine."""
+        """Gives back what it has taken, such as its place at the engine; nothing more where it has been called before."""
         while self.at_end:
             self.at_end.pop()()
 
