@@ -76,6 +76,8 @@ class Exchange:
     """From its head to the handler: other requests that were read with it, and its key."""
     body_seconds: float = 0.0
     """How long the client took to send the body."""
+    body_bytes: int = 0
+    """How long the body is, as far as it has come."""
     queue_seconds: float | None = None
     """How long it waited for a place at the engine."""
     pipeline: str | None = None
@@ -130,9 +132,9 @@ class Exchange:
         return [(b"x-llmbench-overhead-ms", b"%.2f" % overhead), (b"server-timing", named.encode())]
 
     def size(self) -> int:
-        """About how many bytes it holds of what was asked and answered."""
-        asked = sum(len(content) if isinstance(content := one["content"], str) else 1000 for one in self.conversation)
-        return asked + sum(map(len, self.body))
+        """About how many bytes it holds: of the request as it was sent, of the passages, and of the answer where it is kept."""
+        passages = sum(len(str(source.get("text", "")).encode("utf-8", "replace")) for source in self.sources or ())
+        return self.body_bytes + passages + sum(map(len, self.body))
 
     def end(self) -> None:
         """Gives back what it has taken, such as its place at the engine; nothing more where it has been called before."""

@@ -48,7 +48,7 @@ async def body(request: Request) -> bytes:
     except ClientDisconnect:
         raise Refusal(499, "The client disconnected.") from None
     finally:
-        exchange.body_seconds = exchange.elapsed() - begun
+        exchange.body_seconds, exchange.body_bytes = exchange.elapsed() - begun, len(found)
     return bytes(found)
 
 
