@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,7 +51,7 @@ class WordReranker:
     def measure(self, query: str, passages: Sequence[str]) -> tuple[list[int], bool]:
         return [len(query.split()) + len(one.split()) for one in passages], len(query.split()) > 4
 
-    def scores(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
+    def scores(self, query: str, passages: Sequence[str], *, stop: threading.Event | None = None) -> NDArray[np.float32]:
         return np.asarray([sum(word in one.split() for word in query.split()) for one in passages], dtype=np.float32)
 
 
@@ -86,3 +88,24 @@ def over(pipeline: FakePipeline, *, ledger: Ledger | None = None, engine: FakeEn
     ]
     upstream = Upstream(engine or FakeEngine(reply), lambda: None)
     return build(Catalogue(models, context=1024), upstream, access=Access(None, frozenset({"127.0.0.1"})), ledger=ledger)
+
+
+async def ask_and_leave(app: Starlette, path: str, body: Mapping[str, Any], begun: threading.Event) -> int:
+    """Asks, and closes the connection when the work has begun; the status that nobody reads any more."""
+    statuses, messages = list[int](), [json.dumps(body).encode()]
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return {"type": "http.request", "body": messages.pop(), "more_body": False}
+        await asyncio.to_thread(begun.wait, 30)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status"))
+
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
+    }  # fmt: skip
+    await app(scope, receive, send)
+    return statuses[0]

@@ -76,13 +76,9 @@ async def answer(wanted: EmbeddingRequest, grounding: Grounding, meter: Meter) -
     Raises:
         Refusal: a text is too long for the embedder, or it has vectors of other dimensions; a limit of the key is reached.
     """
-    counts = await working(grounding, lambda pipeline: _counts(pipeline.embedder, wanted), "input")
-    stop = Event()
+    counts = await working(grounding, lambda pipeline, _: _counts(pipeline.embedder, wanted), "input")
     async with meter.taking(sum(counts)):
-        try:
-            return await working(grounding, lambda pipeline: _answer(pipeline, wanted, counts, stop), "input")
-        finally:
-            stop.set()
+        return await working(grounding, lambda pipeline, stop: _answer(pipeline, wanted, counts, stop), "input")
 
 
 def _texts(given: Any) -> list[str]:

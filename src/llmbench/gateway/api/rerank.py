@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from llmbench.gateway.api.fields import fits, model_of, of_body
@@ -73,7 +74,7 @@ async def answer(wanted: RerankRequest, grounding: Grounding, meter: Meter) -> R
         Refusal: the pipeline has no reranker, or the query is too long for it; a limit of the key is reached.
     """
 
-    def measure(pipeline: Searching) -> tuple[list[int], bool]:
+    def measure(pipeline: Searching, _: Event) -> tuple[list[int], bool]:
         return _reranker(pipeline, grounding.name).measure(wanted.query, wanted.documents)
 
     counts, cut = await working(grounding, measure, "documents")
@@ -81,8 +82,8 @@ async def answer(wanted: RerankRequest, grounding: Grounding, meter: Meter) -> R
         message = "query is longer than half of what the reranker reads at once. Shorten it."
         raise Refusal(400, message, param="query", code="context_length_exceeded")
 
-    def judge(pipeline: Searching) -> Response:
-        scores = _reranker(pipeline, grounding.name).scores(wanted.query, wanted.documents)
+    def judge(pipeline: Searching, stop: Event) -> Response:
+        scores = _reranker(pipeline, grounding.name).scores(wanted.query, wanted.documents, stop=stop)
         return _answer(wanted, [float(score) for score in scores], sum(counts))
 
     async with meter.taking(sum(counts)):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import PurePath
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from llmbench.gateway.api.fields import fits, model_of, of_body, refuse
@@ -122,9 +124,9 @@ async def search(wanted: SearchRequest, grounding: Grounding, meter: Meter) -> R
     Raises:
         Refusal: the index cannot be read, or the filter is wrong; a limit of the key is reached.
     """
-    count = await working(grounding, lambda pipeline: _count(pipeline, wanted.query), "query")
+    count = await working(grounding, lambda pipeline, _: _count(pipeline, wanted.query), "query")
     async with meter.taking(count):
-        return as_json(await working(grounding, lambda pipeline: _found(pipeline, wanted, grounding.name, count), "filter"))
+        return as_json(await working(grounding, lambda pipeline, _: _found(pipeline, wanted, grounding.name, count), "filter"))
 
 
 async def search_store(wanted: StoreRequest, grounding: Grounding, meter: Meter) -> Response:
@@ -133,9 +135,9 @@ async def search_store(wanted: StoreRequest, grounding: Grounding, meter: Meter)
     Raises:
         Refusal: as `search`.
     """
-    count = await working(grounding, lambda pipeline: sum(_count(pipeline, query) for query in wanted.queries), "query")
+    count = await working(grounding, lambda pipeline, _: sum(_count(pipeline, query) for query in wanted.queries), "query")
     async with meter.taking(count):
-        hits = await working(grounding, lambda pipeline: _of_all(pipeline, wanted), "filters")
+        hits = await working(grounding, lambda pipeline, stop: _of_all(pipeline, wanted, stop), "filters")
     page = {
         "object": "vector_store.search_results.page",
         "search_query": wanted.queries,
@@ -206,9 +208,11 @@ def _found(pipeline: Searching, wanted: SearchRequest, name: str, tokens: int) -
     }
 
 
-def _of_all(pipeline: Searching, wanted: StoreRequest) -> Sequence[Hit]:
+def _of_all(pipeline: Searching, wanted: StoreRequest, stop: Event) -> Sequence[Hit]:
     best: dict[str, Hit] = {}
     for query in wanted.queries:
+        if stop.is_set():
+            raise CancelledError
         for hit in pipeline.search(query, wanted.most, where=wanted.where):
             if hit.chunk.id not in best or best[hit.chunk.id].score < hit.score:
                 best[hit.chunk.id] = hit
