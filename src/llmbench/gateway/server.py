@@ -249,7 +249,7 @@ def _assemble(
     turns, routes = Turns(places(recipe, engine.device), spec.max_waiting), Routes(recipe.routes)
     name = short_name(recipe.origin)
     control = Control(routes, lambda: models.now.known, workspace.home() / "rollouts" / name, say=say)
-    shadows = Shadows(routes, workspace.home() / "shadows" / name, ranks=by_priority(recipe))
+    shadows = Shadows(routes, workspace.home() / "shadows" / name, ranks=by_priority(recipe), hide=access.hide)
     app = build(
         models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=[*observers.sinks, control.told],
         metrics=metrics, keeps=observers.keeps, traced=observers.traced, turns=turns, routes=routes, shadows=shadows,

@@ -35,6 +35,7 @@ class _Engine(httpx.AsyncBaseTransport):
         self.go = asyncio.Event()
         self.go.set()
         self.failing = False
+        self.echo = ""
         self.ended = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -48,12 +49,12 @@ class _Engine(httpx.AsyncBaseTransport):
             finally:
                 self.ended += 1
             if self.failing:
-                return httpx.Response(500, json={"error": {"message": "no"}})
+                return httpx.Response(500, json={"error": {"message": f"no{self.echo}"}})
         usage = {"prompt_tokens": 3, "completion_tokens": 2}
         if body.get("stream"):
             choice = {"index": 0, "delta": {"content": "Hi from m1"}, "finish_reason": "stop"}
             return httpx.Response(200, stream=_Stream({"choices": [choice]}))
-        choice = {"message": {"role": "assistant", "content": f"Hi from {body['model']}"}, "finish_reason": "stop"}
+        choice = {"message": {"role": "assistant", "content": f"Hi from {body['model']}{self.echo}"}, "finish_reason": "stop"}
         return httpx.Response(200, json={"model": body["model"], "choices": [choice], "usage": usage})
 
 
@@ -75,7 +76,7 @@ class Server:
         self.engine, self.open, self.folder = _Engine(), Open(100), folder
         self.told: list[Exchange] = []
         self.routes = Routes([RouteSpec.model_validate(spec)])
-        self.shadows = Shadows(self.routes, folder, ranks=ranks)
+        self.shadows = Shadows(self.routes, folder, ranks=ranks, hide=(access or Access()).hide)
         self.models = Catalogue(
             [Served(Variant(name=name), model, {}) for name, model in (("one", "m1"), ("two", "m2"))], context=64
         )
@@ -92,9 +93,11 @@ class Server:
         )
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
 
-    async def ask(self, model: str = "support", key: str = "", **more: Any) -> httpx.Response:
+    async def ask(
+        self, model: str = "support", key: str = "", headers: dict[str, str] | None = None, **more: Any
+    ) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "Who?"}]} | more
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = (headers or {}) | ({"Authorization": f"Bearer {key}"} if key else {})
         return await self.http.post("/v1/chat/completions", json=body, headers=headers)
 
     async def idle(self) -> None:
@@ -132,6 +135,38 @@ async def test_the_shadow_s_answer_goes_to_a_file_and_to_nobody(tmp_path: Path, 
         assert (asked["temperature"], asked["stream"], asked["priority"]) == (0.5, False, 100)
         assert "priority" not in server.engine.bodies[0] and "stream_options" not in asked
         assert (tmp_path / "support.jsonl").stat().st_mode & 0o077 == 0
+
+
+async def test_no_key_reaches_the_file_wherever_a_client_or_a_model_writes_it(tmp_path: Path) -> None:
+    owner, home = "owner-key-4f9c2b7e1d", tmp_path / "shadows"
+    named = KeyStore(tmp_path / "keys.sqlite").new("alice")
+    with Ledger(tmp_path / "keys.sqlite") as ledger:
+        async with served(home, ledger=ledger, access=Access(owner)) as server:
+            for secret in (owner, named):
+                server.engine.echo = f" and {secret}"
+                said = [{"role": "user", "content": f"my key is {secret} for now"}]
+                answer = await server.ask(key=secret, messages=said, user=secret, headers={"x-request-id": secret})
+                assert answer.status_code == 200 and secret in answer.text
+                await server.idle()
+                server.engine.failing = True
+                await server.ask(key=secret, messages=said)
+                await server.idle()
+                server.engine.failing = False
+            assert len(server.lines()) == 4
+    written = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file()).decode()
+    assert written.count("my key is [key] for now") == 4 and "Hi from m2 and [key]" in written
+    for secret in (owner, named):
+        assert secret not in written and secret[:18] not in written
+
+
+async def test_a_large_file_is_begun_anew_and_the_one_before_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmbench.gateway.traffic.shadow._MOST_BYTES", 1000)
+    async with served(tmp_path) as server:
+        for number in range(9):
+            await server.ask(messages=[{"role": "user", "content": f"{number}" * 300}])
+            await server.idle()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["support.jsonl", "support.jsonl.1"]
+    assert all(one.stat().st_size < 1000 for one in tmp_path.iterdir())
 
 
 async def test_it_counts_for_no_metric_no_sink_and_no_key(tmp_path: Path) -> None:

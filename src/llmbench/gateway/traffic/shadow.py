@@ -3,17 +3,17 @@
 It costs the caller nothing: it is charged to no key, counted in no metric and observed by no rollout, and it gives way. It is
 not asked while the server is busy, it is cut off when that becomes so, and vLLM takes any other request before it.
 
-    LLMBENCH_HOME/shadows/SERVER/ROUTE.jsonl    a line for each: what was asked, both answers, seconds, sources
+    LLMBENCH_HOME/shadows/SERVER/ROUTE.jsonl    a line for each: what was asked, both answers, seconds, sources; no key
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import random
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from llmbench.gateway.catalogue import Catalogue
 from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.limit import Open
 from llmbench.gateway.meter import Meter
+from llmbench.gateway.observing.json_lines import JsonLines
 from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.traffic.routes import Routes
 from llmbench.gateway.turns import Turns
@@ -38,7 +39,7 @@ _PRIORITY = 100
 """vLLM takes lower ones first; clients' requests have 0."""
 _LOOK_SECONDS = 0.1
 _MOST_BYTES = 100_000_000
-"""Of a file, before it takes the place of the one before."""
+"""Of a file, before a new one is begun; one earlier stays."""
 
 
 class Shadows:
@@ -48,16 +49,19 @@ class Shadows:
         routes: which name them.
         folder: where answers are recorded.
         ranks: whether the engine schedules by priority.
+        hide: takes keys of this server out of a text.
     """
 
-    def __init__(self, routes: Routes, folder: Path, *, ranks: bool) -> None:
+    def __init__(self, routes: Routes, folder: Path, *, ranks: bool, hide: Callable[[str], str]) -> None:
         self.counts: Counter[str] = Counter()
         """`answered`, `failed`, `busy` (not asked, or cut off), `full` (as many as may be at once)."""
         self._routes = routes
         self._folder = folder
         self._ranks = ranks
+        self._hide = hide
         self._kept: dict[int, ChatRequest] = {}
         self._tasks: dict[asyncio.Task[None], str] = {}
+        self._writing = threading.Lock()  # two of a route may be answered at once, and one may begin a new file
 
     def attach(self, answering: Answering, models: Catalogue, open: Open, turns: Turns) -> None:
         """Tells it how to ask, whom, and how busy the server and the engine are."""
@@ -139,14 +143,12 @@ class Shadows:
             "sources": exchange.sources,
             "shadow": {"variant": mine.variant, "seconds": round(mine.seconds, 4), "sources": mine.sources} | what,
         }
+        lines = JsonLines(self._folder / f"{exchange.asked}.jsonl", hide=self._hide, max_bytes=_MOST_BYTES, keep=1)
+
+        def append() -> None:
+            with self._writing:
+                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                lines.write([line])
+
         with suppress(OSError):  # a full disk must not end in the log for each request
-            await asyncio.to_thread(_append, self._folder / f"{exchange.asked}.jsonl", json.dumps(line, ensure_ascii=False))
-
-
-def _append(path: Path, line: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if path.exists() and path.stat().st_size > _MOST_BYTES:
-        path.replace(path.with_suffix(".before.jsonl"))
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(handle, "a", encoding="utf-8", errors="replace") as file:
-        file.write(line + "\n")
+            await asyncio.to_thread(append)
