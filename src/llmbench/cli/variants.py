@@ -9,7 +9,7 @@ import typer
 
 from llmbench.cli import completion, terminal
 from llmbench.cli.arguments import Json
-from llmbench.cli.running import Recipe, Socket, ask, at
+from llmbench.cli.running import Recipe, Socket, ask, at, show_shadows
 from llmbench.cli.terminal import print_json
 from llmbench.errors import LlmbenchError
 
@@ -34,7 +34,7 @@ def register(cli: typer.Typer) -> None:
 
 
 def list_variants(recipe: Recipe = None, socket: Socket = None, as_json: Json = False) -> None:
-    """List what is served: adapter, pipeline, state, parity, and how many requests are running."""
+    """List what is served: adapter, pipeline, state, parity, how many requests are running, and what shadows were asked."""
     told = ask(at(recipe, socket), "GET", "/variants")
     if as_json:
         print_json(told)
@@ -44,6 +44,7 @@ def list_variants(recipe: Recipe = None, socket: Socket = None, as_json: Json = 
         adapter = row["adapter"]["name"] if row["adapter"] else "-"
         rows.append([row["name"], adapter, row["rag"] or "-", row["state"], row["parity"] or "-", str(row["requests"])])
     terminal.listing(rows, shrink=(1, 2, 0), right=(5,))
+    show_shadows(told.get("shadows", ()))
     print(f"\n{told['base_url']}" + ("" if told["engine"] == "running" else f" (engine: {told['engine']})"))
 
 

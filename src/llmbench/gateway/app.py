@@ -101,6 +101,7 @@ def build(
     paths = Paths(models, routes or Routes(), upstream, answering, counts, turns, keeps, shadows)
     if shadows is not None:
         shadows.attach(answering, models, counting, turns)
+        counts.shadowed(shadows.listing)
         sinks = [*sinks, shadows.told]
     keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
 

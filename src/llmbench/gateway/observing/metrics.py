@@ -118,10 +118,16 @@ class Metrics:
             "valid",
         )
         self._registry.register(_Lost(self._lost))
+        self._shadowed = _Shadowed()
+        self._registry.register(self._shadowed)
 
     def lost(self, what: str, count: Callable[[], int]) -> None:
         """Counts what a log could not keep, such as `access_log`, from now on."""
         self._lost[what] = count
+
+    def shadowed(self, listing: Callable[[], list[dict[str, Any]]]) -> None:
+        """Counts what became of the questions for shadows, as `Shadows.listing` tells it, from now on."""
+        self._shadowed.listing = listing
 
     def tell(self, exchange: Exchange) -> None:
         """Counts one question, under its variant and the name of its key; both are empty where none was named."""
@@ -204,6 +210,23 @@ class _Lost:
         family = CounterMetricFamily("llmbench_records_dropped", help, labels=["log"])
         for name, count in self._counts.items():
             family.add_metric([name], count())
+        yield family
+
+
+class _Shadowed:
+    """What became of the questions for shadows, as a series each."""
+
+    listing: Callable[[], list[dict[str, Any]]] = list
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        from prometheus_client.core import CounterMetricFamily
+
+        help = "Questions for shadows of routes, by outcome: busy and full were not asked."
+        family = CounterMetricFamily("llmbench_shadow_requests", help, labels=["route", "model", "outcome"])
+        for row in self.listing():
+            route, model = row["route"], row["variant"]
+            for outcome in sorted(row.keys() - {"route", "variant"}):
+                family.add_metric([route, model, outcome], row[outcome])
         yield family
 
 

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from llmbench.gateway.answering import Answering
     from llmbench.gateway.chat import ChatRequest
 
-__all__ = ["Shadows"]
+__all__ = ["OUTCOMES", "Shadows"]
+
+OUTCOMES = ("answered", "failed", "cut_off", "busy", "full")
+"""What becomes of a question: answered, failed, cut off as the server became busy; or not asked, as the server was busy, or as
+many questions as may be asked at once were."""
 
 _PRIORITY = 100
 """vLLM takes lower ones first; clients' requests have 0."""
@@ -53,9 +57,10 @@ class Shadows:
     """
 
     def __init__(self, routes: Routes, folder: Path, *, ranks: bool, hide: Callable[[str], str]) -> None:
-        self.counts: Counter[str] = Counter()
-        """`answered`, `failed`, `busy` (not asked, or cut off), `full` (as many as may be at once)."""
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+        """By route, variant and what became of a question: one of `OUTCOMES`."""
         self._routes = routes
+        routes.shadowed = self.listing
         self._folder = folder
         self._ranks = ranks
         self._hide = hide
@@ -82,13 +87,23 @@ class Shadows:
         if exchange.status != 200 or exchange.broken or exchange.variant == spec.variant or exchange.consents is False:
             return
         if self._open.count > spec.busy or not self._turns.free:
-            self.counts["busy"] += 1
+            self._count(exchange, spec, "busy")
         elif sum(name == exchange.asked for name in self._tasks.values()) >= spec.concurrent:
-            self.counts["full"] += 1
+            self._count(exchange, spec, "full")
         else:
             task = asyncio.get_running_loop().create_task(self._ask(exchange, question, spec))
             self._tasks[task] = exchange.asked
             task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+    def listing(self) -> list[dict[str, Any]]:
+        """`route`, `variant` and the counts of `OUTCOMES`, for each shadow that a route has or has had; any thread may ask."""
+        counts = dict(self.counts)
+        now = [(name, route.spec.shadow.variant) for name, route in self._routes.now.items() if route.spec.shadow is not None]
+        pairs = dict.fromkeys([*now, *((route, variant) for route, variant, _ in counts)])
+        return [
+            {"route": route, "variant": variant} | {one: counts.get((route, variant, one), 0) for one in OUTCOMES}
+            for route, variant in pairs
+        ]
 
     async def close(self) -> None:
         """Cuts off what is being asked."""
@@ -96,6 +111,9 @@ class Shadows:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _count(self, exchange: Exchange, spec: ShadowSpec, outcome: str) -> None:
+        self.counts[exchange.asked, spec.variant, outcome] += 1
 
     async def _ask(self, exchange: Exchange, question: ChatRequest, spec: ShadowSpec) -> None:
         served = self._models.take(spec.variant)
@@ -110,19 +128,19 @@ class Shadows:
         try:
             while not (await asyncio.wait({work}, timeout=_LOOK_SECONDS))[0]:
                 if self._open.count > spec.busy or self._turns.waiting:
-                    self.counts["busy"] += 1
+                    self._count(exchange, spec, "cut_off")
                     return
             mine.seconds = mine.elapsed()
             try:
                 response = work.result()
             except Exception as error:  # nobody waits for it, and its file says what it was
-                self.counts["failed"] += 1
+                self._count(exchange, spec, "failed")
                 reason = error.message if isinstance(error, Refusal) else f"{type(error).__name__}: {error}"
                 await self._record(exchange, mine, {"error": reason})
                 return
             mine.status, mine.body = response.status_code, [bytes(response.body)]
             said = mine.said()
-            self.counts["answered"] += 1
+            self._count(exchange, spec, "answered")
             await self._record(exchange, mine, {"text": said.text if said else None, "error": None})
         finally:
             work.cancel()
