@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from tests.gateway.test_app import FakeEngine, FakeRetriever, reply
 
 from llmbench.gateway import Access, Catalogue, Grounding, Served, build
+from llmbench.gateway.exchange import Sink
 from llmbench.gateway.ledger import Ledger
 from llmbench.gateway.relay import Upstream
 from llmbench.recipe import Variant
@@ -79,7 +80,9 @@ class FakePipeline(FakeRetriever):
         return self.hits[:top_k]
 
 
-def over(pipeline: FakePipeline, *, ledger: Ledger | None = None, engine: FakeEngine | None = None) -> Starlette:
+def over(
+    pipeline: FakePipeline, *, ledger: Ledger | None = None, engine: FakeEngine | None = None, sinks: Sequence[Sink] = ()
+) -> Starlette:
     """A gateway with the variants `base` and `rag`, whose pipeline is `pages`."""
     card = {"embedder": "words", "reranker": None, "dimensions": 2, "max_model_len": 8}
     models = [
@@ -87,7 +90,8 @@ def over(pipeline: FakePipeline, *, ledger: Ledger | None = None, engine: FakeEn
         Served(Variant(name="rag"), "base", {"rag": "pages"}, Grounding("pages", lambda: pipeline, card)),
     ]
     upstream = Upstream(engine or FakeEngine(reply), lambda: None)
-    return build(Catalogue(models, context=1024), upstream, access=Access(None, frozenset({"127.0.0.1"})), ledger=ledger)
+    access = Access(None, frozenset({"127.0.0.1"}))
+    return build(Catalogue(models, context=1024), upstream, access=access, ledger=ledger, sinks=sinks)
 
 
 async def ask_and_leave(app: Starlette, path: str, body: Mapping[str, Any], begun: threading.Event) -> int:

@@ -51,9 +51,9 @@ class Exchange:
     at: float = field(default_factory=time.time)
     """Seconds since 1970."""
     asked: str = ""
-    """What the client named as `model`: a variant or a route."""
+    """What the client named as `model`: a variant, a route or a pipeline."""
     variant: str = ""
-    """The variant that answers; empty where none was found."""
+    """The variant that answers; empty where none was found, and where a pipeline is asked for itself."""
     arm: str | None = None
     """Of a route: the variant that the client's share gave; None for a variant that was asked by its name."""
     unit: str | None = None
@@ -81,7 +81,7 @@ class Exchange:
     queue_seconds: float | None = None
     """How long it waited for a place at the engine."""
     pipeline: str | None = None
-    """What passages are searched with; None for a variant without documents."""
+    """The pipeline that is asked for vectors, scores or passages, or that searches for a variant; None where none is."""
     retrieval_at: float | None = None
     """When searching began."""
     retrieval_seconds: float | None = None
@@ -105,6 +105,11 @@ class Exchange:
     at_end: list[Callable[[], None]] = field(default_factory=list)
     """What is done when the engine has finished with it, such as giving back its place there."""
     _said: tuple[Answered | None] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def model(self) -> str:
+        """Under which name it is counted: the variant that answers or, where a pipeline is asked for itself, the pipeline."""
+        return self.variant or self.pipeline or ""
 
     def elapsed(self) -> float:
         """Seconds since `begun`."""

@@ -64,6 +64,7 @@ def _row(exchange: Exchange) -> dict[str, Any]:
         "path": exchange.path[:200],
         "model": exchange.asked,
         "variant": exchange.variant,
+        "pipeline": exchange.pipeline,
         "key": exchange.key,
         "status": exchange.status,
         "error": error_of(exchange),

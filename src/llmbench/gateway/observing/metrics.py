@@ -130,14 +130,14 @@ class Metrics:
         self._shadowed.listing = listing
 
     def tell(self, exchange: Exchange) -> None:
-        """Counts one question, under its variant and the name of its key; both are empty where none was named."""
+        """Counts one question, under its variant or pipeline and the name of its key; both are empty where none was named."""
         if exchange.method != "POST":  # looking at /health or at the models asks nobody
             return
-        kind = (exchange.path, exchange.asked, exchange.variant, exchange.key, exchange.status, exchange.error, exchange.broken)
+        kind = (exchange.path, exchange.asked, exchange.model, exchange.key, exchange.status, exchange.error, exchange.broken)
         series = self._known.get(kind) if exchange.path in OPERATIONS else None
         if series is None:
             if exchange.path not in OPERATIONS:
-                self._requests.labels(exchange.variant, exchange.key, str(exchange.status)).inc()
+                self._requests.labels(exchange.model, exchange.key, str(exchange.status)).inc()
                 return
             series = self._known[kind] = self._series(exchange)
         series.requests.inc()
@@ -171,8 +171,8 @@ class Metrics:
         return await anyio.to_thread.run_sync(lambda: self.text() + of_engine(engine))
 
     def _series(self, exchange: Exchange) -> _Series:
-        shared = (OPERATIONS[exchange.path], "llmbench", exchange.asked, exchange.variant, exchange.key)
-        own = (exchange.variant, exchange.key)
+        shared = (OPERATIONS[exchange.path], "llmbench", exchange.asked, exchange.model, exchange.key)
+        own = (exchange.model, exchange.key)
         return _Series(
             self._requests.labels(*own, str(exchange.status)),
             self._seconds.labels(*shared, error_of(exchange) or ""),
@@ -186,7 +186,7 @@ class Metrics:
         )
 
     def _tell_grounded(self, exchange: Exchange) -> None:
-        own = (exchange.variant, exchange.key)
+        own = (exchange.model, exchange.key)
         if exchange.retrieval_seconds is not None:
             self._retrieval.labels(*own).observe(exchange.retrieval_seconds)
         self._passages.labels(*own).inc(len(exchange.sources or ()))
