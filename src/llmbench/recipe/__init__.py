@@ -45,6 +45,7 @@ from llmbench.recipe.rewards import RewardFunction
 from llmbench.recipe.serve import MAX_STOPS, EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
 from llmbench.recipe.traffic import Guardrails, RolloutSpec, RouteSpec, ShadowSpec, Sticky
 from llmbench.recipe.train import TrainRecipe
+from llmbench.recipe.vllm_options import vllm_option
 
 __all__ = [
     "ABSTENTION",
@@ -110,4 +111,5 @@ __all__ = [
     "load",
     "load_any",
     "servability",
+    "vllm_option",
 ]
