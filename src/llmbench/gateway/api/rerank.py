@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from llmbench.gateway.api.fields import fits, model_of, of_body
+from llmbench.gateway.api.fields import model_of, of_body
 from llmbench.gateway.api.working import working
+from llmbench.gateway.body import check_range
 from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.meter import Meter
 from llmbench.gateway.pipeline import Reranking, Searching
@@ -62,7 +63,7 @@ def parse(raw: bytes) -> RerankRequest:
     if not isinstance(query, str) or not query.strip():
         raise Refusal(400, "query must be a text that is not empty.", param="query")
     if top_n is not None:
-        fits("top_n", top_n, 1, 2**31)
+        check_range("top_n", top_n, 1, 2**31)
     documents = _documents(fields.get("documents"))
     return RerankRequest(model, query, documents, top_n, fields.get("return_documents", True), fields.get("user"))
 

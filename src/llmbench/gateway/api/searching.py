@@ -9,8 +9,9 @@ from pathlib import PurePath
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from llmbench.gateway.api.fields import fits, model_of, of_body, refuse
+from llmbench.gateway.api.fields import model_of, of_body, refuse
 from llmbench.gateway.api.working import working
+from llmbench.gateway.body import check_range
 from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.meter import Meter
 from llmbench.gateway.pipeline import Searching
@@ -92,7 +93,7 @@ def parse(raw: bytes) -> SearchRequest:
     fields = of_body(raw, KINDS, _ELSEWHERE)
     model, top_k = model_of(fields), fields.get("top_k")
     if top_k is not None:
-        top_k = fits("top_k", top_k, 1, MOST)
+        check_range("top_k", top_k, 1, MOST)
     return SearchRequest(model, _query(fields.get("query"), "query"), top_k, fields.get("filter"), fields.get("user"))
 
 
@@ -113,7 +114,8 @@ def parse_store(raw: bytes) -> StoreRequest:
     if not 0 < len(several) <= MOST_QUERIES:
         raise Refusal(400, f"query must be a text or a list of up to {MOST_QUERIES} texts.", param="query")
     queries = [_query(one, f"query[{i}]" if isinstance(given, list) else "query") for i, one in enumerate(several)]
-    most = fits("max_num_results", fields.get("max_num_results", _USUAL_RESULTS), 1, MOST_RESULTS)
+    most = fields.get("max_num_results", _USUAL_RESULTS)
+    check_range("max_num_results", most, 1, MOST_RESULTS)
     where = _where(fields["filters"], "filters") if "filters" in fields else None
     return StoreRequest(queries, most, where, _least(fields.get("ranking_options", {})))
 
