@@ -6,7 +6,9 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -166,19 +168,52 @@ async def test_a_request_that_would_wait_for_longer_than_it_may_is_refused_befor
 
 
 @pytest.mark.parametrize(
-    ("headers", "deadline"),
+    ("headers", "deadline", "patience"),
     [
-        ([], None),
-        ([(b"x-request-timeout", b"2.5")], 2.5),
-        ([(b"x-stainless-read-timeout", b"600"), (b"x-request-timeout", b"30")], 30.0),
-        ([(b"x-request-timeout", b"0")], None),
-        ([(b"x-request-timeout", b"nan")], None),
-        ([(b"x-request-timeout", b"-1")], None),
-        ([(b"x-request-timeout", b"1e9")], None),
+        ([], None, None),
+        ([(b"x-request-timeout", b"2.5")], 2.5, None),
+        ([(b"x-stainless-read-timeout", b"600"), (b"x-request-timeout", b"30")], 30.0, 600.0),
+        ([(b"x-request-timeout", b"0")], None, None),
+        ([(b"x-request-timeout", b"nan")], None, None),
+        ([(b"x-request-timeout", b"-1")], None, None),
+        ([(b"x-request-timeout", b"1e9")], None, None),
     ],
 )
-def test_a_client_says_how_long_it_waits(headers: list[tuple[bytes, bytes]], deadline: float | None) -> None:
-    assert of_request({"type": "http", "method": "POST", "path": "/", "headers": headers}).deadline == deadline
+def test_a_client_says_how_long_it_waits(
+    headers: list[tuple[bytes, bytes]], deadline: float | None, patience: float | None
+) -> None:
+    exchange = of_request({"type": "http", "method": "POST", "path": "/", "headers": headers})
+    assert (exchange.deadline, exchange.patience) == (deadline, patience)
+
+
+@pytest.mark.parametrize(("header", "status"), [("x-stainless-read-timeout", 200), ("x-request-timeout", 504)])
+async def test_a_read_timeout_counts_from_the_end_of_a_body_that_is_long_in_coming(
+    header: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("llmbench.gateway.exchange.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+
+    async def body() -> AsyncIterator[bytes]:
+        now[0] += 20  # seconds on the way
+        yield json.dumps(ASK).encode()
+
+    engine = _Slow()
+    asyncio.get_running_loop().call_later(0.05, engine.may.set)
+    async with _client(engine, Turns(2, 1)) as client:
+        headers = {"content-type": "application/json", header: "10"}
+        answer = await client.post("/v1/chat/completions", content=body(), headers=headers)
+    assert answer.status_code == status
+
+
+async def test_a_client_that_waits_ten_seconds_for_a_byte_is_given_as_many_from_the_end_of_its_body() -> None:
+    exchange = Exchange("/v1/chat/completions", patience=10.0)
+    exchange.begun -= 20
+    exchange.arrived(1000, 20.0)
+    assert exchange.deadline == pytest.approx(30, abs=5)
+    exchange = Exchange("/v1/chat/completions", patience=10.0, deadline=25.0)
+    exchange.begun -= 20
+    exchange.arrived(1000, 20.0)
+    assert exchange.deadline == 25
 
 
 class _Slow(httpx.AsyncBaseTransport):

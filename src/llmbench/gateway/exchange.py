@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Answered", "Exchange", "Sink", "of_request"]
 
-_TIMEOUTS = (b"x-request-timeout", b"x-stainless-read-timeout")
-"""Headers that say how many seconds a client waits: one for everybody, and the one that OpenAI's clients send unasked."""
+_WHOLE_TIMEOUT, _READ_TIMEOUT = b"x-request-timeout", b"x-stainless-read-timeout"
+"""Headers that say how many seconds a client waits: from the head of its request, and, as OpenAI's clients say unasked, for the
+next byte of the answer, which their HTTP library counts from the last byte that it has sent."""
 _SECONDS = re.compile(rb"\d{1,6}(\.\d{1,20})?")
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -72,6 +73,8 @@ class Exchange:
     """Whether the answer ended before it was complete: the client left, or the engine failed."""
     deadline: float | None = None
     """When the answer must have begun, and one that is not streamed have ended; None: whenever it can."""
+    patience: float | None = None
+    """Seconds for which the client waits for a byte once it has sent its request; None: for ever."""
     accept_seconds: float = 0.0
     """From its head to the handler: other requests that were read with it, and its key."""
     body_seconds: float = 0.0
@@ -146,6 +149,13 @@ class Exchange:
         while self.at_end:
             self.at_end.pop()()
 
+    def arrived(self, size: int, seconds: float) -> None:
+        """Notes the body: its bytes and how long it took. A client that waits for the next byte waits from now on."""
+        self.body_bytes, self.body_seconds = size, seconds
+        if self.patience is not None:
+            until = self.elapsed() + self.patience
+            self.deadline = until if self.deadline is None else min(until, self.deadline)
+
     def answered(self) -> None:
         """Notes that the engine's answer has begun, or is there."""
         if self.engine_at is not None:
@@ -209,14 +219,15 @@ def of_request(scope: Scope) -> Exchange:
         scope["method"],
         begun=begun,
         at=time.time() - (now - begun),
-        deadline=_deadline(scope["headers"]),
+        deadline=_seconds(scope["headers"], _WHOLE_TIMEOUT),
+        patience=_seconds(scope["headers"], _READ_TIMEOUT),
         consents=consents,
     )
 
 
-def _deadline(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
-    """How many seconds the client waits, if it says so."""
-    given = [float(value) for name, value in headers if name in _TIMEOUTS and _SECONDS.fullmatch(value)]
+def _seconds(headers: Iterable[tuple[bytes, bytes]], header: bytes) -> float | None:
+    """How many seconds a header says, if it does."""
+    given = [float(value) for name, value in headers if name == header and _SECONDS.fullmatch(value)]
     return min((seconds for seconds in given if seconds > 0), default=None)
 
 
