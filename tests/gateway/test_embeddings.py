@@ -17,7 +17,7 @@ from llmbench import recipe
 from llmbench.endpoint import HttpEndpoint
 from llmbench.errors import LlmbenchError
 from llmbench.gateway import Catalogue, Grounding, Served
-from llmbench.gateway.cards import pipelines
+from llmbench.gateway.cards import documents, pipelines
 from llmbench.gateway.catalogue import refuse_clash
 from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.keys import KeyStore
@@ -165,7 +165,7 @@ async def test_a_key_spends_what_its_texts_have_and_sees_the_pipelines_that_it_m
 def test_a_variant_may_not_have_the_name_of_another_ones_pipeline(pipeline: Path, pipeline_: FakePipeline) -> None:
     document = ServeRecipe.model_validate({"variants": [{"name": "a", "rag": str(pipeline)}, {"name": "pages"}]})
     with pytest.raises(LlmbenchError, match="model pages has the name of a's RAG pipeline"):
-        refuse_clash(pipelines(document))
+        refuse_clash(pipelines(document, documents(document)))
     catalogue = Catalogue([Served(Variant(name="pages"), "base", {})], context=64)
     with pytest.raises(LlmbenchError, match="Rename the model"):
         catalogue.put(Served(Variant(name="rag"), "base", {}, Grounding("pages", lambda: pipeline_)))

@@ -15,7 +15,7 @@ from llmbench import workspace
 from llmbench.engine import Adapter, Engine, Progress, admit_all, by_priority, parsers, places
 from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import build
-from llmbench.gateway.cards import pipelines, served
+from llmbench.gateway.cards import documents, pipelines, served
 from llmbench.gateway.catalogue import Catalogue, Served, refuse_clash
 from llmbench.gateway.deployment import Deployment
 from llmbench.gateway.grounding import Grounding, open_retriever
@@ -33,7 +33,7 @@ from llmbench.gateway.traffic.shadow import Shadows
 from llmbench.gateway.turns import Turns
 from llmbench.gateway.words import proven
 from llmbench.parity import Parity
-from llmbench.recipe import GatewaySpec, ServeRecipe
+from llmbench.recipe import GatewaySpec, RagRecipe, ServeRecipe
 from llmbench.workspace import short_name
 
 if TYPE_CHECKING:
@@ -161,11 +161,11 @@ def started(
     """As `running`, but gives the gateway with its engine."""
     _need_packages()
     say = log or (lambda _: None)
-    refuse_clash(pipelines(recipe))
+    refuse_clash(pipelines(recipe, read := documents(recipe)))
     with ExitStack() as stack:
         listener = stack.enter_context(listener_of(recipe))
         ledger = stack.enter_context(opened(recipe.gateway, log))
-        loaded = _load(recipe, stack, progress, say)
+        loaded = _load(recipe, read, stack, progress, say)
         front = _assemble(recipe, loaded, ledger, stack, log)
         way = _Way(front.upstream, front.metrics)
         deployment = _deploy(recipe, loaded, front, way, say)
@@ -206,7 +206,11 @@ class _Front:
 
 
 def _load(
-    recipe: ServeRecipe, stack: ExitStack, progress: Callable[[Progress], None] | None, say: Callable[[str], None]
+    recipe: ServeRecipe,
+    read: Mapping[Path, RagRecipe],
+    stack: ExitStack,
+    progress: Callable[[Progress], None] | None,
+    say: Callable[[str], None],
 ) -> _Loaded:
     """Starts the engine, opens the pipelines while it loads, and proves the adapters once it is there."""
     adapters = admit_all(recipe)
@@ -216,7 +220,7 @@ def _load(
     say(f"vLLM's log: {engine.log}")
     if reading := parsers(recipe).said():
         say(reading)
-    groundings = _open_groundings(recipe, stack)  # they load while vLLM does
+    groundings = _open_groundings(recipe, read, stack)  # they load while vLLM does
 
     def tick(state: Progress) -> None:
         for grounding in groundings.values():
@@ -290,7 +294,7 @@ def _need_packages() -> None:
             raise MissingPackage("serve", package, "serve")
 
 
-def _open_groundings(recipe: ServeRecipe, stack: ExitStack) -> dict[Path, Grounding]:
+def _open_groundings(recipe: ServeRecipe, read: Mapping[Path, RagRecipe], stack: ExitStack) -> dict[Path, Grounding]:
     """One for each pipeline, however many variants use it."""
     groundings: dict[Path, Grounding] = {}
 
@@ -301,7 +305,7 @@ def _open_groundings(recipe: ServeRecipe, stack: ExitStack) -> dict[Path, Ground
     stack.callback(close)
     for variant in recipe.variants:
         if variant.rag is not None and variant.rag not in groundings:
-            groundings[variant.rag] = open_retriever(variant.rag, probed=recipe.parity != "off")
+            groundings[variant.rag] = open_retriever(variant.rag, read.get(variant.rag), probed=recipe.parity != "off")
     return groundings
 
 
