@@ -198,7 +198,7 @@ def started(
         control = Control(routes, lambda: models.now.known, workspace.home() / "rollouts" / name, say=say)
         shadows = Shadows(routes, workspace.home() / "shadows" / name, ranks=by_priority(recipe))
         sinks = [*observers.sinks, control.told]
-        feedbacks = Feedbacks(observers.feedback)
+        feedbacks = Feedbacks([*observers.feedback, control.told_feedback])
         app = build(
             models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=sinks, metrics=metrics,
             keeps=observers.keeps, traced=observers.traced, turns=turns, routes=routes, shadows=shadows, feedbacks=feedbacks,
