@@ -149,14 +149,14 @@ def test_an_id_that_is_used_again_means_the_last_request(told: list[Feedback]) -
 
 def test_what_is_said_while_an_answer_is_written_waits_for_its_end(told: list[Feedback]) -> None:
     feedbacks = Feedbacks([told.append])
-    for id, status, count in (("r1", 200, 2), ("r2", 500, 0)):
+    for id, status, heard in (("r1", 200, [(0.0, False)]), ("r2", 500, [])):
         exchange = Exchange(CHAT, id, variant="plain", status=status)
         feedbacks.begun(exchange)
-        feedbacks.give(wanted(request_id=id), "")
-        feedbacks.give(wanted(request_id=id, value=False), "")
+        assert not feedbacks.give(wanted(request_id=id), "").repeated
+        assert feedbacks.give(wanted(request_id=id, value=False), "").repeated
         assert told == []
         feedbacks.told(exchange)
-        assert [one.repeated for one in told] == [False, True][:count]
+        assert [(one.value, one.repeated) for one in told] == heard
         told.clear()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmbench.gateway.api.feedback import FeedbackRequest, Metric
 from llmbench.gateway.exchange import Exchange
@@ -38,8 +38,8 @@ class RememberedRequest:
     ended: bool = False
     given: dict[Metric, float] | None = None
     """What was said about it so far; the last of each kind."""
-    waiting: list[Feedback] | None = None
-    """What was said about it before it ended."""
+    waiting: dict[Metric, Feedback] | None = None
+    """What was said about it before it ended; the last of each kind."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class Feedbacks:
             self._forget((exchange.key, exchange.id))
             return
         request.ended = True
-        waiting, request.waiting = request.waiting or (), None
-        for one in waiting:
+        waiting, request.waiting = request.waiting or {}, None
+        for one in waiting.values():
             self._tell(one)
 
     def give(self, wanted: FeedbackRequest, key: str | None) -> Feedback:
@@ -133,8 +133,8 @@ class Feedbacks:
         given[wanted.metric] = wanted.value
         if found.ended:
             self._tell(feedback)
-        else:
-            found.waiting = [*(found.waiting or ()), feedback]
+        else:  # nobody has been told of an earlier one
+            found.waiting = (found.waiting or {}) | {wanted.metric: replace(feedback, repeated=False)}
         return feedback
 
     def _find(self, id: str, key: str | None) -> RememberedRequest | None:

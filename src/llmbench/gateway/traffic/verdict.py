@@ -194,9 +194,10 @@ def mismatch(canary: int, control: int, percent: float) -> Bounds | None:
 
 
 def turnout(canary: tuple[int, int], control: tuple[int, int], alpha: float) -> Bounds | None:
-    """How much more of the canary's units have a vote, or a score, where that differs: its bounds, at every look at once.
+    """How much more of the canary's units have a vote, or a score, where that differs: its bounds.
 
     Who votes chooses to. Where another share of the units does, those who do may be other people, and their votes compare less.
+    Units whose vote is still to come count as units without one, on both sides.
 
     Args:
         canary: units that have one, of how many.
