@@ -178,10 +178,10 @@ def test_a_vote_counts_once_a_unit_and_for_units_of_the_step_alone() -> None:
 
 @pytest.mark.parametrize("rail", ["votes", "judge"])
 def test_a_margin_for_votes_or_scores_waits_for_some(rail: str) -> None:
-    rollout = Rollout(plan(guardrails={rail: 0.2}))
-    assert [one.action for one in feed(rollout, 2_500, {"old": GOOD, "new": GOOD})] == ["step"]
+    rollout = Rollout(plan(guardrails={rail: 0.3, "errors": 0.1}))
+    assert [one.action for one in feed(rollout, 900, {"old": GOOD, "new": GOOD})] == ["step"]
     assert rollout.waits_for(rollout.judge.states(rollout.canary, rollout.control)) == [rail]
-    for number in range(2_500):
+    for number in range(900):
         rollout.learn(arm_of(rollout.plan.experiment, str(number), rollout.weights), str(number), rail, float(number % 5 > 0))
     decision = rollout.look()
     assert decision is not None and decision.action == "promote"
