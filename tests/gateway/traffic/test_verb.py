@@ -110,7 +110,7 @@ def test_votes_and_scores_stand_beside_the_other_guard_rails(control: Control, t
     code, printed = llmbench("status", "support", "--html", str(page))
     assert code == 0 and re.search(r"^up-votes +undecided +50\.0 % +0\.0 % +\+50\.0 +\S+ to \S+ +-10\.0", printed, re.MULTILINE)
     assert re.search(r"^judge's score, mean +undecided +0\.625 +0\.625 +\+0\.000 +\S+ to \S+ +-0\.050", printed, re.MULTILINE)
-    told = "Voted on: 100.0 % of the units of first, 25.0 % of base's. They differ (+"
+    told = "Voted on: 100.0 % of the units of first, 25.0 % of base's. These differ (+"
     assert told in printed and told in page.read_text().replace("&#x27;", "'")
     assert "Judged: 5.0 % of the units of first, 5.0 % of base's\n" in printed
     assert "50.0 % against 0.0 %" in page.read_text()

@@ -69,7 +69,7 @@ def turnout(one: Mapping[str, Any], canary: str, control: str) -> str:
     if (differs := one["differs"]) is None:
         return line
     low, high = (f"{100 * differs[end]:+.1f}" for end in ("low", "high"))
-    return f"{line}. They differ ({low} to {high} points), so those who are heard may be other people"
+    return f"{line}. These differ ({low} to {high} points), so the two samples may not be comparable"
 
 
 def bounds(one: Mapping[str, Any]) -> str:
