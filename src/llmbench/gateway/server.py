@@ -18,6 +18,7 @@ from llmbench.gateway.app import build
 from llmbench.gateway.cards import documents, pipelines, served
 from llmbench.gateway.catalogue import Catalogue, Served, refuse_clash
 from llmbench.gateway.deployment import Deployment
+from llmbench.gateway.feedback import Feedbacks
 from llmbench.gateway.grounding import Grounding, open_retriever
 from llmbench.gateway.guard import Access
 from llmbench.gateway.keeper import Keeper
@@ -254,9 +255,11 @@ def _assemble(
     name = short_name(recipe.origin)
     control = Control(routes, lambda: models.now.known, workspace.home() / "rollouts" / name, say=say)
     shadows = Shadows(routes, workspace.home() / "shadows" / name, ranks=by_priority(recipe), hide=access.hide)
+    feedbacks = Feedbacks([*observers.feedback, control.told_feedback])
     app = build(
         models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=[*observers.sinks, control.told],
         metrics=metrics, keeps=observers.keeps, traced=observers.traced, turns=turns, routes=routes, shadows=shadows,
+        feedbacks=feedbacks,
     )  # fmt: skip
     return _Front(app, models, upstream, access, open, turns, routes, metrics, control)
 
