@@ -42,7 +42,6 @@ class Exchange:
     path: str
     id: str = ""
     """The client's `x-request-id`, or a fresh one; it stands in the answer's header."""
-    method: str = "POST"
     key: str = ""
     """Name of the key; empty without one."""
     trace: Trace | None = None
@@ -51,6 +50,7 @@ class Exchange:
     """By the monotonic clock."""
     at: float = field(default_factory=time.time)
     """Seconds since 1970."""
+    method: str = "POST"
     asked: str = ""
     """What the client named as `model`: a variant, a route or a pipeline."""
     variant: str = ""
@@ -216,9 +216,9 @@ def of_request(scope: Scope) -> Exchange:
     return Exchange(
         scope["path"],
         id,
-        scope["method"],
         begun=begun,
         at=time.time() - (now - begun),
+        method=scope["method"],
         deadline=_seconds(scope["headers"], _WHOLE_TIMEOUT),
         patience=_seconds(scope["headers"], _READ_TIMEOUT),
         consents=consents,
