@@ -133,9 +133,7 @@ def _answer(means: str, schema: str | None, *, streams: bool = False) -> JSON:
         {"application/json": {"schema": _schema(schema)}} if schema else {"text/plain": {"schema": {"type": "string"}}}
     )
     if streams:
-        content["text/event-stream"] = {
-            "schema": {"type": "string", "description": _LAST.get(schema or "", "Events up to `data: [DONE]`.")}
-        }
+        content["text/event-stream"] = {"schema": {"description": _LAST.get(schema or "", "Events up to `data: [DONE]`.")}}
     return {"description": means, "content": content}
 
 

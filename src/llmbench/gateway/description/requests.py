@@ -82,6 +82,11 @@ _NARROWER: Mapping[str, JSON] = {
     "tools": {"minItems": 1, "items": {"type": "object", "required": ["function"], "properties": {"function": _FUNCTION}}},
     "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required", None]}, _NAMED_TOOL]},
     # bounds of the gateway
+    "filters": {
+        "properties": {"type": {"enum": [*searching.COMPARE, *searching.JOIN]}},
+        "required": ["type"],
+        "description": "OpenAI's: `eq` and the like with `key` and `value`, or `and` and `or` with a list of `filters`.",
+    },
     "response_format": {**_FORMAT, "type": ["object", "null"]},
     "logit_bias": {"propertyNames": {"pattern": "^[0-9]+$"}, "additionalProperties": {"type": "number"}},
     "reasoning_effort": {"enum": [*chat.EFFORTS, None]},
