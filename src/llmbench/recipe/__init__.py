@@ -21,6 +21,7 @@ from llmbench.recipe.compare import ABSTENTION, CompareRecipe, EndpointSpec, Que
 from llmbench.recipe.data import DataSource, DataSpec, Format
 from llmbench.recipe.evaluation import EvaluationSpec
 from llmbench.recipe.fields import Document
+from llmbench.recipe.guardrails import RAILS
 from llmbench.recipe.load import load, load_any
 from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec, TeacherSpec
 from llmbench.recipe.model import ModelSpec
@@ -50,6 +51,7 @@ from llmbench.recipe.vllm_options import vllm_option
 __all__ = [
     "ABSTENTION",
     "MAX_STOPS",
+    "RAILS",
     "STDIN",
     "AccessLogSpec",
     "CaptureSpec",
