@@ -42,7 +42,12 @@ def app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
         return await asyncio.wrap_future(gateway.ask(work))
 
     async def show(_: Request) -> Response:
-        return JSONResponse({"base_url": gateway.base_url, "engine": gateway.state, "variants": deployment.listing()})
+        return JSONResponse(
+            {
+                "base_url": gateway.base_url, "engine": gateway.state, "engines": gateway.engines,
+                "variants": deployment.listing(),
+            }
+        )  # fmt: skip
 
     async def count(_: Request) -> Response:
         return PlainTextResponse(await asyncio.to_thread(gateway.metrics), media_type="text/plain; version=0.0.4")

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from llmbench import workspace
 from llmbench.engine import Adapter, Engine, Progress, admit_all, by_priority, parsers, places
@@ -17,6 +17,7 @@ from llmbench.gateway.app import build
 from llmbench.gateway.cards import pipelines, served
 from llmbench.gateway.catalogue import Catalogue, Served, refuse_clash
 from llmbench.gateway.deployment import Deployment
+from llmbench.gateway.fleet import Fleet
 from llmbench.gateway.grounding import Grounding, open_retriever
 from llmbench.gateway.guard import Access
 from llmbench.gateway.keeper import Keeper
@@ -50,14 +51,14 @@ class Gateway:
     def __init__(
         self,
         base_url: str,
-        engine: Engine,
+        engine: Engine | Fleet,
         deployment: Deployment,
-        keeper: Keeper,
+        keeper: Keeper | None,
         metrics: Callable[[], bytes] = bytes,
         control: Control | None = None,
     ) -> None:
         self.base_url = base_url
-        self.engine = engine
+        self._engine = engine
         self.deployment = deployment
         self.metrics = metrics
         """What /metrics says; any thread but the gateway's own may ask."""
@@ -71,8 +72,26 @@ class Gateway:
         return tuple(self.deployment.catalogue.now.known.values())
 
     @property
+    def engine(self) -> Engine:
+        """vLLM, where this process has started it."""
+        assert isinstance(self._engine, Engine), "the engines run elsewhere"
+        return self._engine
+
+    @property
+    def problem(self) -> str | None:
+        """Why no request can be answered, in one line; None while one can."""
+        return self._engine.problem
+
+    @property
+    def engines(self) -> list[dict[str, Any]]:
+        """How each engine that runs elsewhere stands: url, state (ready or out), requests, and the reason why it is out."""
+        return self._engine.listing() if isinstance(self._engine, Fleet) else []
+
+    @property
     def state(self) -> str:
-        """`running` or `restarting`."""
+        """`running`, `restarting`, or `away`: no engine that runs elsewhere answers."""
+        if self._keeper is None:
+            return "running" if self.problem is None else "away"
         return "restarting" if self._keeper.restarting else "running"
 
     def ask(self, work: Callable[[], T]) -> Future[T]:
@@ -103,7 +122,8 @@ class Gateway:
             self._jobs.get(timeout=seconds)()
         except Empty:
             pass
-        self._keeper.look()
+        if self._keeper is not None:
+            self._keeper.look()
 
 
 class _Way:
@@ -164,10 +184,7 @@ def started(
         adapters = admit_all(recipe)
         for adapter in adapters.values():
             need_certificate(recipe, adapter, say)
-        engine = stack.enter_context(Engine(recipe, adapters))
-        say(f"vLLM's log: {engine.log}")
-        if reading := parsers(recipe).said():
-            say(reading)
+        engine = stack.enter_context(_engine(recipe, adapters, say))
         groundings = _open_groundings(recipe, stack)  # they load while vLLM does
 
         def tick(state: Progress) -> None:
@@ -183,9 +200,9 @@ def started(
         for grounding in groundings.values():
             grounding.ready()
             settle_pipeline(recipe, grounding, say)
-        proofs = prove_all(recipe, engine, adapters, progress, say)
+        proofs = engine.proofs if isinstance(engine, Fleet) else prove_all(recipe, engine, adapters, progress, say)
         models = Catalogue(_served(recipe, adapters, groundings, proofs), context=engine.context)
-        upstream = Upstream.at(engine.socket, lambda: engine.problem)
+        upstream = _upstream(engine)
         spec = recipe.gateway
         open = Open(min(spec.max_requests, most_answers()))
         access = Access(spec.api_key, hosts(spec))
@@ -216,14 +233,40 @@ def started(
         )  # fmt: skip
         stack.enter_context(control.running())
         way.loop = stack.enter_context(answering(app, listener, recipe, upstream, open, log, patience))
-        keeper = Keeper(
-            engine,
-            most=lambda: deployment.recipe.engine.restarts,
-            hold=lambda reason: upstream.hold(reason) if reason else upstream.moved(engine.socket),
-            prove=lambda: prove_all(deployment.recipe, engine, engine.adapters, None, say),
-            say=say,
-        )
+        if isinstance(engine, Fleet):
+            engine.attach(way.loop, turns, metrics, lambda: deployment.recipe)
+        keeper = _keeper(engine, deployment, upstream, say) if isinstance(engine, Engine) else None
         yield Gateway(base_url(spec.host, listener.getsockname()[1]), engine, deployment, keeper, way.counts, control)
+
+
+@contextmanager
+def _engine(recipe: ServeRecipe, adapters: Mapping[str, Adapter], say: Callable[[str], None]) -> Iterator[Engine | Fleet]:
+    """What computes the answers: vLLM, loading, or the engines that the document names."""
+    if recipe.engine.urls:
+        with Fleet(recipe, adapters, say) as fleet:
+            yield fleet
+        return
+    with Engine(recipe, adapters) as engine:
+        say(f"vLLM's log: {engine.log}")
+        if reading := parsers(recipe).said():
+            say(reading)
+        yield engine
+
+
+def _upstream(engine: Engine | Fleet) -> Upstream:
+    if isinstance(engine, Fleet):
+        return Upstream.over(engine.balancer)
+    return Upstream.at(engine.socket, lambda: engine.problem)
+
+
+def _keeper(engine: Engine, deployment: Deployment, upstream: Upstream, say: Callable[[str], None]) -> Keeper:
+    return Keeper(
+        engine,
+        most=lambda: deployment.recipe.engine.restarts,
+        hold=lambda reason: upstream.hold(reason) if reason else upstream.moved(engine.socket),
+        prove=lambda: prove_all(deployment.recipe, engine, engine.adapters, None, say),
+        say=say,
+    )
 
 
 def _need_packages() -> None:
