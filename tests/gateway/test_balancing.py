@@ -259,6 +259,6 @@ async def test_each_engines_own_counts_have_its_name(two: Balanced) -> None:
     assert lines.count("# TYPE vllm:prompt_tokens counter") == 1
     at = lines.index("# TYPE vllm:prompt_tokens counter")
     for engine, line in zip(two.engines, lines[at + 1 : at + 3], strict=True):
-        assert line == f'vllm:prompt_tokens_total{{engine="{engine.url}",model_name="base"}} {len(engine.asked)}'
+        assert line == f'vllm:prompt_tokens_total{{engine_url="{engine.url}",engine="0",model_name="base"}} {len(engine.asked)}'
     two.engines[0].stop()
     assert two.engines[1].url in (await two.upstream.metrics()).decode()

@@ -231,13 +231,13 @@ def test_a_gateway_answers_from_its_engines_and_says_how_they_stand() -> None:
         assert asked.http.get("/ready").json()["status"] == "ready"
         text = asked.http.get("/metrics").text
         for one in engines:
-            assert f'llmbench_engine_up{{engine="{one.url}"}} 1.0' in text
+            assert f'llmbench_engine_up{{engine_url="{one.url}"}} 1.0' in text
             count = ports.count(one.port)
-            assert f'llmbench_engine_requests_total{{engine="{one.url}",outcome="answered"}} {float(count)}' in text
-            assert f'vllm:prompt_tokens_total{{engine="{one.url}",model_name="base"}} {count}' in text
+            assert f'llmbench_engine_requests_total{{engine_url="{one.url}",outcome="answered"}} {float(count)}' in text
+            assert f'vllm:prompt_tokens_total{{engine_url="{one.url}",engine="0",model_name="base"}} {count}' in text
         assert [row["requests"] for row in asked.gateway.engines] == [0, 0] and asked.gateway.state == "running"
         engines[0].stop()
-        until(lambda: f'llmbench_engine_up{{engine="{engines[0].url}"}} 0.0' in asked.http.get("/metrics").text)
+        until(lambda: f'llmbench_engine_up{{engine_url="{engines[0].url}"}} 0.0' in asked.http.get("/metrics").text)
         assert {asked.chat(f"text {number}").json()["port"] for number in range(20)} == {engines[1].port}
         engines[1].stop()
         until(lambda: asked.http.get("/ready").status_code == 503)

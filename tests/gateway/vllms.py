@@ -91,7 +91,7 @@ class Vllm:
                     f"# HELP process_start_time_seconds Start.\n# TYPE process_start_time_seconds gauge\n"
                     f"process_start_time_seconds {self.port}{self.starts}\n"
                     "# HELP vllm:prompt_tokens Tokens.\n# TYPE vllm:prompt_tokens counter\n"
-                    f'vllm:prompt_tokens_total{{model_name="base"}} {len(self.asked)}\n'
+                    f'vllm:prompt_tokens_total{{engine="0",model_name="base"}} {len(self.asked)}\n'
                 )
                 return await self._send(writer, 200, text.encode())
             case "/v1/models":

@@ -1,7 +1,7 @@
 """Which engine a request is for: the one that most likely computed its beginning before, so that vLLM's prefix cache has it.
 
-vLLM keeps what it computed of a prompt in blocks of 16 tokens, each known by all tokens before it and by the adapter. Requests
-profit from one another as far as their prompts begin alike, so what they begin with decides.
+vLLM keeps what it computed of a prompt in blocks of 16 tokens on a GPU and 128 on a CPU, each known by all tokens before it and
+by the adapter. Requests profit from one another as far as their prompts begin alike, so what they begin with decides.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 __all__ = ["BEGINNING", "beginning_of", "ranked"]
 
 BEGINNING = 1024
-"""Characters that count of the first message of the user, or of a text: about 256 tokens, 16 of vLLM's blocks.
+"""Characters that count of the first message of the user, or of a text: about 256 tokens, 16 blocks of vLLM on a GPU.
 
 Most questions are shorter and count whole, so that conversations are spread and each stays where it began. Passages are longer,
 so that different questions about the same ones meet where these are cached.

@@ -136,7 +136,7 @@ class LoadBalancer(httpx.AsyncBaseTransport):
         return other
 
     async def metrics(self, seconds: float) -> bytes:
-        """What vLLM counts, of every healthy engine that says so within these seconds, with a label `engine`."""
+        """What vLLM counts, of every healthy engine that says so within these seconds, with a label `engine_url`."""
 
         async def one(backend: Backend) -> tuple[str, bytes]:
             try:

@@ -308,7 +308,7 @@ class Fleet:
                 member.misfit = error
             reason = " ".join(str(error).split())
             self._in_loop(lambda: self.balancer.eject(member.backend, reason))
-            if reason != told and member.tried and not self._end.is_set():
+            if reason != told and member.misfit is not None and member.tried:  # that it went away has been said
                 self._say(f"Engine {member.address.url} stays out: {reason}")
             return reason
         finally:

@@ -117,7 +117,7 @@ class Upstream:
     async def metrics(self) -> bytes:
         """What the engine's /metrics says; nothing where it does not answer within a second.
 
-        Of several engines, each one's series have a label `engine`.
+        Of several engines, each one's series have a label `engine_url`.
         """
         if self._ending is not None:
             return b""

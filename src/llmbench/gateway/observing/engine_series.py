@@ -1,4 +1,7 @@
-"""What several vLLMs count, as one text for Prometheus: each engine's samples have a label of their own."""
+"""What several vLLMs count, as one text for Prometheus.
+
+The samples of each have a label `engine_url`: vLLM's own label `engine` is the rank of a copy inside one engine.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def merged(texts: Mapping[str, bytes]) -> bytes:
     """
     families: dict[bytes, tuple[dict[bytes, bytes], list[bytes]]] = {}
     for name, text in texts.items():
-        label = b'engine="' + name.replace("\\", r"\\").replace('"', r"\"").encode() + b'"'
+        label = b'engine_url="' + name.replace("\\", r"\\").replace('"', r"\"").encode() + b'"'
         family = b""
         for line in text.splitlines():
             if (about := _ABOUT.match(line)) is not None:

@@ -219,13 +219,13 @@ class _Engines:
     def collect(self) -> Iterable[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        up = GaugeMetricFamily("llmbench_engine_up", "Whether an engine is given requests.", labels=["engine"])
-        running = GaugeMetricFamily("llmbench_engine_requests_running", "Answers it is computing.", labels=["engine"])
+        up = GaugeMetricFamily("llmbench_engine_up", "Whether an engine is given requests.", labels=["engine_url"])
+        running = GaugeMetricFamily("llmbench_engine_requests_running", "Answers it is computing.", labels=["engine_url"])
         ended = CounterMetricFamily(
             "llmbench_engine_requests",
             "Requests of an engine: answered, refused (4xx), failed (5xx), unreachable (no answer came), broken (it ended too "
             "early), cancelled (nobody waited any longer).",
-            labels=["engine", "outcome"],
+            labels=["engine_url", "outcome"],
         )
         for backend in self._backends:
             up.add_metric([backend.name], backend.healthy)
