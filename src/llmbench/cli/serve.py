@@ -115,7 +115,8 @@ def _emitted(document: ServeRecipe, values: list[str], emit: str, image: str | N
     from llmbench import containers
     from llmbench.engine import inspect
 
-    on = device or ("cuda" if document.model.device == "cuda" else inspect(document.engine.python).device)
+    own = "cuda" if document.model.device == "cuda" else None
+    on = device or ("cpu" if document.engine.urls else own or inspect(document.engine.python).device)
     found = containers.needs(document, values, image=image, device=on)
     return containers.compose(found) if emit == "compose" else containers.kubernetes(found)
 
