@@ -30,7 +30,7 @@ from llmbench.engine import Address, Engine
 from llmbench.gateway import balancing, started
 from llmbench.recipe import ServeRecipe
 
-AT_ONCE = 4
+AT_ONCE = 8
 TURNS, QUESTIONS = 5, 4
 WORDS = [
     "kettle", "lamp", "heater", "red", "brass", "copper", "weighs", "grams", "costs", "euros", "Alba", "Borin", "Cora",

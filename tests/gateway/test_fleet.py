@@ -17,6 +17,7 @@ from tests.gateway.vllms import Vllm, running
 from llmbench.engine import Adapter
 from llmbench.errors import EngineError, LlmbenchError
 from llmbench.gateway import fleet as fleet_module
+from llmbench.gateway import member as member_module
 from llmbench.gateway import started
 from llmbench.gateway.fleet import Fleet
 from llmbench.recipe import ServeRecipe
@@ -184,8 +185,8 @@ def test_what_was_proven_is_proven_again_where_the_process_is_another_one(
         proven.append((at.url, tuple(one.id for one in adapters)))
         return dict.fromkeys(proven[-1][1])
 
-    monkeypatch.setattr(fleet_module, "prove_adapters", prove)
-    monkeypatch.setattr(fleet_module, "prove_served_base", lambda *_, **__: None)
+    monkeypatch.setattr(member_module, "prove_adapters", prove)
+    monkeypatch.setattr(member_module, "prove_served_base", lambda *_, **__: None)
     with running(2) as (first, second), fleet_of([first, second], {"run-a1": adapter("a1")}, parity="require") as (fleet, _):
         fleet.wait()
         assert sorted(proven) == sorted([(first.url, ("a1",)), (second.url, ("a1",))])

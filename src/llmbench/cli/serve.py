@@ -115,8 +115,11 @@ def _emitted(document: ServeRecipe, values: list[str], emit: str, image: str | N
     from llmbench import containers
     from llmbench.engine import inspect
 
-    own = "cuda" if document.model.device == "cuda" else None
-    on = device or ("cpu" if document.engine.urls else own or inspect(document.engine.python).device)
+    on: Device
+    if device is not None or document.engine.urls:
+        on = device or "cpu"  # the engines have the GPUs
+    else:
+        on = "cuda" if document.model.device == "cuda" else inspect(document.engine.python).device
     found = containers.needs(document, values, image=image, device=on)
     return containers.compose(found) if emit == "compose" else containers.kubernetes(found)
 

@@ -13,8 +13,9 @@ from typing import Any
 
 __all__ = ["BEGINNING", "beginning_of", "ranked"]
 
-BEGINNING = 1024
-"""Characters that count of the first message of the user, or of a text: about 256 tokens, 16 blocks of vLLM on a GPU.
+BEGINNING = 512
+"""Characters that count of the first message of the user, or of a text: about 128 tokens, the least that is worth computing
+once (8 blocks on a GPU, one on a CPU).
 
 Most questions are shorter and count whole, so that conversations are spread and each stays where it began. Passages are longer,
 so that different questions about the same ones meet where these are cached.

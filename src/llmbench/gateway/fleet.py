@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,10 +21,10 @@ import httpx
 
 from llmbench import assets
 from llmbench.engine import Adapter, Address, Device, Progress, capacity, client, loading, places, remote, store
-from llmbench.errors import EngineError
-from llmbench.gateway.balancing import Backend, LoadBalancer
+from llmbench.errors import EngineError, LlmbenchError
+from llmbench.gateway.balancing import LoadBalancer
+from llmbench.gateway.member import PROBE_TIMEOUT, Member, ill, in_words
 from llmbench.gateway.observing.metrics import Metrics
-from llmbench.gateway.proving import prove_adapters, prove_served_base
 from llmbench.gateway.turns import Turns
 from llmbench.parity import Parity
 from llmbench.recipe import ServeRecipe
@@ -35,33 +34,12 @@ __all__ = ["Fleet"]
 _LOOK_SECONDS = 0.2
 _PROBE_SECONDS = 2.0
 """Between two looks at an engine that is well."""
-_PROBE_TIMEOUT = 5.0
 _PROBES = 3
 """In a row without an answer, until an engine is left out; one that takes no connection is left out at once."""
 _LOOP_SECONDS = 5.0
 _TEXT = "The quick brown fox: 1,234.5 \u00e4\u00f6\u00fc \u4f60\u597d <b>def f(x):</b>\n"
 """Tokenizers differ on it."""
 _WORST = ("differs", "inconclusive", "proven")
-
-
-@dataclass
-class _Member:
-    """One engine, as its thread knows it."""
-
-    address: Address
-    backend: Backend
-    joined: bool = False
-    """Whether it has all adapters, and is given each change of them."""
-    tried: bool = False
-    started_at: float | None = None
-    misfit: EngineError | None = None
-    """Why it cannot be one of these engines, as it is."""
-    proven: dict[str, Parity] = field(default_factory=dict)
-    base_proven: bool = False
-    stale: set[str] = field(default_factory=set)
-    """Adapters to unload: the change came while it was out."""
-    lost: int = 0
-    """Slots of adapters that it unloaded without freeing them, or that others have loaded."""
 
 
 class Fleet:
@@ -89,7 +67,7 @@ class Fleet:
         """The gateway's, once it runs."""
         self._say = say
         addresses = [Address.of(url, recipe.engine.api_key) for url in recipe.engine.urls]
-        self._members = [_Member(address, Backend(address)) for address in addresses]
+        self._members = [Member(address) for address in addresses]
         self.balancer = LoadBalancer([member.backend for member in self._members], say)
         self._agreed: tuple[str, remote.Card, list[int]] | None = None
         """The engine that was the first, its base, and how it reads a text."""
@@ -103,17 +81,16 @@ class Fleet:
     def __enter__(self) -> Self:
         for adapter in self.adapters.values():
             self._hold.take(adapter.folder)
-        self._say(f"Engines: {', '.join(member.address.url for member in self._members)}")
+        self._say(f"Engines: {', '.join(member.url for member in self._members)}")
         for member in self._members:
-            self._threads.append(threading.Thread(target=self._attend, args=(member,), name=member.address.url, daemon=True))
+            self._threads.append(threading.Thread(target=self._attend, args=(member,), name=member.url, daemon=True))
             self._threads[-1].start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end.set()
-        self.loop = None
         for thread in self._threads:
-            thread.join(_PROBE_TIMEOUT + _LOOP_SECONDS)
+            thread.join(PROBE_TIMEOUT + _LOOP_SECONDS)
         self._hold.release_all()
 
     def wait(self, progress: Callable[[Progress], None] | None = None) -> None:
@@ -136,10 +113,10 @@ class Fleet:
             raise misfit
         for member in self._members:
             if not member.joined:
-                self._say(f"Going on without {member.address.url}, which joins when it comes: {member.backend.reason}")
+                self._say(f"Going on without {member.url}, which joins when it comes: {member.backend.reason}")
 
     def _phase(self) -> str:
-        left = [member.address.url for member in self._members if not member.joined]
+        left = [member.url for member in self._members if not member.joined]
         return f"asking {', '.join(left)}"
 
     @property
@@ -213,7 +190,7 @@ class Fleet:
             lost = max(member.lost for member in members)
             loading.refuse_without_slot(adapter, self.capacity, len(self.adapters) + lost)
             self._hold.take(adapter.folder)
-            loaded: list[_Member] = []
+            loaded: list[Member] = []
             try:
                 for member in members:
                     try:
@@ -250,7 +227,7 @@ class Fleet:
                         member.lost += 1
                 except EngineError as error:
                     member.stale.add(id)
-                    problem = EngineError(f"{member.address.url}: {error}")
+                    problem = EngineError(f"{member.url}: {error}")
             self._hold.release(adapter.folder)
         if problem is not None:
             raise problem
@@ -263,9 +240,9 @@ class Fleet:
         """
         for member in self._joined():
             try:
-                self._prove(member, [adapter])
+                member.prove(self.document(), [adapter], self._say)
             except EngineError as error:
-                if self._unwell(member.address) is None:
+                if member.ill() is None:
                     raise
                 self._out(member, str(error))
         return self._worst(adapter.id)
@@ -274,15 +251,15 @@ class Fleet:
         verdicts = [member.proven[id] for member in self._members if id in member.proven]
         return min(verdicts, key=lambda verdict: _WORST.index(verdict.state), default=None)
 
-    def _joined(self) -> list[_Member]:
+    def _joined(self) -> list[Member]:
         if found := [member for member in self._members if member.joined]:
             return found
         raise EngineError(f"None of the engines answers: {'; '.join(member.backend.reason for member in self._members)}")
 
-    def _attend(self, member: _Member) -> None:
+    def _attend(self, member: Member) -> None:
         """What an engine's thread does until the end."""
         backend, probed, failed, told = member.backend, 0.0, 0, ""
-        with client(member.address, _PROBE_TIMEOUT) as http:
+        with client(member.address, PROBE_TIMEOUT) as http:
             while not self._end.wait(_LOOK_SECONDS):
                 now = time.monotonic()
                 if not (backend.healthy and member.joined):
@@ -290,12 +267,12 @@ class Fleet:
                     if now >= backend.until:
                         told = self._try(member, told)
                 elif now - probed >= _PROBE_SECONDS:
-                    problem, probed = _unwell(http), time.monotonic()
+                    problem, probed = ill(http), time.monotonic()
                     failed = failed + 1 if problem is not None else 0
                     if problem is not None and (failed == _PROBES or isinstance(problem, httpx.ConnectError)):
-                        self._out(member, _in_words(problem))
+                        self._out(member, in_words(problem))
 
-    def _try(self, member: _Member, told: str) -> str:
+    def _try(self, member: Member, told: str) -> str:
         """Lets an engine in if it is as it should be; else why it is not, which is told once."""
         with self._lock:
             member.joined = False
@@ -303,61 +280,44 @@ class Fleet:
             member.misfit = None
             self._bring(member)
             return ""
-        except EngineError as error:
+        except Exception as error:  # whatever it is, the engine is looked at again
             if not isinstance(error, loading.NoAnswer):
                 member.misfit = error
-            reason = " ".join(str(error).split())
+            reason = " ".join((str(error) if isinstance(error, LlmbenchError) else f"{type(error).__name__}: {error}").split())
             self._in_loop(lambda: self.balancer.eject(member.backend, reason))
             if reason != told and member.misfit is not None and member.tried:  # that it went away has been said
-                self._say(f"Engine {member.address.url} stays out: {reason}")
+                self._say(f"Engine {member.url} stays out: {reason}")
             return reason
         finally:
             member.tried = True
 
-    def _bring(self, member: _Member) -> None:
+    def _bring(self, member: Member) -> None:
         """Makes an engine have what is served, and lets it in.
 
         Raises:
             EngineError: it does not answer, serves another base, or does not load or prove an adapter.
         """
-        at, began = member.address, member.tried
-        if (problem := self._unwell(at)) is not None:
-            raise loading.NoAnswer(f"{at.url} does not answer ({_in_words(problem)})")
-        card = remote.card(at)
-        self._agree(at, card)
-        started = remote.started_at(at)
-        if started is None or started != member.started_at:  # another process, as far as it tells
-            member.proven, member.base_proven = {}, False
-        member.started_at = started
+        came_back = member.tried
+        self._agree(member.address, member.look())
         while not self._end.is_set():
             with self._lock:
-                wanted, stale = dict(self.adapters), set(member.stale)
+                wanted, gone = dict(self.adapters), set(member.stale)
                 member.stale.clear()
-            has = remote.card(at).adapters
-            for id in (stale & has) - wanted.keys():
-                loading.unload(at, id)
-            member.lost = len(has - wanted.keys() - stale)
-            for id in wanted.keys() - has:
-                loading.refuse_without_slot(wanted[id], self.capacity, len(wanted.keys() & has) + member.lost)
-                loading.load(at, wanted[id])
-                member.proven.pop(id, None)
-            self._prove(member, [adapter for id, adapter in wanted.items() if id not in member.proven])
+            try:
+                member.catch_up(wanted, gone, self.capacity)
+            except EngineError:
+                with self._lock:
+                    member.stale |= gone
+                raise
+            unproven = [adapter for id, adapter in wanted.items() if id not in member.proven]
+            member.prove(self.document(), unproven, self._say)
             with self._lock:
                 if self.adapters.keys() == wanted.keys() and not member.stale:
                     self._in_loop(lambda: self.balancer.admit(member.backend))
                     member.joined = True
                     break
-        if began and member.joined:
-            self._say(f"Engine {at.url} answers, and is given requests")
-
-    def _prove(self, member: _Member, adapters: list[Adapter]) -> None:
-        recipe, on = self.document(), f" on {member.address.url}"
-        if recipe.parity == "off":
-            return
-        if not member.base_proven:
-            prove_served_base(recipe, member.address, self._say, on=on)
-            member.base_proven = True
-        member.proven |= prove_adapters(recipe, member.address, adapters, None, self._say, on=on)
+        if came_back and member.joined:
+            self._say(f"Engine {member.url} answers, and is given requests")
 
     def _agree(self, at: Address, card: remote.Card) -> None:
         """Compares an engine's base with the document's, and with the one of the engine that was the first.
@@ -384,11 +344,7 @@ class Fleet:
                 "Start both with the same engine.max_model_len"
             )
 
-    def _unwell(self, at: Address) -> httpx.HTTPError | None:
-        with client(at, _PROBE_TIMEOUT) as http:
-            return _unwell(http)
-
-    def _out(self, member: _Member, reason: str) -> None:
+    def _out(self, member: Member, reason: str) -> None:
         """Notes that an engine does not answer."""
         member.joined = False
         if not self._end.is_set():
@@ -408,18 +364,3 @@ class Fleet:
         with suppress(RuntimeError, TimeoutError):  # it has ended
             loop.call_soon_threadsafe(do)
             done.result(_LOOP_SECONDS)
-
-
-def _unwell(http: httpx.Client) -> httpx.HTTPError | None:
-    """Why the vLLM that a client reaches is not well."""
-    try:
-        http.get("/health").raise_for_status()
-    except httpx.HTTPError as error:
-        return error
-    return None
-
-
-def _in_words(problem: httpx.HTTPError) -> str:
-    if isinstance(problem, httpx.HTTPStatusError):
-        return f"its /health answers {problem.response.status_code}"
-    return f"{type(problem).__name__}: {problem}"
