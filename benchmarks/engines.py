@@ -1,6 +1,6 @@
 """What vLLM's prefix cache gains when requests that begin alike go to the same of two engines.
 
-    python benchmarks/engines.py [--conversations 40] [--passages 30]
+    python benchmarks/engines.py [--conversations 40] [--passages 60]
 
 Two real vLLMs with the bundled model on this machine, and a gateway in front. The same two workloads are asked three times,
 each time in other words of the same lengths, so that nothing is cached from the time before: of one engine alone, of two by
@@ -106,7 +106,7 @@ def measured(folder: Path, urls: Sequence[str], work: Callable[..., None], count
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--conversations", type=int, default=40)
-    parser.add_argument("--passages", type=int, default=30)
+    parser.add_argument("--passages", type=int, default=60)
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,20 @@ def test_as_many_requests_are_computed_at_once_as_the_engines_that_are_well_have
         for thread in threads:
             thread.join()
         assert sum(len(one.asked) for one in engines) == 9
+
+
+def test_what_an_engine_that_hangs_has_not_begun_is_answered_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_module, "PROBE_TIMEOUT", 0.1)
+    with running(2) as (first, second), Asked([first, second]) as asked:
+        for number in range(20):  # connections that are kept
+            asked.chat(f"text {number}")
+        first.hangs = True
+        with ThreadPoolExecutor(20) as pool:
+            answers = list(pool.map(asked.chat, [f"text {number}" for number in range(20)]))
+        assert {answer.json()["port"] for answer in answers} == {second.port}
+        assert any(f"Engine {first.url} is left out: ReadTimeout" in line for line in asked.said)
+        first.hangs = False
+        until(lambda: all(one["state"] == "ready" for one in asked.gateway.engines))
 
 
 def test_the_engines_key_is_sent_and_said_nowhere(capfd: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,8 @@ class Vllm:
         self.status = 200
         """Of chats."""
         self.well = True
+        self.hangs = False
+        """Takes requests, and says nothing."""
         self.drops = 0
         """Next chats whose connection ends before an answer."""
         self.breaks = 0
@@ -63,6 +65,7 @@ class Vllm:
         ready.set()
         await self._stopped.wait()
         server.close()
+        await asyncio.sleep(0.01)  # who was let in last begins, and so closes its connection when it is cancelled
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
@@ -81,6 +84,8 @@ class Vllm:
         writer.transport.abort()
 
     async def _answer(self, path: str, headers: dict[str, str], body: Any, writer: asyncio.StreamWriter) -> bool:
+        while self.hangs:
+            await asyncio.sleep(0.005)
         if path == "/health":
             return await self._say(writer, 200 if self.well else 503, {})
         if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":

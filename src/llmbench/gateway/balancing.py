@@ -20,10 +20,11 @@ from llmbench.gateway.affinity import beginning_of, ranked
 from llmbench.gateway.observing.engine_series import merged
 from llmbench.gateway.transport import Dropped, EngineTransport
 
-__all__ = ["LOAD_FACTOR", "Backend", "LoadBalancer"]
+__all__ = ["DEVIATIONS", "LOAD_FACTOR", "Backend", "LoadBalancer"]
 
-LOAD_FACTOR = 1.25
-"""No engine is given more than this many times the mean of the running requests."""
+LOAD_FACTOR, DEVIATIONS = 1.25, 2.0
+"""How far the running requests of an engine may exceed the mean: by this factor, or by as many standard deviations as a random
+spread would have, whichever is more. Of a few requests a bound within that noise would move many for nothing."""
 _FAILURES = 3
 """In a row, until an engine is left out; one that takes no connection is left out at once."""
 _PAUSE, _LONGEST_PAUSE = 1.0, 60.0
@@ -156,8 +157,11 @@ class LoadBalancer(httpx.AsyncBaseTransport):
         backend.healthy, backend.failures, backend.since = True, 0, time.monotonic()
         self.changed()
 
-    def eject(self, backend: Backend, reason: str) -> None:
-        """Gives an engine no more requests, for twice as long as the last time; those that are running go on."""
+    def eject(self, backend: Backend, reason: str, *, hangs: bool = False) -> None:
+        """Gives an engine no more requests, for twice as long as the last time; those that are running go on.
+
+        Of one that `hangs`, those of whose answers nothing has come go to other engines.
+        """
         now = time.monotonic()
         calm = backend.healthy and now - backend.since > _CALM
         fresh = calm or not backend.pause or not backend.since  # one that has never been in may be loading yet
@@ -168,6 +172,8 @@ class LoadBalancer(httpx.AsyncBaseTransport):
             backend.healthy = False
             self._say(f"Engine {backend.name} is left out: {reason}. {len(self.healthy)} of {len(self.backends)} answer")
             self.changed()
+        if hangs:
+            backend.transport.give_up()
 
     async def aclose(self) -> None:
         """Closes every connection; what is being read from it ends in an error."""
@@ -189,8 +195,8 @@ class LoadBalancer(httpx.AsyncBaseTransport):
         healthy = {name: backend for name, backend in self.backends.items() if backend.healthy and backend is not but}
         if len(healthy) < 2 or request.url.path not in _COMPUTING:
             return min(healthy.values(), key=lambda backend: backend.running, default=None)
-        running = sum(backend.running for backend in healthy.values())
-        most = math.ceil(LOAD_FACTOR * (running + 1) / len(healthy))
+        mean = (sum(backend.running for backend in healthy.values()) + 1) / len(healthy)
+        most = math.ceil(max(LOAD_FACTOR * mean, mean + DEVIATIONS * math.sqrt(mean)))
         order = ranked(beginning_of(request.extensions["body"]), list(healthy))
         return next(healthy[name] for name in order if healthy[name].running < most)
 

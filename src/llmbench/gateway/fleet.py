@@ -270,7 +270,7 @@ class Fleet:
                     problem, probed = ill(http), time.monotonic()
                     failed = failed + 1 if problem is not None else 0
                     if problem is not None and (failed == _PROBES or isinstance(problem, httpx.ConnectError)):
-                        self._out(member, in_words(problem))
+                        self._out(member, in_words(problem), hangs=isinstance(problem, httpx.TimeoutException))
 
     def _try(self, member: Member, told: str) -> str:
         """Lets an engine in if it is as it should be; else why it is not, which is told once."""
@@ -344,11 +344,11 @@ class Fleet:
                 "Start both with the same engine.max_model_len"
             )
 
-    def _out(self, member: Member, reason: str) -> None:
+    def _out(self, member: Member, reason: str, *, hangs: bool = False) -> None:
         """Notes that an engine does not answer."""
         member.joined = False
         if not self._end.is_set():
-            self._in_loop(lambda: self.balancer.eject(member.backend, reason))
+            self._in_loop(lambda: self.balancer.eject(member.backend, reason, hangs=hangs))
 
     def _in_loop(self, work: Callable[[], None]) -> None:
         """Does something in the gateway's event loop, and waits for it; at once while there is none."""

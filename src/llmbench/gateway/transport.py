@@ -97,6 +97,11 @@ class _Link(asyncio.Protocol):
         self.model = None
         return self._is_kept and not self._error and not self.is_closed
 
+    def give_up(self) -> None:
+        """Ends the request if nothing of its answer has come."""
+        if not self._heard:
+            self.fail(Dropped("the engine no longer answers"))
+
     def fail(self, error: httpx.TransportError) -> None:
         """Closes the connection; whoever waits for its answer gets this error."""
         self._error = self._error or error
@@ -219,7 +224,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
         self.at = at
         self._idle: deque[_Link] = deque()
         self._busy: set[_Link] = set()
-        self._ends = 0
+        self._ends = self._given_up = 0
         self._ends_of: dict[str, int] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -231,11 +236,13 @@ class EngineTransport(httpx.AsyncBaseTransport):
         """
         model: str | None = request.extensions.get("model")
         sent = _written(request, self.at)
+        given_up = self._given_up
         if (kept := self._take()) is not None:
             try:
                 return await self._ask(kept, sent, model)
             except Dropped:
-                pass
+                if self._given_up != given_up:
+                    raise
         return await self._ask(await self._connected(model), sent, model)
 
     async def aclose(self) -> None:
@@ -250,6 +257,12 @@ class EngineTransport(httpx.AsyncBaseTransport):
             self._ends_of[model] = self._ends_of.get(model, 0) + 1
         for link in [one for one in self._busy if model in (None, one.model)]:
             link.fail(httpx.ReadError("the answer was cut off"))
+
+    def give_up(self) -> None:
+        """Ends the requests of whose answers nothing has come, with `Dropped`: the engine hangs."""
+        self._given_up += 1
+        for link in list(self._busy):
+            link.give_up()
 
     def drop_idle(self) -> None:
         """Closes the connections on which nobody waits, such as those to an engine that is gone."""
