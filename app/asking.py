@@ -11,15 +11,17 @@ from dataclasses import dataclass
 import gradio as gr
 
 from llmbench.endpoint import Delta, HttpEndpoint
+from llmbench.errors import LlmbenchError
 
 from . import archive, connection, render
 from .conversation import LETTERS, MAX_SIDES, Session, Side, Turn
 from .layout import Page, Updates, idle
 from .streams import merged
 
-__all__ = ["Options", "again", "anew", "everybody", "talks"]
+__all__ = ["Options", "again", "anew", "everybody", "talks", "vote"]
 
 _ANSWER_SECONDS = 300.0
+_VOTE_SECONDS = 10.0
 _SAVE_SECONDS = 2.0
 """Between two times that an answer that is being written is kept: a killed app loses no more."""
 
@@ -68,6 +70,26 @@ async def anew(page: Page, session: Session, position: int, options: Options) ->
     async with aclosing(_answers(page, session, rounds, options)) as updates:
         async for update in updates:
             yield update
+
+
+async def vote(page: Page, session: Session, position: int, at: int, *, good: bool) -> Updates:
+    """Tells the endpoint how good an answer was, and draws it so."""
+    turn = session.sides[position].turns[at]
+    if turn.reply is None or not turn.reply.request_id:
+        return {page.session: gr.skip()}
+    try:
+        async with HttpEndpoint(
+            session.url, api_key=connection.key_for(page.settings, session), timeout=_VOTE_SECONDS
+        ) as endpoint:
+            await endpoint.feedback(turn.reply.request_id, good)
+    except LlmbenchError as error:
+        return {page.notice: render.notice(f"The vote was not counted. {error}")}
+    turn.vote = good
+    problem = await asyncio.to_thread(archive.write, session)
+    side = session.sides[position]
+    last = at == len(side.turns) - 1
+    drawn = {page.lives[position]: _live(session, position)} if last else {page.pasts[position]: _past(session, position)}
+    return drawn | {page.notice: render.notice(problem), page.said: "Voted.", page.session: session}
 
 
 async def _answers(page: Page, session: Session, rounds: list[Round], options: Options) -> AsyncGenerator[Updates]:
@@ -161,10 +183,14 @@ def talks(page: Page, session: Session) -> Updates:
     for i, side in enumerate(session.sides):
         updates[page.columns[i]] = gr.Column(visible=i in session.shown)
         updates[page.removers[i]] = gr.Button(visible=len(session.shown) > 2)
-        updates[page.pasts[i]] = render.past(side.turns[:-1], side=f"{i}", here=session.pipelines)
+        updates[page.pasts[i]] = _past(session, i)
         updates[page.lives[i]] = _live(session, i)
         updates[page.abouts[i]] = render.about(side.model, session.descriptions.get(side.model, ""))
     return updates
+
+
+def _past(session: Session, i: int) -> str:
+    return render.past(session.sides[i].turns[:-1], side=f"{i}", here=session.pipelines)
 
 
 def _live(session: Session, i: int) -> str:

@@ -26,6 +26,8 @@ _OPENED = re.compile(r"([0-3])(?:-(\d{1,4}))?:(\d{1,4})")
 """Side, which of its turns unless it is the last, and the number of the passage."""
 _AGAIN = re.compile(r"([0-3])(:all)?")
 """Side, and whether the whole conversation is asked anew."""
+_VOTED = re.compile(r"([0-3])(?:-(\d{1,4}))?:(up|down)")
+"""Side, which of its turns unless it is the last, and the vote."""
 _NOT_NOW = "Answers are still being written. Wait for them, or stop them with Esc."
 _STARTING_SECONDS = 1.0
 _LEFT_SECONDS = 3.0
@@ -156,6 +158,14 @@ def _wire_asking(page: Page, questions: list[str]) -> None:
             async for updates in answers:
                 yield updates
 
+    async def vote(session: Session, event: gr.EventData) -> Updates:
+        told = _VOTED.fullmatch(str(event._data.get("vote"))) if isinstance(event._data, dict) else None
+        turns = session.sides[int(told[1])].turns if told else []
+        at = int(told[2]) if told and told[2] else len(turns) - 1
+        if told is None or not 0 <= at < len(turns):
+            return {page.session: gr.skip()}
+        return await asking.vote(page, session, int(told[1]), at, good=told[3] == "up")
+
     async def stop(session: Session) -> None:
         switch = page.stops.get(session.id)
         if switch is not None:
@@ -163,6 +173,7 @@ def _wire_asking(page: Page, questions: list[str]) -> None:
 
     gr.on([page.send.click, page.prompt.submit], ask, [page.prompt, *options], page.everything, **streaming)
     gr.on([box.click for box in page.lives], ask_again, options, page.everything, **streaming)
+    gr.on([box.click for box in (*page.pasts, *page.lives)], vote, page.session, page.everything, **HANDLER)
     page.stop.click(stop, page.session, **HANDLER)
     for chip, text in zip(page.chips, questions, strict=True):
         chip.click(lambda text=text: text, None, page.prompt, **HANDLER).then(

@@ -68,6 +68,8 @@ class Turn:
     thought_seconds: float | None = None
     note: str = ""
     together: int = 1
+    vote: bool | None = None
+    """Whether the user found it good; None until they say so."""
     began: float = field(default_factory=time.monotonic, compare=False)
 
     @property
@@ -109,12 +111,13 @@ class Turn:
             reply.prompt_tokens,
             reply.completion_tokens,
             reply.finish_reason,
+            reply.request_id,
         ]
         passages = [[p.n, p.text, p.source, p.title, p.score, p.page, p.span, p.kind] for p in self.passages]
         return {
             "question": self.question, "model": self.model, "text": self.text, "reasoning": self.apart, "passages": passages,
             "figures": figures, "error": self.error, "stopped": self.stopped, "thought_seconds": self.thought_seconds,
-            "note": self.note, "together": self.together,
+            "note": self.note, "together": self.together, "vote": self.vote,
         }  # fmt: skip
 
     @classmethod
@@ -127,6 +130,7 @@ class Turn:
         turn = cls(question=str(values["question"]), model=str(values["model"]), text=str(values["text"]))
         turn.apart, turn.note = str(values["reasoning"]), str(values["note"])
         turn.together = int(values["together"])
+        turn.vote = None if values.get("vote") is None else bool(values["vote"])
         turn.thought_seconds = None if values["thought_seconds"] is None else float(values["thought_seconds"])
         turn.passages = tuple(
             Passage(
@@ -142,10 +146,11 @@ class Turn:
             for n, text, source, title, score, page, span, kind in values["passages"]
         )
         if values["figures"]:
-            latency, first, prompt, completion, finish = values["figures"]
+            latency, first, prompt, completion, finish, *id = values["figures"]  # no id: kept before there were votes
             turn.reply = Reply(
                 text=turn.answer, model=turn.model, latency=float(latency), first_token=None if first is None else float(first),
                 prompt_tokens=int(prompt), completion_tokens=int(completion), finish_reason=str(finish),
+                request_id=str(id[0]) if id else "",
             )  # fmt: skip
         turn.error = str(values["error"])
         turn.stopped = bool(values["stopped"]) or turn.running

@@ -32,8 +32,8 @@ under it and moves nothing."""
 
 _OPEN = """
 element.addEventListener('click', (event) => {
-  const on = event.target.closest('[data-open], [data-again]');
-  if (on) trigger('click', on.dataset.open ? { open: on.dataset.open } : { again: on.dataset.again });
+  const on = event.target.closest('[data-open], [data-again], [data-vote]');
+  if (on) trigger('click', { ...on.dataset });
 });
 """
 

@@ -10,6 +10,8 @@ from .prose import cited, growing, plain, prose
 
 __all__ = ["about", "empty", "notice", "past", "plain", "prose", "score", "state", "turn"]
 
+_THUMB = "M2 10h4v11H2zM8 10l4-8c1.7 0 3 1.3 3 3v4h5.5c1.2 0 2 1.1 1.8 2.2l-1.5 8A2 2 0 0 1 18.8 21H8z"
+"""A thumb that points up, in 24 by 24."""
 _LONG = 24
 """Characters of a model's name from which its side names it in full under the box."""
 
@@ -24,7 +26,7 @@ def turn(turn: Turn, *, side: str, last: bool = False, here: Container[str] = ()
         f'<article class="turn" data-state="{state(turn)}"{busy}>'
         f'<p class="question" dir="auto">{plain(turn.question)}</p>{_note(turn, side, last)}'
         f'{_reasoning(turn, side)}<div class="answer" dir="auto">{_answer(turn)}</div>{_again(turn, side, last)}'
-        f"{_figures(turn)}"
+        f"{_figures(turn)}{_votes(turn, side)}"
         f"{_passages(turn, side, last, turn.model in here)}"
         "</article>"
     )
@@ -146,6 +148,18 @@ def _figures(turn: Turn) -> str:
     shared = f"Timed while {turn.together} variants were answering at the same time." if turn.together > 1 else ""
     load = f'<p class="aside load">{shared}</p>' if shared else ""
     return f'<dl class="figures">{cells}</dl>{cut}{load}'
+
+
+def _votes(turn: Turn, side: str) -> str:
+    """Up and down, for an answer of a server that takes votes."""
+    if turn.reply is None or not turn.reply.request_id or not turn.answer.strip():
+        return ""
+    buttons = "".join(
+        f'<button type="button" class="vote" data-vote="{escape(side)}:{way}" aria-pressed="{str(turn.vote is good).lower()}" '
+        f'aria-label="{label}" title="{label}"><svg viewBox="0 0 24 24" aria-hidden="true"><path d="{_THUMB}"/></svg></button>'
+        for way, good, label in (("up", True, "Good answer"), ("down", False, "Bad answer"))
+    )
+    return f'<p class="votes">{buttons}</p>'
 
 
 def _seconds(value: float) -> str:

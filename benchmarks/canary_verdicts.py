@@ -1,10 +1,11 @@
 """How often a canary that is no worse is rolled back, and how many requests it takes to notice one that is, by simulation.
 
-    python benchmarks/canary_verdicts.py [--runs 2000] [--units 500] [--only a-a|worse] [--seed 0]
+    python benchmarks/canary_verdicts.py [--runs 2000] [--units 500] [--only a-a|worse|votes] [--seed 0]
 
 Drives `llmbench.gateway.traffic.rollout.Rollout`, the class that decides in the gateway, without HTTP: each unit asks once, is
 assigned by hash as in the gateway, and after each of them the rollout is looked at. The chances of a unit are drawn evenly; the
 margins of the A/A rows are 0, at which every guard-rail is as likely to be found worse as it can be.
+Units vote, and are judged, right after their answers, if they do.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -20,6 +22,7 @@ import numpy as np
 
 from llmbench.gateway.traffic.assignment import arm_of
 from llmbench.gateway.traffic.rollout import LIVE, Rollout, RolloutPlan
+from llmbench.gateway.traffic.verdict import KINDS, LATER
 from llmbench.recipe import RouteSpec
 
 MARGINS = {"errors": 0.02, "first_token": 0.25, "length": 1.0, "abstention": 0.1, "citations": 0.1}
@@ -27,7 +30,10 @@ MARGINS = {"errors": 0.02, "first_token": 0.25, "length": 1.0, "abstention": 0.1
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a variant's answers are like: shares of bad ones, and lognormal seconds and lengths."""
+    """What a variant's answers are like: shares of bad ones, lognormal seconds and lengths, up-votes and scores.
+
+    `heard` is the share of units that vote, or are judged. Scores are of a beta distribution with a sum of parameters of 5.
+    """
 
     errors: float = 0.01
     abstention: float = 0.1
@@ -35,6 +41,13 @@ class Behaviour:
     first_token: float = 0.2
     length: float = 300.0
     spread: float = 0.6
+    votes: float = 0.8
+    judge: float = 0.8
+    heard: float = 1.0
+
+
+Case = tuple[str, Behaviour, Behaviour, dict[str, float], tuple[float, ...], int, int]
+"""Name, control, canary, margins, plan, runs and units."""
 
 
 def main() -> None:
@@ -43,7 +56,7 @@ def main() -> None:
     arguments.add_argument("--runs", type=int, default=2000)
     arguments.add_argument("--units", type=int, default=500, help="of an A/A; the others have 100 times as many at most")
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--only", choices=("a-a", "worse"))
+    arguments.add_argument("--only", choices=("a-a", "worse", "votes"))
     options = arguments.parse_args()
     even, same = (50.0, 100.0), Behaviour()
     bad = replace(same, errors=0.05, abstention=0.3, citations=0.2)
@@ -60,12 +73,28 @@ def main() -> None:
         ("citations that fail 5 -> 30 %", same, replace(same, citations=0.3), MARGINS, climbing, options.runs // 50, most),
         ("first token twice as late", same, replace(same, first_token=0.4), MARGINS, climbing, options.runs // 50, most),
         ("a fifth as long", same, replace(same, length=60.0), MARGINS, climbing, options.runs // 50, most),
+        *of_feedback(options.runs, options.units),
     ]
     print("| case | runs | rolled back | promoted | undecided | units until the end, median (9 of 10) | of the canary |")
     print("|---|---|---|---|---|---|---|")
     for number, (name, control, canary, margins, plan, runs, units) in enumerate(cases):
-        if options.only != ("worse" if name.startswith("A/A") else "a-a"):
+        if options.only in (None, "votes" if set(margins) & set(LATER) else "a-a" if name.startswith("A/A") else "worse"):
             row(name, control, canary, margins, plan, runs, units, options.seed + number)
+
+
+def of_feedback(runs: int, units: int) -> Iterator[Case]:
+    """The cases of votes and scores: alone with all of alpha where nothing is worse, and next to the others where it is."""
+    same, even, climbing = Behaviour(), (50.0, 100.0), (5.0, 25.0, 50.0, 100.0)
+    for rail in LATER:
+        yield f"A/A, {rail} alone, margin 0, 50 %", same, same, {rail: 0.0}, even, runs, units
+    rare, eager = replace(same, heard=0.1), replace(same, heard=0.3)
+    yield "A/A, votes of one in ten, margin 0, 50 %", rare, rare, {"votes": 0.0}, even, runs, 4 * units
+    yield "A/A, thrice as many vote, margin 0, 50 %", rare, eager, {"votes": 0.0}, even, runs, 4 * units
+    margins, few, most = MARGINS | dict.fromkeys(LATER, 0.1), runs // 50, 200 * units
+    yield "the same, all vote and are judged", same, same, margins, climbing, few // 4, most
+    yield "up-votes 80 -> 60 %, all vote", same, replace(same, votes=0.6), margins, climbing, few, most
+    yield "judge .8 -> .6, all are judged", same, replace(same, judge=0.6), margins, climbing, few, most
+    yield "up-votes 80 -> 60 %, one in ten votes", rare, replace(rare, votes=0.6), margins, climbing, few // 5, most
 
 
 def row(
@@ -80,7 +109,7 @@ def row(
 ) -> None:
     """One case, run many times."""
     begun, ends, after, exposed = time.process_time(), Counter[str](), list[int](), list[int]()
-    rails = margins | {"seconds": None}
+    rails = {rail: margins.get(rail) for rail in KINDS}
     spec = RouteSpec.model_validate(
         {"name": "r", "variants": {"old": 1}, "guardrails": rails, "rollout": {"plan": plan, "most": 10**9}}
     )
@@ -95,8 +124,12 @@ def row(
                 asked += arm == "new"
                 behaviour = canary if arm == "new" else control
                 rollout.add(arm, str(unit), answer(rng, behaviour))
+                said = feedback(rng, behaviour) if set(margins) & set(LATER) else {}
+                for rail, value in said.items():
+                    rollout.learn(arm, str(unit), rail, value)
                 rollout.settle(arm)
-                rollout.look()
+                if said or behaviour.heard == 1:  # whoever is not heard changes nothing about votes
+                    rollout.look()
                 if rollout.stand not in LIVE:
                     break
         ends[rollout.stand] += 1
@@ -124,6 +157,13 @@ def answer(rng: np.random.Generator, like: Behaviour) -> dict[str, float]:
         "first_token": like.first_token * float(np.exp(like.spread * z[0])),
         "length": like.length * float(np.exp(like.spread * z[1])),
     }
+
+
+def feedback(rng: np.random.Generator, like: Behaviour) -> dict[str, float]:
+    """What is said about one answer."""
+    u = rng.random(3)
+    vote = {"votes": float(u[1] < like.votes)} if u[0] < like.heard else {}
+    return vote | ({"judge": float(rng.beta(5 * like.judge, 5 * (1 - like.judge)))} if u[2] < like.heard else {})
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     llmbench serve recipes/serve.yaml
     uv venv /tmp/clients && uv pip install -p /tmp/clients/bin/python openai langchain-openai litellm \
-        'pydantic-ai-slim[openai]' instructor llama-index-llms-openai-like llama-index-embeddings-openai-like cohere
-    /tmp/clients/bin/python benchmarks/clients.py --model base --pipeline handbook
+        'pydantic-ai-slim[openai]' instructor llama-index-llms-openai-like llama-index-embeddings-openai-like cohere \
+        'lm_eval[api]' transformers guidellm
+    /tmp/clients/bin/python benchmarks/clients.py --model base --pipeline handbook --tokenizer src/llmbench/tiny/model
 
 Clients that are not installed are left out. It needs nothing of llmbench.
 """
@@ -11,21 +12,38 @@ Clients that are not installed are left out. It needs nothing of llmbench.
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any
 
 _TEXT = "What colour is the kettle?"
 _MESSAGES = [{"role": "user", "content": _TEXT}]
 _DOCUMENTS = ["The lamp is made of brass.", "The kettle is red."]
 _KEY = "none"
+_TASK: dict[str, Any] = {
+    "dataset_path": "json", "test_split": "test", "doc_to_text": "{{question}}", "doc_to_target": "{{answer}}",
+}  # fmt: skip
+_TASKS: dict[str, dict[str, Any]] = {
+    "small_choice": {"output_type": "multiple_choice", "doc_to_choice": ["red", "brass"], "metric_list": [{"metric": "acc"}]},
+    "small_answer": {
+        "output_type": "generate_until", "generation_kwargs": {"until": ["\n"], "max_gen_toks": 8},
+        "metric_list": [{"metric": "exact_match"}],
+    },
+}  # fmt: skip
+"""Tasks of lm-eval, of a single question each."""
 
 
 class Clients:
     """One method for each client and path; each raises where it does not work."""
 
-    def __init__(self, url: str, model: str, pipeline: str) -> None:
-        self.url, self.model, self.pipeline = url, model, pipeline
+    def __init__(self, url: str, model: str, pipeline: str, tokenizer: Path | None = None) -> None:
+        self.url, self.model, self.pipeline, self.tokenizer = url, model, pipeline, tokenizer
         self._given: dict[str, Any] = {"base_url": url, "api_key": _KEY}
 
     def openai(self) -> None:
@@ -89,6 +107,46 @@ class Clients:
         client = import_module("cohere").ClientV2(api_key=_KEY, base_url=self.url.removesuffix("/v1"))
         client.rerank(model=self.pipeline, query=_TEXT, documents=_DOCUMENTS)
 
+    def lm_eval(self) -> None:
+        """Log-likelihoods and answers by `local-completions`, answers by `local-chat-completions`."""
+        import_module("lm_eval")
+        read = f",tokenizer_backend=huggingface,tokenizer={self.tokenizer},tokenized_requests=False"
+        with tempfile.TemporaryDirectory() as folder:
+            rows = Path(folder) / "rows.jsonl"
+            rows.write_text(json.dumps({"question": "The kettle is", "answer": "red"}) + "\n", encoding="utf-8")
+            for name, task in _TASKS.items():
+                own = {"task": name, "dataset_kwargs": {"data_files": {"test": str(rows)}}}
+                Path(folder, f"{name}.yaml").write_text(json.dumps(_TASK | task | own), encoding="utf-8")  # JSON is YAML
+            for kind, path, more, tasks in (
+                ("local-completions", "completions", read, ",".join(_TASKS)),
+                ("local-chat-completions", "chat/completions", "", "small_answer"),
+            ):
+                given = f"model={self.model},base_url={self.url}/{path}{more}"
+                chat = ["--apply_chat_template"] if kind == "local-chat-completions" else []
+                _run(
+                    "lm_eval", "run", "--model", kind, "--model_args", given, "--tasks", tasks, "--include_path", folder, *chat
+                )
+
+    def guidellm(self) -> None:
+        """Five questions of synthetic text, one after another."""
+        import_module("guidellm")
+        _run(
+            "guidellm", "run", "--backend", f"kind=openai_http,target={self.url.removesuffix('/v1')},model={self.model}",
+            "--profile", "kind=synchronous", "--constraint", "kind=max_requests,count=5",
+            "--tokenizer", f"kind=hf_auto,model={self.tokenizer}",
+            "--data", "kind=synthetic_text,prompt_tokens=32,output_tokens=8", "--disable-console",
+        )  # fmt: skip
+
+
+def _run(program: str, *arguments: str) -> None:
+    """Runs a program that stands beside this interpreter; raises with its last line where it fails."""
+    environment = os.environ | {"OPENAI_API_KEY": _KEY, "HF_HUB_OFFLINE": "1"}
+    command = [str(Path(sys.executable).with_name(program)), *arguments]
+    with tempfile.TemporaryDirectory() as folder:  # where they leave their reports
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{program}: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}")
+
 
 def tried(work: Callable[[], None]) -> str:
     """`works`, `-` where the client is not installed, or what went wrong."""
@@ -115,8 +173,9 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8000/v1")
     parser.add_argument("--model", default="base")
     parser.add_argument("--pipeline", default="handbook")
+    parser.add_argument("--tokenizer", type=lambda given: Path(given).absolute(), help="the folder of the model's tokenizer")
     given = parser.parse_args()
-    clients = Clients(given.url, given.model, given.pipeline)
+    clients = Clients(given.url, given.model, given.pipeline, given.tokenizer)
     print("| client | version | result |\n|---|---|---|")
     for package, work in {
         "openai": clients.openai,
@@ -126,6 +185,8 @@ def main() -> None:
         "instructor": clients.instructor,
         "llama-index-llms-openai-like": clients.llama_index,
         "cohere": clients.cohere,
+        "lm_eval": clients.lm_eval,
+        "guidellm": clients.guidellm,
     }.items():
         if (found := tried(work)) != "-":
             print(f"| {package} | {version(package)} | {found} |", flush=True)

@@ -72,6 +72,7 @@ class Asked:
     headers: list[tuple[str, str]]
     raw: bytes
     body: Any = None
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class Requests:
     def __init__(self, description: JSON, seed: int, *, longest: int = 16) -> None:
         self._description, self._random, self._longest = description, random.Random(seed), longest
         self._schemas = description["components"]["schemas"]
+        self._made = 0
         self._operations = [
             (method.upper(), path, operation)
             for path, methods in description["paths"].items()
@@ -120,11 +122,14 @@ class Requests:
 
     def _one(self) -> Asked:
         chance = self._random
+        self._made += 1
         method, path, operation = chance.choice(self._operations)
         headers = [("Content-Type", "application/json")] if "requestBody" in operation else []
         path, body, raw = path.replace("{name}", chance.choice(["base", "none", "%00", "a/b"])), None, b""
         if "requestBody" in operation:
             body = self._value(operation["requestBody"]["content"]["application/json"]["schema"])
+            if path == "/v1/feedback" and chance.random() < 0.8:  # on one of those before, which may have been answered
+                body["request_id"] = f"fuzz-{self._made - chance.randint(1, 9)}"
             if chance.random() < 0.35:
                 for _ in range(chance.randint(1, 3)):
                     body = self._changed(body)
@@ -139,7 +144,7 @@ class Requests:
             headers = [
                 ("Content-Type", chance.choice(["text/plain", "application/json; charset=utf-16", "application/x-ndjson"]))
             ]
-        return Asked(method, path, headers, raw, body)
+        return Asked(method, path, headers, raw, body, f"fuzz-{self._made}")
 
     def _value(self, schema: JSON, depth: int = 0) -> Any:
         """A value that a schema allows."""
@@ -337,7 +342,7 @@ class Connection:
             OSError, http.client.HTTPException: none came.
         """
         self._there.putrequest(asked.method, asked.path, skip_accept_encoding=True)
-        for name, value in [*asked.headers, *self._key]:
+        for name, value in [*asked.headers, *self._key, *([("X-Request-Id", asked.id)] if asked.id else [])]:
             self._there.putheader(name, value)
         if asked.raw or asked.method == "POST":
             self._there.putheader("Content-Length", str(len(asked.raw)))

@@ -204,7 +204,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "outputs"
     monkeypatch.setenv("LLMBENCH_HOME", str(folder))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("LLMBENCH_CACHE", raising=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def common_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that tests share which embed and are not about the cache."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def kept_embedder(common_cache: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedder's graph, which takes a second and 88 MB to write, is the one that the first of these tests wrote."""
+    monkeypatch.setenv("LLMBENCH_CACHE", str(common_cache))
 
 
 @pytest.fixture

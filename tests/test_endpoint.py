@@ -64,6 +64,36 @@ async def test_a_stream_gives_its_pieces_then_the_whole_reply() -> None:
     assert 0 < reply.first_token <= reply.latency
 
 
+@pytest.mark.parametrize("variant", [True, False])
+async def test_only_an_answer_of_a_gateway_says_what_feedback_is_given_under(variant: bool) -> None:
+    headers = {"x-request-id": "r1"} | ({"x-llmbench-variant": "base"} if variant else {})
+    whole = {"choices": [{"message": {"content": "Hello!"}}]}
+    piece = event(choices=[{"delta": {"content": "Hello!"}, "finish_reason": "stop"}])
+    said: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        if request.url.path == "/v1/feedback":
+            said.append(body)
+            return httpx.Response(200 if body["value"] is not False else 404, json={"error": {"message": "No request"}})
+        content: dict[str, Any] = {"content": piece} if body.get("stream") else {"json": whole}
+        return httpx.Response(200, headers=headers, **content)
+
+    async with endpoint(answer) as client:
+        reply = await client.chat(HI, "base")
+        streamed = [delta async for delta in client.stream(HI, "base")][-1].reply
+        assert streamed is not None and [reply.request_id, streamed.request_id] == (["r1"] * 2 if variant else [""] * 2)
+        await client.feedback("r1", True)
+        await client.feedback("r1", 0.5, metric="judge", comment="Half.")
+        with pytest.raises(EndpointError, match="answered 404: No request"):
+            await client.feedback("r1", False)
+    assert said == [
+        {"request_id": "r1", "metric": "vote", "value": True},
+        {"request_id": "r1", "metric": "judge", "value": 0.5, "comment": "Half."},
+        {"request_id": "r1", "metric": "vote", "value": False},
+    ]
+
+
 async def test_an_error_inside_a_stream_is_not_taken_for_an_answer() -> None:
     content = event(choices=[{"delta": {"content": "Hel"}}]) + event(error={"message": "the engine died"})
     async with endpoint(lambda _: httpx.Response(200, content=content)) as client:

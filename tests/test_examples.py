@@ -9,8 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from tests import warm
+
+from llmbench.gateway import Catalogue, build, listening
+from llmbench.gateway import Served as ServedVariant
+from llmbench.gateway.feedback import Feedback, Feedbacks
+from llmbench.gateway.limit import Open
+from llmbench.gateway.relay import Upstream
+from llmbench.recipe import ServeRecipe, Variant
 
 from .conftest import PAGES, Served
 
@@ -108,6 +116,28 @@ def test_stream_chat_answers_each_line_and_lists_the_sources(tmp_path: Path, end
     asked = "How heavy is the Alba kettle?\nAnd the lamp?\n"
     printed = run("stream_chat.py", "base-rag", "--url", endpoint.base_url, folder=tmp_path, stdin=asked)
     assert printed.count("[1] ") == 2 and "kettle.md" in printed
+
+
+def test_judge_answers_scores_what_was_captured_and_has_no_score_yet(tmp_path: Path) -> None:
+    said: list[Feedback] = []
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Score: 8/10"}, "finish_reason": "stop"}
+    answer = httpx.Response(200, json={"model": "base", "choices": [choice], "usage": {}})
+    document = ServeRecipe.model_validate({"variants": [{"name": "base"}], "gateway": {"port": 0}})
+    upstream, open = Upstream(httpx.MockTransport(lambda _: answer), lambda: None), Open(100)
+    catalogue = Catalogue([ServedVariant(Variant(name="base"), "base", {})], context=1024)
+    app = build(catalogue, upstream, open=open, feedbacks=Feedbacks([said.append]))
+    asked = {"model": "base", "messages": [{"role": "user", "content": "How heavy is the Alba kettle?"}]}
+    with listening.listener_of(document) as listener, listening.answering(app, listener, document, upstream, open, None):
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        ids = [httpx.post(f"{url}/chat/completions", json=asked).headers["x-request-id"] for _ in range(2)]
+        lines = [
+            {"request": id, "messages": asked["messages"], "sources": None, "answer": "300 grams.", "judge": judge}
+            for id, judge in ((ids[0], None), (ids[1], 0.5), ("before", None))
+        ]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        printed = run("judge_answers.py", "rows.jsonl", "--by", url, "--model", "base", "--url", url, folder=tmp_path)
+    assert [(one.request.id, one.metric, one.value) for one in said] == [(ids[0], "judge", 0.8)]
+    assert "before: " in printed and "answered 404: No request" in printed and printed.endswith("1 of 2 answers scored\n")
 
 
 @pytest.mark.parametrize("program", EXAMPLES, ids=lambda path: path.stem)

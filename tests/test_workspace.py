@@ -36,6 +36,15 @@ def test_llmbench_home_moves_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert workspace.home() == tmp_path / "elsewhere"
 
 
+def test_llmbench_cache_lets_workspaces_share_theirs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Path) -> None:
+    assert workspace.cached("data") == home / "cache" / "data"
+    monkeypatch.setenv("LLMBENCH_CACHE", str(tmp_path / "kept"))
+    assert workspace.cached("data") == tmp_path / "kept" / "data"
+    assert workspace.cache() == tmp_path / "kept"
+    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
+    assert not (home / "cache").exists()
+
+
 @pytest.mark.parametrize("name", ["a", "sft-lora", "qwen3.5_run-2", "0", "x" * 64])
 def test_a_plain_name_is_allowed(name: str) -> None:
     assert workspace.check_name(name) == name

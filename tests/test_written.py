@@ -17,6 +17,8 @@ from llmbench.errors import LlmbenchError, RunError
 from llmbench.recipe import CompareRecipe, TrainRecipe
 from llmbench.runs import checkpoints
 
+pytestmark = pytest.mark.usefixtures("kept_embedder")
+
 
 def tree(folder: Path) -> dict[str, str]:
     """Every file below a folder with its text, links as what they lead to, empty folders too."""

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from llmbench.errors import EndpointError
 from llmbench.message import Message
@@ -43,6 +43,7 @@ class Reply:
     `latency` and `first_token` are seconds from the request's start; `first_token` is None when nothing was streamed.
     `sources` are the passages of a RAG variant: dicts with `n`, `source`, `title`, `start`, `end`, `score`, `text`.
     `reasoning` is what the model thought first, where it says so; `text` is the answer without it.
+    `request_id` is what `HttpEndpoint.feedback` takes; empty where the server takes no feedback.
     """
 
     text: str
@@ -54,6 +55,7 @@ class Reply:
     finish_reason: str = ""
     sources: tuple[dict[str, Any], ...] = ()
     reasoning: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ class HttpEndpoint:
                 completion_tokens=usage.get("completion_tokens") or 0,
                 finish_reason=choice.get("finish_reason") or "",
                 sources=tuple(data.get("sources") or ()),
+                request_id=_request_id(response),
             )
         except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise self._problem(error) from error
@@ -200,6 +203,7 @@ class HttpEndpoint:
                 if response.headers.get("content-type", "").startswith("application/json"):
                     said = _message_of(json.loads(await response.aread()))
                     raise EndpointError(f"{self.base_url} sent no stream: {said}")
+                request_id = _request_id(response)
                 async for line in response.aiter_lines():
                     if not line.startswith("data:"):
                         continue
@@ -239,8 +243,28 @@ class HttpEndpoint:
                 completion_tokens=usage.get("completion_tokens") or 0,
                 finish_reason=finish,
                 sources=sources,
+                request_id=request_id,
             ),
         )
+
+    async def feedback(
+        self, request_id: str, value: bool | float, *, metric: Literal["vote", "judge"] = "vote", comment: str | None = None
+    ) -> None:
+        """Says how good an answer was; said again, the last holds, and a rollout counts the first.
+
+        Args:
+            request_id: the reply's.
+            value: whether it was good; of a judge a score from 0 to 1.
+            metric: who says so.
+            comment: at most 4,000 characters, kept where the server captures conversations.
+        """
+        import httpx
+
+        said = {"request_id": request_id, "metric": metric, "value": value} | ({"comment": comment} if comment else {})
+        try:
+            (await self._client.post(f"{self.base_url}/feedback", json=said)).raise_for_status()
+        except httpx.HTTPError as error:
+            raise self._problem(error) from error
 
     def _problem(self, error: Exception) -> EndpointError:
         import httpx
@@ -335,6 +359,11 @@ def _is_local(url: str) -> bool:
     import httpx
 
     return httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
+
+
+def _request_id(response: httpx.Response) -> str:
+    """The id by which llmbench's gateway takes feedback; other servers send such ids too, and take none."""
+    return str(response.headers.get("x-request-id", "")) if "x-llmbench-variant" in response.headers else ""
 
 
 def _body(messages: Sequence[Message], model: str, max_tokens: int | None) -> dict[str, Any]:

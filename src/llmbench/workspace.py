@@ -9,7 +9,7 @@ LLMBENCH_HOME, else ./outputs
 ├── serving/NAME.sock   where running servers are asked to change
 ├── rollouts/SERVER/    what was decided about canaries, and by what evidence
 ├── shadows/SERVER/     what shadows of routes answered
-└── cache/              prepared rows; may be removed at any time
+└── cache/              prepared rows and embedders; may be removed at any time (LLMBENCH_CACHE, if set, is used instead)
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def evaluations() -> Path:
 
 def cached(*parts: str) -> Path:
     """Where something lies in the cache, which may not be there: for who only reads, also where nothing can be written."""
-    return home().joinpath("cache", *parts)
+    return _cache_folder().joinpath(*parts)
 
 
 def cache() -> Path:
@@ -106,13 +106,18 @@ def cache() -> Path:
     Raises:
         LlmbenchError: it cannot be made, or is another user's.
     """
-    folder = home() / "cache"
+    folder = _cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
     except OSError as error:
         raise _unwritable(folder, error) from error
     return folder
+
+
+def _cache_folder() -> Path:
+    given = os.environ.get("LLMBENCH_CACHE")
+    return Path(given).expanduser().absolute() if given else home() / "cache"
 
 
 def check_name(name: str, what: str = "name") -> str:

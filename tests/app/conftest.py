@@ -77,6 +77,8 @@ class Server:
         """Why the engine behind this server does not answer, as `/health` says; it lists its models still."""
         self.key = ""
         """The API key that it asks for."""
+        self.votes: list[dict[str, Any]] | None = None
+        """What was said to `/v1/feedback`; None for a server that has no such path."""
 
     def app(self) -> Starlette:
         return Starlette(
@@ -84,6 +86,7 @@ class Server:
                 Route("/health", self._health),
                 Route("/v1/models", self._list),
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/v1/feedback", self._feedback, methods=["POST"]),
             ]
         )
 
@@ -108,7 +111,15 @@ class Server:
             return JSONResponse({"error": {"message": "Who are you?"}}, status_code=401)
         if body["model"] == "fails":
             return JSONResponse({"error": {"message": "the engine <b>died</b>"}}, status_code=503)
-        return StreamingResponse(self._events(body), media_type="text/event-stream")
+        votable = {"x-request-id": f"r{len(self.requests)}", "x-llmbench-variant": body["model"]}
+        headers = None if self.votes is None else votable
+        return StreamingResponse(self._events(body), media_type="text/event-stream", headers=headers)
+
+    async def _feedback(self, request: Request) -> Response:
+        if self.votes is None:
+            return JSONResponse({"error": {"message": "No request of this id"}}, status_code=404)
+        self.votes.append(await request.json())
+        return JSONResponse({"object": "feedback"})
 
     async def _events(self, body: dict[str, Any]) -> AsyncIterator[str]:
         model, question = body["model"], body["messages"][-1]["content"]

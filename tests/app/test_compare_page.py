@@ -89,6 +89,36 @@ def test_figures_and_passages_stand_under_the_answer(page: Page) -> None:
     assert first.is_visible()
 
 
+def test_answers_are_voted_on_and_the_votes_survive_a_reload(page: Page, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "votes", [])
+    server.requests.clear()
+    ask(page, "First question")
+    answered(page)
+    ask(page, "Second question")
+    page.wait_for_function("() => document.querySelectorAll('.past .turn').length === 2")
+    answered(page)
+    side(page, 0).locator(".past .vote").first.click()
+    page.wait_for_selector(".side-0 .past .vote[aria-pressed=true]")
+    side(page, 1).get_by_label("Bad answer").last.click()
+    page.wait_for_selector(".side-1 .live .vote[aria-pressed=true]")
+    asked = [(body["model"], body["messages"][-1]["content"]) for body in server.requests]
+    ids = [f"r{1 + asked.index(one)}" for one in (("fast", "First question"), ("slow-rag", "Second question"))]
+    assert server.votes == [
+        {"request_id": ids[0], "metric": "vote", "value": True},
+        {"request_id": ids[1], "metric": "vote", "value": False},
+    ]
+    page.reload()
+    page.wait_for_selector(".side-1 .live .vote[aria-pressed=true][aria-label='Bad answer']")
+    assert page.locator(".vote[aria-pressed=true]").count() == 2
+    monkeypatch.setattr(server, "votes", None)  # another server by now
+    side(page, 0).locator(".live .vote").first.click()
+    page.wait_for_selector(".notice")
+    assert "The vote was not counted." in page.locator(".notice").inner_text()
+    assert page.locator(".vote[aria-pressed=true]").count() == 2
+    page.click("#clear")
+    page.wait_for_function("() => !document.querySelector('.turn')")
+
+
 def test_each_side_keeps_its_own_conversation(page: Page, server: Any) -> None:
     server.requests.clear()
     ask(page, "First question")

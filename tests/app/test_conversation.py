@@ -63,6 +63,17 @@ def test_a_session_survives_the_browser_without_its_key(conversation: Any) -> No
     assert again.sides[2].turns[0].reply.completion_tokens == 3
 
 
+def test_a_vote_is_kept_and_a_turn_of_before_there_were_votes_is_read(conversation: Any) -> None:
+    turn = conversation.Turn("q", "m", text="a", vote=False)
+    turn.take(Delta(reply=Reply("a", "m", latency=1.0, request_id="r1")))
+    stored = json.loads(json.dumps(turn.stored()))
+    again = conversation.Turn.restored(stored)
+    assert again.vote is False and again.reply.request_id == "r1"
+    del stored["vote"], stored["figures"][-1]
+    again = conversation.Turn.restored(stored)
+    assert again.vote is None and again.reply.request_id == "" and again.reply.latency == 1.0
+
+
 def test_a_turn_that_was_running_comes_back_stopped(conversation: Any) -> None:
     turn = conversation.Turn("q", "m", text="so f")
     assert conversation.Turn.restored(turn.stored()).stopped

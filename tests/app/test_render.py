@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import ModuleType
 from typing import Any
@@ -110,6 +111,20 @@ def test_figures_show_what_the_endpoint_told(render: Any, turn: Any) -> None:
     )
     html = render.turn(said, side="0")
     assert all(part in html for part in ("2.50 s", "500 ms", "<dd>41</dd>", "<dd>16</dd>", "Cut off at the token limit"))
+
+
+def test_an_answer_can_be_voted_on_where_the_endpoint_takes_votes(render: Any, turn: Any) -> None:
+    said = turn("q", "m")
+    said.take(Delta(text="x"))
+    assert "data-vote" not in render.turn(said, side="0")
+    said.take(Delta(reply=Reply("x", "m", latency=2.5, request_id="r1")))
+    for vote, pressed in ((None, ["false", "false"]), (True, ["true", "false"]), (False, ["false", "true"])):
+        said.vote = vote
+        buttons = [e for t, e in Elements(render.turn(said, side="0-3")).found if t == "button"]
+        assert [(e["data-vote"], e["aria-label"]) for e in buttons] == [("0-3:up", "Good answer"), ("0-3:down", "Bad answer")]
+        assert [e["aria-pressed"] for e in buttons] == pressed
+    for other in ({"text": ""}, {"reply": Reply("x", "m", latency=2.5)}):
+        assert "data-vote" not in render.turn(replace(said, **other), side="0")
 
 
 def test_figures_that_the_endpoint_did_not_tell_are_left_out(render: Any, turn: Any) -> None:

@@ -13,6 +13,8 @@ from llmbench import workspace
 from llmbench.cli.main import cli
 from llmbench.errors import LlmbenchError
 
+pytestmark = pytest.mark.usefixtures("kept_embedder")
+
 
 def run(*words: str) -> Result:
     return CliRunner().invoke(cli, ["index", *words])

@@ -14,6 +14,8 @@ from llmbench.cli.index_flags import translated
 from llmbench.cli.main import cli
 from llmbench.errors import LlmbenchError
 
+pytestmark = pytest.mark.usefixtures("kept_embedder")
+
 FLAGS = [
     (["--verify"], ["verify", "PIPELINE"]),
     (["--verify", "--absent", "Jane Roe"], ["verify", "PIPELINE", "--absent", "Jane Roe"]),

@@ -15,6 +15,8 @@ from llmbench import workspace
 from llmbench.cli.main import cli
 from llmbench.retrieval.store import WritableIndex
 
+pytestmark = pytest.mark.usefixtures("kept_embedder")
+
 
 def run(*words: str) -> Result:
     return CliRunner().invoke(cli, ["index", *words])

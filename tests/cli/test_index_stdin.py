@@ -17,6 +17,8 @@ from llmbench.errors import DataError, LlmbenchError, RecipeError
 from llmbench.recipe import RagRecipe, load
 from llmbench.retrieval.reading import standard_input
 
+pytestmark = pytest.mark.usefixtures("kept_embedder")
+
 LAMP = b"# Borin lamp\n\nThe Borin lamp is made of brass.\n"
 
 

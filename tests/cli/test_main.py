@@ -19,6 +19,8 @@ import typer
 
 from llmbench.cli.main import cli
 
+pytestmark = pytest.mark.usefixtures("kept_embedder")
+
 PROGRAM = [sys.executable, "-m", "llmbench"]
 
 

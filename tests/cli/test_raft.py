@@ -11,6 +11,8 @@ from typer.testing import CliRunner, Result
 from llmbench.cli.main import cli
 from llmbench.errors import DataError, LlmbenchError
 
+pytestmark = pytest.mark.usefixtures("kept_embedder")
+
 QUESTIONS = [
     {"id": "a", "question": "What is the Borin lamp made of?", "value": "brass", "source": "lamp.md", "split": "train"},
     {"id": "b", "question": "What does the Alba kettle cost?", "value": "40 euros", "source": "kettle.md", "split": "test"},

@@ -20,6 +20,8 @@ from llmbench.recipe import RagRecipe
 from llmbench.retrieval import Document, Writer
 from llmbench.retrieval.reading.pages import forget
 
+pytestmark = pytest.mark.usefixtures("kept_embedder")
+
 
 def run(*words: str) -> Result:
     return CliRunner().invoke(cli, list(words))

@@ -176,3 +176,8 @@ def redis(redis_server: Server) -> Server:
     """An empty Redis."""
     redis_server.client.flushall()
     return redis_server
+
+
+@pytest.fixture(autouse=True)
+def _one_graph(kept_embedder: None) -> None:
+    pass

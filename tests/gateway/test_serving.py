@@ -201,6 +201,25 @@ async def test_our_own_client_reads_answers_streams_and_sources(endpoint: Served
     assert reply.completion_tokens == last.completion_tokens > 0
 
 
+async def test_answers_are_voted_on_by_openais_client_and_ours(client: openai.OpenAI, endpoint: Served) -> None:
+    def votes(way: str) -> float:
+        lines = httpx.get(endpoint.base_url.removesuffix("/v1") + "/metrics").text.splitlines()
+        start = f'llmbench_votes_total{{key="",model="adapter",vote="{way}"}} '
+        return sum(float(line.removeprefix(start)) for line in lines if line.startswith(start))
+
+    before = votes("up"), votes("down")
+    theirs = client.chat.completions.create(model="adapter", messages=ask("Hello!"), max_tokens=4)
+    told: Any = client.post("/feedback", cast_to=object, body={"request_id": theirs._request_id, "value": True})
+    assert told["object"] == "feedback" and not told["replaced"]
+    async with HttpEndpoint(endpoint.base_url) as http:
+        reply = await http.chat(ask("Hello!"), "adapter", max_tokens=4)
+        last = [delta async for delta in http.stream(ask("Hello!"), "adapter", max_tokens=4)][-1].reply
+        assert last is not None
+        for id in (reply.request_id, last.request_id):
+            await http.feedback(id, False)
+    assert (votes("up"), votes("down")) == (before[0] + 1, before[1] + 2)
+
+
 async def test_many_at_once_answer_as_each_alone(endpoint: Served, expected: dict[str, list[str]]) -> None:
     async with HttpEndpoint(endpoint.base_url) as http:
         jobs = [(variant, i) for variant in ("base", "adapter") for i in range(len(PROMPTS))] * 2

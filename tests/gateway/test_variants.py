@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -19,6 +17,7 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
+from tests import warm
 
 from llmbench import parity, recipe
 from llmbench.engine import loading
@@ -31,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 T = TypeVar("T")
 QUESTION = "Tell me a long story about a lamp, a kettle and a cat."
-LONG = {"max_tokens": 950, "ignore_eos": True}
+LONG = {"max_tokens": 500, "ignore_eos": True}
 
 
 class Live:
@@ -150,8 +149,10 @@ def adapters(tiny: Path, lora: Path, tmp_path_factory: pytest.TempPathFactory) -
             model.save_pretrained(f"{sys.argv[3]}/{name}")
             certifying.certify(Path(sys.argv[3]) / name)
     """
-    run = [sys.executable, "-c", textwrap.dedent(program), str(tiny), str(lora), str(folder)]
-    subprocess.run(run, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    done = warm.run(
+        "training", textwrap.dedent(program), str(tiny), str(lora), str(folder), env=os.environ | {"HF_HUB_OFFLINE": "1"}
+    )
+    assert done.returncode == 0, done.stderr
     wrong = folder / "wrong"
     shutil.copytree(lora, wrong)
     config = json.loads((wrong / "adapter_config.json").read_text())
@@ -251,7 +252,7 @@ def test_a_removed_variant_ends_its_answers_before_its_adapter_goes(live: Live, 
         time.sleep(0.02)
     assert removing.result(120) == 0
     events = stream.end()
-    assert events[-1] == "[DONE]" and len(events) > 500
+    assert events[-1] == "[DONE]" and len(events) > 250
     assert len(live.engine_models()) == 2  # the base and `kept`'s
 
 
@@ -333,6 +334,7 @@ class Load:
                 self.wrong.append(f"{name}: {response.status_code} {response.text[:300]}")
             else:
                 self.right[name] += 1
+            time.sleep(0.02)
 
     def end(self) -> None:
         self._done.set()
@@ -346,19 +348,20 @@ def descriptors(live: Live) -> dict[str, int]:
     return {f"{name} {pid}": len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid, name in pids.items()}
 
 
-def test_fifty_loads_and_unloads_lose_no_request_and_mix_up_no_answer(live: Live, texts: dict[str, str]) -> None:
+def test_loads_and_unloads_lose_no_request_and_mix_up_no_answer(live: Live, texts: dict[str, str]) -> None:
+    """Sixteen of each; benchmarks/soak.py does hundreds."""
     deployment = live.gateway.deployment
     deployment.recipe = deployment.recipe.model_copy(update={"parity": "off"})  # proven once above; here the texts are compared
     load = Load(live, {"base": texts["base"], "kept": texts["one"], "odd": texts["two"], "even": texts["three"]})
     before: dict[str, int] = {}
     try:
-        for number in range(25):
+        for number in range(8):
             live.add("odd", "two")
             live.add("even", "three")
             assert (live.text("odd"), live.text("even")) == (texts["two"], texts["three"])
             live.remove("odd")
             live.remove("even")
-            before = before or (descriptors(live) if number == 4 else {})
+            before = before or (descriptors(live) if number == 2 else {})
     finally:
         load.end()
         deployment.recipe = deployment.recipe.model_copy(update={"parity": "require"})

@@ -93,3 +93,9 @@ def closed() -> Callable[..., AbstractContextManager[None]]:
             path.chmod(mode)
 
     return shut
+
+
+@pytest.fixture(autouse=True)
+def _one_graph(request: pytest.FixtureRequest) -> None:
+    if request.path.parent.name != "embedding" and request.path.name != "test_read_only.py":  # which are about the cache
+        request.getfixturevalue("kept_embedder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -96,6 +97,22 @@ def test_verdicts_need_the_margin(new: tuple[float, float], control: tuple[float
 def test_what_is_no_share_is_an_error(k: int, n: int) -> None:
     with pytest.raises(ValueError, match="is not a share"):
         share_bounds(k, n, 0.05)
+
+
+@pytest.mark.parametrize(
+    "values", [{0.0: 0.3, 1.0: 0.7}, {0.0: 0.2, 0.5: 0.5, 1.0: 0.3}, {0.75: 0.6, 0.85: 0.4}, {0.1: 0.9, 0.9: 0.1}]
+)
+def test_the_evidence_against_the_mean_of_values_in_0_to_1_does_not_grow_on_average(values: dict[float, float]) -> None:
+    """Over all sequences of four; for shares it stays what it is, and for values between 0 and 1 it falls."""
+    mean, expected = sum(value * chance for value, chance in values.items()), []
+    for n in range(5):
+        every = itertools.product(values, repeat=n)
+        ratios = ((math.prod(values[one] for one in seen), math.exp(against_share(sum(seen), n, mean))) for seen in every)
+        expected.append(sum(chance * ratio for chance, ratio in ratios))
+    if set(values) == {0.0, 1.0}:
+        assert expected == pytest.approx([1.0] * 5)
+    else:
+        assert all(after < before for before, after in itertools.pairwise(expected))
 
 
 def _least(new: tuple[int, int], control: tuple[int, int], difference: float) -> float:

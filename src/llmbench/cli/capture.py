@@ -53,12 +53,13 @@ def list_records(
     if store is None or not records:
         print("Nothing has been captured. Set gateway.capture in the serving recipe.")
         return
-    rows = [["time", "request", "variant", "key", "asked", "answered"]]
+    rows = [["time", "request", "variant", "key", "vote", "asked", "answered"]]
     for record in records:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.at))
         asked = next((one["content"] for one in reversed(json.loads(record.messages)) if one["role"] == "user"), "")
-        rows.append([when, record.request, record.variant, record.key or "-", _line(asked), _line(record.answer)])
-    terminal.listing(rows, shrink=(5, 4, 1))
+        vote = {True: "up", False: "down", None: "-"}[record.vote]
+        rows.append([when, record.request, record.variant, record.key or "-", vote, _line(asked), _line(record.answer)])
+    terminal.listing(rows, shrink=(6, 5, 1))
     print(f"\n{store.count():,} records in {store.path}")
 
 
@@ -157,12 +158,14 @@ def _parquet(store: CaptureStore, to: Path) -> int:
         "answer",
         "finish_reason",
         "trace",
+        "vote_comment",
+        "judge_comment",
     )
-    numbers = ("at", "seconds", "first_seconds", "retrieval_seconds", "engine_seconds")
+    numbers = ("at", "seconds", "first_seconds", "retrieval_seconds", "engine_seconds", "judge")
     schema = pyarrow.schema(
         [(name, pyarrow.string()) for name in texts]
         + [(name, pyarrow.float64()) for name in numbers]
-        + [(name, pyarrow.bool_()) for name in ("complete", "redacted")]
+        + [(name, pyarrow.bool_()) for name in ("complete", "redacted", "vote")]
         + [(name, pyarrow.int64()) for name in ("input_tokens", "output_tokens")]
     )
     with workspace.atomic(to, "wb", private=True) as out:

@@ -16,8 +16,9 @@ from llmbench.errors import LlmbenchError
 
 _HELP = """Give a new variant the requests of a route step by step, and take them away as soon as it is worse.
 
-A rollout compares the new variant with the one that answers now, on guard-rails: errors, first token, length, abstention and
-citations. Its verdicts hold however often they are looked at. What it decides, and by what evidence, is in `audit.jsonl`.
+A rollout compares the new variant with the one that answers now, on guard-rails: errors, first token, length, abstention,
+citations; votes and a judge's scores where the route asks for them. Its verdicts hold however often they are looked at. What it
+decides, and by what evidence, is in `audit.jsonl`.
 """
 
 Route = Annotated[
@@ -157,7 +158,7 @@ def abort(route: Route, recipe: Recipe = None, socket: Socket = None, as_json: J
 
 
 def _show(told: dict[str, Any], as_json: bool) -> None:
-    from llmbench.gateway.traffic.drawing import LABELS, amount, apart, bounds, strip
+    from llmbench.gateway.traffic.drawing import LABELS, amount, apart, bounds, margin, strip, turnout
 
     if as_json:
         print_json(told)
@@ -179,12 +180,14 @@ def _show(told: dict[str, Any], as_json: bool) -> None:
             amount(rail, one["control"]),
             difference,
             bounds(one),
-            apart(rail, one["margin"]),
+            margin(one),
         ]
         rows.append([LABELS[rail], one["state"], *figures, strip(one, _WIDTH)])
     if told["evidence"]:
         terminal.listing(rows, shrink=(0,), right=(2, 3, 4, 5, 6))
         print()
+    for one in told["turnout"]:
+        print(turnout(one, told["canary"], told["control"]))
     if told["waits_for"]:
         print(f"Waits for: {', '.join(LABELS[name] for name in told['waits_for'])}")
     rows = [["when (UTC)", "decision", "share", "why"]]

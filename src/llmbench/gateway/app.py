@@ -11,6 +11,7 @@ POST /v1/embeddings        vectors, by the embedder of a variant's pipeline
 POST /v1/rerank            texts by how well they answer a query, by its reranker (also /rerank and /v2/rerank)
 POST /v1/search            passages of its documents
 POST /v1/vector_stores/PIPELINE/search     the same in OpenAI's form
+POST /v1/feedback          a vote about an answer, or a judge's score
 POST /tokenize             the tokens of a text
 POST /detokenize           the text of tokens
 GET  /metrics              counts for Prometheus
@@ -30,6 +31,7 @@ from llmbench.gateway.answering import Answering
 from llmbench.gateway.catalogue import Catalogue
 from llmbench.gateway.charge import Quota
 from llmbench.gateway.exchange import Exchange, Sink
+from llmbench.gateway.feedback import Feedbacks
 from llmbench.gateway.guard import Access, Guard
 from llmbench.gateway.keys import Keyring
 from llmbench.gateway.ledger import Ledger
@@ -72,6 +74,7 @@ def build(
     keeps: bool = False,
     traced: float | None = None,
     shadows: Shadows | None = None,
+    feedbacks: Feedbacks | None = None,
 ) -> Starlette:
     """The application over variants.
 
@@ -89,6 +92,7 @@ def build(
         keeps: whether a sink reads what was answered (`Exchange.said`), of whichever variant.
         traced: the share of requests without a trace of their own that are traced; None: no request is.
         shadows: ask other variants of a route the same, for themselves alone.
+        feedbacks: the requests that can be voted on, and who is told of votes; None counts them alone.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -98,10 +102,12 @@ def build(
     counts = metrics or Metrics(lambda: counting.count)
     turns = turns or Turns(_MANY, _MANY)
     answering = Answering(upstream, models.context, words or Words(control_tokens.of_unknown()))
-    paths = Paths(models, routes or Routes(), upstream, answering, counts, turns, keeps, shadows)
+    feedbacks = feedbacks or Feedbacks([counts.tell_feedback])
+    paths = Paths(models, routes or Routes(), upstream, answering, counts, turns, keeps, shadows, feedbacks)
     if shadows is not None:
         shadows.attach(answering, models, counting, turns)
         sinks = [*sinks, shadows.told]
+    sinks = [*sinks, feedbacks.told]
     keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
 
     def tell(exchange: Exchange) -> None:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from llmbench.gateway import chat, completions, receiving, relay
 from llmbench.gateway.answering import Answering
-from llmbench.gateway.api import embeddings, rerank, searching, tokens
+from llmbench.gateway.api import embeddings, feedback, rerank, searching, tokens
 from llmbench.gateway.api.responses import answering as responding
 from llmbench.gateway.api.responses import asking
 from llmbench.gateway.catalogue import Catalogue, Served
 from llmbench.gateway.description import document
 from llmbench.gateway.exchange import Exchange
+from llmbench.gateway.feedback import Feedbacks
 from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.meter import Meter
 from llmbench.gateway.observing.metrics import Metrics
@@ -44,6 +45,7 @@ class Paths:
         turns: Turns,
         keeps: bool,
         shadows: Shadows | None,
+        feedbacks: Feedbacks,
     ) -> None:
         self._models = models
         self._routes = routes
@@ -54,6 +56,7 @@ class Paths:
         self._turns = turns
         self._keeps = keeps
         self._shadows = shadows
+        self._feedbacks = feedbacks
 
     def routes(self, *, keyed: bool) -> list[Route]:
         """Every path with its method. `keyed` is whether clients must send a key."""
@@ -72,6 +75,7 @@ class Paths:
             *[Route(path, self._rerank, methods=["POST"]) for path in ("/rerank", "/v1/rerank", "/v2/rerank")],
             Route("/v1/search", self._search, methods=["POST"]),
             Route("/v1/vector_stores/{name}/search", self._search_store, methods=["POST"]),
+            Route("/v1/feedback", self._take_feedback, methods=["POST"]),
             Route("/tokenize", self._tokenize, methods=["POST"]),
             Route("/detokenize", self._detokenize, methods=["POST"]),
             Route("/openapi.json", partial(self._describe, keyed=keyed), methods=["GET"]),
@@ -172,6 +176,11 @@ class Paths:
         grounding, meter = self._pipeline(name, request, user)
         return await receiving.unless_gone(request, _exchange(request), answer(grounding, meter))
 
+    async def _take_feedback(self, request: Request) -> Response:
+        wanted, key = feedback.parse(await receiving.body(request)), request.scope["state"].get("key")
+        given = self._feedbacks.give(wanted, None if key is None else key.name)
+        return as_json(feedback.answer(wanted, replaced=given.repeated))
+
     async def _tokenize(self, request: Request) -> Response:
         return await self._by_tokenizer(request, "/tokenize", *tokens.tokenize(await receiving.body(request)))
 
@@ -204,6 +213,7 @@ class Paths:
             exchange.asked = ""  # what a client makes up is nothing to count by
             raise self._unknown(name, request)
         exchange.variant = served.variant.name
+        self._feedbacks.begun(exchange)
         exchange.keeps = exchange.keeps or self._keeps or served.grounding is not None
         request.state.served = served
         return served

@@ -17,6 +17,7 @@ from llmbench.gateway.app import build
 from llmbench.gateway.cards import pipelines, served
 from llmbench.gateway.catalogue import Catalogue, Served, refuse_clash
 from llmbench.gateway.deployment import Deployment
+from llmbench.gateway.feedback import Feedbacks
 from llmbench.gateway.fleet import Fleet
 from llmbench.gateway.grounding import Grounding, open_retriever
 from llmbench.gateway.guard import Access
@@ -214,9 +215,10 @@ def started(
         control = Control(routes, lambda: models.now.known, workspace.home() / "rollouts" / name, say=say)
         shadows = Shadows(routes, workspace.home() / "shadows" / name, ranks=by_priority(recipe))
         sinks = [*observers.sinks, control.told]
+        feedbacks = Feedbacks([*observers.feedback, control.told_feedback])
         app = build(
             models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=sinks, metrics=metrics,
-            keeps=observers.keeps, traced=observers.traced, turns=turns, routes=routes, shadows=shadows,
+            keeps=observers.keeps, traced=observers.traced, turns=turns, routes=routes, shadows=shadows, feedbacks=feedbacks,
         )  # fmt: skip
 
         def patience() -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ class SqliteFile:
         table: one of them, by which the file is known.
         version: of the schema.
         pragmas: settings of the connection, such as `synchronous = NORMAL`.
+        earlier: for each earlier version, the statements that make a file of it one of this version.
 
     Raises (every method):
         LlmbenchError: the file cannot be read or written, or is something else.
@@ -33,7 +34,16 @@ class SqliteFile:
     purpose = ""
     """As errors say it, such as `as a key file`."""
 
-    def __init__(self, path: Path, schema: Sequence[str], *, table: str, version: int, pragmas: Sequence[str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: Sequence[str],
+        *,
+        table: str,
+        version: int,
+        pragmas: Sequence[str],
+        earlier: Mapping[int, Sequence[str]] | None = None,
+    ) -> None:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +56,7 @@ class SqliteFile:
             for pragma in ("journal_mode = WAL", *pragmas):
                 self.db.execute(f"PRAGMA {pragma}")
             with self.writing():
-                self._prepare(schema, table, version)
+                self._prepare(schema, table, version, earlier or {})
 
     def close(self) -> None:
         """Closes the file."""
@@ -81,11 +91,11 @@ class SqliteFile:
             return "the disk is full. Free some space."
         return f"it cannot be used {self.purpose} ({text}). Move it away, or name another file."
 
-    def _prepare(self, schema: Sequence[str], table: str, version: int) -> None:
+    def _prepare(self, schema: Sequence[str], table: str, version: int, earlier: Mapping[int, Sequence[str]]) -> None:
         found = self.db.execute("PRAGMA user_version").fetchone()[0]
         tables = {name for (name,) in self.db.execute("SELECT name FROM sqlite_master")}
-        if found == 0 and not tables:
-            for statement in schema:
+        if (found == 0 and not tables) or (found in earlier and table in tables):
+            for statement in earlier.get(found, schema):
                 self.db.execute(statement)
             self.db.execute(f"PRAGMA user_version = {version}")
         elif found != version or table not in tables:

@@ -34,7 +34,11 @@ class Guardrails(Section):
     citations: ShareMargin = 0.1
     """Share of answers of variants with a pipeline whose citations fail: it has none, or the passages do not exist, or lack the
     answer's numbers or most of its words. Those that abstain do not fail."""
-    required: list[Literal["errors", "first_token", "seconds", "length", "abstention", "citations"]] = []
+    votes: ShareMargin = None
+    """Share of up-votes among the votes of POST /v1/feedback. With a margin, no variant is promoted without votes."""
+    judge: ShareMargin = None
+    """Mean of a judge's scores from 0 to 1, which POST /v1/feedback takes; likewise."""
+    required: list[Literal["errors", "first_token", "seconds", "length", "abstention", "citations", "votes", "judge"]] = []
     """Those that must have observations before the last step ends; the others do not block where they have none."""
     phrase: Pattern = ABSTENTION
     """By which an abstention is known, whatever the case."""
@@ -51,8 +55,14 @@ class Guardrails(Section):
     @property
     def margins(self) -> dict[str, float]:
         """Name -> margin of the guard-rails that are kept."""
-        names = ("errors", "first_token", "seconds", "length", "abstention", "citations")
+        names = ("errors", "first_token", "seconds", "length", "abstention", "citations", "votes", "judge")
         return {name: margin for name in names if (margin := getattr(self, name)) is not None}
+
+    @property
+    def needed(self) -> list[str]:
+        """Those without whose observations no variant is promoted: `required`, and what a document turns on by a margin."""
+        asked_for = [name for name in ("votes", "judge") if name in self.margins and name not in self.required]
+        return [*self.required, *asked_for]
 
 
 class RolloutSpec(Section):

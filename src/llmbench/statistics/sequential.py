@@ -9,6 +9,10 @@ in Howard and Ramdas 2022, with this martingale in place of theirs).
 Two variants have a martingale each, and the product of both is one too. Its least value over all pairs that differ by d is the
 evidence against d: what it has not ruled out is a confidence sequence for the difference. It decides sooner
 than two sequences with half of alpha each whose bounds must lie apart.
+
+The same holds for means of values between 0 and 1, whatever their distribution, with their sum in the place of k. Each factor
+of the ratio is convex in the value and so at most what the line between its ends gives, whose mean is 1: the ratio can only
+fall on average. Values that vary little are bounded no closer than shares are.
 """
 
 from __future__ import annotations
@@ -105,18 +109,18 @@ def compare(new: Bounds, control: Bounds, margin: float, *, worse: Literal["high
     return "not worse" if new.high - control.low <= margin else "undecided"
 
 
-def against_share(k: int, n: int, p: float) -> float:
+def against_share(k: float, n: int, p: float) -> float:
     """The evidence against a share of p after k of n: the logarithm of the martingale, as `against_shares`."""
     return _mixed(k, n) - _likelihood(k, n, p)
 
 
-def against_shares(new: tuple[int, int], control: tuple[int, int], difference: float, *, reach: float = -inf) -> float:
+def against_shares(new: tuple[float, int], control: tuple[float, int], difference: float, *, reach: float = -inf) -> float:
     """The evidence against two shares that differ by this much: the log of a martingale's least value over all such pairs.
 
     That it ever reaches -ln(alpha) has a chance of at most alpha, if the shares do differ by this much.
 
     Args:
-        new: k of n, as (k, n).
+        new: k of n, as (k, n); or the sum and the number of values between 0 and 1, whose means are compared.
         control: likewise.
         difference: the new one's share less the control's, -1 to 1.
         reach: where the evidence is certainly below this, any number below it may be returned, which is found sooner.
@@ -191,17 +195,17 @@ def difference_bounds(evidence: Callable[[float], float], estimate: float, alpha
     return Bounds(least, _edge(out, high, estimate) if out(high) else high)
 
 
-def _mixed(k: int, n: int) -> float:
+def _mixed(k: float, n: int) -> float:
     """The logarithm of the mixture's likelihood."""
     return lgamma(_PRIOR + k) + lgamma(_PRIOR + n - k) - lgamma(n + 1.0) - 2 * lgamma(_PRIOR)
 
 
-def _likelihood(k: int, n: int, p: float) -> float:
+def _likelihood(k: float, n: int, p: float) -> float:
     p = min(max(p, _EDGE), 1 - _EDGE)
     return k * log(p) + (n - k) * log1p(-p)
 
 
-def _slope(k: int, n: int, p: float) -> float:
+def _slope(k: float, n: int, p: float) -> float:
     """Of the negative likelihood."""
     p = min(max(p, _EDGE), 1 - _EDGE)
     return (n - k) / (1 - p) - k / p

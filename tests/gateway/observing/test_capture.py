@@ -21,6 +21,7 @@ from llmbench.cli.main import cli
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.gateway import Access
 from llmbench.gateway.exchange import Exchange
+from llmbench.gateway.feedback import Feedbacks
 from llmbench.gateway.observing.capture import Capture
 from llmbench.gateway.observing.records import CapturedRequest, CaptureStore, default_path
 from llmbench.recipe import CaptureSpec, ServeRecipe
@@ -164,6 +165,51 @@ async def test_records_are_listed_and_exported(tmp_path: Path) -> None:
     for to, why in ((rows, "already exists"), (tmp_path / "rows.csv", "the format is unknown")):
         refused = run(cli, ["capture", "export", "--to", str(to), "--file", str(path)])
         assert isinstance(refused.exception, LlmbenchError) and why in str(refused.exception)
+
+
+async def test_votes_and_scores_are_written_into_the_record_of_their_request(tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    path = tmp_path / "c.sqlite"
+    with Capture(CaptureSpec(path=path, **ALL), Access().hide, pytest.fail) as capture:
+        feedbacks = Feedbacks([capture.told_feedback])
+        async with client(observed(ObservedEngine(), sinks=[capture], keeps=True, feedbacks=feedbacks)) as http:
+            ids = [(await http.post(CHAT, json=ask(n=n))).headers["x-request-id"] for n in (1, 1, 0)]
+            for fields in (
+                {"value": True, "comment": "Thanks, ann.smith@firm.org."},
+                {"metric": "judge", "value": 0.25, "comment": "Cites nothing."},
+                {"value": False},
+            ):
+                assert (await http.post("/v1/feedback", json={"request_id": ids[0]} | fields)).status_code == 200
+            await http.post("/v1/feedback", json={"request_id": ids[1], "value": True, "comment": "ann.smith@firm.org"})
+    store = CaptureStore(path)
+    second, first = store.newest(10)
+    store.close()
+    assert (first.request, first.vote, first.vote_comment) == (ids[0], False, None)
+    assert (first.judge, first.judge_comment) == (0.25, "Cites nothing.")
+    assert (second.vote, second.vote_comment, second.judge) == (True, "[e-mail address]", None)
+    assert b"ann.smith" not in b"".join(one.read_bytes() for one in tmp_path.iterdir())
+    run = CliRunner().invoke
+    listed = run(cli, ["capture", "list", "--file", str(path)]).output
+    assert " up " in listed and " down " in listed
+    run(cli, ["capture", "export", "--to", str(tmp_path / "rows.parquet"), "--file", str(path)])
+    rows = parquet.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert [(row["vote"], row["judge"]) for row in rows] == [(False, 0.25), (True, None)]
+
+
+async def test_a_file_of_before_there_were_votes_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    (before,) = await captured(CaptureSpec(path=path, **ALL), ask())
+    with sqlite3.connect(path) as old:
+        for column in ("vote", "vote_comment", "judge", "judge_comment"):
+            old.execute(f"ALTER TABLE records DROP COLUMN {column}")
+        old.execute("PRAGMA user_version = 1")
+    old.close()
+    store = CaptureStore(path)
+    store.mark(before.request, before.key, "vote", 1.0, None)
+    store.mark("another", before.key, "vote", 0.0, None)
+    assert store.newest(10) == [replace(before, vote=True)]
+    store.close()
 
 
 def test_another_programs_file_is_left_alone(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from llmbench import recipe
 from llmbench.gateway import Gateway, started
 from llmbench.gateway.traffic import Control
-from llmbench.recipe import ServeRecipe
+from llmbench.recipe import Guardrails, RolloutSpec, ServeRecipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -109,6 +109,22 @@ def test_an_adapter_that_answers_as_well_gets_all_requests(gateway: Gateway, con
     status = run(gateway, control, "second")
     assert status["state"] == "promoted", status
     assert {ask(gateway, f"later {i}").headers["x-llmbench-variant"] for i in range(10)} == {"same"}
+
+
+def test_votes_on_its_answers_reach_the_rollout(gateway: Gateway, control: Control) -> None:
+    weights = gateway.deployment.routes.now["support"].weights
+    canary = next(name for name in ("same", "base") if not weights.get(name))
+    even = RolloutSpec(plan=[50, 100], least=1_000)
+    control.start("support", canary, rollout=even, guardrails=Guardrails(votes=0.1, length=None))
+    answers = [ask(gateway, f"third {i}") for i in range(16)]
+    for answer in answers:
+        body = {"request_id": answer.headers["x-request-id"], "value": answer.headers["x-llmbench-variant"] == canary}
+        assert httpx.post(f"{gateway.base_url}/feedback", json=body).status_code == 200
+    control.look()
+    status = control.status("support")
+    (votes,) = [one for one in status["evidence"] if one["rail"] == "votes"]
+    assert votes["canary_n"] + votes["control_n"] == 16 and (votes["canary"], votes["control"]) == (1.0, 0.0)
+    control.abort("support")
 
 
 def test_the_shadow_answered_next_to_the_base(gateway: Gateway, folder: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from llmbench.errors import LlmbenchError
 from llmbench.gateway import Catalogue, Served, build
 from llmbench.gateway.exchange import Exchange
+from llmbench.gateway.feedback import Feedbacks
 from llmbench.gateway.relay import Upstream
 from llmbench.gateway.traffic import Control, Routes
 from llmbench.recipe import Guardrails, RolloutSpec, RouteSpec, Variant
@@ -70,7 +71,10 @@ class Server:
             say=self.said.append,
             clock=lambda: time.monotonic() + self.later,
         )
-        app = build(self.catalogue, Upstream(self.engine, lambda: None), sinks=[self.control.told], routes=self.routes)
+        app = build(
+            self.catalogue, Upstream(self.engine, lambda: None), sinks=[self.control.told], routes=self.routes,
+            feedbacks=Feedbacks([self.control.told_feedback]),
+        )  # fmt: skip
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
 
     async def ask(self, user: str, **more: Any) -> httpx.Response:
@@ -84,6 +88,13 @@ class Server:
             found.add((await self.ask(f"user {number}")).headers["x-llmbench-variant"])
             self.control.look()
         return found
+
+    async def vote(self, user: str, *, good: bool) -> str:
+        """Asks for a user and votes on the answer; who gave it."""
+        answer = await self.ask(user)
+        body = {"request_id": answer.headers["x-request-id"], "value": good}
+        assert (await self.http.post("/v1/feedback", json=body)).status_code == 200
+        return answer.headers["x-llmbench-variant"]
 
     def state(self) -> str:
         return str(self.control.status("support")["state"])
@@ -192,6 +203,50 @@ async def test_a_running_one_ends_where_the_document_changed_meanwhile(tmp_path:
         status = server.control.status("support")
         assert status["state"] == "aborted" and "document" in status["reason"]
         assert server.routes.now["support"].weights == {"old": 1.0, "new": 1.0}
+
+
+async def test_down_votes_roll_a_variant_back_and_are_kept_over_a_restart(tmp_path: Path) -> None:
+    spec = {"guardrails": LENIENT | {"votes": 0.1}, "rollout": {"plan": [50, 100], "least": 10}}
+    with serving(tmp_path, **spec) as server:
+        server.control.start("support", "new")
+        votes = {"old": 0, "new": 0}
+        for number in range(16):
+            votes[await server.vote(f"user {number}", good=number % 4 > 0)] += 1
+            await server.vote(f"user {number}", good=False)  # a unit counts once
+        server.control.look()
+        status = server.control.status("support")
+        (one,) = [row for row in status["evidence"] if row["rail"] == "votes"]
+        assert {"new": one["canary_n"], "old": one["control_n"]} == votes == status["units"]
+        assert status["turnout"] == [{"rail": "votes", "canary": 1.0, "control": 1.0, "differs": None}]
+    with serving(tmp_path, **spec) as server:
+        (again,) = [row for row in server.control.status("support")["evidence"] if row["rail"] == "votes"]
+        assert again == one
+        for number in range(16, 200):
+            answer = await server.ask(f"user {number}")
+            body = {"request_id": answer.headers["x-request-id"], "value": answer.headers["x-llmbench-variant"] == "old"}
+            await server.http.post("/v1/feedback", json=body)
+            server.control.look()
+            if server.state() != "running":
+                break
+        status = server.control.status("support")
+        assert (status["state"], status["reason"]) == ("rolled back", "worse than old: votes")
+        (last,) = [row for row in status["audit"][-1]["evidence"] if row["rail"] == "votes"]
+        assert last["state"] == "worse" and last["canary"] < 0.5 < last["control"]
+        assert [row["rail"] for row in status["turnout"]] == ["votes"]  # of the last decision's evidence
+
+
+async def test_a_vote_on_an_answer_of_an_earlier_step_counts_for_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path, guardrails=LENIENT | {"votes": 0.1}) as server:
+        before = (await server.ask("user 0")).headers["x-request-id"]
+        server.control.start("support", "new")
+        early = (await server.ask("user 0")).headers["x-request-id"]
+        await server.asked(1, 200)
+        assert server.control.status("support")["step"] > 1
+        for id in (before, early):
+            assert (await server.http.post("/v1/feedback", json={"request_id": id, "value": True})).status_code == 200
+        server.control.look()
+        (one,) = [row for row in server.control.status("support")["evidence"] if row["rail"] == "votes"]
+        assert (one["state"], one["canary_n"], one["control_n"]) == ("no data", 0, 0)
 
 
 async def test_pause_resume_and_abort(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from llmbench.cli.main import cli
 from llmbench.errors import LlmbenchError
 from llmbench.gateway import Gateway, admin
 from llmbench.gateway.exchange import Exchange
+from llmbench.gateway.feedback import Feedback, RememberedRequest
 from llmbench.gateway.traffic import Control
 from llmbench.gateway.traffic.drawing import bounds, strip
 
@@ -93,6 +95,27 @@ def test_a_rollout_is_begun_watched_and_ended(control: Control, tmp_path: Path) 
     assert llmbench("list")[1].splitlines()[1].split()[-3:] == ["1:", "first", "aborted"]
 
 
+def test_votes_and_scores_stand_beside_the_other_guard_rails(control: Control, tmp_path: Path) -> None:
+    llmbench("start", "support", "--to", "first", "--guardrail", "votes=0.1", "--guardrail", "judge=0.05")
+    for number in range(80):
+        arm = "first" if number % 2 else "base"
+        answered(control, arm, number, "Red.")
+        request = RememberedRequest(str(number), "", "support", arm, arm, f"{number:016x}", time.monotonic())
+        if arm == "first" or number % 8 == 0:
+            control.told_feedback(Feedback(request, "vote", float(number % 4 > 1)))
+        if number < 4:
+            control.told_feedback(Feedback(request, "judge", 0.625))
+    control.look()
+    page = tmp_path / "rollout.html"
+    code, printed = llmbench("status", "support", "--html", str(page))
+    assert code == 0 and re.search(r"^up-votes +undecided +50\.0 % +0\.0 % +\+50\.0 +\S+ to \S+ +-10\.0", printed, re.MULTILINE)
+    assert re.search(r"^judge's score, mean +undecided +0\.625 +0\.625 +\+0\.000 +\S+ to \S+ +-0\.050", printed, re.MULTILINE)
+    told = "Voted on: 100.0 % of the units of first, 25.0 % of base's. These differ (+"
+    assert told in printed and told in page.read_text().replace("&#x27;", "'")
+    assert "Judged: 5.0 % of the units of first, 5.0 % of base's\n" in printed
+    assert "50.0 % against 0.0 %" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -136,6 +159,7 @@ def test_routes_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("errors", -1.0, 0.2, 1.0, 0.1, "◂───────────·────|────●─▸"),
         ("length", -0.5, 0.0, 1.0, 1.0, "       |────●────|       "),
         ("errors", None, None, None, 0.1, "                         "),
+        ("votes", -0.05, 0.0, 0.05, 0.1, "       |  ──●──          "),
     ],
 )
 def test_bounds_are_drawn_against_the_margin(

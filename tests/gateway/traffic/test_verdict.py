@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from llmbench.gateway.traffic.assignment import arm_of
 from llmbench.gateway.traffic.rollout import Decision, Rollout, RolloutPlan
-from llmbench.gateway.traffic.verdict import Judge, Observed, mismatch
+from llmbench.gateway.traffic.verdict import Judge, Observed, mismatch, turnout
 from llmbench.recipe import RouteSpec
 
 
@@ -145,6 +147,98 @@ def test_units_that_go_missing_pause_it_and_it_still_rolls_back() -> None:
 @pytest.mark.parametrize(("canary", "control", "found"), [(50, 50, False), (80, 20, True), (0, 100, True), (3, 3, False)])
 def test_a_ratio_of_units_is_held_against_the_share(canary: int, control: int, found: bool) -> None:
     assert (mismatch(canary, control, 50.0) is not None) is found
+
+
+@pytest.mark.parametrize(("rail", "good", "bad", "near"), [("votes", 1.0, 0.0, 140), ("judge", 0.75, 0.25, 220)])
+def test_less_of_a_mean_is_worse_beyond_its_margin_and_more_never_is(rail: str, good: float, bad: float, near: int) -> None:
+    judge = Judge({rail: 0.2}, 0.05)
+    control = observed([rail], (340, {rail: good}), (60, {rail: bad}))
+    for worse, state in ((60, "not worse"), (10, "not worse"), (near, "undecided"), (390, "worse")):
+        canary = observed([rail], (400 - worse, {rail: good}), (worse, {rail: bad}))
+        assert judge.states(canary, control) == {rail: state}
+        assert judge.worse(canary, control) == ([rail] if state == "worse" else [])
+        verdict = judge.verdicts(canary, control)[0]
+        assert verdict.canary == pytest.approx(good - (good - bad) * worse / 400)
+        assert verdict.low is not None and verdict.high is not None and verdict.difference is not None
+        assert verdict.low <= verdict.difference <= verdict.high
+        assert (verdict.high < -0.2) == (state == "worse") and (verdict.low >= -0.2) == (state == "not worse")
+
+
+def test_a_vote_counts_once_a_unit_and_for_units_of_the_step_alone() -> None:
+    rollout = Rollout(plan(guardrails={"votes": 0.1}))
+    rollout.add("new", "ann", GOOD)
+    rollout.add("old", "bob", GOOD)
+    assert rollout.learn("new", "ann", "votes", 0.0) and not rollout.learn("new", "ann", "votes", 1.0)
+    assert not rollout.learn("new", "eve", "votes", 1.0) and not rollout.learn("other", "bob", "votes", 1.0)
+    assert not rollout.learn("old", "bob", "judge", 1.0)  # the plan has no margin for it
+    assert rollout.units == {"new": 1, "old": 1} and rollout.canary.counts["votes"] == (0.0, 1)
+    rollout.abort("not now")
+    assert not rollout.learn("old", "bob", "votes", 1.0)
+
+
+@pytest.mark.parametrize("rail", ["votes", "judge"])
+def test_a_margin_for_votes_or_scores_waits_for_some(rail: str) -> None:
+    rollout = Rollout(plan(guardrails={rail: 0.3, "errors": 0.1}))
+    assert [one.action for one in feed(rollout, 900, {"old": GOOD, "new": GOOD})] == ["step"]
+    assert rollout.waits_for(rollout.judge.states(rollout.canary, rollout.control)) == [rail]
+    for number in range(900):
+        rollout.learn(arm_of(rollout.plan.experiment, str(number), rollout.weights), str(number), rail, float(number % 5 > 0))
+    decision = rollout.look()
+    assert decision is not None and decision.action == "promote"
+    assert {one.rail: one.state for one in decision.evidence}[rail] == "not worse"
+
+
+def test_votes_that_turn_down_roll_back_what_is_otherwise_as_good() -> None:
+    rollout, rng, decision, number = Rollout(plan(guardrails={"votes": 0.05})), np.random.default_rng(3), None, 0
+    while decision is None or decision.action == "step":
+        number += 1
+        arm = arm_of(rollout.plan.experiment, str(number), rollout.weights)
+        rollout.add(arm, str(number), GOOD)
+        if number % 3 == 0:
+            rollout.learn(arm, str(number), "votes", float(rng.random() < (0.5 if arm == "new" else 0.9)))
+        decision = rollout.look()
+    assert decision.reason == "worse than old: votes" and rollout.weights == {"old": 100.0, "new": 0.0}
+    verdict = {one.rail: one for one in decision.evidence}["votes"]
+    assert verdict.canary is not None and verdict.canary < 0.7 and verdict.canary_n < decision.units["new"]
+
+
+def test_another_share_of_voters_is_told_with_its_bounds() -> None:
+    assert turnout((30, 300), (30, 300), 0.01) is None and turnout((0, 0), (5, 9), 0.01) is None
+    found = turnout((90, 300), (30, 300), 0.01)
+    assert found is not None and 0 < found.low < 0.2 < found.high < 0.4
+    rollout = Rollout(plan(guardrails={"votes": 0.1}))
+    for number in range(600):
+        arm = "new" if number % 2 else "old"
+        rollout.add(arm, str(number), GOOD)
+        if number % (4 if arm == "new" else 20) < 2:
+            rollout.learn(arm, str(number), "votes", 1.0)
+    (told,) = rollout.turnouts([asdict(one) for one in rollout.verdicts()], rollout.units)
+    assert (told["rail"], told["canary"], told["control"]) == ("votes", 0.5, 0.1)
+    assert 0.2 < told["differs"]["low"] < 0.4 < told["differs"]["high"] < 0.6
+    assert rollout.stand == "running"
+
+
+@pytest.mark.parametrize(
+    ("rail", "draw"),
+    [
+        ("votes", lambda rng: float(rng.random() < 0.8)),
+        ("judge", lambda rng: float(rng.beta(4, 1))),
+        ("judge", lambda rng: float(rng.integers(0, 11)) / 10),
+    ],
+)
+def test_a_variant_that_is_as_good_is_rarely_found_worse_by_votes_or_scores(
+    rail: str, draw: Callable[[np.random.Generator], float]
+) -> None:
+    """400 runs with a margin of 0, each looked at after every vote: 5 % are allowed, and 20 runs."""
+    judge, found = Judge({rail: 0.0}, 0.05), 0
+    for run in range(400):
+        rng, sides = np.random.default_rng([5, run]), (Observed([rail]), Observed([rail]))
+        for number in range(120):
+            sides[number % 2].add({rail: draw(rng)})
+            if judge.worse(*sides):
+                found += 1
+                break
+    assert found <= 20
 
 
 def test_a_hundred_canaries_of_the_same_variant_are_rarely_rolled_back() -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llmbench.retrieval import Hit
 
 __all__ = [
+    "COMPARE",
+    "JOIN",
     "KINDS",
     "MOST",
     "MOST_QUERIES",
@@ -56,8 +58,8 @@ _STORE_ELSEWHERE = {
     "ranking_options.embedding_weight": "the pipeline's own search.alpha weighs meaning and words",
     "ranking_options.text_weight": "the pipeline's own search.alpha weighs meaning and words",
 }
-_COMPARE = {"eq": "$eq", "ne": "$ne", "gt": "$gt", "gte": "$gte", "lt": "$lt", "lte": "$lte", "in": "$in", "nin": "$nin"}
-_JOIN = {"and": "$and", "or": "$or"}
+COMPARE = {"eq": "$eq", "ne": "$ne", "gt": "$gt", "gte": "$gte", "lt": "$lt", "lte": "$lte", "in": "$in", "nin": "$nin"}
+JOIN = {"and": "$and", "or": "$or"}
 
 
 @dataclass(frozen=True)
@@ -155,20 +157,20 @@ def _query(given: Any, place: str) -> str:
 def _where(words: Any, place: str) -> dict[str, Any]:
     """OpenAI's filter in the pipeline's words. The body is nested 64 deep at most, and so is this."""
     kind = words.get("type") if isinstance(words, dict) else None
-    if not isinstance(kind, str) or kind not in (*_COMPARE, *_JOIN):
-        kinds = ", ".join([*_COMPARE, *_JOIN])
+    if not isinstance(kind, str) or kind not in (*COMPARE, *JOIN):
+        kinds = ", ".join([*COMPARE, *JOIN])
         raise Refusal(400, f"{place}.type must be one of {kinds}.", param="filters")
-    if kind in _JOIN:
+    if kind in JOIN:
         parts = words.get("filters")
         refuse(words, {"type", "filters"}, {}, f"{place}.")
         if not isinstance(parts, list) or not parts:
             raise Refusal(400, f"{place}.filters must be a list of filters.", param="filters")
-        return {_JOIN[kind]: [_where(part, f"{place}.filters[{i}]") for i, part in enumerate(parts)]}
+        return {JOIN[kind]: [_where(part, f"{place}.filters[{i}]") for i, part in enumerate(parts)]}
     refuse(words, {"type", "key", "value"}, {}, f"{place}.")
     key = words.get("key")
     if not isinstance(key, str) or key.startswith("$") or words.get("value") is None:
         raise Refusal(400, f"{place} must have a key, the name of a field, and a value.", param="filters")
-    return {key: {_COMPARE[kind]: words["value"]}}
+    return {key: {COMPARE[kind]: words["value"]}}
 
 
 def _least(options: Mapping[str, Any]) -> float | None:

@@ -50,6 +50,7 @@ _OPERATIONS = (
     _Operation(
         "/v1/vector_stores/{name}/search", "post", "The same in OpenAI's form.", "StorePage", "StoreRequest", errors=(504,)
     ),
+    _Operation("/v1/feedback", "post", "Vote on an answer, or score it.", "Feedback", "FeedbackRequest"),
     _Operation("/v1/models", "get", "The variants.", "Models"),
     _Operation("/v1/models/{name}", "get", "A variant.", "Model", errors=(404,)),
     _Operation("/tokenize", "post", "The tokens of a text.", "Tokens", "TokenizeRequest", errors=_BY_ENGINE),
@@ -82,6 +83,7 @@ def document(context: int, models: Sequence[str], pipelines: Sequence[str], *, k
         "ResponseRequest": requests.response_request(context, model),
         "SearchRequest": requests.search_request(pipeline),
         "StoreRequest": requests.store_request(),
+        "FeedbackRequest": requests.feedback_request(),
         "Description": {"type": "object", "description": "OpenAPI 3.1."},
     }
     paths: JSON = {}
@@ -131,9 +133,7 @@ def _answer(means: str, schema: str | None, *, streams: bool = False) -> JSON:
         {"application/json": {"schema": _schema(schema)}} if schema else {"text/plain": {"schema": {"type": "string"}}}
     )
     if streams:
-        content["text/event-stream"] = {
-            "schema": {"type": "string", "description": _LAST.get(schema or "", "Events up to `data: [DONE]`.")}
-        }
+        content["text/event-stream"] = {"schema": {"description": _LAST.get(schema or "", "Events up to `data: [DONE]`.")}}
     return {"description": means, "content": content}
 
 

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmbench.gateway import chat, completions
-from llmbench.gateway.api import embeddings, rerank, searching, tokens
+from llmbench.gateway.api import embeddings, feedback, rerank, searching, tokens
 from llmbench.gateway.api.responses import asking
 from llmbench.gateway.body import JSON
 from llmbench.gateway.schema import FORMATS
 from llmbench.recipe import MAX_STOPS
 
 __all__ = [
-    "TYPES", "chat_request", "completion_request", "detokenize_request", "embedding_request", "object_of", "rerank_request",
-    "response_request", "search_request", "store_request", "tokenize_request", "typed",
+    "TYPES", "chat_request", "completion_request", "detokenize_request", "embedding_request", "feedback_request", "object_of",
+    "rerank_request", "response_request", "search_request", "store_request", "tokenize_request", "typed",
 ]  # fmt: skip
 
 TYPES: Mapping[str, JSON] = {
@@ -82,6 +82,11 @@ _NARROWER: Mapping[str, JSON] = {
     "tools": {"minItems": 1, "items": {"type": "object", "required": ["function"], "properties": {"function": _FUNCTION}}},
     "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required", None]}, _NAMED_TOOL]},
     # bounds of the gateway
+    "filters": {
+        "properties": {"type": {"enum": [*searching.COMPARE, *searching.JOIN]}},
+        "required": ["type"],
+        "description": "OpenAI's: `eq` and the like with `key` and `value`, or `and` and `or` with a list of `filters`.",
+    },
     "response_format": {**_FORMAT, "type": ["object", "null"]},
     "logit_bias": {"propertyNames": {"pattern": "^[0-9]+$"}, "additionalProperties": {"type": "number"}},
     "reasoning_effort": {"enum": [*chat.EFFORTS, None]},
@@ -224,6 +229,20 @@ def store_request() -> JSON:
     several = {"type": "array", "minItems": 1, "maxItems": searching.MOST_QUERIES, "items": _SAYING}
     own: dict[str, JSON] = {"query": {"anyOf": [_SAYING, several]}, "rewrite_query": {"enum": [False, None]}}
     return object_of(typed(searching.STORE_KINDS, {"max_num_results": (1, searching.MOST_RESULTS)}) | own, ("query",))
+
+
+def feedback_request() -> JSON:
+    """What /v1/feedback takes."""
+    own: dict[str, JSON] = {
+        "request_id": {"type": "string", "description": "The x-request-id of the answer."},
+        "metric": {"enum": [*feedback.METRICS, None], "default": "vote"},
+        "value": {"type": ["boolean", "number"]},
+        "comment": {"type": ["string", "null"], "maxLength": feedback.LONGEST},
+    }
+    judged = {"properties": {"metric": {"const": "judge"}}, "required": ["metric"]}
+    score = {"properties": {"value": {"type": "number", "minimum": 0, "maximum": 1}}}
+    vote = {"properties": {"value": {"type": "boolean"}}}
+    return object_of(own, ("request_id", "value"), **{"if": judged, "then": score, "else": vote})
 
 
 def response_request(context: int, model: JSON) -> JSON:

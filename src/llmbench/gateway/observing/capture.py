@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llmbench.gateway.exchange import Exchange
+from llmbench.gateway.feedback import Feedback
 from llmbench.gateway.observing.backlog import Backlog
 from llmbench.gateway.observing.records import CapturedRequest, CaptureStore, default_path
 from llmbench.message import text_of
@@ -37,7 +38,9 @@ class Capture:
         self._spec, self._hide = spec, hide
         self._store = CaptureStore(spec.path or default_path())
         self._prune()
-        self.backlog = Backlog[Exchange]("capture", self._write, say, idle=self._prune, every=_PRUNE_SECONDS, most=_MOST)
+        self.backlog = Backlog[Exchange | Feedback](
+            "capture", self._write, say, idle=self._prune, every=_PRUNE_SECONDS, most=_MOST
+        )
 
     def __enter__(self) -> Capture:
         return self
@@ -53,13 +56,22 @@ class Capture:
         if self._store.number(*_conversation(exchange)) < self._spec.share * 2**64:
             self.backlog.put(exchange, exchange.size())
 
+    def told_feedback(self, feedback: Feedback) -> None:
+        """Adds a vote or a score to the record of its request, where there is one, in place of an earlier one."""
+        self.backlog.put(feedback, len(feedback.comment or ""))
+
     def _may(self, exchange: Exchange) -> bool:
         if self._spec.keys is not None and exchange.key not in self._spec.keys:
             return False
         return exchange.consents is True or (exchange.consents is None and self._spec.consent == "opt-out")
 
-    def _write(self, exchanges: list[Exchange]) -> None:
-        self._store.add([record for exchange in exchanges if (record := self._record(exchange)) is not None])
+    def _write(self, entries: list[Exchange | Feedback]) -> None:
+        records = [self._record(one) for one in entries if isinstance(one, Exchange)]
+        self._store.add([record for record in records if record is not None])
+        for one in entries:  # after its request, which came before it
+            if isinstance(one, Feedback):
+                id, comment = self._hide(one.request.id), self._clean(one.comment)
+                self._store.mark(id, one.request.key, one.metric, one.value, comment)
 
     def _prune(self) -> None:
         self._store.prune(self._spec.days)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmbench.gateway.exchange import Exchange
+from llmbench.gateway.feedback import Feedback
 from llmbench.gateway.observing.answer_check import check_answer
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _EACH = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5
 _TOKENS = tuple(float(4**n) for n in range(14))
 """Upper bounds that OpenTelemetry recommends, in seconds and tokens."""
 _WAIT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SCORES = tuple(n / 10 for n in range(11))
 _ENGINE = b"vllm:"
 
 
@@ -118,6 +120,8 @@ class Metrics:
             "key",
             "valid",
         )
+        self._votes = counter("llmbench_votes", "Answers that were voted on; the first vote counts.", "model", "key", "vote")
+        self._scores = histogram("llmbench_judge_score", "Scores of answers by a judge, 0 to 1.", _SCORES, "model", "key")
         self._registry.register(_Lost(self._lost))
 
     def lost(self, what: str, count: Callable[[], int]) -> None:
@@ -153,6 +157,16 @@ class Metrics:
                 series.each.observe((exchange.seconds - exchange.first) / (count - 1))
         if exchange.sources is not None:
             self._tell_grounded(exchange)
+
+    def tell_feedback(self, feedback: Feedback) -> None:
+        """Counts a vote or a score, under the variant and the key of its request; one that replaces another is not counted."""
+        if feedback.repeated:
+            return
+        own = (feedback.request.variant, feedback.request.key)
+        if feedback.metric == "vote":
+            self._votes.labels(*own, "up" if feedback.value else "down").inc()
+        else:
+            self._scores.labels(*own).observe(feedback.value)
 
     def text(self) -> bytes:
         """Everything so far, in Prometheus' text format."""

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from llmbench.gateway.exchange import Sink
+from llmbench.gateway.feedback import FeedbackSink
 from llmbench.gateway.observing.access_log import AccessLog
 from llmbench.gateway.observing.capture import Capture
 from llmbench.gateway.observing.metrics import Metrics
@@ -22,6 +23,8 @@ class Observers:
 
     sinks: Sequence[Sink]
     keeps: bool
+    feedback: Sequence[FeedbackSink] = ()
+    """Who is told of votes and scores."""
     traced: float | None = None
     """The share of requests without a trace of their own that are traced; None: no request is."""
 
@@ -42,6 +45,7 @@ def observed(
         LlmbenchError: a file cannot be written.
     """
     sinks: list[Sink] = []
+    feedback: list[FeedbackSink] = [metrics.tell_feedback]
     keeps = False
     with ExitStack() as stack:
         if spec.access_log is not None:
@@ -59,5 +63,6 @@ def observed(
             capture = stack.enter_context(Capture(spec.capture, hide, say))
             metrics.lost("capture", lambda: capture.backlog.dropped)
             sinks.append(capture)
+            feedback.append(capture.told_feedback)
             keeps = True
-        yield Observers(sinks, keeps, spec.traces.share if spec.traces is not None else None)
+        yield Observers(sinks, keeps, feedback, spec.traces.share if spec.traces is not None else None)

@@ -18,11 +18,12 @@ from typing import Any
 
 from llmbench import workspace
 from llmbench.errors import LlmbenchError
+from llmbench.gateway.api.feedback import METRICS, Metric
 from llmbench.gateway.sqlite_file import SqliteFile
 
 __all__ = ["CaptureStore", "CapturedRequest", "default_path"]
 
-_VERSION = 1
+_VERSION = 2
 _DAY = 86_400
 
 
@@ -60,6 +61,12 @@ class CapturedRequest:
     retrieval_seconds: float | None
     engine_seconds: float | None
     trace: str | None
+    vote: bool | None = None
+    """Whether the answer was found good, by the last vote of POST /v1/feedback; None without one."""
+    vote_comment: str | None = None
+    judge: float | None = None
+    """The last score, 0 to 1."""
+    judge_comment: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As plain values, messages and sources read."""
@@ -75,12 +82,21 @@ _SCHEMA = (
     "user TEXT, key TEXT NOT NULL, asked TEXT NOT NULL, variant TEXT NOT NULL, messages TEXT NOT NULL, sources TEXT, "
     "answer TEXT NOT NULL, finish_reason TEXT, complete INTEGER NOT NULL, redacted INTEGER NOT NULL, input_tokens INTEGER, "
     "output_tokens INTEGER, seconds REAL NOT NULL, first_seconds REAL, retrieval_seconds REAL, engine_seconds REAL, "
-    "trace TEXT)",
+    "trace TEXT, vote REAL, vote_comment TEXT, judge REAL, judge_comment TEXT)",
     "CREATE INDEX by_time ON records (at)",
     "CREATE INDEX by_request ON records (request)",
     "CREATE INDEX by_user ON records (user)",
     "CREATE TABLE secret (salt BLOB NOT NULL)",
 )
+_FEEDBACK = tuple(
+    f"ALTER TABLE records ADD COLUMN {column}" for metric in METRICS for column in (f"{metric} REAL", f"{metric}_comment TEXT")
+)
+"""What makes a file of version 1 one of version 2."""
+_MARK = {
+    metric: f"UPDATE records SET {metric} = ?, {metric}_comment = ? WHERE number = "  # noqa: S608 - its own names
+    "(SELECT max(number) FROM records WHERE request = ? AND key = ?)"
+    for metric in METRICS
+}
 _INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608 - its own names
 _SELECT = f"SELECT {_COLUMNS} FROM records"  # noqa: S608 - likewise
 
@@ -98,7 +114,7 @@ class CaptureStore(SqliteFile):
         """Opens the file, and makes it where it is missing, readable by its owner alone."""
         salt = f"INSERT INTO secret VALUES (x'{secrets.token_hex(32)}')"  # noqa: S608 - digits alone
         pragmas = ("synchronous = NORMAL", "secure_delete = ON")
-        super().__init__(path, (*_SCHEMA, salt), table="records", version=_VERSION, pragmas=pragmas)
+        super().__init__(path, (*_SCHEMA, salt), table="records", version=_VERSION, pragmas=pragmas, earlier={1: _FEEDBACK})
         with self.explained():
             self._salt: bytes = self.db.execute("SELECT salt FROM secret").fetchone()[0]
 
@@ -115,6 +131,11 @@ class CaptureStore(SqliteFile):
         """Writes some records, all of them or none."""
         with self.writing():
             self.db.executemany(_INSERT, [tuple(getattr(record, name) for name in _NAMES) for record in records])
+
+    def mark(self, request: str, key: str, metric: Metric, value: float, comment: str | None) -> None:
+        """Writes a vote or a score into the last record of a request, where there is one."""
+        with self.writing():
+            self.db.execute(_MARK[metric], (value, comment, request, key))
 
     def newest(self, limit: int) -> list[CapturedRequest]:
         """The last records, the newest first."""
@@ -156,4 +177,5 @@ class CaptureStore(SqliteFile):
 
 def _record(row: Sequence[Any]) -> CapturedRequest:
     values = dict(zip(_NAMES, row, strict=True))
-    return CapturedRequest(**values | {"complete": bool(values["complete"]), "redacted": bool(values["redacted"])})
+    truths = {name: bool(values[name]) for name in ("complete", "redacted", "vote") if values[name] is not None}
+    return CapturedRequest(**values | truths)

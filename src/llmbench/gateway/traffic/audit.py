@@ -3,7 +3,7 @@
     LLMBENCH_HOME/rollouts/SERVER/ROUTE/0001/
         state.json           the plan with its hash, how it stands, the step; written whole before it takes effect
         audit.jsonl          a line for each decision, with its evidence
-        observations.jsonl   a line for each unit: step, variant, the unit's hash, values; no texts
+        observations.jsonl   a line for each unit: step, variant, the unit's hash, values; no texts; and one for its vote
 
 A server that is started again, or was killed, goes on from there; it may have lost the observations of its last moments.
 """
@@ -22,6 +22,7 @@ from typing import Any
 from llmbench import workspace
 from llmbench.errors import LlmbenchError
 from llmbench.gateway.traffic.rollout import LIVE, Decision, Rollout, RolloutPlan
+from llmbench.gateway.traffic.verdict import LATER
 
 __all__ = ["Record", "records"]
 
@@ -103,8 +104,14 @@ class Record:
             raise LlmbenchError(f"{path}: the plan has changed since the rollout began ({fixed} is now {plan.hash})")
         rollout.stand, rollout.step, rollout.reason = stand, step, reason
         for line in self._observations() if stand in LIVE else ():
-            if line.pop("step") == step:
-                rollout.add(line.pop("variant"), line.pop("unit"), line)
+            if line.pop("step") != step:
+                continue
+            arm, unit = line.pop("variant"), line.pop("unit")
+            if line.keys() <= set(LATER):
+                for rail, value in line.items():
+                    rollout.learn(arm, unit, rail, value)
+            else:
+                rollout.add(arm, unit, line)
         return rollout
 
     def audit(self) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Any
 from llmbench import workspace
 from llmbench.errors import LlmbenchError
 from llmbench.gateway.exchange import Exchange
+from llmbench.gateway.feedback import Feedback
 from llmbench.gateway.traffic.audit import Record, records
 from llmbench.gateway.traffic.observation import observed
 from llmbench.gateway.traffic.rollout import LIVE, Decision, Rollout, RolloutPlan
@@ -73,7 +74,7 @@ class Control:
         self._say = say
         self._lock = threading.RLock()
         self._courses: dict[str, _Course] = {}
-        self._inbox: deque[Exchange] = deque()
+        self._inbox: deque[Exchange | Feedback] = deque()
         self._end = threading.Event()
         self._lease = ExitStack()
         self._ours = False
@@ -104,11 +105,18 @@ class Control:
         if course is not None and course.rollout.stand in LIVE and exchange.arm is not None:
             self._inbox.append(exchange)
 
+    def told_feedback(self, feedback: Feedback) -> None:
+        """Keeps a vote or a score for the next look; the first about a request counts, what replaces it does not."""
+        course = self._courses.get(feedback.request.asked)
+        if course is not None and course.rollout.stand in LIVE and not feedback.repeated:
+            self._inbox.append(feedback)
+
     def look(self) -> None:
         """Takes what came in as observations, and decides what is to be decided now, on every route."""
         with self._lock:
             while self._inbox:
-                self._count(self._inbox.popleft())
+                one = self._inbox.popleft()
+                self._count(one) if isinstance(one, Exchange) else self._learn(one)
         for course in list(self._courses.values()):
             with self._lock:
                 course.settle(self._clock() - _SETTLE_SECONDS)
@@ -188,10 +196,12 @@ class Control:
             live = rollout.stand in LIVE
             evidence = [asdict(one) for one in rollout.verdicts()] if live else (audit[-1]["evidence"] if audit else [])
             waits = rollout.waits_for({one["rail"]: one["state"] for one in evidence}) if live else []
-            return self._row(route) | {
+            row = self._row(route)
+            return row | {
                 "plan": asdict(rollout.plan),
                 "hash": rollout.plan.hash,
                 "evidence": evidence,
+                "turnout": rollout.turnouts(evidence, row["units"]),
                 "waits_for": waits if rollout.canary.units >= rollout.plan.least else [],
                 "audit": audit,
                 "folder": str(course.record.folder),
@@ -218,6 +228,15 @@ class Control:
         if values and course.rollout.add(exchange.arm, exchange.unit, values):
             course.record.note(course.rollout.step, exchange.arm, exchange.unit, values)
             heappush(course.waiting, (exchange.begun, exchange.arm))
+            course.news = True
+
+    def _learn(self, feedback: Feedback) -> None:
+        request, rail = feedback.request, "votes" if feedback.metric == "vote" else "judge"
+        course = self._courses.get(request.asked)
+        if course is None or request.arm is None or request.unit is None or request.begun < course.since:
+            return  # about an answer of an earlier step, whose shares were others
+        if course.rollout.learn(request.arm, request.unit, rail, feedback.value):
+            course.record.note(course.rollout.step, request.arm, request.unit, {rail: feedback.value})
             course.news = True
 
     def _row(self, route: str) -> dict[str, Any]:

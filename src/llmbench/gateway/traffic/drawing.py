@@ -11,7 +11,7 @@ from llmbench.gateway.traffic.verdict import KINDS
 from llmbench.page import document, facts, header, mark, notes, section, table, text
 from llmbench.svg import marks
 
-__all__ = ["LABELS", "MARK", "amount", "apart", "bounds", "html", "strip"]
+__all__ = ["LABELS", "MARK", "amount", "apart", "bounds", "html", "margin", "strip", "turnout"]
 
 LABELS = {
     "errors": "errors",
@@ -20,27 +20,56 @@ LABELS = {
     "length": "length, median",
     "abstention": "abstention",
     "citations": "citations that fail",
+    "votes": "up-votes",
+    "judge": "judge's score, mean",
 }
 _KIND = "rollout"
 MARK = mark(_KIND)
 """By which its pages are known as llmbench's."""
+_POINTS = ("share", "mean")
+"""Kinds whose differences are those of the values themselves, and not ratios."""
 _SPAN = 2.5
 """The axis ends at so many margins; bounds beyond it are cut there."""
 _TONES = {"worse": "worse", "not worse": "fine", "undecided": "open", "no data": "open"}
 
 
 def amount(rail: str, value: float | None) -> str:
-    """A share, seconds or characters."""
+    """A share, a score, seconds or characters."""
     if value is None:
         return "-"
-    if KINDS[rail] == "share":
+    if rail == "judge":
+        return f"{value:.3f}"
+    if KINDS[rail] in _POINTS:
         return f"{100 * value:.1f} %"
     return f"{value:.0f}" if rail == "length" else f"{value:.3g} s"
 
 
 def apart(rail: str, value: float) -> str:
-    """A difference: points of a share, or percent of the control's."""
-    return f"{100 * value:+.1f}" if KINDS[rail] == "share" else f"{100 * value:+.0f} %"
+    """A difference: points of a share, of a score that itself, or percent of the control's."""
+    if rail == "judge":
+        return f"{value:+.3f}"
+    return f"{100 * value:+.1f}" if KINDS[rail] in _POINTS else f"{100 * value:+.0f} %"
+
+
+def margin(one: Mapping[str, Any]) -> str:
+    """A verdict's margin as a difference: below 0 where less is worse."""
+    return apart(one["rail"], -one["margin"] if KINDS[one["rail"]] == "mean" else one["margin"])
+
+
+def turnout(one: Mapping[str, Any], canary: str, control: str) -> str:
+    """A line about which share of the units has a vote or a score.
+
+    Args:
+        one: an entry of the status' `turnout`.
+        canary: its name.
+        control: likewise.
+    """
+    what = {"votes": "Voted on", "judge": "Judged"}[one["rail"]]
+    line = f"{what}: {100 * one['canary']:.1f} % of the units of {canary}, {100 * one['control']:.1f} % of {control}'s"
+    if (differs := one["differs"]) is None:
+        return line
+    low, high = (f"{100 * differs[end]:+.1f}" for end in ("low", "high"))
+    return f"{line}. These differ ({low} to {high} points), so the two samples may not be comparable"
 
 
 def bounds(one: Mapping[str, Any]) -> str:
@@ -102,7 +131,8 @@ def html(status: Mapping[str, Any]) -> str:
         "worse and rolled back; wholly within, it is no worse. Shares differ in points, seconds and characters in percent."
     )
     body = header(_KIND, f"{status['route']} {status['number']}", text(claim), facts(about), notes(said))
-    body += section("Guard-rails", _rails(status["evidence"]), lead=lead)
+    heard = "".join(f"<p>{text(turnout(one, status['canary'], status['control']))}.</p>" for one in status["turnout"])
+    body += section("Guard-rails", _rails(status["evidence"]) + heard, lead=lead)
     body += section("Decisions", _decisions(status["audit"]))
     style = resources.files("llmbench.gateway.traffic").joinpath("drawing.css").read_text(encoding="utf-8")
     return document(f"{status['route']} {status['number']}", _KIND, body, style=style)
@@ -121,7 +151,7 @@ def _rails(evidence: Sequence[Mapping[str, Any]]) -> str:
             track = marks.track(shown, [], zero=zero)
         else:
             track = marks.track("", [])
-        figures = f"<b>{one['state']}</b> <span>{bounds(one)}, margin {apart(rail, one['margin'])}</span>"
+        figures = f"<b>{one['state']}</b> <span>{bounds(one)}, margin {margin(one)}</span>"
         both = f"{amount(rail, one['canary'])} against {amount(rail, one['control'])}"
         who = f"{LABELS[rail]}<small>{both}, n {one['canary_n']:,} and {one['control_n']:,}</small>"
         rows += marks.row(who, track, figures, _TONES[one["state"]])
@@ -146,7 +176,7 @@ def _places(one: Mapping[str, Any]) -> tuple[float, float, float, float, list[fl
     """Low, high, seen, no difference and the margins, as shares of the width; None without observations."""
     if one["difference"] is None:
         return None
-    share = KINDS[one["rail"]] == "share"
+    share = KINDS[one["rail"]] in _POINTS
     end = _SPAN * max(one["margin"] if share else log1p(one["margin"]), 0.01)
 
     def at(value: float | None, missing: float) -> float:
@@ -154,7 +184,7 @@ def _places(one: Mapping[str, Any]) -> tuple[float, float, float, float, list[fl
             return missing
         return ((value if share else log1p(max(value, -0.999999))) + end) / (2 * end)
 
-    margins = [at(one["margin"], 1.0)]
+    margins = [at(-one["margin"] if KINDS[one["rail"]] == "mean" else one["margin"], 1.0)]
     if KINDS[one["rail"]] == "median":
         margins.append(1 - margins[0])
     return at(one["low"], -1.0), at(one["high"], 2.0), at(one["difference"], 0.5), 0.5, margins

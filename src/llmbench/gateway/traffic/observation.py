@@ -7,12 +7,12 @@ from contextlib import suppress
 
 from llmbench import scoring
 from llmbench.gateway.exchange import Exchange
+from llmbench.gateway.feedback import ANSWERS
 from llmbench.gateway.turns import OVERLOADED, TIMED_OUT
 from llmbench.message import text_of
 
 __all__ = ["observed"]
 
-_ANSWERS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 _LAST = 8
 """Pieces in which an error is looked for: vLLM sends [DONE] after it."""
 _NOT_THE_VARIANTS = ("keys_unavailable", "server_stopping")
@@ -29,7 +29,7 @@ def observed(exchange: Exchange, phrase: str) -> dict[str, float] | None:
         exchange: one that is complete.
         phrase: the pattern by which an abstention is known.
     """
-    if exchange.arm is None or exchange.path not in _ANSWERS or 400 <= exchange.status < 500 or _engine_gone(exchange):
+    if exchange.arm is None or exchange.path not in ANSWERS or 400 <= exchange.status < 500 or _engine_gone(exchange):
         return None
     if exchange.status >= 500:
         return {"errors": 1.0}

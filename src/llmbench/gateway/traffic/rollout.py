@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
-from llmbench.gateway.traffic.verdict import Judge, Observed, RailVerdict, State, mismatch
+from llmbench.gateway.traffic.verdict import LATER, Judge, Observed, RailVerdict, State, mismatch, turnout
 from llmbench.recipe import RouteSpec
 
 __all__ = ["LIVE", "Decision", "Rollout", "RolloutPlan", "Stand"]
@@ -66,7 +66,7 @@ class RolloutPlan:
             most=spec.rollout.most,
             alpha=spec.rollout.alpha,
             margins=rails.margins,
-            required=tuple(rails.required),
+            required=tuple(rails.needed),
             phrase=rails.phrase,
             sticky=spec.sticky,
             # Others are drawn as first ones than for the last canary, but nobody who has this one already loses it.
@@ -107,6 +107,7 @@ class Rollout:
         """Counts from 0: what was seen before was seen under other shares, at another time."""
         self.canary, self.control = Observed(self.plan.margins), Observed(self.plan.margins)
         self._seen: set[str] = set()
+        self._learned: dict[str, set[str]] = {name: set() for name in LATER if name in self.plan.margins}
         self._settled = {self.plan.canary: 0, self.plan.control: 0}
 
     @property
@@ -136,13 +137,25 @@ class Rollout:
 
         The further answers of a unit resemble its first, and would count as evidence what is none.
         """
-        side = {self.plan.canary: self.canary, self.plan.control: self.control}.get(arm)
+        side = self._side(arm)
         if self.stand not in LIVE or side is None or unit in self._seen:
             return False
         if side is self.control and side.units >= _ENOUGH:
             return False
         self._seen.add(unit)
         side.add(values)
+        return True
+
+    def learn(self, arm: str, unit: str, rail: str, value: float) -> bool:
+        """Takes a vote or a score about an answer of a unit that was counted in this step, and whether it counts.
+
+        The first of a unit does, of each kind: its further ones resemble it, as its answers do.
+        """
+        side = self._side(arm)
+        if self.stand not in LIVE or side is None or unit not in self._seen or unit in self._learned.get(rail, {unit}):
+            return False
+        self._learned[rail].add(unit)
+        side.learn({rail: value})
         return True
 
     def settle(self, arm: str) -> None:
@@ -207,6 +220,26 @@ class Rollout:
     def verdicts(self) -> tuple[RailVerdict, ...]:
         """What was seen in this step."""
         return self._evidence()
+
+    def turnouts(self, evidence: Iterable[Mapping[str, Any]], units: Mapping[str, int]) -> list[dict[str, Any]]:
+        """For each guard-rail of votes or scores, which share of the units has one; `differs` has bounds where that differs.
+
+        Args:
+            evidence: verdicts, as plain values.
+            units: that were counted when those were made, by variant.
+        """
+        found = []
+        for one in evidence:
+            sides = (one["canary_n"], units[self.plan.canary]), (one["control_n"], units[self.plan.control])
+            if one["rail"] in LATER and all(n for _, n in sides):
+                canary, control = (k / n for k, n in sides)
+                bounds = turnout(*sides, self.judge.alpha)
+                differs = None if bounds is None else asdict(bounds)
+                found.append({"rail": one["rail"], "canary": canary, "control": control, "differs": differs})
+        return found
+
+    def _side(self, arm: str) -> Observed | None:
+        return {self.plan.canary: self.canary, self.plan.control: self.control}.get(arm)
 
     def _evidence(self) -> tuple[RailVerdict, ...]:
         return tuple(self.judge.verdicts(self.canary, self.control))

@@ -18,18 +18,22 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from llmbench.statistics.sequential import Bounds
 
-__all__ = ["KINDS", "Judge", "Observed", "RailVerdict", "mismatch"]
+__all__ = ["KINDS", "LATER", "Judge", "Observed", "RailVerdict", "mismatch", "turnout"]
 
-KINDS: Mapping[str, Literal["share", "p95", "median"]] = {
+KINDS: Mapping[str, Literal["share", "mean", "p95", "median"]] = {
     "errors": "share",
     "first_token": "p95",
     "seconds": "p95",
     "length": "median",
     "abstention": "share",
     "citations": "share",
+    "votes": "mean",
+    "judge": "mean",
 }
-"""What is compared: a share of answers, of which more is worse, or a quantile as a ratio to the control's. More of it is
-worse, and of a median less is too."""
+"""What is compared: a share of answers, of which more is worse; a mean of values from 0 to 1, of which less is worse; or a
+quantile as a ratio to the control's, of which more is worse, and of a median less is too."""
+LATER = ("votes", "judge")
+"""What is said about an answer after it, about some answers only."""
 _Q = {"p95": 0.95, "median": 0.5}
 _WIDEST = log(1e6)
 """Ratios beyond a million to one are not looked for."""
@@ -39,21 +43,25 @@ State = Literal["worse", "not worse", "undecided", "no data"]
 
 
 class Observed:
-    """What was seen of one variant: counts and sorted logarithms, by guard-rail."""
+    """What was seen of one variant: sums and sorted logarithms, by guard-rail."""
 
     def __init__(self, rails: Iterable[str]) -> None:
         self.units = 0
-        self.counts: dict[str, list[int]] = {name: [0, 0] for name in rails if KINDS[name] == "share"}
-        """Bad ones, and all."""
-        self.values: dict[str, array[float]] = {name: array("d") for name in rails if KINDS[name] != "share"}
+        self.counts: dict[str, tuple[float, int]] = {name: (0, 0) for name in rails if KINDS[name] in ("share", "mean")}
+        """The bad ones or the sum, and how many."""
+        self.values: dict[str, array[float]] = {name: array("d") for name in rails if name not in self.counts}
 
     def add(self, values: Mapping[str, float]) -> None:
         """Counts one unit, with its values as far as it has them."""
         self.units += 1
+        self.learn(values)
+
+    def learn(self, values: Mapping[str, float]) -> None:
+        """Takes values of a unit that was counted before."""
         for name, value in values.items():
             if name in self.counts:
-                self.counts[name][0] += value > 0.5
-                self.counts[name][1] += 1
+                total, n = self.counts[name]
+                self.counts[name] = total + (value if KINDS[name] == "mean" else value > 0.5), n + 1
             elif name in self.values and value > 0:
                 bisect.insort(self.values[name], log(value))
 
@@ -62,17 +70,17 @@ class Observed:
         return self.counts[name][1] if name in self.counts else len(self.values[name])
 
     def estimate(self, name: str) -> float:
-        """A share, or the logarithm of a quantile; there must be observations."""
+        """A share or a mean, or the logarithm of a quantile; there must be observations."""
         if name in self.counts:
-            bad, n = self.counts[name]
-            return bad / n
+            total, n = self.counts[name]
+            return total / n
         values = self.values[name]
         return values[max(ceil(_Q[KINDS[name]] * len(values)) - 1, 0)]
 
 
 @dataclass(frozen=True)
 class RailVerdict:
-    """One guard-rail with its evidence: shares, seconds or characters, and their difference (of quantiles the ratio - 1)."""
+    """One guard-rail with its evidence: shares, scores, seconds or characters, and how they differ (quantiles: ratio - 1)."""
 
     rail: str
     state: State
@@ -131,26 +139,28 @@ class Judge:
     def _edges(self, name: str) -> Iterator[float]:
         """The differences from which on it is worse."""
         margin = self.margins[name]
-        if KINDS[name] == "share":
-            yield margin
-            return
-        yield log1p(margin)
-        if KINDS[name] == "median":
-            yield -log1p(margin) or -1e-12
+        match KINDS[name]:
+            case "share":
+                yield margin
+            case "mean":
+                yield -margin or -1e-12
+            case "p95":
+                yield log1p(margin)
+            case "median":
+                yield from (log1p(margin), -log1p(margin) or -1e-12)
 
     @staticmethod
     def _evidence(name: str, canary: Observed, control: Observed) -> partial[float]:
         from llmbench.statistics import sequential
 
-        if KINDS[name] == "share":
-            (k1, n1), (k0, n0) = canary.counts[name], control.counts[name]
-            return partial(sequential.against_shares, (k1, n1), (k0, n0))
+        if name in canary.counts:
+            return partial(sequential.against_shares, canary.counts[name], control.counts[name])
         return partial(sequential.against_quantiles, canary.values[name], control.values[name], _Q[KINDS[name]])
 
     def _verdict(self, name: str, canary: Observed, control: Observed) -> RailVerdict:
         from llmbench.statistics import sequential
 
-        share, margin = KINDS[name] == "share", self.margins[name]
+        share, margin = name in canary.counts, self.margins[name]
         state = self._state(name, canary, control)
         new, old = (_shown(one.estimate(name), share=share) if one.size(name) else None for one in (canary, control))
         seen = partial(RailVerdict, name, state, margin, new, old, canary.size(name), control.size(name))
@@ -181,6 +191,26 @@ def mismatch(canary: int, control: int, percent: float) -> Bounds | None:
         return None
     found = sequential.share_bounds(canary, canary + control, _MISMATCH)
     return sequential.Bounds(100 * found.low, 100 * found.high)
+
+
+def turnout(canary: tuple[int, int], control: tuple[int, int], alpha: float) -> Bounds | None:
+    """How much more of the canary's units have a vote, or a score, where that differs: its bounds.
+
+    Who votes chooses to. Where another share of the units does, those who do may be other people, and their votes compare less.
+    Units whose vote is still to come count as units without one, on both sides.
+
+    Args:
+        canary: units that have one, of how many.
+        control: likewise.
+        alpha: the chance that a difference is ever found where there is none.
+    """
+    from llmbench.statistics import sequential
+
+    (k1, n1), (k0, n0) = canary, control
+    evidence = partial(sequential.against_shares, canary, control)
+    if not n1 or not n0 or evidence(0.0) < -log(alpha):
+        return None
+    return sequential.difference_bounds(evidence, k1 / n1 - k0 / n0, alpha, -1.0, 1.0)
 
 
 def _shown(estimate: float, *, share: bool) -> float:

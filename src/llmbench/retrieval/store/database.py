@@ -250,8 +250,13 @@ class Index:
 
     def identities(self, places: Iterable[int]) -> list[int]:
         """The numbers of the passages of some rows, -1 where there is none: what their records must name."""
-        found = (self._row("SELECT vector_id FROM chunks WHERE row = ?", int(place)) for place in places)
-        return [-1 if row is None else int(row[0]) for row in found]
+        wanted = [int(place) for place in places]
+        found: dict[int, int] = {}
+        for first in range(0, len(wanted), 500):
+            part = wanted[first : first + 500]
+            marks = ", ".join("?" * len(part))
+            found |= dict(self._rows(f"SELECT row, vector_id FROM chunks WHERE row IN ({marks})", *part))
+        return [int(found.get(place, -1)) for place in wanted]
 
     def expected(self) -> NDArray[np.int64]:
         """The number of the passage that each record must name, -1 where there is none; shape (rows,)."""
