@@ -15,11 +15,12 @@ import httpx
 import pytest
 from tests.gateway.vllms import Vllm, running
 
+from llmbench.cli import variants
 from llmbench.engine import Adapter
 from llmbench.errors import EngineError, LlmbenchError
+from llmbench.gateway import admin, started
 from llmbench.gateway import fleet as fleet_module
 from llmbench.gateway import member as member_module
-from llmbench.gateway import started
 from llmbench.gateway.fleet import Fleet
 from llmbench.recipe import ServeRecipe
 
@@ -267,6 +268,21 @@ def test_as_many_requests_are_computed_at_once_as_the_engines_that_are_well_have
         assert sum(len(one.asked) for one in engines) == 9
 
 
+def test_variants_list_shows_the_engines(capsys: pytest.CaptureFixture[str]) -> None:
+    with running(2) as engines, Asked(engines) as asked, admin.offered(asked.gateway, lambda: recipe(engines)) as path:
+        engines[0].stop()
+        until(lambda: states_of(asked) == ["out", "ready"])
+        variants.list_variants(socket=path)
+        lines = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.split() == ["engine", "state", "requests", "reason"])
+    assert lines[at + 1].split()[:3] == [engines[0].url, "out", "0"] and "ConnectError" in lines[at + 1]
+    assert lines[at + 2].split() == [engines[1].url, "ready", "0"]
+
+
+def states_of(asked: Asked) -> list[object]:
+    return [one["state"] for one in asked.gateway.engines]
+
+
 def test_what_an_engine_that_hangs_has_not_begun_is_answered_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet_module, "PROBE_TIMEOUT", 0.1)
     with running(2) as (first, second), Asked([first, second]) as asked:
@@ -278,7 +294,7 @@ def test_what_an_engine_that_hangs_has_not_begun_is_answered_by_another(monkeypa
         assert {answer.json()["port"] for answer in answers} == {second.port}
         assert any(f"Engine {first.url} is left out: ReadTimeout" in line for line in asked.said)
         first.hangs = False
-        until(lambda: all(one["state"] == "ready" for one in asked.gateway.engines))
+        until(lambda: states_of(asked) == ["ready", "ready"])
 
 
 def test_the_engines_key_is_sent_and_said_nowhere(capfd: pytest.CaptureFixture[str]) -> None:
