@@ -136,6 +136,15 @@ async def stream(two: Balanced, text: str, begun: asyncio.Event | None = None) -
     return found
 
 
+async def test_a_stream_that_ends_behind_its_head_is_asked_for_elsewhere(two: Balanced) -> None:
+    """vLLM sends the head before it computes anything."""
+    first, second = two.engines
+    first.heads = 1
+    found = await stream(two, two.of(first))
+    assert str(second.port).encode() in found and b"[DONE]" in found and b"error" not in found
+    assert two.backend(first).outcomes == {"unreachable": 1} and two.backend(first).running == 0
+
+
 async def test_an_answer_that_has_begun_is_never_asked_for_again(two: Balanced) -> None:
     first, second = two.engines
     text = two.of(first)

@@ -20,7 +20,7 @@ import pytest
 
 from llmbench import recipe
 from llmbench.gateway import Gateway, started
-from llmbench.recipe import ServeRecipe
+from llmbench.recipe import ServeRecipe, Variant
 
 KEY = "sesame-open-1234"
 
@@ -125,6 +125,11 @@ def test_an_engine_that_is_killed_costs_no_request_that_had_not_begun_and_comes_
         until(lambda: [one["state"] for one in gateway.engines] == ["ready", "ready"])
         proven = [f"Proven: adapter {lora} on {url}: " for url in urls]
         assert all(any(line.startswith(one) for line in said) for one in proven)
+        gateway.deployment.remove("adapter")
+        assert [_adapters(url) for url in urls] == [0, 0]
+        gateway.deployment.add(Variant(name="adapter", adapter=str(lora)))
+        assert [_adapters(url) for url in urls] == [1, 1]
+        assert all(sum(line.startswith(one) for line in said) == 2 for one in proven)
         _asks_both(gateway, urls)
 
         users = Users(gateway.base_url)
@@ -140,9 +145,14 @@ def test_an_engine_that_is_killed_costs_no_request_that_had_not_begun_and_comes_
         users.stop()
         assert users.lost == []
         assert all(begun for begun, _ in users.streams) and sum(not complete for _, complete in users.streams) <= 8
-        assert sum(line.startswith(proven[0]) for line in said) == 2 and sum(line.startswith(proven[1]) for line in said) == 1
+        assert [sum(line.startswith(one) for line in said) for one in proven] == [3, 2]
         assert KEY not in "".join([*said, *(path.read_text() for path in tmp_path.glob("*.log"))])
     assert mark.left() == {}
+
+
+def _adapters(url: str) -> int:
+    """How many adapters an engine has."""
+    return len(httpx.get(f"{url}/v1/models", headers={"authorization": f"Bearer {KEY}"}).json()["data"]) - 1
 
 
 def _asks_both(gateway: Gateway, urls: list[str]) -> None:

@@ -32,6 +32,8 @@ class Vllm:
         """Takes requests, and says nothing."""
         self.drops = 0
         """Next chats whose connection ends before an answer."""
+        self.heads = 0
+        """Next streams that end behind their head."""
         self.breaks = 0
         """Next streams that end in the middle."""
         self.holds = threading.Event()
@@ -132,6 +134,12 @@ class Vllm:
             await self._held()
             usage = {"prompt_tokens": 3, "completion_tokens": 1}
             return await self._say(writer, 200, {"model": body["model"], "choices": [], "usage": usage, "port": self.port})
+        if self.heads:
+            self.heads -= 1
+            writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+            return False
         event = json.dumps({"model": body["model"], "choices": [{"index": 0, "delta": {"content": str(self.port)}}]})
         writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + _chunk(f"data: {event}\n\n"))
         await writer.drain()

@@ -205,7 +205,7 @@ class LoadBalancer(httpx.AsyncBaseTransport):
         ends = self._ended(request)
         backend.running += counts
         try:
-            response = await backend.transport.handle_async_request(request)
+            response, first = await _begun(backend.transport, request)
         except BaseException as error:
             backend.running -= counts
             if self._ended(request) != ends or not isinstance(error, httpx.TransportError):
@@ -214,7 +214,6 @@ class LoadBalancer(httpx.AsyncBaseTransport):
                 backend.outcomes["unreachable"] += counts
                 self._failed(backend, _in_words(error), at_once=isinstance(error, httpx.ConnectError))
             raise
-        assert isinstance(response.stream, httpx.AsyncByteStream)
 
         def ended(problem: httpx.TransportError | None, complete: bool) -> None:
             backend.running -= counts
@@ -229,7 +228,7 @@ class LoadBalancer(httpx.AsyncBaseTransport):
                 if kind == "answered":
                     backend.failures = 0
 
-        response.stream = _Stream(response.stream, ended)
+        response.stream = _Stream(response.stream, first, ended)
         return response
 
     def _failed(self, backend: Backend, reason: str, *, at_once: bool) -> None:
@@ -238,17 +237,43 @@ class LoadBalancer(httpx.AsyncBaseTransport):
             self.eject(backend, reason if at_once else f"{backend.failures} failures in a row, the last: {reason}")
 
 
-class _Stream(httpx.AsyncByteStream):
-    """The body of an answer, which tells once how it ended."""
+async def _begun(transport: EngineTransport, request: httpx.Request) -> tuple[httpx.Response, bytes]:
+    """An answer with its first piece: vLLM sends the head of a stream before it computes anything.
 
-    def __init__(self, stream: httpx.AsyncByteStream, ended: Callable[[httpx.TransportError | None, bool], None]) -> None:
-        self._stream, self._pieces = stream, aiter(stream)
+    Raises:
+        httpx.TransportError: as `EngineTransport`; Dropped where the answer ended behind its head.
+    """
+    response = await transport.handle_async_request(request)
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    try:
+        return response, await anext(aiter(response.stream), b"")
+    except BaseException as error:
+        await response.aclose()
+        if isinstance(error, (httpx.ReadError, httpx.RemoteProtocolError)):
+            raise Dropped(str(error)) from error
+        raise
+
+
+class _Stream(httpx.AsyncByteStream):
+    """The body of an answer whose first piece was read before. It tells once how it ended."""
+
+    def __init__(
+        self,
+        stream: httpx.SyncByteStream | httpx.AsyncByteStream,
+        first: bytes,
+        ended: Callable[[httpx.TransportError | None, bool], None],
+    ) -> None:
+        assert isinstance(stream, httpx.AsyncByteStream)
+        self._stream, self._pieces, self._first = stream, aiter(stream), first
         self._ended: Callable[[httpx.TransportError | None, bool], None] | None = ended
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
         try:
             return await anext(self._pieces)
         except StopAsyncIteration:

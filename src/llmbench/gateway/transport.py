@@ -59,7 +59,7 @@ class _Link(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
         self._size = 0
-        self._heard = self._has_head = self._has_length = self._complete = self._is_kept = False
+        self._heard = self._has_head = self._has_body = self._has_length = self._complete = self._is_kept = False
 
     async def ask(self, sent: bytes, model: str | None) -> None:
         """Sends a request and waits for the head of its answer.
@@ -98,8 +98,8 @@ class _Link(asyncio.Protocol):
         return self._is_kept and not self._error and not self.is_closed
 
     def give_up(self) -> None:
-        """Ends the request if nothing of its answer has come."""
-        if not self._heard:
+        """Ends the request if nothing of its answer but the head has come."""
+        if not self._has_body:
             self.fail(Dropped("the engine no longer answers"))
 
     def fail(self, error: httpx.TransportError) -> None:
@@ -155,6 +155,7 @@ class _Link(asyncio.Protocol):
         self._has_head = self.status >= 200
 
     def on_body(self, piece: bytes) -> None:
+        self._has_body = True
         self._pieces.append(piece)
         self._size += len(piece)
 
