@@ -56,7 +56,7 @@ def engine(document: Path, port: int, env: dict[str, str], log: Path) -> Iterato
         assert process.wait(60) == 0, log.read_text()
 
 
-def until(true: Callable[[], bool], seconds: float = 240.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 400.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
