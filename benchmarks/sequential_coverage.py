@@ -2,8 +2,9 @@
 
     python benchmarks/sequential_coverage.py [--runs 2000] [--requests 2000] [--seed 0]
 
-Two variants answer requests at random, a share of them the new one. After every request the verdict of
-`llmbench.statistics.sequential.compare` is looked at, with alpha .05 and the margin given, and so is a z test.
+Two variants answer requests at random, a share of them the new one. After every request a verdict is looked at that needs no
+more than `llmbench.statistics.sequential.share_bounds` of each, with half of alpha .05: the new one is worse where the bounds
+lie apart by more than the margin given. So is a z test. (A rollout's own verdicts: canary_verdicts.py.)
 """
 
 from __future__ import annotations

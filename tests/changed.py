@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "llmbench"
-EVERYTHING = ("pyproject.toml", "tests/conftest.py", "tests/changed.py")
+EVERYTHING = ("pyproject.toml", "tests/conftest.py", "tests/changed.py", "tests/warm.py")
 """Files that every test depends on."""
 WORDS = {"tests/test_documents.py", "tests/test_layers.py", "tests/test_locks.py", "tests/test_words.py"}
 """Tests that read the whole project, and are quick: they always run."""

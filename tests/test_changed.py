@@ -34,7 +34,7 @@ def test_a_change_runs_the_rooms_that_it_may_concern(file: str, runs: list[str],
     assert not found & set(leaves_out)
 
 
-@pytest.mark.parametrize("file", ["src/llmbench/errors.py", "pyproject.toml", "tests/conftest.py"])
+@pytest.mark.parametrize("file", ["src/llmbench/errors.py", "pyproject.toml", "tests/conftest.py", "tests/warm.py"])
 def test_what_everything_rests_on_runs_everything(file: str) -> None:
     assert len(run(file)) > 0.9 * len(TESTS)
 

@@ -114,6 +114,15 @@ def test_another_file_may_be_named(home: Path) -> None:
     assert json.loads(run("list", "--file", "team.sqlite", "--json").stdout)[0]["state"] == "revoked"
 
 
+def test_the_keys_of_a_serving_document_are_listed(home: Path) -> None:
+    run("new", "alice")
+    run("new", "bob", "--file", "team.sqlite")
+    for keys, name in (("true", "alice"), ("team.sqlite", "bob")):
+        (home / "serve.yaml").write_text(f"variants: [{{name: base}}]\ngateway: {{keys: {keys}}}\n", encoding="utf-8")
+        found = json.loads(run("list", "--from", "serve.yaml", "--json").stdout)
+        assert [one["name"] for one in found] == [name]
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
@@ -130,9 +139,14 @@ def test_another_file_may_be_named(home: Path) -> None:
         (["change", "alice"], r"Nothing to change. Name a limit"),
         (["change", "alice", "--concurrent", "1"], r"Key 'alice' does not exist: there are no keys yet"),
         (["revoke", "alice"], r"Key 'alice' does not exist: there are no keys yet"),
+        (["list", "--from", "serve.yaml"], r"serve\.yaml: it has no named keys\. Set gateway\.keys: true"),
+        (["list", "--from", "serve.yaml", "--file", "a.sqlite"], r"leave out --file and --limits-in"),
+        (["list", "--from", "serve.yaml", "--limits-in", "redis://h"], r"leave out --file and --limits-in"),
+        (["list", "--from", "missing.yaml"], r"missing\.yaml: no such file"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line_and_makes_nothing(home: Path, words: list[str], problem: str) -> None:
+    (home / "serve.yaml").write_text("variants: [{name: base}]\n", encoding="utf-8")
     with pytest.raises(LlmbenchError, match=problem) as caught:
         run(*words)
     assert "\n" not in str(caught.value)

@@ -65,6 +65,8 @@ def test_what_the_document_names_is_taken_and_what_vllm_is_given_is_left(tmp_pat
     assert named.arguments() == words
     own = recipe(folder, extra_args=["--tool-call-parser=hermes", "--enable-auto-tool-choice"], reasoning_parser="qwen3")
     assert parsers(own).arguments() == ["--reasoning-parser", "qwen3"]
+    own = recipe(folder, extra_args=["--tool_call_p", "hermes", "--reasoning_parser", "step3"], reasoning_parser="qwen3")
+    assert parsers(own).arguments() == []
     argv = command(recipe(folder), {}, Path("/x.sock"), python=Path("/python"), device="cpu", parsers=named)
     assert " ".join(words) in " ".join(argv)
 
@@ -72,7 +74,8 @@ def test_what_the_document_names_is_taken_and_what_vllm_is_given_is_left(tmp_pat
 def test_a_template_of_another_file_and_those_by_name_count(tmp_path: Path) -> None:
     folder = model(tmp_path / "m", "llama", "")
     (tmp_path / "other.jinja").write_text(LLAMA, encoding="utf-8")
-    assert parsers(recipe(folder, extra_args=["--chat-template", str(tmp_path / "other.jinja")])).tools == "llama3_json"
+    for option in ("--chat-template", "--chat_template", "--chat-templ"):
+        assert parsers(recipe(folder, extra_args=[option, str(tmp_path / "other.jinja")])).tools == "llama3_json"
     several = {"chat_template": [{"name": "default", "template": ""}, {"name": "tool_use", "template": HERMES}]}
     (folder / "tokenizer_config.json").write_text(json.dumps(several), encoding="utf-8")
     assert parsers(recipe(folder)).tools == "hermes"

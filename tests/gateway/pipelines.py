@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +14,7 @@ from starlette.applications import Starlette
 from tests.gateway.test_app import FakeEngine, FakeRetriever, reply
 
 from llmbench.gateway import Access, Catalogue, Grounding, Served, build
+from llmbench.gateway.exchange import Sink
 from llmbench.gateway.ledger import Ledger
 from llmbench.gateway.relay import Upstream
 from llmbench.recipe import Variant
@@ -49,7 +52,7 @@ class WordReranker:
     def measure(self, query: str, passages: Sequence[str]) -> tuple[list[int], bool]:
         return [len(query.split()) + len(one.split()) for one in passages], len(query.split()) > 4
 
-    def scores(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
+    def scores(self, query: str, passages: Sequence[str], *, stop: threading.Event | None = None) -> NDArray[np.float32]:
         return np.asarray([sum(word in one.split() for word in query.split()) for one in passages], dtype=np.float32)
 
 
@@ -77,7 +80,9 @@ class FakePipeline(FakeRetriever):
         return self.hits[:top_k]
 
 
-def over(pipeline: FakePipeline, *, ledger: Ledger | None = None, engine: FakeEngine | None = None) -> Starlette:
+def over(
+    pipeline: FakePipeline, *, ledger: Ledger | None = None, engine: FakeEngine | None = None, sinks: Sequence[Sink] = ()
+) -> Starlette:
     """A gateway with the variants `base` and `rag`, whose pipeline is `pages`."""
     card = {"embedder": "words", "reranker": None, "dimensions": 2, "max_model_len": 8}
     models = [
@@ -85,4 +90,26 @@ def over(pipeline: FakePipeline, *, ledger: Ledger | None = None, engine: FakeEn
         Served(Variant(name="rag"), "base", {"rag": "pages"}, Grounding("pages", lambda: pipeline, card)),
     ]
     upstream = Upstream(engine or FakeEngine(reply), lambda: None)
-    return build(Catalogue(models, context=1024), upstream, access=Access(None, frozenset({"127.0.0.1"})), ledger=ledger)
+    access = Access(None, frozenset({"127.0.0.1"}))
+    return build(Catalogue(models, context=1024), upstream, access=access, ledger=ledger, sinks=sinks)
+
+
+async def ask_and_leave(app: Starlette, path: str, body: Mapping[str, Any], begun: threading.Event) -> int:
+    """Asks, and closes the connection when the work has begun; the status that nobody reads any more."""
+    statuses, messages = list[int](), [json.dumps(body).encode()]
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return {"type": "http.request", "body": messages.pop(), "more_body": False}
+        await asyncio.to_thread(begun.wait, 30)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status"))
+
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
+    }  # fmt: skip
+    await app(scope, receive, send)
+    return statuses[0]

@@ -180,6 +180,21 @@ async def test_an_engine_that_fails_where_another_answers_is_left_out(two: Balan
     assert two.said == [f"Engine {first.url} is left out: {why}. 1 of 2 answer"]
 
 
+@pytest.mark.parametrize("fails", ["status", "heads"])
+async def test_whoever_waits_for_the_end_of_an_answer_is_told_of_the_one_that_is_given(two: Balanced, fails: str) -> None:
+    first, second = two.engines
+    text = two.of(first)
+    setattr(first, fails, 500 if fails == "status" else 1)
+    second.holds.clear()
+    done = list[int]()
+    asked = body(text, stream=True)
+    response = await two.upstream.ask("/v1/chat/completions", asked, done=lambda: done.append(len(second.asked)))
+    assert done == []
+    second.holds.set()
+    await response.aread()
+    assert done == [1]
+
+
 async def test_a_request_that_makes_every_engine_fail_leaves_none_out(two: Balanced) -> None:
     for engine in two.engines:
         engine.status = 500

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from llmbench.gateway import body, completions
+from llmbench.gateway import body, chat, completions
+from llmbench.gateway.api import embeddings, rerank, searching
 from llmbench.gateway.refusal import Refusal
 
 
@@ -81,3 +82,29 @@ def test_a_completion_that_cannot_be_asked_for_is_refused(fields: dict[str, Any]
     with pytest.raises(Refusal) as caught:
         completions.parse(json.dumps({"model": "m", "prompt": "Once"} | fields).encode(), context=64)
     assert (caught.value.status, caught.value.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("parse", "asked", "name"),
+    [
+        (lambda raw: chat.parse(raw, context=64), {"messages": [{"role": "user", "content": "x"}]}, "max_tokens"),
+        (lambda raw: completions.parse(raw, context=64), {"prompt": "x"}, "max_tokens"),
+        (embeddings.parse, {"input": "x"}, "dimensions"),
+        (rerank.parse, {"query": "x", "documents": ["x"]}, "top_n"),
+        (searching.parse, {"query": "x"}, "top_k"),
+    ],
+)
+def test_a_number_that_is_wrong_is_refused_in_the_same_words_on_every_path(
+    parse: Any, asked: dict[str, Any], name: str
+) -> None:
+    for value, words in (
+        (0, "must be a whole number from 1 to "),
+        (2**40, "must be a whole number from 1 to "),
+        (1.5, "must be a whole number, not 1.5."),
+        ("5", 'must be a whole number, not "5".'),
+        (True, "must be a whole number, not true."),
+    ):
+        with pytest.raises(Refusal) as refused:
+            parse(json.dumps({"model": "m", name: value} | asked).encode())
+        assert refused.value.message.startswith(f"{name} {words}") and refused.value.param == name
+    parse(json.dumps({"model": "m", name: 5.0} | asked).encode())

@@ -17,8 +17,9 @@ from llmbench import recipe
 from llmbench.endpoint import HttpEndpoint
 from llmbench.errors import LlmbenchError
 from llmbench.gateway import Catalogue, Grounding, Served
-from llmbench.gateway.cards import pipelines
+from llmbench.gateway.cards import documents, pipelines
 from llmbench.gateway.catalogue import refuse_clash
+from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.keys import KeyStore
 from llmbench.gateway.ledger import Ledger
 from llmbench.gateway.quota import Limits
@@ -54,6 +55,27 @@ async def test_each_text_gets_a_vector_and_its_tokens_are_counted(
     ]
     assert data["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
     assert f'llmbench_tokens_total{{key="",model="pages",type="input"}} {tokens}.0' in counted.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", ASK),
+        ("/v1/rerank", {"model": "rag", "query": "One", "documents": ["Two"]}),
+        ("/v1/search", {"model": "pages", "query": "One"}),
+        ("/v1/vector_stores/pages/search", {"query": "One"}),
+    ],
+)
+async def test_a_pipeline_that_is_asked_for_itself_is_recorded_as_one_and_as_no_variant(
+    pipeline_: FakePipeline, path: str, body: dict[str, Any]
+) -> None:
+    told: list[Exchange] = []
+    async with client(over(pipeline_, sinks=[told.append])) as http:
+        answer = await http.post(path, json=body)
+        counted = (await http.get("/metrics")).text
+    assert answer.status_code == 200 and "x-llmbench-variant" not in answer.headers
+    assert (told[0].variant, told[0].pipeline) == ("", "pages")
+    assert 'llmbench_requests_total{key="",model="pages",status="200"} 1.0' in counted.splitlines()
 
 
 async def test_many_texts_leave_searches_their_turn_and_the_event_loop_alone(pipeline_: FakePipeline) -> None:
@@ -143,7 +165,7 @@ async def test_a_key_spends_what_its_texts_have_and_sees_the_pipelines_that_it_m
 def test_a_variant_may_not_have_the_name_of_another_ones_pipeline(pipeline: Path, pipeline_: FakePipeline) -> None:
     document = ServeRecipe.model_validate({"variants": [{"name": "a", "rag": str(pipeline)}, {"name": "pages"}]})
     with pytest.raises(LlmbenchError, match="model pages has the name of a's RAG pipeline"):
-        refuse_clash(pipelines(document))
+        refuse_clash(pipelines(document, documents(document)))
     catalogue = Catalogue([Served(Variant(name="pages"), "base", {})], context=64)
     with pytest.raises(LlmbenchError, match="Rename the model"):
         catalogue.put(Served(Variant(name="rag"), "base", {}, Grounding("pages", lambda: pipeline_)))

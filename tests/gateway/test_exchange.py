@@ -94,6 +94,19 @@ async def test_a_client_may_name_its_request_in_safe_characters_only() -> None:
     assert exchange.id != "a b\tc" and len(exchange.id) == 32
 
 
+async def test_its_size_counts_every_byte_that_it_holds() -> None:
+    call = {"id": "c1", "function": {"name": "f" * 3000, "arguments": json.dumps({"text": "Ü" * 3000}, ensure_ascii=False)}}
+    messages = [
+        {"role": "user", "content": "ö" * 5000},
+        {"role": "assistant", "content": "", "tool_calls": [call], "reasoning": "r" * 3000},
+    ]
+    _, exchange = await _told(ASK | {"messages": [*messages, *ASK["messages"]]})
+    held = len(json.dumps(list(exchange.conversation), ensure_ascii=False).encode())
+    assert held > 22_000 and held <= exchange.size() < 2 * held
+    exchange.sources, exchange.body, before = [{"text": "ä" * 1000}], [b"x" * 500], exchange.size()
+    assert exchange.size() == before + 2500
+
+
 def test_a_stream_whose_error_is_followed_by_its_end_is_broken() -> None:
     exchange = Exchange("/v1/chat/completions", stream=True)
     for piece in (b'data: {"error":{"message":"no"}}\n\n', b"data: [DONE]\n\n"):

@@ -326,6 +326,14 @@ def test_an_answer_that_takes_longer_ends_in_an_error_event(engine: Engine) -> N
     assert "stopped before this answer was complete" in last["error"]["message"]
 
 
+def test_a_last_answer_that_ends_while_it_is_to_be_cut_off_is_no_error(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(engine, recipe()) as server:
+        assert server.ask(post(b"Connection: close")).startswith(b"HTTP/1.1 200 ")
+        join = threading.Thread.join
+        monkeypatch.setattr(threading.Thread, "join", lambda thread, _=None: join(thread))
+        monkeypatch.setattr(threading.Thread, "is_alive", lambda _: True)  # as it was a moment before its loop was closed
+
+
 @pytest.mark.parametrize("signals", [["SIGTERM"], ["SIGTERM", "SIGTERM"]])
 def test_signals_of_a_supervisor_end_the_block_in_order(signals: list[str]) -> None:
     program = """

@@ -347,6 +347,10 @@ async def test_the_list_of_keys_shows_what_was_spent_over_redis(store: KeyStore,
     for more, tokens in (([], 0), (["--limits-in", redis.url], 321)):
         [listed] = json.loads(CliRunner().invoke(cli, [*words, *more]).stdout)
         assert (listed["tokens_today"], listed["requests_today"]) == (tokens, tokens // 321)
+    document = store.path.with_name("serve.yaml")
+    document.write_text(f"variants: [{{name: m}}]\ngateway: {{keys: {store.path.name}, limits_in: {redis.url}}}\n")
+    [listed] = json.loads(CliRunner().invoke(cli, ["keys", "list", "--json", "--from", str(document)]).stdout)
+    assert (listed["tokens_today"], listed["requests_today"]) == (321, 1)
     for url in (f"redis://:{SECRET}/x@host:1", f"http://me:{SECRET}@host", f"redis://host:{SECRET}"):
         error = CliRunner().invoke(cli, [*words, "--limits-in", url]).exception
         assert isinstance(error, LlmbenchError) and SECRET not in str(error) and "\n" not in str(error)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.gateway.pipelines import FakePipeline, over
+from numpy.typing import NDArray
+from tests.gateway.pipelines import FakePipeline, WordReranker, ask_and_leave, over
 from tests.gateway.test_app import client
 
 from llmbench.gateway.keys import KeyStore
@@ -81,3 +85,36 @@ def test_a_reranker_tells_what_it_reads_before_it_does() -> None:
     assert reranker.measure("a kettle", ["a red kettle", ""]) == ([5, 2], False)
     assert reranker.measure("word " * 1000, ["a"])[1]
     assert np.argmax(reranker.scores("a red kettle", ["brass lamp", "the kettle is red"])) == 1
+
+
+async def test_a_client_that_leaves_ends_the_reading_for_it() -> None:
+    class Slow(WordReranker):
+        begun, ended = threading.Event(), threading.Event()
+
+        def scores(self, query: str, passages: Sequence[str], *, stop: threading.Event | None = None) -> NDArray[np.float32]:
+            self.begun.set()
+            assert stop is not None
+            if stop.wait(30):
+                self.ended.set()
+            raise CancelledError
+
+    pipeline, slow = FakePipeline(), Slow()
+    pipeline.reranker = slow
+    assert await ask_and_leave(over(pipeline), "/v1/rerank", ASK, slow.begun) == 499
+    assert slow.ended.wait(30)
+
+
+@pytest.mark.parametrize("batches", [0, 2])
+def test_a_reranker_stops_between_batches(batches: int) -> None:
+    class Later(threading.Event):
+        looks = 0
+
+        def is_set(self) -> bool:
+            self.looks += 1
+            return self.looks > batches
+
+    reranker, stop = Reranker(RerankSpec(model_name_or_path="all-MiniLM-L6-v2", kind="late-interaction", batch_size=1)), Later()
+    with pytest.raises(CancelledError):
+        reranker.scores("a red kettle", ["brass lamp", "the kettle is red", "a door", "a wall"], stop=stop)
+    assert stop.looks == batches + 1
+    assert np.argmax(reranker.scores("a red kettle", ["brass lamp", "the kettle is red"], stop=threading.Event())) == 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import httpx
 import pytest
 from tests.conftest import Served
-from tests.gateway.pipelines import FakePipeline, hit, over
+from tests.gateway.pipelines import FakePipeline, ask_and_leave, hit, over
 from tests.gateway.test_app import client
 
 HITS = [hit(1, "docs/a.md", "Red.", 0.9), hit(2, "docs/b.md", "Blue.", 0.4)]
@@ -106,3 +107,18 @@ def test_openais_client_finds_the_page_that_answers(endpoint: Served) -> None:
     assert data["hits"][0]["source"].endswith("kettle.md") and data["usage"]["prompt_tokens"] == 4
     wrong = httpx.post(f"{endpoint.base_url}/search", json={"model": "pages", "query": "x", "filter": {"a": {"$like": 1}}})
     assert wrong.status_code == 400 and "$like" in wrong.json()["error"]["message"]
+
+
+async def test_a_client_that_leaves_ends_the_search_before_its_next_query() -> None:
+    class Slow(FakePipeline):
+        begun, left, went_on = threading.Event(), threading.Event(), threading.Event()
+
+        def search(self, query: str, *_: Any, **__: Any) -> list[Any]:
+            (self.went_on if self.begun.is_set() else self.begun).set()
+            assert self.left.wait(30)
+            return []
+
+    pipeline = Slow()
+    assert await ask_and_leave(over(pipeline), STORE, {"query": ["one", "two", "three"]}, pipeline.begun) == 499
+    pipeline.left.set()
+    assert not pipeline.went_on.wait(0.5)

@@ -393,3 +393,39 @@ async def test_an_engine_that_sends_faster_than_the_client_reads_has_to_wait(cli
 async def test_an_engine_that_is_not_there_is_a_connect_error(client: EngineTransport) -> None:
     with pytest.raises(httpx.ConnectError):
         await ask(client)
+
+
+async def test_whoever_waits_for_the_end_of_an_answer_is_told_once_before_it_is_read(client: EngineTransport) -> None:
+    done = list[str]()
+
+    async def handler(connection: Connection) -> None:
+        if connection.number == 0:
+            await connection.request()
+            await connection.send(WHOLE)
+            await connection.request()  # the kept connection is closed while the next request is on its way
+            return
+        await connection.request()
+        await connection.send(WHOLE[:-2])
+        if connection.number == 1:
+            await connection.request()
+
+    def asked(name: str) -> httpx.Request:
+        return httpx.Request("POST", "http://engine/x", content=b"0", extensions={"done": lambda: done.append(name)})
+
+    async def until_told(count: int) -> None:
+        async with asyncio.timeout(30):
+            while len(done) < count:
+                await asyncio.sleep(0.01)
+
+    async with engine(client.at, handler):
+        first = await client.handle_async_request(asked("whole"))
+        await until_told(1)
+        assert await first.aread() == b"true"
+        second = await client.handle_async_request(asked("left"))
+        assert done == ["whole"], "it was sent once more, and is not there yet"
+        await second.aclose()
+        await until_told(2)
+        third = await client.handle_async_request(asked("broken off"))
+        with pytest.raises(httpx.ReadError):
+            await third.aread()
+    assert done == ["whole", "left", "broken off"]

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -184,19 +189,52 @@ async def test_a_request_that_would_wait_for_longer_than_it_may_is_refused_befor
 
 
 @pytest.mark.parametrize(
-    ("headers", "deadline"),
+    ("headers", "deadline", "patience"),
     [
-        ([], None),
-        ([(b"x-request-timeout", b"2.5")], 2.5),
-        ([(b"x-stainless-read-timeout", b"600"), (b"x-request-timeout", b"30")], 30.0),
-        ([(b"x-request-timeout", b"0")], None),
-        ([(b"x-request-timeout", b"nan")], None),
-        ([(b"x-request-timeout", b"-1")], None),
-        ([(b"x-request-timeout", b"1e9")], None),
+        ([], None, None),
+        ([(b"x-request-timeout", b"2.5")], 2.5, None),
+        ([(b"x-stainless-read-timeout", b"600"), (b"x-request-timeout", b"30")], 30.0, 600.0),
+        ([(b"x-request-timeout", b"0")], None, None),
+        ([(b"x-request-timeout", b"nan")], None, None),
+        ([(b"x-request-timeout", b"-1")], None, None),
+        ([(b"x-request-timeout", b"1e9")], None, None),
     ],
 )
-def test_a_client_says_how_long_it_waits(headers: list[tuple[bytes, bytes]], deadline: float | None) -> None:
-    assert of_request({"type": "http", "path": "/", "headers": headers}).deadline == deadline
+def test_a_client_says_how_long_it_waits(
+    headers: list[tuple[bytes, bytes]], deadline: float | None, patience: float | None
+) -> None:
+    exchange = of_request({"type": "http", "method": "POST", "path": "/", "headers": headers})
+    assert (exchange.deadline, exchange.patience) == (deadline, patience)
+
+
+@pytest.mark.parametrize(("header", "status"), [("x-stainless-read-timeout", 200), ("x-request-timeout", 504)])
+async def test_a_read_timeout_counts_from_the_end_of_a_body_that_is_long_in_coming(
+    header: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("llmbench.gateway.exchange.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+
+    async def body() -> AsyncIterator[bytes]:
+        now[0] += 20  # seconds on the way
+        yield json.dumps(ASK).encode()
+
+    engine = _Slow()
+    asyncio.get_running_loop().call_later(0.05, engine.may.set)
+    async with _client(engine, Turns(2, 1)) as client:
+        headers = {"content-type": "application/json", header: "10"}
+        answer = await client.post("/v1/chat/completions", content=body(), headers=headers)
+    assert answer.status_code == status
+
+
+async def test_a_client_that_waits_ten_seconds_for_a_byte_is_given_as_many_from_the_end_of_its_body() -> None:
+    exchange = Exchange("/v1/chat/completions", patience=10.0)
+    exchange.begun -= 20
+    exchange.arrived(1000, 20.0)
+    assert exchange.deadline == pytest.approx(30, abs=5)
+    exchange = Exchange("/v1/chat/completions", patience=10.0, deadline=25.0)
+    exchange.begun -= 20
+    exchange.arrived(1000, 20.0)
+    assert exchange.deadline == 25
 
 
 class _Slow(httpx.AsyncBaseTransport):
@@ -314,3 +352,51 @@ async def test_a_client_that_leaves_the_line_has_used_nothing() -> None:
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     assert (charge.told, engine.asked, turns.waiting) == ([0], 0, 0)
+
+
+async def test_a_client_that_reads_slowly_keeps_no_place_when_the_engine_has_finished(tmp_path: Path) -> None:
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        for data in (b'{"model":"base","choices":[{"index":0,"delta":{"content":"Hi"}}]}', b"[DONE]"):
+            event = b"data: " + data + b"\n\n"
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+            await asyncio.sleep(0.01)
+        writer.write(b"0\r\n\r\n")
+        await reader.read()  # until the gateway closes
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    gone = asyncio.Event()
+    turns, told, reads = Turns(1, 1), list[Exchange](), asyncio.Event()
+    upstream = Upstream.at(tmp_path / "engine.sock", lambda: None)
+    models = Catalogue([Served(Variant(name="m"), "base", {})], context=1024)
+    app = build(models, upstream, turns=turns, sinks=[told.append])
+    body: list[bytes] = [json.dumps(ASK | {"stream": True}).encode()]
+
+    async def receive() -> Any:
+        if not body:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": body.pop(), "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await reads.wait()
+
+    path, headers = "/v1/chat/completions", [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode()}
+    async with asyncio.timeout(30), await asyncio.start_unix_server(engine, tmp_path / "engine.sock"):
+        asking = asyncio.create_task(app(scope | {"query_string": b"", "headers": headers}, receive, send))
+        while turns.free:
+            await asyncio.sleep(0)
+        while not turns.free:
+            await asyncio.sleep(0)
+        assert not told and not asking.done(), "its client has read nothing yet"
+        now = time.monotonic()
+        reads.set()
+        await asking
+        await upstream.close()
+        await gone.wait()
+    assert told[0].begun + told[0].seconds >= now and not told[0].broken

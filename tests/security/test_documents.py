@@ -189,7 +189,10 @@ def test_no_extra_argument_of_the_engine_loads_code_or_opens_a_door(folder: Path
         recipe.load("my.yaml", ServeRecipe)
 
 
-@pytest.mark.parametrize("argument", ["--max-num-seqs=4", "4", "--", "--enable-prefix-caching", "--model-impl=vllm", "-O0"])
+@pytest.mark.parametrize(
+    "argument",
+    ["--max-num-seqs=4", "4", "--", "--enable-prefix-caching", "--model-impl=vllm", "-O0", "--reasoning-parser=qwen3"],
+)
 def test_other_arguments_of_the_engine_are_passed_on(folder: Path, argument: str) -> None:
     import json
 

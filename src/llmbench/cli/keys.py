@@ -64,7 +64,20 @@ File = Annotated[
 LimitsIn = Annotated[
     str | None,
     typer.Option(
-        metavar="URL", help="Redis URL that holds what keys spent, if `gateway.limits_in` is set.", show_default=False
+        metavar="URL",
+        help="Redis URL that holds what keys spent, if `gateway.limits_in` is set. Other users of this machine can read a "
+        "command line: where the URL has a password, use --from.",
+        show_default=False,
+    ),
+]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RECIPE",
+        help="The serving document, whose `gateway.keys` and `gateway.limits_in` are used.",
+        show_default=False,
+        autocompletion=completion.recipes,
     ),
 ]
 
@@ -78,7 +91,7 @@ def register(cli: typer.Typer) -> None:
         epilog="Example: `llmbench keys new alice --tokens-per-day 100000 --expires 30d`",
     )
     group.command(epilog="Example: `llmbench keys new alice --requests-per-minute 60 --tokens-per-day 100000`")(new)
-    group.command("list", epilog="Example: `llmbench keys list`")(list_keys)
+    group.command("list", epilog="Example: `llmbench keys list --from serve.yaml`")(list_keys)
     group.command(epilog="Example: `llmbench keys change alice --tokens-per-day none`")(change)
     group.command(epilog="Example: `llmbench keys revoke alice`")(revoke)
     cli.add_typer(group, name="keys")
@@ -115,8 +128,10 @@ def new(
     )
 
 
-def list_keys(file: File = None, limits_in: LimitsIn = None, as_json: Json = False) -> None:
+def list_keys(file: File = None, limits_in: LimitsIn = None, recipe: From = None, as_json: Json = False) -> None:
     """List the keys with their limits, what they spent today, and when they were last used."""
+    if recipe is not None:
+        file, limits_in = _of_document(recipe, file, limits_in)
     store = _opened(file, create=False)
     found = []
     if store is not None:
@@ -189,6 +204,18 @@ def _opened(file: Path | None, *, create: bool = True) -> Any:
 
     path = file or default_path()
     return KeyStore(path) if create or path.exists() else None
+
+
+def _of_document(recipe: str, file: Path | None, limits_in: str | None) -> tuple[Path | None, str | None]:
+    """The key file of a serving document, None for the workspace's, and the Redis that holds what its keys spent."""
+    from llmbench.recipe import ServeRecipe, load
+
+    if file is not None or limits_in is not None:
+        raise LlmbenchError("--from names the key file and the Redis: leave out --file and --limits-in")
+    spec = load(recipe, ServeRecipe).gateway
+    if spec.keys is False:
+        raise LlmbenchError(f"{recipe}: it has no named keys. Set gateway.keys: true")
+    return None if spec.keys is True else spec.keys, spec.limits_in
 
 
 def _existing(file: Path | None, name: str) -> KeyStore:

@@ -10,7 +10,7 @@ import typer
 
 from llmbench.cli import completion, terminal
 from llmbench.cli.arguments import Json
-from llmbench.cli.running import Recipe, Socket, ask, at
+from llmbench.cli.running import Recipe, Socket, ask, at, show_shadows
 from llmbench.cli.terminal import print_json
 from llmbench.errors import LlmbenchError
 
@@ -118,9 +118,10 @@ def status(
 def list_rollouts(recipe: Recipe = None, socket: Socket = None, as_json: Json = False) -> None:
     """List the routes with how their requests are divided, and their present or last rollouts."""
     path = at(recipe, socket)
-    routes, rollouts = ask(path, "GET", "/routes")["routes"], ask(path, "GET", "/rollouts")["rollouts"]
+    told, rollouts = ask(path, "GET", "/routes"), ask(path, "GET", "/rollouts")["rollouts"]
+    routes = told["routes"]
     if as_json:
-        print_json({"routes": routes, "rollouts": rollouts})
+        print_json({"routes": routes, "rollouts": rollouts, "shadows": told.get("shadows", [])})
         return
     if not routes:
         print("The document has no routes. Add one under routes:, and run: llmbench variants reload")
@@ -140,6 +141,7 @@ def list_rollouts(recipe: Recipe = None, socket: Socket = None, as_json: Json = 
             ]
         )
     terminal.listing(rows, shrink=(1, 3, 0))
+    show_shadows(told.get("shadows", ()))
 
 
 def pause(route: Route, recipe: Recipe = None, socket: Socket = None, as_json: Json = False) -> None:
@@ -193,6 +195,7 @@ def _show(told: dict[str, Any], as_json: bool) -> None:
     rows = [["when (UTC)", "decision", "share", "why"]]
     rows += [[line["at"], line["action"], f"{line['share']:g} %", line["reason"]] for line in told["audit"]]
     terminal.listing(rows, shrink=(3,), right=(2,))
+    show_shadows(told.get("shadows", ()))
     if told["state"] == "promoted":
         print(f"\nThe document still says otherwise. To keep it: variants: {{{told['canary']}: 100}} under {told['route']}")
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from llmbench.cli import completion
+from llmbench.cli import completion, terminal
 from llmbench.errors import LlmbenchError
 
-__all__ = ["Recipe", "Socket", "ask", "at"]
+__all__ = ["Recipe", "Socket", "ask", "at", "show_shadows"]
 
 Recipe = Annotated[
     str | None,
@@ -71,3 +72,21 @@ def ask(socket: Path, method: str, path: str, body: dict[str, Any] | None = None
         raise LlmbenchError(str(told["error"]["message"]))
     except (ValueError, KeyError, TypeError) as error:
         raise LlmbenchError(f"The server at {socket} answers {response.status_code}. Its log says more") from error
+
+
+def show_shadows(shadows: Iterable[Mapping[str, Any]]) -> None:
+    """Prints what became of the questions for shadows, below what was printed before; nothing where no route has one."""
+    rows = [
+        [
+            row["variant"],
+            row["route"],
+            *(f"{row[one]:,}" for one in ("answered", "failed", "cut_off")),
+            f"{row['busy'] + row['full']:,}",
+        ]
+        for row in shadows
+    ]
+    if rows:
+        print()
+        terminal.listing(
+            [["shadow", "route", "answered", "failed", "cut off", "not asked"], *rows], shrink=(0, 1), right=(2, 3, 4, 5)
+        )

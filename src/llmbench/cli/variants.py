@@ -9,7 +9,7 @@ import typer
 
 from llmbench.cli import completion, terminal
 from llmbench.cli.arguments import Json
-from llmbench.cli.running import Recipe, Socket, ask, at
+from llmbench.cli.running import Recipe, Socket, ask, at, show_shadows
 from llmbench.cli.terminal import print_json
 from llmbench.errors import LlmbenchError
 
@@ -34,7 +34,7 @@ def register(cli: typer.Typer) -> None:
 
 
 def list_variants(recipe: Recipe = None, socket: Socket = None, as_json: Json = False) -> None:
-    """List what is served: adapter, pipeline, state, parity, and how many requests are running; and the engines elsewhere."""
+    """List what is served: adapter, pipeline, state, parity, running requests; engines elsewhere; what shadows were asked."""
     told = ask(at(recipe, socket), "GET", "/variants")
     if as_json:
         print_json(told)
@@ -49,6 +49,7 @@ def list_variants(recipe: Recipe = None, socket: Socket = None, as_json: Json = 
         engines = [["engine", "state", "requests", "reason"]]
         engines += [[one["url"], one["state"], str(one["requests"]), one["reason"] or ""] for one in told["engines"]]
         terminal.listing(engines, shrink=(3, 0), right=(2,))
+    show_shadows(told.get("shadows", ()))
     print(f"\n{told['base_url']}" + ("" if told["engine"] == "running" else f" (engine: {told['engine']})"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from llmbench import assets
@@ -13,7 +12,7 @@ from llmbench.engine.admission import Adapter
 from llmbench.engine.interpreter import Device
 from llmbench.engine.parsers import Parsers
 from llmbench.errors import EngineError
-from llmbench.recipe import ServeRecipe
+from llmbench.recipe import ServeRecipe, vllm_option
 from llmbench.recipe.servability import MAX_RANK
 
 __all__ = ["BASE", "MAX_RANK", "Capacity", "by_priority", "capacity", "command", "places"]
@@ -21,8 +20,8 @@ __all__ = ["BASE", "MAX_RANK", "Capacity", "by_priority", "capacity", "command",
 BASE = "base"
 """What the base model is called inside the engine; adapters are called by their hash. Clients see variants only."""
 
+_POLICY = "--scheduling-policy"
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, MAX_RANK)
-_STRUCTURED = "--structured-outputs"  # the option itself, its parts (.backend), and what argparse takes for it
 _PLACES: dict[Device, int] = {"cpu": 128, "cuda": 1024}
 """Most that vLLM computes at once where nothing is said: 256 on smaller GPUs."""
 _LAUNCH = Path(__file__).with_name("launch.py")
@@ -59,14 +58,10 @@ def capacity(recipe: ServeRecipe, adapters: Mapping[str, Adapter]) -> Capacity:
 
 def places(recipe: ServeRecipe, device: Device) -> int:
     """Answers that vLLM computes at once: what the document says, or else at least what this vLLM does by itself."""
-    given = [one.partition("=")[2] or after for one, after in pairwise([*recipe.engine.extra_args, ""]) if _is_places(one)]
-    if given and given[-1].isdecimal():  # vLLM takes the last one
-        return max(1, int(given[-1])) * recipe.engine.data_parallel_size
+    given = vllm_option(recipe.engine.extra_args, "--max-num-seqs")
+    if given is not None and given.isdecimal():
+        return max(1, int(given)) * recipe.engine.data_parallel_size
     return (recipe.engine.max_num_seqs or _PLACES[device]) * recipe.engine.data_parallel_size
-
-
-def _is_places(argument: str) -> bool:
-    return argument.partition("=")[0].replace("_", "-") == "--max-num-seqs"
 
 
 def command(
@@ -119,10 +114,10 @@ def command(
     # A model's generation_config.json may hold a repetition penalty or top_k that nobody asked for.
     argv += ["--generation-config", "vllm"]
     argv += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
-    if not any(argument.startswith(_STRUCTURED) for argument in engine.extra_args):
+    if vllm_option(engine.extra_args, "--structured-outputs-config") is None:
         # With free white space many models write newlines until max_tokens (vllm-project/vllm#38696).
         argv += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
-    if by_priority(recipe) and not _policy(recipe):
+    if by_priority(recipe) and vllm_option(engine.extra_args, _POLICY) is None:
         argv += ["--scheduling-policy", "priority"]
     argv += _lora_arguments(adapters, room or capacity(recipe, adapters), engine.max_loras, device)
     argv += parsers.arguments() if parsers is not None else []
@@ -137,15 +132,8 @@ def _listening(at: Place) -> list[str]:
 
 def by_priority(recipe: ServeRecipe) -> bool:
     """Whether requests have a priority, so that shadows wait for all others: where a route has one, unless the owner chose."""
-    chosen = _policy(recipe)
-    return "priority" in chosen if chosen else any(route.shadow is not None for route in recipe.routes)
-
-
-def _policy(recipe: ServeRecipe) -> list[str]:
-    """The scheduling policy that the owner set, with its value."""
-    given = [part for argument in recipe.engine.extra_args for part in argument.split("=", 1)]
-    at = next((i for i, part in enumerate(given) if part.replace("_", "-") == "--scheduling-policy"), None)
-    return given[at : at + 2] if at is not None else []
+    chosen = vllm_option(recipe.engine.extra_args, _POLICY)
+    return chosen == "priority" if chosen is not None else any(route.shadow is not None for route in recipe.routes)
 
 
 def _lora_arguments(adapters: Mapping[str, Adapter], room: Capacity, max_loras: int, device: Device) -> list[str]:

@@ -13,11 +13,11 @@ from typing import Any
 
 from llmbench import assets
 from llmbench.engine.admission import base_folder
-from llmbench.recipe import ServeRecipe
+from llmbench.recipe import ServeRecipe, vllm_option
 
 __all__ = ["Parsers", "parsers"]
 
-_OPTIONS = ("--tool-call-parser", "--enable-auto-tool-choice", "--reasoning-parser")
+_OF_TOOLS = ("--tool-call-parser", "--enable-auto-tool-choice")
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,14 @@ def parsers(recipe: ServeRecipe) -> Parsers:
     Where `engine.extra_args` names a parser itself, nothing is added to it.
     """
     spec = recipe.engine
-    given = [argument.partition("=")[0].replace("_", "-") for argument in spec.extra_args]
     tools, reasoning = spec.tool_parser, spec.reasoning_parser
     if tools == "auto" or reasoning == "auto":
         kind, template = _about(recipe)
         tools = _of_tools(kind, template) if tools == "auto" else tools
         reasoning = _of_reasoning(kind, template) if reasoning == "auto" else reasoning
-    if any(option in given for option in _OPTIONS[:2]):
+    if any(vllm_option(spec.extra_args, option) is not None for option in _OF_TOOLS):
         tools = "none"
-    if _OPTIONS[2] in given:
+    if vllm_option(spec.extra_args, "--reasoning-parser") is not None:
         reasoning = "none"
     return Parsers(None if tools == "none" else tools, None if reasoning == "none" else reasoning)
 
@@ -87,10 +86,9 @@ def _of_reasoning(kind: str, template: str) -> str:
 def _about(recipe: ServeRecipe) -> tuple[str, str]:
     """The type of the base and its chat template; empty where its files are not on this machine."""
     folder = base_folder(assets.model_folder(recipe.model.model_name_or_path), recipe.model.revision)
-    words = [part for argument in recipe.engine.extra_args for part in argument.split("=", 1)]
-    given = next((words[i + 1] for i, word in enumerate(words[:-1]) if word == "--chat-template"), None)
+    given = vllm_option(recipe.engine.extra_args, "--chat-template")
     kind = str(_json(folder / "config.json").get("model_type", "")) if folder is not None else ""
-    if given is not None:
+    if given:
         return kind, _text(Path(given)) or given
     own = recipe.model.tokenizer
     place = Path(own) if own is not None and Path(own).is_dir() else folder

@@ -42,12 +42,8 @@ def app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
         return await asyncio.wrap_future(gateway.ask(work))
 
     async def show(_: Request) -> Response:
-        return JSONResponse(
-            {
-                "base_url": gateway.base_url, "engine": gateway.state, "engines": gateway.engines,
-                "variants": deployment.listing(),
-            }
-        )  # fmt: skip
+        told = {"base_url": gateway.base_url, "engine": gateway.state, "engines": gateway.engines}
+        return JSONResponse(told | {"variants": deployment.listing(), "shadows": deployment.routes.shadowed()})
 
     async def count(_: Request) -> Response:
         return PlainTextResponse(await asyncio.to_thread(gateway.metrics), media_type="text/plain; version=0.0.4")
@@ -103,13 +99,15 @@ def _traffic(gateway: Gateway, done: Callable[[Callable[[], Any]], Awaitable[Any
             route.card() | route.spec.model_dump(mode="json", include={"rollout", "guardrails"})
             for route in gateway.deployment.routes.now.values()
         ]
-        return JSONResponse({"routes": rows})
+        return JSONResponse({"routes": rows, "shadows": gateway.deployment.routes.shadowed()})
 
     async def list_rollouts(_: Request) -> Response:
         return JSONResponse({"rollouts": rollouts().listing()})
 
     async def show_rollout(request: Request) -> Response:
-        return JSONResponse(await asyncio.to_thread(rollouts().status, request.path_params["name"]))
+        name = request.path_params["name"]
+        shadows = [row for row in gateway.deployment.routes.shadowed() if row["route"] == name]
+        return JSONResponse(await asyncio.to_thread(rollouts().status, name) | {"shadows": shadows})
 
     async def start(request: Request) -> Response:
         body = await _json(request)

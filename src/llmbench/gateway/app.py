@@ -37,8 +37,8 @@ from llmbench.gateway.keys import Keyring
 from llmbench.gateway.ledger import Ledger
 from llmbench.gateway.limit import Limit, Open
 from llmbench.gateway.observing.metrics import Metrics
-from llmbench.gateway.observing.trace import Traced
 from llmbench.gateway.paths import Paths
+from llmbench.gateway.recording import Recorded
 from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.traffic import Routes
 from llmbench.gateway.traffic.shadow import Shadows
@@ -86,7 +86,7 @@ def build(
         words: how the model's control tokens are kept out of what clients and documents say; None knows the usual ones.
         ledger: named keys that clients may send as well, with what they have spent.
         turns: the places at the engine, and who is next; None has as many as may be asked.
-        sinks: are told of each question after the last byte of its answer, in the event loop.
+        sinks: are told of each request after the last byte of its answer, in the event loop.
         routes: names whose questions are divided among the variants.
         metrics: what /metrics says; None are new ones.
         keeps: whether a sink reads what was answered (`Exchange.said`), of whichever variant.
@@ -106,6 +106,7 @@ def build(
     paths = Paths(models, routes or Routes(), upstream, answering, counts, turns, keeps, shadows, feedbacks)
     if shadows is not None:
         shadows.attach(answering, models, counting, turns)
+        counts.shadowed(shadows.listing)
         sinks = [*sinks, shadows.told]
     sinks = [*sinks, feedbacks.told]
     keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
@@ -115,7 +116,7 @@ def build(
         for sink in sinks:
             sink(exchange)
 
-    charged = [Middleware(partial(Quota, ledger=ledger, tell=tell))] if ledger is not None else []
+    charged = [Middleware(partial(Quota, ledger=ledger))] if ledger is not None else []
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -130,15 +131,14 @@ def build(
     app = Starlette(
         routes=paths.routes(keyed=keyed),
         middleware=[
-            *([Middleware(partial(Traced, share=traced))] if traced is not None else []),
-            Middleware(partial(Guard, access=wanted, keyring=keyring, tell=tell)),
+            Middleware(partial(Recorded, tell=tell, traced=traced)),
+            Middleware(partial(Guard, access=wanted, keyring=keyring)),
             *charged,
-            Middleware(partial(Limit, open=counting, tell=tell)),
+            Middleware(partial(Limit, open=counting)),
         ],
         exception_handlers={
             Refusal: partial(_refuse, wanted),
             HTTPException: partial(_no_such_path, wanted),
-            Exception: _failed,
         },
         lifespan=lifespan,
     )
@@ -149,9 +149,7 @@ def build(
 async def _refuse(access: Access, request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
     error.message, error.param = access.hide(error.message), error.param and access.hide(error.param)
-    exchange = request.scope.get("state", {}).get("exchange")
-    if exchange is not None:
-        exchange.error = error.code
+    request.scope["state"]["exchange"].error = error.code
     return error.response()
 
 
@@ -169,7 +167,3 @@ async def _no_such_path(access: Access, request: Request, error: Exception) -> R
     hint = _NOT_HERE.get(path) or (f"Did you mean {meant}? The base URL ends in /v1" if meant else "")
     message = f"There is no {request.method} {path!r:.100} here.{' ' + hint + '.' if hint else ''}"
     return Refusal(404, message, code="not_found").response()
-
-
-async def _failed(_: Request, error: Exception) -> Response:
-    return Refusal(500, f"The gateway failed ({type(error).__name__}). See its log.").response()

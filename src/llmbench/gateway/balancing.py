@@ -104,6 +104,13 @@ class LoadBalancer(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: a ConnectError where no engine is healthy; as `EngineTransport`.
         """
+        done = request.extensions.get("done")
+        response = await self._answer(request)
+        response.extensions["ended"].tell(done)
+        return response
+
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
+        """The first engine's answer, or the second's; it is not yet said when it has ended."""
         ends = self._ended(request)
         first = self._choose(request, None)
         if first is None:
@@ -204,6 +211,7 @@ class LoadBalancer(httpx.AsyncBaseTransport):
         counts = request.url.path in _COMPUTING
         ends = self._ended(request)
         backend.running += counts
+        own = request.extensions["done"] = _Ended()
         try:
             response, first = await _begun(backend.transport, request)
         except BaseException as error:
@@ -228,6 +236,7 @@ class LoadBalancer(httpx.AsyncBaseTransport):
                 if kind == "answered":
                     backend.failures = 0
 
+        response.extensions["ended"] = own
         response.stream = _Stream(response.stream, first, ended)
         return response
 
@@ -252,6 +261,26 @@ async def _begun(transport: EngineTransport, request: httpx.Request) -> tuple[ht
         if isinstance(error, (httpx.ReadError, httpx.RemoteProtocolError)):
             raise Dropped(str(error)) from error
         raise
+
+
+class _Ended:
+    """Notes that an answer has ended, and passes it on once it is known that it is the one that the client gets."""
+
+    def __init__(self) -> None:
+        self._has_ended = False
+        self._done: Callable[[], None] | None = None
+
+    def __call__(self) -> None:
+        """It has ended."""
+        self._has_ended = True
+        if self._done is not None:
+            self._done()
+
+    def tell(self, done: Callable[[], None] | None) -> None:
+        """Calls this when it ends, or now."""
+        self._done = done
+        if self._has_ended and done is not None:
+            done()
 
 
 class _Stream(httpx.AsyncByteStream):

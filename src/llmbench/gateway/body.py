@@ -10,7 +10,7 @@ from typing import Any
 
 from llmbench.gateway.refusal import Refusal
 
-__all__ = ["JSON", "KINDS", "MAX_DEPTH", "arguments_of", "check_type", "check_types", "read"]
+__all__ = ["JSON", "KINDS", "MAX_DEPTH", "arguments_of", "check_range", "check_type", "check_types", "read"]
 
 JSON = dict[str, Any]
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -80,6 +80,12 @@ def check_types(fields: JSON, kinds: Mapping[str, str]) -> None:
         if kinds[key] == "a whole number" and isinstance(value, float) and value.is_integer():
             fields[key] = value = int(value)
         check_type(key, value, kinds[key])
+
+
+def check_range(name: str, value: float, lowest: int, highest: int) -> None:
+    """Refuses a whole number, whose kind was checked before, that is out of bounds."""
+    if not lowest <= value <= highest:
+        raise Refusal(400, f"{name} must be a whole number from {lowest} to {highest}, not {value!r:.40}.", param=name)
 
 
 def arguments_of(text: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from llmbench import assets
@@ -14,7 +16,7 @@ from llmbench.gateway.grounding import Grounding
 from llmbench.parity import Parity
 from llmbench.recipe import RagRecipe, ServeRecipe, Variant, load
 
-__all__ = ["fingerprint", "pipelines", "served"]
+__all__ = ["documents", "fingerprint", "pipelines", "served"]
 
 
 def served(
@@ -38,32 +40,38 @@ def served(
         "adapter": {"name": name, "id": adapter.id, "rank": adapter.rank} if adapter is not None else None,
         "parity": proof.state if proof is not None else None,
         "rag": grounding.name if grounding is not None else None,
-        "fingerprint": fingerprint(recipe, variant, adapter),
+        "fingerprint": fingerprint(recipe, variant, adapter, grounding.document if grounding is not None else None),
         "description": variant.description or ", ".join(part for part in parts if part),
     }
     stops = adapter.stops if adapter is not None else ()
     return Served(variant, adapter.id if adapter is not None else BASE, card, grounding, stops)
 
 
-def fingerprint(recipe: ServeRecipe, variant: Variant, adapter: Adapter | None) -> str:
+def fingerprint(recipe: ServeRecipe, variant: Variant, adapter: Adapter | None, pipeline: RagRecipe | None) -> str:
     """Changes with whatever shapes a variant's answers, the pages of its index apart; clients may keep answers by it."""
     base = assets.model_folder(recipe.model.model_name_or_path)
     # Size and time of the weights, not their hash: hashing 100 GB would take longer than loading them.
     files = [(path.name, path.stat()) for path in sorted(Path(base).glob("*.safetensors"))]
     weights = [(name, about.st_size, about.st_mtime_ns) for name, about in files]
-    pipeline = load(variant.rag, RagRecipe).model_dump(mode="json") if variant.rag is not None else None
     spoken = variant.model_dump(mode="json", include={"system", "sampling"})
-    parts = [weights, base, recipe.engine.dtype, adapter.id if adapter else None, pipeline, spoken]
+    searched = pipeline.model_dump(mode="json") if pipeline is not None else None
+    parts = [weights, base, recipe.engine.dtype, adapter.id if adapter else None, searched, spoken]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def pipelines(recipe: ServeRecipe) -> dict[str, str | None]:
-    """The name of each variant's pipeline; None where it has none, or one that cannot be read, and for routes."""
-    return {variant.name: _pipeline(variant.rag) for variant in recipe.variants} | {route.name: None for route in recipe.routes}
+def documents(recipe: ServeRecipe) -> dict[Path, RagRecipe]:
+    """The documents of the variants' pipelines, each read once; one that cannot be read is left to whoever opens it."""
+    found = {}
+    for path in {variant.rag for variant in recipe.variants if variant.rag is not None}:
+        with suppress(LlmbenchError):
+            found[path] = load(path, RagRecipe)
+    return found
 
 
-def _pipeline(path: Path | None) -> str | None:
-    try:
-        return None if path is None else load(path, RagRecipe).name
-    except LlmbenchError:  # said by whoever opens it
-        return None
+def pipelines(recipe: ServeRecipe, documents: Mapping[Path, RagRecipe]) -> dict[str, str | None]:
+    """The name of each variant's pipeline; None where it has none, or one that could not be read, and for routes."""
+    names: dict[str, str | None] = {route.name: None for route in recipe.routes}
+    for variant in recipe.variants:
+        found = documents.get(variant.rag) if variant.rag is not None else None
+        names[variant.name] = found.name if found is not None else None
+    return names

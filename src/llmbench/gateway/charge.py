@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from llmbench.gateway.exchange import Sink, of_request
 from llmbench.gateway.keys import Key
 from llmbench.gateway.ledger import Grant, Ledger
 from llmbench.gateway.quota import Account, Excess, Limits, duration
@@ -125,10 +124,9 @@ class Quota:
     The guard says in `scope["state"]["key"]` whose request it is; the charge stands in `scope["state"]["charge"]`.
     """
 
-    def __init__(self, app: ASGIApp, *, ledger: Ledger, tell: Sink) -> None:
+    def __init__(self, app: ASGIApp, *, ledger: Ledger) -> None:
         self._app = app
         self._ledger = ledger
-        self._tell = tell
         self._waiting = Waiting()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,9 +144,7 @@ class Quota:
 
         refusal = charge.begin() if scope["method"] == "POST" else None
         if refusal is not None:
-            exchange = of_request(scope)
-            exchange.status, exchange.error = refusal.status, refusal.code
-            self._tell(exchange)
+            scope["state"]["exchange"].error = refusal.code
             await refusal.response()(scope, receive, sent)
             return
         try:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from llmbench.gateway import body as body_of
 from llmbench.gateway import schema
-from llmbench.gateway.body import check_type, check_types
+from llmbench.gateway.body import check_range, check_type, check_types
 from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.turns import Tier
 from llmbench.message import Message, text_of, with_text
@@ -197,9 +197,8 @@ def narrow_stream(fields: dict[str, Any], stream: bool) -> None:
 def check_sampling(fields: dict[str, Any], ranges: Mapping[str, tuple[int, int]]) -> None:
     """Refuses numbers out of bounds, and what else is wrong in the fields that chats and completions share."""
     for key, (lowest, highest) in ranges.items():
-        value = fields.get(key)
-        if value is not None and not lowest <= value <= highest:
-            raise Refusal(400, f"{key} must be a whole number from {lowest} to {highest}, not {value!r:.40}.", param=key)
+        if (value := fields.get(key)) is not None:
+            check_range(key, value, lowest, highest)
     for name in _STREAM_OPTIONS:
         if (wanted := fields.get("stream_options", {}).get(name)) is not None:
             check_type(f"stream_options.{name}", wanted, "true or false")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from llmbench.engine import BASE, Adapter, admit_variant
 from llmbench.errors import EngineError, LlmbenchError
-from llmbench.gateway.cards import pipelines
+from llmbench.gateway.cards import documents, pipelines
 from llmbench.gateway.cards import served as served_of
 from llmbench.gateway.catalogue import Catalogue, Served, refuse_clash
 from llmbench.gateway.grounding import Grounding, open_retriever
@@ -221,7 +221,7 @@ class Deployment:
         return now.model_copy(update={name: getattr(then, name) for name in LIVE[section]})
 
     def _compare(self, document: ServeRecipe) -> tuple[ReloadPlan, dict[str, Adapter | None]]:
-        refuse_clash(pipelines(document))
+        refuse_clash(pipelines(document, documents(document)))
         plan = ReloadPlan(restart=fixed(self.recipe, document))
         adapters: dict[str, Adapter | None] = {}
         known = self.catalogue.now.known

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Answered", "Exchange", "Sink", "of_request"]
 
-_TIMEOUTS = (b"x-request-timeout", b"x-stainless-read-timeout")
-"""Headers that say how many seconds a client waits: one for everybody, and the one that OpenAI's clients send unasked."""
+_WHOLE_TIMEOUT, _READ_TIMEOUT = b"x-request-timeout", b"x-stainless-read-timeout"
+"""Headers that say how many seconds a client waits: from the head of its request, and, as OpenAI's clients say unasked, for the
+next byte of the answer, which their HTTP library counts from the last byte that it has sent."""
 _SECONDS = re.compile(rb"\d{1,6}(\.\d{1,20})?")
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -36,7 +37,7 @@ class Answered:
 
 @dataclass(slots=True)
 class Exchange:
-    """A POST request from its head to the last byte of its answer. Times are seconds since `begun`, unless said otherwise."""
+    """A request from its head to the last byte of its answer. Times are seconds since `begun`, unless said otherwise."""
 
     path: str
     id: str = ""
@@ -44,15 +45,16 @@ class Exchange:
     key: str = ""
     """Name of the key; empty without one."""
     trace: Trace | None = None
-    """The trace that it is part of; None where requests are not traced."""
+    """The trace that a question is part of; None where questions are not traced."""
     begun: float = field(default_factory=time.monotonic)
     """By the monotonic clock."""
     at: float = field(default_factory=time.time)
     """Seconds since 1970."""
+    method: str = "POST"
     asked: str = ""
-    """What the client named as `model`: a variant or a route."""
+    """What the client named as `model`: a variant, a route or a pipeline."""
     variant: str = ""
-    """The variant that answers; empty where none was found."""
+    """The variant that answers; empty where none was found, and where a pipeline is asked for itself."""
     arm: str | None = None
     """Of a route: the variant that the client's share gave; None for a variant that was asked by its name."""
     unit: str | None = None
@@ -71,14 +73,18 @@ class Exchange:
     """Whether the answer ended before it was complete: the client left, or the engine failed."""
     deadline: float | None = None
     """When the answer must have begun, and one that is not streamed have ended; None: whenever it can."""
+    patience: float | None = None
+    """Seconds for which the client waits for a byte once it has sent its request; None: for ever."""
     accept_seconds: float = 0.0
     """From its head to the handler: other requests that were read with it, and its key."""
     body_seconds: float = 0.0
     """How long the client took to send the body."""
+    body_bytes: int = 0
+    """How long the body is, as far as it has come."""
     queue_seconds: float | None = None
     """How long it waited for a place at the engine."""
     pipeline: str | None = None
-    """What passages are searched with; None for a variant without documents."""
+    """The pipeline that is asked for vectors, scores or passages, or that searches for a variant; None where none is."""
     retrieval_at: float | None = None
     """When searching began."""
     retrieval_seconds: float | None = None
@@ -100,8 +106,13 @@ class Exchange:
     body: list[bytes] = field(default_factory=list)
     """The answer as it was sent, where it is kept."""
     at_end: list[Callable[[], None]] = field(default_factory=list)
-    """What is done when it ends, such as giving back its place at the engine."""
+    """What is done when the engine has finished with it, such as giving back its place there."""
     _said: tuple[Answered | None] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def model(self) -> str:
+        """Under which name it is counted: the variant that answers or, where a pipeline is asked for itself, the pipeline."""
+        return self.variant or self.pipeline or ""
 
     def elapsed(self) -> float:
         """Seconds since `begun`."""
@@ -129,14 +140,21 @@ class Exchange:
         return [(b"x-llmbench-overhead-ms", b"%.2f" % overhead), (b"server-timing", named.encode())]
 
     def size(self) -> int:
-        """About how many bytes it holds of what was asked and answered."""
-        asked = sum(len(content) if isinstance(content := one["content"], str) else 1000 for one in self.conversation)
-        return asked + sum(map(len, self.body))
+        """About how many bytes it holds: of the request as it was sent, of the passages, and of the answer where it is kept."""
+        passages = sum(len(str(source.get("text", "")).encode("utf-8", "replace")) for source in self.sources or ())
+        return self.body_bytes + passages + sum(map(len, self.body))
 
     def end(self) -> None:
-        """Gives back what it has taken, such as its place at the engine."""
+        """Gives back what it has taken, such as its place at the engine; nothing more where it has been called before."""
         while self.at_end:
             self.at_end.pop()()
+
+    def arrived(self, size: int, seconds: float) -> None:
+        """Notes the body: its bytes and how long it took. A client that waits for the next byte waits from now on."""
+        self.body_bytes, self.body_seconds = size, seconds
+        if self.patience is not None:
+            until = self.elapsed() + self.patience
+            self.deadline = until if self.deadline is None else min(until, self.deadline)
 
     def answered(self) -> None:
         """Notes that the engine's answer has begun, or is there."""
@@ -193,27 +211,23 @@ def of_request(scope: Scope) -> Exchange:
         elif name == b"x-llmbench-capture":
             consents = consents is not False and value.strip().lower() == b"yes"  # whatever else it says is a no
     id = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
-    state, now = scope.get("state", {}), time.monotonic()
-    key, begun = state.get("key"), state.get("received", now)
-    name = "" if key is None else str(key.name)
-    deadline = _deadline(scope["headers"])
-    waited = now - begun
+    now = time.monotonic()
+    begun = scope.get("state", {}).get("received", now)
     return Exchange(
         scope["path"],
         id,
-        name,
-        state.get("trace"),
-        begun,
-        time.time() - waited,
-        accept_seconds=waited,
-        deadline=deadline,
+        begun=begun,
+        at=time.time() - (now - begun),
+        method=scope["method"],
+        deadline=_seconds(scope["headers"], _WHOLE_TIMEOUT),
+        patience=_seconds(scope["headers"], _READ_TIMEOUT),
         consents=consents,
     )
 
 
-def _deadline(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
-    """How many seconds the client waits, if it says so."""
-    given = [float(value) for name, value in headers if name in _TIMEOUTS and _SECONDS.fullmatch(value)]
+def _seconds(headers: Iterable[tuple[bytes, bytes]], header: bytes) -> float | None:
+    """How many seconds a header says, if it does."""
+    given = [float(value) for name, value in headers if name == header and _SECONDS.fullmatch(value)]
     return min((seconds for seconds in given if seconds > 0), default=None)
 
 

@@ -64,9 +64,12 @@ class Grounding:
         opening: Callable[[], Grounder],
         card: Mapping[str, Any] | None = None,
         probe: Callable[[], PipelineProbe | None] = lambda: None,
+        document: RagRecipe | None = None,
     ) -> None:
         """`probe` is called once the grounder is open."""
         self.name = name
+        self.document = document
+        """What it was opened from; None where it is no pipeline of a document."""
         self.card = card or {}
         """What /v1/models says of the pipeline, next to its name; whole once it is open."""
         self._thread = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix=f"ground-{name}")
@@ -107,9 +110,9 @@ class Grounding:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def open_retriever(pipeline: Path, *, probed: bool = True) -> Grounding:
-    """The retriever of a RAG pipeline, opening in its thread."""
-    document = recipe.load(pipeline, RagRecipe)
+def open_retriever(pipeline: Path, document: RagRecipe | None = None, *, probed: bool = True) -> Grounding:
+    """The retriever of a RAG pipeline, opening in its thread. `document` is what the file says, where it has been read."""
+    document = document or recipe.load(pipeline, RagRecipe)
     reranker = document.search.rerank
     card: dict[str, Any] = {
         "embedder": assets.plain_name(document.embedder.model_name_or_path),
@@ -126,7 +129,7 @@ def open_retriever(pipeline: Path, *, probed: bool = True) -> Grounding:
         card.update(dimensions=embedder.dim, max_model_len=embedder.max_tokens)
         return opened[0]
 
-    return Grounding(document.name, opening, card, lambda: probe(opened[0]) if probed else None)
+    return Grounding(document.name, opening, card, lambda: probe(opened[0]) if probed else None, document)
 
 
 def _close(opened: Future[Grounder]) -> None:

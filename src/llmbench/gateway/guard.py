@@ -8,12 +8,13 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from llmbench.gateway.exchange import Sink, of_request
 from llmbench.gateway.keys import Keyring, wrong_key
 from llmbench.gateway.refusal import Refusal
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from llmbench.gateway.exchange import Exchange
 
 __all__ = ["Access", "Guard", "host_name"]
 
@@ -50,12 +51,11 @@ class Access:
 class Guard:
     """Refuses requests that call this server by a foreign name (a web page that rebinds DNS), or that lack a key.
 
-    Whose named key it is stands in `scope["state"]["key"]`; `api_key` has no name. `tell` is told of what is refused.
+    Whose named key it is stands in `scope["state"]["key"]`; `api_key` has no name.
     """
 
-    def __init__(self, app: ASGIApp, *, access: Access, keyring: Keyring | None = None, tell: Sink | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, access: Access, keyring: Keyring | None = None) -> None:
         self._app = app
-        self._tell = tell
         self._access = access
         self._keyring = keyring
 
@@ -65,19 +65,18 @@ class Guard:
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
-            refusal: Refusal | None = Refusal(404, "This server has no WebSockets.")
-        else:
-            refusal = self._check(_origin_form(scope))
-            if refusal is None and self._keyring is not None and not scope["state"]["has_key"]:
-                refusal = await self._find(self._keyring, scope)
+            await Refusal(404, "This server has no WebSockets.").response()(scope, receive, send)
+            return
+        exchange: Exchange = scope["state"]["exchange"]
+        refusal = self._check(_origin_form(scope))
+        if refusal is None and self._keyring is not None and not scope["state"]["has_key"]:
+            refusal = await self._find(self._keyring, scope)
+        exchange.path, exchange.accept_seconds = scope["path"], exchange.elapsed()
         if refusal is None:
             await self._app(scope, receive, send)
             return
+        exchange.error = refusal.code
         refusal.message = self._access.hide(refusal.message)
-        if self._tell is not None and scope["type"] == "http":
-            exchange = of_request(scope)
-            exchange.status, exchange.error = refusal.status, refusal.code
-            self._tell(exchange)
         await refusal.response()(scope, receive, send)
 
     def _check(self, scope: Scope) -> Refusal | None:
@@ -93,10 +92,10 @@ class Guard:
     async def _find(self, keyring: Keyring, scope: Scope) -> Refusal | None:
         """Looks for a named key."""
         try:
-            scope["state"]["key"] = await keyring.find(scope["headers"])
+            key = scope["state"]["key"] = await keyring.find(scope["headers"])
         except Refusal as refusal:
             return None if scope["path"] in _OPEN else refusal
-        scope["state"]["has_key"] = True
+        scope["state"]["has_key"], scope["state"]["exchange"].key = True, key.name
         return None
 
     def _check_host(self, hosts: list[bytes], version: str) -> Refusal | None:
@@ -124,7 +123,6 @@ class Guard:
 
 def _origin_form(scope: Scope) -> Scope:
     """A request in absolute form (`GET http://host/path`): its host counts, not the header's (RFC 9112 3.2.2)."""
-    scope.setdefault("state", {})
     raw: bytes = scope.get("raw_path") or b""
     scheme, separator, rest = raw.partition(b"://")
     if separator and scheme.lower() in (b"http", b"https"):

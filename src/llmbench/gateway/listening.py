@@ -162,8 +162,11 @@ def answering(
         logger = logging.getLogger("uvicorn.error")
         logger.disabled = True  # answers that are cut off now are no errors to report
         if thread.is_alive():
-            reason = "The server was stopped before this answer was complete."
-            asyncio.run_coroutine_threadsafe(upstream.cut(reason), loop.result())
+            cut = upstream.cut("The server was stopped before this answer was complete.")
+            try:
+                asyncio.run_coroutine_threadsafe(cut, loop.result())
+            except RuntimeError:  # the last answer has ended this moment, and the loop with it
+                cut.close()
         thread.join(_CUT + 5)
         server.force_exit = True
         thread.join(5)

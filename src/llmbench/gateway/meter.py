@@ -67,7 +67,7 @@ class Meter:
             raise
         self._exchange.engine_at, trace = self._exchange.elapsed(), self._exchange.trace
         try:
-            return await upstream.ask(path, body, trace.traceparent() if trace is not None else None)
+            return await upstream.ask(path, body, trace.traceparent() if trace is not None else None, self._exchange.end)
         except Refusal as refusal:
             if self._charge is not None and _computed_nothing(refusal):
                 self._charge.used(0)

@@ -224,7 +224,7 @@ class Paths:
             raise self._unknown(name, request, pipelines=True)
         request.state.served, exchange = served, _exchange(request)
         assert served.grounding is not None
-        exchange.asked, exchange.variant, exchange.user = name, served.grounding.name, user
+        exchange.asked, exchange.pipeline, exchange.user = name, served.grounding.name, user
         return served.grounding, Meter(exchange, request.scope["state"], self._context, self._turns)
 
     def _unknown(self, name: str, request: Request, *, pipelines: bool = False) -> Refusal:

@@ -54,8 +54,8 @@ class Reranking(Protocol):
         """Tokens read for each passage, and whether the query is too long."""
         ...
 
-    def scores(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
-        """How well each passage answers the query."""
+    def scores(self, query: str, passages: Sequence[str], *, stop: Event | None = None) -> NDArray[np.float32]:
+        """How well each passage answers the query; ends with CancelledError once `stop` is set."""
         ...
 
 

@@ -48,7 +48,7 @@ async def body(request: Request) -> bytes:
     except ClientDisconnect:
         raise Refusal(499, "The client disconnected.") from None
     finally:
-        exchange.body_seconds = exchange.elapsed() - begun
+        exchange.arrived(len(found), exchange.elapsed() - begun)
     return bytes(found)
 
 
@@ -71,6 +71,7 @@ async def _in_time(exchange: Exchange, work: Awaitable[T]) -> T:
             return await work
     except TimeoutError:
         message = (
-            f"Timed out after {exchange.deadline:g} s, the client's own timeout (the header x-request-timeout or its like)."
+            f"Timed out {exchange.deadline:.3g} s after the request began, by the client's own timeout (the header "
+            "x-request-timeout or x-stainless-read-timeout)."
         )
         raise Refusal(504, message, code=TIMED_OUT, retry=False) from None

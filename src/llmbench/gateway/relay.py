@@ -129,10 +129,13 @@ class Upstream:
             return b""
         return response.content if response.is_success else b""
 
-    async def ask(self, path: str, body: dict[str, Any], traceparent: str | None = None) -> httpx.Response:
+    async def ask(
+        self, path: str, body: dict[str, Any], traceparent: str | None = None, done: Callable[[], None] | None = None
+    ) -> httpx.Response:
         """Starts an answer of the API's path; its body is still to be read, and the answer to be closed.
 
-        `traceparent` is the span that the engine's own are part of, where there is one.
+        `traceparent` is the span that the engine's own are part of, where there is one. `done` is called when the engine has
+        sent the whole answer, which may be long before a slow client has read it.
 
         Raises:
             Refusal: the engine is gone, or refuses the request.
@@ -143,7 +146,7 @@ class Upstream:
         content = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         headers = _JSON | ({"traceparent": traceparent} if traceparent is not None else {})
         request = httpx.Request(
-            "POST", _address(path), content=content, headers=headers, extensions={"model": model, "body": body}
+            "POST", _address(path), content=content, headers=headers, extensions={"model": model, "body": body, "done": done}
         )
         try:
             response = await self._send(request)

@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmbench import workspace
 from llmbench.engine import Adapter, Engine, Progress, admit_all, by_priority, parsers, places
 from llmbench.errors import EngineError, MissingPackage
 from llmbench.gateway.app import build
-from llmbench.gateway.cards import pipelines, served
+from llmbench.gateway.cards import documents, pipelines, served
 from llmbench.gateway.catalogue import Catalogue, Served, refuse_clash
 from llmbench.gateway.deployment import Deployment
 from llmbench.gateway.feedback import Feedbacks
@@ -22,7 +23,7 @@ from llmbench.gateway.fleet import Fleet
 from llmbench.gateway.grounding import Grounding, open_retriever
 from llmbench.gateway.guard import Access
 from llmbench.gateway.keeper import Keeper
-from llmbench.gateway.ledger import opened
+from llmbench.gateway.ledger import Ledger, opened
 from llmbench.gateway.limit import Open
 from llmbench.gateway.listening import answering, base_url, hosts, listener_of, most_answers
 from llmbench.gateway.observing.metrics import Metrics
@@ -34,8 +35,11 @@ from llmbench.gateway.traffic.shadow import Shadows
 from llmbench.gateway.turns import Turns
 from llmbench.gateway.words import proven
 from llmbench.parity import Parity
-from llmbench.recipe import GatewaySpec, ServeRecipe
+from llmbench.recipe import GatewaySpec, RagRecipe, ServeRecipe
 from llmbench.workspace import short_name
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 __all__ = ["Gateway", "running", "started"]
 
@@ -178,67 +182,81 @@ def started(
     """As `running`, but gives the gateway with its engine."""
     _need_packages()
     say = log or (lambda _: None)
-    refuse_clash(pipelines(recipe))
+    refuse_clash(pipelines(recipe, read := documents(recipe)))
     with ExitStack() as stack:
         listener = stack.enter_context(listener_of(recipe))
         ledger = stack.enter_context(opened(recipe.gateway, log))
-        adapters = admit_all(recipe)
-        for adapter in adapters.values():
-            need_certificate(recipe, adapter, say)
-        engine = stack.enter_context(_engine(recipe, adapters, say))
-        groundings = _open_groundings(recipe, stack)  # they load while vLLM does
-
-        def tick(state: Progress) -> None:
-            for grounding in groundings.values():
-                if grounding.failed:
-                    grounding.ready()
-            if progress is not None:
-                progress(state)
-
-        engine.wait(tick)
-        for note in [adapter.note for adapter in adapters.values() if adapter.note] + engine.notes:
-            say(f"Note: {note}")
-        for grounding in groundings.values():
-            grounding.ready()
-            settle_pipeline(recipe, grounding, say)
-        proofs = engine.proofs if isinstance(engine, Fleet) else prove_all(recipe, engine, adapters, progress, say)
-        models = Catalogue(_served(recipe, adapters, groundings, proofs), context=engine.context)
-        upstream = _upstream(engine)
-        spec = recipe.gateway
-        open = Open(min(spec.max_requests, most_answers()))
-        access = Access(spec.api_key, hosts(spec))
-        words = proven(recipe, engine.token_ids, log)
-        metrics = Metrics(lambda: open.count)
-        observers = stack.enter_context(observed(spec, metrics, hide=access.hide, say=say))
-        turns, routes = Turns(places(recipe, engine.device), spec.max_waiting), Routes(recipe.routes)
-        name = short_name(recipe.origin)
-        control = Control(routes, lambda: models.now.known, workspace.home() / "rollouts" / name, say=say)
-        shadows = Shadows(routes, workspace.home() / "shadows" / name, ranks=by_priority(recipe))
-        sinks = [*observers.sinks, control.told]
-        feedbacks = Feedbacks([*observers.feedback, control.told_feedback])
-        app = build(
-            models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=sinks, metrics=metrics,
-            keeps=observers.keeps, traced=observers.traced, turns=turns, routes=routes, shadows=shadows, feedbacks=feedbacks,
-        )  # fmt: skip
+        loaded = _load(recipe, read, stack, progress, say)
+        front = _assemble(recipe, loaded, ledger, stack, log)
+        way = _Way(front.upstream, front.metrics)
+        deployment = _deploy(recipe, loaded, front, way, say)
+        stack.enter_context(front.control.running())
 
         def patience() -> float:
             return deployment.recipe.gateway.shutdown_timeout
 
-        def apply(changed: GatewaySpec) -> None:
-            access.change(changed.api_key, hosts(changed))
-            open.most = min(changed.max_requests, most_answers())
-            turns.most = changed.max_waiting
+        way.loop = stack.enter_context(answering(front.app, listener, recipe, front.upstream, front.open, log, patience))
+        if isinstance(loaded.engine, Fleet):
+            loaded.engine.attach(way.loop, front.turns, front.metrics, lambda: deployment.recipe)
+        keeper = _keeper(deployment, loaded.engine, front.upstream, say) if isinstance(loaded.engine, Engine) else None
+        url = base_url(recipe.gateway.host, listener.getsockname()[1])
+        yield Gateway(url, loaded.engine, deployment, keeper, way.counts, front.control)
 
-        way = _Way(upstream, metrics)
-        deployment = Deployment(
-            recipe, models, engine, way, groundings=groundings, proofs=proofs, apply=apply, say=say, routes=routes
-        )  # fmt: skip
-        stack.enter_context(control.running())
-        way.loop = stack.enter_context(answering(app, listener, recipe, upstream, open, log, patience))
-        if isinstance(engine, Fleet):
-            engine.attach(way.loop, turns, metrics, lambda: deployment.recipe)
-        keeper = _keeper(engine, deployment, upstream, say) if isinstance(engine, Engine) else None
-        yield Gateway(base_url(spec.host, listener.getsockname()[1]), engine, deployment, keeper, way.counts, control)
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What answers: the engine with its adapters, the pipelines, and what was proven of them."""
+
+    engine: Engine | Fleet
+    adapters: Mapping[str, Adapter]
+    groundings: dict[Path, Grounding]
+    proofs: dict[str, Parity]
+
+
+@dataclass(frozen=True)
+class _Front:
+    """What clients reach, and what changes while they do."""
+
+    app: Starlette
+    models: Catalogue
+    upstream: Upstream
+    access: Access
+    open: Open
+    turns: Turns
+    routes: Routes
+    metrics: Metrics
+    control: Control
+
+
+def _load(
+    recipe: ServeRecipe,
+    read: Mapping[Path, RagRecipe],
+    stack: ExitStack,
+    progress: Callable[[Progress], None] | None,
+    say: Callable[[str], None],
+) -> _Loaded:
+    """Starts the engine, opens the pipelines while it loads, and proves the adapters once it is there."""
+    adapters = admit_all(recipe)
+    for adapter in adapters.values():
+        need_certificate(recipe, adapter, say)
+    engine = stack.enter_context(_engine(recipe, adapters, say))
+    groundings = _open_groundings(recipe, read, stack)  # they load while vLLM does
+
+    def tick(state: Progress) -> None:
+        for grounding in groundings.values():
+            if grounding.failed:
+                grounding.ready()
+        if progress is not None:
+            progress(state)
+
+    engine.wait(tick)
+    for note in [adapter.note for adapter in adapters.values() if adapter.note] + engine.notes:
+        say(f"Note: {note}")
+    for grounding in groundings.values():
+        grounding.ready()
+        settle_pipeline(recipe, grounding, say)
+    proofs = engine.proofs if isinstance(engine, Fleet) else prove_all(recipe, engine, adapters, progress, say)
+    return _Loaded(engine, adapters, groundings, proofs)
 
 
 @contextmanager
@@ -261,7 +279,47 @@ def _upstream(engine: Engine | Fleet) -> Upstream:
     return Upstream.at(engine.socket, lambda: engine.problem)
 
 
-def _keeper(engine: Engine, deployment: Deployment, upstream: Upstream, say: Callable[[str], None]) -> Keeper:
+def _assemble(
+    recipe: ServeRecipe, loaded: _Loaded, ledger: Ledger | None, stack: ExitStack, log: Callable[[str], None] | None
+) -> _Front:
+    """The web application over what was loaded, with its limits, logs and routes."""
+    say, engine, spec = log or (lambda _: None), loaded.engine, recipe.gateway
+    models = Catalogue(_served(recipe, loaded.adapters, loaded.groundings, loaded.proofs), context=engine.context)
+    upstream = _upstream(engine)
+    open = Open(min(spec.max_requests, most_answers()))
+    access = Access(spec.api_key, hosts(spec))
+    metrics = Metrics(lambda: open.count)
+    words = proven(recipe, engine.token_ids, log)
+    observers = stack.enter_context(observed(spec, metrics, hide=access.hide, say=say))
+    turns, routes = Turns(places(recipe, engine.device), spec.max_waiting), Routes(recipe.routes)
+    name = short_name(recipe.origin)
+    control = Control(routes, lambda: models.now.known, workspace.home() / "rollouts" / name, say=say)
+    shadows = Shadows(routes, workspace.home() / "shadows" / name, ranks=by_priority(recipe), hide=access.hide)
+    feedbacks = Feedbacks([*observers.feedback, control.told_feedback])
+    app = build(
+        models, upstream, access=access, open=open, words=words, ledger=ledger, sinks=[*observers.sinks, control.told],
+        metrics=metrics, keeps=observers.keeps, traced=observers.traced, turns=turns, routes=routes, shadows=shadows,
+        feedbacks=feedbacks,
+    )  # fmt: skip
+    return _Front(app, models, upstream, access, open, turns, routes, metrics, control)
+
+
+def _deploy(recipe: ServeRecipe, loaded: _Loaded, front: _Front, way: _Way, say: Callable[[str], None]) -> Deployment:
+    """What a reload changes."""
+
+    def apply(changed: GatewaySpec) -> None:
+        front.access.change(changed.api_key, hosts(changed))
+        front.open.most = min(changed.max_requests, most_answers())
+        front.turns.most = changed.max_waiting
+
+    return Deployment(
+        recipe, front.models, loaded.engine, way, groundings=loaded.groundings, proofs=loaded.proofs, apply=apply, say=say,
+        routes=front.routes,
+    )  # fmt: skip
+
+
+def _keeper(deployment: Deployment, engine: Engine, upstream: Upstream, say: Callable[[str], None]) -> Keeper:
+    """What starts the engine again when it has died."""
     return Keeper(
         engine,
         most=lambda: deployment.recipe.engine.restarts,
@@ -279,7 +337,7 @@ def _need_packages() -> None:
             raise MissingPackage("serve", package, "serve")
 
 
-def _open_groundings(recipe: ServeRecipe, stack: ExitStack) -> dict[Path, Grounding]:
+def _open_groundings(recipe: ServeRecipe, read: Mapping[Path, RagRecipe], stack: ExitStack) -> dict[Path, Grounding]:
     """One for each pipeline, however many variants use it."""
     groundings: dict[Path, Grounding] = {}
 
@@ -290,7 +348,7 @@ def _open_groundings(recipe: ServeRecipe, stack: ExitStack) -> dict[Path, Ground
     stack.callback(close)
     for variant in recipe.variants:
         if variant.rag is not None and variant.rag not in groundings:
-            groundings[variant.rag] = open_retriever(variant.rag, probed=recipe.parity != "off")
+            groundings[variant.rag] = open_retriever(variant.rag, read.get(variant.rag), probed=recipe.parity != "off")
     return groundings
 
 

@@ -10,7 +10,7 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httptools
@@ -44,6 +44,7 @@ class _Link(asyncio.Protocol):
     def __init__(self, at: Place) -> None:
         self.at = at
         self.model: str | None = None
+        self._done: Callable[[], None] | None = None
         self.idle_since = 0.0
         self.is_closed = False
         self._loop = asyncio.get_running_loop()
@@ -61,14 +62,14 @@ class _Link(asyncio.Protocol):
         self._size = 0
         self._heard = self._has_head = self._has_body = self._has_length = self._complete = self._is_kept = False
 
-    async def ask(self, sent: bytes, model: str | None) -> None:
-        """Sends a request and waits for the head of its answer.
+    async def ask(self, sent: bytes, model: str | None, done: Callable[[], None] | None) -> None:
+        """Sends a request and waits for the head of its answer. `done` is called once when the answer has ended here.
 
         Raises:
             httpx.TransportError: the connection ended, or nothing came in time.
         """
         self._begin()
-        self.model, self._asked = model, True
+        self.model, self._done, self._asked = model, done, True
         self._transport.write(sent)
         while not self._has_head:
             await self._more()
@@ -139,6 +140,8 @@ class _Link(asyncio.Protocol):
             self._complete = True  # an answer without a length ends with its connection
         if self._error is None:
             self._error = httpx.ReadError("the engine closed the connection") if self._heard else Dropped("no answer came")
+        if self._has_head:  # one without may be sent once more
+            self._tell_done()
         self._wake()
 
     # What the parser calls.
@@ -163,8 +166,14 @@ class _Link(asyncio.Protocol):
         if self._has_head:
             self._complete = True
             self._is_kept = self._parser.should_keep_alive()  # which the parser knows now only
+            self._tell_done()
         else:  # 100 Continue and its like
             self.headers.clear()
+
+    def _tell_done(self) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done()
 
     async def _more(self) -> None:
         """Waits until something has come."""
@@ -231,20 +240,23 @@ class EngineTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request whose content is in memory; the answer's body is still to be read, and the answer to be closed.
 
+        The extensions `model` and `done` of the request say whose answers `end` ends with it, and what is called when the last
+        byte of the answer is here, though nobody may have read it yet.
+
         Raises:
             httpx.TransportError: a ConnectError if the engine is not there, Dropped if the connection ended before an answer;
                 it broke off, or sent nothing for 600 s.
         """
-        model: str | None = request.extensions.get("model")
+        model, done = request.extensions.get("model"), request.extensions.get("done")
         sent = _written(request, self.at)
         given_up = self._given_up
         if (kept := self._take()) is not None:
             try:
-                return await self._ask(kept, sent, model)
+                return await self._ask(kept, sent, model, done)
             except Dropped:
                 if self._given_up != given_up:
                     raise
-        return await self._ask(await self._connected(model), sent, model)
+        return await self._ask(await self._connected(model), sent, model, done)
 
     async def aclose(self) -> None:
         """Closes every connection; what is being read from it ends in an error."""
@@ -308,10 +320,10 @@ class EngineTransport(httpx.AsyncBaseTransport):
         """How often requests of a model have been ended."""
         return self._ends, self._ends_of.get(model or "", 0)
 
-    async def _ask(self, link: _Link, sent: bytes, model: str | None) -> httpx.Response:
+    async def _ask(self, link: _Link, sent: bytes, model: str | None, done: Callable[[], None] | None) -> httpx.Response:
         self._busy.add(link)
         try:
-            await link.ask(sent, model)
+            await link.ask(sent, model, done)
         except BaseException:
             self.release(link)
             raise

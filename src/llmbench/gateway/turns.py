@@ -75,7 +75,7 @@ class Turns:
         return not self.waiting and self._taken < self.places
 
     async def take(self, exchange: Exchange, *, cost: int, seats: int = 1, tier: Tier = "default") -> None:
-        """Waits for a place, which is given back when the exchange ends.
+        """Waits for a place, which is given back when the engine has sent its answer, and when the exchange ends at the latest.
 
         Args:
             exchange: the request; its key is the line that it stands in, and `deadline` how long it may wait.

@@ -13,7 +13,7 @@ from llmbench.control_tokens import JOINERS, ControlTokens
 from llmbench.errors import EngineError
 from llmbench.gateway.refusal import Refusal
 from llmbench.message import Message, text_of
-from llmbench.recipe import ServeRecipe
+from llmbench.recipe import ServeRecipe, vllm_option
 
 __all__ = ["Words", "proven", "too_long"]
 
@@ -93,9 +93,8 @@ def _folder(recipe: ServeRecipe) -> Path | None:
 
 
 def _named(recipe: ServeRecipe, folder: Path) -> ControlTokens:
-    words = [part for argument in recipe.engine.extra_args for part in argument.split("=", 1)]
-    given = next((words[i + 1] for i, word in enumerate(words[:-1]) if word == "--chat-template"), None)
-    return control_tokens.of_folder(folder, template=Path(given) if given is not None else None)
+    given = vllm_option(recipe.engine.extra_args, "--chat-template")
+    return control_tokens.of_folder(folder, template=Path(given) if given else None)
 
 
 def _longest(folder: Path) -> int | None:

@@ -21,6 +21,7 @@ from llmbench.recipe.compare import ABSTENTION, CompareRecipe, EndpointSpec, Que
 from llmbench.recipe.data import DataSource, DataSpec, Format
 from llmbench.recipe.evaluation import EvaluationSpec
 from llmbench.recipe.fields import Document
+from llmbench.recipe.guardrails import RAILS
 from llmbench.recipe.load import load, load_any
 from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec, TeacherSpec
 from llmbench.recipe.model import ModelSpec
@@ -45,10 +46,12 @@ from llmbench.recipe.rewards import RewardFunction
 from llmbench.recipe.serve import MAX_STOPS, EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
 from llmbench.recipe.traffic import Guardrails, RolloutSpec, RouteSpec, ShadowSpec, Sticky
 from llmbench.recipe.train import TrainRecipe
+from llmbench.recipe.vllm_options import vllm_option
 
 __all__ = [
     "ABSTENTION",
     "MAX_STOPS",
+    "RAILS",
     "STDIN",
     "AccessLogSpec",
     "CaptureSpec",
@@ -110,4 +113,5 @@ __all__ = [
     "load",
     "load_any",
     "servability",
+    "vllm_option",
 ]

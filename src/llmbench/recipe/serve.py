@@ -13,6 +13,7 @@ from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.observing import AccessLog, CaptureSpec, Traces
 from llmbench.recipe.servability import MAX_RANK
 from llmbench.recipe.traffic import RouteSpec
+from llmbench.recipe.vllm_options import is_option
 
 __all__ = ["EngineSpec", "GatewaySpec", "Sampling", "ServeRecipe", "Variant"]
 
@@ -173,11 +174,7 @@ class EngineSpec(Section):
     @model_validator(mode="after")
     def _extra_args_load_no_code(self) -> Self:
         for argument in self.extra_args:
-            given = argument.partition("=")[0].partition(".")[0].replace("_", "-")
-            # argparse takes any beginning of an option that is not the beginning of another one too.
-            refused = next(
-                (name for name in _REFUSED_ARGS if given.startswith("--") and given != "--" and name.startswith(given)), None
-            )
+            refused = next((option for option in _REFUSED_ARGS if is_option(argument, option)), None)
             if refused is not None:
                 raise ValueError(f"extra_args: {argument} is not allowed: {_REFUSED_ARGS[refused]}")
         return self

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from llmbench.recipe.compare import ABSTENTION
 from llmbench.recipe.fields import Name, Pattern, Positive, Section
+from llmbench.recipe.guardrails import RAILS
 
 __all__ = ["Guardrails", "RolloutSpec", "RouteSpec", "ShadowSpec", "Sticky"]
 
@@ -16,6 +17,12 @@ Margin = Annotated[float, Field(ge=0)] | None
 ShareMargin = Annotated[float, Field(ge=0, lt=1)] | None
 """A difference of shares: .02 is two percentage points."""
 Percent = Annotated[float, Field(gt=0, le=100)]
+
+
+def _rail(name: str) -> str:
+    if name not in RAILS:
+        raise ValueError(f"{name!r:.40} is no guard-rail. Available: {', '.join(RAILS)}")
+    return name
 
 
 class Guardrails(Section):
@@ -38,7 +45,7 @@ class Guardrails(Section):
     """Share of up-votes among the votes of POST /v1/feedback. With a margin, no variant is promoted without votes."""
     judge: ShareMargin = None
     """Mean of a judge's scores from 0 to 1, which POST /v1/feedback takes; likewise."""
-    required: list[Literal["errors", "first_token", "seconds", "length", "abstention", "citations", "votes", "judge"]] = []
+    required: list[Annotated[str, AfterValidator(_rail)]] = []
     """Those that must have observations before the last step ends; the others do not block where they have none."""
     phrase: Pattern = ABSTENTION
     """By which an abstention is known, whatever the case."""
@@ -55,13 +62,12 @@ class Guardrails(Section):
     @property
     def margins(self) -> dict[str, float]:
         """Name -> margin of the guard-rails that are kept."""
-        names = ("errors", "first_token", "seconds", "length", "abstention", "citations", "votes", "judge")
-        return {name: margin for name in names if (margin := getattr(self, name)) is not None}
+        return {name: margin for name in RAILS if (margin := getattr(self, name)) is not None}
 
     @property
     def needed(self) -> list[str]:
         """Those without whose observations no variant is promoted: `required`, and what a document turns on by a margin."""
-        asked_for = [name for name in ("votes", "judge") if name in self.margins and name not in self.required]
+        asked_for = [name for name in self.margins if RAILS[name].later and name not in self.required]
         return [*self.required, *asked_for]
 
 

@@ -1,5 +1,19 @@
 """Runs: a folder for each training, its checkpoints, and which evaluation was the best."""
 
-from llmbench.runs.run import Run, changes, check, create, every, open_run, remove, resolved, resume
+from llmbench.runs.resuming import changes, resume, rewind
+from llmbench.runs.run import Run, check, create, every, open_run, remove, resolved
 
-__all__ = ["Run", "best", "changes", "check", "checkpoints", "create", "every", "open_run", "remove", "resolved", "resume"]
+__all__ = [
+    "Run",
+    "best",
+    "changes",
+    "check",
+    "checkpoints",
+    "create",
+    "every",
+    "open_run",
+    "remove",
+    "resolved",
+    "resume",
+    "rewind",
+]

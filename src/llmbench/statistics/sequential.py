@@ -21,7 +21,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, inf, lgamma, log, log1p
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +31,6 @@ __all__ = [
     "against_quantiles",
     "against_share",
     "against_shares",
-    "compare",
     "difference_bounds",
     "quantile_bounds",
     "share_bounds",
@@ -87,26 +85,6 @@ def quantile_bounds(values: NDArray[np.float64], q: float, alpha: float) -> Boun
     allowed = np.flatnonzero(_evidence(np.arange(n + 1), n, q) < -log(alpha))
     least, most = int(allowed[0]), int(allowed[-1])
     return Bounds(float(values[least - 1]) if least > 0 else -inf, float(values[most]) if most < n else inf)
-
-
-def compare(new: Bounds, control: Bounds, margin: float, *, worse: Literal["higher", "lower"] = "higher") -> Literal[
-    "worse", "not worse", "undecided"
-]:  # fmt: skip
-    """Whether the new one is worse than the control by more than a margin.
-
-    Each side's bounds hold with 1 - alpha / 2, so that a verdict is ever wrong with a chance of at most alpha.
-
-    Args:
-        new: of what is tried.
-        control: of what it is compared with.
-        margin: how much worse is still no worse; in the units of the bounds.
-        worse: which direction is bad.
-    """
-    if worse == "lower":
-        new, control = Bounds(-new.high, -new.low), Bounds(-control.high, -control.low)
-    if new.low - control.high > margin:
-        return "worse"
-    return "not worse" if new.high - control.low <= margin else "undecided"
 
 
 def against_share(k: float, n: int, p: float) -> float:

@@ -17,7 +17,7 @@ from transformers import set_seed
 from llmbench import borrowed, data
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import TrainRecipe
-from llmbench.runs import Run, checkpoints
+from llmbench.runs import Run, checkpoints, rewind
 from llmbench.runs.best import goal
 from llmbench.training import data_report, lock, methods, needs, performance, quiet, save
 from llmbench.training.job import Job
@@ -103,7 +103,7 @@ def train(
         checkpoint = _start(run, recipe, resume_from_checkpoint) if resume else None
         lock.write(run, recipe, job.loaded, resume=checkpoint is not None)
         data_report.write(job, run)
-        run.rewind(checkpoints.step_of(checkpoint) if checkpoint else -1, job.asked)
+        rewind(run, checkpoints.step_of(checkpoint) if checkpoint else -1, job.asked)
         recorder = Recorder(run, stop, progress)
         with fused_head.scoring(job.loaded.model):
             trainer = methods.of(job.recipe.method).trainer(job, run, recorder)

@@ -37,6 +37,7 @@ async def test_a_line_says_who_asked_what_and_how_it_went_but_not_what_was_said(
     spec = AccessLogSpec(path=tmp_path / "logs" / "access.jsonl")
     one, two, three = await lines(spec, ask("pages"), ask(stream=True, user="ann"), ask("other"), **{"x-request-id": "r-1"})
     assert (one["id"], one["model"], one["variant"], one["status"], one["error"]) == ("r-1", "pages", "pages", 200, None)
+    assert (one["method"], one["pipeline"], two["pipeline"]) == ("POST", "pages", None)
     assert (one["input_tokens"], one["output_tokens"], one["passages"]) == (7, 3, 2)
     assert one["queue_seconds"] >= 0 and one["retrieval_seconds"] >= 0 and one["seconds"] >= one["engine_seconds"]
     assert one["first_seconds"] is None and one["time"].startswith("20") and one["time"].endswith("+00:00")

@@ -29,6 +29,7 @@ async def counted() -> dict[str, set[str]]:
     """The labels of every series, after requests of each kind."""
     engine, metrics = ObservedEngine("It is red [1], or blue [7]."), Metrics(lambda: 0)
     metrics.lost("access_log", lambda: 0)
+    metrics.shadowed(lambda: [{"route": "support", "variant": "plain", "answered": 1}])
     async with client(observed(engine, metrics=metrics)) as http:
         usage: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
         for body in (ask(), ask(**usage), ask("pages"), ask("pages", **usage), ask("other")):

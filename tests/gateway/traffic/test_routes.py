@@ -125,6 +125,7 @@ async def test_requests_are_divided_anew_from_the_next_one_on() -> None:
         ([{"name": "r", "variants": {}}], "at least 1"),
         ([{"name": "r", "variants": {"base": 1}, "rollout": {"plan": [5, 1, 100]}}], "plan must climb to 100"),
         ([{"name": "r", "variants": {"base": 1}, "guardrails": {"seconds": None, "required": ["seconds"]}}], "is left out"),
+        ([{"name": "r", "variants": {"base": 1}, "guardrails": {"required": ["speed"]}}], "'speed' is no guard-rail"),
     ],
 )
 def test_a_route_that_cannot_be_is_refused(routes: list[dict[str, Any]], said: str) -> None:

@@ -35,6 +35,7 @@ class _Engine(httpx.AsyncBaseTransport):
         self.go = asyncio.Event()
         self.go.set()
         self.failing = False
+        self.echo = ""
         self.ended = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -48,12 +49,12 @@ class _Engine(httpx.AsyncBaseTransport):
             finally:
                 self.ended += 1
             if self.failing:
-                return httpx.Response(500, json={"error": {"message": "no"}})
+                return httpx.Response(500, json={"error": {"message": f"no{self.echo}"}})
         usage = {"prompt_tokens": 3, "completion_tokens": 2}
         if body.get("stream"):
             choice = {"index": 0, "delta": {"content": "Hi from m1"}, "finish_reason": "stop"}
             return httpx.Response(200, stream=_Stream({"choices": [choice]}))
-        choice = {"message": {"role": "assistant", "content": f"Hi from {body['model']}"}, "finish_reason": "stop"}
+        choice = {"message": {"role": "assistant", "content": f"Hi from {body['model']}{self.echo}"}, "finish_reason": "stop"}
         return httpx.Response(200, json={"model": body["model"], "choices": [choice], "usage": usage})
 
 
@@ -75,7 +76,7 @@ class Server:
         self.engine, self.open, self.folder = _Engine(), Open(100), folder
         self.told: list[Exchange] = []
         self.routes = Routes([RouteSpec.model_validate(spec)])
-        self.shadows = Shadows(self.routes, folder, ranks=ranks)
+        self.shadows = Shadows(self.routes, folder, ranks=ranks, hide=(access or Access()).hide)
         self.models = Catalogue(
             [Served(Variant(name=name), model, {}) for name, model in (("one", "m1"), ("two", "m2"))], context=64
         )
@@ -92,9 +93,11 @@ class Server:
         )
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
 
-    async def ask(self, model: str = "support", key: str = "", **more: Any) -> httpx.Response:
+    async def ask(
+        self, model: str = "support", key: str = "", headers: dict[str, str] | None = None, **more: Any
+    ) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "Who?"}]} | more
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = (headers or {}) | ({"Authorization": f"Bearer {key}"} if key else {})
         return await self.http.post("/v1/chat/completions", json=body, headers=headers)
 
     async def idle(self) -> None:
@@ -134,7 +137,56 @@ async def test_the_shadow_s_answer_goes_to_a_file_and_to_nobody(tmp_path: Path, 
         assert (tmp_path / "support.jsonl").stat().st_mode & 0o077 == 0
 
 
-async def test_it_counts_for_no_metric_no_sink_and_no_key(tmp_path: Path) -> None:
+async def test_no_key_reaches_the_file_wherever_a_client_or_a_model_writes_it(tmp_path: Path) -> None:
+    owner, home = "owner-key-4f9c2b7e1d", tmp_path / "shadows"
+    named = KeyStore(tmp_path / "keys.sqlite").new("alice")
+    with Ledger(tmp_path / "keys.sqlite") as ledger:
+        async with served(home, ledger=ledger, access=Access(owner)) as server:
+            for secret in (owner, named):
+                server.engine.echo = f" and {secret}"
+                said = [{"role": "user", "content": f"my key is {secret} for now"}]
+                answer = await server.ask(key=secret, messages=said, user=secret, headers={"x-request-id": secret})
+                assert answer.status_code == 200 and secret in answer.text
+                await server.idle()
+                server.engine.failing = True
+                await server.ask(key=secret, messages=said)
+                await server.idle()
+                server.engine.failing = False
+            assert len(server.lines()) == 4
+    written = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file()).decode()
+    assert written.count("my key is [key] for now") == 4 and "Hi from m2 and [key]" in written
+    for secret in (owner, named):
+        assert secret not in written and secret[:18] not in written
+
+
+async def test_metrics_count_what_became_of_its_questions_by_route_and_variant(tmp_path: Path) -> None:
+    async with served(tmp_path, busy=1) as server:
+        await server.ask()
+        await server.idle()
+        server.open.count = 3
+        await server.ask()
+        server.open.count = 0
+        text = (await server.http.get("/metrics")).text.splitlines()
+        counted = [line for line in text if line.startswith("llmbench_shadow_requests_total")]
+        labels = 'model="two",outcome="{}",route="support"'
+        want = {"answered": 1, "failed": 0, "cut_off": 0, "busy": 1, "full": 0}
+        assert set(counted) == {
+            f"llmbench_shadow_requests_total{{{labels.format(name)}}} {number}.0" for name, number in want.items()
+        }
+        assert server.routes.shadowed() == [{"route": "support", "variant": "two"} | want]
+
+
+async def test_a_large_file_is_begun_anew_and_the_one_before_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmbench.gateway.traffic.shadow._MOST_BYTES", 1000)
+    async with served(tmp_path) as server:
+        for number in range(9):
+            await server.ask(messages=[{"role": "user", "content": f"{number}" * 300}])
+            await server.idle()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["support.jsonl", "support.jsonl.1"]
+    assert all(one.stat().st_size < 1000 for one in tmp_path.iterdir())
+
+
+async def test_it_counts_for_no_metric_but_its_own_no_sink_and_no_key(tmp_path: Path) -> None:
     path = tmp_path / "keys.sqlite"
     key = KeyStore(path).new("alice", limits=Limits(tokens_per_day=100_000))
     with Ledger(path) as ledger:
@@ -145,7 +197,8 @@ async def test_it_counts_for_no_metric_no_sink_and_no_key(tmp_path: Path) -> Non
             assert server.lines()[0]["shadow"]["text"] == "Hi from m2"
             assert [exchange.variant for exchange in server.told] == ["one"]
             metrics = (await server.http.get("/metrics", headers={"Authorization": "Bearer owner"})).text
-            assert 'model="one"' in metrics and 'model="two"' not in metrics
+            own = [line for line in metrics.splitlines() if 'model="two"' in line]
+            assert 'model="one"' in metrics and all(line.startswith("llmbench_shadow_requests_total{") for line in own)
             while ledger.is_settling("alice"):
                 await asyncio.sleep(0.01)
             account = ledger.seen("alice")
@@ -157,7 +210,7 @@ async def test_it_is_asked_at_its_own_bounded_pace(tmp_path: Path) -> None:
         server.engine.go.clear()
         for _ in range(5):
             assert (await server.ask()).status_code == 200
-        assert server.shadows.counts["full"] == 3 and len(server.shadows._tasks) == 2
+        assert server.shadows.counts["support", "two", "full"] == 3 and len(server.shadows._tasks) == 2
         server.engine.go.set()
         await server.idle()
         assert len(server.lines()) == 2 and server.models.now.known["two"].requests.running == 0
@@ -167,7 +220,7 @@ async def test_it_is_not_asked_and_is_cut_off_while_the_server_is_busy(tmp_path:
     async with served(tmp_path, busy=1) as server:
         server.open.count = 3
         await server.ask()
-        assert server.shadows.counts["busy"] == 1 and len(server.engine.bodies) == 1
+        assert server.shadows.counts["support", "two", "busy"] == 1 and len(server.engine.bodies) == 1
         server.open.count = 0
         server.engine.go.clear()
         await server.ask()
@@ -175,7 +228,7 @@ async def test_it_is_not_asked_and_is_cut_off_while_the_server_is_busy(tmp_path:
             await asyncio.sleep(0.01)
         server.open.count = 5
         await server.idle()
-        assert server.shadows.counts["busy"] == 2 and server.engine.ended == 1
+        assert server.shadows.counts["support", "two", "cut_off"] == 1 and server.engine.ended == 1
         assert server.lines() == [] and server.models.now.known["two"].requests.running == 0
 
 
@@ -184,7 +237,10 @@ async def test_a_shadow_that_fails_is_recorded_and_harms_nobody(tmp_path: Path) 
         server.engine.failing = True
         assert (await server.ask()).status_code == 200
         await server.idle()
-        assert "The engine answered 500" in server.lines()[0]["shadow"]["error"] and server.shadows.counts["failed"] == 1
+        assert (
+            "The engine answered 500" in server.lines()[0]["shadow"]["error"]
+            and server.shadows.counts["support", "two", "failed"] == 1
+        )
         assert "priority" not in server.engine.bodies[1]
 
 

@@ -95,6 +95,19 @@ def test_a_rollout_is_begun_watched_and_ended(control: Control, tmp_path: Path) 
     assert llmbench("list")[1].splitlines()[1].split()[-3:] == ["1:", "first", "aborted"]
 
 
+def test_what_became_of_the_questions_for_a_shadow_is_shown_where_routes_and_variants_are(control: Control) -> None:
+    row = {"route": "support", "variant": "first", "answered": 1200, "failed": 2, "cut_off": 3, "busy": 40, "full": 5}
+    control.routes.shadowed = lambda: [row, row | {"route": "sales"}]
+    control.start("support", "first")
+    for words in (("rollout", "list"), ("rollout", "status", "support"), ("variants", "list")):
+        shown = CliRunner().invoke(cli, [*words]).stdout
+        assert re.search(r"^shadow +route +answered +failed +cut off +not asked *$", shown, re.MULTILINE)
+        assert re.search(r"^first +support +1,200 +2 +3 +45 *$", shown, re.MULTILINE)
+        assert ("sales" in shown) == (words[1] == "list")
+        told = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
+        assert row in told["shadows"]
+
+
 def test_votes_and_scores_stand_beside_the_other_guard_rails(control: Control, tmp_path: Path) -> None:
     llmbench("start", "support", "--to", "first", "--guardrail", "votes=0.1", "--guardrail", "judge=0.05")
     for number in range(80):

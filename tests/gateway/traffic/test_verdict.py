@@ -12,7 +12,7 @@ import pytest
 from llmbench.gateway.traffic.assignment import arm_of
 from llmbench.gateway.traffic.rollout import Decision, Rollout, RolloutPlan
 from llmbench.gateway.traffic.verdict import Judge, Observed, mismatch, turnout
-from llmbench.recipe import RouteSpec
+from llmbench.recipe import RAILS, Guardrails, RouteSpec
 
 
 def plan(**more: Any) -> RolloutPlan:
@@ -277,3 +277,9 @@ def test_a_rollout_needs_one_control(weights: dict[str, float], said: str) -> No
 def test_a_plan_s_hash_changes_with_anything_of_it() -> None:
     hashes = {plan().hash, plan(rollout={"plan": [5, 100]}).hash, plan(guardrails={"errors": 0.03}).hash}
     assert len(hashes) == 3 and plan().hash == plan().hash
+
+
+def test_every_guard_rail_of_the_table_has_a_margin_and_every_margin_a_place_in_it() -> None:
+    assert [name for name in Guardrails.model_fields if name not in ("required", "phrase")] == [*RAILS]
+    assert Guardrails(seconds=0.25, votes=0.1, judge=0.1).margins.keys() == RAILS.keys()
+    assert len({rail.label for rail in RAILS.values()}) == len(RAILS)

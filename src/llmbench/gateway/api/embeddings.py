@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmbench.gateway.api.fields import fits, model_of, of_body
+from llmbench.gateway.api.fields import model_of, of_body
 from llmbench.gateway.api.working import working
+from llmbench.gateway.body import check_range
 from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.meter import Meter
 from llmbench.gateway.pipeline import Embedding, Searching
@@ -66,7 +67,7 @@ def parse(raw: bytes) -> EmbeddingRequest:
         raise Refusal(400, f"input_type must be query or document, not {role!r:.40}.", param="input_type")
     dimensions = fields.get("dimensions")
     if dimensions is not None:
-        fits("dimensions", dimensions, 1, 2**31)
+        check_range("dimensions", dimensions, 1, 2**31)
     return EmbeddingRequest(model, _texts(fields.get("input")), encoding, role, dimensions, fields.get("user"))
 
 
@@ -76,13 +77,9 @@ async def answer(wanted: EmbeddingRequest, grounding: Grounding, meter: Meter) -
     Raises:
         Refusal: a text is too long for the embedder, or it has vectors of other dimensions; a limit of the key is reached.
     """
-    counts = await working(grounding, lambda pipeline: _counts(pipeline.embedder, wanted), "input")
-    stop = Event()
+    counts = await working(grounding, lambda pipeline, _: _counts(pipeline.embedder, wanted), "input")
     async with meter.taking(sum(counts)):
-        try:
-            return await working(grounding, lambda pipeline: _answer(pipeline, wanted, counts, stop), "input")
-        finally:
-            stop.set()
+        return await working(grounding, lambda pipeline, stop: _answer(pipeline, wanted, counts, stop), "input")
 
 
 def _texts(given: Any) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from llmbench.gateway import body as body_of
 from llmbench.gateway.refusal import Refusal
 
-__all__ = ["fits", "model_of", "of_body", "refuse"]
+__all__ = ["model_of", "of_body", "refuse"]
 
 
 def of_body(raw: bytes, kinds: Mapping[str, str | None], elsewhere: Mapping[str, str]) -> dict[str, Any]:
@@ -45,15 +45,3 @@ def model_of(fields: dict[str, Any]) -> str:
     if not isinstance(model, str):
         raise Refusal(400, "model is missing: name one from /v1/models.", param="model")
     return model
-
-
-def fits(name: str, value: Any, lowest: int, highest: int) -> int:
-    """A whole number within bounds.
-
-    Raises:
-        Refusal: status 400: it is none.
-    """
-    number = int(value) if isinstance(value, float) and value.is_integer() else value
-    if not isinstance(number, int) or isinstance(number, bool) or not lowest <= number <= highest:
-        raise Refusal(400, f"{name} must be a whole number from {lowest} to {highest}, not {value!r:.40}.", param=name)
-    return number

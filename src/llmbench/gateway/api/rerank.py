@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from llmbench.gateway.api.fields import fits, model_of, of_body
+from llmbench.gateway.api.fields import model_of, of_body
 from llmbench.gateway.api.working import working
+from llmbench.gateway.body import check_range
 from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.meter import Meter
 from llmbench.gateway.pipeline import Reranking, Searching
@@ -61,7 +63,7 @@ def parse(raw: bytes) -> RerankRequest:
     if not isinstance(query, str) or not query.strip():
         raise Refusal(400, "query must be a text that is not empty.", param="query")
     if top_n is not None:
-        fits("top_n", top_n, 1, 2**31)
+        check_range("top_n", top_n, 1, 2**31)
     documents = _documents(fields.get("documents"))
     return RerankRequest(model, query, documents, top_n, fields.get("return_documents", True), fields.get("user"))
 
@@ -73,7 +75,7 @@ async def answer(wanted: RerankRequest, grounding: Grounding, meter: Meter) -> R
         Refusal: the pipeline has no reranker, or the query is too long for it; a limit of the key is reached.
     """
 
-    def measure(pipeline: Searching) -> tuple[list[int], bool]:
+    def measure(pipeline: Searching, _: Event) -> tuple[list[int], bool]:
         return _reranker(pipeline, grounding.name).measure(wanted.query, wanted.documents)
 
     counts, cut = await working(grounding, measure, "documents")
@@ -81,8 +83,8 @@ async def answer(wanted: RerankRequest, grounding: Grounding, meter: Meter) -> R
         message = "query is longer than half of what the reranker reads at once. Shorten it."
         raise Refusal(400, message, param="query", code="context_length_exceeded")
 
-    def judge(pipeline: Searching) -> Response:
-        scores = _reranker(pipeline, grounding.name).scores(wanted.query, wanted.documents)
+    def judge(pipeline: Searching, stop: Event) -> Response:
+        scores = _reranker(pipeline, grounding.name).scores(wanted.query, wanted.documents, stop=stop)
         return _answer(wanted, [float(score) for score in scores], sum(counts))
 
     async with meter.taking(sum(counts)):

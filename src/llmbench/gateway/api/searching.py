@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import PurePath
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from llmbench.gateway.api.fields import fits, model_of, of_body, refuse
+from llmbench.gateway.api.fields import model_of, of_body, refuse
 from llmbench.gateway.api.working import working
+from llmbench.gateway.body import check_range
 from llmbench.gateway.grounding import Grounding
 from llmbench.gateway.meter import Meter
 from llmbench.gateway.pipeline import Searching
@@ -92,7 +95,7 @@ def parse(raw: bytes) -> SearchRequest:
     fields = of_body(raw, KINDS, _ELSEWHERE)
     model, top_k = model_of(fields), fields.get("top_k")
     if top_k is not None:
-        top_k = fits("top_k", top_k, 1, MOST)
+        check_range("top_k", top_k, 1, MOST)
     return SearchRequest(model, _query(fields.get("query"), "query"), top_k, fields.get("filter"), fields.get("user"))
 
 
@@ -113,7 +116,8 @@ def parse_store(raw: bytes) -> StoreRequest:
     if not 0 < len(several) <= MOST_QUERIES:
         raise Refusal(400, f"query must be a text or a list of up to {MOST_QUERIES} texts.", param="query")
     queries = [_query(one, f"query[{i}]" if isinstance(given, list) else "query") for i, one in enumerate(several)]
-    most = fits("max_num_results", fields.get("max_num_results", _USUAL_RESULTS), 1, MOST_RESULTS)
+    most = fields.get("max_num_results", _USUAL_RESULTS)
+    check_range("max_num_results", most, 1, MOST_RESULTS)
     where = _where(fields["filters"], "filters") if "filters" in fields else None
     return StoreRequest(queries, most, where, _least(fields.get("ranking_options", {})))
 
@@ -124,9 +128,9 @@ async def search(wanted: SearchRequest, grounding: Grounding, meter: Meter) -> R
     Raises:
         Refusal: the index cannot be read, or the filter is wrong; a limit of the key is reached.
     """
-    count = await working(grounding, lambda pipeline: _count(pipeline, wanted.query), "query")
+    count = await working(grounding, lambda pipeline, _: _count(pipeline, wanted.query), "query")
     async with meter.taking(count):
-        return as_json(await working(grounding, lambda pipeline: _found(pipeline, wanted, grounding.name, count), "filter"))
+        return as_json(await working(grounding, lambda pipeline, _: _found(pipeline, wanted, grounding.name, count), "filter"))
 
 
 async def search_store(wanted: StoreRequest, grounding: Grounding, meter: Meter) -> Response:
@@ -135,9 +139,9 @@ async def search_store(wanted: StoreRequest, grounding: Grounding, meter: Meter)
     Raises:
         Refusal: as `search`.
     """
-    count = await working(grounding, lambda pipeline: sum(_count(pipeline, query) for query in wanted.queries), "query")
+    count = await working(grounding, lambda pipeline, _: sum(_count(pipeline, query) for query in wanted.queries), "query")
     async with meter.taking(count):
-        hits = await working(grounding, lambda pipeline: _of_all(pipeline, wanted), "filters")
+        hits = await working(grounding, lambda pipeline, stop: _of_all(pipeline, wanted, stop), "filters")
     page = {
         "object": "vector_store.search_results.page",
         "search_query": wanted.queries,
@@ -208,9 +212,11 @@ def _found(pipeline: Searching, wanted: SearchRequest, name: str, tokens: int) -
     }
 
 
-def _of_all(pipeline: Searching, wanted: StoreRequest) -> Sequence[Hit]:
+def _of_all(pipeline: Searching, wanted: StoreRequest, stop: Event) -> Sequence[Hit]:
     best: dict[str, Hit] = {}
     for query in wanted.queries:
+        if stop.is_set():
+            raise CancelledError
         for hit in pipeline.search(query, wanted.most, where=wanted.where):
             if hit.chunk.id not in best or best[hit.chunk.id].score < hit.score:
                 best[hit.chunk.id] = hit

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from llmbench import workspace
 from llmbench.errors import LlmbenchError
 from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.observing.backlog import Backlog
+from llmbench.gateway.observing.json_lines import JsonLines
 from llmbench.gateway.observing.metrics import error_of
 from llmbench.recipe import AccessLogSpec
 
@@ -34,10 +31,10 @@ class AccessLog:
 
     def __init__(self, spec: AccessLogSpec, hide: Callable[[str], str], say: Callable[[str], None]) -> None:
         self.path = spec.path or workspace.home() / "access.jsonl"
-        self._spec, self._hide = spec, hide
+        self._prompts = spec.prompts
+        self._lines = JsonLines(self.path, hide=hide, max_bytes=spec.max_bytes, keep=spec.keep)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(self._open())
+            self._lines.create()
         except OSError as error:
             message = (
                 f"{self.path}: the access log cannot be written ({error.strerror}). Set gateway.access_log to another file"
@@ -47,44 +44,13 @@ class AccessLog:
 
     def __call__(self, exchange: Exchange) -> None:
         """Notes one request."""
-        if not self._spec.prompts:
+        if not self._prompts:
             self.backlog.put((_row(exchange), None))
             return
         self.backlog.put((_row(exchange), exchange), exchange.size())
 
     def _write(self, entries: list[tuple[dict[str, Any], Exchange | None]]) -> None:
-        lines = [self._hide(json.dumps(row | _said(exchange), ensure_ascii=False)) for row, exchange in entries]
-        data = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
-        file = self._open()  # for each batch, so that whoever moves the file away gets a new one
-        try:
-            if (size := os.fstat(file).st_size) and size + len(data) > self._spec.max_bytes:
-                os.close(file)
-                file = -1
-                self._rotate()
-                file = self._open()
-            while data:
-                data = data[os.write(file, data) :]
-        finally:
-            if file >= 0:
-                os.close(file)
-
-    def _open(self) -> int:
-        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-    def _rotate(self) -> None:
-        """Moves the file to `.1`, that one to `.2`, and so on; the last is replaced."""
-        keep = self._spec.keep
-        for number in range(keep - 1, 0, -1):
-            with suppress(FileNotFoundError):
-                _numbered(self.path, number).replace(_numbered(self.path, number + 1))
-        if keep:
-            self.path.replace(_numbered(self.path, 1))
-        else:
-            self.path.unlink(missing_ok=True)
-
-
-def _numbered(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.name}.{number}")
+        self._lines.write(row | _said(exchange) for row, exchange in entries)
 
 
 def _row(exchange: Exchange) -> dict[str, Any]:
@@ -94,9 +60,11 @@ def _row(exchange: Exchange) -> dict[str, Any]:
         "time": datetime.fromtimestamp(exchange.at, UTC).isoformat(timespec="milliseconds"),
         "id": exchange.id,
         "trace": exchange.trace.name if exchange.trace is not None else None,
+        "method": exchange.method[:20],
         "path": exchange.path[:200],
         "model": exchange.asked,
         "variant": exchange.variant,
+        "pipeline": exchange.pipeline,
         "key": exchange.key,
         "status": exchange.status,
         "error": error_of(exchange),

@@ -123,6 +123,8 @@ class Metrics:
         self._votes = counter("llmbench_votes", "Answers that were voted on; the first vote counts.", "model", "key", "vote")
         self._scores = histogram("llmbench_judge_score", "Scores of answers by a judge, 0 to 1.", _SCORES, "model", "key")
         self._registry.register(_Lost(self._lost))
+        self._shadowed = _Shadowed()
+        self._registry.register(self._shadowed)
 
     def lost(self, what: str, count: Callable[[], int]) -> None:
         """Counts what a log could not keep, such as `access_log`, from now on."""
@@ -132,13 +134,19 @@ class Metrics:
         """Counts what engines that run elsewhere are given, from now on."""
         self._registry.register(_Engines(backends))
 
+    def shadowed(self, listing: Callable[[], list[dict[str, Any]]]) -> None:
+        """Counts what became of the questions for shadows, as `Shadows.listing` tells it, from now on."""
+        self._shadowed.listing = listing
+
     def tell(self, exchange: Exchange) -> None:
-        """Counts one request, under its variant and the name of its key; both are empty where none was named."""
-        kind = (exchange.path, exchange.asked, exchange.variant, exchange.key, exchange.status, exchange.error, exchange.broken)
+        """Counts one question, under its variant or pipeline and the name of its key; both are empty where none was named."""
+        if exchange.method != "POST":  # looking at /health or at the models asks nobody
+            return
+        kind = (exchange.path, exchange.asked, exchange.model, exchange.key, exchange.status, exchange.error, exchange.broken)
         series = self._known.get(kind) if exchange.path in OPERATIONS else None
         if series is None:
             if exchange.path not in OPERATIONS:
-                self._requests.labels(exchange.variant, exchange.key, str(exchange.status)).inc()
+                self._requests.labels(exchange.model, exchange.key, str(exchange.status)).inc()
                 return
             series = self._known[kind] = self._series(exchange)
         series.requests.inc()
@@ -182,8 +190,8 @@ class Metrics:
         return await anyio.to_thread.run_sync(lambda: self.text() + of_engine(engine))
 
     def _series(self, exchange: Exchange) -> _Series:
-        shared = (OPERATIONS[exchange.path], "llmbench", exchange.asked, exchange.variant, exchange.key)
-        own = (exchange.variant, exchange.key)
+        shared = (OPERATIONS[exchange.path], "llmbench", exchange.asked, exchange.model, exchange.key)
+        own = (exchange.model, exchange.key)
         return _Series(
             self._requests.labels(*own, str(exchange.status)),
             self._seconds.labels(*shared, error_of(exchange) or ""),
@@ -197,7 +205,7 @@ class Metrics:
         )
 
     def _tell_grounded(self, exchange: Exchange) -> None:
-        own = (exchange.variant, exchange.key)
+        own = (exchange.model, exchange.key)
         if exchange.retrieval_seconds is not None:
             self._retrieval.labels(*own).observe(exchange.retrieval_seconds)
         self._passages.labels(*own).inc(len(exchange.sources or ()))
@@ -247,6 +255,23 @@ class _Engines:
             for outcome, count in list(backend.outcomes.items()):
                 ended.add_metric([backend.name, outcome], count)
         yield from (up, running, ended)
+
+
+class _Shadowed:
+    """What became of the questions for shadows, as a series each."""
+
+    listing: Callable[[], list[dict[str, Any]]] = list
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        from prometheus_client.core import CounterMetricFamily
+
+        help = "Questions for shadows of routes, by outcome: busy and full were not asked."
+        family = CounterMetricFamily("llmbench_shadow_requests", help, labels=["route", "model", "outcome"])
+        for row in self.listing():
+            route, model = row["route"], row["variant"]
+            for outcome in sorted(row.keys() - {"route", "variant"}):
+                family.add_metric([route, model, outcome], row[outcome])
+        yield family
 
 
 def error_of(exchange: Exchange) -> str | None:

@@ -200,7 +200,7 @@ def _request(exchange: Exchange, operation: str) -> dict[str, Any]:
         "gen_ai.operation.name": operation,
         "gen_ai.provider.name": "llmbench",
         "gen_ai.request.model": exchange.asked or None,
-        "gen_ai.response.model": exchange.variant or None,
+        "gen_ai.response.model": exchange.model or None,
         "gen_ai.usage.input_tokens": exchange.prompt_tokens,
         "gen_ai.usage.output_tokens": exchange.completion_tokens,
         "http.request.method": "POST",

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-__all__ = ["Trace", "Traced"]
+__all__ = ["Trace", "trace_of"]
 
 _PARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
@@ -38,36 +35,8 @@ class Trace:
         return f"00-{self.id:032x}-{self.engine:016x}-{self.sampled:02x}"
 
 
-class Traced:
-    """Gives each question a trace, in `scope["state"]["trace"]`, and its answer the header `x-trace-id`.
-
-    Args:
-        app: what answers.
-        share: of the questions without a trace of their own that are sampled; others follow their caller.
-    """
-
-    def __init__(self, app: ASGIApp, *, share: float) -> None:
-        self._app = app
-        self._share = share
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hands a request on."""
-        if scope["type"] != "http" or scope["method"] != "POST":
-            await self._app(scope, receive, send)
-            return
-        trace = _of(scope["headers"], self._share)
-        scope.setdefault("state", {})["trace"] = trace
-        header = (b"x-trace-id", trace.name.encode())
-
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], header]
-            await send(message)
-
-        await self._app(scope, receive, sent)
-
-
-def _of(headers: list[tuple[bytes, bytes]], share: float) -> Trace:
+def trace_of(headers: Sequence[tuple[bytes, bytes]], share: float) -> Trace:
+    """The trace of a request with these headers; without one of its own it gets one, of which this share is sampled."""
     span, engine = random.getrandbits(64) or 1, random.getrandbits(64) or 1
     given = [value for name, value in headers if name == b"traceparent"]
     found = _PARENT.fullmatch(given[0]) if len(given) == 1 else None

@@ -9,20 +9,12 @@ from typing import Any
 
 from llmbench.gateway.traffic.verdict import KINDS
 from llmbench.page import document, facts, header, mark, notes, section, table, text
+from llmbench.recipe import RAILS
 from llmbench.svg import marks
 
 __all__ = ["LABELS", "MARK", "amount", "apart", "bounds", "html", "margin", "strip", "turnout"]
 
-LABELS = {
-    "errors": "errors",
-    "first_token": "first token, p95",
-    "seconds": "whole answer, p95",
-    "length": "length, median",
-    "abstention": "abstention",
-    "citations": "citations that fail",
-    "votes": "up-votes",
-    "judge": "judge's score, mean",
-}
+LABELS = {name: rail.label for name, rail in RAILS.items()}
 _KIND = "rollout"
 MARK = mark(_KIND)
 """By which its pages are known as llmbench's."""
@@ -37,16 +29,20 @@ def amount(rail: str, value: float | None) -> str:
     """A share, a score, seconds or characters."""
     if value is None:
         return "-"
-    if rail == "judge":
-        return f"{value:.3f}"
-    if KINDS[rail] in _POINTS:
-        return f"{100 * value:.1f} %"
-    return f"{value:.0f}" if rail == "length" else f"{value:.3g} s"
+    match RAILS[rail].unit:
+        case "percent":
+            return f"{100 * value:.1f} %"
+        case "score":
+            return f"{value:.3f}"
+        case "seconds":
+            return f"{value:.3g} s"
+        case "characters":
+            return f"{value:.0f}"
 
 
 def apart(rail: str, value: float) -> str:
     """A difference: points of a share, of a score that itself, or percent of the control's."""
-    if rail == "judge":
+    if RAILS[rail].unit == "score":
         return f"{value:+.3f}"
     return f"{100 * value:+.1f}" if KINDS[rail] in _POINTS else f"{100 * value:+.0f} %"
 

@@ -86,6 +86,8 @@ class Routes:
         """Why a route of this name may not be changed now; None where it may."""
         self.tried: Callable[[str], str | None] = lambda _: None
         """The route on which a variant takes part in a rollout; None where it does on none."""
+        self.shadowed: Callable[[], list[dict[str, Any]]] = list
+        """What became of the questions for the routes' shadows, as `Shadows.listing` tells it."""
         self.now: Mapping[str, Route] = {spec.name: Route.of(spec) for spec in specs}
 
     def differences(self, specs: Iterable[RouteSpec]) -> tuple[list[str], list[str], list[str]]:

@@ -3,17 +3,17 @@
 It costs the caller nothing: it is charged to no key, counted in no metric and observed by no rollout, and it gives way. It is
 not asked while the server is busy, it is cut off when that becomes so, and vLLM takes any other request before it.
 
-    LLMBENCH_HOME/shadows/SERVER/ROUTE.jsonl    a line for each: what was asked, both answers, seconds, sources
+    LLMBENCH_HOME/shadows/SERVER/ROUTE.jsonl    a line for each: what was asked, both answers, seconds, sources; no key
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import random
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from llmbench.gateway.catalogue import Catalogue
 from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.limit import Open
 from llmbench.gateway.meter import Meter
+from llmbench.gateway.observing.json_lines import JsonLines
 from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.traffic.routes import Routes
 from llmbench.gateway.turns import Turns
@@ -32,13 +33,17 @@ if TYPE_CHECKING:
     from llmbench.gateway.answering import Answering
     from llmbench.gateway.chat import ChatRequest
 
-__all__ = ["Shadows"]
+__all__ = ["OUTCOMES", "Shadows"]
+
+OUTCOMES = ("answered", "failed", "cut_off", "busy", "full")
+"""What becomes of a question: answered, failed, cut off as the server became busy; or not asked, as the server was busy, or as
+many questions as may be asked at once were."""
 
 _PRIORITY = 100
 """vLLM takes lower ones first; clients' requests have 0."""
 _LOOK_SECONDS = 0.1
 _MOST_BYTES = 100_000_000
-"""Of a file, before it takes the place of the one before."""
+"""Of a file, before a new one is begun; one earlier stays."""
 
 
 class Shadows:
@@ -48,16 +53,20 @@ class Shadows:
         routes: which name them.
         folder: where answers are recorded.
         ranks: whether the engine schedules by priority.
+        hide: takes keys of this server out of a text.
     """
 
-    def __init__(self, routes: Routes, folder: Path, *, ranks: bool) -> None:
-        self.counts: Counter[str] = Counter()
-        """`answered`, `failed`, `busy` (not asked, or cut off), `full` (as many as may be at once)."""
+    def __init__(self, routes: Routes, folder: Path, *, ranks: bool, hide: Callable[[str], str]) -> None:
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+        """By route, variant and what became of a question: one of `OUTCOMES`."""
         self._routes = routes
+        routes.shadowed = self.listing
         self._folder = folder
         self._ranks = ranks
+        self._hide = hide
         self._kept: dict[int, ChatRequest] = {}
         self._tasks: dict[asyncio.Task[None], str] = {}
+        self._writing = threading.Lock()  # two of a route may be answered at once, and one may begin a new file
 
     def attach(self, answering: Answering, models: Catalogue, open: Open, turns: Turns) -> None:
         """Tells it how to ask, whom, and how busy the server and the engine are."""
@@ -78,13 +87,23 @@ class Shadows:
         if exchange.status != 200 or exchange.broken or exchange.variant == spec.variant or exchange.consents is False:
             return
         if self._open.count > spec.busy or not self._turns.free:
-            self.counts["busy"] += 1
+            self._count(exchange, spec, "busy")
         elif sum(name == exchange.asked for name in self._tasks.values()) >= spec.concurrent:
-            self.counts["full"] += 1
+            self._count(exchange, spec, "full")
         else:
             task = asyncio.get_running_loop().create_task(self._ask(exchange, question, spec))
             self._tasks[task] = exchange.asked
             task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+    def listing(self) -> list[dict[str, Any]]:
+        """`route`, `variant` and the counts of `OUTCOMES`, for each shadow that a route has or has had; any thread may ask."""
+        counts = dict(self.counts)
+        now = [(name, route.spec.shadow.variant) for name, route in self._routes.now.items() if route.spec.shadow is not None]
+        pairs = dict.fromkeys([*now, *((route, variant) for route, variant, _ in counts)])
+        return [
+            {"route": route, "variant": variant} | {one: counts.get((route, variant, one), 0) for one in OUTCOMES}
+            for route, variant in pairs
+        ]
 
     async def close(self) -> None:
         """Cuts off what is being asked."""
@@ -92,6 +111,9 @@ class Shadows:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _count(self, exchange: Exchange, spec: ShadowSpec, outcome: str) -> None:
+        self.counts[exchange.asked, spec.variant, outcome] += 1
 
     async def _ask(self, exchange: Exchange, question: ChatRequest, spec: ShadowSpec) -> None:
         served = self._models.take(spec.variant)
@@ -106,19 +128,19 @@ class Shadows:
         try:
             while not (await asyncio.wait({work}, timeout=_LOOK_SECONDS))[0]:
                 if self._open.count > spec.busy or self._turns.waiting:
-                    self.counts["busy"] += 1
+                    self._count(exchange, spec, "cut_off")
                     return
             mine.seconds = mine.elapsed()
             try:
                 response = work.result()
             except Exception as error:  # nobody waits for it, and its file says what it was
-                self.counts["failed"] += 1
+                self._count(exchange, spec, "failed")
                 reason = error.message if isinstance(error, Refusal) else f"{type(error).__name__}: {error}"
                 await self._record(exchange, mine, {"error": reason})
                 return
             mine.status, mine.body = response.status_code, [bytes(response.body)]
             said = mine.said()
-            self.counts["answered"] += 1
+            self._count(exchange, spec, "answered")
             await self._record(exchange, mine, {"text": said.text if said else None, "error": None})
         finally:
             work.cancel()
@@ -139,14 +161,12 @@ class Shadows:
             "sources": exchange.sources,
             "shadow": {"variant": mine.variant, "seconds": round(mine.seconds, 4), "sources": mine.sources} | what,
         }
+        lines = JsonLines(self._folder / f"{exchange.asked}.jsonl", hide=self._hide, max_bytes=_MOST_BYTES, keep=1)
+
+        def append() -> None:
+            with self._writing:
+                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                lines.write([line])
+
         with suppress(OSError):  # a full disk must not end in the log for each request
-            await asyncio.to_thread(_append, self._folder / f"{exchange.asked}.jsonl", json.dumps(line, ensure_ascii=False))
-
-
-def _append(path: Path, line: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if path.exists() and path.stat().st_size > _MOST_BYTES:
-        path.replace(path.with_suffix(".before.jsonl"))
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(handle, "a", encoding="utf-8", errors="replace") as file:
-        file.write(line + "\n")
+            await asyncio.to_thread(append)

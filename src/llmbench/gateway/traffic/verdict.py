@@ -15,25 +15,15 @@ from functools import partial
 from math import ceil, exp, expm1, log, log1p
 from typing import TYPE_CHECKING, Literal
 
+from llmbench.recipe import RAILS
+
 if TYPE_CHECKING:
     from llmbench.statistics.sequential import Bounds
 
 __all__ = ["KINDS", "LATER", "Judge", "Observed", "RailVerdict", "mismatch", "turnout"]
 
-KINDS: Mapping[str, Literal["share", "mean", "p95", "median"]] = {
-    "errors": "share",
-    "first_token": "p95",
-    "seconds": "p95",
-    "length": "median",
-    "abstention": "share",
-    "citations": "share",
-    "votes": "mean",
-    "judge": "mean",
-}
-"""What is compared: a share of answers, of which more is worse; a mean of values from 0 to 1, of which less is worse; or a
-quantile as a ratio to the control's, of which more is worse, and of a median less is too."""
-LATER = ("votes", "judge")
-"""What is said about an answer after it, about some answers only."""
+KINDS = {name: rail.kind for name, rail in RAILS.items()}
+LATER = tuple(name for name, rail in RAILS.items() if rail.later)
 _Q = {"p95": 0.95, "median": 0.5}
 _WIDEST = log(1e6)
 """Ratios beyond a million to one are not looked for."""

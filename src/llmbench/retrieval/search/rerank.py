@@ -16,7 +16,8 @@ import json
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,16 +70,22 @@ class Reranker:
         self._lock = threading.Lock()
         self._model: Any = None
 
-    def scores(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
-        """How well each passage answers the query: float32 (n,), higher is better, on the scale that `scale` names."""
-        return self.judge(query, passages).scores
+    def scores(self, query: str, passages: Sequence[str], *, stop: threading.Event | None = None) -> NDArray[np.float32]:
+        """How well each passage answers the query: float32 (n,), higher is better, on the scale that `scale` names.
 
-    def judge(self, query: str, passages: Sequence[str]) -> Judgement:
-        """The scores, and what had to be read in pieces or cut for them.
+        Args:
+            query: the question.
+            passages: what is read with it.
+            stop: looked at before each batch.
 
         Raises:
             LlmbenchError: the model gave a score that is not a number.
+            CancelledError: `stop` was set.
         """
+        return self.judge(query, passages, stop=stop).scores
+
+    def judge(self, query: str, passages: Sequence[str], *, stop: threading.Event | None = None) -> Judgement:
+        """The scores, and what had to be read in pieces or cut for them; arguments and errors are those of `scores`."""
         import numpy as np
 
         start = time.perf_counter()
@@ -88,7 +95,7 @@ class Reranker:
             query, room, cut = self._fit_late(query) if late else self._fit_cross(query)
             pieces = [windows(passage, room, self._offsets) for passage in passages]
             flat = [piece for several in pieces for piece in several]
-            raw = self._late(model, query, flat) if late else self._cross(model, query, flat)
+            raw = self._late(model, query, flat, stop) if late else self._cross(model, query, flat, stop)
         if not np.isfinite(raw).all():
             raise LlmbenchError(f"reranker {self.spec.model_name_or_path}: some scores are not finite. Choose another.")
         best, at = [], 0
@@ -125,25 +132,35 @@ class Reranker:
         with self._lock:
             self._loaded()
 
-    def _cross(self, model: Any, query: str, pieces: list[str]) -> NDArray[np.float32]:
+    def _cross(self, model: Any, query: str, pieces: list[str], stop: threading.Event | None) -> NDArray[np.float32]:
         import numpy as np
 
-        if not pieces:
-            return np.zeros(0, dtype=np.float32)
-        # predict() sorts by length itself, so that a batch holds little padding.
-        pairs = [(query, piece) for piece in pieces]
-        raw = model.predict(pairs, batch_size=self.spec.batch_size, show_progress_bar=False)
-        return np.asarray(raw, dtype=np.float32)
+        scores = np.zeros(len(pieces), dtype=np.float32)
+        for batch in self._batches(pieces, stop):
+            pairs = [(query, pieces[i]) for i in batch]
+            scores[batch] = model.predict(pairs, batch_size=len(pairs), show_progress_bar=False)
+        return scores
 
-    def _late(self, model: Any, query: str, pieces: list[str]) -> NDArray[np.float32]:
+    def _late(self, model: Any, query: str, pieces: list[str], stop: threading.Event | None) -> NDArray[np.float32]:
         import numpy as np
 
         given = {"batch_size": self.spec.batch_size, "show_progress_bar": False, "convert_to_numpy": True}
+        scores = np.zeros(len(pieces), dtype=np.float32)
         if not pieces:
-            return np.zeros(0, dtype=np.float32)
+            return scores
         [asked] = model.encode_query([query], **given)
-        read = model.encode_document(pieces, **given)
-        return np.asarray([maxsim(asked, vectors) for vectors in read], dtype=np.float32)
+        for batch in self._batches(pieces, stop):
+            read = model.encode_document([pieces[i] for i in batch], **given)
+            scores[batch] = [maxsim(asked, vectors) for vectors in read]
+        return scores
+
+    def _batches(self, pieces: Sequence[str], stop: threading.Event | None) -> Iterator[list[int]]:
+        """The numbers of the pieces in batches, the longest first, so that a batch holds little padding."""
+        order = sorted(range(len(pieces)), key=lambda i: -len(pieces[i]))
+        for at in range(0, len(order), self.spec.batch_size):
+            if stop is not None and stop.is_set():
+                raise CancelledError
+            yield order[at : at + self.spec.batch_size]
 
     def _fit_cross(self, query: str) -> tuple[str, int, bool]:
         """The query as it will be read, the tokens left for a passage beside it, and whether the query was cut.
