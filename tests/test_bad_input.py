@@ -89,6 +89,13 @@ TABLE = [
     Bad("documents not found", "index rag.yaml", r"rag\.yaml:2: documents\[0\]\.path: no such file gone", {"rag.yaml": "name: a\ndocuments: [gone]\n"}),
     # Serving
     Bad("adapter that is not there", "serve serve.yaml --dry-run", r"serve\.yaml: variant base: .*gone", {"serve.yaml": SERVE + "    adapter: gone\n"}),
+    Bad("engine open to others without a key", "serve serve.yaml --engine-only --listen 0.0.0.0:8001", r"engine: 0\.0\.0\.0 is reachable from other machines: set engine\.api_key"),
+    Bad("engine at no address", "serve serve.yaml --engine-only --listen 8001", r"--listen takes HOST:PORT, such as 127\.0\.0\.1:8001, not '8001'"),
+    Bad("address of an engine that is not started alone", "serve serve.yaml --listen 127.0.0.1:8001", r"--listen goes with --engine-only"),
+    Bad("engine by more than its address", "serve serve.yaml engine.urls=[http://10.0.0.2:8001/v1]", r"engine\.urls\[0\]: give http://HOST:PORT"),
+    Bad("engine listed twice", "serve serve.yaml engine.urls=[http://a:1,http://A:1/]", r"urls: http://a:1 is listed twice"),
+    Bad("key in an engine's URL", "serve serve.yaml engine.urls=[http://me:pass@a:1]", r"an engine's key stands in engine\.api_key, not in its URL"),
+    Bad("command of engines elsewhere", "serve serve.yaml engine.urls=[http://a:1] --dry-run", r"no vLLM is started here.* add --engine-only"),
     Bad("open to others without a key", "serve serve.yaml gateway.host=0.0.0.0", r"gateway: host 0\.0\.0\.0 is reachable from other machines: set gateway\.api_key"),
     # Comparing
     Bad("endpoint not running", "compare compare.yaml", r"No endpoint answers at http://127\.0\.0\.1:9/v1\. Start one: llmbench serve"),

@@ -185,3 +185,10 @@ def test_what_is_served_follows_the_document_and_the_commands(tmp_path: Path, ma
         assert process.wait(60) == 0
     assert "Reloaded: 1 added, 0 changed, 3 removed" in path.with_name("printed.txt").read_text()
     assert mark.left() == {}
+
+
+def test_a_gateway_of_engines_elsewhere_is_a_container_without_gpus(tmp_path: Path) -> None:
+    path = document(tmp_path, urls=["http://10.0.0.2:8001"], api_key="sesame")
+    done = run(path, "gateway.keys=true", "model.device=cuda", "--emit", "compose")
+    assert done.returncode == 0, done.stderr
+    assert "llmbench:cpu" in done.stdout and "nvidia" not in done.stdout and "sesame" not in done.stdout

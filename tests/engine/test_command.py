@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmbench.engine import Adapter, Capacity, command, places
+from llmbench.engine import Adapter, Address, Capacity, command, places
 from llmbench.engine.interpreter import Device
 from llmbench.errors import EngineError
 from llmbench.recipe import ServeRecipe
@@ -35,6 +35,18 @@ def test_vllm_listens_on_a_socket_and_on_no_port() -> None:
     words = argv()
     assert after(words, "--uds") == str(SOCKET)
     assert not {"--host", "--port"} & set(words)
+
+
+def test_on_a_port_vllm_is_guarded_and_its_key_is_no_argument() -> None:
+    recipe = ServeRecipe.model_validate({"variants": [{"name": "base"}], "model": {"model_name_or_path": "org/model"}})
+    words = command(recipe, {}, Address("10.0.0.2", 8001, key="sesame"), python=PYTHON, device="cpu")
+    assert (after(words, "--host"), after(words, "--port")) == ("10.0.0.2", "8001")
+    assert after(words, "--middleware") == "key_guard.KeyGuard" and "--uds" not in words
+    assert "sesame" not in " ".join(words)
+    own = [words.index(flag) for flag in ("--host", "--port", "--middleware")]
+    assert [w for i, w in enumerate(words) if i not in own and i - 1 not in own] == [
+        w for w in argv() if w not in ("--uds", str(SOCKET))
+    ]
 
 
 def test_a_base_without_adapters_needs_no_lora() -> None:

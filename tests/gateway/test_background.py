@@ -38,7 +38,7 @@ class Engine:
         log("vLLM's log: /logs/engine.log")
         while not self.loaded.wait(0.01):
             progress(Progress(1.5, "loading the weights"))
-        yield SimpleNamespace(engine=SimpleNamespace(problem=None))
+        yield SimpleNamespace(problem=None)
 
     def get(self, *_: Any) -> httpx.Response:
         if self.cause:

@@ -1,9 +1,14 @@
-"""The transport to the engine, on a real Unix socket, with engines that behave and engines that do not."""
+"""The transport to an engine, on a real Unix socket, TCP and TLS, with engines that behave and engines that do not."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -12,9 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
+from llmbench.engine import Address, Place, tls
 from llmbench.gateway import transport
 from llmbench.gateway.relay import Upstream
-from llmbench.gateway.transport import UnixTransport
+from llmbench.gateway.transport import EngineTransport
 
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\ntrue"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -57,7 +63,7 @@ async def whole(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def engine(socket: Path, handler: Handler = whole) -> AsyncIterator[list[Connection]]:
+async def engine(at: Place, handler: Handler = whole) -> AsyncIterator[list[Connection]]:
     """An engine whose connections do what the handler says, until the block ends."""
     connections: list[Connection] = []
     tasks: list[asyncio.Task[None]] = []
@@ -71,7 +77,14 @@ async def engine(socket: Path, handler: Handler = whole) -> AsyncIterator[list[C
             await handler(connections[-1])
         writer.close()
 
-    server = await asyncio.start_unix_server(accept, socket)
+    if isinstance(at, Path):
+        server = await asyncio.start_unix_server(accept, at)
+    else:
+        context = None
+        if at.secure:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(os.environ["SSL_CERT_FILE"])
+        server = await asyncio.start_server(accept, at.host, at.port, ssl=context)
     try:
         yield connections
     finally:
@@ -82,31 +95,96 @@ async def engine(socket: Path, handler: Handler = whole) -> AsyncIterator[list[C
         await asyncio.sleep(0.01)  # connections that are closed are told so in the loop's next round
 
 
-async def start(client: UnixTransport, body: Any = None, *, model: str | None = None) -> httpx.Response:
+async def start(client: EngineTransport, body: Any = None, *, model: str | None = None) -> httpx.Response:
     content = json.dumps({"n": 0} if body is None else body)
     request = httpx.Request("POST", "http://engine/x", content=content, extensions={"model": model})
     return await client.handle_async_request(request)
 
 
-async def ask(client: UnixTransport, body: Any = None, *, model: str | None = None) -> bytes:
+async def ask(client: EngineTransport, body: Any = None, *, model: str | None = None) -> bytes:
     response = await start(client, body, model=model)
     return await response.aread()
 
 
-@pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[UnixTransport]:
-    client = UnixTransport(tmp_path / "engine.sock")
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate of 127.0.0.1 that it signs itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl here")
+    path = tmp_path_factory.mktemp("tls") / "own.pem"
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=engine -addext"
+    argv = ["openssl", *words.split(), "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(path) + ".crt"]
+    subprocess.run(argv, check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
+    return path
+
+
+@pytest.fixture(params=["unix", "tcp", "tls"])
+async def client(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[EngineTransport]:
+    at: Place = tmp_path / "engine.sock"
+    if request.param != "unix":
+        at = Address("127.0.0.1", free_port(), request.param == "tls", key="sesame")
+    if request.param == "tls":
+        monkeypatch.setenv("SSL_CERT_FILE", str(request.getfixturevalue("certificate")))
+        tls.cache_clear()
+    client = EngineTransport(at)
     yield client
     await client.aclose()
+    await asyncio.sleep(0)
+    tls.cache_clear()
 
 
-async def test_requests_one_after_another_share_a_connection(client: UnixTransport) -> None:
-    async with engine(client.path) as connections:
+async def test_an_engine_at_an_address_is_asked_by_its_name_and_with_its_key() -> None:
+    at, heads = Address("127.0.0.1", free_port(), key="sesame"), list[bytes]()
+
+    async def handler(connection: Connection) -> None:
+        heads.append(await connection.reader.readuntil(b"\r\n\r\n"))
+        await connection.send(WHOLE)
+
+    async with engine(at, handler):
+        client = EngineTransport(at)
+        assert await ask(client) == b"true"
+        await client.aclose()
+    lines = heads[0].split(b"\r\n")
+    assert lines.count(f"host: 127.0.0.1:{at.port}".encode()) == 1 and b"authorization: Bearer sesame" in lines
+    assert b"engine" not in heads[0].lower().replace(b"/x", b"")
+    assert "sesame" not in repr(at)
+
+
+@pytest.mark.parametrize("wrong", ["authority", "name"])
+async def test_an_engine_whose_certificate_is_not_known_is_not_asked(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    at = Address("127.0.0.1", free_port(), secure=True)
+    async with engine(at) as connections:
+        tls.cache_clear()
+        if wrong == "authority":
+            monkeypatch.delenv("SSL_CERT_FILE")
+        else:
+            tls()
+            at = Address("localhost", at.port, secure=True)
+        with pytest.raises(httpx.ConnectError, match="certificate"):
+            await ask(EngineTransport(at))
+        assert not connections
+    tls.cache_clear()
+
+
+async def test_requests_one_after_another_share_a_connection(client: EngineTransport) -> None:
+    async with engine(client.at) as connections:
         assert [await ask(client, {"n": n}) for n in range(3)] == [b"true"] * 3
         assert [one.bodies for one in connections] == [[{"n": 0}, {"n": 1}, {"n": 2}]]
 
 
-async def test_requests_at_once_never_wait_for_each_other(client: UnixTransport) -> None:
+async def test_requests_at_once_never_wait_for_each_other(client: EngineTransport) -> None:
     all_here = asyncio.Event()
 
     async def handler(connection: Connection) -> None:
@@ -117,22 +195,22 @@ async def test_requests_at_once_never_wait_for_each_other(client: UnixTransport)
         await connection.send(WHOLE)
         await connection.is_left()
 
-    async with engine(client.path, handler):
+    async with engine(client.at, handler):
         assert await asyncio.gather(*(ask(client) for _ in range(300))) == [b"true"] * 300
 
 
-async def test_an_idle_connection_that_the_engine_closed_meanwhile_loses_no_request(client: UnixTransport) -> None:
+async def test_an_idle_connection_that_the_engine_closed_meanwhile_loses_no_request(client: EngineTransport) -> None:
     async def handler(connection: Connection) -> None:
         await connection.request()
         await connection.send(WHOLE)
         await connection.reader.read(1)  # of a second request; the connection ends without a word
 
-    async with engine(client.path, handler) as connections:
+    async with engine(client.at, handler) as connections:
         assert [await ask(client) for _ in range(3)] == [b"true"] * 3
         assert len(connections) == 3
 
 
-async def test_a_request_is_sent_again_only_where_nothing_came_on_a_connection_that_was_kept(client: UnixTransport) -> None:
+async def test_a_request_is_sent_again_only_where_nothing_came_on_a_connection_that_was_kept(client: EngineTransport) -> None:
     async def handler(connection: Connection) -> None:
         await connection.request()
         if connection.number == 0:  # a new one: the engine took the request, and died of it
@@ -141,7 +219,7 @@ async def test_a_request_is_sent_again_only_where_nothing_came_on_a_connection_t
         await connection.request()
         await connection.send(b"HTTP/1.1 200 O")
 
-    async with engine(client.path, handler) as connections:
+    async with engine(client.at, handler) as connections:
         with pytest.raises(httpx.ReadError):
             await ask(client)
         assert await ask(client) == b"true"
@@ -150,7 +228,7 @@ async def test_a_request_is_sent_again_only_where_nothing_came_on_a_connection_t
         assert [len(one.bodies) for one in connections] == [1, 2]
 
 
-async def test_the_requests_of_one_model_are_ended_without_the_others(client: UnixTransport) -> None:
+async def test_the_requests_of_one_model_are_ended_without_the_others(client: EngineTransport) -> None:
     release = asyncio.Event()
 
     async def handler(connection: Connection) -> None:
@@ -160,7 +238,7 @@ async def test_the_requests_of_one_model_are_ended_without_the_others(client: Un
         await connection.send(WHOLE)
         await connection.is_left()
 
-    async with engine(client.path, handler) as connections:
+    async with engine(client.at, handler) as connections:
         stream = await start(client, {"stream": True}, model="a")
         waiting = [asyncio.create_task(ask(client, {"stream": False}, model=model)) for model in ("a", "b")]
         while sum(len(one.bodies) for one in connections) < 3:
@@ -193,7 +271,7 @@ async def test_a_connection_to_an_engine_on_another_socket_is_not_used_again(tmp
         await upstream.close()
 
 
-async def test_an_answer_that_nobody_reads_to_its_end_is_closed_at_the_engine(client: UnixTransport) -> None:
+async def test_an_answer_that_nobody_reads_to_its_end_is_closed_at_the_engine(client: EngineTransport) -> None:
     left = list[bool]()
 
     async def handler(connection: Connection) -> None:
@@ -201,7 +279,7 @@ async def test_an_answer_that_nobody_reads_to_its_end_is_closed_at_the_engine(cl
             await connection.send(CHUNKED + b"1\r\na\r\n")
         left.append(await connection.is_left())
 
-    async with engine(client.path, handler) as connections:
+    async with engine(client.at, handler) as connections:
         response = await start(client, "stream")
         assert await anext(aiter(response.stream)) == b"a"  # type: ignore[arg-type]
         await response.aclose()
@@ -225,47 +303,47 @@ async def test_an_answer_that_nobody_reads_to_its_end_is_closed_at_the_engine(cl
         b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nabcde",
     ],
 )
-async def test_answers_are_read_however_they_are_cut_and_framed(client: UnixTransport, answer: bytes) -> None:
+async def test_answers_are_read_however_they_are_cut_and_framed(client: EngineTransport, answer: bytes) -> None:
     async def handler(connection: Connection) -> None:
         await connection.request()
         for byte in answer:
             await connection.send(bytes([byte]))
             await asyncio.sleep(0)
 
-    async with engine(client.path, handler):
+    async with engine(client.at, handler):
         response = await start(client)
         assert (response.status_code, await response.aread()) == (200, b"abcde")
         assert "link" not in response.headers
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n\r\n", CHUNKED + b"zz\r\n"])
-async def test_what_is_no_http_is_an_error(client: UnixTransport, answer: bytes) -> None:
+async def test_what_is_no_http_is_an_error(client: EngineTransport, answer: bytes) -> None:
     async def handler(connection: Connection) -> None:
         await connection.request()
         await connection.send(answer)
         await connection.is_left()
 
-    async with engine(client.path, handler):
+    async with engine(client.at, handler):
         with pytest.raises(httpx.RemoteProtocolError):
             await ask(client)
 
 
-async def test_a_connection_on_which_something_came_unasked_is_not_used_again(client: UnixTransport) -> None:
+async def test_a_connection_on_which_something_came_unasked_is_not_used_again(client: EngineTransport) -> None:
     async def handler(connection: Connection) -> None:
         await connection.request()
         await connection.send(WHOLE)
         await connection.send(WHOLE)
         await connection.is_left()
 
-    async with engine(client.path, handler) as connections:
+    async with engine(client.at, handler) as connections:
         for _ in range(2):
             assert await ask(client) == b"true"
             await asyncio.sleep(0.05)
         assert len(connections) == 2
 
 
-async def test_a_connection_that_was_idle_for_long_is_closed(client: UnixTransport, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with engine(client.path) as connections:
+async def test_a_connection_that_was_idle_for_long_is_closed(client: EngineTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with engine(client.at) as connections:
         assert await ask(client) == b"true"
         monkeypatch.setattr(transport, "IDLE", 0.0)
         await asyncio.sleep(0.01)
@@ -274,7 +352,7 @@ async def test_a_connection_that_was_idle_for_long_is_closed(client: UnixTranspo
 
 
 async def test_an_engine_that_falls_silent_is_waited_for_no_longer_and_asked_no_second_time(
-    client: UnixTransport, monkeypatch: pytest.MonkeyPatch
+    client: EngineTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def handler(connection: Connection) -> None:
         await connection.request()
@@ -282,7 +360,7 @@ async def test_an_engine_that_falls_silent_is_waited_for_no_longer_and_asked_no_
         await connection.request()
         await connection.is_left()
 
-    async with engine(client.path, handler) as connections:
+    async with engine(client.at, handler) as connections:
         assert await ask(client) == b"true"
         client.drop_idle()
         monkeypatch.setattr(transport, "_READ", 0.05)
@@ -292,8 +370,8 @@ async def test_an_engine_that_falls_silent_is_waited_for_no_longer_and_asked_no_
         assert [len(one.bodies) for one in connections] == [1, 2]
 
 
-async def test_an_engine_that_sends_faster_than_the_client_reads_has_to_wait(client: UnixTransport) -> None:
-    piece, count, sent = b"x" * 65_536, 400, list[int]()
+async def test_an_engine_that_sends_faster_than_the_client_reads_has_to_wait(client: EngineTransport) -> None:
+    piece, count, sent = b"x" * 65_536, 800, list[int]()
 
     async def handler(connection: Connection) -> None:
         await connection.request()
@@ -302,7 +380,7 @@ async def test_an_engine_that_sends_faster_than_the_client_reads_has_to_wait(cli
             await connection.send(piece)
             sent.append(number)
 
-    async with engine(client.path, handler):
+    async with engine(client.at, handler):
         response = await start(client)
         before = -1
         while before != len(sent):  # until it no longer gets on
@@ -312,12 +390,12 @@ async def test_an_engine_that_sends_faster_than_the_client_reads_has_to_wait(cli
         assert len(await response.aread()) == len(piece) * count
 
 
-async def test_an_engine_that_is_not_there_is_a_connect_error(client: UnixTransport) -> None:
+async def test_an_engine_that_is_not_there_is_a_connect_error(client: EngineTransport) -> None:
     with pytest.raises(httpx.ConnectError):
         await ask(client)
 
 
-async def test_whoever_waits_for_the_end_of_an_answer_is_told_once_before_it_is_read(client: UnixTransport) -> None:
+async def test_whoever_waits_for_the_end_of_an_answer_is_told_once_before_it_is_read(client: EngineTransport) -> None:
     done = list[str]()
 
     async def handler(connection: Connection) -> None:
@@ -339,7 +417,7 @@ async def test_whoever_waits_for_the_end_of_an_answer_is_told_once_before_it_is_
             while len(done) < count:
                 await asyncio.sleep(0.01)
 
-    async with engine(client.path, handler):
+    async with engine(client.at, handler):
         first = await client.handle_async_request(asked("whole"))
         await until_told(1)
         assert await first.aread() == b"true"

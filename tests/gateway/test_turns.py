@@ -122,6 +122,27 @@ async def test_one_that_asks_for_more_answers_than_there_are_places_gets_all_of_
     assert asking.turns.free
 
 
+async def test_places_may_come_and_go() -> None:
+    asking = Asking(Turns(1, 100))
+    first = await asking.ask("a")
+    waiting = [await asking.later("b") for _ in range(3)]
+    asking.turns.places = 3
+    await asyncio.sleep(0)
+    assert [one.done() for one in waiting] == [True, True, False]
+    wide = await asking.later("c", seats=3)
+    asking.turns.places = 1
+    for exchange in (first, *(await asyncio.gather(*waiting[:2]))):
+        assert not wide.done() and not waiting[2].done()
+        end(exchange)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert wide.done() and not waiting[2].done()  # alone, as it has more seats than there are places now
+    end(wide.result())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert waiting[2].done() and asking.turns.waiting == 0
+
+
 async def test_who_leaves_is_not_waited_for() -> None:
     asking = Asking(Turns(1, 10))
     first = await asking.ask("a")

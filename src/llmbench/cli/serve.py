@@ -27,9 +27,15 @@ Shows the loading progress, then the models, the URL and example requests. Ctrl-
 it started; answers in progress get gateway.shutdown_timeout seconds to finish. SIGHUP reads RECIPE again and serves what
 it says now, as `llmbench variants reload` does.
 
+With `engine.urls` no vLLM is started: the gateway spreads the requests over those engines. `--engine-only` starts one of
+them, on a port and with RECIPE's adapters, and no gateway.
+
 Exit code 0: stopped with SIGTERM, or its terminal was closed; 2: it could not start, or vLLM ended more often than
 engine.restarts; 130: stopped with Ctrl-C.
 """
+
+
+_LISTEN = "127.0.0.1:8001"
 
 
 class _Told(KeyboardInterrupt):
@@ -58,6 +64,13 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Short for gateway.port=PORT; 0 picks a free one.", show_default=False)
     ] = None,
+    engine_only: Annotated[
+        bool, typer.Option("--engine-only", help="Start vLLM alone, for a gateway whose engine.urls name it.")
+    ] = False,
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="With --engine-only: where. Default: 127.0.0.1:8001.", show_default=False),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the vLLM command and start nothing.")] = False,
     emit: Annotated[
         Literal["compose", "kubernetes"] | None,
@@ -81,11 +94,18 @@ def serve(
         raise LlmbenchError("--image and --device go with --emit compose or --emit kubernetes")
     if emit is not None and dry_run:
         raise LlmbenchError("--emit and --dry-run both print and start nothing. Choose one")
+    if listen is not None and not engine_only:
+        raise LlmbenchError("--listen goes with --engine-only. The gateway's address is gateway.host and gateway.port")
+    if emit is not None and engine_only:
+        raise LlmbenchError("--emit writes a whole server. Run the engine with --engine-only in a container of your own")
     if emit is not None:
         print(_emitted(document, values, emit, image, device), end="")
         return
     if dry_run:
-        print(_command(document))
+        print(_command(document, (listen or _LISTEN) if engine_only else None))
+        return
+    if engine_only:
+        _serve_engine(document, listen or _LISTEN)
         return
     _serve(document, lambda: load(recipe, ServeRecipe, values))
 
@@ -95,24 +115,38 @@ def _emitted(document: ServeRecipe, values: list[str], emit: str, image: str | N
     from llmbench import containers
     from llmbench.engine import inspect
 
-    on = device or ("cuda" if document.model.device == "cuda" else inspect(document.engine.python).device)
+    on: Device
+    if device is not None or document.engine.urls:
+        on = device or "cpu"  # the engines have the GPUs
+    else:
+        on = "cuda" if document.model.device == "cuda" else inspect(document.engine.python).device
     found = containers.needs(document, values, image=image, device=on)
     return containers.compose(found) if emit == "compose" else containers.kubernetes(found)
 
 
-def _command(document: ServeRecipe) -> str:
+def _command(document: ServeRecipe, listen: str | None) -> str:
     """What `serve` would run, as one line for a shell."""
     import shlex
 
-    from llmbench.engine import admit_all, command, inspect, parsers
+    from llmbench.engine import Place, admit_all, command, inspect, parsers
+    from llmbench.gateway import listen_address
 
+    at: Place = Path("/tmp/llmbench/vllm.sock")  # noqa: S108 - stands for the fresh private folder that each start makes
+    if listen is not None:
+        at = listen_address(document, listen)
+        if at.key is not None:
+            print("Note: vLLM reads the key from VLLM_API_KEY.", file=sys.stderr)
+    elif document.engine.urls:
+        raise LlmbenchError(
+            f"{document.source}: no vLLM is started here, as the engines run at {', '.join(document.engine.urls)}. "
+            "For the command that starts one, add --engine-only"
+        )
     found = inspect(document.engine.python)
-    socket = Path("/tmp/llmbench/vllm.sock")  # noqa: S108 - stands for the fresh private folder that each start makes
     adapters = admit_all(document)
     for adapter in adapters.values():
         if adapter.note:
             print(f"Note: {adapter.note}", file=sys.stderr)
-    return shlex.join(command(document, adapters, socket, python=found.python, device=found.device, parsers=parsers(document)))
+    return shlex.join(command(document, adapters, at, python=found.python, device=found.device, parsers=parsers(document)))
 
 
 def _serve(document: ServeRecipe, reread: Callable[[], ServeRecipe]) -> None:
@@ -136,6 +170,26 @@ def _serve(document: ServeRecipe, reread: Callable[[], ServeRecipe]) -> None:
                 hangup.came = False
                 gateway.ask(lambda: _reload(gateway, reread, log))
             gateway.attend(0.5)
+
+
+def _serve_engine(document: ServeRecipe, listen: str) -> None:
+    """vLLM alone, until Ctrl-C or until it has ended too often."""
+    import time
+
+    from llmbench.gateway import engine_started, listen_address
+
+    at = listen_address(document, listen)
+    with (
+        suppress(_Told),
+        _signals(_Hangup()),
+        _showing() as (progress, log),
+        engine_started(document, at, progress=progress, log=log) as keeper,
+    ):
+        progress(None)
+        print(f"vLLM answers at {at.url}. Ctrl-C stops it. Name it in engine.urls of the gateway's document.", flush=True)
+        while True:
+            keeper.look()
+            time.sleep(0.5)
 
 
 def _reload(gateway: Gateway, reread: Callable[[], ServeRecipe], log: Callable[[str], None]) -> None:

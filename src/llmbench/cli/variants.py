@@ -34,7 +34,7 @@ def register(cli: typer.Typer) -> None:
 
 
 def list_variants(recipe: Recipe = None, socket: Socket = None, as_json: Json = False) -> None:
-    """List what is served: adapter, pipeline, state, parity, how many requests are running, and what shadows were asked."""
+    """List what is served: adapter, pipeline, state, parity, running requests; engines elsewhere; what shadows were asked."""
     told = ask(at(recipe, socket), "GET", "/variants")
     if as_json:
         print_json(told)
@@ -44,6 +44,11 @@ def list_variants(recipe: Recipe = None, socket: Socket = None, as_json: Json = 
         adapter = row["adapter"]["name"] if row["adapter"] else "-"
         rows.append([row["name"], adapter, row["rag"] or "-", row["state"], row["parity"] or "-", str(row["requests"])])
     terminal.listing(rows, shrink=(1, 2, 0), right=(5,))
+    if told.get("engines"):
+        print()
+        engines = [["engine", "state", "requests", "reason"]]
+        engines += [[one["url"], one["state"], str(one["requests"]), one["reason"] or ""] for one in told["engines"]]
+        terminal.listing(engines, shrink=(3, 0), right=(2,))
     show_shadows(told.get("shadows", ()))
     print(f"\n{told['base_url']}" + ("" if told["engine"] == "running" else f" (engine: {told['engine']})"))
 

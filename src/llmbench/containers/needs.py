@@ -96,7 +96,7 @@ def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None,
                 f"writes nowhere else: leave the path out, or name one in the workspace"
             )
     for field in (one.partition("=")[0] for one in overrides):
-        if field in ("gateway", "gateway.api_key", "gateway.limits_in"):
+        if field in ("engine", "engine.api_key", "gateway", "gateway.api_key", "gateway.limits_in"):
             raise RecipeError(f"{field} would stand in the container's command line. Write it into the document instead")
     if engine.python is not None:
         raise RecipeError(f"{document.source}: engine.python is of this machine. Leave it out: the image has its own")

@@ -1,8 +1,9 @@
 """The vLLM process: which adapters it may see, its command line, its start, its end. vLLM itself is never imported here."""
 
+from llmbench.engine.address import Address, Place, client, tls
 from llmbench.engine.admission import Adapter, admit, admit_all, admit_variant, base_folder
 from llmbench.engine.command import BASE, Capacity, by_priority, capacity, command, places
-from llmbench.engine.interpreter import Interpreter, inspect
+from llmbench.engine.interpreter import Device, Interpreter, inspect
 from llmbench.engine.parsers import parsers
 from llmbench.engine.process import Engine, Progress
 from llmbench.engine.proof import prove, prove_base, uncertified
@@ -10,9 +11,12 @@ from llmbench.engine.proof import prove, prove_base, uncertified
 __all__ = [
     "BASE",
     "Adapter",
+    "Address",
     "Capacity",
+    "Device",
     "Engine",
     "Interpreter",
+    "Place",
     "Progress",
     "admit",
     "admit_all",
@@ -20,12 +24,16 @@ __all__ = [
     "base_folder",
     "by_priority",
     "capacity",
+    "client",
     "command",
     "inspect",
+    "loading",
     "parsers",
     "places",
     "prove",
     "prove_base",
+    "remote",
     "store",
+    "tls",
     "uncertified",
 ]

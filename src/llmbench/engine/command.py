@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbench import assets
+from llmbench.engine.address import Address, Place
 from llmbench.engine.admission import Adapter
 from llmbench.engine.interpreter import Device
 from llmbench.engine.parsers import Parsers
@@ -66,19 +67,19 @@ def places(recipe: ServeRecipe, device: Device) -> int:
 def command(
     recipe: ServeRecipe,
     adapters: Mapping[str, Adapter],
-    socket: Path,
+    at: Place,
     *,
     python: Path,
     device: Device,
     room: Capacity | None = None,
     parsers: Parsers | None = None,
 ) -> list[str]:
-    """The arguments of the process that serves the base and the adapters on a Unix socket.
+    """The arguments of the process that serves the base and the adapters.
 
     Args:
         recipe: the serving document.
         adapters: what the variants name -> the admitted adapter; an adapter that two names share is registered once.
-        socket: where the API will listen.
+        at: where the API will listen. Its key is not among the arguments, which others can read.
         python: the interpreter that has vLLM.
         device: what that vLLM computes on.
         room: for the adapters of now and later; None is what the document asks for.
@@ -89,7 +90,7 @@ def command(
     """
     model, engine = recipe.model, recipe.engine
     argv = [str(python), str(_LAUNCH), "--model", assets.model_folder(model.model_name_or_path)]
-    argv += ["--served-model-name", BASE, "--uds", str(socket)]
+    argv += ["--served-model-name", BASE, *_listening(at)]
     if model.revision is not None:
         argv += ["--revision", model.revision]
     if model.tokenizer is not None:
@@ -121,6 +122,12 @@ def command(
     argv += _lora_arguments(adapters, room or capacity(recipe, adapters), engine.max_loras, device)
     argv += parsers.arguments() if parsers is not None else []
     return argv + list(engine.extra_args)
+
+
+def _listening(at: Place) -> list[str]:
+    if isinstance(at, Address):
+        return ["--host", at.host, "--port", str(at.port), "--middleware", "key_guard.KeyGuard"]
+    return ["--uds", str(at)]
 
 
 def by_priority(recipe: ServeRecipe) -> bool:

@@ -1,60 +1,96 @@
-"""Adapters of a running vLLM: it loads and unloads them when it is asked on its private socket, which no client reaches."""
+"""Adapters of a running vLLM: it loads and unloads them when it is asked, on a path that no client of the gateway reaches."""
 
 from __future__ import annotations
 
 import contextlib
-import socket as sockets
 from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 
+from llmbench.engine.address import Place, accepts, client
 from llmbench.engine.admission import Adapter
+from llmbench.engine.command import Capacity
 from llmbench.engine.forget_lora import FREED
 from llmbench.errors import EngineError
 
-__all__ = ["accepts", "load", "unload"]
+__all__ = ["NoAnswer", "load", "refuse_misfit", "refuse_without_slot", "unload"]
 
 _SECONDS = 300.0
 
 
-def load(socket: Path, adapter: Adapter) -> None:
+class NoAnswer(EngineError):
+    """Nobody answers where an engine should."""
+
+
+def refuse_misfit(adapter: Adapter, capacity: Capacity) -> None:
+    """Raises EngineError where vLLM can never load an adapter, whatever is unloaded before."""
+    if capacity.adapters == 0:
+        raise EngineError(
+            f"adapter {adapter.source}: vLLM was started without room for adapters. Set engine.max_adapters and start again"
+        )
+    if adapter.rank > capacity.rank:
+        raise EngineError(
+            f"adapter {adapter.source} has rank {adapter.rank}, but vLLM was started for at most {capacity.rank}. "
+            "Set engine.max_lora_rank and start again"
+        )
+
+
+def refuse_without_slot(adapter: Adapter, capacity: Capacity, taken: int) -> None:
+    """Raises EngineError where so many slots are taken that none is left for an adapter."""
+    if taken >= capacity.adapters:
+        raise EngineError(
+            f"adapter {adapter.source}: vLLM was started for {capacity.adapters} adapters, and has them. "
+            "Remove a variant, or set engine.max_adapters and start again"
+        )
+
+
+def load(at: Place, adapter: Adapter) -> None:
     """Loads an adapter under its id. The id names its content, as vLLM keeps what it computed by name and folder.
 
     Args:
-        socket: vLLM's.
+        at: where vLLM answers.
         adapter: one that vLLM does not have.
 
     Raises:
-        EngineError: its folder has gone, or vLLM refuses it or does not answer; it has no adapter of this name then.
+        NoAnswer: vLLM does not answer.
+        EngineError: its folder has gone, or vLLM refuses it; it has no adapter of this name then.
     """
     if not adapter.folder.is_dir():
         raise EngineError(f"adapter {adapter.source}: {adapter.folder} is missing. Add the variant again")
     try:
-        _ask(socket, "load", {"lora_name": adapter.id, "lora_path": str(adapter.folder)})
+        _ask(at, "load", {"lora_name": adapter.id, "lora_path": str(adapter.folder)})
     except EngineError as error:
         with contextlib.suppress(EngineError):
-            unload(socket, adapter.id)  # it may have it after all, as when it answered too late
-        raise EngineError(f"vLLM does not load adapter {adapter.source}: {error}") from error
+            unload(at, adapter.id)  # it may have it after all, as when it answered too late
+        raise type(error)(f"vLLM does not load adapter {adapter.source}: {error}{_hint(at, adapter.folder)}") from error
 
 
-def unload(socket: Path, id: str) -> bool:
+def _hint(at: Place, folder: Path) -> str:
+    """What vLLM on another machine needs."""
+    if isinstance(at, Path):
+        return ""
+    return f". The engine at {at.url} reads {folder} on its own machine: share the workspace with it, or copy the folder there"
+
+
+def unload(at: Place, id: str) -> bool:
     """Unloads an adapter that no request uses any more. Whether its slot is free again (see forget_lora.py).
 
     Raises:
-        EngineError: vLLM has none of this id, or does not answer.
+        NoAnswer: vLLM does not answer.
+        EngineError: it has none of this id.
     """
-    return FREED in _ask(socket, "unload", {"lora_name": id})
+    return FREED in _ask(at, "unload", {"lora_name": id})
 
 
-def _ask(socket: Path, verb: str, body: Mapping[str, str]) -> str:
-    if not accepts(socket):
-        raise EngineError("it does not answer")
+def _ask(at: Place, verb: str, body: Mapping[str, str]) -> str:
+    if not accepts(at):
+        raise NoAnswer("it does not answer")
     try:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=_SECONDS) as client:
-            response = client.post(f"http://engine/v1/{verb}_lora_adapter", json=body)
+        with client(at, _SECONDS) as http:
+            response = http.post(f"/v1/{verb}_lora_adapter", json=body)
     except httpx.HTTPError as error:
-        raise EngineError(f"it does not answer ({type(error).__name__}: {error})") from error
+        raise NoAnswer(f"it does not answer ({type(error).__name__}: {error})") from error
     if response.is_success:
         return response.text
     try:
@@ -62,13 +98,3 @@ def _ask(socket: Path, verb: str, body: Mapping[str, str]) -> str:
     except (ValueError, KeyError, TypeError):
         said = response.text
     raise EngineError(f"it answers {response.status_code} ({' '.join(said.split())[:300]})")
-
-
-def accepts(path: Path) -> bool:
-    """Whether somebody listens. Asked first, because httpx leaves a socket open each time that nobody does."""
-    with sockets.socket(sockets.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,10 +22,12 @@ from typing import Self
 import httpx
 
 from llmbench import assets, workspace
-from llmbench.engine import loading, log, proof, store, warmup
+from llmbench.engine import loading, log, proof, remote, store, warmup
+from llmbench.engine.address import Address, Place, accepts, client
 from llmbench.engine.admission import Adapter
 from llmbench.engine.command import BASE, capacity, command
 from llmbench.engine.interpreter import Device, inspect
+from llmbench.engine.key_guard import KEY
 from llmbench.engine.parsers import parsers
 from llmbench.errors import EngineError
 from llmbench.parity import Parity
@@ -47,8 +49,10 @@ _SMALL_BYTES = 200_000_000
 _KEEP_ALIVE = "600"
 """Seconds for which vLLM keeps an idle connection: far longer than its clients here, so that none asks one that is closing."""
 
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to ask, not where to listen
+
 _DROPPED = (
-    "VLLM_API_KEY",  # would guard some paths behind our back
+    KEY,  # would guard some paths behind our back
     "VLLM_CPU_KVCACHE_SPACE",  # would win over the recipe
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
     "VLLM_SERVER_DEV_MODE",
@@ -64,13 +68,19 @@ class Progress:
 
 
 class Engine:
-    """vLLM with a base and its adapters on a Unix socket in a folder that only this user can enter.
+    """vLLM with a base and its adapters on a Unix socket in a folder that only this user can enter, or on a port.
 
     Use it as a context manager: entering starts the process and returns at once, `wait` blocks until it answers.
+
+    Args:
+        recipe: the serving document.
+        adapters: what its variants name -> the admitted adapter.
+        listen: the port, for a gateway elsewhere; None is the socket.
     """
 
-    def __init__(self, recipe: ServeRecipe, adapters: Mapping[str, Adapter]) -> None:
+    def __init__(self, recipe: ServeRecipe, adapters: Mapping[str, Adapter], *, listen: Address | None = None) -> None:
         self._recipe = recipe
+        self._listen = listen
         self.capacity = capacity(recipe, adapters)
         """How many adapters fit, and of which rank."""
         self.adapters = {adapter.id: adapter for adapter in adapters.values()}
@@ -123,12 +133,14 @@ class Engine:
         self.socket = self._folder / "vllm.sock"
         self.log = _new_log()
         argv = command(
-            self._recipe, self.adapters, self.socket,
+            self._recipe, self.adapters, self._listen or self.socket,
             python=interpreter.python, device=interpreter.device, room=self.capacity, parsers=parsers(self._recipe),
         )  # fmt: skip
         env = _environment(self._recipe, self._folder, interpreter.device)
+        if self._listen is not None and self._listen.key is not None:
+            env[KEY] = self._listen.key
         if self.capacity.adapters:
-            env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # on the private socket, of which the gateway passes on three paths
+            env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # on the private socket, or behind key_guard.py
         watch = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(self._folder), str(_GRACE)]
         for adapter in self.adapters.values():
             self._hold.take(adapter.folder)
@@ -150,15 +162,15 @@ class Engine:
             EngineError: vLLM ended, or was not ready within `engine.start_timeout`.
         """
         tail = log.Tail(self.log)
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=2.0) as client:
+        with client(self.at, 2.0) as http:
             while True:
                 seconds, phase = time.monotonic() - self._started, tail.read()
                 if progress is not None:
                     progress(Progress(seconds, phase))
                 self.check(phase)
                 with contextlib.suppress(httpx.HTTPError):
-                    if loading.accepts(self.socket) and client.get("http://engine/health").is_success:
-                        models = client.get("http://engine/v1/models").json()["data"]
+                    if accepts(self.at) and http.get("/health").is_success:
+                        models = http.get("/v1/models").json()["data"]
                         self.context = int(models[0]["max_model_len"])
                         break
                 if seconds > self._recipe.engine.start_timeout:
@@ -174,7 +186,7 @@ class Engine:
         left = self._recipe.engine.start_timeout - (time.monotonic() - self._started)
         with ThreadPoolExecutor(1) as thread:
             for phase, body in warmup.REQUESTS.items():
-                asked = thread.submit(warmup.ask, self.socket, {"model": BASE} | body, max(left, 1.0))
+                asked = thread.submit(warmup.ask, self.at, {"model": BASE} | body, max(left, 1.0))
                 while not asked.done():
                     if progress is not None:
                         progress(Progress(time.monotonic() - self._started, phase))
@@ -192,11 +204,11 @@ class Engine:
             EngineError: it ended, or is not well within a quarter of a minute.
         """
         end = time.monotonic() + _RECOVERY
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=2.0) as client:
+        with client(self.at, 2.0) as http:
             while time.monotonic() < end:
                 self.check(phase)
                 with contextlib.suppress(httpx.HTTPError):
-                    if loading.accepts(self.socket) and client.get("http://engine/health").is_success:
+                    if accepts(self.at) and http.get("/health").is_success:
                         return
                 time.sleep(_POLL)
         raise EngineError(f"vLLM no longer answers after {phase}. Its log: {self.log}")
@@ -207,26 +219,12 @@ class Engine:
         Raises:
             EngineError: the engine does not say.
         """
-        body = {"model": BASE, "prompt": text, "add_special_tokens": False}
-        try:
-            with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=60.0) as client:
-                return [int(number) for number in client.post("http://engine/tokenize", json=body).json()["tokens"]]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise EngineError(f"vLLM did not tokenise a test text ({type(error).__name__}: {error})") from error
+        return remote.token_ids(self.at, text)
 
     def refuse(self, adapter: Adapter) -> None:
         """Raises EngineError where an adapter can never be loaded into this engine, whatever is unloaded before."""
-        if adapter.id in self.adapters:
-            return
-        if self.capacity.adapters == 0:
-            raise EngineError(
-                f"adapter {adapter.source}: vLLM was started without room for adapters. Set engine.max_adapters and start again"
-            )
-        if adapter.rank > self.capacity.rank:
-            raise EngineError(
-                f"adapter {adapter.source} has rank {adapter.rank}, but vLLM was started for at most {self.capacity.rank}. "
-                "Set engine.max_lora_rank and start again"
-            )
+        if adapter.id not in self.adapters:
+            loading.refuse_misfit(adapter, self.capacity)
 
     def load(self, adapter: Adapter) -> None:
         """Loads an adapter; one that it has already is left as it is.
@@ -239,15 +237,11 @@ class Engine:
             return
         if adapter.id in self._stuck:
             with contextlib.suppress(EngineError):
-                loading.unload(self.socket, adapter.id)
+                loading.unload(self.at, adapter.id)
             self._stuck.discard(adapter.id)
-        if len(self.adapters) + self._lost + len(self._stuck) >= self.capacity.adapters:
-            raise EngineError(
-                f"adapter {adapter.source}: vLLM was started for {self.capacity.adapters} adapters, and has them. "
-                "Remove a variant, or set engine.max_adapters and start again"
-            )
+        loading.refuse_without_slot(adapter, self.capacity, len(self.adapters) + self._lost + len(self._stuck))
         self._hold.take(adapter.folder)
-        loading.load(self.socket, adapter)
+        loading.load(self.at, adapter)
         self.adapters[adapter.id] = adapter
 
     def unload(self, id: str) -> None:
@@ -258,7 +252,7 @@ class Engine:
         """
         adapter = self.adapters.pop(id)
         try:
-            if loading.unload(self.socket, id):
+            if loading.unload(self.at, id):
                 self._hold.release(adapter.folder)
             else:
                 self._lost += 1
@@ -272,7 +266,14 @@ class Engine:
         Raises:
             EngineError: vLLM does not answer the probes.
         """
-        return proof.prove(self.socket, [adapter]).get(adapter.id)
+        return proof.prove(self.at, [adapter]).get(adapter.id)
+
+    @property
+    def at(self) -> Place:
+        """Where this machine reaches it."""
+        if self._listen is None:
+            return self.socket
+        return replace(self._listen, host=_ANY.get(self._listen.host, self._listen.host))
 
     @property
     def seconds(self) -> float:
@@ -297,7 +298,7 @@ class Engine:
             raise EngineError(f"vLLM ended while {phase} (exit code {code}): {why}\n{lines}\n  The whole log: {self.log}")
 
     def restart(self) -> None:
-        """Ends what is left of it and starts it again, on another socket, with the adapters that it had; then `wait`.
+        """Ends what is left of it and starts it again, on another socket or its port, with the adapters it had; then `wait`.
 
         Raises:
             MissingPackage, EngineError: as `start`.

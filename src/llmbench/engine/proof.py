@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 
 from llmbench import parity
+from llmbench.engine.address import Place, client
 from llmbench.engine.admission import Adapter
 from llmbench.engine.command import BASE
 from llmbench.errors import EndpointError, EngineError
@@ -29,11 +30,11 @@ def uncertified(adapter: Adapter) -> str | None:
     return None
 
 
-def prove(socket: Path, adapters: Iterable[Adapter], progress: Callable[[str], None] | None = None) -> dict[str, Parity]:
+def prove(at: Place, adapters: Iterable[Adapter], progress: Callable[[str], None] | None = None) -> dict[str, Parity]:
     """The verdict on each adapter that has a certificate, by its id.
 
     Args:
-        socket: vLLM's.
+        at: where vLLM answers.
         adapters: those that it serves.
         progress: told what is being done, in a few words.
 
@@ -42,25 +43,25 @@ def prove(socket: Path, adapters: Iterable[Adapter], progress: Callable[[str], N
     """
     found: dict[str, Parity] = {}
     known: dict[str, list[Said]] = {}
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=_SECONDS) as client:
+    with client(at, _SECONDS) as http:
         for adapter in adapters:
             if adapter.certificate is None or adapter.id in found:
                 continue
             if progress is not None:
                 progress(f"comparing {adapter.source} with its training")
             try:
-                base = _base(client, adapter.certificate, known)
-                found[adapter.id] = parity.judge(adapter.certificate, parity.ask(client, adapter.id, adapter.certificate), base)
+                base = _base(http, adapter.certificate, known)
+                found[adapter.id] = parity.judge(adapter.certificate, _said(http, adapter.id, adapter.certificate), base)
             except EndpointError as error:
                 raise EngineError(f"adapter {adapter.source} cannot be proven: {error}") from error
     return found
 
 
-def prove_base(socket: Path, folder: Path | None) -> Parity | None:
+def prove_base(at: Place, folder: Path | None) -> Parity | None:
     """The verdict on a base with a certificate of its own, as `llmbench merge` leaves one; None where it has none.
 
     Args:
-        socket: vLLM's.
+        at: where vLLM answers.
         folder: the base's files.
 
     Raises:
@@ -69,17 +70,21 @@ def prove_base(socket: Path, folder: Path | None) -> Parity | None:
     certificate = parity.read(folder) if folder is not None else None
     if certificate is None:
         return None
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=_SECONDS) as client:
+    with client(at, _SECONDS) as http:
         try:
-            return parity.judge(certificate, parity.ask(client, BASE, certificate), None)
+            return parity.judge(certificate, _said(http, BASE, certificate), None)
         except EndpointError as error:
             raise EngineError(f"{folder} cannot be proven: {error}") from error
 
 
-def _base(client: httpx.Client, certificate: Certificate, known: dict[str, list[Said]]) -> list[Said]:
+def _base(http: httpx.Client, certificate: Certificate, known: dict[str, list[Said]]) -> list[Said]:
     """What the base says to the same probes; asked once for all adapters whose probes are the same."""
     asked = [certificate.rendered, certificate.template_kwargs, [probe.messages for probe in certificate.probes]]
     key = json.dumps(asked, sort_keys=True)
     if key not in known:
-        known[key] = parity.ask(client, BASE, certificate)
+        known[key] = _said(http, BASE, certificate)
     return known[key]
+
+
+def _said(http: httpx.Client, model: str, certificate: Certificate) -> list[Said]:
+    return parity.ask(http, model, certificate, base_url=str(http.base_url.join("/v1")))

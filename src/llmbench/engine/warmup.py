@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import httpx
+
+from llmbench.engine.address import Place, client
 
 __all__ = ["REQUESTS", "ask"]
 
@@ -20,11 +21,11 @@ REQUESTS: dict[str, dict[str, Any]] = {
 """What is being done -> the body of a chat request."""
 
 
-def ask(socket: Path, body: dict[str, Any], timeout: float) -> str | None:
-    """Makes one request of the engine on a Unix socket; why it failed, in one line, or None."""
+def ask(at: Place, body: dict[str, Any], timeout: float) -> str | None:
+    """Makes one request of an engine; why it failed, in one line, or None."""
     try:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=timeout) as client:
-            response = client.post("http://engine/v1/chat/completions", json=body)
+        with client(at, timeout) as http:
+            response = http.post("/v1/chat/completions", json=body)
     except httpx.HTTPError as error:
         return f"{type(error).__name__}: {error}"
     return None if response.is_success else f"it answered {response.status_code} ({' '.join(response.text.split())[:200]})"

@@ -42,8 +42,8 @@ def app(gateway: Gateway, reread: Callable[[], ServeRecipe]) -> Starlette:
         return await asyncio.wrap_future(gateway.ask(work))
 
     async def show(_: Request) -> Response:
-        told = {"base_url": gateway.base_url, "engine": gateway.state, "variants": deployment.listing()}
-        return JSONResponse(told | {"shadows": deployment.routes.shadowed()})
+        told = {"base_url": gateway.base_url, "engine": gateway.state, "engines": gateway.engines}
+        return JSONResponse(told | {"variants": deployment.listing(), "shadows": deployment.routes.shadowed()})
 
     async def count(_: Request) -> Response:
         return PlainTextResponse(await asyncio.to_thread(gateway.metrics), media_type="text/plain; version=0.0.4")

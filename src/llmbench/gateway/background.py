@@ -12,7 +12,7 @@ from typing import Literal
 
 import httpx
 
-from llmbench.engine import Engine, Progress
+from llmbench.engine import Progress
 from llmbench.errors import LlmbenchError
 from llmbench.gateway import server
 from llmbench.gateway.listening import base_url
@@ -90,7 +90,7 @@ class Background:
                 seconds = self.stage.seconds
                 self.stage = Stage("ready", "", seconds, self.stage.log)
                 self._say(f"{seconds:5.1f} s  ready at {self.base_url}")
-                cause = self._watch(gateway.engine)
+                cause = self._watch(gateway)
             self.stage = Stage("failed", cause, 0.0, self.stage.log) if cause else Stage("stopped", "", 0.0, self.stage.log)
             if cause:
                 self._say(f"The engine stopped: {cause}\n  Its log: {self.stage.log}")
@@ -116,9 +116,10 @@ class Background:
         self._say(line)
         if line.startswith("vLLM's log: "):
             self.stage = replace(self.stage, log=line.removeprefix("vLLM's log: "))
+        if line.startswith(("vLLM's log: ", "Engines: ")):
             self._under_way.set()
 
-    def _watch(self, engine: Engine) -> str:
+    def _watch(self, gateway: server.Gateway) -> str:
         """Looks every second until it is told to end (an empty string), or until the engine is dead (the cause)."""
         address = f"{self.base_url.removesuffix('/v1')}/health"
         with httpx.Client(timeout=10.0, trust_env=False) as client:
@@ -126,8 +127,8 @@ class Background:
                 try:
                     response = client.get(address)
                     if response.status_code == 503:
-                        self._end.wait(_CAUSE_SECONDS if engine.problem is None else 0)
-                        return engine.problem or str(response.json()["error"]["message"])
+                        self._end.wait(_CAUSE_SECONDS if gateway.problem is None else 0)
+                        return gateway.problem or str(response.json()["error"]["message"])
                 except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
                     print(f"checking the engine: {type(error).__name__}: {error}", file=sys.stderr)
         return ""

@@ -23,9 +23,9 @@ from llmbench.recipe import GatewaySpec, ServeRecipe
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-__all__ = ["answering", "base_url", "hosts", "listener_of", "most_answers"]
+__all__ = ["LOCAL", "answering", "base_url", "hosts", "listener_of", "most_answers"]
 
-_LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
+LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 _CUT = 2
 """Seconds for the errors of answers that are cut off to reach their clients."""
 _BACKLOG = 2048
@@ -80,9 +80,9 @@ def base_url(host: str, port: int) -> str:
 
 def hosts(spec: GatewaySpec) -> frozenset[str] | None:
     """The names that this server answers to; None is every name."""
-    if spec.host not in _LOCAL and not spec.allowed_hosts:
+    if spec.host not in LOCAL and not spec.allowed_hosts:
         return None
-    return _LOCAL | {spec.host.lower()} | {name.lower() for name in spec.allowed_hosts}
+    return LOCAL | {spec.host.lower()} | {name.lower() for name in spec.allowed_hosts}
 
 
 def most_answers() -> int:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from llmbench import assets
-from llmbench.engine import Adapter, Engine, Progress, base_folder, prove, prove_base, uncertified
+from llmbench.engine import Adapter, Engine, Place, Progress, base_folder, prove, prove_base, uncertified
 from llmbench.errors import EngineError
 from llmbench.gateway.grounding import Grounding
 from llmbench.parity import Parity
 from llmbench.recipe import ServeRecipe
 
-__all__ = ["need_certificate", "prove_all", "settle", "settle_pipeline"]
+__all__ = ["need_certificate", "prove_adapters", "prove_all", "prove_served_base", "settle", "settle_pipeline"]
 
 Say = Callable[[str], None]
 
@@ -48,15 +48,43 @@ def prove_all(
         if progress is not None:
             progress(Progress(engine.seconds, phase))
 
-    proofs = prove(engine.socket, adapters.values(), tick)
-    for adapter in adapters.values():
-        if adapter.id in proofs:
-            settle(recipe, f"adapter {adapter.source}", proofs[adapter.id], say)
-    folder = base_folder(assets.model_folder(recipe.model.model_name_or_path), recipe.model.revision)
-    base = prove_base(engine.socket, folder)
-    if base is not None:
-        settle(recipe, f"model {assets.plain_name(recipe.model.model_name_or_path)}", base, say)
+    proofs = prove_adapters(recipe, engine.at, adapters.values(), tick, say)
+    prove_served_base(recipe, engine.at, say)
     return proofs
+
+
+def prove_adapters(
+    recipe: ServeRecipe,
+    at: Place,
+    adapters: Iterable[Adapter],
+    progress: Callable[[str], None] | None,
+    say: Say,
+    *,
+    on: str = "",
+) -> dict[str, Parity]:
+    """The verdict on each certified adapter of the engine there, by its id; each is told. `on` says which engine it is.
+
+    Raises:
+        EngineError: an adapter answers otherwise than it was trained, and the document requires proof.
+    """
+    asked = list(adapters)
+    proofs = prove(at, asked, progress)
+    for adapter in asked:
+        if adapter.id in proofs:
+            settle(recipe, f"adapter {adapter.source}{on}", proofs[adapter.id], say)
+    return proofs
+
+
+def prove_served_base(recipe: ServeRecipe, at: Place, say: Say, *, on: str = "") -> None:
+    """Tells the verdict on a base that has a certificate, as `llmbench merge` leaves one.
+
+    Raises:
+        EngineError: it answers otherwise than it was merged, and the document requires proof.
+    """
+    folder = base_folder(assets.model_folder(recipe.model.model_name_or_path), recipe.model.revision)
+    base = prove_base(at, folder)
+    if base is not None:
+        settle(recipe, f"model {assets.plain_name(recipe.model.model_name_or_path)}{on}", base, say)
 
 
 def settle(recipe: ServeRecipe, what: str, proof: Parity, say: Say) -> None:

@@ -18,7 +18,8 @@ from llmbench.gateway.faults import refusal_of
 from llmbench.gateway.refusal import Refusal
 
 if TYPE_CHECKING:
-    from llmbench.gateway.transport import UnixTransport
+    from llmbench.gateway.balancing import LoadBalancer
+    from llmbench.gateway.transport import EngineTransport
 
 __all__ = ["Upstream", "events"]
 
@@ -44,7 +45,8 @@ class Upstream:
     def __init__(self, transport: httpx.AsyncBaseTransport, problem: Callable[[], str | None]) -> None:
         self._problem = problem
         self._transport = transport
-        self._connections: UnixTransport | None = None
+        self._connections: EngineTransport | None = None
+        self._balancer: LoadBalancer | None = None
         self._ending: str | None = None
         self._ended: dict[str, str] = {}
         self.heard = float("-inf")
@@ -53,11 +55,18 @@ class Upstream:
     @classmethod
     def at(cls, socket: Path, problem: Callable[[], str | None]) -> Upstream:
         """The API on a Unix socket."""
-        from llmbench.gateway.transport import UnixTransport
+        from llmbench.gateway.transport import EngineTransport
 
-        connections = UnixTransport(socket)
+        connections = EngineTransport(socket)
         upstream = cls(connections, problem)
         upstream._connections = connections
+        return upstream
+
+    @classmethod
+    def over(cls, balancer: LoadBalancer) -> Upstream:
+        """The API of several engines."""
+        upstream = cls(balancer, lambda: balancer.problem)
+        upstream._balancer = balancer
         return upstream
 
     async def close(self) -> None:
@@ -74,8 +83,9 @@ class Upstream:
             await self._transport.aclose()
             return
         self._ended[model] = reason
-        if self._connections is not None:
-            await self._connections.end(model)
+        for connections in (self._connections, self._balancer):
+            if connections is not None:
+                await connections.end(model)
 
     def allow(self, model: str) -> None:
         """Lets requests pass to a model of the engine whose answers were cut."""
@@ -88,7 +98,7 @@ class Upstream:
     def moved(self, socket: Path) -> None:
         """Lets requests pass, to the engine on another socket."""
         if self._connections is not None:
-            self._connections.path = socket
+            self._connections.at = socket
             self._connections.drop_idle()
         self._ending = None
 
@@ -105,9 +115,14 @@ class Upstream:
         self.heard = time.monotonic()
 
     async def metrics(self) -> bytes:
-        """What the engine's /metrics says; nothing where it does not answer within a second."""
+        """What the engine's /metrics says; nothing where it does not answer within a second.
+
+        Of several engines, each one's series have a label `engine_url`.
+        """
         if self._ending is not None:
             return b""
+        if self._balancer is not None:
+            return await self._balancer.metrics(_METRICS_TIMEOUT)
         try:
             response = await self._get("/metrics", _METRICS_TIMEOUT)
         except (httpx.HTTPError, TimeoutError):
@@ -131,7 +146,7 @@ class Upstream:
         content = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         headers = _JSON | ({"traceparent": traceparent} if traceparent is not None else {})
         request = httpx.Request(
-            "POST", _address(path), content=content, headers=headers, extensions={"model": model, "done": done}
+            "POST", _address(path), content=content, headers=headers, extensions={"model": model, "body": body, "done": done}
         )
         try:
             response = await self._send(request)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmbench import workspace
 from llmbench.engine import Adapter, Engine, Progress, admit_all, by_priority, parsers, places
@@ -19,6 +19,7 @@ from llmbench.gateway.cards import documents, pipelines, served
 from llmbench.gateway.catalogue import Catalogue, Served, refuse_clash
 from llmbench.gateway.deployment import Deployment
 from llmbench.gateway.feedback import Feedbacks
+from llmbench.gateway.fleet import Fleet
 from llmbench.gateway.grounding import Grounding, open_retriever
 from llmbench.gateway.guard import Access
 from llmbench.gateway.keeper import Keeper
@@ -55,14 +56,14 @@ class Gateway:
     def __init__(
         self,
         base_url: str,
-        engine: Engine,
+        engine: Engine | Fleet,
         deployment: Deployment,
-        keeper: Keeper,
+        keeper: Keeper | None,
         metrics: Callable[[], bytes] = bytes,
         control: Control | None = None,
     ) -> None:
         self.base_url = base_url
-        self.engine = engine
+        self._engine = engine
         self.deployment = deployment
         self.metrics = metrics
         """What /metrics says; any thread but the gateway's own may ask."""
@@ -76,8 +77,26 @@ class Gateway:
         return tuple(self.deployment.catalogue.now.known.values())
 
     @property
+    def engine(self) -> Engine:
+        """vLLM, where this process has started it."""
+        assert isinstance(self._engine, Engine), "the engines run elsewhere"
+        return self._engine
+
+    @property
+    def problem(self) -> str | None:
+        """Why no request can be answered, in one line; None while one can."""
+        return self._engine.problem
+
+    @property
+    def engines(self) -> list[dict[str, Any]]:
+        """How each engine that runs elsewhere stands: url, state (ready or out), requests, and the reason why it is out."""
+        return self._engine.listing() if isinstance(self._engine, Fleet) else []
+
+    @property
     def state(self) -> str:
-        """`running` or `restarting`."""
+        """`running`, `restarting`, or `away`: no engine that runs elsewhere answers."""
+        if self._keeper is None:
+            return "running" if self.problem is None else "away"
         return "restarting" if self._keeper.restarting else "running"
 
     def ask(self, work: Callable[[], T]) -> Future[T]:
@@ -108,7 +127,8 @@ class Gateway:
             self._jobs.get(timeout=seconds)()
         except Empty:
             pass
-        self._keeper.look()
+        if self._keeper is not None:
+            self._keeper.look()
 
 
 class _Way:
@@ -176,7 +196,9 @@ def started(
             return deployment.recipe.gateway.shutdown_timeout
 
         way.loop = stack.enter_context(answering(front.app, listener, recipe, front.upstream, front.open, log, patience))
-        keeper = _keeper(deployment, loaded.engine, front.upstream, say)
+        if isinstance(loaded.engine, Fleet):
+            loaded.engine.attach(way.loop, front.turns, front.metrics, lambda: deployment.recipe)
+        keeper = _keeper(deployment, loaded.engine, front.upstream, say) if isinstance(loaded.engine, Engine) else None
         url = base_url(recipe.gateway.host, listener.getsockname()[1])
         yield Gateway(url, loaded.engine, deployment, keeper, way.counts, front.control)
 
@@ -185,7 +207,7 @@ def started(
 class _Loaded:
     """What answers: the engine with its adapters, the pipelines, and what was proven of them."""
 
-    engine: Engine
+    engine: Engine | Fleet
     adapters: Mapping[str, Adapter]
     groundings: dict[Path, Grounding]
     proofs: dict[str, Parity]
@@ -217,10 +239,7 @@ def _load(
     adapters = admit_all(recipe)
     for adapter in adapters.values():
         need_certificate(recipe, adapter, say)
-    engine = stack.enter_context(Engine(recipe, adapters))
-    say(f"vLLM's log: {engine.log}")
-    if reading := parsers(recipe).said():
-        say(reading)
+    engine = stack.enter_context(_engine(recipe, adapters, say))
     groundings = _open_groundings(recipe, read, stack)  # they load while vLLM does
 
     def tick(state: Progress) -> None:
@@ -236,7 +255,28 @@ def _load(
     for grounding in groundings.values():
         grounding.ready()
         settle_pipeline(recipe, grounding, say)
-    return _Loaded(engine, adapters, groundings, prove_all(recipe, engine, adapters, progress, say))
+    proofs = engine.proofs if isinstance(engine, Fleet) else prove_all(recipe, engine, adapters, progress, say)
+    return _Loaded(engine, adapters, groundings, proofs)
+
+
+@contextmanager
+def _engine(recipe: ServeRecipe, adapters: Mapping[str, Adapter], say: Callable[[str], None]) -> Iterator[Engine | Fleet]:
+    """What computes the answers: vLLM, loading, or the engines that the document names."""
+    if recipe.engine.urls:
+        with Fleet(recipe, adapters, say) as fleet:
+            yield fleet
+        return
+    with Engine(recipe, adapters) as engine:
+        say(f"vLLM's log: {engine.log}")
+        if reading := parsers(recipe).said():
+            say(reading)
+        yield engine
+
+
+def _upstream(engine: Engine | Fleet) -> Upstream:
+    if isinstance(engine, Fleet):
+        return Upstream.over(engine.balancer)
+    return Upstream.at(engine.socket, lambda: engine.problem)
 
 
 def _assemble(
@@ -245,7 +285,7 @@ def _assemble(
     """The web application over what was loaded, with its limits, logs and routes."""
     say, engine, spec = log or (lambda _: None), loaded.engine, recipe.gateway
     models = Catalogue(_served(recipe, loaded.adapters, loaded.groundings, loaded.proofs), context=engine.context)
-    upstream = Upstream.at(engine.socket, lambda: engine.problem)
+    upstream = _upstream(engine)
     open = Open(min(spec.max_requests, most_answers()))
     access = Access(spec.api_key, hosts(spec))
     metrics = Metrics(lambda: open.count)

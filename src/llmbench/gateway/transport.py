@@ -1,4 +1,4 @@
-"""The engine's Unix socket as a transport of httpx: HTTP/1.1 on connections that are kept and used again.
+"""The way to an engine, over a Unix socket or TCP, as a transport of httpx: HTTP/1.1 on connections that are kept.
 
 Connections of our own, and not the client of httpx or aiohttp: an answer takes 0.05 ms of processor time instead of
 0.5 or 0.13, none waits for a place in a pool, and the requests of one model can be ended without the others'.
@@ -16,27 +16,33 @@ from pathlib import Path
 import httptools
 import httpx
 
-__all__ = ["IDLE", "UnixTransport"]
+from llmbench.engine import Address, Place, tls
+
+__all__ = ["IDLE", "Dropped", "EngineTransport"]
 
 IDLE = 60.0
 """Seconds for which an idle connection is used again; the engine keeps it for longer (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`)."""
 _CONNECT, _READ = 30.0, 600.0
 """Seconds in which the engine must take a connection, and send its next bytes."""
+_REACH = 5.0
+"""Seconds in which an engine on another machine must take a connection."""
+_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
+"""By which the kernel notices within 25 s, while an answer is computed, that the other machine is gone."""
 _BUSY = 0.01
 """Seconds until the next attempt where the engine's queue of new connections is full."""
 _AHEAD = 262_144
 """Bytes that are read before somebody takes them; after that the engine waits."""
 
 
-class _Dropped(httpx.ReadError):
-    """The engine closed the connection before it sent anything in answer."""
+class Dropped(httpx.ReadError):
+    """The connection ended before the engine sent anything in answer."""
 
 
 class _Link(asyncio.Protocol):
     """A connection, with one request at a time on it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, at: Place) -> None:
+        self.at = at
         self.model: str | None = None
         self._done: Callable[[], None] | None = None
         self.idle_since = 0.0
@@ -54,7 +60,7 @@ class _Link(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
         self._size = 0
-        self._heard = self._has_head = self._has_length = self._complete = self._is_kept = False
+        self._heard = self._has_head = self._has_body = self._has_length = self._complete = self._is_kept = False
 
     async def ask(self, sent: bytes, model: str | None, done: Callable[[], None] | None) -> None:
         """Sends a request and waits for the head of its answer. `done` is called once when the answer has ended here.
@@ -92,6 +98,11 @@ class _Link(asyncio.Protocol):
         self.model = None
         return self._is_kept and not self._error and not self.is_closed
 
+    def give_up(self) -> None:
+        """Ends the request if nothing of its answer but the head has come."""
+        if not self._has_body:
+            self.fail(Dropped("the engine no longer answers"))
+
     def fail(self, error: httpx.TransportError) -> None:
         """Closes the connection; whoever waits for its answer gets this error."""
         self._error = self._error or error
@@ -128,7 +139,7 @@ class _Link(asyncio.Protocol):
         if self._has_head and not self._has_length and exc is None:
             self._complete = True  # an answer without a length ends with its connection
         if self._error is None:
-            self._error = httpx.ReadError("the engine closed the connection") if self._heard else _Dropped("no answer came")
+            self._error = httpx.ReadError("the engine closed the connection") if self._heard else Dropped("no answer came")
         if self._has_head:  # one without may be sent once more
             self._tell_done()
         self._wake()
@@ -147,6 +158,7 @@ class _Link(asyncio.Protocol):
         self._has_head = self.status >= 200
 
     def on_body(self, piece: bytes) -> None:
+        self._has_body = True
         self._pieces.append(piece)
         self._size += len(piece)
 
@@ -192,7 +204,7 @@ class _Link(asyncio.Protocol):
 class _Body(httpx.AsyncByteStream):
     """The body of an answer. Closed before its end it closes the connection, so that the engine stops computing."""
 
-    def __init__(self, link: _Link, transport: UnixTransport) -> None:
+    def __init__(self, link: _Link, transport: EngineTransport) -> None:
         self._link: _Link | None = link
         self._transport = transport
 
@@ -211,18 +223,18 @@ class _Body(httpx.AsyncByteStream):
             self._transport.release(link)
 
 
-class UnixTransport(httpx.AsyncBaseTransport):
-    """Connections to a Unix socket: as many as there are requests at once, each used again for `IDLE` seconds.
+class EngineTransport(httpx.AsyncBaseTransport):
+    """Connections to one engine: as many as there are requests at once, each used again for `IDLE` seconds.
 
     A request that finds its kept connection closed, with nothing received on it, is sent once more on a new one: the engine may
     close an idle connection in the moment in which a request is on its way.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, at: Place) -> None:
+        self.at = at
         self._idle: deque[_Link] = deque()
         self._busy: set[_Link] = set()
-        self._ends = 0
+        self._ends = self._given_up = 0
         self._ends_of: dict[str, int] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -232,15 +244,18 @@ class UnixTransport(httpx.AsyncBaseTransport):
         byte of the answer is here, though nobody may have read it yet.
 
         Raises:
-            httpx.TransportError: a ConnectError if the engine is not there; it broke off, or sent nothing for 600 s.
+            httpx.TransportError: a ConnectError if the engine is not there, Dropped if the connection ended before an answer;
+                it broke off, or sent nothing for 600 s.
         """
         model, done = request.extensions.get("model"), request.extensions.get("done")
-        sent = _written(request)
+        sent = _written(request, self.at)
+        given_up = self._given_up
         if (kept := self._take()) is not None:
             try:
                 return await self._ask(kept, sent, model, done)
-            except _Dropped:
-                pass
+            except Dropped:
+                if self._given_up != given_up:
+                    raise
         return await self._ask(await self._connected(model), sent, model, done)
 
     async def aclose(self) -> None:
@@ -256,6 +271,12 @@ class UnixTransport(httpx.AsyncBaseTransport):
         for link in [one for one in self._busy if model in (None, one.model)]:
             link.fail(httpx.ReadError("the answer was cut off"))
 
+    def give_up(self) -> None:
+        """Ends the requests of whose answers nothing has come, with `Dropped`: the engine hangs."""
+        self._given_up += 1
+        for link in list(self._busy):
+            link.give_up()
+
     def drop_idle(self) -> None:
         """Closes the connections on which nobody waits, such as those to an engine that is gone."""
         while self._idle:
@@ -264,7 +285,7 @@ class UnixTransport(httpx.AsyncBaseTransport):
     def release(self, link: _Link) -> None:
         """Takes a connection back; one whose answer was not read to its end is closed."""
         self._busy.discard(link)
-        if not link.end_request() or link.path != self.path:
+        if not link.end_request() or link.at != self.at:
             link.close()
             return
         link.idle_since = now = time.monotonic()
@@ -282,12 +303,12 @@ class UnixTransport(httpx.AsyncBaseTransport):
         return None
 
     async def _connected(self, model: str | None) -> _Link:
-        ends = self._ended(model)
+        ends, seconds = self._ended(model), _REACH if isinstance(self.at, Address) else _CONNECT
         try:
-            async with asyncio.timeout(_CONNECT):
-                link = await _connection(self.path)
+            async with asyncio.timeout(seconds):
+                link = await (_tcp(self.at) if isinstance(self.at, Address) else _unix(self.at))
         except TimeoutError as error:
-            raise httpx.ConnectTimeout(f"the engine took no connection for {_CONNECT:.0f} s") from error
+            raise httpx.ConnectTimeout(f"the engine took no connection for {seconds:.0f} s") from error
         except OSError as error:
             raise httpx.ConnectError(str(error)) from error
         if self._ended(model) != ends:
@@ -309,7 +330,7 @@ class UnixTransport(httpx.AsyncBaseTransport):
         return httpx.Response(link.status, headers=link.headers, stream=_Body(link, self))
 
 
-async def _connection(path: Path) -> _Link:
+async def _unix(path: Path) -> _Link:
     """A new connection, as soon as the engine's queue has a place for it.
 
     Both event loops misread a full queue: asyncio takes it for a connection, uvloop for an error.
@@ -330,8 +351,44 @@ async def _connection(path: Path) -> _Link:
     return link
 
 
-def _written(request: httpx.Request) -> bytes:
-    """A request as it is sent."""
+async def _tcp(at: Address) -> _Link:
+    """A new connection to the first of the host's addresses that takes one."""
+    loop = asyncio.get_running_loop()
+    problem: OSError = OSError(f"{at.host} has no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(at.host, at.port, type=socket.SOCK_STREAM):
+        connecting = socket.socket(family, kind, protocol)
+        try:
+            connecting.setblocking(False)
+            connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connecting.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _ALIVE.items():
+                if (number := getattr(socket, option, None)) is not None:  # macOS has other names
+                    connecting.setsockopt(socket.IPPROTO_TCP, number, value)
+            await loop.sock_connect(connecting, address)
+            _, link = await loop.create_connection(
+                lambda: _Link(at), sock=connecting, ssl=tls() if at.secure else None,
+                server_hostname=at.host if at.secure else None,
+            )  # fmt: skip
+        except OSError as error:
+            problem = error
+            connecting.close()
+        except BaseException:
+            connecting.close()
+            raise
+        else:
+            return link
+    raise problem
+
+
+def _written(request: httpx.Request, at: Place) -> bytes:
+    """A request as it is sent; to an address by its name, and with its key."""
+    headers = request.headers.raw
+    if isinstance(at, Address):
+        own = {"host": at.authority} | at.headers
+        headers = [
+            *((name.encode(), value.encode()) for name, value in own.items()),
+            *(h for h in headers if h[0].lower() != b"host"),
+        ]
     head = [f"{request.method} ".encode() + request.url.raw_path + b" HTTP/1.1"]
-    head += [name + b": " + value for name, value in request.headers.raw]
+    head += [name + b": " + value for name, value in headers]
     return b"\r\n".join(head) + b"\r\n\r\n" + request.content

@@ -39,12 +39,12 @@ class Turns:
     """The engine's places, and the lines before it. Of one event loop.
 
     Args:
-        places: answers that the engine computes at once.
+        places: answers that the engine computes at once; may change.
         most: requests that may wait.
     """
 
     def __init__(self, places: int, most: int) -> None:
-        self.places = places
+        self._places = places
         self.most = most
         self._taken = 0
         self._waiting: list[_Waiting] = []
@@ -53,6 +53,16 @@ class Turns:
         self._ends: dict[str, float] = {}
         self._number = 0
         self._mean = 0.0
+
+    @property
+    def places(self) -> int:
+        """Answers that the engine computes at once."""
+        return self._places
+
+    @places.setter
+    def places(self, places: int) -> None:
+        self._places = places
+        self._next()
 
     @property
     def waiting(self) -> int:
@@ -137,7 +147,7 @@ class Turns:
             first = self._waiting[0]
             if first.turn.cancelled():
                 self._gone -= 1
-            elif self._taken + first.seats > self.places:
+            elif self._taken and self._taken + first.seats > self.places:  # alone it goes, though there are fewer places now
                 return
             else:
                 self._taken += first.seats

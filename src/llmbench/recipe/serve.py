@@ -60,6 +60,34 @@ def _redis(value: Any) -> Any:
     return value
 
 
+def _engine_url(value: Any) -> Any:
+    """Where an engine answers, as `http://HOST:PORT`. An error does not quote it, since it may hold a password."""
+    try:
+        parts = urlsplit(value if isinstance(value, str) else "")
+        host, port, given = parts.hostname, parts.port, parts.username is not None
+    except ValueError:
+        host, port, given = None, None, False
+    if given:
+        raise ValueError("an engine's key stands in engine.api_key, not in its URL")
+    if parts.scheme not in _PORTS or not host or port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("give http://HOST:PORT, or https://HOST:PORT, with nothing behind the port")
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port or _PORTS[parts.scheme]}"
+
+
+def _engine_key(value: Any) -> Any:
+    """The engines' key. An error does not quote it."""
+    if value is not None and not (
+        isinstance(value, str) and value.isascii() and value.isprintable() and value.strip() == value
+    ):
+        raise ValueError(
+            "a key is text of printable ASCII characters without spaces around it, in quotes where it looks otherwise"
+        )
+    if value == "":
+        raise ValueError("a key has at least one character; leave it out where the engines ask for none")
+    return value
+
+
+_PORTS = {"http": 80, "https": 443}
 MAX_STOPS = 16
 """Texts that may end an answer; vLLM's own limit is 4, and it says "Input should be a valid string" of a longer list."""
 
@@ -89,8 +117,13 @@ class Variant(Section):
 
 
 class EngineSpec(Section):
-    """The vLLM process."""
+    """The vLLM process, or several that run elsewhere (`urls`)."""
 
+    urls: list[Annotated[str, BeforeValidator(_engine_url)]] = []
+    """Engines that run already, as `http://HOST:PORT`. The gateway starts none then, and spreads the requests over these.
+    `llmbench serve DOCUMENT --engine-only` starts one from the same document."""
+    api_key: Annotated[str | None, BeforeValidator(_engine_key), Field(repr=False)] = None
+    """What engines on a port ask for, and what `--engine-only` makes its engine ask for."""
     python: Path | None = None
     """The interpreter that has vLLM, when it is not this one."""
     max_model_len: Annotated[int, Field(gt=0)] | None = None
@@ -131,6 +164,12 @@ class EngineSpec(Section):
     once, as thoughts, which leaves no answer."""
     extra_args: list[str] = []
     """More arguments for vLLM's API server, as it takes them, but for those that load code or open another door."""
+
+    @model_validator(mode="after")
+    def _urls_differ(self) -> Self:
+        if twice := next((url for url in self.urls if self.urls.count(url) > 1), None):
+            raise ValueError(f"urls: {twice} is listed twice")
+        return self
 
     @model_validator(mode="after")
     def _extra_args_load_no_code(self) -> Self:

@@ -5,7 +5,7 @@ Labels are names of variants, routes and keys, and words of this program: nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ from llmbench.gateway.observing.answer_check import check_answer
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram
-    from prometheus_client.core import CounterMetricFamily
+    from prometheus_client.core import CounterMetricFamily, Metric
 
+    from llmbench.gateway.balancing import Backend
     from llmbench.gateway.relay import Upstream
 
 __all__ = ["OPERATIONS", "Metrics", "error_of"]
@@ -129,6 +130,10 @@ class Metrics:
         """Counts what a log could not keep, such as `access_log`, from now on."""
         self._lost[what] = count
 
+    def engines(self, backends: Collection[Backend]) -> None:
+        """Counts what engines that run elsewhere are given, from now on."""
+        self._registry.register(_Engines(backends))
+
     def shadowed(self, listing: Callable[[], list[dict[str, Any]]]) -> None:
         """Counts what became of the questions for shadows, as `Shadows.listing` tells it, from now on."""
         self._shadowed.listing = listing
@@ -225,6 +230,31 @@ class _Lost:
         for name, count in self._counts.items():
             family.add_metric([name], count())
         yield family
+
+
+class _Engines:
+    """Engines that run elsewhere: whether each is given requests, how many it is computing, and how the others ended."""
+
+    def __init__(self, backends: Collection[Backend]) -> None:
+        self._backends = backends
+
+    def collect(self) -> Iterable[Metric]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        up = GaugeMetricFamily("llmbench_engine_up", "Whether an engine is given requests.", labels=["engine_url"])
+        running = GaugeMetricFamily("llmbench_engine_requests_running", "Answers it is computing.", labels=["engine_url"])
+        ended = CounterMetricFamily(
+            "llmbench_engine_requests",
+            "Requests of an engine: answered, refused (4xx), failed (5xx), unreachable (no answer came), broken (it ended too "
+            "early), cancelled (nobody waited any longer).",
+            labels=["engine_url", "outcome"],
+        )
+        for backend in self._backends:
+            up.add_metric([backend.name], backend.healthy)
+            running.add_metric([backend.name], backend.running)
+            for outcome, count in list(backend.outcomes.items()):
+                ended.add_metric([backend.name, outcome], count)
+        yield from (up, running, ended)
 
 
 class _Shadowed:
