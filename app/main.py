@@ -36,6 +36,8 @@ _FRAME = """<style>@media (max-width: 760px) {
 composer stick to the lower edge of a phone."""
 _HERE = Path(__file__).parent
 _HOST = "127.0.0.1"
+_LOOK_SECONDS = 0.02
+"""How often Gradio's queue looks for a question; one waits half of it on average."""
 
 
 def build(settings: Settings) -> gr.Blocks:
@@ -83,6 +85,9 @@ def launch(settings: Settings, *, port: int, ready: Callable[[str], None] | None
     """Serves the program until Ctrl-C. `ready` is called with its address; port 0 takes a free one."""
     blocks = build(settings)
     blocks.queue(api_open=False, default_concurrency_limit=None)
+    # Gradio looks for something to do a thousand times a second, which takes a twentieth of a core while nobody uses the app.
+    blocks._queue.sleep_when_free = _LOOK_SECONDS
+    blocks._queue.progress_update_sleep_when_free = 10 * _LOOK_SECONDS
     # A page that was open while the app was away can tell by this that it has been started again.
     script = f'window.llmbenchApp = "{secrets.token_hex(8)}";\n' + (_HERE / "page.js").read_text(encoding="utf-8")
     try:

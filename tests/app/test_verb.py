@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import socket
 import sys
@@ -88,3 +89,10 @@ def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(LlmbenchError, match=r"pip install 'llmbench\[app\]'"):
         app.program()
+
+
+def test_gradios_queue_waits_as_long_as_the_app_tells_it() -> None:
+    from gradio.queueing import Queue
+
+    assert "sleep(self.sleep_when_free)" in inspect.getsource(Queue.start_processing)
+    assert "sleep(self.progress_update_sleep_when_free)" in inspect.getsource(Queue.start_progress_updates)
