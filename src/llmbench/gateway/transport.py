@@ -12,8 +12,8 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
-import httptools
 import httpx
 
 from llmbench.engine import Address, Place, tls
@@ -48,7 +48,7 @@ class _Link(asyncio.Protocol):
         self.idle_since = 0.0
         self.is_closed = False
         self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser, self._parser_errors = _parser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._waits_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -90,7 +90,7 @@ class _Link(asyncio.Protocol):
     @property
     def status(self) -> int:
         """That of the answer, once its head is there."""
-        return self._parser.get_status_code()
+        return int(self._parser.get_status_code())
 
     def end_request(self) -> bool:
         """Forgets the request, and says whether another may follow on this connection."""
@@ -124,7 +124,7 @@ class _Link(asyncio.Protocol):
         self._heard = True
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except self._parser_errors as error:
             self.fail(httpx.RemoteProtocolError(str(error) or "not an HTTP/1.1 answer"))
             return
         if self._size > _AHEAD and not self._complete:
@@ -328,6 +328,13 @@ class EngineTransport(httpx.AsyncBaseTransport):
             self.release(link)
             raise
         return httpx.Response(link.status, headers=link.headers, stream=_Body(link, self))
+
+
+def _parser(link: _Link) -> tuple[Any, tuple[type[Exception], ...]]:
+    """What reads answers, and what it raises. It is imported here, as it is part of the extra `serve`."""
+    import httptools
+
+    return httptools.HttpResponseParser(link), (httptools.HttpParserError, httptools.HttpParserUpgrade)
 
 
 async def _unix(path: Path) -> _Link:
