@@ -29,7 +29,11 @@ def opened(context: BrowserContext, address: str) -> Page:
 
 
 def ask(page: Page, question: str, *, wait: bool = True) -> None:
-    page.fill("#prompt textarea", question)
+    for _ in range(20):  # on a busy machine Gradio sets a field that has just opened to its old value for a moment more
+        page.fill("#prompt textarea", question)
+        page.wait_for_timeout(250)
+        if page.input_value("#prompt textarea") == question:
+            break
     page.press("#prompt textarea", "Enter")
     page.wait_for_function("(q) => document.querySelector('.live .question')?.innerText === q", arg=question)
     if wait:
