@@ -359,7 +359,7 @@ async def test_a_rag_variant_grounds_the_question_and_names_its_sources(engine: 
         data = (await http.post("/v1/chat/completions", json=ASK | {"model": "rag"})).json()
     assert data["sources"] == [{"n": 1, "text": "Red."}]
     assert engine.bodies[0]["messages"][-1]["content"] == "[1] Red.\n\nHi"
-    assert retriever.threads == {"ground-pages_0"}  # never the thread of the event loop
+    assert all(name.startswith("ground-pages_") for name in retriever.threads)  # never the thread of the event loop
 
 
 async def test_nobodys_words_open_a_turn_of_the_templates(engine: FakeEngine) -> None:
