@@ -26,8 +26,8 @@ help:
 	@echo
 	@echo "  make demo    install (2 to 5 minutes, once), then the whole workbench on a bundled model (6 minutes on two cores)"
 	@echo "  make app     open the app with the demo's results (half a minute to start; Ctrl-C ends it)"
-	@echo "  make test    install, then every check and test, with real vLLM and a real browser (about 25 minutes)"
-	@echo "  make check   ruff, mypy and the quick tests that a change may concern (a minute; all of them with SINCE= 3 minutes)"
+	@echo "  make test    install, then every check and test, with real vLLM and a real browser (about half an hour)"
+	@echo "  make check   ruff, mypy and the quick tests that a change may concern (two and a half minutes at most)"
 	@echo "  make docs    write docs/cli.md again after a change of the command line (a second)"
 	@echo "  make bench   the tables of docs/benchmarks.md (10 minutes; with DATA=FOLDER half an hour)"
 	@echo "  make bench-rag DATA=FOLDER     indexing and searching compared with LlamaIndex, LangChain and txtai (an hour)"
@@ -47,14 +47,14 @@ app: install
 	@$(BIN)/llmbench app --serve recipes/serve.yaml
 
 test: install-dev
-	@echo "Testing: ruff, mypy, then pytest with real vLLM, embedder and browser (about 25 minutes on two cores)"
+	@echo "Testing: ruff, mypy, then pytest with real vLLM, embedder and browser (about half an hour on two cores)"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10 $(PYTEST_ARGS)
 
 check: install-dev
-	@echo "Checking: ruff, mypy and the quick tests that this change may concern (a minute; SINCE= runs all of them, 3 minutes)"
+	@echo "Checking: ruff, mypy and the quick tests that this change may concern (two and a half minutes at most; SINCE= runs all of them)"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
