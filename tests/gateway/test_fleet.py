@@ -94,7 +94,7 @@ def test_without_an_engine_the_start_ends_and_names_each() -> None:
             one.stop()
         with fleet_of(engines, engine={"start_timeout": 0.3}) as (fleet, _), pytest.raises(EngineError) as told:
             fleet.wait()
-    assert str(told.value).startswith("No engine can be asked after 0.3 s: ") and "\n" not in str(told.value)
+    assert str(told.value).startswith("No engine answered within 0.3 s: ") and "\n" not in str(told.value)
     assert all(f"{one.url} does not answer (ConnectError" in str(told.value) for one in engines)
 
 

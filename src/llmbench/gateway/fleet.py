@@ -107,7 +107,9 @@ class Fleet:
                 raise misfit
             if self.seconds > limit:
                 reasons = "; ".join(member.backend.reason for member in self._members if not member.joined)
-                raise EngineError(f"No engine can be asked after {limit:g} s: {reasons}")
+                raise EngineError(
+                    f"No engine answered within {limit:g} s: {reasons}. Start one with --engine-only, or correct engine.urls"
+                )
             time.sleep(_LOOK_SECONDS)
         if misfit := next((member.misfit for member in self._members if member.misfit is not None), None):
             raise misfit
