@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["file_hash", "fingerprint", "versions"]
+__all__ = ["code", "file_hash", "fingerprint", "versions"]
 
 _PACKAGES = (
     "llmbench", "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "safetensors",
 )  # fmt: skip
+_ROOMS = ("data", "recipe", "tiny", "training")
+"""The rooms whose programs decide what a training computes."""
 
 
 def versions() -> dict[str, str]:
@@ -23,6 +26,15 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def code() -> str:
+    """The first 16 hex digits of the sha256 of llmbench's own programs: what a checkout is, whose version number stays."""
+    root, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(path for room in _ROOMS for path in (root / room).rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\n{file_hash(path)}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def file_hash(path: Path) -> str:

@@ -101,7 +101,8 @@ def train(
         job = what if isinstance(what, Job) else prepare(what)
         recipe = job.recipe
         checkpoint = _start(run, recipe, resume_from_checkpoint) if resume else None
-        lock.write(run, recipe, job.loaded, resume=checkpoint is not None)
+        at = checkpoints.step_of(checkpoint) if checkpoint is not None else None
+        lock.write(run, recipe, job.loaded, job.rows, resumed_at=at)
         data_report.write(job, run)
         rewind(run, checkpoints.step_of(checkpoint) if checkpoint else -1, job.asked)
         recorder = Recorder(run, stop, progress)
