@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmbench import runs, training
+from llmbench import provenance, runs, training
 from llmbench.errors import RunError
 from llmbench.runs import Run
 from llmbench.training import lock
@@ -64,5 +64,5 @@ def test_an_adapter_that_is_trained_further_is_in_the_lock_by_its_content(write:
     training.train(recipe, run)
     found = run.lock["model"]["adapter"]
     weights = trained.adapter / "adapter_model.safetensors"
-    assert found["adapter_model.safetensors"] == lock.provenance.file_hash(weights)
+    assert found["adapter_model.safetensors"] == provenance.file_hash(weights)
     assert Path(recipe.adapter_name_or_path or "") == trained.adapter

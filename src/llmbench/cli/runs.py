@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmbench.cli import completion, listing, terminal
+from llmbench.cli import listing, runs_diff, terminal
 from llmbench.cli.arguments import Json
+from llmbench.cli.run_words import Name, clock, short, sparkline
 from llmbench.cli.terminal import print_json
 from llmbench.errors import LlmbenchError
 
@@ -19,12 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["clock", "evaluated", "list_runs", "record", "register", "show", "summary"]
 
-_BARS = "▁▂▃▄▅▆▇█"
 _SHOWN_SAMPLES = 4
 _KINDS = ("lora", "qlora", "oft", "vera", "ia3", "prompt_tuning")
 """What may follow a method: what was trained in place of all parameters."""
 _STATES = ("running", "finished", "stopped", "failed")
-Name = Annotated[str, typer.Argument(metavar="RUN", help="A run's name.", autocompletion=completion.runs)]
 
 
 def register(cli: typer.Typer) -> None:
@@ -35,6 +34,7 @@ def register(cli: typer.Typer) -> None:
     group.command("open", epilog="Example: `llmbench runs open sft-lora`")(open_folder)
     group.command(epilog="Example: `llmbench runs stop sft-lora`")(stop)
     group.command(epilog="Example: `llmbench runs rm sft-lora --yes`")(rm)
+    runs_diff.register(group)
     cli.add_typer(group, name="runs")
 
 
@@ -263,7 +263,7 @@ def _details(run: Run, record: dict[str, Any]) -> list[str]:
     rows = [row for row in run.metrics() if "loss" in row]
     if rows:
         first, last = rows[0], rows[-1]
-        lines.append(f"  loss    {first['loss']:.4f} {_sparkline([row['loss'] for row in rows])} {last['loss']:.4f}")
+        lines.append(f"  loss    {first['loss']:.4f} {sparkline([row['loss'] for row in rows])} {last['loss']:.4f}")
         lines += _evaluations(run, record)
         early = ", stopped early" if record["stopped_early"] else ""
         left = f", {clock(record['seconds_left'])} left" if record["seconds_left"] is not None else ""
@@ -302,7 +302,7 @@ def _evaluations(run: Run, record: dict[str, Any]) -> list[str]:
         if not values:
             continue
         label = "held out" if name == "eval_loss" else name.removeprefix("eval_")
-        lines.append(f"  {label:<7} {values[0]:.4f} {_sparkline(values)} {values[-1]:.4f}")
+        lines.append(f"  {label:<7} {values[0]:.4f} {sparkline(values)} {values[-1]:.4f}")
     if best is not None:
         kept = "; its weights are kept" if record["kept_step"] == best["step"] else ""
         lines.append(f"  best    {best['metric'].removeprefix('eval_')} {best['value']:.4f} at step {best['step']}{kept}")
@@ -310,7 +310,7 @@ def _evaluations(run: Run, record: dict[str, Any]) -> list[str]:
     last = [row for row in samples if row["step"] == samples[-1]["step"]]
     for row in last[:_SHOWN_SAMPLES]:
         mark = "".join("✓" if value else "✗" for value in row["scores"].values() if value is not None)
-        lines.append(f"  answer  {mark} {_short(row['answer'])}   (expected: {_short(row['expected'] or '')})")
+        lines.append(f"  answer  {mark} {short(row['answer'])}   (expected: {short(row['expected'] or '')})")
     return lines
 
 
@@ -326,30 +326,6 @@ def _checkpoints(run: Run, record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _short(text: str, width: int = 60) -> str:
-    """One line of at most so many characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else f"{line[: width - 1]}…"
-
-
 def _origin(source: dict[str, Any]) -> Any:
     """A data source of a recorded recipe; runs of before had no hub data sets."""
     return source["path"] or source.get("dataset") or source["lessons"]
-
-
-def _sparkline(values: list[float], width: int = 40) -> str:
-    """A curve in at most `width` characters, each the mean of its share of the values."""
-    count = min(width, len(values))
-    edges = [round(i * len(values) / count) for i in range(count + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
-    low, high = min(means), max(means)
-    return "".join(_BARS[round((value - low) / (high - low or 1) * (len(_BARS) - 1))] for value in means)
-
-
-def clock(seconds: float | None) -> str:
-    """`1:02:03` or `2:03`; nothing for None."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
