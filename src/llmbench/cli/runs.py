@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmbench.cli import listing, runs_diff, terminal
+from llmbench.cli import listing, runs_diff, runs_labels, terminal
 from llmbench.cli.arguments import Json
-from llmbench.cli.run_words import Name, clock, short, sparkline
+from llmbench.cli.run_words import Name, Names, clock, short, sparkline
 from llmbench.cli.terminal import print_json
 from llmbench.errors import LlmbenchError
 
@@ -33,8 +33,9 @@ def register(cli: typer.Typer) -> None:
     group.command(epilog="Example: `llmbench runs sft-lora`")(show)
     group.command("open", epilog="Example: `llmbench runs open sft-lora`")(open_folder)
     group.command(epilog="Example: `llmbench runs stop sft-lora`")(stop)
-    group.command(epilog="Example: `llmbench runs rm sft-lora --yes`")(rm)
+    group.command(epilog="Example: `llmbench runs rm sft-lora sft-lora-2 --yes`")(rm)
     runs_diff.register(group)
+    runs_labels.register(group)
     cli.add_typer(group, name="runs")
 
 
@@ -59,13 +60,19 @@ def list_runs(
         ),
     ] = None,
     last: Annotated[int | None, typer.Option(min=1, help="List only the newest N runs.", show_default=False)] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG", help="List only runs with this tag; repeatable, for all of them.", show_default=False),
+    ] = None,
+    archived: Annotated[bool, typer.Option("--archived", help="List archived runs too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the runs, newest first; or show, open, stop or remove one."""
+    """List the runs, newest first; or show, compare, label, stop or remove some."""
     from llmbench import runs
+    from llmbench.runs import labels
 
     if context.invoked_subcommand is not None:
-        if (state, method, last, as_json) != (None, None, None, False):
+        if (state, method, last, tag, archived, as_json) != (None, None, None, None, False, False):
             raise LlmbenchError("Options before a run's name apply to the list. To show one run, leave them out.")
         return
     if state is not None and state not in _STATES:
@@ -75,13 +82,18 @@ def list_runs(
         kinds = ", ".join(f"+{kind}" for kind in _KINDS)
         raise LlmbenchError(f"--method {method} is not a method. Choose one of: {plain}; or one of them with {kinds}")
     every = [run for run in runs.every() if _readable(run)]
-    found = list(islice((run for run in every if _fits(run, state, method)), last))
+    shown = [run for run in every if archived or not labels.read(run).archived]
+    wanted = set(tag or ())
+    fitting = (run for run in shown if _fits(run, state, method) and wanted <= set(labels.read(run).tags))
+    found = list(islice(fitting, last))
     if as_json:
         print_json([record(run) for run in found])
     elif not every:
         print("No runs yet. Make one: llmbench train recipes/sft-lora.yaml")
+    elif not shown:
+        print(f"All {len(every)} runs are archived. List them: llmbench runs --archived")
     elif not found:
-        print(f"None of the {len(every)} runs matches. Leave out --state or --method to list them.")
+        print(f"None of the {len(shown)} runs matches. Leave out --state, --method or --tag to list them.")
     else:
         _table([summary(run) for run in found])
 
@@ -118,28 +130,42 @@ def stop(name: Name, as_json: Json = False) -> None:
         print(f"{name} was asked to stop. It saves a checkpoint after its current step and ends.")
 
 
-def rm(name: Name, yes: listing.Yes = False, as_json: Json = False) -> None:
-    """Remove a run with its adapter, model and checkpoints.
+def rm(names: Names, yes: listing.Yes = False, as_json: Json = False) -> None:
+    """Remove runs with their adapters, models and checkpoints.
 
-    Refuses to remove a run that is training, or a folder that holds other files.
+    Refuses to remove a run that is training, or a folder that holds other files; then none of the runs is removed. With --json,
+    several runs make a list.
 
     Exit code 0: removed; 1: you answered no; 2: an error, and nothing was removed.
     """
     from llmbench import runs
 
-    run = runs.open_run(name)
-    size = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
-    listing.confirm(f"Remove run {name} ({run.state}, {size / 2**20:,.1f} MiB) at {run.folder}?", yes)
-    runs.remove(run)
-    if as_json:
-        print_json({"name": name, "removed": str(run.folder), "bytes": size})
+    found = [runs.open_run(name) for name in dict.fromkeys(names)]
+    for run in found:
+        runs.check_removal(run)
+    sizes = [sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file()) for run in found]
+    if len(found) == 1:
+        [run], [size] = found, sizes
+        listing.confirm(f"Remove run {run.name} ({run.state}, {size / 2**20:,.1f} MiB) at {run.folder}?", yes)
     else:
-        print(f"Removed run {name} ({size / 2**20:,.1f} MiB).")
+        listed = ", ".join(run.name for run in found)
+        listing.confirm(f"Remove {len(found)} runs ({listed}; {sum(sizes) / 2**20:,.1f} MiB)?", yes)
+    removed: list[dict[str, Any]] = []
+    for run, size in zip(found, sizes, strict=True):
+        runs.remove(run)
+        removed.append({"name": run.name, "removed": str(run.folder), "bytes": size})
+        if not as_json:
+            print(f"Removed run {run.name} ({size / 2**20:,.1f} MiB).")
+    if as_json:
+        print_json(removed if len(removed) > 1 else removed[0])
 
 
 def _readable(run: Run) -> bool:
     """Whether a run can be listed; what is wrong with one that cannot goes to stderr, and the others are listed."""
+    from llmbench.runs import labels
+
     try:
+        labels.read(run)
         return bool(run.recipe)
     except LlmbenchError as error:
         print(error, file=sys.stderr)
@@ -166,7 +192,14 @@ def summary(run: Run) -> dict[str, Any]:
         "loss": last.get("loss") if status.get("loss") is None else status["loss"],
         "eval_loss": status.get("eval_loss"),
         "seconds": status.get("seconds"),
-    }
+    } | _labels(run)
+
+
+def _labels(run: Run) -> dict[str, Any]:
+    from llmbench.runs import labels
+
+    found = labels.read(run)
+    return {"note": found.note, "tags": list(found.tags), "archived": found.archived}
 
 
 def _base(document: dict[str, Any]) -> str:
@@ -221,7 +254,7 @@ def record(run: Run) -> dict[str, Any]:
         "created": status["created"],
         "folder": str(run.folder),
         "result": str(result) if result else None,
-    }
+    } | _labels(run)
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
@@ -241,19 +274,25 @@ def _beside(document: dict[str, Any]) -> str:
 
 
 def _table(records: list[dict[str, Any]]) -> None:
-    rows = [["run", "state", "method", "base", "steps", "loss", "time"]]
+    tagged = any(r["tags"] for r in records)
+    rows = [["run", "state", "method", "base", "steps", "loss", "time", *(["tags"] if tagged else [])]]
     for r in records:
         held_out = "" if r["eval_loss"] is None else f" / {r['eval_loss']:.3f}"
         steps = f"{r['step']}" if r["steps"] in (None, r["step"]) else f"{r['step']} of {r['steps']}"
         loss = "" if r["loss"] is None else f"{r['loss']:.3f}{held_out}"
-        rows.append([r["name"], r["state"], r["method"], r["base"], steps, loss, clock(r["seconds"])])
-    terminal.listing(rows, shrink=(0, 3), right=(4, 5, 6))
+        state = f"{r['state']}, archived" if r["archived"] else r["state"]
+        row = [r["name"], state, r["method"], r["base"], steps, loss, clock(r["seconds"])]
+        rows.append([*row, ", ".join(r["tags"])] if tagged else row)
+    terminal.listing(rows, shrink=(0, 3, *([7] if tagged else [])), right=(4, 5, 6))
 
 
 def _details(run: Run, record: dict[str, Any]) -> list[str]:
     document, reason = run.recipe, f" ({record['reason']})" if record["reason"] else ""
     lines = [f"{run.name}: {record['state']}{reason}", f"  {record['method']} on {record['base']}"]
     lines += [f"  warning {record['warning']}"] if record["warning"] else []
+    lines += [f"  note    {line}" for line in record["note"].splitlines()]
+    lines += [f"  tags    {', '.join(record['tags'])}"] if record["tags"] else []
+    lines += ["  archived"] if record["archived"] else []
     training, settings = document["training"], []
     if document["lora"]:
         settings.append(f"LoRA r={document['lora']['r']} alpha={document['lora']['lora_alpha']}")
