@@ -67,6 +67,7 @@ TRAINING = [
     {"data_report", "methods", "save"},
     {"merging", "plan"},
     {"stages"},
+    {"replaying"},
     {"__init__"},
     {"selftest"},
 ]

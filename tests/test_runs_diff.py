@@ -88,6 +88,9 @@ def test_curves_name_the_first_step_that_differs_and_the_largest_difference(made
         ("training.logging_steps=3", "training.logging_steps", "shown", True),
         ("data.train.0.path=other.jsonl", "data.train.0.path", "place", True),
         ("lora=null", "lora", "matters", False),
+        ("training.padding_free=true", "training.padding_free", "chosen", True),
+        ("training.torch_compile=true", "training.torch_compile", "matters", False),
+        ("model.dtype=float32", "model.dtype", "chosen", True),
     ],
 )
 def test_settings_differ_by_their_dotted_places(

@@ -8,7 +8,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["code", "file_hash", "fingerprint", "versions"]
+__all__ = ["adapter_id", "code", "file_hash", "fingerprint", "versions"]
 
 _PACKAGES = (
     "llmbench", "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "safetensors",
@@ -41,6 +41,12 @@ def file_hash(path: Path) -> str:
     """sha256 of a file's bytes, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def adapter_id(folder: Path) -> str:
+    """What an adapter is, by content: the first 16 hex digits of the sha256 of its configuration's and its weights'."""
+    together = "".join(file_hash(folder / name) for name in ("adapter_config.json", "adapter_model.safetensors"))
+    return hashlib.sha256(together.encode()).hexdigest()[:16]
 
 
 def fingerprint(folder: Path) -> dict[str, str]:

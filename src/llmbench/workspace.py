@@ -6,6 +6,7 @@ LLMBENCH_HOME, else ./outputs
 ├── comparisons/NAME/   llmbench compare
 ├── evaluations/NAME/   llmbench evaluate rag
 ├── adapters/HASH/      copies of what is served
+├── made/SHA256.json    what data files were made by, such as llmbench raft
 ├── serving/NAME.sock   where running servers are asked to change
 ├── rollouts/SERVER/    what was decided about canaries, and by what evidence
 ├── shadows/SERVER/     what shadows of routes answered

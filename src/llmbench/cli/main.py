@@ -29,6 +29,7 @@ from llmbench.cli import (
     new,
     raft,
     rag,
+    replay,
     rollout,
     runs,
     selftest,
@@ -108,6 +109,7 @@ def options(
 for verbs in (
     train,
     runs,
+    replay,
     check,
     merge,
     certify,

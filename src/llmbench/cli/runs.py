@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmbench.cli import listing, runs_diff, runs_labels, terminal
+from llmbench.cli import listing, runs_diff, runs_labels, runs_lineage, terminal
 from llmbench.cli.arguments import Json
 from llmbench.cli.run_words import Name, Names, clock, short, sparkline
 from llmbench.cli.terminal import print_json
@@ -36,6 +36,7 @@ def register(cli: typer.Typer) -> None:
     group.command(epilog="Example: `llmbench runs rm sft-lora sft-lora-2 --yes`")(rm)
     runs_diff.register(group)
     runs_labels.register(group)
+    runs_lineage.register(group)
     cli.add_typer(group, name="runs")
 
 

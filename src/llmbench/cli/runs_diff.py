@@ -62,7 +62,7 @@ def diff(
 
 def _settings(found: RunDiff) -> None:
     rows = [["recipe", f"A  {found.a}", f"B  {found.b}"]]
-    kinds = {"matters": "", "shown": " (logging only)", "place": " (same content)"}
+    kinds = {"matters": "", "shown": " (logging only)", "place": " (same content)", "chosen": " (same choice)"}
     rows += [[f"{one.place}{kinds[one.kind]}", _value(one.a), _value(one.b)] for one in found.settings]
     if len(rows) == 1:
         rows.append(["(the same)", "", ""])

@@ -15,6 +15,8 @@ __all__ = [
     "every",
     "ingredients",
     "labels",
+    "lineage",
+    "made",
     "open_run",
     "remove",
     "resolved",

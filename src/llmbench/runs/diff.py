@@ -42,8 +42,9 @@ class Setting:
     place: str
     a: Any
     b: Any
-    kind: Literal["matters", "shown", "place"] = "matters"
-    """shown: it changes what is logged and kept only; place: it names, by another path, what is the same by its content."""
+    kind: Literal["matters", "shown", "place", "chosen"] = "matters"
+    """shown: it changes what is logged and kept only; place: it names, by another path, what is the same by its content;
+    chosen: one leaves open what the other sets, and both trained with the same."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +143,21 @@ def _settings(a: dict[str, Any], b: dict[str, Any], ingredients: list[Ingredient
     for place, one, other in _places(a, b):
         if place == "name" or one == other:
             continue
-        kind: Literal["matters", "shown", "place"] = "shown" if place in _SHOWN else "matters"
-        if _PLACE.fullmatch(place):
-            parts = _OF_PLACE.get("template" if "template" in place else place.partition(".")[0], ("template", "rows"))
-            states = [i.state for i in ingredients if i.part in parts]
-            kind = "place" if states and "differs" not in states and "same" in states else "matters"
-        yield Setting(place, one, other, kind)
+        yield Setting(place, one, other, _kind(place, (one, other), ingredients))
+
+
+def _kind(place: str, values: tuple[Any, Any], ingredients: list[Ingredient]) -> Literal["matters", "shown", "place", "chosen"]:
+    section, _, name = place.rpartition(".")
+    if place in _SHOWN:
+        return "shown"
+    if _PLACE.fullmatch(place):
+        parts = _OF_PLACE.get("template" if "template" in place else place.partition(".")[0], ("template", "rows"))
+        states = [i.state for i in ingredients if i.part in parts]
+        return "place" if "differs" not in states and "same" in states else "matters"
+    part = {"model": "hardware", "training": "settled"}.get(section)
+    if part is not None and (None in values or "auto" in values):
+        return "chosen" if any((i.part, i.name, i.state) == (part, name, "same") for i in ingredients) else "matters"
+    return "matters"
 
 
 def _places(a: Any, b: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
