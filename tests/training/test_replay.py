@@ -24,6 +24,7 @@ from llmbench.errors import LlmbenchError, RunError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 from llmbench.runs.diff import CurvePair
+from llmbench.runs.ingredients import Ingredient
 from llmbench.training.replaying import check, replay
 from llmbench.training.replaying.check import threads
 from llmbench.training.replaying.verdict import judge, tolerance
@@ -364,6 +365,13 @@ def weight(largest: float, unpaired: tuple[str, ...] = ()) -> WeightPair:
 )
 def test_the_verdict_of_losses_and_weights(curves: list[CurvePair], found: WeightPair | None, word: str) -> None:
     assert judge(curves, found, tolerance("float32"), []).word == word
+
+
+def test_rounding_is_no_explanation_where_another_thing_was_trained() -> None:
+    near, other = [pair("loss", 1e-6)], Ingredient("data", "train[0]", "a", "b")
+    assert judge(near, weight(1e-6), tolerance("float32"), [Ingredient("packages", "torch", "1", "2")]).word != "differs"
+    assert judge(near, weight(1e-6), tolerance("float32"), [other]).word == "differs"
+    assert judge([pair("loss", 0)], weight(0), tolerance("float32"), [other]).word == "same bits"
 
 
 def test_the_coarser_precision_decides_what_is_tolerated() -> None:

@@ -151,6 +151,8 @@ def _say(done: Replay, checked: Check) -> None:
         "differs": f"It differs by more than rounding explains in {allowed.dtype} (losses within {allowed.loss:g} of their "
         f"value, weights within {allowed.weights:g} of their size).",
     }
+    if verdict.other_training:
+        words["differs"] = "It differs, as another training does: what it was trained on is not what was recorded."
     part = "" if done.whole else f" Compared up to step {done.steps}."
     paragraph(f"{words[verdict.word]}{part} The new run: {done.run.folder}")
 
