@@ -41,7 +41,7 @@ LAYERS = [
     {"training", "retrieval", "engine"},
     {"gateway"},
     {"compare"},
-    {"containers", "demo", "doctor", "raft"},
+    {"ablation", "containers", "demo", "doctor", "raft"},
     {"cli"},
     {"__main__"},
 ]

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from llmbench.cli import app as app_verb
 from llmbench.cli import (
+    ablate,
     capture,
     certify,
     chat,
@@ -37,6 +37,7 @@ from llmbench.cli import (
     train,
     variants,
 )
+from llmbench.cli import app as app_verb
 from llmbench.cli.arguments import EARLIER
 from llmbench.errors import LlmbenchError
 from llmbench.shown import printable
@@ -110,6 +111,7 @@ for verbs in (
     train,
     runs,
     replay,
+    ablate,
     check,
     merge,
     certify,
