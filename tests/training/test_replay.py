@@ -389,3 +389,4 @@ def test_weights_differ_in_bits_shapes_and_names(tmp_path: Path) -> None:
     save_file(other, tmp_path / "b" / "model.safetensors")
     found = weights("model", tmp_path / "a", tmp_path / "b")
     assert (found.tensors, found.differing, found.unpaired) == (3, 2, ("only",)) and not found.same_bits
+    assert found.worst == "signed" and json.loads(json.dumps(found.as_json(), allow_nan=False))["largest"] is None

@@ -79,7 +79,7 @@ class Verdict:
             "differ_from_step": self.first,
             "steps_compared": self.steps,
             "curves": [asdict(pair) for pair in self.curves],
-            "weights": None if self.weights is None else asdict(self.weights),
+            "weights": self.weights.as_json() if self.weights is not None else None,
             "tolerance": asdict(self.tolerance),
             "changed": [one.as_json() for one in self.changed],
             "not_recorded": [one.as_json() for one in self.unknown],

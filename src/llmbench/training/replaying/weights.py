@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -27,7 +29,8 @@ class WeightPair:
     differing: int
     """How many of these differ in a bit, a shape or a type."""
     largest: float
-    """The largest distance of a tensor: the root of its squared differences, over that of its recorded values."""
+    """The largest distance of a tensor: the root of its squared differences, over that of its recorded values; infinite for
+    tensors of other shapes, and where only zeros were recorded."""
     worst: str | None
     """The tensor of the largest distance."""
     unpaired: tuple[str, ...]
@@ -37,6 +40,10 @@ class WeightPair:
     def same_bits(self) -> bool:
         """Whether nothing differs."""
         return not self.differing and not self.unpaired
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain values; null for an infinite distance, which JSON has no number for."""
+        return asdict(self) | {"largest": self.largest if math.isfinite(self.largest) else None}
 
 
 def comparable(recorded: Run, replayed: Run, step: int, *, whole: bool) -> tuple[str, Path, Path] | None:
