@@ -136,6 +136,11 @@ def changed(lock: Any, *places: str, to: Any) -> Any:
         (("rows", "train", "rows"), 2, "rows: train: 3 rows, cdcdcdcdcdcd -> 2 rows, cdcdcdcdcdcd"),
         (("settled", "padding_free"), False, "settled: padding_free: true -> false"),
         (("data", "eval"), LOCK["data"]["train"], "data: eval[0] /rows.jsonl: none -> abababababab"),
+        (
+            ("changed",),
+            [{"step": 4, "recipe": ["training.max_steps: 4 -> 7", "training.logging_steps: 3 -> 1"]}],
+            "history: resumed with another recipe: none -> step 4: training.max_steps: 4 -> 7",
+        ),
         (("questions",), {"path": "q.jsonl", "sha256": "77" * 32}, "questions: q.jsonl: none -> 777777777777"),
     ],
 )

@@ -13,15 +13,11 @@ from typing import Any, Literal
 
 from llmbench.recipe import DataSource, DataSpec, LoraSpec, ModelSpec, TrainingSpec
 from llmbench.runs.best import goal
-from llmbench.runs.ingredients import CONTENT, Ingredient, compare
+from llmbench.runs.ingredients import CONTENT, SHOWN, Ingredient, compare
 from llmbench.runs.run import Run
 
 __all__ = ["CurvePair", "RunDiff", "Setting", "curve_pairs", "diff", "result_hash"]
 
-_SHOWN = {f"training.{name}" for name in ("logging_steps", "save_steps", "save_total_limit", "per_device_eval_batch_size")} | {
-    "evaluation.samples_shown"
-}
-"""Settings that change what is seen and kept, and no step."""
 _PLACE = re.compile(
     r"(data\.(train|eval)\.\d+\.(path|url)|model\.(model_name_or_path|revision|tokenizer)|adapter_name_or_path"
     r"|evaluation\.questions|data\.chat_template)"
@@ -148,7 +144,7 @@ def _settings(a: dict[str, Any], b: dict[str, Any], ingredients: list[Ingredient
 
 def _kind(place: str, values: tuple[Any, Any], ingredients: list[Ingredient]) -> Literal["matters", "shown", "place", "chosen"]:
     section, _, name = place.rpartition(".")
-    if place in _SHOWN:
+    if place in SHOWN:
         return "shown"
     if _PLACE.fullmatch(place):
         parts = _OF_PLACE.get("template" if "template" in place else place.partition(".")[0], ("template", "rows"))

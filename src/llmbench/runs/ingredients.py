@@ -7,14 +7,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["CONTENT", "Ingredient", "compare"]
+__all__ = ["CONTENT", "SHOWN", "Ingredient", "compare"]
 
 Part = Literal[
-    "data", "rows", "base", "tokenizer", "template", "seed", "questions", "method", "packages", "hardware", "numerics",
-    "settled",
+    "data", "rows", "base", "tokenizer", "template", "seed", "questions", "method", "history", "packages", "hardware",
+    "numerics", "settled",
 ]  # fmt: skip
-CONTENT: tuple[Part, ...] = ("data", "rows", "base", "tokenizer", "template", "seed", "questions", "method")
+CONTENT: tuple[Part, ...] = ("data", "rows", "base", "tokenizer", "template", "seed", "questions", "method", "history")
 """What a training is; the other parts are where and with what it was computed."""
+SHOWN = {f"training.{name}" for name in ("logging_steps", "save_steps", "save_total_limit", "per_device_eval_batch_size")} | {
+    "evaluation.samples_shown"
+}
+"""Settings that change what is seen and kept, and no step."""
 _HARDWARE = ("device", "dtype", "processor", "threads", "gpu", "cuda", "cudnn")
 """What of the hardware decides about bits; its memory and its other cores do not."""
 
@@ -48,6 +52,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Ingredient]:
     found = [*_data(old, new), *_rows(old, new), *_model(old, new)]
     found += _plain("seed", {"seed": old.get("seed")}, {"seed": new.get("seed")})
     found += _questions(old, new)
+    found += _plain("history", *({"resumed with another recipe": _history(lock)} for lock in (old, new)), absent="none")
     if "method" in old and "method" in new:
         found += _plain("method", _flat(old["method"]), _flat(new["method"]), absent="none")
     found += _plain("packages", old.get("versions"), new.get("versions"), absent="not installed", unless=("llmbench_code",))
@@ -146,6 +151,12 @@ def _questions(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Ingre
         values = [side["sha256"] if side else "none" if "questions" in lock else None
                   for side, lock in zip(sides, (old, new), strict=True)]  # fmt: skip
         yield Ingredient("questions", name, values[0], values[1])
+
+
+def _history(lock: Mapping[str, Any]) -> str | None:
+    """What the recipe said otherwise from a step on, where the run was resumed: a schedule that was made longer, for one."""
+    changes = ((entry["step"], line) for entry in lock.get("changed", []) for line in entry["recipe"])
+    return "; ".join(f"step {step}: {line}" for step, line in changes if line.partition(": ")[0] not in SHOWN) or None
 
 
 def _environment(lock: Mapping[str, Any]) -> dict[str, Any] | None:
