@@ -31,6 +31,7 @@ from llmbench.training.replaying.verdict import judge, tolerance
 from llmbench.training.replaying.weights import WeightPair, weights
 
 from .conftest import Write, write_recipe
+from .judgements import written
 from .test_resume import stopped_at
 
 SETTINGS = (
@@ -261,6 +262,16 @@ def test_a_model_whose_parameters_are_all_trained_is_compared_tensor_by_tensor(w
     training.train(document, run)
     verdict = replay(check(run, "again")).verdict
     assert verdict.word == "same bits" and verdict.weights is not None and verdict.weights.what == "model"
+
+
+@pytest.mark.parametrize("method", ["grpo", "distillation"])
+def test_answers_that_a_model_writes_and_the_figures_of_a_teacher_come_out_again(
+    tmp_path: Path, home: Path, method: str
+) -> None:
+    document = written(tmp_path, method, "training.max_steps=2")
+    run = runs.create(document)
+    training.train(document, run)
+    assert replay(check(run, "again")).verdict.word == "same bits"
 
 
 def without_lock(run: Run) -> None:
