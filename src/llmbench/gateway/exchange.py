@@ -166,12 +166,16 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
         elif piece := message.get("body"):
-            if self.first is None:
-                self.first = self.elapsed()
-            if self.stream:
-                self.broken = self.broken or b'data: {"error"' in piece or b"event: response.failed\n" in piece
-            if self.keeps:
-                self.body.append(piece)
+            self.sent_piece(piece)
+
+    def sent_piece(self, piece: bytes) -> None:
+        """Notes a piece of the answer's body."""
+        if self.first is None:
+            self.first = self.elapsed()
+        if self.stream:
+            self.broken = self.broken or b'data: {"error"' in piece or b"event: response.failed\n" in piece
+        if self.keeps:
+            self.body.append(piece)
 
     def used(self, usage: Any) -> None:
         """Notes the tokens that an answer's `usage` names."""

@@ -57,7 +57,7 @@ async def unless_gone(request: Request, exchange: Exchange, work: Awaitable[T]) 
     from llmbench.gateway import stream
 
     try:
-        return await stream.unless_gone(request.receive, _in_time(exchange, work))
+        return await stream.unless_gone(request.scope, request.receive, _in_time(exchange, work))
     except stream.ClientLeft:
         raise Refusal(499, "The client disconnected.") from None
 

@@ -18,7 +18,7 @@ import httpx
 from llmbench.engine import Address, Place
 from llmbench.gateway import connecting
 
-__all__ = ["IDLE", "Dropped", "EngineTransport"]
+__all__ = ["IDLE", "Dropped", "EngineTransport", "PouredStream"]
 
 IDLE = 60.0
 """Seconds for which an idle connection is used again; the engine keeps it for longer (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`)."""
@@ -49,6 +49,7 @@ class _Link(asyncio.Protocol):
         self._waits_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._error: httpx.TransportError | None = None
+        self._take: Callable[[bytes], bool] | None = None
         self._asked = self._paused = False
         self._begin()
 
@@ -76,6 +77,25 @@ class _Link(asyncio.Protocol):
             if self._complete:
                 return b""
             await self._more()
+        return self._taken()
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        """Gives what comes of the body to `take`, in the moment in which it comes; see `PouredStream`."""
+        self._take = take
+        try:
+            while True:
+                if self._pieces and not take(self._taken()):
+                    return False
+                if self._complete:
+                    return True
+                await self._more()
+                if self._take is None:
+                    return False
+        finally:
+            self._take = None
+
+    def _taken(self) -> bytes:
+        """What has come of the body since the last time."""
         found = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces, self._size = [], 0
         if self._paused:
@@ -123,6 +143,12 @@ class _Link(asyncio.Protocol):
         except self._parser_errors as error:
             self.fail(httpx.RemoteProtocolError(str(error) or "not an HTTP/1.1 answer"))
             return
+        if self._take is not None:
+            self._waits_since = self._loop.time()
+            if self._pieces:
+                self._hand_on(self._take)
+            if not self._complete:
+                return
         if self._size > _AHEAD and not self._complete:
             self._paused = True
             self._transport.pause_reading()
@@ -166,6 +192,17 @@ class _Link(asyncio.Protocol):
         else:  # 100 Continue and its like
             self.headers.clear()
 
+    def _hand_on(self, take: Callable[[bytes], bool]) -> None:
+        """Gives what has come to whoever waits in `pour`, and wakes it only where it takes no more."""
+        try:
+            if take(self._taken()):
+                return
+        except Exception as error:  # it belongs to whoever waits, not to the event loop
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_exception(error)
+        self._take = None
+        self._wake()
+
     def _tell_done(self) -> None:
         done, self._done = self._done, None
         if done is not None:
@@ -197,7 +234,23 @@ class _Link(asyncio.Protocol):
             self._waiter.set_result(None)
 
 
-class _Body(httpx.AsyncByteStream):
+class PouredStream(httpx.AsyncByteStream):
+    """A body that can be given on as it comes, without a task that wakes for each piece."""
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        """Calls `take` with each piece until it returns False, as it wants no more for now, or the body has ended.
+
+        Returns:
+            Whether the body has ended. If not, the engine's next bytes are kept for the next call.
+
+        Raises:
+            httpx.TransportError: the connection broke off.
+            Exception: what `take` raises.
+        """
+        raise NotImplementedError
+
+
+class _Body(PouredStream):
     """The body of an answer. Closed before its end it closes the connection, so that the engine stops computing."""
 
     def __init__(self, link: _Link, transport: EngineTransport) -> None:
@@ -212,6 +265,10 @@ class _Body(httpx.AsyncByteStream):
         if not piece:
             raise StopAsyncIteration
         return piece
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        """As `PouredStream`."""
+        return self._link is None or await self._link.pour(take)
 
     async def aclose(self) -> None:
         link, self._link = self._link, None
