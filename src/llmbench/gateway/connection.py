@@ -87,6 +87,10 @@ class Connection(H11Protocol):
         if self._left is not None:
             self._left()
 
+    def has_body(self) -> bool:
+        """Whether the request's body has come to its end."""
+        return not self.cycle.more_body
+
     def write(self, piece: bytes) -> bool:
         """Sends a piece of a stream whose head was sent; False where the client should read before the next."""
         if not self.cycle.disconnected:

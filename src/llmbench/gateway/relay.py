@@ -27,7 +27,9 @@ _FRESH = 2.0
 _HEALTHY = 5.0
 """Seconds in which it must say that it is well."""
 _AT = httpx.URL("http://engine")
-_JSON = {"content-type": "application/json"}
+_WRITTEN = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_READ = json.JSONDecoder(parse_constant=lambda _: None)  # NaN, which JSON does not have
+_HEADERS = [("host", "engine"), ("content-type", "application/json")]
 
 
 @cache
@@ -139,11 +141,15 @@ class Upstream:
         model = body.get("model")
         if self._ending is not None or model in self._ended:
             raise self._gone(ConnectionError(), model)
-        content = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-        headers = _JSON | ({"traceparent": traceparent} if traceparent is not None else {})
-        request = httpx.Request(
-            "POST", _address(path), content=content, headers=headers, extensions={"model": model, "body": body, "done": done}
-        )
+        content = _WRITTEN.encode(body).encode()
+        headers = [*_HEADERS, ("content-length", str(len(content)))]
+        if traceparent is not None:
+            headers.append(("traceparent", traceparent))
+        request = httpx.Request(  # with a stream, as httpx looks through `content` for longer than all of this takes
+            "POST", _address(path), headers=headers, stream=httpx.ByteStream(content),
+            extensions={"model": model, "body": body, "done": done},
+        )  # fmt: skip
+        request.read()
         try:
             response = await self._send(request)
             self.heard = time.monotonic()
@@ -192,7 +198,7 @@ class Upstream:
         """Reads an answer that is not streamed, and closes it."""
         try:
             content = b"".join([piece async for piece in _body_of(response)])
-            data = json.loads(content, parse_constant=lambda _: None)  # NaN, which JSON does not have
+            data = _READ.decode(content.decode("utf-8", "surrogatepass"))
         except httpx.HTTPError as error:
             raise self._gone(error, response.request.extensions.get("model")) from error
         except (ValueError, RecursionError) as error:

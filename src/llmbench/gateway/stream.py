@@ -27,6 +27,9 @@ class ClientLeft(Exception):
 class Wire(Protocol):
     """The connection to the client, which this project's server puts into `scope["state"]["wire"]`. Others have ASGI alone."""
 
+    def has_body(self) -> bool:
+        """Whether the request's body has come to its end."""
+
     def write(self, piece: bytes) -> bool:
         """Sends a piece of a stream whose head was sent; False where the client should read before the next."""
 
