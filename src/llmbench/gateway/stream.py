@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 import httpx
@@ -98,11 +98,19 @@ class EventStream(StreamingResponse):
             with suppress(ClientLeft):
                 await unless_gone(scope, receive, self._send(scope, send))
         finally:
-            async with AsyncExitStack() as closing:  # whatever one of them says, the others are closed
-                closing.push_async_callback(self._upstream.aclose)
-                closing.callback(self._events.close)
-                for pieces in self._pieces:
-                    closing.push_async_callback(pieces.aclose)
+            await self._close()
+
+    async def _close(self) -> None:
+        """Closes what changes the events, the last first, and the engine's answer, whatever one of them says."""
+        try:
+            if self._pieces:
+                await self._pieces.pop().aclose()
+        finally:
+            if self._pieces:
+                await self._close()
+            else:
+                self._events.close()
+                await self._upstream.aclose()
 
     async def _send(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
