@@ -73,9 +73,12 @@ async def engine(at: Place, handler: Handler = whole) -> AsyncIterator[list[Conn
         task = asyncio.current_task()
         assert task is not None
         tasks.append(task)
-        with suppress(asyncio.CancelledError, ConnectionError):
-            await handler(connections[-1])
-        writer.close()
+        try:
+            with suppress(ConnectionError):
+                await handler(connections[-1])
+            writer.close()
+        except asyncio.CancelledError:
+            writer.transport.abort()
 
     if isinstance(at, Path):
         server = await asyncio.start_unix_server(accept, at)
@@ -85,6 +88,7 @@ async def engine(at: Place, handler: Handler = whole) -> AsyncIterator[list[Conn
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(os.environ["SSL_CERT_FILE"])
         server = await asyncio.start_server(accept, at.host, at.port, ssl=context)
+    closed = asyncio.create_task(server.wait_closed())  # before `close`, after which Python 3.11 waits for nothing
     try:
         yield connections
     finally:
@@ -92,7 +96,8 @@ async def engine(at: Place, handler: Handler = whole) -> AsyncIterator[list[Conn
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0.01)  # connections that are closed are told so in the loop's next round
+        async with asyncio.timeout(30):
+            await closed  # for a handshake that fails, too, of which no handler knows
 
 
 async def start(client: EngineTransport, body: Any = None, *, model: str | None = None) -> httpx.Response:
