@@ -65,7 +65,7 @@ class Connection(H11Protocol):
         """Arguments are uvicorn's."""
         super().__init__(*args, **named)
         self.conn = _Chunking(h11.SERVER)
-        self.app_state = self.app_state | {"wire": self}  # uvicorn copies it into the scope of each request
+        self.app_state = self.app_state | {"wire": self}  # uvicorn copies this into the scope of each request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Waits for a request, but not for ever."""
@@ -79,11 +79,13 @@ class Connection(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets the deadlines."""
+        """Forgets the deadlines, and tells whoever works for the client."""
         for timer in (self._head, self._unread):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+        for state in (self.app_state, self.scope["state"] if self.scope is not None else {}):
+            state.pop("wire", None)  # a circle, which would keep it until the next collection of garbage
         if self._left is not None:
             self._left()
 
@@ -102,13 +104,13 @@ class Connection(H11Protocol):
         if not self.cycle.disconnected:
             await self.flow.drain()
 
-    def watch(self, left: Callable[[], None] | None) -> bool:
-        """Calls `left` when the client goes away, until it is told None; False where it has gone already."""
+    def when_left(self, call: Callable[[], None] | None) -> bool:
+        """Calls this when the client goes away, until it is told None; False where it has gone already."""
         if self.cycle.disconnected:
             return False
-        if left is not None:
+        if call is not None:
             self.flow.resume_reading()  # or nobody would notice
-        self._left = left
+        self._left = call
         return True
 
     def pause_writing(self) -> None:

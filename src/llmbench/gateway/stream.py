@@ -36,8 +36,8 @@ class Wire(Protocol):
     async def drained(self) -> None:
         """Waits until the client has read, or has gone."""
 
-    def watch(self, left: Callable[[], None] | None) -> bool:
-        """Calls `left` when the client goes away, until it is told None; False where it has gone already."""
+    def when_left(self, call: Callable[[], None] | None) -> bool:
+        """Calls this when the client goes away, until it is told None; False where it has gone already."""
 
 
 async def unless_gone(scope: Scope, receive: Receive, work: Awaitable[T]) -> T:
@@ -63,7 +63,7 @@ async def unless_gone(scope: Scope, receive: Receive, work: Awaitable[T]) -> T:
         leave()
 
     wire: Wire | None = scope["state"].get("wire")
-    watcher = None if wire is not None and wire.watch(leave) else asyncio.create_task(watch())
+    watcher = None if wire is not None and wire.when_left(leave) else asyncio.create_task(watch())
     try:
         return await work
     except asyncio.CancelledError:
@@ -74,7 +74,7 @@ async def unless_gone(scope: Scope, receive: Receive, work: Awaitable[T]) -> T:
         if watcher is not None:
             watcher.cancel()
         elif wire is not None:
-            wire.watch(None)
+            wire.when_left(None)
 
 
 class EventStream(StreamingResponse):
