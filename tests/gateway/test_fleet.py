@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from llmbench.engine import Adapter
 from llmbench.errors import EngineError, LlmbenchError
 from llmbench.gateway import admin, started
 from llmbench.gateway import fleet as fleet_module
+from llmbench.gateway import joining as joining_module
 from llmbench.gateway import member as member_module
 from llmbench.gateway.fleet import Fleet
+from llmbench.gateway.reload_plan import fixed
 from llmbench.recipe import ServeRecipe
 
 KEY = "sesame-open-1234"
@@ -53,8 +56,9 @@ def fleet_of(
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet_module, "_LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(fleet_module, "_PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(fleet_module, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(joining_module, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(joining_module, "_PROBE_SECONDS", 0.05)
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -284,7 +288,7 @@ def states_of(asked: Asked) -> list[object]:
 
 
 def test_what_an_engine_that_hangs_has_not_begun_is_answered_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet_module, "PROBE_TIMEOUT", 0.1)
+    monkeypatch.setattr(joining_module, "PROBE_TIMEOUT", 0.1)
     with running(2) as (first, second), Asked([first, second]) as asked:
         for number in range(20):  # connections that are kept
             asked.chat(f"text {number}")
@@ -311,3 +315,130 @@ def test_the_engines_key_is_sent_and_said_nowhere(capfd: pytest.CaptureFixture[s
         shown = "".join([*texts, *capfd.readouterr()])
     assert KEY[:-1] not in shown and engines[0].url in shown
     assert all(one.asked for one in engines)
+
+
+def named(engines: list[Vllm], **sections: Any) -> ServeRecipe:
+    """The document as it is edited: these engines."""
+    return recipe(engines, **sections)
+
+
+def test_an_engine_that_a_reload_adds_has_and_proves_every_adapter_before_it_gets_a_request(
+    monkeypatch: pytest.MonkeyPatch, adapter: Callable[[str], Adapter]
+) -> None:
+    with running(2) as (first, second), Asked([first]) as asked:
+        fleet = asked.gateway._engine
+        assert isinstance(fleet, Fleet)
+        fleet.load(adapter("a1"))
+        seen: list[tuple[set[str], int]] = []
+        monkeypatch.setattr(
+            member_module.Member, "prove", lambda self, *_: seen.append((set(second.loaded), len(second.asked)))
+        )
+        plan = asked.gateway.deployment.reload(named([first, second]))
+        assert (plan.engines_added, plan.engines_removed, plan.complete) == ([second.url], [], True)
+        assert seen == [({"a1"}, 0)] and states_of(asked) == ["ready", "ready"]
+        assert {asked.chat(f"text {number}").json()["port"] for number in range(20)} == {first.port, second.port}
+        assert f'engine_up{{engine_url="{second.url}"}} 1.0' in asked.http.get("/metrics").text
+        assert asked.gateway.deployment.plan(named([first, second])).engines_added == []
+
+
+def test_an_engine_that_serves_something_else_is_not_added() -> None:
+    with running(2) as (first, second), Asked([first]) as asked:
+        second.root = "/models/other"
+        plan = asked.gateway.deployment.reload(named([first, second]))
+        assert not plan.complete and plan.engines_added == []
+        assert re.search(r"serves other, but .* names model\. Start it with this document$", plan.refused[second.url])
+        assert [one["url"] for one in asked.gateway.engines] == [first.url]
+        assert asked.gateway.deployment.plan(named([first])).complete
+
+
+def test_an_added_engine_that_does_not_answer_yet_joins_when_it_comes() -> None:
+    with running(2) as (first, second), Asked([first]) as asked:
+        second.stop()
+        plan = asked.gateway.deployment.reload(named([first, second]))
+        assert plan.engines_added == [second.url] and "ConnectError" in plan.engines_waiting[second.url]
+        assert states_of(asked) == ["ready", "out"] and plan.complete
+        second.start()
+        until(lambda: states_of(asked) == ["ready", "ready"])
+
+
+def spread(asked: Asked, **fields: Any) -> list[Future[httpx.Response]]:
+    """Eight questions at once, of which each engine is computing some."""
+    pool = ThreadPoolExecutor(8)
+    futures = [pool.submit(asked.chat, f"text {number}", **fields) for number in range(8)]
+    pool.shutdown(wait=False)
+    until(lambda: sum(int(one["requests"]) for one in asked.gateway.engines) == 8)
+    assert all(one["requests"] for one in asked.gateway.engines)
+    return futures
+
+
+def test_an_engine_that_a_reload_removes_ends_its_answers_and_is_asked_no_more() -> None:
+    with running(2) as (first, second), Asked([first, second], gateway={"port": 0, "shutdown_timeout": 30}) as asked:
+        for one in (first, second):
+            one.holds.clear()
+        futures = spread(asked)
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(asked.gateway.deployment.reload, named([first]))
+            until(lambda: "draining" in states_of(asked))
+            before = len(second.asked)
+            first.holds.set()
+            assert {asked.chat(f"more {number}").json()["port"] for number in range(8)} == {first.port}
+            assert not done.done() and len(second.asked) == before
+            second.holds.set()
+            plan = done.result()
+        assert plan.engines_removed == [second.url] and plan.complete
+        assert {future.result().json()["port"] for future in futures} == {first.port, second.port}
+        assert [one["url"] for one in asked.gateway.engines] == [first.url]
+        assert second.url not in asked.http.get("/metrics").text
+
+
+def test_what_a_removed_engine_has_not_begun_in_time_is_answered_by_another_and_what_it_has_ends_with_an_error() -> None:
+    with running(2) as (first, second), Asked([first, second]) as asked:
+        second.holds.clear()
+        futures = [ThreadPoolExecutor(1).submit(asked.chat, f"text {number}") for number in range(8)]
+        until(lambda: sum(one.done() for one in futures) + int(asked.gateway.engines[1]["requests"]) == 8)
+        waiting = int(asked.gateway.engines[1]["requests"])
+        streams = [ThreadPoolExecutor(1).submit(asked.chat, f"text {number}", stream=True) for number in range(8)]
+        until(lambda: len(first.asked) + len(second.asked) == 16)
+        plan = asked.gateway.deployment.reload(named([first]))
+        assert plan.engines_removed == [second.url] and waiting
+        assert {future.result().json()["port"] for future in futures} == {first.port}
+        texts = [future.result().text for future in streams]
+        cut = [text for text in texts if str(second.port) in text]
+        assert cut and all('"error"' in text for text in cut)
+        assert all("[DONE]" in text and '"error"' not in text for text in texts if text not in cut)
+        assert any(f"Engine {second.url} is no longer asked; cut off {len(cut)} answers" in line for line in asked.said)
+
+
+def test_the_only_engine_that_answers_is_not_removed() -> None:
+    with running(2) as (first, second), Asked([first, second]) as asked:
+        first.stop()
+        until(lambda: states_of(asked) == ["out", "ready"])
+        plan = asked.gateway.deployment.reload(named([first]))
+        assert plan.refused == {second.url: f"{second.url} is the only engine that answers. Start another one first"}
+        assert states_of(asked) == ["out", "ready"] and asked.chat("Hello").status_code == 200
+        assert asked.gateway.deployment.reload(named([second])).engines_removed == [first.url]
+        assert states_of(asked) == ["ready"]
+
+
+def test_reload_prints_which_engines_come_and_go(capsys: pytest.CaptureFixture[str]) -> None:
+    with running(3) as (first, second, third), Asked([first, second]) as asked:
+        third.stop()
+        ended = threading.Event()
+        with admin.offered(asked.gateway, lambda: named([first, third])) as path, ThreadPoolExecutor(1) as pool:
+            told = pool.submit(variants.reload, socket=path)
+            told.add_done_callback(lambda _: ended.set())
+            while not ended.is_set():
+                asked.gateway.attend(0.01)
+            told.result()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"add     engine {third.url}", f"remove  engine {second.url}"]
+    assert lines[2].startswith(f"wait    engine {third.url}: ") and lines[2].endswith(". It joins when it answers")
+    assert lines[3:] == ["Done."]
+
+
+def test_engines_come_and_go_only_where_there_were_some() -> None:
+    with running(1) as (one,):
+        with_engines = recipe([one])
+        without = with_engines.model_copy(update={"engine": with_engines.engine.model_copy(update={"urls": []})})
+        assert fixed(with_engines, without) == fixed(without, with_engines) == ["engine.urls"]
+        assert fixed(with_engines, recipe([one, Vllm()])) == []

@@ -210,9 +210,11 @@ def _reload(gateway: Gateway, reread: Callable[[], ServeRecipe], log: Callable[[
     except LlmbenchError as error:
         log(f"Not reloaded: {error}")
         return
-    added, changed = (*plan.added, *plan.routes_added), (*plan.changed, *plan.routes_changed)
-    removed = (*plan.removed, *plan.routes_removed)
+    added, changed = (*plan.added, *plan.routes_added, *plan.engines_added), (*plan.changed, *plan.routes_changed)
+    removed = (*plan.removed, *plan.routes_removed, *plan.engines_removed)
     log(f"Reloaded: {len(added)} added, {len(changed)} changed, {len(removed)} removed")
+    for url, why in plan.engines_waiting.items():
+        log(f"Engine {url} joins when it answers: {why}")
     for field in plan.restart:
         log(f"Not applied, as it needs a new start: {field}")
     for name, why in plan.refused.items():

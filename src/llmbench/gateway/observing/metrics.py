@@ -130,8 +130,8 @@ class Metrics:
         """Counts what a log could not keep, such as `access_log`, from now on."""
         self._lost[what] = count
 
-    def engines(self, backends: Collection[Backend]) -> None:
-        """Counts what engines that run elsewhere are given, from now on."""
+    def engines(self, backends: Callable[[], Collection[Backend]]) -> None:
+        """Counts what the engines that run elsewhere now are given, from now on."""
         self._registry.register(_Engines(backends))
 
     def shadowed(self, listing: Callable[[], list[dict[str, Any]]]) -> None:
@@ -235,7 +235,7 @@ class _Lost:
 class _Engines:
     """Engines that run elsewhere: whether each is given requests, how many it is computing, and how the others ended."""
 
-    def __init__(self, backends: Collection[Backend]) -> None:
+    def __init__(self, backends: Callable[[], Collection[Backend]]) -> None:
         self._backends = backends
 
     def collect(self) -> Iterable[Metric]:
@@ -249,7 +249,7 @@ class _Engines:
             "early), cancelled (nobody waited any longer).",
             labels=["engine_url", "outcome"],
         )
-        for backend in self._backends:
+        for backend in self._backends():
             up.add_metric([backend.name], backend.healthy)
             running.add_metric([backend.name], backend.running)
             for outcome, count in list(backend.outcomes.items()):
