@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from tests.gateway.vllms import Vllm, running
 
 from llmbench.cli import variants
 from llmbench.engine import Adapter
+from llmbench.engine.key_guard import LEASE_SECONDS
 from llmbench.errors import EngineError, LlmbenchError
 from llmbench.gateway import admin, started
 from llmbench.gateway import fleet as fleet_module
@@ -442,3 +444,110 @@ def test_engines_come_and_go_only_where_there_were_some() -> None:
         without = with_engines.model_copy(update={"engine": with_engines.engine.model_copy(update={"urls": []})})
         assert fixed(with_engines, without) == fixed(without, with_engines) == ["engine.urls"]
         assert fixed(with_engines, recipe([one, Vllm()])) == []
+
+
+def test_a_gateway_takes_over_what_one_that_has_ended_has_loaded_and_unloads_the_rest(
+    adapter: Callable[[str], Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining_module, "_HOLD_SECONDS", 0.05)
+    with running(1) as (one,):
+        with fleet_of([one]) as (fleet, _):
+            fleet.wait()
+            fleet.load(adapter("a1"))
+            fleet.load(adapter("a2"))
+        with fleet_of([one], {"run-a1": adapter("a1")}) as (fleet, said):
+            fleet.wait()
+            held = one.holds_said
+            until(lambda: one.holds_said > held + 1)
+            assert one.loads == ["+a1", "+a2"] and states(fleet) == ["ready"] and len(said) == 1  # it may be running still
+            one.later = LEASE_SECONDS
+            until(lambda: one.loaded == {"a1"})
+            fleet.load(adapter("a3"))
+            fleet.load(adapter("a4"))  # its place is free
+        assert one.loads == ["+a1", "+a2", "-a2", "+a3", "+a4"]
+        assert said[1:] == [f"Engine {one.url}: unloaded adapter a2, which a gateway that has ended had loaded"]
+
+
+def test_what_one_gateway_has_loaded_and_two_use_is_unloaded_by_the_last(
+    adapter: Callable[[str], Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining_module, "_HOLD_SECONDS", 0.05)
+    with running(1) as (one,), fleet_of([one]) as (first, _), fleet_of([one]) as (second, _):
+        first.wait()
+        second.wait()
+        first.load(adapter("a1"))
+        second.load(adapter("a1"))
+        assert one.loads == ["+a1"]
+        first.unload("a1")
+        assert one.loaded == {"a1"}
+        second.unload("a1")
+        assert one.loads == ["+a1", "-a1"]
+
+
+def test_an_engine_that_is_removed_keeps_what_another_gateway_uses(
+    adapter: Callable[[str], Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining_module, "_HOLD_SECONDS", 0.05)
+    with running(2) as (one, two), fleet_of([one, two]) as (first, _), fleet_of([one]) as (second, _):
+        first.wait()
+        second.wait()
+        until(lambda: states(first) == ["ready", "ready"])
+        first.load(adapter("a1"))
+        second.load(adapter("a1"))
+        first.load(adapter("a2"))
+        first.remove(one.url, 0)
+        assert one.loaded == {"a1"} and two.loaded == {"a1", "a2"}
+        second.unload("a1")
+        assert one.loaded == set()
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+def test_adapters_of_nobody_knows_whom_are_named_once_with_what_unloads_one(
+    adapter: Callable[[str], Adapter], monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    monkeypatch.setattr(joining_module, "_HOLD_SECONDS", 0.05)
+    with (
+        running(1, adapters=("b1", "b2"), key=key) as (one,),
+        fleet_of([one], {"run-a1": adapter("a1")}, engine={"api_key": key}) as (fleet, said),
+    ):
+        fleet.wait()
+        one.well, one.later = False, LEASE_SECONDS
+        until(lambda: states(fleet) == ["out"])
+        one.well = True
+        until(lambda: states(fleet) == ["ready"])
+        assert one.loaded == {"a1", "b1", "b2"}
+        (line,) = [line for line in said if "does not serve" in line]
+        assert ": b1, b2. Each takes a place" in line and KEY not in line
+        words = shlex.split(line.partition("If nobody uses one: ")[2].replace("$ENGINE_KEY", key or ""))
+        body = {"lora_name": "b1"}
+        assert words[:2] == ["curl", f"{one.url}/v1/unload_lora_adapter"] and json.loads(words[-1]) == body
+        headers = dict(word.split(": ", 1) for word in words if ": " in word and word != words[-1])
+        assert httpx.post(words[1], content=words[-1], headers=headers).status_code == 200 and "b1" not in one.loaded
+
+
+def test_of_a_vllm_that_keeps_no_account_only_what_the_gateway_has_loaded_itself_is_unloaded(
+    adapter: Callable[[str], Adapter],
+) -> None:
+    with running(1, adapters=("a1",), leases=False) as (one,), fleet_of([one], {"run-a1": adapter("a1")}) as (fleet, said):
+        fleet.wait()
+        fleet.load(adapter("a2"))
+        fleet.unload("a2")
+        fleet.unload("a1")
+        assert one.loaded == {"a1"} and one.loads == ["+a2", "-a2"] and one.asked == []
+        assert any("did not load: a1. Each takes" in line for line in said)
+
+
+def test_what_an_engine_has_already_and_is_not_as_trained_is_loaded_again_once(
+    adapter: Callable[[str], Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prove(_: Any, at: Any, adapters: Any, *__: Any, **___: Any) -> dict[str, Any]:
+        if one.loads != ["-a1", "+a1"]:
+            raise EngineError("adapter run-a1 answers as the base.")
+        return dict.fromkeys(adapter.id for adapter in adapters)
+
+    monkeypatch.setattr(member_module, "prove_adapters", prove)
+    monkeypatch.setattr(member_module, "prove_served_base", lambda *_, **__: None)
+    with running(1, adapters=("a1",)) as (one,), fleet_of([one], {"run-a1": adapter("a1")}, parity="require") as (fleet, said):
+        fleet.wait()
+        assert states(fleet) == ["ready"] and one.loads == ["-a1", "+a1"]
+        assert said[-1] == f"Engine {one.url}: adapter run-a1 answers as the base. Loaded again what it had already"

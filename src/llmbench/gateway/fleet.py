@@ -47,7 +47,7 @@ class Fleet:
         self.loop: asyncio.AbstractEventLoop | None = None
         """The gateway's, once it runs."""
         self._say = say
-        members = [Member(Address.of(url, recipe.engine.api_key)) for url in recipe.engine.urls]
+        members = [Member(Address.of(url, recipe.engine.api_key), self._wanted.gateway) for url in recipe.engine.urls]
         self.balancer = LoadBalancer([member.backend for member in members], say)
         self._attendants = tuple(map(self._attendant, members))
         """One for each engine. The tuple is replaced whole, as other threads read it."""
@@ -179,29 +179,52 @@ class Fleet:
         with self._wanted.lock:
             if adapter.id in self.adapters:
                 return
-            joined = self._joined()
-            lost = max(attendant.member.lost for attendant in joined)
-            loading.refuse_without_slot(adapter, self._wanted.capacity, len(self.adapters) + lost)
             self._hold.take(adapter.folder)
+            self._wanted.coming = frozenset({adapter.id})
             loaded: list[Member] = []
             try:
-                for attendant in joined:
-                    member = attendant.member
+                lacking = self._lacking(adapter)
+                for attendant in lacking:
                     try:
-                        loading.load(member.address, adapter)
-                        loaded.append(member)
-                        member.stale.discard(adapter.id)
+                        attendant.member.load(adapter)
+                        loaded.append(attendant.member)
+                        attendant.member.stale.discard(adapter.id)
                     except loading.NoAnswer as error:
                         attendant.out(str(error))
-                if not loaded:
+                if lacking and not loaded:
                     raise EngineError(f"adapter {adapter.source}: no engine answers")
             except EngineError:
                 self._hold.release(adapter.folder)
                 for member in loaded:
                     with suppress(EngineError):
-                        loading.unload(member.address, adapter.id)
+                        member.unload(adapter.id, self._say)
                 raise
+            finally:
+                self._wanted.coming = frozenset()
             self.adapters[adapter.id] = adapter
+
+    def _lacking(self, adapter: Adapter) -> list[Attendant]:
+        """The joined engines that do not have an adapter; those that have it from another gateway keep it for this one too.
+
+        Raises:
+            EngineError: one of them has no room for it, or none answers.
+        """
+        lacking = []
+        for attendant in self._joined():
+            member = attendant.member
+            try:
+                member.hold(self._wanted.uses)
+                has = remote.card(member.address).adapters
+            except loading.NoAnswer as error:
+                attendant.out(str(error))
+                continue
+            if adapter.id in has:
+                member.lost = max(0, member.lost - 1)
+                continue
+            loading.refuse_without_slot(adapter, self._wanted.capacity, len(self.adapters) + member.lost)
+            lacking.append(attendant)
+        self._joined()
+        return lacking
 
     def unload(self, id: str) -> None:
         """Unloads an adapter that no request uses any more, from every engine; one that is away does it when it comes back.
@@ -217,7 +240,7 @@ class Fleet:
                 try:
                     if not member.joined:
                         member.stale.add(id)
-                    elif not loading.unload(member.address, id):
+                    elif not member.unload(id, self._say):
                         member.lost += 1
                 except EngineError as error:
                     member.stale.add(id)
@@ -259,7 +282,8 @@ class Fleet:
         Raises:
             EngineError: it cannot be one of these engines; nothing has changed then.
         """
-        attendant = self._attendant(Member(Address.of(url, self._wanted.document().engine.api_key)))
+        at = Address.of(url, self._wanted.document().engine.api_key)
+        attendant = self._attendant(Member(at, self._wanted.gateway))
         member = attendant.member
         self._in_loop(lambda: self.balancer.include(member.backend))
         self._attendants = (*self._attendants, attendant)
@@ -307,6 +331,7 @@ class Fleet:
         attendant.end()
         attendant.join()
         cut = self._run(self.balancer.drop(attendant.member.backend))
+        attendant.member.leave(self._say)
         self._attendants = tuple(one for one in self._attendants if one is not attendant)
         return cut
 

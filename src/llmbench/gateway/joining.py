@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -27,6 +29,8 @@ LOOP_SECONDS = 5.0
 """For the gateway's event loop to do what it is told."""
 _PROBE_SECONDS = 2.0
 """Between two looks at an engine that is well."""
+_HOLD_SECONDS = 10.0
+"""Between two times that an engine is told which adapters this gateway uses; it forgets after a minute."""
 _PROBES = 3
 """In a row without an answer, until an engine is left out; one that takes no connection is left out at once."""
 _TEXT = "The quick brown fox: 1,234.5 \u00e4\u00f6\u00fc \u4f60\u597d <b>def f(x):</b>\n"
@@ -47,10 +51,19 @@ class Wanted:
         """The serving document as it is now."""
         self.adapters = {adapter.id: adapter for adapter in adapters.values()}
         """What every engine has, by id."""
+        self.coming: frozenset[str] = frozenset()
+        """Those that are being loaded."""
+        self.gateway = uuid.uuid4().hex
+        """By which engines know whose adapters they have."""
         self.capacity = capacity
         self.lock = threading.RLock()
         self._agreed: tuple[str, remote.Card, list[int]] | None = None
         """The engine that was the first, its base, and how it reads a text."""
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """What no other gateway may unload."""
+        return self.coming | self.adapters.keys()
 
     @property
     def context(self) -> int:
@@ -85,7 +98,7 @@ class Wanted:
 
 
 class Attendant:
-    """Looks after one engine, in a thread of its own.
+    """Looks after one engine, in threads of its own.
 
     Args:
         member: the engine.
@@ -105,21 +118,27 @@ class Attendant:
     ) -> None:
         self.member = member
         self._wanted, self._balancer, self._in_loop, self._say = wanted, balancer, in_loop, say
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._attend, name=member.url, daemon=True)
+        self._end, self._left = threading.Event(), threading.Event()
+        self._is_joining = False
+        self._threads = [
+            threading.Thread(target=work, name=member.url, daemon=True) for work in (self._attend, self._keep_hold)
+        ]
 
     def start(self) -> None:
         """Begins to look for it."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def end(self) -> None:
-        """Has the thread end soon. The engine is not let in any more."""
+        """The engine is not let in any more; what it has is held until `join`."""
         with self._wanted.lock:
             self._end.set()
 
     def join(self) -> None:
-        """Waits until the thread has ended, but not for a proof that takes long."""
-        self._thread.join(PROBE_TIMEOUT + LOOP_SECONDS)
+        """Waits until the threads have ended, but not for a proof that takes long."""
+        self._left.set()
+        for thread in self._threads:
+            thread.join(PROBE_TIMEOUT + LOOP_SECONDS)
 
     def out(self, reason: str, *, hangs: bool = False) -> None:
         """Notes that the engine does not answer."""
@@ -128,7 +147,7 @@ class Attendant:
             self._in_loop(lambda: self._balancer.eject(self.member.backend, reason, hangs=hangs))
 
     def _attend(self) -> None:
-        """What the thread does until the end."""
+        """Lets the engine in, and leaves it out, until the end."""
         backend, probed, failed, told = self.member.backend, 0.0, 0, ""
         with client(self.member.address, PROBE_TIMEOUT) as http:
             while not self._end.wait(LOOK_SECONDS):
@@ -143,13 +162,25 @@ class Attendant:
                     if problem is not None and (failed == _PROBES or isinstance(problem, httpx.ConnectError)):
                         self.out(in_words(problem), hangs=isinstance(problem, httpx.TimeoutException))
 
+    def _keep_hold(self) -> None:
+        """Tells the engine again and again what is used, and has it unload what gateways that have ended have left."""
+        member, wanted = self.member, self._wanted
+        while not self._left.wait(_HOLD_SECONDS):
+            if not (member.joined or self._is_joining):
+                continue
+            with suppress(EngineError):
+                for id in member.hold(wanted.uses):
+                    with wanted.lock:
+                        if member.joined and not self._end.is_set() and id not in wanted.uses and member.unload(id, self._say):
+                            member.lost = max(0, member.lost - 1)
+
     def _try(self, told: str) -> str:
         """Lets the engine in if it is as it should be; else why it is not, which is told once."""
         member = self.member
         with self._wanted.lock:
             member.joined = False
         try:
-            member.misfit = None
+            member.misfit, self._is_joining = None, True
             self._bring()
             return ""
         except Exception as error:  # whatever it is, the engine is looked at again
@@ -161,7 +192,7 @@ class Attendant:
                 self._say(f"Engine {member.url} stays out: {reason}")
             return reason
         finally:
-            member.tried = True
+            member.tried, self._is_joining = True, False
 
     def _bring(self) -> None:
         """Makes the engine have what is served, and lets it in.
@@ -177,13 +208,13 @@ class Attendant:
                 adapters, gone = dict(wanted.adapters), set(member.stale)
                 member.stale.clear()
             try:
-                member.catch_up(adapters, gone, wanted.capacity)
+                member.catch_up(adapters, gone, wanted.capacity, self._say)
             except EngineError:
                 with wanted.lock:
                     member.stale |= gone
                 raise
             unproven = [adapter for id, adapter in adapters.items() if id not in member.proven]
-            member.prove(wanted.document(), unproven, self._say)
+            self._prove(unproven)
             with wanted.lock:
                 if self._end.is_set():
                     return
@@ -193,3 +224,19 @@ class Attendant:
                     break
         if came_back and member.joined:
             self._say(f"Engine {member.url} answers, and is given requests")
+
+    def _prove(self, adapters: list[Adapter]) -> None:
+        """Proves adapters; those that the engine had already are loaded again where something differs.
+
+        Raises:
+            EngineError: the engine does not answer, or an adapter answers otherwise than it was trained.
+        """
+        member, document = self.member, self._wanted.document()
+        found = [adapter for adapter in adapters if adapter.id not in member.own]
+        try:
+            member.prove(document, adapters, self._say)
+        except EngineError as error:
+            if member.ill() is not None or not sum(member.reload(adapter, self._say) for adapter in found):
+                raise
+            self._say(f"Engine {member.url}: {error} Loaded again what it had already")
+            member.prove(document, adapters, self._say)
