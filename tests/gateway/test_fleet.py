@@ -363,13 +363,11 @@ def test_an_added_engine_that_does_not_answer_yet_joins_when_it_comes() -> None:
         until(lambda: states_of(asked) == ["ready", "ready"])
 
 
-def spread(asked: Asked, **fields: Any) -> list[Future[httpx.Response]]:
-    """Eight questions at once, of which each engine is computing some."""
-    pool = ThreadPoolExecutor(8)
-    futures = [pool.submit(asked.chat, f"text {number}", **fields) for number in range(8)]
+def at_once(asked: Asked, **fields: Any) -> list[Future[httpx.Response]]:
+    """The answers to 16 questions that are asked at once, so that each engine gets some."""
+    pool = ThreadPoolExecutor(16)
+    futures = [pool.submit(asked.chat, f"text {number}", **fields) for number in range(16)]
     pool.shutdown(wait=False)
-    until(lambda: sum(int(one["requests"]) for one in asked.gateway.engines) == 8)
-    assert all(one["requests"] for one in asked.gateway.engines)
     return futures
 
 
@@ -377,16 +375,18 @@ def test_an_engine_that_a_reload_removes_ends_its_answers_and_is_asked_no_more()
     with running(2) as (first, second), Asked([first, second], gateway={"port": 0, "shutdown_timeout": 30}) as asked:
         for one in (first, second):
             one.holds.clear()
-        futures = spread(asked)
+        futures = at_once(asked)
+        until(lambda: len(first.asked) + len(second.asked) == 16)
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(asked.gateway.deployment.reload, named([first]))
             until(lambda: "draining" in states_of(asked))
             before = len(second.asked)
             first.holds.set()
-            assert {asked.chat(f"more {number}").json()["port"] for number in range(8)} == {first.port}
-            assert not done.done() and len(second.asked) == before
+            more = [asked.chat(f"more {number}").json()["port"] for number in range(8)]
+            was_done, after = done.done(), len(second.asked)
             second.holds.set()
             plan = done.result()
+        assert set(more) == {first.port} and not was_done and after == before > 0
         assert plan.engines_removed == [second.url] and plan.complete
         assert {future.result().json()["port"] for future in futures} == {first.port, second.port}
         assert [one["url"] for one in asked.gateway.engines] == [first.url]
@@ -396,11 +396,11 @@ def test_an_engine_that_a_reload_removes_ends_its_answers_and_is_asked_no_more()
 def test_what_a_removed_engine_has_not_begun_in_time_is_answered_by_another_and_what_it_has_ends_with_an_error() -> None:
     with running(2) as (first, second), Asked([first, second]) as asked:
         second.holds.clear()
-        futures = [ThreadPoolExecutor(1).submit(asked.chat, f"text {number}") for number in range(8)]
-        until(lambda: sum(one.done() for one in futures) + int(asked.gateway.engines[1]["requests"]) == 8)
+        futures = at_once(asked)
+        until(lambda: sum(one.done() for one in futures) + int(asked.gateway.engines[1]["requests"]) == 16)
         waiting = int(asked.gateway.engines[1]["requests"])
-        streams = [ThreadPoolExecutor(1).submit(asked.chat, f"text {number}", stream=True) for number in range(8)]
-        until(lambda: len(first.asked) + len(second.asked) == 16)
+        streams = at_once(asked, stream=True)
+        until(lambda: len(first.asked) + len(second.asked) == 32)
         plan = asked.gateway.deployment.reload(named([first]))
         assert plan.engines_removed == [second.url] and waiting
         assert {future.result().json()["port"] for future in futures} == {first.port}

@@ -41,6 +41,8 @@ _EACH = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5
 _TOKENS = tuple(float(4**n) for n in range(14))
 """Upper bounds that OpenTelemetry recommends, in seconds and tokens."""
 _WAIT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_VOTED = ("chat", "text_completion")
+"""What can be voted on."""
 _SCORES = tuple(n / 10 for n in range(11))
 _ENGINE = b"vllm:"
 
@@ -192,6 +194,9 @@ class Metrics:
     def _series(self, exchange: Exchange) -> _Series:
         shared = (OPERATIONS[exchange.path], "llmbench", exchange.asked, exchange.model, exchange.key)
         own = (exchange.model, exchange.key)
+        if OPERATIONS[exchange.path] in _VOTED and exchange.model and exchange.status == 200:
+            for vote in ("up", "down"):  # from zero on: Prometheus sees no increase in the first value of a series
+                self._votes.labels(*own, vote)
         return _Series(
             self._requests.labels(*own, str(exchange.status)),
             self._seconds.labels(*shared, error_of(exchange) or ""),
