@@ -372,13 +372,14 @@ def at_once(asked: Asked, **fields: Any) -> list[Future[httpx.Response]]:
 
 
 def test_an_engine_that_a_reload_removes_ends_its_answers_and_is_asked_no_more() -> None:
-    with running(2) as (first, second), Asked([first, second], gateway={"port": 0, "shutdown_timeout": 30}) as asked:
+    patient = {"port": 0, "shutdown_timeout": 30}
+    with running(2) as (first, second), Asked([first, second], gateway=patient) as asked:
         for one in (first, second):
             one.holds.clear()
         futures = at_once(asked)
         until(lambda: len(first.asked) + len(second.asked) == 16)
         with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(asked.gateway.deployment.reload, named([first]))
+            done = pool.submit(asked.gateway.deployment.reload, named([first], gateway=patient))
             until(lambda: "draining" in states_of(asked))
             before = len(second.asked)
             first.holds.set()
