@@ -128,7 +128,7 @@ def reload(
         if not as_json:
             _refused(late)
             for url, why in told["engines_waiting"].items():
-                print(f"wait    engine {url}: {why}. It joins when it answers")
+                print(f"wait    engine {url}: {why.removeprefix(f'{url} ')}. It joins when it answers")
             print("Done." if told["complete"] else "Done, except for what is named above.")
     if as_json:
         print_json(told)
