@@ -86,6 +86,7 @@ def test_curves_name_the_first_step_that_differs_and_the_largest_difference(made
     [
         ("training.learning_rate=0.01", "training.learning_rate", "matters", False),
         ("training.logging_steps=3", "training.logging_steps", "shown", True),
+        ("tracking=tensorboard", "tracking.to", "shown", True),
         ("data.train.0.path=other.jsonl", "data.train.0.path", "place", True),
         ("lora=null", "lora", "matters", False),
         ("training.padding_free=true", "training.padding_free", "chosen", True),

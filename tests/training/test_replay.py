@@ -151,9 +151,11 @@ def test_another_seed_is_named_and_differs_from_the_first_step(recorded: Run) ->
     path = recorded.folder / "recipe.yaml"
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     values["training"]["seed"] = 7
+    values["tracking"]["to"] = ["tensorboard"]
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     checked = check(recorded, "again")
     assert [str(one) for one in checked.content] == ["seed: seed: 42 -> 7"]
+    assert checked.stretches[0].recipe.tracking.to == [], "trackers are told nothing of a replay"
     verdict = replay(checked, anyway=True).verdict
     assert (verdict.word, verdict.first) == ("differs", 0), "the evaluation before the first step, of other rows held out"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmbench.cli import listing, runs_diff, runs_labels, runs_lineage, terminal
+from llmbench.cli import listing, runs_diff, runs_labels, runs_lineage, terminal, track
 from llmbench.cli.arguments import Json
 from llmbench.cli.run_words import Name, Names, clock, short, sparkline
 from llmbench.cli.terminal import print_json
@@ -37,6 +37,7 @@ def register(cli: typer.Typer) -> None:
     runs_diff.register(group)
     runs_labels.register(group)
     runs_lineage.register(group)
+    track.register(group)
     cli.add_typer(group, name="runs")
 
 

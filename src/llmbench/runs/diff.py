@@ -144,7 +144,7 @@ def _settings(a: dict[str, Any], b: dict[str, Any], ingredients: list[Ingredient
 
 def _kind(place: str, values: tuple[Any, Any], ingredients: list[Ingredient]) -> Literal["matters", "shown", "place", "chosen"]:
     section, _, name = place.rpartition(".")
-    if place in SHOWN:
+    if place in SHOWN or section == "tracking":
         return "shown"
     if _PLACE.fullmatch(place):
         parts = _OF_PLACE.get("template" if "template" in place else place.partition(".")[0], ("template", "rows"))

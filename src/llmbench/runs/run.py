@@ -10,6 +10,7 @@ runs/NAME/
 ├── loss.svg        the curves
 ├── labels.json     a person's note and tags, and whether it is archived
 ├── replay.json     of a replay: which run it repeats, and the verdict
+├── tracking.json   where trackers show it and how far they were told; tracking.log is what they said
 ├── checkpoints/    to resume from
 └── adapter/        PEFT's files (safetensors); a full training leaves model/ instead
 """
@@ -45,8 +46,8 @@ _ASKED = ".stop"
 LABELS = "labels.json"
 """A person's note and tags: `llmbench.runs.labels`."""
 _FILES = (
-    "recipe.yaml", "data.json", "data.html", "lock.json", "state.json", "metrics.jsonl", "samples.jsonl", "loss.svg", _ASKED,
-    LABELS, "replay.json",
+    "recipe.yaml", "data.json", "data.html", "lock.json", "state.json", "metrics.jsonl", "samples.jsonl", "loss.svg",
+    "tracking.json", "tracking.log", "replay.json", LABELS, _ASKED,
 )  # fmt: skip
 """What a run writes beside its folders. --overwrite replaces these and nothing else of the folder."""
 

@@ -94,8 +94,11 @@ def _refused(run: Run, obstacle: str, recorded: dict[str, Any] | None = None) ->
 
 
 def _overrides(recipe: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
-    """What the recipe left open and the run's machine decided: device, precision, and what `performance: auto` chose."""
-    found, there = [], recorded.get("hardware", {})
+    """What the recipe left open and the run's machine decided: device, precision, and what `performance: auto` chose.
+
+    Trackers are told nothing of a replay: it is a test of a run that they have.
+    """
+    found, there = ["tracking=none"], recorded.get("hardware", {})
     device, dtype = there.get("device"), there.get("dtype")
     if recipe["model"]["device"] == "auto" and (device == "cpu" or (device == "cuda" and torch.cuda.is_available())):
         found.append(f"model.device={device}")
