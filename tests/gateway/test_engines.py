@@ -73,13 +73,15 @@ class Users:
         self.streams: list[tuple[bool, bool]] = []
         """Whether each began, and whether it was complete."""
         self.lost: list[str] = []
+        self.pause = 0.0
+        """Seconds between two questions of each; they leave the cores to an engine that starts."""
         self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(8)]
         for thread in self._threads:
             thread.start()
 
     def _ask(self, number: int) -> None:
         with httpx.Client(timeout=120) as http:
-            while not self.end.is_set():
+            while not self.end.wait(self.pause):
                 number += 8
                 asked = {"role": "user", "content": f"Question {number}: how heavy is the Alba kettle?"}
                 body = {
@@ -102,6 +104,32 @@ class Users:
         self.end.set()
         for thread in self._threads:
             thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_engine_alone_is_proven_asked_and_ended(tmp_path: Path, home: Path, lora: Path, mark: Mark) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    own = {"dtype": "float32", "cpu_kv_cache_gib": 0.25, "api_key": KEY}
+    variants = [{"name": "base"}, {"name": "adapter", "adapter": str(lora)}]
+    document = tmp_path / "serve.yaml"
+    document.write_text(json.dumps({"variants": variants, "engine": own | {"urls": [url]}, "gateway": {"port": 0}}))
+    said: list[str] = []
+    with (
+        engine(document, port, mark.env | {"LLMBENCH_HOME": str(home)}, tmp_path / "printed.txt"),
+        started(recipe.load(document, ServeRecipe), log=said.append) as gateway,
+    ):
+        until(lambda: gateway.engines[0]["state"] == "ready")
+        assert any(line.startswith(f"Proven: adapter {lora} on {url}: ") for line in said)
+        gateway.deployment.remove("adapter")
+        assert _adapters(url) == 0
+        gateway.deployment.add(Variant(name="adapter", adapter=str(lora)))
+        assert _adapters(url) == 1
+        body = {"model": "adapter", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 32, "stream": True}
+        assert "[DONE]" in httpx.post(f"{gateway.base_url}/chat/completions", json=body, timeout=120).text
+        assert KEY not in "".join([*said, (tmp_path / "printed.txt").read_text()])
+    assert mark.left() == {}
 
 
 @pytest.mark.slow
@@ -140,7 +168,9 @@ def test_an_engine_that_is_killed_costs_no_request_that_had_not_begun_and_comes_
         until(lambda: gateway.engines[0]["state"] == "out")
         before = len(users.answers)
         until(lambda: len(users.answers) > before + 16 and gateway.engines[0]["state"] == "out")
+        users.pause = 2.0
         until(lambda: gateway.engines[0]["state"] == "ready")
+        users.pause = 0.0
         until(lambda: gateway.engines[0]["requests"] > 0)
         users.stop()
         assert users.lost == []
