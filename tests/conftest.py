@@ -18,7 +18,7 @@ import textwrap
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -226,10 +226,21 @@ def common_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def kept_session() -> Callable[[Path | bytes], Any]:
+    """Opens a session of ONNX Runtime, or gives the one that was opened for that file before; several threads may use one."""
+    from llmbench.retrieval.embedding.light import runtime
+
+    return cache(runtime._onnx)
+
+
 @pytest.fixture
-def kept_embedder(common_cache: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def kept_embedder(
+    common_cache: Path, kept_session: Callable[[Path | bytes], Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The embedder's graph, which takes a second and 88 MB to write, is the one that the first of these tests wrote."""
     monkeypatch.setenv("LLMBENCH_CACHE", str(common_cache))
+    monkeypatch.setattr("llmbench.retrieval.embedding.light.runtime._onnx", kept_session)
 
 
 @pytest.fixture

@@ -107,32 +107,6 @@ class Users:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_an_engine_alone_is_proven_asked_and_ended(tmp_path: Path, home: Path, lora: Path, mark: Mark) -> None:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    own = {"dtype": "float32", "cpu_kv_cache_gib": 0.25, "api_key": KEY}
-    variants = [{"name": "base"}, {"name": "adapter", "adapter": str(lora)}]
-    document = tmp_path / "serve.yaml"
-    document.write_text(json.dumps({"variants": variants, "engine": own | {"urls": [url]}, "gateway": {"port": 0}}))
-    said: list[str] = []
-    with (
-        engine(document, port, mark.env | {"LLMBENCH_HOME": str(home)}, tmp_path / "printed.txt"),
-        started(recipe.load(document, ServeRecipe), log=said.append) as gateway,
-    ):
-        until(lambda: gateway.engines[0]["state"] == "ready")
-        assert any(line.startswith(f"Proven: adapter {lora} on {url}: ") for line in said)
-        gateway.deployment.remove("adapter")
-        assert _adapters(url) == 0
-        gateway.deployment.add(Variant(name="adapter", adapter=str(lora)))
-        assert _adapters(url) == 1
-        body = {"model": "adapter", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 32, "stream": True}
-        assert "[DONE]" in httpx.post(f"{gateway.base_url}/chat/completions", json=body, timeout=120).text
-        assert KEY not in "".join([*said, (tmp_path / "printed.txt").read_text()])
-    assert mark.left() == {}
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_an_engine_that_is_killed_costs_no_request_that_had_not_begun_and_comes_back_proven(
     tmp_path: Path, home: Path, lora: Path, mark: Mark
