@@ -73,8 +73,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Hands files out to the processes as `--dist loadfile` does, but some together to one of them.
 
-    What uses `endpoint` comes together; where expensive tests are left out, each room does, so that one process imports what
-    the room's quick tests need, and not each: ten seconds for TRL.
+    What uses `endpoint` comes together; where expensive tests are left out, each room does, and all that import PEFT and TRL,
+    so that one process imports what quick tests need, and not each: ten seconds.
     """
     from xdist.scheduler import LoadFileScheduling
 
@@ -89,7 +89,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
             if quick:
-                return "/".join(str(file).split("/")[:2])
+                room = "/".join(str(file).split("/")[:2])
+                return "tests/training" if room in tiers.TRAINING else room
             return "endpoint" if _asks_the_endpoint(config.rootpath / file) else str(file)
 
     return OneEndpoint(config, log)

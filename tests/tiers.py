@@ -4,6 +4,9 @@
 
     .venv/bin/pytest --junitxml=junit.xml && .venv/bin/python tests/tiers.py junit.xml
 
+Of those that stay, the first that uses a fixture or a package waits for it. A report of `make check` behind the first one,
+`tests/tiers.py junit.xml check.xml`, makes expensive what waited long there.
+
 `long.txt` is written by hand: a test, or one of its cases, and behind a bar the quicker one that covers the same ground in
 `make test`. The program names the slowest tests that are not in it. `tests/test_tiers.py` finds names that no test has.
 """
@@ -19,8 +22,12 @@ HERE = Path(__file__).resolve().parent
 EXPENSIVE, LONG = HERE / "expensive.txt", HERE / "long.txt"
 SECONDS = 0.05
 """A test whose cases take longer on average is expensive: the 4,600 quicker cases take 50 seconds together."""
+WAITED = 2.0
+"""A case that takes longer in `make check` waits for what other quick tests hardly need."""
 COSTLY = frozenset({"lora", "built"})
 """Fixtures that take seconds, an adapter and a wheel: their users are expensive, though only the first of them waits."""
+TRAINING = frozenset({"tests/training", "tests/security", "tests/data", "tests/test_borrowed.py"})
+"""Tests, by room or file, that import PyTorch, transformers, PEFT or TRL; in `make check` one process takes them all."""
 WORTH_A_LOOK = 15.0
 """A case that takes longer is named by the program if it is not long."""
 
@@ -52,13 +59,14 @@ def measured(junit: Path) -> dict[str, float]:
     return found
 
 
-def main(junit: Path) -> None:
-    """Writes `expensive.txt` again and prints what may belong in `long.txt`."""
+def main(junit: Path, *quick_ones: Path) -> None:
+    """Writes `expensive.txt` again, from a report of all tests and any of `make check`, and prints what may be long."""
     times = measured(junit)
     cases: dict[str, list[float]] = {}
     for case, seconds in times.items():
         cases.setdefault(case.partition("[")[0], []).append(seconds)
-    names = sorted(name for name, each in cases.items() if sum(each) / len(each) > SECONDS)
+    waited = {case.partition("[")[0] for one in quick_ones for case, seconds in measured(one).items() if seconds > WAITED}
+    names = sorted(waited | {name for name, each in cases.items() if sum(each) / len(each) > SECONDS})
     EXPENSIVE.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     quick = [each for name, each in cases.items() if name not in set(names)]
     print(f"{len(names)} of {len(cases)} tests are expensive; {sum(map(len, quick))} cases of the others take", end=" ")
@@ -69,4 +77,4 @@ def main(junit: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))
