@@ -24,8 +24,8 @@ SECONDS = 0.05
 """A test whose cases take longer on average is expensive: the 4,600 quicker cases take 50 seconds together."""
 WAITED = 2.0
 """A case that takes longer in `make check` waits for what other quick tests hardly need."""
-COSTLY = frozenset({"lora", "built"})
-"""Fixtures that take seconds, an adapter and a wheel: their users are expensive, though only the first of them waits."""
+COSTLY = frozenset({"lora", "built", "kind", "trained", "again", "cross", "late", "big", "inverted", "graph"})
+"""Fixtures that take seconds (an adapter, a wheel, a training, an index): what uses them is expensive, not only the first."""
 TRAINING = frozenset({"tests/training", "tests/security", "tests/data", "tests/test_borrowed.py"})
 """Tests, by room or file, that import PyTorch, transformers, PEFT or TRL; in `make check` one process takes them all."""
 WORTH_A_LOOK = 15.0
