@@ -61,7 +61,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "endpoint" in getattr(item, "fixturenames", ()):
             assert _asks_the_endpoint(item.path), f"{item.path}: write `endpoint: Served`, by which its file is known"
             item.add_marker(pytest.mark.slow)
-        if item.nodeid.partition("[")[0] in tiers.expensive() or tiers.COSTLY & set(getattr(item, "fixturenames", ())):
+        given = item.callspec.params if hasattr(item, "callspec") else {}
+        if tiers.is_expensive(item.nodeid, set(getattr(item, "fixturenames", ())) - given.keys()):
             item.add_marker("expensive")
         if tiers.is_long(item.nodeid):
             item.add_marker("long")

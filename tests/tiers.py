@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -24,8 +25,11 @@ SECONDS = 0.05
 """A test whose cases take longer on average is expensive: the 4,600 quicker cases take 50 seconds together."""
 WAITED = 2.0
 """A case that takes longer in `make check` waits for what other quick tests hardly need."""
-COSTLY = frozenset({"lora", "built", "kind", "trained", "again", "cross", "late", "big", "inverted", "graph"})
-"""Fixtures that take seconds (an adapter, a wheel, a training, an index): what uses them is expensive, not only the first."""
+COSTLY = {
+    "lora": "tests/", "built": "tests/test_wheel.py", "kind": "tests/training/", "trained": "tests/training/",
+    "again": "tests/training/", "cross": "tests/retrieval/", "late": "tests/retrieval/", "big": "tests/retrieval/",
+}  # fmt: skip
+"""Fixtures that take seconds (an adapter, a wheel, a training, an index), and where: whatever uses them is expensive."""
 TRAINING = frozenset({"tests/training", "tests/security", "tests/data", "tests/test_borrowed.py"})
 """Tests, by room or file, that import PyTorch, transformers, PEFT or TRL; in `make check` one process takes them all."""
 WORTH_A_LOOK = 15.0
@@ -48,6 +52,12 @@ def long() -> dict[str, str]:
 def is_long(case: str) -> bool:
     """Whether only `make test-all` runs a case, named as pytest does."""
     return case in long() or case.partition("[")[0] in long()
+
+
+def is_expensive(case: str, fixtures: Collection[str]) -> bool:
+    """Whether `make check` leaves out a case, named as pytest does, that uses these fixtures."""
+    costly = any(case.startswith(COSTLY[name]) for name in fixtures if name in COSTLY)
+    return costly or case.partition("[")[0] in expensive()
 
 
 def measured(junit: Path) -> dict[str, float]:
