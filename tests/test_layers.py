@@ -37,7 +37,7 @@ LAYERS = [
     {"written", "questions"},
     {"parity", "recipe"},
     {"data", "runs", "endpoint"},
-    {"architecture", "estimate"},
+    {"architecture", "estimate", "importing"},
     {"training", "retrieval", "engine"},
     {"gateway"},
     {"compare"},

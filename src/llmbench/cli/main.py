@@ -23,6 +23,7 @@ from llmbench.cli import (
     demo,
     doctor,
     evaluate,
+    importing,
     index,
     keys,
     merge,
@@ -126,6 +127,7 @@ for verbs in (
     app_verb,
     demo,
     new,
+    importing,
     doctor,
     completion,
 ):

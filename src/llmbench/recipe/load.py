@@ -18,10 +18,10 @@ from llmbench.recipe.rag import RagRecipe
 from llmbench.recipe.scalars import Given
 from llmbench.recipe.serve import ServeRecipe
 from llmbench.recipe.train import TrainRecipe
-from llmbench.recipe.yaml_lines import Place, read
+from llmbench.recipe.yaml_lines import Lines, Place, read, read_text
 from llmbench.recipe.yaml_lines import value as yaml_value
 
-__all__ = ["load", "load_any"]
+__all__ = ["load", "load_any", "load_text"]
 
 D = TypeVar("D", bound=Document)
 
@@ -49,12 +49,26 @@ def load(path: str | Path, kind: type[D], overrides: Sequence[str] = ()) -> D:
             f"Run: llmbench {_VERBS[found]} {path}"
         )
     given = {_apply(values, override): override for override in overrides}
-    try:
-        document = kind.model_validate(values, context={"folder": str(file.absolute().parent)})
-    except ValidationError as error:
-        raise RecipeError("\n".join(faults(error, kind, path, lines, given))) from None
+    document = _checked(values, kind, file, path, lines, given)
     document._source = file if Path(path) != file and not Path(path).exists() else Path(path)
     return document
+
+
+def load_text(text: str, path: Path, kind: type[D]) -> D:
+    """As `load`, of a text that is to be written to `path`: relative paths start from its folder.
+
+    Raises:
+        RecipeError: every fault found, one a line.
+    """
+    values, lines = read_text(text, path)
+    return _checked(values, kind, path, path, lines, {})
+
+
+def _checked(values: dict[str, Any], kind: type[D], file: Path, path: str | Path, lines: Lines, given: dict[Place, str]) -> D:
+    try:
+        return kind.model_validate(values, context={"folder": str(file.absolute().parent)})
+    except ValidationError as error:
+        raise RecipeError("\n".join(faults(error, kind, path, lines, given))) from None
 
 
 def load_any(path: str | Path) -> Document:
