@@ -32,6 +32,7 @@ from llmbench.cli import (
     rag,
     rollout,
     runs,
+    schema,
     selftest,
     serve,
     train,
@@ -128,6 +129,7 @@ for verbs in (
     demo,
     new,
     importing,
+    schema,
     doctor,
     completion,
 ):

@@ -113,6 +113,7 @@ __all__ = [
     "load",
     "load_any",
     "load_text",
+    "schema",
     "servability",
     "vllm_option",
 ]
