@@ -35,6 +35,7 @@ from llmbench.cli import (
     schema,
     selftest,
     serve,
+    show,
     train,
     variants,
 )
@@ -111,6 +112,7 @@ for verbs in (
     train,
     runs,
     check,
+    show,
     merge,
     certify,
     selftest,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llmbench.recipe import DataSource, TrainRecipe
+from llmbench.recipe import DataSource, TrainRecipe, yaml_text
 
-__all__ = ["scalar", "text"]
+__all__ = ["text"]
 
 _WIDTH = 126
-_WORD = re.compile(r"[A-Za-z_./~][\w./@+-]*")
-_NOT_TEXT = {"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~"}
 
 
 def text(recipe: Mapping[str, Any], comments: Mapping[str, str], head: Iterable[str]) -> str:
@@ -70,7 +67,7 @@ def _section(place: str, values: Mapping[str, Any], comments: Mapping[str, str],
 
 def _line(key: str, value: Any, comment: str, depth: int) -> list[str]:
     indent = "  " * depth
-    line = f"{indent}{key}: {scalar(value)}"
+    line = f"{indent}{key}: {yaml_text.scalar(value)}"
     if not comment:
         return [line]
     whole = f"{line}  # {comment}"
@@ -82,34 +79,3 @@ def _line(key: str, value: Any, comment: str, depth: int) -> list[str]:
 def _ordered(values: Mapping[str, Any], model: Any) -> list[str]:
     order = list(model.model_fields) if model is not None else []
     return sorted(values, key=lambda key: order.index(key) if key in order else len(order))
-
-
-def scalar(value: Any) -> str:
-    """A value in YAML's flow style, as llmbench reads it back."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case float():
-            short = f"{value:.12g}"
-            mantissa, e, exponent = short.partition("e")
-            if not e:
-                return short if "." in short else f"{short}.0"
-            return f"{mantissa if '.' in mantissa else f'{mantissa}.0'}e{int(exponent)}"
-        case list():
-            return f"[{', '.join(map(scalar, value))}]"
-        case dict():
-            return f"{{{', '.join(f'{scalar(str(key))}: {scalar(inner)}' for key, inner in value.items())}}}"
-    return _quoted(str(value))
-
-
-def _quoted(text: str) -> str:
-    """A text without quotes where it cannot be taken for anything else."""
-    if _WORD.fullmatch(text) and text.lower() not in _NOT_TEXT and not re.fullmatch(r"\.?\d.*|\.(inf|nan)|\.", text, re.I):
-        return text
-    import json
-
-    return json.dumps(text, ensure_ascii=False)

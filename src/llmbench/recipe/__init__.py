@@ -113,7 +113,9 @@ __all__ = [
     "load",
     "load_any",
     "load_text",
+    "resolution",
     "schema",
     "servability",
     "vllm_option",
+    "yaml_text",
 ]
