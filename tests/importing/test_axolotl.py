@@ -238,6 +238,23 @@ def test_the_total_batch_is_divided(tmp_path: Path) -> None:
     assert (spec.per_device_train_batch_size, spec.gradient_accumulation_steps) == (4, 8)
 
 
+def test_the_warm_up_that_axolotl_takes_unasked_is_written_out(tmp_path: Path) -> None:
+    short = loaded(imported(tmp_path, SMALL + CHATS, rows_DOT_jsonl=ROWS), tmp_path)
+    assert short.training.warmup_steps == 0.03
+    long = loaded(imported(tmp_path, SMALL + CHATS + "num_epochs: 50\n", rows_DOT_jsonl=ROWS), tmp_path)
+    assert long.training.warmup_steps == 100  # 3 % of 5,000 steps are more
+
+
+def test_files_that_are_left_out_are_told(tmp_path: Path) -> None:
+    entry = "datasets:\n  - {path: json, data_files: [rows.jsonl, more.jsonl], type: chat_template}\n"
+    result = imported(tmp_path, SMALL + entry, rows_DOT_jsonl=ROWS)
+    assert loaded(result, tmp_path).data.train[0].path == tmp_path / "rows.jsonl"
+    [told] = [one for one in result.translations if one.theirs == "data_files of json"]
+    assert told.fate == "refused" and "several files" in told.why
+    hub = imported(tmp_path, SMALL + "datasets:\n  - {path: a/b, data_files: part.jsonl, type: chat_template}\n")
+    assert "data_files of a/b" in {one.theirs for one in hub.translations if one.fate == "refused"}
+
+
 def test_a_least_rate_of_the_cosine(tmp_path: Path) -> None:
     spec = loaded(imported(tmp_path, SMALL + ALPACA + "lr_scheduler: cosine\ncosine_min_lr_ratio: 0.1\n"), tmp_path).training
     assert (spec.lr_scheduler_type, spec.lr_scheduler_kwargs) == ("cosine_with_min_lr", {"min_lr_rate": 0.1})

@@ -16,6 +16,8 @@ __all__ = ["PEER", "draft"]
 
 PEER = "axolotl"
 _TEXT = "llmbench trains text models"
+_MOST_WARMUP = 100
+"""Steps of warm-up at most, where the file does not say."""
 _DROPPED = {
     **arguments.DROPPED,
     **dict.fromkeys(("model_type", "tokenizer_type", "is_llama_derived_model", "is_falcon_derived_model",
@@ -366,5 +368,10 @@ def _defaults(made: Draft) -> None:
     if not made.has("learning_rate"):
         made.fail("learning_rate", "is missing, and axolotl has no default for it")
     made.default("gradient_checkpointing", False, "training.gradient_checkpointing")
+    if made.set_to("training.warmup_steps") is None:
+        total = cadence.steps(made)[1]
+        share = 0.03 if total is None or total * 0.03 <= _MOST_WARMUP else _MOST_WARMUP
+        why = f"axolotl: 3 % of the steps, at most {_MOST_WARMUP}" + ("" if total else "; set it if 3 % are more")
+        made.write_out("warmup_steps", share, "training.warmup_steps", share, why)
     made.default("lr_scheduler", "cosine", "training.lr_scheduler_type")
     made.default("num_epochs", 1, "training.num_train_epochs", 1.0)

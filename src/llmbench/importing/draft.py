@@ -187,14 +187,18 @@ class Draft:
         own = _default(ours)
         if own == becomes and type(own) is type(becomes):
             return
-        self.put(ours, becomes)
         said = f"llmbench's: {_short(own)}"
         if own is _GONE:
             said = "llmbench's depends on the method"
         elif own is None:
             said = "llmbench chooses"
-        self.comments[ours] = why or f"{self.peer}'s default; {said}"
-        self.translations.append(Translation(key, theirs, "default", ours, becomes, why or said))
+        self.write_out(key, theirs, ours, becomes, why or f"{self.peer}'s default; {said}")
+
+    def write_out(self, key: str, theirs: Any, ours: str, becomes: Any, why: str) -> None:
+        """As `default`, also where llmbench would take the same."""
+        self.put(ours, becomes)
+        self.comments[ours] = why
+        self.translations.append(Translation(key, theirs, "default", ours, becomes, why))
 
     def note(self, key: str, value: Any, why: str) -> None:
         """Something that the file does not say and a reader should know."""

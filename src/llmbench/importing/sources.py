@@ -12,6 +12,8 @@ from llmbench.importing.places import found, is_file_name, seen_from
 
 __all__ = ["add", "counted", "origin", "renamed"]
 
+_KINDS = ("json", "csv", "text", "parquet", "arrow")
+"""Of files, as `datasets.load_dataset` names them in the place of a data set."""
 _COUNTED_BYTES = 200_000_000
 """Files up to this size are read to count their rows."""
 
@@ -20,17 +22,23 @@ def origin(draft: Draft, name: str, files: Any = None) -> dict[str, Any]:
     """`path` or `dataset` of a source.
 
     Args:
-        draft: whose folder the path is seen from.
+        draft: whose folder the path is seen from, and which is told of files that are left out.
         name: a file, a folder, a hub's name, or the kind of the files (`json`), as `datasets.load_dataset` takes it.
-        files: the files of that kind, where they are named apart: one, or a list of one.
+        files: the files of that kind, where they are named apart: one, a list, or a mapping of splits.
     """
-    if files is not None and (name in ("json", "csv", "text", "parquet", "arrow") or found(name) is None):
-        listed = files if isinstance(files, list) else [files]
-        if len(listed) == 1 and isinstance(listed[0], str) and not listed[0].startswith("hf://"):
-            one = listed[0] if is_file_name(name) or name in ("json", "csv", "text", "parquet", "arrow") else None
-            if one is not None:
-                return origin(draft, one)
+    given = files.get("train", next(iter(files.values()), None)) if isinstance(files, dict) else files
+    listed = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)]
+    if listed and name in _KINDS:
+        if len(listed) > 1:
+            draft.note(f"data_files of {name}", listed, "several files: write a source in data.train for each of the others")
+        return origin(draft, listed[0])
     path = found(name, draft.foreign.path.absolute().parent)
+    if path is not None and path.is_dir() and listed:
+        if len(listed) > 1:
+            draft.note(f"data_files of {name}", listed, "several files: write a source in data.train for each of the others")
+        return {"path": seen_from(path / listed[0], draft.into)}
+    if listed:
+        draft.note(f"data_files of {name}", listed, "files of a hub's data set: llmbench reads its split; download others")
     if path is not None:
         return {"path": seen_from(path, draft.into)}
     if "://" in name:
