@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -73,8 +74,20 @@ class Imported:
             "missing": list(self.missing),
             "unfit": list(self.unfit),
             "counts": self.counts,
-            "settings": [asdict(one) for one in self.translations],
+            "settings": [_finite(asdict(one)) for one in self.translations],
         }
+
+
+def _finite(value: Any) -> Any:
+    """A value with numbers that JSON does not have as texts."""
+    match value:
+        case float() if not math.isfinite(value):
+            return str(value)
+        case dict():
+            return {key: _finite(one) for key, one in value.items()}
+        case list():
+            return [_finite(one) for one in value]
+    return value
 
 
 def convert(

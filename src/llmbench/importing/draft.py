@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,21 +80,23 @@ class Draft:
         return self.values.get(key, default)
 
     def number(self, key: str, default: Any = None) -> Any:
-        """The value, which must be a number."""
+        """The value, which must be a number; where it is none, 1, and `finish` says so."""
         value = self.get(key, default)
-        if value is not default and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if value is default:
+            return value
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             self.fault(key, f"should be a number, not {_short(value)}")
-            return default
+            return 1 if default is None else default
         return value
 
     def whole(self, key: str, default: Any = None) -> Any:
-        """The value, which must be a whole number; `2.0` is one."""
+        """The value, which must be a whole number, as `2.0` is; where it is none, 1, and `finish` says so."""
         value = self.number(key, default)
         if isinstance(value, float) and value.is_integer():
             return int(value)
         if value is not default and not isinstance(value, int):
             self.fault(key, f"should be a whole number, not {_short(value)}")
-            return default
+            return 1 if default is None else default
         return value
 
     def flag(self, key: str, default: bool = False) -> bool:

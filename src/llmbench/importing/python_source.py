@@ -144,7 +144,7 @@ class _Script:
         if re.fullmatch(r"torch\.(float32|bfloat16|float16)", source):
             return source.removeprefix("torch.")
         try:
-            return ast.literal_eval(node)
+            return _plain(ast.literal_eval(node))
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return Unread(source[:60])
 
@@ -195,6 +195,22 @@ class _Script:
             elif keyword.arg == "data_files":
                 files = self._value(keyword.value)
                 self._put("data_files", files.get("train", files) if isinstance(files, dict) else files, keyword.value)
+
+
+def _plain(value: Any) -> Any:
+    """A literal as JSON could hold it; a tuple is a list.
+
+    Raises:
+        TypeError: it is something else, such as a set or bytes.
+    """
+    match value:
+        case str() | int() | float() | None:
+            return value
+        case list() | tuple():
+            return [_plain(one) for one in value]
+        case dict() if all(isinstance(key, str) for key in value):
+            return {key: _plain(one) for key, one in value.items()}
+    raise TypeError(type(value).__name__)
 
 
 def _name(function: ast.expr) -> str:
