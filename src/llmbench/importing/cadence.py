@@ -10,7 +10,12 @@ from llmbench.importing.sources import counted
 
 __all__ = ["best_model", "by_epoch", "in_steps", "kept", "steps"]
 
-_UNKNOWN = "needs the number of rows, which is not known before the data is on this machine"
+
+def _unknown(draft: Draft) -> str:
+    """Why the steps are not known here."""
+    if draft.set_to("training.packing"):
+        return "needs the number of bins that the rows are packed into, which llmbench check says (steps)"
+    return "needs the number of rows, which is not known before the data is on this machine"
 
 
 def steps(draft: Draft) -> tuple[int | None, int | None]:
@@ -40,7 +45,9 @@ def in_steps(draft: Draft, key: str, ours: str) -> None:
     elif (total := steps(draft)[1]) is not None:
         draft.keep(key, ours, max(round(value * total), 1), f"{value:g} of {total} steps")
     else:
-        draft.drop(key, f"a share of all steps {_UNKNOWN}. Run llmbench check, and set {ours} to {value:g} times the steps")
+        draft.drop(
+            key, f"a share of all steps {_unknown(draft)}. Run llmbench check, and set {ours} to {value:g} times the steps"
+        )
 
 
 def by_epoch(draft: Draft, key: str, ours: str, times: float = 1.0) -> None:
@@ -49,7 +56,7 @@ def by_epoch(draft: Draft, key: str, ours: str, times: float = 1.0) -> None:
     if an_epoch is not None:
         draft.keep(key, ours, max(round(an_epoch / times), 1), f"{times:g} times an epoch of {an_epoch} steps")
     else:
-        draft.drop(key, f"{times:g} times an epoch {_UNKNOWN}. Set {ours} to the steps of an epoch / {times:g}")
+        draft.drop(key, f"{times:g} times an epoch {_unknown(draft)}. Set {ours} to the steps of an epoch / {times:g}")
 
 
 def held_out(draft: Draft) -> bool:

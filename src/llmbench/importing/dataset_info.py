@@ -66,7 +66,7 @@ def source(draft: Draft, registry: Registry, key: str, name: str, method: str) -
     """
     entry = registry.entries.get(name)
     if entry is None:
-        draft.note(f"{key}: {name}", name, _missing(registry, name))
+        draft.note(f"{key}: {name}", None, _missing(registry, name))
         return {"path": f"{name}.json"}
     if not isinstance(entry, dict):
         raise RecipeError(f"{registry.path}: {name} should be a section of `key: value` lines")
@@ -97,7 +97,7 @@ def _origin(draft: Draft, registry: Registry, key: str, name: str, entry: Mappin
             found["split"] = str(entry["split"])
     else:
         kinds = ", ".join(sorted(set(entry) & {"ms_hub_url", "om_hub_url", "script_url", "cloud_file_name"})) or "nothing"
-        draft.note(f"{key}: {name}", name, f"dataset_info.json has {kinds} for it: download it, and write its path in data")
+        draft.note(f"{key}: {name}", None, f"dataset_info.json has {kinds} for it: download it, and write its path in data")
         found = {"path": f"{name}.json"}
     if entry.get("num_samples"):
         found["limit"] = int(entry["num_samples"])
@@ -115,7 +115,7 @@ def _rows(
     tags = _SHAREGPT | (given_tags if isinstance(given_tags, dict) else {})
     openai = entry.get("formatting") == "openai" or {k: tags[k] for k in _OPENAI} == _OPENAI
     if not openai and {k: tags[k] for k in _SHAREGPT} != _SHAREGPT:
-        draft.note(f"{key}: {name}", name, "its tags are neither ShareGPT's nor OpenAI's: write a function as formatting")
+        draft.note(f"{key}: {name}", None, "its tags are neither ShareGPT's nor OpenAI's: write a function as formatting")
     turns = "messages" if openai else "conversations"
     names = {turns: given.get("messages", "conversations")}
     names |= {ours: given[ours] for ours in ("system", "tools", "chosen", "rejected") if ours in given}
