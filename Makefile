@@ -2,6 +2,7 @@
 #   PYTHON=python3.12   the Python that .venv is made with
 #   WORKERS=2           how many processes run the tests
 #   SINCE=main          `make check` runs what differs from this branch may concern; empty: all
+#   KEEP=1              `make lock` moves no version that still fits
 #   BUILD=cpu|cuda      the build of PyTorch and vLLM (found out by itself)
 
 FIND_PYTHON = for p in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -96,7 +97,7 @@ TRAIN = grep -qs '"state": "finished"' outputs/runs/$(1)/state.json || \
 	$(BIN)/llmbench train recipes/$(1).yaml $(2) $(if $(wildcard outputs/runs/$(1)/state.json),--resume)
 
 lock: install-dev
-	@$(BIN)/python locks/lock.py
+	@$(BIN)/python locks/lock.py $(if $(KEEP),--keep)
 
 next: install-dev
 	@$(BIN)/python locks/newest.py $(PYTEST_ARGS)

@@ -1,6 +1,9 @@
 """Writes the lock files: every package that install.py installs, with its version and the SHA-256 of its files on PyPI.
 
-    make lock      the newest versions that pyproject.toml allows, for Linux on x86_64 and aarch64, Python 3.11 to 3.13
+    make lock                       the newest versions that pyproject.toml allows, for Linux on x86_64 and aarch64,
+                                    Python 3.11 to 3.13
+    python locks/lock.py --keep     the versions that are locked, as far as pyproject.toml still allows them: for a new
+                                    requirement, without moving the others
 
 Three files: cpu.txt and cuda.txt for the two builds, dev.txt for what the tools of `make test` need beyond either.
 Not in them are llmbench itself, which is installed from this folder, pip, and on a CPU torch: its CPU build is on
@@ -11,6 +14,7 @@ aarch64: pip builds it there from its hashed source, with build tools that are n
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -40,10 +44,15 @@ FIRST = re.compile(r"^([a-z0-9][a-z0-9._-]*)==(\S+)(?: ; ([^\\\n]*?))?(?: \\)?$"
 
 def main() -> None:
     """Resolves both builds and writes the three files; whatever fails leaves the old ones."""
+    parser = argparse.ArgumentParser(description="Write the lock files.")
+    parser.add_argument("--keep", action="store_true", help="keep the versions that are locked where they still fit")
+    keep = parser.parse_args().keep
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     written: dict[str, dict[str, str]] = {"dev": {}}
     tested = ""  # with the tools; what follows keeps to its versions where it can, so that the files agree
     for build in install.SERVE:
+        if keep:
+            tested = "".join((FOLDER / f"{name}.txt").read_text(encoding="utf-8") for name in (build, "dev"))
         tested = compiled(project, build, extras=["all", install.SERVE[build], "dev"], like=tested)
         written[build] = entries(compiled(project, build, extras=["all", install.SERVE[build]], like=tested))
         written["dev"] |= {key: entry for key, entry in entries(tested).items() if key not in written[build]}

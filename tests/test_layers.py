@@ -37,7 +37,7 @@ LAYERS = [
     {"written", "questions"},
     {"parity", "recipe"},
     {"data", "runs", "endpoint"},
-    {"architecture", "estimate", "importing"},
+    {"architecture", "estimate", "importing", "tracking"},
     {"training", "retrieval", "engine"},
     {"gateway"},
     {"compare"},
@@ -171,6 +171,10 @@ HOMES = {
     "uvicorn": {"gateway", "app"},
     "opentelemetry": {"gateway"},
     "redis": {"gateway"},
+    "tensorboard": {"tracking"},
+    "wandb": {"tracking"},
+    "mlflow": {"tracking"},
+    "trackio": {"tracking"},
     "gradio": {"app"},
     "vllm": set(),  # a process that engine/ starts; imported nowhere
 }

@@ -8,6 +8,7 @@ LLMBENCH_HOME, else ./outputs
 ├── adapters/HASH/      copies of what is served
 ├── serving/NAME.sock   where running servers are asked to change
 ├── rollouts/SERVER/    what was decided about canaries, and by what evidence
+├── tracking/           what TensorBoard, W&B, MLflow and Trackio keep on this machine
 ├── shadows/SERVER/     what shadows of routes answered
 └── cache/              prepared rows and embedders; may be removed at any time (LLMBENCH_CACHE, if set, is used instead)
 """

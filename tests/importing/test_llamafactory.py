@@ -55,8 +55,9 @@ CASES = [
          "gradient_checkpointing: true\nreport_to: wandb\nrope_scaling: yarn\nflash_attn: fa2\n",
          {"lora": None, "batch": 2, "training.learning_rate": 2e-5, "training.weight_decay": 0.03, "data.max_length": 131072,
           "training.max_grad_norm": 1e-3, "training.warmup_steps": 0.05, "training.use_liger_kernel": True,
-          "training.num_train_epochs": 5.0, "model.attn_implementation": "flash_attention_2", "data.train.0.limit": None},
-         refused={"rope_scaling"}, dropped={"report_to"}),
+          "training.num_train_epochs": 5.0, "model.attn_implementation": "flash_attention_2", "data.train.0.limit": None,
+          "tracking.to": ["wandb"]},
+         refused={"rope_scaling"}),
     Case("train_qlora/qwen3_lora_sft_otfq", QWEN + STEPS + LORA + BOTH + "stage: sft\nlearning_rate: 1.0e-4\n"
          "quantization_bit: 4\nquantization_method: bnb\n",
          SFT | LORA_8 | {"quantization.load_in_4bit": True, "quantization.bnb_4bit_quant_type": "nf4",

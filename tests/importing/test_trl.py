@@ -41,7 +41,7 @@ CASES = [
           "training.learning_rate": 2e-4, "training.lr_scheduler_type": "linear"}, file="train.sh"),
     Case("scripts/dpo full", DPO + "--learning_rate 5.0e-7 --report_to wandb",
          {"method": "dpo", "lora": None, "training.learning_rate": 5e-7, "batch": 16, "dpo.beta": 0.1,
-          "dpo.loss_type": ["sigmoid"], "training.logging_steps": 25}, file="train.sh", dropped={"report_to"}),
+          "dpo.loss_type": ["sigmoid"], "training.logging_steps": 25, "tracking.to": ["wandb"]}, file="train.sh"),
     Case("scripts/dpo LoRA", DPO + "--learning_rate 5.0e-6 --use_peft --lora_r 32 --lora_alpha 16",
          {"lora.r": 32, "training.learning_rate": 5e-6, "training.eval_steps": 50, "data.eval.0.split": "test"},
          file="train.sh", dropped={"dataset_streaming", "no_remove_unused_columns"}),

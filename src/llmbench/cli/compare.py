@@ -10,6 +10,7 @@ import typer
 from llmbench.cli import completion, listing
 from llmbench.cli.arguments import Json, Overrides
 from llmbench.cli.terminal import print_json
+from llmbench.errors import LlmbenchError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -64,8 +65,33 @@ def compare(
         print_json(result.to_json())
     else:
         show(result)
+    _tell_trackers(result)
     if result.failed:  # The others are compared, but that is not all that was asked for.
         raise typer.Exit(2)
+
+
+def _tell_trackers(comparison: Comparison) -> None:
+    """Tells the trackers of the runs that were compared how each did. What fails is said, and the comparison stands."""
+    from llmbench import runs, tracking
+
+    known = {run.name: run for run in runs.every()}
+    for variant in comparison.variants:
+        run = known.get(str(comparison.listing.get(variant, {}).get("adapter")))
+        if run is None or variant in comparison.failed:
+            continue
+        place = f"compare/{comparison.name}/{variant}"
+        values: dict[str, float] = {}
+        for metric, estimates in comparison.estimates.items():
+            if (found := estimates.get(variant)) is not None:
+                values |= {
+                    f"{place}/{metric}": found.mean,
+                    f"{place}/{metric}_low": found.low,
+                    f"{place}/{metric}_high": found.high,
+                }
+        try:
+            tracking.tell(run, values, {f"compare.{comparison.name}.verdict": comparison.verdict}, [comparison.report])
+        except LlmbenchError as error:
+            print(error, file=sys.stderr)
 
 
 def comparisons(context: typer.Context, as_json: Json = False) -> None:

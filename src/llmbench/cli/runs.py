@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmbench.cli import completion, listing, terminal
+from llmbench.cli import completion, listing, terminal, track
 from llmbench.cli.arguments import Json
 from llmbench.cli.terminal import print_json
 from llmbench.errors import LlmbenchError
@@ -35,6 +35,7 @@ def register(cli: typer.Typer) -> None:
     group.command("open", epilog="Example: `llmbench runs open sft-lora`")(open_folder)
     group.command(epilog="Example: `llmbench runs stop sft-lora`")(stop)
     group.command(epilog="Example: `llmbench runs rm sft-lora --yes`")(rm)
+    track.register(group)
     cli.add_typer(group, name="runs")
 
 

@@ -142,11 +142,14 @@ def _folded(lines: list[str]) -> list[str]:
 
 def _need_packages(document: TrainRecipe) -> None:
     """Raises MissingPackage for the first package that this recipe needs and that is not installed."""
+    from llmbench import tracking
+
     packages = ["torch", "transformers", "datasets", "trl", "accelerate"]
     packages += ["peft"] * document.adapts + ["bitsandbytes"] * (document.quantization is not None)
     for package in packages:
         if find_spec(package) is None:
             raise MissingPackage("train", package, "train")
+    tracking.check(document.tracking)
 
 
 def _plan(job: Job) -> list[str]:

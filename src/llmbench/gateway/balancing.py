@@ -18,7 +18,7 @@ import httpx
 from llmbench.engine import Address
 from llmbench.gateway.affinity import beginning_of, ranked
 from llmbench.gateway.observing.engine_series import merged
-from llmbench.gateway.transport import Dropped, EngineTransport
+from llmbench.gateway.transport import Dropped, EngineTransport, PouredStream
 
 __all__ = ["DEVIATIONS", "LOAD_FACTOR", "Backend", "LoadBalancer"]
 
@@ -283,7 +283,7 @@ class _Ended:
             done()
 
 
-class _Stream(httpx.AsyncByteStream):
+class _Stream(PouredStream):
     """The body of an answer whose first piece was read before. It tells once how it ended."""
 
     def __init__(
@@ -292,7 +292,7 @@ class _Stream(httpx.AsyncByteStream):
         first: bytes,
         ended: Callable[[httpx.TransportError | None, bool], None],
     ) -> None:
-        assert isinstance(stream, httpx.AsyncByteStream)
+        assert isinstance(stream, PouredStream)
         self._stream, self._pieces, self._first = stream, aiter(stream), first
         self._ended: Callable[[httpx.TransportError | None, bool], None] | None = ended
 
@@ -311,6 +311,20 @@ class _Stream(httpx.AsyncByteStream):
         except httpx.TransportError as error:
             self._tell(error, False)
             raise
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        """As `PouredStream`."""
+        first, self._first = self._first, b""
+        if first and not take(first):
+            return False
+        try:
+            has_ended = await self._stream.pour(take)
+        except httpx.TransportError as error:
+            self._tell(error, False)
+            raise
+        if has_ended:
+            self._tell(None, True)
+        return has_ended
 
     async def aclose(self) -> None:
         await self._stream.aclose()

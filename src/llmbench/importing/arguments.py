@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from llmbench.importing.draft import Draft
 
-__all__ = ["DROPPED", "attention", "optimizer", "precision", "remote_code", "run_name", "scheduler", "training", "warmup"]
+__all__ = [
+    "DROPPED",
+    "attention",
+    "optimizer",
+    "precision",
+    "remote_code",
+    "run_name",
+    "scheduler",
+    "tracked_project",
+    "trackers",
+    "training",
+    "warmup",
+]
 
 _SAME = (
     "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "lr_scheduler_kwargs",
@@ -219,6 +232,33 @@ def remote_code(draft: Draft, key: str = "trust_remote_code") -> None:
         draft.drop(key, "llmbench runs no model's own code unless told to")
 
 
+_TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
+_PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}")
+
+
+def trackers(draft: Draft, key: str = "report_to", project: str = "project") -> None:
+    """`report_to` as the recipe's `tracking`; `all` and trackers that llmbench has not are told."""
+    if not draft.has(key):
+        draft.drop(project, "no tracker is asked for")
+        return
+    names = [name.lower() for name in draft.words(key)]
+    known = [name for name in dict.fromkeys(names) if name in _TRACKERS]
+    others = [name for name in names if name not in (*_TRACKERS, "none")]
+    if known:
+        draft.keep(key, "tracking.to", known, f"not {', '.join(others)}: {_TRACKER}" if others else "")
+        tracked_project(draft, project)
+    else:
+        draft.drop(key, _TRACKER)
+
+
+def tracked_project(draft: Draft, key: str) -> None:
+    """The trackers' project, where its name is one that all of them take."""
+    if draft.has(key) and _PROJECT.fullmatch(str(draft.text(key))):
+        draft.keep(key, "tracking.project", str(draft.text(key)))
+    else:
+        draft.drop(key, "tracking.project is llmbench's own")
+
+
 _COMMON = {
     "",
     ".",
@@ -249,6 +289,4 @@ def run_name(draft: Draft, key: str, otherwise: str) -> None:
 
 
 def _fit(text: str) -> str:
-    import re
-
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("._-")[:64].strip("._-")

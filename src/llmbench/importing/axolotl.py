@@ -100,6 +100,13 @@ def draft(foreign: Foreign, into: Path) -> Draft:
     _held_out(made)
     _how_often(made)
     cadence.best_model(made)
+    for key, name in (("wandb_project", "wandb"), ("mlflow_experiment_name", "mlflow"), ("trackio_project_name", "trackio")):
+        if made.has(key):
+            made.put("tracking.to", [*made.set_to("tracking.to", []), name])
+            arguments.tracked_project(made, key)
+            made.tell(key, "tracking", name)
+    if made.flag("use_tensorboard"):
+        made.keep("use_tensorboard", "tracking.to", [*made.set_to("tracking.to", []), "tensorboard"])
     for table, act in ((_REFUSED, made.refuse), (_FATAL, made.fail)):
         for key, why in table.items():
             if made.get(key) not in (None, False, 0):

@@ -77,6 +77,7 @@ def draft(foreign: Foreign, into: Path, registry: Registry) -> Draft:
         )
     if made.has("enable_liger_kernel"):
         made.keep("enable_liger_kernel", "training.use_liger_kernel", made.flag("enable_liger_kernel"))
+    arguments.trackers(made)
     cadence.kept(made)
     cadence.best_model(made)
     for table, act in ((_REFUSED, made.refuse), (_FATAL, made.fail)):

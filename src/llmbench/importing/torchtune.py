@@ -61,6 +61,10 @@ def draft(foreign: Foreign, into: Path) -> Draft:
     _model(made)
     rows(made)
     _optimisation(made)
+    logger = str(made.get("metric_logger._component_", "")).rpartition(".")[2]
+    if (name := {"WandBLogger": "wandb", "TensorBoardLogger": "tensorboard"}.get(logger)) is not None:
+        made.keep("metric_logger._component_", "tracking.to", [name])
+        arguments.tracked_project(made, "metric_logger.project")
     known = {key for key in made.values if key.split(".")[0] in _DROPPED}
     made.finish(_DROPPED | {key: _DROPPED[key.split(".")[0]] for key in known})
     return made

@@ -69,6 +69,7 @@ def draft(foreign: Foreign, into: Path) -> Draft:
     _data(made)
     arguments.training(made)
     _devices(made)
+    arguments.trackers(made)
     cadence.kept(made)
     cadence.best_model(made)
     for key, why in _REFUSED.items():

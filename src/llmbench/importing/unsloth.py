@@ -86,6 +86,12 @@ def draft(foreign: Foreign, into: Path) -> Draft:
         defaults = _PLAIN if made.get("config_class") == "TrainingArguments" else _PATCHED
     for name, value in defaults.items():
         made.default(words.get(name, name), value, f"training.{name}")
+    arguments.trackers(made)
+    chosen = [name for name in ("wandb", "tensorboard") if made.flag(f"enable_{name}")]
+    for name in chosen:
+        made.keep(f"enable_{name}", "tracking.to", chosen)
+    if "wandb" in chosen:
+        arguments.tracked_project(made, "wandb_project")
     cadence.kept(made)
     made.finish(_DROPPED)
     return made

@@ -44,6 +44,7 @@ from llmbench.recipe.rag import (
 )
 from llmbench.recipe.rewards import RewardFunction
 from llmbench.recipe.serve import MAX_STOPS, EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
+from llmbench.recipe.tracking import Tracker, TrackingSpec
 from llmbench.recipe.traffic import Guardrails, RolloutSpec, RouteSpec, ShadowSpec, Sticky
 from llmbench.recipe.train import TrainRecipe
 from llmbench.recipe.vllm_options import vllm_option
@@ -105,6 +106,8 @@ __all__ = [
     "TeacherSpec",
     "TokenizerSpec",
     "TracesSpec",
+    "Tracker",
+    "TrackingSpec",
     "TrainRecipe",
     "TrainingSpec",
     "Variant",

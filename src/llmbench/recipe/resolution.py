@@ -20,6 +20,8 @@ __all__ = ["Origin", "Resolution", "Resolved", "resolve"]
 
 Origin = Literal["file", "override", "default", "derived"]
 _SECRET = ("api_key", "limits_in")
+_SHORT = ("path", "endpoint", "to")
+"""Fields that a value in the place of their section stands for: `documents: pages`, `tracking: [mlflow]`."""
 _OPEN: dict[str, str] = {
     "model.dtype": "auto", "model.device": "auto", "model.attn_implementation": "auto", "engine.tool_parser": "auto",
     "embedder.backend": "auto", "embedder.precision": "auto",
@@ -135,10 +137,10 @@ def _said(place: Place, written: Any) -> bool:
             here = here[part]
         elif isinstance(here, list):
             if not isinstance(part, int) or part >= len(here):
-                return not isinstance(part, int)
+                return part in _SHORT
             here = here[part]
         else:
-            return part in ("path", 0, "endpoint") and here is not None
+            return here is not None and (part == 0 or part in _SHORT)
     return True
 
 

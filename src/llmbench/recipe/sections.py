@@ -11,6 +11,7 @@ from llmbench.recipe.fields import Document, Name
 from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.optimization import TrainingSpec
+from llmbench.recipe.tracking import Tracking, TrackingSpec
 
 __all__ = ["TrainSections", "Unfit"]
 
@@ -51,6 +52,8 @@ class TrainSections(Document):
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec | None = None
     """Questions that the model answers at each evaluation; null measures the held-out loss alone."""
+    tracking: Tracking = TrackingSpec()
+    """none, or where the run is shown besides its own folder: tensorboard, wandb, mlflow, trackio; several as a list."""
     dpo: DpoSpec | None = None
     """The section of the chosen method is there with its defaults; those of others are null."""
     orpo: OrpoSpec | None = None

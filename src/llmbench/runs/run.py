@@ -8,6 +8,7 @@ runs/NAME/
 ├── metrics.jsonl   one line per log step: step, epoch, loss, learning_rate, tokens_per_second, ...
 ├── samples.jsonl   some answers of each evaluation, where the recipe asks questions
 ├── loss.svg        the curves
+├── tracking.json   where trackers show it and how far they were told; tracking.log is what they said
 ├── checkpoints/    to resume from
 └── adapter/        PEFT's files (safetensors); a full training leaves model/ instead
 """
@@ -41,7 +42,8 @@ _TAIL_BYTES = 20_000
 _ASKED = ".stop"
 """The process that was asked to stop."""
 _FILES = (
-    "recipe.yaml", "data.json", "data.html", "lock.json", "state.json", "metrics.jsonl", "samples.jsonl", "loss.svg", _ASKED,
+    "recipe.yaml", "data.json", "data.html", "lock.json", "state.json", "metrics.jsonl", "samples.jsonl", "loss.svg",
+    "tracking.json", "tracking.log", _ASKED,
 )  # fmt: skip
 """What a run writes beside its folders. --overwrite replaces these and nothing else of the folder."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from llmbench import borrowed, data
+from llmbench import borrowed, data, tracking
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run, checkpoints, rewind
@@ -97,13 +97,15 @@ def train(
         KeyboardInterrupt: stopped by Ctrl-C; a checkpoint is saved and the run is marked stopped.
     """
     stop = Stop()
-    with run.writing(), stop.listening(), save.disk_errors(run):
+    spec = (what.asked if isinstance(what, Job) else what).tracking
+    with tracking.follow(run, spec) as followed, run.writing(), stop.listening(), save.disk_errors(run):
         job = what if isinstance(what, Job) else prepare(what)
         recipe = job.recipe
         checkpoint = _start(run, recipe, resume_from_checkpoint) if resume else None
         lock.write(run, recipe, job.loaded, resume=checkpoint is not None)
         data_report.write(job, run)
         rewind(run, checkpoints.step_of(checkpoint) if checkpoint else -1, job.asked)
+        followed.begin()
         recorder = Recorder(run, stop, progress)
         with fused_head.scoring(job.loaded.model):
             trainer = methods.of(job.recipe.method).trainer(job, run, recorder)
@@ -112,6 +114,7 @@ def train(
                 batch_size = recipe.training.per_device_eval_batch_size
                 trainer.exam = Exam(recipe.evaluation, job.questions, job.loaded.tokenizer, batch_size, run)
             compiling = compilation.compiling() if recipe.training.torch_compile else nullcontext()
+            followed.opened()
             with recorder.showing(), _diverging(run), _library_faults(job, trainer), compiling:
                 trainer.train_from(checkpoint, job.steps)
             step, steps = trainer.state.global_step, trainer.state.max_steps
