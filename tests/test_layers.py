@@ -37,7 +37,7 @@ LAYERS = [
     {"written", "questions"},
     {"parity", "recipe"},
     {"data", "runs", "endpoint"},
-    {"architecture", "estimate", "tracking"},
+    {"architecture", "estimate", "importing", "tracking"},
     {"training", "retrieval", "engine"},
     {"gateway"},
     {"compare"},

@@ -73,13 +73,15 @@ class Users:
         self.streams: list[tuple[bool, bool]] = []
         """Whether each began, and whether it was complete."""
         self.lost: list[str] = []
+        self.pause = 0.0
+        """Seconds between two questions of each; they leave the cores to an engine that starts."""
         self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(8)]
         for thread in self._threads:
             thread.start()
 
     def _ask(self, number: int) -> None:
         with httpx.Client(timeout=120) as http:
-            while not self.end.is_set():
+            while not self.end.wait(self.pause):
                 number += 8
                 asked = {"role": "user", "content": f"Question {number}: how heavy is the Alba kettle?"}
                 body = {
@@ -141,7 +143,9 @@ def test_an_engine_that_is_killed_costs_no_request_that_had_not_begun_and_comes_
         until(lambda: gateway.engines[0]["state"] == "out")
         before = len(users.answers)
         until(lambda: len(users.answers) > before + 16 and gateway.engines[0]["state"] == "out")
+        users.pause = 2.0
         until(lambda: gateway.engines[0]["state"] == "ready")
+        users.pause = 0.0
         until(lambda: gateway.engines[0]["requests"] > 0)
         users.stop()
         assert users.lost == []
