@@ -83,6 +83,11 @@ TABLE = [
         {"asked.jsonl": '{"question": "Why?"}\n'}),
     Bad("a run that leads elsewhere", "runs ../../etc", r"run '\.\./\.\./etc' is not allowed: use up to 64 lower-case letters"),
     Bad("unknown run", "runs gone", r"There is no run gone in .* Make one: llmbench train"),
+    Bad("unknown run to compare", "runs diff gone mine", r"There is no run gone in "),
+    Bad("unknown run to replay", "replay gone --verify", r"There is no run gone in "),
+    Bad("nothing to ablate", "ablate train.yaml", r"Say what to vary: --without KEY, --change KEY=VALUE, or both\."),
+    Bad("unknown key to leave out", "ablate train.yaml --without lora.rr", r"--without lora\.rr: the recipe has no rr there\. Did you mean r\?"),
+    Bad("ablation of what changes nothing", "ablate train.yaml --without lora.r --seeds 1", r"without lora\.r changes nothing: the recipe is that of full"),
     # Documents and indexes
     Bad("index not built", "search rag.yaml kettle", r"index mine is not built\. Run: llmbench index build rag\.yaml"),
     Bad("embedder not found", "index rag.yaml embedder.model_name_or_path=./gone", r"embedder \S+/gone: no such folder", {}, {"HF_HUB_OFFLINE": "1"}),

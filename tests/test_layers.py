@@ -41,7 +41,7 @@ LAYERS = [
     {"training", "retrieval", "engine"},
     {"gateway"},
     {"compare"},
-    {"containers", "demo", "doctor", "raft"},
+    {"ablation", "containers", "demo", "doctor", "raft"},
     {"cli"},
     {"__main__"},
 ]
@@ -67,6 +67,7 @@ TRAINING = [
     {"data_report", "methods", "save"},
     {"merging", "plan"},
     {"stages"},
+    {"replaying"},
     {"__init__"},
     {"selftest"},
 ]

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from llmbench.cli import app as app_verb
 from llmbench.cli import (
+    ablate,
     capture,
     certify,
     chat,
@@ -30,6 +30,7 @@ from llmbench.cli import (
     new,
     raft,
     rag,
+    replay,
     rollout,
     runs,
     schema,
@@ -39,6 +40,7 @@ from llmbench.cli import (
     train,
     variants,
 )
+from llmbench.cli import app as app_verb
 from llmbench.cli.arguments import EARLIER
 from llmbench.errors import LlmbenchError
 from llmbench.shown import printable
@@ -111,6 +113,8 @@ def options(
 for verbs in (
     train,
     runs,
+    replay,
+    ablate,
     check,
     show,
     merge,
