@@ -200,15 +200,19 @@ def test_arguments_are_named_alike() -> None:
     for verb in verbs():
         for parameter in verb.params:
             if isinstance(parameter, typer.core.TyperArgument):
-                metavar = "[KEY=VALUE]..." if parameter.nargs == -1 else (parameter.metavar or "").upper()
+                metavar = (parameter.metavar or "").upper()
+                several = ("[KEY=VALUE]...", "RUN...", "[TAG]...", "[TEXT]...", "[TAG...]")
                 assert parameter.metavar == metavar != "", f"{verb.name} {parameter.name}"
+                assert parameter.nargs == 1 or metavar in several, f"{verb.name} {parameter.name}: {metavar}"
 
 
 def test_json_and_overwrite_are_explained_alike() -> None:
     named = [(verb.name, one) for verb in verbs() for one in verb.params if isinstance(one, typer.core.TyperOption)]
     assert {one.help for _, one in named if "--json" in one.opts} == {"Print one JSON document instead of text."}
     assert {one.name for _, one in named} & {"force", "out"} == set()
-    assert {name for name, one in named if "--overwrite" in one.opts} == {"train", "merge", "new", "raft", "export"}
+    assert {name for name, one in named if "--overwrite" in one.opts} == {
+        *("train", "merge", "new", "raft", "export", "import", "replay"),
+    }
 
 
 def test_earlier_spellings_still_work(tmp_path: Path) -> None:

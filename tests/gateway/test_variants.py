@@ -21,6 +21,7 @@ from tests import warm
 
 from llmbench import parity, recipe
 from llmbench.engine import loading
+from llmbench.engine.key_guard import LOAD
 from llmbench.errors import EngineError, LlmbenchError
 from llmbench.gateway import Gateway, started
 from llmbench.parity import Certificate
@@ -279,7 +280,7 @@ def test_the_public_port_loads_and_unloads_nothing(live: Live) -> None:
 def test_vllm_itself_takes_no_second_content_under_a_name(live: Live) -> None:
     adapter = next(iter(live.gateway.engine.adapters.values()))
     with pytest.raises(EngineError, match="has already been loaded"):
-        loading._ask(live.gateway.engine.socket, "load", {"lora_name": adapter.id, "lora_path": str(live.adapters["two"])})
+        loading._ask(live.gateway.engine.socket, LOAD, {"lora_name": adapter.id, "lora_path": str(live.adapters["two"])})
 
 
 def test_an_adapter_whose_stored_copy_has_gone_does_not_reach_vllm(live: Live, tmp_path: Path) -> None:

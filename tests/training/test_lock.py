@@ -11,7 +11,6 @@ import pytest
 from llmbench import provenance, runs, training
 from llmbench.errors import RunError
 from llmbench.runs import Run
-from llmbench.training import lock
 
 from .conftest import Write
 from .test_resume import stopped_at
@@ -28,6 +27,8 @@ def test_a_lock_names_files_rows_and_numerics(trained: Run) -> None:
 
 
 def test_the_hash_of_rows_is_of_what_is_learned(write: Write) -> None:
+    from llmbench.training import lock
+
     def hashed(*overrides: str) -> dict[str, Any]:
         return lock.row_hashes(training.prepare(write("rows", *overrides)).rows)
 

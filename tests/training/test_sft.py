@@ -256,7 +256,7 @@ def test_a_run_whose_data_changed_does_not_go_on(write: Write, monkeypatch: pyte
     path = recipe.data.train[0].path
     assert path is not None
     path.write_text(path.read_text(encoding="utf-8").replace("AB-3", "AB-4"), encoding="utf-8")
-    with pytest.raises(RunError, match="Run changed cannot continue: its data changed"):
+    with pytest.raises(RunError, match="Run changed cannot continue: its data and rows changed"):
         training.train(recipe, runs.resume(recipe), resume=True)
 
 

@@ -6,7 +6,6 @@ What any of them would report about its own use is switched off before it is imp
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import time
@@ -37,12 +36,6 @@ IN_TIME = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """A server that does not answer is told within seconds, not after the minutes that these would try it for."""
-PACKAGES = {
-    "tensorboard": ("tensorboard.summary.writer.event_file_writer", "tensorboard.plugins.hparams.summary_v2"),
-    "wandb": ("wandb",),
-    "mlflow": ("mlflow.tracking.client", "mlflow.store.tracking.rest_store"),
-    "trackio": ("trackio",),
-}
 BATCH = 100
 """Settings in one request: MLflow takes no more."""
 
@@ -56,8 +49,15 @@ def load(name: str, home: str) -> None:
     os.environ |= QUIET
     for key, value in (IN_TIME | {"TRACKIO_DIR": str(Path(home) / "trackio")}).items():
         os.environ.setdefault(key, value)
-    for package in PACKAGES[name]:
-        importlib.import_module(package)
+    match name:
+        case "tensorboard":
+            pass
+        case "wandb":
+            pass
+        case "mlflow":
+            pass
+        case _:
+            import trackio  # noqa: F401
 
 
 def open(name: str, job: dict[str, Any], known: dict[str, Any] | None) -> Tracker:
