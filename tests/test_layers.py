@@ -41,7 +41,7 @@ LAYERS = [
     {"training", "retrieval", "engine"},
     {"gateway"},
     {"compare"},
-    {"containers", "demo", "doctor", "raft"},
+    {"containers", "demo", "doctor", "raft", "sweep"},
     {"cli"},
     {"__main__"},
 ]
@@ -175,6 +175,7 @@ HOMES = {
     "wandb": {"tracking"},
     "mlflow": {"tracking"},
     "trackio": {"tracking"},
+    "optuna": {"sweep"},
     "gradio": {"app"},
     "vllm": set(),  # a process that engine/ starts; imported nowhere
 }

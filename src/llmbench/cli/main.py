@@ -33,6 +33,7 @@ from llmbench.cli import (
     runs,
     selftest,
     serve,
+    sweep,
     train,
     variants,
 )
@@ -108,6 +109,7 @@ def options(
 for verbs in (
     train,
     runs,
+    sweep,
     check,
     merge,
     certify,

@@ -17,6 +17,7 @@ from llmbench.recipe.fields import Document
 from llmbench.recipe.rag import RagRecipe
 from llmbench.recipe.scalars import Given
 from llmbench.recipe.serve import ServeRecipe
+from llmbench.recipe.sweep import SweepRecipe
 from llmbench.recipe.train import TrainRecipe
 from llmbench.recipe.yaml_lines import Place, read
 from llmbench.recipe.yaml_lines import value as yaml_value
@@ -26,7 +27,13 @@ __all__ = ["load", "load_any"]
 D = TypeVar("D", bound=Document)
 
 
-_VERBS: dict[type[Document], str] = {TrainRecipe: "train", RagRecipe: "index", ServeRecipe: "serve", CompareRecipe: "compare"}
+_VERBS: dict[type[Document], str] = {
+    TrainRecipe: "train",
+    RagRecipe: "index",
+    ServeRecipe: "serve",
+    CompareRecipe: "compare",
+    SweepRecipe: "sweep",
+}
 
 
 def load(path: str | Path, kind: type[D], overrides: Sequence[str] = ()) -> D:
@@ -34,7 +41,7 @@ def load(path: str | Path, kind: type[D], overrides: Sequence[str] = ()) -> D:
 
     Args:
         path: a file, or the name of a bundled one such as `rag/handbook.yaml`.
-        kind: TrainRecipe, RagRecipe, ServeRecipe or CompareRecipe.
+        kind: TrainRecipe, RagRecipe, ServeRecipe, CompareRecipe or SweepRecipe.
         overrides: `dotted.key=value`, the value read as YAML; they win over the file.
 
     Raises:
@@ -68,12 +75,15 @@ def load_any(path: str | Path) -> Document:
     kind = _kind_of(values)
     if kind is None:
         raise RecipeError(
-            f"{path}: not a recipe for train, index, serve or compare (it has none of data, documents, variants, questions)"
+            f"{path}: not a recipe for train, index, serve, compare or sweep "
+            "(it has none of data, documents, variants, questions, space)"
         )
     return load(path, kind)
 
 
 def _kind_of(values: dict[str, Any]) -> type[Document] | None:
+    if "space" in values:
+        return SweepRecipe
     if "documents" in values:  # before questions, which a pipeline may have too
         return RagRecipe
     if "questions" in values:
