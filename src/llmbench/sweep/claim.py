@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from llmbench.runs import Run
 from llmbench.statistics import Difference, Kind
-from llmbench.statistics.paired import Groups, Values, differences
+
+if TYPE_CHECKING:
+    from llmbench.statistics.paired import Groups, Values
 
 __all__ = ["Claim", "answers", "averaged", "judge"]
 
@@ -96,6 +98,8 @@ def judge(
         confidence: 1 - alpha.
         groups: the clusters of the questions.
     """
+    from llmbench.statistics.paired import differences  # numpy and scipy, which a listing does without
+
     ids = winner.keys() & own.keys()
     if not ids:
         return None
