@@ -56,7 +56,8 @@ class Claim:
         p = f"p = {one.p_holm:.3g}" if one.p_holm >= 0.001 else "p < 0.001"
         looks = f", corrected for {self.looks} looks" if self.looks > 1 else ""
         said = "Better" if self.better else "Not shown to be better"
-        return f"{said} on {where} ({what}; {interval}, {p}{looks}, n = {one.n:,}, {self.seeds} training(s) each)."
+        times = f", {self.seeds} seeds each" if self.seeds > 1 else ""
+        return f"{said} on {where} ({what}; {interval}, {p}{looks}, n = {one.n:,}{times})."
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

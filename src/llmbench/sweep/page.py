@@ -25,7 +25,8 @@ def html(sweep: Sweep) -> str:
     """The whole page."""
     style = resources.files("llmbench.sweep").joinpath("report.css").read_text(encoding="utf-8")
     states = {state: sum(one.state == state for one in sweep.trials) for state in ("finished", "pruned", "failed")}
-    seconds, tokens = sum(one.seconds for one in sweep.trials), sum(one.tokens for one in sweep.trials)
+    trained = (*sweep.trials, *sweep.confirmations)
+    seconds, tokens = sum(one.seconds for one in trained), sum(one.tokens for one in trained)
     known = facts(
         {
             "trials": ", ".join(f"{count} {state}" for state, count in states.items() if count),
@@ -150,12 +151,12 @@ def _trials(sweep: Sweep) -> str:
 def _cost(sweep: Sweep) -> str:
     """Time and tokens by what became of the trials."""
     found = []
-    for state in ("finished", "pruned", "failed"):
-        of = [one for one in sweep.trials if one.state == state]
+    groups = {state: [one for one in sweep.trials if one.state == state] for state in ("finished", "pruned", "failed")}
+    for state, of in {**groups, "confirming the winner": list(sweep.confirmations)}.items():
         if of:
             tokens = sum(one.tokens for one in of)
             found.append([state, f"{len(of)}", _clock(sum(one.seconds for one in of)), f"{tokens:,}"])
-    whole = sum(one.seconds for one in sweep.trials)
+    whole = sum(one.seconds for one in (*sweep.trials, *sweep.confirmations))
     lines = "".join(
         marks.row(
             f"trial {one.number}",
@@ -169,7 +170,7 @@ def _cost(sweep: Sweep) -> str:
     )
     chart = f'<div class="card plot">{lines}</div>' if lines else ""
     lead = f"{_clock(whole)} of training, without starting the processes; the 12 longest trials."
-    return section("Cost", table(["trials", "number", "time", "tokens"], found) + chart, lead=lead)
+    return section("Cost", table(["trainings", "number", "time", "tokens"], found) + chart, lead=lead)
 
 
 def _last(one: Trial) -> float | None:

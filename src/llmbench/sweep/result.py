@@ -41,6 +41,8 @@ class Sweep:
     importances: dict[str, float]
     claim: Claim | None
     notes: tuple[str, ...] = ()
+    confirmations: tuple[Trial, ...] = ()
+    """The trainings that checked winners."""
 
     @property
     def name(self) -> str:
@@ -83,12 +85,13 @@ class Sweep:
             "name": self.name,
             "verdict": self.verdict(),
             "trials": [_plain(one) for one in self.trials],
+            "confirmations": [_plain(one) for one in self.confirmations],
             "claim": self.claim.to_json() if self.claim else None,
             "files": {"report": str(self.report), "best": str(self.folder / "best.yaml")},
         }
 
     @staticmethod
-    def from_json(folder: Path, values: dict[str, Any], trials: list[Trial]) -> Sweep:
+    def from_json(folder: Path, values: dict[str, Any], trials: list[Trial], confirmations: list[Trial]) -> Sweep:
         """The inverse of `to_json`; the trials come from their own files."""
         left = {key: value for key, value in values.items() if key not in ("name", "verdict", "files")}
         return Sweep(
@@ -99,6 +102,7 @@ class Sweep:
                 "logarithmic": tuple(left["logarithmic"]),
                 "notes": tuple(left["notes"]),
                 "trials": tuple(one for one in trials if one.state != "running"),
+                "confirmations": tuple(confirmations),
                 "claim": Claim.from_json(left["claim"]) if left["claim"] else None,
             }
         )
@@ -122,7 +126,8 @@ def load(name: str) -> Sweep:
         known = ", ".join(_names()) or "none yet"
         raise LlmbenchError(f"There is no finished sweep {name} (available: {known}). Make one: llmbench sweep RECIPE")
     try:
-        return Sweep.from_json(folder, json.loads(path.read_text(encoding="utf-8")), trial.read(folder / "trials"))
+        trials, confirmations = trial.read(folder / "trials"), trial.read(folder / "confirm")
+        return Sweep.from_json(folder, json.loads(path.read_text(encoding="utf-8")), trials, confirmations)
     except (ValueError, TypeError, KeyError, StopIteration) as error:
         raise LlmbenchError(
             f"{path} cannot be read ({type(error).__name__}: {error}). Run llmbench sweep again: the trials are saved."

@@ -81,12 +81,14 @@ def run(spec: SweepRecipe, watcher: Watcher) -> Sweep:
             winner = trial.best(trials, goal)
             if winner is None:
                 raise LlmbenchError(_nothing(trials, folder, late=stop.late))
+            own = search.own(spec, base.model_dump(mode="json"))
+            unchanged = own is not None and trial.same(winner.params, own)
             claim = None
-            if spec.confirm is not None and not stop.late:
+            if spec.confirm is not None and not unchanged and not stop.late:
                 claim = confirm(spec, base, away, goal, folder, winner, stop, watcher)
             elif spec.confirm is None:
-                claim = searched(spec, trials, winner, search.own(spec, base.model_dump(mode="json")))
-        notes = _notes(spec, trials, late=stop.late)
+                claim = searched(spec, trials, winner, own)
+        notes = _notes(spec, base, trials, unchanged=unchanged, late=stop.late)
         best = _load(spec, [*_shared(spec), *_settings(winner.params), f"name={_named(spec.name, 'best')}"])
         workspace.write_text(folder / "best.yaml", _heading(spec, winner) + runs.resolved(best))
         sweep = Sweep(
@@ -103,6 +105,7 @@ def run(spec: SweepRecipe, watcher: Watcher) -> Sweep:
             importances=search.importances(spec, trials),
             claim=claim,
             notes=tuple(notes),
+            confirmations=tuple(trial.read(folder / "confirm")),
         )
         workspace.write_text(sweep.report, html(sweep))
         workspace.write_json(folder / "summary.json", sweep.to_json())
@@ -239,20 +242,32 @@ def _nothing(trials: list[Trial], folder: Path, *, late: bool) -> str:
     )
 
 
-def _notes(spec: SweepRecipe, trials: list[Trial], *, late: bool) -> list[str]:
+def _notes(spec: SweepRecipe, base: TrainRecipe, trials: list[Trial], *, unchanged: bool, late: bool) -> list[str]:
     """Sentences about the figures that a reader has to know."""
     notes = []
-    if spec.confirm is None:
+    if unchanged:
+        notes.append("The winner is the recipe as it stands: there is nothing to confirm.")
+    elif spec.confirm is None:
         notes.append(
             "The best figure is too good: it was chosen for being the best. Add `confirm` to check it on what no trial saw."
         )
+    elif base.evaluation is None or spec.objective.removeprefix("eval_") not in base.evaluation.metrics:
+        alpha = 1 - spec.confirm.confidence
+        enough = next(
+            n for n in range(2, 64) if 2 / 2**n < alpha
+        )  # the least p of a test that flips the signs of n differences
+        if spec.confirm.seeds < enough:
+            notes.append(
+                f"{spec.objective} is one figure a training: {spec.confirm.seeds} seeds cannot show a difference, {enough} can."
+                " Raise confirm.seeds: the same command continues."
+            )
     if late:
         notes.append(f"The time ({spec.timeout:g} s) was over before all trials were done. Raise timeout to continue.")
     elif len(trials) < spec.trials:
         notes.append(f"{len(trials)} of {spec.trials} trials: all other combinations of the space have been tried.")
-    failed = sum(one.state == "failed" for one in trials)
+    failed = [str(one.number) for one in trials if one.state == "failed"]
     if failed:
-        notes.append(f"{failed} trials failed; the table says why.")
+        notes.append(f"Failed: trial {', '.join(failed)}. The table of the report says why.")
     return notes
 
 
