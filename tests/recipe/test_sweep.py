@@ -74,6 +74,7 @@ def test_a_range_with_steps_has_its_last_value(tmp_path: Path) -> None:
         ({"gpus": [0], "parallel": 2}, "2 trainings and 1 gpus"),
         ({"confirm": {"seeds": 2}}, "give rows .* or questions"),
         ({"confirm": {"rows": 0.1, "questions": "bundled://rag/questions.jsonl"}}, "give rows .* or questions"),
+        ({"confirm": {"rows": 0.1}, "space": {"data.train.0.path": ["a.jsonl"]}}, "could be trained on"),
         ({"objective": "loss"}, "objective"),
         ({"name": "a" * 51}, "name: at most 50 characters"),
         ({"sample": "tpe"}, "Did you mean sampler"),

@@ -183,6 +183,55 @@ def test_a_winner_is_confirmed_on_rows_that_no_trial_saw(make: Make, quiet: Quie
     assert len(started()) == 8, "nothing is trained twice"
 
 
+def test_a_question_file_may_come_later_and_rows_may_not(make: Make, quiet: Quiet, home: Path, started: Started) -> None:
+    asked = [{"question": f"What is {i}?", "answer": str(i)} for i in range(40)]
+    (home / "held-out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    fields: dict[str, Any] = {"objective": "eval_exact_match", "overrides": {"evaluation.limit": 40}, "trials": 3}
+    sweep.run(make(**fields), quiet)
+    with pytest.raises(LlmbenchError, match=r"confirm: None -> \{'rows': 0\.2"):
+        sweep.run(make(**fields, confirm={"rows": 0.2}), quiet)
+    found = sweep.run(make(**fields, confirm={"questions": "held-out.jsonl", "seeds": 1}), quiet)
+    assert found.claim is not None and found.claim.seen == "held out"
+    asked_of = [runs.open_run(f"try-{number:04}").recipe["evaluation"]["questions"] for number in range(3)]
+    assert asked_of == [None] * 3
+    assert runs.open_run("try-own-s1").recipe["evaluation"]["questions"] == str(home / "held-out.jsonl")
+    (home / "held-out.jsonl").write_text('{"question": "a", "answer": "b"}\n' * 2)
+    with pytest.raises(LlmbenchError, match=r"confirm\.questions\."):
+        sweep.run(make(**fields, confirm={"questions": "held-out.jsonl", "seeds": 1}), quiet)
+    own, better = dict(fields["overrides"]), {"evaluation.questions": str(home / "held-out.jsonl")}
+    with pytest.raises(RecipeError, match="of its questions stand in evaluation"):
+        sweep.run(make(**fields | {"overrides": own | better}, confirm={"questions": "held-out.jsonl"}), quiet)
+
+
+def test_a_second_winner_is_a_second_look_at_what_was_put_away(make: Make, quiet: Quiet) -> None:
+    fields: dict[str, Any] = {"confirm": {"rows": 0.2, "seeds": 2}, "sampler": "grid", "space": {RATE: [0.1, 0.02, 0.001]}}
+    first = sweep.run(make(**fields, trials=2), quiet)
+    assert first.claim is not None and (first.claim.winner, first.claim.looks) == (1, 1)
+    assert any("2 seeds cannot show a difference, 6 can" in note for note in first.notes)
+    second = sweep.run(make(**fields, trials=3), quiet)
+    assert second.claim is not None and (second.claim.winner, second.claim.looks) == (2, 2)
+    again = sweep.run(make(**fields, trials=3), quiet)
+    assert again.claim == second.claim, "the same winner is no further look"
+    assert [one.run for one in again.confirmations].count("try-own-s1") == 1
+
+
+def test_answers_that_were_removed_are_named(make: Make, quiet: Quiet) -> None:
+    fields: dict[str, Any] = {"confirm": {"rows": 0.2, "seeds": 1}, "sampler": "grid", "space": {RATE: [0.1, 0.001]}}
+    spec = make(**fields, objective="eval_exact_match", overrides={"evaluation.limit": 40})
+    sweep.run(spec, quiet)
+    runs.remove(runs.open_run("try-own-s1"))
+    with pytest.raises(LlmbenchError, match=r"Run try-own-s1 was removed.*Remove .*0000\.json too") as told:
+        sweep.run(spec, quiet)
+    (workspace.sweeps() / "try" / "confirm" / "0000.json").unlink()
+    assert "0000.json" in str(told.value) and sweep.run(spec, quiet).claim is not None
+
+
+def test_a_winner_that_is_the_recipe_as_it_stands_is_not_confirmed(make: Make, quiet: Quiet, started: Started) -> None:
+    found = sweep.run(make(space={RATE: [0.01, 0.1]}, confirm={"rows": 0.2}), quiet)
+    assert (found.best, found.claim, len(started())) == (0, None, 2)
+    assert any("nothing to confirm" in note for note in found.notes)
+
+
 def test_without_a_confirmation_the_claim_is_corrected_for_all_trials(make: Make, quiet: Quiet) -> None:
     found = sweep.run(
         make(objective="eval_exact_match", overrides={"evaluation.limit": 40}, space={RATE: [1e-2, 1e-3, 1e-4]}), quiet

@@ -119,7 +119,8 @@ class SweepRecipe(Document):
     """Fields of the training recipe that all trials share, such as `training.max_steps: 100`. A relative path in them starts
     from the working directory, as on the command line of `llmbench train`."""
     space: Annotated[dict[str, DimensionSpec], BeforeValidator(_dimensions), Field(min_length=1)]
-    """Field of the training recipe -> a list of choices, or low and high. Settings are drawn in this order."""
+    """Field of the training recipe -> a list of choices, or low and high. Settings are drawn in this order. Relative paths start
+    from the working directory."""
     trials: Positive = 20
     """At most this number of trainings. It may be raised later: the same command then continues."""
     timeout: Annotated[float, Field(gt=0)] | None = None
@@ -158,6 +159,11 @@ class SweepRecipe(Document):
             if self.sampler == "grid" and dimension.values is None:
                 raise ValueError(f"space: sampler grid needs a list of choices or a step for {key}")
             known.append(key)
+        rows = next((key for key in self.space if key == "data" or key.startswith("data.train")), None)
+        if rows is not None and self.confirm is not None and self.confirm.rows is not None:
+            raise ValueError(
+                f"confirm: space searches {rows}, so that rows put away could be trained on. Use confirm.questions"
+            )
         if self.gpus and self.parallel is not None and self.parallel > len(self.gpus):
             raise ValueError(f"parallel: {self.parallel} trainings and {len(self.gpus)} gpus: each training needs its own")
         return self

@@ -47,7 +47,7 @@ class Claim:
 
     def sentence(self) -> str:
         """The claim in words."""
-        where = "rows that no trial saw" if self.seen == "held out" else "the questions that the trials were chosen by"
+        where = "what no trial saw" if self.seen == "held out" else "the questions that the trials were chosen by"
         what = f"trial {self.winner}: {self.metric} {self.winner_mean:.4g}, the recipe as it stands: {self.own_mean:.4g}"
         one = self.difference
         if one is None:
@@ -57,7 +57,10 @@ class Claim:
         looks = f", corrected for {self.looks} looks" if self.looks > 1 else ""
         said = "Better" if self.better else "Not shown to be better"
         times = f", {self.seeds} seeds each" if self.seeds > 1 else ""
-        return f"{said} on {where} ({what}; {interval}, {p}{looks}, n = {one.n:,}{times})."
+        text = f"{said} on {where} ({what}; {interval}, {p}{looks}, n = {one.n:,}{times})."
+        if self.better or one.detectable is None:
+            return text
+        return f"{text} A true difference of {one.detectable:.3g} would be found in four of five such comparisons."
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -121,8 +124,10 @@ def judge(
 def answers(run: Run, metric: str) -> tuple[dict[str, float], dict[str, str]]:
     """The score of each question at the step that the run keeps (question -> score), and where each question stands.
 
-    Questions are told apart by what the model was given; equal ones by their order.
+    Questions are told apart by what the model was given; equal ones by their order. Both are empty for a run that was removed.
     """
+    if not run.exists:
+        return {}, {}
     rows = run.samples()
     kept = run.status.get("kept_step")
     step = kept if kept is not None else max((row["step"] for row in rows), default=None)

@@ -15,7 +15,7 @@ from llmbench.statistics import Kind
 from llmbench.sweep.claim import Claim, answers, averaged, judge
 from llmbench.sweep.holdout import Holdout
 from llmbench.sweep.pool import Interruption, Pool
-from llmbench.sweep.trial import Trial, same
+from llmbench.sweep.trial import Trial, key
 
 __all__ = ["confirm", "searched"]
 
@@ -68,7 +68,8 @@ def confirm(
         seed = (base.training.seed + int(run.rpartition("-s")[2])) % _SEEDS
         settings = {**spec.overrides, **wanted[run], "training.seed": seed}
         overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-        made = Trial(len(by_run), wanted[run], run, overrides=(*overrides, *away.shared, *_TO_THE_END, *away.asked))
+        number = max((one.number for one in by_run.values()), default=-1) + 1
+        made = Trial(number, wanted[run], run, overrides=(*overrides, *away.shared, *_TO_THE_END, *away.asked))
         by_run[run] = made
         return made
 
@@ -82,10 +83,15 @@ def confirm(
             f"The confirmation failed: run {failed.run}: {failed.reason}. See {folder / 'confirm' / failed.file}.log. Remove "
             f"{folder / 'confirm' / failed.file}.json and run {failed.run} to train it again."
         )
+    answered = base.evaluation is not None and goal.metric.removeprefix("eval_") in base.evaluation.metrics
+    if answered and (gone := next((run for run in wanted if not Run(workspace.runs() / run).exists), None)):
+        raise LlmbenchError(
+            f"Run {gone} was removed, and its answers with it. Remove {folder / 'confirm' / done[gone].file}.json too: the "
+            "same command then trains it again."
+        )
     looks = _looked(folder, winner.number)
     sides: list[dict[str, float]] = []
     places: dict[str, str] = {}
-    answered = base.evaluation is not None and goal.metric.removeprefix("eval_") in base.evaluation.metrics
     for side in (f"{spec.name}-{winner.file}", f"{spec.name}-own"):
         names = [f"{side}-s{seed}" for seed in range(1, asked.seeds + 1)]
         if answered:
@@ -107,7 +113,7 @@ def searched(spec: SweepRecipe, trials: list[Trial], winner: Trial, own: dict[st
 
     None where there is no such trial, it is the winner, or the objective is one value a training.
     """
-    first = next((one for one in trials if own is not None and same(one.params, own) and one.state == "finished"), None)
+    first = next((one for one in trials if own is not None and key(one.params) == key(own) and one.state == "finished"), None)
     if first is None or first.number == winner.number:
         return None
     (of_winner, _), (of_first, _) = (answers(Run(workspace.runs() / one.run), spec.objective) for one in (winner, first))

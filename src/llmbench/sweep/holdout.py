@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from llmbench import questions, workspace
@@ -62,13 +62,13 @@ def check(spec: SweepRecipe, base: TrainRecipe) -> None:
             )
 
 
-def hashes(base: TrainRecipe) -> dict[str, str]:
-    """SHA-256 of each file of rows that a training names, so that changed rows are noticed."""
+def hashes(paths: Iterable[Path]) -> dict[str, str]:
+    """The first half of the SHA-256 of each file, so that changed rows are noticed. Folders and patterns are left out."""
     found = {}
-    for source in (*base.data.train, *base.data.eval):
-        if source.path is not None and source.path.is_file():
-            with source.path.open("rb") as file:
-                found[str(source.path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    for path in paths:
+        if path.is_file():
+            with path.open("rb") as file:
+                found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()[:32]
     return found
 
 

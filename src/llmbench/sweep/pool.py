@@ -65,7 +65,6 @@ class Interruption:
 class _Running:
     trial: Trial
     process: TrainingProcess
-    slot: int
     pruned: str = ""
     asked: bool = False
 
@@ -114,6 +113,7 @@ class Pool:
             LlmbenchError: a run that is not this sweep's has the name of the next trial.
         """
         left = [one for one in self.trials.values() if one.state == "running"]
+        left.sort(key=lambda one: not self._process(one).alive)  # what still trains first: its GPU is taken
         try:
             while True:
                 stopping = self._stop.times > 0 or self._stop.late
@@ -137,14 +137,11 @@ class Pool:
 
     def _begin(self, trial: Trial) -> None:
         """Takes over the training of a trial, or starts or continues it."""
-        run = Run(workspace.runs() / trial.run)
-        process = TrainingProcess(self.folder, trial.file, run)
-        slot = next(i for i in range(self._workers) if i not in {one.slot for one in self._running})
-        if process.alive:
-            self._running.append(_Running(trial, process, slot))
-            return
-        if trial.starts and run.exists and run.state in ("finished", "failed"):  # it ended while no sweep looked
-            self._running.append(_Running(trial, process, slot))
+        process = self._process(trial)
+        run = process.run
+        ended = trial.starts > 0 and run.exists and run.state in ("finished", "failed")  # while no sweep looked
+        if process.alive or ended:
+            self._running.append(_Running(trial, process))
             return
         if not trial.starts and run.exists:
             raise LlmbenchError(
@@ -152,12 +149,17 @@ class Pool:
                 "another name for the sweep with name=..."
             )
         again = ["--resume"] if run.exists else []
-        trial = replace(trial, starts=trial.starts + 1)
+        taken = {one.trial.slot for one in self._running}
+        slot = next(i for i in range(self._workers) if i not in taken)
+        trial = replace(trial, starts=trial.starts + 1, slot=slot)
         self._write(trial)  # first: whatever happens from here on, the training is known as this trial's
         gpu = self._gpus[slot] if self._gpus else None
         threads = max(1, (os.cpu_count() or 1) // self._workers) if self._workers > 1 and not self._gpus else None
         process.start(["train", self._recipe, *trial.overrides, f"name={trial.run}", *again], gpu=gpu, threads=threads)
-        self._running.append(_Running(trial, process, slot))
+        self._running.append(_Running(trial, process))
+
+    def _process(self, trial: Trial) -> TrainingProcess:
+        return TrainingProcess(self.folder, trial.file, Run(workspace.runs() / trial.run))
 
     def _look(self, one: _Running, stopping: bool) -> None:
         """Reads what a training has measured, stops it where it should be, and notes its end."""
@@ -184,7 +186,7 @@ class Pool:
         killed = one.process.killed_by
         match status["state"]:
             case "finished":
-                trial = trial.finished(run)
+                trial = trial.finished(run, self._goal)
             case "failed":
                 trial = trial.ended("failed", str(status["reason"]))
             case _ if one.pruned:

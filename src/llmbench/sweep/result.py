@@ -154,7 +154,7 @@ def remove(name: str) -> None:
     from llmbench.sweep.process import TrainingProcess
 
     folder = workspace.sweeps() / workspace.check_name(name, "sweep")
-    if not (folder / "plan.json").exists():
+    if not (folder / "plan.json").exists() and written.made_by(folder, "sweep") is None:
         raise LlmbenchError(f"There is no sweep {name} (available: {', '.join(_names()) or 'none yet'}).")
     written.check_claim(folder, "sweep", known=written.shows(folder / "plan.json", "space", "recipe"))
     with workspace.lock(folder, "sweep"):

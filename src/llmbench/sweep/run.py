@@ -69,11 +69,11 @@ def run(spec: SweepRecipe, watcher: Watcher) -> Sweep:
         plan = _plan(spec, base)
         _refuse_changed(folder, plan)
         written.claim(folder, "sweep", known=known)
+        away = holdout.prepare(spec, base, folder / "data")
         workspace.write_json(folder / "plan.json", plan)
         workspace.write_text(
             folder / "recipe.yaml", yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         )
-        away = holdout.prepare(spec, base, folder / "data")
         stop = Interruption(spec.timeout)
         began = time.time()
         with stop.listening():
@@ -82,7 +82,7 @@ def run(spec: SweepRecipe, watcher: Watcher) -> Sweep:
             if winner is None:
                 raise LlmbenchError(_nothing(trials, folder, late=stop.late))
             own = search.own(spec, base.model_dump(mode="json"))
-            unchanged = own is not None and trial.same(winner.params, own)
+            unchanged = own is not None and trial.key(winner.params) == trial.key(own)
             claim = None
             if spec.confirm is not None and not unchanged and not stop.late:
                 claim = confirm(spec, base, away, goal, folder, winner, stop, watcher)
@@ -204,8 +204,13 @@ def _plan(spec: SweepRecipe, base: TrainRecipe) -> dict[str, Any]:
     """What may not change while the sweep is continued."""
     values = spec.model_dump(mode="json")
     search_ = {key: values[key] for key in ("space", "sampler", "seed", "pruner", "objective", "direction")}
-    asked = {key: values["confirm"][key] for key in ("rows", "questions")} if spec.confirm else None
-    return {**search_, "confirm": asked, "recipe": base.model_dump(mode="json"), "data": holdout.hashes(base)}
+    asked = None
+    if spec.confirm is not None:
+        files = [spec.confirm.questions] if spec.confirm.questions else []
+        asked = {"rows": spec.confirm.rows, "questions": holdout.hashes(files)}
+    own = [base.evaluation.questions] if base.evaluation and base.evaluation.questions else []
+    rows = [source.path for source in (*base.data.train, *base.data.eval) if source.path is not None]
+    return {**search_, "confirm": asked, "recipe": base.model_dump(mode="json"), "data": holdout.hashes([*rows, *own])}
 
 
 def _refuse_changed(folder: Path, plan: dict[str, Any]) -> None:
@@ -221,6 +226,8 @@ def _refuse_changed(folder: Path, plan: dict[str, Any]) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LlmbenchError(f"{path} cannot be read ({error}). Remove the sweep: llmbench sweeps rm {folder.name}") from error
+    if before.get("confirm") is None and plan["confirm"] is not None and plan["confirm"]["rows"] is None:
+        before["confirm"] = plan["confirm"]  # questions that no trial was judged by may come at any time, rows may not
     found = [str(change) for change in differences(before, json.loads(json.dumps(plan)))]
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
@@ -275,8 +282,14 @@ def _heading(spec: SweepRecipe, winner: Trial) -> str:
     settings = ", ".join(f"{key}={json.dumps(value)}" for key, value in winner.params.items())
     return (
         f"# The training recipe with the settings of trial {winner.number} of sweep {spec.name}: {settings}\n"
-        f"# Run: llmbench train outputs/sweeps/{spec.name}/best.yaml\n\n"
+        f"{_also(spec)}# Run: llmbench train outputs/sweeps/{spec.name}/best.yaml\n\n"
     )
+
+
+def _also(spec: SweepRecipe) -> str:
+    """What the recipe has besides, which may have been for the search alone."""
+    settings = ", ".join(_settings(spec.overrides))
+    return f"# With what all trials shared, of which some may be for the search alone: {settings}\n" if settings else ""
 
 
 def _named(name: str, end: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbench.recipe import DimensionSpec, SweepRecipe
-from llmbench.sweep.trial import Trial, same, seen
+from llmbench.sweep.trial import Trial, key
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -23,6 +23,8 @@ __all__ = ["combinations", "importances", "own", "suggest"]
 
 _DRAWS = 50
 """Draws that may repeat what was tried before the next one is taken at random, and after that before the search ends."""
+_COUNTED = 10_000
+"""Combinations that are gone through to see whether any is left."""
 _DIGITS = 4
 """Significant digits of a drawn number: more says nothing, and 0.00123 is easier to repeat."""
 
@@ -35,18 +37,18 @@ def suggest(spec: SweepRecipe, trials: Sequence[Trial], first: dict[str, Any] | 
         trials: all trials so far, running ones included.
         first: the settings of the first trial, such as the recipe's own; None draws them.
     """
-    known = list(trials)
+    known = {key(trial.params) for trial in trials}
     if spec.sampler == "grid":
-        return next((params for params in combinations(spec.space) if seen(known, params) is None), None)
-    if first is not None and seen(known, first) is None and not known:
+        return next((params for params in combinations(spec.space) if key(params) not in known), None)
+    if first is not None and not trials:
         return first
     if all(dimension.values is not None for dimension in spec.space.values()):
         size = math.prod(len(dimension.values or ()) for dimension in spec.space.values())
-        if size <= 10_000 and all(seen(known, params) for params in combinations(spec.space)):
+        if size <= _COUNTED and all(key(params) in known for params in combinations(spec.space)):
             return None
     for attempt in range(2 * _DRAWS):
-        params = _drawn(spec, known, attempt, at_random=spec.sampler == "random" or attempt >= _DRAWS)
-        if seen(known, params) is None:
+        params = _drawn(spec, trials, attempt, at_random=spec.sampler == "random" or attempt >= _DRAWS)
+        if key(params) not in known:
             return params
     return None
 
@@ -54,11 +56,11 @@ def suggest(spec: SweepRecipe, trials: Sequence[Trial], first: dict[str, Any] | 
 def own(spec: SweepRecipe, base: dict[str, Any]) -> dict[str, Any] | None:
     """The settings that the training recipe itself has, as the space writes them; None where one of them is outside it."""
     found: dict[str, Any] = {}
-    for key, dimension in spec.space.items():
+    for name, dimension in spec.space.items():
         if not _holds(dimension, found):
             continue
         value: Any = base
-        for part in key.split("."):
+        for part in name.split("."):
             if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
                 value = value[int(part)]
             elif isinstance(value, dict) and part in value:
@@ -66,11 +68,11 @@ def own(spec: SweepRecipe, base: dict[str, Any]) -> dict[str, Any] | None:
             else:
                 return None
         if dimension.values is not None:
-            if not any(same({key: one}, {key: value}) for one in dimension.values):
+            if not any(key({name: one}) == key({name: value}) for one in dimension.values):
                 return None
         elif not _within(dimension, value):
             return None
-        found[key] = value
+        found[name] = value
     return found
 
 
@@ -79,9 +81,9 @@ def combinations(space: dict[str, DimensionSpec]) -> Iterator[dict[str, Any]]:
     told: set[str] = set()
     for values in itertools.product(*(dimension.values or () for dimension in space.values())):
         found: dict[str, Any] = {}
-        for (key, dimension), value in zip(space.items(), values, strict=True):
+        for (name, dimension), value in zip(space.items(), values, strict=True):
             if _holds(dimension, found):
-                found[key] = value
+                found[name] = value
         if (text := json.dumps(found)) not in told:
             told.add(text)
             yield found
@@ -101,7 +103,7 @@ def importances(spec: SweepRecipe, trials: Sequence[Trial]) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = optuna.importance.get_param_importances(_study(spec, finished, seed=0, at_random=True))
-    return {key: float(value) for key, value in found.items() if math.isfinite(value)}
+    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
 def _drawn(spec: SweepRecipe, trials: Sequence[Trial], attempt: int, *, at_random: bool) -> dict[str, Any]:
@@ -111,20 +113,20 @@ def _drawn(spec: SweepRecipe, trials: Sequence[Trial], attempt: int, *, at_rando
     seed = int(np.random.SeedSequence([spec.seed, len(trials), attempt]).generate_state(1)[0])
     asked = _study(spec, trials, seed=seed, at_random=at_random).ask()
     found: dict[str, Any] = {}
-    for key, dimension in spec.space.items():
+    for name, dimension in spec.space.items():
         if not _holds(dimension, found):
             continue
         if dimension.choices is not None:
-            found[key] = json.loads(asked.suggest_categorical(key, _names(dimension)))
+            found[name] = json.loads(asked.suggest_categorical(name, _names(dimension)))
             continue
         low, high, step = dimension.low, dimension.high, dimension.step
         assert low is not None and high is not None
         if dimension.whole:
-            found[key] = asked.suggest_int(key, int(low), int(high), step=int(step or 1), log=dimension.log)
+            found[name] = asked.suggest_int(name, int(low), int(high), step=int(step or 1), log=dimension.log)
         else:
-            value = asked.suggest_float(key, low, high, step=step, log=dimension.log)
+            value = asked.suggest_float(name, low, high, step=step, log=dimension.log)
             digits = _DIGITS if step is None else 10
-            found[key] = min(max(float(f"{value:.{digits}g}"), low), high)
+            found[name] = min(max(float(f"{value:.{digits}g}"), low), high)
     return found
 
 
@@ -139,12 +141,12 @@ def _study(spec: SweepRecipe, trials: Sequence[Trial], *, seed: int, at_random: 
     states = optuna.trial.TrialState
     of = {"running": states.RUNNING, "finished": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}
     for trial in trials:
-        distributions = {key: _distribution(spec.space[key]) for key in trial.params}
+        distributions = {name: _distribution(spec.space[name]) for name in trial.params}
         study.add_trial(
             optuna.trial.create_trial(
                 state=of[trial.state],
                 value=trial.value if trial.state == "finished" else None,
-                params={key: _told(spec.space[key], value) for key, value in trial.params.items()},
+                params={name: _told(spec.space[name], value) for name, value in trial.params.items()},
                 distributions=distributions,
                 intermediate_values={step: value for step, value in trial.evaluations if math.isfinite(value)},
             )
@@ -187,6 +189,6 @@ def _within(dimension: DimensionSpec, value: Any) -> bool:
 def _holds(dimension: DimensionSpec, found: dict[str, Any]) -> bool:
     """Whether a setting is searched beside those that were drawn before it."""
     return all(
-        key in found and any(found[key] == one for one in (wanted if isinstance(wanted, list) else [wanted]))
-        for key, wanted in dimension.when.items()
+        name in found and any(found[name] == one for one in (wanted if isinstance(wanted, list) else [wanted]))
+        for name, wanted in dimension.when.items()
     )

@@ -14,7 +14,7 @@ from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
 from llmbench.runs.best import Goal
 
-__all__ = ["Trial", "TrialState", "best", "read", "same", "seen", "write"]
+__all__ = ["Trial", "TrialState", "best", "key", "read", "write"]
 
 TrialState = Literal["running", "finished", "pruned", "failed"]
 """A trial that was interrupted stays running: the next sweep takes it over or continues it."""
@@ -26,7 +26,8 @@ class Trial:
 
     `evaluations` are (step, objective) in the order of steps. `value` is the objective that counts: of the step that the run
     keeps, which is the last one unless the recipe keeps the best; None for all but finished trials. `seconds` and `tokens` are
-    what its training took. `starts` counts how often its training was started, the first time included.
+    what its training took. `starts` counts how often its training was started, the first time included; `slot` is the worker
+    that it has, and so its GPU.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Trial:
     seconds: float = 0.0
     tokens: int = 0
     starts: int = 0
+    slot: int = 0
     overrides: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -59,10 +61,11 @@ class Trial:
         """The trial in its last state."""
         return replace(self, state=state, reason=" ".join(reason.split())[:500])
 
-    def finished(self, run: Run) -> Trial:
-        """The trial with its value; failed where that is not a finite number."""
+    def finished(self, run: Run, goal: Goal) -> Trial:
+        """The trial with its value; failed where there is none, or it is not a finite number."""
         if not self.evaluations:
-            return self.ended("failed", "the training measured no objective")
+            known = sorted({name for row in run.metrics() for name in row if name.startswith("eval_")})
+            return self.ended("failed", f"{goal.metric} was not measured (available: {', '.join(known) or 'nothing'})")
         kept = run.status.get("kept_step")
         value = next((value for step, value in self.evaluations if step == kept), self.evaluations[-1][1])
         if not math.isfinite(value):
@@ -78,18 +81,9 @@ def best(trials: list[Trial], goal: Goal) -> Trial | None:
     return min(found, key=lambda pair: (-pair[0] if goal.greater_is_better else pair[0], pair[1].number))[1]
 
 
-def same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two sets of settings are alike. true is not 1."""
-    return _key(a) == _key(b)
-
-
-def seen(trials: list[Trial], params: Mapping[str, Any]) -> Trial | None:
-    """The trial that has these settings already, in whatever state it is."""
-    return next((trial for trial in trials if same(trial.params, params)), None)
-
-
-def _key(params: Mapping[str, Any]) -> str:
-    return json.dumps({key: _plain(value) for key, value in params.items()}, sort_keys=True)
+def key(params: Mapping[str, Any]) -> str:
+    """What alike settings have in common: 1 and 1.0 are alike, 1 and true are not."""
+    return json.dumps({name: _plain(value) for name, value in params.items()}, sort_keys=True)
 
 
 def _plain(value: Any) -> Any:
