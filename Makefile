@@ -17,18 +17,19 @@ WORKERS ?= 2
 SINCE ?= $(shell git rev-parse --quiet --verify main > /dev/null 2>&1 && echo main)
 
 # Compiled modules are kept, whatever the surroundings say: the tests start the program hundreds of times, .35 s less each.
-test check: export PYTHONDONTWRITEBYTECODE =
+test test-all check: export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo app test check docs bench bench-train bench-rag tiny lock next install install-dev doctor clean
+.PHONY: help demo app test test-all check docs bench bench-train bench-rag tiny lock next install install-dev doctor clean
 
 help:
 	@echo "llmbench: fine-tune, ground, serve and compare language models"
 	@echo
 	@echo "  make demo    install (2 to 5 minutes, once), then the whole workbench on a bundled model (6 minutes on two cores)"
 	@echo "  make app     open the app with the demo's results (half a minute to start; Ctrl-C ends it)"
-	@echo "  make test    install, then every check and test, with real vLLM and a real browser (about half an hour)"
-	@echo "  make check   ruff, mypy and the quick tests that a change may concern (two and a half minutes at most)"
+	@echo "  make test    install, then every check and all but the long tests, with real vLLM and a real browser (15 minutes)"
+	@echo "  make test-all  the same with the long tests, which repeat at length what others check (half an hour)"
+	@echo "  make check   ruff, mypy and the quick tests that a change may concern (a minute at most)"
 	@echo "  make docs    write docs/cli.md again after a change of the command line (a second)"
 	@echo "  make bench   the tables of docs/benchmarks.md (10 minutes; with DATA=FOLDER half an hour)"
 	@echo "  make bench-rag DATA=FOLDER     indexing and searching compared with LlamaIndex, LangChain and txtai (an hour)"
@@ -47,19 +48,22 @@ app: install
 	@echo "Starting vLLM, the gateway and the app (half a minute; Ctrl-C ends all of them)"
 	@$(BIN)/llmbench app --serve recipes/serve.yaml
 
-test: install-dev
-	@echo "Testing: ruff, mypy, then pytest with real vLLM, embedder and browser (about half an hour on two cores)"
+test: TESTS = -m "not long"
+test: SAY = all but the long tests with real vLLM, embedder and browser (15 minutes on two cores)
+test-all: SAY = all tests with real vLLM, embedder and browser (half an hour on two cores)
+test test-all: install-dev
+	@echo "Testing: ruff, mypy, then $(SAY)"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10 $(PYTEST_ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10 $(TESTS) $(PYTEST_ARGS)
 
 check: install-dev
-	@echo "Checking: ruff, mypy and the quick tests that this change may concern (two and a half minutes at most; SINCE= runs all of them)"
+	@echo "Checking: ruff, mypy and the quick tests that this change may concern (a minute at most; SINCE= runs all of them)"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not expensive and not gpu" $(if $(SINCE),--changed $(SINCE)) $(PYTEST_ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not expensive and not long and not gpu" $(if $(SINCE),--changed $(SINCE)) $(PYTEST_ARGS)
 
 docs: install
 	@$(BIN)/python -m llmbench.cli.reference docs/cli.md

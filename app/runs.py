@@ -12,7 +12,7 @@ import gradio as gr
 
 from llmbench import runs, workspace
 from llmbench.errors import LlmbenchError
-from llmbench.runs import Run
+from llmbench.runs import Run, labels
 from llmbench.svg.lines import COLOURS, Line, chart
 
 from . import render
@@ -87,17 +87,19 @@ class Shown:
 
         `by_itself`, as every few seconds, it ticks nothing: a run that is ticked meanwhile would be unticked.
         """
-        every = {run.name: run.status for run in runs.every()}
+        listed = runs.every()
+        said = {run.name: _labels(run) for run in listed}
+        every = {run.name: run.status for run in listed if not said[run.name].archived}
         kept = [name for name in linked or chosen or [] if name in every]
         found = _found(every, words or "", state, order)
         if not kept and first and found:
             kept = found[:1]
         page = min(max(page, 0), max(len(found) - 1, 0) // _A_PAGE)
-        listed = found[page * _A_PAGE : (page + 1) * _A_PAGE]
-        rows = [*[name for name in kept if name not in listed], *listed]
+        on_page = found[page * _A_PAGE : (page + 1) * _A_PAGE]
+        rows = [*[name for name in kept if name not in on_page], *on_page]
         last = min((page + 1) * _A_PAGE, len(found))
         count = f"{page * _A_PAGE + 1} to {last} of {len(found)}" if len(found) > _A_PAGE else f"{len(found)} of {len(every)}"
-        choices = [(_row(name, every[name]), name) for name in rows]
+        choices = [(_row(name, every[name], said[name].tags), name) for name in rows]
         return {
             self.picker: gr.CheckboxGroup(choices=choices) if by_itself else gr.CheckboxGroup(choices=choices, value=kept),
             self.count: f'<p class="aside" role="status">{count} runs</p>'
@@ -221,13 +223,22 @@ def _loss(status: dict[str, Any]) -> tuple[str, float]:
     return "", math.inf
 
 
-def _row(name: str, status: dict[str, Any]) -> str:
-    """The run in the list: name, state, how far, last loss."""
+def _labels(run: Run) -> labels.Labels:
+    """Note and tags; a damaged file, which `llmbench runs` names, keeps no run from being shown."""
+    try:
+        return labels.read(run)
+    except LlmbenchError:
+        return labels.Labels()
+
+
+def _row(name: str, status: dict[str, Any], tags: Sequence[str] = ()) -> str:
+    """The run in the list: name, state, how far, last loss, tags."""
     parts = [str(status["state"])]
     if status.get("steps") and status["state"] != "finished":
         parts.append(f"step {status.get('step', 0):,} of {status['steps']:,}")
     loss = _loss(status)
-    return f"{name}\n" + " · ".join([*parts, f"{loss[0]} {loss[1]:.3f}"] if loss[0] else parts)
+    parts += [f"{loss[0]} {loss[1]:.3f}"] if loss[0] else []
+    return f"{name}\n" + " · ".join([*parts, *tags])
 
 
 def _coloured(names: Sequence[str], before: Colours) -> Colours:

@@ -18,14 +18,14 @@ import textwrap
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import changed, warm
+from tests import changed, tiers, warm
 
 from llmbench import assets, recipe
 from llmbench.recipe import RagRecipe, ServeRecipe
@@ -39,45 +39,59 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 
 gc.set_threshold(100_000, 20, 20)  # most of what tests make goes without the collector, which took a third of a training's time
 
-EXPENSIVE = Path(__file__).with_name("expensive.txt")
-"""Tests that take long though they are not slow, a line each: `tests/folder/test_file.py::test_name`."""
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--changed BASE`."""
     parser.addoption("--changed", metavar="BASE", help="run only what differs from this branch of git may concern")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what needs vLLM as slow, and the expensive tests. The files that take longest come first.
+NODE_IDS = pytest.StashKey[frozenset[str]]()
+"""The names of all cases of the files that were collected; of none where single tests were asked for."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks what needs vLLM as slow, and the expensive and the long tests. The files that take longest come first.
 
     Processes take one file after another: a file of minutes that comes last is waited for by all others.
     """
-    long = set(EXPENSIVE.read_text(encoding="utf-8").split())
     weight: Counter[Path] = Counter()
+    whole = not any("::" in asked for asked in config.args)
+    config.stash[NODE_IDS] = frozenset(item.nodeid for item in items if whole)
     for item in items:
         if "endpoint" in getattr(item, "fixturenames", ()):
             assert _asks_the_endpoint(item.path), f"{item.path}: write `endpoint: Served`, by which its file is known"
             item.add_marker(pytest.mark.slow)
-        if item.nodeid.partition("[")[0] in long:
+        given = item.callspec.params if hasattr(item, "callspec") else {}
+        if tiers.is_expensive(item.nodeid, set(getattr(item, "fixturenames", ())) - given.keys()):
             item.add_marker("expensive")
+        if tiers.is_long(item.nodeid):
+            item.add_marker("long")
         weight[item.path] += 10 * bool(item.get_closest_marker("slow")) + 2 * bool(item.get_closest_marker("expensive"))
     items.sort(key=lambda item: -weight[item.path])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Hands files out to the processes as `--dist loadfile` does, but all that use `endpoint` to one of them."""
+    """Hands files out to the processes as `--dist loadfile` does, but some together to one of them.
+
+    What uses `endpoint` comes together; where expensive tests are left out, each room does, and all that import PEFT and TRL,
+    so that one process imports what quick tests need, and not each: ten seconds.
+    """
     from xdist.scheduler import LoadFileScheduling
 
     if config.getoption("dist") != "loadfile":
         return None
+
+    quick = "not expensive" in config.getoption("markexpr")
 
     class OneEndpoint(LoadFileScheduling):  # type: ignore[misc]
         """A start of vLLM takes 17 CPU seconds, an adapter and an index as much again: one process makes them, not each."""
 
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
+            if quick:
+                room = "/".join(str(file).split("/")[:2])
+                return "tests/training" if room in tiers.TRAINING else room
             return "endpoint" if _asks_the_endpoint(config.rootpath / file) else str(file)
 
     return OneEndpoint(config, log)
@@ -214,16 +228,33 @@ def common_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def kept_session() -> Callable[[Path | bytes], Any]:
+    """Opens a session of ONNX Runtime, or gives the one that was opened for that file before; several threads may use one."""
+    from llmbench.retrieval.embedding.light import runtime
+
+    return cache(runtime._onnx)
+
+
 @pytest.fixture
-def kept_embedder(common_cache: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def kept_embedder(
+    common_cache: Path, kept_session: Callable[[Path | bytes], Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The embedder's graph, which takes a second and 88 MB to write, is the one that the first of these tests wrote."""
     monkeypatch.setenv("LLMBENCH_CACHE", str(common_cache))
+    monkeypatch.setattr("llmbench.retrieval.embedding.light.runtime._onnx", kept_session)
 
 
 @pytest.fixture
 def collected(pytestconfig: pytest.Config) -> set[str]:
     """The heavy packages that were imported when all tests were collected."""
     return pytestconfig.stash[COLLECTED]
+
+
+@pytest.fixture
+def node_ids(pytestconfig: pytest.Config) -> frozenset[str]:
+    """The names of all cases of the files that were collected; of none where single tests were asked for."""
+    return pytestconfig.stash[NODE_IDS]
 
 
 @pytest.fixture
@@ -303,7 +334,7 @@ def endpoint(lora: Path, pipeline: Path, tmp_path_factory: pytest.TempPathFactor
     ]
     document = {
         "variants": [v | {"sampling": {"max_tokens": 48}} for v in variants],
-        "engine": {"dtype": "float32", "cpu_kv_cache_gib": 0.25},
+        "engine": {"dtype": "float32", "cpu_kv_cache_gib": 0.25, "max_adapters": 6},  # tests load their own
         "gateway": {"port": 0},
     }
     path = folder / "serve.yaml"

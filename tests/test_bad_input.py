@@ -83,6 +83,11 @@ TABLE = [
         {"asked.jsonl": '{"question": "Why?"}\n'}),
     Bad("a run that leads elsewhere", "runs ../../etc", r"run '\.\./\.\./etc' is not allowed: use up to 64 lower-case letters"),
     Bad("unknown run", "runs gone", r"There is no run gone in .* Make one: llmbench train"),
+    Bad("unknown run to compare", "runs diff gone mine", r"There is no run gone in "),
+    Bad("unknown run to replay", "replay gone --verify", r"There is no run gone in "),
+    Bad("nothing to ablate", "ablate train.yaml", r"Say what to vary: --without KEY, --change KEY=VALUE, or both\."),
+    Bad("unknown key to leave out", "ablate train.yaml --without lora.rr", r"--without lora\.rr: the recipe has no rr there\. Did you mean r\?"),
+    Bad("ablation of what changes nothing", "ablate train.yaml --without lora.r --seeds 1", r"without lora\.r changes nothing: the recipe is that of full"),
     # Documents and indexes
     Bad("index not built", "search rag.yaml kettle", r"index mine is not built\. Run: llmbench index build rag\.yaml"),
     Bad("embedder not found", "index rag.yaml embedder.model_name_or_path=./gone", r"embedder \S+/gone: no such folder", {}, {"HF_HUB_OFFLINE": "1"}),
@@ -101,6 +106,13 @@ TABLE = [
     Bad("endpoint not running", "compare compare.yaml", r"No endpoint answers at http://127\.0\.0\.1:9/v1\. Start one: llmbench serve"),
     Bad("question file with a broken row", "compare compare.yaml", r"questions\.jsonl:2: ", {"questions.jsonl": '{"id": "1", "question": "a?", "answer": "b"}\n{\n'}),
     Bad("question file without rows", "compare compare.yaml", r"questions\.jsonl", {"questions.jsonl": ""}),
+    # Other trainers' configurations
+    Bad("import of what is missing", "import theirs.yml", r"theirs\.yml: no such file\. Name the configuration of the other trainer\."),
+    Bad("import of a list", "import theirs.yml", r"theirs\.yml:1: a configuration is lines of `key: value`, and this is a list", {"theirs.yml": "- a\n"}),
+    Bad("import over a file", "import theirs.yml -o rows.jsonl", r"rows\.jsonl already exists\. Name another file, or overwrite it with --overwrite",
+        {"theirs.yml": "base_model: a/b\n"}),
+    Bad("schema over a file of somebody else's", "schema -o rows.jsonl", r"rows\.jsonl already exists and was not written by llmbench"),
+    Bad("show of what does not load", "show train.yaml lora.rr=8", r"lora\.rr=8: lora\.rr is not a field\. Did you mean r\?"),
     # The rest
     Bad("unknown bundled document", "new sft-loora", r"No bundled document is named sft-loora\. .*llmbench new"),
     Bad("app on a URL that is none", "app --url 127.0.0.1:8000", r"--url 127\.0\.0\.1:8000 is not a URL\. Give one such as http://127\.0\.0\.1:8000/v1"),

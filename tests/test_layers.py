@@ -37,11 +37,11 @@ LAYERS = [
     {"written", "questions"},
     {"parity", "recipe"},
     {"data", "runs", "endpoint"},
-    {"architecture", "estimate", "tracking"},
+    {"architecture", "estimate", "importing", "tracking"},
     {"training", "retrieval", "engine"},
     {"gateway"},
     {"compare"},
-    {"containers", "demo", "doctor", "raft", "sweep"},
+    {"ablation", "containers", "demo", "doctor", "raft", "sweep"},
     {"cli"},
     {"__main__"},
 ]
@@ -67,6 +67,7 @@ TRAINING = [
     {"data_report", "methods", "save"},
     {"merging", "plan"},
     {"stages"},
+    {"replaying"},
     {"__init__"},
     {"selftest"},
 ]

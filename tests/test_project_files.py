@@ -37,8 +37,18 @@ def test_ci_runs_make_test_and_may_only_read() -> None:
     assert {"push", "pull_request"} == set(workflow[True])  # YAML 1.1 takes `on` for true
 
 
-def test_ci_uses_the_oldest_python_that_is_supported() -> None:
-    steps = read(".github/workflows/ci.yml")["jobs"]["test"]["steps"]
+def test_all_tests_run_each_night_and_before_a_release() -> None:
+    workflow = read(".github/workflows/nightly.yml")
+    steps = workflow["jobs"]["test-all"]["steps"]
+    assert [step["run"] for step in steps if "run" in step and "if" not in step] == ["make test-all"]
+    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow[True]["schedule"] and workflow[True]["push"] == {"tags": ["v*"]}
+
+
+@pytest.mark.parametrize("workflow", ["ci", "nightly"])
+def test_ci_uses_the_oldest_python_that_is_supported(workflow: str) -> None:
+    [job] = read(f".github/workflows/{workflow}.yml")["jobs"].values()
+    steps = job["steps"]
     versions = [step["with"]["python-version"] for step in steps if "setup-python" in step.get("uses", "")]
     assert PROJECT["requires-python"] == f">={versions[0]}"
 

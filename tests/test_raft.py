@@ -23,12 +23,16 @@ LAMP = Question("lamp", "What is the Borin lamp made of?", "The Borin lamp is ma
 MOON = Question("moon", "How far is the moon from the kettle?", answerable=False)
 
 
-@pytest.fixture
-def retriever(pipeline: Path) -> Iterator[Retriever]:
-    """Over the session's three pages, two of which are handed on."""
+@pytest.fixture(scope="module")
+def retriever(pipeline: Path, common_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Retriever]:
+    """Over the session's three pages, two of which are handed on; one for all tests, which only search."""
     recipe = recipes.load(pipeline, RagRecipe)
-    retrieval.build(recipe)
-    with Retriever.open(recipe) as found:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMBENCH_HOME", str(tmp_path_factory.mktemp("raft")))
+        patch.setenv("LLMBENCH_CACHE", str(common_cache))
+        retrieval.build(recipe)
+        found = Retriever.open(recipe)
+    with found:
         yield found
 
 

@@ -18,6 +18,7 @@ import gc
 import importlib
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -234,6 +235,7 @@ def _guarded(request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         os.close(descriptor)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.enable()
+    random.seed()  # each draws its own numbers: Gradio tells one app from another by one
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])

@@ -6,7 +6,9 @@ LLMBENCH_HOME, else ./outputs
 ├── comparisons/NAME/   llmbench compare
 ├── sweeps/NAME/        llmbench sweep
 ├── evaluations/NAME/   llmbench evaluate rag
+├── ablations/NAME/     llmbench ablate
 ├── adapters/HASH/      copies of what is served
+├── made/SHA256.json    what data files were made by, such as llmbench raft
 ├── serving/NAME.sock   where running servers are asked to change
 ├── rollouts/SERVER/    what was decided about canaries, and by what evidence
 ├── tracking/           what TensorBoard, W&B, MLflow and Trackio keep on this machine

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from tests import warm
 
 from llmbench.cli import app
 
@@ -77,6 +77,8 @@ class Server:
         """Why the engine behind this server does not answer, as `/health` says; it lists its models still."""
         self.key = ""
         """The API key that it asks for."""
+        self.pause = 0.15
+        """Seconds between two words of a slow model."""
         self.votes: list[dict[str, Any]] | None = None
         """What was said to `/v1/feedback`; None for a server that has no such path."""
 
@@ -134,7 +136,7 @@ class Server:
         words = _answer(model, question).split(" ")
         for word in words:
             yield _event({"choices": [{"delta": {"content": word + " "}}]})
-            await asyncio.sleep(0.15 if model.startswith("slow") else 0.01)
+            await asyncio.sleep(self.pause if model.startswith("slow") else 0.01)
         yield _event({"choices": [{"delta": {}, "finish_reason": "stop"}]})
         yield _event({"choices": [], "usage": {"prompt_tokens": 96, "completion_tokens": len(words)}})
         yield "data: [DONE]\n\n"
@@ -248,12 +250,19 @@ def server() -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture
+def brisk(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow models answer at once, for a test that is not about answers under way."""
+    monkeypatch.setattr(server, "pause", 0.01)
+
+
 @contextmanager
 def opened(*arguments: str, home: Path) -> Iterator[str]:
-    """`llmbench app` as a process of its own, until the block ends; gives its address."""
-    command = [sys.executable, "-m", "llmbench", "app", "--port", "0", *arguments]
+    """`llmbench app` in a process of its own, until the block ends; gives its address."""
     environment = os.environ | {"LLMBENCH_HOME": str(home), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process:
+    command = ("app", "--port", "0", *arguments)
+    process = warm.Process("app", warm.LLMBENCH, *command, env=environment, stderr=subprocess.STDOUT)
+    with process:
         said = ""
         try:
             assert process.stdout is not None

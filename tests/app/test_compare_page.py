@@ -89,6 +89,7 @@ def test_figures_and_passages_stand_under_the_answer(page: Page) -> None:
     assert first.is_visible()
 
 
+@pytest.mark.usefixtures("brisk")
 def test_answers_are_voted_on_and_the_votes_survive_a_reload(page: Page, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "votes", [])
     server.requests.clear()
@@ -119,6 +120,7 @@ def test_answers_are_voted_on_and_the_votes_survive_a_reload(page: Page, server:
     page.wait_for_function("() => !document.querySelector('.turn')")
 
 
+@pytest.mark.usefixtures("brisk")
 def test_each_side_keeps_its_own_conversation(page: Page, server: Any) -> None:
     server.requests.clear()
     ask(page, "First question")
@@ -168,6 +170,7 @@ def test_a_failing_side_says_why_in_one_line_and_the_other_answers(page: Page) -
     assert "answered 503: the engine <b>died</b>" in notice and "\n" not in notice
 
 
+@pytest.mark.usefixtures("brisk")
 def test_what_a_model_wrote_is_harmless(page: Page) -> None:
     choose(page, 0, "hostile")
     ask(page, "Anything")
@@ -179,6 +182,7 @@ def test_what_a_model_wrote_is_harmless(page: Page) -> None:
     assert "<script>" in side(page, 0).locator(".answer").inner_text()
 
 
+@pytest.mark.usefixtures("brisk")
 def test_sides_are_added_and_removed(page: Page) -> None:
     page.click("#add")
     side(page, 2).wait_for(state="visible")
@@ -195,6 +199,7 @@ def test_sides_are_added_and_removed(page: Page) -> None:
     assert not side(page, 2).locator(".remove").is_visible(), "two sides stay"
 
 
+@pytest.mark.usefixtures("brisk")
 def test_a_refresh_keeps_the_conversation_and_another_browser_does_not_see_it(page: Page, browser: Any, address: str) -> None:
     ask(page, "Remember me")
     answered(page)
@@ -207,6 +212,7 @@ def test_a_refresh_keeps_the_conversation_and_another_browser_does_not_see_it(pa
     stranger.close()
 
 
+@pytest.mark.usefixtures("brisk")
 def test_an_example_asks_itself(page: Page) -> None:
     chip = page.locator(".chip").first
     question = chip.inner_text()

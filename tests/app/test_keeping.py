@@ -45,6 +45,7 @@ def questions(page: Page) -> list[str]:
     return page.locator(".side-0 .question").all_inner_texts()
 
 
+@pytest.mark.usefixtures("brisk")
 def test_a_conversation_outlives_the_app_and_the_page_says_that_it_was_away(
     browser: Any, server: Any, open_app: Any, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_reload_keeps_the_question_and_the_answer_so_far(browser: Any, address
     context.close()
 
 
+@pytest.mark.usefixtures("brisk")
 def test_two_tabs_have_a_conversation_each(context: BrowserContext, address: str) -> None:
     first = opened(context, address)
     second = opened(context, address)
@@ -102,6 +104,7 @@ def test_two_tabs_have_a_conversation_each(context: BrowserContext, address: str
     assert questions(third) == ["question in tab two"], "a new tab goes on with what no tab has open"
 
 
+@pytest.mark.usefixtures("brisk")
 def test_a_full_storage_loses_no_turn(context: BrowserContext, address: str) -> None:
     page = opened(context, address)
     page.evaluate(
@@ -114,6 +117,7 @@ def test_a_full_storage_loses_no_turn(context: BrowserContext, address: str) -> 
     assert questions(page) == ["one", "two", "three"]
 
 
+@pytest.mark.usefixtures("brisk")
 def test_a_new_conversation_removes_the_old_one_from_the_disk(context: BrowserContext, address: str) -> None:
     page = opened(context, address)
     ask(page, "Forget me")

@@ -40,6 +40,7 @@ def ask(page: Page, question: str) -> None:
     page.wait_for_selector("#send", state="visible")
 
 
+@pytest.mark.usefixtures("brisk")
 def test_a_browser_that_refuses_all_storage_can_ask(context: BrowserContext, address: str) -> None:
     context.add_init_script(REFUSED)
     page = opened(context, address)
@@ -49,6 +50,7 @@ def test_a_browser_that_refuses_all_storage_can_ask(context: BrowserContext, add
     page.wait_for_function("() => document.body.classList.contains('dark')")
 
 
+@pytest.mark.usefixtures("brisk")
 def test_a_spoiled_conversation_is_kept_and_named(context: BrowserContext, address: str, app_home: Path) -> None:
     page = opened(context, address)
     ask(page, "Keep me")
@@ -63,6 +65,7 @@ def test_a_spoiled_conversation_is_kept_and_named(context: BrowserContext, addre
     assert json.loads(path.read_text(encoding="utf-8"))["sides"][0]["turns"][0]["question"] == "A new one"
 
 
+@pytest.mark.usefixtures("brisk")
 def test_a_conversation_that_is_loaded_begins_at_its_last_turn(context: BrowserContext, address: str) -> None:
     page = opened(context, address)
     for n in range(3):
@@ -77,6 +80,7 @@ def test_a_conversation_that_is_loaded_begins_at_its_last_turn(context: BrowserC
     )
 
 
+@pytest.mark.usefixtures("brisk")
 def test_a_key_that_is_asked_for_can_be_given_where_the_page_says(
     context: BrowserContext, address: str, server: Any, write: Callable[..., None]
 ) -> None:

@@ -186,6 +186,7 @@ def test_a_file_that_changed_is_told_and_its_text_shown(page: Page, folder: Path
         path.write_bytes(kept)
 
 
+@pytest.mark.usefixtures("brisk")
 def test_a_passage_under_an_answer_leads_to_its_page(context: BrowserContext, address: str, tmp_path: Path) -> None:
     page = context.new_page()
     page.goto(address)

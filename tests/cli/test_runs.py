@@ -74,6 +74,8 @@ def test_a_killed_run_names_the_step_it_reached(home: Path) -> None:
 
 LONG = "qwen3-0.6b-support-tickets-lora-r16-2026-11-29-attempt-07"
 ROW: dict[str, Any] = {
+    "tags": [],
+    "archived": False,
     "state": "finished",
     "method": "sft+qlora",
     "base": "/home/me/models/Qwen3-0.6B-our-own-continued-pretraining",
@@ -103,6 +105,13 @@ def test_a_pipe_gets_every_row_whole(monkeypatch: pytest.MonkeyPatch, capsys: py
     verb._table(ROWS)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and LONG in lines[2] and ROW["base"] in lines[2]
+
+
+def test_tags_have_a_column_where_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
+    verb._table([ROWS[0], ROWS[1] | {"tags": ["paper", "best"], "archived": True}])
+    heading, first, second = capsys.readouterr().out.splitlines()
+    assert heading.split()[-1] == "tags" and first.split()[-1] == "1:15"
+    assert second.rstrip().endswith("1:06:40  paper, best") and "finished, archived" in second
 
 
 def test_nothing_that_fits_is_said(home: Path) -> None:
@@ -169,6 +178,18 @@ def test_nothing_is_removed_unless_somebody_says_so(made: runs.Run, monkeypatch:
     )
     assert made.exists
     assert rm(made, typed="y\n").exit_code == 0 and not made.folder.exists()
+
+
+def test_several_runs_are_removed_all_or_none(made: runs.Run) -> None:
+    for name in ("second", "third"):
+        runs.create(recipe.load(workspace.home().parent / "my.yaml", TrainRecipe, [f"name={name}"]))
+    mine = workspace.runs() / "third" / "notes.txt"
+    mine.write_text("mine", encoding="utf-8")
+    assert "notes.txt" in str(rm(made, "second", "third", "--yes").exception) and len(runs.every()) == 3
+    assert "There is no run gone" in str(rm(made, "second", "gone", "--yes").exception) and len(runs.every()) == 3
+    mine.unlink()
+    found = json.loads(rm(made, "second", "third", made.name, "--yes", "--json").stdout)
+    assert [one["name"] for one in found] == ["mine", "second", "third"] and runs.every() == []
 
 
 @pytest.mark.parametrize(

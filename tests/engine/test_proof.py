@@ -8,12 +8,13 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import pytest
 
 from llmbench import engine, parity, recipe
+from llmbench.engine import loading
 from llmbench.errors import EngineError
 from llmbench.parity import Certificate, Parity
 from llmbench.recipe import ServeRecipe
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @dataclass(frozen=True)
 class Running:
-    """A vLLM with one good adapter and its spoiled copies, whose certificates are the good one's."""
+    """Where a vLLM answers that has one good adapter and its spoiled copies, whose certificates are the good one's."""
 
     socket: Path
     adapters: dict[str, engine.Adapter]
@@ -54,8 +55,15 @@ def spoiled(lora: Path, folder: Path, kind: str) -> Path:
     return folder
 
 
+class Served(Protocol):
+    """The fixture of tests/conftest.py."""
+
+    socket: Path
+
+
 @pytest.fixture(scope="module")
-def running(lora: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def running(lora: Path, endpoint: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The session's vLLM with the spoiled copies beside its own adapter, which is the good one; they go in the end."""
     folder = tmp_path_factory.mktemp("spoiled")
     places = {"good": lora} | {kind: spoiled(lora, folder / kind, kind) for kind in ("halved", "swapped", "lost", "deaf")}
     document = {
@@ -68,11 +76,14 @@ def running(lora: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
         patch.setenv("LLMBENCH_HOME", str(folder / "outputs"))
         serving = recipe.load(path, ServeRecipe)
         admitted = engine.admit_all(serving)
-        with engine.Engine(serving, admitted) as process:
-            process.wait()
-            certificate = parity.read(lora)
-            assert certificate is not None
-            yield Running(process.socket, {name: admitted[str(place)] for name, place in places.items()}, certificate)
+    adapters = {name: admitted[str(place)] for name, place in places.items()}
+    certificate = parity.read(lora)
+    assert certificate is not None
+    for kind in adapters.keys() - {"good"}:
+        loading.load(endpoint.socket, adapters[kind])
+    yield Running(endpoint.socket, adapters, certificate)
+    for kind in adapters.keys() - {"good"}:
+        loading.unload(endpoint.socket, adapters[kind].id)
 
 
 def test_a_served_adapter_is_proven_to_five_digits(running: Running) -> None:

@@ -73,13 +73,15 @@ class Users:
         self.streams: list[tuple[bool, bool]] = []
         """Whether each began, and whether it was complete."""
         self.lost: list[str] = []
+        self.pause = 0.0
+        """Seconds between two questions of each; they leave the cores to an engine that starts."""
         self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(8)]
         for thread in self._threads:
             thread.start()
 
     def _ask(self, number: int) -> None:
         with httpx.Client(timeout=120) as http:
-            while not self.end.is_set():
+            while not self.end.wait(self.pause):
                 number += 8
                 asked = {"role": "user", "content": f"Question {number}: how heavy is the Alba kettle?"}
                 body = {
@@ -114,7 +116,8 @@ def test_an_engine_that_is_killed_costs_no_request_that_had_not_begun_and_comes_
     own = {"dtype": "float32", "cpu_kv_cache_gib": 0.25, "api_key": KEY}
     variants = [{"name": "base"}, {"name": "adapter", "adapter": str(lora)}]
     document = tmp_path / "serve.yaml"
-    document.write_text(json.dumps({"variants": variants, "engine": own | {"urls": urls}, "gateway": {"port": 0}}))
+    written = {"variants": variants, "engine": own | {"urls": urls}, "gateway": {"port": 0}}
+    document.write_text(json.dumps(written))
     said: list[str] = []
     with ExitStack() as stack:
         env = mark.env | {"LLMBENCH_HOME": str(home)}
@@ -140,12 +143,26 @@ def test_an_engine_that_is_killed_costs_no_request_that_had_not_begun_and_comes_
         until(lambda: gateway.engines[0]["state"] == "out")
         before = len(users.answers)
         until(lambda: len(users.answers) > before + 16 and gateway.engines[0]["state"] == "out")
+        users.pause = 2.0
         until(lambda: gateway.engines[0]["state"] == "ready")
+        users.pause = 0.0
         until(lambda: gateway.engines[0]["requests"] > 0)
         users.stop()
         assert users.lost == []
         assert all(begun for begun, _ in users.streams) and sum(not complete for _, complete in users.streams) <= 8
         assert [sum(line.startswith(one) for line in said) for one in proven] == [3, 2]
+        answers = [held(url) for url in urls]
+        assert all(len(one["used"]) == 1 and one["free"] == [] for one in answers), answers
+
+        document.write_text(json.dumps(written | {"engine": own | {"urls": urls[:1]}}))
+        assert gateway.deployment.reload(recipe.load(document, ServeRecipe)).engines_removed == urls[1:]
+        assert held(urls[1]) == {"used": [], "free": []} and [one["state"] for one in gateway.engines] == ["ready"]
+        document.write_text(json.dumps(written))
+        plan = gateway.deployment.reload(recipe.load(document, ServeRecipe))
+        assert (plan.engines_added, plan.engines_waiting, plan.complete) == (urls[1:], {}, True)
+        assert [_adapters(url) for url in urls] == [1, 1]
+        _asks_both(gateway, urls)
+        assert [sum(line.startswith(one) for line in said) for one in proven] == [3, 3]
         assert KEY not in "".join([*said, *(path.read_text() for path in tmp_path.glob("*.log"))])
     assert mark.left() == {}
 
@@ -153,6 +170,12 @@ def test_an_engine_that_is_killed_costs_no_request_that_had_not_begun_and_comes_
 def _adapters(url: str) -> int:
     """How many adapters an engine has."""
     return len(httpx.get(f"{url}/v1/models", headers={"authorization": f"Bearer {KEY}"}).json()["data"]) - 1
+
+
+def held(url: str) -> Any:
+    """What gateways do with an engine's adapters, as another one is told."""
+    body = {"gateway": "another", "uses": []}
+    return httpx.post(f"{url}/llmbench/adapters", json=body, headers={"authorization": f"Bearer {KEY}"}).json()
 
 
 def _asks_both(gateway: Gateway, urls: list[str]) -> None:

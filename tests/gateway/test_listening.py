@@ -78,18 +78,29 @@ class Server:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), 30)
 
-    def ask(self, request: bytes) -> bytes:
-        """The answer to some bytes, until the server closes or has nothing more to say."""
+    def ask(self, request: bytes, answers: int | None = None) -> bytes:
+        """The answer to some bytes, until the server closes or says no more for a second, or so many answers are there."""
         with self.connect() as client:
             client.sendall(request)
             client.settimeout(1.0)
             found = b""
             try:
-                while piece := client.recv(65536):
+                while not _whole(found, answers) and (piece := client.recv(65536)):
                     found += piece
             except TimeoutError:
                 pass
             return found
+
+
+def _whole(found: bytes, answers: int | None) -> bool:
+    """Whether so many answers with a length have been read; never where no number is given."""
+    for _ in range(answers or 0):
+        head, blank, found = found.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head.lower())
+        if not blank or length is None or len(found) < int(length[1]):
+            return False
+        found = found[int(length[1]) :]
+    return answers is not None
 
 
 def recipe(**gateway: Any) -> ServeRecipe:
@@ -154,7 +165,7 @@ def post(*headers: bytes, version: bytes = b"1.1", host: bytes = b"Host: 127.0.0
 @pytest.mark.parametrize("upgrade", [b"h2c", b"websocket", b"TLS/1.0"])
 def test_an_upgrade_that_is_not_taken_leaves_the_request_as_it_was(server: Server, upgrade: bytes) -> None:
     answer = server.ask(
-        post(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: " + upgrade, b"HTTP2-Settings: AAMAAABkAAQAAP__")
+        post(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: " + upgrade, b"HTTP2-Settings: AAMAAABkAAQAAP__"), answers=1
     )
     assert answer.startswith(b"HTTP/1.1 200 ") and json.loads(server.engine.seen[0])["messages"] == ASK["messages"]
 
@@ -207,7 +218,8 @@ def test_requests_one_behind_the_other_are_answered_in_turn(server: Server) -> N
 def test_whom_a_request_calls_by_which_name(engine: Engine, request_line: bytes, host: bytes, status: bytes) -> None:
     with serving(engine, recipe(allowed_hosts=["Models.Example.org"])) as server:
         line = request_line % server.port if b"%d" in request_line else request_line
-        answer = server.ask(line + b"\r\n" + (b"Host: " + host + b"\r\n" if host else b"") + b"\r\n")
+        answers = 1 if request_line.startswith(b"GET") else None  # to HEAD there is no body
+        answer = server.ask(line + b"\r\n" + (b"Host: " + host + b"\r\n" if host else b"") + b"\r\n", answers)
     assert answer.split(b" ")[1] == status
     assert status == b"200" or b'{"error":{"message":' in answer
 
@@ -252,6 +264,47 @@ def test_a_client_that_does_not_read_is_let_go_and_the_engine_with_it(server: Se
             time.sleep(0.05)
     assert server.engine.given_up == 1
     assert server.open.count == 0
+
+
+def test_a_client_that_reads_slowly_gets_all_of_its_stream(server: Server) -> None:
+    server.engine.count = 60_000  # more than the buffers of both connections hold
+    with server.connect() as client:
+        client.sendall(post(b"Connection: close", body=json.dumps(ASK | {"stream": True}).encode()))
+        time.sleep(0.5)
+        found = b"".join(iter(lambda: client.recv(65536), b""))
+    assert found.count(b"data: {") == 60_000 and found.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+def test_a_stream_in_http_1_0_ends_with_its_connection_and_has_no_chunks(server: Server) -> None:
+    answer = server.ask(post(version=b"1.0", body=json.dumps(ASK | {"stream": True}).encode()))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower() and body == PIECE.replace(b'"e"', b'"m"') * 3 + b"data: [DONE]\n\n"
+
+
+def test_streams_asked_for_one_behind_the_other_stay_on_their_own_connections(server: Server) -> None:
+    """What is sent in one go is begun while the connection of another client is being read."""
+    server.engine.gap = 0.02
+    body = json.dumps(ASK | {"stream": True}).encode()
+    with server.connect() as one, server.connect() as other:
+        for client in (one, other):
+            client.sendall(post(body=body) * 3)
+        for client in (one, other):
+            client.settimeout(30)
+            found = b""
+            while found.count(b"[DONE]") < 3:
+                found += client.recv(65536)
+            assert found.count(b"HTTP/1.1 200 ") == 3 and found.count(b"data: {") == 9
+
+
+def test_a_client_that_leaves_ends_its_stream_at_the_engine_at_once(server: Server) -> None:
+    server.engine.gap, server.engine.count = 0.02, 500
+    with server.connect() as client:
+        client.sendall(post(body=json.dumps(ASK | {"stream": True}).encode()))
+        assert b" 200 " in client.recv(100)
+    end = time.monotonic() + 30
+    while not server.engine.given_up and time.monotonic() < end:
+        time.sleep(0.02)
+    assert server.engine.given_up == 1 and server.open.count == 0
 
 
 def test_many_streams_at_once_all_come_whole(server: Server) -> None:

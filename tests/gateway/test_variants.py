@@ -348,20 +348,21 @@ def descriptors(live: Live) -> dict[str, int]:
     return {f"{name} {pid}": len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid, name in pids.items()}
 
 
-def test_loads_and_unloads_lose_no_request_and_mix_up_no_answer(live: Live, texts: dict[str, str]) -> None:
-    """Sixteen of each; benchmarks/soak.py does hundreds."""
+@pytest.mark.parametrize("rounds", [3, 8])
+def test_loads_and_unloads_lose_no_request_and_mix_up_no_answer(live: Live, texts: dict[str, str], rounds: int) -> None:
+    """Two of each in a round; benchmarks/soak.py does hundreds."""
     deployment = live.gateway.deployment
     deployment.recipe = deployment.recipe.model_copy(update={"parity": "off"})  # proven once above; here the texts are compared
     load = Load(live, {"base": texts["base"], "kept": texts["one"], "odd": texts["two"], "even": texts["three"]})
     before: dict[str, int] = {}
     try:
-        for number in range(8):
+        for number in range(rounds):
             live.add("odd", "two")
             live.add("even", "three")
             assert (live.text("odd"), live.text("even")) == (texts["two"], texts["three"])
             live.remove("odd")
             live.remove("even")
-            before = before or (descriptors(live) if number == 2 else {})
+            before = before or (descriptors(live) if number == rounds // 3 else {})
     finally:
         load.end()
         deployment.recipe = deployment.recipe.model_copy(update={"parity": "require"})

@@ -41,6 +41,11 @@ def trial(name: str) -> selftest.Result:
         return selftest.Result(name, compares, run(selftest.Place(folder, "cpu")), tolerance, 0.0)
 
 
+@pytest.mark.parametrize("name", ["separation", "saving"])
+def test_a_trial_holds(name: str) -> None:
+    assert trial(name).passed
+
+
 def test_attention_that_leaks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

@@ -9,7 +9,7 @@ import typer
 
 from llmbench import assets
 
-__all__ = ["comparisons", "pipelines", "recipes", "register", "routes", "runs", "sweeps", "variants"]
+__all__ = ["comparisons", "documents", "pipelines", "recipes", "register", "routes", "runs", "sweeps", "variants"]
 
 
 def register(cli: typer.Typer) -> None:
@@ -30,6 +30,11 @@ def completion() -> None:
 def recipes(incomplete: str) -> list[str]:
     """Documents for train, serve, compare and sweep."""
     return _offer("recipes/", incomplete)
+
+
+def documents(incomplete: str) -> list[str]:
+    """Documents of every kind."""
+    return sorted({*_offer("recipes/", incomplete), *_offer("rag/", incomplete)})
 
 
 def pipelines(incomplete: str) -> list[str]:

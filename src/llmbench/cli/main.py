@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from llmbench.cli import app as app_verb
 from llmbench.cli import (
+    ablate,
     capture,
     certify,
     chat,
@@ -23,20 +23,25 @@ from llmbench.cli import (
     demo,
     doctor,
     evaluate,
+    importing,
     index,
     keys,
     merge,
     new,
     raft,
     rag,
+    replay,
     rollout,
     runs,
+    schema,
     selftest,
     serve,
+    show,
     sweep,
     train,
     variants,
 )
+from llmbench.cli import app as app_verb
 from llmbench.cli.arguments import EARLIER
 from llmbench.errors import LlmbenchError
 from llmbench.shown import printable
@@ -109,8 +114,11 @@ def options(
 for verbs in (
     train,
     runs,
+    replay,
+    ablate,
     sweep,
     check,
+    show,
     merge,
     certify,
     selftest,
@@ -128,6 +136,8 @@ for verbs in (
     app_verb,
     demo,
     new,
+    importing,
+    schema,
     doctor,
     completion,
 ):

@@ -75,6 +75,7 @@ def raft(
     from llmbench.compare.questions import read
     from llmbench.recipe import CompareRecipe, QuestionSource, RagRecipe
     from llmbench.retrieval import Retriever
+    from llmbench.runs.made import record
 
     document = recipe.load(pipeline, RagRecipe, overrides or [])
     asked = read(QuestionSource(path=questions, split=split, limit=limit))
@@ -95,6 +96,10 @@ def raft(
     if not rows:
         raise DataError(f"{questions}: no question can be turned into a row. {_reasons(left)}")
     workspace.write_text(output, "".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows))
+    record(
+        output, "raft", pipeline=document.origin, questions=str(questions.absolute()), split=split, rows=len(rows),
+        withhold=withhold, seed=seed,
+    )  # fmt: skip
     if as_json:
         kinds = {kind: sum(row.kind == kind for row in rows) for kind in _KINDS}
         reasons = [{"id": one.id, "reason": one.reason} for one in left]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmbench.cli import completion, listing, terminal, track
+from llmbench.cli import listing, runs_diff, runs_labels, runs_lineage, terminal, track
 from llmbench.cli.arguments import Json
+from llmbench.cli.run_words import Name, Names, clock, short, sparkline
 from llmbench.cli.terminal import print_json
 from llmbench.errors import LlmbenchError
 
@@ -19,12 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["clock", "evaluated", "list_runs", "record", "register", "show", "summary"]
 
-_BARS = "▁▂▃▄▅▆▇█"
 _SHOWN_SAMPLES = 4
 _KINDS = ("lora", "qlora", "oft", "vera", "ia3", "prompt_tuning")
 """What may follow a method: what was trained in place of all parameters."""
 _STATES = ("running", "finished", "stopped", "failed")
-Name = Annotated[str, typer.Argument(metavar="RUN", help="A run's name.", autocompletion=completion.runs)]
 
 
 def register(cli: typer.Typer) -> None:
@@ -34,7 +33,10 @@ def register(cli: typer.Typer) -> None:
     group.command(epilog="Example: `llmbench runs sft-lora`")(show)
     group.command("open", epilog="Example: `llmbench runs open sft-lora`")(open_folder)
     group.command(epilog="Example: `llmbench runs stop sft-lora`")(stop)
-    group.command(epilog="Example: `llmbench runs rm sft-lora --yes`")(rm)
+    group.command(epilog="Example: `llmbench runs rm sft-lora sft-lora-2 --yes`")(rm)
+    runs_diff.register(group)
+    runs_labels.register(group)
+    runs_lineage.register(group)
     track.register(group)
     cli.add_typer(group, name="runs")
 
@@ -60,13 +62,19 @@ def list_runs(
         ),
     ] = None,
     last: Annotated[int | None, typer.Option(min=1, help="List only the newest N runs.", show_default=False)] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG", help="List only runs with this tag; repeatable, for all of them.", show_default=False),
+    ] = None,
+    archived: Annotated[bool, typer.Option("--archived", help="List archived runs too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the runs, newest first; or show, open, stop or remove one."""
+    """List the runs, newest first; or show, compare, label, stop or remove some."""
     from llmbench import runs
+    from llmbench.runs import labels
 
     if context.invoked_subcommand is not None:
-        if (state, method, last, as_json) != (None, None, None, False):
+        if (state, method, last, tag, archived, as_json) != (None, None, None, None, False, False):
             raise LlmbenchError("Options before a run's name apply to the list. To show one run, leave them out.")
         return
     if state is not None and state not in _STATES:
@@ -76,13 +84,18 @@ def list_runs(
         kinds = ", ".join(f"+{kind}" for kind in _KINDS)
         raise LlmbenchError(f"--method {method} is not a method. Choose one of: {plain}; or one of them with {kinds}")
     every = [run for run in runs.every() if _readable(run)]
-    found = list(islice((run for run in every if _fits(run, state, method)), last))
+    shown = [run for run in every if archived or not labels.read(run).archived]
+    wanted = set(tag or ())
+    fitting = (run for run in shown if _fits(run, state, method) and wanted <= set(labels.read(run).tags))
+    found = list(islice(fitting, last))
     if as_json:
         print_json([record(run) for run in found])
     elif not every:
         print("No runs yet. Make one: llmbench train recipes/sft-lora.yaml")
+    elif not shown:
+        print(f"All {len(every)} runs are archived. List them: llmbench runs --archived")
     elif not found:
-        print(f"None of the {len(every)} runs matches. Leave out --state or --method to list them.")
+        print(f"None of the {len(shown)} runs matches. Leave out --state, --method or --tag to list them.")
     else:
         _table([summary(run) for run in found])
 
@@ -119,28 +132,42 @@ def stop(name: Name, as_json: Json = False) -> None:
         print(f"{name} was asked to stop. It saves a checkpoint after its current step and ends.")
 
 
-def rm(name: Name, yes: listing.Yes = False, as_json: Json = False) -> None:
-    """Remove a run with its adapter, model and checkpoints.
+def rm(names: Names, yes: listing.Yes = False, as_json: Json = False) -> None:
+    """Remove runs with their adapters, models and checkpoints.
 
-    Refuses to remove a run that is training, or a folder that holds other files.
+    Refuses to remove a run that is training, or a folder that holds other files; then none of the runs is removed. With --json,
+    several runs make a list.
 
     Exit code 0: removed; 1: you answered no; 2: an error, and nothing was removed.
     """
     from llmbench import runs
 
-    run = runs.open_run(name)
-    size = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
-    listing.confirm(f"Remove run {name} ({run.state}, {size / 2**20:,.1f} MiB) at {run.folder}?", yes)
-    runs.remove(run)
-    if as_json:
-        print_json({"name": name, "removed": str(run.folder), "bytes": size})
+    found = [runs.open_run(name) for name in dict.fromkeys(names)]
+    for run in found:
+        runs.check_removal(run)
+    sizes = [sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file()) for run in found]
+    if len(found) == 1:
+        [run], [size] = found, sizes
+        listing.confirm(f"Remove run {run.name} ({run.state}, {size / 2**20:,.1f} MiB) at {run.folder}?", yes)
     else:
-        print(f"Removed run {name} ({size / 2**20:,.1f} MiB).")
+        listed = ", ".join(run.name for run in found)
+        listing.confirm(f"Remove {len(found)} runs ({listed}; {sum(sizes) / 2**20:,.1f} MiB)?", yes)
+    removed: list[dict[str, Any]] = []
+    for run, size in zip(found, sizes, strict=True):
+        runs.remove(run)
+        removed.append({"name": run.name, "removed": str(run.folder), "bytes": size})
+        if not as_json:
+            print(f"Removed run {run.name} ({size / 2**20:,.1f} MiB).")
+    if as_json:
+        print_json(removed if len(removed) > 1 else removed[0])
 
 
 def _readable(run: Run) -> bool:
     """Whether a run can be listed; what is wrong with one that cannot goes to stderr, and the others are listed."""
+    from llmbench.runs import labels
+
     try:
+        labels.read(run)
         return bool(run.recipe)
     except LlmbenchError as error:
         print(error, file=sys.stderr)
@@ -167,7 +194,14 @@ def summary(run: Run) -> dict[str, Any]:
         "loss": last.get("loss") if status.get("loss") is None else status["loss"],
         "eval_loss": status.get("eval_loss"),
         "seconds": status.get("seconds"),
-    }
+    } | _labels(run)
+
+
+def _labels(run: Run) -> dict[str, Any]:
+    from llmbench.runs import labels
+
+    found = labels.read(run)
+    return {"note": found.note, "tags": list(found.tags), "archived": found.archived}
 
 
 def _base(document: dict[str, Any]) -> str:
@@ -222,7 +256,7 @@ def record(run: Run) -> dict[str, Any]:
         "created": status["created"],
         "folder": str(run.folder),
         "result": str(result) if result else None,
-    }
+    } | _labels(run)
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
@@ -242,19 +276,25 @@ def _beside(document: dict[str, Any]) -> str:
 
 
 def _table(records: list[dict[str, Any]]) -> None:
-    rows = [["run", "state", "method", "base", "steps", "loss", "time"]]
+    tagged = any(r["tags"] for r in records)
+    rows = [["run", "state", "method", "base", "steps", "loss", "time", *(["tags"] if tagged else [])]]
     for r in records:
         held_out = "" if r["eval_loss"] is None else f" / {r['eval_loss']:.3f}"
         steps = f"{r['step']}" if r["steps"] in (None, r["step"]) else f"{r['step']} of {r['steps']}"
         loss = "" if r["loss"] is None else f"{r['loss']:.3f}{held_out}"
-        rows.append([r["name"], r["state"], r["method"], r["base"], steps, loss, clock(r["seconds"])])
-    terminal.listing(rows, shrink=(0, 3), right=(4, 5, 6))
+        state = f"{r['state']}, archived" if r["archived"] else r["state"]
+        row = [r["name"], state, r["method"], r["base"], steps, loss, clock(r["seconds"])]
+        rows.append([*row, ", ".join(r["tags"])] if tagged else row)
+    terminal.listing(rows, shrink=(0, 3, *([7] if tagged else [])), right=(4, 5, 6))
 
 
 def _details(run: Run, record: dict[str, Any]) -> list[str]:
     document, reason = run.recipe, f" ({record['reason']})" if record["reason"] else ""
     lines = [f"{run.name}: {record['state']}{reason}", f"  {record['method']} on {record['base']}"]
     lines += [f"  warning {record['warning']}"] if record["warning"] else []
+    lines += [f"  note    {line}" for line in record["note"].splitlines()]
+    lines += [f"  tags    {', '.join(record['tags'])}"] if record["tags"] else []
+    lines += ["  archived"] if record["archived"] else []
     training, settings = document["training"], []
     if document["lora"]:
         settings.append(f"LoRA r={document['lora']['r']} alpha={document['lora']['lora_alpha']}")
@@ -264,7 +304,7 @@ def _details(run: Run, record: dict[str, Any]) -> list[str]:
     rows = [row for row in run.metrics() if "loss" in row]
     if rows:
         first, last = rows[0], rows[-1]
-        lines.append(f"  loss    {first['loss']:.4f} {_sparkline([row['loss'] for row in rows])} {last['loss']:.4f}")
+        lines.append(f"  loss    {first['loss']:.4f} {sparkline([row['loss'] for row in rows])} {last['loss']:.4f}")
         lines += _evaluations(run, record)
         early = ", stopped early" if record["stopped_early"] else ""
         left = f", {clock(record['seconds_left'])} left" if record["seconds_left"] is not None else ""
@@ -303,7 +343,7 @@ def _evaluations(run: Run, record: dict[str, Any]) -> list[str]:
         if not values:
             continue
         label = "held out" if name == "eval_loss" else name.removeprefix("eval_")
-        lines.append(f"  {label:<7} {values[0]:.4f} {_sparkline(values)} {values[-1]:.4f}")
+        lines.append(f"  {label:<7} {values[0]:.4f} {sparkline(values)} {values[-1]:.4f}")
     if best is not None:
         kept = "; its weights are kept" if record["kept_step"] == best["step"] else ""
         lines.append(f"  best    {best['metric'].removeprefix('eval_')} {best['value']:.4f} at step {best['step']}{kept}")
@@ -311,7 +351,7 @@ def _evaluations(run: Run, record: dict[str, Any]) -> list[str]:
     last = [row for row in samples if row["step"] == samples[-1]["step"]]
     for row in last[:_SHOWN_SAMPLES]:
         mark = "".join("✓" if value else "✗" for value in row["scores"].values() if value is not None)
-        lines.append(f"  answer  {mark} {_short(row['answer'])}   (expected: {_short(row['expected'] or '')})")
+        lines.append(f"  answer  {mark} {short(row['answer'])}   (expected: {short(row['expected'] or '')})")
     return lines
 
 
@@ -327,30 +367,6 @@ def _checkpoints(run: Run, record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _short(text: str, width: int = 60) -> str:
-    """One line of at most so many characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else f"{line[: width - 1]}…"
-
-
 def _origin(source: dict[str, Any]) -> Any:
     """A data source of a recorded recipe; runs of before had no hub data sets."""
     return source["path"] or source.get("dataset") or source["lessons"]
-
-
-def _sparkline(values: list[float], width: int = 40) -> str:
-    """A curve in at most `width` characters, each the mean of its share of the values."""
-    count = min(width, len(values))
-    edges = [round(i * len(values) / count) for i in range(count + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
-    low, high = min(means), max(means)
-    return "".join(_BARS[round((value - low) / (high - low or 1) * (len(_BARS) - 1))] for value in means)
-
-
-def clock(seconds: float | None) -> str:
-    """`1:02:03` or `2:03`; nothing for None."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -47,7 +47,9 @@ def train(
     resume_from_checkpoint: Annotated[
         int | None, typer.Option(metavar="STEP", help="Resume from the checkpoint of this step; later ones are dropped.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run of the same name, its note and tags included.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Validate everything, take one step and print the plan; keep nothing.")
     ] = False,

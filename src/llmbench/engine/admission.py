@@ -9,11 +9,9 @@ then copied to a folder that never changes and is named by its content:
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -224,7 +222,7 @@ def _store(reference: str, folder: Path, rank: int) -> Adapter:
         for name in (CONFIG, WEIGHTS, MANIFEST):
             if (folder / name).exists():
                 shutil.copyfile(folder / name, temporary / name)
-        name = _hash(temporary / n for n in (CONFIG, WEIGHTS))
+        name = provenance.adapter_id(temporary)
         stored.touch(store / name)
         if not (store / name).is_dir():
             temporary.chmod(0o755)
@@ -250,8 +248,3 @@ def _stops(folder: Path) -> tuple[int, ...]:
         return ()
     known = isinstance(noted, list) and len(noted) <= _MOST_STOPS and all(type(stop) is int and stop >= 0 for stop in noted)
     return tuple(noted) if known else ()
-
-
-def _hash(paths: Iterable[Path]) -> str:
-    together = "".join(provenance.file_hash(path) for path in paths)
-    return hashlib.sha256(together.encode()).hexdigest()[:16]

@@ -22,7 +22,7 @@ from llmbench.recipe.data import DataSource, DataSpec, Format
 from llmbench.recipe.evaluation import EvaluationSpec
 from llmbench.recipe.fields import Document
 from llmbench.recipe.guardrails import RAILS
-from llmbench.recipe.load import load, load_any
+from llmbench.recipe.load import load, load_any, load_text
 from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec, TeacherSpec
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.observing import AccessLogSpec, CaptureSpec, TracesSpec
@@ -119,6 +119,10 @@ __all__ = [
     "combination",
     "load",
     "load_any",
+    "load_text",
+    "resolution",
+    "schema",
     "servability",
     "vllm_option",
+    "yaml_text",
 ]

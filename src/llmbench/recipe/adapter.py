@@ -114,7 +114,11 @@ class LoraSpec(Section):
     """Scales by lora_alpha / sqrt(r), so that high ranks learn as fast as low ones."""
     use_dora: bool = False
     """Trains the length of each weight vector apart from its direction: takes more time, and must be merged to be served."""
-    init_lora_weights: Annotated[bool | str, AfterValidator(_start)] = True
+    init_lora_weights: Annotated[
+        bool | str,
+        AfterValidator(_start),
+        Field(json_schema_extra={"not": {"const": False}, "pattern": rf"^({'|'.join(_STARTS)}|pissa_niter_\d+)$"}),
+    ] = True
     """true, gaussian, pissa, pissa_niter_N, olora, orthogonal, mica, eva (reads training batches), loftq."""
     loftq_config: LoftQSpec | None = None
     eva_config: EvaSpec | None = None

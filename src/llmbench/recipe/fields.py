@@ -29,7 +29,7 @@ def _seed(value: int) -> int:
     return value
 
 
-Seed = Annotated[int, AfterValidator(_seed)]
+Seed = Annotated[int, AfterValidator(_seed), Field(json_schema_extra={"minimum": 0, "maximum": 2**32 - 1})]
 """What numpy, torch and Python's random all take."""
 
 
@@ -130,7 +130,7 @@ def _name(value: str) -> str:
         raise ValueError(str(error).removeprefix("name ")) from error
 
 
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"})]
 """A name fit for a folder and for a model id: `[a-z0-9][a-z0-9._-]{0,63}`."""
 
 
@@ -169,7 +169,7 @@ def _function(value: Any, info: ValidationInfo) -> Any:
     return f"{path}:{function}"
 
 
-OwnFunction = Annotated[str, BeforeValidator(_function)]
+OwnFunction = Annotated[str, BeforeValidator(_function), Field(json_schema_extra={"pattern": r"\.py:\w+$"})]
 """`path/to/file.py:name`: a function in a file of the user's. The document names it; nothing is run when it is read."""
 
 

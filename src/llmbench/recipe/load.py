@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +20,10 @@ from llmbench.recipe.scalars import Given
 from llmbench.recipe.serve import ServeRecipe
 from llmbench.recipe.sweep import SweepRecipe
 from llmbench.recipe.train import TrainRecipe
-from llmbench.recipe.yaml_lines import Place, read
+from llmbench.recipe.yaml_lines import Lines, Place, read, read_text
 from llmbench.recipe.yaml_lines import value as yaml_value
 
-__all__ = ["load", "load_any"]
+__all__ = ["Opened", "checked", "kind_of", "load", "load_any", "load_text", "opened"]
 
 D = TypeVar("D", bound=Document)
 
@@ -36,6 +37,59 @@ _VERBS: dict[type[Document], str] = {
 }
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A document as it was read: what stands where, and what the command line adds; nothing of it is checked yet."""
+
+    file: Path
+    path: str | Path
+    """The file as the user named it."""
+    kind: type[Document] | None
+    """What its keys say it is."""
+    values: dict[str, Any]
+    lines: Lines
+    given: dict[Place, str]
+    """The overrides by the place that each sets; `values` has them already."""
+
+
+def opened(path: str | Path, overrides: Sequence[str] = ()) -> Opened:
+    """Reads a document and applies overrides.
+
+    Raises:
+        RecipeError: it cannot be read, or an override is none.
+    """
+    file = assets.named(str(path), Path.cwd()) or Path(path)
+    values, lines = read(file, path)
+    kind = _kind_of(values)
+    return Opened(file, path, kind, values, lines, {_apply(values, override): override for override in overrides})
+
+
+def checked(opened: Opened, kind: type[D]) -> D:
+    """The document that it is.
+
+    Raises:
+        RecipeError: every fault found, one a line.
+    """
+    file, path = opened.file, opened.path
+    document = _checked(opened.values, kind, file, path, opened.lines, opened.given)
+    document._source = file if Path(path) != file and not Path(path).exists() else Path(path)
+    return document
+
+
+def kind_of(opened: Opened) -> type[Document]:
+    """What the keys of a document say it is.
+
+    Raises:
+        RecipeError: they do not say.
+    """
+    if opened.kind is None:
+        raise RecipeError(
+            f"{opened.path}: not a recipe for train, index, serve, compare or sweep "
+            "(it has none of data, documents, variants, questions, space)"
+        )
+    return opened.kind
+
+
 def load(path: str | Path, kind: type[D], overrides: Sequence[str] = ()) -> D:
     """Reads and checks one document of a given kind.
 
@@ -47,21 +101,31 @@ def load(path: str | Path, kind: type[D], overrides: Sequence[str] = ()) -> D:
     Raises:
         RecipeError: every fault found, one a line.
     """
-    file = assets.named(str(path), Path.cwd()) or Path(path)
-    values, lines = read(file, path)
-    found = _kind_of(values)
-    if found is not None and found is not kind:
+    found = opened(path)
+    if found.kind is not None and found.kind is not kind:
         raise RecipeError(
-            f"{path} is a recipe for `llmbench {_VERBS[found]}`, not for `llmbench {_VERBS[kind]}`. "
-            f"Run: llmbench {_VERBS[found]} {path}"
+            f"{path} is a recipe for `llmbench {_VERBS[found.kind]}`, not for `llmbench {_VERBS[kind]}`. "
+            f"Run: llmbench {_VERBS[found.kind]} {path}"
         )
-    given = {_apply(values, override): override for override in overrides}
+    found.given.update({_apply(found.values, override): override for override in overrides})
+    return checked(found, kind)
+
+
+def load_text(text: str, path: Path, kind: type[D]) -> D:
+    """As `load`, of a text that is to be written to `path`: relative paths start from its folder.
+
+    Raises:
+        RecipeError: every fault found, one a line.
+    """
+    values, lines = read_text(text, path)
+    return _checked(values, kind, path, path, lines, {})
+
+
+def _checked(values: dict[str, Any], kind: type[D], file: Path, path: str | Path, lines: Lines, given: dict[Place, str]) -> D:
     try:
-        document = kind.model_validate(values, context={"folder": str(file.absolute().parent)})
+        return kind.model_validate(values, context={"folder": str(file.absolute().parent)})
     except ValidationError as error:
         raise RecipeError("\n".join(faults(error, kind, path, lines, given))) from None
-    document._source = file if Path(path) != file and not Path(path).exists() else Path(path)
-    return document
 
 
 def load_any(path: str | Path) -> Document:
@@ -70,15 +134,8 @@ def load_any(path: str | Path) -> Document:
     Raises:
         RecipeError: as `load`, or the kind cannot be told.
     """
-    file = assets.named(str(path), Path.cwd()) or Path(path)
-    values, _ = read(file, path)
-    kind = _kind_of(values)
-    if kind is None:
-        raise RecipeError(
-            f"{path}: not a recipe for train, index, serve, compare or sweep "
-            "(it has none of data, documents, variants, questions, space)"
-        )
-    return load(path, kind)
+    found = opened(path)
+    return checked(found, kind_of(found))
 
 
 def _kind_of(values: dict[str, Any]) -> type[Document] | None:

@@ -49,9 +49,11 @@ class DpoSpec(Section):
 
     beta: Beta = 0.1
     """How strongly the model is held to the reference; for ipo its tau."""
-    loss_type: Annotated[list[DpoLoss], Field(min_length=1), BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = [
-        "sigmoid"
-    ]
+    loss_type: Annotated[
+        list[DpoLoss],
+        Field(min_length=1),
+        BeforeValidator(lambda v: [v] if isinstance(v, str) else v, json_schema_input_type=list[DpoLoss] | DpoLoss),
+    ] = ["sigmoid"]
     """One loss, or several that are added up by `loss_weights`. sigmoid_norm is per token, as SimPO's is."""
     loss_weights: list[float] | None = None
     """The weight of each loss; null weighs all 1."""

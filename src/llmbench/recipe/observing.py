@@ -13,7 +13,7 @@ from llmbench.recipe.scalars import Truth
 __all__ = ["AccessLog", "AccessLogSpec", "CaptureSpec", "Traces", "TracesSpec"]
 
 
-def _short_for(field: str) -> BeforeValidator:
+def _short_for(field: str, section: type[Section]) -> BeforeValidator:
     """Lets a section be written as `true` (its defaults), `false` (none of it), or the value of one field."""
 
     def true_or_field(value: Any) -> Any:
@@ -21,7 +21,7 @@ def _short_for(field: str) -> BeforeValidator:
             return {} if repr(value) == "true" else None
         return {field: value} if isinstance(value, str | Path) else value
 
-    return BeforeValidator(true_or_field)
+    return BeforeValidator(true_or_field, json_schema_input_type=section | bool | str | None)
 
 
 class AccessLogSpec(Section):
@@ -65,6 +65,6 @@ class CaptureSpec(Section):
     """Names of the keys whose requests may be kept; without it all."""
 
 
-AccessLog = Annotated[AccessLogSpec | None, _short_for("path")]
-Traces = Annotated[TracesSpec | None, _short_for("endpoint")]
+AccessLog = Annotated[AccessLogSpec | None, _short_for("path", AccessLogSpec)]
+Traces = Annotated[TracesSpec | None, _short_for("endpoint", TracesSpec)]
 """As fields of the gateway's section."""

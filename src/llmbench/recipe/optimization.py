@@ -30,7 +30,7 @@ class TrainingSpec(Section):
     """The optimisation, as transformers' TrainingArguments names it."""
 
     num_train_epochs: Annotated[float, Field(gt=0)] = 1.0
-    max_steps: Annotated[int, AfterValidator(_steps)] = -1
+    max_steps: Annotated[int, AfterValidator(_steps), Field(json_schema_extra={"minimum": -1, "not": {"const": 0}})] = -1
     """Stop after this many steps; -1 goes by epochs."""
     per_device_train_batch_size: Positive = 8
     """Rows in a batch, unless `max_tokens_per_batch` says how many fit."""

@@ -254,9 +254,10 @@ class RagRecipe(Document):
 
     name: Name
     """The index's name; its folder is outputs/indexes/NAME."""
-    documents: Annotated[list[Annotated[SourceSpec, BeforeValidator(_long_form)]], BeforeValidator(_listed)] = Field(
-        min_length=1
-    )
+    documents: Annotated[
+        list[Annotated[SourceSpec, BeforeValidator(_long_form)]],
+        BeforeValidator(_listed, json_schema_input_type=list[SourceSpec | str] | SourceSpec | str),
+    ] = Field(min_length=1)
     """Files and folders, or mappings that say which of their files to take; `-` is standard input."""
     chunking: ChunkingSpec = ChunkingSpec()
     embedder: EmbedderSpec = EmbedderSpec()

@@ -65,6 +65,10 @@ class DimensionSpec(Section):
         return [self.low + i * step if self.whole else float(f"{self.low + i * step:.10g}") for i in range(count)]
 
 
+_Written = dict[str, DimensionSpec | list[Any] | dict[str, Any]]
+"""A space as a document has it: a list is its choices, and a section stands for the fields in it."""
+
+
 def _dimensions(value: Any) -> Any:
     """`lora: {r: [8, 16]}` as `lora.r: {choices: [8, 16]}`."""
     if not isinstance(value, dict):
@@ -118,9 +122,11 @@ class SweepRecipe(Document):
     overrides: Annotated[dict[str, Any], BeforeValidator(_overrides)] = {}
     """Fields of the training recipe that all trials share, such as `training.max_steps: 100`. A relative path in them starts
     from the working directory, as on the command line of `llmbench train`."""
-    space: Annotated[dict[str, DimensionSpec], BeforeValidator(_dimensions), Field(min_length=1)]
-    """Field of the training recipe -> a list of choices, or low and high. Settings are drawn in this order. Relative paths start
-    from the working directory."""
+    space: Annotated[
+        dict[str, DimensionSpec], BeforeValidator(_dimensions, json_schema_input_type=_Written), Field(min_length=1)
+    ]
+    """Field of the training recipe -> a list of choices, or low and high. Settings are drawn in this order. Relative paths
+    start from the working directory."""
     trials: Positive = 20
     """At most this number of trainings. It may be raised later: the same command then continues."""
     timeout: Annotated[float, Field(gt=0)] | None = None

@@ -40,4 +40,7 @@ def _as_section(value: Any) -> Any:
     return {"to": value} if isinstance(value, list) else value
 
 
-Tracking = Annotated[TrackingSpec, BeforeValidator(_as_section)]
+Tracking = Annotated[
+    TrackingSpec,
+    BeforeValidator(_as_section, json_schema_input_type=TrackingSpec | list[Tracker] | Tracker | Literal["none"] | None),
+]

@@ -13,7 +13,7 @@ from llmbench import assets
 from llmbench.errors import RecipeError
 from llmbench.recipe.scalars import Given, environment, plain
 
-__all__ = ["Lines", "Place", "read", "value"]
+__all__ = ["Lines", "Place", "read", "read_text", "value"]
 
 Place = tuple[str | int, ...]
 """Where a value stands, such as `("data", "train", 0, "path")`."""
@@ -77,6 +77,15 @@ def read(file: Path, path: str | Path | None = None) -> tuple[dict[str, Any], Li
         RecipeError: not there, not readable, not YAML, a tag, a key given twice, nested too deeply, or no mapping.
     """
     return _joined(file, path or file, [])
+
+
+def read_text(text: str, path: str | Path) -> tuple[dict[str, Any], Lines]:
+    """As `read`, of a text that is to be the file `path`.
+
+    Raises:
+        RecipeError: as `read`.
+    """
+    return _parsed(text, path)
 
 
 def value(text: str) -> Any:
@@ -160,7 +169,10 @@ def _started(value: Any, folder: Path) -> Any:
 
 def _one(file: Path, path: str | Path) -> tuple[dict[str, Any], Lines]:
     """The values of one file, and where they stand in it."""
-    text = _text(file, path)
+    return _parsed(_text(file, path), path)
+
+
+def _parsed(text: str, path: str | Path) -> tuple[dict[str, Any], Lines]:
     lines = Lines()
     try:
         loader = _Loader(text)

@@ -8,6 +8,8 @@ runs/NAME/
 ├── metrics.jsonl   one line per log step: step, epoch, loss, learning_rate, tokens_per_second, ...
 ├── samples.jsonl   some answers of each evaluation, where the recipe asks questions
 ├── loss.svg        the curves
+├── labels.json     a person's note and tags, and whether it is archived
+├── replay.json     of a replay: which run it repeats, and the verdict
 ├── tracking.json   where trackers show it and how far they were told; tracking.log is what they said
 ├── checkpoints/    to resume from
 └── adapter/        PEFT's files (safetensors); a full training leaves model/ instead
@@ -32,7 +34,7 @@ from llmbench.errors import RunError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import checkpoints
 
-__all__ = ["Run", "State", "check", "create", "every", "open_run", "remove", "resolved"]
+__all__ = ["LABELS", "Run", "State", "check", "check_removal", "create", "every", "open_run", "remove", "resolved"]
 
 State = Literal["running", "finished", "failed", "stopped"]
 
@@ -41,9 +43,11 @@ _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAIL_BYTES = 20_000
 _ASKED = ".stop"
 """The process that was asked to stop."""
+LABELS = "labels.json"
+"""A person's note and tags: `llmbench.runs.labels`."""
 _FILES = (
     "recipe.yaml", "data.json", "data.html", "lock.json", "state.json", "metrics.jsonl", "samples.jsonl", "loss.svg",
-    "tracking.json", "tracking.log", _ASKED,
+    "tracking.json", "tracking.log", "replay.json", LABELS, _ASKED,
 )  # fmt: skip
 """What a run writes beside its folders. --overwrite replaces these and nothing else of the folder."""
 
@@ -279,6 +283,17 @@ def create(recipe: TrainRecipe, *, overwrite: bool = False) -> Run:
     return run
 
 
+def check_removal(run: Run) -> None:
+    """Looks whether a run may be removed; changes nothing.
+
+    Raises:
+        LlmbenchError: as `remove`.
+    """
+    if run.state == "running":
+        raise RunError(f"Run {run.name} is training. Stop it first: llmbench runs stop {run.name}")
+    written.refuse(run.folder, [*_ours(run), *_unfinished(run)])
+
+
 def remove(run: Run) -> None:
     """Removes a run with its adapter, model and checkpoints.
 
@@ -290,11 +305,7 @@ def remove(run: Run) -> None:
     with workspace.lock(run.folder, "run"):
         for part in (*run.folder.glob(".*.part"), run.checkpoints / ".part"):  # left by a kill
             written.drop(part)
-        folders = [*_folders(run), *((path, checkpoints.own(path)) for path in run.checkpoints.glob(".old-checkpoint-*"))]
-        ours = [*_FILES, written.RECORD, ".lock", run.checkpoints.name]
-        for folder, files in folders:
-            names = written.files(folder) if files is None else files
-            ours += [(folder / name).relative_to(run.folder).as_posix() for name in names]
+        folders, ours = _leftovers(run), _ours(run)
         written.refuse(run.folder, ours)
         run.mark(
             "stopped", f"only partly removed; to remove the rest: llmbench runs rm {run.name}"
@@ -302,6 +313,26 @@ def remove(run: Run) -> None:
         for folder, files in folders:
             written.remove(folder, files)
         written.remove(run.folder, ours)
+
+
+def _leftovers(run: Run) -> list[tuple[Path, list[str] | None]]:
+    """As `_folders`, with the checkpoints that were being removed."""
+    return [*_folders(run), *((path, checkpoints.own(path)) for path in run.checkpoints.glob(".old-checkpoint-*"))]
+
+
+def _ours(run: Run) -> list[str]:
+    """Every file of a run that llmbench wrote, by its path inside the folder."""
+    ours = [*_FILES, written.RECORD, ".lock", run.checkpoints.name]
+    for folder, files in _leftovers(run):
+        names = written.files(folder) if files is None else files
+        ours += [(folder / name).relative_to(run.folder).as_posix() for name in names]
+    return ours
+
+
+def _unfinished(run: Run) -> list[str]:
+    """The files of what a kill left half-written, which goes with the run."""
+    parts = [part for part in (*run.folder.glob(".*.part"), run.checkpoints / ".part") if written.unfinished(part)]
+    return [path.relative_to(run.folder).as_posix() for part in parts for path in part.rglob("*") if not path.is_dir()]
 
 
 def open_run(name: str) -> Run:

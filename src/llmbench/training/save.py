@@ -115,7 +115,7 @@ def _adapter(model: Any, job: Job, folder: Path, run: Run) -> None:
 def _manifest(job: Job, run: Run) -> dict[str, Any]:
     """Where a result comes from; serving refuses an adapter whose base has another fingerprint."""
     recipe = job.recipe
-    base = lock.base(recipe, job.loaded)
+    base = lock.base(recipe, job.loaded.folder)
     return {
         "run": run.name,
         "recipe": recipe.name,

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,6 +82,8 @@ def train(
     resume: bool = False,
     resume_from_checkpoint: int | None = None,
     progress: Progress | None = None,
+    stop_after: int | None = None,
+    log_at: Sequence[int] = (),
 ) -> None:
     """Trains and leaves an adapter, or a model when all parameters were trained, in the run's folder.
 
@@ -91,10 +93,12 @@ def train(
         resume: continue from the last whole checkpoint, as if nothing had happened; without one, from the start.
         resume_from_checkpoint: with `resume`, the step of the checkpoint to continue from instead. Later ones are dropped.
         progress: told of each step, in place of the bar on stderr.
+        stop_after: stop after this step as Ctrl-C does, with a checkpoint.
+        log_at: steps that are logged besides those of `logging_steps`, as a run logs the step at which it is stopped.
 
     Raises:
         LlmbenchError: something the user can mend; the run is marked failed.
-        KeyboardInterrupt: stopped by Ctrl-C; a checkpoint is saved and the run is marked stopped.
+        KeyboardInterrupt: stopped by Ctrl-C or after `stop_after`; a checkpoint is saved and the run is marked stopped.
     """
     stop = Stop()
     spec = (what.asked if isinstance(what, Job) else what).tracking
@@ -102,11 +106,12 @@ def train(
         job = what if isinstance(what, Job) else prepare(what)
         recipe = job.recipe
         checkpoint = _start(run, recipe, resume_from_checkpoint) if resume else None
-        lock.write(run, recipe, job.loaded, resume=checkpoint is not None)
+        at = checkpoints.step_of(checkpoint) if checkpoint is not None else None
+        lock.write(run, recipe, job.loaded, job.rows, resumed_at=at)
         data_report.write(job, run)
         rewind(run, checkpoints.step_of(checkpoint) if checkpoint else -1, job.asked)
         followed.begin()
-        recorder = Recorder(run, stop, progress)
+        recorder = Recorder(run, stop, progress, stop_after=stop_after, log_at=log_at)
         with fused_head.scoring(job.loaded.model):
             trainer = methods.of(job.recipe.method).trainer(job, run, recorder)
             recorder.trainer, trainer.run = trainer, run

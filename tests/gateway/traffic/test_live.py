@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import textwrap
 import time
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests import warm
 
 from llmbench import recipe
 from llmbench.gateway import Gateway, started
@@ -47,8 +46,9 @@ def gateway(tiny: Path, lora: Path, folder: Path) -> Iterator[Gateway]:
                     torch.nn.init.normal_(weight, std=std)
             model.save_pretrained(f"{sys.argv[3]}/{name}")
     """
-    run = [sys.executable, "-c", textwrap.dedent(program), str(tiny), str(lora), str(folder)]
-    subprocess.run(run, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    arguments = (str(tiny), str(lora), str(folder))
+    done = warm.run("training", textwrap.dedent(program), *arguments, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 0, done.stderr
     document = {
         "variants": [{"name": "base"}, *({"name": name, "adapter": str(folder / name)} for name in ("same", "noise"))],
         "routes": [

@@ -25,7 +25,6 @@ from llmbench.retrieval.store.layout import current
 from llmbench.retrieval.store.verify import verify
 
 Make = Callable[..., Document]
-ROUNDS = 25
 GROUP = 6
 
 SEARCHES = """
@@ -67,8 +66,9 @@ def generation(doc: Make, number: int) -> list[Document]:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("rounds", [9, 25])
 def test_threads_and_processes_see_one_committed_state_at_a_time(
-    recipe: RagRecipe, words: Any, doc: Make, pages: Path, folder: Path, tmp_path: Path, upsert: Any
+    recipe: RagRecipe, words: Any, doc: Make, pages: Path, folder: Path, tmp_path: Path, upsert: Any, rounds: int
 ) -> None:
     upsert(*generation(doc, 0))
     stop = tmp_path / "stop"
@@ -94,7 +94,7 @@ def test_threads_and_processes_see_one_committed_state_at_a_time(
         try:
             looks = [pool.submit(look) for _ in range(8)]
             with Writer.open(recipe, embedder=words) as writer:
-                for number in range(1, ROUNDS):
+                for number in range(1, rounds):
                     writer.upsert(generation(doc, number))
                     committed[0] = number
                     assert {hit.chunk.text.split()[-1] for hit in retriever.search("round", 100)} == {str(number)}
@@ -176,7 +176,7 @@ def test_every_prompt_is_of_one_state_while_documents_come_and_go(
 
         try:
             looks = [pool.submit(look) for _ in range(4)]
-            for number in range(ROUNDS):
+            for number in range(25):
                 writer.upsert([page(doc, "a", number), page(doc, "b", number)])
                 if number % 3 == 0:
                     writer.delete(sources=["a", "b"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
@@ -68,8 +68,17 @@ class Stop:
 class Recorder(TrainerCallback):
     """Writes metrics.jsonl, shows progress on stderr, and stops the training when it is asked to."""
 
-    def __init__(self, run: Run, stop: Stop, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        stop: Stop,
+        progress: Progress | None = None,
+        *,
+        stop_after: int | None = None,
+        log_at: Sequence[int] = (),
+    ) -> None:
         self.run, self.stop, self.progress = run, stop, progress
+        self.stop_after, self.log_at = stop_after, frozenset(log_at)
         self.trainer: Any
         self.last: dict[str, Any] = {}
         console = Console(stderr=True)
@@ -102,6 +111,10 @@ class Recorder(TrainerCallback):
         if self.progress is not None:
             self.progress(state.global_step, state.max_steps, self._figures())
         self.idle.step(self.trainer)
+        if state.global_step == self.stop_after:
+            self.stop.asked = True
+        if state.global_step in self.log_at:
+            control.should_log = True
         if time.perf_counter() - self.told > _STATE_SECONDS or self.stop.asked:
             self._tell(state)
         if self.stop.asked:
