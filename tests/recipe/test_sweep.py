@@ -75,7 +75,7 @@ def test_a_range_with_steps_has_its_last_value(tmp_path: Path) -> None:
         ({"confirm": {"seeds": 2}}, "give rows .* or questions"),
         ({"confirm": {"rows": 0.1, "questions": "bundled://rag/questions.jsonl"}}, "give rows .* or questions"),
         ({"confirm": {"rows": 0.1}, "space": {"data.train.0.path": ["a.jsonl"]}}, "could be trained on"),
-        ({"objective": "loss"}, "objective"),
+        ({"objective": "grounded"}, "objective: grounded is not a figure of a training's evaluations"),
         ({"name": "a" * 51}, "name: at most 50 characters"),
         ({"sample": "tpe"}, "Did you mean sampler"),
         ({"recipe": "none.yaml"}, "none.yaml"),

@@ -81,6 +81,23 @@ def test_all_failing_ends_it(make: Make, quiet: Quiet, started: Started) -> None
     assert len(started()) == 3
 
 
+def test_all_failing_ends_it_with_several_at_once_too(make: Make, quiet: Quiet, started: Started) -> None:
+    with pytest.raises(LlmbenchError, match="No trial finished"):
+        sweep.run(make(overrides={"training.warmup_steps": 102}, trials=20, parallel=2), quiet)
+    assert 3 <= len(started()) <= 5
+
+
+def test_trackers_may_change_and_nothing_that_trains(make: Make, quiet: Quiet, home: Path) -> None:
+    first = sweep.run(make(trials=1), quiet)
+    (home / "base.yaml").write_text(
+        (home / "base.yaml").read_text().replace("name: base", "name: other\ntracking: tensorboard")
+    )
+    assert sweep.run(make(trials=1), quiet).trials == first.trials
+    (home / "base.yaml").write_text((home / "base.yaml").read_text().replace("max_steps: 4", "max_steps: 5"))
+    with pytest.raises(LlmbenchError, match=r"recipe\.training\.max_steps: 4 -> 5"):
+        sweep.run(make(trials=1), quiet)
+
+
 def test_one_that_is_killed_is_continued_and_one_that_always_is_fails(make: Make, quiet: Quiet, started: Started) -> None:
     found = sweep.run(make(space={"training.warmup_steps": [0, 101, 104]}, sampler="grid"), quiet)
     assert states(found) == ["finished", "finished", "failed"]

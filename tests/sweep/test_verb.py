@@ -60,7 +60,7 @@ def test_sweeps_are_listed_shown_opened_and_removed(make: Make, say: Said, home:
     say("sweep", str(home / "sweep.yaml"))
     report = home / "outputs" / "sweeps" / "try" / "report.html"
     assert say("sweeps")[1].splitlines()[1].strip() == str(report)
-    assert "Best of 1 trials" in say("sweeps", "try")[1]
+    assert "Best of 1 trial: trial 0" in say("sweeps", "try")[1]
     assert say("sweeps", "open", "try")[1].strip() == str(report)
     code, _, err = say("sweeps", "rm", "try")
     assert code == 2 and "Add --yes" in err and report.exists()

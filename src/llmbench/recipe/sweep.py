@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -93,6 +94,15 @@ def _flat(values: dict[Any, Any], ends: Any, place: str = "") -> dict[str, Any]:
     return result
 
 
+def _objective(value: str) -> str:
+    if not re.fullmatch(r"eval_[A-Za-z0-9_/.-]+", value):
+        raise ValueError(
+            f"{value} is not a figure of a training's evaluations, such as eval_loss or eval_exact_match. The metrics of "
+            "`llmbench compare` need a server for each trial and are not available: compare the winner afterwards"
+        )
+    return value
+
+
 class ConfirmSpec(Section):
     """The winner and the recipe as it stands are trained with other seeds, and compared on what no trial saw."""
 
@@ -127,7 +137,7 @@ class SweepRecipe(Document):
     ]
     """Field of the training recipe -> a list of choices, or low and high. Settings are drawn in this order. Relative paths
     start from the working directory."""
-    trials: Positive = 20
+    trials: Annotated[int, Field(gt=0, le=10_000)] = 20
     """At most this number of trainings. It may be raised later: the same command then continues."""
     timeout: Annotated[float, Field(gt=0)] | None = None
     """Seconds after which nothing more is started and what trains is stopped with a checkpoint."""
@@ -138,7 +148,7 @@ class SweepRecipe(Document):
     pruner: Literal["none", "median", "asha"] = "none"
     """Stops trials that look bad at an evaluation while they train. median: worse than the median of finished trials, from the
     sixth trial on. asha: not in the best third at the evaluations 1, 3, 9, 27 and so on."""
-    objective: Annotated[str, Field(pattern=r"^eval_[A-Za-z0-9_/.-]+$")] = "eval_loss"
+    objective: Annotated[str, AfterValidator(_objective)] = "eval_loss"
     """A figure of the evaluations, as metrics.jsonl names it: eval_loss, or with an `evaluation` eval_exact_match."""
     direction: Literal["minimize", "maximize"] | None = None
     """null minimizes a loss and a perplexity and maximizes anything else."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from llmbench import workspace
 from llmbench.errors import LlmbenchError
@@ -14,7 +14,7 @@ from llmbench.runs.best import Goal
 from llmbench.statistics import Kind
 from llmbench.sweep.claim import Claim, answers, averaged, judge
 from llmbench.sweep.holdout import Holdout
-from llmbench.sweep.pool import Interruption, Pool
+from llmbench.sweep.pool import Interruption, Pool, Watcher
 from llmbench.sweep.trial import Trial, key
 
 __all__ = ["confirm", "searched"]
@@ -27,14 +27,6 @@ _TO_THE_END = (
 _SEEDS = 2**32
 
 
-class _Shown(Protocol):
-    def phase(self, words: str, total: int, done: int) -> None: ...
-
-    def running(self, trials: list[Trial]) -> None: ...
-
-    def ended(self, trial: Trial, best: Trial | None) -> None: ...
-
-
 def confirm(
     spec: SweepRecipe,
     base: TrainRecipe,
@@ -43,7 +35,7 @@ def confirm(
     folder: Path,
     winner: Trial,
     stop: Interruption,
-    watcher: _Shown,
+    watcher: Watcher,
 ) -> Claim | None:
     """Trains what is not trained yet, and says whether the winner is better; None where it cannot be told.
 

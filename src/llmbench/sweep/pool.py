@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from llmbench import workspace
 from llmbench.errors import LlmbenchError
@@ -21,12 +22,25 @@ from llmbench.sweep import trial as trials
 from llmbench.sweep.process import TrainingProcess
 from llmbench.sweep.trial import Trial
 
-__all__ = ["Interruption", "Pool"]
+__all__ = ["Interruption", "Pool", "Watcher"]
 
 _LOOK_SECONDS = 0.5
 """Between two looks at what trains."""
 _STARTS = 3
 """How often a training that is killed (for memory, most often) is started before it counts as failed."""
+
+
+class Watcher(Protocol):
+    """What shows how far a sweep is, on a terminal or in a log."""
+
+    def phase(self, words: str, total: int, done: int) -> None:
+        """The search, or the confirmation, begins."""
+
+    def running(self, trials: list[Trial]) -> None:
+        """Called about twice a second with what trains."""
+
+    def ended(self, trial: Trial, best: Trial | None) -> None:
+        """A trial has ended."""
 
 
 class Interruption:
@@ -166,7 +180,7 @@ class Pool:
         alive, run = one.process.alive, one.process.run
         if run.exists:
             before, one.trial = one.trial, one.trial.judged(run, self._goal)
-            if before.evaluations != one.trial.evaluations:
+            if len(before.evaluations) != len(one.trial.evaluations):
                 self._write(one.trial)
                 if alive and not one.pruned:
                     one.pruned = self._prune(one.trial, len(before.evaluations))

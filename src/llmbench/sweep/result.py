@@ -73,9 +73,8 @@ class Sweep:
     def verdict(self) -> str:
         """The winner, and what is known of it, in a sentence or two."""
         settings = ", ".join(f"{key}={json.dumps(value)}" for key, value in self.winner.params.items())
-        text = (
-            f"Best of {len(self.trials)} trials: trial {self.best} with {self.objective} {self.winner.value:.4g} ({settings})."
-        )
+        many = f"{len(self.trials)} trial{'s' if len(self.trials) > 1 else ''}"
+        text = f"Best of {many}: trial {self.best} with {self.objective} {self.winner.value:.4g} ({settings})."
         return f"{text} {self.claim.sentence()}" if self.claim else text
 
     def to_json(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 
@@ -19,29 +19,16 @@ from llmbench.runs.best import Goal
 from llmbench.sweep import holdout, pruning, search, trial
 from llmbench.sweep.confirm import confirm, searched
 from llmbench.sweep.page import html
-from llmbench.sweep.pool import Interruption, Pool
+from llmbench.sweep.pool import Interruption, Pool, Watcher
 from llmbench.sweep.result import Sweep
 from llmbench.sweep.trial import Trial
 
-__all__ = ["Watcher", "run"]
+__all__ = ["run"]
 
 _HOPELESS = 3
 """Trials that have to fail, with none that did not, before the sweep ends as useless."""
 _KEPT_ANSWERS = 10_000
 """Answers of an evaluation that a trial keeps, to be compared one by one."""
-
-
-class Watcher(Protocol):
-    """What shows how far a sweep is, on a terminal or in a log."""
-
-    def phase(self, words: str, total: int, done: int) -> None:
-        """The search, or the confirmation, begins."""
-
-    def running(self, trials: list[Trial]) -> None:
-        """Called about twice a second with what trains."""
-
-    def ended(self, trial: Trial, best: Trial | None) -> None:
-        """A trial has ended."""
 
 
 def run(spec: SweepRecipe, watcher: Watcher) -> Sweep:
@@ -136,7 +123,8 @@ def _search(
     def following() -> Trial | None:
         trials = known()
         failed = [one for one in trials if one.state == "failed"]
-        if len(trials) >= spec.trials or len(failed) == len(trials) >= _HOPELESS:
+        good = any(one.state in ("finished", "pruned") for one in trials)
+        if len(trials) >= spec.trials or (len(failed) >= _HOPELESS and not good):
             return None
         params = search.suggest(spec, trials, first)
         if params is None:
@@ -210,7 +198,8 @@ def _plan(spec: SweepRecipe, base: TrainRecipe) -> dict[str, Any]:
         asked = {"rows": spec.confirm.rows, "questions": holdout.hashes(files)}
     own = [base.evaluation.questions] if base.evaluation and base.evaluation.questions else []
     rows = [source.path for source in (*base.data.train, *base.data.eval) if source.path is not None]
-    return {**search_, "confirm": asked, "recipe": base.model_dump(mode="json"), "data": holdout.hashes([*rows, *own])}
+    recipe = base.model_dump(mode="json", exclude={"name", "tracking"})  # what changes no figure
+    return {**search_, "confirm": asked, "recipe": recipe, "data": holdout.hashes([*rows, *own])}
 
 
 def _refuse_changed(folder: Path, plan: dict[str, Any]) -> None:
