@@ -9,11 +9,11 @@ import pytest
 
 from llmbench import assets, recipe
 from llmbench.cli import new
-from llmbench.recipe import CompareRecipe, RagRecipe, ServeRecipe, TrainRecipe
+from llmbench.recipe import CompareRecipe, RagRecipe, ServeRecipe, SweepRecipe, TrainRecipe
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(path for folder in ("recipes", "rag") for end in ("*.yaml", "*.yml") for path in (ROOT / folder).rglob(end))
-VERBS = {TrainRecipe: "train", RagRecipe: "index", ServeRecipe: "serve", CompareRecipe: "compare"}
+VERBS = {TrainRecipe: "train", RagRecipe: "index", ServeRecipe: "serve", CompareRecipe: "compare", SweepRecipe: "sweep"}
 
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 

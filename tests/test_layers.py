@@ -41,7 +41,7 @@ LAYERS = [
     {"training", "retrieval", "engine"},
     {"gateway"},
     {"compare"},
-    {"ablation", "containers", "demo", "doctor", "raft"},
+    {"ablation", "containers", "demo", "doctor", "raft", "sweep"},
     {"cli"},
     {"__main__"},
 ]
@@ -176,6 +176,7 @@ HOMES = {
     "wandb": {"tracking"},
     "mlflow": {"tracking"},
     "trackio": {"tracking"},
+    "optuna": {"sweep"},
     "gradio": {"app"},
     "vllm": set(),  # a process that engine/ starts; imported nowhere
 }

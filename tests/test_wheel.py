@@ -201,6 +201,7 @@ def test_a_bare_install_answers_help(bare: Path, tmp_path: Path) -> None:
         ("search", "rag/handbook.yaml", "camera"),
         ("serve", "my-serve.yaml"),
         ("compare", "recipes/compare.yaml"),
+        ("sweep", "recipes/sweep.yaml"),
         ("app",),
         ("demo",),
     ],

@@ -4,6 +4,7 @@ LLMBENCH_HOME, else ./outputs
 ├── runs/NAME/          llmbench train
 ├── indexes/NAME/       llmbench index
 ├── comparisons/NAME/   llmbench compare
+├── sweeps/NAME/        llmbench sweep
 ├── evaluations/NAME/   llmbench evaluate rag
 ├── ablations/NAME/     llmbench ablate
 ├── adapters/HASH/      copies of what is served
@@ -45,6 +46,7 @@ __all__ = [
     "lock",
     "runs",
     "short_name",
+    "sweeps",
     "write_json",
     "write_text",
 ]
@@ -91,6 +93,11 @@ def indexes() -> Path:
 def comparisons() -> Path:
     """The folder of all comparisons."""
     return home() / "comparisons"
+
+
+def sweeps() -> Path:
+    """The folder of all sweeps."""
+    return home() / "sweeps"
 
 
 def evaluations() -> Path:

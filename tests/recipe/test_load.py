@@ -219,7 +219,7 @@ def test_load_any_tells_the_kind_by_the_keys(folder: Path, text: str, kind: type
 
 def test_load_any_says_when_the_kind_cannot_be_told(folder: Path) -> None:
     (folder / "my.yaml").write_text("name: a\n")
-    with pytest.raises(RecipeError, match="not a recipe for train, index, serve or compare"):
+    with pytest.raises(RecipeError, match="not a recipe for train, index, serve, compare or sweep"):
         recipe.load_any("my.yaml")
 
 

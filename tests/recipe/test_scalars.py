@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
 from llmbench import recipe
 from llmbench.errors import RecipeError
-from llmbench.recipe import CompareRecipe, RagRecipe, ServeRecipe, TrainRecipe
+from llmbench.recipe import CompareRecipe, RagRecipe, ServeRecipe, SweepRecipe, TrainRecipe
 from llmbench.recipe.faults import _sections
 from llmbench.recipe.scalars import as_field, plain
 
@@ -179,7 +179,7 @@ def test_no_number_of_any_recipe_takes_a_truth_value() -> None:
     """Every field of every document: pydantic alone makes 1 of true."""
     seen = 0
     short = set()  # sections that may be written as `true`: with their defaults
-    waiting: list[type[BaseModel]] = [TrainRecipe, RagRecipe, ServeRecipe, CompareRecipe]
+    waiting: list[type[BaseModel]] = [TrainRecipe, RagRecipe, ServeRecipe, CompareRecipe, SweepRecipe]
     known: set[type[BaseModel]] = set()
     while waiting:
         section = waiting.pop()

@@ -18,12 +18,13 @@ from llmbench.recipe.yaml_lines import read
 jsonschema = pytest.importorskip("jsonschema")
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "rag").glob("*.yaml"), *(ROOT / "examples").rglob("*.yaml")])
-KINDS: tuple[schemas.Kind, ...] = ("train", "rag", "serve", "compare")
+KINDS: tuple[schemas.Kind, ...] = ("train", "rag", "serve", "compare", "sweep")
 TRAIN = "name: mine\ndata:\n  train:\n    - path: rows.jsonl\n"
 RAG = "name: mine\ndocuments: [pages]\n"
 SERVE = "variants:\n  - name: base\n"
 COMPARE = "name: mine\nquestions: {path: questions.jsonl}\nvariants: [base]\n"
-TEXTS = {"train": TRAIN, "rag": RAG, "serve": SERVE, "compare": COMPARE}
+SWEEP = "name: mine\nrecipe: rows.jsonl\nspace: {lora.r: [8, 16]}\n"
+TEXTS = {"train": TRAIN, "rag": RAG, "serve": SERVE, "compare": COMPARE, "sweep": SWEEP}
 
 
 def faults(text: str, folder: Path, kind: schemas.Kind | None = None) -> list[str]:
@@ -43,9 +44,9 @@ def test_it_is_a_schema_of_its_dialect(kind: schemas.Kind | None) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_bundled_document_is_valid_by_its_kind_and_by_the_schema_of_all(path: Path) -> None:
     values, _ = read(path)
-    kind = {"TrainRecipe": "train", "RagRecipe": "rag", "ServeRecipe": "serve", "CompareRecipe": "compare"}[
-        type(recipe.load_any(path)).__name__
-    ]
+    kind = {
+        "TrainRecipe": "train", "RagRecipe": "rag", "ServeRecipe": "serve", "CompareRecipe": "compare", "SweepRecipe": "sweep",
+    }[type(recipe.load_any(path)).__name__]  # fmt: skip
     for which in (kind, None):
         found = jsonschema.Draft202012Validator(schemas.schema(which)).iter_errors(values)  # type: ignore[arg-type]
         assert [error.message for error in found] == []
@@ -55,9 +56,9 @@ def test_every_bundled_document_is_valid_by_its_kind_and_by_the_schema_of_all(pa
 def test_every_field_of_every_section_has_its_declaration(kind: schemas.Kind) -> None:
     """Sections, their fields and their descriptions are those of the models."""
     made = schemas.schema(kind)
-    model: Any = {"train": recipe.TrainRecipe, "rag": recipe.RagRecipe, "serve": recipe.ServeRecipe}.get(
-        kind, recipe.CompareRecipe
-    )
+    model: Any = {
+        "train": recipe.TrainRecipe, "rag": recipe.RagRecipe, "serve": recipe.ServeRecipe, "sweep": recipe.SweepRecipe,
+    }.get(kind, recipe.CompareRecipe)  # fmt: skip
     assert set(made["properties"]) == {*model.model_fields, "include"}
     for name, field in model.model_fields.items():
         if field.description:
@@ -105,6 +106,11 @@ SEEN = [
     (COMPARE + "metrics: [fluency]\n", "a metric that is none of them"),
     (COMPARE + "concurrency: 0\n", "nothing at once"),
     (COMPARE.replace("{path: questions.jsonl}", "{split: test}"), "questions without a path"),
+    (SWEEP + "sampler: genetic\n", "a sampler that is none of them"),
+    (SWEEP + "trials: 0\n", "no trial"),
+    (SWEEP + "confirm: {rows: 1}\n", "all rows put away"),
+    (SWEEP.replace("[8, 16]", "8"), "a number for a space"),
+    (SWEEP.replace("recipe: rows.jsonl\n", ""), "a sweep of nothing"),
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from llmbench import recipe, runs, workspace
 from llmbench.errors import LlmbenchError, RecipeError
-from llmbench.recipe import CompareRecipe, Document, RagRecipe, ServeRecipe, TrainRecipe, load_any
+from llmbench.recipe import CompareRecipe, Document, RagRecipe, ServeRecipe, SweepRecipe, TrainRecipe, load_any
 
 from .conftest import Bomb
 
@@ -113,6 +113,7 @@ NAMES = [
         (TrainRecipe, "name: {name}\ndata: {{train: [{{path: rows.jsonl}}]}}\n"),
         (RagRecipe, "name: {name}\ndocuments: [rows.jsonl]\n"),
         (CompareRecipe, "name: {name}\nquestions: {{path: rows.jsonl}}\nvariants: [base]\n"),
+        (SweepRecipe, "name: {name}\nrecipe: rows.jsonl\nspace: {{lora.r: [8]}}\n"),
         (ServeRecipe, "variants: [{{name: {name}}}]\n"),
     ],
 )

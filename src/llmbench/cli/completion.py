@@ -9,7 +9,7 @@ import typer
 
 from llmbench import assets
 
-__all__ = ["comparisons", "documents", "pipelines", "recipes", "register", "routes", "runs", "variants"]
+__all__ = ["comparisons", "documents", "pipelines", "recipes", "register", "routes", "runs", "sweeps", "variants"]
 
 
 def register(cli: typer.Typer) -> None:
@@ -28,7 +28,7 @@ def completion() -> None:
 
 
 def recipes(incomplete: str) -> list[str]:
-    """Documents for train, serve and compare."""
+    """Documents for train, serve, compare and sweep."""
     return _offer("recipes/", incomplete)
 
 
@@ -54,6 +54,13 @@ def comparisons(incomplete: str) -> list[str]:
     from llmbench import workspace
 
     return sorted(path.parent.name for path in workspace.comparisons().glob(f"{glob.escape(incomplete)}*/summary.json"))
+
+
+def sweeps(incomplete: str) -> list[str]:
+    """The sweeps of this workspace."""
+    from llmbench import workspace
+
+    return sorted(path.parent.name for path in workspace.sweeps().glob(f"{glob.escape(incomplete)}*/plan.json"))
 
 
 def variants(incomplete: str) -> list[str]:

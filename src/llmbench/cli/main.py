@@ -37,6 +37,7 @@ from llmbench.cli import (
     selftest,
     serve,
     show,
+    sweep,
     train,
     variants,
 )
@@ -115,6 +116,7 @@ for verbs in (
     runs,
     replay,
     ablate,
+    sweep,
     check,
     show,
     merge,

@@ -21,6 +21,7 @@ class DocumentKind(StrEnum):
     rag = "rag"
     serve = "serve"
     compare = "compare"
+    sweep = "sweep"
 
 
 def register(cli: typer.Typer) -> None:
@@ -31,7 +32,7 @@ def register(cli: typer.Typer) -> None:
 def schema(
     kind: Annotated[
         DocumentKind | None,
-        typer.Argument(metavar="[KIND]", help="train, rag, serve or compare; by default one schema for all of them."),
+        typer.Argument(metavar="[KIND]", help="train, rag, serve, compare or sweep; by default one schema for all of them."),
     ] = None,
     output: Annotated[
         Path | None,

@@ -44,6 +44,7 @@ from llmbench.recipe.rag import (
 )
 from llmbench.recipe.rewards import RewardFunction
 from llmbench.recipe.serve import MAX_STOPS, EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
+from llmbench.recipe.sweep import ConfirmSpec, DimensionSpec, SweepRecipe
 from llmbench.recipe.tracking import Tracker, TrackingSpec
 from llmbench.recipe.traffic import Guardrails, RolloutSpec, RouteSpec, ShadowSpec, Sticky
 from llmbench.recipe.train import TrainRecipe
@@ -59,9 +60,11 @@ __all__ = [
     "ChunkingSpec",
     "ColumnsSpec",
     "CompareRecipe",
+    "ConfirmSpec",
     "ContextSpec",
     "DataSource",
     "DataSpec",
+    "DimensionSpec",
     "DistillationSpec",
     "Document",
     "DpoSpec",
@@ -103,6 +106,7 @@ __all__ = [
     "Stage",
     "StatisticsSpec",
     "Sticky",
+    "SweepRecipe",
     "TeacherSpec",
     "TokenizerSpec",
     "TracesSpec",

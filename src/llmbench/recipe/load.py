@@ -18,6 +18,7 @@ from llmbench.recipe.fields import Document
 from llmbench.recipe.rag import RagRecipe
 from llmbench.recipe.scalars import Given
 from llmbench.recipe.serve import ServeRecipe
+from llmbench.recipe.sweep import SweepRecipe
 from llmbench.recipe.train import TrainRecipe
 from llmbench.recipe.yaml_lines import Lines, Place, read, read_text
 from llmbench.recipe.yaml_lines import value as yaml_value
@@ -27,7 +28,13 @@ __all__ = ["Opened", "checked", "kind_of", "load", "load_any", "load_text", "ope
 D = TypeVar("D", bound=Document)
 
 
-_VERBS: dict[type[Document], str] = {TrainRecipe: "train", RagRecipe: "index", ServeRecipe: "serve", CompareRecipe: "compare"}
+_VERBS: dict[type[Document], str] = {
+    TrainRecipe: "train",
+    RagRecipe: "index",
+    ServeRecipe: "serve",
+    CompareRecipe: "compare",
+    SweepRecipe: "sweep",
+}
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,8 @@ def kind_of(opened: Opened) -> type[Document]:
     """
     if opened.kind is None:
         raise RecipeError(
-            f"{opened.path}: not a recipe for train, index, serve or compare "
-            "(it has none of data, documents, variants, questions)"
+            f"{opened.path}: not a recipe for train, index, serve, compare or sweep "
+            "(it has none of data, documents, variants, questions, space)"
         )
     return opened.kind
 
@@ -88,7 +95,7 @@ def load(path: str | Path, kind: type[D], overrides: Sequence[str] = ()) -> D:
 
     Args:
         path: a file, or the name of a bundled one such as `rag/handbook.yaml`.
-        kind: TrainRecipe, RagRecipe, ServeRecipe or CompareRecipe.
+        kind: TrainRecipe, RagRecipe, ServeRecipe, CompareRecipe or SweepRecipe.
         overrides: `dotted.key=value`, the value read as YAML; they win over the file.
 
     Raises:
@@ -132,6 +139,8 @@ def load_any(path: str | Path) -> Document:
 
 
 def _kind_of(values: dict[str, Any]) -> type[Document] | None:
+    if "space" in values:
+        return SweepRecipe
     if "documents" in values:  # before questions, which a pipeline may have too
         return RagRecipe
     if "questions" in values:

@@ -16,16 +16,17 @@ from llmbench.recipe.fields import Document
 from llmbench.recipe.methods import SECTIONS
 from llmbench.recipe.rag import RagRecipe
 from llmbench.recipe.serve import ServeRecipe
+from llmbench.recipe.sweep import SweepRecipe
 from llmbench.recipe.train import TrainRecipe
 
 __all__ = ["DIALECT", "Kind", "schema"]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-Kind = Literal["train", "rag", "serve", "compare"]
+Kind = Literal["train", "rag", "serve", "compare", "sweep"]
 _MODELS: Mapping[Kind, type[Document]] = {
-    "train": TrainRecipe, "rag": RagRecipe, "serve": ServeRecipe, "compare": CompareRecipe,
+    "train": TrainRecipe, "rag": RagRecipe, "serve": ServeRecipe, "compare": CompareRecipe, "sweep": SweepRecipe,
 }  # fmt: skip
-_TOLD_BY = (("documents", "rag"), ("questions", "compare"), ("variants", "serve"))
+_TOLD_BY = (("space", "sweep"), ("documents", "rag"), ("questions", "compare"), ("variants", "serve"))
 """The key by which a document's kind is told, in the order of `load_any`; a training recipe has none of them."""
 _ENVIRONMENT = {
     "type": "string",
