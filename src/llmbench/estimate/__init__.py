@@ -1,6 +1,7 @@
 """What a training will need, before it begins: memory, disk, time, settings that fit, and rates that are usual."""
 
-from llmbench.estimate.needs import METHODS, Estimate, Work, corrections, estimate, spread, unquantized, work
+from llmbench.estimate.experience import corrections
+from llmbench.estimate.needs import METHODS, Estimate, Work, estimate, spread, unquantized, work
 
 __all__ = [
     "METHODS",
@@ -8,6 +9,8 @@ __all__ = [
     "Work",
     "corrections",
     "estimate",
+    "experience",
+    "gpus",
     "offers",
     "rates",
     "shapes",
