@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from llmbench.cli import (
     ablate,
+    advise,
     capture,
     certify,
     chat,
@@ -136,6 +137,7 @@ for verbs in (
     new,
     importing,
     schema,
+    advise,
     doctor,
     completion,
 ):
