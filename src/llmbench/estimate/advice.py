@@ -27,7 +27,7 @@ from llmbench.estimate.offers import changed
 from llmbench.estimate.serving import USABLE, Load, Serving, precisions, serving
 from llmbench.recipe import TrainRecipe
 
-__all__ = ["METHODS", "Option", "Task", "Ceiling", "advise", "by_model", "overrides", "task", "usual"]
+__all__ = ["METHODS", "Ceiling", "Option", "Task", "advise", "by_model", "overrides", "task", "usual"]
 
 GIB = 2**30
 METHODS = ("lora", "qlora", "full")
