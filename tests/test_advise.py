@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.real_models import CONFIGS
 
 from llmbench import estimate, runs
 from llmbench.errors import LlmbenchError
@@ -53,6 +54,17 @@ def test_a_configuration_makes_as_many_parameters_as_are_stated(name: str) -> No
     one, two = made(model, 1), made(model, 2)
     assert one + (model.shape.layers - 1) * (two - one) == pytest.approx(model.parameters, rel=0.01)
     assert model.shape.parameters == pytest.approx(model.parameters, rel=0.02), "without norms and biases"
+
+
+def test_the_catalogue_agrees_with_the_configurations_of_the_recipes() -> None:
+    """Which were read elsewhere. An instruction-tuned model has the widths of its base."""
+    shared = {name: config for name, config in CONFIGS.items() if name.removesuffix("-Instruct") in MODELS}
+    assert len(shared) >= 6
+    for name, config in shared.items():
+        found = MODELS[name.removesuffix("-Instruct")].config
+        assert {key: found[key] for key in config.keys() & found.keys()} == {
+            key: config[key] for key in config.keys() & found.keys()
+        }
 
 
 def test_the_catalogue_says_where_everything_was_read() -> None:

@@ -291,34 +291,25 @@ _FIRST_STEP = {"cpu": 3.0, "cuda": 5.0}
 
 def _seconds(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, there: Machine, *, low: bool) -> float:
     made = features(recipe, found, what, work, low=low)
-    if there.device == "cpu" and not (low and there.bfloat16):
-        made["matrices"] *= _FLOAT32 * (_SLOW_BFLOAT16 if low else 1)
     batches = work.steps * work.accumulation
-    if there.device == "cuda":
-        speeds = _gpu_speeds(there, low=low)
-        taken = {name: speeds[name] * amount for name, amount in made.items()}
-        host = taken.pop("layers")  # launched while the GPU computes
-        return max(host, sum(taken.values())) * batches
-    return sum(_SPEEDS[name] * amount for name, amount in made.items()) * 2 / there.cores * batches
+    gpu = gpus.find(there.gpu or "") if there.device == "cuda" else None
+    if gpu is not None:
+        if recipe.quantization is not None:
+            made["layers"] /= 4  # what four bits cost on a CPU; on a GPU they are one launch more for each linear layer
+        return _batch(made, gpu, low=low) * batches
+    if not low or not there.bfloat16:
+        made["matrices"] *= _FLOAT32 * (_SLOW_BFLOAT16 if low else 1)
+    batch = sum(_SPEEDS[name] * amount for name, amount in made.items()) * 2 / there.cores
+    if there.device == "cuda":  # one that is not in the table: a hundred times two cores, until finished runs correct it
+        batch *= there.cores / 200
+    return batch * batches
 
 
-def _gpu_speeds(there: Machine, *, low: bool) -> dict[str, float]:
-    """Seconds a unit of each feature on a GPU, by what its maker states; one that is not in the table is as a hundred times two
-    cores, until finished runs correct it.
-    """
-    slower = 1.0 if low else _GPU_FLOAT32
-    found = gpus.find(there.gpu or "")
-    if found is None:
-        return {name: each / 100 * (slower if name == "matrices" else 1) for name, each in _SPEEDS.items()}
-    rate = found.bf16 / slower * _GPU_SHARE["matrices"]
-    moved = found.bandwidth * _GPU_SHARE["moved"]
-    return {
-        "matrices": 1e9 / rate,
-        "attention": 2e9 / rate,
-        "moved": GIB / moved,
-        "layers": _GPU_LAYER,
-        "stepped": 30e9 / moved,
-    }
+def _batch(made: dict[str, float], gpu: gpus.Gpu, *, low: bool) -> float:
+    """Seconds of a batch on a GPU of the table: what it computes, or what the host takes to launch that, if it is longer."""
+    rate, moved = gpu.bf16 * _GPU_SHARE["matrices"] / (1 if low else _GPU_FLOAT32), gpu.bandwidth * _GPU_SHARE["moved"]
+    products = (made["matrices"] + 2 * made["attention"]) * 1e9 / rate
+    return max(products + (made["moved"] * GIB + made["stepped"] * 30e9) / moved, made["layers"] * _GPU_LAYER)
 
 
 def work(recipe: TrainRecipe, lengths: np.ndarray, learned: float, *, end_to_end: bool | None = None) -> Work:
