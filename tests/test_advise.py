@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.real_models import CONFIGS
 
-from llmbench import estimate, runs
+from llmbench import estimate, hardware, runs
 from llmbench.errors import LlmbenchError
 from llmbench.estimate import advice, catalogue, gpus, measure, rates, shapes
 from llmbench.estimate.catalogue import Candidate
@@ -32,7 +32,9 @@ def gpu(name: str) -> Hardware:
 def here(**changes: Any) -> Hardware:
     """A CPU as it may be measured."""
     machine = Machine("cpu", 2, 16 * GIB, bfloat16=True)
-    return dataclasses.replace(Hardware("a CPU", "cpu", 16 * GIB, 20e9, 200e9, 100e9, None, True, machine), **changes)
+    return dataclasses.replace(
+        Hardware("a CPU", "cpu", 16 * GIB, 20e9, 200e9, 100e9, None, True, machine, here=True), **changes
+    )
 
 
 def made(model: Candidate, layers: int) -> int:
@@ -285,6 +287,14 @@ def test_this_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.Monke
     for damage in ("{", "[]", '{"a": 1}'):
         kept.write_text(damage, encoding="utf-8")
         assert measure.this().bandwidth > 1e8
+
+
+def test_a_gpu_here_has_its_makers_rates_and_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = Machine("cuda", 16, 128 * GIB, bfloat16=True, gpu="NVIDIA H100 80GB HBM3", gpu_memory=60 * GIB)
+    monkeypatch.setattr(hardware, "machine", lambda: there)
+    found = measure.this()
+    assert (found.name, found.memory, found.bf16) == ("NVIDIA H100 80GB HBM3", 60 * GIB, 989e12)
+    assert found.here and not found.measured and found.machine is there
 
 
 def test_without_a_known_method_there_is_no_advice() -> None:

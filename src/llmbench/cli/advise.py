@@ -169,7 +169,7 @@ def _head(there: Hardware, load: Load, planned: Task, path: Path | None, time: F
         if factor is not None:
             spread = f"{factor.least:.2f} to {factor.most:.2f}"
             print(f"Corrected {what} x {factor.median:.2f}, the median of {factor.runs} finished runs here ({spread})")
-    if there.measured and time is None:
+    if there.here and time is None:
         print("Corrected by no run: three finished runs in this workspace correct the training's time and memory")
     print()
 

@@ -139,8 +139,8 @@ def advise(
         limits: on speed; None has none.
     """
     method = planned.recipe.method
-    time = corrections(there.machine, method=method) if there.measured else []
-    peaks = memory(there.machine, method=method) if there.measured else []
+    time = corrections(there.machine, method=method) if there.here else []
+    peaks = memory(there.machine, method=method) if there.here else []
     asked = limits or Ceiling()
     trained = {name: list(_ways(planned, name, there)) for name in methods}
     found = []

@@ -1,16 +1,17 @@
-"""The hardware that is advised for: a GPU by the table, or this machine as it is measured in a few seconds."""
+"""The hardware that is advised for: a GPU by the table, or this machine; what no table knows is measured in a few seconds."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 
 from llmbench import hardware, workspace
 from llmbench.errors import LlmbenchError, MissingPackage
+from llmbench.estimate import gpus
 from llmbench.estimate.gpus import Gpu
 from llmbench.hardware import Machine
 
@@ -42,9 +43,11 @@ class Hardware:
     fp8: float | None
     """In eight-bit floats; None where it multiplies none."""
     measured: bool
-    """Here; else stated by the maker, which is a third to a half more than is reached."""
+    """Whether the rates were measured; else they are the maker's, of which less is reached."""
     machine: Machine
     """As trainings are estimated for it."""
+    here: bool = False
+    """Whether it is this machine, whose finished runs correct estimates."""
 
     @property
     def int8(self) -> float:
@@ -60,7 +63,7 @@ def by_table(gpu: Gpu) -> Hardware:
 
 
 def this(*, again: bool = False) -> Hardware:
-    """This machine: free memory as it is now, rates measured once and kept in the cache.
+    """This machine: free memory as it is now, and rates by the table, or measured once and kept in the cache.
 
     Args:
         again: measure also where the cache has figures.
@@ -73,6 +76,9 @@ def this(*, again: bool = False) -> Hardware:
     free = there.gpu_memory if there.device == "cuda" else there.memory
     if not free:
         raise LlmbenchError("--hardware this: the kernel does not say how much memory is free. Name a GPU instead.")
+    found = gpus.find(there.gpu or "")
+    if found is not None:
+        return replace(by_table(found), name=there.gpu or found.name, memory=free, machine=there, here=True)
     processor = hardware.processor().get("model name", "CPU")
     name = there.gpu or f"{processor}, {there.cores} cores"
     if find_spec("torch") is None:
@@ -83,9 +89,7 @@ def this(*, again: bool = False) -> Hardware:
     if rates is None:
         rates = _measured(there)
         workspace.write_json(workspace.cache() / "hardware.json", _kept() | {key: rates})
-    return Hardware(
-        name, there.device, free, rates["bandwidth"], rates["bf16"], rates["float32"], None, measured=True, machine=there
-    )
+    return Hardware(name, there.device, free, rates["bandwidth"], rates["bf16"], rates["float32"], None, True, there, here=True)
 
 
 def _kept() -> dict[str, dict[str, float]]:
