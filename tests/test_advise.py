@@ -204,7 +204,7 @@ def test_what_fits_fits_and_what_does_not_says_what_is_missing() -> None:
         if option.fits:
             assert option.peak <= there.memory and option.answers.peak <= there.memory
         else:
-            assert option.lack > 0 or "reads" in option.missing[0]
+            assert option.lack > 0 or "reads at most" in option.missing[0]
     best = advice.by_model(options, there)
     assert [option.fits for option in best] == sorted((option.fits for option in best), reverse=True)
     assert sorted(option.model.name for option in best) == sorted(MODELS)
@@ -297,7 +297,27 @@ def test_a_gpu_here_has_its_makers_rates_and_the_memory_that_is_free(monkeypatch
     assert found.here and not found.measured and found.machine is there
 
 
-def test_without_a_known_method_there_is_no_advice() -> None:
+def test_a_recipe_that_does_not_go_is_refused_with_what_to_leave_out() -> None:
     planned = advice.usual()
     with pytest.raises(LlmbenchError, match="no estimate for method: grpo"):
-        advice.task(planned.recipe.model_copy(update={"method": "grpo"}), planned.lengths, 0.5)
+        advice.refuse_unknown(planned.recipe.model_copy(update={"method": "grpo"}))
+    lora = planned.recipe.lora
+    assert lora is not None
+    pissa = planned.recipe.model_copy(update={"lora": lora.model_copy(update={"init_lora_weights": "pissa"})})
+    strange = advice.Task(pissa, planned.lengths, 0.5)
+    models = [MODELS["Qwen/Qwen3-0.6B"]]
+    with pytest.raises(LlmbenchError, match=r"not with qlora: .*PiSSA.* Leave it out: --method lora --method full"):
+        advice.advise(models, gpu("H100"), Load(), strange)
+    assert len(advice.advise(models, gpu("H100"), Load(), strange, methods=["lora", "full"])[0]) == 8
+
+
+def test_a_recipe_of_a_new_model_is_advised_for_published_ones() -> None:
+    """pretrain-tiny makes a model of its own; the advice is about models that are downloaded."""
+    from llmbench import recipe
+
+    document = recipe.load("recipes/pretrain-tiny.yaml", recipe.TrainRecipe)
+    assert document.model.config is not None
+    options, _, _ = advice.advise(
+        [MODELS["Qwen/Qwen3-0.6B"]], gpu("H100"), Load(), advice.Task(document, np.full(100, 64), 1.0)
+    )
+    assert {option.method for option in options} == {"lora", "qlora", "full"}

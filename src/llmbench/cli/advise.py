@@ -152,7 +152,8 @@ def _planned(path: Path) -> Task:
     from llmbench.estimate import advice
 
     document = recipe.load(path, recipe.TrainRecipe)
-    return advice.task(document, *row_lengths(document))
+    advice.refuse_unknown(document)
+    return advice.Task(document, *row_lengths(document))
 
 
 def _head(there: Hardware, load: Load, planned: Task, path: Path | None, time: Factor | None, memory: Factor | None) -> None:

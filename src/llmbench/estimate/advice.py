@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from llmbench import recipe as recipes
 from llmbench.errors import LlmbenchError
@@ -27,7 +28,7 @@ from llmbench.estimate.offers import changed
 from llmbench.estimate.serving import USABLE, Load, Serving, precisions, serving
 from llmbench.recipe import TrainRecipe
 
-__all__ = ["METHODS", "Ceiling", "Option", "Task", "advise", "by_model", "overrides", "task", "usual"]
+__all__ = ["METHODS", "Ceiling", "Option", "Task", "advise", "by_model", "overrides", "refuse_unknown", "usual"]
 
 GIB = 2**30
 METHODS = ("lora", "qlora", "full")
@@ -105,18 +106,17 @@ def usual(tokens: int = 1_000_000, longest: int = 512) -> Task:
     return Task(recipe, np.full(max(tokens // longest, 1), longest), 0.5)
 
 
-def task(recipe: TrainRecipe, lengths: np.ndarray, learned: float) -> Task:
-    """The training of a recipe.
+def refuse_unknown(recipe: TrainRecipe) -> None:
+    """Sees to it that a recipe's method is one that can be estimated.
 
     Raises:
-        LlmbenchError: nobody knows what its method takes.
+        LlmbenchError: it is not.
     """
     if recipe.method not in ESTIMATED:
         raise LlmbenchError(
             f"{recipe.source}: there is no estimate for method: {recipe.method}. Name a recipe of {', '.join(ESTIMATED)}, or "
             "leave --task out"
         )
-    return Task(recipe, lengths, learned)
 
 
 def advise(
@@ -204,13 +204,27 @@ def _ways(planned: Task, method: str, there: Hardware) -> Iterator[tuple[dict[st
 
 
 def _with(recipe: TrainRecipe, method: str) -> TrainRecipe:
-    """The recipe with LoRA, LoRA on four bits, or all parameters."""
+    """The recipe with LoRA, LoRA on four bits, or all parameters, for a model that is downloaded.
+
+    Raises:
+        LlmbenchError: something in the recipe does not go with that.
+    """
     document = recipe.model_dump()
     document |= {"adapter": None, "adapter_name_or_path": None}
+    document["model"] |= {"config": None}
     document["quantization"] = {"load_in_4bit": True} if method == "qlora" else None
     document["lora"] = None if method == "full" else document["lora"] or {}
-    made: TrainRecipe = type(recipe).model_validate(document)
+    try:
+        made: TrainRecipe = type(recipe).model_validate(document)
+    except ValidationError as error:
+        said = str(error.errors()[0]["msg"]).splitlines()[0]
+        raise LlmbenchError(f"{recipe.source}: not with {method}: {said}. Leave it out: --method {_other(method)}") from None
     return made
+
+
+def _other(method: str) -> str:
+    """What to ask for where one method does not go."""
+    return " --method ".join(name for name in METHODS if name != method)
 
 
 def _training(
@@ -246,14 +260,14 @@ def _option(
     load: Load,
     limits: Ceiling,
 ) -> Option:
-    """An option with what speaks against it."""
+    """An option with the reasons why it does not fit."""
     room = {
         "training": peak - there.memory * _TRAINABLE[there.device],
         "serving": answers.peak - there.memory * USABLE[there.device],
     }
     missing = [f"{what} lacks {lack / GIB:.1f} GiB" for what, lack in room.items() if lack > 0]
     if load.context > model.context:
-        missing.append(f"reads {model.context:,} tokens")
+        missing.append(f"reads at most {model.context:,} tokens")
     if limits.token is not None and answers.token > limits.token:
         missing.append(f"{answers.token * 1e3:,.0f} ms a token")
     if limits.first is not None and answers.first > limits.first:
