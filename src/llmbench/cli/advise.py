@@ -232,7 +232,11 @@ def _foot(there: Hardware) -> None:
     from llmbench.estimate import catalogue
 
     kept = f"{len(catalogue.every())} models are known"
-    tested = "" if there.measured else " Speeds on GPUs were within a factor of 1.6 of seven published measurements."
+    tested = (
+        " Speeds of answers on a CPU are not proven."
+        if there.device == "cpu"
+        else " Speeds on GPUs were within a factor of 1.6 of seven published measurements."
+    )
     paragraph(f"{kept}; how each figure is made, and how wrong it may be: docs/guide/advise.md.{tested}")
 
 
