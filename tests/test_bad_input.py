@@ -114,6 +114,10 @@ TABLE = [
     Bad("schema over a file of somebody else's", "schema -o rows.jsonl", r"rows\.jsonl already exists and was not written by llmbench"),
     Bad("show of what does not load", "show train.yaml lora.rr=8", r"lora\.rr=8: lora\.rr is not a field\. Did you mean r\?"),
     # The rest
+    Bad("unknown GPU", "advise --hardware RTX9090", r"--hardware RTX9090: not in the table of GPUs\. Known are .*H100"),
+    Bad("unknown family of models", "advise --hardware L4 --family gpt9", r"--family gpt9: unknown\. Choose from .*qwen3"),
+    Bad("an answer as long as the context", "advise --hardware L4 --answer 2048", r"--answer 2048: leaves no room for a prompt"),
+    Bad("advice for an unknown method", "advise --hardware L4 --task recipes/grpo.yaml", r"no estimate for method: grpo"),
     Bad("unknown bundled document", "new sft-loora", r"No bundled document is named sft-loora\. .*llmbench new"),
     Bad("app on a URL that is none", "app --url 127.0.0.1:8000", r"--url 127\.0\.0\.1:8000 is not a URL\. Give one such as http://127\.0\.0\.1:8000/v1"),
 ]  # fmt: skip

@@ -185,6 +185,7 @@ HOMES = {
 ALLOWED = {
     ("tiny/tokenizer.py", "transformers"),  # writes the bundled model's tokenizer in transformers' format
     ("cli/check.py", "transformers"),  # loads a tokenizer without a model, and so without torch
+    ("estimate/measure.py", "torch"),  # times a matrix product of this machine
     ("engine/cpu_lora.py", "torch"),  # runs in vLLM's worker, which has it
     ("training/quiet.py", "datasets"),  # switches off its progress bars
     ("retrieval/embedding/__init__.py", "transformers"),  # likewise, the bar that sentence_transformers would draw

@@ -15,12 +15,14 @@ from llmbench.cli.arguments import Json, Overrides
 from llmbench.errors import LlmbenchError, MissingPackage
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from llmbench.data.report import DataReport, Note, Section
     from llmbench.estimate import Estimate, Work
     from llmbench.hardware import Machine
     from llmbench.recipe import DataSpec, ModelSpec, TrainRecipe
 
-__all__ = ["register"]
+__all__ = ["register", "row_lengths"]
 
 _PACKAGES = ("numpy", "pyarrow", "tokenizers", "rensa", "transformers", "datasets")
 _GENERAL = "TokenizersBackend"
@@ -276,11 +278,8 @@ def _needs(document: TrainRecipe, report: DataReport, base: Path | None) -> tupl
         found = shapes.of(base, document.model.config)
     except LlmbenchError as error:
         return [], [Section("Memory and time", (str(error),))]
-    part, there = report.train, hardware.machine(document.model.device)
-    longest = min(part.lengths.longest, part.limit.max_length)
-    bins = [(one.first, one.last, one.rows) for one in part.lengths.histogram]
-    lengths = estimate.spread(part.rows, part.tokens / part.rows, bins, longest)
-    learned = part.trained_tokens / part.tokens
+    there = hardware.machine(document.model.device)
+    lengths, learned = _spread(report)
     batches = estimate.work(document, lengths, learned)
     need = estimate.estimate(document, found, batches, there, correction=estimate.corrections(there, method=document.method))
     free = there.gpu_memory if there.device == "cuda" else there.memory
@@ -296,6 +295,29 @@ def _needs(document: TrainRecipe, report: DataReport, base: Path | None) -> tupl
         text = f"needs about {need.peak / 2**30:.1f} GiB, mostly for {need.dominated_by}; {free / 2**30:.1f} GiB are free"
         notes.append(Note("error", "memory", text, other or "No nearby setting fits: choose a smaller model."))
     return notes, [Section("Memory and time (estimated)", tuple(_need_lines(need, batches, there)))]
+
+
+def row_lengths(document: TrainRecipe) -> tuple[np.ndarray, float]:
+    """Tokens of each row that a recipe trains on, as its report counts them, and the share of tokens that are learned.
+
+    Raises:
+        LlmbenchError: training would refuse the recipe.
+    """
+    report = _report(document, 0, 0.8)
+    if report.worst == "refused":
+        said = next(note for note in report.notes if note.level == "refused")
+        raise LlmbenchError(f"{document.source}: {said.where}: {said.text}. Inspect it: llmbench check {document.source}")
+    return _spread(report)
+
+
+def _spread(report: DataReport) -> tuple[np.ndarray, float]:
+    """Row lengths that the report's histogram could have come from, and the share that is learned."""
+    from llmbench import estimate
+
+    part = report.train
+    longest = min(part.lengths.longest, part.limit.max_length)
+    bins = [(one.first, one.last, one.rows) for one in part.lengths.histogram]
+    return estimate.spread(part.rows, part.tokens / part.rows, bins, longest), part.trained_tokens / part.tokens
 
 
 def _need_lines(need: Estimate, batches: Work, there: Machine) -> list[str]:

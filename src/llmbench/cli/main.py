@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from llmbench.cli import (
     ablate,
+    advise,
     capture,
     certify,
     chat,
@@ -138,6 +139,7 @@ for verbs in (
     new,
     importing,
     schema,
+    advise,
     doctor,
     completion,
 ):

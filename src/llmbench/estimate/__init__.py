@@ -1,15 +1,22 @@
-"""What a training will need, before it begins: memory, disk, time, settings that fit, and rates that are usual."""
+"""What training and serving need, before they begin: memory, time, settings that fit, and models that fit a machine."""
 
-from llmbench.estimate.needs import METHODS, Estimate, Work, corrections, estimate, spread, unquantized, work
+from llmbench.estimate.experience import corrections
+from llmbench.estimate.needs import METHODS, Estimate, Work, estimate, spread, unquantized, work
 
 __all__ = [
     "METHODS",
     "Estimate",
     "Work",
+    "advice",
+    "catalogue",
     "corrections",
     "estimate",
+    "experience",
+    "gpus",
+    "measure",
     "offers",
     "rates",
+    "serving",
     "shapes",
     "spread",
     "unquantized",

@@ -12,19 +12,15 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmbench.errors import LlmbenchError
+from llmbench.estimate import gpus
 from llmbench.estimate.shapes import Shape
 from llmbench.hardware import Machine
 from llmbench.recipe import TrainRecipe
 
-if TYPE_CHECKING:
-    from llmbench.runs import Run
-
-__all__ = ["GIB", "METHODS", "Estimate", "Work", "corrections", "estimate", "spread", "unquantized", "work"]
+__all__ = ["GIB", "METHODS", "Estimate", "Work", "estimate", "spread", "unquantized", "work"]
 
 GIB = 2**30
 METHODS = ("sft", "pretrain", "dpo", "orpo", "kto", "reward")
@@ -281,24 +277,39 @@ _FLOAT32 = 2.6
 """How many times as long matrices take in float32, by the same runs."""
 _SLOW_BFLOAT16 = 1.64
 """How many times as long as in float32 they take in bfloat16, where that is no faster (docs/benchmarks.md, an Intel Xeon)."""
+_GPU_SHARE = {"matrices": 0.4, "moved": 0.6}
+"""Of the stated rates what trainings reach: an assumption (model FLOP utilisation of 0.3 to 0.5 is what the field reports)."""
+_GPU_FLOAT32 = 10
+"""How many times as long matrices take in float32 on a GPU: 16 by the data sheet of an A100, 2 of an RTX 4090."""
+_GPU_LAYER = 0.0045
+"""Seconds that the host takes to launch a layer's pass with LoRA: 0.25 s a step of 28 layers forward and back on an H200."""
 _FORWARDS = {"dpo": 1, "orpo": 0, "reward": 0, "kto": 3}
 """Forward passes beside those that are learned from: a reference's, and KTO's of answers to other prompts by both."""
-_ENOUGH = 3
-"""Finished runs whose median is believed."""
-_STEPS, _LONG = 20, 5.0
-"""Steps, and seconds beside the first step's own, that a run must have taken to say anything about longer ones."""
 _FIRST_STEP = {"cpu": 3.0, "cuda": 5.0}
 """Seconds that the first step takes beyond the others, once a run: kernels are made in it."""
 
 
 def _seconds(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, there: Machine, *, low: bool) -> float:
     made = features(recipe, found, what, work, low=low)
+    batches = work.steps * work.accumulation
+    gpu = gpus.find(there.gpu or "") if there.device == "cuda" else None
+    if gpu is not None:
+        if recipe.quantization is not None:
+            made["layers"] /= 4  # what four bits cost on a CPU; on a GPU they are one launch more for each linear layer
+        return _batch(made, gpu, low=low) * batches
     if not low or not there.bfloat16:
         made["matrices"] *= _FLOAT32 * (_SLOW_BFLOAT16 if low else 1)
     batch = sum(_SPEEDS[name] * amount for name, amount in made.items()) * 2 / there.cores
-    if there.device == "cuda":  # not fitted on any yet: a hundred times two cores, until finished runs correct it
+    if there.device == "cuda":  # one that is not in the table: a hundred times two cores, until finished runs correct it
         batch *= there.cores / 200
-    return batch * work.steps * work.accumulation
+    return batch * batches
+
+
+def _batch(made: dict[str, float], gpu: gpus.Gpu, *, low: bool) -> float:
+    """Seconds of a batch on a GPU of the table: what it computes, or what the host takes to launch that, if it is longer."""
+    rate, moved = gpu.bf16 * _GPU_SHARE["matrices"] / (1 if low else _GPU_FLOAT32), gpu.bandwidth * _GPU_SHARE["moved"]
+    products = (made["matrices"] + 2 * made["attention"]) * 1e9 / rate
+    return max(products + (made["moved"] * GIB + made["stepped"] * 30e9) / moved, made["layers"] * _GPU_LAYER)
 
 
 def work(recipe: TrainRecipe, lengths: np.ndarray, learned: float, *, end_to_end: bool | None = None) -> Work:
@@ -333,35 +344,6 @@ def unquantized(recipe: TrainRecipe, found: Shape) -> str | None:
         f"the experts ({found.experts:,} of {found.parameters:,} parameters) stay in 16 bits: bitsandbytes quantises linear "
         "layers, and transformers stores experts as parameters outside linear layers"
     )
-
-
-def corrections(there: Machine, *, method: str = "sft", count: int = 10) -> list[float]:
-    """Measured / estimated seconds of this workspace's last finished runs of a method, on a machine of as many cores.
-
-    Both without what the first step takes beyond the others, which says nothing about a longer run: runs of 20 steps and 5 s
-    count, and fewer than three of them not at all, as one may have had the machine to itself or not.
-    """
-    from llmbench import runs
-
-    found = [one for run in runs.every() if (one := _correction(run, there, method)) is not None]
-    return found[:count] if len(found) >= _ENOUGH else []
-
-
-def _correction(run: Run, there: Machine, method: str) -> float | None:
-    """Measured / estimated seconds of a run; None of one that says nothing about others, a damaged one among them."""
-    try:
-        status = run.status
-        said = status.get("estimate")
-        if status["state"] != "finished" or said is None or run.recipe["method"] != method:
-            return None
-        steady = status["seconds"] - status.get("startup_seconds", 0.0)
-        hardware = run.lock["hardware"]
-        same = (hardware["device"], hardware["cores"]) == (there.device, there.cores)
-        if same and steady >= _LONG and status["step"] >= _STEPS and said["uncorrected_seconds"] > 0:
-            return float(steady / said["uncorrected_seconds"])
-    except (LlmbenchError, OSError, ValueError, KeyError, TypeError):
-        pass
-    return None
 
 
 def spread(rows: int, mean: float, bins: Sequence[tuple[int, int, int]], longest: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from llmbench.estimate.shapes import Shape
 from llmbench.hardware import Machine
 from llmbench.recipe import TrainRecipe
 
-__all__ = ["Change", "fitting"]
+__all__ = ["Change", "changed", "fitting"]
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def fitting(
     tried += [fewer | other | more for fewer in halves for other in again for more in [*half, *four]]
     fits: list[Change] = []
     for settings in tried:
-        changed = _changed(recipe, settings)
-        kept = lengths[lengths <= changed.data.max_length] if "data.max_length" in settings else lengths
-        need = estimate(changed, found, work(changed, kept, learned), there)
+        other = changed(recipe, settings)
+        kept = lengths[lengths <= other.data.max_length] if "data.max_length" in settings else lengths
+        need = estimate(other, found, work(other, kept, learned), there)
         if need.peak <= limit:
             fits.append(Change(settings, need))
         if len(fits) >= count:
@@ -67,7 +67,7 @@ def fitting(
     return sorted(fits, key=lambda change: change.estimate.seconds)
 
 
-def _changed(recipe: TrainRecipe, settings: dict[str, Any]) -> TrainRecipe:
+def changed(recipe: TrainRecipe, settings: dict[str, Any]) -> TrainRecipe:
     """The recipe with dotted settings replaced."""
     document = recipe.model_dump()
     for name, value in settings.items():

@@ -59,6 +59,10 @@ class Shape:
     """Parameters of the experts that a token is not sent to."""
     linears: int
     """Widths in and out of a layer's plain feed-forward linear layers: 3 (hidden + intermediate) of a dense one."""
+    window: int = 0
+    """Tokens that a layer with a sliding window looks back; 0 without such layers."""
+    windowed: int = 0
+    """Layers that have the window."""
 
     @property
     def embedding(self) -> int:
@@ -101,8 +105,25 @@ def of(folder: Path | None, config: dict[str, Any] | None = None) -> Shape:
         parameters = layers * hidden * (2 * queries + 2 * keys) + mlp.total + vocabulary * hidden * (1 if tied else 2)
     return Shape(
         values["model_type"], hidden, mlp.width, layers, heads, queries, keys, vocabulary, tied, parameters, stored, experts,
-        round(experts * mlp.idle), mlp.linears,
+        round(experts * mlp.idle), mlp.linears, *_windows(values, layers),
     )  # fmt: skip
+
+
+def _windows(values: dict[str, Any], layers: int) -> tuple[int, int]:
+    """Tokens that layers with a sliding window look back, and how many layers have one, as transformers 5 reads them."""
+    window, kinds = values.get("sliding_window"), values.get("layer_types")
+    if not window or values.get("use_sliding_window") is False:
+        return 0, 0
+    if isinstance(kinds, list):
+        return window, sum(kind == "sliding_attention" for kind in kinds)
+    match values["model_type"]:
+        case "gemma3_text" | "gemma3":  # the last of each six looks at everything
+            return window, layers - layers // (values.get("sliding_window_pattern") or 6)
+        case "gemma2" | "gpt_oss":
+            return window, layers - layers // 2
+        case "mistral" | "mixtral" | "phi3":
+            return window, layers
+    return 0, 0
 
 
 def _mlp(values: dict[str, Any], hidden: int, intermediate: int, layers: int) -> Mlp:
