@@ -62,8 +62,9 @@ check: install-dev
 	@echo "Checking: ruff, mypy and the quick tests that this change may concern (a minute at most; SINCE= runs all of them)"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not expensive and not long and not gpu" $(if $(SINCE),--changed $(SINCE)) $(PYTEST_ARGS)
+	@$(BIN)/mypy & mypy=$$!; \
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not expensive and not long and not gpu" $(if $(SINCE),--changed $(SINCE)) $(PYTEST_ARGS); \
+	tested=$$?; wait $$mypy && exit $$tested
 
 docs: install
 	@$(BIN)/python -m llmbench.cli.reference docs/cli.md
