@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from train_speed import make  # type: ignore[import-not-found]
+from train_speed import make
 
 from llmbench import workspace
 

@@ -1,12 +1,14 @@
 """What the gateway costs by itself: processor time, added latency and memory over an engine that computes nothing.
 
-    python benchmarks/gateway.py [--rounds 5] [--requests 1000] [--keys] [--rag] [--litellm PYTHON] [--only cpu latency]
+    python benchmarks/gateway.py [--rounds 5] [--requests 1000] [--keys] [--rag] [--litellm PYTHON] [--against SRC]
+                                    [--only cpu latency]
 
 Engine, gateway and clients are processes of this machine; clients keep their connections. Processor time is the gateway's own,
 user and system, for requests of which eight are open at a time. Added latency is that of requests asked through the gateway
 less that of the engine asked directly, in turn. Each figure is the median of the rounds, with the lowest and the highest.
 --keys asks with a named key that has limits, --rag searches the sample handbook for many questions at once, --litellm measures
-LiteLLM's proxy, of the interpreter that has it, in turn with llmbench's gateway over the same engine.
+LiteLLM's proxy, of the interpreter that has it, in turn with llmbench's gateway over the same engine; --against the gateway of
+another checkout, whose `src` it is given.
 """
 
 from __future__ import annotations
@@ -80,6 +82,7 @@ def main() -> None:
     arguments.add_argument("--keys", action="store_true", help="ask with a named key with limits")
     arguments.add_argument("--rag", action="store_true", help="also measure searching for many questions at once")
     arguments.add_argument("--litellm", type=Path, metavar="PYTHON", help="an interpreter with litellm[proxy]")
+    arguments.add_argument("--against", type=Path, metavar="SRC", help="the src of another checkout, measured too")
     arguments.add_argument("--only", nargs="*", choices=TABLES, default=TABLES)
     options = arguments.parse_args()
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("uvicorn", "h11", "uvloop", "httptools"))
@@ -96,7 +99,12 @@ def _compare(options: argparse.Namespace, clients: Clients, stack: ExitStack, fo
     """Asks each gateway in turn, and prints a table for each kind of figure."""
     at, count = folder / "engine.sock", options.requests
     engine = Peer("engine", int(_line(stack.enter_context(_part("engine", at)))))
-    peers = [_llmbench(stack, at, *(["--keys"] if options.keys else []))]
+    keys = ["--keys"] if options.keys else []
+    peers = [_llmbench(stack, at, *keys)]
+    if options.against is not None:
+        (folder / "other").mkdir()  # for its keys
+        at.with_name("other").joinpath(at.name).symlink_to(at)
+        peers.append(_llmbench(stack, folder / "other" / at.name, *keys, source=options.against.resolve()))
     if options.litellm is not None:
         peers.append(stack.enter_context(_litellm(options.litellm, engine.port, folder)))
     for peer in peers:  # imports and caches
@@ -106,9 +114,9 @@ def _compare(options: argparse.Namespace, clients: Clients, stack: ExitStack, fo
     def table(part: str, title: str, rows: Sequence[str], measure: Callable[[Peer], Sequence[float]], rounds: int) -> None:
         if part in options.only:
             print(f"\n| {title} | {' | '.join(peer.name for peer in peers)} |\n| --- |{' --- |' * len(peers)}", flush=True)
-            found = [[measure(peer) for peer in peers] for _ in range(rounds)]
+            found = [{peer: measure(peer) for peer in peers[:: 1 - 2 * (i % 2)]} for i in range(rounds)]
             for number, row in enumerate(rows):
-                cells = [_spread([one[i][number] for one in found]) for i in range(len(peers))]
+                cells = [_spread([one[peer][number] for one in found]) for peer in peers]
                 print(f"| {row} | {' | '.join(cells)} |", flush=True)
 
     def cost(peer: Peer) -> Sequence[float]:
@@ -204,9 +212,10 @@ def _retrieval(rounds: int, clients: Clients, folder: Path) -> None:
 
 
 @contextmanager
-def _part(role: str, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+def _part(role: str, *arguments: str | Path, source: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     argv = [sys.executable, PARTS, role, *arguments]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    env = os.environ | ({} if source is None else {"PYTHONPATH": str(source)})
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
         try:
             yield process
         finally:
@@ -219,10 +228,10 @@ def _line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def _llmbench(stack: ExitStack, at: Path, *arguments: str) -> Peer:
-    process = stack.enter_context(_part("gateway", at, *arguments))
+def _llmbench(stack: ExitStack, at: Path, *arguments: str, source: Path | None = None) -> Peer:
+    process = stack.enter_context(_part("gateway", at, *arguments, source=source))
     port, _, key = _line(process).partition(" ")
-    return Peer("llmbench", int(port), process.pid, key)
+    return Peer("llmbench" if source is None else f"llmbench of {source}", int(port), process.pid, key)
 
 
 @contextmanager

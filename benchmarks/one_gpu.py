@@ -24,7 +24,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from train_speed import TEMPLATE  # type: ignore[import-not-found]
+from train_speed import TEMPLATE
 
 from llmbench import workspace
 

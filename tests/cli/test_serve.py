@@ -192,3 +192,13 @@ def test_a_gateway_of_engines_elsewhere_is_a_container_without_gpus(tmp_path: Pa
     done = run(path, "gateway.keys=true", "model.device=cuda", "--emit", "compose")
     assert done.returncode == 0, done.stderr
     assert "llmbench:cpu" in done.stdout and "nvidia" not in done.stdout and "sesame" not in done.stdout
+
+
+def test_engines_in_containers_take_the_place_of_those_that_the_document_names(tmp_path: Path) -> None:
+    path = document(tmp_path, urls=["http://10.0.0.2:8001"], api_key="sesame")
+    done = run(path, "gateway.keys=true", "--emit", "kubernetes", "--engines", "2", "--device", "cuda")
+    assert done.returncode == 0, done.stderr
+    assert "replicas: 2" in done.stdout and "nvidia.com/gpu" in done.stdout
+    assert "10.0.0.2" not in done.stdout and "sesame" not in done.stdout
+    done = run(path, "--engines", "2")
+    assert done.returncode == 2 and "--engines go with --emit" in done.stderr

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
+import httpx
 import pytest
 from tests.gateway.vllms import Vllm, running
 
@@ -15,8 +16,10 @@ from llmbench.engine import Address
 from llmbench.gateway import balancing
 from llmbench.gateway.affinity import beginning_of, ranked
 from llmbench.gateway.balancing import Backend, LoadBalancer
+from llmbench.gateway.events import Events
 from llmbench.gateway.refusal import Refusal
-from llmbench.gateway.relay import Upstream, events
+from llmbench.gateway.relay import Upstream
+from llmbench.gateway.transport import PouredStream
 
 
 class Balanced:
@@ -122,15 +125,29 @@ async def test_a_request_that_nobody_began_to_answer_is_asked_once_more_elsewher
     assert (len(first.asked), len(second.asked)) == (4, 3)
 
 
-async def stream(two: Balanced, text: str, begun: asyncio.Event | None = None) -> bytes:
+async def stream(two: Balanced, text: str, begun: asyncio.Event | None = None, *, poured: bool = False) -> bytes:
     response = await two.upstream.ask("/v1/chat/completions", body(text, stream=True))
     found = b""
-    pieces = events(response, two.upstream, engine_name="base", name="m", sources=None, used=lambda *_: None)
+
+    def take(piece: bytes) -> bool:
+        nonlocal found
+        found += piece
+        if begun is not None:
+            begun.set()
+        return True
+
+    events = Events(two.upstream, engine_name="base", name="m", sources=None, used=lambda *_: None)
     try:
-        async for piece in pieces:
-            found += piece
-            if begun is not None:
-                begun.set()
+        assert isinstance(response.stream, PouredStream)
+        if poured:
+            try:
+                assert await response.stream.pour(lambda piece: take(events.take(piece)))
+                take(events.end())
+            except httpx.HTTPError as error:
+                take(events.broken(error))
+        else:
+            async for piece in events.pulled(aiter(response.stream)):
+                take(piece)
     finally:
         await response.aclose()
     return found
@@ -145,27 +162,31 @@ async def test_a_stream_that_ends_behind_its_head_is_asked_for_elsewhere(two: Ba
     assert two.backend(first).outcomes == {"unreachable": 1} and two.backend(first).running == 0
 
 
-async def test_an_answer_that_has_begun_is_never_asked_for_again(two: Balanced) -> None:
+@pytest.mark.parametrize("poured", [False, True])
+async def test_an_answer_that_has_begun_is_never_asked_for_again(two: Balanced, poured: bool) -> None:
     first, second = two.engines
     text = two.of(first)
     first.breaks = 1
-    found = await stream(two, text)
+    found = await stream(two, text, poured=poured)
     assert str(first.port).encode() in found and b"engine_unavailable" in found
     assert (len(first.asked), len(second.asked)) == (1, 0)
     assert two.backend(first).outcomes == {"broken": 1} and two.backend(first).running == 0
 
 
-async def test_broken_answers_in_a_row_leave_an_engine_out_and_an_answer_between_them_does_not(two: Balanced) -> None:
+@pytest.mark.parametrize("poured", [False, True])
+async def test_broken_answers_in_a_row_leave_an_engine_out_and_an_answer_between_them_does_not(
+    two: Balanced, poured: bool
+) -> None:
     first = two.engines[0]
     text = two.of(first)
     for breaks in (2, 0, 2, 0):
         first.breaks = breaks
         for _ in range(breaks or 1):
-            await stream(two, text)
+            await stream(two, text, poured=poured)
     assert two.backend(first).healthy
     first.breaks = 3
     for _ in range(3):
-        await stream(two, text)
+        await stream(two, text, poured=poured)
     assert not two.backend(first).healthy
     assert "3 failures in a row" in two.said[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 from starlette.routing import Route
 
 from llmbench import gateway
-from llmbench.gateway import Access, Catalogue, Served, body, build
+from llmbench.gateway import Access, Catalogue, Served, body, build, chat, completions
+from llmbench.gateway.api import searching
+from llmbench.gateway.api.responses import asking
 from llmbench.gateway.description import document
 from llmbench.gateway.description.answers import CODES
 from llmbench.gateway.description.requests import TYPES
+from llmbench.gateway.refusal import Refusal
 from llmbench.gateway.relay import Upstream
 from llmbench.recipe import Variant
 
@@ -92,3 +96,61 @@ def test_every_code_and_every_kind_of_field_that_the_gateway_has_is_described() 
     codes = {code for text in sources for code in re.findall(r'(?:code=|OVERLOADED = |TIMED_OUT = )"([a-z]+_[a-z_]+)"', text)}
     assert codes - CODES.keys() == set() and {"model_not_found", "server_overloaded", "request_timeout"} <= codes
     assert TYPES.keys() == body.KINDS.keys()
+
+
+HI = [{"role": "user", "content": "Hi"}]
+TOOL = {"type": "function", "function": {"name": "look"}}
+NAMED = {"type": "function", "name": "look"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "is_valid"),
+    [
+        ("Completion", {"prompt": "a"}, True),
+        ("Completion", {"prompt": ["a", [1, 2]]}, True),
+        ("Completion", {"prompt": ""}, False),
+        ("Completion", {"prompt": ["a", ""]}, False),
+        ("Completion", {"prompt": [2**62]}, False),
+        ("Chat", {"messages": HI, "tool_choice": "none"}, True),
+        ("Chat", {"messages": HI, "tools": [TOOL], "tool_choice": TOOL}, True),
+        ("Chat", {"messages": HI, "tool_choice": TOOL}, False),
+        ("Chat", {"messages": HI, "tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": None}}}, False),
+        ("Store", {"query": "a", "filters": {"type": "eq", "key": "page", "value": 3}}, True),
+        ("Store", {"query": "a", "filters": {"type": "or", "filters": [{"type": "in", "key": "page", "value": [3]}]}}, True),
+        ("Store", {"query": "a", "filters": {"type": "eq"}}, False),
+        ("Store", {"query": "a", "filters": {"type": "and", "filters": []}}, False),
+        ("Response", {"input": "Hi"}, True),
+        ("Response", {"input": [{"role": "user", "content": [{"type": "input_text", "text": "Hi"}]}], "tools": [NAMED]}, True),
+        ("Response", {"input": [{"type": "function_call", "call_id": "1", "name": "look", "arguments": "{}"}]}, True),
+        ("Response", {"input": [{"type": "reasoning", "summary": []}, *HI], "tool_choice": NAMED}, True),
+        ("Response", {"input": [{}]}, False),
+        ("Response", {"input": [{"type": "function_call"}]}, False),
+        ("Response", {"input": "Hi", "tools": [TOOL]}, False),
+        ("Response", {"input": "Hi", "tool_choice": "look"}, False),
+    ],
+)
+def test_the_description_takes_what_the_server_takes(kind: str, fields: dict[str, Any], is_valid: bool) -> None:
+    from jsonschema import Draft202012Validator
+
+    schemas = document(64, ["base"], ["pages"], keyed=True)["components"]["schemas"]
+    body = fields | ({} if kind == "Store" else {"model": "base"})
+    assert Draft202012Validator(schemas[f"{kind}Request"]).is_valid(body) is is_valid
+    taken = True
+    try:
+        PARSE[kind](json.dumps(body).encode())
+    except Refusal:
+        taken = False
+    assert taken is is_valid or fields in VLLMS
+
+
+PARSE: dict[str, Any] = {
+    "Completion": lambda raw: completions.parse(raw, context=64),
+    "Chat": lambda raw: chat.parse(raw, context=64),
+    "Store": searching.parse_store,
+    "Response": lambda raw: asking.parse(raw, context=64),
+}
+VLLMS = [
+    {"prompt": ""}, {"prompt": ["a", ""]}, {"prompt": [2**62]}, {"messages": HI, "tool_choice": TOOL},
+    {"messages": HI, "tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": None}}},
+]  # fmt: skip
+"""What vLLM refuses, and not the gateway."""

@@ -114,7 +114,8 @@ def test_an_engine_that_is_killed_costs_no_request_that_had_not_begun_and_comes_
     own = {"dtype": "float32", "cpu_kv_cache_gib": 0.25, "api_key": KEY}
     variants = [{"name": "base"}, {"name": "adapter", "adapter": str(lora)}]
     document = tmp_path / "serve.yaml"
-    document.write_text(json.dumps({"variants": variants, "engine": own | {"urls": urls}, "gateway": {"port": 0}}))
+    written = {"variants": variants, "engine": own | {"urls": urls}, "gateway": {"port": 0}}
+    document.write_text(json.dumps(written))
     said: list[str] = []
     with ExitStack() as stack:
         env = mark.env | {"LLMBENCH_HOME": str(home)}
@@ -146,6 +147,18 @@ def test_an_engine_that_is_killed_costs_no_request_that_had_not_begun_and_comes_
         assert users.lost == []
         assert all(begun for begun, _ in users.streams) and sum(not complete for _, complete in users.streams) <= 8
         assert [sum(line.startswith(one) for line in said) for one in proven] == [3, 2]
+        answers = [held(url) for url in urls]
+        assert all(len(one["used"]) == 1 and one["free"] == [] for one in answers), answers
+
+        document.write_text(json.dumps(written | {"engine": own | {"urls": urls[:1]}}))
+        assert gateway.deployment.reload(recipe.load(document, ServeRecipe)).engines_removed == urls[1:]
+        assert held(urls[1]) == {"used": [], "free": []} and [one["state"] for one in gateway.engines] == ["ready"]
+        document.write_text(json.dumps(written))
+        plan = gateway.deployment.reload(recipe.load(document, ServeRecipe))
+        assert (plan.engines_added, plan.engines_waiting, plan.complete) == (urls[1:], {}, True)
+        assert [_adapters(url) for url in urls] == [1, 1]
+        _asks_both(gateway, urls)
+        assert [sum(line.startswith(one) for line in said) for one in proven] == [3, 3]
         assert KEY not in "".join([*said, *(path.read_text() for path in tmp_path.glob("*.log"))])
     assert mark.left() == {}
 
@@ -153,6 +166,12 @@ def test_an_engine_that_is_killed_costs_no_request_that_had_not_begun_and_comes_
 def _adapters(url: str) -> int:
     """How many adapters an engine has."""
     return len(httpx.get(f"{url}/v1/models", headers={"authorization": f"Bearer {KEY}"}).json()["data"]) - 1
+
+
+def held(url: str) -> Any:
+    """What gateways do with an engine's adapters, as another one is told."""
+    body = {"gateway": "another", "uses": []}
+    return httpx.post(f"{url}/llmbench/adapters", json=body, headers={"authorization": f"Bearer {KEY}"}).json()
 
 
 def _asks_both(gateway: Gateway, urls: list[str]) -> None:

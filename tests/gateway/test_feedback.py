@@ -180,7 +180,8 @@ async def test_an_answer_is_voted_on_by_its_request_id_and_counted(body: dict[st
         for sample in family.samples
         if sample.name in ("llmbench_votes_total", "llmbench_judge_score_sum")
     }
-    assert found == {("llmbench_votes_total", "plain", "up"): 1, ("llmbench_judge_score_sum", "plain", None): 0.75}
+    votes = {("llmbench_votes_total", "plain", "up"): 1, ("llmbench_votes_total", "plain", "down"): 0}
+    assert found == votes | {("llmbench_judge_score_sum", "plain", None): 0.75}
 
 
 async def test_a_vote_needs_the_key_of_its_request(tmp_path: Path) -> None:

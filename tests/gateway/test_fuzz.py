@@ -5,9 +5,8 @@ The requests are those of benchmarks/fuzz_gateway.py, which can be run against a
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +20,7 @@ from llmbench.gateway.limit import Open
 from llmbench.gateway.relay import Upstream
 from llmbench.recipe import ServeRecipe, Variant
 
-PROGRAM = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz_gateway.py"
+PROGRAMS = Path(__file__).resolve().parents[2] / "benchmarks"
 HEADERS = {"host", "accept", "accept-encoding", "connection", "user-agent", "content-length", "content-type"}
 BOTH = {
     "model", "stream", "stream_options", "max_tokens", "n", "stop", "seed", "temperature", "top_p", "top_k", "min_p",
@@ -130,12 +129,9 @@ def _answer(path: str, body: Mapping[str, Any]) -> httpx.Response:
 
 @pytest.fixture(scope="module")
 def program() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fuzz_gateway", PROGRAM)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fuzz_gateway"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PROGRAMS)
+        return importlib.import_module("fuzz_gateway")
 
 
 @pytest.fixture

@@ -254,6 +254,47 @@ def test_a_client_that_does_not_read_is_let_go_and_the_engine_with_it(server: Se
     assert server.open.count == 0
 
 
+def test_a_client_that_reads_slowly_gets_all_of_its_stream(server: Server) -> None:
+    server.engine.count = 60_000  # more than the buffers of both connections hold
+    with server.connect() as client:
+        client.sendall(post(b"Connection: close", body=json.dumps(ASK | {"stream": True}).encode()))
+        time.sleep(0.5)
+        found = b"".join(iter(lambda: client.recv(65536), b""))
+    assert found.count(b"data: {") == 60_000 and found.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+def test_a_stream_in_http_1_0_ends_with_its_connection_and_has_no_chunks(server: Server) -> None:
+    answer = server.ask(post(version=b"1.0", body=json.dumps(ASK | {"stream": True}).encode()))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower() and body == PIECE.replace(b'"e"', b'"m"') * 3 + b"data: [DONE]\n\n"
+
+
+def test_streams_asked_for_one_behind_the_other_stay_on_their_own_connections(server: Server) -> None:
+    """What is sent in one go is begun while the connection of another client is being read."""
+    server.engine.gap = 0.02
+    body = json.dumps(ASK | {"stream": True}).encode()
+    with server.connect() as one, server.connect() as other:
+        for client in (one, other):
+            client.sendall(post(body=body) * 3)
+        for client in (one, other):
+            client.settimeout(30)
+            found = b""
+            while found.count(b"[DONE]") < 3:
+                found += client.recv(65536)
+            assert found.count(b"HTTP/1.1 200 ") == 3 and found.count(b"data: {") == 9
+
+
+def test_a_client_that_leaves_ends_its_stream_at_the_engine_at_once(server: Server) -> None:
+    server.engine.gap, server.engine.count = 0.02, 500
+    with server.connect() as client:
+        client.sendall(post(body=json.dumps(ASK | {"stream": True}).encode()))
+        assert b" 200 " in client.recv(100)
+    end = time.monotonic() + 30
+    while not server.engine.given_up and time.monotonic() < end:
+        time.sleep(0.02)
+    assert server.engine.given_up == 1 and server.open.count == 0
+
+
 def test_many_streams_at_once_all_come_whole(server: Server) -> None:
     server.engine.gap = 0.2
 

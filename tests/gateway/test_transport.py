@@ -20,7 +20,7 @@ import pytest
 from llmbench.engine import Address, Place, tls
 from llmbench.gateway import transport
 from llmbench.gateway.relay import Upstream
-from llmbench.gateway.transport import EngineTransport
+from llmbench.gateway.transport import EngineTransport, PouredStream
 
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\ntrue"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -73,9 +73,12 @@ async def engine(at: Place, handler: Handler = whole) -> AsyncIterator[list[Conn
         task = asyncio.current_task()
         assert task is not None
         tasks.append(task)
-        with suppress(asyncio.CancelledError, ConnectionError):
-            await handler(connections[-1])
-        writer.close()
+        try:
+            with suppress(ConnectionError):
+                await handler(connections[-1])
+            writer.close()
+        except asyncio.CancelledError:
+            writer.transport.abort()
 
     if isinstance(at, Path):
         server = await asyncio.start_unix_server(accept, at)
@@ -85,6 +88,7 @@ async def engine(at: Place, handler: Handler = whole) -> AsyncIterator[list[Conn
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(os.environ["SSL_CERT_FILE"])
         server = await asyncio.start_server(accept, at.host, at.port, ssl=context)
+    closed = asyncio.create_task(server.wait_closed())  # before `close`, after which Python 3.11 waits for nothing
     try:
         yield connections
     finally:
@@ -92,7 +96,8 @@ async def engine(at: Place, handler: Handler = whole) -> AsyncIterator[list[Conn
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0.01)  # connections that are closed are told so in the loop's next round
+        async with asyncio.timeout(30):
+            await closed  # for a handshake that fails, too, of which no handler knows
 
 
 async def start(client: EngineTransport, body: Any = None, *, model: str | None = None) -> httpx.Response:
@@ -388,6 +393,98 @@ async def test_an_engine_that_sends_faster_than_the_client_reads_has_to_wait(cli
             await asyncio.sleep(0.1)
         assert len(sent) < count / 4
         assert len(await response.aread()) == len(piece) * count
+
+
+async def test_a_poured_answer_comes_piece_by_piece_until_no_more_is_wanted(client: EngineTransport) -> None:
+    taken, goes_on = list[bytes](), asyncio.Event()
+
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(CHUNKED + b"3\r\none\r\n")
+        await goes_on.wait()
+        await connection.send(b"3\r\ntw")  # cut anywhere
+        await asyncio.sleep(0.01)
+        await connection.send(b"o\r\n5\r\nthree\r\n0\r\n\r\n")
+        await whole(connection)
+
+    def take(piece: bytes) -> bool:
+        taken.append(piece)
+        goes_on.set()
+        return len(taken) != 2
+
+    async with engine(client.at, handler) as connections:
+        response = await start(client)
+        assert isinstance(response.stream, PouredStream)
+        assert await response.stream.pour(take) is False  # after its second piece
+        assert taken[0] == b"one" and len(taken) == 2
+        await asyncio.sleep(0.05)
+        assert len(taken) == 2
+        assert await response.stream.pour(take) is True
+        assert b"".join(taken) == b"onetwothree"
+        await response.aclose()
+        assert await ask(client) == b"true" and len(connections) == 1  # the connection is used again
+
+
+async def test_an_engine_has_to_wait_for_whoever_takes_nothing_more(client: EngineTransport) -> None:
+    sent, piece, count, found = 0, b"x" * 65_536, 400, 0
+
+    async def handler(connection: Connection) -> None:
+        nonlocal sent
+        await connection.request()
+        await connection.send(CHUNKED)
+        for _ in range(count):
+            await connection.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+            sent += 1
+        await connection.send(b"0\r\n\r\n")
+
+    def take(piece: bytes) -> bool:
+        nonlocal found
+        found += len(piece)
+        return False
+
+    async with engine(client.at, handler):
+        response = await start(client)
+        assert isinstance(response.stream, PouredStream)
+        assert not await response.stream.pour(take)
+        await asyncio.sleep(0.2)
+        assert sent < count / 2
+        while not await response.stream.pour(take):
+            pass
+        assert found == len(piece) * count
+        await response.aclose()
+
+
+@pytest.mark.parametrize("ends", ["breaks", "take raises"])
+async def test_what_ends_a_poured_answer_too_early_reaches_whoever_waits_for_its_end(
+    client: EngineTransport, ends: str
+) -> None:
+    ready = asyncio.Event()
+
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(CHUNKED)
+        await ready.wait()
+        await connection.send(b"3\r\none\r\n")
+        if ends != "breaks":
+            await connection.is_left()
+
+    def take(piece: bytes) -> bool:
+        taken.append(piece)
+        if ends != "breaks":
+            raise ZeroDivisionError
+        return True
+
+    taken = list[bytes]()
+    async with engine(client.at, handler):
+        response = await start(client)
+        assert isinstance(response.stream, PouredStream)
+        pouring = asyncio.create_task(response.stream.pour(take))
+        await asyncio.sleep(0)
+        ready.set()
+        with pytest.raises(httpx.ReadError if ends == "breaks" else ZeroDivisionError):
+            await pouring
+        assert taken == [b"one"]
+        await response.aclose()
 
 
 async def test_an_engine_that_is_not_there_is_a_connect_error(client: EngineTransport) -> None:

@@ -6,19 +6,28 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+
+from llmbench.engine.key_guard import GATEWAY, Leases
 
 
 class Vllm:
     """One engine. Its thread may be stopped, as by a crash, and started again on the same port, as another process."""
 
-    def __init__(self, *, key: str | None = None, adapters: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, key: str | None = None, adapters: tuple[str, ...] = (), leases: bool = True) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
         self.key, self.loaded = key, set(adapters)
         self.root, self.context, self.tokens = "/elsewhere/model", 1024, [1, 2, 3]
+        self.later = 0.0
+        """Seconds that have passed for what gateways say that they use."""
+        self.leases = self._leases() if leases else None
+        """What gateways say that they use; None as where it was not started by llmbench."""
+        self.holds_said = 0
+        """How often a gateway said so."""
         self.starts = 0
         self.asked: list[dict[str, Any]] = []
         """Bodies of chats and completions."""
@@ -47,8 +56,12 @@ class Vllm:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def _leases(self) -> Leases:
+        return Leases(lambda: time.monotonic() + self.later)
+
     def start(self) -> None:
         self.starts += 1
+        self.leases = self._leases() if self.leases is not None else None
         ready = threading.Event()
         self._thread = threading.Thread(target=asyncio.run, args=(self._serve(ready),), daemon=True)
         self._thread.start()
@@ -108,18 +121,30 @@ class Vllm:
             case "/tokenize":
                 return await self._say(writer, 200, {"count": len(self.tokens), "tokens": self.tokens})
             case "/v1/load_lora_adapter":
-                return await self._load(writer, body["lora_name"])
+                return await self._load(writer, body["lora_name"], headers.get(GATEWAY))
+            case "/llmbench/adapters" if self.leases is not None:
+                self.holds_said += 1
+                return await self._say(writer, 200, self.leases.hold(**body))
+            case "/llmbench/adapters":
+                return await self._say(writer, 404, {"detail": "Not Found"})
             case "/v1/unload_lora_adapter":
+                gateway = headers.get(GATEWAY)
+                if self.leases is not None and gateway and not self.leases.release(gateway, body["lora_name"]):
+                    return await self._say(writer, 409, {"error": {"message": "Another gateway uses it."}})
+                if self.leases is not None:
+                    self.leases.unloaded(body["lora_name"])
                 self.loaded.discard(body["lora_name"])
                 self.loads.append(f"-{body['lora_name']}")
                 return await self._say(writer, 200, "Success. Its memory is free.")
         return await self._chat(writer, body)
 
-    async def _load(self, writer: asyncio.StreamWriter, id: str) -> bool:
+    async def _load(self, writer: asyncio.StreamWriter, id: str, gateway: str | None) -> bool:
         if id in self.unreadable:
             return await self._say(writer, 404, {"error": {"message": f"Loading lora {id} failed: No adapter found"}})
         self.loaded.add(id)
         self.loads.append(f"+{id}")
+        if self.leases is not None and gateway:
+            self.leases.loaded(gateway, id)
         return await self._say(writer, 200, "Success")
 
     async def _chat(self, writer: asyncio.StreamWriter, body: dict[str, Any]) -> bool:

@@ -295,7 +295,7 @@ def test_a_wrong_override_is_named_itself_not_a_line_of_the_file(fault: Fault, o
 
 def test_two_variants_of_one_name_are_refused(folder: Path) -> None:
     (folder / "my.yaml").write_text("variants:\n  - name: a\n  - name: a\n")
-    with pytest.raises(RecipeError, match="two variants are named a"):
+    with pytest.raises(RecipeError, match=r":\d+: variants\[1\]\.name: two variants are named a"):
         recipe.load("my.yaml", ServeRecipe)
 
 

@@ -84,22 +84,31 @@ def serve(
         Literal["cpu", "cuda"] | None,
         typer.Option(help="With --emit: what the container computes on. Default: as this machine does.", show_default=False),
     ] = None,
+    engines: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="With --emit: N vLLMs in containers of their own, instead of engine.urls.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Loads the document, serves until Ctrl-C or until vLLM ends."""
     from llmbench.recipe import ServeRecipe, load
 
     values = list(overrides or ()) + ([f"gateway.port={port}"] if port is not None else [])
     document = load(recipe, ServeRecipe, values)
-    if emit is None and (image or device):
-        raise LlmbenchError("--image and --device go with --emit compose or --emit kubernetes")
+    if emit is None and (image or device or engines):
+        raise LlmbenchError("--image, --device and --engines go with --emit compose or --emit kubernetes")
     if emit is not None and dry_run:
         raise LlmbenchError("--emit and --dry-run both print and start nothing. Choose one")
     if listen is not None and not engine_only:
         raise LlmbenchError("--listen goes with --engine-only. The gateway's address is gateway.host and gateway.port")
     if emit is not None and engine_only:
-        raise LlmbenchError("--emit writes a whole server. Run the engine with --engine-only in a container of your own")
+        raise LlmbenchError("--emit writes a whole server. For engines in containers of their own, add --engines N")
     if emit is not None:
-        print(_emitted(document, values, emit, image, device), end="")
+        print(_emitted(document, values, emit, image, device, engines or 0), end="")
         return
     if dry_run:
         print(_command(document, (listen or _LISTEN) if engine_only else None))
@@ -110,17 +119,19 @@ def serve(
     _serve(document, lambda: load(recipe, ServeRecipe, values))
 
 
-def _emitted(document: ServeRecipe, values: list[str], emit: str, image: str | None, device: Device | None) -> str:
+def _emitted(
+    document: ServeRecipe, values: list[str], emit: str, image: str | None, device: Device | None, engines: int
+) -> str:
     """The Compose file or the manifests."""
     from llmbench import containers
     from llmbench.engine import inspect
 
     on: Device
-    if device is not None or document.engine.urls:
+    if device is not None or (document.engine.urls and not engines):
         on = device or "cpu"  # the engines have the GPUs
     else:
         on = "cuda" if document.model.device == "cuda" else inspect(document.engine.python).device
-    found = containers.needs(document, values, image=image, device=on)
+    found = containers.needs(document, values, image=image, device=on, engines=engines)
     return containers.compose(found) if emit == "compose" else containers.kubernetes(found)
 
 
@@ -199,9 +210,11 @@ def _reload(gateway: Gateway, reread: Callable[[], ServeRecipe], log: Callable[[
     except LlmbenchError as error:
         log(f"Not reloaded: {error}")
         return
-    added, changed = (*plan.added, *plan.routes_added), (*plan.changed, *plan.routes_changed)
-    removed = (*plan.removed, *plan.routes_removed)
+    added, changed = (*plan.added, *plan.routes_added, *plan.engines_added), (*plan.changed, *plan.routes_changed)
+    removed = (*plan.removed, *plan.routes_removed, *plan.engines_removed)
     log(f"Reloaded: {len(added)} added, {len(changed)} changed, {len(removed)} removed")
+    for url, why in plan.engines_waiting.items():
+        log(f"Engine {url} joins when it answers: {why}")
     for field in plan.restart:
         log(f"Not applied, as it needs a new start: {field}")
     for name, why in plan.refused.items():

@@ -127,6 +127,8 @@ def reload(
         late = {name: why for name, why in told["refused"].items() if before["refused"].get(name) != why}
         if not as_json:
             _refused(late)
+            for url, why in told["engines_waiting"].items():
+                print(f"wait    engine {url}: {why.removeprefix(f'{url} ')}. It joins when it answers")
             print("Done." if told["complete"] else "Done, except for what is named above.")
     if as_json:
         print_json(told)
@@ -158,6 +160,8 @@ def _differences(told: dict[str, Any]) -> None:
             print(f"{word:7} {name}")
         for name in told[f"routes_{key}"]:
             print(f"{word:7} route {name}")
+        for url in told.get(f"engines_{key}", ()):
+            print(f"{word:7} engine {url}")
     for field in told["restart"]:
         print(f"restart {field}: not applied, as it needs a new start of the server")
     _refused(told["refused"])

@@ -17,16 +17,18 @@ from llmbench.containers.text import label
 from llmbench.errors import RecipeError
 from llmbench.recipe import RagRecipe, ServeRecipe
 
-__all__ = ["Device", "Needs", "needs"]
+__all__ = ["ENGINE_PORT", "Device", "Needs", "needs"]
 
 Device = Literal["cpu", "cuda"]
+ENGINE_PORT = 8001
+"""Of an engine in a container of its own."""
 GRACE = 10
 """Seconds for a server to end after its answers have."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """One container that serves a document.
+    """The container that serves a document, and those of its engines where they have some of their own.
 
     `reads` are files and folders outside the workspace; none of them lies in another, or in the workspace (`home`).
     """
@@ -39,7 +41,11 @@ class Needs:
     image: str
     device: Device
     gpus: int
-    """On `cuda`."""
+    """On `cuda`: those of one engine."""
+    engines: int
+    """vLLMs in containers of their own. With 0 the gateway starts its own, or asks `urls`."""
+    urls: tuple[str, ...]
+    """The document's engines."""
     port: int
     host: str | None
     """A name that the gateway answers to; None: to every name."""
@@ -51,29 +57,47 @@ class Needs:
     stop_seconds: int
 
     @property
-    def command(self) -> list[str]:
-        """What the container runs."""
-        return ["llmbench", "serve", self.document, *self.overrides, "gateway.host=0.0.0.0", f"gateway.port={self.port}"]
+    def computes(self) -> bool:
+        """Whether vLLM runs in the gateway's container."""
+        return not self.engines and not self.urls
 
-    @property
+    def command(self, engine_hosts: Sequence[str] = ()) -> list[str]:
+        """What the gateway's container runs.
+
+        Args:
+            engine_hosts: those of the engines in containers of their own. A document that names just these is left to say
+                so itself: a reload applies what it says later.
+        """
+        words = ["llmbench", "serve", self.document, *self.overrides, "gateway.host=0.0.0.0", f"gateway.port={self.port}"]
+        urls = [f"http://{host}:{ENGINE_PORT}" for host in engine_hosts]
+        return [*words, f"engine.urls=[{', '.join(urls)}]"] if urls and set(urls) != set(self.urls) else words
+
+    def engine_command(self) -> list[str]:
+        """What an engine's container runs."""
+        listen = f"0.0.0.0:{ENGINE_PORT}"
+        return ["llmbench", "serve", self.document, *self.overrides, "--engine-only", "--listen", listen]
+
     def probe(self) -> list[str]:
-        """What tells whether the server lives: it ends with 0 then."""
-        ask = f"Request('http://127.0.0.1:{self.port}/health', headers={{'Host': '{self.host or '127.0.0.1'}'}})"
-        code = f"from urllib.request import Request, urlopen; urlopen({ask}, timeout=5)"
-        return ["python3", "-c", code]
+        """What tells whether the gateway lives: it ends with 0 then."""
+        return _probe(self.port, self.host or "127.0.0.1")
+
+    def engine_probe(self) -> list[str]:
+        """What tells whether an engine does."""
+        return _probe(ENGINE_PORT, "127.0.0.1")
 
 
-def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None, device: Device) -> Needs:
-    """What it takes to serve a document in a container.
+def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None, device: Device, engines: int = 0) -> Needs:
+    """What it takes to serve a document in containers.
 
     Args:
         document: as it was loaded.
-        overrides: what the command line changed in it, which the container's command repeats.
-        image: the container's; None is `llmbench:cpu` or `llmbench:cuda`.
+        overrides: what the command line changed in it, which the containers' commands repeat.
+        image: the containers'; None is `llmbench:cpu` or `llmbench:cuda`.
         device: what vLLM computes on there.
+        engines: vLLMs in containers of their own, which take the place of those that the document names.
 
     Raises:
-        RecipeError: everybody who reaches the port could ask; a secret stands in the command line; the document is no file.
+        RecipeError: everybody who reaches a port could ask; a secret stands in the command line; the document is no file.
     """
     spec, engine = document.gateway, document.engine
     origin = document.origin
@@ -83,6 +107,10 @@ def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None,
         raise RecipeError(
             f"{document.source}: a container's port is reachable from other machines: set gateway.keys=true and make a key "
             "with `llmbench keys new`, or set gateway.api_key in the document"
+        )
+    if engines and engine.api_key is None:
+        raise RecipeError(
+            f"{document.source}: other containers reach the engines of --engines: set engine.api_key in the document"
         )
     written = {
         "keys": spec.keys if isinstance(spec.keys, Path) else None,
@@ -119,6 +147,8 @@ def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None,
         image=image or f"llmbench:{device}",
         device=device,
         gpus=engine.tensor_parallel_size * engine.pipeline_parallel_size * engine.data_parallel_size,
+        engines=engines,
+        urls=tuple(engine.urls),
         port=spec.port or 8000,
         host=spec.allowed_hosts[0] if spec.allowed_hosts else None,
         home=home,
@@ -127,6 +157,11 @@ def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None,
         start_seconds=int(engine.start_timeout) + 60,
         stop_seconds=int(spec.shutdown_timeout) + GRACE,
     )
+
+
+def _probe(port: int, host: str) -> list[str]:
+    ask = f"Request('http://127.0.0.1:{port}/health', headers={{'Host': '{host}'}})"
+    return ["python3", "-c", f"from urllib.request import Request, urlopen; urlopen({ask}, timeout=5)"]
 
 
 def _paths(value: Any) -> Iterator[Path]:

@@ -12,15 +12,21 @@ from llmbench.engine.address import Place, accepts, client
 from llmbench.engine.admission import Adapter
 from llmbench.engine.command import Capacity
 from llmbench.engine.forget_lora import FREED
+from llmbench.engine.key_guard import GATEWAY, LOAD, UNLOAD
 from llmbench.errors import EngineError
 
-__all__ = ["NoAnswer", "load", "refuse_misfit", "refuse_without_slot", "unload"]
+__all__ = ["UNLOAD", "NoAnswer", "Used", "load", "refuse_misfit", "refuse_without_slot", "unload"]
 
 _SECONDS = 300.0
+_CONFLICT = 409
 
 
 class NoAnswer(EngineError):
     """Nobody answers where an engine should."""
+
+
+class Used(EngineError):
+    """Another gateway uses what should be unloaded."""
 
 
 def refuse_misfit(adapter: Adapter, capacity: Capacity) -> None:
@@ -45,12 +51,13 @@ def refuse_without_slot(adapter: Adapter, capacity: Capacity, taken: int) -> Non
         )
 
 
-def load(at: Place, adapter: Adapter) -> None:
+def load(at: Place, adapter: Adapter, gateway: str | None = None) -> None:
     """Loads an adapter under its id. The id names its content, as vLLM keeps what it computed by name and folder.
 
     Args:
         at: where vLLM answers.
         adapter: one that vLLM does not have.
+        gateway: which gateway asks, where others may share the vLLM.
 
     Raises:
         NoAnswer: vLLM does not answer.
@@ -59,10 +66,10 @@ def load(at: Place, adapter: Adapter) -> None:
     if not adapter.folder.is_dir():
         raise EngineError(f"adapter {adapter.source}: {adapter.folder} is missing. Add the variant again")
     try:
-        _ask(at, "load", {"lora_name": adapter.id, "lora_path": str(adapter.folder)})
+        _ask(at, LOAD, {"lora_name": adapter.id, "lora_path": str(adapter.folder)}, gateway)
     except EngineError as error:
         with contextlib.suppress(EngineError):
-            unload(at, adapter.id)  # it may have it after all, as when it answered too late
+            unload(at, adapter.id, gateway)  # it may have it after all, as when it answered too late
         raise type(error)(f"vLLM does not load adapter {adapter.source}: {error}{_hint(at, adapter.folder)}") from error
 
 
@@ -73,22 +80,28 @@ def _hint(at: Place, folder: Path) -> str:
     return f". The engine at {at.url} reads {folder} on its own machine: share the workspace with it, or copy the folder there"
 
 
-def unload(at: Place, id: str) -> bool:
+def unload(at: Place, id: str, gateway: str | None = None) -> bool:
     """Unloads an adapter that no request uses any more. Whether its slot is free again (see forget_lora.py).
+
+    Args:
+        at: where vLLM answers.
+        id: the adapter's.
+        gateway: which gateway asks: what another one uses is not unloaded then (see key_guard.py).
 
     Raises:
         NoAnswer: vLLM does not answer.
+        Used: another gateway uses it.
         EngineError: it has none of this id.
     """
-    return FREED in _ask(at, "unload", {"lora_name": id})
+    return FREED in _ask(at, UNLOAD, {"lora_name": id}, gateway)
 
 
-def _ask(at: Place, verb: str, body: Mapping[str, str]) -> str:
+def _ask(at: Place, path: str, body: Mapping[str, str], gateway: str | None = None) -> str:
     if not accepts(at):
         raise NoAnswer("it does not answer")
     try:
         with client(at, _SECONDS) as http:
-            response = http.post(f"/v1/{verb}_lora_adapter", json=body)
+            response = http.post(path, json=body, headers={GATEWAY: gateway} if gateway is not None else {})
     except httpx.HTTPError as error:
         raise NoAnswer(f"it does not answer ({type(error).__name__}: {error})") from error
     if response.is_success:
@@ -97,4 +110,5 @@ def _ask(at: Place, verb: str, body: Mapping[str, str]) -> str:
         said = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         said = response.text
-    raise EngineError(f"it answers {response.status_code} ({' '.join(said.split())[:300]})")
+    kind = Used if response.status_code == _CONFLICT else EngineError
+    raise kind(f"it answers {response.status_code} ({' '.join(said.split())[:300]})")

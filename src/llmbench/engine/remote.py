@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import httpx
 
 from llmbench.engine.address import Address, Place, client
 from llmbench.engine.command import BASE
+from llmbench.engine.key_guard import ADAPTERS
 from llmbench.engine.loading import NoAnswer
 from llmbench.errors import EngineError
 
-__all__ = ["Card", "card", "started_at", "token_ids"]
+__all__ = ["Card", "Shared", "card", "hold", "started_at", "token_ids"]
 
 _SECONDS = 10.0
 _TOKENIZE_SECONDS = 60.0
@@ -49,6 +51,40 @@ def card(at: Address) -> Card:
             f"{at.url} serves no model named {BASE}. Start it with: llmbench serve DOCUMENT --engine-only (or give vLLM "
             f"--served-model-name {BASE})"
         ) from error
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What gateways do with a vLLM's adapters: `used` by others, and `free`: loaded by gateways of which none uses them."""
+
+    used: frozenset[str]
+    free: frozenset[str]
+
+
+def hold(at: Address, gateway: str, uses: Iterable[str]) -> Shared | None:
+    """Says which adapters a gateway uses, so that no other one unloads them; it holds for a minute (see key_guard.py).
+
+    Args:
+        at: where the vLLM answers.
+        gateway: which one says so.
+        uses: the ids of adapters that the vLLM has, or will have.
+
+    Returns:
+        What is known of the others; None where the vLLM keeps nothing of that kind, as it was not started by llmbench.
+
+    Raises:
+        NoAnswer: it does not answer.
+    """
+    body = {"gateway": gateway, "uses": sorted(uses)}
+    try:
+        with client(at, _SECONDS) as http:
+            response = http.post(ADAPTERS, json=body)
+        told = response.json() if response.is_success else {}
+        return Shared(frozenset(map(str, told["used"])), frozenset(map(str, told["free"])))
+    except httpx.HTTPError as error:
+        raise NoAnswer(f"{at.url} does not answer ({type(error).__name__}: {error})") from error
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def started_at(at: Address) -> float | None:

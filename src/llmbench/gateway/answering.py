@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llmbench.errors import IndexError_, LlmbenchError
 from llmbench.gateway import chat, completions, relay
 from llmbench.gateway.catalogue import Served
+from llmbench.gateway.events import Events
 from llmbench.gateway.exchange import Exchange
 from llmbench.gateway.meter import Meter
 from llmbench.gateway.refusal import Refusal, as_json
@@ -79,11 +80,11 @@ class Answering:
         response: httpx.Response = await meter.ask(self._upstream, path, body)
         exchange.answered()
         if exchange.stream:
-            pieces = relay.events(
-                response, self._upstream, engine_name=served.engine_name, name=name, sources=sources, used=meter.used,
+            events = Events(
+                self._upstream, engine_name=served.engine_name, name=name, sources=sources, used=meter.used,
                 hide_usage=meter.hides_usage, fingerprint=served.fingerprint,
             )  # fmt: skip
-            return EventStream(pieces, response)
+            return EventStream(events, response)
         data = await self._upstream.read(response)
         exchange.answered()
         meter.used(data.get("usage"))

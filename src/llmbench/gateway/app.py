@@ -108,42 +108,46 @@ def build(
         shadows.attach(answering, models, counting, turns)
         counts.shadowed(shadows.listing)
         sinks = [*sinks, shadows.told]
-    sinks = [*sinks, feedbacks.told]
     keyring = Keyring(lambda: ledger.keys, ledger.clock) if ledger is not None else None
-
-    def tell(exchange: Exchange) -> None:
-        counts.tell(exchange)
-        for sink in sinks:
-            sink(exchange)
-
-    charged = [Middleware(partial(Quota, ledger=ledger))] if ledger is not None else []
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
-        if shadows is not None:
-            await shadows.close()
-        await upstream.close()
-        if keyring is not None:
-            keyring.close()
-
-    keyed = keyring is not None or wanted.key is not None
     app = Starlette(
-        routes=paths.routes(keyed=keyed),
+        routes=paths.routes(keyed=keyring is not None or wanted.key is not None),
         middleware=[
-            Middleware(partial(Recorded, tell=tell, traced=traced)),
+            Middleware(partial(Recorded, tell=_all_of([counts.tell, *sinks, feedbacks.told]), traced=traced)),
             Middleware(partial(Guard, access=wanted, keyring=keyring)),
-            *charged,
+            *([Middleware(partial(Quota, ledger=ledger))] if ledger is not None else []),
             Middleware(partial(Limit, open=counting)),
         ],
         exception_handlers={
             Refusal: partial(_refuse, wanted),
             HTTPException: partial(_no_such_path, wanted),
         },
-        lifespan=lifespan,
+        lifespan=partial(_lifespan, shadows=shadows, upstream=upstream, keyring=keyring),
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _all_of(sinks: Sequence[Sink]) -> Sink:
+    """Tells each of the sinks, in turn."""
+
+    def tell(exchange: Exchange) -> None:
+        for sink in sinks:
+            sink(exchange)
+
+    return tell
+
+
+@asynccontextmanager
+async def _lifespan(
+    _: Starlette, *, shadows: Shadows | None, upstream: relay.Upstream, keyring: Keyring | None
+) -> AsyncIterator[None]:
+    """Closes, at the end, what was opened while answering."""
+    yield
+    if shadows is not None:
+        await shadows.close()
+    await upstream.close()
+    if keyring is not None:
+        keyring.close()
 
 
 async def _refuse(access: Access, request: Request, error: Exception) -> Response:

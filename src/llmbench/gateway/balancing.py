@@ -18,7 +18,7 @@ import httpx
 from llmbench.engine import Address
 from llmbench.gateway.affinity import beginning_of, ranked
 from llmbench.gateway.observing.engine_series import merged
-from llmbench.gateway.transport import Dropped, EngineTransport
+from llmbench.gateway.transport import Dropped, EngineTransport, PouredStream
 
 __all__ = ["DEVIATIONS", "LOAD_FACTOR", "Backend", "LoadBalancer"]
 
@@ -29,6 +29,8 @@ _FAILURES = 3
 """In a row, until an engine is left out; one that takes no connection is left out at once."""
 _PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 """Seconds for which it is, the first time and at most."""
+_TAKEN_UP = 0.05
+"""Seconds for requests that an engine has lost to be on their way to another one."""
 _CALM = 60.0
 """Seconds without a failure after which the first pause is the shortest again."""
 _COMPUTING = ("/v1/chat/completions", "/v1/completions")
@@ -43,6 +45,8 @@ class Backend:
         self.transport = EngineTransport(address)
         self.healthy = False
         """Whether it is given requests."""
+        self.is_leaving = False
+        """Whether it will never be given requests again: it only ends its answers."""
         self.running = 0
         """Answers that it is computing."""
         self.outcomes: Counter[str] = Counter()
@@ -58,8 +62,9 @@ class Backend:
 
     def row(self) -> dict[str, object]:
         """How it stands, for people."""
-        state = "ready" if self.healthy else "out"
-        return {"url": self.name, "state": state, "requests": self.running, "reason": None if self.healthy else self.reason}
+        state = "draining" if self.is_leaving else "ready" if self.healthy else "out"
+        reason = None if self.healthy or self.is_leaving else self.reason
+        return {"url": self.name, "state": state, "requests": self.running, "reason": reason}
 
 
 class LoadBalancer(httpx.AsyncBaseTransport):
@@ -78,6 +83,7 @@ class LoadBalancer(httpx.AsyncBaseTransport):
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.backends = {backend.name: backend for backend in backends}
+        """By their URLs. Replaced whole, as other threads read it."""
         self.changed = changed
         self._say = say
         self._ends: Counter[str | None] = Counter()
@@ -182,6 +188,25 @@ class LoadBalancer(httpx.AsyncBaseTransport):
         if hangs:
             backend.transport.give_up()
 
+    def include(self, backend: Backend) -> None:
+        """Has one more engine, which is given no requests before it is admitted."""
+        self.backends = {**self.backends, backend.name: backend}
+
+    def retire(self, backend: Backend) -> None:
+        """Gives an engine no more requests; those that are running go on."""
+        backend.is_leaving, backend.healthy = True, False
+        self.changed()
+
+    async def drop(self, backend: Backend) -> int:
+        """Forgets an engine. What it has not begun to answer is asked of another one; how many answers end with an error."""
+        self.retire(backend)
+        backend.transport.give_up()
+        await asyncio.sleep(_TAKEN_UP)
+        cut = backend.running
+        await backend.transport.aclose()
+        self.backends = {name: one for name, one in self.backends.items() if one is not backend}
+        return cut
+
     async def aclose(self) -> None:
         """Closes every connection; what is being read from it ends in an error."""
         await self.end(None)
@@ -283,7 +308,7 @@ class _Ended:
             done()
 
 
-class _Stream(httpx.AsyncByteStream):
+class _Stream(PouredStream):
     """The body of an answer whose first piece was read before. It tells once how it ended."""
 
     def __init__(
@@ -292,7 +317,7 @@ class _Stream(httpx.AsyncByteStream):
         first: bytes,
         ended: Callable[[httpx.TransportError | None, bool], None],
     ) -> None:
-        assert isinstance(stream, httpx.AsyncByteStream)
+        assert isinstance(stream, PouredStream)
         self._stream, self._pieces, self._first = stream, aiter(stream), first
         self._ended: Callable[[httpx.TransportError | None, bool], None] | None = ended
 
@@ -311,6 +336,20 @@ class _Stream(httpx.AsyncByteStream):
         except httpx.TransportError as error:
             self._tell(error, False)
             raise
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        """As `PouredStream`."""
+        first, self._first = self._first, b""
+        if first and not take(first):
+            return False
+        try:
+            has_ended = await self._stream.pour(take)
+        except httpx.TransportError as error:
+            self._tell(error, False)
+            raise
+        if has_ended:
+            self._tell(None, True)
+        return has_ended
 
     async def aclose(self) -> None:
         await self._stream.aclose()

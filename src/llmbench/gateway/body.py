@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -43,11 +44,11 @@ def read(raw: bytes) -> JSON:
             that JSON cannot say (NaN, a number beyond a double, half a surrogate pair). `param` is the top-level field.
     """
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         raise Refusal(400, f"The body is not UTF-8 (byte {error.start} is {raw[error.start]:#04x}).") from None
     try:
-        body = json.loads(text, object_pairs_hook=_object, parse_int=_whole)
+        body = _READ.decode(text)
     except _Twice as error:
         raise Refusal(400, f"The body names {str(error)!r:.100} twice in one object.") from None
     except RecursionError:
@@ -112,6 +113,9 @@ def _object(pairs: list[tuple[str, Any]]) -> JSON:
 
 def _whole(digits: str) -> int | float:
     return int(digits) if len(digits) <= _DIGITS else float(digits)
+
+
+_READ = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole)
 
 
 def _fault(value: Any) -> str | None:

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from llmbench.engine import BASE, Adapter, admit_variant
 from llmbench.errors import EngineError, LlmbenchError
 from llmbench.gateway.cards import documents, pipelines
 from llmbench.gateway.cards import served as served_of
 from llmbench.gateway.catalogue import Catalogue, Served, refuse_clash
+from llmbench.gateway.changing import Cutter, Engines, Loader
 from llmbench.gateway.grounding import Grounding, open_retriever
 from llmbench.gateway.proving import need_certificate, settle, settle_pipeline
 from llmbench.gateway.reload_plan import LIVE, ReloadPlan, fixed
@@ -27,43 +28,11 @@ from llmbench.recipe import GatewaySpec, RouteSpec, ServeRecipe, Variant
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Cutter", "Deployment", "Loader"]
+__all__ = ["Deployment"]
 
 _LOOK_SECONDS = 0.05
 _CUT_SECONDS = 5.0
 """For answers that are cut off to reach their end."""
-
-
-class Loader(Protocol):
-    """What changes need of the engine; `Engine` is one."""
-
-    def refuse(self, adapter: Adapter) -> None:
-        """Raises EngineError where it can never load this adapter."""
-        ...
-
-    def load(self, adapter: Adapter) -> None:
-        """Loads it, or raises EngineError and has what it had."""
-        ...
-
-    def unload(self, id: str) -> None:
-        """Unloads one that no request uses."""
-        ...
-
-    def prove(self, adapter: Adapter) -> Parity | None:
-        """The verdict on one that it has; None without a certificate."""
-        ...
-
-
-class Cutter(Protocol):
-    """What a removal needs of the way to the engine."""
-
-    def cut(self, model: str, reason: str) -> None:
-        """Ends the answers of one of the engine's models."""
-        ...
-
-    def allow(self, model: str) -> None:
-        """Lets requests pass to it again."""
-        ...
 
 
 class Deployment:
@@ -81,6 +50,7 @@ class Deployment:
         admit: checks and stores the adapter of a variant.
         open: opens a pipeline.
         routes: those over the variants; None is the document's.
+        engines: those that run elsewhere, where they do.
     """
 
     def __init__(
@@ -97,12 +67,14 @@ class Deployment:
         admit: Callable[[ServeRecipe, str, str], Adapter] = admit_variant,
         open: Callable[[Path], Grounding] = open_retriever,
         routes: Routes | None = None,
+        engines: Engines | None = None,
     ) -> None:
         self.recipe = recipe
         self.routes = routes if routes is not None else Routes(recipe.routes)
         self.catalogue = catalogue
         self.proofs = proofs
         self._engine = engine
+        self._engines = engines
         self._way = way
         self._groundings = groundings
         self._apply = apply
@@ -170,6 +142,7 @@ class Deployment:
         sections = {section: self._live(section, document) for section in LIVE}
         self.recipe = self.recipe.model_copy(update=sections | {"parity": document.parity})
         self._apply(self.recipe.gateway)
+        self._add_engines(plan)
         for name in list(plan.changed):  # observations of two models under one name would be pooled
             if route := self.routes.tried(name):
                 plan.changed.remove(name)
@@ -185,10 +158,36 @@ class Deployment:
                 plan.refused[name] = str(error)
         if failed and plan.removed:  # there may be room now
             failed = self._bring_all([one for one in wanted if one.name in failed], adapters)
+        self._remove_engines(plan)
         plan.refused |= failed
         plan.added = [name for name in plan.added if name not in failed]
         plan.changed = [name for name in plan.changed if name not in failed]
         return plan
+
+    def _add_engines(self, plan: ReloadPlan) -> None:
+        """Has the engines that a document names in addition; they have joined, or do not answer yet."""
+        for url in list(plan.engines_added):
+            assert self._engines is not None
+            try:
+                if (reason := self._engines.add(url)) is not None:
+                    plan.engines_waiting[url] = reason
+            except EngineError as error:
+                plan.engines_added.remove(url)
+                plan.refused[url] = str(error)
+
+    def _remove_engines(self, plan: ReloadPlan) -> None:
+        """Asks engines no longer that a document does not name any more; what was asked of them may end before."""
+        for url in list(plan.engines_removed):
+            assert self._engines is not None
+            try:
+                self._engines.remove(url, self.recipe.gateway.shutdown_timeout)
+            except EngineError as error:
+                plan.engines_removed.remove(url)
+                plan.refused[url] = str(error)
+        if self._engines is not None:
+            self.recipe = self.recipe.model_copy(
+                update={"engine": self.recipe.engine.model_copy(update={"urls": self._engines.urls})}
+            )
 
     def _divide(self, document: ServeRecipe, plan: ReloadPlan) -> None:
         """Offers the routes that a document changes, as far as their variants are there."""
@@ -223,6 +222,10 @@ class Deployment:
     def _compare(self, document: ServeRecipe) -> tuple[ReloadPlan, dict[str, Adapter | None]]:
         refuse_clash(pipelines(document, documents(document)))
         plan = ReloadPlan(restart=fixed(self.recipe, document))
+        if self._engines is not None and document.engine.urls:
+            now, then = self._engines.urls, document.engine.urls
+            plan.engines_added = [url for url in then if url not in now]
+            plan.engines_removed = [url for url in now if url not in then]
         adapters: dict[str, Adapter | None] = {}
         known = self.catalogue.now.known
         for variant in document.variants:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -166,12 +166,16 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
         elif piece := message.get("body"):
-            if self.first is None:
-                self.first = self.elapsed()
-            if self.stream:
-                self.broken = self.broken or b'data: {"error"' in piece or b"event: response.failed\n" in piece
-            if self.keeps:
-                self.body.append(piece)
+            self.sent_piece(piece)
+
+    def sent_piece(self, piece: bytes) -> None:
+        """Notes a piece of the answer's body."""
+        if self.first is None:
+            self.first = self.elapsed()
+        if self.stream:
+            self.broken = self.broken or b'data: {"error"' in piece or b"event: response.failed\n" in piece
+        if self.keeps:
+            self.body.append(piece)
 
     def used(self, usage: Any) -> None:
         """Notes the tokens that an answer's `usage` names."""
@@ -205,12 +209,15 @@ Sink = Callable[[Exchange], None]
 def of_request(scope: Scope) -> Exchange:
     """The exchange that a request begins."""
     given, consents = b"", None
+    waits: dict[bytes, float] = {}
     for name, value in scope["headers"]:
         if name == b"x-request-id":
             given = given or value
         elif name == b"x-llmbench-capture":
             consents = consents is not False and value.strip().lower() == b"yes"  # whatever else it says is a no
-    id = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
+        elif name in (_WHOLE_TIMEOUT, _READ_TIMEOUT) and _SECONDS.fullmatch(value) and (seconds := float(value)) > 0:
+            waits[name] = min(seconds, waits.get(name, seconds))
+    id = given.decode() if _ID.fullmatch(given) else os.urandom(16).hex()
     now = time.monotonic()
     begun = scope.get("state", {}).get("received", now)
     return Exchange(
@@ -219,16 +226,10 @@ def of_request(scope: Scope) -> Exchange:
         begun=begun,
         at=time.time() - (now - begun),
         method=scope["method"],
-        deadline=_seconds(scope["headers"], _WHOLE_TIMEOUT),
-        patience=_seconds(scope["headers"], _READ_TIMEOUT),
+        deadline=waits.get(_WHOLE_TIMEOUT),
+        patience=waits.get(_READ_TIMEOUT),
         consents=consents,
     )
-
-
-def _seconds(headers: Iterable[tuple[bytes, bytes]], header: bytes) -> float | None:
-    """How many seconds a header says, if it does."""
-    given = [float(value) for name, value in headers if name == header and _SECONDS.fullmatch(value)]
-    return min((seconds for seconds in given if seconds > 0), default=None)
 
 
 def _of_object(raw: bytes) -> Answered | None:

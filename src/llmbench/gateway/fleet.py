@@ -1,29 +1,22 @@
-"""Engines that run elsewhere: let in once each serves what the others serve and proves it, and looked after from then on.
-
-Each has a thread of its own, which asks it every other second whether it is well. One that is left out comes back when it
-answers, has every adapter that is served, and, where its process is another one, has proven them again. Whether it gets
-requests is the `LoadBalancer`'s to say.
+"""Engines that run elsewhere, as one: let in once each serves what the others serve and proves it (`gateway.joining`), and
+given each change of the adapters. Whether one gets requests is the `LoadBalancer`'s to say.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-import httpx
-
-from llmbench import assets
-from llmbench.engine import Adapter, Address, Device, Progress, capacity, client, loading, places, remote, store
-from llmbench.errors import EngineError, LlmbenchError
+from llmbench.engine import Adapter, Address, Device, Progress, capacity, loading, places, remote, store
+from llmbench.errors import EngineError
 from llmbench.gateway.balancing import LoadBalancer
-from llmbench.gateway.member import PROBE_TIMEOUT, Member, ill, in_words
+from llmbench.gateway.joining import LOOK_SECONDS, LOOP_SECONDS, Attendant, Wanted
+from llmbench.gateway.member import Member
 from llmbench.gateway.observing.metrics import Metrics
 from llmbench.gateway.turns import Turns
 from llmbench.parity import Parity
@@ -31,15 +24,8 @@ from llmbench.recipe import ServeRecipe
 
 __all__ = ["Fleet"]
 
-_LOOK_SECONDS = 0.2
-_PROBE_SECONDS = 2.0
-"""Between two looks at an engine that is well."""
-_PROBES = 3
-"""In a row without an answer, until an engine is left out; one that takes no connection is left out at once."""
-_LOOP_SECONDS = 5.0
-_TEXT = "The quick brown fox: 1,234.5 \u00e4\u00f6\u00fc \u4f60\u597d <b>def f(x):</b>\n"
-"""Tokenizers differ on it."""
 _WORST = ("differs", "inconclusive", "proven")
+T = TypeVar("T")
 
 
 class Fleet:
@@ -54,44 +40,51 @@ class Fleet:
     """
 
     def __init__(self, recipe: ServeRecipe, adapters: Mapping[str, Adapter], say: Callable[[str], None]) -> None:
-        self.document: Callable[[], ServeRecipe] = lambda: recipe
-        """The serving document as it is now."""
-        self.adapters = {adapter.id: adapter for adapter in adapters.values()}
-        """What every engine has, by id."""
-        self.capacity = capacity(recipe, adapters)
-        """How many adapters fit into each, and of which rank, where it was started with this document."""
+        self._wanted = Wanted(recipe, adapters, capacity(recipe, adapters))
         self.device: Device = "cpu" if recipe.model.device == "cpu" else "cuda"
         """What they are taken to compute on."""
         self.notes: list[str] = []
         self.loop: asyncio.AbstractEventLoop | None = None
         """The gateway's, once it runs."""
         self._say = say
-        addresses = [Address.of(url, recipe.engine.api_key) for url in recipe.engine.urls]
-        self._members = [Member(address) for address in addresses]
-        self.balancer = LoadBalancer([member.backend for member in self._members], say)
-        self._agreed: tuple[str, remote.Card, list[int]] | None = None
-        """The engine that was the first, its base, and how it reads a text."""
-        self._lock = threading.RLock()
-        """Around what an engine must have to be let in."""
-        self._end = threading.Event()
-        self._threads: list[threading.Thread] = []
+        members = [Member(Address.of(url, recipe.engine.api_key), self._wanted.gateway) for url in recipe.engine.urls]
+        self.balancer = LoadBalancer([member.backend for member in members], say)
+        self._attendants = tuple(map(self._attendant, members))
+        """One for each engine. The tuple is replaced whole, as other threads read it."""
         self._hold = store.Hold()
         self._begun = time.monotonic()
 
     def __enter__(self) -> Self:
         for adapter in self.adapters.values():
             self._hold.take(adapter.folder)
-        self._say(f"Engines: {', '.join(member.url for member in self._members)}")
-        for member in self._members:
-            self._threads.append(threading.Thread(target=self._attend, args=(member,), name=member.url, daemon=True))
-            self._threads[-1].start()
+        self._say(f"Engines: {', '.join(self.urls)}")
+        for attendant in self._attendants:
+            attendant.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._end.set()
-        for thread in self._threads:
-            thread.join(PROBE_TIMEOUT + _LOOP_SECONDS)
+        for attendant in self._attendants:
+            attendant.end()
+        for attendant in self._attendants:
+            attendant.join()
         self._hold.release_all()
+
+    @property
+    def adapters(self) -> dict[str, Adapter]:
+        """What every engine has, by id."""
+        return self._wanted.adapters
+
+    @property
+    def urls(self) -> list[str]:
+        """Where the engines are."""
+        return [member.url for member in self._members]
+
+    @property
+    def _members(self) -> list[Member]:
+        return [attendant.member for attendant in self._attendants]
+
+    def _attendant(self, member: Member) -> Attendant:
+        return Attendant(member, self._wanted, self.balancer, self._in_loop, self._say)
 
     def wait(self, progress: Callable[[Progress], None] | None = None) -> None:
         """Blocks until every engine was asked and one of them has joined; `progress` may raise to give up.
@@ -99,7 +92,7 @@ class Fleet:
         Raises:
             EngineError: one of them cannot be one of these engines as it is, or none has joined within `engine.start_timeout`.
         """
-        limit = self.document().engine.start_timeout
+        limit = self._wanted.document().engine.start_timeout
         while not (all(member.tried for member in self._members) and any(member.joined for member in self._members)):
             if progress is not None:
                 progress(Progress(self.seconds, self._phase()))
@@ -110,7 +103,7 @@ class Fleet:
                 raise EngineError(
                     f"No engine answered within {limit:g} s: {reasons}. Start one with --engine-only, or correct engine.urls"
                 )
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
         if misfit := next((member.misfit for member in self._members if member.misfit is not None), None):
             raise misfit
         for member in self._members:
@@ -129,8 +122,7 @@ class Fleet:
     @property
     def context(self) -> int:
         """Tokens that the base takes, once an engine has joined."""
-        assert self._agreed is not None
-        return self._agreed[1].context
+        return self._wanted.context
 
     @property
     def problem(self) -> str | None:
@@ -150,12 +142,12 @@ class Fleet:
         self, loop: asyncio.AbstractEventLoop, turns: Turns, metrics: Metrics, document: Callable[[], ServeRecipe]
     ) -> None:
         """Goes on inside a gateway that answers in this loop: its places are those of the engines that are well."""
-        each, self.document = places(document(), self.device), document
+        each, self._wanted.document = places(document(), self.device), document
 
         def changed() -> None:
             turns.places = each * max(1, len(self.balancer.healthy))  # with none, requests pass and are told so
 
-        metrics.engines(self.balancer.backends.values())
+        metrics.engines(lambda: self.balancer.backends.values())
         self.balancer.changed = changed
         self.loop = loop
         self._in_loop(changed)
@@ -170,13 +162,12 @@ class Fleet:
         Raises:
             EngineError: it does not say.
         """
-        joined = self._joined()
-        return remote.token_ids(joined[0].address, text)
+        return remote.token_ids(self._joined()[0].member.address, text)
 
     def refuse(self, adapter: Adapter) -> None:
         """Raises EngineError where an adapter can never be loaded into these engines, whatever is unloaded before."""
         if adapter.id not in self.adapters:
-            loading.refuse_misfit(adapter, self.capacity)
+            loading.refuse_misfit(adapter, self._wanted.capacity)
 
     def load(self, adapter: Adapter) -> None:
         """Loads an adapter into every engine that has joined; the others load it before they come back.
@@ -185,31 +176,55 @@ class Fleet:
             EngineError: there is no room for it, or an engine does not take it; none of them has it then.
         """
         self.refuse(adapter)
-        with self._lock:
+        with self._wanted.lock:
             if adapter.id in self.adapters:
                 return
-            members = self._joined()
-            lost = max(member.lost for member in members)
-            loading.refuse_without_slot(adapter, self.capacity, len(self.adapters) + lost)
             self._hold.take(adapter.folder)
+            self._wanted.coming = frozenset({adapter.id})
             loaded: list[Member] = []
             try:
-                for member in members:
+                lacking = self._lacking(adapter)
+                for attendant in lacking:
                     try:
-                        loading.load(member.address, adapter)
-                        loaded.append(member)
-                        member.stale.discard(adapter.id)
+                        attendant.member.load(adapter)
+                        loaded.append(attendant.member)
+                        attendant.member.stale.discard(adapter.id)
                     except loading.NoAnswer as error:
-                        self._out(member, str(error))
-                if not loaded:
+                        attendant.out(str(error))
+                if lacking and not loaded:
                     raise EngineError(f"adapter {adapter.source}: no engine answers")
             except EngineError:
                 self._hold.release(adapter.folder)
                 for member in loaded:
                     with suppress(EngineError):
-                        loading.unload(member.address, adapter.id)
+                        member.unload(adapter.id, self._say)
                 raise
+            finally:
+                self._wanted.coming = frozenset()
             self.adapters[adapter.id] = adapter
+
+    def _lacking(self, adapter: Adapter) -> list[Attendant]:
+        """The joined engines that do not have an adapter; those that have it from another gateway keep it for this one too.
+
+        Raises:
+            EngineError: one of them has no room for it, or none answers.
+        """
+        lacking = []
+        for attendant in self._joined():
+            member = attendant.member
+            try:
+                member.hold(self._wanted.uses)
+                has = remote.card(member.address).adapters
+            except loading.NoAnswer as error:
+                attendant.out(str(error))
+                continue
+            if adapter.id in has:
+                member.lost = max(0, member.lost - 1)
+                continue
+            loading.refuse_without_slot(adapter, self._wanted.capacity, len(self.adapters) + member.lost)
+            lacking.append(attendant)
+        self._joined()
+        return lacking
 
     def unload(self, id: str) -> None:
         """Unloads an adapter that no request uses any more, from every engine; one that is away does it when it comes back.
@@ -217,7 +232,7 @@ class Fleet:
         Raises:
             EngineError: an engine does not do it; it is asked again when it was away.
         """
-        with self._lock:
+        with self._wanted.lock:
             adapter = self.adapters.pop(id)
             problem: EngineError | None = None
             for member in self._members:
@@ -225,7 +240,7 @@ class Fleet:
                 try:
                     if not member.joined:
                         member.stale.add(id)
-                    elif not loading.unload(member.address, id):
+                    elif not member.unload(id, self._say):
                         member.lost += 1
                 except EngineError as error:
                     member.stale.add(id)
@@ -240,117 +255,91 @@ class Fleet:
         Raises:
             EngineError: one of them does not answer the probes.
         """
-        for member in self._joined():
+        for attendant in self._joined():
             try:
-                member.prove(self.document(), [adapter], self._say)
+                attendant.member.prove(self._wanted.document(), [adapter], self._say)
             except EngineError as error:
-                if member.ill() is None:
+                if attendant.member.ill() is None:
                     raise
-                self._out(member, str(error))
+                attendant.out(str(error))
         return self._worst(adapter.id)
 
     def _worst(self, id: str) -> Parity | None:
         verdicts = [member.proven[id] for member in self._members if id in member.proven]
         return min(verdicts, key=lambda verdict: _WORST.index(verdict.state), default=None)
 
-    def _joined(self) -> list[Member]:
-        if found := [member for member in self._members if member.joined]:
+    def _joined(self) -> list[Attendant]:
+        if found := [attendant for attendant in self._attendants if attendant.member.joined]:
             return found
         raise EngineError(f"None of the engines answers: {'; '.join(member.backend.reason for member in self._members)}")
 
-    def _attend(self, member: Member) -> None:
-        """What an engine's thread does until the end."""
-        backend, probed, failed, told = member.backend, 0.0, 0, ""
-        with client(member.address, PROBE_TIMEOUT) as http:
-            while not self._end.wait(_LOOK_SECONDS):
-                now = time.monotonic()
-                if not (backend.healthy and member.joined):
-                    failed = 0
-                    if now >= backend.until:
-                        told = self._try(member, told)
-                elif now - probed >= _PROBE_SECONDS:
-                    problem, probed = ill(http), time.monotonic()
-                    failed = failed + 1 if problem is not None else 0
-                    if problem is not None and (failed == _PROBES or isinstance(problem, httpx.ConnectError)):
-                        self._out(member, in_words(problem), hangs=isinstance(problem, httpx.TimeoutException))
+    def add(self, url: str) -> str | None:
+        """Looks after one more engine, which gets requests once it has every adapter and has proven them.
 
-    def _try(self, member: Member, told: str) -> str:
-        """Lets an engine in if it is as it should be; else why it is not, which is told once."""
-        with self._lock:
-            member.joined = False
-        try:
-            member.misfit = None
-            self._bring(member)
-            return ""
-        except Exception as error:  # whatever it is, the engine is looked at again
-            if not isinstance(error, loading.NoAnswer):
-                member.misfit = error
-            reason = " ".join((str(error) if isinstance(error, LlmbenchError) else f"{type(error).__name__}: {error}").split())
-            self._in_loop(lambda: self.balancer.eject(member.backend, reason))
-            if reason != told and member.misfit is not None and member.tried:  # that it went away has been said
-                self._say(f"Engine {member.url} stays out: {reason}")
-            return reason
-        finally:
-            member.tried = True
-
-    def _bring(self, member: Member) -> None:
-        """Makes an engine have what is served, and lets it in.
+        Returns:
+            Why it does not answer, where it does not yet: it joins when it comes. None where it has joined.
 
         Raises:
-            EngineError: it does not answer, serves another base, or does not load or prove an adapter.
+            EngineError: it cannot be one of these engines; nothing has changed then.
         """
-        came_back = member.tried
-        self._agree(member.address, member.look())
-        while not self._end.is_set():
-            with self._lock:
-                wanted, gone = dict(self.adapters), set(member.stale)
-                member.stale.clear()
-            try:
-                member.catch_up(wanted, gone, self.capacity)
-            except EngineError:
-                with self._lock:
-                    member.stale |= gone
-                raise
-            unproven = [adapter for id, adapter in wanted.items() if id not in member.proven]
-            member.prove(self.document(), unproven, self._say)
-            with self._lock:
-                if self.adapters.keys() == wanted.keys() and not member.stale:
-                    self._in_loop(lambda: self.balancer.admit(member.backend))
-                    member.joined = True
-                    break
-        if came_back and member.joined:
-            self._say(f"Engine {member.url} answers, and is given requests")
+        at = Address.of(url, self._wanted.document().engine.api_key)
+        attendant = self._attendant(Member(at, self._wanted.gateway))
+        member = attendant.member
+        self._in_loop(lambda: self.balancer.include(member.backend))
+        self._attendants = (*self._attendants, attendant)
+        attendant.start()
+        while not member.tried:
+            time.sleep(LOOK_SECONDS)
+        if member.misfit is not None:
+            self._drop(attendant)
+            raise EngineError(member.backend.reason)
+        if member.joined:
+            self._say(f"Engine {url} has joined, and is given requests")
+        return None if member.joined else member.backend.reason
 
-    def _agree(self, at: Address, card: remote.Card) -> None:
-        """Compares an engine's base with the document's, and with the one of the engine that was the first.
+    def remove(self, url: str, drain: float) -> int:
+        """Gives an engine no more requests, lets its answers end, and looks after it no longer.
+
+        Args:
+            url: one of `urls`.
+            drain: seconds for its answers to end. Those that have not begun by then are asked of another engine; the others end
+                with an error.
+
+        Returns:
+            How many ended with an error.
 
         Raises:
-            EngineError: they differ.
+            EngineError: no other engine answers.
         """
-        recipe = self.document()
-        named = Path(assets.model_folder(recipe.model.model_name_or_path)).name
-        if card.base != named:
-            raise EngineError(f"{at.url} serves {card.base}, but {recipe.source} names {named}. Start it with this document")
-        tokens = remote.token_ids(at, _TEXT)
-        with self._lock:
-            if self._agreed is None:
-                self._agreed = at.url, card, tokens
-            other, agreed, read = self._agreed
-        if read != tokens:
-            raise EngineError(
-                f"{at.url} reads a text as other tokens than {other}: their bases differ. Start both with one document"
-            )
-        if agreed.context != card.context:
-            raise EngineError(
-                f"{at.url} takes {card.context:,} tokens, but {other} takes {agreed.context:,}. "
-                "Start both with the same engine.max_model_len"
-            )
+        attendant = next(one for one in self._attendants if one.member.url == url)
+        backend = attendant.member.backend
+        if backend.healthy and len(self.balancer.healthy) == 1:
+            raise EngineError(f"{url} is the only engine that answers. Start another one first")
+        attendant.end()
+        self._in_loop(lambda: self.balancer.retire(backend))
+        end = time.monotonic() + drain
+        while backend.running and time.monotonic() < end:
+            time.sleep(LOOK_SECONDS / 4)
+        cut = self._drop(attendant)
+        self._say(
+            f"Engine {url} is no longer asked" + (f"; cut off {cut} answers that took longer than {drain:g} s" if cut else "")
+        )
+        return cut
 
-    def _out(self, member: Member, reason: str, *, hangs: bool = False) -> None:
-        """Notes that an engine does not answer."""
-        member.joined = False
-        if not self._end.is_set():
-            self._in_loop(lambda: self.balancer.eject(member.backend, reason, hangs=hangs))
+    def _drop(self, attendant: Attendant) -> int:
+        """Forgets an engine; how many of its answers were cut off."""
+        attendant.end()
+        attendant.join()
+        cut = self._run(self.balancer.drop(attendant.member.backend))
+        attendant.member.leave(self._say)
+        self._attendants = tuple(one for one in self._attendants if one is not attendant)
+        return cut
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """What comes of something in the gateway's event loop; in one of its own while there is none."""
+        if self.loop is None:
+            return asyncio.run(work)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(LOOP_SECONDS)
 
     def _in_loop(self, work: Callable[[], None]) -> None:
         """Does something in the gateway's event loop, and waits for it; at once while there is none."""
@@ -365,4 +354,4 @@ class Fleet:
 
         with suppress(RuntimeError, TimeoutError):  # it has ended
             loop.call_soon_threadsafe(do)
-            done.result(_LOOP_SECONDS)
+            done.result(LOOP_SECONDS)

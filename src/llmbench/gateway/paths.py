@@ -63,12 +63,12 @@ class Paths:
         from starlette.routing import Route
 
         return [
+            Route("/v1/chat/completions", self._ask, methods=["POST"]),  # first, as starlette tries one after the other
             Route("/health", self._health, methods=["GET"]),
             Route("/ready", self._ready, methods=["GET"]),
             Route("/metrics", self._count, methods=["GET"]),
             Route("/v1/models", self._list_models, methods=["GET"]),
             Route("/v1/models/{name:path}", self._show_model, methods=["GET"]),
-            Route("/v1/chat/completions", self._ask, methods=["POST"]),
             Route("/v1/completions", self._complete, methods=["POST"]),
             Route("/v1/responses", self._respond, methods=["POST"]),
             Route("/v1/embeddings", self._embed, methods=["POST"]),
@@ -215,14 +215,14 @@ class Paths:
         exchange.variant = served.variant.name
         self._feedbacks.begun(exchange)
         exchange.keeps = exchange.keeps or self._keeps or served.grounding is not None
-        request.state.served = served
+        request.scope["state"]["served"] = served
         return served
 
     def _pipeline(self, name: str, request: Request, user: str | None = None) -> tuple[Grounding, Meter]:
         """The pipeline of this name, or that of the variant of this name, as `_wanted` gives a variant."""
         if not self._seen_by(request, (name,)) or (served := self._models.take_pipeline(name)) is None:
             raise self._unknown(name, request, pipelines=True)
-        request.state.served, exchange = served, _exchange(request)
+        request.scope["state"]["served"], exchange = served, _exchange(request)
         assert served.grounding is not None
         exchange.asked, exchange.pipeline, exchange.user = name, served.grounding.name, user
         return served.grounding, Meter(exchange, request.scope["state"], self._context, self._turns)

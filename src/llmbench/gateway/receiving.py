@@ -22,31 +22,37 @@ T = TypeVar("T")
 
 async def body(request: Request) -> bytes:
     """The body, up to its limit in bytes and seconds. JSON only: a web page cannot send that across origins unasked."""
-    from starlette.requests import ClientDisconnect
-
-    kind, _, rest = ", ".join(request.headers.getlist("content-type")).lower().partition(";")
+    scope = request.scope
+    headers: dict[bytes, list[str]] = {}
+    for name, value in scope["headers"]:
+        if name.startswith(b"content-"):
+            headers.setdefault(name, []).append(value.decode("latin-1"))
+    kind, _, rest = ", ".join(headers.get(b"content-type", ())).lower().partition(";")
     if kind.strip() != "application/json":
         raise Refusal(415, "Send the request as application/json.")
     charset = rest.replace(" ", "").partition("charset=")[2].partition(";")[0].strip('"')
     if charset not in ("", "utf-8", "utf8", "us-ascii"):
         raise Refusal(415, f"Send the request as UTF-8, not as {charset!r:.40}.")
-    packed = request.headers.get("content-encoding", "identity").lower()
+    packed = headers.get(b"content-encoding", ["identity"])[0].lower()
     if packed not in ("", "identity"):
         raise Refusal(415, f"The body is compressed ({packed!r:.40}). Send it as it is, without Content-Encoding.")
-    if int(request.headers.get("content-length", "0")) > MAX_BODY:
+    if int(headers.get(b"content-length", ["0"])[0]) > MAX_BODY:
         raise Refusal(413, f"The request is larger than {MAX_BODY:,} bytes.")
-    found, exchange = bytearray(), request.scope["state"]["exchange"]
+    found, exchange, wire = bytearray(), scope["state"]["exchange"], scope["state"].get("wire")
     begun = exchange.elapsed()
     try:
-        async with asyncio.timeout(_BODY_TIMEOUT):
-            async for piece in request.stream():
-                found += piece
+        async with asyncio.timeout(None if wire is not None and wire.has_body() else _BODY_TIMEOUT):
+            more = True
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise Refusal(499, "The client disconnected.")
+                found += message.get("body", b"")
                 if len(found) > MAX_BODY:
                     raise Refusal(413, f"The request is larger than {MAX_BODY:,} bytes.")
+                more = message.get("more_body", False)
     except TimeoutError:
         raise Refusal(408, f"The request did not arrive within {_BODY_TIMEOUT:.0f} s.") from None
-    except ClientDisconnect:
-        raise Refusal(499, "The client disconnected.") from None
     finally:
         exchange.arrived(len(found), exchange.elapsed() - begun)
     return bytes(found)
@@ -57,7 +63,7 @@ async def unless_gone(request: Request, exchange: Exchange, work: Awaitable[T]) 
     from llmbench.gateway import stream
 
     try:
-        return await stream.unless_gone(request.receive, _in_time(exchange, work))
+        return await stream.unless_gone(request.scope, request.receive, _in_time(exchange, work))
     except stream.ClientLeft:
         raise Refusal(499, "The client disconnected.") from None
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Refusal", "as_json"]
 
+_WRITTEN = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -63,5 +64,5 @@ def as_json(data: Any, *, status: int = 200, headers: Mapping[str, str] | None =
     """A JSON document as an answer; half a character that the engine wrote in it becomes a question mark, as UTF-8 has none."""
     from starlette.responses import Response
 
-    content = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+    content = _WRITTEN.encode(data).encode("utf-8", "replace")
     return Response(content, status, headers, "application/json")

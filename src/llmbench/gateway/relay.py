@@ -1,13 +1,11 @@
-"""Hands vLLM's answer on to the client, event by event as it comes, under the variant's name and with its sources."""
+"""vLLM's API: what is asked of it, what it answers, and what is said where it does not."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from llmbench.gateway.balancing import LoadBalancer
     from llmbench.gateway.transport import EngineTransport
 
-__all__ = ["Upstream", "events"]
+__all__ = ["Upstream"]
 
 _METRICS_TIMEOUT = 1.0
 _FRESH = 2.0
@@ -29,9 +27,9 @@ _FRESH = 2.0
 _HEALTHY = 5.0
 """Seconds in which it must say that it is well."""
 _AT = httpx.URL("http://engine")
-_FINGERPRINT = b'"system_fingerprint":"'
-_FINGERPRINTED = re.compile(b"(" + _FINGERPRINT + rb'[^"]*)')
-_JSON = {"content-type": "application/json"}
+_WRITTEN = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_READ = json.JSONDecoder(parse_constant=lambda _: None)  # NaN, which JSON does not have
+_HEADERS = [("host", "engine"), ("content-type", "application/json")]
 
 
 @cache
@@ -143,11 +141,15 @@ class Upstream:
         model = body.get("model")
         if self._ending is not None or model in self._ended:
             raise self._gone(ConnectionError(), model)
-        content = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-        headers = _JSON | ({"traceparent": traceparent} if traceparent is not None else {})
-        request = httpx.Request(
-            "POST", _address(path), content=content, headers=headers, extensions={"model": model, "body": body, "done": done}
-        )
+        content = _WRITTEN.encode(body).encode()
+        headers = [*_HEADERS, ("content-length", str(len(content)))]
+        if traceparent is not None:
+            headers.append(("traceparent", traceparent))
+        request = httpx.Request(  # with a stream, as httpx looks through `content` for longer than all of this takes
+            "POST", _address(path), headers=headers, stream=httpx.ByteStream(content),
+            extensions={"model": model, "body": body, "done": done},
+        )  # fmt: skip
+        request.read()
         try:
             response = await self._send(request)
             self.heard = time.monotonic()
@@ -196,7 +198,7 @@ class Upstream:
         """Reads an answer that is not streamed, and closes it."""
         try:
             content = b"".join([piece async for piece in _body_of(response)])
-            data = json.loads(content, parse_constant=lambda _: None)  # NaN, which JSON does not have
+            data = _READ.decode(content.decode("utf-8", "surrogatepass"))
         except httpx.HTTPError as error:
             raise self._gone(error, response.request.extensions.get("model")) from error
         except (ValueError, RecursionError) as error:
@@ -225,97 +227,3 @@ def _body_of(response: httpx.Response) -> AsyncIterator[bytes]:
     """The body of an answer as it comes. The engine is asked for none that is compressed."""
     assert isinstance(response.stream, httpx.AsyncByteStream)
     return aiter(response.stream)
-
-
-async def events(
-    response: httpx.Response,
-    upstream: Upstream,
-    *,
-    engine_name: str,
-    name: str,
-    sources: Sequence[dict[str, Any]] | None,
-    used: Callable[[Any, bool], None],
-    hide_usage: bool = False,
-    fingerprint: str = "",
-) -> AsyncGenerator[bytes]:
-    """The server-sent events of a stream. The first piece of the answer is given the sources; the others pass as bytes.
-
-    In all of them the name is replaced. Inside JSON text every quote is escaped, so `"model":"..."` with bare quotes is the
-    field and never something a model wrote. A comment (`: keep-alive`) may come at any time and passes too. `used` is told the
-    usage once, at the end, and whether it is that of the whole answer; it is None where the stream names none. `hide_usage`
-    keeps the event that names it from the client, who has not asked for it. `fingerprint` is the variant's, which the engine's
-    own is followed by.
-    """
-    field = re.compile(rb'"model":\s*"' + re.escape(engine_name.encode()) + b'"')
-    named = b'"model":' + json.dumps(name).encode()
-    buffer, waiting, last = b"", sources is not None, b""
-    usage: Any = None  # where every event names it (continuous_usage_stats), it is that of the answer so far
-    complete = False
-    try:
-        async for piece in _body_of(response):
-            upstream.heard = time.monotonic()
-            buffer += piece
-            if b"\r" in buffer:  # in JSON text it is escaped, so here it only ends lines
-                buffer = buffer.replace(b"\r\n", b"\n")
-            whole, separator, buffer = buffer.rpartition(b"\n\n")
-            if not separator:
-                continue
-            if b'"usage":{' in whole:
-                found, last_of_all = _usage(whole)
-                usage = found or usage
-                if last_of_all and not complete:
-                    complete = True
-                    used(usage, True)  # now, as a client may leave with the last event
-                whole = _without_usage(whole) if last_of_all and hide_usage else whole
-            whole = last = field.sub(named, whole)
-            if fingerprint and _FINGERPRINT in whole:
-                whole = _FINGERPRINTED.sub(rb"\1-" + fingerprint.encode(), whole)
-            if waiting:  # after the names: a passage may have a "model" of its own
-                whole, waiting = _with_sources(whole, sources)
-            if whole:
-                yield whole + separator
-        if buffer:
-            last = field.sub(named, buffer)
-            yield last
-        if b"[DONE]" not in last and b'"error"' not in last:
-            yield (b"\n\n" if buffer else b"") + upstream.broke_off(
-                httpx.RemoteProtocolError("the answer ended too early"), engine_name
-            )
-    except httpx.HTTPError as error:
-        yield upstream.broke_off(error, engine_name)
-    finally:
-        if not complete:
-            used(usage, False)
-
-
-def _usage(events: bytes) -> tuple[Any, bool]:
-    """The last usage that some events name, and whether its event says nothing else, as that of a whole answer does."""
-    found, complete = None, False
-    for line in events.split(b"\n"):
-        if b'"usage":{' in line:
-            with suppress(ValueError, AttributeError):
-                data = json.loads(line.removeprefix(b"data:"))
-                found, complete = data.get("usage"), data.get("choices") == []
-    return found, complete
-
-
-def _without_usage(events: bytes) -> bytes:
-    """Some events but the one that names the usage of the whole answer."""
-    return b"\n\n".join(event for event in events.split(b"\n\n") if not _usage(event)[1])
-
-
-def _with_sources(events: bytes, sources: Sequence[dict[str, Any]] | None) -> tuple[bytes, bool]:
-    """Some events with the sources in the first that is a piece of the answer, and whether there was none."""
-    lines = events.split(b"\n")
-    for i, line in enumerate(lines):
-        if not line.startswith(b"data:"):  # a comment, or an event's name or number
-            continue
-        try:
-            data = json.loads(line.removeprefix(b"data:"))
-        except ValueError:  # [DONE]
-            continue
-        if isinstance(data, dict) and "choices" in data:
-            data["sources"] = list(sources or ())
-            lines[i] = b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-            return b"\n".join(lines), False
-    return events, True

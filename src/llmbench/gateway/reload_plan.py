@@ -30,6 +30,10 @@ class ReloadPlan:
     routes_added: list[str] = field(default_factory=list)
     routes_removed: list[str] = field(default_factory=list)
     routes_changed: list[str] = field(default_factory=list)
+    engines_added: list[str] = field(default_factory=list)
+    engines_removed: list[str] = field(default_factory=list)
+    engines_waiting: dict[str, str] = field(default_factory=dict)
+    """Engines that were added and do not answer yet, with the reason; they join when they do."""
 
     @property
     def complete(self) -> bool:
@@ -42,10 +46,12 @@ class ReloadPlan:
 
 
 def fixed(before: ServeRecipe, after: ServeRecipe) -> list[str]:
-    """The fields that differ and need a new start."""
+    """The fields that differ and need a new start. `engine.urls` does only where it had none, or has none any more."""
     found = []
+    live = {f"{section}.{name}" for section, names in LIVE.items() for name in names}
+    if before.engine.urls and after.engine.urls:
+        live.add("engine.urls")
     for section in ("model", "engine", "gateway"):
         old, new = getattr(before, section), getattr(after, section)
-        names = [name for name in type(old).model_fields if getattr(old, name) != getattr(new, name)]
-        found += [f"{section}.{name}" for name in names if name not in LIVE.get(section, ())]
-    return found
+        found += [f"{section}.{name}" for name in type(old).model_fields if getattr(old, name) != getattr(new, name)]
+    return [name for name in found if name not in live]

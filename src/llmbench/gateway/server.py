@@ -314,7 +314,7 @@ def _deploy(recipe: ServeRecipe, loaded: _Loaded, front: _Front, way: _Way, say:
 
     return Deployment(
         recipe, front.models, loaded.engine, way, groundings=loaded.groundings, proofs=loaded.proofs, apply=apply, say=say,
-        routes=front.routes,
+        routes=front.routes, engines=loaded.engine if isinstance(loaded.engine, Fleet) else None,
     )  # fmt: skip
 
 

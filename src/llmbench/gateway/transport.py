@@ -7,18 +7,18 @@ Connections of our own, and not the client of httpx or aiohttp: an answer takes 
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import httpx
 
-from llmbench.engine import Address, Place, tls
+from llmbench.engine import Address, Place
+from llmbench.gateway import connecting
 
-__all__ = ["IDLE", "Dropped", "EngineTransport"]
+__all__ = ["IDLE", "Dropped", "EngineTransport", "PouredStream"]
 
 IDLE = 60.0
 """Seconds for which an idle connection is used again; the engine keeps it for longer (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`)."""
@@ -26,10 +26,6 @@ _CONNECT, _READ = 30.0, 600.0
 """Seconds in which the engine must take a connection, and send its next bytes."""
 _REACH = 5.0
 """Seconds in which an engine on another machine must take a connection."""
-_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
-"""By which the kernel notices within 25 s, while an answer is computed, that the other machine is gone."""
-_BUSY = 0.01
-"""Seconds until the next attempt where the engine's queue of new connections is full."""
 _AHEAD = 262_144
 """Bytes that are read before somebody takes them; after that the engine waits."""
 
@@ -53,6 +49,7 @@ class _Link(asyncio.Protocol):
         self._waits_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._error: httpx.TransportError | None = None
+        self._take: Callable[[bytes], bool] | None = None
         self._asked = self._paused = False
         self._begin()
 
@@ -80,6 +77,25 @@ class _Link(asyncio.Protocol):
             if self._complete:
                 return b""
             await self._more()
+        return self._taken()
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        """Gives what comes of the body to `take`, in the moment in which it comes; see `PouredStream`."""
+        self._take = take
+        try:
+            while True:
+                if self._pieces and not take(self._taken()):
+                    return False
+                if self._complete:
+                    return True
+                await self._more()
+                if self._take is None:
+                    return False
+        finally:
+            self._take = None
+
+    def _taken(self) -> bytes:
+        """What has come of the body since the last time."""
         found = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces, self._size = [], 0
         if self._paused:
@@ -127,6 +143,12 @@ class _Link(asyncio.Protocol):
         except self._parser_errors as error:
             self.fail(httpx.RemoteProtocolError(str(error) or "not an HTTP/1.1 answer"))
             return
+        if self._take is not None:
+            self._waits_since = self._loop.time()
+            if self._pieces:
+                self._hand_on(self._take)
+            if not self._complete:
+                return
         if self._size > _AHEAD and not self._complete:
             self._paused = True
             self._transport.pause_reading()
@@ -170,6 +192,17 @@ class _Link(asyncio.Protocol):
         else:  # 100 Continue and its like
             self.headers.clear()
 
+    def _hand_on(self, take: Callable[[bytes], bool]) -> None:
+        """Gives what has come to whoever waits in `pour`, and wakes it only where it takes no more."""
+        try:
+            if take(self._taken()):
+                return
+        except Exception as error:  # it belongs to whoever waits, not to the event loop
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_exception(error)
+        self._take = None
+        self._wake()
+
     def _tell_done(self) -> None:
         done, self._done = self._done, None
         if done is not None:
@@ -201,7 +234,23 @@ class _Link(asyncio.Protocol):
             self._waiter.set_result(None)
 
 
-class _Body(httpx.AsyncByteStream):
+class PouredStream(httpx.AsyncByteStream):
+    """A body that can be given on as it comes, without a task that wakes for each piece."""
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        """Calls `take` with each piece until it returns False, as it wants no more for now, or the body has ended.
+
+        Returns:
+            Whether the body has ended. If not, the engine's next bytes are kept for the next call.
+
+        Raises:
+            httpx.TransportError: the connection broke off.
+            Exception: what `take` raises.
+        """
+        raise NotImplementedError
+
+
+class _Body(PouredStream):
     """The body of an answer. Closed before its end it closes the connection, so that the engine stops computing."""
 
     def __init__(self, link: _Link, transport: EngineTransport) -> None:
@@ -216,6 +265,10 @@ class _Body(httpx.AsyncByteStream):
         if not piece:
             raise StopAsyncIteration
         return piece
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        """As `PouredStream`."""
+        return self._link is None or await self._link.pour(take)
 
     async def aclose(self) -> None:
         link, self._link = self._link, None
@@ -248,7 +301,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
                 it broke off, or sent nothing for 600 s.
         """
         model, done = request.extensions.get("model"), request.extensions.get("done")
-        sent = _written(request, self.at)
+        sent = connecting.written(request, self.at)
         given_up = self._given_up
         if (kept := self._take()) is not None:
             try:
@@ -306,7 +359,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
         ends, seconds = self._ended(model), _REACH if isinstance(self.at, Address) else _CONNECT
         try:
             async with asyncio.timeout(seconds):
-                link = await (_tcp(self.at) if isinstance(self.at, Address) else _unix(self.at))
+                link = await connecting.connected(self.at, partial(_Link, self.at))
         except TimeoutError as error:
             raise httpx.ConnectTimeout(f"the engine took no connection for {seconds:.0f} s") from error
         except OSError as error:
@@ -335,67 +388,3 @@ def _parser(link: _Link) -> tuple[Any, tuple[type[Exception], ...]]:
     import httptools
 
     return httptools.HttpResponseParser(link), (httptools.HttpParserError, httptools.HttpParserUpgrade)
-
-
-async def _unix(path: Path) -> _Link:
-    """A new connection, as soon as the engine's queue has a place for it.
-
-    Both event loops misread a full queue: asyncio takes it for a connection, uvloop for an error.
-    """
-    connecting = socket.socket(socket.AF_UNIX)
-    try:
-        connecting.setblocking(False)
-        while True:
-            try:
-                connecting.connect(str(path))
-                break
-            except BlockingIOError:
-                await asyncio.sleep(_BUSY)
-        _, link = await asyncio.get_running_loop().create_unix_connection(lambda: _Link(path), sock=connecting)
-    except BaseException:
-        connecting.close()
-        raise
-    return link
-
-
-async def _tcp(at: Address) -> _Link:
-    """A new connection to the first of the host's addresses that takes one."""
-    loop = asyncio.get_running_loop()
-    problem: OSError = OSError(f"{at.host} has no address")
-    for family, kind, protocol, _, address in await loop.getaddrinfo(at.host, at.port, type=socket.SOCK_STREAM):
-        connecting = socket.socket(family, kind, protocol)
-        try:
-            connecting.setblocking(False)
-            connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connecting.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _ALIVE.items():
-                if (number := getattr(socket, option, None)) is not None:  # macOS has other names
-                    connecting.setsockopt(socket.IPPROTO_TCP, number, value)
-            await loop.sock_connect(connecting, address)
-            _, link = await loop.create_connection(
-                lambda: _Link(at), sock=connecting, ssl=tls() if at.secure else None,
-                server_hostname=at.host if at.secure else None,
-            )  # fmt: skip
-        except OSError as error:
-            problem = error
-            connecting.close()
-        except BaseException:
-            connecting.close()
-            raise
-        else:
-            return link
-    raise problem
-
-
-def _written(request: httpx.Request, at: Place) -> bytes:
-    """A request as it is sent; to an address by its name, and with its key."""
-    headers = request.headers.raw
-    if isinstance(at, Address):
-        own = {"host": at.authority} | at.headers
-        headers = [
-            *((name.encode(), value.encode()) for name, value in own.items()),
-            *(h for h in headers if h[0].lower() != b"host"),
-        ]
-    head = [f"{request.method} ".encode() + request.url.raw_path + b" HTTP/1.1"]
-    head += [name + b": " + value for name, value in headers]
-    return b"\r\n".join(head) + b"\r\n\r\n" + request.content

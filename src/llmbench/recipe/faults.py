@@ -67,9 +67,10 @@ def _each(error: ValidationError) -> Iterator[dict[str, Any]]:
 
 
 def _named(fault: Any) -> Place:
-    """The place that the text of a fault in several sections at once begins with: `lora.use_dora: ...`."""
-    found = re.match(r"[a-z_0-9]+(\.[a-z_0-9]+)*(?=: )", str(fault["ctx"]["error"]) if "ctx" in fault else fault["msg"])
-    return tuple(found[0].split(".")) if found else ()
+    """The place that the text of a fault in several sections at once begins with: `lora.use_dora: ...`, `routes[0]: ...`."""
+    text = str(fault["ctx"]["error"]) if "ctx" in fault else fault["msg"]
+    found = re.match(r"[a-z_0-9]+(\[\d+\])?(\.[a-z_0-9]+(\[\d+\])?)*(?=: )", text)
+    return tuple(int(part) if part.isdigit() else part for part in re.findall(r"[a-z_0-9]+", found[0])) if found else ()
 
 
 def _untagged(kind: type[BaseModel], place: Place) -> Place:

@@ -237,9 +237,9 @@ class ServeRecipe(Document):
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [v.name for v in self.variants]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two variants are named {name}")
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise ValueError(f"variants[{i}].name: two variants are named {name}")
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.gateway.observing.conftest import ObservedEngine, ask, client, observed
 
+from llmbench.engine import Address
+from llmbench.gateway.balancing import Backend
+from llmbench.gateway.feedback import Feedbacks
 from llmbench.gateway.observing.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
@@ -30,10 +33,16 @@ async def counted() -> dict[str, set[str]]:
     engine, metrics = ObservedEngine("It is red [1], or blue [7]."), Metrics(lambda: 0)
     metrics.lost("access_log", lambda: 0)
     metrics.shadowed(lambda: [{"route": "support", "variant": "plain", "answered": 1}])
-    async with client(observed(engine, metrics=metrics)) as http:
+    backend = Backend(Address("10.0.0.2", 8001))
+    backend.outcomes["failed"] = 1
+    metrics.engines(lambda: [backend])
+    feedbacks = Feedbacks([metrics.tell_feedback])
+    async with client(observed(engine, metrics=metrics, feedbacks=feedbacks)) as http:
         usage: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
         for body in (ask(), ask(**usage), ask("pages"), ask("pages", **usage), ask("other")):
-            await http.post("/v1/chat/completions", json=body)
+            id = (await http.post("/v1/chat/completions", json=body)).headers["x-request-id"]
+            for fields in ({"value": True}, {"metric": "judge", "value": 0.5}):
+                await http.post("/v1/feedback", json={"request_id": id} | fields)
         text = (await http.get("/metrics")).text
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):

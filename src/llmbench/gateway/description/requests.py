@@ -7,7 +7,7 @@ from typing import Any
 
 from llmbench.gateway import chat, completions
 from llmbench.gateway.api import embeddings, feedback, rerank, searching, tokens
-from llmbench.gateway.api.responses import asking
+from llmbench.gateway.api.responses import asking, items
 from llmbench.gateway.body import JSON
 from llmbench.gateway.schema import FORMATS
 from llmbench.recipe import MAX_STOPS
@@ -30,8 +30,11 @@ TYPES: Mapping[str, JSON] = {
 """A schema for each kind that `body.check_type` knows."""
 
 _TEXT, _NULL = {"type": "string"}, {"type": "null"}
-_IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}}
-_SAYING: JSON = {"type": "string", "pattern": r"\S"}
+_ID = {"type": "integer", "minimum": 0, "exclusiveMaximum": tokens.LARGEST}
+_IDS = {"type": "array", "minItems": 1, "items": _ID}
+_SAYING: JSON = {"type": "string", "pattern": r"[^\s\x1c-\x1f\x85]"}
+"""A text that is not blank, as Python has it: five characters more are white space there than in the standard of patterns."""
+_WRITTEN = {"type": "string", "minLength": 1}
 _FUNCTION = {
     "type": "object",
     "required": ["name"],
@@ -60,8 +63,29 @@ _FORMAT = {
 _NAMED_TOOL = {
     "type": "object",
     "required": ["type", "function"],
-    "properties": {"type": {"const": "function"}, "function": {"type": "object", "required": ["name"]}},
+    "properties": {
+        "type": {"const": "function"},
+        "function": {"type": "object", "required": ["name"], "properties": {"name": _WRITTEN}},
+    },
 }
+_COMPARISON: JSON = {
+    "type": "object",
+    "required": ["type", "key", "value"],
+    "properties": {
+        "type": {"enum": list(searching.COMPARE)},
+        "key": {"type": "string", "pattern": r"^[^$]", "description": "The name of a field."},
+        "value": {"type": ["string", "number", "boolean", "array"]},
+    },
+    "additionalProperties": False,
+}
+
+
+def _join(*parts: JSON) -> JSON:
+    filters = {"type": "array", "minItems": 1, "items": {"anyOf": list(parts)}}
+    properties = {"type": {"enum": list(searching.JOIN)}, "filters": filters}
+    return {"type": "object", "required": ["type", "filters"], "properties": properties, "additionalProperties": False}
+
+
 _NARROWER: Mapping[str, JSON] = {
     # vLLM's own bounds, which it checks itself
     "temperature": {"minimum": 0, "maximum": 2},
@@ -83,8 +107,7 @@ _NARROWER: Mapping[str, JSON] = {
     "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required", None]}, _NAMED_TOOL]},
     # bounds of the gateway
     "filters": {
-        "properties": {"type": {"enum": [*searching.COMPARE, *searching.JOIN]}},
-        "required": ["type"],
+        "anyOf": [_COMPARISON, _join(_COMPARISON, _join({"type": "object"})), {"type": "null"}],
         "description": "OpenAI's: `eq` and the like with `key` and `value`, or `and` and `or` with a list of `filters`.",
     },
     "response_format": {**_FORMAT, "type": ["object", "null"]},
@@ -135,6 +158,31 @@ _MESSAGE = {
 }
 
 
+def _typed(kind: str, **fields: JSON) -> JSON:
+    """An object of a `type` that has these fields, and maybe others."""
+    properties = {"type": {"const": kind}} | fields
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+_PARTS: JSON = {
+    "anyOf": [
+        _TEXT,
+        {"type": "array", "items": {"anyOf": [_typed(kind, **{field: _TEXT}) for kind, field in items.TEXTS.items()]}},
+    ]
+}
+_ITEMS: list[JSON] = [
+    {
+        "type": "object",
+        "required": ["role", "content"],
+        "properties": {"type": {"const": "message"}, "role": {"enum": list(items.ROLES)}, "content": _PARTS},
+    },
+    _typed("function_call", call_id=_TEXT, name=_TEXT, arguments=_TEXT),
+    _typed("function_call_output", call_id=_TEXT, output=_PARTS),
+    _typed("reasoning", content={"anyOf": [*_PARTS["anyOf"], _NULL]}) | {"required": ["type"]},
+]
+"""What a response's input consists of."""
+
+
 def object_of(fields: Mapping[str, JSON], required: tuple[str, ...], **more: Any) -> JSON:
     """An object that has these fields and no others."""
     return {"type": "object", "required": list(required), "properties": dict(fields), "additionalProperties": False, **more}
@@ -162,16 +210,19 @@ def chat_request(context: int, model: JSON) -> JSON:
     """What /v1/chat/completions takes; `context` is the tokens that the model takes, `model` the schema of its name."""
     messages = {"type": "array", "minItems": 1, "maxItems": chat.MAX_MESSAGES, "items": _MESSAGE}
     own = {"model": model, "messages": messages, "stream": {"type": ["boolean", "null"], "default": False}}
-    return object_of(own | typed(chat.FIELDS, chat.bounds(context)) | _others(), ("model", "messages"))
+    chosen = {"properties": {"tool_choice": {"not": {"enum": ["none", None]}}}, "required": ["tool_choice"]}
+    among = {"properties": {"tools": {"type": "array"}}, "required": ["tools"]}
+    fields = typed(chat.FIELDS, chat.bounds(context)) | _others()
+    return object_of(own | fields, ("model", "messages"), **{"if": chosen, "then": among})
 
 
 def completion_request(context: int, model: JSON) -> JSON:
     """What /v1/completions takes."""
     prompt = {
         "anyOf": [
-            _TEXT,
+            _WRITTEN,
             _IDS,
-            {"type": "array", "minItems": 1, "maxItems": completions.MAX_PROMPTS, "items": {"anyOf": [_TEXT, _IDS]}},
+            {"type": "array", "minItems": 1, "maxItems": completions.MAX_PROMPTS, "items": {"anyOf": [_WRITTEN, _IDS]}},
         ]
     }
     own = {
@@ -192,7 +243,7 @@ def tokenize_request(model: JSON) -> JSON:
 
 def detokenize_request(model: JSON) -> JSON:
     """What /detokenize takes."""
-    ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "exclusiveMaximum": tokens.LARGEST}}
+    ids = {"type": "array", "items": _ID}
     return object_of({"model": model, "tokens": ids}, ("model", "tokens"))
 
 
@@ -254,9 +305,9 @@ def response_request(context: int, model: JSON) -> JSON:
     }  # fmt: skip
     own: dict[str, JSON] = {
         "model": model,
-        "input": {"type": ["string", "array"], "minItems": 1, "items": {"type": "object"}},
-        "tool_choice": {},
-        "tools": {},
+        "input": {"type": ["string", "array"], "minItems": 1, "maxItems": chat.MAX_MESSAGES, "items": {"anyOf": _ITEMS}},
+        "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required", None]}, _typed("function", name=_TEXT)]},
+        "tools": {"type": ["array", "null"], "items": _typed("function", name=_WRITTEN)},
     }
     return object_of(typed(asking.KINDS, {"max_output_tokens": (1, context)}) | only | own, ("model", "input"))
 

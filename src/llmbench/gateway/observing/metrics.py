@@ -41,6 +41,8 @@ _EACH = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5
 _TOKENS = tuple(float(4**n) for n in range(14))
 """Upper bounds that OpenTelemetry recommends, in seconds and tokens."""
 _WAIT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_VOTED = ("chat", "text_completion")
+"""What can be voted on."""
 _SCORES = tuple(n / 10 for n in range(11))
 _ENGINE = b"vllm:"
 
@@ -130,8 +132,8 @@ class Metrics:
         """Counts what a log could not keep, such as `access_log`, from now on."""
         self._lost[what] = count
 
-    def engines(self, backends: Collection[Backend]) -> None:
-        """Counts what engines that run elsewhere are given, from now on."""
+    def engines(self, backends: Callable[[], Collection[Backend]]) -> None:
+        """Counts what the engines that run elsewhere now are given, from now on."""
         self._registry.register(_Engines(backends))
 
     def shadowed(self, listing: Callable[[], list[dict[str, Any]]]) -> None:
@@ -192,6 +194,9 @@ class Metrics:
     def _series(self, exchange: Exchange) -> _Series:
         shared = (OPERATIONS[exchange.path], "llmbench", exchange.asked, exchange.model, exchange.key)
         own = (exchange.model, exchange.key)
+        if OPERATIONS[exchange.path] in _VOTED and exchange.model and exchange.status == 200:
+            for vote in ("up", "down"):  # from zero on: Prometheus sees no increase in the first value of a series
+                self._votes.labels(*own, vote)
         return _Series(
             self._requests.labels(*own, str(exchange.status)),
             self._seconds.labels(*shared, error_of(exchange) or ""),
@@ -235,7 +240,7 @@ class _Lost:
 class _Engines:
     """Engines that run elsewhere: whether each is given requests, how many it is computing, and how the others ended."""
 
-    def __init__(self, backends: Collection[Backend]) -> None:
+    def __init__(self, backends: Callable[[], Collection[Backend]]) -> None:
         self._backends = backends
 
     def collect(self) -> Iterable[Metric]:
@@ -249,7 +254,7 @@ class _Engines:
             "early), cancelled (nobody waited any longer).",
             labels=["engine_url", "outcome"],
         )
-        for backend in self._backends:
+        for backend in self._backends():
             up.add_metric([backend.name], backend.healthy)
             running.add_metric([backend.name], backend.running)
             for outcome, count in list(backend.outcomes.items()):

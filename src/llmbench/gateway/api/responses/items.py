@@ -7,10 +7,11 @@ from typing import Any
 from llmbench.gateway.chat import MAX_MESSAGES
 from llmbench.gateway.refusal import Refusal
 
-__all__ = ["messages_of"]
+__all__ = ["ROLES", "TEXTS", "messages_of"]
 
-_ROLES = ("system", "developer", "user", "assistant")
-_TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "reasoning_text": "text", "refusal": "refusal"}
+ROLES = ("system", "developer", "user", "assistant")
+TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "reasoning_text": "text", "refusal": "refusal"}
+"""Each kind of a part of text, and the field that holds it."""
 
 
 def messages_of(given: Any, instructions: str | None) -> list[dict[str, Any]]:
@@ -42,8 +43,8 @@ def _of_items(items: list[Any]) -> list[dict[str, Any]]:
         match kind:
             case "message":
                 role = item.get("role")
-                if role not in _ROLES:
-                    raise Refusal(400, f"{place}.role must be one of {', '.join(_ROLES)}.", param=place)
+                if role not in ROLES:
+                    raise Refusal(400, f"{place}.role must be one of {', '.join(ROLES)}.", param=place)
                 content = _texts(item.get("content"), f"{place}.content")
                 messages.append({"role": role, "content": content} | _thinking(role, thought))
                 thought = ""
@@ -92,7 +93,7 @@ def _texts(content: Any, place: str) -> list[dict[str, str]]:
     parts = []
     for n, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else None
-        text = part.get(_TEXTS[kind]) if isinstance(kind, str) and kind in _TEXTS else None
+        text = part.get(TEXTS[kind]) if isinstance(kind, str) and kind in TEXTS else None
         if not isinstance(text, str):
             message = f"{place}[{n}] must be a part of type input_text or output_text, not {kind!r:.40}."
             raise Refusal(400, message, param=f"{place}[{n}]")
