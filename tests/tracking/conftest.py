@@ -17,11 +17,18 @@ Made = Callable[..., Run]
 QUIET = ("MLFLOW_TRACKING_URI", "WANDB_API_KEY", "WANDB_MODE", "TRACKIO_SERVER_URL", "TRACKIO_DIR", "TENSORBOARD_LOGDIR")
 
 
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database of MLflow's for all tests: to make its tables takes longer than most of them."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
 @pytest.fixture(autouse=True)
-def no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database: str) -> None:
     """No tracker of whoever runs the tests is told of anything."""
     for name in QUIET:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
     monkeypatch.setenv("HOME", str(tmp_path / "nobody"))  # no ~/.netrc with a key
 
 

@@ -58,5 +58,5 @@ def mlflow(folder: Path, port: int) -> contextlib.AbstractContextManager[subproc
         *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "kept")),
     ]
-    env = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    env = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return started(arguments, f"http://127.0.0.1:{port}/health", folder / "server.log", env)

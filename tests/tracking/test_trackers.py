@@ -43,10 +43,14 @@ def curves(run: Run, home: Path, name: str) -> reading.Curves:
             return reading.trackio(home / "tracking" / "trackio" / "llmbench.db", known["id"])
 
 
-def test_each_tracker_keeps_every_figure_once_though_it_is_told_twice(made: Made, home: Path) -> None:
+def test_each_tracker_keeps_every_figure_once_though_it_is_told_twice(
+    made: Made, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     run = made()
     shown, left = tracking.send(run, ALL, TrackingSpec())
     assert list(shown) == ALL
+    assert shown["mlflow"] == f"sqlite:///{home}/tracking/mlflow.db"
     assert left == {}
     assert tracking.send(run, ALL, TrackingSpec())[1] == {}
     for name in ALL:

@@ -193,7 +193,7 @@ class _MLflow:
                 if self.client.get_run(self.id).data.params.get(key, value) != value:
                     self.client.set_tag(self.id, f"resumed.{key}", value)
         else:
-            self.id = self._begin(job, home / "mlflow-artifacts" if uri == here else None)
+            self.id = self._begin(job, home / "mlflow-artifacts" if uri.startswith("sqlite:") else None)
         experiment = self.client.get_run(self.id).info.experiment_id
         self.known = {"run_id": self.id, "uri": _without_password(uri)}
         self.shown = f"{_without_password(uri)}/#/experiments/{experiment}/runs/{self.id}" if uri.startswith("http") else uri
