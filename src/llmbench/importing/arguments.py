@@ -6,10 +6,15 @@ import re
 from typing import Any
 
 from llmbench.importing.draft import Draft
+from llmbench.importing.places import found, seen_from
 
 __all__ = [
     "DROPPED",
     "attention",
+    "clip",
+    "devices",
+    "folder",
+    "model",
     "optimizer",
     "precision",
     "remote_code",
@@ -218,6 +223,34 @@ def attention(draft: Draft, key: str, names: dict[str, str | None]) -> None:
         )
     else:
         draft.refuse(key, f"llmbench has no attention {value}; it chooses itself")
+
+
+def folder(draft: Draft, key: str, ours: str, name: str | None = None) -> None:
+    """A model or an adapter: its folder as the recipe sees it if it is on this machine, else the name as it stands.
+
+    Args:
+        draft: the recipe in the making.
+        key: the setting that names it.
+        ours: the field of the recipe.
+        name: the name, where the value of `key` is more than that.
+    """
+    given = str(draft.text(key)) if name is None else name
+    path = found(given, draft.foreign.path.absolute().parent)
+    draft.keep(key, ours, seen_from(path, draft.into) if path else given)
+
+
+def model(draft: Draft, key: str, revision: str | None = None) -> bool:
+    """The model that is trained, with its revision; whether the file names one."""
+    if not draft.has(key):
+        draft.fail(key, "is missing, and names the model")
+        return False
+    folder(draft, key, "model.model_name_or_path")
+    if revision is not None:
+        if draft.get(revision, "main") != "main":
+            draft.keep(revision, "model.revision", draft.text(revision))
+        draft.drop(revision, "is the newest, as without it")
+    remote_code(draft)
+    return True
 
 
 def remote_code(draft: Draft, key: str = "trust_remote_code") -> None:
