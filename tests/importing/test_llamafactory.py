@@ -211,6 +211,16 @@ def test_values_that_the_trainer_refuses_are_a_line(line: str, says: str, folder
         imported(folder, f"model_name_or_path: a/b\nstage: sft\ndataset: identity\n{line}\n")
 
 
+@pytest.mark.parametrize(("stage", "name", "compiles"), [("sft", "identity", True), ("dpo", "dpo_en_demo", None)])
+def test_compiling_is_kept_where_it_works_and_costs_no_recipe_elsewhere(
+    stage: str, name: str, compiles: bool | None, folder: Path
+) -> None:
+    result = imported(folder, f"model_name_or_path: a/b\nstage: {stage}\ndataset: {name}\ntorch_compile: true\n")
+    assert loaded(result, folder).training.torch_compile is compiles
+    [fate] = [one.fate for one in result.translations if one.theirs == "torch_compile"]
+    assert fate == ("kept" if compiles else "dropped")
+
+
 @pytest.mark.parametrize("key", ["per_device_train_batch_size", "gradient_accumulation_steps"])
 def test_a_batch_of_no_rows_gives_no_recipe(key: str, folder: Path) -> None:
     text = f"model_name_or_path: a/b\nstage: sft\ndataset: identity\n{key}: 0\nsave_steps: 0.5\n"

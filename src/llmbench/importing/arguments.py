@@ -12,6 +12,7 @@ __all__ = [
     "DROPPED",
     "attention",
     "clip",
+    "compiled",
     "devices",
     "folder",
     "model",
@@ -116,7 +117,8 @@ def training(draft: Draft) -> None:
             draft.drop(key, "is what llmbench takes")
         elif draft.has(key):
             draft.refuse(key, f"no field for it; llmbench takes {usual:g}")
-    for key in ("torch_compile", "use_liger_kernel", "gradient_checkpointing", "activation_offloading"):
+    compiled(draft, "torch_compile")
+    for key in ("use_liger_kernel", "gradient_checkpointing", "activation_offloading"):
         if draft.has(key):
             draft.keep(key, f"training.{key}", draft.flag(key))
     if draft.has("neftune_noise_alpha") and draft.number("neftune_noise_alpha"):
@@ -130,6 +132,16 @@ def training(draft: Draft) -> None:
             devices(draft, key)
     if draft.get("data_seed") not in (None, draft.get("seed")):
         draft.refuse("data_seed", "one seed is for all: training.seed")
+
+
+def compiled(draft: Draft, key: str) -> None:
+    """Whether the model is compiled, which changes its speed only and works here with sft and pretrain alone."""
+    if not draft.has(key):
+        return
+    if draft.flag(key) and draft.recipe["method"] not in ("sft", "pretrain"):
+        draft.drop(key, f"speed only; llmbench does not compile with method: {draft.recipe['method']}")
+    else:
+        draft.keep(key, "training.torch_compile", draft.flag(key))
 
 
 def devices(draft: Draft, key: str) -> None:
