@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from llmbench import recipe
 from llmbench.cli import advise, check
 from llmbench.cli.main import cli
+from llmbench.errors import LlmbenchError
 
 
 def typed(*arguments: str) -> Result:
@@ -80,3 +81,19 @@ def test_the_shell_completes_names() -> None:
     assert advise._families("qwen") == ["qwen2.5", "qwen3"]
     assert advise._licences("a") == ["apache-2.0"]
     assert advise._methods("q") == ["qlora"]
+
+
+def test_another_hardware_is_not_measured() -> None:
+    result = typed("--hardware", "H100", "--measure")
+    assert isinstance(result.exception, LlmbenchError) and not result.stdout
+    assert "--measure measures this machine" in str(result.exception)
+
+
+def test_a_recipe_of_the_same_name_in_this_folder_is_not_taken_for_the_bundled_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = typed("--hardware", "L4", "--family", "phi", "--json").stdout
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "sft-lora.yaml").write_text("name: [", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert typed("--hardware", "L4", "--family", "phi", "--json").stdout == before

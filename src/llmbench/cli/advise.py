@@ -106,6 +106,10 @@ def advise(
     if answer >= context:
         raise LlmbenchError(f"--answer {answer}: leaves no room for a prompt in --context {context}. Set it lower")
     here = hardware.lower() == "this"
+    if measure and not here:
+        raise LlmbenchError(
+            f"--measure measures this machine, and its figures are not those of {hardware}. Leave one of them out"
+        )
     there = measuring.this(again=measure) if here else measuring.by_table(table_of_gpus.named(hardware))
     planned = advice.usual() if task is None else _planned(task)
     load = Load(users, context, answer)
