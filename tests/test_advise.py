@@ -116,6 +116,9 @@ def test_layers_with_a_window_are_those_of_transformers(name: str, window: int, 
         ("NVIDIA H100 NVL", None),
         ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None),
         ("Tesla T4", None),
+        ("NVIDIA GeForce RTX 3080 Ti", None),
+        ("NVIDIA GeForce RTX 4070 SUPER", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
     ],
 )
 def test_a_gpu_is_found_by_the_name_that_nvidia_smi_writes(text: str, name: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 from llmbench import recipe
 from llmbench.cli import advise, check
 from llmbench.cli.main import cli
+from llmbench.errors import LlmbenchError
 
 
 def typed(*arguments: str) -> Result:
@@ -80,3 +82,38 @@ def test_the_shell_completes_names() -> None:
     assert advise._families("qwen") == ["qwen2.5", "qwen3"]
     assert advise._licences("a") == ["apache-2.0"]
     assert advise._methods("q") == ["qlora"]
+
+
+def test_another_hardware_is_not_measured() -> None:
+    result = typed("--hardware", "H100", "--measure")
+    assert isinstance(result.exception, LlmbenchError) and not result.stdout
+    assert "--measure measures this machine" in str(result.exception)
+
+
+def test_a_recipe_of_the_same_name_in_this_folder_is_not_taken_for_the_bundled_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = typed("--hardware", "L4", "--family", "phi", "--json").stdout
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "sft-lora.yaml").write_text("name: [", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert typed("--hardware", "L4", "--family", "phi", "--json").stdout == before
+
+
+def test_a_narrow_terminal_shows_whole_names_and_memory_and_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")  # which gets no bold headings
+    monkeypatch.setenv("COLUMNS", "80")
+    advise.advise(hardware="RTX 4090", family=["qwen3", "mistral"])
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("model "))
+    table = lines[start : lines.index("", start)]
+    assert len(table) > 12 and max(map(len, table)) <= 80 and not any("…" in line for line in table)
+    assert table[0].split() == ["model", "train", "GiB", "time", "serve", "GiB", "ms/token"]
+    assert any(line.startswith("mistralai/Mistral-Nemo-Base-2407 ") for line in table)
+    assert any(line.startswith("Qwen/Qwen3-235B-A22B does not fit: training lacks") for line in table)
+    monkeypatch.setenv("COLUMNS", "200")
+    advise.advise(hardware="RTX 4090", family=["qwen3", "mistral"])
+    assert "first ms" in capsys.readouterr().out

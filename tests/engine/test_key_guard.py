@@ -152,6 +152,24 @@ async def test_who_begins_to_use_an_adapter_that_is_being_unloaded_is_answered_w
     assert (await unloading)[0] == 200 and (await holding) == {"used": [], "free": []} and vllm.has == set()
 
 
+async def test_two_who_unload_the_same_adapter_at_once_leave_nobody_waiting() -> None:
+    vllm = Vllm()
+    await vllm.ask(LOAD, {"lora_name": "a1"}, "one")
+    await vllm.hold("one")
+    vllm.works.clear()
+    both = [asyncio.create_task(vllm.ask(UNLOAD, {"lora_name": "a1"}, name)) for name in ("one", "two")]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    holding = asyncio.create_task(vllm.hold("three", "a1"))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not holding.done()
+    vllm.works.set()
+    answers = await asyncio.wait_for(asyncio.gather(*both), 10)
+    assert {status for status, _ in answers} <= {200, 409} and vllm.has == set()
+    assert await asyncio.wait_for(holding, 10) == {"used": [], "free": []}
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"[" * 100_000, b"[]", {"gateway": "one"}, {"gateway": 1, "uses": []}, {"gateway": "", "uses": [1]}]
 )

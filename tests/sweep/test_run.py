@@ -338,11 +338,12 @@ def test_time_that_is_over_stops_what_trains_and_it_may_be_raised(
 
 def test_removing_keeps_the_runs_and_foreign_files(make: Make, quiet: Quiet) -> None:
     found = sweep.run(make(trials=1, confirm={"rows": 0.2, "seeds": 2}), quiet)
-    (found.folder / "mine.txt").write_text("mine")
-    with pytest.raises(LlmbenchError, match=r"files that llmbench did not write \(mine\.txt\)"):
-        sweep.remove("try")
-    assert sweep.load("try").trials == found.trials
-    (found.folder / "mine.txt").unlink()
+    for mine in ("mine.txt", "data/train-0-mine.jsonl"):
+        (found.folder / mine).write_text("mine")
+        with pytest.raises(LlmbenchError, match=rf"files that llmbench did not write \({mine}\)"):
+            sweep.remove("try")
+        assert sweep.load("try").trials == found.trials
+        (found.folder / mine).unlink()
     sweep.remove("try")
     assert not found.folder.exists()
     assert runs.open_run("try-0000").state == "finished"

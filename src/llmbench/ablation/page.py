@@ -20,7 +20,7 @@ def page(found: Ablation) -> str:
     body = [_head(found), _means(found), _differences(found)]
     for metric in found.values:
         inner = _table(mean_rows(found, metric)) + _table(difference_rows(found, metric))
-        body.append(section(text(metric), inner))
+        body.append(section(text(_capital(metric)), inner))
     body.append(section("Runs", _table([["condition", "seed", "run"], *_runs(found)])))
     return document(found.name, _KIND, "".join(body))
 
@@ -32,7 +32,9 @@ def _head(found: Ablation) -> str:
         "Measured by": found.headline,
     }
     said = notes(("note", f'<p dir="auto">{text(note)}</p>') for note in found.notes)
-    return header(_KIND, found.name, text(f"{found.headline} of {len(found.conditions)} conditions"), facts(values), said)
+    return header(
+        _KIND, found.name, text(f"{_capital(found.headline)} of {len(found.conditions)} conditions"), facts(values), said
+    )
 
 
 def _means(found: Ablation) -> str:
@@ -56,7 +58,7 @@ def _means(found: Ablation) -> str:
     ]
     axis = marks.axis([(at(x), f"{x:g}") for x in at_ticks])
     lead = "Dots are means over seeds, bars their 95% intervals. Green is the full recipe."
-    return section(text(found.headline), f'<div class="card plot">{"".join(lines)}{axis}</div>', lead=lead)
+    return section(text(_capital(found.headline)), f'<div class="card plot">{"".join(lines)}{axis}</div>', lead=lead)
 
 
 def _differences(found: Ablation) -> str:
@@ -72,6 +74,10 @@ def _differences(found: Ablation) -> str:
 
 def _runs(found: Ablation) -> list[list[str]]:
     return [[condition, str(seed), run] for condition, by in found.runs.items() for seed, run in by.items()]
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
 
 
 def _name(name: str) -> str:

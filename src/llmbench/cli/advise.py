@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,9 @@ import typer
 
 from llmbench.cli import completion
 from llmbench.cli.arguments import Json
-from llmbench.cli.terminal import listing, paragraph, print_json
+from llmbench.cli.terminal import fits, listing, paragraph, print_json
 from llmbench.errors import LlmbenchError
+from llmbench.shown import counted
 
 if TYPE_CHECKING:
     from llmbench.estimate.advice import Option, Task
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 GIB = 2**30
+_NARROW = (0, 3, 4, 5, 6, 7, 9)
+"""Columns of the table that stay in a narrow terminal: the model, and memory and time of training and serving."""
+_MISSING = 24
+"""Characters of what is missing that a wide terminal shows at least."""
 
 
 def register(cli: typer.Typer) -> None:
@@ -106,6 +112,10 @@ def advise(
     if answer >= context:
         raise LlmbenchError(f"--answer {answer}: leaves no room for a prompt in --context {context}. Set it lower")
     here = hardware.lower() == "this"
+    if measure and not here:
+        raise LlmbenchError(
+            f"--measure measures this machine, and its figures are not those of {hardware}. Leave one of them out"
+        )
     there = measuring.this(again=measure) if here else measuring.by_table(table_of_gpus.named(hardware))
     planned = advice.usual() if task is None else _planned(task)
     load = Load(users, context, answer)
@@ -117,7 +127,7 @@ def advise(
         return
     _head(there, load, planned, task, time, memory)
     _first(best[0], planned, task)
-    listing(_rows(best), shrink=(0, 11), right=(1, 4, 5, 7, 8, 9, 10))
+    _table(best)
     print()
     _foot(there)
 
@@ -157,21 +167,25 @@ def _planned(path: Path) -> Task:
 
 
 def _head(there: Hardware, load: Load, planned: Task, path: Path | None, time: Factor | None, memory: Factor | None) -> None:
-    """What was advised for, in three lines."""
-    rates = [f"{there.bandwidth / 1e9:,.0f} GB/s", f"{there.bf16 / 1e12:,.2f} TFLOP/s in bfloat16"]
+    """What was advised for, and how far to trust it."""
+    rates = [f"{there.bandwidth / 1e9:,.0f} GB/s", f"{_tera(there.bf16)} TFLOP/s in bfloat16"]
     if there.fp8 is not None:
-        rates.append(f"{there.fp8 / 1e12:,.0f} in fp8")
+        rates.append(f"{_tera(there.fp8)} in fp8")
     how = "measured here" if there.measured else "stated by the maker"
     print(f"Hardware  {there.name}, {there.memory / GIB:.1f} GiB; {', '.join(rates)} ({how})")
     rows = f"{len(planned.lengths):,} rows" if path is not None else "assumed"
     print(f"Training  {planned.tokens:,.0f} tokens ({rows}), method {planned.recipe.method}")
-    print(f"Serving   {load.users} at once, {load.prompt:,} tokens of prompt and {load.answer:,} of answer each")
+    print(
+        f"Serving   {counted(load.users, 'user')} at once, {load.prompt:,} tokens of prompt and {load.answer:,} of answer each"
+    )
+    if there.measured:
+        print("Note      serving speeds on a CPU are rough: take them for an order of magnitude")
     for what, factor in (("time", time), ("memory", memory)):
         if factor is not None:
             spread = f"{factor.least:.2f} to {factor.most:.2f}"
             print(f"Corrected {what} x {factor.median:.2f}, the median of {factor.runs} finished runs here ({spread})")
     if there.here and time is None:
-        print("Corrected by no run: three finished runs in this workspace correct the training's time and memory")
+        print("Corrected by no run yet: from three finished runs on, their time and memory correct the training's")
     print()
 
 
@@ -180,15 +194,16 @@ def _first(option: Option, planned: Task, path: Path | None) -> None:
     if not option.fits:
         near = f"{option.model.name} ({option.method}, {option.answers.precision}): {', '.join(option.missing)}"
         paragraph(f"No model fits. The nearest is {near}. Ask for fewer users, a shorter context or higher limits.")
+        print()
         return
     from llmbench.estimate import advice
 
     how = {"lora": "LoRA", "qlora": "QLoRA", "full": "all parameters"}[option.method]
     train, serve = f"{option.peak / GIB:.1f} GiB", f"{option.answers.peak / GIB:.1f} GiB"
     paragraph(
-        f"Try first: {option.model.name} with {how}, served in {option.answers.precision}. It is the largest of the newest "
-        f"models that fit (age against size): it trains in {train} and {_duration(option.need.seconds)}, and answers in "
-        f"{serve}, a token each {option.answers.token * 1e3:,.1f} ms."
+        f"Try first: {option.model.name} with {how}, served in {option.answers.precision}. Of the models that fit, it comes "
+        f"first by size and age: it trains in {train} and {_duration(option.need.seconds)}, and answers in {serve}, one token "
+        f"every {option.answers.token * 1e3:,.1f} ms."
     )
     recipe = path or Path("my.yaml")
     if path is None:
@@ -202,6 +217,22 @@ def _first(option: Option, planned: Task, path: Path | None) -> None:
         case "int8" | "w4a16":
             print(f"    # serve a checkpoint of it that is published in {option.answers.precision}")
     print()
+
+
+def _table(best: list[Option]) -> None:
+    """Prints a line for each model. A narrow terminal gets fewer columns, and a sentence for each model that does not fit."""
+    rows = _rows(best)
+    if not sys.stdout.isatty() or fits([[*row[:-1], row[-1][:_MISSING]] for row in rows]):
+        listing(rows, shrink=(0, 11), right=(1, 4, 5, 7, 8, 9, 10))
+        return
+    shown = [rows[0], *(row for row in rows[1:] if not row[-1])]
+    if shown[1:]:
+        listing([[row[i] for i in _NARROW] for row in shown], shrink=(0,), right=(2, 3, 5, 6))
+    for row in rows[1:]:
+        if row[-1]:
+            paragraph(f"{row[0]} does not fit: {row[-1]}")
+    print()
+    paragraph("A wider terminal, or a pipe, shows parameters, licence, first token and tokens/s too.")
 
 
 def _rows(best: list[Option]) -> list[list[str]]:
@@ -238,6 +269,11 @@ def _foot(there: Hardware) -> None:
         else " Speeds on GPUs were within a factor of 1.6 of seven published measurements."
     )
     paragraph(f"{kept}; how each figure is made, and how wrong it may be: docs/guide/advise.md.{tested}")
+
+
+def _tera(rate: float) -> str:
+    """FLOP/s in 10^12: whole ones, or two digits of a CPU's."""
+    return f"{rate / 1e12:,.0f}" if rate >= 1e13 else f"{rate / 1e12:.2g}"
 
 
 def _duration(seconds: float) -> str:

@@ -20,6 +20,9 @@ _GAP = 2
 _LEAST = (24, 16, 8)
 """Characters of a name that stay: first all names are cut to the first of these, then to the next."""
 
+_HEIGHT = 25
+"""Any: without one, Rich takes a terminal with TERM=dumb to be 80 columns wide, whatever it is told."""
+
 
 def table(rows: Rows) -> None:
     """Prints a table: figures stay whole, and the first column takes what is left and wraps."""
@@ -33,7 +36,7 @@ def table(rows: Rows) -> None:
         drawn.add_column(name, justify="left" if first else "right", overflow="fold", no_wrap=not first)
     for row in rows[1:]:
         drawn.add_row(*row)
-    Console(highlight=False, markup=False, width=_width()).print(drawn)
+    Console(highlight=False, markup=False, width=_width(), height=_HEIGHT).print(drawn)
 
 
 def listing(rows: Rows, *, shrink: Sequence[int], right: Sequence[int] = ()) -> None:
@@ -57,7 +60,7 @@ def listing(rows: Rows, *, shrink: Sequence[int], right: Sequence[int] = ()) -> 
         drawn.add_column(name, justify="right" if i in right else "left", no_wrap=True)
     for row in rows[1:]:
         drawn.add_row(*(Text(_cut(text, width)) for text, width in zip(row, widths, strict=True)))
-    Console(highlight=False, width=max(_width(), sum(widths) + _GAP * len(widths))).print(drawn)
+    Console(highlight=False, width=max(_width(), sum(widths) + _GAP * len(widths)), height=_HEIGHT).print(drawn)
 
 
 def _cut(text: str, width: int) -> str:

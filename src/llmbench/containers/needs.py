@@ -99,10 +99,33 @@ def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None,
     Raises:
         RecipeError: everybody who reaches a port could ask; a secret stands in the command line; the document is no file.
     """
-    spec, engine = document.gateway, document.engine
     origin = document.origin
     if origin is None:
         raise RecipeError(f"{document.source}: only a document in a file can be served in a container. Save it first")
+    _refuse(document, overrides, engines)
+    spec, engine, base = document.gateway, document.engine, document.model.model_name_or_path
+    return Needs(
+        name=label(document.source.stem),
+        document=origin,
+        overrides=tuple(overrides),
+        image=image or f"llmbench:{device}",
+        device=device,
+        gpus=engine.tensor_parallel_size * engine.pipeline_parallel_size * engine.data_parallel_size,
+        engines=engines,
+        urls=tuple(engine.urls),
+        port=spec.port or 8000,
+        host=spec.allowed_hosts[0] if spec.allowed_hosts else None,
+        home=workspace.home(),
+        reads=_outermost(_reads(document, origin)),
+        downloads=base != assets.TINY and not Path(base).is_absolute(),
+        start_seconds=int(engine.start_timeout) + 60,
+        stop_seconds=int(spec.shutdown_timeout) + GRACE,
+    )
+
+
+def _refuse(document: ServeRecipe, overrides: Sequence[str], engines: int) -> None:
+    """Raises RecipeError for what a container must not or cannot do."""
+    spec, engine = document.gateway, document.engine
     if spec.api_key is None and spec.keys is False:
         raise RecipeError(
             f"{document.source}: a container's port is reachable from other machines: set gateway.keys=true and make a key "
@@ -128,7 +151,10 @@ def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None,
             raise RecipeError(f"{field} would stand in the container's command line. Write it into the document instead")
     if engine.python is not None:
         raise RecipeError(f"{document.source}: engine.python is of this machine. Leave it out: the image has its own")
-    home = workspace.home()
+
+
+def _reads(document: ServeRecipe, origin: str) -> Iterator[Path]:
+    """What the document and its pipelines read outside of the workspace and of what the image has."""
     found = set(_paths(document))
     named = [document.model.model_name_or_path, *(variant.adapter for variant in document.variants)]
     found |= {Path(one) for one in named if one is not None and one.startswith("/")}
@@ -138,25 +164,8 @@ def needs(document: ServeRecipe, overrides: Sequence[str], *, image: str | None,
         rag = recipe.load(pipeline, RagRecipe)
         models = [rag.embedder.model_name_or_path, *([rag.search.rerank.model_name_or_path] if rag.search.rerank else [])]
         found |= {*_paths(rag), *(Path(one) for one in models if one.startswith("/"))}
-    inside = (home, assets.bundle())
-    name = document.model.model_name_or_path
-    return Needs(
-        name=label(document.source.stem),
-        document=origin,
-        overrides=tuple(overrides),
-        image=image or f"llmbench:{device}",
-        device=device,
-        gpus=engine.tensor_parallel_size * engine.pipeline_parallel_size * engine.data_parallel_size,
-        engines=engines,
-        urls=tuple(engine.urls),
-        port=spec.port or 8000,
-        host=spec.allowed_hosts[0] if spec.allowed_hosts else None,
-        home=home,
-        reads=_outermost(path for path in found if not any(path.is_relative_to(folder) for folder in inside)),
-        downloads=name != assets.TINY and not Path(name).is_absolute(),
-        start_seconds=int(engine.start_timeout) + 60,
-        stop_seconds=int(spec.shutdown_timeout) + GRACE,
-    )
+    inside = (workspace.home(), assets.bundle())
+    yield from (path for path in found if not any(path.is_relative_to(folder) for folder in inside))
 
 
 def _probe(port: int, host: str) -> list[str]:

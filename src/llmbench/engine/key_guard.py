@@ -94,7 +94,7 @@ class KeyGuard:
         self._wanted = _digest(f"Bearer {key}".encode()) if key else None
         self._leases = Leases()
         self._leaving: dict[str, asyncio.Event] = {}
-        """Adapters that are being unloaded; set when they are."""
+        """Adapters that are being unloaded, by one request each; set when it has ended."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Hands a request on, or refuses it."""
@@ -126,8 +126,7 @@ class KeyGuard:
             await _refuse(send, 400, "A gateway says its name and what it uses.")
             return
         for id in uses:
-            if (event := self._leaving.get(id)) is not None:
-                await event.wait()  # it sees then that it has to load it
+            await self._gone(id)  # it sees then that it has to load it
         await _answer(send, 200, self._leases.hold(gateway, uses))
 
     async def _change(self, loads: bool, scope: Any, receive: Any, send: Any) -> None:
@@ -147,11 +146,14 @@ class KeyGuard:
 
         if not isinstance(id, str):
             await _refuse(send, 400, "lora_name is missing.")
-        elif loads:
+            return
+        if loads:
             await self._app(scope, again, seen)
             if status == _DONE and gateway is not None:
                 self._leases.loaded(gateway, id)
-        elif gateway is not None and not self._leases.release(gateway, id):
+            return
+        await self._gone(id)  # gateways see alike what nobody uses, and may unload it at once
+        if gateway is not None and not self._leases.release(gateway, id):
             await _refuse(send, 409, "Another gateway uses this adapter.")
         else:
             event = self._leaving[id] = asyncio.Event()
@@ -162,6 +164,11 @@ class KeyGuard:
             finally:
                 del self._leaving[id]
                 event.set()
+
+    async def _gone(self, id: str) -> None:
+        """Waits until no request unloads an adapter."""
+        while (event := self._leaving.get(id)) is not None:
+            await event.wait()
 
     def _refusal(self, path: str, headers: list[tuple[bytes, bytes]]) -> tuple[int, str]:
         """A status and its message; 0 where the request may pass."""

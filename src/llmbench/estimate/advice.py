@@ -102,7 +102,7 @@ class Option:
 
 def usual(tokens: int = 1_000_000, longest: int = 512) -> Task:
     """A million tokens of chats that are learned by half, where no recipe says more."""
-    recipe = recipes.load("recipes/sft-lora.yaml", TrainRecipe, ["training.max_tokens_per_batch=null"])
+    recipe = recipes.load("bundled://recipes/sft-lora.yaml", TrainRecipe, ["training.max_tokens_per_batch=null"])
     return Task(recipe, np.full(max(tokens // longest, 1), longest), 0.5)
 
 

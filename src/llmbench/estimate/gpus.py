@@ -14,6 +14,8 @@ __all__ = ["Gpu", "every", "find", "named"]
 
 _OTHERS = {"laptop", "mobile", "mig", "nvl", "max"}
 """Words of names whose chip is another one, or a part of one."""
+_VARIANTS = {"ti", "super", "d"}
+"""Words after a number that make it another GPU: an RTX 3080 Ti is no RTX 3080."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def every() -> tuple[Gpu, ...]:
 def find(text: str) -> Gpu | None:
     """The GPU that a text names, such as `NVIDIA A100-SXM4-40GB` or `rtx 4090`; None where the table has none by it."""
     words = set(re.findall(r"[a-z0-9]+", text.lower()))
-    named = [gpu for gpu in every() if _words(gpu) <= words]
+    named = [gpu for gpu in every() if _words(gpu) <= words and words & _VARIANTS <= _words(gpu)]
     if not named or words & _OTHERS:
         return None
     return max(named, key=lambda gpu: len(_words(gpu)))

@@ -70,34 +70,42 @@ def confirm(
     done = {one.run: one for one in pool.trials.values()}
     if any(run not in done or done[run].state == "running" for run in wanted):
         return None  # the time was over
-    if failed := next((done[run] for run in wanted if done[run].state != "finished"), None):
-        raise LlmbenchError(
-            f"The confirmation failed: run {failed.run}: {failed.reason}. See {folder / 'confirm' / failed.file}.log. Remove "
-            f"{folder / 'confirm' / failed.file}.json and run {failed.run} to train it again."
-        )
     answered = base.evaluation is not None and goal.metric.removeprefix("eval_") in base.evaluation.metrics
-    if answered and (gone := next((run for run in wanted if not Run(workspace.runs() / run).exists), None)):
-        raise LlmbenchError(
-            f"Run {gone} was removed, and its answers with it. Remove {folder / 'confirm' / done[gone].file}.json too: the "
-            "same command then trains it again."
-        )
+    _refuse_incomplete(folder / "confirm", [done[run] for run in wanted], answered=answered)
     looks = _looked(folder, winner.number)
-    sides: list[dict[str, float]] = []
-    places: dict[str, str] = {}
-    for side in (f"{spec.name}-{winner.file}", f"{spec.name}-own"):
-        names = [f"{side}-s{seed}" for seed in range(1, asked.seeds + 1)]
-        if answered:
-            each = [answers(Run(workspace.runs() / name), goal.metric) for name in names]
-            sides.append(averaged([scores for scores, _ in each]))
-            places |= {key: place for _, found in each for key, place in found.items()}
-        else:
-            sides.append({f"seed {i}": value for i, name in enumerate(names) if (value := done[name].value) is not None})
+    names = [
+        [f"{side}-s{seed}" for seed in range(1, asked.seeds + 1)] for side in (f"{spec.name}-{winner.file}", f"{spec.name}-own")
+    ]
+    (of_winner, places), (of_own, _) = (_measured([done[name] for name in each], goal, answered=answered) for each in names)
     groups = {key: away.groups.get(place, place) for key, place in places.items()} if away.groups else None
     kind: Kind = "amount" if not answered else "share" if asked.seeds == 1 else "score"
     return judge(
-        sides[0], sides[1], kind, metric=goal.metric, number=winner.number, seen="held out", looks=looks, seeds=asked.seeds,
+        of_winner, of_own, kind, metric=goal.metric, number=winner.number, seen="held out", looks=looks, seeds=asked.seeds,
         minimizes=not goal.greater_is_better, confidence=asked.confidence, groups=groups,
     )  # fmt: skip
+
+
+def _refuse_incomplete(folder: Path, trained: list[Trial], *, answered: bool) -> None:
+    """Raises LlmbenchError where a training failed, or its answers are needed and gone."""
+    if failed := next((one for one in trained if one.state != "finished"), None):
+        raise LlmbenchError(
+            f"The confirmation failed: run {failed.run}: {failed.reason}. See {folder / failed.file}.log. To train it again, "
+            f"remove {folder / failed.file}.json and the run (llmbench runs rm {failed.run}), and repeat the command."
+        )
+    gone = next((one for one in trained if not Run(workspace.runs() / one.run).exists), None)
+    if answered and gone is not None:
+        raise LlmbenchError(
+            f"Run {gone.run} was removed, and its answers with it. Remove {folder / gone.file}.json too: the same command then "
+            "trains it again."
+        )
+
+
+def _measured(trained: list[Trial], goal: Goal, *, answered: bool) -> tuple[dict[str, float], dict[str, str]]:
+    """What one side's trainings give: question -> mean score, and where it stands; or seed -> objective, and nothing."""
+    if not answered:
+        return {f"seed {i}": one.value for i, one in enumerate(trained) if one.value is not None}, {}
+    each = [answers(Run(workspace.runs() / one.run), goal.metric) for one in trained]
+    return averaged([scores for scores, _ in each]), {key: place for _, found in each for key, place in found.items()}
 
 
 def searched(spec: SweepRecipe, trials: list[Trial], winner: Trial, own: dict[str, Any] | None) -> Claim | None:

@@ -12,8 +12,10 @@ from llmbench.errors import DataError, RecipeError
 from llmbench.questions import Question
 from llmbench.recipe import SweepRecipe, TrainRecipe
 
-__all__ = ["Holdout", "check", "hashes", "prepare"]
+__all__ = ["FILE", "Holdout", "check", "hashes", "prepare"]
 
+FILE = r"(train|held-out)-[0-9]+\.jsonl"
+"""The name of a file that holds one source's rows, those that are trained on or those that are put away."""
 _LEAST = 2
 """Rows or questions that a difference needs."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from llmbench import workspace, written
 from llmbench.errors import LlmbenchError
-from llmbench.sweep import trial
+from llmbench.sweep import holdout, trial
 from llmbench.sweep.claim import Claim
 from llmbench.sweep.trial import Trial
 
@@ -165,8 +166,7 @@ def remove(name: str) -> None:
                         f"Run {one.run} of sweep {name} is training. Stop it first: llmbench runs stop {one.run}"
                     )
                 ours += [f"{part}/{one.file}.{end}" for end in ("json", "log", "lock")]
-        data = folder / "data"
-        ours += [f"data/{path.name}" for end in ("train", "held-out") for path in data.glob(f"{end}-[0-9]*.jsonl")]
+        ours += [f"data/{path.name}" for path in folder.glob("data/*") if re.fullmatch(holdout.FILE, path.name)]
         written.refuse(folder, ours)
         written.remove(folder, ours)
 
