@@ -250,7 +250,7 @@ def test_an_override_may_write_a_place_as_messages_do(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("---\nname: b\n", "a second document begins here (---), but a recipe is a single document"),
+        ("---\nname: b\n", "a second document begins here (---); leave one of them"),
         ("lora: {r: ${RANK}}\n", "Put values with ${...} in quotes"),
         ("include: my.yaml\n", "include: my.yaml includes itself"),
     ],

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from llmbench.errors import RecipeError
+from llmbench.recipe import yaml_text
 
 __all__ = ["Foreign", "Place", "Unread", "mapping", "number", "read", "text_of"]
 
@@ -99,16 +100,8 @@ def mapping(path: Path, text: str) -> Foreign:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         value = {} if node is None else _Reader(loader, path, lines).value(node, ())
-    except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1
-        raise RecipeError(f"{path}:{line}: not valid YAML: the character {error.character:#x} is not allowed") from error
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = str(getattr(error, "problem", None) or error)
-        if "another document" in problem:
-            problem = "a second document begins here (---); leave one of them"
-        raise RecipeError(f"{where}: not valid YAML: {problem}") from error
+        raise yaml_text.invalid(error, text, path) from error
     except RecursionError as error:
         raise RecipeError(f"{path}: nested too deeply (at most {_MAX_DEPTH} levels)") from error
     if not isinstance(value, dict):

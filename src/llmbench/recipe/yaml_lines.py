@@ -11,6 +11,7 @@ import yaml
 
 from llmbench import assets
 from llmbench.errors import RecipeError
+from llmbench.recipe import yaml_text
 from llmbench.recipe.scalars import Given, environment, plain
 
 __all__ = ["Lines", "Place", "read", "read_text", "value"]
@@ -178,18 +179,8 @@ def _parsed(text: str, path: str | Path) -> tuple[dict[str, Any], Lines]:
         loader = _Loader(text)
         node = loader.get_single_node()
         value = {} if node is None else _value(loader, node, (), lines, path)
-    except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1
-        raise RecipeError(f"{path}:{line}: not valid YAML: the character {error.character:#x} is not allowed") from error
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = str(getattr(error, "problem", None) or error)
-        if "another document" in problem:
-            problem = "a second document begins here (---), but a recipe is a single document"
-        elif mark and re.search(r"[{,:]\s*\$\{", "".join(text.splitlines()[mark.line : mark.line + 1])):
-            problem += ". Put values with ${...} in quotes"
-        raise RecipeError(f"{where}: not valid YAML: {problem}") from error
+        raise yaml_text.invalid(error, text, path) from error
     except RecursionError as error:
         raise RecipeError(f"{path}: nested too deeply (at most {_MAX_DEPTH} levels)") from error
     if not isinstance(value, dict):

@@ -1,13 +1,16 @@
-"""Values as YAML that llmbench reads back as they are, in the style of a person: no quotes where none are needed."""
+"""The text of YAML: values written as a person would, with quotes only where needed, and what is wrong with a text."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-__all__ = ["scalar"]
+from llmbench.errors import RecipeError
+
+__all__ = ["invalid", "scalar"]
 
 _WORD = re.compile(r"[A-Za-z_./~][\w./@+-]*")
 _NOT_TEXT = {"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~"}
@@ -40,3 +43,18 @@ def _quoted(text: str) -> str:
     if _WORD.fullmatch(text) and text.lower() not in _NOT_TEXT and not re.fullmatch(r"\.?\d.*|\.(inf|nan)|\.", text, re.I):
         return text
     return str(yaml.safe_dump(text, default_style='"', width=10**9, allow_unicode=True)).rstrip("\n")
+
+
+def invalid(error: yaml.YAMLError, text: str, path: str | Path) -> RecipeError:
+    """What PyYAML found wrong with a text, as one line with file and line number."""
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text[: error.position].count("\n") + 1
+        return RecipeError(f"{path}:{line}: not valid YAML: the character {error.character:#x} is not allowed")
+    mark = getattr(error, "problem_mark", None)
+    where = f"{path}:{mark.line + 1}" if mark else str(path)
+    problem = str(getattr(error, "problem", None) or error)
+    if "another document" in problem:
+        problem = "a second document begins here (---); leave one of them"
+    elif mark and re.search(r"[{,:]\s*\$\{", "".join(text.splitlines()[mark.line : mark.line + 1])):
+        problem += ". Put values with ${...} in quotes"
+    return RecipeError(f"{where}: not valid YAML: {problem}")
