@@ -88,6 +88,7 @@ def test_what_was_made_with_an_adapter_is_found_by_its_content(
     monkeypatch.chdir(tmp_path)
     serving = "model: {model_name_or_path: llmbench/tiny}\nvariants: [{name: support, adapter: a}, {name: plain}]\n"
     (tmp_path / "serve.yaml").write_text(serving, encoding="utf-8")
+    (tmp_path / "another-tools.yaml").write_text("variants: 3\n", encoding="utf-8")
     [adapter, merged, replay, variant] = lineage(run)[1].children
     assert adapter.facts["id"] == id
     assert [(child.kind, child.name) for child in adapter.children] == [

@@ -59,6 +59,7 @@ def test_conditions_leave_keys_out_and_change_values(document: Path) -> None:
         (["data.train.7"], [], "has no 7 there"),
         (["training.seed"], [], "training.seed tells the runs of an ablation apart"),
         ([], ["name=other"], "name tells the runs of an ablation apart"),
+        ([], ["lora.r=8 'x"], "a quotation mark is not closed"),
         ([], ["lora.r=4"], "the recipe says that already"),
         ([], ["lora.r=8", "lora.r=8"], "lora.r=8 is listed twice"),
     ],

@@ -47,7 +47,7 @@ def test_the_table_has_a_row_for_each_setting_with_its_fate(folder: Path) -> Non
     assert any("lora_r=8" in line and "lora.r=8" in line and " kept" in line for line in lines)
     assert any("sequence_len=512" in line and "data.max_length=512" in line and "default written out" in line for line in lines)
     assert any("loss_watchdog_patience=3" in line and " dropped " in line for line in lines)
-    assert any("lora_rr=4" in line and " refused " in line and "did lora_r mean this" in line for line in lines)
+    assert any("lora_rr=4" in line and " refused " in line and "did you mean lora_r?" in line for line in lines)
     counted = next(line for line in lines if re.match(r"\d+ kept, \d+ defaults written out, \d+ dropped, 1 refused", line))
     assert counted
 

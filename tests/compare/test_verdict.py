@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from llmbench.compare.verdict import amount, interval, p_value, pair_sentence, signed, verdict
-from llmbench.statistics import Difference, Estimate
+from llmbench.compare.verdict import amount, interval, pair_sentence, signed, verdict
+from llmbench.statistics import Difference, Estimate, p_value
 
 
 def pair(a: str, b: str, mean: float, p: float, **changes: Any) -> Difference:

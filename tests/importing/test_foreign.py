@@ -36,8 +36,8 @@ DATA = "datasets: [{path: a/b, type: chat_template}]\n"
          b"d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n", r"more than 100,000 values; aliases"),
         (b"a: &a\n  b: *a\n", r"nested too deeply|not valid YAML"),
         (b"", r"theirs\.yaml: not a configuration that llmbench knows"),
-        (b"colour: blue\n", r"theirs\.yaml: not a configuration that llmbench knows\. .*--from NAME"),
-        (b"lora_r: 8\nlora_target_modules: [q_proj]\n", r"theirs\.yaml: could be of .*--from "),
+        (b"colour: blue\n", r"theirs\.yaml: not a configuration that llmbench knows\. .*--from: llamafactory"),
+        (b"lora_r: 8\nlora_target_modules: [q_proj]\n", r"theirs\.yaml: could be for .*--from "),
         (b"name: mine\ndata:\n  train: []\n", r"theirs\.yaml: is a recipe of llmbench already\. Run: llmbench check"),
     ],
 )  # fmt: skip

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.importing.facts import Case, check, imported, loaded
 
+from llmbench.errors import RecipeError
+
 OUT = "do_train: true\npreprocessing_num_workers: 16\noverwrite_output_dir: true\nplot_loss: true\nddp_timeout: 180000000\n"
 QWEN = "model_name_or_path: Qwen/Qwen3-4B-Instruct-2507\ntrust_remote_code: true\ntemplate: qwen3_nothink\n" + OUT
 LLAMA = "model_name_or_path: meta-llama/Meta-Llama-3-8B-Instruct\ntrust_remote_code: true\ntemplate: llama3\n" + OUT
@@ -195,6 +197,35 @@ def test_what_has_no_faithful_recipe_gives_none(line: str, key: str, folder: Pat
     assert result.recipe is None
     assert key in {one.theirs for one in result.translations if one.fatal}
     assert result.unfit and all(line.startswith(str(folder / "theirs.yaml")) for line in result.unfit)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("adapter_name_or_path: 0", "adapter_name_or_path should be a list of words, not 0"),
+        ("mix_strategy: interleave_over\ninterleave_probs: some", "interleave_probs should be a list of numbers, not some"),
+    ],
+)
+def test_values_that_the_trainer_refuses_are_a_line(line: str, says: str, folder: Path) -> None:
+    with pytest.raises(RecipeError, match=says):
+        imported(folder, f"model_name_or_path: a/b\nstage: sft\ndataset: identity\n{line}\n")
+
+
+@pytest.mark.parametrize(("stage", "name", "compiles"), [("sft", "identity", True), ("dpo", "dpo_en_demo", None)])
+def test_compiling_is_kept_where_it_works_and_costs_no_recipe_elsewhere(
+    stage: str, name: str, compiles: bool | None, folder: Path
+) -> None:
+    result = imported(folder, f"model_name_or_path: a/b\nstage: {stage}\ndataset: {name}\ntorch_compile: true\n")
+    assert loaded(result, folder).training.torch_compile is compiles
+    [fate] = [one.fate for one in result.translations if one.theirs == "torch_compile"]
+    assert fate == ("kept" if compiles else "dropped")
+
+
+@pytest.mark.parametrize("key", ["per_device_train_batch_size", "gradient_accumulation_steps"])
+def test_a_batch_of_no_rows_gives_no_recipe(key: str, folder: Path) -> None:
+    text = f"model_name_or_path: a/b\nstage: sft\ndataset: identity\n{key}: 0\nsave_steps: 0.5\n"
+    result = imported(folder, text)
+    assert result.recipe is None and key in result.unfit[0]
 
 
 def test_the_last_layers_are_counted_from_the_models_own_config(folder: Path) -> None:

@@ -118,6 +118,14 @@ KD = (
 )
 
 
+@pytest.mark.parametrize(("value", "fate"), [("True", "refused"), ("False", "dropped")])
+def test_an_adapter_of_the_head_is_refused_and_none_is_dropped(value: str, fate: str, tmp_path: Path) -> None:
+    case = next(case for case in CASES if "apply_lora_to_output: False" in case.text)
+    text = case.text.replace("apply_lora_to_output: False", f"apply_lora_to_output: {value}")
+    result = imported(tmp_path, text)
+    assert {one.theirs: one.fate for one in result.translations}["model.apply_lora_to_output"] == fate
+
+
 def test_a_distillation_that_mixes_losses_gives_no_recipe_and_a_pure_one_does(tmp_path: Path) -> None:
     mixed = imported(tmp_path, SMALL + CLEANED + KD + "kd_ratio: 0.5\n")
     assert mixed.recipe is None and "kd_ratio" in {one.theirs for one in mixed.translations if one.fatal}

@@ -84,6 +84,20 @@ def test_a_mixture_of_data_sets(tmp_path: Path) -> None:
     assert data.train[1].split == "validation" and data.eval_fraction == 0.1
 
 
+@pytest.mark.parametrize(
+    ("line", "fate"),
+    [
+        ("truncation_mode: keep_end", "refused"),
+        ("truncation_mode: keep_start", "dropped"),
+        ("model_revision: abc123", "kept"),
+        ("model_revision: main", "dropped"),
+    ],
+)
+def test_only_a_value_that_changes_nothing_is_reported_as_dropped(line: str, fate: str, tmp_path: Path) -> None:
+    result = imported(tmp_path, f"model_name_or_path: a/b\ndataset_name: c/d\nuse_peft: true\n{line}\n")
+    assert {one.theirs: one.fate for one in result.translations}[line.partition(":")[0]] == fate
+
+
 def test_a_command_takes_the_file_that_it_names(tmp_path: Path) -> None:
     config = "model_name_or_path: a/b\ndataset_name: c/d\nlearning_rate: 1e-5\nbeta: 0.3\n"
     result = imported(tmp_path, "trl dpo --config dpo.yaml --learning_rate 3e-6\n", "run.sh", dpo_DOT_yaml=config)

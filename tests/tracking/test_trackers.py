@@ -61,7 +61,7 @@ def test_each_tracker_keeps_every_figure_once_though_it_is_told_twice(
 
 
 def test_a_run_that_goes_on_goes_on_in_the_same_places(made: Made, home: Path) -> None:
-    run = made(state="stopped")
+    run = made()
     tracking.send(run, ALL, TrackingSpec())
     before = record(run)
     run.drop_metrics_after(2)  # it is resumed from a checkpoint, and says step 3 again
@@ -74,6 +74,7 @@ def test_a_run_that_goes_on_goes_on_in_the_same_places(made: Made, home: Path) -
         found = curves(run, home, name)
         assert found["train/loss"] == [*LOSS, (4, 0.25)], name
         assert found["eval/loss"] == [(2, 1.0), (4, 0.5)], name
+        assert [step for step, _ in found["final/loss"]] == [3, 4], name
 
 
 def test_a_run_that_is_made_anew_is_another_one_there(made: Made, home: Path) -> None:

@@ -60,7 +60,10 @@ def conditions(file: str | Path, overrides: Sequence[str], without: Sequence[str
     found = [Condition(FULL, full)]
     found += [Condition(f"without {key}", _without(full, key)) for key in without]
     for change in changes:
-        given = shlex.split(change)
+        try:
+            given = shlex.split(change)
+        except ValueError as error:
+            raise RecipeError(f"--change {change}: a quotation mark is not closed. Close it, or leave it out.") from error
         for one in given:
             _refuse_fixed(one.partition("=")[0])
         values = yaml.safe_load(resolved(load(file, TrainRecipe, [*overrides, *given])))

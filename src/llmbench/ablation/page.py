@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from llmbench.ablation.conditions import FULL
 from llmbench.ablation.figures import Ablation
-from llmbench.ablation.rows import difference_rows, mean_rows, p_value
-from llmbench.page import document, facts, header, notes, section, table, text
-from llmbench.statistics import Difference
+from llmbench.ablation.rows import difference_rows, mean_rows
+from llmbench.page import document, facts, forest, header, notes, section, table, text
 from llmbench.svg import marks
 from llmbench.svg.scale import ticks
 
@@ -21,7 +20,7 @@ def page(found: Ablation) -> str:
     body = [_head(found), _means(found), _differences(found)]
     for metric in found.values:
         inner = _table(mean_rows(found, metric)) + _table(difference_rows(found, metric))
-        body.append(section(text(metric), inner))
+        body.append(section(text(_capital(metric)), inner))
     body.append(section("Runs", _table([["condition", "seed", "run"], *_runs(found)])))
     return document(found.name, _KIND, "".join(body))
 
@@ -33,7 +32,9 @@ def _head(found: Ablation) -> str:
         "Measured by": found.headline,
     }
     said = notes(("note", f'<p dir="auto">{text(note)}</p>') for note in found.notes)
-    return header(_KIND, found.name, text(f"{found.headline} of {len(found.conditions)} conditions"), facts(values), said)
+    return header(
+        _KIND, found.name, text(f"{_capital(found.headline)} of {len(found.conditions)} conditions"), facts(values), said
+    )
 
 
 def _means(found: Ablation) -> str:
@@ -57,40 +58,26 @@ def _means(found: Ablation) -> str:
     ]
     axis = marks.axis([(at(x), f"{x:g}") for x in at_ticks])
     lead = "Dots are means over seeds, bars their 95% intervals. Green is the full recipe."
-    return section(text(found.headline), f'<div class="card plot">{"".join(lines)}{axis}</div>', lead=lead)
+    return section(text(_capital(found.headline)), f'<div class="card plot">{"".join(lines)}{axis}</div>', lead=lead)
 
 
 def _differences(found: Ablation) -> str:
     differences = found.differences[found.headline]
     if not differences:
         return ""
-    at_ticks = ticks(min(0.0, *(one.low for one in differences)), max(0.0, *(one.high for one in differences)), 6)
-    low, high = at_ticks[0], at_ticks[-1]
-
-    def at(x: float) -> float:
-        return (x - low) / (high - low)
-
-    def line(one: Difference) -> str:
-        chance = one.p_holm >= _ALPHA
-        mark = marks.interval(at(one.low), at(one.high)) + marks.dot(at(one.mean), hollow=chance)
-        figures = (
-            f"<b>{one.mean:+.4f}</b> <span>[{one.low:+.4f}, {one.high:+.4f}]</span> "
-            f'<span class="p">{text(p_value(one.p_holm))}</span>'
-        )
-        return marks.row(
-            _name(one.a), marks.track(mark, [at(x) for x in at_ticks], zero=at(0.0)), figures, "unsure" if chance else "v0"
-        )
-
     lead = (
         f"Each condition minus the full recipe, paired by seed. A filled dot is a difference that this ablation shows (p below "
         f"{_ALPHA:g} after Holm's correction over the conditions); a hollow one may be chance."
     )
-    axis = marks.axis([(at(x), f"{x:+.4g}" if x else "0") for x in at_ticks])
-    return section("Differences", f'<div class="card plot forest">{"".join(map(line, differences))}{axis}</div>', lead=lead)
+    return section("Differences", forest(differences, _ALPHA, who=lambda one: _name(one.a), colour=lambda _: "v0"), lead=lead)
 
 
 def _runs(found: Ablation) -> list[list[str]]:
     return [[condition, str(seed), run] for condition, by in found.runs.items() for seed, run in by.items()]
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
 
 
 def _name(name: str) -> str:

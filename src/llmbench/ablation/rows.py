@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from llmbench.ablation.figures import Ablation
+from llmbench.statistics import p_value
 
-__all__ = ["difference_rows", "mean_rows", "p_value"]
+__all__ = ["difference_rows", "mean_rows"]
 
 
 def mean_rows(found: Ablation, metric: str) -> list[list[str]]:
@@ -25,8 +26,3 @@ def difference_rows(found: Ablation, metric: str) -> list[list[str]]:
         least = "-" if one.detectable is None else f"{one.detectable:.4f}"
         rows.append([one.a, f"{one.mean:+.4f}", f"[{one.low:+.4f}, {one.high:+.4f}]", p_value(one.p_holm), least])
     return rows
-
-
-def p_value(p: float) -> str:
-    """`p = 0.031`, `p < 0.001`."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

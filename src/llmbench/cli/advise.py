@@ -167,7 +167,7 @@ def _planned(path: Path) -> Task:
 
 
 def _head(there: Hardware, load: Load, planned: Task, path: Path | None, time: Factor | None, memory: Factor | None) -> None:
-    """What was advised for, in three lines."""
+    """What was advised for, and how far to trust it."""
     rates = [f"{there.bandwidth / 1e9:,.0f} GB/s", f"{_tera(there.bf16)} TFLOP/s in bfloat16"]
     if there.fp8 is not None:
         rates.append(f"{_tera(there.fp8)} in fp8")
@@ -178,6 +178,8 @@ def _head(there: Hardware, load: Load, planned: Task, path: Path | None, time: F
     print(
         f"Serving   {counted(load.users, 'user')} at once, {load.prompt:,} tokens of prompt and {load.answer:,} of answer each"
     )
+    if there.measured:
+        print("Note      serving speeds on a CPU are rough: take them for an order of magnitude")
     for what, factor in (("time", time), ("memory", memory)):
         if factor is not None:
             spread = f"{factor.least:.2f} to {factor.most:.2f}"

@@ -126,7 +126,7 @@ def _tuned(report: Report, found: Evaluated, collection: Collection, seed: int, 
 
     from llmbench import workspace
     from llmbench.retrieval.evaluation import tuning
-    from llmbench.retrieval.evaluation.report import p_value
+    from llmbench.statistics import p_value
 
     tuned = tuning.tune(found, collection.qrels, pages=collection.pages, ignore_identical=ignore_identical, seed=seed)
     unseen = f"{tuned.held_out.mean:.4f} [{tuned.held_out.low:.4f}, {tuned.held_out.high:.4f}]"

@@ -54,6 +54,8 @@ def track(
 
     Exit code 0: everything was sent; 1: something was not, and what; 2: an error.
     """
+    from pydantic import ValidationError
+
     from llmbench import recipe, runs, tracking
 
     unknown = [name for name in to or () if name not in _TRACKERS]
@@ -61,7 +63,12 @@ def track(
         raise LlmbenchError(f"--to {unknown[0]} is not a tracker. Choose one of: {', '.join(_TRACKERS)}")
     given = {key: value for key, value in (("project", project), ("python", python)) if value is not None}
     chosen = [runs.open_run(name) for name in names]
-    specs = [recipe.TrackingSpec.model_validate((run.recipe.get("tracking") or {}) | given) for run in chosen]
+    try:
+        specs = [recipe.TrackingSpec.model_validate((run.recipe.get("tracking") or {}) | given) for run in chosen]
+    except ValidationError as error:
+        raise LlmbenchError(
+            f"--project {project!r}: use letters, digits, spaces, dots, dashes and underscores, at most 128 of them"
+        ) from error
     for run, spec in zip(chosen, specs, strict=True):
         if not (to or spec.to):
             raise LlmbenchError(f"The recipe of run {run.name} names no tracker. Name one: --to mlflow")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from llmbench.compare.verdict import amount, interval, p_value, signed
+from llmbench.compare.verdict import amount, interval, signed
 from llmbench.page import text
-from llmbench.statistics import Difference, Estimate
+from llmbench.statistics import Difference, Estimate, p_value
 from llmbench.svg import curves as curve
 from llmbench.svg import marks
 from llmbench.svg.scale import ticks

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmbench.compare.result import Comparison
-from llmbench.compare.verdict import LABELS, amount, interval, p_value, signed
-from llmbench.statistics import Difference
+from llmbench.compare.verdict import LABELS, amount, interval, signed
+from llmbench.statistics import Difference, p_value
 
 __all__ = ["SHARES", "Rows", "cell", "grid_rows", "long_rows", "markdown", "metric_rows", "pair_rows", "shown_variants"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from llmbench.statistics import Difference, Estimate
+from llmbench.statistics import Difference, Estimate, p_value
 
-__all__ = ["LABELS", "amount", "interval", "p_value", "pair_sentence", "signed", "verdict"]
+__all__ = ["LABELS", "amount", "interval", "pair_sentence", "signed", "verdict"]
 
 LABELS = {
     "grounded": "Correct and cited",
@@ -69,11 +69,6 @@ def signed(metric: str, value: float) -> str:
     """A difference: `+31.0 points`, `-0.42 s` or `+12.0 tokens`."""
     unit = {"latency": "s", "first_token": "s", "prompt_tokens": "tokens", "completion_tokens": "tokens"}.get(metric, "points")
     return f"{_bare(metric, value, True)} {unit}"
-
-
-def p_value(p: float) -> str:
-    """`p < 0.001` or `p = 0.043`."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def pair_sentence(one: Difference, alpha: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -234,9 +235,10 @@ class _Link(asyncio.Protocol):
             self._waiter.set_result(None)
 
 
-class PouredStream(httpx.AsyncByteStream):
+class PouredStream(httpx.AsyncByteStream, ABC):
     """A body that can be given on as it comes, without a task that wakes for each piece."""
 
+    @abstractmethod
     async def pour(self, take: Callable[[bytes], bool]) -> bool:
         """Calls `take` with each piece until it returns False, as it wants no more for now, or the body has ended.
 
@@ -247,7 +249,6 @@ class PouredStream(httpx.AsyncByteStream):
             httpx.TransportError: the connection broke off.
             Exception: what `take` raises.
         """
-        raise NotImplementedError
 
 
 class _Body(PouredStream):

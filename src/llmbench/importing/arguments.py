@@ -6,10 +6,16 @@ import re
 from typing import Any
 
 from llmbench.importing.draft import Draft
+from llmbench.importing.places import found, seen_from
 
 __all__ = [
     "DROPPED",
     "attention",
+    "clip",
+    "compiled",
+    "devices",
+    "folder",
+    "model",
     "optimizer",
     "precision",
     "remote_code",
@@ -111,7 +117,8 @@ def training(draft: Draft) -> None:
             draft.drop(key, "is what llmbench takes")
         elif draft.has(key):
             draft.refuse(key, f"no field for it; llmbench takes {usual:g}")
-    for key in ("torch_compile", "use_liger_kernel", "gradient_checkpointing", "activation_offloading"):
+    compiled(draft, "torch_compile")
+    for key in ("use_liger_kernel", "gradient_checkpointing", "activation_offloading"):
         if draft.has(key):
             draft.keep(key, f"training.{key}", draft.flag(key))
     if draft.has("neftune_noise_alpha") and draft.number("neftune_noise_alpha"):
@@ -125,6 +132,16 @@ def training(draft: Draft) -> None:
             devices(draft, key)
     if draft.get("data_seed") not in (None, draft.get("seed")):
         draft.refuse("data_seed", "one seed is for all: training.seed")
+
+
+def compiled(draft: Draft, key: str) -> None:
+    """Whether the model is compiled, which changes its speed only and works here with sft and pretrain alone."""
+    if not draft.has(key):
+        return
+    if draft.flag(key) and draft.recipe["method"] not in ("sft", "pretrain"):
+        draft.drop(key, f"speed only; llmbench does not compile with method: {draft.recipe['method']}")
+    else:
+        draft.keep(key, "training.torch_compile", draft.flag(key))
 
 
 def devices(draft: Draft, key: str) -> None:
@@ -218,6 +235,34 @@ def attention(draft: Draft, key: str, names: dict[str, str | None]) -> None:
         )
     else:
         draft.refuse(key, f"llmbench has no attention {value}; it chooses itself")
+
+
+def folder(draft: Draft, key: str, ours: str, name: str | None = None) -> None:
+    """A model or an adapter: its folder as the recipe sees it if it is on this machine, else the name as it stands.
+
+    Args:
+        draft: the recipe in the making.
+        key: the setting that names it.
+        ours: the field of the recipe.
+        name: the name, where the value of `key` is more than that.
+    """
+    given = str(draft.text(key)) if name is None else name
+    path = found(given, draft.foreign.path.absolute().parent)
+    draft.keep(key, ours, seen_from(path, draft.into) if path else given)
+
+
+def model(draft: Draft, key: str, revision: str | None = None) -> bool:
+    """The model that is trained, with its revision; whether the file names one."""
+    if not draft.has(key):
+        draft.fail(key, "is missing, and names the model")
+        return False
+    folder(draft, key, "model.model_name_or_path")
+    if revision is not None:
+        if draft.get(revision, "main") != "main":
+            draft.keep(revision, "model.revision", draft.text(revision))
+        draft.drop(revision, "is the newest, as without it")
+    remote_code(draft)
+    return True
 
 
 def remote_code(draft: Draft, key: str = "trust_remote_code") -> None:

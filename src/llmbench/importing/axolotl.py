@@ -9,7 +9,6 @@ from llmbench.importing import arguments, cadence, sources
 from llmbench.importing.axolotl_data import rows
 from llmbench.importing.draft import Draft
 from llmbench.importing.foreign import Foreign
-from llmbench.importing.places import found, seen_from
 from llmbench.importing.rewards import functions
 
 __all__ = ["PEER", "draft"]
@@ -153,15 +152,8 @@ def _method(made: Draft) -> None:
 
 
 def _model(made: Draft) -> None:
-    if not made.has("base_model"):
-        made.fail("base_model", "is missing, and names the model")
+    if not arguments.model(made, "base_model", "revision_of_model"):
         return
-    name = str(made.text("base_model"))
-    path = found(name, made.foreign.path.absolute().parent)
-    made.keep("base_model", "model.model_name_or_path", seen_from(path, made.into) if path else name)
-    if made.has("revision_of_model"):
-        made.keep("revision_of_model", "model.revision", made.text("revision_of_model"))
-    arguments.remote_code(made)
     arguments.precision(made)
     if made.has("attn_implementation"):
         names = {
@@ -227,9 +219,7 @@ def _adapter(made: Draft) -> None:
 
 def _lora(made: Draft) -> None:
     if made.has("lora_model_dir"):
-        name = str(made.text("lora_model_dir"))
-        path = found(name, made.foreign.path.absolute().parent)
-        made.keep("lora_model_dir", "adapter_name_or_path", seen_from(path, made.into) if path else name)
+        arguments.folder(made, "lora_model_dir", "adapter_name_or_path")
         made.recipe.pop("lora", None)
         for key in ("lora_r", "lora_alpha", "lora_target_modules", "lora_target_linear"):
             made.drop(key, "the adapter's own settings hold")
@@ -306,7 +296,10 @@ def _training(made: Draft) -> None:
     if made.has("batch_size") and not made.has("gradient_accumulation_steps"):
         total = made.whole("batch_size")
         made.keep(
-            "batch_size", "training.gradient_accumulation_steps", max(int(total) // int(micro), 1), f"{total} in all / {micro}"
+            "batch_size",
+            "training.gradient_accumulation_steps",
+            max(int(total) // max(int(micro), 1), 1),
+            f"{total} in all / {micro}",
         )
     elif made.has("batch_size"):
         made.drop("batch_size", "micro_batch_size x gradient_accumulation_steps")

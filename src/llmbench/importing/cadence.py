@@ -23,10 +23,10 @@ def steps(draft: Draft) -> tuple[int | None, int | None]:
     spec = draft.recipe.get("training", {})
     rows = None if spec.get("packing") else counted(draft)
     an_epoch = None
-    if rows is not None:
+    batch, accumulated = spec.get("per_device_train_batch_size", 8), spec.get("gradient_accumulation_steps", 1)
+    if rows is not None and batch > 0 and accumulated > 0:
         kept_rows = rows - round(rows * draft.set_to("data.eval_fraction", 0.0))
-        batches = math.ceil(kept_rows / spec.get("per_device_train_batch_size", 8))
-        an_epoch = max(math.ceil(batches / spec.get("gradient_accumulation_steps", 1)), 1)
+        an_epoch = max(math.ceil(math.ceil(kept_rows / batch) / accumulated), 1)
     limit = spec.get("max_steps", -1)
     if limit > 0:
         return an_epoch, limit

@@ -132,7 +132,7 @@ def _read(file: Path) -> Foreign:
 
 def _draft(given: Foreign, whose: str, folder: Path, dataset_info_file: Path | None) -> Draft:
     if dataset_info_file is not None and whose != "llamafactory":
-        raise RecipeError(f"--dataset-info is for LLaMA-Factory, and {given.path} is of {PEERS[whose]}")
+        raise RecipeError(f"--dataset-info is for LLaMA-Factory, and {given.path} is for {PEERS[whose]}")
     match whose:
         case "llamafactory":
             return llamafactory.draft(given, folder, dataset_info.look_up(given, dataset_info_file))

@@ -80,7 +80,7 @@ def source(draft: Draft, registry: Registry, key: str, name: str, method: str) -
 def _missing(registry: Registry, name: str) -> str:
     if registry.path is not None:
         return f"{registry.path} has no {name}. Write the path of its file, or its name on the hub, in data"
-    return f"says nothing without {_NAME}, which was not found. Name it: --dataset-info PATH"
+    return f"stands in {_NAME}, which was not found. Name that file: --dataset-info PATH"
 
 
 def _origin(draft: Draft, registry: Registry, key: str, name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +100,9 @@ def _origin(draft: Draft, registry: Registry, key: str, name: str, entry: Mappin
         draft.note(f"{key}: {name}", None, f"dataset_info.json has {kinds} for it: download it, and write its path in data")
         found = {"path": f"{name}.json"}
     if entry.get("num_samples"):
-        found["limit"] = int(entry["num_samples"])
+        if not isinstance(entry["num_samples"], int):
+            raise RecipeError(f"{registry.path}: num_samples of {name} should be a whole number")
+        found["limit"] = entry["num_samples"]
     return found
 
 

@@ -68,5 +68,5 @@ def peer_of(given: Foreign, named: str | None) -> str:
         return best[0]
     close = [peer for peer in best if score[peer] == score[best[0]] and score[peer]]
     if len(close) > 1:
-        raise RecipeError(f"{given.path}: could be of {' or '.join(close)}. Say which: --from {close[0]}")
-    raise RecipeError(f"{given.path}: not a configuration that llmbench knows. If it is of {_CHOICES}, say so: --from NAME")
+        raise RecipeError(f"{given.path}: could be for {' or '.join(close)}. Say which: --from {close[0]}")
+    raise RecipeError(f"{given.path}: not a configuration that llmbench knows. Name its trainer with --from: {_CHOICES}")

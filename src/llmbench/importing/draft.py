@@ -166,8 +166,8 @@ class Draft:
         self._note(key, self.get(key), "kept", ours, becomes, why)
 
     def drop(self, key: str, why: str) -> None:
-        """It has no effect on what is trained."""
-        if self.has(key):
+        """It has no effect on what is trained. What is kept or refused already stays so."""
+        if self.has(key) and not any(one.theirs == key and one.fate in ("kept", "refused") for one in self.translations):
             self._note(key, self.get(key), "dropped", why=why)
 
     def refuse(self, key: str, why: str, ours: str | None = None, value: Any = None) -> None:
@@ -278,7 +278,7 @@ class Draft:
                 self._note(key, self.values[key], "dropped", why="has no effect with these settings")
             else:
                 near = difflib.get_close_matches(key, names, n=1, cutoff=0.8)
-                hint = f"did {near[0]} mean this?" if near else "look up what it does there, and set the field that means it"
+                hint = f"did you mean {near[0]}?" if near else "look up what it does there, and set the field that means it"
                 self._note(key, self.values[key], "refused", why=f"not a setting of {self.peer} that llmbench knows: {hint}")
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from llmbench.importing import arguments, cadence, sources
 from llmbench.importing.dataset_info import Registry, source
 from llmbench.importing.draft import Draft
-from llmbench.importing.foreign import Foreign
-from llmbench.importing.places import found, seen_from
+from llmbench.importing.foreign import Foreign, number
+from llmbench.importing.places import found
 
 __all__ = ["PEER", "draft"]
 
@@ -131,16 +131,8 @@ def _preferences(made: Draft, stage: str, method: str, loss: str) -> None:
 
 
 def _model(made: Draft) -> None:
-    if not made.has("model_name_or_path"):
-        made.fail("model_name_or_path", "is missing, and names the model")
+    if not arguments.model(made, "model_name_or_path", "model_revision"):
         return
-    name = str(made.text("model_name_or_path"))
-    path = found(name, made.foreign.path.absolute().parent)
-    made.keep("model_name_or_path", "model.model_name_or_path", seen_from(path, made.into) if path else name)
-    if made.get("model_revision", "main") != "main":
-        made.keep("model_revision", "model.revision", made.text("model_revision"))
-    made.drop("model_revision", "is the newest, as without it")
-    arguments.remote_code(made)
     arguments.precision(made)
     key = "flash_attn" if made.has("flash_attn") else "attn"
     if made.has(key):
@@ -185,16 +177,15 @@ def _what_is_trained(made: Draft) -> None:
             if made.has("double_quantization"):
                 made.keep("double_quantization", "quantization.bnb_4bit_use_double_quant", made.flag("double_quantization"))
         else:
-            made.fail("quantization_bit", f"llmbench has {method} in {bits} bits not; bitsandbytes has 4 and 8")
+            made.fail("quantization_bit", f"llmbench has no {method} in {bits} bits; bitsandbytes has 4 and 8")
     if made.has("adapter_name_or_path"):
         folders = made.words("adapter_name_or_path")
         if len(folders) > 1 or made.flag("create_new_adapter"):
             made.fail(
                 "adapter_name_or_path", "a recipe continues one adapter: merge the others into the base first (llmbench merge)"
             )
-        else:
-            path = found(folders[0], made.foreign.path.absolute().parent)
-            made.keep("adapter_name_or_path", "adapter_name_or_path", seen_from(path, made.into) if path else folders[0])
+        elif folders:
+            arguments.folder(made, "adapter_name_or_path", "adapter_name_or_path", folders[0])
             made.recipe.pop("lora", None)
 
 
@@ -268,13 +259,13 @@ def _data(made: Draft, registry: Registry) -> None:
     method = made.recipe["method"]
     for key, part in (("dataset", "train"), ("eval_dataset", "eval")):
         names = made.words(key)
-        shares = made.words("interleave_probs") if part == "train" else []
+        shares = _shares(made) if part == "train" else []
         for i, name in enumerate(names):
             given = source(made, registry, key, name, method)
             if made.has("max_samples") and made.whole("max_samples"):
                 given["limit"] = made.whole("max_samples")
             if shares and str(made.get("mix_strategy", "concat")).startswith("interleave") and i < len(shares):
-                given["weight"] = float(shares[i])
+                given["weight"] = shares[i]
             sources.add(made, given, part)
         if names:
             made.tell(key, f"data.{part}", made.recipe["data"][part])
@@ -297,6 +288,14 @@ def _data(made: Draft, registry: Registry) -> None:
     if made.has("enable_thinking"):
         made.keep("enable_thinking", "data.chat_template_kwargs", {"enable_thinking": made.flag("enable_thinking")})
     _held_out(made)
+
+
+def _shares(made: Draft) -> list[float]:
+    """`interleave_probs`, a list or one text with commas."""
+    shares = [number(word) for word in made.words("interleave_probs")]
+    if None in shares:
+        made.fault("interleave_probs", f"should be a list of numbers, not {made.get('interleave_probs')}")
+    return [float(share) for share in shares if share is not None]
 
 
 def _length(made: Draft, method: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmbench import assets
 
-__all__ = ["found", "is_file_name", "is_hub_name", "seen_from"]
+__all__ = ["found", "is_file_name", "seen_from"]
 
 _ROWS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gz", ".zst", ".bz2", ".xz")
 
@@ -33,8 +33,3 @@ def seen_from(path: Path, folder: Path) -> str:
 def is_file_name(name: str) -> bool:
     """Whether a name can only be one of a file or folder: its beginning or its end says so."""
     return name.startswith((".", "/", "~")) or name.lower().endswith(_ROWS)
-
-
-def is_hub_name(name: str) -> bool:
-    """Whether a name has the form of a hub's, `name` or `owner/name`."""
-    return name.count("/") <= 1 and not is_file_name(name)

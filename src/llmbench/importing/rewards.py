@@ -43,8 +43,11 @@ def functions(made: Draft, place: str, given: Any) -> None:
         else:
             made.keep(key, f"grpo.{key}", value)
     weights = values.get("reward_weights") or []
+    if not isinstance(weights, list) or not all(isinstance(one, int | float) for one in weights):
+        made.fault(f"{before}reward_weights", "should be a list of numbers")
+        weights = []
     names = values.get("reward_funcs") or []
-    listed = [names] if isinstance(names, str) else names
+    listed = names if isinstance(names, list) else [names]
     if not place:
         made.has("reward_weights")
     rewards: list[dict[str, Any]] = []

@@ -217,17 +217,13 @@ def _optimisation(made: Draft) -> None:
     made.default(
         "clip_grad_norm", None, "training.max_grad_norm", 1e9, "torchtune clips no gradients here; llmbench's default: 1.0"
     )
+    arguments.compiled(made, "compile")
     for theirs, ours in (
-        ("compile", "torch_compile"),
         ("enable_activation_checkpointing", "gradient_checkpointing"),
         ("enable_activation_offloading", "activation_offloading"),
     ):
         if made.has(theirs):
-            made.keep(
-                theirs,
-                f"training.{ours}",
-                made.flag(theirs) if made.recipe["method"] == "sft" or ours != "torch_compile" else False,
-            )
+            made.keep(theirs, f"training.{ours}", made.flag(theirs))
     if made.has("log_every_n_steps"):
         made.keep("log_every_n_steps", "training.logging_steps", made.whole("log_every_n_steps"))
     if made.has("seed"):

@@ -166,16 +166,8 @@ def _teacher(made: Draft) -> None:
 
 
 def _model(made: Draft) -> None:
-    if not made.has("model_name_or_path"):
-        made.fail("model_name_or_path", "is missing, and names the model")
+    if not arguments.model(made, "model_name_or_path", "model_revision"):
         return
-    name = str(made.text("model_name_or_path"))
-    path = found(name, made.foreign.path.absolute().parent)
-    made.keep("model_name_or_path", "model.model_name_or_path", seen_from(path, made.into) if path else name)
-    if made.get("model_revision", "main") != "main":
-        made.keep("model_revision", "model.revision", made.text("model_revision"))
-    made.drop("model_revision", "is the newest, as without it")
-    arguments.remote_code(made)
     if made.has("bf16") or made.has("fp16"):
         arguments.precision(made)
         for key in ("dtype", "torch_dtype"):

@@ -10,7 +10,6 @@ from typing import Any
 from llmbench.importing import arguments, cadence, sources
 from llmbench.importing.draft import Draft
 from llmbench.importing.foreign import Foreign
-from llmbench.importing.places import found, seen_from
 from llmbench.importing.rewards import FIELDS, functions
 from llmbench.importing.trl import preferences
 
@@ -131,9 +130,8 @@ def _model(made: Draft, words: Mapping[str, str]) -> None:
     if name is None:
         made.fail(key, "is missing, and names the model")
         return
-    path = found(name, made.foreign.path.absolute().parent)
     if made.has(key):
-        made.keep(key, "model.model_name_or_path", seen_from(path, made.into) if path else name)
+        arguments.folder(made, key, "model.model_name_or_path")
     else:
         made.default(key, name, "model.model_name_or_path")
     arguments.remote_code(made)

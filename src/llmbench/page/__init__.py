@@ -4,6 +4,7 @@ A room that has a page brings its body and what only that page needs of style an
 """
 
 from llmbench.page.document import document, mark
+from llmbench.page.forest import forest
 from llmbench.page.parts import facts, header, notes, section, table, text
 
-__all__ = ["document", "facts", "header", "mark", "notes", "section", "table", "text"]
+__all__ = ["document", "facts", "forest", "header", "mark", "notes", "section", "table", "text"]

@@ -177,10 +177,9 @@ def _of_other(run: Run, other: Run) -> Iterator[Node]:
     """Another run that started from this one, or repeats it."""
     if other.name == run.name:
         return
-    if _json(other.folder / "replay.json").get("of") == run.name:
-        yield Node(
-            "run", other.name, _known({"replays": run.name, "verdict": _json(other.folder / "replay.json").get("verdict")})
-        )
+    replay = _json(other.folder / "replay.json")
+    if replay.get("of") == run.name:
+        yield Node("run", other.name, _known({"replays": run.name, "verdict": replay.get("verdict")}))
         return
     try:
         recipe = other.recipe
@@ -204,7 +203,8 @@ def _variants(run: Run) -> Iterator[Node]:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
             continue
-        for variant in (found.get("variants") or []) if isinstance(found, dict) else []:
+        variants = found.get("variants") if isinstance(found, dict) else None
+        for variant in variants if isinstance(variants, list) else []:
             named = variant.get("adapter") if isinstance(variant, dict) else None
             if named and (named == run.name or (path.parent / str(named)).resolve() == run.adapter.resolve()):
                 name = f"{path.relative_to(here)}: {variant.get('name')}"

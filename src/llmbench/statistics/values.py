@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Difference", "Estimate", "Kind"]
+__all__ = ["Difference", "Estimate", "Kind", "p_value"]
 
 Kind = Literal["share", "score", "amount"]
 """What one question gives: a share is 0 or 1, a score between 0 and 1 (nDCG, F1), an amount any number (seconds, tokens)."""
@@ -50,3 +50,8 @@ class Difference:
     p_holm: float
     detectable: float | None
     deff: float = 1.0
+
+
+def p_value(p: float) -> str:
+    """`p < 0.001` or `p = 0.043`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

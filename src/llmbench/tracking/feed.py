@@ -26,6 +26,8 @@ POLL_SECONDS = 1.0
 AGAIN_SECONDS = 10.0
 """How long a tracker that failed is left alone."""
 SMALL_FILES = ("recipe.yaml", "lock.json", "data.json", "data.html", "samples.jsonl", "loss.svg")
+FINAL = ("loss", "eval_loss", "tokens", "seconds", "tokens_per_second", "peak_memory", "step", "kept_step")
+"""What of state.json is sent of a run that has finished."""
 LONGEST_VALUE = 500
 """Characters of a setting that are sent: MLflow's older servers refuse more."""
 
@@ -124,6 +126,7 @@ class Feed:
                 kind, values = figures(row)
                 self.tracker.log(row["step"], values, time.time())
                 self.told["sent"][kind] = row["step"]
+                self.told.pop("closed", None)  # it was finished, and was given more steps
             self.left = ""
         except Exception as error:
             self.left = _line(error)
@@ -168,9 +171,6 @@ class Feed:
             part = path.with_name(".tracking.json.part")
             part.write_text(text, encoding="utf-8")
             part.replace(path)
-
-
-FINAL = ("loss", "eval_loss", "tokens", "seconds", "tokens_per_second", "peak_memory", "step", "kept_step")
 
 
 def new(path: Path, sent: dict[str, int]) -> Iterator[dict[str, Any]]:

@@ -31,11 +31,10 @@ _OPENING_SECONDS = 120
 """How long a tracker may take to open a run. Its library's own limit comes first, unless it hangs."""
 _CLOSING_SECONDS = 120
 """How long the last figures and the files may take."""
-_PACKAGES: dict[Tracker, str] = {name: name for name in ("tensorboard", "wandb", "mlflow", "trackio")}
 
 
-def check(spec: TrackingSpec) -> None:
-    """Looks whether the trackers can be started, before anything is loaded.
+def check(spec: TrackingSpec, verb: str = "train") -> None:
+    """Looks whether the trackers can be started, before anything is loaded; `verb` is what needs them.
 
     Raises:
         MissingPackage: one is not installed.
@@ -43,8 +42,8 @@ def check(spec: TrackingSpec) -> None:
     """
     if spec.python is None:
         for name in spec.to:
-            if find_spec(_PACKAGES[name]) is None:
-                raise MissingPackage("train", name, "tracking")
+            if find_spec(name) is None:
+                raise MissingPackage(verb, name, "tracking")
     elif spec.to and not spec.python.expanduser().is_file():
         raise LlmbenchError(f"tracking.python: there is no {spec.python}. Name a Python that has {' and '.join(spec.to)}.")
 
@@ -196,7 +195,7 @@ def send(run: Run, to: Sequence[Tracker], spec: TrackingSpec) -> tuple[dict[str,
     """
     if run.state == "running":
         raise LlmbenchError(f"Run {run.name} is training. It can be sent when it has ended.")
-    return _told(run, spec.model_copy(update={"to": list(to)}), None)
+    return _told(run, spec.model_copy(update={"to": list(to)}), "runs track")
 
 
 def tell(run: Run, values: Mapping[str, float], notes: Mapping[str, str], files: Sequence[Path]) -> dict[str, str]:
@@ -218,11 +217,12 @@ def tell(run: Run, values: Mapping[str, float], notes: Mapping[str, str], files:
     if not known or run.state == "running":
         return {}
     spec = TrackingSpec.model_validate((run.recipe.get("tracking") or {}) | {"to": list(known)})
-    return _told(run, spec, {"values": dict(values), "notes": dict(notes), "files": [str(file) for file in files]})[1]
+    what = {"values": dict(values), "notes": dict(notes), "files": [str(file) for file in files]}
+    return _told(run, spec, "compare", what)[1]
 
 
-def _told(run: Run, spec: TrackingSpec, what: dict[str, Any] | None) -> tuple[dict[str, str], dict[str, str]]:
-    check(spec)
+def _told(run: Run, spec: TrackingSpec, verb: str, what: dict[str, Any] | None = None) -> tuple[dict[str, str], dict[str, str]]:
+    check(spec, verb)
     followed = Following(run, spec, what)
     try:
         followed.begin()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbench.page import document, facts, header, notes, section, table, text
+from llmbench.page import document, facts, forest, header, notes, section, table, text
 from llmbench.retrieval.evaluation.metrics import HEADLINE
-from llmbench.retrieval.evaluation.report import Report, Rows, p_value, pairs, rows, seen, shown
-from llmbench.statistics import Difference
+from llmbench.retrieval.evaluation.report import Report, Rows, pairs, rows, seen, shown
 from llmbench.svg import curves, marks
 from llmbench.svg.scale import label, ticks
 
@@ -63,32 +62,17 @@ def _dots(report: Report) -> str:
 
 def _differences(report: Report) -> str:
     """One line for each other way around the line of no difference."""
-    low, high = min(0.0, *(one.low for one in report.differences)), max(0.0, *(one.high for one in report.differences))
-    at_ticks = ticks(low, high, 6)
-    low, high = at_ticks[0], at_ticks[-1]
-
-    def at(x: float) -> float:
-        return (x - low) / (high - low)
-
-    def line(one: Difference) -> str:
-        chance = one.p_holm >= _ALPHA
-        mark = marks.interval(at(one.low), at(one.high)) + marks.dot(at(one.mean), hollow=chance)
-        figures = (
-            f"<b>{one.mean:+.4f}</b> <span>[{one.low:+.4f}, {one.high:+.4f}]</span> "
-            f'<span class="p">{text(p_value(one.p_holm))}</span>'
-        )
-        who = f'{_name(one.a)} <span class="minus">minus</span> {_name(one.b)}'
-        kind = "unsure" if chance else _OWN if one.mean > 0 else _OTHER
-        return marks.row(who, marks.track(mark, [at(x) for x in at_ticks], zero=at(0.0)), figures, kind)
-
     lead = (
         f"In {HEADLINE}, query by query. A filled dot is a difference that this evaluation shows (p below {_ALPHA:g} after "
         "Holm's correction over the pairs); a hollow one may be chance."
     )
-    axis = marks.axis([(at(x), f"{x:+.4g}" if x else "0") for x in at_ticks])
-    return section(
-        "Differences", f'<div class="card plot forest">{"".join(map(line, report.differences))}{axis}</div>', lead=lead
+    plot = forest(
+        report.differences,
+        _ALPHA,
+        who=lambda one: f'{_name(one.a)} <span class="minus">minus</span> {_name(one.b)}',
+        colour=lambda one: _OWN if one.mean > 0 else _OTHER,
     )
+    return section("Differences", plot, lead=lead)
 
 
 def _tuning(tuned: dict[str, Any]) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 from llmbench.retrieval.evaluation.metrics import HEADLINE, MEASURES
 from llmbench.shown import counted
-from llmbench.statistics import Difference, Estimate
+from llmbench.statistics import Difference, Estimate, p_value
 
-__all__ = ["Report", "Row", "markdown", "narrow", "p_value", "pairs", "rows", "seen", "shown", "sums"]
+__all__ = ["Report", "Row", "markdown", "narrow", "pairs", "rows", "seen", "shown", "sums"]
 
 Rows = list[list[str]]
 """The first row is the heading."""
@@ -111,11 +111,6 @@ def markdown(report: Report) -> str:
         lines += ["| " + " | ".join(table[0]) + " |", "|" + " --- |" * len(table[0])]
         lines += ["| " + " | ".join(row) + " |" for row in table[1:]] + [""]
     return "\n".join([*lines, *shown(report), seen(report), *report.notes])
-
-
-def p_value(p: float) -> str:
-    """`p < 0.001` or `p = 0.034`."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _pair(one: Difference) -> list[str]:
