@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["counted", "legible", "printable", "visible"]
+__all__ = ["clock", "counted", "legible", "printable", "visible"]
 
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls but for line ends and tabs, overrides and isolates of direction, half characters.
@@ -17,6 +17,13 @@ What joins letters and emoji is of the same category as the second and stays.
 def counted(count: int, what: str, many: str = "") -> str:
     """The number and the word, which where it is not one takes an s, or is another one: 1 document, 1,000 documents."""
     return f"{count:,} {what if count == 1 else many or what + 's'}"
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03` or `2:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def printable(text: str) -> str:

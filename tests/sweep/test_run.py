@@ -243,6 +243,21 @@ def test_answers_that_were_removed_are_named(make: Make, quiet: Quiet) -> None:
     assert "0000.json" in str(told.value) and sweep.run(spec, quiet).claim is not None
 
 
+def test_a_confirmation_that_failed_says_how_it_is_trained_again(make: Make, quiet: Quiet) -> None:
+    spec = make(confirm={"rows": 0.2, "seeds": 1}, sampler="grid", space={RATE: [0.1, 0.001]})
+    found = sweep.run(spec, quiet)
+    path = found.folder / "confirm" / "0000.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"state": "failed", "value": None, "reason": "CUDA out of memory"})
+    )
+    with pytest.raises(LlmbenchError, match=r"run try-own-s1: CUDA out of memory\. .*llmbench runs rm try-own-s1") as told:
+        sweep.run(spec, quiet)
+    assert f"remove {path} and" in str(told.value)
+    path.unlink()
+    runs.remove(runs.open_run("try-own-s1"))
+    assert sweep.run(spec, quiet).claim == found.claim
+
+
 def test_a_winner_that_is_the_recipe_as_it_stands_is_not_confirmed(make: Make, quiet: Quiet, started: Started) -> None:
     found = sweep.run(make(space={RATE: [0.01, 0.1]}, confirm={"rows": 0.2}), quiet)
     assert (found.best, found.claim, len(started())) == (0, None, 2)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from llmbench import shown
 from llmbench.cli import completion
 
 __all__ = ["Name", "Names", "clock", "short", "sparkline"]
@@ -33,11 +34,7 @@ def sparkline(values: Sequence[float], width: int = 40, *, span: tuple[float, fl
 
 def clock(seconds: float | None) -> str:
     """`1:02:03` or `2:03`; nothing for None."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return "" if seconds is None else shown.clock(seconds)
 
 
 def short(text: str, width: int = 60) -> str:

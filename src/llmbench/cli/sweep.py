@@ -116,8 +116,7 @@ def _show(found: Sweep) -> None:
     from llmbench.sweep import table
 
     rows = [[printable(cell) for cell in row] for row in table.rows(found)]
-    right = [i for i, head in enumerate(rows[0]) if head not in ("state",)]
-    terminal.listing(rows, shrink=tuple(range(1, len(found.keys) + 1)), right=right)
+    terminal.listing(rows, shrink=range(1, len(found.keys) + 1), right=range(len(rows[0]) - 1))
     for one in found.trials:
         if one.state == "failed":
             print(f"Trial {one.number} failed: {printable(one.reason)}", file=sys.stderr)

@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from llmbench.page import document, facts, header, notes, section, table, text
+from llmbench.shown import clock
 from llmbench.svg import curves, marks
 from llmbench.svg.parallel import Axis, Strand, parallel
 from llmbench.svg.scale import label, ticks
@@ -33,7 +34,7 @@ def html(sweep: Sweep) -> str:
             "sampler": sweep.sampler,
             "pruner": sweep.pruner,
             "objective": f"{text(sweep.objective)}, {'less' if sweep.minimizes else 'more'} is better",
-            "training time": _clock(seconds),
+            "training time": clock(seconds),
             "tokens": f"{tokens:,}",
         }
     )
@@ -155,28 +156,28 @@ def _cost(sweep: Sweep) -> str:
     for state, of in {**groups, "confirming the winner": list(sweep.confirmations)}.items():
         if of:
             tokens = sum(one.tokens for one in of)
-            found.append([state, f"{len(of)}", _clock(sum(one.seconds for one in of)), f"{tokens:,}"])
+            found.append([state, f"{len(of)}", clock(sum(one.seconds for one in of)), f"{tokens:,}"])
     whole = sum(one.seconds for one in (*sweep.trials, *sweep.confirmations))
+    slowest = sorted(sweep.trials, key=lambda one: -one.seconds)[:12]
+    longest = slowest[0].seconds if slowest else 0.0
     lines = "".join(
         marks.row(
             f"trial {one.number}",
             marks.track(marks.interval(0, one.seconds / longest), (0, 0.5, 1)),
-            _clock(one.seconds),
+            clock(one.seconds),
             "cost",
         )
-        for longest in [max((one.seconds for one in sweep.trials), default=0.0)]
-        for one in sorted(sweep.trials, key=lambda one: -one.seconds)[:12]
+        for one in slowest
         if longest > 0
     )
     chart = f'<div class="card plot">{lines}</div>' if lines else ""
-    lead = f"{_clock(whole)} of training, without starting the processes; the 12 longest trials."
+    lead = f"{clock(whole)} of training, without starting the processes; the 12 longest trials."
     return section("Cost", table(["trainings", "number", "time", "tokens"], found) + chart, lead=lead)
 
 
 def _last(one: Trial) -> float | None:
-    """A trial's figure: its value, or where it was stopped; None where it has no finite one."""
-    value = one.value if one.value is not None else one.evaluations[-1][1] if one.evaluations else None
-    return value if value is not None and math.isfinite(value) else None
+    """A trial's figure; None where it has no finite one."""
+    return one.figure if one.figure is not None and math.isfinite(one.figure) else None
 
 
 def _scale(values: list[float], minimizes: bool) -> tuple[Callable[[float], float], list[float]]:
@@ -193,9 +194,3 @@ def _scale(values: list[float], minimizes: bool) -> tuple[Callable[[float], floa
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -76,8 +76,8 @@ def run(spec: SweepRecipe, watcher: Watcher) -> Sweep:
             elif spec.confirm is None:
                 claim = searched(spec, trials, winner, own)
         notes = _notes(spec, base, trials, unchanged=unchanged, late=stop.late)
-        best = _load(spec, [*_shared(spec), *_settings(winner.params), f"name={_named(spec.name, 'best')}"])
-        workspace.write_text(folder / "best.yaml", _heading(spec, winner) + runs.resolved(best))
+        best = _load(spec, [*_shared(spec), *_settings(winner.params), f"name={spec.name}-best"])
+        workspace.write_text(folder / "best.yaml", _heading(spec, winner, folder / "best.yaml") + runs.resolved(best))
         sweep = Sweep(
             folder=folder,
             created=_created(folder, began),
@@ -249,9 +249,7 @@ def _notes(spec: SweepRecipe, base: TrainRecipe, trials: list[Trial], *, unchang
         )
     elif base.evaluation is None or spec.objective.removeprefix("eval_") not in base.evaluation.metrics:
         alpha = 1 - spec.confirm.confidence
-        enough = next(
-            n for n in range(2, 64) if 2 / 2**n < alpha
-        )  # the least p of a test that flips the signs of n differences
+        enough = next(n for n in range(2, 64) if 2 / 2**n < alpha)  # the least p where the signs of n differences are flipped
         if spec.confirm.seeds < enough:
             notes.append(
                 f"{spec.objective} is one figure a training: {spec.confirm.seeds} seeds cannot show a difference, {enough} can."
@@ -267,11 +265,11 @@ def _notes(spec: SweepRecipe, base: TrainRecipe, trials: list[Trial], *, unchang
     return notes
 
 
-def _heading(spec: SweepRecipe, winner: Trial) -> str:
+def _heading(spec: SweepRecipe, winner: Trial, path: Path) -> str:
     settings = ", ".join(f"{key}={json.dumps(value)}" for key, value in winner.params.items())
     return (
         f"# The training recipe with the settings of trial {winner.number} of sweep {spec.name}: {settings}\n"
-        f"{_also(spec)}# Run: llmbench train outputs/sweeps/{spec.name}/best.yaml\n\n"
+        f"{_also(spec)}# Run: llmbench train {path}\n\n"
     )
 
 
@@ -279,10 +277,6 @@ def _also(spec: SweepRecipe) -> str:
     """What the recipe has besides, which may have been for the search alone."""
     settings = ", ".join(_settings(spec.overrides))
     return f"# With what all trials shared, of which some may be for the search alone: {settings}\n" if settings else ""
-
-
-def _named(name: str, end: str) -> str:
-    return f"{name}-{end}"
 
 
 def _created(folder: Path, now: float) -> float:

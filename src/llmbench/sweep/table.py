@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from llmbench.shown import clock
 from llmbench.sweep.result import Sweep
 from llmbench.sweep.trial import Trial
 
@@ -33,9 +34,4 @@ def short(key: str, keys: tuple[str, ...]) -> str:
 
 
 def _figures(one: Trial) -> list[str]:
-    last = one.evaluations[-1][1] if one.evaluations else None
-    figure = (
-        "-" if (one.value if one.value is not None else last) is None else f"{one.value if one.value is not None else last:.4g}"
-    )
-    minutes, seconds = divmod(round(one.seconds), 60)
-    return [figure, f"{minutes}:{seconds:02}", f"{one.tokens:,}", one.state]
+    return ["-" if one.figure is None else f"{one.figure:.4g}", clock(one.seconds), f"{one.tokens:,}", one.state]

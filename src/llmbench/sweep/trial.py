@@ -48,6 +48,11 @@ class Trial:
         """The name of its file, without an ending."""
         return f"{self.number:04}"
 
+    @property
+    def figure(self) -> float | None:
+        """The objective as it is known: what counts, or of other trials the last one measured; None before an evaluation."""
+        return self.value if self.value is not None else self.evaluations[-1][1] if self.evaluations else None
+
     def judged(self, run: Run, goal: Goal) -> Trial:
         """The trial with what its run has measured so far; its state is left as it is."""
         rows = run.metrics()

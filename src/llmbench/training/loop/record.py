@@ -16,6 +16,7 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from llmbench.runs import Run
+from llmbench.shown import clock
 from llmbench.training.loop import figures
 from llmbench.training.loop.idle import Idle
 
@@ -231,13 +232,6 @@ def _bar(console: Console) -> rich_progress.Progress:
         rich_progress.TextColumn("left"),
         console=console,
     )
-
-
-def clock(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def peak_memory(device: str) -> int:
