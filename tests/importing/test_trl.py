@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.importing.facts import ROWS, Case, check, imported, loaded
 
+from llmbench import assets
 from llmbench.errors import RecipeError
 
 SFT = (
@@ -72,6 +78,35 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_published_command_keeps_its_training(case: Case, tmp_path: Path) -> None:
     check(case, tmp_path, "trl")
+
+
+def test_the_first_losses_are_trl_s_own(tmp_path: Path) -> None:
+    """A step sees all rows, so that their order has no part; the command that the file is written for trains beside."""
+    settings = {
+        "model_name_or_path": assets.model_folder(assets.TINY), "datasets": [{"path": "json", "data_files": "rows.jsonl"}],
+        "max_length": 256, "dtype": "float32", "bf16": False, "assistant_only_loss": True, "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant", "per_device_train_batch_size": 4, "logging_steps": 1, "max_steps": 3, "save_steps": 3,
+        "report_to": "none", "output_dir": "theirs", "use_peft": True, "lora_r": 8, "lora_target_modules": "all-linear",
+        "lora_dropout": 0.0,
+    }  # fmt: skip
+    turns = [[("user", f"What is fee {i}?"), ("assistant", f"It is {i} euros.")] for i in range(4)]
+    rows = [{"messages": [{"role": role, "content": content} for role, content in row]} for row in turns]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "trl.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    surroundings = {**os.environ, "HF_HUB_OFFLINE": "1", "LLMBENCH_HOME": str(tmp_path / "outputs")}
+    llmbench = [sys.executable, "-m", "llmbench"]
+    for command in (
+        [str(Path(sys.executable).with_name("trl")), "sft", "--config", "trl.yaml"],
+        [*llmbench, "import", "trl.yaml", "-o", "ours.yaml", "--from", "trl"],
+        [*llmbench, "train", "ours.yaml", "name=ours"],
+    ):
+        done = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    state = json.loads((tmp_path / "theirs/checkpoint-3/trainer_state.json").read_text(encoding="utf-8"))
+    lines = (tmp_path / "outputs/runs/ours/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    theirs = [row["loss"] for row in state["log_history"] if "loss" in row]
+    assert len(theirs) == 3 and theirs[2] < theirs[0]
+    assert [row["loss"] for row in map(json.loads, lines) if "loss" in row] == pytest.approx(theirs, rel=1e-5)
 
 
 def test_a_mixture_of_data_sets(tmp_path: Path) -> None:

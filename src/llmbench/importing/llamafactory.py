@@ -17,7 +17,8 @@ PEER = "LLaMA-Factory"
 _METHODS = {"sft": "sft", "pt": "pretrain", "rm": "reward", "dpo": "dpo", "kto": "kto"}
 _DROPPED = {
     **arguments.DROPPED,
-    "template": "llmbench writes rows with the model's own chat template; a base without one needs data.chat_template",
+    "template": "llmbench writes rows with the model's own chat template; a base without one needs data.chat_template. Behind "
+    "an answer's end token LLaMA-Factory also learns what its template writes (qwen, gemma: a newline); llmbench does not",
     "dataset_dir": "where dataset_info.json lies; paths are written out",
     "pissa_convert": "llmbench saves an adapter that fits the base as it was",
     "streaming": "rows are read once and kept in a cache", "buffer_size": "rows are read once and kept in a cache",
