@@ -39,7 +39,7 @@ LAYERS = [
     {"data", "runs", "endpoint"},
     {"architecture", "estimate", "importing", "tracking"},
     {"training", "retrieval", "engine"},
-    {"gateway"},
+    {"diagnosis", "gateway"},
     {"compare"},
     {"ablation", "containers", "demo", "doctor", "raft", "sweep"},
     {"cli"},
@@ -109,6 +109,7 @@ SHARED = {
     # The field has one word for what each of two rooms has of its own.
     "Batches": "rows of a training, and passages of a writer",
     "Document": "a recipe, and what is indexed",
+    "Finding": "about a machine, and about a run",
     "Estimate": "of a mean, with its interval, and of what a training needs",
     "Layout": "of an encoder's folder, and of a page of RTF",
     "Limit": "on questions, on the length of rows, and on a template's work",

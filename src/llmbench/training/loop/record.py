@@ -142,6 +142,7 @@ class Recorder(TrainerCallback):
             row["seconds"] = round(now - self.began, 2)
             row["peak_memory"] = peak_memory(self.trainer.args.device.type)
             self.since, self.tokens, self.trainer.paused = now, state.num_input_tokens_seen, 0.0
+            row |= self.trainer.signals.take(self.trainer, state.global_step) if self.trainer.signals is not None else {}
         else:
             return
         row |= figures.of(logs)
