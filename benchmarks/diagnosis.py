@@ -126,7 +126,7 @@ def _evaluations(random: Random, levels: list[float], steps: int, dense: bool, w
         count = max(count, 5)
     if not count:
         return [], []
-    rows = random.choice([10, 50, 200])
+    rows = random.choice([30, 100, 300])
     hard = [math.exp(0.5 * random.gauss(0, 1)) for _ in range(rows)]
     tokens = [random.randrange(5, 60) for _ in range(rows)]
     gap, own = random.uniform(1.0, 1.3), random.uniform(0.002, 0.03)

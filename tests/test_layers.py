@@ -67,7 +67,7 @@ TRAINING = [
     {"data_report", "methods", "save"},
     {"merging", "plan"},
     {"stages"},
-    {"replaying"},
+    {"ranging", "replaying"},
     {"__init__"},
     {"selftest"},
 ]

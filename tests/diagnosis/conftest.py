@@ -16,8 +16,8 @@ from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 
 WORDS = [
-    "amber", "birch", "cedar", "delta", "ember", "flint", "grove", "heron", "iris", "juniper", "kite", "larch", "maple", "north",
-    "opal", "pine", "quartz", "reed",
+    "amber", "birch", "cedar", "delta", "ember", "flint", "grove", "heron", "iris", "juniper", "kite", "larch", "maple",
+    "north", "opal", "pine", "quartz", "reed",
 ]  # fmt: skip
 Train = Callable[..., Run]
 
@@ -28,7 +28,7 @@ def rows(path: Path, count: int, *, seed: int = 1, odd: tuple[int, ...] = ()) ->
     with path.open("w", encoding="utf-8") as file:
         for number in range(1, count + 1):
             words = random.sample(WORDS, 4)
-            answer = f"{words[3]} {words[2]}" if number not in odd else "".join(random.choice("⌘☂Ω§ÞЖ") for _ in range(20))
+            answer = f"{words[3]} {words[2]}" if number not in odd else "".join(random.choice("⌘☂Ω§ÞЖ") for _ in range(6))
             turns = [
                 {"role": "user", "content": f"Say the last two of {' '.join(words)}, the last one first."},
                 {"role": "assistant", "content": answer},

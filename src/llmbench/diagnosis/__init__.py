@@ -7,4 +7,4 @@ A family of findings has a file; `looking` lists the families. Everything is com
 from llmbench.diagnosis.finding import Diagnosis, Finding, Severity
 from llmbench.diagnosis.looking import KINDS, diagnose, paired
 
-__all__ = ["KINDS", "Diagnosis", "Finding", "Severity", "diagnose", "paired"]
+__all__ = ["KINDS", "Diagnosis", "Finding", "Severity", "diagnose", "lr_range", "paired"]

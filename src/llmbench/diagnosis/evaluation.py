@@ -21,8 +21,8 @@ KINDS = {
 _FEWEST = 3
 _RISE = 0.02
 """Share by which the held-out loss must have risen, where rows are paired; without them twice as much and two evaluations."""
-_SURE = 0.999
-"""Of the interval around a rise: the lowest of k evaluations is low by luck, too, which 99.9 % leave room for."""
+_FAR, _MANY = 0.2, 3
+"""A rise, in so many evaluations that all lie above the lowest, that needs no interval: few held-out rows have wide ones."""
 
 
 def found(of: Recorded) -> Iterator[Finding]:
@@ -70,7 +70,7 @@ def between(a: Recorded, b: Recorded) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _change(of: Recorded, first: int, last: int, confidence: float = _SURE) -> robust.Interval | None:
+def _change(of: Recorded, first: int, last: int, confidence: float) -> robust.Interval | None:
     """The held-out loss at `last` minus that at `first`, row by row."""
     a, b = of.by_row.get(first), of.by_row.get(last)
     return robust.paired(a[0], b[0], a[1], confidence) if a is not None and b is not None else None
@@ -85,14 +85,17 @@ def _overfitting(of: Recorded) -> Finding | None:
     after = [value for _, value in points[at + 1 :]]
     if not after or loss <= low or low <= 0:
         return None
-    rise, sure = loss / low - 1, _change(of, step, last)
+    # The lowest of k is low by luck, too: each of the k - 1 differences to it gets its share of the 5 % (Bonferroni).
+    rise, sure = loss / low - 1, _change(of, step, last, 1 - 0.05 / (len(points) - 1))
     risen = (
         robust.rising([low, *after])[-1] / low - 1
     )  # one high value at the end is pooled with those before it only if they fall
-    if sure is not None:
+    if rise > _FAR and len(after) >= _MANY and min(after) > 1.05 * low:
+        how = f", and the {len(after)} evaluations after it are all higher"
+    elif sure is not None:
         if sure.low <= 0 or min(rise, risen) < _RISE or (len(after) == 1 and rise < 0.1):
             return None
-        how = f", 99.9 % interval of the rise [{sure.low:+.2g}, {sure.high:+.2g}] over {sure.rows} rows"
+        how = f", interval of the rise [{sure.low:+.2g}, {sure.high:+.2g}] over {sure.rows} rows"
     else:
         scatter = robust.noise([value for _, value in points]) if len(points) > 4 else 0.0
         if len(after) < 2 or min(after[-2:]) / low - 1 < 2 * _RISE or loss - low < 4 * scatter:

@@ -27,6 +27,8 @@ _FEWEST = 3 * _BLOCKS
 _SIGMAS = 6.0
 """Standard errors by which a block must stand above another. Blocks are compared 28 times a curve, and losses have heavy tails:
 with 6 none of 1,000 healthy curves alarmed, with 4 three did (docs/benchmarks.md)."""
+_OVERSHOT, _LEAP = 1.3, 4.0
+"""Times the loss at the start, and times the first gradients' norm, that two early steps must pass."""
 _ABOVE = 0.05
 """Share of the loss at the start by which it must rise to count as risen."""
 _STRAIGHT = 0.6
@@ -111,6 +113,10 @@ def _warming(of: Recorded, rate: float) -> Iterator[Finding]:
 def _shape(of: Recorded, rate: float) -> Iterator[Finding]:
     """Blocks of the curve against each other: risen above the start, risen again, or a straight line."""
     losses = of.losses
+    over = _overshot(of, rate)
+    if over is not None:
+        yield over
+        return
     if len(losses) < _FEWEST:
         if len(losses) >= 8 and min(losses[len(losses) // 2 :]) > 1.5 * of.start:
             yield _high(of, rate, of.start, min(losses[len(losses) // 2 :]), of.points[len(losses) // 2].step)
@@ -136,6 +142,27 @@ def _shape(of: Recorded, rate: float) -> Iterator[Finding]:
         )  # fmt: skip
         return
     yield from _low(of, rate)
+
+
+def _overshot(of: Recorded, rate: float) -> Finding | None:
+    """Early steps far above the start, with gradients far above the first: what the updates broke, the rest has to mend."""
+    early = of.points[: max(8, len(of.points) // 3)]
+    norms = [point.norm for point in early[:3] if point.norm]
+    if len(norms) < 3 or of.start < 0.1:
+        return None
+    most, large = _OVERSHOT * max(of.start, *(point.loss for point in early[:2])), _LEAP * median(norms)
+    over = [point for point in early if point.loss > most and (point.norm or 0.0) > large]
+    if len(over) < 2 and not (over and over[0].loss > 2 * most):
+        return None
+    worst = max(over, key=lambda point: point.loss)
+    return Finding(
+        "learning rate too high", "error",
+        f"The loss began at {of.start:.4g} and shot up to {worst.loss:.4g} at step {worst.step}, with a gradient norm of "
+        f"{worst.norm:.3g} where the first steps had {median(norms):.3g}: the first large updates broke what the model knew.",
+        "Divide the rate by 10, or find one with: llmbench diagnose RUN --lr-range.",
+        (f"training.learning_rate={rate / 10:.2g}",), steps=tuple(point.step for point in over[:8]),
+        figures={"start": of.start, "highest": worst.loss, "norm": worst.norm, "learning_rate": rate},
+    )  # fmt: skip
 
 
 def _high(of: Recorded, rate: float, start: float, top: float, step: int) -> Finding:

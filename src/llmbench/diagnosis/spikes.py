@@ -54,7 +54,7 @@ def _loss(of: Recorded) -> list[tuple[int, float, float]]:
         return []
     level = robust.running(losses, _WINDOW)
     rest = [loss - middle for loss, middle in zip(losses, level, strict=True)]
-    sizes = sorted(map(abs, rest))
+    sizes = sorted(map(abs, rest[len(rest) // 5 :]))  # the fall at the start is steeper than a median follows
     tail = sizes[min(len(sizes) - 1, int((1 - _SHARE) * len(sizes)))] if len(sizes) >= 100 else sizes[-max(3, len(sizes) // 10)]
     span = max(level) - min(level)
     sigma, found = 1.4826 * median(sizes), []

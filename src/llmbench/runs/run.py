@@ -9,6 +9,7 @@ runs/NAME/
 ├── held_out.jsonl  the held-out loss of each row at each evaluation
 ├── samples.jsonl   some answers of each evaluation, where the recipe asks questions
 ├── loss.svg        the curves
+├── lr-range.json   what a learning-rate range test of its recipe showed; lr-range.svg is the curve
 ├── labels.json     a person's note and tags, and whether it is archived
 ├── replay.json     of a replay: which run it repeats, and the verdict
 ├── tracking.json   where trackers show it and how far they were told; tracking.log is what they said
@@ -48,7 +49,7 @@ LABELS = "labels.json"
 """A person's note and tags: `llmbench.runs.labels`."""
 _FILES = (
     "recipe.yaml", "data.json", "data.html", "lock.json", "state.json", "metrics.jsonl", "held_out.jsonl", "samples.jsonl",
-    "loss.svg", "tracking.json", "tracking.log", "replay.json", LABELS, _ASKED,
+    "lr-range.json", "lr-range.svg", "loss.svg", "tracking.json", "tracking.log", "replay.json", LABELS, _ASKED,
 )  # fmt: skip
 """What a run writes beside its folders. --overwrite replaces these and nothing else of the folder."""
 

@@ -18,21 +18,21 @@ import torch
 __all__ = ["RowLosses", "Signals", "is_spike"]
 
 _LAYER = re.compile(r"\.(?:layers|layer|h|blocks|block)\.(\d+)\.")
-_WINDOW, _FEWEST = 50, 10
-_MOST_SPIKES = 20
+_WINDOW, _FEWEST = 16, 8
+_MOST_SPIKES = 40
 """Spikes of a run whose rows are looked up: each draws the order of the batches anew."""
 _MOST_PLACES = 64
 _MOST_STEPS = 64
 """Steps of one line whose losses are written one by one; a line stays below 2 kB."""
 _MOST_ROWS = 2_000
 """Held-out rows whose losses are kept, the first of an evaluation."""
-_MANY_SIGMA, _RISE = 6.0, 0.3
+_MANY_SIGMA, _RISE = 5.0, 0.5
 
 
 def is_spike(value: float, before: Sequence[float]) -> bool:
-    """Whether a loss stands out above those before it: by 6 robust standard deviations (MAD), and by .3 of their median.
+    """Whether a loss stands out above the 16 before it: by 5 robust standard deviations (MAD) and half of their median.
 
-    Of losses with noise of Student's t with 4 degrees of freedom 1 in 900 does; with normal noise none of 100,000.
+    It only decides whose rows are noted; a diagnosis looks at both sides of a step and asks for more.
     """
     if len(before) < _FEWEST or not math.isfinite(value):
         return False
