@@ -19,7 +19,7 @@ from typing import Any
 
 from llmbench.diagnosis.finding import Diagnosis
 from llmbench.diagnosis.looking import judge
-from llmbench.diagnosis.recorded import Recorded
+from llmbench.diagnosis.recorded import Traces
 
 SCHEDULES = ("cosine", "linear", "constant", "warmup_stable_decay")
 
@@ -55,7 +55,7 @@ def scatter(random: Random, kind: str) -> float:
             return (math.exp(0.5 * normal) - math.exp(0.125)) / 0.604
 
 
-def healthy(seed: int, *, slow: float = 1.0, wrong: str = "") -> Recorded:
+def healthy(seed: int, *, slow: float = 1.0, wrong: str = "") -> Traces:
     """One run with nothing wrong; with `wrong`, the fault of that name in it."""
     random = Random(f"diagnosis {wrong} {seed}")
     steps = round(math.exp(random.uniform(math.log(30), math.log(4_000))))
@@ -116,7 +116,7 @@ def healthy(seed: int, *, slow: float = 1.0, wrong: str = "") -> Recorded:
     held = _evaluations(random, levels, steps, dense, wrong)
     recipe = _recipe(every, schedule, peak, shuffle=random.random() < 0.8 and wrong != "data order")
     status = {"state": "finished", "step": steps, "steps": steps}
-    return Recorded(f"{wrong or 'healthy'}-{seed}", status, recipe, [*lines, *held[0]], held[1], {})
+    return Traces(f"{wrong or 'healthy'}-{seed}", status, recipe, [*lines, *held[0]], held[1], {})
 
 
 def _evaluations(random: Random, levels: list[float], steps: int, dense: bool, wrong: str) -> tuple[list[Any], list[Any]]:

@@ -99,7 +99,8 @@ DOORS = {
 """Who imports an inner module of a room that its face does not name, and why. Retrieval has a list of its own."""
 
 APP = {
-    "llmbench.assets", "llmbench.compare", "llmbench.endpoint", "llmbench.errors", "llmbench.gateway.background",
+    "llmbench.assets", "llmbench.compare", "llmbench.diagnosis", "llmbench.endpoint", "llmbench.errors",
+    "llmbench.gateway.background",
     "llmbench.questions", "llmbench.recipe", "llmbench.retrieval", "llmbench.retrieval.reading", "llmbench.runs",
     "llmbench.svg.lines", "llmbench.workspace",
 }  # fmt: skip

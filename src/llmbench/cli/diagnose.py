@@ -126,10 +126,11 @@ def _range_lines(run: Run, found: RateRange) -> Iterator[str]:
     yield f"Try training.learning_rate={found.suggested:g} (the run had {now:g})."
 
 
-def brief(looked: Diagnosis) -> list[str]:
+def brief(run: Run) -> list[str]:
     """A line for each error and warning, as `llmbench runs NAME` shows them."""
-    alarms = [f"  {one.severity:<7} {one.name} (llmbench diagnose {looked.run})" for one in looked.alarms]
-    return [printable(line) for line in alarms]
+    from llmbench import diagnosis
+
+    return [f"  {one.severity:<7} {one.name} (more: llmbench diagnose {run.name})" for one in diagnosis.diagnose(run).alarms]
 
 
 def _plain(found: Finding) -> dict[str, Any]:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmbench.diagnosis.finding import Finding
-from llmbench.diagnosis.recorded import Recorded
+from llmbench.diagnosis.recorded import Traces
 
 __all__ = ["KINDS", "found", "unseen"]
 
 KINDS = {"LoRA stays at zero": "B matrices of the adapter are zero after updates, so that the adapter does nothing there."}
 
 
-def found(of: Recorded) -> Iterator[Finding]:
+def found(of: Traces) -> Iterator[Finding]:
     """Findings about the adapter."""
     rows = [row for row in of.logged if "lora_b" in row]
     moved = [row for row in rows if row["step"] > 2 and any(p.rate > 0 for p in of.points if p.step < row["step"])]
@@ -35,7 +35,7 @@ def found(of: Recorded) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def unseen(of: Recorded) -> Iterator[str]:
+def unseen(of: Traces) -> Iterator[str]:
     """What the records do not tell."""
     if of.recipe.get("lora") and of.points and not of.has("lora_b"):
         yield "whether LoRA's matrices moved: not recorded"

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmbench.diagnosis import robust
 from llmbench.diagnosis.finding import Finding
-from llmbench.diagnosis.recorded import Recorded
+from llmbench.diagnosis.recorded import Traces
 
 __all__ = ["KINDS", "found", "unseen"]
 
@@ -28,7 +28,7 @@ _ALIKE, _SURE = 0.6, 5.0
 _PLACES = 24
 
 
-def found(of: Recorded) -> Iterator[Finding]:
+def found(of: Traces) -> Iterator[Finding]:
     """Findings about the data."""
     train = of.report.get("train") or {}
     yield from _masked(of, train)
@@ -46,7 +46,7 @@ def found(of: Recorded) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def unseen(of: Recorded) -> Iterator[str]:
+def unseen(of: Traces) -> Iterator[str]:
     """What the records do not tell."""
     if not of.report and not of.has("learned"):
         yield "labels, duplicates and held-out rows among training rows: there is no data report (data.json)"
@@ -54,7 +54,7 @@ def unseen(of: Recorded) -> Iterator[str]:
         yield "effects of the rows' order: one epoch over one source shows none"
 
 
-def _masked(of: Recorded, train: dict[str, Any]) -> Iterator[Finding]:
+def _masked(of: Traces, train: dict[str, Any]) -> Iterator[Finding]:
     shares = [share for _, share in of.series("learned")]
     share = median(shares) if shares else _ratio(train.get("trained_tokens"), train.get("tokens"))
     bare = _ratio(train.get("untrained_rows"), train.get("rows"))
@@ -78,11 +78,11 @@ def _ratio(part: Any, whole: Any) -> float | None:
     return float(part) / float(whole) if part is not None and whole else None
 
 
-def _sources(of: Recorded) -> bool:
+def _sources(of: Traces) -> bool:
     return len(of.recipe["data"]["train"]) > 1
 
 
-def _order(of: Recorded) -> Iterator[Finding]:
+def _order(of: Traces) -> Iterator[Finding]:
     """Rows in file order: the same pattern in each epoch, or a jump up within the first."""
     if of.recipe["data"]["shuffle"] or not of.likelihood or len(of.points) < 24:
         return
@@ -107,7 +107,7 @@ def _order(of: Recorded) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _repeats(of: Recorded) -> float | None:
+def _repeats(of: Traces) -> float | None:
     """The correlation of the detrended loss between epochs, by place within them; None where it may be chance."""
     epochs = _epoch_of(of)
     if of.epochs < 2 or not epochs:
@@ -130,7 +130,7 @@ def _repeats(of: Recorded) -> float | None:
     return r if r > _ALIKE and r * math.sqrt((len(pairs) - 2) / (1 - r * r)) > _SURE else None
 
 
-def _epoch_of(of: Recorded) -> list[float]:
+def _epoch_of(of: Traces) -> list[float]:
     """How many epochs were done before each point's step, by the steps that a whole one takes."""
     last = of.logged[-1]
     if not last.get("epoch"):
@@ -146,7 +146,7 @@ def _correlation(pairs: list[tuple[float, float]]) -> float:
     return both / size if size else 0.0
 
 
-def _jump(of: Recorded) -> tuple[int, float, float] | None:
+def _jump(of: Traces) -> tuple[int, float, float] | None:
     """The step at which the level rises and stays, by 6 standard errors and a quarter; None where it does not."""
     losses, half = of.losses, max(6, len(of.losses) // 8)
     best: tuple[float, int, float, float] | None = None
@@ -159,7 +159,7 @@ def _jump(of: Recorded) -> tuple[int, float, float] | None:
     return best[1:] if best is not None else None
 
 
-def _twice(of: Recorded, train: dict[str, Any]) -> Iterator[Finding]:
+def _twice(of: Traces, train: dict[str, Any]) -> Iterator[Finding]:
     twice = of.report.get("duplicates") or {}
     rows = train.get("rows") or 0
     copies = int(twice.get("exact_rows") or 0) + int(twice.get("near_rows") or 0)

@@ -8,7 +8,7 @@ from statistics import median
 
 from llmbench.diagnosis import robust
 from llmbench.diagnosis.finding import Finding
-from llmbench.diagnosis.recorded import Recorded
+from llmbench.diagnosis.recorded import Traces
 
 __all__ = ["KINDS", "between", "found", "unseen"]
 
@@ -25,7 +25,7 @@ _FAR, _MANY = 0.2, 3
 """A rise, in so many evaluations that all lie above the lowest, that needs no interval: few held-out rows have wide ones."""
 
 
-def found(of: Recorded) -> Iterator[Finding]:
+def found(of: Traces) -> Iterator[Finding]:
     """Findings about held-out losses."""
     over = _overfitting(of)
     if over is not None:
@@ -34,7 +34,7 @@ def found(of: Recorded) -> Iterator[Finding]:
     yield from _noise(of)
 
 
-def unseen(of: Recorded) -> Iterator[str]:
+def unseen(of: Traces) -> Iterator[str]:
     """What the records do not tell."""
     if not of.likelihood:
         return
@@ -50,7 +50,7 @@ def unseen(of: Recorded) -> Iterator[str]:
         yield "how sure the held-out loss is: its rows are not recorded one by one"
 
 
-def between(a: Recorded, b: Recorded) -> Iterator[Finding]:
+def between(a: Traces, b: Traces) -> Iterator[Finding]:
     """Two runs that were evaluated on the same rows: whether the rows can tell them apart."""
     if not a.evaluations or not b.evaluations:
         return
@@ -70,13 +70,13 @@ def between(a: Recorded, b: Recorded) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _change(of: Recorded, first: int, last: int, confidence: float) -> robust.Interval | None:
+def _change(of: Traces, first: int, last: int, confidence: float) -> robust.Interval | None:
     """The held-out loss at `last` minus that at `first`, row by row."""
     a, b = of.by_row.get(first), of.by_row.get(last)
     return robust.paired(a[0], b[0], a[1], confidence) if a is not None and b is not None else None
 
 
-def _overfitting(of: Recorded) -> Finding | None:
+def _overfitting(of: Traces) -> Finding | None:
     points = of.evaluations
     if not of.likelihood or len(points) < _FEWEST:
         return None
@@ -87,9 +87,7 @@ def _overfitting(of: Recorded) -> Finding | None:
         return None
     # The lowest of k is low by luck, too: each of the k - 1 differences to it gets its share of the 5 % (Bonferroni).
     rise, sure = loss / low - 1, _change(of, step, last, 1 - 0.05 / (len(points) - 1))
-    risen = (
-        robust.rising([low, *after])[-1] / low - 1
-    )  # one high value at the end is pooled with those before it only if they fall
+    risen = robust.rising([low, *after])[-1] / low - 1
     if rise > _FAR and len(after) >= _MANY and min(after) > 1.05 * low:
         how = f", and the {len(after)} evaluations after it are all higher"
     elif sure is not None:
@@ -97,7 +95,7 @@ def _overfitting(of: Recorded) -> Finding | None:
             return None
         how = f", interval of the rise [{sure.low:+.2g}, {sure.high:+.2g}] over {sure.rows} rows"
     else:
-        scatter = robust.noise([value for _, value in points]) if len(points) > 4 else 0.0
+        scatter = robust.bends([value for _, value in points]) if len(points) > 4 else 0.0
         if len(after) < 2 or min(after[-2:]) / low - 1 < 2 * _RISE or loss - low < 4 * scatter:
             return None
         how = f" over {len(after)} evaluations"
@@ -108,15 +106,14 @@ def _overfitting(of: Recorded) -> Finding | None:
     return Finding(
         "overfitting", "error" if rise > 0.2 else "warning",
         f"The held-out loss was lowest at step {step} ({low:.4g}) and is {loss:.4g} at step {last}, {rise:.1%} "
-        f"more{how}, while the "
-        f"training loss went to {of.end:.4g}.",
+        f"more{how}, while the training loss went to {of.end:.4g}.",
         f"Keep the best step in place of the last, train to about step {step}, or give it more varied rows.",
         ("training.load_best_model_at_end=true", "training.early_stopping_patience=3"),
         steps=(step,), figures={"step": step, "lowest": low, "last": loss, "rise": rise},
     )  # fmt: skip
 
 
-def _gap(of: Recorded) -> Iterator[Finding]:
+def _gap(of: Traces) -> Iterator[Finding]:
     if not of.likelihood or not of.evaluations or of.epochs < 1.5 or len(of.points) < 8:
         return
     held = of.evaluations[-1][1]
@@ -132,7 +129,7 @@ def _gap(of: Recorded) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _noise(of: Recorded) -> Iterator[Finding]:
+def _noise(of: Traces) -> Iterator[Finding]:
     """Whether the rows can show that anything was learned, and whether the step that was kept is better than the last."""
     points = of.evaluations
     if not of.likelihood or len(points) < 2:
@@ -164,13 +161,13 @@ def _noise(of: Recorded) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _most_fell(of: Recorded, first: int, last: int) -> bool:
+def _most_fell(of: Traces, first: int, last: int) -> bool:
     """Whether more rows fell than chance lets fall (the sign test, p < .05 by the normal approximation with its correction)."""
     a, b = of.by_row[first][0], of.by_row[last][0]
     fell, rose = (sum(sign * (y - x) > 0 for x, y in zip(a, b, strict=True)) for sign in (-1, 1))
     return fell - rose - 1 > 1.96 * math.sqrt(fell + rose)
 
 
-def _more(of: Recorded) -> float:
+def _more(of: Traces) -> float:
     """A larger share to hold out."""
     return min(max(4 * float(of.recipe["data"].get("eval_fraction") or 0.0), 0.05), 0.3)

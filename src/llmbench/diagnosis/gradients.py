@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from llmbench.diagnosis.finding import Finding
-from llmbench.diagnosis.recorded import Recorded
+from llmbench.diagnosis.recorded import Traces
 
 __all__ = ["KINDS", "found", "unseen"]
 
@@ -26,7 +26,7 @@ _CLIPPED = 20.0
 """Norm over max_grad_norm that counts as mostly cut. Adam does not see how long a gradient is, and 2 to 5 are common."""
 
 
-def found(of: Recorded) -> Iterator[Finding]:
+def found(of: Traces) -> Iterator[Finding]:
     """Findings about gradients."""
     norms = [point.norm for point in of.points if point.norm is not None]
     if norms and len(norms) > 1 and not any(norms[len(norms) // 2 :]):
@@ -44,18 +44,18 @@ def found(of: Recorded) -> Iterator[Finding]:
     yield from _clipped(of, norms)
 
 
-def unseen(of: Recorded) -> Iterator[str]:
+def unseen(of: Traces) -> Iterator[str]:
     """What the records do not tell."""
     if of.points and not of.has("layers"):
         yield "gradients by layer: not recorded"
 
 
-def _layers(of: Recorded) -> list[tuple[int, dict[str, float]]]:
+def _layers(of: Traces) -> list[tuple[int, dict[str, float]]]:
     """Step and each layer's norm, without the first line, in which LoRA's A matrices have no gradient yet."""
     return [(row["step"], row["layers"]) for row in of.logged if row["step"] > 1 and len(row.get("layers") or ()) > 2]
 
 
-def _by_layer(of: Recorded) -> Iterator[Finding]:
+def _by_layer(of: Traces) -> Iterator[Finding]:
     rows = _layers(of)
     if len(rows) < 2:
         return
@@ -93,7 +93,7 @@ def _by_layer(of: Recorded) -> Iterator[Finding]:
             )
 
 
-def _grown(of: Recorded, norms: list[float]) -> Iterator[Finding]:
+def _grown(of: Traces, norms: list[float]) -> Iterator[Finding]:
     if len(norms) < 20:
         return
     part = len(norms) // 5
@@ -108,7 +108,7 @@ def _grown(of: Recorded, norms: list[float]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _clipped(of: Recorded, norms: list[float]) -> Iterator[Finding]:
+def _clipped(of: Traces, norms: list[float]) -> Iterator[Finding]:
     most = float(of.training["max_grad_norm"])
     if len(norms) < 20 or most <= 0:
         return

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from llmbench.diagnosis import adapter, data, evaluation, gradients, plateau, precision, preferences, rate, spikes
 from llmbench.diagnosis.finding import Diagnosis, Finding, ranked
-from llmbench.diagnosis.recorded import Recorded, read
+from llmbench.diagnosis.recorded import Traces, read
 from llmbench.runs import Run
 
 __all__ = ["FAMILIES", "KINDS", "diagnose", "judge", "paired"]
@@ -30,7 +30,7 @@ def diagnose(run: Run) -> Diagnosis:
     return judge(read(run))
 
 
-def judge(recorded: Recorded) -> Diagnosis:
+def judge(recorded: Traces) -> Diagnosis:
     """The same of records that are read."""
     findings = [one for family in FAMILIES for one in family.found(recorded)]
     unseen = [line for family in FAMILIES for line in family.unseen(recorded)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from llmbench.diagnosis import robust
 from llmbench.diagnosis.finding import Finding
-from llmbench.diagnosis.recorded import Recorded
+from llmbench.diagnosis.recorded import Traces
 
 __all__ = ["KINDS", "found", "unseen"]
 
@@ -25,7 +25,7 @@ _STILL = 0.05
 """Share of the start that a fall stays below, its error counted in, where nothing was learned."""
 
 
-def found(of: Recorded) -> Iterator[Finding]:
+def found(of: Traces) -> Iterator[Finding]:
     """Findings about progress."""
     losses = of.losses
     if not of.likelihood or len(losses) < _FEWEST or not any(point.rate > 0 for point in of.points):
@@ -49,13 +49,13 @@ def found(of: Recorded) -> Iterator[Finding]:
     yield from _flat(of, levels, error)
 
 
-def unseen(of: Recorded) -> Iterator[str]:
+def unseen(of: Traces) -> Iterator[str]:
     """What the records do not tell."""
     if of.likelihood and 8 <= len(of.points) < _FEWEST:
         yield f"plateaus: {len(of.points)} losses are known, and {_FEWEST} are needed"
 
 
-def _flat(of: Recorded, levels: list[float], error: float) -> Iterator[Finding]:
+def _flat(of: Traces, levels: list[float], error: float) -> Iterator[Finding]:
     end = levels[-1]
     reached = next(
         i for i, level in enumerate(levels) if all(abs(x - end) <= max(3 * error, _FALL * of.start) for x in levels[i:])

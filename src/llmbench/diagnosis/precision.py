@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llmbench.diagnosis.finding import Finding
-from llmbench.diagnosis.recorded import Recorded
+from llmbench.diagnosis.recorded import Traces
 
 __all__ = ["KINDS", "found", "unseen"]
 
@@ -20,7 +20,7 @@ _BITS = {"bfloat16": 8, "float16": 11}
 """Bits of the significand, the hidden one counted: neighbours lie 2^(1 - bits) of their size apart, or half of that."""
 
 
-def found(of: Recorded) -> Iterator[Finding]:
+def found(of: Traces) -> Iterator[Finding]:
     """Findings about precision."""
     skipped = sum(int(row.get("skipped") or 0) for row in of.logged)
     if skipped > max(3, _SKIPPED * of.step):
@@ -35,13 +35,13 @@ def found(of: Recorded) -> Iterator[Finding]:
     yield from _lost(of)
 
 
-def unseen(of: Recorded) -> Iterator[str]:
+def unseen(of: Traces) -> Iterator[str]:
     """What the records do not tell."""
     if of.points and not of.has("layers"):
         yield "mixed precision: skipped steps and the precision of trained weights are not recorded"
 
 
-def _lost(of: Recorded) -> Iterator[Finding]:
+def _lost(of: Traces) -> Iterator[Finding]:
     """AdamW, Lion and Muon move a weight by about the rate: beside the weight's own spacing that may be nothing."""
     rows = [row for row in of.logged if row.get("half_rms")]
     if not rows or of.training["optim"] in ("sgd", "adafactor"):

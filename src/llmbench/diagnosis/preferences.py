@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import mean, median
 
 from llmbench.diagnosis.finding import Finding
-from llmbench.diagnosis.recorded import Recorded
+from llmbench.diagnosis.recorded import Traces
 
 __all__ = ["KINDS", "found", "unseen"]
 
@@ -24,7 +24,7 @@ _FELL = 20.0
 _ALIKE, _KL = 0.8, 10.0
 
 
-def found(of: Recorded) -> Iterator[Finding]:
+def found(of: Traces) -> Iterator[Finding]:
     """Findings about judged answers."""
     method = of.recipe["method"]
     if method in ("dpo", "orpo", "reward"):
@@ -41,13 +41,13 @@ def found(of: Recorded) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def unseen(of: Recorded) -> Iterator[str]:
+def unseen(of: Traces) -> Iterator[str]:
     """What the records do not tell."""
     if of.recipe["method"] in ("dpo", "orpo", "reward") and len(of.logged) < _FEWEST:
         yield f"whether pairs are told apart: {len(of.logged)} logged steps, and {_FEWEST} are needed"
 
 
-def _chance(of: Recorded, method: str) -> Iterator[Finding]:
+def _chance(of: Traces, method: str) -> Iterator[Finding]:
     values = [value for _, value in of.series("rewards/accuracies") or of.series("accuracy")]
     if len(values) < _FEWEST:
         return
@@ -62,7 +62,7 @@ def _chance(of: Recorded, method: str) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _displaced(of: Recorded) -> Iterator[Finding]:
+def _displaced(of: Traces) -> Iterator[Finding]:
     chosen = [value for _, value in of.series("logps/chosen")]
     if len(chosen) < _FEWEST:
         return
@@ -79,7 +79,7 @@ def _displaced(of: Recorded) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _alike(of: Recorded) -> Iterator[Finding]:
+def _alike(of: Traces) -> Iterator[Finding]:
     shares = [value for _, value in of.series("frac_reward_zero_std")]
     if len(shares) >= _FEWEST and mean(shares) > _ALIKE:
         yield Finding(

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmbench.diagnosis import robust
 from llmbench.diagnosis.finding import Finding
-from llmbench.diagnosis.recorded import Recorded
+from llmbench.diagnosis.recorded import Traces
 
 __all__ = ["KINDS", "found", "unseen"]
 
@@ -41,7 +41,7 @@ _SHORT_FALL = 0.4
 """Share of the loss at the start: who has fallen farther learns fast enough, straight line or not."""
 
 
-def found(of: Recorded) -> Iterator[Finding]:
+def found(of: Traces) -> Iterator[Finding]:
     """Findings about the rate."""
     rate = float(of.training["learning_rate"])
     if "diverged" in of.status:
@@ -63,7 +63,7 @@ def found(of: Recorded) -> Iterator[Finding]:
         yield from _shape(of, rate)
 
 
-def unseen(of: Recorded) -> Iterator[str]:
+def unseen(of: Traces) -> Iterator[str]:
     """What the records do not tell."""
     if of.likelihood and 8 <= len(of.points) < _FEWEST:
         yield (
@@ -74,7 +74,7 @@ def unseen(of: Recorded) -> Iterator[str]:
         yield f"the rate by the loss's shape: the loss of {of.recipe['method']} has no fixed shape"
 
 
-def _not_finite(of: Recorded, rate: float) -> Finding:
+def _not_finite(of: Traces, rate: float) -> Finding:
     what: dict[str, Any] = of.status["diverged"]
     step, rows = int(what.get("step") or of.step), tuple(map(str, what.get("rows") or ()))
     about = (
@@ -95,7 +95,7 @@ def _listed(losses: Any) -> str:
     return ", ".join(str(one).strip("'") for one in losses or ())
 
 
-def _warming(of: Recorded, rate: float) -> Iterator[Finding]:
+def _warming(of: Traces, rate: float) -> Iterator[Finding]:
     """The highest rate that a step had, against the recipe's."""
     if not of.finished or not of.points:
         return
@@ -110,7 +110,7 @@ def _warming(of: Recorded, rate: float) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _shape(of: Recorded, rate: float) -> Iterator[Finding]:
+def _shape(of: Traces, rate: float) -> Iterator[Finding]:
     """Blocks of the curve against each other: risen above the start, risen again, or a straight line."""
     losses = of.losses
     over = _overshot(of, rate)
@@ -144,7 +144,7 @@ def _shape(of: Recorded, rate: float) -> Iterator[Finding]:
     yield from _low(of, rate)
 
 
-def _overshot(of: Recorded, rate: float) -> Finding | None:
+def _overshot(of: Traces, rate: float) -> Finding | None:
     """Early steps far above the start, with gradients far above the first: what the updates broke, the rest has to mend."""
     early = of.points[: max(8, len(of.points) // 3)]
     norms = [point.norm for point in early[:3] if point.norm]
@@ -165,7 +165,7 @@ def _overshot(of: Recorded, rate: float) -> Finding | None:
     )  # fmt: skip
 
 
-def _high(of: Recorded, rate: float, start: float, top: float, step: int) -> Finding:
+def _high(of: Traces, rate: float, start: float, top: float, step: int) -> Finding:
     norms = [point.norm for point in of.points if point.norm is not None]
     norm = f" Gradient norms reach {max(norms):.3g}." if norms else ""
     return Finding(
@@ -177,7 +177,7 @@ def _high(of: Recorded, rate: float, start: float, top: float, step: int) -> Fin
     )  # fmt: skip
 
 
-def _travel(of: Recorded, rate: float) -> Finding | None:
+def _travel(of: Traces, rate: float) -> Finding | None:
     """What the rates of all steps add up to: AdamW moves a weight by about the rate a step, and LoRA's B begins at 0."""
     if not of.recipe.get("lora") or not of.training["optim"].startswith(("adamw", "paged_adamw", "lion")):
         return None
@@ -199,7 +199,7 @@ def _travel(of: Recorded, rate: float) -> Finding | None:
     )  # fmt: skip
 
 
-def _low(of: Recorded, rate: float) -> Iterator[Finding]:
+def _low(of: Traces, rate: float) -> Iterator[Finding]:
     """The fall of the loss for a unit of the rate: as much late as early, where the rate is too low to get to the bend."""
     losses, small = of.losses, _travel(of, rate)
     if small is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from llmbench.runs import Run
 
-__all__ = ["Point", "Recorded", "read"]
+__all__ = ["Point", "Traces", "read"]
 
 _LIKELIHOOD = ("sft", "pretrain", "distillation", "orpo")
 """Methods whose loss is a mean over tokens that starts high and falls; the others have losses of other shapes."""
@@ -28,7 +28,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class Traces:
     """One run's records, of whatever version of llmbench wrote them."""
 
     name: str
@@ -120,7 +120,7 @@ class Recorded:
         return any(name in row for row in self.logged)
 
 
-def read(run: Run) -> Recorded:
+def read(run: Run) -> Traces:
     """A run's records.
 
     Raises:
@@ -130,7 +130,7 @@ def read(run: Run) -> Recorded:
         report = json.loads((run.folder / "data.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         report = {}
-    return Recorded(run.name, run.status, run.recipe, run.metrics(), run.held_out(), report if isinstance(report, dict) else {})
+    return Traces(run.name, run.status, run.recipe, run.metrics(), run.held_out(), report if isinstance(report, dict) else {})
 
 
 def _is(value: Any) -> bool:

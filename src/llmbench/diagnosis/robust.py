@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import NormalDist, median
 
-__all__ = ["Interval", "blocks", "level_error", "noise", "paired", "quantile", "rising", "running"]
+__all__ = ["Interval", "bends", "blocks", "level_error", "noise", "paired", "quantile", "rising", "running"]
 
 _MAD = 1.4826
 """The standard deviation of a normal distribution over its median absolute deviation (Rousseeuw and Croux 1993)."""
@@ -37,6 +37,12 @@ def noise(values: Sequence[float]) -> float:
     """
     apart = [abs(b - a) for a, b in pairwise(values)]
     return _MAD * median(apart) / math.sqrt(2) if len(apart) > 1 else 0.0
+
+
+def bends(values: Sequence[float]) -> float:
+    """As `noise`, from second differences, in which a slope that changes slowly cancels out too; for few values."""
+    apart = [abs(a - 2 * b + c) for a, b, c in zip(values, values[1:], values[2:], strict=False)]
+    return _MAD * median(apart) / math.sqrt(6) if apart else 0.0
 
 
 def blocks(values: Sequence[float], count: int, weights: Sequence[float] | None = None) -> list[float]:

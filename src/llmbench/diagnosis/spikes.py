@@ -9,7 +9,7 @@ from typing import Any
 
 from llmbench.diagnosis import robust
 from llmbench.diagnosis.finding import Finding
-from llmbench.diagnosis.recorded import Recorded
+from llmbench.diagnosis.recorded import Traces
 
 __all__ = ["KINDS", "found", "unseen"]
 
@@ -30,7 +30,7 @@ _RISE, _OF_RANGE = 0.8, 0.1
 _SHOWN = 8
 
 
-def found(of: Recorded) -> Iterator[Finding]:
+def found(of: Traces) -> Iterator[Finding]:
     """Findings about single steps."""
     spikes = _loss(of)
     if spikes:
@@ -38,7 +38,7 @@ def found(of: Recorded) -> Iterator[Finding]:
     yield from _gradients(of, {step for step, *_ in spikes})
 
 
-def unseen(of: Recorded) -> Iterator[str]:
+def unseen(of: Traces) -> Iterator[str]:
     """What the records do not tell."""
     every = int(of.training["logging_steps"])
     if len(of.points) >= 8 and every > 1 and not of.has("losses"):
@@ -47,7 +47,7 @@ def unseen(of: Recorded) -> Iterator[str]:
         yield "the rows of a spike: this run was trained by a version that did not record them"
 
 
-def _loss(of: Recorded) -> list[tuple[int, float, float]]:
+def _loss(of: Traces) -> list[tuple[int, float, float]]:
     """Step, loss and the level around it, of each step that stands out."""
     losses = of.losses
     if len(losses) < _FEWEST or not of.likelihood:
@@ -66,7 +66,7 @@ def _loss(of: Recorded) -> list[tuple[int, float, float]]:
     return found
 
 
-def _spike(of: Recorded, spikes: Sequence[tuple[int, float, float]]) -> Finding:
+def _spike(of: Traces, spikes: Sequence[tuple[int, float, float]]) -> Finding:
     recorded: dict[int, dict[str, Any]] = {one["step"]: one for row in of.logged for one in row.get("spikes", ())}
     step, loss, level = max(spikes, key=lambda one: one[1] - one[2])
     rows = Counter(row for number, *_ in spikes for row in recorded.get(number, {}).get("rows", ()))
@@ -86,7 +86,7 @@ def _spike(of: Recorded, spikes: Sequence[tuple[int, float, float]]) -> Finding:
     )  # fmt: skip
 
 
-def _gradients(of: Recorded, spiked: set[int]) -> Iterator[Finding]:
+def _gradients(of: Traces, spiked: set[int]) -> Iterator[Finding]:
     points = [point for point in of.points if point.norm is not None]
     norms = [point.norm for point in points if point.norm is not None]
     if len(norms) < _FEWEST:
