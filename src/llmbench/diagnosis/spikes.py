@@ -44,7 +44,7 @@ def unseen(of: Traces) -> Iterator[str]:
     if len(of.points) >= 8 and every > 1 and not of.has("losses"):
         yield f"spikes of single steps: only means of {every} steps are recorded (training.logging_steps=1)"
     if _loss(of) and not of.has("spikes"):
-        yield "the rows of a spike: this run was trained by a version that did not record them"
+        yield "the rows of a spike: they were not noted while it trained, by an earlier version or among too few steps"
 
 
 def _loss(of: Traces) -> list[tuple[int, float, float]]:
