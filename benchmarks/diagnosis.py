@@ -2,6 +2,7 @@
 
     python benchmarks/diagnosis.py            # 1,000 healthy curves, and 200 of each fault that has a formula
     python benchmarks/diagnosis.py --show 5   # the curves that alarmed, with the evidence
+    python benchmarks/diagnosis.py --cost     # what recording takes of a real training (recipes/sft-lora.yaml, 100 steps)
 
 A healthy curve falls as an exponential or a power law of the updates so far, along the schedule's rate; its steps scatter as a
 normal distribution, Student's t with 4 degrees of freedom or a lognormal; it is short or long, logged densely or sparsely, with
@@ -160,13 +161,65 @@ PLANTED = (
 )  # fmt: skip
 
 
+def cost(steps: int = 100) -> None:
+    """Trains the bundled recipe and prints the CPU time of what is recorded for a diagnosis beside that of the training."""
+    import os
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from llmbench import recipe, runs, training
+    from llmbench.recipe import TrainRecipe
+    from llmbench.training.loop import record, signals
+
+    spent: Counter[str] = Counter()
+
+    def timed(kind: Any, name: str) -> None:
+        inner = getattr(kind, name)
+
+        def outer(*arguments: Any) -> Any:
+            began = time.process_time()
+            try:
+                return inner(*arguments)
+            finally:
+                spent[f"{kind.__name__}.{name}"] += time.process_time() - began
+
+        setattr(kind, name, outer)
+
+    for kind, name in (
+        (signals.Signals, "batch"),
+        (signals.Signals, "look"),
+        (signals.Signals, "take"),
+        (signals.RowLosses, "take"),
+    ):
+        timed(kind, name)
+    began: list[float] = []
+    first = record.Recorder.on_train_begin
+    record.Recorder.on_train_begin = lambda self, *a, **k: (began.append(time.process_time()), first(self, *a, **k))[1]
+    with TemporaryDirectory() as folder:
+        os.environ["LLMBENCH_HOME"] = folder
+        path = Path(__file__).resolve().parents[1] / "recipes" / "sft-lora.yaml"
+        document = recipe.load(path, TrainRecipe, (f"training.max_steps={steps}", "training.eval_steps=50"))
+        run = runs.create(document)
+        training.train(document, run, progress=lambda *_: None)
+        whole = time.process_time() - began[0]
+        written = sum((run.folder / name).stat().st_size for name in ("metrics.jsonl", "held_out.jsonl"))
+    print(f"{steps} steps: {whole:.1f} CPU s, {written / 1024:.1f} KiB of metrics.jsonl and held_out.jsonl")
+    for name, seconds in spent.most_common():
+        print(f"| {name} | {1e3 * seconds:.1f} ms | {seconds / whole:.3%} |")
+    print(f"| all | {1e3 * sum(spent.values()):.1f} ms | {sum(spent.values()) / whole:.3%} |")
+
+
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--curves", type=int, default=1_000)
     parser.add_argument("--planted", type=int, default=200)
     parser.add_argument("--show", type=int, default=0)
+    parser.add_argument("--cost", action="store_true")
     given = parser.parse_args()
+    if given.cost:
+        cost()
+        return
     began = time.perf_counter()
     found: list[Diagnosis] = [judge(healthy(seed)) for seed in range(given.curves)]
     seconds = (time.perf_counter() - began) / given.curves

@@ -49,7 +49,8 @@ def found(of: Traces) -> Iterator[Finding]:
         return
     if of.logged and not any(point.rate > 0 for point in of.points):
         steps = len(of.logged)
-        if of.step > 1 or of.finished:
+        last = of.logged[-1]["step"]
+        if 1 < last == of.step and (steps > 2 or steps == last):  # else steps between those logged may have had one
             yield Finding(
                 "learning rate zero", "error",
                 f"The rate was 0 in all {steps} logged steps: training.warmup_steps={of.training['warmup_steps']:g} "
