@@ -10,6 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from llmbench import diagnosis
+from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
 
 from .curves import curves
@@ -28,6 +30,7 @@ def card(run: Run, colour: str) -> str:
         f'<header><h2>{plain(run.name)}</h2><span class="badge" data-state="{escape(status["state"])}">'
         f"{escape(status['state'])}</span></header>{reason}{_progress(status)}"
         f'<dl class="figures">{figures}</dl>{_result(run)}{_next(run, status)}'
+        f"{_diagnosis(run)}"
         f"{_fold('Recipe', _text(run.folder / 'recipe.yaml'))}{_fold('Lock', _text(run.folder / 'lock.json'))}"
         "</section>"
     )
@@ -118,6 +121,49 @@ def _next(run: Run, status: dict[str, Any]) -> str:
         button = f'<button type="button" class="quiet-link" data-stop="{escape(run.name)}">Stop this run</button>'
         return f'<p class="result">{button} <span>or press Ctrl-C in its terminal. It can be resumed.</span></p>'
     return ""
+
+
+_looked: dict[tuple[str, int, str], str] = {}
+"""What was found in a run at a size of its metrics and a state: the page looks again every three seconds."""
+
+
+def _diagnosis(run: Run) -> str:
+    """What is wrong with it, each with its evidence and what to try; that nothing was found, and what was not looked at."""
+    metrics = run.folder / "metrics.jsonl"
+    key = (str(run.folder), metrics.stat().st_size if metrics.exists() else 0, run.state)
+    if key not in _looked:
+        for old in [one for one in _looked if one[0] == key[0]]:
+            del _looked[old]
+        try:
+            _looked[key] = _findings(diagnosis.diagnose(run))
+        except LlmbenchError:  # a damaged recipe, of which the card says enough
+            _looked[key] = ""
+    return _looked[key]
+
+
+def _findings(looked: diagnosis.Diagnosis) -> str:
+    items = "".join(
+        f'<li data-severity="{one.severity}"><b>{plain(one.name)}</b> <span class="badge">{one.severity}</span>'
+        f"<p>{plain(one.evidence)}</p>{_rows(one.rows)}<p>{plain(one.next)}</p>"
+        + (f"<code>{plain(' '.join(one.change))}</code>" if one.change else "")
+        + "</li>"
+        for one in looked.findings
+    )
+    unseen = "".join(f"<li>{plain(line)}</li>" for line in looked.unseen)
+    rest = f"<details><summary>Not looked at</summary><ul>{unseen}</ul></details>" if unseen else ""
+    opened = " open" if looked.alarms else ""
+    return (
+        f'<details class="diagnosis"{opened}><summary>Diagnosis: {plain(looked.verdict)}</summary>'
+        f"{f'<ul>{items}</ul>' if items else ''}{rest}</details>"
+    )
+
+
+def _rows(rows: Sequence[str]) -> str:
+    """Where the rows stand that it is about."""
+    if not rows:
+        return ""
+    more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+    return f'<p class="aside">{plain(", ".join(rows[:8]) + more)}</p>'
 
 
 def _fold(title: str, text: str) -> str:

@@ -39,7 +39,7 @@ LAYERS = [
     {"data", "runs", "endpoint"},
     {"architecture", "estimate", "importing", "tracking"},
     {"training", "retrieval", "engine"},
-    {"gateway"},
+    {"diagnosis", "gateway"},
     {"compare"},
     {"ablation", "containers", "demo", "doctor", "raft", "sweep"},
     {"cli"},
@@ -67,7 +67,7 @@ TRAINING = [
     {"data_report", "methods", "save"},
     {"merging", "plan"},
     {"stages"},
-    {"replaying"},
+    {"ranging", "replaying"},
     {"__init__"},
     {"selftest"},
 ]
@@ -99,7 +99,8 @@ DOORS = {
 """Who imports an inner module of a room that its face does not name, and why. Retrieval has a list of its own."""
 
 APP = {
-    "llmbench.assets", "llmbench.compare", "llmbench.endpoint", "llmbench.errors", "llmbench.gateway.background",
+    "llmbench.assets", "llmbench.compare", "llmbench.diagnosis", "llmbench.endpoint", "llmbench.errors",
+    "llmbench.gateway.background",
     "llmbench.questions", "llmbench.recipe", "llmbench.retrieval", "llmbench.retrieval.reading", "llmbench.runs",
     "llmbench.svg.lines", "llmbench.workspace",
 }  # fmt: skip
@@ -109,6 +110,7 @@ SHARED = {
     # The field has one word for what each of two rooms has of its own.
     "Batches": "rows of a training, and passages of a writer",
     "Document": "a recipe, and what is indexed",
+    "Finding": "about a machine, and about a run",
     "Estimate": "of a mean, with its interval, and of what a training needs",
     "Layout": "of an encoder's folder, and of a page of RTF",
     "Limit": "on questions, on the length of rows, and on a template's work",

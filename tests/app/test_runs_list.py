@@ -109,3 +109,17 @@ def test_the_colours_of_lines_can_be_told_apart(theme: int, view: str) -> None:
     lab = _lab(list(tokens), view)
     distances = [sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) ** 0.5 for i, p in enumerate(lab) for q in lab[:i]]
     assert min(distances) >= 10, "below 10 two colours are hard to tell apart"
+
+
+def test_a_card_shows_what_is_wrong_as_text(program: ModuleType) -> None:
+    """Names of rows are somebody else's words: nothing of them is obeyed."""
+    from llmbench.diagnosis import Diagnosis, Finding
+
+    cards = importlib.import_module("llmbench_app.cards")
+    one = Finding("loss spike", "warning", "Step 5 stands out.", "Look at them.", ("a.b=1",), rows=("<img src=x>.jsonl:3",))
+    shown = cards._findings(Diagnosis("mine", "finished", 9, (one,), ("gradients by layer: not recorded",)))
+    assert shown.startswith('<details class="diagnosis" open><summary>Diagnosis: 1 warning</summary>')
+    for words in ("<b>loss spike</b>", "Step 5 stands out.", "&lt;img src=x&gt;.jsonl:3", "<code>a.b=1</code>", "not recorded"):
+        assert words in shown
+    assert "<img" not in shown
+    assert "open" not in cards._findings(Diagnosis("mine", "finished", 9, (), ()))

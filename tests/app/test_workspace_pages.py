@@ -114,6 +114,7 @@ def test_runs_lie_over_each_other_with_recipe_lock_and_adapter(page: Page) -> No
     assert page.locator(".chart > svg").first.locator("polyline").count() == 4
     card = page.locator("section.card", has_text="second")
     assert "finished" in card.inner_text() and "2.5 MB" in card.inner_text()
+    assert "Diagnosis: " in card.inner_text()
     card.locator("summary", has_text="Recipe").click()
     assert "learning_rate: 0.0002" in card.inner_text()
     card.locator("summary", has_text="Lock").click()

@@ -22,6 +22,7 @@ from llmbench.cli import (
     compare,
     completion,
     demo,
+    diagnose,
     doctor,
     evaluate,
     importing,
@@ -115,6 +116,7 @@ def options(
 for verbs in (
     train,
     runs,
+    diagnose,
     replay,
     ablate,
     sweep,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmbench.cli import listing, runs_diff, runs_labels, runs_lineage, terminal, track
+from llmbench.cli import diagnose, listing, runs_diff, runs_labels, runs_lineage, terminal, track
 from llmbench.cli.arguments import Json
 from llmbench.cli.run_words import Name, Names, clock, short, sparkline
 from llmbench.cli.terminal import print_json
@@ -292,6 +292,7 @@ def _details(run: Run, record: dict[str, Any]) -> list[str]:
     document, reason = run.recipe, f" ({record['reason']})" if record["reason"] else ""
     lines = [f"{run.name}: {record['state']}{reason}", f"  {record['method']} on {record['base']}"]
     lines += [f"  warning {record['warning']}"] if record["warning"] else []
+    lines += diagnose.brief(run)
     lines += [f"  note    {line}" for line in record["note"].splitlines()]
     lines += [f"  tags    {', '.join(record['tags'])}"] if record["tags"] else []
     lines += ["  archived"] if record["archived"] else []

@@ -6,8 +6,10 @@ runs/NAME/
 ├── lock.json       what it depended on: seed, packages, hardware, hashes of data, model and chat template
 ├── state.json      running, finished, failed or stopped, with times, the reason and the last figures
 ├── metrics.jsonl   one line per log step: step, epoch, loss, learning_rate, tokens_per_second, ...
+├── held_out.jsonl  the held-out loss of each row at each evaluation
 ├── samples.jsonl   some answers of each evaluation, where the recipe asks questions
 ├── loss.svg        the curves
+├── lr-range.json   what a learning-rate range test of its recipe showed; lr-range.svg is the curve
 ├── labels.json     a person's note and tags, and whether it is archived
 ├── replay.json     of a replay: which run it repeats, and the verdict
 ├── tracking.json   where trackers show it and how far they were told; tracking.log is what they said
@@ -46,8 +48,8 @@ _ASKED = ".stop"
 LABELS = "labels.json"
 """A person's note and tags: `llmbench.runs.labels`."""
 _FILES = (
-    "recipe.yaml", "data.json", "data.html", "lock.json", "state.json", "metrics.jsonl", "samples.jsonl", "loss.svg",
-    "tracking.json", "tracking.log", "replay.json", LABELS, _ASKED,
+    "recipe.yaml", "data.json", "data.html", "lock.json", "state.json", "metrics.jsonl", "held_out.jsonl", "samples.jsonl",
+    "lr-range.json", "lr-range.svg", "loss.svg", "tracking.json", "tracking.log", "replay.json", LABELS, _ASKED,
 )  # fmt: skip
 """What a run writes beside its folders. --overwrite replaces these and nothing else of the folder."""
 
@@ -159,6 +161,15 @@ class Run:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
+    def held_out(self) -> list[dict[str, Any]]:
+        """Every complete line of held_out.jsonl, oldest first: step, and the mean loss and learned tokens of each row."""
+        return _lines(self.folder / "held_out.jsonl")
+
+    def log_held_out(self, row: dict[str, Any]) -> None:
+        """Appends the held-out losses of one evaluation, row by row."""
+        with (self.folder / "held_out.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
     def samples(self) -> list[dict[str, Any]]:
         """Every complete line of samples.jsonl, oldest first."""
         return _lines(self.folder / "samples.jsonl")
@@ -170,7 +181,7 @@ class Run:
 
     def drop_metrics_after(self, step: int) -> None:
         """Forgets the lines past a checkpoint that is resumed from, so that no step is listed twice."""
-        for name in ("metrics.jsonl", "samples.jsonl"):
+        for name in ("metrics.jsonl", "held_out.jsonl", "samples.jsonl"):
             path = self.folder / name
             if path.exists() or name == "metrics.jsonl":
                 kept = [row for row in _lines(path) if row["step"] <= step]

@@ -25,6 +25,7 @@ __all__ = [
     "first_step",
     "method_lines",
     "prepare",
+    "ranging",
     "replaying",
     "selftest",
     "train",

@@ -84,6 +84,7 @@ def train(
     progress: Progress | None = None,
     stop_after: int | None = None,
     log_at: Sequence[int] = (),
+    rates: Sequence[float] = (),
 ) -> None:
     """Trains and leaves an adapter, or a model when all parameters were trained, in the run's folder.
 
@@ -95,6 +96,7 @@ def train(
         progress: told of each step, in place of the bar on stderr.
         stop_after: stop after this step as Ctrl-C does, with a checkpoint.
         log_at: steps that are logged besides those of `logging_steps`, as a run logs the step at which it is stopped.
+        rates: the learning rate of each step, in place of the recipe's schedule; for a learning-rate range test.
 
     Raises:
         LlmbenchError: something the user can mend; the run is marked failed.
@@ -111,7 +113,7 @@ def train(
         data_report.write(job, run)
         rewind(run, checkpoints.step_of(checkpoint) if checkpoint else -1, job.asked)
         followed.begin()
-        recorder = Recorder(run, stop, progress, stop_after=stop_after, log_at=log_at)
+        recorder = Recorder(run, stop, progress, stop_after=stop_after, log_at=log_at, rates=rates)
         with fused_head.scoring(job.loaded.model):
             trainer = methods.of(job.recipe.method).trainer(job, run, recorder)
             recorder.trainer, trainer.run = trainer, run

@@ -77,9 +77,11 @@ class Recorder(TrainerCallback):
         *,
         stop_after: int | None = None,
         log_at: Sequence[int] = (),
+        rates: Sequence[float] = (),
     ) -> None:
         self.run, self.stop, self.progress = run, stop, progress
         self.stop_after, self.log_at = stop_after, frozenset(log_at)
+        self.rates = rates
         self.trainer: Any
         self.last: dict[str, Any] = {}
         console = Console(stderr=True)
@@ -104,6 +106,13 @@ class Recorder(TrainerCallback):
         self._tell(state)
         if self.bar is not None:
             self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step, figures="")
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Sets the step's rate where a range test says which; groups with rates of their own keep their share of it."""
+        if self.rates:
+            factor = self.rates[min(state.global_step, len(self.rates) - 1)] / self.trainer.args.learning_rate
+            for group in self.trainer.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Moves the bar; at the last step, and when asked to stop, has everything written."""
@@ -142,6 +151,7 @@ class Recorder(TrainerCallback):
             row["seconds"] = round(now - self.began, 2)
             row["peak_memory"] = peak_memory(self.trainer.args.device.type)
             self.since, self.tokens, self.trainer.paused = now, state.num_input_tokens_seen, 0.0
+            row |= self.trainer.signals.take(self.trainer, state.global_step) if self.trainer.signals is not None else {}
         else:
             return
         row |= figures.of(logs)

@@ -15,6 +15,8 @@ import torch
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
+from llmbench.training.loop.random_state import undisturbed
+from llmbench.training.loop.signals import Signals
 
 __all__ = ["Diverged", "Watched", "place"]
 
@@ -46,11 +48,15 @@ class Watched:
     """The gradient norm of the last step."""
     last_rate: float = 0.0
     """The learning rate that the last step was taken with."""
+    signals: Signals | None = None
+    """What is kept of the steps for a diagnosis; None before the first of them."""
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One batch forward and backward; its loss is kept until the step's check."""
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
         self._losses = [*getattr(self, "_losses", []), loss.detach()]
+        self.signals = self.signals or Signals()
+        self.signals.batch(inputs)
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
@@ -64,6 +70,8 @@ class Watched:
             raise self._diverged([float(loss) for loss in losses], float(norm))
         self._last_loss = torch.stack(looked_at[: len(losses)]).sum()
         self.last_norm, self.last_rate = norm, self._get_learning_rate()  # type: ignore[attr-defined]
+        if self.signals is not None:
+            self.signals.look(self, norm)
         return norm
 
     def refuse_unusable_weights(self) -> None:
@@ -113,6 +121,12 @@ class Watched:
             f"Look at these rows, or lower training.learning_rate (it is {self.recipe.training.learning_rate:g}), "
             "and start again with --overwrite."
         )
+
+    def places(self, steps_done: int) -> list[str]:
+        """Where the rows of the step that follows `steps_done` stand; drawing them disturbs nothing."""
+        with undisturbed(self.model):
+            batches = self._rows_of(steps_done, self.recipe.training.gradient_accumulation_steps)
+        return [place(self.train_dataset, self.recipe, row) for rows in batches for row in rows]
 
     def _rows_of(self, steps_done: int, count: int) -> list[list[int]]:
         """The row numbers of each batch of the step that follows `steps_done`, drawn anew from the order of batches."""

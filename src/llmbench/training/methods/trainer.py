@@ -15,6 +15,7 @@ from llmbench.training.kernels import fused_head
 from llmbench.training.loading.adapter import keep_precision
 from llmbench.training.loop.batches import Batches, Collator, lengths
 from llmbench.training.loop.checkpoint import WholeCheckpoints
+from llmbench.training.loop.signals import RowLosses
 
 __all__ = ["Trainer"]
 
@@ -28,6 +29,7 @@ class Trainer(WholeCheckpoints, SFTTrainer):
         self.recipe = recipe
         self.plain_head = plain_head
         self.paused = 0.0
+        self.row_losses: RowLosses | None = None
         with keep_precision(arguments["model"]):
             super().__init__(data_collator=collator, **arguments)
         self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the learned tokens of the whole step
@@ -60,6 +62,8 @@ class Trainer(WholeCheckpoints, SFTTrainer):
         if self.aux_loss_enabled and "cu_seq_lens_q" not in inputs:
             read["attention_mask"] = inputs["attention_mask"]  # padding has no say in how experts are balanced
         outputs = model(**read, use_cache=False, fused_lm_head=True)
+        if self.row_losses is not None:
+            self.row_losses.take(outputs.log_probs, inputs)
         count = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
         loss = -outputs.log_probs.sum() / torch.as_tensor(count).clamp(min=1)
         loss = loss * self.accelerator.num_processes if num_items_in_batch is not None else loss
@@ -90,6 +94,7 @@ class Trainer(WholeCheckpoints, SFTTrainer):
         start = time.perf_counter()
         self.model.eval()
         total, count = 0.0, 0
+        kept = self.row_losses = RowLosses()
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             for batch in self.get_eval_dataloader(eval_dataset):
                 learned = int((batch["labels"][:, 1:] != -100).sum())
@@ -97,6 +102,9 @@ class Trainer(WholeCheckpoints, SFTTrainer):
                     total += float(self.compute_loss(self.model_wrapped, batch)) * learned
                 count += learned
         self.model.train()
+        self.row_losses = None
+        if self.run is not None and kept.losses:
+            self.run.log_held_out({"step": self.state.global_step, "losses": kept.losses, "tokens": kept.tokens})
         loss = total / count
         metrics = {f"{metric_key_prefix}_loss": loss, f"{metric_key_prefix}_perplexity": math.exp(min(loss, 700.0))}
         self.log(metrics)
