@@ -27,7 +27,8 @@ LEARNED_ONLY = _trl(
 LOG_PROBS = _trl(
     "trl.trainer.utils", "_ChunkedLogProbFunction",
     "(ctx, hidden, weight, bias, targets, temperature, chunk_size, final_logit_softcapping=..., logit_scale=..., outputs=...)",
-    "replaced", "computes the loss under a frozen head with one matrix product fewer", "TRL's own kernel, which is slower",
+    "replaced", "log-probabilities, their gradient and what is measured, in fewer passes over fewer logits",
+    "TRL's own kernel, which is slower and takes more memory",
 )  # fmt: skip
 FUSED_HEAD = _trl(
     "trl.trainer.utils", "add_fused_lm_head", "(model, temperature=..., cast_lm_head_to_fp32=..., outputs=...)", "called",
@@ -60,6 +61,10 @@ ORPO_ROW = _trl(
 ORPO_TOKENS = _transformers(
     "transformers.trainer:Trainer", "_track_num_input_tokens", "(self, inputs)", "overridden",
     "counts the tokens of both answers of a pair", "the tokens of a run cannot be counted", required=True,
+)  # fmt: skip
+ORPO_FORWARD = _trl(
+    "trl.experimental.orpo.orpo_trainer:ORPOTrainer", "concatenated_forward", "(self, model, batch)", "overridden",
+    "scores the positions that count in chunks", "the logits of every position are kept, in several copies",
 )  # fmt: skip
 COMPILATIONS = _torch(
     "torch._dynamo.config", "recompile_limit", "int", "replaced",
@@ -115,7 +120,10 @@ TRAINER = (
 )  # fmt: skip
 """What every trainer overrides; `prepare` makes sure of these."""
 
-METHODS: dict[str, tuple[Patch, ...]] = {**{name: (row,) for name, row in _PREPARED.items()}, "orpo": (ORPO_ROW, ORPO_TOKENS)}
+METHODS: dict[str, tuple[Patch, ...]] = {
+    **{name: (row,) for name, row in _PREPARED.items()},
+    "orpo": (ORPO_ROW, ORPO_TOKENS, ORPO_FORWARD),
+}
 """What the trainer of one method overrides besides."""
 
 _INNER = "transformers.trainer:Trainer"
