@@ -45,3 +45,43 @@ def test_a_method_learns_as_with_trls_own_logits(
         assert {"loss", "grad_norm"} < compared <= set(mine)
         for name in compared - ({"logits/chosen", "logits/rejected"} if method == "orpo" else set()):
             assert mine[name] == pytest.approx(other[name], rel=2e-5, abs=2e-6), name
+
+
+def test_padded_rows_are_read_end_to_end_and_said_in_their_places(tmp_path: Path) -> None:
+    """Padding on either side, rows of one token, and labels on a row's first token, which nothing comes before."""
+    import torch
+
+    from llmbench.training.kernels import fused_head, packed_rows
+
+    job = training.prepare(written(tmp_path, "dpo", "training.padding_free=false"))
+    model = job.loaded.model.eval()
+    outputs = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
+    fused_head.install(model, outputs)
+    ids = torch.randint(10, 900, (4, 9), generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[1] * 9, [1] * 5 + [0] * 4, [0] * 3 + [1] * 6, [1] + [0] * 8])
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[0, :4] = -100
+    labels[2, 3] = -100  # of a row that is padded before, the first token's label counts for the padding
+    given = {"input_ids": ids, "attention_mask": mask, "labels": labels, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    with fused_head.scoring(model), torch.no_grad():
+        padded = model(**given, fused_lm_head=True)
+        asked = model(input_ids=ids[:1]).logits
+        packed_rows.install(model)
+        joined = model(**given, fused_lm_head=True)
+        again = model(input_ids=ids[:1]).logits
+    for name in (*outputs, "label_mask"):
+        assert torch.allclose(getattr(joined, name).float(), getattr(padded, name).float(), atol=2e-5), name
+    assert joined.label_mask.sum() == 5 + 4 + 5
+    assert torch.allclose(asked, again, atol=1e-5)
+
+
+def test_what_a_method_packs_is_chosen_and_said(tmp_path: Path) -> None:
+    from llmbench.errors import RecipeError
+
+    for method, packs in (("kto", True), ("reward", False)):
+        job = training.prepare(written(tmp_path, method))
+        [choice] = [choice for choice in job.choices if choice.name == "padding_free"]
+        assert choice.value is packs
+        assert packs or choice.reason == "TRL's reward trainer pads its own batches"
+    with pytest.raises(RecipeError, match="packing: not with method: dpo, whose batches are rows"):
+        training.prepare(written(tmp_path, "dpo", "training.packing=true"))

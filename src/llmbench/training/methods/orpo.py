@@ -10,7 +10,6 @@ from transformers import PrinterCallback
 from trl.import_utils import TRLExperimentalWarning
 
 from llmbench.borrowed import usable
-from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 from llmbench.training.kernels import fused_head, patches
 from llmbench.training.loop.record import Recorder
@@ -33,9 +32,10 @@ class Trainer(Judged, ORPOTrainer):
 
     accelerator: Any
 
-    def __init__(self, recipe: TrainRecipe, **parts: Any) -> None:
-        super().__init__(recipe, **parts)
+    def install_heads(self) -> None:
+        """TRL gives no fused head to a model that ORPO trains."""
         fused_head.install(self.model, ("log_probs", "mean_logits"))
+        super().install_heads()
 
     @staticmethod
     def tokenize_row(feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
