@@ -43,6 +43,10 @@ REFERENCE = _trl(
     "gives GRPO the loaded model's own copy as reference", "the reference is not the model that training starts from",
     required=True,
 )  # fmt: skip
+DRAWN_BY = _trl(
+    "trl.trainer.grpo_trainer", "VLLMGeneration", "class", "replaced",
+    "has GRPO's answers drawn by an engine outside the trainer's process", "no answers from vLLM without CUDA", required=True,
+)  # fmt: skip
 TELEMETRY = _trl(
     "trl.trainer.base_trainer:_BaseTrainer", "_send_telemetry", "(self)", "overridden",
     "sends no telemetry", "TRL would report each training to its authors", required=True,
@@ -180,7 +184,7 @@ _CALLED = (
 )  # fmt: skip
 
 ROWS = (
-    LEARNED_ONLY, LOG_PROBS, FUSED_HEAD, HAS_VLLM, REFERENCE, *TRAINER, *(row for rows in METHODS.values() for row in rows),
+    LEARNED_ONLY, LOG_PROBS, FUSED_HEAD, HAS_VLLM, REFERENCE, DRAWN_BY, *TRAINER, *(row for rows in METHODS.values() for row in rows),
     COMPILATIONS, LORA_FORWARD, LITERAL_NAMES, ATTENTION, *_CALLED,
 )  # fmt: skip
 """All of them."""

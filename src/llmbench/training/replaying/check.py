@@ -72,10 +72,11 @@ def check(run: Run, name: str) -> Check:
     if not (run.folder / "lock.json").exists() or not logged:
         return _refused(run, f"run {run.name} has no {'logged step' if logged == [] else 'lock.json'} to compare with")
     recorded = run.lock
-    if (run.recipe.get("grpo") or {}).get("use_vllm"):
+    drawn = run.recipe.get("grpo") or {}
+    if drawn.get("use_vllm") or drawn.get("generator") == "vllm":
         return _refused(
             run,
-            "grpo.use_vllm: vLLM wrote the answers that it learned from, and the order of its batches, which decides about "
+            f"grpo.{'use_vllm' if drawn.get('use_vllm') else 'generator'}: vLLM wrote the answers that it learned from, and the order of its batches, which decides about "
             "their last bits, is not recorded",
         )
     try:
