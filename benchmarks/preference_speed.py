@@ -156,27 +156,30 @@ def theirs(folder: Path, method: str, steps: int) -> None:
 
 
 def peer(method: str, model: Any, tokenizer: Any, rows: Any, arguments: dict[str, Any]) -> Any:
-    """TRL's trainer of a method."""
+    """TRL's trainer of a method, which takes the tokens as they are."""
     import trl
 
     given = {"model": model, "processing_class": tokenizer, "train_dataset": rows}
-    match method:
-        case "dpo":
-            return trl.DPOTrainer(args=trl.DPOConfig(**arguments, max_length=None), **given)  # type: ignore[attr-defined]
-        case "kto":
-            from llmbench.training.methods.kto import _with_neighbours
 
-            given["train_dataset"] = _with_neighbours(rows, ROWS)
-            return trl.KTOTrainer(args=trl.KTOConfig(**arguments, max_length=None), **given)  # type: ignore[attr-defined]
+    def prepared(self: Any, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+    match method:
+        case "dpo" | "kto":
+            kind, config = {"dpo": (trl.DPOTrainer, trl.DPOConfig), "kto": (trl.KTOTrainer, trl.KTOConfig)}[method]  # type: ignore[attr-defined]
+            if method == "kto":
+                from llmbench.training.methods.kto import _with_neighbours
+
+                given["train_dataset"] = _with_neighbours(rows, ROWS)
+            made = type("Tokenised", (kind,), {"_prepare_dataset": prepared})
+            return made(args=config(**arguments, max_length=None), **given)
         case "orpo":
             from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
             from llmbench.training.methods.orpo import Trainer
 
-            class Tokenised(ORPOTrainer):
-                tokenize_row = staticmethod(Trainer.tokenize_row)
-
-            return Tokenised(args=ORPOConfig(**arguments, max_length=1024, remove_unused_columns=False), **given)
+            made = type("Tokenised", (ORPOTrainer,), {"tokenize_row": staticmethod(Trainer.tokenize_row)})
+            return made(args=ORPOConfig(**arguments, max_length=1024, remove_unused_columns=False), **given)
     plain = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
     return trl.SFTTrainer(args=trl.SFTConfig(**arguments, **plain), **given)  # type: ignore[attr-defined]
 
