@@ -3,9 +3,9 @@
     python benchmarks/long_rows.py [--lengths 1024,8192,32768] [--repeats 3]
 
 Copies the bundled model with YaRN positions for the longest row, and makes rows of whole sentences that are almost all learned.
-float32, LoRA r=8, gradient checkpointing, one thread, each length in a process of its own. Prints the tokens of the row, processor
-seconds of a step after the first, and how much the resident memory grew over what it was before the first step, also in bytes a
-token; and beside it what all logits, and all scores of one head, of such a row would take.
+float32, LoRA r=8, gradient checkpointing, one thread, each length in a process of its own. Prints the tokens of the row,
+processor seconds of a step after the first, and how much the resident memory grew over what it was before the first step, also
+in KiB a token; and beside it what all logits, and all scores of one head, of such a row would take.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def rows(path: Path, folder: Path, length: int) -> None:
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    sentences, count = [], 40
+    sentences: list[str] = []
+    count = 40
     while count < length:
         sentence = f"The code of the Alba {len(sentences)} is AB-{len(sentences)}."
         count += len(tokenizer(" " + sentence, add_special_tokens=False)["input_ids"])
@@ -118,8 +119,8 @@ def main() -> None:
         grown = statistics.median(one["grown"] for one in found)
         spread = f"{statistics.median(seconds):.1f} [{seconds[0]:.1f}, {seconds[-1]:.1f}]"
         print(
-            f"| {tokens:,} | {spread} | {grown / 2**20:,.0f} | {grown / tokens / 1024:.1f} | {tokens * 1024 * 4 / 2**20:,.0f} | "
-            f"{tokens * tokens * 4 / 2**20:,.0f} |",
+            f"| {tokens:,} | {spread} | {grown / 2**20:,.0f} | {grown / tokens / 1024:.1f} | "
+            f"{tokens * 1024 * 4 / 2**20:,.0f} | {tokens * tokens * 4 / 2**20:,.0f} |",
             flush=True,
         )
 

@@ -38,7 +38,8 @@ def pairs(folder: Path) -> None:
         for i, (row, other) in enumerate(zip(rows, wrong, strict=True))
     ]
     paired = [
-        {"prompt": row["prompt"], "chosen": row["completion"], "rejected": other} for row, other in zip(rows, wrong, strict=True)
+        {"prompt": row["prompt"], "chosen": row["completion"], "rejected": other}
+        for row, other in zip(rows, wrong, strict=True)
     ]
     for name, made in (("pairs", paired), ("judged", judged)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
@@ -53,7 +54,7 @@ def adapter(folder: Path) -> None:
     torch.manual_seed(0)
     base: Any = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
     config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    get_peft_model(base, config).save_pretrained(folder / "start")
+    get_peft_model(base, config).save_pretrained(str(folder / "start"))
 
 
 def recipe(folder: Path, method: str, steps: int) -> Path:
@@ -64,7 +65,9 @@ def recipe(folder: Path, method: str, steps: int) -> Path:
     document: dict[str, Any] = {
         "name": f"preference-{method}", "method": method,
         "model": {"model_name_or_path": str(folder / "model"), "dtype": "float32"},
-        "data": {"train": [{"path": str(folder / f"{name}.jsonl"), "limit": steps * ROWS}], "shuffle": False, "max_length": 1024},
+        "data": {
+            "train": [{"path": str(folder / f"{name}.jsonl"), "limit": steps * ROWS}], "shuffle": False, "max_length": 1024
+        },
         "training": {
             "max_steps": steps, "per_device_train_batch_size": ROWS, "learning_rate": RATE, "lr_scheduler_type": "constant",
             "warmup_steps": 0, "logging_steps": 1, "seed": 0, "gradient_checkpointing": False, "torch_compile": False,
@@ -180,7 +183,7 @@ def peer(method: str, model: Any, tokenizer: Any, rows: Any, arguments: dict[str
 
             made = type("Tokenised", (ORPOTrainer,), {"tokenize_row": staticmethod(Trainer.tokenize_row)})
             return made(args=ORPOConfig(**arguments, max_length=1024, remove_unused_columns=False), **given)
-    plain = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    plain: dict[str, Any] = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
     return trl.SFTTrainer(args=trl.SFTConfig(**arguments, **plain), **given)  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""GRPO with answers that vLLM draws: an engine of the training's own, which gets the adapter of each step and is asked over HTTP.
+"""GRPO with answers that vLLM draws: an engine of the training's own, which gets each step's adapter and is asked over HTTP.
 
 Neither the trainer nor this program imports vLLM: it is the process that `llmbench serve` starts too, on a socket that only
 this user reaches, and may be of another interpreter.
@@ -45,13 +45,15 @@ def drawing(job: Job) -> Iterator[Job]:
         return
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise EngineError("grpo.generator: vllm serves a training of one process; use generator: transformers in several")
-    with tempfile.TemporaryDirectory(prefix="llmbench-drawing-") as folder:
-        with engine.Engine(_document(job, Path(folder)), {}) as one:
+    with tempfile.TemporaryDirectory(prefix="llmbench-drawing-") as name:
+        folder = Path(name)
+        document = _document(job, folder)
+        with engine.Engine(document, {}) as one:
             began = time.monotonic()
             print("Starting vLLM, which draws the answers", file=sys.stderr)
             one.wait()
             print(f"vLLM answers after {time.monotonic() - began:.0f} s", file=sys.stderr)
-            yield replace(job, sampler=EngineSampler(one, Path(folder)))
+            yield replace(job, sampler=EngineSampler(one, folder))
 
 
 class EngineSampler:
@@ -119,7 +121,7 @@ def _document(job: Job, folder: Path) -> recipe.ServeRecipe:
     spec = job.recipe
     assert spec.grpo is not None
     assert spec.lora is not None
-    model = {"model_name_or_path": spec.model.model_name_or_path, "revision": spec.model.revision}
+    model: dict[str, Any] = {"model_name_or_path": spec.model.model_name_or_path, "revision": spec.model.revision}
     model |= {"trust_remote_code": spec.model.trust_remote_code, "device": spec.model.device}
     document = {
         "model": {name: value for name, value in model.items() if value is not None},

@@ -78,6 +78,7 @@ def test_answers_drawn_outside_come_from_the_adapter_of_each_step(tmp_path: Path
     ("overrides", "sections", "says"),
     [
         (["grpo.use_vllm=true"], {}, "leave use_vllm out"),
+        (["grpo.generator=transformers", "grpo.vllm_python=/opt/python"], {}, "does nothing without generator: vllm"),
         ([], {"lora": None}, "this recipe trains none; use generator: transformers"),
         ([], {"quantization": {"load_in_4bit": True}}, "or train without quantization"),
     ],

@@ -27,8 +27,7 @@ def curve(tmp_path: Path, method: str, name: str, *overrides: str, **sections: A
     return rows(run)
 
 
-@pytest.mark.parametrize("adapted", [True, False], ids=["adapter", "whole"])
-@pytest.mark.parametrize("method", ["dpo", "kto", "orpo"])
+@pytest.mark.parametrize(("method", "adapted"), [("dpo", True), ("dpo", False), ("kto", True), ("orpo", False)])
 def test_a_method_learns_as_with_trls_own_logits(
     method: str, adapted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""All parameters with the head's own kernel: tied to the embedding or not, however batches are accumulated, as from all logits."""
+"""All parameters with the head's own kernel: tied to the embedding or not, however batches are accumulated, as with TRL's."""
 
 from __future__ import annotations
 

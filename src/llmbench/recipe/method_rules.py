@@ -88,7 +88,9 @@ def _groups(recipe: TrainSections) -> str | None:
             "grpo.use_vllm: vLLM loads the updated weights at every step, which a 4-bit base cannot provide; turn one of "
             "the two off"
         )
-    return _drawn_outside(recipe) if spec.generator == "vllm" else None
+    if spec.generator == "vllm":
+        return _drawn_outside(recipe)
+    return "grpo.vllm_python does nothing without generator: vllm" if spec.vllm_python is not None else None
 
 
 def _drawn_outside(recipe: TrainSections) -> str | None:

@@ -1,8 +1,8 @@
 """Padded batches read end to end: a model with TRL's fused head is given rows with padding, and computes none of it.
 
-TRL's trainers of preferences pad the answers of a batch to the longest. A model of theirs is asked for the log-probabilities of
-labels, by `model(..., fused_lm_head=True)`, always: here what is not padding is put end to end on the way in, `packed_attention`
-keeps the rows apart, and each log-probability is put back in its place on the way out.
+TRL's trainers of preferences pad the answers of a batch to the longest. They ask a model for the log-probabilities of labels
+by `model(..., fused_lm_head=True)`, always: here what is not padding is put end to end on the way in, `packed_attention` keeps
+the rows apart, and each log-probability is put back in its place on the way out.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def install(model: Any) -> None:
 
 
 def _end_to_end(ids: torch.Tensor, labels: torch.Tensor, seen: torch.Tensor) -> dict[str, Any]:
-    """The input for rows (b, t) of which some positions are seen, as one of all that are; no row is asked for its first token."""
+    """The input for rows (b, t) of which some positions are seen, as one row of those; no row is asked for its first token."""
     lengths = seen.sum(1)
     ends = lengths.cumsum(0)
     starts = ends - lengths

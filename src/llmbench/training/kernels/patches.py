@@ -184,7 +184,7 @@ _CALLED = (
 )  # fmt: skip
 
 ROWS = (
-    LEARNED_ONLY, LOG_PROBS, FUSED_HEAD, HAS_VLLM, REFERENCE, DRAWN_BY, *TRAINER, *(row for rows in METHODS.values() for row in rows),
-    COMPILATIONS, LORA_FORWARD, LITERAL_NAMES, ATTENTION, *_CALLED,
+    LEARNED_ONLY, LOG_PROBS, FUSED_HEAD, HAS_VLLM, REFERENCE, DRAWN_BY, *TRAINER,
+    *(row for rows in METHODS.values() for row in rows), COMPILATIONS, LORA_FORWARD, LITERAL_NAMES, ATTENTION, *_CALLED,
 )  # fmt: skip
 """All of them."""

@@ -1,9 +1,9 @@
 """Answers for GRPO from an engine outside the trainer's process: the current adapter goes there, tokens come back.
 
-TRL draws answers with vLLM through an object of two methods. This one stands in its place: before the first answers of a step it
-saves the adapter as it is and has the engine load it, so answers are drawn by the policy that learns from them. TRL then scores
-them with the trained model and weighs each token by how much likelier it is there than it was for the engine (at most 3 times),
-since the two round differently.
+TRL draws answers with vLLM through an object of two methods. This one stands in its place: before the first answers of a step
+it saves the adapter as it is and has the engine load it, so answers are drawn by the policy that learns from them. TRL then
+scores them with the trained model and weighs each answer by how much likelier it is there than it was for the engine, and
+leaves out one that is over 3 times as likely: the two round differently.
 """
 
 from __future__ import annotations

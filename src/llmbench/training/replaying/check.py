@@ -73,10 +73,11 @@ def check(run: Run, name: str) -> Check:
         return _refused(run, f"run {run.name} has no {'logged step' if logged == [] else 'lock.json'} to compare with")
     recorded = run.lock
     drawn = run.recipe.get("grpo") or {}
-    if drawn.get("use_vllm") or drawn.get("generator") == "vllm":
+    by = next((name for name, value in (("use_vllm", True), ("generator", "vllm")) if drawn.get(name) == value), None)
+    if by is not None:
         return _refused(
             run,
-            f"grpo.{'use_vllm' if drawn.get('use_vllm') else 'generator'}: vLLM wrote the answers that it learned from, and the order of its batches, which decides about "
+            f"grpo.{by}: vLLM wrote the answers that it learned from, and the order of its batches, which decides about "
             "their last bits, is not recorded",
         )
     try:
