@@ -48,12 +48,25 @@ def drawing(job: Job) -> Iterator[Job]:
     with tempfile.TemporaryDirectory(prefix="llmbench-drawing-") as name:
         folder = Path(name)
         document = _document(job, folder)
-        with engine.Engine(document, {}) as one:
+        with _named(), engine.Engine(document, {}) as one:
             began = time.monotonic()
             print("Starting vLLM, which draws the answers", file=sys.stderr)
             one.wait()
             print(f"vLLM answers after {time.monotonic() - began:.0f} s", file=sys.stderr)
             yield replace(job, sampler=EngineSampler(one, folder))
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Calls the interpreter what the training's recipe calls it.
+
+    Raises:
+        EngineError: what was raised inside.
+    """
+    try:
+        yield
+    except EngineError as error:
+        raise type(error)(str(error).replace("engine.python", "grpo.vllm_python")) from error
 
 
 class EngineSampler:

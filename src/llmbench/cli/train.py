@@ -85,10 +85,10 @@ def train(
         return
     from llmbench import rollout, training
 
-    if not resume:
-        run = runs.create(document, overwrite=overwrite)
     try:
-        with rollout.drawing(job) as ready:
+        with rollout.drawing(job) as ready:  # first, so that a run is not replaced by one whose vLLM does not start
+            if not resume:
+                run = runs.create(document, overwrite=overwrite)
             training.train(ready, run, resume=resume, resume_from_checkpoint=resume_from_checkpoint)
     except KeyboardInterrupt:
         again = shlex.join(["llmbench", "train", str(recipe), *(overrides or ()), "--resume"])
