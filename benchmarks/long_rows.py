@@ -1,10 +1,10 @@
-"""Long rows in bounded memory: a step of SFT with LoRA on one row of 1,024 to 32,768 tokens, on the bundled model.
+"""Long rows in bounded memory: one step of SFT with LoRA on one row of 1,024 to 32,768 tokens, on the bundled model.
 
     python benchmarks/long_rows.py [--lengths 1024,8192,32768] [--repeats 3]
 
 Copies the bundled model with YaRN positions for the longest row, and makes rows of whole sentences that are almost all learned.
 float32, LoRA r=8, gradient checkpointing, one thread, each length in a process of its own. Prints the tokens of the row,
-processor seconds of a step after the first, and how much the resident memory grew over what it was before the first step, also
+processor seconds of a training of one step, and how much the resident memory grew over what it was before the first step, also
 in KiB a token; and beside it what all logits, and all scores of one head, of such a row would take.
 """
 
@@ -55,7 +55,7 @@ def rows(path: Path, folder: Path, length: int) -> None:
 
 
 def train(folder: Path, length: int) -> None:
-    """Three steps on a row each."""
+    """One step on one row."""
     from llmbench import recipe as recipes
     from llmbench import runs, training
 
@@ -66,7 +66,7 @@ def train(folder: Path, length: int) -> None:
         "data": {"train": [{"path": str(folder / f"rows-{length}.jsonl")}], "max_length": length},
         "lora": {"r": 8, "lora_alpha": 16},
         "training": {
-            "max_steps": 2, "per_device_train_batch_size": 1, "learning_rate": 1e-4, "logging_steps": 1, "save_steps": 100,
+            "max_steps": 1, "per_device_train_batch_size": 1, "learning_rate": 1e-4, "logging_steps": 1, "save_steps": 100,
             "gradient_checkpointing": True, "torch_compile": False,
         },
     }  # fmt: skip
@@ -75,6 +75,7 @@ def train(folder: Path, length: int) -> None:
     loaded = recipes.load(path, recipes.TrainRecipe, [])
     job, run = training.prepare(loaded), runs.create(loaded, overwrite=True)
     meter, lines = Meter(), list[str]()
+    meter.step()
 
     def told(done: int, total: int, figures: str) -> None:
         meter.step()
@@ -111,7 +112,7 @@ def main() -> None:
         return
     folder = workspace.home().absolute() / "long-rows"
     extended(folder / "model", max(lengths))
-    print("| tokens | CPU s a step | memory of a step, MiB | KiB a token | all logits, MiB | scores of a head, MiB |")
+    print("| tokens | CPU s | memory of a step, MiB | KiB a token | all logits, MiB | scores of a head, MiB |")
     print("| --- | --- | --- | --- | --- | --- |")
     for length in lengths:
         found = [measure(folder, length) for _ in range(arguments.repeats)]
