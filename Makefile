@@ -85,6 +85,8 @@ bench-train: install
 	@echo "Measuring training speed and estimates against peers (an hour on two cores; needs SOURCE=gsm8k/train.jsonl; 	TRL=PYTHON and LLAMAFACTORY=CLI name environments of the peers)"
 	@$(BIN)/python benchmarks/train_speed.py $(SOURCE) $(if $(TRL),--trl $(TRL)) $(if $(LLAMAFACTORY),--llamafactory $(LLAMAFACTORY))
 	@$(BIN)/python benchmarks/estimates.py $(SOURCE)
+	@$(BIN)/python benchmarks/preference_speed.py $(SOURCE)
+	@$(BIN)/python benchmarks/long_rows.py
 
 bench-rag: install
 	@echo "Measuring retrieval beside its peers (an hour on two cores; needs DATA=FOLDER with scifact/; PEERS=FOLDER names their environment)"

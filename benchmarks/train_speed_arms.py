@@ -82,7 +82,7 @@ def by_hand(folder: Path, steps: int, output: Path, *, fused: bool = False) -> f
 
     if fused:
         from llmbench.training.kernels import fused_lora
-        from llmbench.training.kernels.fused_head import FrozenHead
+        from llmbench.training.kernels.chunked_head import score
         from llmbench.training.kernels.short_attention import LONGEST, ShortAttention
 
     ends: list[int] = []
@@ -121,7 +121,7 @@ def by_hand(folder: Path, steps: int, output: Path, *, fused: bool = False) -> f
         with torch.autocast("cpu", torch.bfloat16):
             hidden = base.model(input_ids=ids, position_ids=places, attention_mask=None, use_cache=False).last_hidden_state[0]
             if fused:
-                loss: Any = -FrozenHead.apply(hidden[learned - 1], base.lm_head.weight, None, ids[0, learned]).mean()  # type: ignore[no-untyped-call]
+                loss: Any = -score(hidden[learned - 1], base.lm_head.weight, None, ids[0, learned])[0].mean()
             else:
                 loss = functional.cross_entropy(base.lm_head(hidden[learned - 1]).float(), ids[0, learned])
         loss.backward()

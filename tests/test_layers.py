@@ -41,7 +41,7 @@ LAYERS = [
     {"training", "retrieval", "engine"},
     {"diagnosis", "gateway"},
     {"compare"},
-    {"ablation", "containers", "demo", "doctor", "raft", "sweep"},
+    {"ablation", "containers", "demo", "doctor", "raft", "rollout", "sweep"},
     {"cli"},
     {"__main__"},
 ]

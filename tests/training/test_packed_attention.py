@@ -186,30 +186,6 @@ def state_of(model: Any) -> list[Any]:
     return [[module.training for module in model.modules()], [part._attn_implementation for part in parts]]
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_the_frozen_head_scores_as_the_chunked_one(half: bool) -> None:
-    import torch
-    from trl.kernels import ChunkedLogProbFunction
-
-    from llmbench.training.kernels.fused_head import FrozenHead
-
-    dtype = torch.bfloat16 if half else torch.float32
-    draw = torch.Generator().manual_seed(0)
-    hidden = torch.randn((300, 32), generator=draw).to(dtype)
-    weight, bias = torch.randn((517, 32), generator=draw).to(dtype), torch.randn(517, generator=draw).to(dtype)
-    target, slope = torch.randint(0, 517, (300,), generator=draw), torch.rand(300, generator=draw)
-    ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
-    a: Any = FrozenHead.apply(ours, weight, bias, target)  # type: ignore[no-untyped-call]
-    b = ChunkedLogProbFunction.apply(theirs, weight, bias, target, 1.0, 32768, None, 1.0, ("log_probs",))[0]  # type: ignore[no-untyped-call]
-    a.backward(slope)
-    b.backward(slope)
-    tolerance = 0.2 if half else 1e-4  # the other accumulates bfloat16 tiles; scores are near -20
-    assert torch.allclose(a, b, atol=tolerance)
-    assert ours.grad is not None
-    assert theirs.grad is not None
-    assert torch.allclose(ours.grad.float(), theirs.grad.float(), atol=tolerance)
-
-
 def test_bins_hold_every_row_once_and_no_more_than_they_can() -> None:
     import torch
 

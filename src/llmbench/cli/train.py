@@ -83,12 +83,13 @@ def train(
         else:
             print("\n".join(_folded([f"  tried   {tried}"])))
         return
-    from llmbench import training
+    from llmbench import rollout, training
 
-    if not resume:
-        run = runs.create(document, overwrite=overwrite)
     try:
-        training.train(job, run, resume=resume, resume_from_checkpoint=resume_from_checkpoint)
+        with rollout.drawing(job) as ready:  # first, so that a run is not replaced by one whose vLLM does not start
+            if not resume:
+                run = runs.create(document, overwrite=overwrite)
+            training.train(ready, run, resume=resume, resume_from_checkpoint=resume_from_checkpoint)
     except KeyboardInterrupt:
         again = shlex.join(["llmbench", "train", str(recipe), *(overrides or ()), "--resume"])
         print(f"Stopped at step {run.status.get('step', 0)}. Continue with: {again}", file=sys.stderr)

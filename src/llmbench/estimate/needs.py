@@ -45,7 +45,7 @@ _OPTIMIZER_BYTES = {
 _LIBRARIES = {"cpu": 0.8 * GIB, "cuda": 3.0 * GIB}
 """Host memory of Python with torch, transformers, TRL, PEFT and datasets loaded."""
 _ROWS = {"cpu": 128, "cuda": 2048}
-"""Positions whose logits exist at a time, see training/kernels/fused_head.py."""
+"""Positions whose logits exist at a time, see training/kernels/chunked_head.py."""
 _HELD = {("cpu", True): 1.4, ("cpu", False): 1.4, ("cuda", True): 0.9, ("cuda", False): 1.2}
 """How many times activations are really held, by device and whether layers pass on 16 bits: on a CPU with copies on the way
 back and what the allocator keeps. For a CPU this and the next two were fitted to sixteen runs; for CUDA (allocated bytes)
@@ -53,8 +53,6 @@ this one to seven of LoRA in 16 bits and to one in float32.
 """
 _COPIES = 8
 """Bytes a parameter that full training holds beside the parameter, its gradient and the optimizer's state."""
-_TRAINED_HEAD = 4096, 16
-"""Positions that a trained head scores at a time, as TRL does it, and bytes that it holds for each of them and each token."""
 
 
 @dataclass(frozen=True)
@@ -236,14 +234,12 @@ def _logits(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, device
     if recipe.method == "reward":
         return 0.0
     width = 2 if low else 4
-    if not what.adapter or recipe.method in _FORWARDS:
-        most, held = _TRAINED_HEAD
-        return min(most, work.largest_batch * work.learned) * found.vocabulary * held
     scored = work.largest_batch * work.learned
+    sums = 0.0 if what.adapter else 4.0 * found.vocabulary * found.hidden  # the gradient by the head, before it is handed on
     if device == "cuda":  # parts of equal size, their logits in the computation's precision and in float32
-        return scored / max(math.ceil(scored / _ROWS[device]), 1) * found.vocabulary * (4 + (width if low else 0))
+        return sums + scored / max(math.ceil(scored / _ROWS[device]), 1) * found.vocabulary * (4 + (width if low else 0))
     positions = min(_ROWS[device], scored)
-    return positions * found.vocabulary * (2 * width + 8) + work.largest_batch * work.learned * found.hidden * (4 + 2 * width)
+    return sums + positions * found.vocabulary * (2 * width + 8) + scored * found.hidden * (4 + 2 * width)
 
 
 def features(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, *, low: bool) -> dict[str, float]:
@@ -254,14 +250,14 @@ def features(recipe: TrainRecipe, found: Shape, what: Trained, work: Work, *, lo
     passes += _FORWARDS.get(recipe.method, 0)
     body = 2e-9 * tokens * (found.active * passes + 3 * (what.parameters if what.adapter else 0))
     scored = 0.0 if recipe.method == "reward" else tokens * work.learned
-    head = 2e-9 * scored * found.vocabulary * found.hidden * (2 if what.adapter else 4)
+    products = 2 if what.adapter else 4 if recipe.method in _FORWARDS else 3  # see training/kernels/chunked_head.py
+    products += _FORWARDS.get(recipe.method, 0)
+    head = 2e-9 * scored * found.vocabulary * found.hidden * products
     context = float((work.lengths.astype(np.float64) ** 2).mean() / work.lengths.mean())
     attention = 2e-9 * tokens * found.layers * found.queries * context * 3.5
     kept = _KEPT[low, what.adapter][0 if found.kind in _QK_NORM else 1]
     moved = tokens * found.layers * (kept[0] * found.hidden + kept[1] * found.intermediate + kept[2] * found.queries) * passes
-    each = 24  # bytes moved for a logit; TRL's head goes over them again and again, forward once and backward twice
-    if recipe.method in _FORWARDS:
-        each = 48 * (3 + _FORWARDS[recipe.method])
+    each = 24 + 12 * _FORWARDS.get(recipe.method, 0)  # bytes moved for a logit
     return {
         "matrices": body + head,
         "attention": attention,

@@ -21,7 +21,7 @@ METHODS = {
 }  # fmt: skip
 """The verbs of `trl`, and its scripts without `.py`."""
 _RATES = {"sft": 2e-5, "reward": 1e-4, "distillation": 2e-5}
-_SERVER = "llmbench draws answers itself, or with vLLM in the same process (grpo.use_vllm)"
+_SERVER = "llmbench draws answers itself, with a vLLM of its own (grpo.generator: vllm), or in its process (grpo.use_vllm)"
 _DROPPED = {
     **arguments.DROPPED,
     **dict.fromkeys(("dataset_streaming", "ignore_bias_buffers", "dataset_kwargs", "dataset_batch_size", "use_logits_to_keep",

@@ -88,6 +88,23 @@ def _groups(recipe: TrainSections) -> str | None:
             "grpo.use_vllm: vLLM loads the updated weights at every step, which a 4-bit base cannot provide; turn one of "
             "the two off"
         )
+    if spec.generator == "vllm":
+        return _drawn_outside(recipe)
+    return "grpo.vllm_python does nothing without generator: vllm" if spec.vllm_python is not None else None
+
+
+def _drawn_outside(recipe: TrainSections) -> str | None:
+    """A vLLM that is started for a training has the base as it is stored, and gets an adapter."""
+    assert recipe.grpo is not None
+    if recipe.grpo.use_vllm:
+        return "grpo.generator: vllm draws the answers in a process of its own, use_vllm in the trainer's; leave use_vllm out"
+    if recipe.lora is None:
+        return "grpo.generator: vllm gets a LoRA adapter at each step, and this recipe trains none; use generator: transformers"
+    if recipe.quantization is not None:
+        return (
+            "grpo.generator: vllm draws from the base in full, and this recipe trains on a quantised one; use generator: "
+            "transformers, or train without quantization"
+        )
     return None
 
 

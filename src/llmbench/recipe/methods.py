@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -139,6 +140,10 @@ class GrpoSpec(Section):
     importance_sampling_level: Literal["token", "sequence"] = "token"
     mask_truncated_completions: bool = False
     """Leave answers that did not end out of the loss."""
+    generator: Literal["transformers", "vllm"] = "transformers"
+    """Who draws the answers: the trained model here, or a vLLM that is started for it and gets the adapter of each step."""
+    vllm_python: Path | None = None
+    """The interpreter that has the generator's vLLM, when it is not this one."""
     use_vllm: bool = False
     """Draw answers with vLLM in the same process (colocate), which needs CUDA."""
     vllm_gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.3

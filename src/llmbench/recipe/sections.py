@@ -67,7 +67,12 @@ class TrainSections(Document):
         """Whether rows are packed end to end without padding, unless the model turns out not to read them so."""
         spec = self.training
         left_open = spec.padding_free is None and spec.performance == "auto"
-        return self.method in ("sft", "pretrain") and (bool(spec.padding_free) or spec.packing or left_open)
+        return not self.always_pads and (bool(spec.padding_free) or spec.packing or left_open)
+
+    @property
+    def always_pads(self) -> bool:
+        """Whether the method's trainer reads what it has padded itself, whatever the model can."""
+        return self.method in ("reward", "distillation")
 
     @property
     def adapts(self) -> bool:

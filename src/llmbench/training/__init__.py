@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
+    from llmbench.training.methods.drawing import Drawing, Drawn
     from llmbench.training.needs import unquantized
     from llmbench.training.plan import adapter_lines
     from llmbench.training.plan import lines as method_lines
     from llmbench.training.stages import first_step, prepare, train
 
 __all__ = [
+    "Drawing",
+    "Drawn",
     "Job",
     "adapter_lines",
     "certifying",
@@ -43,6 +46,8 @@ for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _FROM = {
+    "Drawing": ("methods.drawing", "Drawing"),
+    "Drawn": ("methods.drawing", "Drawn"),
     "Job": ("job", "Job"),
     "adapter_lines": ("plan", "adapter_lines"),
     "first_step": ("stages", "first_step"),

@@ -34,6 +34,8 @@ class Job:
     """What is asked at each evaluation."""
     teacher: Any = None
     """The model that a distillation learns from."""
+    sampler: Any = None
+    """What draws the answers of GRPO outside this process: a `methods.drawing.Sampler`."""
 
     @property
     def trained_parameters(self) -> int:

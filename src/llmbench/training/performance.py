@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from llmbench import data, hardware
+from llmbench.borrowed import usable
 from llmbench.errors import RecipeError
 from llmbench.estimate import Estimate
 from llmbench.recipe import TrainRecipe
 from llmbench.training import needs
-from llmbench.training.kernels import compilation, fused_lora, packed_attention
+from llmbench.training.kernels import compilation, fused_lora, packed_attention, patches
 from llmbench.training.loading.model import Loaded
 
 __all__ = ["Choice", "choose"]
@@ -47,6 +48,8 @@ def choose(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> tuple[TrainR
         )
     elif spec.padding_free and obstacle:
         raise RecipeError(f"training.padding_free: not with this model: {obstacle}. Leave it out.")
+    if spec.packing and recipe.method not in ("sft", "pretrain"):
+        raise RecipeError(f"training.packing: not with method: {recipe.method}, whose batches are rows. Leave it out.")
     if spec.packing and obstacle:
         raise RecipeError(f"training.packing: not with this model: {obstacle}. Set training.packing=false.")
     choices += _fused_lora(recipe, loaded)
@@ -124,8 +127,10 @@ def _refuse(recipe: TrainRecipe, loaded: Loaded) -> None:
 
 
 def _padding_free_obstacle(recipe: TrainRecipe, loaded: Loaded) -> str | None:
-    if recipe.method not in ("sft", "pretrain"):
+    if recipe.always_pads:
         return f"TRL's {recipe.method} trainer pads its own batches"
+    if recipe.method == "orpo" and not usable(patches.ORPO_FORWARD):
+        return "TRL's orpo trainer is another than the one whose rows are known"
     if recipe.adapter is not None and recipe.adapter.type == "prompt_tuning":
         return "prompt tuning adds virtual tokens before each row"
     attention = loaded.model.config._attn_implementation

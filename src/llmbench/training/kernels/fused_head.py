@@ -1,8 +1,7 @@
-"""The log-probabilities of the learned tokens under a frozen head, with the gradient found on the way forward.
+"""TRL's fused head, scored by our own kernel: the log-probabilities of the learned tokens without logits for a whole batch.
 
-For log p(t) = z_t - logsumexp(z) and z = W h the gradient by h is W_t - W^T softmax(z): once the logits of some positions
-are there, so is their gradient up to a factor for each position. So each position's logits are computed once, for
-`_ROWS` positions at a time, and never kept: two products with W a position, where recomputing them backward takes three.
+TRL gives a model of each of its trainers a head that scores in chunks, on its kernel; it keeps every pass over logits for what
+it measures, and up to 4,096 positions of a trained head. Ours, `chunked_head`, takes its place while a training runs.
 """
 
 from __future__ import annotations
@@ -16,27 +15,24 @@ from trl.kernels import ChunkedLogProbFunction
 from trl.trainer import utils as trl_utils
 
 from llmbench.borrowed import replaced
-from llmbench.training.kernels import patches
+from llmbench.training.kernels import chunked_head, patches
 
-__all__ = ["FrozenHead", "Scored", "install", "scoring"]
-
-_ROWS = {"cpu": 128, "cuda": 2048}
-"""Positions at a time. On a CPU the float32 logits of 128 over 32,000 tokens are 16 MiB, which its cache still holds."""
+__all__ = ["Scored", "install", "scoring"]
 
 
-def install(model: Any) -> None:
-    """Gives a model TRL's fused head: `model(..., labels=..., fused_lm_head=True).log_probs`."""
+def install(model: Any, outputs: tuple[str, ...] = ("log_probs",)) -> None:
+    """Gives a model TRL's fused head: `model(..., labels=..., fused_lm_head=True).log_probs`, and other `outputs`."""
     inner = _inner(model)
     _find_backbone(inner)
-    trl_utils.add_fused_lm_head(inner, outputs=("log_probs",))
+    trl_utils.add_fused_lm_head(inner, outputs=outputs)
 
 
 @contextmanager
 def scoring(model: Any) -> Iterator[None]:
     """Has TRL's fused heads score as above while the block runs, wherever that fits; a training stands in one such block.
 
-    Where it does not (a head that is trained, or logits that are capped or scaled), TRL's own kernel does the work. TRL scores
-    every position off CUDA; here only the learned ones are: a fifth of them, and a CPU has no time for the rest.
+    Where it does not (logits that are capped), TRL's own kernel does the work. TRL scores every position off CUDA; here only
+    the learned ones are: a fifth of them, and a CPU has no time for the rest.
 
     Args:
         model: what is trained; TRL reads the number of its experts.
@@ -88,53 +84,7 @@ class Scored:
         scale: float,
         outputs: tuple[str, ...],
     ) -> tuple[Any, ...]:
-        """TRL's arguments and results: five tensors, those that were not asked for None."""
-        frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
-        if frozen and cap is None and scale == temperature == 1.0 and outputs == ("log_probs",):
-            return FrozenHead.apply(hidden, weight, bias, targets), None, None, None, None  # type: ignore[no-untyped-call]
+        """TRL's arguments and results: five tensors, of which those that were not asked for are None."""
+        if cap is None and weight.is_floating_point():
+            return chunked_head.score(hidden, weight, bias, targets, scale=scale / temperature, asked=outputs)
         return tuple(ChunkedLogProbFunction.apply(hidden, weight, bias, targets, temperature, tile, cap, scale, outputs))  # type: ignore[no-untyped-call]
-
-
-class FrozenHead(torch.autograd.Function):
-    """(hidden (n, d), weight (v, d), bias (v) or None, targets (n)) -> float32 log-probabilities (n)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
-    ) -> torch.Tensor:
-        """Scores, and keeps d log p / d hidden where a gradient is wanted."""
-        device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        wanted = ctx.needs_input_grad[0]
-        weight = weight.to(dtype)
-        count, words = len(hidden), len(weight)
-        scores = torch.empty(count, device=hidden.device, dtype=torch.float32)
-        slopes = torch.empty_like(hidden) if wanted else None
-        rows = -(-count // -(-count // _ROWS[device])) if count else 1  # parts of equal size: a small last one is slow
-        wide = torch.empty(rows, words, device=hidden.device, dtype=torch.float32)
-        products = wide if dtype == torch.float32 else torch.empty_like(wide, dtype=dtype)  # room for one part after another
-        for start in range(0, count, rows):
-            part = slice(start, start + rows)
-            logits = torch.mm(hidden[part].to(dtype), weight.t(), out=products[: len(hidden[part])])
-            shares, target = wide[: len(logits)], targets[part, None]
-            if bias is None:
-                top = logits.amax(1, keepdim=True)
-                shares.copy_(logits).sub_(top)
-            else:
-                shares.copy_(logits).add_(bias)
-                shares -= shares.amax(1, keepdim=True)
-            score = shares.gather(1, target)
-            total = shares.exp_().sum(1, keepdim=True)
-            scores[part] = (score - total.log())[:, 0]
-            if slopes is not None:  # divided by their sum after the product, which is narrower
-                narrow = shares if products is wide else logits.copy_(shares)
-                pull = torch.mm(narrow, weight).float().div_(total)
-                slopes[part] = weight[target[:, 0]].float().sub_(pull)
-        ctx.save_for_backward(slopes)
-        return scores
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None]:
-        """The gradient by `hidden`."""
-        (slopes,) = ctx.saved_tensors
-        return None if slopes is None else slopes * gradients[0][:, None].to(slopes.dtype), None, None, None

@@ -20,6 +20,8 @@ __all__ = ["NAME", "install", "leak", "leave_uncompiled", "obstacle", "tried"]
 
 NAME = "llmbench_segments"
 _LAYERS = {"full_attention", "sliding_attention"}
+_BLOCK = 512
+"""Queries at a time, at least, where attention has a window."""
 
 
 def obstacle(config: Any) -> str | None:
@@ -202,13 +204,16 @@ def _split(
         if length <= LONGEST and q.dtype == torch.bfloat16 and q.device.type == "cpu" and not dropout and window is None:
             seen.append(ShortAttention.apply(q, k, v, q.shape[3] ** -0.5 if scaling is None else scaling))  # type: ignore[no-untyped-call]
             continue
-        mask = _window(length, window, q.device) if window is not None and length > window else None
-        seen.append(
-            functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling,
-                enable_gqa=q.shape[1] != k.shape[1],
-            )
-        )  # fmt: skip
+        shared = {"dropout_p": dropout, "scale": scaling, "enable_gqa": q.shape[1] != k.shape[1]}
+        if window is None or length <= window:
+            seen.append(functional.scaled_dot_product_attention(q, k, v, is_causal=True, **shared))
+            continue
+        block = max(window, _BLOCK)  # a mask of all of a long row would take its length squared
+        for start in range(0, length, block):
+            end, first = min(start + block, length), max(start - window + 1, 0)
+            mask = _window(end - first, window, q.device)[start - first :]
+            keys, values = k[:, :, first:end], v[:, :, first:end]
+            seen.append(functional.scaled_dot_product_attention(q[:, :, start:end], keys, values, attn_mask=mask, **shared))
     return torch.cat(seen, 2).transpose(1, 2).contiguous()
 
 

@@ -27,7 +27,8 @@ LEARNED_ONLY = _trl(
 LOG_PROBS = _trl(
     "trl.trainer.utils", "_ChunkedLogProbFunction",
     "(ctx, hidden, weight, bias, targets, temperature, chunk_size, final_logit_softcapping=..., logit_scale=..., outputs=...)",
-    "replaced", "computes the loss under a frozen head with one matrix product fewer", "TRL's own kernel, which is slower",
+    "replaced", "log-probabilities, their gradient and what is measured, in fewer passes over fewer logits",
+    "TRL's own kernel, which is slower and takes more memory",
 )  # fmt: skip
 FUSED_HEAD = _trl(
     "trl.trainer.utils", "add_fused_lm_head", "(model, temperature=..., cast_lm_head_to_fp32=..., outputs=...)", "called",
@@ -41,6 +42,10 @@ REFERENCE = _trl(
     "trl.trainer.grpo_trainer", "create_model_from_path", "(model_id, architecture=..., **kwargs)", "replaced",
     "gives GRPO the loaded model's own copy as reference", "the reference is not the model that training starts from",
     required=True,
+)  # fmt: skip
+DRAWN_BY = _trl(
+    "trl.trainer.grpo_trainer", "VLLMGeneration", "class", "replaced",
+    "has GRPO's answers drawn by an engine outside the trainer's process", "no answers from vLLM without CUDA", required=True,
 )  # fmt: skip
 TELEMETRY = _trl(
     "trl.trainer.base_trainer:_BaseTrainer", "_send_telemetry", "(self)", "overridden",
@@ -60,6 +65,10 @@ ORPO_ROW = _trl(
 ORPO_TOKENS = _transformers(
     "transformers.trainer:Trainer", "_track_num_input_tokens", "(self, inputs)", "overridden",
     "counts the tokens of both answers of a pair", "the tokens of a run cannot be counted", required=True,
+)  # fmt: skip
+ORPO_FORWARD = _trl(
+    "trl.experimental.orpo.orpo_trainer:ORPOTrainer", "concatenated_forward", "(self, model, batch)", "overridden",
+    "scores the positions that count in chunks", "the logits of every position are kept, in several copies",
 )  # fmt: skip
 COMPILATIONS = _torch(
     "torch._dynamo.config", "recompile_limit", "int", "replaced",
@@ -115,7 +124,10 @@ TRAINER = (
 )  # fmt: skip
 """What every trainer overrides; `prepare` makes sure of these."""
 
-METHODS: dict[str, tuple[Patch, ...]] = {**{name: (row,) for name, row in _PREPARED.items()}, "orpo": (ORPO_ROW, ORPO_TOKENS)}
+METHODS: dict[str, tuple[Patch, ...]] = {
+    **{name: (row,) for name, row in _PREPARED.items()},
+    "orpo": (ORPO_ROW, ORPO_TOKENS, ORPO_FORWARD),
+}
 """What the trainer of one method overrides besides."""
 
 _INNER = "transformers.trainer:Trainer"
@@ -172,7 +184,7 @@ _CALLED = (
 )  # fmt: skip
 
 ROWS = (
-    LEARNED_ONLY, LOG_PROBS, FUSED_HEAD, HAS_VLLM, REFERENCE, *TRAINER, *(row for rows in METHODS.values() for row in rows),
-    COMPILATIONS, LORA_FORWARD, LITERAL_NAMES, ATTENTION, *_CALLED,
+    LEARNED_ONLY, LOG_PROBS, FUSED_HEAD, HAS_VLLM, REFERENCE, DRAWN_BY, *TRAINER,
+    *(row for rows in METHODS.values() for row in rows), COMPILATIONS, LORA_FORWARD, LITERAL_NAMES, ATTENTION, *_CALLED,
 )  # fmt: skip
 """All of them."""

@@ -18,7 +18,7 @@ _KEPT = {
     "nll_loss",
     "aux_loss",
 }
-_GROUPS = ("rewards/", "logps/", "completions/", "clip_ratio/", "log_odds")
+_GROUPS = ("rewards/", "logps/", "completions/", "clip_ratio/", "log_odds", "sampling/")
 SHOWN = {
     "reward": "reward",
     "rewards/margins": "margin",

@@ -8,13 +8,13 @@ from transformers import PrinterCallback
 
 from llmbench import data
 from llmbench.borrowed import replaced
-from llmbench.errors import RecipeError
+from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 from llmbench.training.kernels import patches
 from llmbench.training.loading.model import Loaded
 from llmbench.training.loop.record import Recorder
-from llmbench.training.methods import rewards
+from llmbench.training.methods import drawing, rewards
 from llmbench.training.methods.arguments import one_gpu
 from llmbench.training.methods.judged import Judged, against, parts, rate, reference, settings
 from llmbench.training.methods.method import Method, judged_rows
@@ -30,16 +30,23 @@ def trainer(job: Job, run: Run, recorder: Recorder) -> Any:
     spec, training = job.recipe.grpo, job.recipe.training
     assert spec is not None
     trl = of_trl(vllm=spec.use_vllm)
+    outside = spec.generator == "vllm"
+    own = {"use_vllm": True, "vllm_mode": "colocate"} if outside else {"use_vllm": spec.use_vllm}  # not TRL's own server
     settings_of_trl = trl.GRPOConfig(
         **settings(job, run),
-        **spec.model_dump(exclude={"reward_functions"}),
+        **spec.model_dump(exclude={"reward_functions", "generator", "vllm_python", "use_vllm"}),
+        **own,
         reward_weights=[reward.weight for reward in spec.reward_functions],
         shuffle_dataset=job.recipe.data.shuffle,
         disable_dropout=True,
         pad_to_multiple_of=training.pad_to_multiple_of,
     )
     frozen = reference(job) if spec.beta else None  # TRL would load the base a second time, by its path
-    with replaced({} if frozen is None else {patches.REFERENCE: lambda *_, **__: frozen}):
+    changes: dict[Any, Any] = {} if frozen is None else {patches.REFERENCE: lambda *_, **__: frozen}
+    if outside:
+        stops = _stops(job.loaded.model)
+        changes[patches.DRAWN_BY] = drawing.backend(_sampler(job), training.seed, stops, lambda: int(made.state.global_step))
+    with replaced(changes):
         made = type("Trainer", (Judged, trl.GRPOTrainer), {})(
             job.recipe,
             **parts(job, recorder),
@@ -48,6 +55,19 @@ def trainer(job: Job, run: Run, recorder: Recorder) -> Any:
         )
     made.remove_callback(PrinterCallback)
     return made
+
+
+def _sampler(job: Job) -> drawing.Sampler:
+    if job.sampler is None:
+        raise LlmbenchError("grpo.generator: vllm is started by `llmbench train`, and nothing else starts it.")
+    sampler: drawing.Sampler = job.sampler
+    return sampler
+
+
+def _stops(model: Any) -> list[int]:
+    """The tokens that end an answer, as for answers that transformers draws."""
+    found = model.generation_config.eos_token_id
+    return [found] if isinstance(found, int) else list(found or ())
 
 
 def _check(recipe: TrainRecipe, loaded: Loaded, rows: data.Rows) -> None:
@@ -104,6 +124,7 @@ def _plan(job: Job) -> list[str]:
     assert spec is not None
     judges = " + ".join(f"{r.weight:g} x {r.name}" if r.weight != 1 else r.name for r in spec.reward_functions)
     said = f"{spec.num_generations} answers per prompt of at most {spec.max_completion_length} tokens, reward {judges}"
+    said += ", drawn by vLLM with the adapter of each step" if spec.generator == "vllm" else ""
     return [f"  method  {said}, {rate(job)}", *([against(job)] if spec.beta else [])]
 
 

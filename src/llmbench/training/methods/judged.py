@@ -12,6 +12,7 @@ import torch
 
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
+from llmbench.training.kernels import packed_rows
 from llmbench.training.loading.adapter import keep_precision
 from llmbench.training.loop.checkpoint import WholeCheckpoints
 from llmbench.training.loop.optimizer import own_optimizer
@@ -36,6 +37,14 @@ class Judged(WholeCheckpoints):
         with keep_precision(parts["model"]):
             super().__init__(**parts)
         _copy_reference(self.model)
+        self.install_heads()
+
+    def install_heads(self) -> None:
+        """Has model and reference read rows end to end, where that was chosen."""
+        if self.recipe.training.padding_free:
+            for model in (self.model, getattr(self, "ref_model", None)):
+                if model is not None:
+                    packed_rows.install(model)
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         """The rows as they are: `llmbench.data` has written, counted and cut them."""

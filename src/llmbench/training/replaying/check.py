@@ -72,10 +72,12 @@ def check(run: Run, name: str) -> Check:
     if not (run.folder / "lock.json").exists() or not logged:
         return _refused(run, f"run {run.name} has no {'logged step' if logged == [] else 'lock.json'} to compare with")
     recorded = run.lock
-    if (run.recipe.get("grpo") or {}).get("use_vllm"):
+    drawn = run.recipe.get("grpo") or {}
+    by = next((name for name, value in (("use_vllm", True), ("generator", "vllm")) if drawn.get(name) == value), None)
+    if by is not None:
         return _refused(
             run,
-            "grpo.use_vllm: vLLM wrote the answers that it learned from, and the order of its batches, which decides about "
+            f"grpo.{by}: vLLM wrote the answers that it learned from, and the order of its batches, which decides about "
             "their last bits, is not recorded",
         )
     try:
