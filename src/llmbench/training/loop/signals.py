@@ -10,7 +10,7 @@ import math
 import re
 import statistics
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,8 +53,10 @@ class Signals:
         self._measured: dict[str, Any] = {}
         self._groups: dict[str, list[Any]] = {}
 
-    def batch(self, inputs: dict[str, Any]) -> None:
-        """Counts the tokens of a batch and those that are learned."""
+    def batch(self, inputs: Any) -> None:
+        """Counts the tokens of a batch and those that are learned. Prompts that are yet to be answered, as of GRPO, have none."""
+        if not isinstance(inputs, Mapping):
+            return
         labels, mask = inputs.get("labels"), inputs.get("attention_mask")
         if isinstance(labels, torch.Tensor) and isinstance(mask, torch.Tensor) and labels.shape == mask.shape:
             self._tokens.append(torch.stack([(labels != -100).sum(), mask.sum()]))
