@@ -24,6 +24,7 @@ from llmbench.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     importing,
     index,
     keys,
@@ -90,7 +91,8 @@ cli = typer.Typer(
     },
     help="Fine-tune open language models, serve them, ground them in documents, and measure whether it helped.",
     epilog="Start here: `llmbench demo` runs the whole workbench on a bundled model, `llmbench doctor` checks the machine.\n\n"
-    "Exit codes: 0 done; 1 a check failed; 2 an error, printed on one line; 130 stopped with Ctrl-C.",
+    "Exit codes: 0 done; 1 a check failed; 2 an error, printed on one line; 3 an export is not what was trained; "
+    "130 stopped with Ctrl-C.",
 )
 
 
@@ -121,6 +123,7 @@ for verbs in (
     check,
     show,
     merge,
+    export,
     certify,
     selftest,
     index,
