@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -18,13 +19,14 @@ from llmbench.runs import Run
 EXPORTED: dict[str, dict[str, Any]] = {
     **{name: KINDS[name] for name in ("lora", "rslora", "dora", "whole", "tokens", "qlora", "prompt", "pissa")},
     "full": {"lora": None},
+    "stopped": KINDS["lora"],
 }
 Make = Callable[[str], Run]
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Trains a kind once, in float32, two steps with a checkpoint and an evaluation after each."""
+    """Trains a kind once, in float32, three steps with evaluations; `stopped` is stopped after two, with both checkpoints."""
     from llmbench import training
 
     known: dict[str, Run] = {}
@@ -36,10 +38,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Make:
                 patch.setenv("LLMBENCH_HOME", str(folder / "outputs"))
                 sections = {"model": {"dtype": "float32"}} | EXPORTED[name]
                 sections = {"lora": None} | sections if "adapter" in sections else sections
-                kept = ("training.save_steps=1", "training.eval_steps=1", "data.eval_fraction=0.25")
+                kept = (
+                    "training.max_steps=3",
+                    "training.save_steps=1",
+                    "training.eval_steps=1",
+                    "data.eval_fraction=0.25",
+                )
                 document = write_recipe(folder, name, *FEW, *kept, **sections)
                 run = runs.create(document)
-                training.train(document, run)
+                with contextlib.suppress(KeyboardInterrupt):  # which is how `stop_after` ends
+                    training.train(document, run, stop_after=2 if name == "stopped" else None)
                 known[name] = run
         return known[name]
 

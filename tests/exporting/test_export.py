@@ -50,11 +50,10 @@ def test_half_precision_is_within_what_it_may_round(made: Make, tmp_path: Path) 
 
 
 def test_a_checkpoint_is_exported_in_place_of_the_result(made: Make, home: Path) -> None:
-    run = copied(made("lora"), home)
-    run.mark("stopped", "interrupted")
+    copied(made("stopped"), home)
     folders = {}
     for wanted in ("1", "last", "best"):
-        arguments = ["export", "lora", "-f", "merged", "--precision", "float32", "--checkpoint", wanted, "--json"]
+        arguments = ["export", "stopped", "-f", "merged", "--precision", "float32", "--checkpoint", wanted, "--json"]
         seen = CliRunner().invoke(cli, [*arguments, "-o", str(home / wanted)])
         assert seen.exit_code == 0, seen.output
         found = json.loads(seen.stdout)
@@ -95,16 +94,16 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(made: Make, home
         (pissa, "merged", {"checkpoint": "last"}, "only the end of a training puts that back"),
         (lora, "merge", {}, "no such format. Did you mean merged"),
         (lora, "merged", {"precision": "q8_0"}, "Available: bfloat16, float16, float32"),
-        (lora, "merged", {"checkpoint": "7"}, r"no checkpoint of step 7 \(available: 1, 2\)"),
+        (lora, "merged", {"checkpoint": "7"}, r"no checkpoint of step 7 \(available: 3\)"),
         (lora, "merged", {"checkpoint": "newest"}, "say best, last, or the step of a checkpoint"),
         (lora, "merged", {"output": home}, "already exists. Replace it with --overwrite"),
         (lora, "merged", {"output": home, "overwrite": True}, "is not an export of llmbench"),
     ):
         with pytest.raises(LlmbenchError, match=said):
             job.export(run, name, **more)
-    lora.mark("stopped", "interrupted")
-    with pytest.raises(RunError, match=r"Run lora is stopped, so it has no result yet. .* --checkpoint last"):
-        job.export(lora, "merged")
+    stopped = copied(made("stopped"), home)
+    with pytest.raises(RunError, match=r"Run stopped is stopped, so it has no result yet. .* --checkpoint last"):
+        job.export(stopped, "merged")
     assert not (home / "exports").exists()
 
 
@@ -117,8 +116,8 @@ def test_the_disk_is_looked_at_first(made: Make, tmp_path: Path, monkeypatch: py
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 10**6))
     with pytest.raises(LlmbenchError, match=r"the export needs about 0\.0 GB, and 0\.0 GB are free"):
-        job.export(made("lora"), "merged", output=tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
+        job.export(made("lora"), "merged", output=tmp_path / "at" / "out")
+    assert not (tmp_path / "at").exists()
 
 
 def test_an_interrupted_export_leaves_nothing(made: Make, tmp_path: Path) -> None:
@@ -129,5 +128,5 @@ def test_an_interrupted_export_leaves_nothing(made: Make, tmp_path: Path) -> Non
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        job.export(made("lora"), "merged", output=tmp_path / "out", say=stop)
-    assert list(tmp_path.iterdir()) == []
+        job.export(made("lora"), "merged", output=tmp_path / "at" / "out", say=stop)
+    assert list((tmp_path / "at").iterdir()) == []

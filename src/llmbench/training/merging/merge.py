@@ -15,6 +15,7 @@ from typing import Any
 from llmbench import parity, provenance, written
 from llmbench.errors import LlmbenchError, RunError
 from llmbench.parity import Certificate
+from llmbench.recipe.servability import remedy
 from llmbench.runs import Run
 from llmbench.training import certificate, quiet, save
 from llmbench.training.loading.model import load_base
@@ -134,6 +135,12 @@ def _check(run: Run) -> None:
     if not run.adapter.is_dir():
         raise RunError(
             f"Run {run.name} trained all parameters: {run.model} is already the complete model; there is nothing to merge"
+        )
+    config = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    if config["peft_type"] == "PROMPT_TUNING":
+        raise LlmbenchError(
+            f"{run.adapter} is prompt tuning: it adds vectors before the prompt and changes no weights. "
+            f"{remedy('', 'PROMPT_TUNING')}"
         )
 
 

@@ -14,7 +14,6 @@ import torch
 from llmbench import provenance
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import DataSpec, ModelSpec, QuantizationSpec
-from llmbench.recipe.servability import remedy
 from llmbench.runs import Run
 from llmbench.training.loading import adapter, quantized
 from llmbench.training.loading.model import device_of, load_base, load_tokenizer, local_folder, resize, stop_at
@@ -62,11 +61,6 @@ def plan(run: Run, folder: Path, *, dtype: str | None = None, onto: Onto = "auto
     Raises:
         LlmbenchError: there is nothing to merge, or the base is another than was trained on.
     """
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    if config["peft_type"] == "PROMPT_TUNING":
-        raise LlmbenchError(
-            f"{folder} is prompt tuning: it adds vectors before the prompt and changes no weights. {_no_merge(config)}"
-        )
     spec = ModelSpec.model_validate(run.recipe["model"])
     base = local_folder(spec)
     known = json.loads((folder / "llmbench.json").read_text(encoding="utf-8"))["base_fingerprint"]
@@ -118,10 +112,6 @@ def tokenizer_of(run: Run, folder: Path, base: Path) -> Any:
                 f"({run.recipe['data']['chat_template']}). Put the file back, then try again"
             ) from error
     return tokenizer
-
-
-def _no_merge(config: dict[str, Any]) -> str:
-    return remedy("", str(config["peft_type"]))
 
 
 def trained(plan: Plan, texts: list[list[int]], dtype: torch.dtype) -> tuple[Answers, Answers, Any]:
