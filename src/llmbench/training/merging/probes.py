@@ -78,7 +78,10 @@ def logits(model: Any, probes: list[list[int]], dtype: torch.dtype) -> list[torc
     vocabulary = model.config.get_text_config().vocab_size
     with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
         return [
-            model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, :, :vocabulary].float().cpu()
+            model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
+            .logits[0, -len(ids) :, :vocabulary]  # prompt tuning puts positions before them
+            .float()
+            .cpu()
             for ids in probes
         ]
 
