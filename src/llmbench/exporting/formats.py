@@ -44,6 +44,10 @@ FORMATS: dict[str, FormatEntry] = {
             "adapter", "Adapter alone in PEFT's format", ("as-trained", "float32", "bfloat16", "float16"),
             "adapter", "AdapterFormat",
         ),
+        FormatEntry(
+            "gguf", "GGUF for llama.cpp, Ollama and LM Studio", ("q8_0", "f16", "q4_k_m"), "llama.format", "GgufFormat",
+            (("gguf", "gguf"), ("ik_llama_cpp", "gguf")),
+        ),
     )
 }  # fmt: skip
 """Each format by its name, in the order of the help. A new one is one more `FormatEntry`."""
