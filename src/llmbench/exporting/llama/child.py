@@ -88,7 +88,7 @@ def _context(llama: Any, model: Any, longest: int) -> Any:
     params.n_ctx = params.n_batch = params.n_ubatch = max(64, longest)
     params.n_threads = params.n_threads_batch = len(os.sched_getaffinity(0))
     params.type_k = 0  # the values stay float16, which it insists on without its flash attention
-    params.flash_attn = False
+    params.flash_attn = params.fused_up_gate = params.fused_moe_up_gate = params.fused_mmad = False
     context = llama.llama_init_from_model(model, params)
     if not context:
         raise SystemExit("llama.cpp cannot make a context for it")
