@@ -43,6 +43,9 @@ class GgufAdapterFormat:
             "trains whole modules (modules_to_save)": peft.get("modules_to_save"),
             "trains rows of the embedding": peft.get("trainable_token_indices"),
             "trains biases": peft.get("bias", "none") != "none",
+            "is for Phi-3's joined matrices, beside which llama.cpp was not seen to compute a LoRA right": (
+                writer.layout(source.config).arch == "phi3"
+            ),
         }
         reason = next((text for text, holds in reasons.items() if holds), None)
         if reason is not None:
