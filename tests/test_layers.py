@@ -39,7 +39,7 @@ LAYERS = [
     {"data", "runs", "endpoint"},
     {"architecture", "estimate", "importing", "tracking"},
     {"training", "retrieval", "engine"},
-    {"diagnosis", "gateway"},
+    {"diagnosis", "exporting", "gateway"},
     {"compare"},
     {"ablation", "containers", "demo", "doctor", "raft", "rollout", "sweep"},
     {"cli"},
@@ -94,6 +94,16 @@ DOORS = {
     ("cli/check.py", "training.loading.model"),  # loads a tokenizer and a model's configuration, and no trainer
     ("cli/keys.py", "gateway.redis_book"),  # reads what keys have spent, and loads no server
     ("cli/merge.py", "training.merging.merge"),  # likewise, a merge alone
+    ("exporting/job.py", "training.loop.checkpoint"),  # what is exported is the inside of a training, loaded without a trainer
+    ("exporting/job.py", "training.quiet"),
+    ("exporting/job.py", "training.save"),
+    ("exporting/judging.py", "training.merging.probes"),
+    ("exporting/material.py", "training.certificate"),
+    ("exporting/material.py", "training.loading.adapter"),
+    ("exporting/material.py", "training.loading.model"),
+    ("exporting/material.py", "training.merging.probes"),
+    ("exporting/material.py", "training.merging.weights"),
+    ("exporting/source.py", "training.loading.model"),
     ("cli/selftest.py", "engine.patches"),  # prints the register of what is borrowed, room by room
 }
 """Who imports an inner module of a room that its face does not name, and why. Retrieval has a list of its own."""
@@ -145,11 +155,11 @@ SHARED = {
 """The class names that stand in several rooms, and what each means in them."""
 
 HOMES = {
-    "torch": {"training", "retrieval"},
-    "transformers": {"training"},
+    "torch": {"training", "retrieval", "exporting"},
+    "transformers": {"training", "exporting"},
     "tokenizers": {"tiny", "data", "retrieval"},
     "trl": {"training"},
-    "peft": {"training"},
+    "peft": {"training", "exporting"},
     "bitsandbytes": {"training"},
     "accelerate": {"training"},
     "jsonschema": {"training"},
@@ -169,6 +179,8 @@ HOMES = {
     "olefile": {"retrieval"},
     "charset_normalizer": {"retrieval"},
     "ir_measures": {"retrieval"},
+    "gguf": {"exporting"},
+    "ik_llama_cpp": {"exporting"},
     "starlette": {"gateway", "app"},  # app/ is a web program too
     "fastapi": {"gateway"},
     "uvicorn": {"gateway", "app"},

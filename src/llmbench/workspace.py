@@ -7,6 +7,7 @@ LLMBENCH_HOME, else ./outputs
 ├── sweeps/NAME/        llmbench sweep
 ├── evaluations/NAME/   llmbench evaluate rag
 ├── ablations/NAME/     llmbench ablate
+├── exports/NAME/       llmbench export
 ├── adapters/HASH/      copies of what is served
 ├── made/SHA256.json    what data files were made by, such as llmbench raft
 ├── serving/NAME.sock   where running servers are asked to change
@@ -39,6 +40,7 @@ __all__ = [
     "check_name",
     "comparisons",
     "evaluations",
+    "exports",
     "held",
     "home",
     "in_the_way",
@@ -103,6 +105,11 @@ def sweeps() -> Path:
 def evaluations() -> Path:
     """The folder of what evaluations of pipelines found."""
     return home() / "evaluations"
+
+
+def exports() -> Path:
+    """The folder of what was exported from runs."""
+    return home() / "exports"
 
 
 def cached(*parts: str) -> Path:

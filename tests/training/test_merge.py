@@ -126,11 +126,11 @@ def test_what_rounding_would_wipe_out_is_not_written(kind: Kinds, home: Path) ->
 
 def test_a_merge_that_lost_the_adapter_is_an_error(kind: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by an export that writes the untouched base."""
-    from llmbench.training.merging import merge as merging
+    from llmbench.training.merging import weights
     from llmbench.training.merging.merge import merge
 
     made = kind("lora")
-    monkeypatch.setattr(merging, "_merged", lambda model, dtype: model.unload())
+    monkeypatch.setattr(weights, "merged", lambda model, dtype: model.unload())
     with pytest.raises(
         LlmbenchError, match=r"the merged model equals the base: the merge lost the adapter, and nothing was written"
     ):
@@ -140,17 +140,17 @@ def test_a_merge_that_lost_the_adapter_is_an_error(kind: Kinds, tmp_path: Path, 
 
 def test_a_damaged_merge_is_an_error(kind: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by one that ties a head to an embedding which was trained apart from it."""
-    from llmbench.training.merging import merge as merging
+    from llmbench.training.merging import weights
     from llmbench.training.merging.merge import merge
 
-    write_whole = merging._write
+    write_whole = weights.write
 
     def tied(model: Any, plan: Any, part: Path) -> None:
         model.config.tie_word_embeddings = True
         model.lm_head.weight = model.model.embed_tokens.weight
         write_whole(model, plan, part)
 
-    monkeypatch.setattr(merging, "_write", tied)
+    monkeypatch.setattr(weights, "write", tied)
     with pytest.raises(LlmbenchError, match=r"differs from base \+ adapter more than float32 explains"):
         merge(kind("whole").run, output=tmp_path / "merged")
     assert list(tmp_path.glob("*merged*")) == []

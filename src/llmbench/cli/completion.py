@@ -9,7 +9,10 @@ import typer
 
 from llmbench import assets
 
-__all__ = ["comparisons", "documents", "pipelines", "recipes", "register", "routes", "runs", "sweeps", "variants"]
+__all__ = [
+    "comparisons", "documents", "exports", "formats", "pipelines", "precisions", "recipes", "register", "routes", "runs",
+    "sweeps", "variants",
+]  # fmt: skip
 
 
 def register(cli: typer.Typer) -> None:
@@ -61,6 +64,28 @@ def sweeps(incomplete: str) -> list[str]:
     from llmbench import workspace
 
     return sorted(path.parent.name for path in workspace.sweeps().glob(f"{glob.escape(incomplete)}*/plan.json"))
+
+
+def formats(incomplete: str) -> list[str]:
+    """The formats that runs are exported in."""
+    from llmbench.exporting.formats import FORMATS
+
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
+def exports(incomplete: str) -> list[str]:
+    """The exports of this workspace."""
+    from llmbench import workspace
+
+    return sorted(path.parent.name for path in workspace.exports().glob(f"{glob.escape(incomplete)}*/proof.json"))
+
+
+def precisions(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The precisions of the format that is asked for."""
+    from llmbench.exporting.formats import FORMATS
+
+    entry = FORMATS.get(str(ctx.params.get("format_")))
+    return [name for name in (entry.precisions if entry else ()) if name.startswith(incomplete)]
 
 
 def variants(incomplete: str) -> list[str]:

@@ -25,11 +25,13 @@ from llmbench.cli import (
     diagnose,
     doctor,
     evaluate,
+    export,
     importing,
     index,
     keys,
     merge,
     new,
+    push,
     raft,
     rag,
     replay,
@@ -91,7 +93,8 @@ cli = typer.Typer(
     },
     help="Fine-tune open language models, serve them, ground them in documents, and measure whether it helped.",
     epilog="Start here: `llmbench demo` runs the whole workbench on a bundled model, `llmbench doctor` checks the machine.\n\n"
-    "Exit codes: 0 done; 1 a check failed; 2 an error, printed on one line; 130 stopped with Ctrl-C.",
+    "Exit codes: 0 done; 1 a check failed; 2 an error, printed on one line; 3 an export is not what was trained; "
+    "130 stopped with Ctrl-C.",
 )
 
 
@@ -123,6 +126,8 @@ for verbs in (
     check,
     show,
     merge,
+    export,
+    push,
     certify,
     selftest,
     index,

@@ -24,3 +24,7 @@ def libraries() -> None:
     warnings.filterwarnings("ignore", message="Setting `save_embedding_layers` to `True`", category=UserWarning)
     # torch's learning-rate schedulers warn about the order of steps when accelerate has wrapped the optimizer.
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step\\(\\).*", category=UserWarning)
+    # PEFT leaves out what generation counts, because the vectors before the prompt shift it, and it is right.
+    warnings.filterwarnings(
+        "ignore", message="Position ids are not supported for parameter efficient tuning", category=UserWarning
+    )

@@ -8,36 +8,26 @@ from __future__ import annotations
 
 import gc
 import json
-import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from llmbench import parity, provenance, written
 from llmbench.errors import LlmbenchError, RunError
 from llmbench.parity import Certificate
-from llmbench.recipe import ModelSpec, QuantizationSpec
 from llmbench.recipe.servability import remedy
 from llmbench.runs import Run
 from llmbench.training import certificate, quiet, save
-from llmbench.training.loading import adapter, quantized
-from llmbench.training.loading.model import device_of, load_base, load_tokenizer, local_folder, resize, stop_at
+from llmbench.training.loading.model import load_base
 from llmbench.training.loop.checkpoint import sync
-from llmbench.training.merging import probes
-from llmbench.training.merging.probes import Answers, Distance
+from llmbench.training.merging import probes, weights
+from llmbench.training.merging.probes import Distance
+from llmbench.training.merging.weights import Onto, Plan, Way
 
 __all__ = ["Merged", "Onto", "merge"]
 
-Onto = Literal["auto", "dequantized", "original"]
 _SAME = 1e-8
 """Below this mean KL two models are the same: the digits of float32."""
-_TOLERANCE = {"float32": Distance(1e-5, 0.01), "float16": Distance(1e-3, 0.5), "bfloat16": Distance(1e-2, 1.5)}
-"""How far rounding the merged weights may take a model. On llmbench/tiny it takes it 1e-12 and 3e-5 (float32), 4e-4 and 0.4
-(bfloat16)."""
-_EIGHT_BITS = Distance(2e-2, 2.0)
-"""LLM.int8() rounds activations as well, which no merged model does."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,7 @@ class Merged:
 
     folder: Path
     dtype: str
-    onto: Literal["base", "dequantized", "original"]
+    onto: Way
     trained: Distance
     """From the base to base + adapter: what the training did."""
     lost: Distance
@@ -66,22 +56,6 @@ class Merged:
     def as_json(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self) | {"folder": str(self.folder)}
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """All that is known before a model is loaded."""
-
-    run: Run
-    spec: ModelSpec
-    base: Path
-    quantization: QuantizationSpec | None
-    few_bits: bool
-    """Whether the base was in few bits while it was trained on."""
-    device: str
-    trained_in: torch.dtype
-    dtype: torch.dtype
-    tokenizer: Any
 
 
 def merge(
@@ -105,9 +79,10 @@ def merge(
         raise LlmbenchError(f"{target} already exists. Replace it with --overwrite, or choose another folder with --output")
     written.refuse(target)
     quiet.libraries()
-    plan = _plan(run, dtype, onto)
+    _check(run)
+    plan = weights.plan(run, run.adapter, dtype=dtype, onto=onto)
     texts, rows = probes.texts(run.recipe, plan.tokenizer)
-    base, adapted, model = _trained(plan, texts)
+    base, adapted, model = weights.trained(plan, texts, plan.trained_in if plan.few_bits else plan.dtype)
     certified = _certificate(model, plan)
     trained = probes.distance(base, adapted)
     if trained.kl < _SAME:
@@ -116,22 +91,22 @@ def merge(
             f"base. Train for longer, or with a higher learning rate"
         )
     candidates: dict[str, Distance] = {}
-    way: Literal["base", "dequantized", "original"] = "base"
+    way: Way = "base"
     if plan.few_bits:
         del model
-        way, candidates, model = _onto(plan, onto, texts, adapted)
+        way, candidates, model = weights.onto(plan, onto, texts, adapted)
     else:
-        model = _merged(model, plan.dtype)
+        model = weights.merged(model, plan.dtype)
     part = target.parent / f".{target.name}.part"
     written.begin(part)
     try:
-        _write(model, plan, part)
+        weights.write(model, plan, part)
         del model
         gc.collect()
         again = probes.answers(load_base(plan.spec, part, plan.device, plan.dtype).to(plan.device), texts, plan.dtype)
         lost = probes.distance(adapted, again)
         result = Merged(
-            target, str(plan.dtype).removeprefix("torch."), way, trained, lost, _tolerance(plan), candidates,
+            target, str(plan.dtype).removeprefix("torch."), way, trained, lost, weights.tolerance(plan), candidates,
             sum(a == b for a, b in zip(adapted.greedy, again.greedy, strict=True)),
             sum(a != b for a, b in zip(base.greedy, adapted.greedy, strict=True)),
             len(texts), rows,
@@ -151,12 +126,8 @@ def merge(
     return result
 
 
-def _plan(run: Run, dtype: str | None, onto: Onto) -> _Plan:
-    """Checks everything that can be known from files.
-
-    Raises:
-        LlmbenchError: see `merge`.
-    """
+def _check(run: Run) -> None:
+    """Raises LlmbenchError where a run has nothing to merge."""
     if run.state != "finished":
         raise RunError(f"Run {run.name} is {run.state}, so there is nothing to merge yet. Finish it with --resume")
     if not run.adapter.is_dir() and not run.model.is_dir():
@@ -168,109 +139,12 @@ def _plan(run: Run, dtype: str | None, onto: Onto) -> _Plan:
     config = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
     if config["peft_type"] == "PROMPT_TUNING":
         raise LlmbenchError(
-            f"{run.adapter} is prompt tuning: it adds vectors before the prompt and changes no weights. {_no_merge(config)}"
+            f"{run.adapter} is prompt tuning: it adds vectors before the prompt and changes no weights. "
+            f"{remedy('', 'PROMPT_TUNING')}"
         )
-    spec = ModelSpec.model_validate(run.recipe["model"])
-    base = local_folder(spec)
-    known = json.loads((run.adapter / "llmbench.json").read_text(encoding="utf-8"))["base_fingerprint"]
-    here = provenance.fingerprint(base)
-    for part in ("weights", "tokenizer"):
-        if known.get(part) != here.get(part):
-            then, now = (str(prints.get(part))[:12] for prints in (known, here))
-            raise LlmbenchError(
-                f"{spec.model_name_or_path}: its {part} changed since run {run.name} was trained ({then} then, {now} now), "
-                "so the adapter does not fit it. Put the old base back, or train again"
-            )
-    values = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    quantization = QuantizationSpec.model_validate(run.recipe["quantization"]) if run.recipe["quantization"] else None
-    published = values.get("quantization_config") is not None
-    if onto == "original" and published:
-        raise LlmbenchError(
-            f"--onto original: {spec.model_name_or_path} was published quantised, so there are no original weights"
-        )
-    if onto != "auto" and not published and quantization is None:
-        raise LlmbenchError(f"--onto {onto}: run {run.name} was trained on an unquantised base; leave --onto out")
-    trained_in: torch.dtype = getattr(torch, run.lock["hardware"]["dtype"])
-    few_bits = published or quantization is not None
-    own = values.get("dtype") or values.get("torch_dtype") or "float32"
-    chosen: torch.dtype = getattr(torch, dtype or (run.lock["hardware"]["dtype"] if few_bits else own))
-    grown = run.adapter if (run.adapter / "tokenizer.json").exists() else None
-    tokenizer = load_tokenizer(grown or spec.tokenizer or base, spec)
-    return _Plan(run, spec, base, quantization, few_bits, device_of(spec), trained_in, chosen, tokenizer)
 
 
-def _no_merge(config: dict[str, Any]) -> str:
-    return remedy("", str(config["peft_type"]))
-
-
-def _trained(plan: _Plan, texts: list[list[int]]) -> tuple[Answers, Answers, Any]:
-    """What the base answers, what base + adapter answer, and the model with the adapter beside it."""
-    dtype = plan.trained_in if plan.few_bits else plan.dtype
-    model = _base(plan, dtype, few_bits=plan.few_bits)
-    base = probes.answers(model, texts, dtype)
-    model = adapter.onto(model, plan.run.adapter, plan.base)
-    return base, probes.answers(model, texts, dtype), model
-
-
-def _base(plan: _Plan, dtype: torch.dtype, *, few_bits: bool) -> Any:
-    """The base with room for all tokens, quantised as it was trained on or not."""
-    config = quantized.config(plan.quantization, dtype) if few_bits and plan.quantization is not None else None
-    model = load_base(plan.spec, plan.base, plan.device, dtype, config)
-    if config is None:
-        model = model.to(plan.device)
-    resize(model, plan.tokenizer)
-    return model
-
-
-def _onto(
-    plan: _Plan, onto: Onto, texts: list[list[int]], adapted: Answers
-) -> tuple[Literal["dequantized", "original"], dict[str, Distance], Any]:
-    """For a quantised base: merges onto its own weights, the unrounded ones, or the closer; returns which, and how close."""
-    ways: list[Literal["original", "dequantized"]]
-    match onto:
-        case "auto":
-            ways = ["original", "dequantized"] if plan.quantization is not None else ["dequantized"]
-        case "original" | "dequantized":
-            ways = [onto]
-    distances: dict[str, Distance] = {}
-    for way in ways:
-        model = _merged_onto(plan, way)
-        distances[way] = probes.distance(adapted, probes.answers(model, texts, plan.dtype))
-    best = min(ways, key=lambda way: distances[way].kl)
-    if best != ways[-1]:
-        del model
-        model = _merged_onto(plan, best)
-    return best, distances, model
-
-
-def _merged_onto(plan: _Plan, way: Literal["original", "dequantized"]) -> Any:
-    gc.collect()
-    if way == "original":
-        model = _base(plan, plan.dtype, few_bits=False)
-    else:
-        model = quantized.dequantize(_base(plan, plan.trained_in, few_bits=True), plan.dtype)
-    return _merged(adapter.onto(model, plan.run.adapter, plan.base), plan.dtype)
-
-
-def _merged(model: Any, dtype: torch.dtype) -> Any:
-    """The adapter added to the weights, each layer in float32 and rounded once."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT notes each layer that is merged already
-        for module in model.modules():
-            if isinstance(module, BaseTunerLayer) and hasattr(module, "merge"):
-                layer = module.get_base_layer()
-                layer.to(torch.float32)
-                try:
-                    module.merge(safe_merge=True)
-                except ValueError as error:
-                    raise LlmbenchError(f"the adapter cannot be merged ({str(error).splitlines()[0]})") from error
-                layer.to(dtype)
-        return model.merge_and_unload(safe_merge=True).to(dtype)
-
-
-def _certificate(model: Any, plan: _Plan) -> Certificate:
+def _certificate(model: Any, plan: Plan) -> Certificate:
     """What base + adapter say to the probes, which the merged model is to say without an adapter."""
     dtype = plan.trained_in if plan.few_bits else plan.dtype
     kwargs = plan.run.recipe["data"].get("chat_template_kwargs") or {}
@@ -278,24 +152,6 @@ def _certificate(model: Any, plan: _Plan) -> Certificate:
         model, plan.tokenizer, dtype=dtype, quantized=plan.few_bits, base={}, folder=plan.run.adapter, template_kwargs=kwargs
     )
     return replace(made, config={}, probes=tuple(replace(probe, base=None, scaled={}) for probe in made.probes))
-
-
-def _write(model: Any, plan: _Plan, part: Path) -> None:
-    """The model's folder: weights, configurations, tokenizer with its template."""
-    model.config.use_cache = True
-    origin = json.loads((plan.run.adapter / "llmbench.json").read_text(encoding="utf-8"))
-    stop_at(model, origin.get("stop_token_ids", ()))
-    model.save_pretrained(part, max_shard_size="5GB")
-    plan.tokenizer.save_pretrained(part)
-
-
-def _tolerance(plan: _Plan) -> Distance:
-    rounding = _TOLERANCE[str(plan.dtype).removeprefix("torch.")]
-    if not plan.few_bits:
-        return rounding
-    eight = plan.quantization is not None and plan.quantization.load_in_8bit
-    computed = _EIGHT_BITS if eight else _TOLERANCE[str(plan.trained_in).removeprefix("torch.")]
-    return Distance(max(rounding.kl, computed.kl), max(rounding.logit, computed.logit))
 
 
 def _judge(result: Merged, from_base: Distance) -> None:
@@ -323,7 +179,7 @@ def _instead(result: Merged) -> str:
     )
 
 
-def _manifest(result: Merged, plan: _Plan, part: Path) -> None:
+def _manifest(result: Merged, plan: Plan, part: Path) -> None:
     """llmbench.json: where the model comes from, and the proof."""
     origin = json.loads((plan.run.adapter / "llmbench.json").read_text(encoding="utf-8"))
     proof = {key: value for key, value in result.as_json().items() if key != "folder"}

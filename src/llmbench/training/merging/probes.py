@@ -12,7 +12,7 @@ from llmbench import data
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import DataSpec
 
-__all__ = ["Answers", "Distance", "answers", "distance", "texts"]
+__all__ = ["Answers", "Distance", "answers", "distance", "greedy", "logits", "texts"]
 
 _ROWS = 4
 _LENGTH = 256
@@ -66,24 +66,40 @@ def texts(recipe: dict[str, Any], tokenizer: Any) -> tuple[list[list[int]], int]
     return [*own, *fixed], len(own)
 
 
-@torch.no_grad()
 def answers(model: Any, probes: list[list[int]], dtype: torch.dtype) -> Answers:
     """Runs a model on the probe texts, in the precision that it computes in."""
+    return Answers(logits(model, probes, dtype), greedy(model, probes, dtype))
+
+
+@torch.no_grad()
+def logits(model: Any, probes: list[list[int]], dtype: torch.dtype) -> list[torch.Tensor]:
+    """What a model says at each position of the probe texts: (tokens, vocabulary) each, float32, on the CPU."""
+    model.eval()
+    vocabulary = model.config.get_text_config().vocab_size
+    with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        return [
+            model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
+            .logits[0, -len(ids) :, :vocabulary]  # prompt tuning puts positions before them
+            .float()
+            .cpu()
+            for ids in probes
+        ]
+
+
+@torch.no_grad()
+def greedy(model: Any, probes: list[list[int]], dtype: torch.dtype) -> list[list[int]]:
+    """The likeliest tokens after each of the probe texts."""
     from transformers import GenerationConfig
 
     model.eval()
-    vocabulary = model.config.get_text_config().vocab_size
     greedily = GenerationConfig(max_new_tokens=_NEW_TOKENS, do_sample=False, pad_token_id=0)  # type: ignore[no-untyped-call]
     width = max(map(len, probes))
     batch = torch.tensor([[0] * (width - len(ids)) + ids for ids in probes], device=model.device)
     mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in probes], device=model.device)
     with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        logits = [
-            model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, :, :vocabulary].float().cpu()
-            for ids in probes
-        ]
         made = model.generate(input_ids=batch, attention_mask=mask, generation_config=greedily)
-    return Answers(logits, made[:, width:].tolist())
+    found: list[list[int]] = made[:, width:].tolist()
+    return found
 
 
 def distance(one: Answers, other: Answers) -> Distance:

@@ -1,0 +1,93 @@
+"""The formats that runs are exported in. Each stands in a module of its own, which is loaded when it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmbench.errors import LlmbenchError
+
+if TYPE_CHECKING:
+    from llmbench.exporting.protocol import Format
+
+__all__ = ["FORMATS", "FormatEntry", "get", "named", "precision_of"]
+
+
+@dataclass(frozen=True)
+class FormatEntry:
+    """What is known of a format before its module, and torch, is loaded."""
+
+    name: str
+    """As `--format` says it, lower case."""
+    title: str
+    """For the help and the model card."""
+    precisions: tuple[str, ...]
+    """As `--precision` says them; the first is taken where nothing is said."""
+    module: str
+    """Of this room."""
+    inner: str
+    """The class in it that is a `protocol.Format`."""
+    packages: tuple[tuple[str, str], ...] = ()
+    """Modules that it needs in this environment beside training's, each with the extra of llmbench that installs it."""
+    served: bool = False
+    """Whether vLLM serves the folder, so that a certificate belongs into it, which `llmbench serve` puts to the engine."""
+
+
+FORMATS: dict[str, FormatEntry] = {
+    entry.name: entry
+    for entry in (
+        FormatEntry(
+            "merged", "Whole model in safetensors, for transformers and vLLM", ("bfloat16", "float16", "float32"),
+            "merged", "MergedFormat", served=True,
+        ),
+        FormatEntry(
+            "adapter", "Adapter alone in PEFT's format", ("as-trained", "float32", "bfloat16", "float16"),
+            "adapter", "AdapterFormat",
+        ),
+        FormatEntry(
+            "gguf", "GGUF for llama.cpp, Ollama and LM Studio", ("q8_0", "f16", "q4_k_m"), "llama.format", "GgufFormat",
+            (("gguf", "gguf"), ("ik_llama_cpp", "gguf")),
+        ),
+        FormatEntry(
+            "gguf-adapter", "LoRA alone in GGUF, for llama.cpp and Ollama", ("f16", "f32"), "llama.adapter",
+            "GgufAdapterFormat", (("gguf", "gguf"), ("ik_llama_cpp", "gguf")),
+        ),
+    )
+}  # fmt: skip
+"""Each format by its name, in the order of the help. A new one is one more `FormatEntry`."""
+
+
+def named(name: str) -> FormatEntry:
+    """What is known of the format of a name.
+
+    Raises:
+        LlmbenchError: there is none.
+    """
+    if name not in FORMATS:
+        close = difflib.get_close_matches(name, FORMATS, n=1)
+        hint = f"Did you mean {close[0]}? " if close else ""
+        raise LlmbenchError(f"--format {name}: there is no such format. {hint}Available: {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def get(entry: FormatEntry) -> Format:
+    """The format itself."""
+    found: Format = getattr(importlib.import_module(f"llmbench.exporting.{entry.module}"), entry.inner)()
+    return found
+
+
+def precision_of(entry: FormatEntry, precision: str | None) -> str:
+    """The precision that is meant, or the format's own.
+
+    Raises:
+        LlmbenchError: the format has no such precision.
+    """
+    if precision is None:
+        return entry.precisions[0]
+    if precision not in entry.precisions:
+        raise LlmbenchError(
+            f"--precision {precision}: format {entry.name} has none of this name. Available: {', '.join(entry.precisions)}"
+        )
+    return precision
