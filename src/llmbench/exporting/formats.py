@@ -44,6 +44,10 @@ FORMATS: dict[str, FormatEntry] = {
             "adapter", "Adapter alone in PEFT's format", ("as-trained", "float32", "bfloat16", "float16"),
             "adapter", "AdapterFormat",
         ),
+        FormatEntry(
+            "onnx", "ONNX graph, for onnxruntime on a CPU", ("float32", "int8", "int4"), "onnx_format", "OnnxFormat",
+            (("onnxscript", "onnx"), ("onnxruntime", "onnx")),
+        ),
     )
 }  # fmt: skip
 """Each format by its name, in the order of the help. A new one is one more `FormatEntry`."""
