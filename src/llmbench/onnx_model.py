@@ -1,6 +1,6 @@
 """A language model in ONNX, asked with onnxruntime: next-token logits, with the keys and values of what it has read.
 
-The graph has the inputs and outputs that Optimum gives a causal language model: `input_ids`, `attention_mask` and `position_ids`,
+The graph has the inputs and outputs that Optimum gives a causal language model: `input_ids`, `attention_mask`, `position_ids`,
 `past_key_values.N.key` and `.value`; `logits`, `present.N.key` and `.value`.
 """
 

@@ -25,7 +25,7 @@ _ALLOWED = {
     "int8": Allowance(2e-2, 1.5, 0.93),
     "int4": Allowance(0.25, 8.0, 0.75),
 }
-"""float32: other orders of the same sums. int8 and int4: docs/benchmarks.md has what rounding in blocks of 32 was measured to do."""
+"""float32: other orders of the same sums. int8 and int4: what rounding in blocks of 32 may do to a small model."""
 _BITS = {"float32": 32, "int8": 8, "int4": 4}
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
@@ -99,7 +99,7 @@ class OnnxFormat:
     def usage(self, name: str, precision: str) -> str:
         """Both ways to ask it."""
         return (
-            f"Serve it on a CPU: `engine.backend: onnx` and `model.model_name_or_path: {name}` in a serving document of llmbench.\n\n"
+            f"Serve it on a CPU with llmbench: `engine.backend: onnx` and `model.model_name_or_path: {name}`.\n\n"
             f"```python\nfrom pathlib import Path\nfrom llmbench.onnx_model import OnnxModel\n\n"
             f'model = OnnxModel(Path("{name}"))\nlogits, cache = model.read([1, 2, 3], model.start())\n```\n\n'
             "The graph has Optimum's inputs and outputs, so that `optimum.onnxruntime.ORTModelForCausalLM` loads it too."

@@ -35,7 +35,7 @@ class _Cached(torch.nn.Module):
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor, *past: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """Tokens (batch, new), what may be attended to (batch, read + new), places (batch, new), and keys and values by turns."""
+        """Tokens (batch, new), what may be attended to (batch, read + new), places (batch, new), keys and values by turns."""
         from transformers import DynamicCache
 
         cache = DynamicCache()
@@ -83,7 +83,8 @@ def write(folder: Path, into: Path) -> int:
 
     model: Any = AutoModelForCausalLM.from_pretrained(
         str(folder), dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True, local_files_only=True
-    ).eval()
+    )
+    model.eval()
     wrapped = _Cached(model).eval()
     config = model.config
     heads = int(config.num_key_value_heads)
@@ -111,14 +112,14 @@ def write(folder: Path, into: Path) -> int:
             f"{type(model).__name__} cannot be written as an ONNX graph: PyTorch says {first[:200]!r}. Export it with "
             "--format merged, or gguf"
         ) from error
-    return sum(one.numel() for one in model.parameters()) * 4
+    return sum(int(one.numel()) for one in model.parameters()) * 4
 
 
 def fewer_bits(path: Path, bits: int) -> None:
     """Rounds the weights of a written graph's products to 4 or 8 bits, `BLOCK` of them to a scale, in place.
 
-    Embeddings, and a head that is the embedding, stay as they are. The products are onnxruntime's MatMulNBits, which multiply in
-    8 bits (accuracy level 4).
+    Embeddings, and a head that is the embedding, stay as they are. The products are onnxruntime's MatMulNBits, which
+    multiply in 8 bits (accuracy level 4).
     """
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
