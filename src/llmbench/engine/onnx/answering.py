@@ -16,7 +16,7 @@ from llmbench.onnx_model import OnnxModel
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["TokenWriter", "AnswerStep", "Told"]
+__all__ = ["AnswerStep", "TokenWriter", "Told"]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from llmbench.engine.onnx import asked, shapes
-from llmbench.engine.onnx.answering import TokenWriter, AnswerStep
+from llmbench.engine.onnx.answering import AnswerStep, TokenWriter
 from llmbench.engine.onnx.asked import RefusedRequest, WantedAnswer
 from llmbench.onnx_model import OnnxModel
 

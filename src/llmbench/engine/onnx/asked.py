@@ -133,7 +133,7 @@ def _wanted(fields: dict[str, Any], ids: tuple[int, ...], most: int | None, cont
 
 
 def _fields(body: dict[str, Any], known: set[str]) -> dict[str, Any]:
-    """The fields of chats and completions alike, under `WantedAnswer`'s names; max_tokens and max_completion_tokens as they are."""
+    """The fields of chats and completions alike, under one name; max_tokens and max_completion_tokens as they are."""
     given = {key: value for key, value in body.items() if value is not None}
     for key in given:
         if key in _CANNOT and not (key == "tool_choice" and given[key] == "none"):
