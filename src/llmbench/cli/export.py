@@ -27,6 +27,7 @@ Formats and their precisions, the default first:
 
 - `merged`: the whole model in safetensors, for transformers and vLLM (bfloat16, float16, float32)
 - `adapter`: the adapter alone in PEFT's format (as-trained, float32, bfloat16, float16)
+- `gguf`: one file for llama.cpp, Ollama and LM Studio, and a Modelfile (q8_0, f16, q4_k_m)
 
 The folder is read back before it gets its name, as its users will read it, and compared with the trained model: token ids,
 logits at all positions of the probe texts, greedy answers, stop tokens, chat template, tied embeddings and size. `proof.json`

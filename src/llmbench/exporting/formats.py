@@ -31,6 +31,8 @@ class FormatEntry:
     """The class in it that is a `protocol.Format`."""
     packages: tuple[tuple[str, str], ...] = ()
     """Modules that it needs in this environment beside training's, each with the extra of llmbench that installs it."""
+    served: bool = False
+    """Whether vLLM serves the folder, so that a certificate belongs into it, which `llmbench serve` puts to the engine."""
 
 
 FORMATS: dict[str, FormatEntry] = {
@@ -38,11 +40,15 @@ FORMATS: dict[str, FormatEntry] = {
     for entry in (
         FormatEntry(
             "merged", "Whole model in safetensors, for transformers and vLLM", ("bfloat16", "float16", "float32"),
-            "merged", "MergedFormat",
+            "merged", "MergedFormat", served=True,
         ),
         FormatEntry(
             "adapter", "Adapter alone in PEFT's format", ("as-trained", "float32", "bfloat16", "float16"),
             "adapter", "AdapterFormat",
+        ),
+        FormatEntry(
+            "gguf", "GGUF for llama.cpp, Ollama and LM Studio", ("q8_0", "f16", "q4_k_m"), "llama.format", "GgufFormat",
+            (("gguf", "gguf"), ("ik_llama_cpp", "gguf")),
         ),
         FormatEntry(
             "onnx", "ONNX graph, for onnxruntime on a CPU", ("float32", "int8", "int4"), "onnx_format", "OnnxFormat",

@@ -53,6 +53,8 @@ class Heard:
     """Whether its head is its embedding; None where the format does not say."""
     normalised: bool = False
     """Whether `logits` are log-probabilities instead."""
+    also_stops: frozenset[int] = frozenset()
+    """Other tokens at which the program that reads the format stops of its own accord, because of their names."""
 
 
 @dataclass(frozen=True)
