@@ -33,6 +33,7 @@ LAYERS = [
         "provenance",
         "changes",
         "borrowed",
+        "onnx_model",
     },
     {"written", "questions"},
     {"parity", "recipe"},
@@ -166,8 +167,8 @@ HOMES = {
     "datasets": {"data"},
     "rensa": {"data", "retrieval"},
     "sentence_transformers": {"retrieval"},
-    "onnx": {"retrieval"},
-    "onnxruntime": {"retrieval"},
+    "onnx": {"retrieval", "exporting"},
+    "onnxruntime": {"retrieval", "exporting", "onnx_model"},
     "openvino": {"retrieval"},
     "faiss": {"retrieval"},
     "tree_sitter": {"retrieval"},
@@ -181,9 +182,9 @@ HOMES = {
     "ir_measures": {"retrieval"},
     "gguf": {"exporting"},
     "ik_llama_cpp": {"exporting"},
-    "starlette": {"gateway", "app"},  # app/ is a web program too
+    "starlette": {"gateway", "app", "engine"},  # app/ is a web program too, and the engine has a server for ONNX
     "fastapi": {"gateway"},
-    "uvicorn": {"gateway", "app"},
+    "uvicorn": {"gateway", "app", "engine"},
     "opentelemetry": {"gateway"},
     "redis": {"gateway"},
     "tensorboard": {"tracking"},
@@ -200,6 +201,7 @@ ALLOWED = {
     ("tiny/tokenizer.py", "transformers"),  # writes the bundled model's tokenizer in transformers' format
     ("cli/check.py", "transformers"),  # loads a tokenizer without a model, and so without torch
     ("estimate/measure.py", "torch"),  # times a matrix product of this machine
+    ("engine/onnx/__main__.py", "transformers"),  # a process of its own, which needs a tokenizer and its chat template
     ("engine/cpu_lora.py", "torch"),  # runs in vLLM's worker, which has it
     ("training/quiet.py", "datasets"),  # switches off its progress bars
     ("retrieval/embedding/__init__.py", "transformers"),  # likewise, the bar that sentence_transformers would draw

@@ -139,7 +139,7 @@ def _command(document: ServeRecipe, listen: str | None) -> str:
     """What `serve` would run, as one line for a shell."""
     import shlex
 
-    from llmbench.engine import Place, admit_all, command, inspect, parsers
+    from llmbench.engine import Place, admit_all, command, inspect, onnx_command, parsers
     from llmbench.gateway import listen_address
 
     at: Place = Path("/tmp/llmbench/vllm.sock")  # noqa: S108 - stands for the fresh private folder that each start makes
@@ -152,6 +152,8 @@ def _command(document: ServeRecipe, listen: str | None) -> str:
             f"{document.source}: no vLLM is started here, as the engines run at {', '.join(document.engine.urls)}. "
             "For the command that starts one, add --engine-only"
         )
+    if document.engine.backend == "onnx":
+        return shlex.join(onnx_command(document, at))
     found = inspect(document.engine.python)
     adapters = admit_all(document)
     for adapter in adapters.values():

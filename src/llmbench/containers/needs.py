@@ -149,6 +149,8 @@ def _refuse(document: ServeRecipe, overrides: Sequence[str], engines: int) -> No
     for field in (one.partition("=")[0] for one in overrides):
         if field in ("engine", "engine.api_key", "gateway", "gateway.api_key", "gateway.limits_in"):
             raise RecipeError(f"{field} would stand in the container's command line. Write it into the document instead")
+    if engine.backend != "vllm":
+        raise RecipeError(f"{document.source}: engine.backend: the images have vLLM alone. Serve ONNX with llmbench serve")
     if engine.python is not None:
         raise RecipeError(f"{document.source}: engine.python is of this machine. Leave it out: the image has its own")
 

@@ -2,7 +2,7 @@
 
 from llmbench.engine.address import Address, Place, client, tls
 from llmbench.engine.admission import Adapter, admit, admit_all, admit_variant, base_folder
-from llmbench.engine.command import BASE, Capacity, by_priority, capacity, command, places
+from llmbench.engine.command import BASE, Capacity, by_priority, capacity, command, onnx_command, places
 from llmbench.engine.interpreter import Device, Interpreter, inspect
 from llmbench.engine.parsers import parsers
 from llmbench.engine.process import Engine, Progress
@@ -28,6 +28,7 @@ __all__ = [
     "command",
     "inspect",
     "loading",
+    "onnx_command",
     "parsers",
     "places",
     "prove",

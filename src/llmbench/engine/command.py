@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from llmbench.errors import EngineError
 from llmbench.recipe import ServeRecipe, vllm_option
 from llmbench.recipe.servability import MAX_RANK
 
-__all__ = ["BASE", "MAX_RANK", "Capacity", "by_priority", "capacity", "command", "places"]
+__all__ = ["BASE", "MAX_RANK", "Capacity", "by_priority", "capacity", "command", "onnx_command", "places"]
 
 BASE = "base"
 """What the base model is called inside the engine; adapters are called by their hash. Clients see variants only."""
@@ -124,10 +125,21 @@ def command(
     return argv + list(engine.extra_args)
 
 
+def onnx_command(recipe: ServeRecipe, at: Place) -> list[str]:
+    """The arguments of the process that serves a model in ONNX (`engine.backend: onnx`). `at` as for `command`."""
+    argv = [sys.executable, "-m", "llmbench.engine.onnx", "--model", assets.model_folder(recipe.model.model_name_or_path)]
+    argv += ["--served-model-name", BASE, *_at(at)]
+    if recipe.engine.max_model_len is not None:
+        argv += ["--max-model-len", str(recipe.engine.max_model_len)]
+    return argv
+
+
 def _listening(at: Place) -> list[str]:
-    if isinstance(at, Address):
-        return ["--host", at.host, "--port", str(at.port), "--middleware", "key_guard.KeyGuard"]
-    return ["--uds", str(at)]
+    return [*_at(at), "--middleware", "key_guard.KeyGuard"] if isinstance(at, Address) else _at(at)
+
+
+def _at(at: Place) -> list[str]:
+    return ["--host", at.host, "--port", str(at.port)] if isinstance(at, Address) else ["--uds", str(at)]
 
 
 def by_priority(recipe: ServeRecipe) -> bool:

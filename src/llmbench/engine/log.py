@@ -31,10 +31,11 @@ _SIGNALLED = 128
 class Tail:
     """Follows a growing log: the phase that its lines so far say."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, first: str = _FIRST) -> None:
+        """Takes the log, and the phase before its first line."""
         self._path = path
         self._offset = 0
-        self.phase = _FIRST
+        self.phase = first
 
     def read(self) -> str:
         """Takes in what was added; returns the phase."""

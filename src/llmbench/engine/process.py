@@ -25,7 +25,7 @@ from llmbench import assets, workspace
 from llmbench.engine import loading, log, proof, remote, store, warmup
 from llmbench.engine.address import Address, Place, accepts, client
 from llmbench.engine.admission import Adapter
-from llmbench.engine.command import BASE, capacity, command
+from llmbench.engine.command import BASE, capacity, command, onnx_command
 from llmbench.engine.interpreter import Device, inspect
 from llmbench.engine.key_guard import KEY
 from llmbench.engine.parsers import parsers
@@ -35,6 +35,8 @@ from llmbench.recipe import MAX_STOPS, ServeRecipe
 
 __all__ = ["Engine", "Progress"]
 
+_NAMES = {"vllm": "vLLM", "onnx": "The ONNX server"}
+_FIRST = {"onnx": ("loading the graph",)}
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _GRACE = 5.0
 _POLL = 0.2
@@ -81,6 +83,7 @@ class Engine:
     def __init__(self, recipe: ServeRecipe, adapters: Mapping[str, Adapter], *, listen: Address | None = None) -> None:
         self._recipe = recipe
         self._listen = listen
+        self._name = _NAMES[recipe.engine.backend]
         self.capacity = capacity(recipe, adapters)
         """How many adapters fit, and of which rank."""
         self.adapters = {adapter.id: adapter for adapter in adapters.values()}
@@ -122,21 +125,24 @@ class Engine:
         Raises:
             MissingPackage, EngineError: there is no vLLM, it is too old, or it cannot do what the recipe asks.
         """
-        interpreter = inspect(self._recipe.engine.python)
-        if self._recipe.model.device == "cuda" and interpreter.device == "cpu":
+        interpreter = inspect(self._recipe.engine.python) if self._recipe.engine.backend == "vllm" else None
+        if self._recipe.model.device == "cuda" and (interpreter is None or interpreter.device == "cpu"):
+            if interpreter is None:
+                raise EngineError("model.device is cuda, but the ONNX server runs on the CPU. Set model.device=auto")
             raise EngineError(
                 f"model.device is cuda, but vLLM {interpreter.version} runs on the CPU. Install its CUDA build, or set "
                 f"model.device=auto"
             )
-        self.device = interpreter.device
+        self.device = interpreter.device if interpreter else "cpu"
         self._folder = Path(tempfile.mkdtemp(prefix="llmbench-"))  # mode 0700: nobody else reaches the socket
         self.socket = self._folder / "vllm.sock"
         self.log = _new_log()
-        argv = command(
-            self._recipe, self.adapters, self._listen or self.socket,
+        at = self._listen or self.socket
+        argv = onnx_command(self._recipe, at) if interpreter is None else command(
+            self._recipe, self.adapters, at,
             python=interpreter.python, device=interpreter.device, room=self.capacity, parsers=parsers(self._recipe),
         )  # fmt: skip
-        env = _environment(self._recipe, self._folder, interpreter.device)
+        env = _environment(self._recipe, self._folder, self.device)
         if self._listen is not None and self._listen.key is not None:
             env[KEY] = self._listen.key
         if self.capacity.adapters:
@@ -161,7 +167,7 @@ class Engine:
         Raises:
             EngineError: vLLM ended, or was not ready within `engine.start_timeout`.
         """
-        tail = log.Tail(self.log)
+        tail = log.Tail(self.log, *_FIRST.get(self._recipe.engine.backend, ()))
         with client(self.at, 2.0) as http:
             while True:
                 seconds, phase = time.monotonic() - self._started, tail.read()
@@ -175,11 +181,12 @@ class Engine:
                         break
                 if seconds > self._recipe.engine.start_timeout:
                     raise EngineError(
-                        f"vLLM was not ready after {seconds:.0f} s (it was {phase}). Its log: {self.log}. "
+                        f"{self._name} was not ready after {seconds:.0f} s (it was {phase}). Its log: {self.log}. "
                         "Raise engine.start_timeout"
                     )
                 time.sleep(_POLL)
-        self._warm_up(progress)
+        if self._recipe.engine.backend == "vllm":  # the ONNX server compiles nothing
+            self._warm_up(progress)
 
     def _warm_up(self, progress: Callable[[Progress], None] | None) -> None:
         """Asks what is slow the first time, so that nobody else waits for it; what fails is a note, not an error."""
@@ -211,7 +218,7 @@ class Engine:
                     if accepts(self.at) and http.get("/health").is_success:
                         return
                 time.sleep(_POLL)
-        raise EngineError(f"vLLM no longer answers after {phase}. Its log: {self.log}")
+        raise EngineError(f"{self._name} no longer answers after {phase}. Its log: {self.log}")
 
     def token_ids(self, text: str) -> list[int]:
         """The tokens of a text, as the served tokenizer makes them, without those that it puts at the beginning.
@@ -285,9 +292,9 @@ class Engine:
         """Why it does not run, in one line; None while it runs."""
         process = self._process
         if process is None:
-            return "vLLM was not started"
+            return f"{self._name} was not started"
         code = process.poll()
-        return None if code is None else f"vLLM ended (exit code {code}): {log.cause(self.log, code)}"
+        return None if code is None else f"{self._name} ended (exit code {code}): {log.cause(self.log, code)}"
 
     def check(self, phase: str = "serving") -> None:
         """Raises EngineError with the cause and the last lines of the log if vLLM has ended."""
@@ -295,7 +302,9 @@ class Engine:
             code = self._process.returncode if self._process else 0
             lines = "\n".join(f"    {line}" for line in log.last_lines(self.log))
             why = log.cause(self.log, code)
-            raise EngineError(f"vLLM ended while {phase} (exit code {code}): {why}\n{lines}\n  The whole log: {self.log}")
+            raise EngineError(
+                f"{self._name} ended while {phase} (exit code {code}): {why}\n{lines}\n  The whole log: {self.log}"
+            )
 
     def restart(self) -> None:
         """Ends what is left of it and starts it again, on another socket or its port, with the adapters it had; then `wait`.

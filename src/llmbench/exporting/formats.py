@@ -54,6 +54,10 @@ FORMATS: dict[str, FormatEntry] = {
             "gguf-adapter", "LoRA alone in GGUF, for llama.cpp and Ollama", ("f16", "f32"), "llama.adapter",
             "GgufAdapterFormat", (("gguf", "gguf"), ("ik_llama_cpp", "gguf")),
         ),
+        FormatEntry(
+            "onnx", "ONNX graph, for onnxruntime on a CPU", ("float32", "int8", "int4"), "onnx_format", "OnnxFormat",
+            (("onnxscript", "onnx"), ("onnxruntime", "onnx")),
+        ),
     )
 }  # fmt: skip
 """Each format by its name, in the order of the help. A new one is one more `FormatEntry`."""

@@ -114,9 +114,9 @@ class Background:
 
     def _log(self, line: str) -> None:
         self._say(line)
-        if line.startswith("vLLM's log: "):
-            self.stage = replace(self.stage, log=line.removeprefix("vLLM's log: "))
-        if line.startswith(("vLLM's log: ", "Engines: ")):
+        if line.startswith("The engine's log: "):
+            self.stage = replace(self.stage, log=line.removeprefix("The engine's log: "))
+        if line.startswith(("The engine's log: ", "Engines: ")):
             self._under_way.set()
 
     def _watch(self, gateway: server.Gateway) -> str:

@@ -61,7 +61,7 @@ def engine_started(
     say = log or (lambda _: None)
     adapters = admit_all(recipe)
     with Engine(recipe, adapters, listen=listen) as engine:
-        say(f"vLLM's log: {engine.log}")
+        say(f"The engine's log: {engine.log}")
         if reading := parsers(recipe).said():
             say(reading)
         engine.wait(progress)

@@ -162,7 +162,7 @@ def running(
     Args:
         recipe: the serving document.
         progress: called about five times a second while vLLM loads.
-        log: called with a line for each thing worth knowing, such as where vLLM's log is.
+        log: called with a line for each thing worth knowing, such as where the engine's log is.
 
     Raises:
         RecipeError: the port is in use.
@@ -267,7 +267,7 @@ def _engine(recipe: ServeRecipe, adapters: Mapping[str, Adapter], say: Callable[
             yield fleet
         return
     with Engine(recipe, adapters) as engine:
-        say(f"vLLM's log: {engine.log}")
+        say(f"The engine's log: {engine.log}")
         if reading := parsers(recipe).said():
             say(reading)
         yield engine

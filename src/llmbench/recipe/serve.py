@@ -88,6 +88,11 @@ def _engine_key(value: Any) -> Any:
 
 
 _PORTS = {"http": 80, "https": 443}
+_VLLM_ALONE = (
+    "python", "dtype", "max_loras", "max_adapters", "max_lora_rank", "tensor_parallel_size", "pipeline_parallel_size",
+    "data_parallel_size", "gpu_memory_utilization", "cpu_kv_cache_gib", "tool_parser", "reasoning_parser", "extra_args",
+)  # fmt: skip
+"""Fields of the engine that mean nothing to the ONNX server."""
 MAX_STOPS = 16
 """Texts that may end an answer; vLLM's own limit is 4, and it says "Input should be a valid string" of a longer list."""
 
@@ -119,6 +124,9 @@ class Variant(Section):
 class EngineSpec(Section):
     """The vLLM process, or several that run elsewhere (`urls`)."""
 
+    backend: Literal["vllm", "onnx"] = "vllm"
+    """`onnx` serves a folder of `llmbench export --format onnx` on the CPU with onnxruntime in place of vLLM: a start of
+    seconds, but no adapters, tools or JSON schemas, and no batches."""
     urls: list[Annotated[str, BeforeValidator(_engine_url)]] = []
     """Engines that run already, as `http://HOST:PORT`. The gateway starts none then, and spreads the requests over these.
     `llmbench serve DOCUMENT --engine-only` starts one from the same document."""
@@ -164,6 +172,13 @@ class EngineSpec(Section):
     once, as thoughts, which leaves no answer."""
     extra_args: list[str] = []
     """More arguments for vLLM's API server, as it takes them, but for those that load code or open another door."""
+
+    @model_validator(mode="after")
+    def _onnx_takes_none_of_vllm_s_options(self) -> Self:
+        given = [name for name in _VLLM_ALONE if name in self.model_fields_set and getattr(self, name) is not None]
+        if self.backend == "onnx" and given:
+            raise ValueError(f"{given[0]} is vLLM's alone. Leave it out with backend: onnx")
+        return self
 
     @model_validator(mode="after")
     def _urls_differ(self) -> Self:
@@ -240,6 +255,16 @@ class ServeRecipe(Document):
         for i, name in enumerate(names):
             if name in names[:i]:
                 raise ValueError(f"variants[{i}].name: two variants are named {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _onnx_has_no_adapters(self) -> Self:
+        named = next((i for i, variant in enumerate(self.variants) if variant.adapter is not None), None)
+        if self.engine.backend == "onnx" and named is not None:
+            raise ValueError(
+                f"variants[{named}].adapter: engine.backend: onnx serves whole models. Export the run and serve its folder: "
+                "llmbench export RUN --format onnx"
+            )
         return self
 
     @model_validator(mode="after")

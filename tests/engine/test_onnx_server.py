@@ -1,0 +1,102 @@
+"""The pieces of the ONNX server: how a token is drawn, what text is certain, what a request may ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmbench.engine.onnx import asked
+from llmbench.engine.onnx.asked import RefusedRequest, WantedAnswer
+from llmbench.engine.onnx.sampler import Sampler, log_softmax
+from llmbench.engine.onnx.text import AnswerText
+
+LOGITS = np.log(np.asarray([0.5, 0.3, 0.15, 0.05], np.float32))
+
+
+def shares(draws: int = 4000, **fields: Any) -> np.ndarray:
+    """How often each of four tokens is drawn first."""
+    wanted = [WantedAnswer((0,), 1, seed=i, **fields) for i in range(draws)]
+    return np.bincount([Sampler(one, frozenset(), 0).draw(LOGITS) for one in wanted], minlength=4) / draws
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({}, [0.5, 0.3, 0.15, 0.05]),
+        ({"temperature": 0.0}, [1, 0, 0, 0]),
+        ({"temperature": 2.0}, np.sqrt([0.5, 0.3, 0.15, 0.05]) / np.sqrt([0.5, 0.3, 0.15, 0.05]).sum()),
+        ({"top_k": 2}, [0.625, 0.375, 0, 0]),
+        ({"top_p": 0.7}, [0.625, 0.375, 0, 0]),
+        ({"top_p": 0.5}, [1, 0, 0, 0]),
+        ({"min_p": 0.2}, np.asarray([0.5, 0.3, 0.15, 0]) / 0.95),
+        ({"logit_bias": ((3, 100.0),)}, [0, 0, 0, 1]),
+        ({"repetition_penalty": 1.5}, np.asarray([0.5**1.5, 0.3, 0.15, 0.05]) / (0.5**1.5 + 0.5)),
+    ],
+)
+def test_tokens_are_drawn_with_the_chances_that_the_settings_mean(fields: dict[str, Any], wanted: Any) -> None:
+    assert shares(**fields) == pytest.approx(wanted, abs=0.03)
+
+
+def test_penalties_count_what_was_written() -> None:
+    sampler = Sampler(WantedAnswer((0,), 5, temperature=0, frequency_penalty=0.4), frozenset(), 0)
+    assert [sampler.draw(LOGITS) for _ in range(5)] == [0, 0, 1, 0, 1]
+
+
+def test_no_token_ends_an_answer_that_must_be_longer() -> None:
+    sampler = Sampler(WantedAnswer((0,), 5, temperature=0, least=2), frozenset({0}), 0)
+    assert [sampler.draw(LOGITS) for _ in range(3)] == [1, 1, 0]
+
+
+def test_log_probabilities_add_up_to_one() -> None:
+    assert np.exp(log_softmax(np.asarray([[1e4, 1e4 - 1], [0.0, -1e4]]))).sum(axis=-1) == pytest.approx([1, 1])
+
+
+def written(pieces: list[bytes], stop: list[str]) -> tuple[list[str], str | None]:
+    def decode(ids: list[int]) -> str:
+        return b"".join(pieces[i] for i in ids).decode("utf-8", "replace")
+
+    text, found = AnswerText(decode, stop), []
+    for i in range(len(pieces)):
+        found.append(text.add(i))
+        if text.stopped:
+            break
+    return [*found, text.finish()], text.stopped
+
+
+def test_a_character_is_given_whole_and_a_stop_never() -> None:
+    euro = "€".encode()
+    assert written([b"a", euro[:1], euro[1:], b"b"], []) == (["a", "", "€", "b", ""], None)
+    assert written([b"Hi E", b"N", b"x"], ["END"]) == (["Hi ", "", "ENx", ""], None)
+    assert written([b"Hi E", b"N", b"D more"], ["END"]) == (["Hi ", "", "", ""], "END")
+    assert written([b"Hi E"], ["END"]) == (["Hi ", "E"], None)
+    assert written([b"abcd"], ["cd", "bc"]) == (["a", ""], "bc")
+    assert written([euro[:2]], []) == (["", "\ufffd"], None)
+
+
+def test_fields_of_chats_and_completions_come_under_one_name() -> None:
+    def tokens(messages: list[dict[str, Any]], variables: dict[str, Any]) -> list[int]:
+        return [1, 2, 3]
+
+    body = {"messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 5, "logprobs": True, "n": 2, "top_k": -1}
+    found = asked.chat(body, tokens, 10)
+    assert (found.ids, found.most, found.count, found.logprobs, found.top_k) == ((1, 2, 3), 5, 2, 0, 0)
+    assert asked.chat({"messages": body["messages"]}, tokens, 10).most == 7
+    two = asked.completion({"prompt": [[1], [2, 3]], "stop": "a", "stop_token_ids": [4]}, lambda text: [9], 20)
+    assert [one.ids for one in two] == [(1,), (2, 3)] and two[0].stop == ("a",) and two[0].stop_ids == {4}
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"temperature": 3}, "temperature"), ({"temperature": True}, "temperature"), ({"n": 0}, "n"), ({"stop": [""]}, "stop"),
+        ({"tools": []}, "tools"), ({"max_tokens": 8}, "max_tokens"), ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"guided_json": {}}, "guided_json"), ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+        ({"messages": []}, "messages"),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_named(more: dict[str, Any], param: str) -> None:
+    with pytest.raises(RefusedRequest) as refused:
+        asked.chat({"messages": [{"role": "user", "content": "x"}]} | more, lambda *_: [1, 2, 3], 10)
+    assert refused.value.param == param
