@@ -9,7 +9,7 @@ import pytest
 
 from llmbench.engine.onnx import asked
 from llmbench.engine.onnx.asked import RefusedRequest, WantedAnswer
-from llmbench.engine.onnx.sampler import Sampler, log_softmax
+from llmbench.engine.onnx.sampler import TokenSampler, log_softmax
 from llmbench.engine.onnx.text import AnswerText
 
 LOGITS = np.log(np.asarray([0.5, 0.3, 0.15, 0.05], np.float32))
@@ -18,7 +18,7 @@ LOGITS = np.log(np.asarray([0.5, 0.3, 0.15, 0.05], np.float32))
 def shares(draws: int = 4000, **fields: Any) -> np.ndarray:
     """How often each of four tokens is drawn first."""
     wanted = [WantedAnswer((0,), 1, seed=i, **fields) for i in range(draws)]
-    return np.bincount([Sampler(one, frozenset(), 0).draw(LOGITS) for one in wanted], minlength=4) / draws
+    return np.bincount([TokenSampler(one, frozenset(), 0).draw(LOGITS) for one in wanted], minlength=4) / draws
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,12 @@ def test_tokens_are_drawn_with_the_chances_that_the_settings_mean(fields: dict[s
 
 
 def test_penalties_count_what_was_written() -> None:
-    sampler = Sampler(WantedAnswer((0,), 5, temperature=0, frequency_penalty=0.4), frozenset(), 0)
+    sampler = TokenSampler(WantedAnswer((0,), 5, temperature=0, frequency_penalty=0.4), frozenset(), 0)
     assert [sampler.draw(LOGITS) for _ in range(5)] == [0, 0, 1, 0, 1]
 
 
 def test_no_token_ends_an_answer_that_must_be_longer() -> None:
-    sampler = Sampler(WantedAnswer((0,), 5, temperature=0, least=2), frozenset({0}), 0)
+    sampler = TokenSampler(WantedAnswer((0,), 5, temperature=0, least=2), frozenset({0}), 0)
     assert [sampler.draw(LOGITS) for _ in range(3)] == [1, 1, 0]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmbench.engine.onnx.asked import WantedAnswer
-from llmbench.engine.onnx.sampler import Sampler, log_softmax
+from llmbench.engine.onnx.sampler import TokenSampler, log_softmax
 from llmbench.engine.onnx.text import AnswerText
 from llmbench.onnx_model import OnnxModel
 
@@ -64,7 +64,7 @@ class TokenWriter:
     ) -> AsyncIterator[AnswerStep]:
         """The steps of one answer after a prompt that was read."""
         stops = wanted.stop_ids if wanted.ignore_eos else wanted.stop_ids | self._model.stops
-        sampler, text = Sampler(wanted, stops, number), AnswerText(self._decoded, wanted.stop)
+        sampler, text = TokenSampler(wanted, stops, number), AnswerText(self._decoded, wanted.stop)
         for count in range(1, wanted.most + 1):
             token = sampler.draw(logits)
             told = None if wanted.logprobs is None else _told(logits, token, wanted.logprobs)

@@ -10,13 +10,13 @@ from llmbench.engine.onnx.asked import WantedAnswer
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Sampler", "log_softmax"]
+__all__ = ["TokenSampler", "log_softmax"]
 
 _GREEDY = 1e-5
 """A temperature below this is 0."""
 
 
-class Sampler:
+class TokenSampler:
     """Draws the tokens of one answer."""
 
     def __init__(self, wanted: WantedAnswer, stops: frozenset[int], number: int) -> None:

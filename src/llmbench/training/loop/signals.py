@@ -54,7 +54,7 @@ class Signals:
         self._groups: dict[str, list[Any]] = {}
 
     def batch(self, inputs: Any) -> None:
-        """Counts the tokens of a batch and those that are learned. Prompts that are yet to be answered, as of GRPO, have none."""
+        """Counts the tokens of a batch and those that are learned. Prompts that wait for answers, as of GRPO, have none."""
         if not isinstance(inputs, Mapping):
             return
         labels, mask = inputs.get("labels"), inputs.get("attention_mask")
