@@ -59,6 +59,7 @@ RETRIEVAL = [
 """The rooms inside retrieval, as in LAYERS: a room imports from lower lines only. `store/words` is a room of its own."""
 
 TRAINING = [
+    {"distributed"},
     {"kernels", "loop", "quiet"},
     {"loading"},
     {"certificate", "lock", "needs"},

@@ -86,6 +86,14 @@ class WholeCheckpoints(Watched, Measured):
         start = time.perf_counter()
         self.refuse_unusable_weights()
         folder = Path(str(self.args.output_dir))
+        if self.ranks.first:
+            self._write_checkpoint(folder, model, trial)
+        else:
+            transformers.Trainer._save_checkpoint(self, model, trial)  # type: ignore[arg-type]  # gives the first its part
+        self.ranks.wait()
+        self.paused += time.perf_counter() - start
+
+    def _write_checkpoint(self, folder: Path, model: Any, trial: Any) -> None:
         part = folder / ".part"
         written.begin(part)
         self.args.output_dir = str(part)
@@ -106,11 +114,11 @@ class WholeCheckpoints(Watched, Measured):
         for old in checkpoints.every(folder)[: -self.recipe.training.save_total_limit]:
             if best is None or checkpoints.step_of(old) != best[0]:
                 checkpoints.remove(old)
-        self.paused += time.perf_counter() - start
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.lr_scheduler.state_dict()}
-        write(Path(output_dir), "optimizer", state)
+        if self.ranks.first:
+            write(Path(output_dir), "optimizer", state)
 
     def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
         if folder is not None:
@@ -119,18 +127,30 @@ class WholeCheckpoints(Watched, Measured):
             self.lr_scheduler.load_state_dict(state["scheduler"])
 
     def _save_rng_state(self, output_dir: str) -> None:
-        write(Path(output_dir), "random", random_state())
-        write(Path(output_dir), "running", {"loss": self._tr_loss, "logged": self._globalstep_last_logged})
+        own = random_state()
+        others = self.ranks.gather(own)[1:]
+        loss = self._tr_loss if self.ranks.alone else self.ranks.total(float(self._tr_loss))[0] / self.ranks.world
+        if self.ranks.first:
+            write(Path(output_dir), "random", own | ({"others": others} if others else {}))
+            write(Path(output_dir), "running", {"loss": torch.as_tensor(loss), "logged": self._globalstep_last_logged})
 
     def _load_rng_state(self, folder: str | None) -> None:
         if folder is not None:
-            restore_random_state(read(Path(folder), "random"))
+            self._restore_random(read(Path(folder), "random"))
             running = read(Path(folder), "running")
             self._tr_loss.copy_(running["loss"])  # the loss since the last log step, so that its mean is over all of them
             self._globalstep_last_logged = running["logged"]
 
+    def _restore_random(self, state: dict[str, Any]) -> None:
+        """This process's own numbers; those of one that was not there when the checkpoint was written begin with the step."""
+        every = [state, *state.get("others", [])]
+        if self.ranks.rank < len(every):
+            restore_random_state(every[self.ranks.rank])
+        else:
+            transformers.set_seed((self.recipe.training.seed + 7919 * self.state.global_step + self.ranks.rank) % 2**32)
+
     def _save_scaler(self, output_dir: str) -> None:
-        if getattr(self.accelerator, "scaler", None) is not None:
+        if self.ranks.first and getattr(self.accelerator, "scaler", None) is not None:
             write(Path(output_dir), "scaler", self.accelerator.scaler.state_dict())
 
     def _load_scaler(self, folder: str | None) -> None:

@@ -15,6 +15,7 @@ import torch
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
+from llmbench.training.distributed.ranks import Ranks
 
 __all__ = ["Diverged", "Watched", "place"]
 
@@ -40,6 +41,7 @@ class Watched:
     model: Any
     accelerator: Any
     train_dataset: Any
+    ranks = Ranks()
     _losses: list[torch.Tensor]
     _last_loss: torch.Tensor | None = None
     last_norm: Any = None
@@ -60,11 +62,19 @@ class Watched:
         looked_at = [loss.float().reshape(()) for loss in losses]
         if getattr(self.accelerator, "scaler", None) is None:  # float16 scales its loss, overflows, and skips such steps itself
             looked_at.append(torch.as_tensor(norm, dtype=torch.float32, device=losses[0].device).reshape(()))
-        if not bool(torch.isfinite(torch.stack(looked_at)).all()):
-            raise self._diverged([float(loss) for loss in losses], float(norm))
+        bad = not bool(torch.isfinite(torch.stack(looked_at)).all())
+        if self.ranks.most(bad)[0]:
+            raise self._agreed([float(loss) for loss in losses], float(norm))
         self._last_loss = torch.stack(looked_at[: len(losses)]).sum()
         self.last_norm, self.last_rate = norm, self._get_learning_rate()  # type: ignore[attr-defined]
         return norm
+
+    def _agreed(self, losses: list[float], norm: float) -> Diverged:
+        """What every process says: the words of one whose own loss is bad, or of the first."""
+        own = self._diverged(losses, norm)
+        told = self.ranks.gather((all(map(math.isfinite, losses)), str(own), own.figures))
+        _, message, figures = min(told, key=lambda words: words[0])
+        return Diverged(message, **figures)
 
     def refuse_unusable_weights(self) -> None:
         """Makes sure that what is about to be saved is finite: an update may overflow though its gradient did not.
@@ -116,7 +126,7 @@ class Watched:
 
     def _rows_of(self, steps_done: int, count: int) -> list[list[int]]:
         """The row numbers of each batch of the step that follows `steps_done`, drawn anew from the order of batches."""
-        accumulated = self.recipe.training.gradient_accumulation_steps
+        accumulated = self.args.gradient_accumulation_steps
         loader = self.get_train_dataloader()  # type: ignore[attr-defined]
         sampler = getattr(loader, "batch_sampler", None)
         if sampler is None or hasattr(
