@@ -41,7 +41,8 @@ def check(document: TrainRecipe, where: Nodes | None) -> None:
     """
     from llmbench.training.distributed import deal
 
-    deal.check(document, where.world if where else 1)
+    if not ranks.started_by_torchrun():  # whose processes look when they have met
+        deal.check(document, where.world if where else 1)
 
 
 def batch(document: TrainRecipe, where: Nodes | None) -> str:

@@ -139,9 +139,10 @@ def train(
             kept = trainer.keep_best()
         with _diverging(run):
             trainer.refuse_unusable_weights()
+        trainer.gather()
         if not here.first:
             return
-        uncertified = save.result(trainer.model, job, run)
+        uncertified = save.result(trainer.model, job, run, whole=trainer.gathered)
         plot.write(run)
         figures = recorder.summary(kept) | {
             "estimate": needs.figures(job.needs),

@@ -18,6 +18,11 @@ def check(recipe: TrainRecipe, world: int) -> None:
         RecipeError: its batches do not go round, or its method trains with one process.
     """
     if world == 1:
+        if recipe.distributed.strategy != "ddp":
+            raise RecipeError(
+                f"distributed.strategy: {recipe.distributed.strategy} divides a model among processes: start several with "
+                "--processes, or leave it out."
+            )
         return
     if recipe.method not in _DEALT:
         raise RecipeError(f"method: {recipe.method} trains with one process; --processes is for {' and '.join(_DEALT)}.")

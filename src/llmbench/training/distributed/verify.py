@@ -12,7 +12,7 @@ from typing import Any
 
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
-from llmbench.training.distributed import ranks
+from llmbench.training.distributed import ranks, sharding
 
 __all__ = ["Setup", "check", "expected", "found"]
 
@@ -27,6 +27,8 @@ class Setup:
     """By accelerate, which divides the loss and sums up the tokens."""
     strategy: str
     """What the model is wrapped in."""
+    held: str
+    """What each process holds of the parameters."""
     tokens: str
     """What a loss is the mean of: the tokens of `all processes`, or of each by itself."""
     batches: int
@@ -41,6 +43,7 @@ _WORDS = {
     "processes": "processes that met",
     "trainers": "processes that accelerate counts",
     "strategy": "strategy",
+    "held": "part of the parameters that each process holds",
     "tokens": "loss over the tokens of",
     "batches": "batches a step",
     "first_step": "rows of the first step",
@@ -72,7 +75,9 @@ def expected(trainer: Any) -> Setup:
     whole = trainer.batches(ranks.Ranks())
     a_step = recipe.training.gradient_accumulation_steps
     rows = sorted(row for batch in list(whole)[:a_step] for row in batch)
-    return Setup(world, world, recipe.distributed.strategy, "all processes", a_step, tuple(rows), 1)
+    how = recipe.distributed.strategy
+    share = f"1/{world}" if how == "fsdp2" else "whole"
+    return Setup(world, world, how, share, "all processes", a_step, tuple(rows), 1)
 
 
 def found(trainer: Any) -> Setup:
@@ -84,6 +89,7 @@ def found(trainer: Any) -> Setup:
         processes=here.world,
         trainers=int(trainer.accelerator.num_processes),
         strategy=strategy(trainer.model_wrapped),
+        held=sharding.held(trainer.model, here.world),
         tokens="all processes" if trainer.args.average_tokens_across_devices else "each process",
         batches=int(here.total(slots)[0]),
         first_step=tuple(sorted(row for rows in here.gather(own) for row in rows)),
@@ -92,16 +98,19 @@ def found(trainer: Any) -> Setup:
 
 
 def strategy(model: Any) -> str:
-    """`ddp`, or `none` where gradients stay with the process that computed them."""
+    """`ddp`, `fsdp2`, or `none` where gradients stay with the process that computed them."""
     from torch.nn.parallel import DistributedDataParallel
 
+    if sharding.is_sharded(model):
+        return "fsdp2"
     return "ddp" if isinstance(model, DistributedDataParallel) else "none"
 
 
-def fingerprint(model: Any) -> tuple[float, float]:
+def fingerprint(model: Any) -> tuple[float, ...]:
     """Two sums over what is trained, in double precision: equal for equal weights, and for others by accident only."""
-    sums = [(float(p.detach().double().sum()), float(p.detach().double().square().sum())) for p in trained(model)]
-    return math.fsum(one for one, _ in sums), math.fsum(other for _, other in sums)
+    parts = [sharding.local(p.detach()).double() for p in trained(model)]
+    sums = math.fsum(float(part.sum()) for part in parts), math.fsum(float(part.square().sum()) for part in parts)
+    return ranks.current().total(*sums) if sharding.is_sharded(model) else sums
 
 
 def trained(model: Any) -> list[Any]:

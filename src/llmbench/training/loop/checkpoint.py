@@ -20,6 +20,7 @@ from llmbench import written
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import checkpoints
 from llmbench.runs.best import goal
+from llmbench.training.distributed import sharding
 from llmbench.training.loop.evaluation import Measured
 from llmbench.training.loop.random_state import random_state, restore_random_state
 from llmbench.training.loop.watch import Watched
@@ -44,6 +45,8 @@ class WholeCheckpoints(Watched, Measured):
     lr_scheduler: Any
     _tr_loss: torch.Tensor
     _globalstep_last_logged: int
+    gathered: dict[str, torch.Tensor] | None = None
+    """What is trained, put together for a checkpoint, of a model that is in parts."""
 
     def train_from(self, checkpoint: Path | None, steps: int) -> None:
         """Trains to the end, from the start or from a checkpoint.
@@ -86,12 +89,26 @@ class WholeCheckpoints(Watched, Measured):
         start = time.perf_counter()
         self.refuse_unusable_weights()
         folder = Path(str(self.args.output_dir))
+        self.gather()
         if self.ranks.first:
             self._write_checkpoint(folder, model, trial)
         else:
             transformers.Trainer._save_checkpoint(self, model, trial)  # type: ignore[arg-type]  # gives the first its part
         self.ranks.wait()
         self.paused += time.perf_counter() - start
+
+    def gather(self) -> None:
+        """Puts what is trained together, where the model is in parts, for what is saved next."""
+        self.gathered = sharding.gathered(self.model) if sharding.is_sharded(self.model) else None
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, self.gathered or state_dict)  # type: ignore[misc]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if sharding.is_sharded(self.model):
+            sharding.load_adapter(self.model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
 
     def _write_checkpoint(self, folder: Path, model: Any, trial: Any) -> None:
         part = folder / ".part"
@@ -116,14 +133,19 @@ class WholeCheckpoints(Watched, Measured):
                 checkpoints.remove(old)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.lr_scheduler.state_dict()}
+        own = self.optimizer.state_dict()
+        own = sharding.gathered_optimizer(own) if sharding.is_sharded(self.model) else own
+        state = {"optimizer": own, "scheduler": self.lr_scheduler.state_dict()}
         if self.ranks.first:
             write(Path(output_dir), "optimizer", state)
 
     def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
         if folder is not None:
             state = read(Path(folder), "optimizer")
-            self.optimizer.load_state_dict(state["optimizer"])
+            own = state["optimizer"]
+            self.optimizer.load_state_dict(
+                sharding.restore_optimizer(self.optimizer, own) if sharding.is_sharded(self.model) else own
+            )
             self.lr_scheduler.load_state_dict(state["scheduler"])
 
     def _save_rng_state(self, output_dir: str) -> None:

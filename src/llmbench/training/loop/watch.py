@@ -15,6 +15,7 @@ import torch
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
+from llmbench.training.distributed import sharding
 from llmbench.training.distributed.ranks import Ranks
 
 __all__ = ["Diverged", "Watched", "place"]
@@ -57,7 +58,7 @@ class Watched:
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Called by transformers once a step, after the last batch's backward pass and before the update."""
-        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[misc]
+        norm = sharding.whole(super()._get_grad_norm(model, grad_norm))  # type: ignore[misc]
         losses, self._losses = self._losses, []
         looked_at = [loss.float().reshape(()) for loss in losses]
         if getattr(self.accelerator, "scaler", None) is None:  # float16 scales its loss, overflows, and skips such steps itself
@@ -83,7 +84,7 @@ class Watched:
             Diverged: a trained weight is not.
         """
         for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            if parameter.requires_grad and self.ranks.most(not bool(torch.isfinite(sharding.local(parameter)).all()))[0]:
                 raise Diverged(
                     f"The update of step {self.state.global_step} made {name} infinite or NaN: the training has diverged, "
                     f"and this step is not saved. {self._before()}{self._advice()}",

@@ -12,12 +12,13 @@ from torch.utils.data import DataLoader
 from trl import SFTTrainer  # type: ignore[attr-defined]
 
 from llmbench.recipe import TrainRecipe
-from llmbench.training.distributed import wrap
+from llmbench.training.distributed import sharding, wrap
 from llmbench.training.distributed.ranks import Ranks, current
 from llmbench.training.kernels import fused_head
 from llmbench.training.loading.adapter import keep_precision
 from llmbench.training.loop.batches import Batches, Collator, lengths
 from llmbench.training.loop.checkpoint import WholeCheckpoints
+from llmbench.training.loop.optimizer import own_optimizer
 
 __all__ = ["Trainer"]
 
@@ -42,6 +43,13 @@ class Trainer(WholeCheckpoints, SFTTrainer):
         if not self.ranks.alone:  # dealt already: accelerate would deal once more
             return prepare_data_loader(loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True)
         return self.accelerator.prepare(loader)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Of the parts, where the model is in parts: now, when a checkpoint's weights are in it."""
+        if not self.ranks.alone and self.recipe.distributed.strategy == "fsdp2" and not sharding.is_sharded(self.model):
+            sharding.shard(self.model, self.ranks, self.accelerator.device.type)
+            self.optimizer = own_optimizer(self.model, self.recipe)
+        return super().create_optimizer(model)
 
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
         """As the recipe's strategy says and as nothing else does: accelerate would decide by device and environment."""
