@@ -160,7 +160,7 @@ HOMES = {
     "openvino": {"retrieval"},
     "faiss": {"retrieval"},
     "tree_sitter": {"retrieval"},
-    "ray": {"retrieval"},
+    "ray": {"retrieval", "training"},
     "pypdfium2": {"retrieval"},
     "selectolax": {"retrieval"},
     "python_calamine": {"retrieval"},

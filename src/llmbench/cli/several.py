@@ -7,9 +7,12 @@ import shlex
 import sys
 import time
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from llmbench.errors import LlmbenchError, RunError
+from llmbench.errors import LlmbenchError, MissingPackage, RunError
 from llmbench.training.distributed import launch, ranks, report
 
 if TYPE_CHECKING:
@@ -17,20 +20,63 @@ if TYPE_CHECKING:
     from llmbench.runs import Run
     from llmbench.training.distributed.launch import Nodes
 
-__all__ = ["batch", "check", "joined", "machines", "reporting", "speaks", "trained", "writes"]
+__all__ = [
+    "Emit",
+    "Engine",
+    "batch",
+    "check",
+    "emitted",
+    "joined",
+    "left",
+    "machines",
+    "reporting",
+    "speaks",
+    "trained",
+    "writes",
+]
 
 
-def machines(processes: int, nodes: int, rendezvous: str | None) -> Nodes | None:
+Engine = Literal["torchrun", "ray"]
+"""Who starts the processes."""
+Emit = Literal["slurm"]
+"""What is written in place of a training."""
+
+
+def machines(processes: int, nodes: int, rendezvous: str | None, engine: Engine = "torchrun") -> Nodes | None:
     """The machines that the command line names; None for one process on this one.
 
     Raises:
         RunError: several machines, and no place where they meet.
+        MissingPackage: Ray is asked for and not installed.
     """
+    if engine == "ray":
+        if nodes > 1 or rendezvous is not None:
+            raise RunError("--engine ray: places --processes on its cluster itself; leave --nodes and --rendezvous out")
+        if find_spec("ray") is None:
+            raise MissingPackage("train --engine ray", "ray", "ray")
+        return None if processes == 1 else launch.Nodes(processes, engine="ray")
     if nodes == 1 and rendezvous is not None:
         raise RunError("--rendezvous: is where several machines meet; say how many with --nodes")
     if nodes > 1 and (rendezvous is None or not rendezvous.rpartition(":")[2].isdigit()):
         raise RunError(f"--nodes {nodes}: needs --rendezvous HOST:PORT, a free port of one of them, the same on each")
     return None if processes == nodes == 1 else launch.Nodes(processes, nodes, rendezvous)
+
+
+def emitted(document: TrainRecipe, processes: int, nodes: int, command: list[str], *, overwrite: bool) -> Path:
+    """Writes a Slurm script for a recipe into the folder that one is in, and gives its path.
+
+    Raises:
+        LlmbenchError: its batches cannot be dealt, or there is a file of this name.
+    """
+    from llmbench import hardware
+    from llmbench.training.distributed import deal, slurm
+
+    where = launch.Nodes(processes, nodes, "at-the-first-host:0")
+    deal.check(document, where.world)
+    path = Path(f"{document.name}.sbatch")
+    gpus = document.model.device != "cpu" and (document.model.device == "cuda" or processes > 1 or hardware.gpus())
+    slurm.write(path, slurm.script(document.name, where, command, gpus=gpus), overwrite=overwrite)
+    return path
 
 
 def check(document: TrainRecipe, where: Nodes | None) -> None:
@@ -76,6 +122,11 @@ def joined(run: Run | None, document: TrainRecipe) -> Run:
     return Follower(workspace.runs() / document.name) if run is None else run
 
 
+def left() -> None:
+    """Parts from the other processes, when all have come so far."""
+    ranks.leave()
+
+
 def trained(where: Nodes, document: TrainRecipe, command: list[str]) -> Run | None:
     """Trains with several processes; the run, or None where another machine's process wrote it.
 
@@ -87,7 +138,8 @@ def trained(where: Nodes, document: TrainRecipe, command: list[str]) -> Run | No
     from llmbench.runs import Run
 
     run = Run(workspace.runs() / document.name)
-    many = ["--processes", str(where.processes)]
+    where = replace(where, device=document.model.device)
+    many = ["--processes", str(where.processes)] + ["--engine", "ray"] * (where.engine == "ray")
     if where.nodes > 1:
         many += ["--nodes", str(where.nodes), "--rendezvous", str(where.rendezvous)]
     began = time.time()

@@ -16,6 +16,7 @@ import typer
 from llmbench.cli import completion, several
 from llmbench.cli.arguments import Json, Overrides
 from llmbench.cli.runs import clock, evaluated, record
+from llmbench.cli.several import Emit, Engine
 from llmbench.cli.terminal import print_json
 from llmbench.errors import MissingPackage, RunError
 
@@ -64,6 +65,13 @@ def train(
         str | None,
         typer.Option(metavar="HOST:PORT", help="With --nodes: where the machines meet, the same on each."),
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Who starts the processes. ray: Ray Train, on the machines of a Ray cluster (RAY_ADDRESS).")
+    ] = "torchrun",
+    emit: Annotated[
+        Emit | None,
+        typer.Option(help="Write a batch script for a cluster, NAME.sbatch, and train nothing.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a model (LoRA, QLoRA, all parameters), or pre-train one, from a recipe.
@@ -71,8 +79,22 @@ def train(
     Exit code 0: trained; 2: an error, printed on one line; 130: stopped with Ctrl-C; continue with --resume.
     """
     asked = _Asked(recipe, tuple(overrides or ()), resume, resume_from_checkpoint, overwrite, dry_run, as_json)
+    if emit is not None:
+        return _emit(asked, processes, nodes)
     with several.reporting():
-        _train(asked, several.machines(processes, nodes, rendezvous))
+        _train(asked, several.machines(processes, nodes, rendezvous, engine))
+
+
+def _emit(asked: _Asked, processes: int, nodes: int) -> None:
+    """Writes the batch script."""
+    from llmbench import recipe as recipes
+
+    document = recipes.load(asked.recipe, recipes.TrainRecipe, asked.overrides)
+    path = several.emitted(document, processes, nodes, asked.words(), overwrite=asked.overwrite)
+    if asked.as_json:
+        print_json({"script": str(path)})
+    else:
+        print(f"Script: {path}\nNext: look at its #SBATCH lines, then: sbatch {path}")
 
 
 @dataclass(frozen=True)
@@ -111,7 +133,7 @@ def _train(asked: _Asked, where: Nodes | None) -> None:
     _need_packages(document)
     several.check(document, where)
     run = None
-    if several.writes() and not asked.dry_run:
+    if several.writes() and not asked.dry_run and (where is None or where.nodes == 1):  # else the first process looks
         run = runs.resume(document) if asked.continues else runs.check(document, overwrite=asked.overwrite)
         if asked.continues:
             for change in runs.changes(run, document):
@@ -144,7 +166,10 @@ def _here(asked: _Asked, document: TrainRecipe, run: Run | None, where: Nodes | 
     run = several.joined(run, document)
     try:
         training.train(job, run, resume=asked.continues, resume_from_checkpoint=asked.step)
-    except KeyboardInterrupt:
+        several.left()
+    except KeyboardInterrupt as stop:
+        if stop.args:  # all stopped after the same step
+            several.left()
         if several.speaks():
             again = shlex.join(["llmbench", "train", str(asked.recipe), *asked.overrides, "--resume"])
             print(f"Stopped at step {run.status.get('step', 0)}. Continue with: {again}", file=sys.stderr)

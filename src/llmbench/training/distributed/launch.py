@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 from llmbench import hardware
 from llmbench.errors import LlmbenchError
@@ -45,6 +46,10 @@ class Nodes:
     """HOST:PORT where the machines meet; every one names the same."""
     job: str = "llmbench"
     """What tells this training from others that meet there."""
+    engine: Literal["torchrun", "ray"] = "torchrun"
+    """Who starts the processes: torch's launcher here, or Ray Train wherever its cluster has room."""
+    device: str = "auto"
+    """The recipe's: whether Ray's workers need a GPU each."""
 
     @property
     def world(self) -> int:
@@ -87,7 +92,7 @@ def start(where: Nodes, command: Sequence[str]) -> Outcome:
     place = Path(tempfile.mkdtemp(prefix="llmbench-ranks-"))
     try:
         child = subprocess.Popen(
-            [sys.executable, "-m", "llmbench.training.distributed.agent", *torchrun(where, command)],
+            _agent(where, command),
             stdin=subprocess.DEVNULL,
             env=_environment(where, place),
             start_new_session=True,  # Ctrl-C in the terminal is for this process, which hands it on
@@ -99,11 +104,20 @@ def start(where: Nodes, command: Sequence[str]) -> Outcome:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def _agent(where: Nodes, command: Sequence[str]) -> list[str]:
+    """What starts the processes."""
+    room = "llmbench.training.distributed"
+    if where.engine == "ray":
+        there = hardware.gpus() if where.device == "auto" else where.device == "cuda"
+        return [sys.executable, "-m", f"{room}.ray_agent", str(where.world), "cuda" if there else "cpu", *command]
+    return [sys.executable, "-m", f"{room}.agent", *torchrun(where, command)]
+
+
 def _environment(where: Nodes, place: Path) -> dict[str, str]:
     found = {**os.environ, report.FOLDER: str(place), ranks.ASKED: str(where.world)}
     found.setdefault("OMP_NUM_THREADS", str(max(hardware.cores() // where.processes, 1)))
     found.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # each of them would say that the other has gone
-    if where.nodes == 1:
+    if where.nodes == 1 and where.engine == "torchrun":
         found.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
     return found
 
@@ -162,6 +176,8 @@ def _outcome(place: Path, code: int, world: int, *, asked: list[int]) -> Outcome
         raise KeyboardInterrupt
     if said:
         raise LlmbenchError(_crash(said, world))
+    if (place / "ray-said").exists() and not codes:
+        raise LlmbenchError(f"Ray: {_short((place / 'ray-said').read_text(encoding='utf-8'))}")
     which = f"Process {min(codes) + 1} of {world}" if codes else "torch's launcher"
     raise LlmbenchError(f"{which} ended without a word (exit code {next(iter(codes.values()), code)}).{_last(place, codes)}")
 
@@ -172,10 +188,14 @@ def _crash(said: list[dict[str, object]], world: int) -> str:
     first = next((error for error in said if not any(word in str(error["message"]) for word in away)), said[0])
     if os.environ.get("LLMBENCH_DEBUG"):
         print(first.get("trace", ""), file=sys.stderr)
-    message = printable(" ".join(str(first["message"]).split()))[:_LAST]
+    message = _short(str(first["message"]))
     return (
         f"Process {int(str(first['rank'])) + 1} of {world} failed ({message}), so the others were ended. See where with --debug"
     )
+
+
+def _short(text: str) -> str:
+    return printable(" ".join(text.split()))[:_LAST]
 
 
 def _last(place: Path, codes: dict[int, int]) -> str:

@@ -18,7 +18,17 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from llmbench.errors import LlmbenchError
 from llmbench.training.distributed.ranks import Ranks
 
-__all__ = ["gathered", "gathered_optimizer", "held", "is_sharded", "load_adapter", "local", "restore_optimizer", "shard", "whole"]
+__all__ = [
+    "gathered",
+    "gathered_optimizer",
+    "held",
+    "is_sharded",
+    "load_adapter",
+    "local",
+    "restore_optimizer",
+    "shard",
+    "whole",
+]
 
 
 def shard(model: Any, ranks: Ranks, device: str) -> None:

@@ -62,7 +62,7 @@ class WholeCheckpoints(Watched, Measured):
         if state.global_step < steps and not (judged is not None and judged.exhausted(state.log_history)):
             self.train(resume_from_checkpoint=str(checkpoint))  # type: ignore[attr-defined]
             return
-        self._load_from_checkpoint(str(checkpoint))  # type: ignore[attr-defined]
+        self._load_from_checkpoint(str(checkpoint))
         state.max_steps = steps
         self.state = state
 
@@ -78,7 +78,7 @@ class WholeCheckpoints(Watched, Measured):
         if best is None or not self.recipe.training.load_best_model_at_end:
             return None
         if best[0] != self.state.global_step:
-            self._load_from_checkpoint(str(Path(str(self.args.output_dir)) / f"checkpoint-{best[0]}"))  # type: ignore[attr-defined]
+            self._load_from_checkpoint(str(Path(str(self.args.output_dir)) / f"checkpoint-{best[0]}"))
         return best[0]
 
     def _send_telemetry(self) -> None:
