@@ -110,6 +110,21 @@ def test_however_rows_are_batched(write: Write, more: tuple[str, ...]) -> None:
     same(write("batched", *settings), settings)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_gpus_train_what_one_trains(write: Write, strategy: str) -> None:
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    settings = (*STEPS, "model.device=cuda", f"distributed.strategy={strategy}")
+    recipe = write("gpus", *STEPS, "model.device=cuda")
+    alone = one(renamed(recipe, "alone"))
+    done = trained(recipe, *settings, "--processes", "2")
+    assert done.returncode == 0, done.stderr
+    assert figures(runs.open_run("gpus")) == pytest.approx(figures(alone), rel=1e-3)
+
+
 PLANTS = {
     "unwrapped": (
         "llmbench.training.distributed.wrap",
@@ -271,3 +286,67 @@ def test_what_ends_a_process_is_written_for_the_one_that_started_it(tmp_path: Pa
     with report.reporting():
         raise KeyboardInterrupt(report.STOPPED)
     assert (tmp_path / "stopped").exists()
+
+
+def slurm_script(write: Write, tmp_path: Path, *more: str) -> str:
+    recipe = write("on-slurm", *STEPS)
+    done = subprocess.run(
+        command(recipe, *STEPS, "--emit", "slurm", *more), capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    script = tmp_path / "on-slurm.sbatch"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    return script.read_text(encoding="utf-8")
+
+
+def test_a_slurm_script_starts_one_program_a_machine_that_meet_at_the_first(write: Write, tmp_path: Path) -> None:
+    text = slurm_script(write, tmp_path, "--processes", "2", "--nodes", "2")
+    for line in ("#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=1", "#SBATCH --gpus-per-node=2", "#SBATCH --requeue"):
+        assert f"{line}\n" in text
+    [srun] = [line for line in text.split("\n") if line.startswith("srun ")]
+    assert '--processes 2 --nodes 2 --rendezvous "$head:$port" "${resume[@]}" &' in srun
+    assert all(setting in srun for setting in STEPS)
+    with pytest.raises(AssertionError, match="already exists"):
+        slurm_script(write, tmp_path, "--processes", "2", "--nodes", "2")
+    assert "--rendezvous" not in slurm_script(write, tmp_path, "--processes", "2", "--overwrite")
+
+
+def test_the_slurm_script_trains_and_resumes_where_srun_is_a_shell(write: Write, tmp_path: Path) -> None:
+    """Slurm's commands stood in for by four lines each; llmbench is a word that is written down."""
+    slurm_script(write, tmp_path, "--processes", "4", "--nodes", "1")
+    tools = {
+        "scontrol": 'if [ "$1" = show ]; then echo node-7; echo node-8; fi', "srun": 'shift; exec "$@"',
+        "llmbench": 'echo "$@" >> said', "scancel": "true",
+    }  # fmt: skip
+    for name, body in tools.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "node-[7-8]",
+        "LLMBENCH_HOME": str(tmp_path / "home"),
+    }  # fmt: skip
+    for _ in range(2):
+        subprocess.run(["bash", "on-slurm.sbatch"], cwd=tmp_path, env=environment, check=True)
+        (tmp_path / "home/runs/on-slurm").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "home/runs/on-slurm/state.json").write_text("{}", encoding="utf-8")
+    first, second = (tmp_path / "said").read_text(encoding="utf-8").strip().split("\n")
+    assert first.startswith("train ") and first.endswith("--processes 4") and second == f"{first} --resume"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"quantization": {}}, "divides unquantised parameters"),
+        ({"adapter": {"type": "ia3"}, "lora": None}, "use ddp with adapter.type ia3"),
+        ({"training": {"optim": "muon"}, "lora": None}, "muon makes orthogonal"),
+        ({"training": {"torch_compile": True}}, "leave training.torch_compile out"),
+    ],
+)
+def test_what_cannot_be_in_parts_is_refused_when_the_recipe_is_read(write: Write, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        write("parts", distributed={"strategy": "fsdp2"}, **more)
+
+
+def test_one_process_does_not_pretend_to_be_in_parts(write: Write) -> None:
+    with pytest.raises(RecipeError, match="start several with --processes"):
+        training.prepare(write("parts", distributed={"strategy": "fsdp2"}))

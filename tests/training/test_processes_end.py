@@ -157,3 +157,39 @@ def test_parts_that_are_stopped_go_on_with_one_process(write: Write, tmp_path: P
     assert done.returncode == 0, done.stderr
     assert figures(begun.run) == pytest.approx(figures(straight), rel=1e-3)
     assert recipes.load(recipe.source, TrainRecipe).distributed.strategy == "ddp"
+
+
+def test_two_machines_meet_and_train_what_one_process_trains(write: Write) -> None:
+    """Two programs on this machine, each as if on its own, with one process each."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    recipe = write("machines", *LONG)
+    straight = one(renamed(recipe, "straight"))
+    meet = ("--nodes", "2", "--rendezvous", f"127.0.0.1:{port}")
+    other = subprocess.Popen(
+        command(recipe, *LONG, *meet), env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True
+    )
+    done = trained(recipe, *LONG, *meet)
+    said, _ = other.communicate(timeout=200)
+    assert done.returncode == other.returncode == 0, done.stderr
+    assert (done.stdout + said).count("Adapter: ") == 1, "the machine of the first process says how it went"
+    assert figures(runs.open_run("machines")) == pytest.approx(figures(straight), rel=1e-4)
+
+
+def test_ray_train_trains_what_one_process_trains(write: Write) -> None:
+    pytest.importorskip("ray")
+    recipe = write("ray", *LONG)
+    straight = one(renamed(recipe, "straight"))
+    done = trained(recipe, *LONG, "--processes", "2", "--engine", "ray")
+    assert done.returncode == 0, done.stderr
+    assert "(RayTrainWorker" not in done.stderr + done.stdout and "step 16/16" in done.stderr
+    assert figures(runs.open_run("ray")) == pytest.approx(figures(straight), rel=1e-4)
+
+
+def test_a_fault_in_a_ray_worker_is_told_in_one_line(write: Write) -> None:
+    pytest.importorskip("ray")
+    done = trained(write("ray", *LONG), *LONG, "data.max_length=8", "--processes", "2", "--engine", "ray")
+    assert done.returncode == 2 and done.stderr.strip().count("\n") == 0 and "max_length" in done.stderr

@@ -155,4 +155,6 @@ def trained(where: Nodes, document: TrainRecipe, command: list[str]) -> Run | No
             line = shlex.join(["llmbench", *again, "--resume", *many])
             print(f"Stopped at step {run.status.get('step', 0)}. Continue with: {line}", file=sys.stderr)
         raise KeyboardInterrupt
+    if not outcome.first:
+        print("Trained. The first process was on another machine, which says how it went.", file=sys.stderr)
     return run if outcome.first else None

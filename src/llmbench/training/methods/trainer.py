@@ -11,6 +11,7 @@ from accelerate.data_loader import prepare_data_loader  # type: ignore[import-un
 from torch.utils.data import DataLoader
 from trl import SFTTrainer  # type: ignore[attr-defined]
 
+from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
 from llmbench.training.distributed import sharding, wrap
 from llmbench.training.distributed.ranks import Ranks, current
@@ -35,6 +36,11 @@ class Trainer(WholeCheckpoints, SFTTrainer):
         self.ranks = current()
         with keep_precision(arguments["model"]):
             super().__init__(data_collator=collator, **arguments)
+        if self.aux_loss_enabled and not self.ranks.alone:
+            raise RecipeError(
+                "--processes: this mixture of experts learns a balance between them, which is not averaged over processes yet. "
+                "Train it with one process"
+            )
         self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the learned tokens of the whole step
         fused_head.install(self.model)
 
