@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from llmbench.recipe.fields import Section
 
-if TYPE_CHECKING:
-    from llmbench.recipe.sections import TrainSections
-
-__all__ = ["DistributedSpec", "refusals"]
+__all__ = ["DistributedSpec"]
 
 
 class DistributedSpec(Section):
@@ -19,20 +15,3 @@ class DistributedSpec(Section):
     strategy: Literal["ddp", "fsdp2"] = "ddp"
     """ddp: each process holds the whole model, and gradients are averaged. fsdp2: each holds its share of every parameter, its
     gradient and its optimizer state, and puts a layer together while it computes it."""
-
-
-def refusals(recipe: TrainSections) -> Iterator[str]:
-    """What does not go together with parameters in parts, a line each."""
-    if recipe.distributed.strategy != "fsdp2":
-        return
-    place = "distributed.strategy: fsdp2"
-    if recipe.quantization is not None:
-        yield f"{place} divides unquantised parameters; leave quantization out, or use ddp"
-    if recipe.adapter is not None:
-        yield f"{place} is for lora and for all parameters; use ddp with adapter.type {recipe.adapter.type}"
-    if recipe.training.optim == "muon":
-        yield f"{place} divides the matrices that muon makes orthogonal; use training.optim: adamw_torch_fused"
-    if recipe.training.torch_compile:
-        yield f"{place} puts layers together as they are computed; leave training.torch_compile out"
-    if recipe.training.load_best_model_at_end and not recipe.adapts:
-        yield f"{place} loads a best step's adapter, and no whole model; leave training.load_best_model_at_end out"

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from llmbench.runs import Run
-from llmbench.runs.run import State
 
 __all__ = ["Follower"]
 
@@ -27,7 +26,7 @@ class Follower(Run):
     def drop_metrics_after(self, step: int) -> None:
         """Nothing."""
 
-    def mark(self, state: State, reason: str = "", **figures: Any) -> None:
+    def mark(self, state: Any, reason: str = "", **figures: Any) -> None:
         """Nothing."""
 
     @contextmanager

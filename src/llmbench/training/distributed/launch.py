@@ -26,7 +26,7 @@ from llmbench.errors import LlmbenchError
 from llmbench.shown import printable
 from llmbench.training.distributed import ranks, report
 
-__all__ = ["Nodes", "Outcome", "start", "torchrun"]
+__all__ = ["Nodes", "Ended", "start", "torchrun"]
 
 _PATIENCE = 5
 """Seconds that the other processes have to end after one failed, before they are ended for good."""
@@ -58,7 +58,7 @@ class Nodes:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ended:
     """How a training by several processes ended."""
 
     stopped: bool
@@ -78,7 +78,7 @@ def torchrun(where: Nodes, command: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def start(where: Nodes, command: Sequence[str]) -> Outcome:
+def start(where: Nodes, command: Sequence[str]) -> Ended:
     """Starts the processes and waits until all have ended; Ctrl-C goes to each of them.
 
     Args:
@@ -155,10 +155,10 @@ def _waited(child: subprocess.Popen[bytes]) -> int:
         raise
 
 
-def _outcome(place: Path, code: int, world: int, *, asked: list[int]) -> Outcome:
+def _outcome(place: Path, code: int, world: int, *, asked: list[int]) -> Ended:
     there = report.processes(place)
     if code == 0:
-        return Outcome(stopped=(place / "stopped").exists(), first=0 in there)
+        return Ended(stopped=(place / "stopped").exists(), first=0 in there)
     said = report.errors(place)
     told = next((error for error in said if error["kind"] == "told"), None)
     if told is not None:
