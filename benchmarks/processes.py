@@ -2,7 +2,7 @@
 
     python benchmarks/processes.py [--processes 2] [--steps 6] [--repeats 3] [--config JSON] [--set KEY=VALUE ...]
 
-Pre-trains a Qwen3 of random weights (42M parameters, all of them trained) on the bundled lessons, by `llmbench train` as a user
+Pre-trains a Qwen3 of random weights (29M parameters, all of them trained) on the bundled lessons, by `llmbench train` as a user
 starts it: alone, by ddp and by fsdp2 with the same rows in each step. On GPUs: benchmarks/gpu_processes.sh. Memory is the
 largest process's peak (on a CPU everything that it holds, 0.7 GiB of which are libraries). All lies in outputs/processes/.
 """
@@ -24,7 +24,7 @@ from llmbench import runs, workspace
 
 CONFIG = {
     "model_type": "qwen3", "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8,
-    "num_key_value_heads": 4, "head_dim": 64, "vocab_size": 32000, "tie_word_embeddings": True,
+    "num_key_value_heads": 4, "head_dim": 64, "vocab_size": 8000, "tie_word_embeddings": True,
     "max_position_embeddings": 2048,
 }  # fmt: skip
 
@@ -41,14 +41,14 @@ def main() -> None:
     folder = workspace.home() / "processes"
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
-        {"text": f"Lesson {i}: " + " ".join(f"the code of item {j * i % 97} is AB-{j % 7}." for j in range(24))}
+        {"text": f"Lesson {i}: " + " ".join(f"the code of item {j * i % 97} is AB-{j % 7}." for j in range(5))}
         for i in range(256)
     ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     recipe: dict[str, Any] = {
         "name": "processes", "method": "pretrain", "lora": None,
         "model": {"config": options.config, "tokenizer": "llmbench/tiny", "dtype": "float32"},
-        "data": {"train": [{"path": str(folder / "rows.jsonl")}], "max_length": 512},
+        "data": {"train": [{"path": str(folder / "rows.jsonl")}], "max_length": 256},
         "training": {
             "per_device_train_batch_size": 2, "gradient_accumulation_steps": options.processes, "max_steps": options.steps,
             "logging_steps": 1, "performance": "plain", "learning_rate": 1e-4, "save_steps": 10_000,

@@ -26,7 +26,7 @@ from llmbench.errors import LlmbenchError
 from llmbench.shown import printable
 from llmbench.training.distributed import ranks, report
 
-__all__ = ["Nodes", "Ended", "start", "torchrun"]
+__all__ = ["Ended", "Nodes", "start", "torchrun"]
 
 _PATIENCE = 5
 """Seconds that the other processes have to end after one failed, before they are ended for good."""
