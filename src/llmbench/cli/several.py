@@ -114,12 +114,21 @@ def speaks() -> bool:
 
 
 def joined(run: Run | None, document: TrainRecipe) -> Run:
-    """The run as this process has it, when the first process has made its folder."""
+    """The run as this process has it, when the first process has made its folder.
+
+    Raises:
+        RunError: this process does not see it.
+    """
     from llmbench import workspace
     from llmbench.training.distributed.follower import Follower
 
     ranks.current().wait()
-    return Follower(workspace.runs() / document.name) if run is None else run
+    if run is not None:
+        return run
+    found = Follower(workspace.runs() / document.name)
+    if not found.exists:
+        raise RunError(f"{found.folder}: not on this machine; all machines must see the same LLMBENCH_HOME (a shared folder)")
+    return found
 
 
 def left() -> None:

@@ -151,9 +151,10 @@ def _here(asked: _Asked, document: TrainRecipe, run: Run | None, where: Nodes | 
     from llmbench import runs, training
     from llmbench.recipe.servability import servability
 
-    job = _prepared(document)
+    alone = {"distributed": type(document.distributed)()}
+    job = _prepared(document if where is None else document.model_copy(update=alone))  # one process takes the step
     if several.writes() and not asked.as_json:
-        print("\n".join(_folded(_plan(job, where))))
+        print("\n".join(_folded(_plan(job, several.batch(document, where)))))
     if asked.dry_run:
         tried = _first_step(job)
         if asked.as_json:
@@ -242,8 +243,8 @@ def _need_packages(document: TrainRecipe) -> None:
     tracking.check(document.tracking)
 
 
-def _plan(job: Job, where: Nodes | None = None) -> list[str]:
-    """What is about to be done."""
+def _plan(job: Job, batch: str) -> list[str]:
+    """What is about to be done; `batch` is that of a step, in words."""
     from llmbench import training
     from llmbench.estimate import rates
     from llmbench.recipe.servability import servability
@@ -263,7 +264,7 @@ def _plan(job: Job, where: Nodes | None = None) -> list[str]:
     lines += training.adapter_lines(job)
     lines += training.method_lines(job)
     lines.append(f"  steps   {job.steps:,} on {loaded.device} in {str(loaded.dtype).removeprefix('torch.')}")
-    lines.append(f"  batch   {several.batch(document, where)}")
+    lines.append(f"  batch   {batch}")
     lines += [f"  chosen  {c.name}: {str(c.value).lower()} ({c.reason})" for c in job.choices]
     if job.needs is not None:
         need = job.needs
