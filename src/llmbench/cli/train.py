@@ -243,8 +243,8 @@ def _need_packages(document: TrainRecipe) -> None:
     tracking.check(document.tracking)
 
 
-def _plan(job: Job, batch: str) -> list[str]:
-    """What is about to be done; `batch` is that of a step, in words."""
+def _plan(job: Job, batch: str = "") -> list[str]:
+    """What is about to be done; `batch` is that of a step in words, if it is not that of the processes there are."""
     from llmbench import training
     from llmbench.estimate import rates
     from llmbench.recipe.servability import servability
@@ -264,7 +264,7 @@ def _plan(job: Job, batch: str) -> list[str]:
     lines += training.adapter_lines(job)
     lines += training.method_lines(job)
     lines.append(f"  steps   {job.steps:,} on {loaded.device} in {str(loaded.dtype).removeprefix('torch.')}")
-    lines.append(f"  batch   {batch}")
+    lines.append(f"  batch   {batch or several.batch(job.recipe, None)}")
     lines += [f"  chosen  {c.name}: {str(c.value).lower()} ({c.reason})" for c in job.choices]
     if job.needs is not None:
         need = job.needs
