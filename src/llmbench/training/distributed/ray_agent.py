@@ -31,13 +31,14 @@ class _Words(io.TextIOBase):
     """Of all that Ray prints, what the training's processes said, as they said it."""
 
     def __init__(self, to: TextIO) -> None:
-        self.to, self.begun = to, ""
+        self.to, self.begun, self.over = to, "", False
 
     def write(self, text: str) -> int:
         *lines, self.begun = (self.begun + text).split("\n")
         for line in lines:
             found = _WORKER.match(line)
-            if found:
+            self.over = self.over or line.endswith("Error in training function:")  # Ray's words from here on; ours are told
+            if found and not self.over:
                 print(line[found.end() :], file=self.to, flush=True)
         return len(text)
 
