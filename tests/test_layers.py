@@ -60,6 +60,7 @@ RETRIEVAL = [
 """The rooms inside retrieval, as in LAYERS: a room imports from lower lines only. `store/words` is a room of its own."""
 
 TRAINING = [
+    {"distributed"},
     {"kernels", "loop", "quiet"},
     {"loading"},
     {"certificate", "lock", "needs"},
@@ -172,7 +173,7 @@ HOMES = {
     "openvino": {"retrieval"},
     "faiss": {"retrieval"},
     "tree_sitter": {"retrieval"},
-    "ray": {"retrieval"},
+    "ray": {"retrieval", "training"},
     "pypdfium2": {"retrieval"},
     "selectolax": {"retrieval"},
     "python_calamine": {"retrieval"},

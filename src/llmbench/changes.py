@@ -29,7 +29,7 @@ class Change:
         """Whether a run may go on with it."""
         if self.place == "model.attn_implementation":
             return (self.old, self.new) == ("sdpa", "auto")  # what was written down for auto before there was a word for it
-        return self.grows or self.place in _MAY_CHANGE or self.place.partition(".")[0] == "tracking"
+        return self.grows or self.place in _MAY_CHANGE or self.place.partition(".")[0] in ("distributed", "tracking")
 
     @property
     def grows(self) -> bool:

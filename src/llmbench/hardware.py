@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Machine", "bfloat16_pays", "cores", "machine", "memory", "processor"]
+__all__ = ["Machine", "bfloat16_pays", "cores", "gpus", "machine", "memory", "processor"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,11 @@ def _gpu() -> tuple[str, int] | None:
         return None
     name, free = said.rsplit(",", 1)
     return name.strip(), int(free) * 2**20
+
+
+def gpus() -> bool:
+    """Whether this machine has an NVIDIA GPU that its driver lists."""
+    return _gpu() is not None
 
 
 def cores() -> int:

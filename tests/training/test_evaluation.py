@@ -144,11 +144,11 @@ def test_the_best_step_is_kept_though_the_last_is_worse(overfitting: Any) -> Non
     kept: dict[str, Any] = {}
     result = save.result
 
-    def looking(model: Any, job: Any, run: Run) -> None:
+    def looking(model: Any, job: Any, run: Run, **more: Any) -> None:
         kept["steps"] = [checkpoints.step_of(path) for path in checkpoints.every(run.checkpoints)]
         best = run.checkpoints / f"checkpoint-{kept['steps'][0]}" / "adapter_model.safetensors"
         kept["weights"] = load_file(best)
-        result(model, job, run)
+        result(model, job, run, **more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(save, "result", looking)
@@ -183,7 +183,7 @@ def test_patience_ends_a_run_and_goes_on_counting_after_a_stop(overfitting: Any)
 def test_a_run_killed_after_it_stopped_early_trains_no_more(overfitting: Any) -> None:
     from llmbench.training import save
 
-    def killed(*_: Any) -> None:
+    def killed(*_: Any, **__: Any) -> None:
         raise SystemExit
 
     recipe = overfitting("killed", "training.early_stopping_patience=1")

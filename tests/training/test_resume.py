@@ -193,7 +193,7 @@ def test_a_run_killed_after_its_last_checkpoint_takes_no_step_more(again: TrainR
     """12 steps are not a whole number of epochs: transformers' loop would take a thirteenth."""
     from llmbench.training import save
 
-    def killed(*_: Any) -> None:
+    def killed(*_: Any, **__: Any) -> None:
         raise SystemExit
 
     with pytest.MonkeyPatch.context() as patch:

@@ -65,11 +65,11 @@ def test_an_adapter_that_is_not_what_was_trained_is_found(monkeypatch: pytest.Mo
 
     result = save.result
 
-    def spoilt(model: Any, *rest: Any) -> None:
+    def spoilt(model: Any, *rest: Any, **more: Any) -> None:
         weight = next(p for name, p in model.named_parameters() if "lora_B" in name)
         kept = weight.detach().clone()
         weight.data.add_(0.1)
-        result(model, *rest)
+        result(model, *rest, **more)
         weight.data.copy_(kept)
 
     monkeypatch.setattr(save, "result", spoilt)

@@ -282,6 +282,8 @@ def _needs(document: TrainRecipe, report: DataReport, base: Path | None) -> tupl
     lengths, learned = _spread(report)
     batches = estimate.work(document, lengths, learned)
     need = estimate.estimate(document, found, batches, there, correction=estimate.corrections(there, method=document.method))
+    from llmbench.training.distributed import deal
+
     free = there.gpu_memory if there.device == "cuda" else there.memory
     kept = estimate.unquantized(document, found)
     notes = (
@@ -294,7 +296,8 @@ def _needs(document: TrainRecipe, report: DataReport, base: Path | None) -> tupl
         other = "; or ".join(f"{one.overrides} ({one.estimate.peak / 2**30:.1f} GiB)" for one in fits)
         text = f"needs about {need.peak / 2**30:.1f} GiB, mostly for {need.dominated_by}; {free / 2**30:.1f} GiB are free"
         notes.append(Note("error", "memory", text, other or "No nearby setting fits: choose a smaller model."))
-    return notes, [Section("Memory and time (estimated)", tuple(_need_lines(need, batches, there)))]
+    lines = [*_need_lines(need, batches, there), f"Batch   {deal.words(document, 1)}"]
+    return notes, [Section("Memory and time (estimated)", tuple(lines))]
 
 
 def row_lengths(document: TrainRecipe) -> tuple[np.ndarray, float]:

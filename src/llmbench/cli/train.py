@@ -6,15 +6,17 @@ import shlex
 import shutil
 import sys
 import textwrap
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmbench.cli import completion
+from llmbench.cli import completion, several
 from llmbench.cli.arguments import Json, Overrides
 from llmbench.cli.runs import clock, evaluated, record
+from llmbench.cli.several import Emit, Engine
 from llmbench.cli.terminal import print_json
 from llmbench.errors import MissingPackage, RunError
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from llmbench.recipe import TrainRecipe
     from llmbench.runs import Run
     from llmbench.training import Job
+    from llmbench.training.distributed.launch import Nodes
 
 
 def register(cli: typer.Typer) -> None:
@@ -53,48 +56,135 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Validate everything, take one step and print the plan; keep nothing.")
     ] = False,
+    processes: Annotated[
+        int,
+        typer.Option(min=1, max=1024, metavar="N", help="Processes on this machine that train together: one for each GPU."),
+    ] = 1,
+    nodes: Annotated[int, typer.Option(min=1, max=4096, metavar="N", help="Machines that train together.")] = 1,
+    rendezvous: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="With --nodes: where the machines meet, the same on each."),
+    ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Who starts the processes. ray: Ray Train, on the machines of a Ray cluster (RAY_ADDRESS).")
+    ] = "torchrun",
+    emit: Annotated[
+        Emit | None,
+        typer.Option(help="Write a batch script for a cluster, NAME.sbatch, and train nothing.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a model (LoRA, QLoRA, all parameters), or pre-train one, from a recipe.
 
     Exit code 0: trained; 2: an error, printed on one line; 130: stopped with Ctrl-C; continue with --resume.
     """
+    asked = _Asked(recipe, tuple(overrides or ()), resume, resume_from_checkpoint, overwrite, dry_run, as_json)
+    if emit is not None:
+        return _emit(asked, processes, nodes)
+    with several.reporting():
+        _train(asked, several.machines(processes, nodes, rendezvous, engine))
+
+
+def _emit(asked: _Asked, processes: int, nodes: int) -> None:
+    """Writes the batch script."""
+    from llmbench import recipe as recipes
+
+    document = recipes.load(asked.recipe, recipes.TrainRecipe, asked.overrides)
+    path = several.emitted(document, processes, nodes, asked.words(), overwrite=asked.overwrite)
+    if asked.as_json:
+        print_json({"script": str(path)})
+    else:
+        print(f"Script: {path}\nNext: look at its #SBATCH lines, then: sbatch {path}")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The command line, but for the processes."""
+
+    recipe: Path
+    overrides: tuple[str, ...]
+    resume: bool
+    step: int | None
+    overwrite: bool
+    dry_run: bool
+    as_json: bool
+
+    @property
+    def continues(self) -> bool:
+        """Whether a run is gone on with."""
+        return self.resume or self.step is not None
+
+    def words(self) -> list[str]:
+        """It once more, for a process that does the same."""
+        flags = {"--resume": self.resume, "--overwrite": self.overwrite, "--json": self.as_json}
+        step = [] if self.step is None else ["--resume-from-checkpoint", str(self.step)]
+        given = [flag for flag, is_set in flags.items() if is_set]
+        return ["train", str(self.recipe), *self.overrides, *given, *step]
+
+
+def _train(asked: _Asked, where: Nodes | None) -> None:
+    """The verb, in a process that was typed or in one of several that it started; `where` is None in those."""
     from llmbench import recipe as recipes
     from llmbench import runs
-    from llmbench.recipe.servability import servability
 
-    document = recipes.load(recipe, recipes.TrainRecipe, overrides or ())
-    resume = resume or resume_from_checkpoint is not None
-    if resume and overwrite:
+    document = recipes.load(asked.recipe, recipes.TrainRecipe, asked.overrides)
+    if asked.continues and asked.overwrite:
         raise RunError("--resume continues a run, --overwrite replaces it: choose one.")
     _need_packages(document)
-    run = None if dry_run else runs.resume(document) if resume else runs.check(document, overwrite=overwrite)
-    if run is not None and resume:
-        for change in runs.changes(run, document):
-            print(f"Continuing with {change}", file=sys.stderr)
+    several.check(document, where)
+    run = None
+    if several.writes() and not asked.dry_run and (where is None or where.nodes == 1):  # else the first process looks
+        run = runs.resume(document) if asked.continues else runs.check(document, overwrite=asked.overwrite)
+        if asked.continues:
+            for change in runs.changes(run, document):
+                print(f"Continuing with {change}", file=sys.stderr)
+    if where is None or asked.dry_run:
+        run = _here(asked, document, run, where)
+    else:
+        run = several.trained(where, document, asked.words())
+    if run is not None and several.speaks():
+        _say(asked, document, run)
 
-    job = _prepared(document)
-    if not as_json:
-        print("\n".join(_folded(_plan(job))))
-    if run is None:
+
+def _here(asked: _Asked, document: TrainRecipe, run: Run | None, where: Nodes | None) -> Run | None:
+    """Trains in this process, or takes its first step; the run, if it is this process that writes one."""
+    from llmbench import rollout, runs, training
+    from llmbench.recipe.servability import servability
+
+    alone = {"distributed": type(document.distributed)()}
+    job = _prepared(document if where is None else document.model_copy(update=alone))  # one process takes the step
+    if several.writes() and not asked.as_json:
+        print("\n".join(_folded(_plan(job, several.batch(document, where)))))
+    if asked.dry_run:
         tried = _first_step(job)
-        if as_json:
+        if asked.as_json:
             print_json({"steps": job.steps, **_counts(job), "servability": servability(document), "first_step": tried})
         else:
             print("\n".join(_folded([f"  tried   {tried}"])))
-        return
-    from llmbench import rollout, training
-
+        return None
     try:
         with rollout.drawing(job) as ready:  # first, so that a run is not replaced by one whose vLLM does not start
-            if not resume:
-                run = runs.create(document, overwrite=overwrite)
-            training.train(ready, run, resume=resume, resume_from_checkpoint=resume_from_checkpoint)
-    except KeyboardInterrupt:
-        again = shlex.join(["llmbench", "train", str(recipe), *(overrides or ()), "--resume"])
-        print(f"Stopped at step {run.status.get('step', 0)}. Continue with: {again}", file=sys.stderr)
+            if run is not None and not asked.continues:
+                run = runs.create(document, overwrite=asked.overwrite)
+            run = several.joined(run, document)
+            training.train(ready, run, resume=asked.continues, resume_from_checkpoint=asked.step)
+            several.left()
+    except KeyboardInterrupt as stop:
+        if stop.args:  # all stopped after the same step
+            several.left()
+        if several.speaks():
+            step = run.status.get("step", 0) if run is not None else 0
+            again = shlex.join(["llmbench", "train", str(asked.recipe), *asked.overrides, "--resume"])
+            print(f"Stopped at step {step}. Continue with: {again}", file=sys.stderr)
         raise
-    if as_json:
+    return run
+
+
+def _say(asked: _Asked, document: TrainRecipe, run: Run) -> None:
+    """The result."""
+    from llmbench.recipe.servability import servability
+
+    if asked.as_json:
         print_json(record(run))
     else:
         print("\n".join(_folded(_result(run, served=not servability(document)))))
@@ -155,8 +245,8 @@ def _need_packages(document: TrainRecipe) -> None:
     tracking.check(document.tracking)
 
 
-def _plan(job: Job) -> list[str]:
-    """What is about to be done."""
+def _plan(job: Job, batch: str = "") -> list[str]:
+    """What is about to be done; `batch` is that of a step in words, if it is not that of the processes there are."""
     from llmbench import training
     from llmbench.estimate import rates
     from llmbench.recipe.servability import servability
@@ -176,6 +266,7 @@ def _plan(job: Job) -> list[str]:
     lines += training.adapter_lines(job)
     lines += training.method_lines(job)
     lines.append(f"  steps   {job.steps:,} on {loaded.device} in {str(loaded.dtype).removeprefix('torch.')}")
+    lines.append(f"  batch   {batch or several.batch(job.recipe, None)}")
     lines += [f"  chosen  {c.name}: {str(c.value).lower()} ({c.reason})" for c in job.choices]
     if job.needs is not None:
         need = job.needs

@@ -19,6 +19,7 @@ from llmbench.recipe.adapter import (
 )
 from llmbench.recipe.compare import ABSTENTION, CompareRecipe, EndpointSpec, QuestionSource, StatisticsSpec
 from llmbench.recipe.data import DataSource, DataSpec, Format
+from llmbench.recipe.distributed import DistributedSpec
 from llmbench.recipe.evaluation import EvaluationSpec
 from llmbench.recipe.fields import Document
 from llmbench.recipe.guardrails import RAILS
@@ -66,6 +67,7 @@ __all__ = [
     "DataSpec",
     "DimensionSpec",
     "DistillationSpec",
+    "DistributedSpec",
     "Document",
     "DpoSpec",
     "EmbedderSpec",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from llmbench.recipe.adapter import AdapterSpec, FreezeSpec, LoraSpec, QuantizationSpec, TokenizerSpec
 from llmbench.recipe.data import DataSpec
+from llmbench.recipe.distributed import DistributedSpec
 from llmbench.recipe.evaluation import EvaluationSpec
 from llmbench.recipe.fields import Document, Name
 from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec
@@ -50,6 +51,8 @@ class TrainSections(Document):
     """Tokens to add; their rows are trained."""
     quantization: QuantizationSpec | None = None
     training: TrainingSpec = TrainingSpec()
+    distributed: DistributedSpec = DistributedSpec()
+    """How processes work together where `llmbench train --processes` starts several."""
     evaluation: EvaluationSpec | None = None
     """Questions that the model answers at each evaluation; null measures the held-out loss alone."""
     tracking: Tracking = TrackingSpec()

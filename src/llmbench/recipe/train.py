@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import ValidationInfo, model_validator
 
-from llmbench.recipe import method_rules
+from llmbench.recipe import distributed_rules, method_rules
 from llmbench.recipe.combination import base_config, refusals
 from llmbench.recipe.continuation import continued
 from llmbench.recipe.fields import start_of
@@ -43,6 +43,7 @@ class TrainRecipe(TrainSections):
     def _sections_fit(self) -> Self:
         faults = [
             *method_rules.refusals(self),
+            *distributed_rules.refusals(self),
             *self._untrainable(),
             *refusals(self, base_config(self.model)),
             *self._unmeasured(),

@@ -25,6 +25,7 @@ __all__ = [
     "adapter_lines",
     "certifying",
     "data_report",
+    "distributed",
     "first_step",
     "method_lines",
     "prepare",

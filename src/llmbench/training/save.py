@@ -28,8 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["disk_errors", "is_full", "result"]
 
 
-def result(model: Any, job: Job, run: Run) -> str:
+def result(model: Any, job: Job, run: Run, *, whole: dict[str, torch.Tensor] | None = None) -> str:
     """Saves the adapter, or the model with its tokenizer when all parameters were trained.
+
+    Args:
+        model: as it was trained.
+        job: its job.
+        run: where to.
+        whole: what was trained, put together, of a model that is in parts.
 
     Returns:
         Why there is no certificate beside the adapter, or an empty text.
@@ -44,11 +50,11 @@ def result(model: Any, job: Job, run: Run) -> str:
     written.begin(part)
     try:
         if recipe.adapts:
-            _adapter(model, job, part, run)
-            problem = _certify(model, job, part)
+            _adapter(model, job, part, run, whole)
+            problem = _certify(model, job, part) if whole is None else "the model is in parts"
         else:
             stop_at(model, job.rows.train_report.turn_ends)  # once more: transformers' trainer sets the tokenizer's own
-            model.save_pretrained(part, max_shard_size="5GB")
+            model.save_pretrained(part, max_shard_size="5GB", state_dict=whole)
             job.loaded.tokenizer.save_pretrained(part)
             manifest = _manifest(job, run) | {"fingerprint": provenance.fingerprint(part)}
             (part / "llmbench.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -87,12 +93,14 @@ def _certify(model: Any, job: Job, folder: Path) -> str:
     return ""
 
 
-def _adapter(model: Any, job: Job, folder: Path, run: Run) -> None:
+def _adapter(model: Any, job: Job, folder: Path, run: Run, whole: dict[str, torch.Tensor] | None) -> None:
     """PEFT's own files, with the base called as the recipe calls it and not by a path of this machine."""
     recipe, loaded = job.recipe, job.loaded
     section = recipe.lora or recipe.adapter
     assert section is not None
-    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False, selected_adapters=["default"])
+    model.save_pretrained(
+        folder, safe_serialization=True, save_embedding_layers=False, selected_adapters=["default"], state_dict=whole
+    )
     (folder / "README.md").unlink(missing_ok=True)
     weights = folder / "adapter_model.safetensors"
     dtype: torch.dtype = getattr(torch, section.save_dtype)

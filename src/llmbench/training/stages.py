@@ -16,14 +16,15 @@ from transformers import set_seed
 
 from llmbench import borrowed, data, tracking
 from llmbench.errors import LlmbenchError, RecipeError
-from llmbench.recipe import TrainRecipe
+from llmbench.recipe import TrackingSpec, TrainRecipe
 from llmbench.runs import Run, checkpoints, rewind
 from llmbench.runs.best import goal
 from llmbench.training import data_report, lock, methods, needs, performance, quiet, save
+from llmbench.training.distributed import deal, ranks, report
 from llmbench.training.job import Job
 from llmbench.training.kernels import compilation, fused_head, fused_lora, patches
 from llmbench.training.loading import eva, trial
-from llmbench.training.loading.model import load_model, stop_at
+from llmbench.training.loading.model import device_of, load_model, stop_at
 from llmbench.training.loop import idle, plot, questions
 from llmbench.training.loop.evaluation import Exam
 from llmbench.training.loop.record import Progress, Recorder, Stop
@@ -40,6 +41,8 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     """
     borrowed.verify(*patches.TRAINER, *patches.METHODS.get(recipe.method, ()))
     quiet.libraries()
+    here = ranks.join(device_of(recipe.model))
+    deal.check(recipe, here.world)
     set_seed(recipe.training.seed)
     loaded = trial.tried(recipe, load_model(recipe))
     if recipe.data.chat_template is not None:
@@ -56,13 +59,15 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
         )
     method.check(recipe, loaded, rows)
     teacher = method.teacher(recipe, loaded)
-    asked, (recipe, choices) = recipe, performance.choose(recipe, loaded, rows)
+    asked, (recipe, choices) = recipe, here.share(performance.choose(recipe, loaded, rows))
     examined = questions.read(recipe, rows, loaded.tokenizer, context) if recipe.evaluation is not None else []
-    needed = needs.of(recipe, loaded, rows)
+    needed = needs.of(recipe, loaded, rows) if here.alone else None  # it is of one process, and learns from such runs
     job = Job(asked, recipe, loaded, rows, _steps(recipe, rows), choices, needed, tuple(examined), teacher)
     eva.initialise(recipe, loaded, rows.train)
     if recipe.training.fused_lora:
         fused_lora.install(loaded.model)
+    if not here.first:
+        set_seed((recipe.training.seed + 7919 * here.rank) % 2**32)  # dropout of its own; what is drawn before is the same
     return job
 
 
@@ -102,17 +107,20 @@ def train(
         LlmbenchError: something the user can mend; the run is marked failed.
         KeyboardInterrupt: stopped by Ctrl-C or after `stop_after`; a checkpoint is saved and the run is marked stopped.
     """
-    stop = Stop()
-    spec = (what.asked if isinstance(what, Job) else what).tracking
+    stop, here = Stop(), ranks.current()
+    spec = (what.asked if isinstance(what, Job) else what).tracking if here.first else TrackingSpec()
     with tracking.follow(run, spec) as followed, run.writing(), stop.listening(), save.disk_errors(run):
         job = what if isinstance(what, Job) else prepare(what)
         recipe = job.recipe
-        checkpoint = _start(run, recipe, resume_from_checkpoint) if resume else None
+        checkpoint = _start(run, recipe, resume_from_checkpoint) if resume and here.first else None
+        checkpoint = here.share(checkpoint)
         at = checkpoints.step_of(checkpoint) if checkpoint is not None else None
-        lock.write(run, recipe, job.loaded, job.rows, resumed_at=at)
-        data_report.write(job, run)
-        rewind(run, checkpoints.step_of(checkpoint) if checkpoint else -1, job.asked)
+        if here.first:
+            lock.write(run, recipe, job.loaded, job.rows, resumed_at=at)
+            data_report.write(job, run)
+            rewind(run, checkpoints.step_of(checkpoint) if checkpoint else -1, job.asked)
         followed.begin()
+        progress = progress if here.first else _nobody
         recorder = Recorder(run, stop, progress, stop_after=stop_after, log_at=log_at, rates=rates)
         with fused_head.scoring(job.loaded.model):
             trainer = methods.of(job.recipe.method).trainer(job, run, recorder)
@@ -127,21 +135,29 @@ def train(
             step, steps = trainer.state.global_step, trainer.state.max_steps
             if stop.asked and step < steps and not trainer.stopped_early():
                 run.mark("running", step=step, steps=steps)
-                raise KeyboardInterrupt
-            if not any(key.startswith("eval_") for key in recorder.at(step)):
+                raise KeyboardInterrupt(report.STOPPED)
+            if here.share(not any(key.startswith("eval_") for key in recorder.at(step))):
                 trainer.measure()
             kept = trainer.keep_best()
         with _diverging(run):
             trainer.refuse_unusable_weights()
-        uncertified = save.result(trainer.model, job, run)
+        trainer.gather()
+        if not here.first:
+            return
+        uncertified = save.result(trainer.model, job, run, whole=trainer.gathered)
         plot.write(run)
         figures = recorder.summary(kept) | {
             "estimate": needs.figures(job.needs),
             "warning": idle.reason(recorder.idle, recipe, step) or _uncertified(run, uncertified) or None,
             "seconds_left": 0.0,
         }
-        run.mark("finished", step=step, steps=steps, stopped_early=trainer.stopped_early(), **figures)
+        many: dict[str, Any] = {} if here.alone else {"processes": here.world, "strategy": recipe.distributed.strategy}
+        run.mark("finished", step=step, steps=steps, stopped_early=trainer.stopped_early(), **figures, **many)
         _drop_checkpoints(job, run, kept)  # after the mark: a kill in between leaves a finished run
+
+
+def _nobody(done: int, steps: int, figures: str) -> None:
+    """Is told of the steps of a process that is not the first."""
 
 
 def _uncertified(run: Run, problem: str) -> str:

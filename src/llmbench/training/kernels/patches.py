@@ -116,6 +116,10 @@ TRAINER = (
                 "the best step would not be kept",
             ),
             (
+                "_wrap_model", "(self, model, training=..., dataloader=...)", "several processes train by the chosen strategy",
+                "accelerate would choose one by device and environment",
+            ),
+            (
                 "_get_grad_norm", "(self, model, grad_norm=...)", "stops training at a step that gives NaN or infinity",
                 "a NaN step would be taken",
             ),

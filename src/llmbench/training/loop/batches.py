@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Sampler
 
 from llmbench.recipe import TrainRecipe
+from llmbench.training.distributed.ranks import ALONE, Ranks
 
 __all__ = ["Batches", "Collator", "lengths", "packed"]
 
@@ -23,9 +24,12 @@ class Batches(Sampler[list[int]]):
 
     With `max_tokens_per_batch` a batch takes rows while (rows x padded length) stays within it. Shuffled rows are then
     grouped with others of about their length, which saves padding; rows in file order stay in file order.
+
+    Several processes are dealt the batches of one: each step has the rows that it has with one process. Where a step's
+    batches do not go round, an empty one takes a turn, so that all processes take as many.
     """
 
-    def __init__(self, lengths: Sequence[int], recipe: TrainRecipe, *, train: bool = True) -> None:
+    def __init__(self, lengths: Sequence[int], recipe: TrainRecipe, *, train: bool = True, ranks: Ranks = ALONE) -> None:
         spec = recipe.training
         self.lengths = lengths
         self.multiple = spec.pad_to_multiple_of or 1
@@ -35,6 +39,8 @@ class Batches(Sampler[list[int]]):
         self.shuffle = train and recipe.data.shuffle
         self.epoch = 0
         self.batch_size = None
+        self.ranks = ranks
+        self.a_step = spec.gradient_accumulation_steps if train else ranks.world
         order = list(range(len(lengths)))
         if self.shuffle:
             Random(f"rows {self.seed}").shuffle(order)
@@ -50,13 +56,22 @@ class Batches(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._batches())
+        return len(self._dealt(self._batches()))
 
     def __iter__(self) -> Iterator[list[int]]:
         batches = self._batches()
         if self.shuffle and self.grouped:
             Random(f"batches {self.seed} {self.epoch}").shuffle(batches)
-        return iter(batches)
+        return iter(self._dealt(batches))
+
+    def _dealt(self, batches: list[list[int]]) -> list[list[int]]:
+        """This process's share of each step's batches."""
+        rank, world = self.ranks.rank, self.ranks.world
+        if world == 1:
+            return batches
+        steps = (batches[start : start + self.a_step] for start in range(0, len(batches), self.a_step))
+        padded_steps = (step + [[]] * (-len(step) % world) for step in steps)
+        return [batch for step in padded_steps for batch in step[rank::world]]
 
     def _batches(self) -> list[list[int]]:
         order = self.order
@@ -131,6 +146,8 @@ class Collator:
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Makes one batch of shape (rows, padded length), or (1, tokens)."""
+        if not examples:
+            return self._nothing()
         if self.end_to_end:
             return _joined(examples)
         length = padded(max(len(example["input_ids"]) for example in examples), self.multiple)
@@ -146,6 +163,12 @@ class Collator:
             batch["labels"][i, :end] = torch.as_tensor(example["labels"], dtype=torch.long)
             batch["attention_mask"][i, :end] = 1
         return batch
+
+    def _nothing(self) -> dict[str, Any]:
+        """A turn without rows: two tokens from which nothing is learned, and which are not counted."""
+        row = {"input_ids": [self.pad, self.pad], "labels": [-100, -100]}
+        batch = _joined([row]) if self.end_to_end else {name: torch.tensor([values]) for name, values in row.items()}
+        return batch | {"attention_mask": torch.zeros((1, 2), dtype=torch.long)}
 
 
 def _joined(examples: list[dict[str, Any]]) -> dict[str, Any]:

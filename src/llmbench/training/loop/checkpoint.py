@@ -20,6 +20,7 @@ from llmbench import written
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import checkpoints
 from llmbench.runs.best import goal
+from llmbench.training.distributed import sharding
 from llmbench.training.loop.evaluation import Measured
 from llmbench.training.loop.random_state import random_state, restore_random_state
 from llmbench.training.loop.watch import Watched
@@ -44,6 +45,8 @@ class WholeCheckpoints(Watched, Measured):
     lr_scheduler: Any
     _tr_loss: torch.Tensor
     _globalstep_last_logged: int
+    gathered: dict[str, torch.Tensor] | None = None
+    """What is trained, put together for a checkpoint, of a model that is in parts."""
 
     def train_from(self, checkpoint: Path | None, steps: int) -> None:
         """Trains to the end, from the start or from a checkpoint.
@@ -59,7 +62,7 @@ class WholeCheckpoints(Watched, Measured):
         if state.global_step < steps and not (judged is not None and judged.exhausted(state.log_history)):
             self.train(resume_from_checkpoint=str(checkpoint))  # type: ignore[attr-defined]
             return
-        self._load_from_checkpoint(str(checkpoint))  # type: ignore[attr-defined]
+        self._load_from_checkpoint(str(checkpoint))
         state.max_steps = steps
         self.state = state
 
@@ -75,7 +78,7 @@ class WholeCheckpoints(Watched, Measured):
         if best is None or not self.recipe.training.load_best_model_at_end:
             return None
         if best[0] != self.state.global_step:
-            self._load_from_checkpoint(str(Path(str(self.args.output_dir)) / f"checkpoint-{best[0]}"))  # type: ignore[attr-defined]
+            self._load_from_checkpoint(str(Path(str(self.args.output_dir)) / f"checkpoint-{best[0]}"))
         return best[0]
 
     def _send_telemetry(self) -> None:
@@ -86,6 +89,28 @@ class WholeCheckpoints(Watched, Measured):
         start = time.perf_counter()
         self.refuse_unusable_weights()
         folder = Path(str(self.args.output_dir))
+        self.gather()
+        if self.ranks.first:
+            self._write_checkpoint(folder, model, trial)
+        else:
+            transformers.Trainer._save_checkpoint(self, model, trial)  # type: ignore[arg-type]  # gives the first its part
+        self.ranks.wait()
+        self.paused += time.perf_counter() - start
+
+    def gather(self) -> None:
+        """Puts what is trained together, where the model is in parts, for what is saved next."""
+        self.gathered = sharding.gathered(self.model) if sharding.is_sharded(self.model) else None
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, self.gathered or state_dict)  # type: ignore[misc]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if sharding.is_sharded(self.model):
+            sharding.load_adapter(self.model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+
+    def _write_checkpoint(self, folder: Path, model: Any, trial: Any) -> None:
         part = folder / ".part"
         written.begin(part)
         self.args.output_dir = str(part)
@@ -106,31 +131,48 @@ class WholeCheckpoints(Watched, Measured):
         for old in checkpoints.every(folder)[: -self.recipe.training.save_total_limit]:
             if best is None or checkpoints.step_of(old) != best[0]:
                 checkpoints.remove(old)
-        self.paused += time.perf_counter() - start
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.lr_scheduler.state_dict()}
-        write(Path(output_dir), "optimizer", state)
+        own = self.optimizer.state_dict()
+        own = sharding.gathered_optimizer(own) if sharding.is_sharded(self.model) else own
+        state = {"optimizer": own, "scheduler": self.lr_scheduler.state_dict()}
+        if self.ranks.first:
+            write(Path(output_dir), "optimizer", state)
 
     def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
         if folder is not None:
             state = read(Path(folder), "optimizer")
-            self.optimizer.load_state_dict(state["optimizer"])
+            own = state["optimizer"]
+            self.optimizer.load_state_dict(
+                sharding.restore_optimizer(self.optimizer, own) if sharding.is_sharded(self.model) else own
+            )
             self.lr_scheduler.load_state_dict(state["scheduler"])
 
     def _save_rng_state(self, output_dir: str) -> None:
-        write(Path(output_dir), "random", random_state())
-        write(Path(output_dir), "running", {"loss": self._tr_loss, "logged": self._globalstep_last_logged})
+        own = random_state()
+        others = self.ranks.gather(own)[1:]
+        loss = self._tr_loss if self.ranks.alone else self.ranks.total(float(self._tr_loss))[0] / self.ranks.world
+        if self.ranks.first:
+            write(Path(output_dir), "random", own | ({"others": others} if others else {}))
+            write(Path(output_dir), "running", {"loss": torch.as_tensor(loss), "logged": self._globalstep_last_logged})
 
     def _load_rng_state(self, folder: str | None) -> None:
         if folder is not None:
-            restore_random_state(read(Path(folder), "random"))
+            self._restore_random(read(Path(folder), "random"))
             running = read(Path(folder), "running")
             self._tr_loss.copy_(running["loss"])  # the loss since the last log step, so that its mean is over all of them
             self._globalstep_last_logged = running["logged"]
 
+    def _restore_random(self, state: dict[str, Any]) -> None:
+        """This process's own numbers; those of one that was not there when the checkpoint was written begin with the step."""
+        every = [state, *state.get("others", [])]
+        if self.ranks.rank < len(every):
+            restore_random_state(every[self.ranks.rank])
+        else:
+            transformers.set_seed((self.recipe.training.seed + 7919 * self.state.global_step + self.ranks.rank) % 2**32)
+
     def _save_scaler(self, output_dir: str) -> None:
-        if getattr(self.accelerator, "scaler", None) is not None:
+        if self.ranks.first and getattr(self.accelerator, "scaler", None) is not None:
             write(Path(output_dir), "scaler", self.accelerator.scaler.state_dict())
 
     def _load_scaler(self, folder: str | None) -> None:

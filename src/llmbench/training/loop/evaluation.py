@@ -20,6 +20,8 @@ from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.recipe import EvaluationSpec, TrainRecipe
 from llmbench.runs import Run
 from llmbench.runs.best import goal
+from llmbench.training.distributed import sharding
+from llmbench.training.distributed.ranks import current
 from llmbench.training.loop.questions import ExamQuestion
 from llmbench.training.loop.random_state import undisturbed
 
@@ -38,7 +40,7 @@ class Exam:
 
     def take(self, model: Any, step: int) -> dict[str, float]:
         """Has the model answer every question, keeps some of the answers, and returns the mean of each metric."""
-        answers = list(self._answers(model))
+        answers = self._dealt(model)
         scores = [score(self.spec, question, text) for question, text in zip(self.questions, answers, strict=True)]
         every = max(len(answers) // max(self.spec.samples_shown, 1), 1)
         shown = range(0, every * self.spec.samples_shown, every)
@@ -61,7 +63,15 @@ class Exam:
                 means[name] = sum(values) / len(values)
         return means
 
-    def _answers(self, model: Any) -> Iterator[str]:
+    def _dealt(self, model: Any) -> list[str]:
+        """An answer to each question: each process answers its share. A model in parts takes all processes for each answer."""
+        here = current()
+        if here.alone or sharding.is_sharded(model):
+            return list(self._answers(model, self.questions))
+        shares = here.gather(list(self._answers(model, self.questions[here.rank :: here.world])))
+        return [shares[i % here.world][i // here.world] for i in range(len(self.questions))]
+
+    def _answers(self, model: Any, questions: Sequence[ExamQuestion]) -> Iterator[str]:
         """One greedy answer to each question, in order. Prompts are padded on the left, as generation wants it."""
         stops = model.generation_config.eos_token_id  # with the tokens that end the learned turns
         stops = {*(stops if isinstance(stops, list) else [stops]), self.tokenizer.eos_token_id} - {None}
@@ -74,8 +84,8 @@ class Exam:
             eos_token_id=sorted(stops) or None,
             pad_token_id=self.tokenizer.pad_token_id,
         )
-        for start in range(0, len(self.questions), self.batch_size):
-            prompts = [question.ids for question in self.questions[start : start + self.batch_size]]
+        for start in range(0, len(questions), self.batch_size):
+            prompts = [question.ids for question in questions[start : start + self.batch_size]]
             longest = max(map(len, prompts))
             ids = torch.tensor([[self.tokenizer.pad_token_id] * (longest - len(row)) + row for row in prompts])
             mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])

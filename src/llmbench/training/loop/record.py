@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 
 from llmbench.runs import Run
 from llmbench.shown import clock
+from llmbench.training.distributed import ranks, verify
 from llmbench.training.loop import figures
 from llmbench.training.loop.idle import Idle
 
@@ -89,6 +90,7 @@ class Recorder(TrainerCallback):
         self.printed = self.since = self.began = self.told = 0.0
         self.tokens = self.first_step = 0
         self.idle = Idle()
+        self.ranks = ranks.current()
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -98,6 +100,8 @@ class Recorder(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Evaluates the base where the recipe wants it, and starts the clocks."""
+        if not self.ranks.alone:
+            verify.check(self.trainer)
         if self.trainer.recipe.training.eval_on_start and state.global_step == 0:
             self.trainer.measure()
         self.began = self.since = self.printed = time.perf_counter()
@@ -123,6 +127,7 @@ class Recorder(TrainerCallback):
         self.idle.step(self.trainer)
         if state.global_step == self.stop_after:
             self.stop.asked = True
+        self.stop.asked = bool(self.ranks.most(self.stop.asked)[0])  # a signal may have reached one process alone
         if state.global_step in self.log_at:
             control.should_log = True
         if time.perf_counter() - self.told > _STATE_SECONDS or self.stop.asked:
@@ -149,7 +154,10 @@ class Recorder(TrainerCallback):
             row["tokens"] = state.num_input_tokens_seen
             row["tokens_per_second"] = round((state.num_input_tokens_seen - self.tokens) / max(seconds, 1e-9), 1)
             row["seconds"] = round(now - self.began, 2)
-            row["peak_memory"] = peak_memory(self.trainer.args.device.type)
+            held = peak_memory(self.trainer.args.device.type)
+            row["peak_memory"] = int(self.ranks.most(held)[0])
+            if not self.ranks.alone:
+                row["peak_memory_together"] = int(self.ranks.total(held)[0])
             self.since, self.tokens, self.trainer.paused = now, state.num_input_tokens_seen, 0.0
             row |= self.trainer.signals.take(self.trainer, state.global_step) if self.trainer.signals is not None else {}
         else:

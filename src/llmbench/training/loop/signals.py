@@ -63,8 +63,9 @@ class Signals:
 
     def look(self, trainer: Any, norm: Any) -> None:
         """Keeps the step's loss and norm; before a logged step's update, measures each layer's gradient."""
-        self._losses.append(trainer._last_loss)
-        self._norms.append(torch.as_tensor(norm, dtype=torch.float32).detach().reshape(()))
+        if trainer.ranks.alone:  # of several processes each has the loss of its own rows
+            self._losses.append(trainer._last_loss)
+            self._norms.append(torch.as_tensor(norm, dtype=torch.float32).detach().reshape(()))
         number = int(trainer.state.global_step) + 1
         if number == 1 or number % trainer.args.logging_steps == 0 or number >= trainer.state.max_steps:
             self._measured = self._measure(trainer, float(norm))

@@ -15,6 +15,8 @@ import torch
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
+from llmbench.training.distributed import sharding
+from llmbench.training.distributed.ranks import Ranks
 from llmbench.training.loop.random_state import undisturbed
 from llmbench.training.loop.signals import Signals
 
@@ -42,6 +44,7 @@ class Watched:
     model: Any
     accelerator: Any
     train_dataset: Any
+    ranks = Ranks()
     _losses: list[torch.Tensor]
     _last_loss: torch.Tensor | None = None
     last_norm: Any = None
@@ -61,18 +64,26 @@ class Watched:
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Called by transformers once a step, after the last batch's backward pass and before the update."""
-        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[misc]
+        norm = sharding.whole(super()._get_grad_norm(model, grad_norm))  # type: ignore[misc]
         losses, self._losses = self._losses, []
         looked_at = [loss.float().reshape(()) for loss in losses]
         if getattr(self.accelerator, "scaler", None) is None:  # float16 scales its loss, overflows, and skips such steps itself
             looked_at.append(torch.as_tensor(norm, dtype=torch.float32, device=losses[0].device).reshape(()))
-        if not bool(torch.isfinite(torch.stack(looked_at)).all()):
-            raise self._diverged([float(loss) for loss in losses], float(norm))
+        bad = not bool(torch.isfinite(torch.stack(looked_at)).all())
+        if self.ranks.most(bad)[0]:
+            raise self._agreed([float(loss) for loss in losses], float(norm))
         self._last_loss = torch.stack(looked_at[: len(losses)]).sum()
         self.last_norm, self.last_rate = norm, self._get_learning_rate()  # type: ignore[attr-defined]
         if self.signals is not None:
             self.signals.look(self, norm)
         return norm
+
+    def _agreed(self, losses: list[float], norm: float) -> Diverged:
+        """What every process says: the words of one whose own loss is bad, or of the first."""
+        own = self._diverged(losses, norm)
+        told = self.ranks.gather((all(map(math.isfinite, losses)), str(own), own.figures))
+        _, message, figures = min(told, key=lambda words: words[0])
+        return Diverged(message, **figures)
 
     def refuse_unusable_weights(self) -> None:
         """Makes sure that what is about to be saved is finite: an update may overflow though its gradient did not.
@@ -81,7 +92,7 @@ class Watched:
             Diverged: a trained weight is not.
         """
         for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            if parameter.requires_grad and self.ranks.most(not bool(torch.isfinite(sharding.local(parameter)).all()))[0]:
                 raise Diverged(
                     f"The update of step {self.state.global_step} made {name} infinite or NaN: the training has diverged, "
                     f"and this step is not saved. {self._before()}{self._advice()}",
@@ -125,12 +136,12 @@ class Watched:
     def places(self, steps_done: int) -> list[str]:
         """Where the rows of the step that follows `steps_done` stand; drawing them disturbs nothing."""
         with undisturbed(self.model):
-            batches = self._rows_of(steps_done, self.recipe.training.gradient_accumulation_steps)
+            batches = self._rows_of(steps_done, self.args.gradient_accumulation_steps)
         return [place(self.train_dataset, self.recipe, row) for rows in batches for row in rows]
 
     def _rows_of(self, steps_done: int, count: int) -> list[list[int]]:
         """The row numbers of each batch of the step that follows `steps_done`, drawn anew from the order of batches."""
-        accumulated = self.recipe.training.gradient_accumulation_steps
+        accumulated = self.args.gradient_accumulation_steps
         loader = self.get_train_dataloader()  # type: ignore[attr-defined]
         sampler = getattr(loader, "batch_sampler", None)
         if sampler is None or hasattr(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmbench.runs import Run
+from llmbench.training.distributed import ranks
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
@@ -23,7 +24,8 @@ def arguments(job: Job, run: Run) -> dict[str, Any]:
         "max_steps": spec.max_steps,
         "per_device_train_batch_size": spec.per_device_train_batch_size,
         "per_device_eval_batch_size": spec.per_device_eval_batch_size,
-        "gradient_accumulation_steps": spec.gradient_accumulation_steps,
+        "gradient_accumulation_steps": spec.gradient_accumulation_steps // ranks.current().world,
+        "average_tokens_across_devices": True,
         "learning_rate": spec.learning_rate,
         "lr_scheduler_type": spec.lr_scheduler_type,
         "lr_scheduler_kwargs": _scheduler_kwargs(spec.lr_scheduler_kwargs, job.steps),

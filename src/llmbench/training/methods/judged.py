@@ -60,7 +60,7 @@ class Judged(WholeCheckpoints):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Saves the trained adapter alone: transformers would load only the reference's folder beside it on resume."""
-        super()._save(output_dir, state_dict)  # type: ignore[misc]
+        super()._save(output_dir, state_dict)
         if output_dir is not None:
             shutil.rmtree(Path(output_dir) / "ref", ignore_errors=True)
 

@@ -7,14 +7,19 @@ import time
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader  # type: ignore[import-untyped]
 from torch.utils.data import DataLoader
 from trl import SFTTrainer  # type: ignore[attr-defined]
 
+from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
+from llmbench.training.distributed import sharding, wrap
+from llmbench.training.distributed.ranks import Ranks, current
 from llmbench.training.kernels import fused_head
 from llmbench.training.loading.adapter import keep_precision
 from llmbench.training.loop.batches import Batches, Collator, lengths
 from llmbench.training.loop.checkpoint import WholeCheckpoints
+from llmbench.training.loop.optimizer import own_optimizer
 from llmbench.training.loop.signals import RowLosses
 
 __all__ = ["Trainer"]
@@ -30,23 +35,48 @@ class Trainer(WholeCheckpoints, SFTTrainer):
         self.plain_head = plain_head
         self.paused = 0.0
         self.row_losses: RowLosses | None = None
+        self.ranks = current()
         with keep_precision(arguments["model"]):
             super().__init__(data_collator=collator, **arguments)
+        if self.aux_loss_enabled and not self.ranks.alone:
+            raise RecipeError(
+                "--processes: this mixture of experts learns a balance between them, which is not averaged over processes yet. "
+                "Train it with one process"
+            )
         self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the learned tokens of the whole step
         fused_head.install(self.model)
 
     def _loader(self, dataset: Any, batches: Batches) -> Any:
         loader: DataLoader[Any] = DataLoader(dataset.with_format("numpy"), batch_sampler=batches, collate_fn=self.data_collator)
+        if not self.ranks.alone:  # dealt already: accelerate would deal once more
+            return prepare_data_loader(loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True)
         return self.accelerator.prepare(loader)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Of the parts, where the model is in parts: now, when a checkpoint's weights are in it."""
+        if not self.ranks.alone and self.recipe.distributed.strategy == "fsdp2" and not sharding.is_sharded(self.model):
+            sharding.shard(self.model, self.ranks, self.accelerator.device.type)
+            self.optimizer = own_optimizer(self.model, self.recipe)
+        return super().create_optimizer(model)
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """As the recipe's strategy says and as nothing else does: accelerate would decide by device and environment."""
+        if self.ranks.alone:
+            return super()._wrap_model(model, training, dataloader)
+        return wrap.wrapped(self.accelerator, model, self.recipe.distributed)
 
     def get_train_dataloader(self) -> Any:
         """Batches in the recipe's order."""
-        return self._loader(self.train_dataset, Batches(lengths(self.train_dataset), self.recipe))
+        return self._loader(self.train_dataset, self.batches(self.ranks))
+
+    def batches(self, ranks: Ranks) -> Batches:
+        """A process's share of the batches of an epoch."""
+        return Batches(lengths(self.train_dataset), self.recipe, ranks=ranks)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Every held-out row once."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        return self._loader(rows, Batches(lengths(rows), self.recipe, train=False))
+        return self._loader(rows, Batches(lengths(rows), self.recipe, train=False, ranks=self.ranks))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -103,9 +133,10 @@ class Trainer(WholeCheckpoints, SFTTrainer):
                 count += learned
         self.model.train()
         self.row_losses = None
-        if self.run is not None and kept.losses:
+        if self.run is not None and kept.losses and self.ranks.alone:  # of several processes each has its own rows
             self.run.log_held_out({"step": self.state.global_step, "losses": kept.losses, "tokens": kept.tokens})
-        loss = total / count
+        total, tokens = self.ranks.total(total, count)
+        loss = total / tokens
         metrics = {f"{metric_key_prefix}_loss": loss, f"{metric_key_prefix}_perplexity": math.exp(min(loss, 700.0))}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
