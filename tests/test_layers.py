@@ -102,6 +102,7 @@ DOORS = {
     ("exporting/material.py", "training.loading.model"),
     ("exporting/material.py", "training.merging.probes"),
     ("exporting/material.py", "training.merging.weights"),
+    ("exporting/quantised.py", "training.merging.probes"),
     ("exporting/source.py", "training.loading.model"),
     ("cli/selftest.py", "engine.patches"),  # prints the register of what is borrowed, room by room
 }
@@ -196,6 +197,7 @@ ALLOWED = {
     ("cli/check.py", "transformers"),  # loads a tokenizer without a model, and so without torch
     ("estimate/measure.py", "torch"),  # times a matrix product of this machine
     ("engine/cpu_lora.py", "torch"),  # runs in vLLM's worker, which has it
+    ("exporting/compressor_program.py", "datasets"),  # runs in the interpreter of llm-compressor, which has it
     ("training/quiet.py", "datasets"),  # switches off its progress bars
     ("retrieval/embedding/__init__.py", "transformers"),  # likewise, the bar that sentence_transformers would draw
     ("retrieval/search/rerank_model.py", "transformers"),  # likewise
