@@ -55,6 +55,10 @@ FORMATS: dict[str, FormatEntry] = {
         FormatEntry("w4a16", "Weights in 4 bits by GPTQ, for vLLM", ("bfloat16",), "quantised", "W4a16", (), _CALIBRATED),
         FormatEntry("awq", "Weights in 4 bits by AWQ, for vLLM", ("bfloat16",), "quantised", "Awq", (), _CALIBRATED),
         FormatEntry("fp8", "Weights and activations in 8-bit floats, for vLLM", ("bfloat16",), "quantised", "Fp8", (), _PYTHON),
+        FormatEntry(
+            "torchao-int8", "Weights in 8 bits by torchao, for transformers and vLLM", ("bfloat16",),
+            "torchao_int8", "TorchaoInt8", (("torchao", "torchao"),),
+        ),
     )
 }  # fmt: skip
 """Each format by its name, in the order of the help. A new one is one more `FormatEntry`."""

@@ -21,8 +21,10 @@ from llmbench.exporting.values import Allowance, Heard, Probes
 from llmbench.training.merging import probes as distances
 from llmbench.training.merging.probes import Answers
 
-__all__ = ["Awq", "Fp8", "Int8", "W4a16"]
+__all__ = ["EIGHT_BITS", "FOUR_BITS", "Awq", "Fp8", "Int8", "W4a16", "bytes_of", "group_of"]
 
+EIGHT_BITS = Allowance(0.05, 4.0, 0.85)
+FOUR_BITS = Allowance(0.3, 8.0, 0.7)
 _GROUPS = (128, 64, 32)
 """Weights of a row that share a scale in 4 bits: as many as divide every row, as vLLM's kernels want it."""
 _PARAMETER = 2
@@ -66,7 +68,7 @@ class _Quantised:
         merged = material.model(precision)
         count = (self._rows or calibration.ROWS) if self.calibrates else 0
         self._drawn = calibration.drawn(material.source, material.tokenizer, count)
-        group = _group(merged) if self.grouped else 0
+        group = group_of(merged) if self.grouped else 0
         request = {
             "model": str(merged), "output": str(folder), "scheme": self.name, "group": group, "rows": self._drawn.rows,
             "trust_remote_code": material.source.spec.trust_remote_code,
@@ -104,15 +106,7 @@ class _Quantised:
 
     def expected_bytes(self, material: Material, precision: str) -> int:
         """So many bits for each weight of a linear layer but the head, its scales, and two bytes for all else."""
-        group, total = self._made["group"], 0.0
-        for name, shape in _shapes(material.model(precision)):
-            count = int(np.prod(shape))
-            if not _is_linear(name, shape):
-                total += count * _PARAMETER
-                continue
-            scales = count / group if group else shape[0]
-            total += count * self.bits / 8 + scales * (_PARAMETER + (self.bits / 8 if self.name == "awq" else 0))
-        return int(total)
+        return bytes_of(material.model(precision), bits=self.bits, group=self._made["group"], zeros=self.name == "awq")
 
     def weight_files(self, folder: Path) -> list[Path]:
         """The shards."""
@@ -143,28 +137,28 @@ class Int8(_Quantised):
     """Weights and activations in 8 bits, by GPTQ."""
 
     name, bits, grouped, calibrates = "int8", 8, False, True
-    allowance = Allowance(0.05, 4.0, 0.85)
+    allowance = EIGHT_BITS
 
 
 class W4a16(_Quantised):
     """Weights in 4 bits, by GPTQ."""
 
     name, bits, grouped, calibrates = "w4a16", 4, True, True
-    allowance = Allowance(0.3, 8.0, 0.7)
+    allowance = FOUR_BITS
 
 
 class Awq(_Quantised):
     """Weights in 4 bits with zero points, by AWQ."""
 
     name, bits, grouped, calibrates = "awq", 4, True, True
-    allowance = Allowance(0.3, 8.0, 0.7)
+    allowance = FOUR_BITS
 
 
 class Fp8(_Quantised):
     """Weights and activations in 8-bit floats, which needs no calibration."""
 
     name, bits, grouped, calibrates = "fp8", 8, False, False
-    allowance = Allowance(0.05, 4.0, 0.85)
+    allowance = EIGHT_BITS
 
 
 def _heard(said: Path, count: int, folder: Path) -> _Said:
@@ -205,7 +199,27 @@ def _beside(material: Material, *answers: list[list[int]]) -> list[dict[str, str
     return found
 
 
-def _group(folder: Path) -> int:
+def bytes_of(folder: Path, *, bits: int, group: int = 0, zeros: bool = False) -> int:
+    """Bytes of a merged model's weights once its linear layers are in fewer bits.
+
+    Args:
+        folder: the merged model's.
+        bits: of a weight.
+        group: weights that share a scale; 0 for one scale a row.
+        zeros: whether each scale has a zero point of as many bits.
+    """
+    total = 0.0
+    for name, shape in _shapes(folder):
+        count = int(np.prod(shape))
+        if _is_linear(name, shape):
+            scales = count / group if group else shape[0]
+            total += count * bits / 8 + scales * (_PARAMETER + (bits / 8 if zeros else 0))
+        else:
+            total += count * _PARAMETER
+    return int(total)
+
+
+def group_of(folder: Path) -> int:
     """As many weights as share a scale."""
     widths = {shape[1]: name for name, shape in _shapes(folder) if _is_linear(name, shape)}
     for group in _GROUPS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from llmbench.exporting.proof import Compared
 from llmbench.exporting.values import Allowance, Probes
 from llmbench.recipe import ServeRecipe
 
-__all__ = ["VllmSaid", "ask", "check", "until"]
+__all__ = ["VllmSaid", "ask", "check", "divergence", "until"]
 
 _LIKELIEST = 20
 """Log-probabilities a position that vLLM tells, its own limit; those of a whole vocabulary would be megabytes of JSON each."""
 _SECONDS = 600.0
+_LEAST = 1e-6
+"""Of a probability that is left for all others; below it the digits of what vLLM tells end."""
 _NO_KERNEL = ("not supported", "No compiled", "not implemented", "NotImplementedError", "Failed to find a kernel")
 
 
@@ -100,25 +103,28 @@ def _logprobs(choice: dict[str, Any]) -> list[dict[int, float]]:
 
 
 def _far(reference: Reference, found: VllmSaid) -> tuple[float, float]:
-    """The mean KL divergence over the tokens that vLLM names and all others as one, which is never more than the whole, and
-    the part of positions with the same likeliest token."""
+    """The mean divergence, and the part of positions with the same likeliest token."""
     kl, same, count = 0.0, 0, 0
     for logits, said in zip(reference.heard.logits, found.logprobs, strict=True):
         known = torch.from_numpy(logits).double().log_softmax(-1)
         for row, at in zip(known, said, strict=False):
-            tokens = torch.tensor(list(at))
-            p, q = row[tokens], torch.tensor(list(at.values()), dtype=torch.float64)
-            kl += float((p.exp() * (p - q)).sum()) + _rest(p, q)
+            kl += divergence(row, at)
             same += int(row.argmax()) == max(at, key=lambda token: at[token])
             count += 1
     return max(kl / count, 0.0), same / count
 
 
-def _rest(p: torch.Tensor, q: torch.Tensor) -> float:
-    """What all other tokens together add."""
-    least = 1e-6
-    a, b = (max(1 - float(one.exp().sum()), least) for one in (p, q))
-    return a * float(torch.tensor(a / b).log())
+def divergence(known: torch.Tensor, named: dict[int, float]) -> float:
+    """The Kullback-Leibler divergence in nats over the tokens that vLLM names, with all others as one: never more than over
+    the whole vocabulary (Cover and Thomas, Elements of Information Theory, 2.7).
+
+    Args:
+        known: log-probabilities of the whole vocabulary.
+        named: token -> log-probability of the other model.
+    """
+    p, q = known[torch.tensor(list(named))], torch.tensor(list(named.values()), dtype=known.dtype)
+    rest = [max(1 - float(one.exp().sum()), _LEAST) for one in (p, q)]
+    return float((p.exp() * (p - q)).sum()) + rest[0] * math.log(rest[0] / rest[1])
 
 
 def until(ids: list[int], stops: frozenset[int]) -> list[int]:
