@@ -45,6 +45,7 @@ def test_calibration_rows_are_drawn_from_the_training_and_always_the_same(made: 
     tokenizer = Material(found, home, lambda step: None).tokenizer
     drawn = calibration.drawn(found, tokenizer, 3)
     rows = data.load(DataSpec.model_validate(run.recipe["data"]), tokenizer, seed=run.recipe["training"]["seed"])
+    assert rows.eval is not None
     trained, kept = ([list(ids) for ids in part["input_ids"]] for part in (rows.train, rows.eval))
     assert len(drawn.rows) == 3 and drawn.known == len(trained) and all(ids in trained for ids in drawn.rows)
     assert drawn == calibration.drawn(found, tokenizer, 3)
@@ -84,7 +85,8 @@ def test_the_program_tells_what_a_folder_says(home: Path, tmp_path: Path) -> Non
 
     from llmbench import assets
 
-    tiny, ids, steps = assets.model_folder(assets.TINY), list(range(5, 29)), []
+    steps: list[str] = []
+    tiny, ids = assets.model_folder(assets.TINY), list(range(5, 29))
     request = {
         "folders": [[tiny, str(tmp_path)]], "dtype": "float32", "sequences": [ids], "prompts": [20], "new_tokens": 3,
         "texts": [["a b", True]], "held_out": [[ids, [-100] * 20 + ids[20:]]], "trust_remote_code": False,
