@@ -98,6 +98,7 @@ DOORS = {
     ("exporting/job.py", "training.quiet"),
     ("exporting/job.py", "training.save"),
     ("exporting/judging.py", "training.merging.probes"),
+    ("exporting/material.py", "training.certificate"),
     ("exporting/material.py", "training.loading.adapter"),
     ("exporting/material.py", "training.loading.model"),
     ("exporting/material.py", "training.merging.probes"),
@@ -177,6 +178,8 @@ HOMES = {
     "olefile": {"retrieval"},
     "charset_normalizer": {"retrieval"},
     "ir_measures": {"retrieval"},
+    "gguf": {"exporting"},
+    "ik_llama_cpp": {"exporting"},
     "starlette": {"gateway", "app"},  # app/ is a web program too
     "fastapi": {"gateway"},
     "uvicorn": {"gateway", "app"},

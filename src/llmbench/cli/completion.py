@@ -10,8 +10,8 @@ import typer
 from llmbench import assets
 
 __all__ = [
-    "comparisons", "documents", "formats", "pipelines", "precisions", "recipes", "register", "routes", "runs", "sweeps",
-    "variants",
+    "comparisons", "documents", "exports", "formats", "pipelines", "precisions", "recipes", "register", "routes", "runs",
+    "sweeps", "variants",
 ]  # fmt: skip
 
 
@@ -71,6 +71,13 @@ def formats(incomplete: str) -> list[str]:
     from llmbench.exporting.formats import FORMATS
 
     return [name for name in FORMATS if name.startswith(incomplete)]
+
+
+def exports(incomplete: str) -> list[str]:
+    """The exports of this workspace."""
+    from llmbench import workspace
+
+    return sorted(path.parent.name for path in workspace.exports().glob(f"{glob.escape(incomplete)}*/proof.json"))
 
 
 def precisions(ctx: typer.Context, incomplete: str) -> list[str]:

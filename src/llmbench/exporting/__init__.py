@@ -18,4 +18,4 @@ What of it needs another environment runs there as a process of its own and hand
 `proof`, `card` and `push` read folders only and load no torch.
 """
 
-__all__ = ["formats", "job", "proof", "protocol", "source", "values"]
+__all__ = ["card", "formats", "job", "proof", "protocol", "push", "source", "values"]

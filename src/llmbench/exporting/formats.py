@@ -33,6 +33,8 @@ class FormatEntry:
     """Modules that it needs in this environment beside training's, each with the extra of llmbench that installs it."""
     settings: tuple[str, ...] = ()
     """What its class can be told, of `SETTINGS`."""
+    served: bool = False
+    """Whether vLLM serves the folder, so that a certificate belongs into it, which `llmbench serve` puts to the engine."""
 
 
 SETTINGS = {"python": "--compressor", "rows": "--calibration-rows"}
@@ -45,7 +47,7 @@ FORMATS: dict[str, FormatEntry] = {
     for entry in (
         FormatEntry(
             "merged", "Whole model in safetensors, for transformers and vLLM", ("bfloat16", "float16", "float32"),
-            "merged", "MergedFormat",
+            "merged", "MergedFormat", served=True,
         ),
         FormatEntry(
             "adapter", "Adapter alone in PEFT's format", ("as-trained", "float32", "bfloat16", "float16"),
@@ -58,6 +60,10 @@ FORMATS: dict[str, FormatEntry] = {
         FormatEntry(
             "torchao-int8", "Weights in 8 bits by torchao, for transformers and vLLM", ("bfloat16",),
             "torchao_int8", "TorchaoInt8", (("torchao", "torchao"),),
+        ),
+        FormatEntry(
+            "gguf", "GGUF for llama.cpp, Ollama and LM Studio", ("q8_0", "f16", "q4_k_m"), "llama.format", "GgufFormat",
+            (("gguf", "gguf"), ("ik_llama_cpp", "gguf")),
         ),
     )
 }  # fmt: skip

@@ -9,9 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llmbench import workspace, written
+from llmbench import parity, workspace, written
 from llmbench.errors import LlmbenchError, MissingPackage
-from llmbench.exporting import formats, judging, proof, source
+from llmbench.exporting import card, formats, judging, proof, source
+from llmbench.exporting.card import Subject
+from llmbench.exporting.formats import FormatEntry
 from llmbench.exporting.material import Material
 from llmbench.exporting.proof import Proof
 from llmbench.exporting.protocol import Format
@@ -76,9 +78,13 @@ def export(
     part, work = (target.parent / f".{target.name}.{end}" for end in ("part", "work"))
     try:
         written.begin(part)
-        material = Material(found, written.begin(work), say)
+        material = Material(found, written.begin(work), say, certify=entry.served)
         done = _written(made, chosen, material, part, say)
+        say("Writing the card")
         proof.write(done, part)
+        if material.certificate is not None:
+            parity.write(material.certificate, part)
+        card.write(_subject(found, entry, made, target.name, chosen), done, part)
         sync(part)
         folder = target if done.holds else target.with_name(target.name + proof.FAILED)
         written.publish(part, folder)
@@ -110,6 +116,13 @@ def _written(made: Format, precision: str, material: Material, part: Path, say: 
     except LlmbenchError as error:
         return judging.unreadable(made, precision, material, part, str(error))
     return judging.judge(made, precision, material, part, heard)
+
+
+def _subject(found: Exportable, entry: FormatEntry, made: Format, name: str, precision: str) -> Subject:
+    """What the card is about."""
+    own = found.folder if found.adapts and found.step is None else None
+    base = None if found.spec.config is not None else found.spec.model_name_or_path
+    return Subject(found.run, found.step, found.base, base, own, entry.title, made.usage(name, precision))
 
 
 def _check_target(target: Path, overwrite: bool) -> None:

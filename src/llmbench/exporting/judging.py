@@ -189,7 +189,8 @@ def _lead(reference: Reference, i: int, at: int) -> float:
 
 def _stops(reference: Reference, heard: Heard) -> Compared:
     wanted, found = sorted(reference.heard.stops), sorted(heard.stops)
-    return Compared("stops", found == wanted, f"stops at {found}", "" if found == wanted else f"{wanted}")
+    also = f"; its reader also at {sorted(heard.also_stops)}, by their names" if heard.also_stops else ""
+    return Compared("stops", found == wanted, f"stops at {found}{also}", "" if found == wanted else f"{wanted}")
 
 
 def _template(reference: Reference, heard: Heard) -> Compared:

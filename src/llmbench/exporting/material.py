@@ -6,7 +6,7 @@ import gc
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from llmbench import hardware, parity
 from llmbench.errors import LlmbenchError
 from llmbench.exporting.source import Exportable
 from llmbench.exporting.values import Heard, Probes, ProbeText
+from llmbench.parity import Certificate
+from llmbench.training import certificate
 from llmbench.training.loading import adapter
 from llmbench.training.loading.model import device_of, load_base, load_tokenizer, stop_at
 from llmbench.training.merging import probes, weights
@@ -56,8 +58,8 @@ class Reference:
 class Material:
     """What a format is made from. Loads the model when it is first asked for, and keeps none in memory."""
 
-    def __init__(self, source: Exportable, work: Path, say: Callable[[str], None]) -> None:
-        """Takes what is exported, a folder for what is made on the way, and what is told of each step."""
+    def __init__(self, source: Exportable, work: Path, say: Callable[[str], None], *, certify: bool = False) -> None:
+        """Takes what is exported, a folder for what is made on the way, what is told of each step, and whether to certify."""
         self.source, self.work, self.say = source, work, say
         self.device = device_of(source.spec)
         self.stops = _stops(source)
@@ -71,6 +73,9 @@ class Material:
         """Whether the merged model's head is its embedding; None before it was made."""
         self.parameters: int | None = None
         """The merged model's; None before it was made."""
+        self.certificate: Certificate | None = None
+        """What the trained model says to the probes of a server; None unless it is to be certified, and before it was asked."""
+        self.certify = certify
         self._made: dict[str, Path] = {}
         self._reference: Reference | None = None
 
@@ -245,6 +250,13 @@ def _heard(model: Any, material: Material, prompts: list[list[int]], dtype: torc
     kwargs = material.source.run.recipe["data"].get("chat_template_kwargs") or {}
     wanted = probes_of(material.tokenizer, prompts, written, kwargs)
     said = probes.logits(model, [list(ids) for ids in wanted.sequences], dtype)
+    if material.certify:
+        made = certificate.of(
+            model, material.tokenizer, dtype=dtype, quantized=material.few_bits, base={}, folder=material.source.folder,
+            template_kwargs=kwargs,
+        )  # fmt: skip
+        plain = tuple(replace(probe, base=None, scaled={}) for probe in made.probes)
+        material.certificate = replace(made, config={}, files={}, probes=plain)
     tokens = [list(one.ids) for one in wanted.texts]
     template = material.tokenizer.chat_template
     return Heard([one.numpy() for one in said], written, tokens, stops, template, None), wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ FAILED = ".failed-proof"
 _VERSION = 1
 _MOST = 8 * 2**20
 """Bytes of a file that is read."""
-_OWN = {FILE, ".llmbench.json", "README.md", "lineage.json"}
+_BESIDE = (
+    FILE, ".llmbench.json", "README.md", "lineage.json", "certificate.json", "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*",
+    "USE_POLICY*",
+)  # fmt: skip
 """What lies beside the files that a proof is about."""
 
 
@@ -72,7 +76,7 @@ def files_of(folder: Path) -> dict[str, dict[str, Any]]:
     return {
         name: {"bytes": path.stat().st_size, "sha256": provenance.file_hash(path)}
         for name, path in found.items()
-        if name not in _OWN
+        if not any(fnmatch(name, pattern) for pattern in _BESIDE)
     }
 
 

@@ -59,6 +59,8 @@ class Heard:
     """What the format compared besides, such as with another reader."""
     figures: dict[str, Any] = field(default_factory=dict)
     """The numbers behind it, for the proof."""
+    also_stops: frozenset[int] = frozenset()
+    """Other tokens at which the program that reads the format stops of its own accord, because of their names."""
 
 
 @dataclass(frozen=True)
