@@ -12,17 +12,22 @@ REQUEST of `quantise`: `model` (a folder that is only read), `output` (an empty 
 REQUEST of `ask`: `folders` (pairs of a model's folder and an empty one for what it says), `dtype`, `sequences` (token ids),
 `prompts` (how many ids of each are the prompt), `new_tokens`, `texts` (pairs of a text and whether it begins a prompt),
 `held_out` (pairs of token ids and labels, -100 where nothing is learned), `trust_remote_code`. It writes `logits-NUMBER.npy`,
-(tokens, vocabulary) in float32, and `answers.json` for each.
+(tokens, vocabulary) in float32, and `answers.json` for each. In that of every folder but the first, `layers` says how far
+attention and the rest of each layer are off when the layer is given what that of the first folder was given: the length of
+the difference of the two outputs over the length of the first.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+_FEW = 4
+"""Sequences with which layers are compared: what goes into each layer is kept in memory."""
 _PACKAGES = ("llmcompressor", "compressed-tensors", "torch", "transformers")
 
 
@@ -71,11 +76,12 @@ def quantise(request: dict[str, Any]) -> None:
 def ask(request: dict[str, Any]) -> None:
     """Writes what folders say, read by transformers with the activations rounded as when they are served."""
     _say("Asking the merged model and the quantised one")
+    known: list[dict[str, list[Any]]] = []
     for folder, output in request["folders"]:
-        _ask(folder, Path(output), request)
+        _ask(folder, Path(output), request, known)
 
 
-def _ask(folder: str, output: Path, request: dict[str, Any]) -> None:
+def _ask(folder: str, output: Path, request: dict[str, Any], known: list[dict[str, list[Any]]]) -> None:
     import numpy as np
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -99,6 +105,7 @@ def _ask(folder: str, output: Path, request: dict[str, Any]) -> None:
             "stops": _stops(model),
             "template": tokenizer.chat_template,
             "loss": _loss(model, request["held_out"]),
+            "layers": _layers(model, request["sequences"][:_FEW], known),
         }
     (output / "answers.json").write_text(json.dumps(found), encoding="utf-8")
 
@@ -165,6 +172,51 @@ def _loss(model: Any, rows: list[list[list[int]]]) -> float | None:
         total += float(torch.nn.functional.cross_entropy(said, wanted, ignore_index=-100, reduction="sum"))
         count += int((wanted != -100).sum())
     return total / count if count else None
+
+
+def _layers(model: Any, sequences: list[list[int]], known: list[dict[str, list[Any]]]) -> dict[str, float]:
+    """How far each layer's parts are off, given what the first model's layer was given, whose inputs and outputs this keeps."""
+    import torch
+
+    layers = max((one for one in model.modules() if isinstance(one, torch.nn.ModuleList)), key=len, default=())
+    seen: dict[str, list[Any]] = {}
+    hooks = []
+
+    def listen(place: str, part: Any) -> None:
+        def before(_: Any, inputs: Any) -> Any:
+            heard = seen.setdefault(f"{place} in", [])
+            given = known[0][f"{place} in"][len(heard)].to(inputs[0].device) if known else inputs[0]
+            heard.append(given.cpu())
+            return (given, *inputs[1:])
+
+        def after(name: str) -> Any:
+            def hook(_: Any, __: Any, output: Any) -> None:
+                seen.setdefault(name, []).append((output[0] if isinstance(output, tuple) else output).cpu())
+
+            return hook
+
+        hooks.append(part.register_forward_pre_hook(before))
+        for name, child in part.named_children():
+            if next(child.children(), None) is not None:  # attention and the rest, and no norms
+                hooks.append(child.register_forward_hook(after(f"{place}.{name}")))
+
+    for at, layer in enumerate(layers):
+        listen(str(at), layer)
+    for ids in sequences:
+        _logits(model, ids)
+    for hook in hooks:
+        hook.remove()
+    if not known:
+        known.append(seen)
+        return {}
+    return {name: _off(known[0][name], seen[name]) for name in seen if not name.endswith(" in")}
+
+
+def _off(one: list[Any], other: list[Any]) -> float:
+    """The length of the difference over the length of `one`."""
+    away = sum(float((a.float() - b.float()).square().sum()) for a, b in zip(one, other, strict=True))
+    whole = sum(float(a.float().square().sum()) for a in one)
+    return math.sqrt(away / max(whole, 1e-30))
 
 
 def _stops(model: Any) -> list[int]:

@@ -43,6 +43,8 @@ class _Quantised:
     grouped: bool
     calibrates: bool
     allowance: Allowance
+    apart: float
+    """How far a layer's attention, or what follows it, may be off, as a part of its length."""
 
     def __init__(self, *, python: Path | None = None, rows: int | None = None) -> None:
         """Takes the Python that has llm-compressor and how many rows calibrate; None is the usual."""
@@ -102,7 +104,8 @@ class _Quantised:
         check, figures, answers = served.check(folder, material.reference(), self.allowance, precision)
         more = self._figures(material, merged, exported) | ({"served": figures} if figures else {})
         more["answers"] = _beside(material, merged[0].greedy, exported[0].greedy, answers)
-        return replace(exported[0], further=(check, _cost(more)), figures=more)
+        more["layers"] = _layers(said["exported"])
+        return replace(exported[0], further=(self._apart(more["layers"]), check, _cost(more)), figures=more)
 
     def expected_bytes(self, material: Material, precision: str) -> int:
         """So many bits for each weight of a linear layer but the head, its scales, and two bytes for all else."""
@@ -119,6 +122,14 @@ class _Quantised:
     def usage(self, name: str, precision: str) -> str:
         """vLLM."""
         return f"```bash\nvllm serve {name} --dtype {precision}\n```"
+
+    def _apart(self, layers: dict[str, float]) -> Compared:
+        """A matrix that is wrong may hardly show in logits: each part of a layer is looked at alone."""
+        if not layers:
+            return Compared("layers", None, "the model has no layers of parts to look at")
+        worst = max(layers, key=lambda name: layers[name])
+        said = f"off by {layers[worst]:.1%} at most, at {worst}, of {len(layers)} parts"
+        return Compared("layers", layers[worst] <= self.apart, said, f"{self.apart:.0%}")
 
     def _figures(self, material: Material, merged: _Said, exported: _Said) -> dict[str, Any]:
         """What quantising cost, beside what merging did."""
@@ -137,28 +148,28 @@ class Int8(_Quantised):
     """Weights and activations in 8 bits, by GPTQ."""
 
     name, bits, grouped, calibrates = "int8", 8, False, True
-    allowance = EIGHT_BITS
+    allowance, apart = EIGHT_BITS, 0.2
 
 
 class W4a16(_Quantised):
     """Weights in 4 bits, by GPTQ."""
 
     name, bits, grouped, calibrates = "w4a16", 4, True, True
-    allowance = FOUR_BITS
+    allowance, apart = FOUR_BITS, 0.5
 
 
 class Awq(_Quantised):
     """Weights in 4 bits with zero points, by AWQ."""
 
     name, bits, grouped, calibrates = "awq", 4, True, True
-    allowance = FOUR_BITS
+    allowance, apart = FOUR_BITS, 0.5
 
 
 class Fp8(_Quantised):
     """Weights and activations in 8-bit floats, which needs no calibration."""
 
     name, bits, grouped, calibrates = "fp8", 8, False, False
-    allowance = EIGHT_BITS
+    allowance, apart = EIGHT_BITS, 0.2
 
 
 def _heard(said: Path, count: int, folder: Path) -> _Said:
@@ -173,6 +184,11 @@ def _heard(said: Path, count: int, folder: Path) -> _Said:
         tied=tied_on_disk(folder),
     )
     return heard, found["loss"]
+
+
+def _layers(said: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads((said / "answers.json").read_text(encoding="utf-8"))["layers"]
+    return found
 
 
 def _cost(figures: dict[str, Any]) -> Compared:
