@@ -65,6 +65,10 @@ FORMATS: dict[str, FormatEntry] = {
             "gguf", "GGUF for llama.cpp, Ollama and LM Studio", ("q8_0", "f16", "q4_k_m"), "llama.format", "GgufFormat",
             (("gguf", "gguf"), ("ik_llama_cpp", "gguf")),
         ),
+        FormatEntry(
+            "gguf-adapter", "LoRA alone in GGUF, for llama.cpp and Ollama", ("f16", "f32"), "llama.adapter",
+            "GgufAdapterFormat", (("gguf", "gguf"), ("ik_llama_cpp", "gguf")),
+        ),
     )
 }  # fmt: skip
 """Each format by its name, in the order of the help. A new one is one more `FormatEntry`."""

@@ -138,6 +138,15 @@ class Material:
             gc.collect()
         return self._made[dtype]
 
+    def base_model(self) -> Path:
+        """A folder like that of `model`, in float32, with the base without the adapter, and with room for all tokens."""
+        folder = self.work / "base"
+        folder.mkdir(parents=True)
+        model = weights.base(self._plan("float32"), torch.float32, few_bits=False)
+        model.save_pretrained(folder, max_shard_size="5GB")
+        self.tokenizer.save_pretrained(folder)
+        return folder
+
     def with_adapter(self, folder: Path, dtype: torch.dtype) -> Any:
         """The base as it was trained on, with the adapter of a folder beside it, as PEFT alone loads it."""
         from peft import PeftModel

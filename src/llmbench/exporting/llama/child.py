@@ -54,7 +54,7 @@ def _model(llama: Any, asked: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not model:
         raise SystemExit("llama.cpp cannot load it")
     longest = max(map(len, asked["sequences"])) + asked["new_tokens"]
-    context = _context(llama, model, longest)
+    context = _context(llama, model, longest, adapted=bool(asked.get("adapter")))
     if asked.get("adapter"):
         _adapt(llama, model, context, asked["adapter"])
     vocabulary = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
@@ -82,13 +82,15 @@ def _load(llama: Any, path: str, *, vocab_only: bool = False, pre: str | None = 
     return llama.llama_model_load_from_file(path.encode(), params)
 
 
-def _context(llama: Any, model: Any, longest: int) -> Any:
+def _context(llama: Any, model: Any, longest: int, *, adapted: bool) -> Any:
     """In float32 where llama.cpp leaves a choice."""
     params = llama.llama_context_default_params()
     params.n_ctx = params.n_batch = params.n_ubatch = max(64, longest)
     params.n_threads = params.n_threads_batch = len(os.sched_getaffinity(0))
     params.type_k = 0  # the values stay float16, which it insists on without its flash attention
     params.flash_attn = False
+    if adapted:  # the fused products of the feed-forward leave a LoRA out
+        params.fused_up_gate = params.fused_moe_up_gate = params.fused_mmad = False
     context = llama.llama_init_from_model(model, params)
     if not context:
         raise SystemExit("llama.cpp cannot make a context for it")

@@ -1,0 +1,141 @@
+"""GGUF: llama.cpp reads the same tokens and says the same, or the folder is kept apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbench import assets
+from llmbench.errors import LlmbenchError
+
+from .conftest import Make
+
+pytest.importorskip("gguf", reason="needs the extra `gguf`")
+pytest.importorskip("ik_llama_cpp", reason="needs the extra `gguf`")
+
+WIDTHS: dict[str, Any] = {
+    "vocab_size": 1024, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 512, "eos_token_id": 2, "bos_token_id": None, "pad_token_id": 0,
+}  # fmt: skip
+LONG_ROPE = {"rope_type": "longrope", "rope_theta": 10000.0, "long_factor": [1.5] * 8, "short_factor": [1.2] * 8}
+MODELS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama-linear": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
+    "mistral": {"sliding_window": None},
+    "qwen2": {"tie_word_embeddings": True},
+    "qwen3": {"head_dim": 32},
+    "gemma3_text": {"head_dim": 32, "num_hidden_layers": 7, "sliding_window": 16, "query_pre_attn_scalar": 32},
+    "phi3": {"sliding_window": None, "original_max_position_embeddings": 512},
+    "phi3-long": {
+        "original_max_position_embeddings": 300,
+        "rope_parameters": LONG_ROPE | {"original_max_position_embeddings": 300},
+    },
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_architecture_says_in_llama_cpp_what_it_says_in_transformers(tmp_path: Path, name: str) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from llmbench.exporting.llama import reading, writer
+    from llmbench.exporting.material import probes_of
+    from llmbench.training.merging import probes
+
+    tokenizer = AutoTokenizer.from_pretrained(assets.model_folder(assets.TINY))
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(name.split("-")[0], **{**WIDTHS, **MODELS[name]})
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    for key, parameter in model.named_parameters():  # unlike any default, so that a weight left out shows
+        mean = 1.0 if "norm" in key and "gemma" not in name else 0.0
+        torch.nn.init.normal_(parameter, mean=mean, std=0.2 if parameter.dim() == 1 else 0.08)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    assert writer.refusal(json.loads((tmp_path / "model" / "config.json").read_text())) is None
+    prompts = [list(range(5, 60)), [1, 7, 9]]
+    asked = probes_of(tokenizer, prompts, probes.greedy(model, prompts, torch.float32), {})
+    path = tmp_path / "model.gguf"
+    writer.write(tmp_path / "model", path, tokenizer, frozenset({2}), name=name, pre="smollm", kind="f16")
+    heard, ends = reading.ask(path, asked)
+    said = probes.logits(model, [list(ids) for ids in asked.sequences], torch.float32)
+    far = probes.distance(probes.Answers(said, []), probes.Answers([torch.from_numpy(one) for one in heard.logits], []))
+    assert far.kl < 1e-5 and far.logit < 0.05, far
+    assert heard.tokens == [list(one.ids) for one in asked.texts] and 2 in ends
+
+
+@pytest.mark.parametrize(("name", "precision"), [("lora", "q8_0"), ("tokens", "f16"), ("whole", "q4_k_m"), ("full", "f16")])
+def test_a_gguf_file_is_proven_by_llama_cpp(made: Make, tmp_path: Path, name: str, precision: str) -> None:
+    from llmbench.exporting import job, proof
+
+    done = job.export(made(name), "gguf", precision=precision, output=tmp_path / "out")
+    assert done.proof.holds, proof.lines(done.proof)
+    found = {check.name: check for check in done.proof.checks}
+    assert ("its own" in found["tied"].found) == (name == "whole")
+    assert found["stops"].found.startswith("stops at [2]")
+    assert done.proof.figures["lost"]["kl"] < {"f16": 1e-5, "q8_0": 1e-2, "q4_k_m": 0.1}[precision]
+    lines = (done.folder / "Modelfile").read_text().splitlines()
+    assert lines[0] == "FROM ./model.gguf" and lines[-1] == 'PARAMETER stop "<|im_end|>"'
+    assert '{{ if eq .Role "user" }}<|im_start|>user' in (done.folder / "Modelfile").read_text()
+
+
+@pytest.mark.parametrize("name", ["lora", "rslora"])
+def test_a_lora_alone_is_proven_beside_the_base(made: Make, tmp_path: Path, name: str) -> None:
+    from llmbench.exporting import job, proof
+
+    done = job.export(made(name), "gguf-adapter", output=tmp_path / "out")
+    assert done.proof.holds and done.proof.figures["lost"]["kl"] < 1e-5, proof.lines(done.proof)
+    assert "ADAPTER ./adapter.gguf" in (done.folder / "Modelfile").read_text().splitlines()
+
+
+@pytest.mark.parametrize(("name", "said"), [("dora", "is a DoRA"), ("whole", "modules_to_save"), ("qlora", "few bits")])
+def test_what_llama_cpp_s_lora_cannot_hold_is_refused_at_once(made: Make, tmp_path: Path, name: str, said: str) -> None:
+    from llmbench.exporting import job
+
+    with pytest.raises(LlmbenchError, match=said):
+        job.export(made(name), "gguf-adapter", output=tmp_path / "at" / "out")
+    assert not (tmp_path / "at").exists()
+
+
+def test_a_tokenizer_that_llama_cpp_cannot_have_is_refused(tmp_path: Path) -> None:
+    """By its pre-tokenizer, which is tried on texts: digits in pairs from the left is none that llama.cpp knows."""
+    from transformers import AutoTokenizer
+
+    from llmbench.exporting.llama import reading, writer
+    from llmbench.exporting.material import probes_of
+
+    folder = Path(assets.model_folder(assets.TINY))
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    texts = probes_of(tokenizer, [[1]], [[2]], {}).texts
+    writer.write(folder, tmp_path / "v.gguf", tokenizer, frozenset({2}), name="x", pre="default", kind="f32", weights=False)
+    assert reading.pre_tokenizer(tmp_path / "v.gguf", texts) == "smollm"
+    import dataclasses
+
+    other = (*texts[:-1], dataclasses.replace(texts[-1], ids=(1, 2, 3)))
+    with pytest.raises(LlmbenchError, match=r"no pre-tokenizer that cuts texts as .* Use --format merged"):
+        reading.pre_tokenizer(tmp_path / "v.gguf", other)
+
+
+def test_a_damaged_file_is_a_reason_and_not_a_crash(tmp_path: Path) -> None:
+    from llmbench.exporting.llama import reading
+    from llmbench.exporting.values import Probes
+
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(LlmbenchError, match=r"llama\.cpp could not read it"):
+        reading.ask(tmp_path / "model.gguf", Probes(((1, 2),), (1,), 1, ()))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"architectures": ["MambaForCausalLM"]}, "MambaForCausalLM is not among"),
+        ({"architectures": ["LlamaForCausalLM"], "rope_parameters": {"rope_type": "yarn"}}, "scaled by yarn"),
+        ({"architectures": ["MistralForCausalLM"], "sliding_window": 4096}, "a window of tokens"),
+    ],
+)
+def test_architectures_that_are_not_written_are_named(values: dict[str, Any], said: str) -> None:
+    from llmbench.exporting.llama import writer
+
+    assert said in str(writer.refusal(values))
