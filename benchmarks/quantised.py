@@ -61,7 +61,7 @@ def row(name: str, folder: Path, found: dict[str, Any], fast: list[float], usual
     """A line of the table."""
     figures = found["figures"]
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6
-    held_out = figures.get("held_out", {}).get("exported")
+    held_out = figures.get("held_out", {}).get("exported")  # that of `merged` stands in the proofs of the others
     same, total = figures["greedy_same"], found["reference"]["prompts"]
     served = figures.get("served", {}).get("kl")
     cells = [
