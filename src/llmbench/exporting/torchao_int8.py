@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,10 +34,8 @@ class TorchaoInt8:
 
     def write(self, material: Material, folder: Path, precision: str) -> None:
         """Loads the merged model with its linear layers in 8 bits, and saves it as safetensors."""
-        from transformers import AutoModelForCausalLM, TorchAoConfig
-
-        logging.getLogger("torchao").setLevel(logging.ERROR)  # it names each kernel of a GPU that is not here
         from torchao.quantization import Int8WeightOnlyConfig
+        from transformers import AutoModelForCausalLM, TorchAoConfig
 
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(material.model(precision)), dtype=getattr(torch, precision), use_safetensors=True, local_files_only=True,
