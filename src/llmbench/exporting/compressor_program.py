@@ -86,10 +86,15 @@ def _ask(folder: str, output: Path, request: dict[str, Any], known: list[dict[st
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    where: dict[str, Any] = {"trust_remote_code": request["trust_remote_code"], "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(folder, **where)
+    trust = request["trust_remote_code"]
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, request["dtype"]), output_loading_info=True, use_safetensors=True, **where
+        folder,
+        dtype=getattr(torch, request["dtype"]),
+        output_loading_info=True,
+        use_safetensors=True,
+        trust_remote_code=trust,
+        local_files_only=True,
     )
     model, loading = loaded
     if loading["missing_keys"]:

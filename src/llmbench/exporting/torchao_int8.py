@@ -49,11 +49,13 @@ class TorchaoInt8:
         """By transformers, from the folder alone, and by vLLM."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        where: dict[str, Any] = {"trust_remote_code": material.source.spec.trust_remote_code, "local_files_only": True}
+        trust = material.source.spec.trust_remote_code
         dtype: torch.dtype = getattr(torch, precision)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), **where)
-            model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, **where)
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust, local_files_only=True)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                str(folder), dtype=dtype, trust_remote_code=trust, use_safetensors=True, local_files_only=True
+            )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise LlmbenchError(f"transformers cannot load it ({str(error).splitlines()[0][:200]})") from error
         heard = asked(model.to(material.device), tokenizer, probes, dtype, tied=tied_on_disk(folder))
