@@ -30,7 +30,7 @@ COSTLY = {
     "again": "tests/training/", "cross": "tests/retrieval/", "late": "tests/retrieval/", "big": "tests/retrieval/",
 }  # fmt: skip
 """Fixtures that take seconds (an adapter, a wheel, a training, an index), and where: whatever uses them is expensive."""
-TRAINING = frozenset({"tests/training", "tests/security", "tests/data", "tests/test_borrowed.py"})
+TRAINING = frozenset({"tests/training", "tests/exporting", "tests/security", "tests/data", "tests/test_borrowed.py"})
 """Tests, by room or file, that import PyTorch, transformers, PEFT or TRL; in `make check` one process takes them all."""
 WORTH_A_LOOK = 15.0
 """A case that takes longer is named by the program if it is not long."""

@@ -58,7 +58,9 @@ class AdapterFormat:
 
         dtype = material.reference().dtype
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(folder), trust_remote_code=material.source.spec.trust_remote_code, local_files_only=True
+            )
             model = material.with_adapter(folder, dtype)
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise LlmbenchError(f"PEFT cannot load it ({str(error).splitlines()[0][:200]})") from error

@@ -272,7 +272,9 @@ def _limits(subject: Subject) -> Iterator[str]:
 def _terms(subject: Subject, licences: list[str]) -> str:
     known = _card(subject.base).get("license")
     if licences:
-        return f"That of the base, {subject.base_name}{f' ({known})' if known else ''}: {', '.join(licences)} beside this file."
+        return (
+            f"That of the base, {subject.base_name}{f' ({known})' if known else ''}: {', '.join(licences)} next to this file."
+        )
     if known:
         return f"That of the base, {subject.base_name}: {known}, as its own card says. Its text is with the base."
     if subject.base_name is None:

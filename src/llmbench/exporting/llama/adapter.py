@@ -22,6 +22,8 @@ from llmbench.exporting.values import Allowance, Heard, Probes
 __all__ = ["GgufAdapterFormat"]
 
 _FILE = "adapter.gguf"
+_RANKS = 32
+"""Ranks are multiples of this in the file."""
 _PART = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _BYTES = {"f32": 4, "f16": 2}
 
@@ -43,7 +45,7 @@ class GgufAdapterFormat:
             "trains whole modules (modules_to_save)": peft.get("modules_to_save"),
             "trains rows of the embedding": peft.get("trainable_token_indices"),
             "trains biases": peft.get("bias", "none") != "none",
-            "is for Phi-3's joined matrices, beside which llama.cpp was not seen to compute a LoRA right": (
+            "is for Phi-3's joined matrices, with which llama.cpp was not seen to compute a LoRA right": (
                 writer.layout(source.config).arch == "phi3"
             ),
         }
@@ -110,7 +112,7 @@ class GgufAdapterFormat:
         """llama.cpp and Ollama."""
         return (
             f"```bash\nllama-cli -m BASE.gguf --lora {name}/{_FILE} -cnv\n```\n\nFor Ollama, put a GGUF file of the base "
-            "beside the Modelfile as `base.gguf`."
+            "next to the Modelfile as `base.gguf`."
         )
 
 
@@ -136,7 +138,17 @@ def _matrices(material: Material, found: Layout) -> Iterator[tuple[str, torch.Te
             heads = {"q_proj": found.heads, "k_proj": found.kv_heads}.get(match[1].rsplit(".", 1)[-1])
             if found.arch == "llama" and heads is not None:
                 values = writer.permuted(values, heads)
-        yield f"{name}.lora_{match[2].lower()}", values
+        yield f"{name}.lora_{match[2].lower()}", _filled(values, 0 if match[2] == "A" else 1)
+
+
+def _filled(values: torch.Tensor, dim: int) -> torch.Tensor:
+    """The rank filled up with zeros, which change nothing: llama.cpp computes wrong numbers in float16 for a rank such as 4."""
+    missing = -values.shape[dim] % _RANKS
+    if not missing:
+        return values
+    shape = list(values.shape)
+    shape[dim] = missing
+    return torch.cat([values, torch.zeros(shape)], dim)
 
 
 def _scale(config: dict[str, Any], module: str, rank: int) -> float:
