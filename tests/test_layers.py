@@ -105,6 +105,7 @@ DOORS = {
     ("exporting/material.py", "training.merging.weights"),
     ("exporting/quantised.py", "training.merging.probes"),
     ("exporting/source.py", "training.loading.model"),
+    ("doctor.py", "exporting.compressor"),  # looks for an environment, and loads nothing
     ("cli/selftest.py", "engine.patches"),  # prints the register of what is borrowed, room by room
 }
 """Who imports an inner module of a room that its face does not name, and why. Retrieval has a list of its own."""
