@@ -71,6 +71,7 @@ def test_without_its_environment_there_is_one_line_with_the_command(
         (["-f", "fp8", "--calibration-rows", "4"], "--calibration-rows is for int8, w4a16, awq. Leave it out for --format fp8"),
         (["-f", "merged", "--compressor", "python"], "--compressor is for int8, w4a16, awq, fp8. Leave it out"),
         (["-f", "awq", "--compressor", str(home / "gone")], "gone: cannot be run as Python"),
+        (["-f", "awq", "--compressor", "/bin/true"], "/bin/true: has no llm-compressor. Run: /bin/true -m pip install"),
         (["-f", "awq", "--compressor", sys.executable], f"has no llm-compressor. Run: {sys.executable} -m pip install"),
     ):
         seen = CliRunner().invoke(cli, ["export", "lora", *arguments])
@@ -95,7 +96,8 @@ def test_the_program_tells_what_a_folder_says(home: Path, tmp_path: Path) -> Non
     save_file(tensors, spoilt / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "of-spoilt").mkdir()
     request = {
-        "folders": [[tiny, str(tmp_path)], [str(spoilt), str(tmp_path / "of-spoilt")]], "dtype": "float32", "sequences": [ids], "prompts": [20], "new_tokens": 3,
+        "folders": [[tiny, str(tmp_path)], [str(spoilt), str(tmp_path / "of-spoilt")]], "dtype": "float32",
+        "sequences": [ids], "prompts": [20], "new_tokens": 3,
         "texts": [["a b", True]], "held_out": [[ids, [-100] * 20 + ids[20:]]], "trust_remote_code": False,
     }  # fmt: skip
     compressor.run(HERE, "ask", request, tmp_path, steps.append)

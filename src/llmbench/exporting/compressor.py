@@ -21,7 +21,7 @@ from llmbench.errors import LlmbenchError
 __all__ = ["FOLDER", "VARIABLE", "Compressor", "command", "find", "run"]
 
 VARIABLE = "LLMBENCH_COMPRESSOR"
-"""Names its Python where no option does."""
+"""The environment variable that names its Python where no option does."""
 FOLDER = ".venv-compress"
 """Beside the folder of outputs, where neither does."""
 MINIMUM = (0, 14)
@@ -68,9 +68,10 @@ def find(python: Path | None = None) -> Compressor:
         done = subprocess.run([str(there), "-I", "-c", _PROBE], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.SubprocessError) as error:
         raise LlmbenchError(f"{said or there}: cannot be run as Python ({error}). Name one that has llm-compressor") from error
-    if done.returncode != 0:
-        raise LlmbenchError(f"{said or there}: has no llm-compressor. Run: {there} -m pip install {_PINS}")
-    found = json.loads(done.stdout)
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        raise LlmbenchError(f"{said or there}: has no llm-compressor. Run: {there} -m pip install {_PINS}") from None
     numbers = tuple(int(part) for part in re.findall(r"\d+", found["llmcompressor"])[:2])
     if numbers < MINIMUM:
         raise LlmbenchError(
