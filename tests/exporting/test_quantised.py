@@ -187,6 +187,8 @@ def test_a_quantised_export_is_proven_by_transformers_and_by_vllm(made: Make, ho
     assert figures["answers"][0].keys() == {"prompt", "trained", "merged", "exported", "served"}
     config = json.loads((home / "exports" / f"lora-{name}-bfloat16" / "config.json").read_text())
     assert config["quantization_config"]["quant_method"] == "compressed-tensors"
+    card = (home / "exports" / f"lora-{name}-bfloat16" / "README.md").read_text()
+    assert "library_name: transformers" in card and f"vllm serve lora-{name}-bfloat16" in card
 
 
 @pytest.mark.slow
