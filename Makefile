@@ -20,7 +20,7 @@ SINCE ?= $(shell git rev-parse --quiet --verify main > /dev/null 2>&1 && echo ma
 test test-all check: export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo app test test-all check docs bench bench-train bench-rag tiny lock next install install-dev doctor clean
+.PHONY: help demo app test test-all check docs bench bench-train bench-rag tiny lock next compress install install-dev doctor clean
 
 help:
 	@echo "llmbench: fine-tune, ground, serve and compare language models"
@@ -37,6 +37,7 @@ help:
 	@echo "  make tiny    make the bundled base model again (hours; its model card says how many)"
 	@echo "  make lock    write the lock files again: the newest versions that pyproject.toml allows (half a minute)"
 	@echo "  make next    selftest, training and engine tests with the newest releases, in .venv-next (7 GiB)"
+	@echo "  make compress  llm-compressor in .venv-compress (5 GiB), for llmbench export --format int8, w4a16, awq and fp8"
 	@echo "  make doctor  what is there, what is missing, and the command that fixes it"
 	@echo "  make clean   remove what was installed and built (outputs/ stays)"
 
@@ -109,6 +110,11 @@ lock: install-dev
 next: install-dev
 	@$(BIN)/python locks/newest.py $(PYTEST_ARGS)
 
+compress:
+	@$(NEED_PYTHON)
+	@$(PYTHON) -m venv .venv-compress
+	@.venv-compress/bin/python -m pip install --require-hashes -r locks/compress/requirements.txt
+
 doctor: install
 	@$(BIN)/llmbench doctor
 
@@ -121,4 +127,4 @@ install-dev:
 	@$(PYTHON) install.py --dev
 
 clean:
-	rm -rf .venv .venv-next dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-next .venv-compress dist build .mypy_cache .ruff_cache .pytest_cache

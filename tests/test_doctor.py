@@ -47,6 +47,21 @@ def test_an_interpreter_without_vllm_is_told_with_the_command_that_mends_it(tmp_
     assert found.mend.startswith(f"{python} -m pip install 'vllm")
 
 
+def test_the_environment_of_llm_compressor_is_named_with_the_command_that_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LLMBENCH_COMPRESSOR", raising=False)
+    monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "outputs"))
+    found = only(doctor.CHECKS["llm-compressor"](Path(sys.executable)), "llm-compressor")
+    assert found.state == "note" and "only int8, w4a16, awq and fp8 need it" in found.found
+    assert found.mend.startswith(f"{sys.executable} -m venv {tmp_path / '.venv-compress'} && ")
+    assert "llmcompressor==" in found.mend
+    monkeypatch.setenv("LLMBENCH_COMPRESSOR", str(empty_interpreter(tmp_path / "empty")))
+    found = only(doctor.CHECKS["llm-compressor"](Path(sys.executable)), "llm-compressor")
+    assert found.state == "note" and "has no llm-compressor" in found.found
+    assert found.mend.startswith(f"{tmp_path / 'empty' / 'bin' / 'python'} -m pip install llmcompressor==")
+
+
 def test_an_interpreter_that_is_not_there_is_told(tmp_path: Path) -> None:
     found = only(doctor.CHECKS["vLLM"](tmp_path / "python"), "vLLM")
     assert found.state == "missing"

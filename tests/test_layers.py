@@ -105,7 +105,9 @@ DOORS = {
     ("exporting/material.py", "training.loading.model"),
     ("exporting/material.py", "training.merging.probes"),
     ("exporting/material.py", "training.merging.weights"),
+    ("exporting/quantised.py", "training.merging.probes"),
     ("exporting/source.py", "training.loading.model"),
+    ("doctor.py", "exporting.compressor"),  # looks for an environment, and loads nothing
     ("cli/selftest.py", "engine.patches"),  # prints the register of what is borrowed, room by room
 }
 """Who imports an inner module of a room that its face does not name, and why. Retrieval has a list of its own."""
@@ -204,6 +206,7 @@ ALLOWED = {
     ("estimate/measure.py", "torch"),  # times a matrix product of this machine
     ("engine/onnx/__main__.py", "transformers"),  # a process of its own, which needs a tokenizer and its chat template
     ("engine/cpu_lora.py", "torch"),  # runs in vLLM's worker, which has it
+    ("exporting/compressor_program.py", "datasets"),  # runs in the interpreter of llm-compressor, which has it
     ("training/quiet.py", "datasets"),  # switches off its progress bars
     ("retrieval/embedding/__init__.py", "transformers"),  # likewise, the bar that sentence_transformers would draw
     ("retrieval/search/rerank_model.py", "transformers"),  # likewise

@@ -227,6 +227,20 @@ def _vllm(python: Path) -> list[Finding]:
     return [Finding("serving", "vLLM", "ok", f"{name}, run as a separate process by {there.python}")]
 
 
+def _compressor() -> list[Finding]:
+    from llmbench.exporting import compressor
+
+    try:
+        there = compressor.find()
+    except LlmbenchError as error:
+        text, _, mend = str(error).partition(" Run: ")
+        return [
+            Finding("serving", "llm-compressor", "note", f"{text.rstrip('.')}; only int8, w4a16, awq and fp8 need it", mend)
+        ]
+    text = f"{there.version} with PyTorch {there.torch}, run as a separate process by {there.python}"
+    return [Finding("serving", "llm-compressor", "ok", text)]
+
+
 _EMBEDDER = """
 import json
 from llmbench.recipe import EmbedderSpec
@@ -375,6 +389,7 @@ CHECKS: dict[str, Callable[[Path], list[Finding]]] = {
     "transformers, TRL, PEFT": lambda _: _training(),
     "model hub": lambda _: _hub(),
     "vLLM": _vllm,
+    "llm-compressor": lambda _: _compressor(),
     "embedder": lambda _: _embedder(),
     "FAISS": lambda _: _faiss(),
     "Gradio": lambda _: _gradio(),

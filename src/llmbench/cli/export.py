@@ -27,6 +27,9 @@ Formats and their precisions, the default first:
 
 - `merged`: the whole model in safetensors, for transformers and vLLM (bfloat16, float16, float32)
 - `adapter`: the adapter alone in PEFT's format (as-trained, float32, bfloat16, float16)
+- `int8`, `w4a16`, `awq`, `fp8`: the merged model in fewer bits, for vLLM (bfloat16), by llm-compressor in an environment of
+  its own, which `llmbench doctor` names the command for; all but fp8 are calibrated with rows of the training
+- `torchao-int8`: the merged model with its weights in 8 bits, for transformers and vLLM (bfloat16), by torchao
 - `gguf`: one file for llama.cpp, Ollama and LM Studio, and a Modelfile (q8_0, f16, q4_k_m)
 - `gguf-adapter`: a LoRA alone for llama.cpp and Ollama (f16, f32)
 
@@ -80,6 +83,20 @@ def export(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    compressor: Annotated[
+        Path | None,
+        typer.Option(
+            "--compressor", metavar="PYTHON", show_default=False,
+            help="The Python that has llm-compressor; LLMBENCH_COMPRESSOR, or .venv-compress next to the outputs, by default.",
+        ),
+    ] = None,
+    calibration_rows: Annotated[
+        int | None,
+        typer.Option(
+            "--calibration-rows", metavar="N", min=1, show_default=False,
+            help="Training rows that int8, w4a16 and awq are calibrated with; 128 by default.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Export, print the proof, and end with 3 where it failed."""
@@ -104,8 +121,9 @@ def export(
         from llmbench.exporting import job
 
         done = job.export(
-            found, format_, precision=precision, checkpoint=checkpoint, output=output, overwrite=overwrite, say=say
-        )
+            found, format_, precision=precision, checkpoint=checkpoint, output=output, overwrite=overwrite,
+            settings={"python": compressor, "rows": calibration_rows}, say=say,
+        )  # fmt: skip
     if as_json:
         print_json({"folder": str(done.folder)} | done.proof.as_json())
     else:

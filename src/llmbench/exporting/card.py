@@ -26,7 +26,9 @@ __all__ = ["CARD", "LINEAGE", "Subject", "front_matter", "write"]
 
 CARD, LINEAGE = "README.md", "lineage.json"
 _LICENCES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")
-_LIBRARIES = {"adapter": "peft", "merged": "transformers"}
+_LIBRARIES = {"adapter": "peft", "merged": "transformers"} | dict.fromkeys(
+    ("int8", "w4a16", "awq", "fp8", "torchao-int8"), "transformers"
+)
 _MOST = 100_000
 """Characters of the base's own card that are looked through."""
 

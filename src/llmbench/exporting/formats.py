@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import LlmbenchError
 
 if TYPE_CHECKING:
     from llmbench.exporting.protocol import Format
 
-__all__ = ["FORMATS", "FormatEntry", "get", "named", "precision_of"]
+__all__ = ["FORMATS", "SETTINGS", "FormatEntry", "get", "named", "precision_of"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,15 @@ class FormatEntry:
     """The class in it that is a `protocol.Format`."""
     packages: tuple[tuple[str, str], ...] = ()
     """Modules that it needs in this environment beside training's, each with the extra of llmbench that installs it."""
+    settings: tuple[str, ...] = ()
+    """What its class can be told, of `SETTINGS`."""
     served: bool = False
     """Whether vLLM serves the folder, so that a certificate belongs into it, which `llmbench serve` puts to the engine."""
+
+
+SETTINGS = {"python": "--compressor", "rows": "--calibration-rows"}
+"""What some formats can be told, and the option that tells it."""
+_PYTHON, _CALIBRATED = ("python",), ("python", "rows")
 
 
 FORMATS: dict[str, FormatEntry] = {
@@ -45,6 +52,14 @@ FORMATS: dict[str, FormatEntry] = {
         FormatEntry(
             "adapter", "Adapter alone in PEFT's format", ("as-trained", "float32", "bfloat16", "float16"),
             "adapter", "AdapterFormat",
+        ),
+        FormatEntry("int8", "Weights and activations in 8 bits, for vLLM", ("bfloat16",), "quantised", "Int8", (), _CALIBRATED),
+        FormatEntry("w4a16", "Weights in 4 bits by GPTQ, for vLLM", ("bfloat16",), "quantised", "W4a16", (), _CALIBRATED),
+        FormatEntry("awq", "Weights in 4 bits by AWQ, for vLLM", ("bfloat16",), "quantised", "Awq", (), _CALIBRATED),
+        FormatEntry("fp8", "Weights and activations in 8-bit floats, for vLLM", ("bfloat16",), "quantised", "Fp8", (), _PYTHON),
+        FormatEntry(
+            "torchao-int8", "Weights in 8 bits by torchao, for transformers and vLLM", ("bfloat16",),
+            "torchao_int8", "TorchaoInt8", (("torchao", "torchao"),),
         ),
         FormatEntry(
             "gguf", "GGUF for llama.cpp, Ollama and LM Studio", ("q8_0", "f16", "q4_k_m"), "llama.format", "GgufFormat",
@@ -76,9 +91,22 @@ def named(name: str) -> FormatEntry:
     return FORMATS[name]
 
 
-def get(entry: FormatEntry) -> Format:
-    """The format itself."""
-    found: Format = getattr(importlib.import_module(f"llmbench.exporting.{entry.module}"), entry.inner)()
+def get(entry: FormatEntry, settings: dict[str, Any] | None = None) -> Format:
+    """The format itself.
+
+    Args:
+        entry: what is known of it.
+        settings: what it is told, by the names of `SETTINGS`; None as a value is nothing.
+
+    Raises:
+        LlmbenchError: it cannot be told this.
+    """
+    given = {name: value for name, value in (settings or {}).items() if value is not None}
+    for name in given:
+        if name not in entry.settings:
+            others = [other.name for other in FORMATS.values() if name in other.settings]
+            raise LlmbenchError(f"{SETTINGS[name]} is for {', '.join(others)}. Leave it out for --format {entry.name}")
+    found: Format = getattr(importlib.import_module(f"llmbench.exporting.{entry.module}"), entry.inner)(**given)
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from llmbench import parity, workspace, written
 from llmbench.errors import LlmbenchError, MissingPackage
@@ -44,6 +45,7 @@ def export(
     checkpoint: str | None = None,
     output: Path | None = None,
     overwrite: bool = False,
+    settings: dict[str, Any] | None = None,
     say: Callable[[str], None] = lambda step: None,
 ) -> Exported:
     """Writes a run's result in a format, and proves it.
@@ -55,6 +57,7 @@ def export(
         checkpoint: `best`, `last` or a step.
         output: the folder to write; `exports/RUN-FORMAT-PRECISION` of the workspace if not given.
         overwrite: replace a folder that llmbench exported there.
+        settings: what the format is told, by the names of `formats.SETTINGS`.
         say: told of each step, a few words.
 
     Raises:
@@ -65,7 +68,7 @@ def export(
     for package, extra in entry.packages:
         if find_spec(package) is None:
             raise MissingPackage(f"export --format {name}", package, extra)
-    made = formats.get(entry)
+    made = formats.get(entry, settings)
     found = source.find(run, checkpoint)
     target = (output or target_of(found, name, chosen)).expanduser().absolute()
     _check_target(target, overwrite)

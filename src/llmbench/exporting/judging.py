@@ -39,7 +39,7 @@ def judge(made: Format, precision: str, material: Material, folder: Path, heard:
     """
     reference = material.reference()
     allowed = _allowed(made.tolerance(precision), reference)
-    figures = _figures(reference, heard)
+    figures = _figures(reference, heard) | heard.figures
     checks = [
         _tokens(reference, heard),
         *_logits(figures, allowed, reference),
@@ -49,6 +49,7 @@ def judge(made: Format, precision: str, material: Material, folder: Path, heard:
         _template(reference, heard),
         _tied(material, heard),
         _size(made, precision, material, folder),
+        *heard.further,
     ]
     return _proof(made, precision, material, folder, checks, figures)
 

@@ -60,7 +60,7 @@ class Material:
 
     def __init__(self, source: Exportable, work: Path, say: Callable[[str], None], *, certify: bool = False) -> None:
         """Takes what is exported, a folder for what is made on the way, what is told of each step, and whether to certify."""
-        self.source, self.work, self._say = source, work, say
+        self.source, self.work, self.say = source, work, say
         self.device = device_of(source.spec)
         self.stops = _stops(source)
         """The tokens that the training added to those at which the model stops."""
@@ -109,7 +109,7 @@ class Material:
             LlmbenchError: the adapter changes nothing.
         """
         if self._reference is None:
-            self._say("Asking the trained model")
+            self.say("Asking the trained model")
             dtype = self._asking_dtype()
             base, heard, asked_with, rows = (self._of_adapter if self.source.adapts else self._of_model)(dtype)
             self._reference = Reference(asked_with, heard, base, dtype, rows)
@@ -123,7 +123,7 @@ class Material:
             dtype: of the weights: float32, bfloat16 or float16.
         """
         if dtype not in self._made:
-            self._say(f"Merging in {dtype}" if self.source.adapts else f"Loading in {dtype}")
+            self.say(f"Merging in {dtype}" if self.source.adapts else f"Loading in {dtype}")
             folder = self.work / f"model-{dtype}"
             folder.mkdir(parents=True)
             model = self._merged(dtype) if self.source.adapts else self._whole(getattr(torch, dtype))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from llmbench.exporting.proof import Compared
 
 __all__ = ["Allowance", "Heard", "ProbeText", "Probes"]
 
@@ -53,6 +55,10 @@ class Heard:
     """Whether its head is its embedding; None where the format does not say."""
     normalised: bool = False
     """Whether `logits` are log-probabilities instead."""
+    further: tuple[Compared, ...] = ()
+    """What the format compared besides, such as with another reader."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """The numbers behind it, for the proof."""
     also_stops: frozenset[int] = frozenset()
     """Other tokens at which the program that reads the format stops of its own accord, because of their names."""
 

@@ -20,6 +20,8 @@ def libraries() -> None:
     datasets.disable_progress_bars()
     for name in ("bitsandbytes", "trl", "peft", "accelerate", "torch._inductor", "torch._dynamo", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("torchao", "torch.utils._pytree"):  # where torchao is: which kernels of a GPU it could not load
+        logging.getLogger(name).setLevel(logging.ERROR)
     # A checkpoint of a model with more tokens holds its embedding whole, which is right and of no interest.
     warnings.filterwarnings("ignore", message="Setting `save_embedding_layers` to `True`", category=UserWarning)
     # torch's learning-rate schedulers warn about the order of steps when accelerate has wrapped the optimizer.
