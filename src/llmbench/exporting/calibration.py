@@ -14,7 +14,7 @@ from llmbench.errors import LlmbenchError
 from llmbench.exporting.source import Exportable
 from llmbench.recipe import DataSpec
 
-__all__ = ["ROWS", "Drawn", "drawn"]
+__all__ = ["ROWS", "CalibrationRows", "drawn"]
 
 ROWS = 128
 """Rows that are drawn where nothing is said; beyond a few hundred, GPTQ and AWQ gain nothing (Frantar et al. 2022 take 128)."""
@@ -25,7 +25,7 @@ _TOKEN_BY_TOKEN = ("sft", "pretrain")
 
 
 @dataclass(frozen=True)
-class Drawn:
+class CalibrationRows:
     """Rows as token ids."""
 
     rows: list[list[int]]
@@ -37,7 +37,7 @@ class Drawn:
     or learns otherwise than token by token."""
 
 
-def drawn(source: Exportable, tokenizer: Any, count: int) -> Drawn:
+def drawn(source: Exportable, tokenizer: Any, count: int) -> CalibrationRows:
     """The same rows each time, by the run's own seed.
 
     Args:
@@ -58,7 +58,7 @@ def drawn(source: Exportable, tokenizer: Any, count: int) -> Drawn:
             found = preferences.load(method, spec, tokenizer, seed=seed, as_tokens=True)
     except (LlmbenchError, ValidationError) as error:
         if count == 0:
-            return Drawn([], 0, [])
+            return CalibrationRows([], 0, [])
         why = str(error.errors()[0]["msg"] if isinstance(error, ValidationError) else error).splitlines()[0]
         raise LlmbenchError(
             f"run {source.run.name}: its training rows, which calibrate the quantised model, cannot be read: {why}. "
@@ -69,7 +69,7 @@ def drawn(source: Exportable, tokenizer: Any, count: int) -> Drawn:
     rows = [ids for ids in (_ids(found.train[place]) for place in chosen) if len(ids) >= _LEAST]
     if count and not rows:
         raise LlmbenchError(f"run {source.run.name} has no training row of {_LEAST} tokens, so nothing calibrates the model")
-    return Drawn(rows, len(found.train), _held_out(found) if method in _TOKEN_BY_TOKEN else [])
+    return CalibrationRows(rows, len(found.train), _held_out(found) if method in _TOKEN_BY_TOKEN else [])
 
 
 def _ids(row: dict[str, Any]) -> list[int]:

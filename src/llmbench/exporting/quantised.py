@@ -50,7 +50,7 @@ class _Quantised:
         """Takes the Python that has llm-compressor and how many rows calibrate; None is the usual."""
         self._python, self._rows = python, rows
         self._there: compressor.Compressor | None = None
-        self._drawn: calibration.Drawn | None = None
+        self._drawn: calibration.CalibrationRows | None = None
         self._made: dict[str, Any] = {}
 
     def refuse(self, source: Exportable, precision: str) -> None:

@@ -43,7 +43,8 @@ def script(name: str, where: Nodes, command: Sequence[str], *, gpus: bool) -> st
 #SBATCH --output={name}-%j.log
 
 set -euo pipefail
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+read -r head <<< "$hosts"
 port=$(({_PORT} + SLURM_JOB_ID % {_PORTS}))
 resume=()
 if [ -e "${{LLMBENCH_HOME:-outputs}}/runs/{name}/state.json" ]; then
