@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ from llmbench.errors import LlmbenchError
 
 from .conftest import Make
 
-pytest.importorskip("gguf", reason="needs the extra `gguf`")
-pytest.importorskip("ik_llama_cpp", reason="needs the extra `gguf`")
+pytestmark = pytest.mark.skipif(find_spec("gguf") is None or find_spec("ik_llama_cpp") is None, reason="needs the extra `gguf`")
 
 WIDTHS: dict[str, Any] = {
     "vocab_size": 1024, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from llmbench.exporting.job import Exported
 
-pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+pytestmark = pytest.mark.skipif(find_spec("onnxscript") is None, reason="needs the extra `onnx`")
 
 ASKED = "What is the fee for parking?"
 

@@ -35,7 +35,7 @@ class Engine:
         self.starts += 1
         if self.refusal is not None:
             raise self.refusal
-        log("vLLM's log: /logs/engine.log")
+        log("The engine's log: /logs/engine.log")
         while not self.loaded.wait(0.01):
             progress(Progress(1.5, "loading the weights"))
         yield SimpleNamespace(problem=None)

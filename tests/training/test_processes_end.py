@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from llmbench import recipe as recipes
 from llmbench import runs, workspace
@@ -137,6 +136,8 @@ def test_a_model_in_parts_trains_and_merges_to_what_one_process_makes(write: Wri
     together = runs.open_run("parts")
     assert figures(together) == pytest.approx(figures(alone), rel=1e-3)
     assert together.status["kept_step"] == alone.status["kept_step"]
+    from safetensors.torch import load_file
+
     whole, parts = (load_file(run.adapter / "adapter_model.safetensors") for run in (alone, together))
     assert {name: part.shape for name, part in parts.items()} == {name: one.shape for name, one in whole.items()}
     merged = []

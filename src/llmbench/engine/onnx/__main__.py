@@ -33,7 +33,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     try:
         model = OnnxModel(options.model, threads=1)
-        tokenizer = AutoTokenizer.from_pretrained(str(options.model), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(options.model), trust_remote_code=False, local_files_only=True)
     except (LlmbenchError, OSError, ValueError) as error:
         raise SystemExit(f"EngineError: {str(error).splitlines()[0]}") from error
     context = options.max_model_len or model.context
