@@ -128,9 +128,13 @@ def test_what_is_recorded_changes_no_loss_and_no_weight(train: Train, monkeypatc
 
 
 def test_held_out_losses_row_by_row_make_up_the_held_out_loss(train: Train) -> None:
-    """Padded and end to end."""
-    for name, way in (("padded", "training.performance=plain"), ("joined", "training.padding_free=true")):
-        run = train(name, way, *HELD, "training.max_steps=10")
+    """Padded, end to end, and behind vectors that are no tokens."""
+    for name, *ways in (
+        ("padded", "training.performance=plain"),
+        ("joined", "training.padding_free=true"),
+        ("prompt", "lora=null", "adapter={type: prompt_tuning, num_virtual_tokens: 4}"),
+    ):
+        run = train(name, *ways, *HELD, "training.max_steps=10")
         [line] = [one for one in run.held_out() if one["step"] == 10]
         total = sum(loss * tokens for loss, tokens in zip(line["losses"], line["tokens"], strict=True))
         assert total / sum(line["tokens"]) == pytest.approx(run.status["eval_loss"], rel=1e-4)

@@ -156,11 +156,14 @@ class RowLosses:
         self.tokens: list[int] = []
 
     def take(self, log_probs: torch.Tensor, inputs: dict[str, Any]) -> None:
-        """One batch: log-probabilities of shape (rows, length - 1), 0 where nothing is learned; or of rows end to end."""
+        """One batch: log-probabilities of shape (rows, length - 1), 0 where nothing is learned; or of rows end to end.
+
+        With prompt tuning they begin with those of the prompt's own vectors, which are none of the row's.
+        """
         if len(self.losses) >= _MOST_ROWS:
             return
         learned = inputs["labels"][:, 1:] != -100
-        scores = torch.where(learned, log_probs.detach().float(), 0.0)
+        scores = torch.where(learned, log_probs[:, -learned.shape[1] :].detach().float(), 0.0)
         if "cu_seq_lens_q" in inputs:
             ends = inputs["cu_seq_lens_q"][1:].long() - 1
             sums, counts = (torch.cat([one.new_zeros(1), one[0].cumsum(0)]) for one in (scores.double(), learned.long()))
