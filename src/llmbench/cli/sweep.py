@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from llmbench.cli import completion, listing, terminal
 from llmbench.cli.arguments import Json, Overrides
 from llmbench.cli.terminal import print_json
+from llmbench.errors import LlmbenchError
 
 if TYPE_CHECKING:
-    from llmbench.sweep import Sweep, Trial
+    from llmbench.sweep import Asked, Sweep, Trial
 
 __all__ = ["register"]
+
+Engine = Literal["local", "ray"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A sweep's name.", autocompletion=completion.sweeps)]
 
@@ -36,6 +39,31 @@ def sweep(
         typer.Argument(metavar="RECIPE", help="A sweep, such as recipes/sweep.yaml.", autocompletion=completion.recipes),
     ],
     overrides: Overrides = None,
+    engine: Annotated[
+        Engine,
+        typer.Option(help="Where trials run. ray: on the nodes of a Ray cluster that see this folder, or on one started here."),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="With --engine ray: the cluster. Default: RAY_ADDRESS, else one that is started here.",
+            show_default=False,
+        ),
+    ] = None,
+    trial_cpus: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="With --engine ray: CPUs of each trial. Default: 1.", show_default=False),
+    ] = None,
+    trial_gpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="With --engine ray: GPUs of each trial; 0.5 puts two on one. Default: 1 where the cluster has any.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Search the settings of a training recipe, and check the winner on rows that no trial saw.
@@ -49,13 +77,27 @@ def sweep(
     from llmbench import sweep as sweeping
     from llmbench.recipe import SweepRecipe
 
+    ray = _cluster(engine, ray_address, trial_cpus, trial_gpus)
     document = recipes.load(recipe, SweepRecipe, overrides or ())
     with _Bar(document.objective) as bar:
-        found = sweeping.run(document, bar)
+        found = sweeping.run(document, bar, ray)
     if as_json:
         print_json(found.to_json())
     else:
         _show(found)
+
+
+def _cluster(engine: Engine, address: str | None, cpus: int | None, gpus: float | None) -> Asked | None:
+    """What is asked of a cluster; None without one."""
+    from llmbench.sweep import Asked
+
+    if engine == "ray":
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise LlmbenchError(f"--trial-gpus: {gpus:g} is neither a whole number nor below 1")
+        return Asked(address, 1 if cpus is None else cpus, gpus)
+    if address is not None or cpus is not None or gpus is not None:
+        raise LlmbenchError("--ray-address, --trial-cpus and --trial-gpus go with --engine ray")
+    return None
 
 
 def sweeps(context: typer.Context, as_json: Json = False) -> None:
@@ -161,6 +203,10 @@ class _Bar:
                 "Run the same command again to continue.",
                 file=sys.stderr,
             )
+
+    def placed(self, words: str) -> None:
+        """A cluster was found."""
+        print(words, file=sys.stderr, flush=True)
 
     def phase(self, words: str, total: int, done: int) -> None:
         """The search, or the confirmation, begins."""
