@@ -19,6 +19,8 @@ from llmbench import runs, workspace
 from llmbench.runs import Run
 from llmbench.sweep.process import TrainingProcess
 
+STOPPED = {"killed": signal.SIGINT}
+"""The stand-in for a training lets Ctrl-C end it after its checkpoint."""
 Started = Callable[[], list[dict[str, Any]]]
 
 
@@ -62,7 +64,7 @@ def test_it_stops_a_training_on_demand_though_ray_s_workers_are_deaf_to_ctrl_c(
     assert one.stdin is not None
     one.stdin.write(b"stop\n")
     one.stdin.flush()
-    assert ended(one) == {"killed": None}
+    assert ended(one) == STOPPED
     assert runs.open_run("try-0000").status["reason"] == "interrupted"
     monkeypatch.setenv("FAKE_SECONDS", "0")
     assert ended(guard(home, resume=True)) == {"killed": None}
@@ -87,7 +89,7 @@ def test_where_whoever_held_it_is_gone_the_training_stops_with_a_checkpoint(
     wait_for(lambda: trains("try-0000"))
     assert one.stdin is not None
     one.stdin.close()
-    assert ended(one) == {"killed": None}
+    assert ended(one) == STOPPED
     assert (runs.open_run("try-0000").state, runs.open_run("try-0000").status["reason"]) == ("stopped", "interrupted")
 
 
@@ -113,5 +115,5 @@ def test_the_next_one_waits_until_the_last_training_has_ended(
     second = guard(home, resume=True)  # as after a lost node, whose training is still in its last step
     assert first.stdin is not None
     first.stdin.close()
-    assert ended(first) == ended(second) == {"killed": None}
+    assert (ended(first), ended(second)) == (STOPPED, {"killed": None})
     assert [one["resume"] for one in started()] == [False, True] and runs.open_run("try-0000").state == "finished"

@@ -9,7 +9,6 @@ import typer
 
 from llmbench.cli import completion, listing, terminal
 from llmbench.cli.arguments import Json, Overrides
-from llmbench.cli.terminal import print_json
 from llmbench.errors import LlmbenchError
 
 if TYPE_CHECKING:
@@ -81,10 +80,7 @@ def sweep(
     document = recipes.load(recipe, SweepRecipe, overrides or ())
     with _Bar(document.objective) as bar:
         found = sweeping.run(document, bar, ray)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        _show(found)
+    listing.print_one(found, _show, as_json)
 
 
 def _cluster(engine: Engine, address: str | None, cpus: int | None, gpus: float | None) -> Asked | None:
@@ -106,25 +102,15 @@ def sweeps(context: typer.Context, as_json: Json = False) -> None:
 
     if context.invoked_subcommand is not None:
         return
-    found = sweeping.every()
-    if as_json:
-        print_json([one.to_json() for one in found])
-        return
-    if not found:
-        print("No sweeps yet. Make one: llmbench sweep recipes/sweep.yaml")
-    for one in found:
-        print(f"{one.name}: {one.verdict()}\n  {one.report}")
+    none = "No sweeps yet. Make one: llmbench sweep recipes/sweep.yaml"
+    listing.print_all(sweeping.every(), lambda one: one.verdict(), as_json, none=none)
 
 
 def show_one(name: Name, as_json: Json = False) -> None:
     """Show a sweep: its trials, the winner and its files."""
     from llmbench import sweep as sweeping
 
-    one = sweeping.load(name)
-    if as_json:
-        print_json(one.to_json())
-    else:
-        _show(one)
+    listing.print_one(sweeping.load(name), _show, as_json)
 
 
 def open_report(name: Name) -> None:
@@ -144,12 +130,9 @@ def rm(name: Name, yes: listing.Yes = False, as_json: Json = False) -> None:
     from llmbench import sweep as sweeping
     from llmbench import workspace
 
-    listing.confirm(f"Remove sweep {name}, and keep the runs of its trials?", yes)
-    sweeping.remove(name)
-    if as_json:
-        print_json({"name": name, "removed": str(workspace.sweeps() / name)})
-    else:
-        print(f"Removed sweep {name}. The runs of its trials are kept.")
+    question = f"Remove sweep {name}, and keep the runs of its trials?"
+    done = f"Removed sweep {name}. The runs of its trials are kept."
+    listing.drop(name, workspace.sweeps(), sweeping.remove, yes, as_json, question=question, done=done)
 
 
 def _show(found: Sweep) -> None:
