@@ -72,6 +72,8 @@ def connected(asked: Asked, folder: Path, recipe: Path, most: int | None) -> Ite
     address = _address(asked.address)
     for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
         os.environ.setdefault(name, "0")  # nothing is reported home, and what Ray changes some day is not announced
+    if address == "local":
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # whatever the system: it listens on the loopback only
     import ray
 
     before = _handlers()
@@ -157,7 +159,7 @@ class Cluster:
         nodes = self._nodes()
         self.gpus = asked.gpus if asked.gpus is not None else float(any(one["Resources"].get("GPU") for one in nodes))
         self._given: dict[str, Any] = {
-            "probe": str((folder / PROBE).resolve()), "token": self.token, "recipe": str(recipe.resolve()),
+            "probe": str((folder / PROBE).absolute()), "token": self.token, "recipe": str(recipe.absolute()),
             "version": borrowed.version("llmbench"), "cwd": str(Path.cwd()),
         }  # fmt: skip
 
@@ -188,6 +190,8 @@ class Cluster:
         for answer, host in asked.items():
             try:
                 fault = ray.get(answer, timeout=_ANSWER)
+            except ray.exceptions.GetTimeoutError:
+                fault = f"it did not answer within {_ANSWER:g} seconds"
             except ray.exceptions.RayError as error:
                 fault = f"{_short(error)}; the same llmbench has to be installed there"
             if fault:
@@ -220,7 +224,7 @@ class Cluster:
         """What a node needs to know of any training."""
         environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED)}
         environment.setdefault("OMP_NUM_THREADS", str(threads or 1))
-        environment["LLMBENCH_HOME"] = str(workspace.home().resolve())
+        environment["LLMBENCH_HOME"] = str(workspace.home())
         if not self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         return self._given | {"environment": environment}
@@ -264,7 +268,7 @@ class RayTraining:
 
         del gpu
         work = self._cluster.work(threads) | {
-            "folder": str(self._folder.resolve()), "name": self._name, "run": str(self.run.folder.resolve()),
+            "folder": str(self._folder.absolute()), "name": self._name, "run": str(self.run.folder.absolute()),
             "program": list(process.PROGRAM[1:]), "command": list(command),
         }  # fmt: skip
         keeper: Any = ray.remote(Keeper)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def run(spec: SweepRecipe, watcher: Watcher, ray: cluster.Asked | None = None) -
     if ray is not None and spec.gpus:
         raise RecipeError("gpus: names GPUs of this machine. On a Ray cluster --trial-gpus says how many a training gets")
     base = _base(spec)
+    if ray is not None and ray.gpus is None and base.model.device == "cpu":
+        ray = replace(ray, gpus=0)
     holdout.check(spec, base)
     goal = Goal(spec.objective, not spec.minimizes)
     folder = workspace.sweeps() / spec.name
