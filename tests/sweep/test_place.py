@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 import time
 from collections.abc import Callable
@@ -16,10 +17,10 @@ from llmbench import runs, sweep
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.runs import Run
 from llmbench.sweep import cluster, node
-from llmbench.sweep import run as running
 from llmbench.sweep.place import Here
 from llmbench.sweep.process import TrainingProcess
 
+running = importlib.import_module("llmbench.sweep.run")  # the room's face has a function of that name
 Started = Callable[[], list[dict[str, Any]]]
 
 

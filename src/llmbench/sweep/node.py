@@ -86,9 +86,9 @@ class Keeper:
                 )
                 for word in self._orders:
                     self._tell(word)
-        assert self._guard.stdout is not None
-        said = self._guard.stdout.read()
-        self._guard.wait()
+        with self._guard as guard:  # closes its pipes
+            assert guard.stdout is not None
+            said = guard.stdout.read()
         try:
             return {"killed": json.loads(said)["killed"]}
         except (ValueError, KeyError):
@@ -96,6 +96,6 @@ class Keeper:
 
     def _tell(self, word: str) -> None:
         assert self._guard is not None and self._guard.stdin is not None
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # it has ended
             self._guard.stdin.write(f"{word}\n".encode())
             self._guard.stdin.flush()
