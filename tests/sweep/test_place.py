@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.sweep.conftest import Make, Quiet
-from tests.sweep.test_run import RATE, states
+from tests.sweep.test_run import RATE, states, trains
 
 from llmbench import runs, sweep
 from llmbench.errors import LlmbenchError, RecipeError
@@ -37,12 +37,12 @@ class Away(TrainingProcess):
 
     @property
     def alive(self) -> bool:
-        if super().alive and self.times.get(self.run.name) and self.run.exists and self.run.metrics():
+        if not self.gone and super().alive and self.times.get(self.run.name) and trains(self.run.name):
             self.times[self.run.name] -= 1
+            self.gone = "its node or its task was lost"
             self.end()
             while super().alive:
                 time.sleep(0.02)
-            self.gone = "its node or its task was lost"
         return super().alive
 
 

@@ -117,19 +117,22 @@ def test_a_second_ctrl_c_ends_them_at_once(make: Make, home: Path, started: Star
 
 
 def test_a_lost_node_costs_no_trial(
-    make: Make, quiet: Quiet, two_nodes: Any, started: Started, monkeypatch: pytest.MonkeyPatch, home: Path
-) -> None:
+    make: Make, quiet: Quiet, two_nodes: Any, started: Started, monkeypatch: pytest.MonkeyPatch, home: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.chdir(home)
     monkeypatch.setenv("FAKE_SECONDS", "0.7")
     first = two_nodes.add_node(num_cpus=1)
 
     def running(trials: list[sweep.Trial]) -> None:
-        if trials[0].evaluations and len(two_nodes.worker_nodes) == 1 and first in two_nodes.worker_nodes:
+        if trials and trials[0].evaluations and len(two_nodes.worker_nodes) == 1 and first in two_nodes.worker_nodes:
             two_nodes.add_node(num_cpus=1)
             two_nodes.remove_node(first, allow_graceful=False)
 
     quiet.on_running = running
+    capfd.readouterr()
     found = sweep.run(make(trials=1, overrides={"training.max_steps": 8}), quiet, sweep.Asked(two_nodes.address))
+    assert capfd.readouterr().out == "", "Ray's own words would spoil --json"
     assert states(found) == ["finished"]
     assert [one["resume"] for one in started()] == [False, True]
     assert [step for step, _ in found.trials[0].evaluations] == list(range(1, 9))

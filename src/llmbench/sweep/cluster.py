@@ -6,11 +6,13 @@ the sweep alone, from the folders that all nodes see.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
 import signal
 import socket
+import sys
 import threading
 import uuid
 import warnings
@@ -19,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from llmbench import borrowed, workspace
 from llmbench.errors import LlmbenchError, MissingPackage
@@ -77,6 +79,8 @@ def connected(asked: Asked, folder: Path, recipe: Path, most: int | None) -> Ite
     import ray
 
     before = _handlers()
+    out = sys.stdout
+    sys.stdout = _WithoutRay(out)
     try:
         _connect(address)
         cluster = Cluster(asked, folder, recipe, most)
@@ -87,6 +91,7 @@ def connected(asked: Asked, folder: Path, recipe: Path, most: int | None) -> Ite
         raise LlmbenchError(f"Ray: {_short(error)}. The same command continues: what was trained is kept.") from error
     finally:
         ray.shutdown()
+        sys.stdout = out
         _handlers(before)
         (folder / PROBE).unlink(missing_ok=True)
 
@@ -109,6 +114,25 @@ def _connect(address: str) -> None:
         if address == "local":
             raise LlmbenchError(f"Ray could not be started on this machine: {_short(error)}.") from error
         raise LlmbenchError(f"No Ray cluster is reached at {address}: {_short(error)}. Is it of this Ray's version?") from error
+
+
+class _WithoutRay(io.TextIOBase):
+    """Standard output without what Ray's own threads print of nodes that are lost: the sweep says it, and JSON stays whole."""
+
+    def __init__(self, to: TextIO) -> None:
+        self._to = to
+
+    def write(self, text: str) -> int:
+        return len(text) if threading.current_thread().name.startswith("ray_") else self._to.write(text)
+
+    def flush(self) -> None:
+        self._to.flush()
+
+    def isatty(self) -> bool:
+        return self._to.isatty()
+
+    def fileno(self) -> int:
+        return self._to.fileno()
 
 
 def _address(given: str | None) -> str:
