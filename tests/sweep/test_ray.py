@@ -125,9 +125,9 @@ def test_a_lost_node_costs_no_trial(
     first = two_nodes.add_node(num_cpus=1)
 
     def running(trials: list[sweep.Trial]) -> None:
-        if trials and trials[0].evaluations and len(two_nodes.worker_nodes) == 1 and first in two_nodes.worker_nodes:
-            two_nodes.add_node(num_cpus=1)
+        if trials and trials[0].evaluations and first in two_nodes.worker_nodes:
             two_nodes.remove_node(first, allow_graceful=False)
+            two_nodes.add_node(num_cpus=1)
 
     quiet.on_running = running
     capfd.readouterr()

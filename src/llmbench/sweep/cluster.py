@@ -90,6 +90,7 @@ def connected(asked: Asked, folder: Path, recipe: Path, most: int | None) -> Ite
     except ray.exceptions.RayError as error:
         raise LlmbenchError(f"Ray: {_short(error)}. The same command continues: what was trained is kept.") from error
     finally:
+        sys.stdout = io.StringIO()  # what it held back so far, it prints now
         ray.shutdown()
         sys.stdout = out
         _handlers(before)

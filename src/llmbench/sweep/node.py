@@ -86,9 +86,9 @@ class Keeper:
                 )
                 for word in self._orders:
                     self._tell(word)
-        with self._guard as guard:  # closes its pipes
-            assert guard.stdout is not None
-            said = guard.stdout.read()
+        with self._guard as held:  # closes its pipes
+            assert held.stdout is not None
+            said = held.stdout.read()
         try:
             return {"killed": json.loads(said)["killed"]}
         except (ValueError, KeyError):
