@@ -13,7 +13,7 @@ import pytest
 from tests.sweep.conftest import Make, Quiet
 from tests.sweep.test_run import RATE, states, trains
 
-from llmbench import runs, sweep
+from llmbench import borrowed, runs, sweep
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.runs import Run
 from llmbench.sweep import cluster, node
@@ -115,7 +115,7 @@ def test_a_node_says_what_it_does_not_see(home: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(node, "_PATIENCE", 0.3)
     probe = home / "outputs" / cluster.PROBE
     given = {"probe": str(probe), "token": "abc", "recipe": str(home / "base.yaml"), "version": "1", "cwd": str(home)}
-    monkeypatch.setattr(node.borrowed, "version", lambda name: "1")
+    monkeypatch.setattr(borrowed, "version", lambda name: "1")
     assert "it does not see" in node.unlike(given) and "Set LLMBENCH_HOME to a folder that all nodes share" in node.unlike(
         given
     )
@@ -134,7 +134,7 @@ def test_a_training_is_kept_on_a_node_and_says_where_it_was(home: Path) -> None:
     (folder / cluster.PROBE).write_text("abc")
     given = {
         "probe": str(folder / cluster.PROBE), "token": "abc", "recipe": str(home / "base.yaml"), "cwd": str(home),
-        "version": node.borrowed.version("llmbench"), "folder": str(folder), "name": "0000",
+        "version": borrowed.version("llmbench"), "folder": str(folder), "name": "0000",
         "run": str(home / "outputs" / "runs" / "try-0000"), "program": [str(Path(__file__).with_name("trainer.py"))],
         "command": ["train", str(home / "base.yaml"), "name=try-0000"], "environment": {"CUDA_VISIBLE_DEVICES": ""},
     }  # fmt: skip

@@ -15,7 +15,7 @@ import pytest
 from tests.sweep.conftest import Make, Quiet
 from tests.sweep.test_run import RATE, start, states, trains, wait_for
 
-from llmbench import runs, sweep
+from llmbench import runs, sweep, workspace
 from llmbench.errors import LlmbenchError
 from llmbench.sweep import cluster
 
@@ -42,7 +42,7 @@ def two_nodes() -> Iterator[Any]:
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     yield made
-    made.shutdown()
+    made.shutdown()  # type: ignore[no-untyped-call]
 
 
 def alive(pid: int) -> bool:
@@ -155,7 +155,7 @@ def test_trials_are_placed_where_there_is_room_and_a_node_that_sees_other_files_
         sweep.run(make(trials=5), quiet, sweep.Asked(cpus=4))
     with pytest.raises(LlmbenchError, match=r"gets 1 CPU and 1 GPU: .*Lower --trial-cpus or --trial-gpus"):
         sweep.run(make(trials=5), quiet, sweep.Asked(gpus=1))
-    monkeypatch.setattr(cluster.workspace, "write_text", lambda path, text: path.write_text(text[::-1]))
+    monkeypatch.setattr(workspace, "write_text", lambda path, text: path.write_text(text[::-1]))
     blind = pytest.raises(LlmbenchError, match=r"Node .* cannot train this: it does not see .*Set LLMBENCH_HOME to a folder")
     with blind, cluster.connected(sweep.Asked(), found.folder, home / "base.yaml", None):
         raise AssertionError
