@@ -138,10 +138,10 @@ def test_a_training_is_kept_on_a_node_and_says_where_it_was(home: Path) -> None:
         "run": str(home / "outputs" / "runs" / "try-0000"), "program": [str(Path(__file__).with_name("trainer.py"))],
         "command": ["train", str(home / "base.yaml"), "name=try-0000"], "environment": {"CUDA_VISIBLE_DEVICES": ""},
     }  # fmt: skip
-    assert node.Keeper().keep(given) == {"killed": None}
+    assert node.Holder().keep(given) == {"killed": None}
     assert runs.open_run("try-0000").state == "finished"
     assert (folder / "0000.log").read_text() == f"on {socket.gethostname()}, CUDA_VISIBLE_DEVICES=\n"
-    refused = node.Keeper().keep(given | {"cwd": "/nowhere"})
+    refused = node.Holder().keep(given | {"cwd": "/nowhere"})
     assert refused["host"] == socket.gethostname() and "the working directory" in refused["refused"]
 
 

@@ -16,12 +16,12 @@ from llmbench.errors import LlmbenchError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Listing", "Result", "Yes", "confirm", "drop", "group", "launch", "print_all", "print_one"]
+__all__ = ["Listing", "Reported", "Yes", "confirm", "drop", "group", "launch", "print_all", "print_one"]
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
 
 
-class Result(Protocol):
+class Reported(Protocol):
     """A sweep or a comparison: what has a folder, a report and a verdict."""
 
     @property
@@ -36,7 +36,7 @@ class Result(Protocol):
         """All of it, for programs."""
 
 
-R = TypeVar("R", bound=Result)
+R = TypeVar("R", bound=Reported)
 
 
 class Listing(TyperGroup):

@@ -28,7 +28,7 @@ from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.runs import Run
 from llmbench.shown import printable
 from llmbench.sweep import process
-from llmbench.sweep.node import Keeper, unlike
+from llmbench.sweep.node import Holder, unlike
 
 __all__ = ["PROBE", "Asked", "Cluster", "connected"]
 
@@ -296,7 +296,7 @@ class RayTraining:
             "folder": str(self._folder.absolute()), "name": self._name, "run": str(self.run.folder.absolute()),
             "program": list(process.PROGRAM[1:]), "command": list(command),
         }  # fmt: skip
-        keeper: Any = ray.remote(Keeper)
+        keeper: Any = ray.remote(Holder)
         self._keeper = keeper.options(
             num_cpus=self._cluster.cpus, num_gpus=self._cluster.gpus, max_concurrency=4, max_restarts=0, max_task_retries=0
         ).remote()

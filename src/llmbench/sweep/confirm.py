@@ -14,7 +14,7 @@ from llmbench.runs.best import Goal
 from llmbench.statistics import Kind
 from llmbench.sweep.claim import Claim, answers, averaged, judge
 from llmbench.sweep.holdout import Holdout
-from llmbench.sweep.place import Place
+from llmbench.sweep.place import Workplace
 from llmbench.sweep.pool import Interruption, Pool, Watcher
 from llmbench.sweep.trial import Trial, key
 
@@ -35,7 +35,7 @@ def confirm(
     goal: Goal,
     folder: Path,
     winner: Trial,
-    place: Place,
+    place: Workplace,
     stop: Interruption,
     watcher: Watcher,
 ) -> Claim | None:

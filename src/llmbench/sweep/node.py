@@ -16,7 +16,7 @@ from typing import Any
 
 from llmbench import borrowed
 
-__all__ = ["Keeper", "unlike"]
+__all__ = ["Holder", "unlike"]
 
 _PATIENCE = 10.0
 """Seconds in which a node's view of a shared folder is brought up to date."""
@@ -41,7 +41,7 @@ def unlike(given: dict[str, Any]) -> str:
     return ""
 
 
-class Keeper:
+class Holder:
     """On a node: holds a training's place, and hands the sweep's orders on to its guard."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 from llmbench.runs import Run
 from llmbench.sweep.process import TrainingProcess
 
-__all__ = ["Here", "Place", "Training"]
+__all__ = ["Here", "Training", "Workplace"]
 
 
 class Training(Protocol):
@@ -45,7 +45,7 @@ class Training(Protocol):
         """The last line that it printed."""
 
 
-class Place(Protocol):
+class Workplace(Protocol):
     """Where trainings run."""
 
     def room(self) -> int:

@@ -19,7 +19,7 @@ from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
 from llmbench.runs.best import Goal
 from llmbench.sweep import trial as trials
-from llmbench.sweep.place import Place, Training
+from llmbench.sweep.place import Training, Workplace
 from llmbench.sweep.trial import Trial
 
 __all__ = ["Interruption", "Pool", "Watcher"]
@@ -105,7 +105,7 @@ class Pool:
         recipe: str,
         goal: Goal,
         *,
-        place: Place,
+        place: Workplace,
         stop: Interruption,
         prune: Callable[[Trial, int], str] = lambda trial, judged: "",
         ended: Callable[[Trial], None] = lambda trial: None,

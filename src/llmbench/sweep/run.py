@@ -22,7 +22,7 @@ from llmbench.runs.best import Goal
 from llmbench.sweep import cluster, holdout, pruning, search, trial
 from llmbench.sweep.confirm import confirm, searched
 from llmbench.sweep.page import html
-from llmbench.sweep.place import Here, Place
+from llmbench.sweep.place import Here, Workplace
 from llmbench.sweep.pool import Interruption, Pool, Watcher
 from llmbench.sweep.result import Sweep
 from llmbench.sweep.trial import Trial
@@ -109,7 +109,7 @@ def run(spec: SweepRecipe, watcher: Watcher, ray: cluster.Asked | None = None) -
 
 
 @contextmanager
-def _place(spec: SweepRecipe, folder: Path, watcher: Watcher, ray: cluster.Asked | None) -> Iterator[Place]:
+def _place(spec: SweepRecipe, folder: Path, watcher: Watcher, ray: cluster.Asked | None) -> Iterator[Workplace]:
     """Where the trainings run, for as long as the block does."""
     if ray is None:
         yield Here(spec.workers, spec.gpus)
@@ -125,7 +125,7 @@ def _search(
     away: holdout.Holdout,
     goal: Goal,
     folder: Path,
-    place: Place,
+    place: Workplace,
     stop: Interruption,
     watcher: Watcher,
 ) -> list[Trial]:
