@@ -80,9 +80,9 @@ def connected(asked: Asked, folder: Path, recipe: Path, most: int | None) -> Ite
 
     before = _handlers()
     out = sys.stdout
-    sys.stdout = _WithoutRay(out)
     try:
         _connect(address)
+        sys.stdout = _WithoutRay(out)
         cluster = Cluster(asked, folder, recipe, most)
         workspace.write_text(folder / PROBE, cluster.token)
         cluster.check()
