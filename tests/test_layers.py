@@ -175,7 +175,7 @@ HOMES = {
     "openvino": {"retrieval"},
     "faiss": {"retrieval"},
     "tree_sitter": {"retrieval"},
-    "ray": {"retrieval", "training"},
+    "ray": {"retrieval", "sweep", "training"},
     "pypdfium2": {"retrieval"},
     "selectolax": {"retrieval"},
     "python_calamine": {"retrieval"},

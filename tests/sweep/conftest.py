@@ -56,7 +56,11 @@ class Quiet:
     def __init__(self) -> None:
         self.phases: list[tuple[str, int, int]] = []
         self.done: list[Trial] = []
+        self.cluster = ""
         self.on_running: Callable[[list[Trial]], None] = lambda trials: None
+
+    def placed(self, words: str) -> None:
+        self.cluster = words
 
     def phase(self, words: str, total: int, done: int) -> None:
         self.phases.append((words, total, done))

@@ -9,7 +9,6 @@ import typer
 
 from llmbench.cli import completion, listing
 from llmbench.cli.arguments import Json, Overrides
-from llmbench.cli.terminal import print_json
 from llmbench.errors import LlmbenchError
 
 if TYPE_CHECKING:
@@ -61,10 +60,7 @@ def compare(
     document = recipes.load(recipe, CompareRecipe, values)
     with _Bar() as bar:
         result = comparing.run(document, progress=bar.show, measuring=bar.measuring, fresh=fresh)
-    if as_json:
-        print_json(result.to_json())
-    else:
-        show(result)
+    listing.print_one(result, show, as_json)
     _tell_trackers(result)
     if result.failed:  # The others are compared, but that is not all that was asked for.
         raise typer.Exit(2)
@@ -100,25 +96,15 @@ def comparisons(context: typer.Context, as_json: Json = False) -> None:
 
     if context.invoked_subcommand is not None:
         return
-    found = comparing.every()
-    if as_json:
-        print_json([one.to_json() for one in found])
-        return
-    if not found:
-        print("No comparisons yet. Make one: llmbench compare recipes/compare.yaml")
-    for one in found:
-        print(f"{one.name}: {one.verdict}\n  {one.report}")
+    none = "No comparisons yet. Make one: llmbench compare recipes/compare.yaml"
+    listing.print_all(comparing.every(), lambda one: one.verdict, as_json, none=none)
 
 
 def show_one(name: Name, as_json: Json = False) -> None:
     """Show a comparison: its tables, verdict and files."""
     from llmbench import compare as comparing
 
-    one = comparing.load(name)
-    if as_json:
-        print_json(one.to_json())
-    else:
-        show(one)
+    listing.print_one(comparing.load(name), show, as_json)
 
 
 def open_report(name: Name) -> None:
@@ -138,12 +124,8 @@ def rm(name: Name, yes: listing.Yes = False, as_json: Json = False) -> None:
     from llmbench import compare as comparing
     from llmbench import workspace
 
-    listing.confirm(f"Remove comparison {name} and its answers?", yes)
-    comparing.remove(name)
-    if as_json:
-        print_json({"name": name, "removed": str(workspace.comparisons() / name)})
-    else:
-        print(f"Removed comparison {name}.")
+    question, done = f"Remove comparison {name} and its answers?", f"Removed comparison {name}."
+    listing.drop(name, workspace.comparisons(), comparing.remove, yes, as_json, question=question, done=done)
 
 
 def show(comparison: Comparison) -> None:

@@ -5,19 +5,38 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
+from llmbench.cli.terminal import print_json
 from llmbench.errors import LlmbenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-__all__ = ["Listing", "Yes", "confirm", "group", "launch"]
+__all__ = ["Listing", "Reported", "Yes", "confirm", "drop", "group", "launch", "print_all", "print_one"]
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
+
+
+class Reported(Protocol):
+    """A sweep or a comparison: what has a folder, a report and a verdict."""
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for programs."""
+
+
+R = TypeVar("R", bound=Reported)
 
 
 class Listing(TyperGroup):
@@ -63,3 +82,32 @@ def launch(path: Path) -> None:
     print(path)
     if sys.stdout.isatty() and (sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         typer.launch(str(path))
+
+
+def print_all(found: Sequence[R], verdict: Callable[[R], str], as_json: bool, *, none: str) -> None:
+    """Lists results with what each found; `none` says how one is made."""
+    if as_json:
+        print_json([one.to_json() for one in found])
+        return
+    if not found:
+        print(none)
+    for one in found:
+        print(f"{one.name}: {verdict(one)}\n  {one.report}")
+
+
+def print_one(one: R, show: Callable[[R], None], as_json: bool) -> None:
+    """Shows one result."""
+    if as_json:
+        print_json(one.to_json())
+    else:
+        show(one)
+
+
+def drop(name: str, home: Path, remove: Callable[[str], None], yes: bool, as_json: bool, *, question: str, done: str) -> None:
+    """Removes a result of the folder `home`, after the question was answered, and says that it was done."""
+    confirm(question, yes)
+    remove(name)
+    if as_json:
+        print_json({"name": name, "removed": str(home / name)})
+    else:
+        print(done)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from llmbench.cli import completion, listing, terminal
 from llmbench.cli.arguments import Json, Overrides
-from llmbench.cli.terminal import print_json
+from llmbench.errors import LlmbenchError
 
 if TYPE_CHECKING:
-    from llmbench.sweep import Sweep, Trial
+    from llmbench.sweep import Asked, Sweep, Trial
 
 __all__ = ["register"]
+
+Engine = Literal["local", "ray"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A sweep's name.", autocompletion=completion.sweeps)]
 
@@ -36,6 +38,31 @@ def sweep(
         typer.Argument(metavar="RECIPE", help="A sweep, such as recipes/sweep.yaml.", autocompletion=completion.recipes),
     ],
     overrides: Overrides = None,
+    engine: Annotated[
+        Engine,
+        typer.Option(help="Where trials run. ray: on the nodes of a Ray cluster that see this folder, or on one started here."),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="With --engine ray: the cluster. Default: RAY_ADDRESS, else one that is started here.",
+            show_default=False,
+        ),
+    ] = None,
+    trial_cpus: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="With --engine ray: CPUs of each trial. Default: 1.", show_default=False),
+    ] = None,
+    trial_gpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="With --engine ray: GPUs of each trial; 0.5 puts two on one. Default: 1 where the cluster has any.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Search the settings of a training recipe, and check the winner on rows that no trial saw.
@@ -49,13 +76,24 @@ def sweep(
     from llmbench import sweep as sweeping
     from llmbench.recipe import SweepRecipe
 
+    ray = _cluster(engine, ray_address, trial_cpus, trial_gpus)
     document = recipes.load(recipe, SweepRecipe, overrides or ())
     with _Bar(document.objective) as bar:
-        found = sweeping.run(document, bar)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        _show(found)
+        found = sweeping.run(document, bar, ray)
+    listing.print_one(found, _show, as_json)
+
+
+def _cluster(engine: Engine, address: str | None, cpus: int | None, gpus: float | None) -> Asked | None:
+    """What is asked of a cluster; None without one."""
+    from llmbench.sweep import Asked
+
+    if engine == "ray":
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise LlmbenchError(f"--trial-gpus: {gpus:g} is neither a whole number nor below 1")
+        return Asked(address, 1 if cpus is None else cpus, gpus)
+    if address is not None or cpus is not None or gpus is not None:
+        raise LlmbenchError("--ray-address, --trial-cpus and --trial-gpus go with --engine ray")
+    return None
 
 
 def sweeps(context: typer.Context, as_json: Json = False) -> None:
@@ -64,25 +102,15 @@ def sweeps(context: typer.Context, as_json: Json = False) -> None:
 
     if context.invoked_subcommand is not None:
         return
-    found = sweeping.every()
-    if as_json:
-        print_json([one.to_json() for one in found])
-        return
-    if not found:
-        print("No sweeps yet. Make one: llmbench sweep recipes/sweep.yaml")
-    for one in found:
-        print(f"{one.name}: {one.verdict()}\n  {one.report}")
+    none = "No sweeps yet. Make one: llmbench sweep recipes/sweep.yaml"
+    listing.print_all(sweeping.every(), lambda one: one.verdict(), as_json, none=none)
 
 
 def show_one(name: Name, as_json: Json = False) -> None:
     """Show a sweep: its trials, the winner and its files."""
     from llmbench import sweep as sweeping
 
-    one = sweeping.load(name)
-    if as_json:
-        print_json(one.to_json())
-    else:
-        _show(one)
+    listing.print_one(sweeping.load(name), _show, as_json)
 
 
 def open_report(name: Name) -> None:
@@ -102,12 +130,9 @@ def rm(name: Name, yes: listing.Yes = False, as_json: Json = False) -> None:
     from llmbench import sweep as sweeping
     from llmbench import workspace
 
-    listing.confirm(f"Remove sweep {name}, and keep the runs of its trials?", yes)
-    sweeping.remove(name)
-    if as_json:
-        print_json({"name": name, "removed": str(workspace.sweeps() / name)})
-    else:
-        print(f"Removed sweep {name}. The runs of its trials are kept.")
+    question = f"Remove sweep {name}, and keep the runs of its trials?"
+    done = f"Removed sweep {name}. The runs of its trials are kept."
+    listing.drop(name, workspace.sweeps(), sweeping.remove, yes, as_json, question=question, done=done)
 
 
 def _show(found: Sweep) -> None:
@@ -161,6 +186,10 @@ class _Bar:
                 "Run the same command again to continue.",
                 file=sys.stderr,
             )
+
+    def placed(self, words: str) -> None:
+        """A cluster was found."""
+        print(words, file=sys.stderr, flush=True)
 
     def phase(self, words: str, total: int, done: int) -> None:
         """The search, or the confirmation, begins."""

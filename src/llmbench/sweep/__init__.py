@@ -13,9 +13,10 @@ outputs/sweeps/NAME/
 Each trial is a run of its own, outputs/runs/NAME-0000 and so on.
 """
 
+from llmbench.sweep.cluster import Asked
 from llmbench.sweep.pool import Watcher
 from llmbench.sweep.result import Sweep, every, load, remove
 from llmbench.sweep.run import run
 from llmbench.sweep.trial import Trial
 
-__all__ = ["Sweep", "Trial", "Watcher", "every", "load", "remove", "run", "table"]
+__all__ = ["Asked", "Sweep", "Trial", "Watcher", "every", "load", "remove", "run", "table"]

@@ -14,6 +14,7 @@ from llmbench.runs.best import Goal
 from llmbench.statistics import Kind
 from llmbench.sweep.claim import Claim, answers, averaged, judge
 from llmbench.sweep.holdout import Holdout
+from llmbench.sweep.place import Workplace
 from llmbench.sweep.pool import Interruption, Pool, Watcher
 from llmbench.sweep.trial import Trial, key
 
@@ -34,6 +35,7 @@ def confirm(
     goal: Goal,
     folder: Path,
     winner: Trial,
+    place: Workplace,
     stop: Interruption,
     watcher: Watcher,
 ) -> Claim | None:
@@ -45,7 +47,7 @@ def confirm(
     """
     asked = spec.confirm
     assert asked is not None
-    pool = Pool(folder / "confirm", str(spec.recipe), goal, workers=spec.workers, gpus=spec.gpus, stop=stop,
+    pool = Pool(folder / "confirm", str(spec.recipe), goal, place=place, stop=stop,
                 ended=lambda one: watcher.ended(one, None))  # fmt: skip
     wanted: dict[str, dict[str, Any]] = {}
     for seed in range(1, asked.seeds + 1):

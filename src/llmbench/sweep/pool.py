@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -19,7 +19,7 @@ from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
 from llmbench.runs.best import Goal
 from llmbench.sweep import trial as trials
-from llmbench.sweep.process import TrainingProcess
+from llmbench.sweep.place import Training, Workplace
 from llmbench.sweep.trial import Trial
 
 __all__ = ["Interruption", "Pool", "Watcher"]
@@ -32,6 +32,9 @@ _STARTS = 3
 
 class Watcher(Protocol):
     """What shows how far a sweep is, on a terminal or in a log."""
+
+    def placed(self, words: str) -> None:
+        """A cluster was found."""
 
     def phase(self, words: str, total: int, done: int) -> None:
         """The search, or the confirmation, begins."""
@@ -78,7 +81,7 @@ class Interruption:
 @dataclass
 class _Running:
     trial: Trial
-    process: TrainingProcess
+    process: Training
     pruned: str = ""
     asked: bool = False
 
@@ -90,8 +93,7 @@ class Pool:
         folder: where the trials' files are.
         recipe: the training recipe, as the command line names it.
         goal: what is judged.
-        workers: trainings at once.
-        gpus: one for each worker; empty leaves all to all.
+        place: where trainings run, and how many at once.
         stop: whether to stop.
         prune: why a running trial should be stopped, given it and how many of its evaluations were judged before.
         ended: told of each trial that has ended.
@@ -103,14 +105,14 @@ class Pool:
         recipe: str,
         goal: Goal,
         *,
-        workers: int,
-        gpus: list[str],
+        place: Workplace,
         stop: Interruption,
         prune: Callable[[Trial, int], str] = lambda trial, judged: "",
         ended: Callable[[Trial], None] = lambda trial: None,
     ) -> None:
-        self.folder, self._recipe, self._goal, self._gpus, self._stop = folder, recipe, goal, gpus, stop
-        self._workers, self._prune, self._ended = workers, prune, ended
+        self.folder, self._recipe, self._goal, self._place, self._stop = folder, recipe, goal, place, stop
+        self._prune, self._ended = prune, ended
+        self._lost: set[int] = set()
         self._running: list[_Running] = []
         folder.mkdir(parents=True, exist_ok=True)
         self.trials = {one.number: one for one in trials.read(folder)}
@@ -131,7 +133,7 @@ class Pool:
         try:
             while True:
                 stopping = self._stop.times > 0 or self._stop.late
-                while not stopping and len(self._running) < self._workers:
+                while not stopping and len(self._running) < self._place.room():
                     trial = left.pop(0) if left else following()
                     if trial is None:
                         break
@@ -164,16 +166,15 @@ class Pool:
             )
         again = ["--resume"] if run.exists else []
         taken = {one.trial.slot for one in self._running}
-        slot = next(i for i in range(self._workers) if i not in taken)
+        slot = next(i for i in count() if i not in taken)
         trial = replace(trial, starts=trial.starts + 1, slot=slot)
         self._write(trial)  # first: whatever happens from here on, the training is known as this trial's
-        gpu = self._gpus[slot] if self._gpus else None
-        threads = max(1, (os.cpu_count() or 1) // self._workers) if self._workers > 1 and not self._gpus else None
+        gpu, threads = self._place.share(slot)
         process.start(["train", self._recipe, *trial.overrides, f"name={trial.run}", *again], gpu=gpu, threads=threads)
         self._running.append(_Running(trial, process))
 
-    def _process(self, trial: Trial) -> TrainingProcess:
-        return TrainingProcess(self.folder, trial.file, Run(workspace.runs() / trial.run))
+    def _process(self, trial: Trial) -> Training:
+        return self._place.training(self.folder, trial.file, Run(workspace.runs() / trial.run))
 
     def _look(self, one: _Running, stopping: bool) -> None:
         """Reads what a training has measured, stops it where it should be, and notes its end."""
@@ -208,6 +209,12 @@ class Pool:
             case _ if stopping:
                 self._write(trial)  # stays running: the next sweep continues it
                 return
+            case _ if one.process.lost:
+                if trial.number not in self._lost:  # not its fault: once more, from its checkpoint
+                    self._lost.add(trial.number)
+                    self._begin(trial)
+                    return
+                trial = trial.ended("failed", f"{one.process.lost}, twice")
             case _ if killed or status["reason"] == "killed":
                 if trial.starts < _STARTS:
                     self._begin(trial)

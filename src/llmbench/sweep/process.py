@@ -6,12 +6,13 @@ as if it did not. The kernel lets go of it when the process ends, however it end
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from llmbench.runs import Run
 
 __all__ = ["PROGRAM", "TrainingProcess"]
 
-PROGRAM = (sys.executable, "-m", "llmbench")
+PROGRAM: tuple[str, ...] = (sys.executable, "-m", "llmbench")
 """What trains."""
 _LAST = 4000
 """Characters of a log in which the last line is looked for."""
@@ -36,13 +37,14 @@ class TrainingProcess:
         self.log, self._lock, self.run = folder / f"{name}.log", folder / f"{name}.lock", run
         self._child: subprocess.Popen[bytes] | None = None
 
-    def start(self, command: Sequence[str], *, gpu: str | None, threads: int | None) -> None:
+    def start(self, command: Sequence[str], *, gpu: str | None, threads: int | None, tied: bool = False) -> None:
         """Starts `llmbench` with these arguments, apart from this terminal's Ctrl-C.
 
         Args:
             command: the arguments behind `llmbench`.
             gpu: what CUDA_VISIBLE_DEVICES is set to.
             threads: what OMP_NUM_THREADS is set to, where the environment does not say it.
+            tied: whether the kernel kills it when this process is gone (Linux). For a process of one thread.
         """
         environment = dict(os.environ)
         if gpu is not None:
@@ -59,6 +61,7 @@ class TrainingProcess:
                 env=environment,
                 start_new_session=True,
                 pass_fds=(lock.fileno(),),
+                preexec_fn=_tie(os.getpid()) if tied and sys.platform == "linux" else None,
             )
             lock.write(str(self._child.pid))
 
@@ -75,6 +78,11 @@ class TrainingProcess:
         except BlockingIOError:
             return True
         return False
+
+    @property
+    def lost(self) -> str:
+        """Nothing: this machine answers."""
+        return ""
 
     @property
     def killed_by(self) -> int | None:
@@ -103,3 +111,15 @@ class TrainingProcess:
         except OSError:
             return ""
         return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def _tie(parent: int) -> Callable[[], None]:
+    """What a child does before it becomes another program, so that the kernel kills it when its parent is gone."""
+    library = ctypes.CDLL(None)
+
+    def tie() -> None:
+        library.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return tie

@@ -14,6 +14,7 @@ from llmbench import workspace, written
 from llmbench.errors import LlmbenchError
 from llmbench.sweep import holdout, trial
 from llmbench.sweep.claim import Claim
+from llmbench.sweep.cluster import PROBE
 from llmbench.sweep.trial import Trial
 
 __all__ = ["FILES", "Sweep", "every", "load", "remove"]
@@ -158,7 +159,7 @@ def remove(name: str) -> None:
         raise LlmbenchError(f"There is no sweep {name} (available: {', '.join(_names()) or 'none yet'}).")
     written.check_claim(folder, "sweep", known=written.shows(folder / "plan.json", "space", "recipe"))
     with workspace.lock(folder, "sweep"):
-        ours = [*FILES, written.RECORD, ".lock", "confirm/looks.json"]
+        ours = [*FILES, written.RECORD, ".lock", PROBE, "confirm/looks.json"]
         for part in ("trials", "confirm"):
             for one in trial.read(folder / part):
                 if TrainingProcess(folder / part, one.file, Run(workspace.runs() / one.run)).alive:

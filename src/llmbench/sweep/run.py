@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,10 @@ from llmbench.changes import differences
 from llmbench.errors import LlmbenchError, MissingPackage, RecipeError
 from llmbench.recipe import SweepRecipe, TrainRecipe
 from llmbench.runs.best import Goal
-from llmbench.sweep import holdout, pruning, search, trial
+from llmbench.sweep import cluster, holdout, pruning, search, trial
 from llmbench.sweep.confirm import confirm, searched
 from llmbench.sweep.page import html
+from llmbench.sweep.place import Here, Workplace
 from llmbench.sweep.pool import Interruption, Pool, Watcher
 from llmbench.sweep.result import Sweep
 from llmbench.sweep.trial import Trial
@@ -31,22 +35,27 @@ _KEPT_ANSWERS = 10_000
 """Answers of an evaluation that a trial keeps, to be compared one by one."""
 
 
-def run(spec: SweepRecipe, watcher: Watcher) -> Sweep:
+def run(spec: SweepRecipe, watcher: Watcher, ray: cluster.Asked | None = None) -> Sweep:
     """Searches until the trials, the time or the combinations are used up, confirms the winner, and writes the folder.
 
     Args:
         spec: the sweep.
         watcher: shows how far it is.
+        ray: the cluster that the trainings run on; None runs them on this machine.
 
     Raises:
-        LlmbenchError: the space or the recipe does not fit, is another one than the sweep of this name began with, another
-            process runs the sweep, or no trial succeeded.
+        LlmbenchError: the cluster does not answer or does not see the same files, the space or the recipe does not fit, is
+            another one than the sweep of this name began with, another process runs the sweep, or no trial succeeded.
         KeyboardInterrupt: stopped; the trainings saved checkpoints, and the same command continues.
     """
     for package in ("optuna", "scipy"):
         if find_spec(package) is None:  # Told before anything is trained, not after.
             raise MissingPackage("sweep", package, "sweep")
+    if ray is not None and spec.gpus:
+        raise RecipeError("gpus: names GPUs of this machine. On a Ray cluster --trial-gpus says how many a training gets")
     base = _base(spec)
+    if ray is not None and ray.gpus is None and base.model.device == "cpu":
+        ray = replace(ray, gpus=0)
     holdout.check(spec, base)
     goal = Goal(spec.objective, not spec.minimizes)
     folder = workspace.sweeps() / spec.name
@@ -63,8 +72,8 @@ def run(spec: SweepRecipe, watcher: Watcher) -> Sweep:
         )
         stop = Interruption(spec.timeout)
         began = time.time()
-        with stop.listening():
-            trials = _search(spec, base, away, goal, folder, stop, watcher)
+        with _place(spec, folder, watcher, ray) as place, stop.listening():
+            trials = _search(spec, base, away, goal, folder, place, stop, watcher)
             winner = trial.best(trials, goal)
             if winner is None:
                 raise LlmbenchError(_nothing(trials, folder, late=stop.late))
@@ -72,7 +81,7 @@ def run(spec: SweepRecipe, watcher: Watcher) -> Sweep:
             unchanged = own is not None and trial.key(winner.params) == trial.key(own)
             claim = None
             if spec.confirm is not None and not unchanged and not stop.late:
-                claim = confirm(spec, base, away, goal, folder, winner, stop, watcher)
+                claim = confirm(spec, base, away, goal, folder, winner, place, stop, watcher)
             elif spec.confirm is None:
                 claim = searched(spec, trials, winner, own)
         notes = _notes(spec, base, trials, unchanged=unchanged, late=stop.late)
@@ -99,12 +108,24 @@ def run(spec: SweepRecipe, watcher: Watcher) -> Sweep:
     return sweep
 
 
+@contextmanager
+def _place(spec: SweepRecipe, folder: Path, watcher: Watcher, ray: cluster.Asked | None) -> Iterator[Workplace]:
+    """Where the trainings run, for as long as the block does."""
+    if ray is None:
+        yield Here(spec.workers, spec.gpus)
+        return
+    with cluster.connected(ray, folder, spec.recipe, spec.parallel) as found:
+        watcher.placed(found.describe())
+        yield found
+
+
 def _search(
     spec: SweepRecipe,
     base: TrainRecipe,
     away: holdout.Holdout,
     goal: Goal,
     folder: Path,
+    place: Workplace,
     stop: Interruption,
     watcher: Watcher,
 ) -> list[Trial]:
@@ -137,8 +158,7 @@ def _search(
         folder / "trials",
         str(spec.recipe),
         goal,
-        workers=spec.workers,
-        gpus=spec.gpus,
+        place=place,
         stop=stop,
         prune=lambda one, judged: pruning.hopeless(spec.pruner, one, known(), goal, judged=judged),
         ended=ended,
