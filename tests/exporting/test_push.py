@@ -201,3 +201,18 @@ def test_what_is_not_proven_is_not_sent(tmp_path: Path, monkeypatch: pytest.Monk
     for to in ("acme/bot", "hub://acme", "hub://acme/bot/x", "hub://../x"):
         with pytest.raises(LlmbenchError, match="write hub://ORGANISATION/NAME"):
             push.repository(to)
+
+
+def test_a_card_that_its_owner_rewrote_is_shown_as_it_is(tmp_path: Path) -> None:
+    folder = exported(tmp_path / "out")
+    (folder / "README.md").write_text("My own words.\n")
+    done = CliRunner().invoke(cli, ["push", str(folder), "--to", "hub://acme/bot", "--dry-run"])
+    assert done.exit_code == 0 and "  My own words." in done.stdout
+
+
+def test_a_damaged_proof_is_one_line(tmp_path: Path) -> None:
+    folder = exported(tmp_path / "out")
+    values = json.loads((folder / "proof.json").read_text())
+    (folder / "proof.json").write_text(json.dumps(values | {"files": []}))
+    with pytest.raises(LlmbenchError, match=r"proof\.json cannot be read \(files is no object\)\. Export again"):
+        push.parcel(str(folder))

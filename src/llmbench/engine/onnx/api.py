@@ -263,7 +263,7 @@ class OnnxServer:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise RefusedRequest("the text has half a character (a lone surrogate), which no token stands for") from error
+            raise RefusedRequest("the text contains an unpaired surrogate, which no token stands for") from error
         found: list[int] = self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
         return found
 
