@@ -216,3 +216,9 @@ def test_a_damaged_proof_is_one_line(tmp_path: Path) -> None:
     (folder / "proof.json").write_text(json.dumps(values | {"files": []}))
     with pytest.raises(LlmbenchError, match=r"proof\.json cannot be read \(files is no object\)\. Export again"):
         push.parcel(str(folder))
+
+
+@pytest.mark.parametrize(("name", "said"), [("", "EXPORT is empty"), (" ", "EXPORT is empty"), ("~nobody/x", "is neither")])
+def test_a_name_that_is_no_folder_s_is_one_line(home: Path, name: str, said: str) -> None:
+    with pytest.raises(LlmbenchError, match=said):
+        push.parcel(name)

@@ -133,7 +133,9 @@ def _refused(error: Any, hub: str, name: str) -> str:
 
 def _folder(reference: str) -> Path:
     """The folder that is meant: a path, an export's name, or the only export of a run."""
-    for path in (Path(reference).expanduser(), workspace.exports() / reference):
+    if not reference.strip():
+        raise LlmbenchError("EXPORT is empty. Name an exported folder, or a run that was exported")
+    for path in (Path(os.path.expanduser(reference)), workspace.exports() / reference):  # noqa: PTH111 - leaves ~nobody as it is
         if (path / proof.FILE).is_file():
             return path.absolute()
     if Path(reference).is_dir():
