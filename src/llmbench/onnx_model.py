@@ -60,7 +60,9 @@ class OnnxModel:
         outputs = {one.name: one for one in self._session.get_outputs()}
         self._outputs = ["logits", *(one.name.replace(_PAST, _PRESENT) for one in self._past)]
         if not self._past or not outputs.keys() >= set(self._outputs):
-            raise LlmbenchError(f"{path} is no causal language model with keys and values. Export it with llmbench export")
+            raise LlmbenchError(
+                f"{path} is not a causal language model with a KV cache. Export one: llmbench export RUN --format onnx"
+            )
         width = outputs["logits"].shape[-1]
         self.vocabulary = width if isinstance(width, int) else int(self.config["vocab_size"])
         """How many tokens it knows: ids go from 0 up to this, and not to it."""
@@ -110,7 +112,7 @@ class OnnxModel:
         try:
             logits, *present = self._session.run(self._outputs, feed)
         except Exception as error:  # as in __init__
-            raise LlmbenchError(f"{self._path} cannot be computed ({_first_line(error)}). Export it again") from error
+            raise LlmbenchError(f"{self._path} failed while it was computed ({_first_line(error)}). Export it again") from error
         return logits[0], present
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
@@ -130,7 +132,7 @@ def _config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise LlmbenchError(f"{folder / _CONFIG} cannot be read ({_first_line(error)}). Export it again") from error
     if not isinstance(found, dict):
-        raise LlmbenchError(f"{folder / _CONFIG} holds no object. Export it again")
+        raise LlmbenchError(f"{folder / _CONFIG} is not a JSON object. Export it again")
     return found
 
 

@@ -148,7 +148,7 @@ def test_a_proven_folder_arrives_whole_and_the_token_is_seen_by_the_hub_alone(hu
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(401, "knows no token of yours. Log in"), (403, "your token may not write to acme/bot")]
+    ("status", "said"), [(401, "did not accept a token. Log in"), (403, "your token may not write to acme/bot")]
 )
 def test_a_hub_that_refuses_is_one_line(hub: Hub, tmp_path: Path, status: int, said: str) -> None:
     hub.refuses = status
@@ -214,7 +214,7 @@ def test_a_damaged_proof_is_one_line(tmp_path: Path) -> None:
     folder = exported(tmp_path / "out")
     values = json.loads((folder / "proof.json").read_text())
     (folder / "proof.json").write_text(json.dumps(values | {"files": []}))
-    with pytest.raises(LlmbenchError, match=r"proof\.json cannot be read \(files is no object\)\. Export again"):
+    with pytest.raises(LlmbenchError, match=r"proof\.json cannot be read \(files is not an object\)\. Export again"):
         push.parcel(str(folder))
 
 

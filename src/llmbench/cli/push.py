@@ -22,7 +22,7 @@ _HEAD = 40
 _HELP = """Send an export to a model hub: weights, model card, proof, lineage and licence, in one commit.
 
 A folder whose proof failed or is missing, or whose files changed since, is not sent. The hub's own client sends it; it finds
-its token as always (`hf auth login`, or HF_TOKEN), and llmbench neither takes nor shows one. A repository that is not there
+its token as usual (`hf auth login`, or HF_TOKEN), and llmbench neither takes nor shows one. A repository that is not there
 yet is made, private unless you say --public. HF_ENDPOINT names another hub.
 """
 

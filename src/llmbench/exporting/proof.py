@@ -99,7 +99,7 @@ def read(folder: Path) -> Proof:
         found = json.loads(path.read_text(encoding="utf-8"))
         values = {key: found[key] for key in ("format", "precision", *_OBJECTS)}
         if wrong := next((key for key in _OBJECTS if not isinstance(values[key], dict)), None):
-            raise ValueError(f"{wrong} is no object")
+            raise ValueError(f"{wrong} is not an object")
         return Proof(**values, checks=tuple(Compared(**check) for check in found["checks"]))
     except FileNotFoundError as error:
         raise LlmbenchError(f"{folder} has no {FILE}, so it is not known whether it is what was trained") from error

@@ -87,11 +87,14 @@ def find(run: Run, checkpoint: str | None = None) -> Exportable:
     start = (run.recipe.get("lora") or {}).get("init_lora_weights")
     if step is not None and adapts and isinstance(start, str) and start.startswith(_MOVED):
         raise LlmbenchError(
-            f"{folder} fits weights out of which {start} took its start, and only the end of a training puts that back. "
+            f"{folder} was trained against weights from which {start} had taken its initial adapter, and only the end of a "
+            "training restores them. "
             "Export the finished run: leave out --checkpoint"
         )
     if run.recipe["method"] == "reward":
-        raise LlmbenchError(f"run {run.name} trained a reward model, which scores answers and writes none; nothing exports it")
+        raise LlmbenchError(
+            f"run {run.name} trained a reward model, which scores answers and writes none, so it cannot be exported"
+        )
     base = _base(run, spec, adapts)
     return Exportable(run, folder, step, base, spec, adapts)
 

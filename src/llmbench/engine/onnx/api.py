@@ -252,7 +252,7 @@ class OnnxServer:
     def _chat_ids(self, messages: Any, variables: Any) -> list[int]:
         if not isinstance(variables, dict) or (own := variables.keys() & self._no_variable):
             named = f".{min(own)}" if isinstance(variables, dict) else ""
-            raise RefusedRequest(f"chat_template_kwargs{named} is no variable of the chat template", "chat_template_kwargs")
+            raise RefusedRequest(f"chat_template_kwargs{named} is not a variable of the chat template", "chat_template_kwargs")
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **variables)
         except Exception as error:  # whatever the model's template raises of these messages

@@ -138,7 +138,7 @@ def completion(body: dict[str, Any], ids: Callable[[str], list[int]], limits: Mo
 
 def _wanted(fields: dict[str, Any], ids: tuple[int, ...], most: int | None, limits: ModelLimits, **more: Any) -> WantedAnswer:
     if not ids:
-        raise RefusedRequest("the prompt has no tokens", "prompt")
+        raise RefusedRequest("the prompt is empty", "prompt")
     context, least = limits.context, fields.get("least", 0)
     room = context - len(ids)
     if room < (0 if most == 0 else 1) or (most is not None and most > room):
@@ -207,7 +207,7 @@ def _check_kinds(given: dict[str, Any]) -> None:
         if not isinstance(given.get(key, {}), dict):
             raise RefusedRequest(f"{key} must be an object", key)
     if given.get("stream") and "prompt_logprobs" in given:
-        raise RefusedRequest("prompt_logprobs are not told while streaming: leave out stream", "prompt_logprobs")
+        raise RefusedRequest("prompt_logprobs is not available with stream: leave one of them out", "prompt_logprobs")
 
 
 def _rest(given: dict[str, Any], limits: ModelLimits) -> dict[str, Any]:
