@@ -167,3 +167,14 @@ def test_a_long_prompt_is_read_in_pieces_and_each_token_is_told_once() -> None:
     assert max(model.sizes) <= 256 and cache[0].shape[2] == 600 and int(last.argmax()) == 600
     assert told[0] is None and [one.token for one in told[1:] if one] == list(range(1, 600))
     assert all(one.likeliest[0][0] == one.token for one in told[1:] if one)
+
+
+def test_what_asks_for_nothing_is_passed_over_and_a_range_is_told_in_words() -> None:
+    body = {"messages": [{"role": "user", "content": "x"}]}
+    assert asked.chat(body | {"response_format": {"type": "text"}, "tool_choice": "none"}, lambda *_: [1], LIMITS).most == 9
+    for more, said in (
+        ({"max_tokens": -1}, "from 0 to 2,147,483,648"), ({"repetition_penalty": 0}, "a number above 0$"),
+        ({"top_p": 0}, "above 0 and at most 1"), ({"temperature": 3}, "from 0 to 2$"),
+    ):  # fmt: skip
+        with pytest.raises(RefusedRequest, match=said):
+            asked.chat(body | more, lambda *_: [1], LIMITS)

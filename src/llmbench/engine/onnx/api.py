@@ -274,7 +274,7 @@ class OnnxServer:
             raise RefusedRequest("the body is not JSON") from error
         if not isinstance(body, dict):
             raise RefusedRequest("the body must be an object")
-        if (name := body.get("model", self._name)) != self._name:
+        if (name := body.get("model")) not in (None, self._name):
             raise RefusedRequest(f"The model `{str(name)[:100]}` does not exist.", "model", 404)
         return body
 

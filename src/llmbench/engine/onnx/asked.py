@@ -11,6 +11,8 @@ __all__ = ["ModelLimits", "RefusedRequest", "WantedAnswer", "chat", "completion"
 
 _MOST_LOGPROBS = 20
 _CANNOT = ("response_format", "structured_outputs", "tools", "tool_choice", "parallel_tool_calls")
+_ASKS_NOTHING = {"tool_choice": "none", "response_format": {"type": "text"}}
+"""Values of these that are what is done anyway."""
 _PASSED_OVER = {"model", "stream", "stream_options", "user", "priority", "return_token_ids", "reasoning_effort"}
 _NUMBERS: dict[str, tuple[float, float]] = {
     "temperature": (0, 2), "top_p": (1e-9, 1), "min_p": (0, 1), "presence_penalty": (-2, 2), "frequency_penalty": (-2, 2),
@@ -179,7 +181,7 @@ def _fields(body: dict[str, Any], known: set[str], limits: ModelLimits) -> dict[
     """The fields of chats and completions alike, under one name; max_tokens and max_completion_tokens as they are."""
     given = {key: value for key, value in body.items() if value is not None}
     for key in given:
-        if key in _CANNOT and not (key == "tool_choice" and given[key] == "none"):
+        if key in _CANNOT and given[key] != _ASKS_NOTHING.get(key):
             raise RefusedRequest(f"{key} is not supported by the ONNX server: serve the merged model with vLLM", key)
         if key not in known | _PASSED_OVER | _OTHERS | set(_NUMBERS) | set(_WHOLE) | set(_CANNOT):
             raise RefusedRequest(f"{key[:_NAMED]} is not supported by the ONNX server", key[:_NAMED])
@@ -190,13 +192,19 @@ def _fields(body: dict[str, Any], known: set[str], limits: ModelLimits) -> dict[
             if key in given:
                 value = given[key]
                 if isinstance(value, bool) or not isinstance(value, cast("Any", kind)) or not low <= value <= high:
-                    raise RefusedRequest(f"{key} must be {name} from {low:g} to {high:g}", key)
+                    raise RefusedRequest(f"{key} must be {name} {_range(low, high)}", key)
                 found[key] = value
     for key, ours in (("n", "count"), ("min_tokens", "least")):
         if key in found:
             found[ours] = found.pop(key)
     found["top_k"] = max(found.get("top_k", 0), 0)
     return found | _rest(given, limits)
+
+
+def _range(low: float, high: float) -> str:
+    if isinstance(low, int):
+        return f"from {low:,} to {high:,}"
+    return "above 0" + (f" and at most {high:g}" if math.isfinite(high) else "")
 
 
 def _check_kinds(given: dict[str, Any]) -> None:
