@@ -64,7 +64,7 @@ class OnnxFormat:
 
         model = OnnxModel(folder)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise LlmbenchError(f"its tokenizer cannot be loaded ({str(error).splitlines()[0][:200]})") from error
         return Heard(

@@ -82,7 +82,12 @@ def write(folder: Path, into: Path) -> int:
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True, local_files_only=True
+        str(folder),
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
     )
     model.eval()
     wrapped = _Cached(model).eval()

@@ -35,7 +35,7 @@ def main() -> None:
     try:
         model = OnnxModel(options.model, threads=1)
         context = _context(model.context, options.max_model_len)
-        tokenizer = AutoTokenizer.from_pretrained(str(options.model), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(options.model), local_files_only=True, trust_remote_code=False)
     except LlmbenchError as error:
         raise SystemExit(f"EngineError: {error}") from error
     except Exception as error:  # of tokenizers: a plain Exception for a damaged tokenizer.json
