@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["GRAPH", "Cache", "OnnxModel"]
 
 GRAPH = "model.onnx"
+_CONFIG = "config.json"
 _PAST, _PRESENT = "past_key_values.", "present."
 
 Cache = list["np.ndarray"]
@@ -37,36 +38,48 @@ class OnnxModel:
 
         Raises:
             MissingPackage: onnxruntime is not installed.
-            LlmbenchError: there is no graph that onnxruntime takes, or it is none of a causal language model.
+            LlmbenchError: a file is missing or damaged, or the graph is none of a causal language model.
         """
         try:
             import onnxruntime
         except ImportError as error:
-            raise MissingPackage("a model in ONNX", "onnxruntime", "onnx") from error
+            raise MissingPackage("serve", "onnxruntime", "onnx") from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        path = folder / GRAPH
+        self._path = path = folder / GRAPH
         if not path.is_file():
             raise LlmbenchError(f"{folder} has no {GRAPH}. Make one: llmbench export RUN --format onnx")
+        self.config = _config(folder)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            self._past = [one for one in self._session.get_inputs() if one.name.startswith(_PAST)]
-            self.config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RuntimeError, onnxruntime.capi.onnxruntime_pybind11_state.Fail) as error:
-            raise LlmbenchError(f"{path} cannot be loaded ({str(error).splitlines()[0][:200]})") from error
-        names = {one.name for one in self._session.get_outputs()}
+        except Exception as error:  # onnxruntime's ten kinds of errors have no class of their own above them
+            raise LlmbenchError(f"{path} cannot be loaded ({_first_line(error)}). Export it again") from error
+        self._past = [one for one in self._session.get_inputs() if one.name.startswith(_PAST)]
+        outputs = {one.name: one for one in self._session.get_outputs()}
         self._outputs = ["logits", *(one.name.replace(_PAST, _PRESENT) for one in self._past)]
-        if not self._past or not names.issuperset(self._outputs):
-            raise LlmbenchError(f"{path} is no causal language model with keys and values. Export it with llmbench export")
+        if not self._past or not outputs.keys() >= set(self._outputs):
+            raise LlmbenchError(
+                f"{path} is not a causal language model with a KV cache. Export one: llmbench export RUN --format onnx"
+            )
+        width = outputs["logits"].shape[-1]
+        self.vocabulary = width if isinstance(width, int) else int(self.config["vocab_size"])
+        """How many tokens it knows: ids go from 0 up to this, and not to it."""
         self.stops = _stops(folder, self.config)
         """The tokens that end an answer."""
 
     @property
     def context(self) -> int:
-        """Tokens that it can read and write together."""
-        return int(self.config["max_position_embeddings"])
+        """Tokens that it can read and write together.
+
+        Raises:
+            LlmbenchError: config.json does not say.
+        """
+        found = self.config.get("max_position_embeddings")
+        if not isinstance(found, int):
+            raise LlmbenchError(f"{self._path.parent / _CONFIG}: max_position_embeddings is missing. Export it again")
+        return found
 
     def start(self) -> Cache:
         """The cache of a model that has read nothing."""
@@ -83,6 +96,9 @@ class OnnxModel:
 
         Returns:
             Logits of the token behind each of `ids`, (tokens, vocabulary) in float32, and the cache with them.
+
+        Raises:
+            LlmbenchError: onnxruntime cannot compute the graph.
         """
         import numpy as np
 
@@ -93,7 +109,10 @@ class OnnxModel:
             "position_ids": np.arange(read, read + len(ids), dtype=np.int64)[None],
             **{one.name: values for one, values in zip(self._past, cache, strict=True)},
         }
-        logits, *present = self._session.run(self._outputs, feed)
+        try:
+            logits, *present = self._session.run(self._outputs, feed)
+        except Exception as error:  # as in __init__
+            raise LlmbenchError(f"{self._path} failed while it was computed ({_first_line(error)}). Export it again") from error
         return logits[0], present
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
@@ -107,9 +126,23 @@ class OnnxModel:
             logits, cache = self.read(written[-1:], cache)
 
 
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LlmbenchError(f"{folder / _CONFIG} cannot be read ({_first_line(error)}). Export it again") from error
+    if not isinstance(found, dict):
+        raise LlmbenchError(f"{folder / _CONFIG} is not a JSON object. Export it again")
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
 def _stops(folder: Path, config: dict[str, Any]) -> frozenset[int]:
     try:
         given = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         given = config.get("eos_token_id")
     return frozenset(given if isinstance(given, list) else [] if given is None else [int(given)])

@@ -45,15 +45,15 @@ def drawing(job: Job) -> Iterator[Job]:
         return
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise EngineError("grpo.generator: vllm serves a training of one process; use generator: transformers in several")
-    with tempfile.TemporaryDirectory(prefix="llmbench-drawing-") as name:
-        folder = Path(name)
-        document = _document(job, folder)
-        with _named(), engine.Engine(document, {}) as one:
-            began = time.monotonic()
-            print("Starting vLLM, which draws the answers", file=sys.stderr)
-            one.wait()
-            print(f"vLLM answers after {time.monotonic() - began:.0f} s", file=sys.stderr)
-            yield replace(job, sampler=EngineSampler(one, folder))
+    document = _document(job)
+    with _named(), engine.Engine(document, {}) as one:
+        place = one.socket.parent / "drawn"  # in the engine's own folder, which goes with it, however this program ends
+        place.mkdir()
+        began = time.monotonic()
+        print("Starting vLLM, which draws the answers", file=sys.stderr)
+        one.wait()
+        print(f"vLLM answers after {time.monotonic() - began:.0f} s", file=sys.stderr)
+        yield replace(job, sampler=EngineSampler(one, place))
 
 
 @contextmanager
@@ -126,7 +126,7 @@ class EngineSampler:
         raise EngineError(f"vLLM draws no answers ({said}). Its log: {self._engine.log}")
 
 
-def _document(job: Job, folder: Path) -> recipe.ServeRecipe:
+def _document(job: Job) -> recipe.ServeRecipe:
     """What is served: the base that is trained on, with room for the adapters of two steps.
 
     Log-probabilities are those after temperature and the like, by which the trainer weighs what was drawn.
@@ -148,6 +148,7 @@ def _document(job: Job, folder: Path) -> recipe.ServeRecipe:
             **({"max_model_len": spec.grpo.vllm_max_model_length} if spec.grpo.vllm_max_model_length is not None else {}),
         },
     }  # fmt: skip
-    path = folder / "serve.yaml"
-    path.write_text(json.dumps(document), encoding="utf-8")  # JSON is YAML
-    return recipe.load(path, recipe.ServeRecipe, [])
+    with tempfile.TemporaryDirectory(prefix="llmbench-") as folder:
+        path = Path(folder) / "serve.yaml"
+        path.write_text(json.dumps(document), encoding="utf-8")  # JSON is YAML
+        return recipe.load(path, recipe.ServeRecipe, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from llmbench.diagnosis import KINDS, Finding
 from llmbench.diagnosis.looking import judge
-from llmbench.diagnosis.recorded import Traces
+from llmbench.diagnosis.recorded import Traces, read
+from llmbench.runs import Run
 
 STEPS = 200
 
@@ -219,3 +221,13 @@ def test_what_is_not_recorded_is_said() -> None:
 
 def test_every_kind_is_described_once() -> None:
     assert len(KINDS) >= 25 and all(words.endswith(".") for words in KINDS.values())
+
+
+def test_damaged_lines_of_the_records_are_left_out(tmp_path: Path) -> None:
+    run = Run(tmp_path / "damaged")
+    run.folder.mkdir()
+    (run.folder / "state.json").write_text('{"state": "finished", "created": 1, "step": 1}')
+    (run.folder / "recipe.yaml").write_text("method: sft\n")
+    (run.folder / "metrics.jsonl").write_bytes(b'{"step": 1, "loss": 2.0}\n5\n[]\n\xff\xfe{\n{"loss": 1}\n{"st')
+    found = read(run)
+    assert found.metrics == [{"step": 1, "loss": 2.0}] and [point.loss for point in found.points] == [2.0]

@@ -90,8 +90,8 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(made: Make, home
     lora, full, prompt, pissa = (copied(made(name), home) for name in ("lora", "full", "prompt", "pissa"))
     for run, name, more, said in (
         (full, "adapter", {}, "trained all parameters, so there is no adapter. Use --format merged"),
-        (prompt, "merged", {}, "is prompt tuning: it puts vectors before the prompt"),
-        (pissa, "merged", {"checkpoint": "last"}, "only the end of a training puts that back"),
+        (prompt, "merged", {}, "is prompt tuning, which puts vectors before the prompt"),
+        (pissa, "merged", {"checkpoint": "last"}, "only the end of a training restores them"),
         (lora, "merge", {}, "no such format. Did you mean merged"),
         (lora, "merged", {"precision": "q8_0"}, "Available: bfloat16, float16, float32"),
         (lora, "merged", {"checkpoint": "7"}, r"no checkpoint of step 7 \(available: 3\)"),

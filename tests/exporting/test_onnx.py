@@ -180,6 +180,112 @@ def test_a_text_is_scored_as_the_graph_scores_it(exported: Exported, client: ope
     assert found.logprobs.token_logprobs[0] is None and found.logprobs.token_logprobs[1:] == pytest.approx(wanted, abs=1e-6)
 
 
+@pytest.fixture(scope="module")
+def engine(exported: Exported) -> Iterator[Any]:
+    """The server itself, without the gateway, which checks much before."""
+    from starlette.testclient import TestClient
+    from transformers import AutoTokenizer
+
+    from llmbench.engine.onnx.api import OnnxServer
+    from llmbench.onnx_model import OnnxModel
+
+    model, tokenizer = OnnxModel(exported.folder, threads=1), AutoTokenizer.from_pretrained(str(exported.folder))
+    server = OnnxServer(model, tokenizer, exported.folder, name="base", context=1024, threads=2)
+    with TestClient(server.app(), raise_server_exceptions=False) as client:
+        yield client
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    """The pieces of a stream, which must end as OpenAI's do."""
+    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+CHAT = '"messages": [{"role": "user", "content": "x"}]'
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("completions", '{"prompt": [1, 1024]}', "prompt"),
+        ("completions", '{"prompt": [[1], [-1]]}', "prompt"),
+        ("completions", '{"prompt": ""}', "prompt"),
+        ("completions", '{"prompt": "\\ud800"}', None),
+        ("completions", '{"prompt": "x", "logprobs": true}', "logprobs"),
+        ("completions", '{"prompt": "x", "max_tokens": 99999999999}', "max_tokens"),
+        ("chat/completions", f'{{{CHAT}, "logit_bias": {{"1024": 1}}}}', "logit_bias"),
+        ("chat/completions", f'{{{CHAT}, "logit_bias": {{"-1": 1}}}}', "logit_bias"),
+        ("chat/completions", f'{{{CHAT}, "logit_bias": {{"3": NaN}}}}', "logit_bias"),
+        ("chat/completions", f'{{{CHAT}, "stream": true, "stream_options": [1]}}', "stream_options"),
+        ("chat/completions", f'{{{CHAT}, "chat_template_kwargs": {{"chat_template": "x"}}}}', "chat_template_kwargs"),
+        ("chat/completions", f'{{{CHAT}, "\\ud800": 1}}', "\\ud800"),
+        ("chat/completions", '{"messages": [{"role": "user", "content": "\\udfff"}]}', None),
+        ("chat/completions", "[]", None),
+        ("chat/completions", "{", None),
+    ],
+)
+def test_an_odd_request_is_a_400_and_the_server_lives(engine: Any, path: str, body: str, param: str | None) -> None:
+    refused = engine.post(f"/v1/{path}", content=body.encode())
+    assert refused.status_code == 400 and refused.json()["error"]["type"] == "BadRequestError"
+    assert refused.json()["error"]["param"] == param
+    assert engine.post("/v1/completions", json={"prompt": [1], "max_tokens": 1}).status_code == 200
+
+
+def test_an_unknown_model_is_a_404_even_if_its_name_is_half_a_character(engine: Any) -> None:
+    answer = engine.post("/v1/completions", content=b'{"prompt": "x", "model": "\\ud800"}')
+    assert answer.status_code == 404 and answer.json()["error"]["type"] == "NotFoundError"
+
+
+def test_a_stream_has_the_shape_of_vllm_s(engine: Any) -> None:
+    chat = {"messages": [{"role": "user", "content": ASKED}], "max_tokens": 3, "temperature": 0}
+    answer = engine.post("/v1/chat/completions", json=chat | {"stream": True, "stream_options": {"include_usage": True}})
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    first, *middle, usage = events(answer.text)
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert {one["object"] for one in (first, *middle, usage)} == {"chat.completion.chunk"}
+    assert len({(one["id"], one["created"], one["model"]) for one in (first, *middle, usage)}) == 1
+    assert [one["choices"][0]["finish_reason"] for one in middle] == [None] * (len(middle) - 1) + ["length"]
+    assert usage["choices"] == [] and usage["usage"]["completion_tokens"] == 3
+
+
+def test_a_streamed_echo_without_an_answer_is_told_and_ends(engine: Any) -> None:
+    body = {"prompt": "The fee is 3.", "max_tokens": 0, "echo": True, "logprobs": 1}
+    whole = engine.post("/v1/completions", json=body).json()["choices"][0]
+    pieces = events(engine.post("/v1/completions", json=body | {"stream": True}).text)
+    assert pieces[0]["choices"][0]["text"] == whole["text"] and pieces[0]["choices"][0]["logprobs"] == whole["logprobs"]
+    assert [one["choices"][0]["finish_reason"] for one in pieces] == [None, "length"]
+
+
+def test_sixty_four_answers_are_told_apart(engine: Any) -> None:
+    body = {"prompt": "The fee", "max_tokens": 2, "n": 64, "temperature": 1.5, "seed": 1, "stop": []}
+    found = engine.post("/v1/completions", json=body).json()
+    assert [one["index"] for one in found["choices"]] == list(range(64))
+    assert len({one["text"] for one in found["choices"]}) > 20
+    assert found["usage"]["completion_tokens"] <= 128
+
+
+@pytest.mark.parametrize("spoil", ["graph", "half the graph", "weights", "half the weights", "config", "config of a list"])
+def test_a_damaged_folder_is_one_line(exported: Exported, tmp_path: Path, spoil: str) -> None:
+    import shutil
+
+    from llmbench.errors import LlmbenchError
+    from llmbench.onnx_model import OnnxModel
+
+    folder = Path(shutil.copytree(exported.folder, tmp_path / "spoiled"))
+    names = {"graph": "model.onnx", "weights": "model.onnx.data", "config": "config.json"}
+    path = folder / names[spoil.split()[-1].replace("list", "config")]
+    if spoil == "config of a list":
+        path.write_text("[]")
+    elif spoil.startswith("half"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        path.unlink()
+    with pytest.raises(LlmbenchError) as caught:
+        OnnxModel(folder)
+    assert str(path.parent) in str(caught.value) and "\n" not in str(caught.value) and "xport" in str(caught.value)
+
+
 def test_what_it_cannot_do_is_refused_by_name(served: str) -> None:
     body = {"model": "fees", "messages": [{"role": "user", "content": "x"}]}
     for more, said in (

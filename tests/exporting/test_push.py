@@ -148,7 +148,7 @@ def test_a_proven_folder_arrives_whole_and_the_token_is_seen_by_the_hub_alone(hu
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(401, "knows no token of yours. Log in"), (403, "your token may not write to acme/bot")]
+    ("status", "said"), [(401, "did not accept a token. Log in"), (403, "your token may not write to acme/bot")]
 )
 def test_a_hub_that_refuses_is_one_line(hub: Hub, tmp_path: Path, status: int, said: str) -> None:
     hub.refuses = status
@@ -201,3 +201,24 @@ def test_what_is_not_proven_is_not_sent(tmp_path: Path, monkeypatch: pytest.Monk
     for to in ("acme/bot", "hub://acme", "hub://acme/bot/x", "hub://../x"):
         with pytest.raises(LlmbenchError, match="write hub://ORGANISATION/NAME"):
             push.repository(to)
+
+
+def test_a_card_that_its_owner_rewrote_is_shown_as_it_is(tmp_path: Path) -> None:
+    folder = exported(tmp_path / "out")
+    (folder / "README.md").write_text("My own words.\n")
+    done = CliRunner().invoke(cli, ["push", str(folder), "--to", "hub://acme/bot", "--dry-run"])
+    assert done.exit_code == 0 and "  My own words." in done.stdout
+
+
+def test_a_damaged_proof_is_one_line(tmp_path: Path) -> None:
+    folder = exported(tmp_path / "out")
+    values = json.loads((folder / "proof.json").read_text())
+    (folder / "proof.json").write_text(json.dumps(values | {"files": []}))
+    with pytest.raises(LlmbenchError, match=r"proof\.json cannot be read \(files is not an object\)\. Export again"):
+        push.parcel(str(folder))
+
+
+@pytest.mark.parametrize(("name", "said"), [("", "EXPORT is empty"), (" ", "EXPORT is empty"), ("~nobody/x", "is neither")])
+def test_a_name_that_is_no_folder_s_is_one_line(home: Path, name: str, said: str) -> None:
+    with pytest.raises(LlmbenchError, match=said):
+        push.parcel(name)

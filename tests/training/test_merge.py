@@ -53,6 +53,20 @@ def test_a_merged_folder_is_a_model_to_train_and_to_serve(kind: Kinds, write: Wr
     assert loaded.tokenizer.encode("<<code>>") == [1024] and loaded.model.config.vocab_size == 1026
 
 
+def test_a_merged_model_keeps_the_chat_template_that_the_recipe_names(write: Write, home: Path, tmp_path: Path) -> None:
+    from llmbench import assets
+    from llmbench.training.merging.merge import merge
+
+    known = (Path(assets.model_folder(assets.TINY)) / "chat_template.jinja").read_text(encoding="utf-8")
+    own = tmp_path / "own.jinja"
+    own.write_text("{# the recipe's own #}" + known, encoding="utf-8")
+    document = write("own", *FEW, f"data.chat_template={own}", model={"dtype": "float32"})
+    run = runs.create(document)
+    training.train(document, run)
+    result = merge(run, output=tmp_path / "merged")
+    assert (result.folder / "chat_template.jinja").read_text(encoding="utf-8") == own.read_text(encoding="utf-8")
+
+
 def test_qlora_is_merged_onto_the_weights_that_it_was_trained_on(kind: Kinds, tmp_path: Path) -> None:
     """The base before it was rounded to four bits is another model: merged onto it, the adapter answers otherwise."""
     from llmbench.training.merging.merge import merge

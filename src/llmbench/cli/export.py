@@ -32,6 +32,7 @@ Formats and their precisions, the default first:
 - `torchao-int8`: the merged model with its weights in 8 bits, for transformers and vLLM (bfloat16), by torchao
 - `gguf`: one file for llama.cpp, Ollama and LM Studio, and a Modelfile (q8_0, f16, q4_k_m)
 - `gguf-adapter`: a LoRA alone for llama.cpp and Ollama (f16, f32)
+- `onnx`: one graph for onnxruntime on any CPU, which `engine.backend: onnx` serves (float32, int8, int4)
 
 The folder is read back before it gets its name, as its users will read it, and compared with the trained model: token ids,
 logits at all positions of the probe texts, greedy answers, stop tokens, chat template, tied embeddings and size. `proof.json`
@@ -72,7 +73,6 @@ def export(
             metavar="best|last|STEP",
             help="A checkpoint, in place of what the training left.",
             show_default=False,
-           
         ),
     ] = None,
     output: Annotated[

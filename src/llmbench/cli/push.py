@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+_HEAD = 40
+"""Lines of the card that a dry run shows."""
 _HELP = """Send an export to a model hub: weights, model card, proof, lineage and licence, in one commit.
 
 A folder whose proof failed or is missing, or whose files changed since, is not sent. The hub's own client sends it; it finds
-its token as always (`hf auth login`, or HF_TOKEN), and llmbench neither takes nor shows one. A repository that is not there
+its token as usual (`hf auth login`, or HF_TOKEN), and llmbench neither takes nor shows one. A repository that is not there
 yet is made, private unless you say --public. HF_ENDPOINT names another hub.
 """
 
@@ -75,6 +77,7 @@ def _lines(found: Parcel, name: str, address: str | None, *, public: bool) -> li
     lines = [head, *(f"  {size:>{width},}  {file}" for file, size in found.files.items())]
     lines.append(f"  {found.size:,} bytes in {len(found.files)} files; {found.proof.format} ({found.proof.precision}), proven")
     if address is None:
-        card = (found.folder / "README.md").read_text(encoding="utf-8").split("---\n")[1]
-        lines += ["The card begins:", *(f"  {line}" for line in card.splitlines())]
+        card = (found.folder / "README.md").read_text(encoding="utf-8", errors="replace")
+        head = card.removeprefix("---\n").partition("\n---\n")[0] if card.startswith("---\n") else card
+        lines += ["The card begins:", *(f"  {line}" for line in head.splitlines()[:_HEAD])]
     return lines

@@ -40,8 +40,8 @@ def found(of: Traces) -> Iterator[Finding]:
             "no progress", "error",
             f"The loss was {of.start:.4g} at the start and {levels[-1]:.4g} at the end, after {of.step} steps "
             f"(scatter of a step {scatter:.2g}).",
-            "Make sure that what is learned differs from what the model says already, and raise the rate: llmbench "
-            "diagnose RUN --lr-range.",
+            "Make sure that what is learned differs from what the model says already, and raise the rate: "
+            f"llmbench diagnose {of.name} --lr-range.",
             (f"training.learning_rate={10 * float(of.training['learning_rate']):.2g}",),
             figures={"start": of.start, "end": levels[-1], "scatter": scatter},
         )  # fmt: skip

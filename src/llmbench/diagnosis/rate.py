@@ -160,7 +160,7 @@ def _overshot(of: Traces, rate: float) -> Finding | None:
         "learning rate too high", "error",
         f"The loss began at {of.start:.4g} and shot up to {worst.loss:.4g} at step {worst.step}, with a gradient norm of "
         f"{worst.norm:.3g} where the first steps had {median(norms):.3g}: the first large updates broke what the model knew.",
-        "Divide the rate by 10, or find one with: llmbench diagnose RUN --lr-range.",
+        f"Divide the rate by 10, or find one with: llmbench diagnose {of.name} --lr-range.",
         (f"training.learning_rate={rate / 10:.2g}",), steps=tuple(point.step for point in over[:8]),
         figures={"start": of.start, "highest": worst.loss, "norm": worst.norm, "learning_rate": rate},
     )  # fmt: skip
@@ -172,7 +172,7 @@ def _high(of: Traces, rate: float, start: float, top: float, step: int) -> Findi
     return Finding(
         "learning rate too high", "error",
         f"The loss began at {start:.4g} and stood at {top:.4g} from step {step} on: the updates made it worse.{norm}",
-        "Divide the rate by 10, or find one with: llmbench diagnose RUN --lr-range.",
+        f"Divide the rate by 10, or find one with: llmbench diagnose {of.name} --lr-range.",
         (f"training.learning_rate={rate / 10:.2g}",),
         steps=(step,), figures={"start": start, "highest": top, "learning_rate": rate},
     )  # fmt: skip
@@ -220,7 +220,7 @@ def _low(of: Traces, rate: float) -> Iterator[Finding]:
             f"The loss fell from {levels[0]:.4g} to {levels[-1]:.4g} in a straight line: {early:.2g} in the first half "
             "of the updates, "
             f"{late:.2g} in the second. A rate that suits falls fast and then bends.",
-            "Multiply the rate by 5, or find one with: llmbench diagnose RUN --lr-range.",
+            f"Multiply the rate by 5, or find one with: llmbench diagnose {of.name} --lr-range.",
             (f"training.learning_rate={5 * rate:.2g}",),
             figures={"first_half": early, "second_half": late, "learning_rate": rate},
         )  # fmt: skip

@@ -130,7 +130,8 @@ def read(run: Run) -> Traces:
         report = json.loads((run.folder / "data.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         report = {}
-    return Traces(run.name, run.status, run.recipe, run.metrics(), run.held_out(), report if isinstance(report, dict) else {})
+    metrics, held_out = ([row for row in rows if _is(row.get("step"))] for rows in (run.metrics(), run.held_out()))
+    return Traces(run.name, run.status, run.recipe, metrics, held_out, report if isinstance(report, dict) else {})
 
 
 def _is(value: Any) -> bool:

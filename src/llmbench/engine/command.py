@@ -127,8 +127,9 @@ def command(
 
 def onnx_command(recipe: ServeRecipe, at: Place) -> list[str]:
     """The arguments of the process that serves a model in ONNX (`engine.backend: onnx`). `at` as for `command`."""
-    argv = [sys.executable, "-m", "llmbench.engine.onnx", "--model", assets.model_folder(recipe.model.model_name_or_path)]
-    argv += ["--served-model-name", BASE, *_at(at)]
+    # -P: else a random.py in the folder where the user works would be imported in place of Python's own
+    argv = [sys.executable, "-P", "-m", "llmbench.engine.onnx"]
+    argv += ["--model", assets.model_folder(recipe.model.model_name_or_path), "--served-model-name", BASE, *_at(at)]
     if recipe.engine.max_model_len is not None:
         argv += ["--max-model-len", str(recipe.engine.max_model_len)]
     return argv

@@ -280,5 +280,5 @@ def _terms(subject: Subject, licences: list[str]) -> str:
     if known:
         return f"That of the base, {subject.base_name}: {known}, as its own card says. Its text is with the base."
     if subject.base_name is None:
-        return "There is no base whose licence would bind; choose one."
+        return "It was trained from random weights, so no base's licence applies: choose one."
     return f"The folder of the base, {subject.base_name}, names no licence. Look it up before you pass this on."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def export(
             raise MissingPackage(f"export --format {name}", package, extra)
     made = formats.get(entry, settings)
     found = source.find(run, checkpoint)
-    target = (output or target_of(found, name, chosen)).expanduser().absolute()
+    target = Path(os.path.expanduser(output or target_of(found, name, chosen))).absolute()  # noqa: PTH111 - leaves ~nobody
     _check_target(target, overwrite)
     made.refuse(found, chosen)
     _check_disk(found, made, chosen, target)

@@ -176,8 +176,8 @@ def _greedy(reference: Reference, heard: Heard, allowed: Allowance, figures: dic
     total = len(reference.heard.greedy)
     said = f"{same} of {total} answers are the same"
     if same < total and not early:
-        said += "; the others part where the two likeliest tokens are as near as rounding"
-    return Compared("greedy", not early, said, "" if not early else "parting only where the next token is a near tie")
+        said += "; the others diverge where the two likeliest tokens are within rounding of each other"
+    return Compared("greedy", not early, said, "" if not early else "diverging only where the next token is a near tie")
 
 
 def _lead(reference: Reference, i: int, at: int) -> float:

@@ -89,8 +89,8 @@ def prompt_tuning(source: Exportable) -> None:
     """Raises LlmbenchError for vectors before the prompt, which no weights hold."""
     if source.peft.get("peft_type") == "PROMPT_TUNING":
         raise LlmbenchError(
-            f"{source.folder} is prompt tuning: it puts vectors before the prompt and changes no weights, so that only "
-            "--format adapter holds it"
+            f"{source.folder} is prompt tuning, which puts vectors before the prompt and changes no weights. "
+            "Use --format adapter"
         )
 
 

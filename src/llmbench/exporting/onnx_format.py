@@ -40,7 +40,8 @@ class OnnxFormat:
         prompt_tuning(source)
         if source.spec.trust_remote_code:
             raise LlmbenchError(
-                f"{source.spec.model_name_or_path} brings code of its own, of which no graph is made. Use --format merged"
+                f"{source.spec.model_name_or_path} needs code of its own (trust_remote_code), which is not exported to ONNX. "
+                "Use --format merged"
             )
 
     def room(self, source: Exportable, precision: str) -> int:
@@ -63,7 +64,7 @@ class OnnxFormat:
 
         model = OnnxModel(folder)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise LlmbenchError(f"its tokenizer cannot be loaded ({str(error).splitlines()[0][:200]})") from error
         return Heard(

@@ -85,9 +85,9 @@ def write(folder: Path, into: Path) -> int:
         str(folder),
         dtype=torch.float32,
         attn_implementation="sdpa",
-        trust_remote_code=False,
         use_safetensors=True,
         local_files_only=True,
+        trust_remote_code=False,
     )
     model.eval()
     wrapped = _Cached(model).eval()

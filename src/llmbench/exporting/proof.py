@@ -19,6 +19,7 @@ FAILED = ".failed-proof"
 _VERSION = 1
 _MOST = 8 * 2**20
 """Bytes of a file that is read."""
+_OBJECTS = ("source", "reference", "figures", "files", "versions")
 _BESIDE = (
     FILE, ".llmbench.json", "README.md", "lineage.json", "certificate.json", "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*",
     "USE_POLICY*",
@@ -96,7 +97,9 @@ def read(folder: Path) -> Proof:
         if path.stat().st_size > _MOST:
             raise ValueError("too large")
         found = json.loads(path.read_text(encoding="utf-8"))
-        values = {key: found[key] for key in ("format", "precision", "source", "reference", "figures", "files", "versions")}
+        values = {key: found[key] for key in ("format", "precision", *_OBJECTS)}
+        if wrong := next((key for key in _OBJECTS if not isinstance(values[key], dict)), None):
+            raise ValueError(f"{wrong} is not an object")
         return Proof(**values, checks=tuple(Compared(**check) for check in found["checks"]))
     except FileNotFoundError as error:
         raise LlmbenchError(f"{folder} has no {FILE}, so it is not known whether it is what was trained") from error

@@ -54,11 +54,11 @@ def parcel(reference: str) -> Parcel:
     """
     folder = _folder(reference)
     if folder.name.endswith(proof.FAILED):
-        raise LlmbenchError(f"{folder}: its proof failed, so it is not what was trained. It is not sent")
+        raise LlmbenchError(f"{folder}: its proof failed, so it is not what was trained. Nothing was sent")
     found = proof.read(folder)
     if not found.holds:
         failed = ", ".join(check.name for check in found.failed)
-        raise LlmbenchError(f"{folder}: its proof failed ({failed}), so it is not what was trained. It is not sent")
+        raise LlmbenchError(f"{folder}: its proof failed ({failed}), so it is not what was trained. Nothing was sent")
     changed = proof.changed(found, folder)
     if changed:
         raise LlmbenchError(
@@ -69,7 +69,7 @@ def parcel(reference: str) -> Parcel:
     paths = [path for path in sorted(folder.rglob("*")) if not path.is_dir() and path.name != ".llmbench.json"]
     link = next((path for path in paths if path.is_symlink()), None)
     if link is not None:
-        raise LlmbenchError(f"{link} is a link, which may lead out of the folder. It is not sent")
+        raise LlmbenchError(f"{link} is a link, which may lead out of the folder. Nothing was sent")
     return Parcel(folder, found, {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths})
 
 
@@ -125,7 +125,7 @@ def _refused(error: Any, hub: str, name: str) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     match status:
         case 401:
-            return f"{hub} knows no token of yours. Log in with its own client (hf auth login), or set HF_TOKEN"
+            return f"{hub} did not accept a token. Log in with its own client (hf auth login), or set HF_TOKEN"
         case 403:
             return f"{hub}: your token may not write to {name}. Give it the right to, or choose another name"
     return f"{hub} refused {name} (HTTP {status}). What was sent before that is not in any commit. Try again"
@@ -133,7 +133,9 @@ def _refused(error: Any, hub: str, name: str) -> str:
 
 def _folder(reference: str) -> Path:
     """The folder that is meant: a path, an export's name, or the only export of a run."""
-    for path in (Path(reference).expanduser(), workspace.exports() / reference):
+    if not reference.strip():
+        raise LlmbenchError("EXPORT is empty. Name an exported folder, or a run that was exported")
+    for path in (Path(os.path.expanduser(reference)), workspace.exports() / reference):  # noqa: PTH111 - leaves ~nobody as it is
         if (path / proof.FILE).is_file():
             return path.absolute()
     if Path(reference).is_dir():

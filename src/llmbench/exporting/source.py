@@ -77,6 +77,7 @@ def find(run: Run, checkpoint: str | None = None) -> Exportable:
         LlmbenchError: there is nothing of the kind, it is damaged, or the base is not here.
     """
     spec = ModelSpec.model_validate(run.recipe["model"])
+    _check_lock(run)
     if checkpoint is None:
         folder, step = _result(run), None
     else:
@@ -86,13 +87,27 @@ def find(run: Run, checkpoint: str | None = None) -> Exportable:
     start = (run.recipe.get("lora") or {}).get("init_lora_weights")
     if step is not None and adapts and isinstance(start, str) and start.startswith(_MOVED):
         raise LlmbenchError(
-            f"{folder} fits weights out of which {start} took its start, and only the end of a training puts that back. "
+            f"{folder} was trained against weights from which {start} had taken its initial adapter, and only the end of a "
+            "training restores them. "
             "Export the finished run: leave out --checkpoint"
         )
     if run.recipe["method"] == "reward":
-        raise LlmbenchError(f"run {run.name} trained a reward model, which scores answers and writes none; nothing exports it")
+        raise LlmbenchError(
+            f"run {run.name} trained a reward model, which scores answers and writes none, so it cannot be exported"
+        )
     base = _base(run, spec, adapts)
     return Exportable(run, folder, step, base, spec, adapts)
+
+
+def _check_lock(run: Run) -> None:
+    """Raises RunError where the note of what a run was trained with is not whole."""
+    try:
+        str(run.lock["hardware"]["dtype"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        path, why = run.folder / "lock.json", "missing" if isinstance(error, FileNotFoundError) else str(error)[:100]
+        raise RunError(
+            f"Run {run.name} is damaged: {path} cannot be read ({why}). Restore the file, or train it again with --overwrite"
+        ) from error
 
 
 def _result(run: Run) -> Path:

@@ -377,11 +377,13 @@ def _folders(run: Run) -> list[tuple[Path, list[str] | None]]:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of a file that is appended to; a line cut off by a kill is left out."""
+    """The objects in a file of JSON lines that is appended to; a line cut off by a kill, or damaged, is left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(row, dict):
+            rows.append(row)
     return rows

@@ -6,6 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
+from llmbench.errors import LlmbenchError
+
 __all__ = ["main"]
 
 _KEEP_ALIVE = 600
@@ -27,16 +29,18 @@ def main() -> None:
 
     from llmbench.engine import key_guard
     from llmbench.engine.onnx.api import OnnxServer
-    from llmbench.errors import LlmbenchError
     from llmbench.onnx_model import OnnxModel
 
     cores = len(os.sched_getaffinity(0))
     try:
         model = OnnxModel(options.model, threads=1)
-        tokenizer = AutoTokenizer.from_pretrained(str(options.model), trust_remote_code=False, local_files_only=True)
-    except (LlmbenchError, OSError, ValueError) as error:
-        raise SystemExit(f"EngineError: {str(error).splitlines()[0]}") from error
-    context = options.max_model_len or model.context
+        context = _context(model.context, options.max_model_len)
+        tokenizer = AutoTokenizer.from_pretrained(str(options.model), local_files_only=True, trust_remote_code=False)
+    except LlmbenchError as error:
+        raise SystemExit(f"EngineError: {error}") from error
+    except Exception as error:  # of tokenizers: a plain Exception for a damaged tokenizer.json
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise SystemExit(f"EngineError: {options.model}: its tokenizer cannot be loaded ({why}). Export it again") from error
     server = OnnxServer(model, tokenizer, options.model, name=options.served_model_name, context=context, threads=cores)
     app = server.app()
     if options.uds is None:
@@ -45,6 +49,17 @@ def main() -> None:
         app, uds=options.uds, host=options.host, port=options.port or 0, timeout_keep_alive=_KEEP_ALIVE, access_log=False,
         log_level="warning",
     )  # fmt: skip
+
+
+def _context(own: int, asked: int | None) -> int:
+    """The tokens that are taken.
+
+    Raises:
+        LlmbenchError: more are asked for than the model has places for.
+    """
+    if asked is not None and asked > own:
+        raise LlmbenchError(f"engine.max_model_len is {asked:,}, but the model takes {own:,} tokens. Lower it, or leave it out")
+    return asked or own
 
 
 if __name__ == "__main__":

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["AnswerStep", "TokenWriter", "Told"]
 
 
+_AT_ONCE = 256
+"""Tokens of a prompt read at once: the logits of each are there then, 150 MB of them where the vocabulary has 150,000."""
+_BEFORE = 8
+"""Tokens of the prompt that the text of an answer is decoded with."""
+
+
 @dataclass(frozen=True)
 class Told:
     """A token with its log-probability and the likeliest ones with theirs, the likeliest first."""
@@ -64,7 +70,8 @@ class TokenWriter:
     ) -> AsyncIterator[AnswerStep]:
         """The steps of one answer after a prompt that was read."""
         stops = wanted.stop_ids if wanted.ignore_eos else wanted.stop_ids | self._model.stops
-        sampler, text = TokenSampler(wanted, stops, number), AnswerText(self._decoded, wanted.stop)
+        sampler = TokenSampler(wanted, stops, number)
+        text = AnswerText(self._decoded, wanted.stop, wanted.ids[-_BEFORE:])
         for count in range(1, wanted.most + 1):
             token = sampler.draw(logits)
             told = None if wanted.logprobs is None else _told(logits, token, wanted.logprobs)
@@ -90,12 +97,18 @@ class TokenWriter:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
 
     def _read(self, wanted: WantedAnswer) -> tuple[list[Told | None], np.ndarray, list[np.ndarray]]:
-        logits, cache = self._model.read(wanted.ids, self._model.start())
+        ids, cache, last = wanted.ids, self._model.start(), None
         shown = wanted.prompt_logprobs if wanted.prompt_logprobs is not None else wanted.logprobs if wanted.echo else None
-        told: list[Told | None] = []
-        if shown is not None:
-            told = [None, *(_told(row, token, shown) for row, token in zip(logits[:-1], wanted.ids[1:], strict=True))]
-        return told, logits[-1], cache
+        told: list[Told | None] = [] if shown is None else [None]
+        for start in range(0, len(ids), _AT_ONCE):
+            end = start + _AT_ONCE
+            logits, cache = self._model.read(ids[start:end], cache)
+            if shown is not None:
+                after = ids[start + 1 : end + 1]
+                told += [_told(row, token, shown) for row, token in zip(logits, after, strict=False)]
+            last = logits[-1].copy()  # a view would keep those of all positions
+        assert last is not None
+        return told, last, cache
 
     def _next(self, token: int, cache: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
         logits, cache = self._model.read([token], cache)

@@ -7,27 +7,33 @@ POST /tokenize, /detokenize
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from llmbench.engine.onnx import asked, shapes
 from llmbench.engine.onnx.answering import AnswerStep, TokenWriter
-from llmbench.engine.onnx.asked import RefusedRequest, WantedAnswer
+from llmbench.engine.onnx.asked import ModelLimits, RefusedRequest, WantedAnswer
 from llmbench.onnx_model import OnnxModel
 
 __all__ = ["OnnxServer"]
 
 _LOOK_EVERY = 8
 """Tokens between two looks whether the client is still there."""
+_NOTHING = AnswerStep("", None, None, "length")
+"""The end of an answer that is to have no token."""
+_GONE = 499
+"""The status that nobody reads, of a request whose client went; nginx's."""
 
 
 class OnnxServer:
@@ -44,6 +50,8 @@ class OnnxServer:
 
     def __init__(self, model: OnnxModel, tokenizer: Any, root: Path, *, name: str, context: int, threads: int) -> None:
         self._tokenizer, self._root, self._name, self._context = tokenizer, root, name, context
+        self._limits = ModelLimits(context, model.vocabulary)
+        self._no_variable = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - {"kwargs"}
         self._reader = TokenWriter(model, tokenizer, threads)
         self._began = time.time()
         self._running = self._read = self._written = self._answers = 0
@@ -60,7 +68,7 @@ class OnnxServer:
                 Route("/tokenize", self._tokenize, methods=["POST"]),
                 Route("/detokenize", self._detokenize, methods=["POST"]),
             ],
-            exception_handlers={RefusedRequest: _refusal},
+            exception_handlers={RefusedRequest: _refusal, ClientDisconnect: _nobody},
         )
 
     async def _health(self, request: Request) -> Response:
@@ -96,9 +104,7 @@ class OnnxServer:
         if "messages" in body:
             ids = self._chat_ids(body["messages"], body.get("chat_template_kwargs") or {})
         elif isinstance(body.get("prompt"), str):
-            ids = self._tokenizer(body["prompt"], add_special_tokens=body.get("add_special_tokens", True) is not False)[
-                "input_ids"
-            ]
+            ids = self._ids(body["prompt"], add_special_tokens=body.get("add_special_tokens", True) is not False)
         else:
             raise RefusedRequest("send prompt, a text, or messages", "prompt")
         return JSONResponse({"count": len(ids), "max_model_len": self._context, "tokens": ids, "token_strs": None})
@@ -111,7 +117,7 @@ class OnnxServer:
 
     async def _chat(self, request: Request) -> Response:
         body = await self._body(request)
-        wanted = asked.chat(body, self._chat_ids, self._context)
+        wanted = asked.chat(body, self._chat_ids, self._limits)
         head = self._head("chat.completion", "chatcmpl")
         if body.get("stream") is True:
             return _events(self._streamed(body, [wanted], head, chat=True))
@@ -132,7 +138,7 @@ class OnnxServer:
 
     async def _completions(self, request: Request) -> Response:
         body = await self._body(request)
-        all_wanted = asked.completion(body, lambda text: self._tokenizer(text)["input_ids"], self._context)
+        all_wanted = asked.completion(body, self._ids, self._limits)
         head = self._head("text_completion", "cmpl")
         if body.get("stream") is True:
             return _events(self._streamed(body, all_wanted, head, chat=False))
@@ -164,7 +170,7 @@ class OnnxServer:
         head = head | ({"object": "chat.completion.chunk"} if chat else {})
         read, written, index = sum(len(wanted.ids) for wanted in all_wanted), 0, 0
         for wanted in all_wanted:
-            _, logits, cache = await self._prompt(wanted)
+            told, logits, cache = await self._prompt(wanted)
             for number in range(wanted.count):
                 if chat:
                     delta = {
@@ -175,7 +181,11 @@ class OnnxServer:
                     }
                     yield _event(head | {"choices": [delta]} | ({"usage": shapes.usage(read, written)} if often else {}))
                 elif wanted.echo:
-                    yield _event(head | {"choices": [{"index": index, "text": self._echoed(wanted), "finish_reason": None}]})
+                    logprobs = shapes.completion_logprobs(told, wanted.ids[0], self._spell)
+                    echoed = {"index": index, "text": self._echoed(wanted), "logprobs": logprobs, "finish_reason": None}
+                    yield _event(head | {"choices": [echoed]})
+                if wanted.most == 0:
+                    yield _event(head | {"choices": [self._piece(index, _NOTHING, chat=chat)]})
                 async for step in self._counted(wanted, logits, cache, number):
                     written += 1
                     if not step.text and step.reason is None and step.told is None and not often:
@@ -198,7 +208,7 @@ class OnnxServer:
         self._read += len(wanted.ids)
         return await self._reader.prompt(wanted)
 
-    async def _counted(self, wanted: WantedAnswer, logits: Any, cache: Any, number: int) -> AsyncIterator[AnswerStep]:
+    async def _counted(self, wanted: WantedAnswer, logits: Any, cache: Any, number: int) -> AsyncGenerator[AnswerStep, None]:
         """The steps of an answer, counted for /metrics."""
         self._running += 1
         try:
@@ -210,16 +220,21 @@ class OnnxServer:
             self._running -= 1
 
     async def _steps(self, request: Request, wanted: WantedAnswer, logits: Any, cache: Any, number: int) -> list[AnswerStep]:
-        """All steps of an answer, or those until its client went."""
+        """All steps of an answer.
+
+        Raises:
+            ClientDisconnect: the client went meanwhile.
+        """
         steps: list[AnswerStep] = []
-        async for step in self._counted(wanted, logits, cache, number):
-            steps.append(step)
-            if len(steps) % _LOOK_EVERY == 0 and await request.is_disconnected():
-                break
+        async with aclosing(self._counted(wanted, logits, cache, number)) as written:
+            async for step in written:
+                steps.append(step)
+                if len(steps) % _LOOK_EVERY == 0 and await request.is_disconnected():
+                    raise ClientDisconnect
         return steps
 
     def _choice(self, index: int, steps: list[AnswerStep], body: dict[str, Any]) -> dict[str, Any]:
-        last = steps[-1] if steps else AnswerStep("", None, None, "length")
+        last = steps[-1] if steps else _NOTHING
         found: dict[str, Any] = {"index": index, "finish_reason": last.reason, "stop_reason": last.stop}
         if body.get("return_token_ids") is True:
             found["token_ids"] = [step.token for step in steps]
@@ -234,12 +249,22 @@ class OnnxServer:
     def _head(self, kind: str, begins: str) -> dict[str, Any]:
         return {"id": f"{begins}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": self._name}
 
-    def _chat_ids(self, messages: list[dict[str, Any]], variables: dict[str, Any]) -> list[int]:
+    def _chat_ids(self, messages: Any, variables: Any) -> list[int]:
+        if not isinstance(variables, dict) or (own := variables.keys() & self._no_variable):
+            named = f".{min(own)}" if isinstance(variables, dict) else ""
+            raise RefusedRequest(f"chat_template_kwargs{named} is not a variable of the chat template", "chat_template_kwargs")
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **variables)
         except Exception as error:  # whatever the model's template raises of these messages
             raise RefusedRequest(f"the model's chat template does not take these messages ({error})", "messages") from error
-        found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._ids(text, add_special_tokens=False)
+
+    def _ids(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RefusedRequest("the text contains an unpaired surrogate, which no token stands for") from error
+        found: list[int] = self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
         return found
 
     async def _body(self, request: Request) -> dict[str, Any]:
@@ -249,15 +274,25 @@ class OnnxServer:
             raise RefusedRequest("the body is not JSON") from error
         if not isinstance(body, dict):
             raise RefusedRequest("the body must be an object")
-        if (name := body.get("model", self._name)) != self._name:
-            raise RefusedRequest(f"The model `{name}` does not exist.", "model", 404)
+        if (name := body.get("model")) not in (None, self._name):
+            raise RefusedRequest(f"The model `{str(name)[:100]}` does not exist.", "model", 404)
         return body
 
 
 def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedRequest)
-    said = {"message": str(error), "type": "BadRequestError", "param": error.param, "code": error.status}
-    return JSONResponse({"error": said}, error.status)
+    kind = "NotFoundError" if error.status == 404 else "BadRequestError"
+    message, param = (None if one is None else _whole(one) for one in (str(error), error.param))
+    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": error.status}}, error.status)
+
+
+def _nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=_GONE)
+
+
+def _whole(text: str) -> str:
+    """The same with halves of characters, which no answer can hold, spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _events(pieces: AsyncIterator[str]) -> Response:

@@ -23,7 +23,7 @@ class TokenSampler:
         """Takes the request, the tokens that may end the answer, and which of the request's answers it is."""
         import numpy as np
 
-        self._wanted, self._stops = wanted, sorted(stops)
+        self._wanted, self._stops = wanted, stops
         seed = None if wanted.seed is None else [abs(wanted.seed), int(wanted.seed < 0), number]
         self._random = np.random.default_rng(seed)
         self._written: Counter[int] = Counter()
@@ -33,7 +33,7 @@ class TokenSampler:
         """The next token. `logits` has one row, (vocabulary,); it is not changed."""
         wanted, scores = self._wanted, self._penalised(logits.astype("float64"))
         if self._written.total() < wanted.least:
-            scores[self._stops] = float("-inf")
+            scores[[token for token in self._stops if token < len(scores)]] = float("-inf")
         token = int(scores.argmax()) if wanted.temperature < _GREEDY else self._drawn(scores / wanted.temperature)
         self._written[token] += 1
         return token
@@ -43,8 +43,7 @@ class TokenSampler:
 
         wanted = self._wanted
         for token, bias in wanted.logit_bias:
-            if token < len(scores):
-                scores[token] += bias
+            scores[token] += bias
         if wanted.repetition_penalty != 1:
             seen = np.asarray(sorted({*self._seen, *self._written}))
             held = scores[seen]

@@ -15,11 +15,13 @@ class AnswerText:
     Args:
         decode: token ids -> text, without special tokens.
         stop: texts that end the answer and are no part of it.
+        before: the last tokens of the prompt. SentencePiece's first word has its blank only where another stands before it.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str], stop: Sequence[str]) -> None:
+    def __init__(self, decode: Callable[[list[int]], str], stop: Sequence[str], before: Sequence[int] = ()) -> None:
         self._decode, self._stop = decode, tuple(stop)
-        self._ids: list[int] = []
+        self._ids = list(before)
+        self._before = len(decode(self._ids).rstrip(_UNFINISHED)) if before else 0
         self._sent = 0
         self.stopped: str | None = None
         """The one of `stop` that was written."""
@@ -34,7 +36,7 @@ class AnswerText:
         return "" if self.stopped else self._piece(last=True)
 
     def _piece(self, *, last: bool) -> str:
-        whole = self._decode(self._ids)
+        whole = self._decode(self._ids)[self._before :]
         found = [(at, one) for one in self._stop if (at := whole.find(one, max(0, self._sent - len(one)))) >= 0]
         if found:
             at, self.stopped = min(found)

@@ -89,7 +89,8 @@ def _texts(texts: tuple[ProbeText, ...]) -> list[dict[str, Any]]:
 def _run(job: dict[str, Any], place: Path) -> dict[str, Any]:
     path = place / "job.json"
     path.write_text(json.dumps(job), encoding="utf-8")
-    command = [sys.executable, "-m", "llmbench.exporting.llama.child", str(path), str(place)]
+    # -P: else a random.py in the folder where the user works would be imported in place of Python's own
+    command = [sys.executable, "-P", "-m", "llmbench.exporting.llama.child", str(path), str(place)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False, errors="replace")
     if done.returncode != 0 or not (place / "answer.json").is_file():
         raise LlmbenchError(f"llama.cpp could not read it ({_last(done.stderr)})")

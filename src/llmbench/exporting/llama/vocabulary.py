@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmbench.errors import LlmbenchError
 
-__all__ = ["Vocabulary", "add", "of", "refusal"]
+__all__ = ["Vocabulary", "add", "model_name", "of", "refusal"]
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 """llama.cpp's kinds of tokens."""
 _SPACE = "\u2581"
+_PHI_3 = re.compile(r"(phi)-?3", re.IGNORECASE)
 _LOWEST = -1e9
 """The score of what no merge makes."""
 
@@ -72,6 +74,19 @@ def of(tokenizer: Any, folder: Path, rows: int) -> Vocabulary:
         bos is not None and tokenizer("a")["input_ids"][:1] == [bos],
         _space_first(values),
     )
+
+
+def model_name(name: str, folder: Path) -> str:
+    """A model's name as llama.cpp may read it.
+
+    Of a model with `phi-3` or `phi3` in its name it drops the white space behind special tokens, as Phi-3's own tokenizer
+    does, and loads none that lacks Phi-3's tokens. So that name is given where the tokenizer does the same, and nowhere else.
+    """
+    added = {one["content"]: bool(one.get("rstrip")) for one in _read(folder).get("added_tokens", ())}
+    is_one = added.get("</s>") is True and all(added.get(token) is False for token in ("<unk>", "<s>", "<|endoftext|>"))
+    if is_one:
+        return name if _PHI_3.search(name) else f"phi-3 {name}"
+    return _PHI_3.sub(r"\1 3", name)
 
 
 def add(writer: Any, found: Vocabulary, tokenizer: Any, stops: frozenset[int], pre: str) -> None:

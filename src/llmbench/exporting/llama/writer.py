@@ -124,7 +124,7 @@ def write(
     found = layout(config)
     writer = gguf.GGUFWriter(target, found.arch)
     try:
-        _head(writer, found, name, kind)
+        _head(writer, found, vocabulary.model_name(name, source), kind)
         vocabulary.add(writer, _vocabulary(tokenizer, source, found), tokenizer, stops, pre)
         known = list(_tensors(source, found)) if weights else []
         for tensor, part, file in known:
