@@ -7,9 +7,7 @@ compiled, and files are written and read in the format of one process.
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -42,13 +40,18 @@ def installed() -> None:
 
 @contextmanager
 def quiet(device: str) -> Iterator[None]:
-    """Imports DeepSpeed for a device; what it prints goes to stderr, and of what it logs errors alone."""
-    installed()
-    os.environ.setdefault("DS_ACCELERATOR", device)  # read at its import; else it guesses, and says so
-    with redirect_stdout(sys.stderr):
-        import deepspeed  # noqa: F401
+    """Imports DeepSpeed for a device; what it prints goes to stderr while the block runs.
 
-        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    Raises:
+        LlmbenchError: it is not installed, or works on another device.
+    """
+    installed()
+    with redirect_stdout(sys.stderr):
+        from deepspeed.accelerator import get_accelerator
+
+        found = get_accelerator().device_name()
+        if found != device:
+            raise LlmbenchError(f"DeepSpeed works on {found} here, and the model is on {device}. Set DS_ACCELERATOR={device}.")
         yield
 
 
