@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib.util import find_spec
@@ -106,11 +107,12 @@ def started(accelerator: Any, model: Any, optimizer: torch.optim.Optimizer, sett
     """
     import deepspeed
 
-    groups = [{**group, "params": list(group["params"])} for group in optimizer.param_groups]
-    live = list(optimizer.param_groups)
+    # of torch's collectives, which DeepSpeed calls by their old names
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
+    live, parameters = list(optimizer.param_groups), [list(group["params"]) for group in optimizer.param_groups]
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=dict(settings))
     engine.no_sync = nullcontext  # gradients are in parts after each batch, so that it would refuse
-    steps = Steps(engine, [group["params"] for group in groups], live)
+    steps = Steps(engine, parameters, live)
 
     def backward(loss: torch.Tensor, **_: Any) -> None:
         engine.set_gradient_accumulation_boundary(accelerator.sync_gradients)
@@ -147,6 +149,7 @@ class Steps(torch.optim.Optimizer):
         self.engine, self.parameters = engine, parameters
         self.param_groups = groups
         self.step_was_skipped = False
+        self._begin()
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Clips, updates this process's share and puts the parameters together."""
@@ -183,7 +186,8 @@ class Steps(torch.optim.Optimizer):
         state = {int(number): values for number, values in state_dict["state"].items()}
         if not state:
             return
-        self._begin(next(iter(state.values()))["step"])
+        for kept in self.engine.basic_optimizer.state.values():
+            kept["step"].fill_(float(next(iter(state.values()))["step"]))
         for number, parameter in enumerate(p for group in self.parameters for p in group):
             for name in _STATE:
                 _put(parameter, state[number][name], name)
@@ -199,20 +203,19 @@ class Steps(torch.optim.Optimizer):
     def _whole_state(self) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        state = self.engine.basic_optimizer.state
-        if not state:
+        taken = next(iter(self.engine.basic_optimizer.state.values()))["step"]
+        if not taken:
             return
-        taken = next(iter(state.values()))["step"]
         for number, parameter in enumerate(p for group in self.parameters for p in group):
             parts = {name: safe_get_full_optimizer_state(parameter, name).detach().cpu() for name in _STATE}
             yield number, {"step": taken.detach().cpu(), **parts}
 
-    def _begin(self, taken: torch.Tensor) -> None:
-        """Makes the state that the first step would make, with steps taken already."""
+    def _begin(self) -> None:
+        """Makes the state that AdamW would make in its first step; stage 2 looks for all of it after its first group."""
         inner = self.engine.basic_optimizer
         fused = any(group.get("fused") for group in self.param_groups)
         for share in self._shares():
-            number = torch.as_tensor(float(taken), dtype=torch.float32, device=share.device if fused else "cpu")
+            number = torch.zeros((), dtype=torch.float32, device=share.device if fused else "cpu")
             inner.state[share] = {"step": number, **{name: torch.zeros_like(share) for name in _STATE}}
         if stage(self.engine) != 3:
             self.engine.optimizer._lazy_init_hp_params_optimizer_state()
