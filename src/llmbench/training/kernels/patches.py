@@ -189,7 +189,7 @@ _CALLED = (
                   "keeps 4-bit weights from being packed for inference", "layers pass no gradient, which the test step "
                   "reports"),
     _deepspeed("deepspeed.runtime.zero.stage_1_and_2:DeepSpeedZeroOptimizer", "_lazy_init_hp_params_optimizer_state", "(self)",
-               "called", "takes up the optimizer's state of a checkpoint", "no run goes on with deepspeed"),
+               "called", "takes up the optimizer's state of a checkpoint", "no run is resumed with deepspeed"),
     _torch("torch._dynamo.exc", "TorchDynamoException", "class", "read", "one line where a model cannot be compiled",
            "a traceback"),
     _torch("torch._inductor.exc", "InductorError", "class", "read", "the same", "a traceback"),
