@@ -62,7 +62,7 @@ def stranger() -> Iterator[types.ModuleType]:
 def test_another_signature_is_noticed_and_so_is_a_name_that_is_gone(row: Patch, stranger: types.ModuleType) -> None:
     def other(self: Any, something: Any, *, more: int = 0) -> None: ...
 
-    moved = replace(row, owner="stranger")
+    moved = replace(row, owner="stranger", package="pytest")  # which is installed, as an extra need not be
     gone = borrowed.look(moved)
     assert (gone.state, gone.signature) == ("differs", None)
     setattr(stranger, row.name, other)

@@ -242,6 +242,8 @@ def _need_packages(document: TrainRecipe) -> None:
     for package in packages:
         if find_spec(package) is None:
             raise MissingPackage("train", package, "train")
+    if document.distributed.stage and find_spec("deepspeed") is None:
+        raise MissingPackage("train distributed.strategy=deepspeed", "deepspeed", "deepspeed")
     tracking.check(document.tracking)
 
 

@@ -46,6 +46,9 @@ for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
 # Said by every import of bitsandbytes on a CPU with bfloat16: a faster kernel is on the hub. It is a choice, not a fault.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
+# Where DeepSpeed is installed, transformers imports it, and it warns on stdout of what it guessed. What is wrong it raises.
+logging.getLogger("DeepSpeed").disabled = True
+
 _FROM = {
     "Drawing": ("methods.drawing", "Drawing"),
     "Drawn": ("methods.drawing", "Drawn"),

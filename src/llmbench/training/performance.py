@@ -75,8 +75,8 @@ def _compilation(recipe: TrainRecipe, loaded: Loaded, needed: Estimate | None) -
         return Choice(name, False, "performance: plain")
     if recipe.method not in ("sft", "pretrain"):
         return Choice(name, False, f"method: {recipe.method} trains uncompiled")
-    if recipe.distributed.strategy == "fsdp2":
-        return Choice(name, False, "fsdp2 puts layers together as they are computed")
+    if recipe.distributed.strategy != "ddp":
+        return Choice(name, False, f"{recipe.distributed.called} puts layers together as they are computed")
     if recipe.adapter is not None and recipe.adapter.type == "prompt_tuning":
         return Choice(name, False, "prompt tuning bypasses the compiled layers")
     if obstacle := compilation.obstacle(loaded.model, loaded.device):

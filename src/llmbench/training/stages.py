@@ -151,7 +151,7 @@ def train(
             "warning": idle.reason(recorder.idle, recipe, step) or _uncertified(run, uncertified) or None,
             "seconds_left": 0.0,
         }
-        many: dict[str, Any] = {} if here.alone else {"processes": here.world, "strategy": recipe.distributed.strategy}
+        many: dict[str, Any] = {} if here.alone else {"processes": here.world, "strategy": recipe.distributed.called}
         run.mark("finished", step=step, steps=steps, stopped_early=trainer.stopped_early(), **figures, **many)
         _drop_checkpoints(job, run, kept)  # after the mark: a kill in between leaves a finished run
 

@@ -44,7 +44,7 @@ def words(recipe: TrainRecipe, world: int) -> str:
     """The batch of a step over all processes: `16 rows a step (4 x 4 batches, 2 for each of 2 processes by ddp)`."""
     spec = recipe.training
     rows, batches = spec.per_device_train_batch_size, spec.gradient_accumulation_steps
-    each = "" if world == 1 else f", {batches // world} for each of {world} processes by {recipe.distributed.strategy}"
+    each = "" if world == 1 else f", {batches // world} for each of {world} processes by {recipe.distributed.called}"
     many = f"{batches} batch{'es' * (batches != 1)}"
     if recipe.method in _DEALT and spec.max_tokens_per_batch is not None:
         return f"up to {spec.max_tokens_per_batch * batches:,} tokens a step ({many} of {spec.max_tokens_per_batch:,}{each})"

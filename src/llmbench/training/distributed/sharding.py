@@ -1,12 +1,13 @@
 """A model in parts: each process keeps its share of every parameter, and a layer is put together while it is computed.
 
-torch's own `fully_shard` (FSDP2), layer by layer. accelerate would shard on GPUs alone and, elsewhere, copy the model without
-a word. What is saved is put together again and named as an unsharded training names it.
+torch's own `fully_shard` (FSDP2), layer by layer, or DeepSpeed's ZeRO-3 (`zero`). accelerate would shard on GPUs alone and,
+elsewhere, copy the model without a word. What is saved is put together again and named as an unsharded training names it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from llmbench.errors import LlmbenchError
+from llmbench.training.distributed import zero
 from llmbench.training.distributed.ranks import Ranks
 
 __all__ = [
     "gathered",
     "gathered_optimizer",
     "held",
+    "in_parts",
     "is_sharded",
     "load_adapter",
     "local",
@@ -51,23 +54,34 @@ def shard(model: Any, ranks: Ranks, device: str) -> None:
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether a model is in parts."""
+    """Whether a model is in parts by `shard`."""
     return isinstance(model, FSDPModule)
+
+
+def in_parts(model: Any) -> bool:
+    """Whether a model is in parts, by whatever."""
+    return is_sharded(model) or any(zero.is_part(p) for p in model.parameters())
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """This process's part of a tensor; all of one that is not in parts."""
+    if zero.is_part(tensor):
+        return zero.part(tensor)
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(value: Any) -> Any:
     """All of a tensor that is in parts; anything else as it is. Every process must take part."""
+    if zero.is_part(value):
+        return zero.whole(value)
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def held(model: Any, world: int) -> str:
-    """What each process holds of the parameters, by their placement and by their bytes: `whole`, or `1/2`."""
-    parameters = list(model.parameters())
+def held(parameters: Iterable[Any], world: int) -> str:
+    """What each process holds of parameters, by their placement and by their bytes: `whole`, or `1/2`."""
+    parameters = list(parameters)
+    if all(zero.is_part(p) for p in parameters):
+        return zero.held(parameters, world)
     placed = all(
         isinstance(p, DTensor) and p.device_mesh.size() == world and all(isinstance(how, Shard) for how in p.placements)
         for p in parameters
@@ -108,7 +122,7 @@ def restore_optimizer(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_adapter(model: Any, folder: Path) -> None:
-    """Takes up the weights of an adapter's checkpoint in a sharded model."""
+    """Takes up the weights of an adapter's checkpoint in a model that is in parts."""
     from peft import get_peft_model_state_dict
 
     names = {name: torch.empty(0) for name, p in model.named_parameters() if p.requires_grad}
@@ -118,7 +132,11 @@ def load_adapter(model: Any, folder: Path) -> None:
     with torch.no_grad():
         for key, mark in saved.items():
             parameter = parameters[by_id[id(mark)]]
-            parameter.copy_(_part(values[key].to(parameter.dtype), parameter))
+            value = values[key].to(parameter.dtype)
+            if zero.is_part(parameter):
+                zero.take(parameter, value)
+            else:
+                parameter.copy_(_part(value, parameter))
 
 
 def _part(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

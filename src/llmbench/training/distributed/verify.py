@@ -12,7 +12,7 @@ from typing import Any
 
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import TrainRecipe
-from llmbench.training.distributed import ranks, sharding
+from llmbench.training.distributed import ranks, sharding, zero
 
 __all__ = ["Setup", "check", "expected", "found"]
 
@@ -29,6 +29,8 @@ class Setup:
     """What the model is wrapped in."""
     held: str
     """What each process holds of the parameters."""
+    optimizer: str
+    """What each process holds of the optimizer's state."""
     tokens: str
     """What a loss is the mean of: the tokens of `all processes`, or of each by itself."""
     batches: int
@@ -44,6 +46,7 @@ _WORDS = {
     "trainers": "processes that accelerate counts",
     "strategy": "strategy",
     "held": "part of the parameters that each process holds",
+    "optimizer": "part of the optimizer's state that each process holds",
     "tokens": "loss over the tokens of",
     "batches": "batches a step",
     "first_step": "rows of the first step",
@@ -75,9 +78,10 @@ def expected(trainer: Any) -> Setup:
     whole = trainer.batches(ranks.Ranks())
     a_step = recipe.training.gradient_accumulation_steps
     rows = sorted(row for batch in list(whole)[:a_step] for row in batch)
-    how = recipe.distributed.strategy
-    share = f"1/{world}" if how == "fsdp2" else "whole"
-    return Setup(world, world, how, share, "all processes", a_step, tuple(rows), 1)
+    how = recipe.distributed
+    divided, state = how.strategy == "fsdp2" or how.stage == 3, how.strategy != "ddp"
+    parts = ["whole", f"1/{world}"]
+    return Setup(world, world, how.called, parts[divided], parts[state], "all processes", a_step, tuple(rows), 1)
 
 
 def found(trainer: Any) -> Setup:
@@ -89,7 +93,8 @@ def found(trainer: Any) -> Setup:
         processes=here.world,
         trainers=int(trainer.accelerator.num_processes),
         strategy=strategy(trainer.model_wrapped),
-        held=sharding.held(trainer.model, here.world),
+        held=sharding.held(trainer.model.parameters(), here.world),
+        optimizer=_state(trainer.optimizer, here.world),
         tokens="all processes" if trainer.args.average_tokens_across_devices else "each process",
         batches=int(here.total(slots)[0]),
         first_step=tuple(sorted(row for rows in here.gather(own) for row in rows)),
@@ -98,9 +103,11 @@ def found(trainer: Any) -> Setup:
 
 
 def strategy(model: Any) -> str:
-    """`ddp`, `fsdp2`, or `none` where gradients stay with the process that computed them."""
+    """`ddp`, `fsdp2`, `deepspeed ZeRO-2`, or `none` where gradients stay with the process that computed them."""
     from torch.nn.parallel import DistributedDataParallel
 
+    if stage := zero.stage(model):
+        return f"deepspeed ZeRO-{stage}"
     if sharding.is_sharded(model):
         return "fsdp2"
     return "ddp" if isinstance(model, DistributedDataParallel) else "none"
@@ -108,9 +115,16 @@ def strategy(model: Any) -> str:
 
 def fingerprint(model: Any) -> tuple[float, ...]:
     """Two sums over what is trained, in double precision: equal for equal weights, and for others by accident only."""
-    parts = [sharding.local(p.detach()).double() for p in trained(model)]
+    parts = [sharding.local(p).detach().double() for p in trained(model)]
     sums = math.fsum(float(part.sum()) for part in parts), math.fsum(float(part.square().sum()) for part in parts)
-    return ranks.current().total(*sums) if sharding.is_sharded(model) else sums
+    return ranks.current().total(*sums) if sharding.in_parts(model) else sums
+
+
+def _state(optimizer: Any, world: int) -> str:
+    inner = getattr(optimizer, "optimizer", optimizer)  # in accelerate's
+    if isinstance(inner, zero.Steps):
+        return inner.held(world)
+    return sharding.held((p for group in inner.param_groups for p in group["params"]), world)
 
 
 def trained(model: Any) -> list[Any]:

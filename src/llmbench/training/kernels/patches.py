@@ -17,6 +17,8 @@ _peft = partial(Patch, package="peft", versions=">=0.21,<0.22")
 _torch = partial(Patch, package="torch", versions="==2.13.0")
 _bitsandbytes = partial(Patch, package="bitsandbytes", versions=">=0.50,<0.51")
 
+_deepspeed = partial(Patch, package="deepspeed", versions=">=0.19.8,<0.20")
+
 _PICKLE = "checkpoints would be pickles, and not resumed from"
 
 LEARNED_ONLY = _trl(
@@ -86,6 +88,12 @@ LITERAL_NAMES = _peft(
 ATTENTION = _transformers(
     "transformers.configuration_utils:PreTrainedConfig", "_attn_implementation", "property", "read",
     "which attention a model has, and giving it back", "rows cannot be packed",
+)  # fmt: skip
+
+SHARED_MEMORY = _deepspeed(
+    "deepspeed.comm.torch", "build_shm_op", "()", "replaced",
+    "leaves out a kernel that is compiled for minutes on a CPU, and for inference alone",
+    "each first start compiles for minutes, and one that is killed leaves a lock that later ones wait for", required=True,
 )  # fmt: skip
 
 TRAINER = (
@@ -180,6 +188,8 @@ _CALLED = (
     _bitsandbytes("bitsandbytes.nn.modules:Linear4bit", "support_avx512bf16_for_cpu", "attribute", "replaced",
                   "keeps 4-bit weights from being packed for inference", "layers pass no gradient, which the test step "
                   "reports"),
+    _deepspeed("deepspeed.runtime.zero.stage_1_and_2:DeepSpeedZeroOptimizer", "_lazy_init_hp_params_optimizer_state", "(self)",
+               "called", "takes up the optimizer's state of a checkpoint", "no run is resumed with deepspeed"),
     _torch("torch._dynamo.exc", "TorchDynamoException", "class", "read", "one line where a model cannot be compiled",
            "a traceback"),
     _torch("torch._inductor.exc", "InductorError", "class", "read", "the same", "a traceback"),
@@ -189,6 +199,7 @@ _CALLED = (
 
 ROWS = (
     LEARNED_ONLY, LOG_PROBS, FUSED_HEAD, HAS_VLLM, REFERENCE, DRAWN_BY, *TRAINER,
-    *(row for rows in METHODS.values() for row in rows), COMPILATIONS, LORA_FORWARD, LITERAL_NAMES, ATTENTION, *_CALLED,
+    *(row for rows in METHODS.values() for row in rows), COMPILATIONS, LORA_FORWARD, LITERAL_NAMES, ATTENTION, SHARED_MEMORY,
+    *_CALLED,
 )  # fmt: skip
 """All of them."""

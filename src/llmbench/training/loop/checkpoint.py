@@ -99,13 +99,13 @@ class WholeCheckpoints(Watched, Measured):
 
     def gather(self) -> None:
         """Puts what is trained together, where the model is in parts, for what is saved next."""
-        self.gathered = sharding.gathered(self.model) if sharding.is_sharded(self.model) else None
+        self.gathered = sharding.gathered(self.model) if sharding.in_parts(self.model) else None
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, self.gathered or state_dict)  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if sharding.is_sharded(self.model):
+        if sharding.in_parts(self.model):
             sharding.load_adapter(self.model, Path(resume_from_checkpoint))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]

@@ -66,7 +66,7 @@ class Exam:
     def _dealt(self, model: Any) -> list[str]:
         """An answer to each question: each process answers its share. A model in parts takes all processes for each answer."""
         here = current()
-        if here.alone or sharding.is_sharded(model):
+        if here.alone or sharding.in_parts(model):
             return list(self._answers(model, self.questions))
         shares = here.gather(list(self._answers(model, self.questions[here.rank :: here.world])))
         return [shares[i % here.world][i // here.world] for i in range(len(self.questions))]

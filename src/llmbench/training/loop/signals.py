@@ -67,7 +67,8 @@ class Signals:
             self._losses.append(trainer._last_loss)
             self._norms.append(torch.as_tensor(norm, dtype=torch.float32).detach().reshape(()))
         number = int(trainer.state.global_step) + 1
-        if number == 1 or number % trainer.args.logging_steps == 0 or number >= trainer.state.max_steps:
+        logged = number == 1 or number % trainer.args.logging_steps == 0 or number >= trainer.state.max_steps
+        if logged and trainer.recipe.distributed.strategy != "deepspeed":  # which has gradients in flat shares by now
             self._measured = self._measure(trainer, float(norm))
 
     def take(self, trainer: Any, step: int) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from accelerate.data_loader import prepare_data_loader  # type: ignore[import-un
 from torch.utils.data import DataLoader
 from trl import SFTTrainer  # type: ignore[attr-defined]
 
+from llmbench.borrowed import replaced
 from llmbench.errors import RecipeError
 from llmbench.recipe import TrainRecipe
-from llmbench.training.distributed import sharding, wrap
+from llmbench.training.distributed import sharding, wrap, zero
 from llmbench.training.distributed.ranks import Ranks, current
-from llmbench.training.kernels import fused_head
+from llmbench.training.kernels import fused_head, patches
 from llmbench.training.loading.adapter import keep_precision
 from llmbench.training.loop.batches import Batches, Collator, lengths
 from llmbench.training.loop.checkpoint import WholeCheckpoints
@@ -63,7 +64,22 @@ class Trainer(WholeCheckpoints, SFTTrainer):
         """As the recipe's strategy says and as nothing else does: accelerate would decide by device and environment."""
         if self.ranks.alone:
             return super()._wrap_model(model, training, dataloader)
-        return wrap.wrapped(self.accelerator, model, self.recipe.distributed)
+        if not self.recipe.distributed.stage:
+            return wrap.wrapped(self.accelerator, model, self.recipe.distributed)
+        return model if zero.stage(model) else self._engine(model)
+
+    def _engine(self, model: Any) -> Any:
+        """DeepSpeed's engine around the model, which is stepped in the optimizer's place."""
+        settings = zero.configuration(
+            self.recipe.distributed.stage,
+            batches=self.args.gradient_accumulation_steps,
+            max_grad_norm=self.recipe.training.max_grad_norm,
+        )
+        zero.check(model, self.accelerator)
+        inner = self.accelerator.prepare_model(model, evaluation_mode=True)  # its precision, and no wrapper of its choice
+        with zero.quiet(self.accelerator.device.type), replaced({patches.SHARED_MEMORY: lambda: None}):
+            engine, self.optimizer = zero.started(self.accelerator, inner, self.optimizer, settings)
+        return engine
 
     def get_train_dataloader(self) -> Any:
         """Batches in the recipe's order."""
