@@ -13,7 +13,7 @@ import pytest
 from llmbench import runs
 from llmbench.errors import MissingPackage, RecipeError
 from llmbench.recipe import DistributedSpec
-from llmbench.training.distributed import deal, zero
+from llmbench.training.distributed import deal
 
 from .conftest import Write
 from .test_processes import STEPS, figures, one, renamed, trained
@@ -153,6 +153,8 @@ def test_the_stage_is_2_where_nothing_is_said_and_the_plan_tells_it(write: Write
 
 
 def test_where_it_is_not_installed_one_line_says_how(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmbench.training.distributed import zero
+
     monkeypatch.setattr(zero, "find_spec", lambda name: None)
     with pytest.raises(MissingPackage, match=r"pip install 'llmbench\[deepspeed\]'"), zero.quiet("cpu"):
         pass

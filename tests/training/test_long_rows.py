@@ -11,7 +11,6 @@ import pytest
 
 from llmbench import runs, training
 from llmbench.errors import RecipeError
-from llmbench.training import methods
 
 from .conftest import Write
 
@@ -39,6 +38,7 @@ def test_no_tensor_of_a_step_has_the_square_of_a_long_row(write: Write, tiny: Pa
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
+    from llmbench.training import methods
     from llmbench.training.kernels import fused_head
     from llmbench.training.loop.record import Recorder, Stop
 

@@ -17,7 +17,6 @@ from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 from llmbench.training.distributed import deal, launch, ranks, report
 from llmbench.training.distributed.ranks import Ranks
-from llmbench.training.loop.batches import Batches, Collator
 
 from .conftest import Write
 
@@ -177,6 +176,8 @@ def test_what_is_not_as_asked_is_refused_before_the_first_step(write: Write, fau
 @pytest.mark.parametrize("world", [2, 3, 4])
 @pytest.mark.parametrize("rows", [1, 40, 47, 48])
 def test_each_step_has_the_rows_that_it_has_with_one_process(write: Write, world: int, rows: int) -> None:
+    from llmbench.training.loop.batches import Batches
+
     recipe = write("dealt", "training.gradient_accumulation_steps=12", "training.per_device_train_batch_size=2")
     lengths = [3 + row % 5 for row in range(rows)]
     alone = list(Batches(lengths, recipe))
@@ -193,6 +194,8 @@ def test_each_step_has_the_rows_that_it_has_with_one_process(write: Write, world
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_turn_without_rows_teaches_nothing_and_counts_nothing(write: Write, packed: bool) -> None:
+    from llmbench.training.loop.batches import Collator
+
     batch = Collator(write("empty", f"training.padding_free={packed}"), 7)([])
     assert int((batch["labels"] != -100).sum()) == 0 and int(batch["attention_mask"].sum()) == 0
 
