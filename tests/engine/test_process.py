@@ -86,6 +86,8 @@ def test_a_start_that_takes_too_long_says_what_it_was_doing(stand_in: Callable[[
         engine.wait()
 
 
+# It may die between the look whether somebody listens and the request, and httpx leaves such a socket open.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 def test_an_engine_that_dies_of_the_first_request_is_not_ready(stand_in: Callable[[str], Path]) -> None:
     python = stand_in(
         """
