@@ -124,3 +124,8 @@ def test_the_run_s_own_page_names_what_is_wrong(home: Path) -> None:
     made(home, "bad", wild=True)
     shown = CliRunner().invoke(cli, ["runs", "bad"]).stdout
     assert "error   learning rate too high (more: llmbench diagnose bad)" in shown
+
+
+def test_strict_and_a_range_test_do_not_go_together() -> None:
+    shown = CliRunner().invoke(cli, ["diagnose", "gone", "--strict", "--lr-range"])
+    assert isinstance(shown.exception, LlmbenchError) and "--lr-range tries rates: choose one" in str(shown.exception)

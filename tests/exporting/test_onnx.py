@@ -301,6 +301,7 @@ def test_what_it_cannot_do_is_refused_by_name(served: str) -> None:
     [
         ("variants: [{name: a, adapter: lora}]", "engine.backend: onnx serves whole models"),
         ("variants: [{name: a}]\nengine: {backend: onnx, tensor_parallel_size: 2}", "tensor_parallel_size is vLLM's alone"),
+        ("variants: [{name: a}]\nmodel: {dtype: bfloat16}", "model.dtype: engine.backend: onnx serves the folder with its own"),
     ],
 )
 def test_vllm_s_own_settings_are_refused(tmp_path: Path, more: str, said: str) -> None:

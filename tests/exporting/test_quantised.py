@@ -221,3 +221,10 @@ def test_weights_in_8_bits_by_torchao(made: Make, home: Path) -> None:
     seen = CliRunner().invoke(cli, ["export", "lora", "-f", "torchao-int8", "--json"])
     assert seen.exit_code == 0, seen.output
     assert {c["name"]: c["holds"] for c in json.loads(seen.stdout)["checks"]}["served"] is True
+
+
+def test_a_missing_kernel_is_told_from_a_folder_that_vllm_does_not_know() -> None:
+    from llmbench.exporting import served
+
+    assert served._no_kernel("NotImplementedError: fp8 is not supported on this CPU")
+    assert not served._no_kernel("ValueError: Model architectures ['XForCausalLM'] are not supported for now.")

@@ -62,6 +62,8 @@ def diagnose(
     from llmbench import diagnosis, runs
 
     _check_range(lr_range, names, steps, low, high)
+    if lr_range and strict:
+        raise LlmbenchError("--strict judges a run as it was, and --lr-range tries rates: choose one.")
     opened = [runs.open_run(name) for name in dict.fromkeys(names)]
     if lr_range:
         _range(opened[0], steps, low, high, as_json)

@@ -258,6 +258,15 @@ class ServeRecipe(Document):
         return self
 
     @model_validator(mode="after")
+    def _onnx_takes_the_folder_as_it_is(self) -> Self:
+        if self.engine.backend == "onnx" and (self.model.tokenizer is not None or self.model.dtype != "auto"):
+            which = "tokenizer" if self.model.tokenizer is not None else "dtype"
+            raise ValueError(
+                f"model.{which}: engine.backend: onnx serves the folder with its own. Leave it out, or export again"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _onnx_has_no_adapters(self) -> Self:
         named = next((i for i, variant in enumerate(self.variants) if variant.adapter is not None), None)
         if self.engine.backend == "onnx" and named is not None:
