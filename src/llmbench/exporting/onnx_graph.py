@@ -66,15 +66,12 @@ class _Cached(torch.nn.Module):
         return {kind: _added(near if kind == "sliding_attention" else seen) for kind in kinds}
 
 
-def write(folder: Path, into: Path) -> int:
+def write(folder: Path, into: Path) -> None:
     """Writes the graph of a model of transformers, in float32.
 
     Args:
         folder: the model's, in float32.
         into: the file to write; the weights go into another one beside it, with `.data` behind the name.
-
-    Returns:
-        How many bytes the weights take.
 
     Raises:
         LlmbenchError: PyTorch cannot make a graph of it.
@@ -117,7 +114,6 @@ def write(folder: Path, into: Path) -> int:
             f"{type(model).__name__} cannot be written as an ONNX graph: PyTorch says {first[:200]!r}. Export it with "
             "--format merged, or gguf"
         ) from error
-    return sum(int(one.numel()) for one in model.parameters()) * 4
 
 
 def fewer_bits(path: Path, bits: int) -> None:
