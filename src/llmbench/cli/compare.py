@@ -132,7 +132,6 @@ def show(comparison: Comparison) -> None:
     """Prints the tables, the verdict and where the files are."""
     from llmbench.cli import terminal
     from llmbench.compare import table
-    from llmbench.compare.verdict import LABELS
     from llmbench.shown import printable
 
     if comparison.grid is not None:
@@ -142,7 +141,7 @@ def show(comparison: Comparison) -> None:
     terminal.table(wide if terminal.fits(wide) else table.long_rows(comparison, names))
     pairs = table.pair_rows(comparison, comparison.headline)
     if pairs[1:]:
-        terminal.table([[LABELS[comparison.headline], *pairs[0][1:]], *pairs[1:]])
+        terminal.table([[comparison.measure(comparison.headline).label, *pairs[0][1:]], *pairs[1:]])
     terminal.paragraph(comparison.verdict)
     for note in comparison.notes:
         terminal.paragraph(note)

@@ -10,12 +10,14 @@ from typing import Any
 from llmbench import workspace
 from llmbench.compare import grid, metrics, statistics
 from llmbench.compare.answers import AnswerLog
+from llmbench.compare.measures import Measure
 from llmbench.compare.result import Comparison, Row
 from llmbench.compare.verdict import verdict
 from llmbench.errors import DataError, EndpointError
 from llmbench.provenance import versions
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe, StatisticsSpec
+from llmbench.sandbox import SandboxProcess
 from llmbench.statistics import Difference, Estimate
 from llmbench.statistics.words import clustering
 
@@ -39,31 +41,28 @@ def measure(
         asked: the questions.
         log: their answers.
         listed: what the endpoint lists about each variant.
-        progress: called with steps done and in all: a step a question, and one a metric.
+        progress: called with steps done and in all, two a metric.
 
     Raises:
         EndpointError: no variant answered anything.
         DataError: no wanted metric can be measured on the answers.
     """
-    spec, names = recipe.statistics, [*recipe.metrics, *metrics.COST]
-    total = len(asked) + len(names)
-    rows = []
-    for number, question in enumerate(asked):
-        progress(number, total)
-        rows += _scored(question, log, recipe, names)
+    spec, chosen = recipe.statistics, [*metrics.chosen(recipe), *metrics.ALWAYS]
+    measures = {metric.name: metric.measure for metric in chosen}
+    steps = _Steps(progress, 2 * len(chosen))
+    rows, notes = _scored(asked, log, recipe, chosen, steps)
     failed = _failed(rows, recipe.variants)
-    table = _table(rows, names, recipe.variants)
+    table = _table(rows, list(measures), recipe.variants)
     groups = statistics.groups(asked, spec)
-    estimates, differences = _figures(table, spec, groups, lambda number: progress(len(asked) + number, total))
-    progress(total, total)
-    headline = next((name for name in recipe.metrics if name in estimates), None)
+    estimates, differences = _figures(table, measures, spec, groups, steps)
+    headline = next((name for name in estimates if not measures[name].is_amount), None)
     if headline is None:
         raise DataError(
-            f"{recipe.questions.path}: none of {', '.join(recipe.metrics)} can be measured on these answers "
-            "(value_retrieved needs passages, which only variants with RAG return). Add another of the `metrics`."
+            f"{recipe.questions.path}: none of {', '.join(one.name for one in recipe.metrics)} can be measured on these "
+            "answers (value_retrieved needs passages, which only variants with RAG return). Add another of the `metrics`."
         )
     square = grid.find(listed)
-    binary = headline in metrics.QUALITY
+    binary = measures[headline].kind == "share"
     cells = [table[headline][cell] for cell in square.cells] if square else []
     pairs = [one for one in differences if one.metric == headline]
     return Comparison(
@@ -75,7 +74,7 @@ def measure(
         variants=tuple(recipe.variants),
         questions=tuple(asked),
         headline=headline,
-        verdict=verdict(headline, estimates[headline], pairs, 1 - spec.confidence),
+        verdict=verdict(measures[headline], estimates[headline], pairs, 1 - spec.confidence),
         estimates=estimates,
         kinds=_kinds(asked, table[headline], spec, groups, binary=binary),
         differences=tuple(differences),
@@ -90,38 +89,57 @@ def measure(
         versions={name: version for name, version in versions().items() if name in ("python", "platform", "llmbench")},
         rows=tuple(rows),
         failed=failed,
-        notes=clustering([question.id for question in asked], groups, pairs or list(estimates[headline].values())),
+        notes=(*notes, *clustering([question.id for question in asked], groups, pairs or list(estimates[headline].values()))),
+        measures={name: measures[name] for name in estimates},
     )
 
 
+class _Steps:
+    """Tells how far the measuring is."""
+
+    def __init__(self, tell: Callable[[int, int], None], total: int) -> None:
+        self._tell, self._total, self._done = tell, total, 0
+        tell(0, total)
+
+    def __call__(self) -> None:
+        """One more is done."""
+        self._done += 1
+        self._tell(self._done, self._total)
+
+
 def _figures(
-    table: Table, spec: StatisticsSpec, groups: Mapping[str, str], step: Callable[[int], None]
+    table: Table, measures: Mapping[str, Measure], spec: StatisticsSpec, groups: Mapping[str, str], step: Callable[[], None]
 ) -> tuple[dict[str, dict[str, Estimate]], list[Difference]]:
-    """Each metric's estimates by variant, and the paired differences of all; `step` is told which metric is next.
+    """Each metric's estimates by variant, and the paired differences of all.
 
     The best variant by the first metric is the one that many variants are compared with.
     """
     estimates: dict[str, dict[str, Estimate]] = {}
     differences: list[Difference] = []
     best: str | None = None
-    for number, (name, of) in enumerate(table.items()):
-        step(number)
-        kind = {"binary": name in metrics.QUALITY, "bounded": name in metrics.GRADED}
+    for name, of in table.items():
+        kind = {"binary": measures[name].kind == "share", "bounded": measures[name].kind == "score"}
         found = {v: statistics.estimate(x, spec=spec, groups=groups, **kind) for v, x in of.items()}
         if known := {variant: one for variant, one in found.items() if one is not None}:
             estimates[name] = known
-            best = best or max(known, key=lambda variant: known[variant].mean)
+            if best is None and not measures[name].is_amount:
+                ahead = min if measures[name].less_is_better else max
+                best = ahead(known, key=lambda variant: known[variant].mean)
             differences += statistics.differences(name, of, spec=spec, groups=groups, best=best, **kind)
+        step()
     return estimates, differences
 
 
-def _scored(question: Question, log: AnswerLog, recipe: CompareRecipe, names: list[str]) -> list[Row]:
-    answers = [log.answer((question.id, variant)) for variant in recipe.variants]
-    return [
-        Row(question, answer, metrics.score(question, answer, names, recipe.abstention))
-        for answer in answers
-        if answer is not None
-    ]
+def _scored(
+    asked: Sequence[Question], log: AnswerLog, recipe: CompareRecipe, chosen: Sequence[metrics.Metric], step: Callable[[], None]
+) -> tuple[list[Row], list[str]]:
+    """Every answer with its scores, question by question, and what a reader has to know of the judging."""
+    cells = [(question, log.answer((question.id, variant))) for question in asked for variant in recipe.variants]
+    pairs = [(question, answer) for question, answer in cells if answer is not None]
+    with SandboxProcess() as sandbox:
+        tools = metrics.Tools(recipe.abstention, sandbox)
+        found = metrics.scores(chosen, pairs, tools, step)
+    return [Row(question, answer, found[answer.cell]) for question, answer in pairs], tools.notes
 
 
 def _failed(rows: Sequence[Row], variants: Sequence[str]) -> dict[str, str]:

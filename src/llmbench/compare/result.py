@@ -8,6 +8,7 @@ from typing import Any
 
 from llmbench.compare.answers import Answer
 from llmbench.compare.grid import Grid
+from llmbench.compare.measures import Measure, known
 from llmbench.questions import Question
 from llmbench.statistics import Difference, Estimate
 
@@ -59,6 +60,8 @@ class Comparison:
     """Variants that answered no question, each with the error of its first one; nothing is estimated for them."""
     notes: tuple[str, ...] = ()
     """Sentences about the figures that a reader has to know."""
+    measures: dict[str, Measure] = field(default_factory=dict)
+    """What is known about each metric; empty in summaries from before there were settings."""
 
     @property
     def name(self) -> str:
@@ -84,6 +87,14 @@ class Comparison:
         """The differences of one metric."""
         return [one for one in self.differences if one.metric == metric]
 
+    def measure(self, metric: str) -> Measure:
+        """What is known about a metric beside its figures."""
+        return self.measures.get(metric) or known(metric)
+
+    def judging(self) -> list[str]:
+        """The metrics of 0 to 1 that say how good the answers are, in order; the others are amounts."""
+        return [name for name in self.estimates if not self.measure(name).is_amount]
+
     def to_json(self) -> dict[str, Any]:
         """All but the rows, which answers.jsonl holds."""
         values = {key: value for key, value in vars(self).items() if key not in ("folder", "rows", "questions")}
@@ -91,6 +102,7 @@ class Comparison:
             "name": self.name,
             "differences": [asdict(one) for one in self.differences],
             "estimates": _plain(self.estimates),
+            "measures": {name: asdict(one) for name, one in self.measures.items()},
             "kinds": _plain(self.kinds),
             "grid": asdict(self.grid) if self.grid else None,
             "interaction": asdict(self.interaction) if self.interaction else None,
@@ -114,6 +126,7 @@ class Comparison:
                 "grid": Grid(**values["grid"]) if values["grid"] else None,
                 "interaction": Estimate(**values["interaction"]) if values["interaction"] else None,
                 "notes": tuple(values.get("notes", ())),
+                "measures": {name: Measure(**one) for name, one in values.get("measures", {}).items()},
             },
             folder=folder,
             rows=rows,

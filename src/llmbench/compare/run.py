@@ -20,7 +20,7 @@ from llmbench.compare.answers import AnswerLog, Scores, scored
 from llmbench.compare.ask import Endpoint, Progress
 from llmbench.compare.result import Comparison, Row
 from llmbench.endpoint import HttpEndpoint
-from llmbench.errors import DataError, LlmbenchError, MissingPackage
+from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe
 
@@ -58,11 +58,7 @@ def run(
     from llmbench.compare.measure import measure
 
     asked = questions.read(recipe.questions)
-    if not any(metrics.fits(name, question) for name in recipe.metrics for question in asked):
-        raise DataError(
-            f"{recipe.questions.path}: none of {', '.join(recipe.metrics)} can be measured on these questions. "
-            "Give them an `answer`, a `value` or a `source`, or add abstention to `metrics`."
-        )
+    metrics.check(metrics.chosen(recipe), asked, recipe.questions.path)
     folder = workspace.comparisons() / recipe.name
     known = written.shows(folder / "summary.json", "questions", "created")
     written.check_claim(folder, "comparison", known=known, by=recipe.origin)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Section, Seed, all_different
+from llmbench.recipe.metrics import Metrics
 
-__all__ = ["ABSTENTION", "CompareRecipe", "EndpointSpec", "MetricName", "QuestionSource", "StatisticsSpec"]
+__all__ = ["ABSTENTION", "CompareRecipe", "EndpointSpec", "QuestionSource", "StatisticsSpec"]
 
-MetricName = Literal[
-    "grounded", "contains_value", "value_retrieved", "citation", "abstention", "exact_match", "squad_em", "squad_f1"
-]
 ABSTENTION = (
     r"\b(not (stated|told)|not in the (handbook|documents|passages|context)|(does|do) not say|(don.t|do not) know|"
     r"not mentioned|cannot answer)\b"
@@ -56,6 +54,9 @@ class StatisticsSpec(Section):
     """Of the order of the questions."""
 
 
+_USUAL: Any = ["grounded", "contains_value", "citation", "abstention", "exact_match"]
+
+
 class CompareRecipe(Document):
     """Questions, variants, metrics."""
 
@@ -65,10 +66,11 @@ class CompareRecipe(Document):
     questions: QuestionSource
     variants: Annotated[list[str], Field(min_length=1), AfterValidator(all_different)]
     """Model ids that the endpoint lists."""
-    metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(all_different)] = [
-        "grounded", "contains_value", "citation", "abstention", "exact_match",
-    ]  # fmt: skip
-    """The verdict is about the first one that fits the questions. Latency and tokens are always measured."""
+    metrics: Metrics = Field(default=_USUAL, validate_default=True)
+    """Names, or names with settings. The verdict is about the first one that fits the questions. Latency and tokens are always
+    measured."""
+    allow_code: bool = False
+    """Whether the metric `code` may run what models wrote, in a process that can neither write files nor reach a network."""
     abstention: Pattern = ABSTENTION
     """Regular expression (case-insensitive) that tells an answer which abstains."""
     max_tokens: Annotated[int, Field(gt=0)] = 64

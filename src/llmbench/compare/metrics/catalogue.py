@@ -1,0 +1,123 @@
+"""Every metric by its name: what judges, which questions it fits, and what it reads of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llmbench.compare import measures
+from llmbench.compare.answers import Answer
+from llmbench.compare.measures import Measure
+from llmbench.compare.metrics import costs, grounding, texts
+from llmbench.compare.metrics.values import Judge, Metric, Pair, Tools, Whole, has
+from llmbench.questions import Question
+from llmbench.recipe import CompareRecipe, MetricSpec
+from llmbench.recipe.metric_settings import NamedMetric, ReferenceMetric, RegexMetric
+
+__all__ = ["ALWAYS", "chosen", "definition"]
+
+
+def _any(question: Question, spec: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a metric of a name is, whatever its settings."""
+
+    judge: Judge | None = None
+    whole: Whole | None = None
+    applies: Callable[[Question, Any], bool] = _any
+    fault: Callable[[Question, Any], str | None] | None = None
+    columns: Callable[[Any], Sequence[str | None]] | None = None
+    measured: Callable[[Measure, Any], Measure] | None = None
+    """What the settings make of its measure."""
+
+
+def _grounding(of: grounding.Grounding) -> _Kind:
+    """A metric that needs the pattern of an abstention."""
+
+    def judge(pairs: Sequence[Pair], spec: NamedMetric, tools: Tools) -> list[float | None]:
+        return [of(question, answer, tools.abstention) for question, answer in pairs]
+
+    def applies(question: Question, spec: NamedMetric) -> bool:
+        passages = ({"n": 1, "source": question.source or "", "text": ""},)
+        return of(question, Answer(question.id, "", "", sources=passages), "x^") is not None
+
+    judge.__doc__ = of.__doc__
+    return _Kind(judge, applies=applies)
+
+
+def _exact(spec: Any) -> _Kind:
+    """Without settings, the one that takes an abstention for the right answer where the documents tell none."""
+    plain = not spec.model_fields_set - {"called"}
+    return _grounding(grounding.exact_match) if plain else _Kind(texts.exact, applies=has)
+
+
+def _length(measure: Measure, spec: Any) -> Measure:
+    return replace(measure, unit=spec.unit)
+
+
+_KINDS: dict[str, _Kind] = {
+    **{of.__name__: _grounding(of) for of in grounding.ALL},
+    "contains": _Kind(texts.contains, applies=lambda q, spec: spec.texts is not None or has(q, spec)),
+    "regex": _Kind(texts.regex, applies=lambda q, spec: spec.group is None or has(q, spec)),
+    "length": _Kind(texts.length, measured=_length),
+    "length_within": _Kind(texts.length_within),
+    "refusal": _Kind(texts.refusal),
+    "repetition": _Kind(texts.repetition),
+}
+_COSTS = {"latency": costs.latency, "first_token": costs.first_token, "prompt_tokens": costs.prompt_tokens,
+          "completion_tokens": costs.completion_tokens}  # fmt: skip
+
+
+def chosen(recipe: CompareRecipe) -> list[Metric]:
+    """The metrics of a recipe, in its order."""
+    return [_metric(spec) for spec in recipe.metrics]
+
+
+def _metric(asked: MetricSpec) -> Metric:
+    spec = asked.settings
+    kind = _exact(spec) if asked.kind == "exact_match" else _KINDS[asked.kind]
+    measure = measures.KNOWN[asked.kind] if asked.kind in measures.KNOWN else measures.known(asked.name)
+    if kind.measured is not None:
+        measure = kind.measured(measure, spec)
+    told = _told(kind)
+    if settings := spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"called"}):
+        told += " Settings: " + ", ".join(f"`{name}: {_short(value)}`" for name, value in settings.items()) + "."
+    measure = replace(measures.renamed(measure, asked.name), definition=told)
+    reads = [*(kind.columns(spec) if kind.columns else ()), spec.expected if isinstance(spec, ReferenceMetric) else None]
+    if isinstance(spec, RegexMetric) and spec.group is None:
+        reads = []
+    columns = tuple(one for one in reads if one is not None and one not in ("answer", "value", "question"))
+    metric = Metric(measure, spec, kind.applies, kind.judge, kind.whole, columns=columns)
+    return replace(metric, fault=kind.fault) if kind.fault is not None else metric
+
+
+def _short(value: Any) -> str:
+    text = str(value).replace("`", "'")
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _told(kind: _Kind) -> str:
+    return " ".join(((kind.judge or kind.whole).__doc__ or "").split())
+
+
+def _always() -> list[Metric]:
+    made = []
+    for name, judge in _COSTS.items():
+        told = " ".join((judge.__doc__ or "").split())
+        made.append(Metric(replace(measures.KNOWN[name], definition=told), NamedMetric(), _any, judge))
+    return made
+
+
+ALWAYS = _always()
+"""What every answer takes."""
+
+
+def definition(name: str) -> str:
+    """What a metric of its own name measures, in one paragraph; nothing of one that a user named."""
+    if name in _COSTS:
+        return " ".join((_COSTS[name].__doc__ or "").split())
+    return _told(_KINDS[name]) if name in _KINDS else ""
