@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,6 +42,8 @@ class Answer:
     completion_tokens: int = 0
     finish_reason: str = ""
     error: str | None = None
+    openings: dict[str, float] = field(default_factory=dict)
+    """What could have been the answer's first token -> its log-probability, where the endpoint tells."""
 
     @property
     def cell(self) -> Cell:
@@ -49,7 +51,7 @@ class Answer:
         return self.id, self.variant
 
 
-_FIELDS = {field.name for field in fields(Answer)}
+_FIELDS = {one.name for one in fields(Answer)}
 
 
 def key_of(question: Question, entry: Mapping[str, Any], max_tokens: int, base_url: str) -> str:
@@ -87,7 +89,7 @@ class AnswerLog:
 
     def append(self, answer: Answer) -> None:
         """Adds one answer, on disk when this returns."""
-        row = {name: value for name, value in asdict(answer).items() if value is not None}
+        row = {name: value for name, value in asdict(answer).items() if value is not None and value != {}}
         line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
         if self._first is not None:
             self._first()

@@ -19,6 +19,7 @@ from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe, StatisticsSpec
 from llmbench.sandbox import SandboxProcess
 from llmbench.statistics import Difference, Estimate
+from llmbench.statistics.resampling import Addends
 from llmbench.statistics.words import clustering
 
 __all__ = ["measure"]
@@ -50,11 +51,11 @@ def measure(
     spec, chosen = recipe.statistics, [*metrics.chosen(recipe), *metrics.ALWAYS]
     measures = {metric.name: metric.measure for metric in chosen}
     steps = _Steps(progress, 2 * len(chosen))
-    rows, notes = _scored(asked, log, recipe, chosen, steps)
+    rows, whole, notes = _scored(asked, log, recipe, chosen, steps)
     failed = _failed(rows, recipe.variants)
     table = _table(rows, list(measures), recipe.variants)
     groups = statistics.groups(asked, spec)
-    estimates, differences = _figures(table, measures, spec, groups, steps)
+    estimates, differences = _figures(table, whole, measures, spec, groups, steps)
     headline = next((name for name in estimates if not measures[name].is_amount), None)
     if headline is None:
         raise DataError(
@@ -63,7 +64,7 @@ def measure(
         )
     square = grid.find(listed)
     binary = measures[headline].kind == "share"
-    cells = [table[headline][cell] for cell in square.cells] if square else []
+    cells = [table[headline][cell] for cell in square.cells] if square and not measures[headline].whole else []
     pairs = [one for one in differences if one.metric == headline]
     return Comparison(
         folder=workspace.comparisons() / recipe.name,
@@ -80,7 +81,7 @@ def measure(
         differences=tuple(differences),
         quantiles={name: _quantiles(table[name]) for name in ("latency", "first_token")},
         grid=square,
-        interaction=statistics.interaction(cells, spec, binary=binary, groups=groups) if square else None,
+        interaction=statistics.interaction(cells, spec, binary=binary, groups=groups) if cells else None,
         missing=sum(row.answer.error is not None for row in rows),
         confidence=spec.confidence,
         concurrency=recipe.concurrency,
@@ -108,7 +109,12 @@ class _Steps:
 
 
 def _figures(
-    table: Table, measures: Mapping[str, Measure], spec: StatisticsSpec, groups: Mapping[str, str], step: Callable[[], None]
+    table: Table,
+    whole: Mapping[str, Mapping[str, Addends]],
+    measures: Mapping[str, Measure],
+    spec: StatisticsSpec,
+    groups: Mapping[str, str],
+    step: Callable[[], None],
 ) -> tuple[dict[str, dict[str, Estimate]], list[Difference]]:
     """Each metric's estimates by variant, and the paired differences of all.
 
@@ -119,27 +125,36 @@ def _figures(
     best: str | None = None
     for name, of in table.items():
         kind = {"binary": measures[name].kind == "share", "bounded": measures[name].kind == "score"}
-        found = {v: statistics.estimate(x, spec=spec, groups=groups, **kind) for v, x in of.items()}
+        together = whole.get(name, {})
+        if measures[name].whole:
+            found = {v: statistics.whole_estimate(x, spec, groups) for v, x in together.items()}
+        else:
+            found = {v: statistics.estimate(x, spec=spec, groups=groups, **kind) for v, x in of.items()}
         if known := {variant: one for variant, one in found.items() if one is not None}:
             estimates[name] = known
             if best is None and not measures[name].is_amount:
                 ahead = min if measures[name].less_is_better else max
                 best = ahead(known, key=lambda variant: known[variant].mean)
-            differences += statistics.differences(name, of, spec=spec, groups=groups, best=best, **kind)
+            if measures[name].whole:
+                differences += statistics.whole_differences(name, together, spec, groups, best)
+            else:
+                differences += statistics.differences(name, of, spec=spec, groups=groups, best=best, **kind)
         step()
     return estimates, differences
 
 
 def _scored(
     asked: Sequence[Question], log: AnswerLog, recipe: CompareRecipe, chosen: Sequence[metrics.Metric], step: Callable[[], None]
-) -> tuple[list[Row], list[str]]:
-    """Every answer with its scores, question by question, and what a reader has to know of the judging."""
+) -> tuple[list[Row], dict[str, dict[str, Addends]], list[str]]:
+    """Every answer with its scores, question by question; what variants add to metrics of all questions together; and what a
+    reader has to know of the judging."""
     cells = [(question, log.answer((question.id, variant))) for question in asked for variant in recipe.variants]
     pairs = [(question, answer) for question, answer in cells if answer is not None]
     with SandboxProcess() as sandbox:
         tools = metrics.Tools(recipe.abstention, sandbox)
         found = metrics.scores(chosen, pairs, tools, step)
-    return [Row(question, answer, found[answer.cell]) for question, answer in pairs], tools.notes
+        whole = {one.name: metrics.addends(one, pairs, tools) for one in chosen if one.measure.whole}
+    return [Row(question, answer, found[answer.cell]) for question, answer in pairs], whole, tools.notes
 
 
 def _failed(rows: Sequence[Row], variants: Sequence[str]) -> dict[str, str]:

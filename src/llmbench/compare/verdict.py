@@ -51,8 +51,6 @@ def pair_sentence(one: Difference, alpha: float, measure: Measure | None = None)
     figures = f"{signed(measure, mean)} {interval(measure, low, high)}, {p_value(one.p_holm)}"
     if one.p_holm < alpha:
         return f"{ahead} {measure.words_for_more} {behind}: {figures}, n = {one.n}."
-    if measure.whole:
-        return f"No difference shown between {ahead} and {behind}: {figures}, n = {one.n}."
     can = (
         f"can only detect differences above {_rounded(one, measure)}"
         if one.detectable is not None

@@ -129,7 +129,7 @@ class CalibrationMetric(LabelMetric):
 class RougeMetric(ReferenceMetric):
     """Of `rouge`."""
 
-    type: Literal["rouge1", "rouge2", "rougeL", "rougeLsum"] = "rougeL"
+    type: Literal["rouge1", "rouge2", "rougeL"] = "rougeL"
 
 
 class LengthMetric(NamedMetric):

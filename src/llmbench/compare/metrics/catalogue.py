@@ -6,14 +6,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llmbench import own_code, provenance
 from llmbench.compare import measures
 from llmbench.compare.answers import Answer
 from llmbench.compare.measures import Measure
-from llmbench.compare.metrics import costs, grounding, texts
-from llmbench.compare.metrics.values import Judge, Metric, Pair, Tools, Whole, has
+from llmbench.compare.metrics import (
+    choices,
+    costs,
+    executed,
+    grounding,
+    labels,
+    languages,
+    numbers,
+    overlap,
+    own,
+    spans,
+    structured,
+    texts,
+)
+from llmbench.compare.metrics import tools as tools_called
+from llmbench.compare.metrics.values import Judge, Metric, Pair, Prepare, Tools, Whole, has
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe, MetricSpec
 from llmbench.recipe.metric_settings import NamedMetric, ReferenceMetric, RegexMetric
+from llmbench.statistics import Kind
 
 __all__ = ["ALWAYS", "chosen", "definition"]
 
@@ -30,6 +46,7 @@ class _Kind:
     whole: Whole | None = None
     applies: Callable[[Question, Any], bool] = _any
     fault: Callable[[Question, Any], str | None] | None = None
+    prepare: Prepare | None = None
     columns: Callable[[Any], Sequence[str | None]] | None = None
     measured: Callable[[Measure, Any], Measure] | None = None
     """What the settings make of its measure."""
@@ -55,14 +72,62 @@ def _exact(spec: Any) -> _Kind:
     return _grounding(grounding.exact_match) if plain else _Kind(texts.exact, applies=has)
 
 
+def _own(measure: Measure, spec: Any) -> Measure:
+    """A user's metric: named by its function, known again by its file's hash."""
+    kind: Kind = "score" if spec.at_least is None else "share"
+    return replace(measure, kind=kind, sha256=provenance.file_hash(own_code.file(spec.function)))
+
+
 def _length(measure: Measure, spec: Any) -> Measure:
     return replace(measure, unit=spec.unit)
 
 
+_ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 _KINDS: dict[str, _Kind] = {
     **{of.__name__: _grounding(of) for of in grounding.ALL},
     "contains": _Kind(texts.contains, applies=lambda q, spec: spec.texts is not None or has(q, spec)),
     "regex": _Kind(texts.regex, applies=lambda q, spec: spec.group is None or has(q, spec)),
+    "numeric": _Kind(numbers.numeric, applies=has, fault=numbers.fault),
+    "choice": _Kind(choices.choice, applies=has, fault=choices.fault),
+    "choice_probability": _Kind(choices.choice_probability, applies=has, fault=choices.fault),
+    "label": _Kind(labels.label, applies=has, fault=labels.fault),
+    "macro_f1": _Kind(whole=labels.macro_f1, applies=has, fault=labels.fault),
+    "cohen_kappa": _Kind(whole=labels.cohen_kappa, applies=has, fault=labels.fault),
+    "ece": _Kind(whole=labels.ece, applies=has, fault=labels.fault),
+    "brier": _Kind(labels.brier, applies=has, fault=labels.fault),
+    "json_valid": _Kind(structured.json_valid),
+    "json_schema": _Kind(
+        structured.json_schema,
+        applies=structured.has_schema,
+        fault=structured.schema_fault,
+        prepare=structured.schema_tried,
+        columns=lambda spec: [spec.column],
+    ),
+    "json_equal": _Kind(structured.json_equal, applies=has, fault=structured.fields_fault),
+    "json_fields": _Kind(structured.json_fields, applies=has, fault=structured.fields_fault),
+    "rouge": _Kind(overlap.rouge, applies=has, measured=lambda measure, spec: replace(measure, label=_ROUGE[spec.type])),
+    "bleu": _Kind(whole=overlap.bleu, applies=has),
+    "chrf": _Kind(whole=overlap.chrf, applies=has),
+    "edit_similarity": _Kind(overlap.edit_similarity, applies=has),
+    "tool_calls": _Kind(tools_called.tool_calls, applies=tools_called.has_calls, fault=tools_called.fault),
+    "sql": _Kind(
+        executed.sql,
+        applies=has,
+        fault=executed.sql_fault,
+        prepare=executed.sql_tried,
+        columns=lambda spec: [spec.column],
+    ),
+    "code": _Kind(
+        executed.code, applies=executed.has_test, fault=executed.code_fault, columns=lambda spec: [spec.test, spec.prefix]
+    ),
+    "citation_recall": _Kind(
+        spans.citation_recall, applies=spans.has_spans, fault=spans.fault, columns=lambda spec: [spec.spans]
+    ),
+    "citation_precision": _Kind(
+        spans.citation_precision, applies=spans.has_spans, fault=spans.fault, columns=lambda spec: [spec.spans]
+    ),
+    "language": _Kind(languages.language, fault=languages.fault, columns=lambda spec: [spec.column]),
+    "metric": _Kind(own.own, measured=_own),
     "length": _Kind(texts.length, measured=_length),
     "length_within": _Kind(texts.length_within),
     "refusal": _Kind(texts.refusal),
@@ -91,7 +156,7 @@ def _metric(asked: MetricSpec) -> Metric:
     if isinstance(spec, RegexMetric) and spec.group is None:
         reads = []
     columns = tuple(one for one in reads if one is not None and one not in ("answer", "value", "question"))
-    metric = Metric(measure, spec, kind.applies, kind.judge, kind.whole, columns=columns)
+    metric = Metric(measure, spec, kind.applies, kind.judge, kind.whole, prepare=kind.prepare, columns=columns)
     return replace(metric, fault=kind.fault) if kind.fault is not None else metric
 
 

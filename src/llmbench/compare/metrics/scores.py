@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbench.compare.answers import Cell
 from llmbench.compare.metrics.values import Metric, Pair, Tools
 from llmbench.errors import DataError, LlmbenchError
 from llmbench.questions import Question
-from llmbench.sandbox import SandboxFailed
+from llmbench.sandbox import SandboxFailed, SandboxProcess
 
-__all__ = ["check", "scores"]
+__all__ = ["addends", "check", "scores"]
+
+if TYPE_CHECKING:
+    from llmbench.statistics.resampling import Addends
 
 _SHOWN = 10
 
@@ -33,15 +37,50 @@ def check(metrics: Sequence[Metric], asked: Sequence[Question], path: Path) -> N
             f"{path}: none of {', '.join(one.name for one in metrics)} can be measured on these questions. "
             "Give them an `answer`, a `value` or a `source`, or add abstention to `metrics`."
         )
-    faults = [
-        f"{question.place}: {metric.name}: {words}"
-        for metric in metrics
-        for question in asked
-        if metric.applies(question, metric.spec) and (words := metric.fault(question, metric.spec))
-    ]
+    faults = [line for metric in metrics for line in _faults(metric, asked)]
     if faults:
         more = [f"... and {len(faults) - _SHOWN} more faults"] if len(faults) > _SHOWN else []
         raise DataError("\n".join(faults[:_SHOWN] + more))
+
+
+def addends(metric: Metric, pairs: Sequence[Pair], tools: Tools) -> dict[str, Addends]:
+    """What each variant's answers add to a metric of all questions together; variants without such an answer are left out.
+
+    Args:
+        metric: one with `whole`.
+        pairs: every question with an answer.
+        tools: what may be used; `notes` grows.
+    """
+    import numpy as np
+
+    from llmbench.statistics.resampling import Addends
+
+    assert metric.whole is not None
+    given = [(question, answer) for question, answer in pairs if answer.error is None and metric.applies(question, metric.spec)]
+    if not given:
+        return {}
+    made = metric.whole(given, metric.spec, tools)
+    found = {}
+    for variant in dict.fromkeys(answer.variant for _, answer in given):
+        # An answer that adds nothing, such as one that states no confidence, was not measured.
+        places: dict[str, list[int]] = {}
+        for i, (question, answer) in enumerate(given):
+            if answer.variant == variant and made.rows[i].any():
+                places.setdefault(question.id, []).append(i)
+        if places:  # of a question that was asked several times, the mean
+            rows = np.array([made.rows[which].mean(axis=0) for which in places.values()])
+            found[variant] = Addends(tuple(places), rows, made.value)
+    return found
+
+
+def _faults(metric: Metric, asked: Sequence[Question]) -> list[str]:
+    """What is wrong with the questions that a metric should judge, a line each, with the place."""
+    fitting = [question for question in asked if metric.applies(question, metric.spec)]
+    told = [metric.fault(question, metric.spec) for question in fitting]
+    if metric.prepare is not None and not any(told):
+        with SandboxProcess() as sandbox:
+            told = list(metric.prepare(fitting, metric.spec, sandbox))
+    return [f"{question.place}: {metric.name}: {words}" for question, words in zip(fitting, told, strict=True) if words]
 
 
 def scores(

@@ -58,8 +58,8 @@ def contains(question: Question, answer: Answer, spec: ContainsMetric) -> float 
 
 def regex(pairs: Sequence[Pair], spec: RegexMetric, tools: Tools) -> list[float | None]:
     """The pattern is found in the answer (with `absent`: it is not). With `group`, what that group of the last find holds is
-    one of the right answers, apart from spaces around it. Patterns run in a confined process, for two seconds an answer at most;
-    answers on which that is too little are not measured, and the report counts them."""
+    one of the right answers, apart from spaces around it. Patterns run in a confined process, for two seconds an answer at
+    most; answers on which that is too little are not measured, and the report counts them."""
     requests = [{"pattern": spec.pattern, "flags": spec.flags, "group": spec.group, "text": answer.text} for _, answer in pairs]
     scores: list[float | None] = []
     late = 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from llmbench.sandbox import SandboxProcess
 
-__all__ = ["Judge", "Metric", "Pair", "Tools", "Totals", "Whole", "each", "expected", "has"]
+__all__ = ["Judge", "Metric", "Pair", "Prepare", "Tools", "Totals", "Whole", "each", "expected", "has"]
 
 Pair = tuple[Question, Answer]
 """A question with one answer to it that did not fail."""
@@ -51,8 +51,10 @@ class Totals:
     value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
-Whole = Callable[[Sequence[Pair], Any], Totals]
-"""Answers that the metric applies to, and settings -> sums. Several variants' answers must come together."""
+Whole = Callable[[Sequence[Pair], Any, Tools], Totals]
+"""Answers that the metric applies to, settings, tools -> addends. The answers of all variants must come together."""
+Prepare = Callable[[Sequence[Question], Any, "SandboxProcess"], Sequence[str | None]]
+"""Questions, settings, sandbox -> what is wrong with each, seen by trying it out."""
 
 
 def _fine(question: Question, spec: Any) -> str | None:
@@ -73,6 +75,7 @@ class Metric:
     judge: Judge | None = None
     whole: Whole | None = None
     fault: Callable[[Question, Any], str | None] = _fine
+    prepare: Prepare | None = None
     columns: tuple[str, ...] = ()
 
     @property
