@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from llmbench.compare.answers import Answer, AnswerLog, key_of, scored
-from llmbench.compare.ask import Tally, ask, entries
+from llmbench.compare.ask import Tally, Tallying, ask, entries
+from llmbench.compare.jobs import Way, jobs
 from llmbench.errors import EndpointError
 from llmbench.questions import Question
+from llmbench.recipe import CompareRecipe
 
 QUESTIONS = [Question(f"q{i}", f"How heavy is kettle {i}?") for i in range(8)]
 URL = "http://127.0.0.1:8000/v1"
@@ -20,11 +22,16 @@ URL = "http://127.0.0.1:8000/v1"
 def put(fake: Any, log: AnswerLog, questions: Sequence[Question] = QUESTIONS, **options: Any) -> list[Tally]:
     """Asks base and adapter; returns what the progress was told."""
     told: list[Tally] = []
-    given: dict[str, Any] = {"base_url": URL, "max_tokens": 64, "concurrency": 3} | options
+    given: dict[str, Any] = {"max_tokens": 64, "concurrency": 3, "seed": 0} | options
+    document = CompareRecipe.model_validate(
+        {"name": "x", "questions": {"path": __file__}, "variants": ["base", "adapter"], "endpoint": {"base_url": URL}}
+        | {"max_tokens": given["max_tokens"], "statistics": {"seed": given["seed"]}}
+    )
 
     async def work() -> None:
         listed = await entries(fake, ["base", "adapter"])
-        await ask(fake, questions, listed, log, progress=told.append, **given)
+        todo = jobs(document, questions, [Way(one, one.name, listed[one.name]) for one in document.variants])
+        await ask(fake, todo, log, Tallying(todo, log, told.append), concurrency=given["concurrency"])
 
     asyncio.run(work())
     return told
@@ -176,13 +183,13 @@ def test_a_finished_log_has_one_line_a_cell_and_keeps_what_is_not_asked_this_tim
     put(flaky("kettle 3"), AnswerLog(path))
     log = AnswerLog(path)
     put(fake, log)
-    log.finish({("q1", "base"): {"grounded": 1.0}})
+    log.finish({("q1", "base", 0): {"grounded": 1.0}})
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 16
     assert rows[0]["id"] == "q1"
     assert rows[0]["scores"] == {"grounded": 1.0}
     assert [(answer.cell, scores) for answer, scores in scored(path)] == [(("q1", "base"), {"grounded": 1.0})]
-    log.finish({("q2", "base"): {"grounded": 0.0}})
+    log.finish({("q2", "base", 0): {"grounded": 0.0}})
     assert [answer.cell for answer, _ in scored(path)] == [("q2", "base")]
 
 

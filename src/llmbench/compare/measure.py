@@ -11,6 +11,7 @@ from llmbench import workspace
 from llmbench.compare import grid, metrics, statistics
 from llmbench.compare.answers import AnswerLog
 from llmbench.compare.result import Comparison, Row
+from llmbench.compare.variants import variants
 from llmbench.compare.verdict import verdict
 from llmbench.errors import DataError, EndpointError
 from llmbench.provenance import versions
@@ -48,11 +49,12 @@ def measure(
     spec, names = recipe.statistics, [*recipe.metrics, *metrics.COST]
     total = len(asked) + len(names)
     rows = []
+    wanted = [variant.name for variant in variants(recipe)]
     for number, question in enumerate(asked):
         progress(number, total)
-        rows += _scored(question, log, recipe, names)
-    failed = _failed(rows, recipe.variants)
-    table = _table(rows, names, recipe.variants)
+        rows += _scored(question, log, recipe, names, wanted)
+    failed = _failed(rows, wanted)
+    table = _table(rows, names, wanted)
     groups = statistics.groups(asked, spec)
     estimates, differences = _figures(table, spec, groups, lambda number: progress(len(asked) + number, total))
     progress(total, total)
@@ -69,10 +71,10 @@ def measure(
     return Comparison(
         folder=workspace.comparisons() / recipe.name,
         created=time.time(),
-        endpoint=recipe.endpoint.base_url,
+        endpoint=recipe.endpoint.base_url if recipe.engine == "endpoint" else "engines started one after another",
         source=recipe.questions.path.name,
         split=recipe.questions.split,
-        variants=tuple(recipe.variants),
+        variants=tuple(wanted),
         questions=tuple(asked),
         headline=headline,
         verdict=verdict(headline, estimates[headline], pairs, 1 - spec.confidence),
@@ -115,8 +117,8 @@ def _figures(
     return estimates, differences
 
 
-def _scored(question: Question, log: AnswerLog, recipe: CompareRecipe, names: list[str]) -> list[Row]:
-    answers = [log.answer((question.id, variant)) for variant in recipe.variants]
+def _scored(question: Question, log: AnswerLog, recipe: CompareRecipe, names: list[str], variants: Sequence[str]) -> list[Row]:
+    answers = [log.answer((question.id, name), repeat) for name in variants for repeat in range(recipe.repeats)]
     return [
         Row(question, answer, metrics.score(question, answer, names, recipe.abstention))
         for answer in answers

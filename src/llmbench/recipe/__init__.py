@@ -21,6 +21,14 @@ from llmbench.recipe.compare import ABSTENTION, CompareRecipe, EndpointSpec, Que
 from llmbench.recipe.data import DataSource, DataSpec, Format
 from llmbench.recipe.distributed import DistributedSpec
 from llmbench.recipe.evaluation import EvaluationSpec
+from llmbench.recipe.experiment import (
+    PLACEHOLDER,
+    AskedSampling,
+    ComparedVariant,
+    FactorsSpec,
+    PassagesSpec,
+    PromptSpec,
+)
 from llmbench.recipe.fields import Document
 from llmbench.recipe.guardrails import RAILS
 from llmbench.recipe.load import load, load_any, load_text
@@ -44,7 +52,7 @@ from llmbench.recipe.rag import (
     Stage,
 )
 from llmbench.recipe.rewards import RewardFunction
-from llmbench.recipe.serve import MAX_STOPS, EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
+from llmbench.recipe.serve import MAX_STOPS, VLLM_ALONE, EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
 from llmbench.recipe.sweep import ConfirmSpec, DimensionSpec, SweepRecipe
 from llmbench.recipe.tracking import Tracker, TrackingSpec
 from llmbench.recipe.traffic import Guardrails, RolloutSpec, RouteSpec, ShadowSpec, Sticky
@@ -54,13 +62,17 @@ from llmbench.recipe.vllm_options import vllm_option
 __all__ = [
     "ABSTENTION",
     "MAX_STOPS",
+    "PLACEHOLDER",
     "RAILS",
     "STDIN",
+    "VLLM_ALONE",
     "AccessLogSpec",
+    "AskedSampling",
     "CaptureSpec",
     "ChunkingSpec",
     "ColumnsSpec",
     "CompareRecipe",
+    "ComparedVariant",
     "ConfirmSpec",
     "ContextSpec",
     "DataSource",
@@ -76,6 +88,7 @@ __all__ = [
     "EvaSpec",
     "EvaluationSpec",
     "ExpandSpec",
+    "FactorsSpec",
     "Format",
     "FreezeSpec",
     "GatewaySpec",
@@ -90,6 +103,8 @@ __all__ = [
     "ModelSpec",
     "OFTSpec",
     "OrpoSpec",
+    "PassagesSpec",
+    "PromptSpec",
     "PromptTuningSpec",
     "QuantizationSpec",
     "QuestionSource",
