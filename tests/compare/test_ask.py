@@ -67,6 +67,23 @@ def test_variants_take_turns_in_an_order_that_the_seed_gives(fake: Any, tmp_path
     assert {variant for variant, _ in orders[0][::2]} == {"base", "adapter"}
 
 
+def test_asking_ends_before_a_question_once_it_is_enough(fake: Any, path: Path) -> None:
+    log = AnswerLog(path)
+
+    def enough() -> bool:
+        return all(log.answer((id, variant)) for id in ("q0", "q1", "q2") for variant in ("base", "adapter"))
+
+    told = put(fake, log, concurrency=1, enough=enough)
+    assert {question for _, question in fake.asked} == {q.question for q in QUESTIONS[:3]}, "in the order given"
+    assert told[-1] == Tally(done=6, wanted=16, kept=0, failed=0)
+    fake.asked.clear()
+    put(fake, log, concurrency=3, enough=enough)
+    assert fake.asked == []
+    put(fake, log, concurrency=3, enough=lambda: len(fake.asked) > 2)
+    assert sorted(fake.asked).count(("base", QUESTIONS[3].question)) == 1
+    assert all((other, question) in fake.asked for _, question in fake.asked for other in ("base", "adapter"))
+
+
 def test_a_second_time_asks_nothing(fake: Any, path: Path) -> None:
     put(fake, AnswerLog(path))
     fake.asked.clear()

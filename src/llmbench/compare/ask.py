@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
@@ -76,20 +76,23 @@ async def ask(
     concurrency: int,
     seed: int = 0,
     progress: Progress | None = None,
+    enough: Callable[[], bool] | None = None,
 ) -> None:
     """Asks what the log has no answer of yet; `listed` are the variants as `entries` gave them.
 
-    A question that fails is recorded with its error and asked again next time.
+    A question that fails is recorded with its error and asked again next time. With `enough`, which is called before each
+    question, the questions are asked in the order given until it says so; those that were begun are asked of every variant.
 
     Raises:
         EndpointError: ten failed one after another, of every variant some. What was answered before is kept.
     """
     keys = {(q.id, variant): key_of(q, entry, max_tokens, base_url) for q in questions for variant, entry in listed.items()}
     asked = {q.id: _messages(q) for q in questions}
-    todo = [cell for cell in _interleaved(questions, list(listed), seed) if not log.has(cell, keys[cell])]
+    order = _interleaved(questions, list(listed), seed, drawn=enough is None)
+    todo = [cell for cell in order if not log.has(cell, keys[cell])]
     kept = len(keys) - len(todo)
     state = _State(Tally(done=kept, wanted=len(keys), kept=kept, failed=0), {variant for _, variant in todo}, progress)
-    waiting = iter(todo)
+    waiting = iter(todo) if enough is None else _until(enough, todo)
 
     async def worker() -> None:
         for cell in waiting:
@@ -176,11 +179,21 @@ def _count(value: object) -> int:
     return int(value) if known and isinstance(value, int | float) else 0
 
 
-def _interleaved(questions: Sequence[Question], variants: Sequence[str], seed: int) -> list[Cell]:
-    """Questions in random order, and for each the variants in random order.
+def _until(enough: Callable[[], bool], todo: Sequence[Cell]) -> Iterator[Cell]:
+    """The cells, those of a question one after another, until it is enough before a question is begun."""
+    begun = None
+    for cell in todo:
+        if cell[0] != begun and enough():
+            return
+        begun = cell[0]
+        yield cell
+
+
+def _interleaved(questions: Sequence[Question], variants: Sequence[str], seed: int, *, drawn: bool = True) -> list[Cell]:
+    """Questions in random order (`drawn`) or as given, and for each the variants in random order.
 
     So every variant meets the same load, and none is measured on a warmer server than the others.
     """
     rng = Random(f"ask-{seed}")
-    order = rng.sample(list(questions), len(questions))
+    order = rng.sample(list(questions), len(questions)) if drawn else questions
     return [(q.id, variant) for q in order for variant in rng.sample(list(variants), len(variants))]
