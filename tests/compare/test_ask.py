@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,8 @@ def test_variants_take_turns_in_an_order_that_the_seed_gives(fake: Any, tmp_path
 def test_asking_ends_before_a_question_once_it_is_enough(fake: Any, path: Path) -> None:
     log = AnswerLog(path)
 
-    def enough() -> bool:
-        return all(log.answer((id, variant)) for id in ("q0", "q1", "q2") for variant in ("base", "adapter"))
+    def enough(settled: Callable[[tuple[str, str]], bool]) -> bool:
+        return all(settled((id, variant)) for id in ("q0", "q1", "q2") for variant in ("base", "adapter"))
 
     told = put(fake, log, concurrency=1, enough=enough)
     assert {question for _, question in fake.asked} == {q.question for q in QUESTIONS[:3]}, "in the order given"
@@ -79,7 +79,7 @@ def test_asking_ends_before_a_question_once_it_is_enough(fake: Any, path: Path) 
     fake.asked.clear()
     put(fake, log, concurrency=3, enough=enough)
     assert fake.asked == []
-    put(fake, log, concurrency=3, enough=lambda: len(fake.asked) > 2)
+    put(fake, log, concurrency=3, enough=lambda settled: len(fake.asked) > 2)
     assert sorted(fake.asked).count(("base", QUESTIONS[3].question)) == 1
     assert all((other, question) in fake.asked for _, question in fake.asked for other in ("base", "adapter"))
 

@@ -15,7 +15,7 @@ from llmbench.endpoint import Delta, Message
 from llmbench.errors import EndpointError
 from llmbench.questions import HALF, Question
 
-__all__ = ["Endpoint", "Progress", "Tally", "ask", "entries"]
+__all__ = ["Endpoint", "Enough", "Progress", "Tally", "ask", "entries"]
 
 _FAILURES_IN_A_ROW = 10
 """So many, of every variant some, and the endpoint is taken to be gone, rather than a few questions or a variant to be bad."""
@@ -45,6 +45,8 @@ class Tally:
 
 Progress = Callable[[Tally], None]
 """Called at the start and after each answer."""
+Enough = Callable[[Callable[[Cell], bool]], bool]
+"""Called before each question with what tells whether a cell was asked, answered or failed: whether no more are needed."""
 
 
 async def entries(endpoint: Endpoint, variants: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -76,12 +78,12 @@ async def ask(
     concurrency: int,
     seed: int = 0,
     progress: Progress | None = None,
-    enough: Callable[[], bool] | None = None,
+    enough: Enough | None = None,
 ) -> None:
     """Asks what the log has no answer of yet; `listed` are the variants as `entries` gave them.
 
-    A question that fails is recorded with its error and asked again next time. With `enough`, which is called before each
-    question, the questions are asked in the order given until it says so; those that were begun are asked of every variant.
+    A question that fails is recorded with its error and asked again next time. With `enough` the questions are asked in the
+    order given until it says so; those that were begun are asked of every variant.
 
     Raises:
         EndpointError: ten failed one after another, of every variant some. What was answered before is kept.
@@ -92,7 +94,12 @@ async def ask(
     todo = [cell for cell in order if not log.has(cell, keys[cell])]
     kept = len(keys) - len(todo)
     state = _State(Tally(done=kept, wanted=len(keys), kept=kept, failed=0), {variant for _, variant in todo}, progress)
-    waiting = iter(todo) if enough is None else _until(enough, todo)
+
+    def settled(cell: Cell) -> bool:
+        answer = log.answer(cell)
+        return answer is not None and answer.key == keys[cell]
+
+    waiting = iter(todo) if enough is None else _until(lambda: enough(settled), todo)
 
     async def worker() -> None:
         for cell in waiting:
@@ -106,6 +113,8 @@ async def ask(
                 group.create_task(worker())
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
+    if enough is not None:
+        enough(settled)  # of the answers that came last, or of those that were there before
 
 
 class _State:

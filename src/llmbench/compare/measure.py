@@ -56,7 +56,8 @@ def measure(
     groups = statistics.groups(asked, spec)
     estimates, differences = _figures(table, spec, groups, lambda number: progress(len(asked) + number, total))
     progress(total, total)
-    headline = next((name for name in recipe.metrics if name in estimates), None)
+    promised = recipe.preregistration.metric if recipe.preregistration is not None else None
+    headline = next((name for name in sorted(recipe.metrics, key=lambda name: name != promised) if name in estimates), None)
     if headline is None:
         raise DataError(
             f"{recipe.questions.path}: none of {', '.join(recipe.metrics)} can be measured on these answers "

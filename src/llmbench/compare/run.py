@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from llmbench import workspace, written
-from llmbench.compare import ask, metrics, questions
+from llmbench.compare import ask, metrics, preregistration, questions
 from llmbench.compare.answers import AnswerLog, Scores, scored
 from llmbench.compare.ask import Endpoint, Progress
 from llmbench.compare.result import Comparison, Row
@@ -23,6 +24,9 @@ from llmbench.endpoint import HttpEndpoint
 from llmbench.errors import DataError, LlmbenchError, MissingPackage
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe
+
+if TYPE_CHECKING:
+    from llmbench.compare.stopping import Stopping
 
 __all__ = ["every", "load", "remove", "run"]
 
@@ -56,8 +60,12 @@ def run(
     if find_spec("scipy") is None:  # Told before any question is asked, not after.
         raise MissingPackage("compare", "scipy", "compare")
     from llmbench.compare.measure import measure
+    from llmbench.compare.stopping import Stopping
 
-    asked = questions.read(recipe.questions)
+    preregistration.check(recipe)
+    all_of_them = questions.read(recipe.questions)
+    left_out = preregistration.excluded(recipe, all_of_them)
+    asked = [question for question in all_of_them if question.id not in left_out]
     if not any(metrics.fits(name, question) for name in recipe.metrics for question in asked):
         raise DataError(
             f"{recipe.questions.path}: none of {', '.join(recipe.metrics)} can be measured on these questions. "
@@ -74,10 +82,19 @@ def run(
         # With the first answer and not before: an endpoint that is not there leaves nothing.
         claim = partial(written.claim, folder, "comparison", known=known, by=recipe.origin)
         log = AnswerLog(folder / "answers.jsonl", first=claim)
-        listed = _wait_for(_answers(recipe, asked, log, progress, endpoint))
+        stopping = Stopping(recipe, asked, log) if _sequential(recipe) else None
+
+        def promise() -> None:
+            if recipe.preregistration is not None:
+                claim()
+                there = sum(log.answer((question.id, variant)) is not None for question in asked for variant in recipe.variants)
+                preregistration.register(folder, recipe, asked, left_out, there)
+
+        listed = _wait_for(_answers(recipe, asked, log, progress, endpoint, promise, stopping))
         claim()
         workspace.write_text(folder / "recipe.yaml", resolved)
-        comparison = measure(recipe, asked, log, listed, measuring)
+        put = asked if stopping is None else _as_listed(asked, stopping.asked())
+        comparison = _promised(measure(recipe, put, log, listed, measuring), recipe, asked, left_out, stopping)
         _write(comparison, log)
     return comparison
 
@@ -116,7 +133,7 @@ def remove(name: str) -> None:
         raise LlmbenchError(f"There is no comparison {name} (available: {', '.join(_names()) or 'none yet'}).")
     written.check_claim(folder, "comparison", known=written.shows(folder / "summary.json", "questions", "created"))
     with workspace.lock(folder, "comparison"):
-        ours = [*_FILES, "recipe.yaml", written.RECORD, ".lock"]
+        ours = [*_FILES, "recipe.yaml", preregistration.FILE, written.RECORD, ".lock"]
         written.refuse(folder, ours)
         written.remove(folder, ours)
 
@@ -144,16 +161,47 @@ def _wait_for(work: Coroutine[Any, Any, T]) -> T:
         return thread.submit(asyncio.run, work).result()
 
 
+def _sequential(recipe: CompareRecipe) -> bool:
+    return recipe.preregistration is not None and recipe.preregistration.stop == "sequential"
+
+
+def _as_listed(asked: Sequence[Question], put: Sequence[Question]) -> list[Question]:
+    """The questions that were put, in the file's order."""
+    known = {question.id for question in put}
+    return [question for question in asked if question.id in known]
+
+
+def _promised(
+    comparison: Comparison,
+    recipe: CompareRecipe,
+    asked: Sequence[Question],
+    left_out: Mapping[str, str],
+    stopping: Stopping | None,
+) -> Comparison:
+    """The comparison with what was registered, what came otherwise, and when asking stopped."""
+    found = preregistration.read(comparison.folder)
+    said = preregistration.deviations(found, recipe, asked, left_out, comparison.headline, comparison.missing)
+    told = None if stopping is None else stopping.told()
+    return replace(comparison, preregistration=found, deviations=said, excluded=dict(left_out), stopping=told)
+
+
 async def _answers(
-    recipe: CompareRecipe, asked: Sequence[Question], log: AnswerLog, progress: Progress | None, endpoint: Endpoint | None
+    recipe: CompareRecipe,
+    asked: Sequence[Question],
+    log: AnswerLog,
+    progress: Progress | None,
+    endpoint: Endpoint | None,
+    promise: Callable[[], None],
+    stopping: Stopping | None,
 ) -> dict[str, dict[str, Any]]:
-    """Fills the log, and returns what the endpoint lists about each variant."""
+    """Fills the log, and returns what the endpoint lists about each variant. `promise` is called before the first is asked."""
     spec = recipe.endpoint
     async with HttpEndpoint(spec.base_url, api_key=os.environ.get(spec.api_key_env), timeout=spec.timeout) as http:
         listed = await ask.entries(endpoint or http, recipe.variants)
+        promise()
         await ask.ask(
             endpoint or http,
-            asked,
+            asked if stopping is None else stopping.order,
             listed,
             log,
             base_url=spec.base_url,
@@ -161,6 +209,7 @@ async def _answers(
             concurrency=recipe.concurrency,
             seed=recipe.statistics.seed,
             progress=progress,
+            enough=None if stopping is None else stopping.enough,
         )
     return listed
 

@@ -28,6 +28,7 @@ from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.observing import AccessLogSpec, CaptureSpec, TracesSpec
 from llmbench.recipe.optimization import TrainingSpec
+from llmbench.recipe.preregistration import ExclusionSpec, Margin, PreregistrationSpec
 from llmbench.recipe.rag import (
     STDIN,
     ChunkingSpec,
@@ -75,6 +76,7 @@ __all__ = [
     "EngineSpec",
     "EvaSpec",
     "EvaluationSpec",
+    "ExclusionSpec",
     "ExpandSpec",
     "Format",
     "FreezeSpec",
@@ -85,11 +87,13 @@ __all__ = [
     "KtoSpec",
     "LoftQSpec",
     "LoraSpec",
+    "Margin",
     "Method",
     "MmrSpec",
     "ModelSpec",
     "OFTSpec",
     "OrpoSpec",
+    "PreregistrationSpec",
     "PromptTuningSpec",
     "QuantizationSpec",
     "QuestionSource",

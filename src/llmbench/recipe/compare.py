@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Section, Seed, all_different
+from llmbench.recipe.preregistration import PreregistrationSpec
 
 __all__ = ["ABSTENTION", "CompareRecipe", "EndpointSpec", "MetricName", "QuestionSource", "StatisticsSpec"]
 
@@ -75,3 +76,5 @@ class CompareRecipe(Document):
     concurrency: Annotated[int, Field(gt=0)] = 8
     """Requests in flight at once."""
     statistics: StatisticsSpec = StatisticsSpec()
+    preregistration: PreregistrationSpec | None = None
+    """What is promised before the first answer; none promises nothing."""

@@ -93,9 +93,7 @@ def difference(d: NDArray[np.float64], groups: Clusters, kind: Kind, confidence:
     )  # fmt: skip
 
 
-def against(
-    d: NDArray[np.float64], groups: Clusters, kind: Kind, null: float = 0.0, reach: float = 1.0
-) -> tuple[float, float]:
+def against(d: NDArray[np.float64], groups: Clusters, kind: Kind, null: float = 0.0, reach: float = 1.0) -> tuple[float, float]:
     """One-sided p: of a mean of at most `null`, and of one of at least `null`; the interval of `difference` inverts both.
 
     The lower limit at a confidence of 1 - alpha lies above `null` exactly where the first is below alpha / 2, and the upper
@@ -109,7 +107,7 @@ def against(
         reach: as for `difference`.
     """
     if kind == "amount":
-        m, error, _ = _moments(d, groups)
+        error = _moments(d, groups)[1]
         if error:
             below = _amount_tail(d - null, groups)
             return below, 1 - below
@@ -133,7 +131,7 @@ def amount(x: NDArray[np.float64], groups: Clusters, confidence: float) -> tuple
 
 
 def _amount_p(x: NDArray[np.float64], groups: Clusters) -> float:
-    m, error, skew = _moments(x, groups)
+    m, error, _ = _moments(x, groups)
     if not error:
         return 1.0 if m == 0 else 0.0
     tail = _amount_tail(x, groups)
