@@ -134,7 +134,7 @@ def show(comparison: Comparison) -> None:
     """Prints the tables, the verdict and where the files are."""
     from llmbench.cli import terminal
     from llmbench.compare import table
-    from llmbench.compare.verdict import LABELS
+    from llmbench.compare.verdict import LABELS, promised
     from llmbench.shown import printable
 
     if comparison.grid is not None:
@@ -148,6 +148,8 @@ def show(comparison: Comparison) -> None:
     terminal.paragraph(comparison.verdict)
     for note in comparison.notes:
         terminal.paragraph(note)
+    for said in promised(comparison):
+        terminal.paragraph(printable(said))
     left = len(comparison.variants) - len(table.shown_variants(comparison))
     if left:
         print(f"{left:,} more variants and all pairs: see the report or summary.json.")

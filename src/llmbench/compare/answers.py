@@ -113,6 +113,11 @@ class AnswerLog:
         row = self._rows.get((*cell, repeat))
         return row is not None and row["key"] == key and row.get("error") is None
 
+    def settled(self, cell: Cell, key: str, repeat: int = 0) -> bool:
+        """Whether a cell was asked, and answered or failed, with this key."""
+        row = self._rows.get((*cell, repeat))
+        return row is not None and row["key"] == key
+
     def append(self, answer: Answer) -> None:
         """Adds one answer, on disk when this returns."""
         row = {

@@ -8,17 +8,17 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from llmbench.compare.answers import Answer
+from llmbench.compare.answers import Answer, Cell
 from llmbench.compare.jobs import Job
 from llmbench.endpoint import Delta, Message, Reply
 from llmbench.errors import EndpointError
 from llmbench.questions import HALF
 
-__all__ = ["Endpoint", "Keeping", "Progress", "Tally", "Tallying", "ask", "entries"]
+__all__ = ["Endpoint", "Enough", "Keeping", "Progress", "Tally", "Tallying", "ask", "entries"]
 
 _FAILURES_IN_A_ROW = 10
 """So many, of every variant some, and the endpoint is taken to be gone, rather than a few questions or a variant to be bad."""
@@ -39,8 +39,12 @@ class Endpoint(Protocol):
 class Keeping(Protocol):
     """Where answers go: `AnswerLog`, or what a replay compares."""
 
-    def has(self, cell: tuple[str, str], key: str, repeat: int = 0) -> bool:
+    def has(self, cell: Cell, key: str, repeat: int = 0) -> bool:
         """Whether an answer of this key is there already."""
+        ...
+
+    def settled(self, cell: Cell, key: str, repeat: int = 0) -> bool:
+        """Whether an answer of this key, or an error in its place, is there."""
         ...
 
     def append(self, answer: Answer) -> None:
@@ -60,6 +64,8 @@ class Tally:
 
 Progress = Callable[[Tally], None]
 """Called at the start and after each answer."""
+Enough = Callable[[Callable[[Cell], bool]], bool]
+"""Called before each question with what tells whether a cell was asked, answered or failed: whether no more are needed."""
 
 
 async def entries(endpoint: Endpoint, variants: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -109,17 +115,33 @@ class Tallying:
             )
 
 
-async def ask(endpoint: Endpoint, jobs: Sequence[Job], log: Keeping, tallying: Tallying, *, concurrency: int) -> None:
+async def ask(
+    endpoint: Endpoint,
+    jobs: Sequence[Job],
+    log: Keeping,
+    tallying: Tallying,
+    *,
+    concurrency: int,
+    enough: Enough | None = None,
+) -> None:
     """Asks what the log has no answer of yet, in the order of the jobs.
 
-    A question that fails is recorded with its error and asked again next time.
+    A question that fails is recorded with its error and asked again next time. With `enough` questions are asked until it says
+    so; those that were begun are asked of every variant.
 
     Raises:
         EndpointError: ten failed one after another, of every variant some. What was answered before is kept.
     """
     todo = [job for job in jobs if not log.has(job.cell, job.key, job.repeat)]
     variants = {job.variant for job in todo}
-    waiting = iter(todo)
+    wanted: dict[Cell, list[Job]] = {}
+    for job in jobs:
+        wanted.setdefault(job.cell, []).append(job)
+
+    def settled(cell: Cell) -> bool:
+        return cell in wanted and all(log.settled(job.cell, job.key, job.repeat) for job in wanted[cell])
+
+    waiting = iter(todo) if enough is None else _until(lambda: enough(settled), todo)
     tallying.begin()
 
     async def worker() -> None:
@@ -134,6 +156,18 @@ async def ask(endpoint: Endpoint, jobs: Sequence[Job], log: Keeping, tallying: T
                 group.create_task(worker())
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
+    if enough is not None:
+        enough(settled)  # of the answers that came last, or of those that were there before
+
+
+def _until(enough: Callable[[], bool], todo: Sequence[Job]) -> Iterator[Job]:
+    """The jobs, those of a question one after another, until it is enough before a question is begun."""
+    begun = None
+    for job in todo:
+        if job.id != begun and enough():
+            return
+        begun = job.id
+        yield job
 
 
 async def _one(endpoint: Endpoint, job: Job) -> Answer:

@@ -65,6 +65,7 @@ def jobs(
     frozen: Frozen | None = None,
     *,
     base_url: str | None = None,
+    drawn: bool = True,
 ) -> list[Job]:
     """Every answer that is wanted of these variants.
 
@@ -77,11 +78,12 @@ def jobs(
         questions: which.
         ways: of whom.
         frozen: the passages that all variants are given, where they are given the same.
+        drawn: whether the questions are put in random order; if not, in the order given.
         base_url: of the endpoint, where it is known by nothing else; None is the recipe's.
     """
     rng, order = Random(f"ask-{recipe.statistics.seed}"), []
     where = recipe.endpoint.base_url if base_url is None else base_url
-    for question in _ordered(questions, frozen, rng):
+    for question in _ordered(questions, frozen, rng) if drawn else questions:
         for way in rng.sample(list(ways), len(ways)):
             asked = prompted(question, way.variant.prompt)
             if frozen is not None:

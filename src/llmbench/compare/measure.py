@@ -11,7 +11,6 @@ from llmbench import workspace
 from llmbench.compare import grid, metrics, statistics
 from llmbench.compare.answers import AnswerLog
 from llmbench.compare.result import Comparison, Row
-from llmbench.compare.variants import variants
 from llmbench.compare.verdict import verdict
 from llmbench.errors import DataError, EndpointError
 from llmbench.provenance import versions
@@ -49,7 +48,7 @@ def measure(
     spec, names = recipe.statistics, [*recipe.metrics, *metrics.COST]
     total = len(asked) + len(names)
     rows = []
-    wanted = [variant.name for variant in variants(recipe)]
+    wanted = recipe.names
     for number, question in enumerate(asked):
         progress(number, total)
         rows += _scored(question, log, recipe, names, wanted)
@@ -58,7 +57,8 @@ def measure(
     groups = statistics.groups(asked, spec)
     estimates, differences = _figures(table, spec, groups, lambda number: progress(len(asked) + number, total))
     progress(total, total)
-    headline = next((name for name in recipe.metrics if name in estimates), None)
+    promised = recipe.preregistration.metric if recipe.preregistration is not None else None
+    headline = next((name for name in sorted(recipe.metrics, key=lambda name: name != promised) if name in estimates), None)
     if headline is None:
         raise DataError(
             f"{recipe.questions.path}: none of {', '.join(recipe.metrics)} can be measured on these answers "

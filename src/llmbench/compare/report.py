@@ -11,7 +11,7 @@ from typing import Any
 from llmbench.compare import charts, metrics
 from llmbench.compare.result import Comparison
 from llmbench.compare.table import SHARES, cell
-from llmbench.compare.verdict import LABELS, amount, interval, pair_sentence, signed
+from llmbench.compare.verdict import LABELS, amount, interval, pair_sentence, promised, signed
 from llmbench.page import document, facts, header, notes, section, table, text
 from llmbench.statistics import Estimate
 
@@ -81,6 +81,9 @@ def _head(c: Comparison) -> str:
         of = len(c.questions) * len(c.variants)
         left_out = f"{c.missing} of {of} answers failed and are left out. The same command asks them again."
         warnings.append(("warning", f"<p>{left_out}</p>"))
+    warnings += [
+        ("warning" if said.startswith("Deviation") else "note", f'<p dir="auto">{text(said)}</p>') for said in promised(c)
+    ]
     return header(
         _KIND,
         c.name,

@@ -59,6 +59,14 @@ class Comparison:
     """Variants that answered no question, each with the error of its first one; nothing is estimated for them."""
     notes: tuple[str, ...] = ()
     """Sentences about the figures that a reader has to know."""
+    preregistration: dict[str, Any] | None = None
+    """What was promised before the first answer, when, and its hash."""
+    deviations: tuple[str, ...] = ()
+    """What came otherwise than it was promised, a sentence each."""
+    excluded: dict[str, str] = field(default_factory=dict)
+    """Questions that were not asked, by id, and why."""
+    stopping: dict[str, Any] | None = None
+    """Of a sequential comparison: what was decided after how many questions, and the tokens that it saved."""
 
     @property
     def name(self) -> str:
@@ -114,6 +122,7 @@ class Comparison:
                 "grid": Grid(**values["grid"]) if values["grid"] else None,
                 "interaction": Estimate(**values["interaction"]) if values["interaction"] else None,
                 "notes": tuple(values.get("notes", ())),
+                "deviations": tuple(values.get("deviations", ())),
             },
             folder=folder,
             rows=rows,

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import yaml
 
 from llmbench import workspace, written
-from llmbench.compare import metrics, prompts, questions
+from llmbench.compare import metrics, preregistration, prompts, questions
 from llmbench.compare.answers import AnswerLog, Place, Scores, scored
 from llmbench.compare.ask import Endpoint, Progress
-from llmbench.compare.asking import Asking, Starting
+from llmbench.compare.asking import Asking, Starting, Watched
 from llmbench.compare.passages import FILE, freeze
 from llmbench.compare.result import Comparison, Row
-from llmbench.compare.variants import variants
 from llmbench.errors import DataError, LlmbenchError, MissingPackage
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe
+
+if TYPE_CHECKING:
+    from llmbench.compare.stopping import Stopping
 
 __all__ = ["every", "load", "remove", "run"]
 
@@ -57,8 +61,12 @@ def run(
     if find_spec("scipy") is None:  # Told before any question is asked, not after.
         raise MissingPackage("compare", "scipy", "compare")
     from llmbench.compare.measure import measure
+    from llmbench.compare.stopping import Stopping
 
-    asked = questions.read(recipe.questions)
+    preregistration.check(recipe)
+    all_of_them = questions.read(recipe.questions)
+    left_out = preregistration.excluded(recipe, all_of_them)
+    asked = [question for question in all_of_them if question.id not in left_out]
     _check(recipe, asked)
     folder = workspace.comparisons() / recipe.name
     known = written.shows(folder / "summary.json", "questions", "created")
@@ -77,11 +85,21 @@ def run(
                 workspace.write_text(folder / FILE, frozen.lines)
 
         log = AnswerLog(folder / "answers.jsonl", first=claim)
-        asking = Asking(recipe, asked, frozen, progress=progress, starting=starting, say=say, endpoint=endpoint)
-        listed = asking.fill(log)
+        stopping = Stopping(recipe, asked, log) if _sequential(recipe) else None
+
+        def promise() -> None:
+            if recipe.preregistration is not None:
+                claim()
+                there = sum(log.answer((question.id, name)) is not None for question in asked for name in recipe.names)
+                preregistration.register(folder, recipe, asked, left_out, there)
+
+        order, enough = (asked, None) if stopping is None else (stopping.order, stopping.enough)
+        asking = Asking(recipe, order, frozen, watched=Watched(progress, starting, say), endpoint=endpoint)
+        listed = asking.fill(log, promise=promise, enough=enough)
         claim()
         workspace.write_text(folder / "recipe.yaml", resolved)
-        comparison = measure(recipe, asked, log, listed, measuring)
+        put = asked if stopping is None else _as_listed(asked, stopping.asked())
+        comparison = _promised(measure(recipe, put, log, listed, measuring), recipe, asked, left_out, stopping)
         _write(comparison, log)
     return comparison
 
@@ -120,7 +138,7 @@ def remove(name: str) -> None:
         raise LlmbenchError(f"There is no comparison {name} (available: {', '.join(_names()) or 'none yet'}).")
     written.check_claim(folder, "comparison", known=written.shows(folder / "summary.json", "questions", "created"))
     with workspace.lock(folder, "comparison"):
-        ours = [*_FILES, "recipe.yaml", written.RECORD, ".lock"]
+        ours = [*_FILES, "recipe.yaml", preregistration.FILE, written.RECORD, ".lock"]
         written.refuse(folder, ours)
         written.remove(folder, ours)
 
@@ -138,9 +156,33 @@ def _names() -> list[str]:
     return sorted(path.parent.name for path in workspace.comparisons().glob("*/summary.json"))
 
 
+def _sequential(recipe: CompareRecipe) -> bool:
+    return recipe.preregistration is not None and recipe.preregistration.stop == "sequential"
+
+
+def _as_listed(asked: Sequence[Question], put: Sequence[Question]) -> list[Question]:
+    """The questions that were put, in the file's order."""
+    known = {question.id for question in put}
+    return [question for question in asked if question.id in known]
+
+
+def _promised(
+    comparison: Comparison,
+    recipe: CompareRecipe,
+    asked: Sequence[Question],
+    left_out: Mapping[str, str],
+    stopping: Stopping | None,
+) -> Comparison:
+    """The comparison with what was registered, what came otherwise, and when asking stopped."""
+    found = preregistration.read(comparison.folder)
+    said = preregistration.deviations(found, recipe, asked, left_out, comparison.headline, comparison.missing)
+    told = None if stopping is None else stopping.told()
+    return replace(comparison, preregistration=found, deviations=said, excluded=dict(left_out), stopping=told)
+
+
 def _check(recipe: CompareRecipe, asked: Sequence[Question]) -> None:
     """Refuses questions that cannot be asked or measured, before anybody is asked."""
-    prompts.check(asked, variants(recipe))
+    prompts.check(asked, recipe.compared)
     if not any(metrics.fits(name, question) for name in recipe.metrics for question in asked):
         raise DataError(
             f"{recipe.questions.path}: none of {', '.join(recipe.metrics)} can be measured on these questions. "

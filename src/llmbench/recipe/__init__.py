@@ -36,6 +36,7 @@ from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.observing import AccessLogSpec, CaptureSpec, TracesSpec
 from llmbench.recipe.optimization import TrainingSpec
+from llmbench.recipe.preregistration import ExclusionSpec, Margin, PreregistrationSpec
 from llmbench.recipe.rag import (
     STDIN,
     ChunkingSpec,
@@ -87,6 +88,7 @@ __all__ = [
     "EngineSpec",
     "EvaSpec",
     "EvaluationSpec",
+    "ExclusionSpec",
     "ExpandSpec",
     "FactorsSpec",
     "Format",
@@ -98,12 +100,14 @@ __all__ = [
     "KtoSpec",
     "LoftQSpec",
     "LoraSpec",
+    "Margin",
     "Method",
     "MmrSpec",
     "ModelSpec",
     "OFTSpec",
     "OrpoSpec",
     "PassagesSpec",
+    "PreregistrationSpec",
     "PromptSpec",
     "PromptTuningSpec",
     "QuantizationSpec",

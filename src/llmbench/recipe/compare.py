@@ -7,8 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from llmbench.recipe.abstention import ABSTENTION
-from llmbench.recipe.experiment import FactorsSpec, PassagesSpec, Variants, grid_size
+from llmbench.recipe.experiment import ComparedVariant, FactorsSpec, PassagesSpec, Variants, grid_size
 from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Section, Seed, all_different
+from llmbench.recipe.preregistration import PreregistrationSpec
 from llmbench.recipe.serve import EngineSpec
 
 __all__ = ["ABSTENTION", "CompareRecipe", "EndpointSpec", "MetricName", "QuestionSource", "StatisticsSpec"]
@@ -87,6 +88,18 @@ class CompareRecipe(Document):
     concurrency: Annotated[int, Field(gt=0)] = 8
     """Requests in flight at once."""
     statistics: StatisticsSpec = StatisticsSpec()
+    preregistration: PreregistrationSpec | None = None
+    """What is promised before the first answer; none promises nothing."""
+
+    @property
+    def compared(self) -> list[ComparedVariant]:
+        """The variants in the recipe's order: those that are listed, or those of the grid."""
+        return list(self.variants) if self.variants else [variant for variant, _ in self.factors.cells()]
+
+    @property
+    def names(self) -> list[str]:
+        """Their names."""
+        return [variant.name for variant in self.compared]
 
     @model_validator(mode="after")
     def _asks_somebody(self) -> Self:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -198,8 +200,14 @@ class FactorsSpec(Section):
             )
         return self
 
+    def cells(self) -> list[tuple[ComparedVariant, dict[str, str]]]:
+        """The variants of the grid, named by their levels, such as `tiny+sft-lora+brief`, each with field -> level."""
+        return _cells(self)
 
-_FACTORS = ("models", "adapters", "prompts", "pipelines", "sampling")
+
+_FACTORS = {"models": "model", "adapters": "adapter", "prompts": "prompt", "pipelines": "pipeline", "sampling": "sampling"}
+"""A factor of the grid -> the field of a variant that it sets."""
+_NOTHING = ("none", "default")
 
 
 def grid_size(spec: FactorsSpec) -> int:
@@ -209,6 +217,42 @@ def grid_size(spec: FactorsSpec) -> int:
     for size in sizes:
         whole *= max(size, 1)
     return whole if any(sizes) else 0
+
+
+def _cells(spec: FactorsSpec) -> list[tuple[ComparedVariant, dict[str, str]]]:
+    """The cells of the grid that are asked, each with its levels."""
+    factors = [factor for factor in _FACTORS if getattr(spec, factor)]
+    found: list[tuple[dict[str, Any], dict[str, str]]] = []
+    for chosen in product(*(getattr(spec, factor) for factor in factors)):
+        of = {factor: level.name for factor, level in zip(factors, chosen, strict=True)}
+        if not spec.only or any(wanted.items() <= of.items() for wanted in spec.only):
+            found.append((dict(zip(factors, chosen, strict=True)), of))
+    varying = [factor for factor in factors if len({of[factor] for _, of in found}) > 1]
+    names = [_name([of[factor] for factor in varying]) for _, of in found]
+    if len(set(names)) < len(names):  # `none` of one factor was dropped where another has a level of the same name
+        names = ["+".join(of[factor] for factor in varying) for _, of in found]
+    return [
+        (_variant(name, chosen), {_FACTORS[factor]: level for factor, level in of.items()})
+        for name, (chosen, of) in zip(names, found, strict=True)
+    ]
+
+
+def _name(parts: Sequence[str]) -> str:
+    return "+".join(part for part in parts if part not in _NOTHING) or "plain"
+
+
+def _variant(name: str, chosen: Mapping[str, Any]) -> ComparedVariant:
+    """A cell as a variant that could have been described. Its paths were found from the document's folder already."""
+    update: dict[str, Any] = {}
+    for factor, level in chosen.items():
+        match factor:
+            case "prompts":
+                update["prompt"] = PromptSpec(system=level.system, template=level.template)
+            case "sampling":
+                update["sampling"] = AskedSampling(**level.model_dump(exclude={"name"}))
+            case _:
+                update[_FACTORS[factor]] = getattr(level, _FACTORS[factor])
+    return ComparedVariant(name=name).model_copy(update=update)
 
 
 class PassagesSpec(Section):

@@ -1,8 +1,8 @@
 """What each factor of a grid of variants does, alone and together with another, and how much of all that is sampling.
 
-The model is linear with an effect for each question, so that every effect is the mean of a contrast within questions: a weighted
-sum of one question's values over the variants. Its error is robust to any dependence inside clusters, as everywhere here. With all
-cells of a grid there, the weights are plain averages; with a fraction they are those of least squares.
+The model is linear with an effect for each question, so that every effect is the mean of a contrast within questions: a sum
+of one question's values over the variants, with weights. Its error is robust to any dependence inside clusters, as everywhere
+here. With all cells of a grid there, the weights are plain averages; with a fraction they are those of least squares.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ __all__ = ["Contrasts", "contrasts", "effects", "noise"]
 _CLOSE = 1e-9
 Levels = Mapping[str, Mapping[str, str]]
 """Variant -> factor -> level."""
+Key = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+"""An effect: its factors, their levels, and the levels that they are compared with."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Contrasts:
     """
 
     variants: tuple[str, ...]
-    weights: Mapping[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], NDArray[np.float64]]
+    weights: Mapping[Key, NDArray[np.float64]]
     interactions: bool
 
 
@@ -69,8 +71,8 @@ def effects(
         values: variant -> question -> value.
         levels: variant -> factor -> level.
         kind: what one question gives.
-        confidence: 1 - alpha. An interval excludes 0 exactly where `p` is below alpha; Holm's correction over all effects of the
-            metric is `p_holm`.
+        confidence: 1 - alpha. An interval excludes 0 exactly where `p` is below alpha; `p_holm` is corrected over all effects
+            of the metric.
         groups: the clusters of the questions.
     """
     design = contrasts({variant: of for variant, of in levels.items() if values.get(variant)})
@@ -138,8 +140,8 @@ def _weights(
     of: Mapping[str, list[str]],
     codes: Mapping[str, NDArray[np.float64]],
     terms: Sequence[tuple[str, ...]],
-) -> dict[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], NDArray[np.float64]] | None:
-    """Least squares: the weights of the variants' values in each effect; None where the variants do not tell the terms apart."""
+) -> dict[Key, NDArray[np.float64]] | None:
+    """Least squares: the weights of the variants in each effect; None where the variants do not tell the terms apart."""
     blocks = [np.ones((len(variants), 1))]
     for term in terms:
         rows = [_kron([codes[factor][of[factor].index(levels[variant][factor])] for factor in term]) for variant in variants]
@@ -148,7 +150,8 @@ def _weights(
     if np.linalg.matrix_rank(x) < x.shape[1]:
         return None
     solved = np.linalg.pinv(x)  # (terms, variants)
-    found, at = {}, 1
+    found: dict[Key, NDArray[np.float64]] = {}
+    at = 1
     for term, block in zip(terms, blocks[1:], strict=True):
         part, at = solved[at : at + block.shape[1]], at + block.shape[1]
         for to in product(*(range(1, len(of[factor])) for factor in term)):
@@ -156,12 +159,12 @@ def _weights(
             weights = away @ part
             weights[np.abs(weights) < _CLOSE] = 0.0
             key = (term, tuple(of[f][i] for f, i in zip(term, to, strict=True)), tuple(of[f][0] for f in term))
-            found[key] = np.round(weights, 12)
+            found[key] = np.asarray(np.round(weights, 12), dtype=np.float64)
     return found
 
 
 def _kron(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     whole: NDArray[np.float64] = np.ones(1)
     for part in parts:
-        whole = np.kron(whole, part)
+        whole = np.kron(whole, part).astype(np.float64)
     return whole

@@ -57,8 +57,8 @@ class Effect:
     """What a factor's level does compared with the factor's first level, on average over the other factors; or, of two factors,
     how much more both levels bring together than each alone.
 
-    `factors`, `levels` and `references` have one entry a factor. `p` is of this effect alone, and the interval excludes 0 exactly
-    where it is below alpha; `p_holm` is corrected over all effects of the metric. `n` and `deff` are as in `Difference`.
+    `factors`, `levels` and `references` have one entry a factor. `p` is of this effect alone, and the interval excludes 0
+    exactly where it is below alpha; `p_holm` is corrected over all effects of the metric. `n` and `deff` as in `Difference`.
     """
 
     metric: str
@@ -80,8 +80,8 @@ class Noise:
 
     `question` and `sampling` are variances: of what questions have, and of what drawing the same question's answer again adds.
     `share` is the part of the variance of the mean that is sampling, `floor` the difference that two runs of the same variant,
-    with as many repeats, stay within, and `flips` the part of pairs of repeats that differ. `n` questions, each repeated `rounds`
-    times (on average, the harmonic mean).
+    with as many repeats, stay within, and `flips` the part of pairs of repeats that differ. `n` questions were each repeated
+    `rounds` times (the harmonic mean).
     """
 
     question: float
