@@ -145,8 +145,12 @@ def show(comparison: Comparison) -> None:
     pairs = table.pair_rows(comparison, comparison.headline)
     if pairs[1:]:
         terminal.table([[LABELS[comparison.headline], *pairs[0][1:]], *pairs[1:]])
+    for rows in (table.effect_rows(comparison, comparison.headline), table.noise_rows(comparison, comparison.headline)):
+        if rows:
+            terminal.table(rows)
     terminal.paragraph(comparison.verdict)
-    for note in comparison.notes:
+    told = comparison.experiment
+    for note in [*comparison.notes, *([told.passages] if told.passages and told.levels else []), *told.notes]:
         terminal.paragraph(note)
     for said in promised(comparison):
         terminal.paragraph(printable(said))

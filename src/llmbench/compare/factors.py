@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmbench.compare import metrics
-from llmbench.compare.result import Row
 from llmbench.compare.variants import Levels, levels
 from llmbench.recipe import CompareRecipe
 from llmbench.statistics import Effect, Kind, Noise
 
-__all__ = ["Experiment", "experiment"]
+if TYPE_CHECKING:
+    from llmbench.compare.result import Row
+
+__all__ = ["Experiment", "experiment", "kind_of"]
 
 Table = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Metric -> variant -> question -> value, the mean over its repeats."""
@@ -23,8 +25,8 @@ Table = Mapping[str, Mapping[str, Mapping[str, float]]]
 class Experiment:
     """How the variants differ, and what of the figures is theirs.
 
-    `levels` is variant -> factor -> level, empty where they make no grid. `noise` is metric -> variant -> what its repeats show.
-    `passages` says in a sentence whose passages were given, `engines` which answered, as `vllm 0.32.0`.
+    `levels` is variant -> factor -> level, empty where they make no grid. `noise` is metric -> variant -> what repeats show.
+    `passages` says whose passages were given, `engines` what answered, such as `vllm 0.32.0`.
     """
 
     levels: Levels = field(default_factory=dict)
@@ -110,7 +112,9 @@ def _passages(recipe: CompareRecipe, listed: Mapping[str, Mapping[str, Any]]) ->
     if recipe.passages is not None:
         from llmbench.compare.passages import origin
 
-        return f"Every variant was given the same passages, from {origin(recipe.passages)}: retrieval is no part of what differs."
+        return (
+            f"Every variant was given the same passages, from {origin(recipe.passages)}: retrieval is no part of what differs."
+        )
     if any(entry.get("rag") for entry in listed.values()):
         return "Variants with RAG searched by themselves: what differs is retrieval and reading together."
     return ""
@@ -135,7 +139,9 @@ def _notes(recipe: CompareRecipe, rows: Sequence[Row], of: Levels, found: Sequen
     if of and not found:
         notes.append("The variants do not tell the effects of their factors apart.")
     elif of and not any(len(one.factors) > 1 for one in found):
-        notes.append("This fraction of the grid does not tell interactions apart: the effects of the factors are taken to add up.")
+        notes.append(
+            "This fraction of the grid does not tell interactions apart: the effects of the factors are taken to add up."
+        )
     if recipe.repeats > 1 and rows and all(_alike(rows, recipe)):
         notes.append(
             f"All {recipe.repeats} repeats of every question gave the same answer: at temperature 0 nothing is drawn. Set "

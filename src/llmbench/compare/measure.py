@@ -10,13 +10,14 @@ from typing import Any
 from llmbench import workspace
 from llmbench.compare import grid, metrics, statistics
 from llmbench.compare.answers import AnswerLog
+from llmbench.compare.factors import experiment, kind_of
 from llmbench.compare.result import Comparison, Row
 from llmbench.compare.verdict import verdict
 from llmbench.errors import DataError, EndpointError
 from llmbench.provenance import versions
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe, StatisticsSpec
-from llmbench.statistics import Difference, Estimate
+from llmbench.statistics import Difference, Estimate, Kind
 from llmbench.statistics.words import clustering
 
 __all__ = ["measure"]
@@ -55,7 +56,8 @@ def measure(
     failed = _failed(rows, wanted)
     table = _table(rows, names, wanted)
     groups = statistics.groups(asked, spec)
-    estimates, differences = _figures(table, spec, groups, lambda number: progress(len(asked) + number, total))
+    ofs = {name: kind_of(name, recipe.repeats) for name in names}
+    estimates, differences = _figures(table, ofs, spec, groups, lambda number: progress(len(asked) + number, total))
     progress(total, total)
     promised = recipe.preregistration.metric if recipe.preregistration is not None else None
     headline = next((name for name in sorted(recipe.metrics, key=lambda name: name != promised) if name in estimates), None)
@@ -65,7 +67,7 @@ def measure(
             "(value_retrieved needs passages, which only variants with RAG return). Add another of the `metrics`."
         )
     square = grid.find(listed)
-    binary = headline in metrics.QUALITY
+    binary = ofs[headline] == "share"
     cells = [table[headline][cell] for cell in square.cells] if square else []
     pairs = [one for one in differences if one.metric == headline]
     return Comparison(
@@ -92,12 +94,13 @@ def measure(
         versions={name: version for name, version in versions().items() if name in ("python", "platform", "llmbench")},
         rows=tuple(rows),
         failed=failed,
+        experiment=experiment(recipe, rows, table, ofs, listed, groups),
         notes=clustering([question.id for question in asked], groups, pairs or list(estimates[headline].values())),
     )
 
 
 def _figures(
-    table: Table, spec: StatisticsSpec, groups: Mapping[str, str], step: Callable[[int], None]
+    table: Table, ofs: Mapping[str, Kind], spec: StatisticsSpec, groups: Mapping[str, str], step: Callable[[int], None]
 ) -> tuple[dict[str, dict[str, Estimate]], list[Difference]]:
     """Each metric's estimates by variant, and the paired differences of all; `step` is told which metric is next.
 
@@ -108,7 +111,7 @@ def _figures(
     best: str | None = None
     for number, (name, of) in enumerate(table.items()):
         step(number)
-        kind = {"binary": name in metrics.QUALITY, "bounded": name in metrics.GRADED}
+        kind = {"binary": ofs[name] == "share", "bounded": ofs[name] == "score"}
         found = {v: statistics.estimate(x, spec=spec, groups=groups, **kind) for v, x in of.items()}
         if known := {variant: one for variant, one in found.items() if one is not None}:
             estimates[name] = known
@@ -161,12 +164,16 @@ def _kinds(
 
 
 def _table(rows: Sequence[Row], names: Sequence[str], variants: Sequence[str]) -> Table:
-    table: Table = {name: {variant: {} for variant in variants} for name in names}
+    """The means over repeats."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {name: {variant: {} for variant in variants} for name in names}
     for row in rows:
         for name, value in row.scores.items():
             if value is not None and math.isfinite(value):
-                table[name][row.answer.variant][row.question.id] = value
-    return table
+                found[name][row.answer.variant].setdefault(row.question.id, []).append(value)
+    return {
+        name: {variant: {id: sum(x) / len(x) for id, x in values.items()} for variant, values in of.items()}
+        for name, of in found.items()
+    }
 
 
 def _quantiles(of: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

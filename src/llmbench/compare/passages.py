@@ -16,7 +16,7 @@ from llmbench.errors import DataError
 from llmbench.questions import Question
 from llmbench.recipe import PassagesSpec, RagRecipe
 
-__all__ = ["FILE", "Frozen", "freeze"]
+__all__ = ["FILE", "Frozen", "freeze", "origin"]
 
 FILE = "passages.jsonl"
 """In the comparison's folder: what the pipeline found, so that a second run gives the same."""
@@ -32,8 +32,6 @@ class Frozen:
     template: str
     passage: str
     system: str | None
-    origin: str
-    """Where they are from, for people."""
     lines: str = ""
     """What `FILE` holds; empty where they stand in the question file."""
 
@@ -49,6 +47,11 @@ class Frozen:
 
 
 _PLACES = ("n", "text", "title", "source")
+
+
+def origin(spec: PassagesSpec) -> str:
+    """Where passages are from, for people."""
+    return f"the column {spec.column}" if spec.column is not None else f"the pipeline {Path(str(spec.pipeline)).stem}"
 
 
 def freeze(spec: PassagesSpec, questions: Sequence[Question], folder: Path) -> Frozen:
@@ -80,7 +83,7 @@ def _of_column(spec: PassagesSpec, column: str, questions: Sequence[Question]) -
         more = [f"... and {len(faults) - _SHOWN:,} more faults"] if len(faults) > _SHOWN else []
         raise DataError("\n".join(faults[:_SHOWN] + more))
     passage = str(RagRecipe.model_fields["passage"].default)
-    return Frozen(found, spec.template, passage, None, f"the column {column}")
+    return Frozen(found, spec.template, passage, None)
 
 
 def _sources(question: Question, column: str) -> tuple[dict[str, Any], ...]:
@@ -117,7 +120,7 @@ def _of_pipeline(pipeline: RagRecipe, questions: Sequence[Question], file: Path)
     rows = {**{id: row for id, row in kept.items() if id not in rows}, **rows}
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values())
     of = {question.id: tuple(rows[question.id]["sources"]) for question in questions}
-    return Frozen(of, pipeline.prompt, pipeline.passage, pipeline.system, f"the pipeline {pipeline.name}", lines)
+    return Frozen(of, pipeline.prompt, pipeline.passage, pipeline.system, lines)
 
 
 def _kept(file: Path) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench.compare.answers import Answer
+from llmbench.compare.factors import Experiment
 from llmbench.compare.grid import Grid
 from llmbench.questions import Question
 from llmbench.statistics import Difference, Estimate
@@ -67,6 +68,8 @@ class Comparison:
     """Questions that were not asked, by id, and why."""
     stopping: dict[str, Any] | None = None
     """Of a sequential comparison: what was decided after how many questions, and the tokens that it saved."""
+    experiment: Experiment = field(default_factory=Experiment)
+    """How the variants differ, the effects of their factors, and what repeats show."""
 
     @property
     def name(self) -> str:
@@ -102,6 +105,7 @@ class Comparison:
             "kinds": _plain(self.kinds),
             "grid": asdict(self.grid) if self.grid else None,
             "interaction": asdict(self.interaction) if self.interaction else None,
+            "experiment": self.experiment.to_json(),
             "questions": [question.to_json() for question in self.questions],
             "files": {"report": str(self.report), "answers": str(self.answers), "summary": str(self.summary)},
         }
@@ -122,6 +126,7 @@ class Comparison:
                 "grid": Grid(**values["grid"]) if values["grid"] else None,
                 "interaction": Estimate(**values["interaction"]) if values["interaction"] else None,
                 "notes": tuple(values.get("notes", ())),
+                "experiment": Experiment.from_json(values["experiment"]) if "experiment" in values else Experiment(),
                 "deviations": tuple(values.get("deviations", ())),
             },
             folder=folder,

@@ -49,6 +49,8 @@ def contrasts(levels: Levels) -> Contrasts:
     A factor's first level is what its others are compared with, on average over the levels of the other factors.
     """
     variants = tuple(levels)
+    if not variants:
+        return Contrasts((), {}, False)
     names = list(next(iter(levels.values()), {}))
     of = {factor: list(dict.fromkeys(levels[variant][factor] for variant in variants)) for factor in names}
     codes = {factor: _codes(len(of[factor])) for factor in names}
