@@ -201,7 +201,7 @@ def judged(names: list[str], *answers: Answer) -> list[dict[str, float | None]]:
     recipe = CompareRecipe.model_validate({"name": "x", "questions": {"path": __file__}, "variants": ["v"], "metrics": names})
     chosen = [*catalogue.chosen(recipe), *catalogue.ALWAYS]
     with SandboxProcess() as sandbox:
-        return [scores(chosen, [(HEAVY, one)], Tools(PATTERN, sandbox))[one.cell] for one in answers]
+        return [scores(chosen, [(HEAVY, one)], Tools(PATTERN, sandbox))[one.place] for one in answers]
 
 
 def test_cost_is_what_the_reply_told() -> None:

@@ -59,7 +59,9 @@ def compare(
     values = [*(overrides or ()), *([f"endpoint.base_url={url}"] if url is not None else ())]
     document = recipes.load(recipe, CompareRecipe, values)
     with _Bar() as bar:
-        result = comparing.run(document, progress=bar.show, measuring=bar.measuring, fresh=fresh)
+        result = comparing.run(
+            document, progress=bar.show, measuring=bar.measuring, fresh=fresh, starting=bar.starting, say=bar.say
+        )  # fmt: skip
     listing.print_one(result, show, as_json)
     _tell_trackers(result)
     if result.failed:  # The others are compared, but that is not all that was asked for.
@@ -132,6 +134,7 @@ def show(comparison: Comparison) -> None:
     """Prints the tables, the verdict and where the files are."""
     from llmbench.cli import terminal
     from llmbench.compare import table
+    from llmbench.compare.verdict import promised
     from llmbench.shown import printable
 
     if comparison.grid is not None:
@@ -142,9 +145,15 @@ def show(comparison: Comparison) -> None:
     pairs = table.pair_rows(comparison, comparison.headline)
     if pairs[1:]:
         terminal.table([[comparison.measure(comparison.headline).label, *pairs[0][1:]], *pairs[1:]])
+    for rows in (table.effect_rows(comparison, comparison.headline), table.noise_rows(comparison, comparison.headline)):
+        if rows:
+            terminal.table(rows)
     terminal.paragraph(comparison.verdict)
-    for note in comparison.notes:
+    told = comparison.experiment
+    for note in [*comparison.notes, *([told.passages] if told.passages and told.levels else []), *told.notes]:
         terminal.paragraph(note)
+    for said in promised(comparison):
+        terminal.paragraph(printable(said))
     left = len(comparison.variants) - len(table.shown_variants(comparison))
     if left:
         print(f"{left:,} more variants and all pairs: see the report or summary.json.")
@@ -178,6 +187,7 @@ class _Bar:
         self._last: Tally | None = None
         self._tenths = -1
         self._measuring: TaskID | None = None
+        self._phase = ""
 
     def __enter__(self) -> _Bar:
         self._bar.start()
@@ -192,6 +202,9 @@ class _Bar:
     def show(self, tally: Tally) -> None:
         """Called after each answer."""
         self._last = tally
+        if self._phase:
+            self._phase = ""
+            self._bar.update(self._task, description="Asking")
         note = f"{tally.kept} reused" if tally.kept else ""
         note += f"{', ' if note else ''}{tally.failed} failed" if tally.failed else ""
         self._bar.update(self._task, completed=tally.done, total=tally.wanted, note=note)
@@ -199,6 +212,18 @@ class _Bar:
         if not self._terminal and tenths > self._tenths:
             self._tenths = tenths
             print(f"Asking: {tally.done} of {tally.wanted}{f' ({note})' if note else ''}", file=sys.stderr)
+
+    def starting(self, words: str, seconds: float) -> None:
+        """Called while an engine starts, with what it does; a log gets a line for each phase."""
+        if self._terminal:
+            self._bar.update(self._task, description=f"{words} ({seconds:.0f} s)")
+        elif words != self._phase:
+            print(f"{seconds:5.1f} s  {words}", file=sys.stderr)
+        self._phase = words
+
+    def say(self, line: str) -> None:
+        """A line that is worth knowing, above the bar."""
+        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def measuring(self, done: int, total: int) -> None:
         """Called while the answers are scored and compared; a log gets a line where there is much to do."""

@@ -10,6 +10,7 @@ from typing import Any
 from llmbench import workspace
 from llmbench.compare import grid, metrics, statistics
 from llmbench.compare.answers import AnswerLog
+from llmbench.compare.factors import experiment
 from llmbench.compare.measures import Measure
 from llmbench.compare.result import Comparison, Row
 from llmbench.compare.verdict import verdict
@@ -49,35 +50,38 @@ def measure(
         DataError: no wanted metric can be measured on the answers.
     """
     spec, chosen = recipe.statistics, [*metrics.chosen(recipe), *metrics.ALWAYS]
-    measures = {metric.name: metric.measure for metric in chosen}
+    measures, wanted = {metric.name: metric.measure for metric in chosen}, recipe.names
     steps = _Steps(progress, 2 * len(chosen))
     rows, whole, notes = _scored(asked, log, recipe, chosen, steps)
-    failed = _failed(rows, recipe.variants)
-    table = _table(rows, list(measures), recipe.variants)
+    failed = _failed(rows, wanted)
+    table = _table(rows, [name for name, one in measures.items() if not one.whole], wanted)
     groups = statistics.groups(asked, spec)
     estimates, differences = _figures(table, whole, measures, spec, groups, steps)
-    headline = next((name for name in estimates if not measures[name].is_amount), None)
+    promised = recipe.preregistration.metric if recipe.preregistration is not None else None
+    judging = [name for name in estimates if not measures[name].is_amount]
+    headline = next(iter(sorted(judging, key=lambda name: name != promised)), None)
     if headline is None:
         raise DataError(
             f"{recipe.questions.path}: none of {', '.join(one.name for one in recipe.metrics)} can be measured on these "
             "answers (value_retrieved needs passages, which only variants with RAG return). Add another of the `metrics`."
         )
     square = grid.find(listed)
+    single = not measures[headline].whole
     binary = measures[headline].kind == "share"
-    cells = [table[headline][cell] for cell in square.cells] if square and not measures[headline].whole else []
+    cells = [table[headline][cell] for cell in square.cells] if square and single else []
     pairs = [one for one in differences if one.metric == headline]
     return Comparison(
         folder=workspace.comparisons() / recipe.name,
         created=time.time(),
-        endpoint=recipe.endpoint.base_url,
+        endpoint=recipe.endpoint.base_url if recipe.engine == "endpoint" else "engines started one after another",
         source=recipe.questions.path.name,
         split=recipe.questions.split,
-        variants=tuple(recipe.variants),
+        variants=tuple(wanted),
         questions=tuple(asked),
         headline=headline,
         verdict=verdict(measures[headline], estimates[headline], pairs, 1 - spec.confidence),
         estimates=estimates,
-        kinds=_kinds(asked, table[headline], spec, groups, binary=binary),
+        kinds=_kinds(asked, table[headline], spec, groups, binary=binary) if single else {},
         differences=tuple(differences),
         quantiles={name: _quantiles(table[name]) for name in ("latency", "first_token")},
         grid=square,
@@ -90,6 +94,7 @@ def measure(
         versions={name: version for name, version in versions().items() if name in ("python", "platform", "llmbench")},
         rows=tuple(rows),
         failed=failed,
+        experiment=experiment(recipe, rows, table, {name: measures[name].kind for name in table}, listed, groups),
         notes=(*notes, *clustering([question.id for question in asked], groups, pairs or list(estimates[headline].values()))),
         measures={name: measures[name] for name in estimates},
     )
@@ -123,7 +128,8 @@ def _figures(
     estimates: dict[str, dict[str, Estimate]] = {}
     differences: list[Difference] = []
     best: str | None = None
-    for name, of in table.items():
+    for name in measures:
+        of = table.get(name, {})
         kind = {"binary": measures[name].kind == "share", "bounded": measures[name].kind == "score"}
         together = whole.get(name, {})
         if measures[name].whole:
@@ -148,13 +154,14 @@ def _scored(
 ) -> tuple[list[Row], dict[str, dict[str, Addends]], list[str]]:
     """Every answer with its scores, question by question; what variants add to metrics of all questions together; and what a
     reader has to know of the judging."""
-    cells = [(question, log.answer((question.id, variant))) for question in asked for variant in recipe.variants]
+    places = [(name, repeat) for name in recipe.names for repeat in range(recipe.repeats)]
+    cells = [(question, log.answer((question.id, name), repeat)) for question in asked for name, repeat in places]
     pairs = [(question, answer) for question, answer in cells if answer is not None]
     with SandboxProcess() as sandbox:
-        tools = metrics.Tools(recipe.abstention, sandbox)
+        tools = metrics.Tools(recipe.abstention, sandbox, tuple(asked))
         found = metrics.scores(chosen, pairs, tools, step)
         whole = {one.name: metrics.addends(one, pairs, tools) for one in chosen if one.measure.whole}
-    return [Row(question, answer, found[answer.cell]) for question, answer in pairs], whole, tools.notes
+    return [Row(question, answer, found[answer.place]) for question, answer in pairs], whole, tools.notes
 
 
 def _failed(rows: Sequence[Row], variants: Sequence[str]) -> dict[str, str]:
@@ -192,12 +199,16 @@ def _kinds(
 
 
 def _table(rows: Sequence[Row], names: Sequence[str], variants: Sequence[str]) -> Table:
-    table: Table = {name: {variant: {} for variant in variants} for name in names}
+    """The means over repeats."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {name: {variant: {} for variant in variants} for name in names}
     for row in rows:
         for name, value in row.scores.items():
             if value is not None and math.isfinite(value):
-                table[name][row.answer.variant][row.question.id] = value
-    return table
+                found[name][row.answer.variant].setdefault(row.question.id, []).append(value)
+    return {
+        name: {variant: {id: sum(x) / len(x) for id, x in values.items()} for variant, values in of.items()}
+        for name, of in found.items()
+    }
 
 
 def _quantiles(of: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -11,8 +11,8 @@ from typing import Any
 from llmbench.compare import charts, metrics
 from llmbench.compare.measures import Measure
 from llmbench.compare.result import Comparison
-from llmbench.compare.table import cell
-from llmbench.compare.verdict import amount, interval, pair_sentence, signed
+from llmbench.compare.table import cell, effect_rows, noise_rows
+from llmbench.compare.verdict import amount, interval, pair_sentence, promised, signed
 from llmbench.page import document, facts, header, notes, section, table, text
 from llmbench.statistics import Estimate
 
@@ -48,6 +48,7 @@ def html(comparison: Comparison) -> str:
             _grid(comparison),
             _quality(comparison, colours),
             _pairs(comparison, colours) if len(comparison.variants) > 1 else "",
+            _experiment(comparison),
             _cost(comparison, colours),
             _definitions(comparison),
             _explorer(comparison),
@@ -82,6 +83,9 @@ def _head(c: Comparison) -> str:
         of = len(c.questions) * len(c.variants)
         left_out = f"{c.missing} of {of} answers failed and are left out. The same command asks them again."
         warnings.append(("warning", f"<p>{left_out}</p>"))
+    warnings += [
+        ("warning" if said.startswith("Deviation") else "note", f'<p dir="auto">{text(said)}</p>') for said in promised(c)
+    ]
     return header(
         _KIND,
         c.name,
@@ -182,6 +186,35 @@ def _pairs(c: Comparison, colours: dict[str, int]) -> str:
     return section("Differences", blocks, lead=note, place="pairs")
 
 
+def _experiment(c: Comparison) -> str:
+    """The effects of the factors, and what repeats of one variant differ by."""
+    told, blocks = c.experiment, ""
+    for metric in c.estimates:
+        effects, noise = effect_rows(c, metric), noise_rows(c, metric)
+        parts = "".join(table(rows[0], [[text(x) for x in row] for row in rows[1:]]) for rows in (effects, noise) if rows)
+        if parts:
+            opened = " open" if metric == c.headline else ""
+            blocks += f'<details class="card"{opened}><summary>{text(c.measure(metric).label)}</summary>{parts}</details>'
+    notes = [note for note in (told.passages, *told.notes) if note]
+    if told.engines:
+        notes.append(f"Answered by {', '.join(told.engines)}.")
+    if not blocks and not notes:
+        return ""
+    lead = ""
+    if told.levels:
+        lead = (
+            "An effect compares a level with the factor's first one, on average over the other factors; of two factors it is "
+            "what both levels bring beyond the sum of the two. Each interval is of its effect alone; shown is by Holm's "
+            "correction over all effects of the metric. "
+        )
+    if told.noise:
+        lead += (
+            f"Every question was put {told.repeats} times. Two runs of one and the same variant, each with as many repeats, "
+            "differ by no more than the figure in the third column in 95 of 100 cases: differences below it are noise. "
+        )
+    return section("Factors and noise", blocks, lead=lead + " ".join(map(text, notes)), place="experiment")
+
+
 def _cost(c: Comparison, colours: dict[str, int]) -> str:
     times: dict[str, list[float]] = {variant: [] for variant in c.variants if variant not in c.failed}
     for row in c.rows:
@@ -253,6 +286,8 @@ def _data(c: Comparison, colours: dict[str, int]) -> dict[str, Any]:
         for q in c.questions
     }
     for row in c.rows:
+        if row.answer.repeat:  # the first of several is shown; answers.jsonl has all
+            continue
         shown = [
             [s["n"], passages.setdefault((str(s["source"]), str(s.get("text", ""))), len(passages)),
              metrics.of_source(str(s["source"]), row.question)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench.compare.answers import Answer
+from llmbench.compare.factors import Experiment
 from llmbench.compare.grid import Grid
 from llmbench.compare.measures import Measure, known
 from llmbench.questions import Question
@@ -62,6 +63,16 @@ class Comparison:
     """Sentences about the figures that a reader has to know."""
     measures: dict[str, Measure] = field(default_factory=dict)
     """What is known about each metric; empty in summaries from before there were settings."""
+    preregistration: dict[str, Any] | None = None
+    """What was promised before the first answer, when, and its hash."""
+    deviations: tuple[str, ...] = ()
+    """What came otherwise than it was promised, a sentence each."""
+    excluded: dict[str, str] = field(default_factory=dict)
+    """Questions that were not asked, by id, and why."""
+    stopping: dict[str, Any] | None = None
+    """Of a sequential comparison: what was decided after how many questions, and the tokens that it saved."""
+    experiment: Experiment = field(default_factory=Experiment)
+    """How the variants differ, the effects of their factors, and what repeats show."""
 
     @property
     def name(self) -> str:
@@ -106,6 +117,7 @@ class Comparison:
             "kinds": _plain(self.kinds),
             "grid": asdict(self.grid) if self.grid else None,
             "interaction": asdict(self.interaction) if self.interaction else None,
+            "experiment": self.experiment.to_json(),
             "questions": [question.to_json() for question in self.questions],
             "files": {"report": str(self.report), "answers": str(self.answers), "summary": str(self.summary)},
         }
@@ -127,6 +139,8 @@ class Comparison:
                 "interaction": Estimate(**values["interaction"]) if values["interaction"] else None,
                 "notes": tuple(values.get("notes", ())),
                 "measures": {name: Measure(**one) for name, one in values.get("measures", {}).items()},
+                "experiment": Experiment.from_json(values["experiment"]) if "experiment" in values else Experiment(),
+                "deviations": tuple(values.get("deviations", ())),
             },
             folder=folder,
             rows=rows,

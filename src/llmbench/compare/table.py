@@ -6,9 +6,21 @@ from collections.abc import Sequence
 
 from llmbench.compare.result import Comparison
 from llmbench.compare.verdict import amount, interval, signed
-from llmbench.statistics import Difference, p_value
+from llmbench.statistics import Difference, Effect, p_value
 
-__all__ = ["Rows", "cell", "grid_rows", "long_rows", "markdown", "metric_rows", "pair_rows", "shown_variants"]
+__all__ = [
+    "Rows",
+    "cell",
+    "effect_name",
+    "effect_rows",
+    "grid_rows",
+    "long_rows",
+    "markdown",
+    "metric_rows",
+    "noise_rows",
+    "pair_rows",
+    "shown_variants",
+]
 
 MOST = 20
 """Variants, and pairs, of which a table for people shows more than a line."""
@@ -68,6 +80,36 @@ def pair_rows(comparison: Comparison, metric: str) -> Rows:
     return [heading, *(_pair(one, comparison) for one in _first(comparison.pairs(metric)))]
 
 
+def effect_rows(comparison: Comparison, metric: str) -> Rows:
+    """One row an effect of a factor, or of two together; empty when the variants make no grid.
+
+    An interval is of its effect alone and excludes 0 where p is below alpha; `shown` is by Holm's correction over all effects.
+    """
+    rows: Rows = [["effect", "difference", "interval", "p", "p (Holm)", "shown"]]
+    alpha = 1 - comparison.confidence
+    for one in comparison.experiment.of(metric):
+        p, holm = (p_value(x).removeprefix("p ").removeprefix("= ") for x in (one.p, one.p_holm))
+        figures = [signed(one.metric, one.mean), interval(one.metric, one.low, one.high)]
+        rows.append([effect_name(one), *figures, p, holm, "yes" if one.p_holm < alpha else "no"])
+    return rows if rows[1:] else []
+
+
+def effect_name(one: Effect) -> str:
+    """`adapter: sft-lora - none`, or `adapter x prompt: sft-lora, brief` for what both bring beyond the sum of the two."""
+    if len(one.factors) == 1:
+        return f"{one.factors[0]}: {one.levels[0]} - {one.references[0]}"
+    return f"{' x '.join(one.factors)}: {', '.join(one.levels)}"
+
+
+def noise_rows(comparison: Comparison, metric: str) -> Rows:
+    """One row a variant that was asked more than once: what its own repeats differ by."""
+    of = comparison.experiment.noise.get(metric, {})
+    rows: Rows = [["variant", "repeats differ", "two runs within", "variance by sampling"]]
+    for variant, one in of.items():
+        rows.append([variant, f"{one.flips:.1%}", signed(metric, one.floor).replace("+", "±"), f"{one.share:.0%}"])
+    return rows if of else []
+
+
 def markdown(comparison: Comparison) -> str:
     """The verdict, the 2x2 table of the headline metric if there is one, all metrics, and the pairs, as Markdown."""
     lines = [f"**{comparison.verdict}**", ""]
@@ -75,10 +117,13 @@ def markdown(comparison: Comparison) -> str:
         lines += _markdown(grid_rows(comparison, comparison.headline))
     lines += _markdown(metric_rows(comparison, list(comparison.estimates)))
     lines += _markdown([row[:4] for row in pair_rows(comparison, comparison.headline)])
+    for rows in (effect_rows(comparison, comparison.headline), noise_rows(comparison, comparison.headline)):
+        lines += _markdown(rows) if rows else []
     percent = f"{100 * comparison.confidence:g}%"
     n = len(comparison.questions)
     says = f"{n} questions. Brackets are {percent} intervals. Differences are paired by question."
-    return "\n".join([*lines, " ".join([says, *comparison.notes])])
+    told = [comparison.experiment.passages, *comparison.experiment.notes]
+    return "\n".join([*lines, " ".join([says, *comparison.notes, *(note for note in told if note)])])
 
 
 def _first(pairs: Sequence[Difference]) -> Sequence[Difference]:

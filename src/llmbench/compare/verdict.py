@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from llmbench.compare.measures import KNOWN, Measure, known
+from llmbench.compare.result import Comparison
 from llmbench.statistics import Difference, Estimate, p_value
 
-__all__ = ["LABELS", "amount", "interval", "pair_sentence", "signed", "verdict"]
+__all__ = ["LABELS", "amount", "interval", "pair_sentence", "promised", "signed", "stopped", "verdict"]
 
 _COUNTED = ("tokens", "words", "characters")
 LABELS = {name: measure.label for name, measure in KNOWN.items()}
@@ -84,6 +86,48 @@ def verdict(metric: str | Measure, estimates: Mapping[str, Estimate], pairs: Seq
     elif beaten:
         sentence += f" {best} is ahead of {_and(beaten)}."
     return sentence
+
+
+def promised(comparison: Comparison) -> list[str]:
+    """Sentences about what was registered before the first answer, what came otherwise, and when asking stopped."""
+    said = []
+    if (found := comparison.preregistration) is not None:
+        plan = found["plan"]
+        said.append(
+            f"Preregistered on {found['registered']} ({found['hash'][:12]}): {plan['metric']}, margin {plan['margin']}, "
+            f"alpha {plan['alpha']:g}, stop {plan['stop']}."
+        )
+        if not comparison.deviations:
+            said.append("No deviation from it.")
+    said += [f"Deviation: {one}" for one in comparison.deviations]
+    reasons = sorted(set(comparison.excluded.values()))
+    for reason in reasons:
+        count = sum(one == reason for one in comparison.excluded.values())
+        said.append(f"{count:,} {'questions were' if count != 1 else 'question was'} left out: {reason}")
+    if (stop := comparison.stopping) is not None:
+        said.append(stopped(stop))
+    return said
+
+
+def stopped(stop: Mapping[str, Any]) -> str:
+    """When a sequential comparison ended, by which bounds, and what that saved."""
+    metric, pair = stop["metric"], f"{stop['candidate']} - {stop['baseline']}"
+    figures = f"{pair} {signed(metric, stop['mean'] or 0.0)} {interval(metric, stop['low'], stop['high'], sign=True)}"
+    ended = (
+        f"Asking ended after {stop['asked']:,} of {stop['planned']:,} questions"
+        if stop["asked"] < stop["planned"]
+        else f"All {stop['planned']:,} questions were asked"
+    )
+    decided = {
+        "not inferior": f"{stop['candidate']} is not worse than {stop['baseline']} by {stop['margin']} or more",
+        "worse": f"{stop['candidate']} is worse than {stop['baseline']} by more than {stop['margin']}",
+        None: f"they do not decide about a margin of {stop['margin']}",
+    }[stop["decided"]]
+    saved = f" {100 * stop['saved']:.0f} % of the tokens were saved." if stop["asked"] < stop["planned"] else ""
+    return (
+        f"{ended}. Bounds that hold at every moment: {figures}: {decided}.{saved} The other intervals hold for a number of "
+        "questions that is fixed beforehand."
+    )
 
 
 def _seconds(value: float) -> str:

@@ -7,7 +7,7 @@ texts        an answer's text alone           costs        seconds and tokens
 
 from llmbench.compare.metrics.catalogue import ALWAYS, chosen, definition
 from llmbench.compare.metrics.grounding import of_source
-from llmbench.compare.metrics.scores import addends, check, scores
+from llmbench.compare.metrics.scores import addends, check, one_by_one, scores
 from llmbench.compare.metrics.values import Metric, Tools
 
-__all__ = ["ALWAYS", "Metric", "Tools", "addends", "check", "chosen", "definition", "of_source", "scores"]
+__all__ = ["ALWAYS", "Metric", "Tools", "addends", "check", "chosen", "definition", "of_source", "one_by_one", "scores"]

@@ -139,7 +139,13 @@ _COSTS = {"latency": costs.latency, "first_token": costs.first_token, "prompt_to
 
 def chosen(recipe: CompareRecipe) -> list[Metric]:
     """The metrics of a recipe, in its order."""
-    return [_metric(spec) for spec in recipe.metrics]
+    made = [_metric(spec) for spec in recipe.metrics]
+    return [_repeated(one) for one in made] if recipe.repeats > 1 else made
+
+
+def _repeated(metric: Metric) -> Metric:
+    """The mean over repeats of what is 0 or 1 is a score."""
+    return replace(metric, measure=replace(metric.measure, kind="score")) if metric.measure.kind == "share" else metric
 
 
 def _metric(asked: MetricSpec) -> Metric:

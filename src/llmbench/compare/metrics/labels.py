@@ -29,11 +29,12 @@ class LabelSet:
     whole: bool = False
 
     @staticmethod
-    def of(pairs: Sequence[Pair], spec: LabelMetric) -> LabelSet:
+    def of(pairs: Sequence[Pair], spec: LabelMetric, tools: Tools) -> LabelSet:
         """Those of the settings; else all that are expected of some question, in order."""
         if spec.labels is not None:
             return LabelSet(tuple(spec.labels), spec.whole)
-        right = {str(one) for question, _ in pairs for one in expected(question, spec.expected)}
+        asked = tools.asked or [question for question, _ in pairs]
+        right = {str(one) for question in asked for one in expected(question, spec.expected)}
         return LabelSet(tuple(sorted(right)), spec.whole)
 
     @cached_property
@@ -63,7 +64,7 @@ class LabelSet:
 def label(pairs: Sequence[Pair], spec: LabelMetric, tools: Tools) -> list[float | None]:
     """The answer tells a right label: it is the label, or holds it and no other one, whatever case, spaces, hyphens and
     underscores. An answer that tells none, or several, is wrong. The mean is the accuracy."""
-    labels = LabelSet.of(pairs, spec)
+    labels = LabelSet.of(pairs, spec, tools)
     return [_right(question, labels.told(answer.text), labels, spec) for question, answer in pairs]
 
 
@@ -73,7 +74,7 @@ def macro_f1(pairs: Sequence[Pair], spec: LabelMetric, tools: Tools) -> Totals:
     none. Of several right labels, the told one counts, else the first."""
     import numpy as np
 
-    labels = LabelSet.of(pairs, spec)
+    labels = LabelSet.of(pairs, spec, tools)
     gold, told = _numbers(pairs, labels, spec)
     count = len(labels.names)
     rows = np.zeros((len(pairs), 3, count))
@@ -96,7 +97,7 @@ def cohen_kappa(pairs: Sequence[Pair], spec: LabelMetric, tools: Tools) -> Total
     where chance agrees everywhere. Answers that tell no label are a class of their own."""
     import numpy as np
 
-    labels = LabelSet.of(pairs, spec)
+    labels = LabelSet.of(pairs, spec, tools)
     gold, told = _numbers(pairs, labels, spec)
     count = len(labels.names)
     rows = np.zeros((len(pairs), 2 + 2 * count))
@@ -138,7 +139,7 @@ def ece(pairs: Sequence[Pair], spec: CalibrationMetric, tools: Tools) -> Totals:
 def brier(pairs: Sequence[Pair], spec: CalibrationMetric, tools: Tools) -> list[float | None]:
     """The square of the distance between the confidence that an answer states and whether it is right (Brier 1950): 0 is
     perfect, 0.25 is what a coin gives that always states one half. Less is better. Answers that state none are not measured."""
-    labels = LabelSet.of(pairs, spec)
+    labels = LabelSet.of(pairs, spec, tools)
     scores: list[float | None] = []
     for (question, answer), sure in zip(pairs, confidences(pairs, spec, tools), strict=True):
         right = _right(question, labels.told(answer.text), labels, spec)
@@ -166,7 +167,7 @@ def fault(question: Question, spec: LabelMetric) -> str | None:
 def _stated(pairs: Sequence[Pair], spec: CalibrationMetric, tools: Tools) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     import numpy as np
 
-    labels = LabelSet.of(pairs, spec)
+    labels = LabelSet.of(pairs, spec, tools)
     sure = [np.nan if one is None else one for one in confidences(pairs, spec, tools)]
     right = [_right(question, labels.told(answer.text), labels, spec) or 0.0 for question, answer in pairs]
     return np.array(sure, dtype=np.float64), np.array(right, dtype=np.float64)

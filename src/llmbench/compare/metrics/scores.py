@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbench.compare.answers import Cell
+from llmbench.compare.answers import Answer, Place
+from llmbench.compare.metrics.catalogue import ALWAYS, chosen
 from llmbench.compare.metrics.values import Metric, Pair, Tools
 from llmbench.errors import DataError, LlmbenchError
 from llmbench.questions import Question
+from llmbench.recipe import CompareRecipe
 from llmbench.sandbox import SandboxFailed, SandboxProcess
 
-__all__ = ["addends", "check", "scores"]
+__all__ = ["addends", "check", "one_by_one", "scores"]
 
 if TYPE_CHECKING:
     from llmbench.statistics.resampling import Addends
@@ -41,6 +43,23 @@ def check(metrics: Sequence[Metric], asked: Sequence[Question], path: Path) -> N
     if faults:
         more = [f"... and {len(faults) - _SHOWN} more faults"] if len(faults) > _SHOWN else []
         raise DataError("\n".join(faults[:_SHOWN] + more))
+
+
+def one_by_one(recipe: CompareRecipe, name: str, asked: Sequence[Question]) -> Callable[[Question, Answer], float | None]:
+    """What gives single answers their score by one metric of a recipe, as they come.
+
+    Args:
+        recipe: whose metric.
+        name: of the metric, one that judges single answers.
+        asked: every question that may be asked.
+    """
+    metric = next(one for one in (*chosen(recipe), *ALWAYS) if one.name == name)
+    tools = Tools(recipe.abstention, SandboxProcess(), tuple(asked))
+
+    def score(question: Question, answer: Answer) -> float | None:
+        return scores([metric], [(question, answer)], tools)[answer.place][name]
+
+    return score
 
 
 def addends(metric: Metric, pairs: Sequence[Pair], tools: Tools) -> dict[str, Addends]:
@@ -85,7 +104,7 @@ def _faults(metric: Metric, asked: Sequence[Question]) -> list[str]:
 
 def scores(
     metrics: Sequence[Metric], pairs: Sequence[Pair], tools: Tools, step: Callable[[], None] = lambda: None
-) -> Mapping[Cell, dict[str, float | None]]:
+) -> Mapping[Place, dict[str, float | None]]:
     """Each answer's scores by metric; an answer that failed has None for all.
 
     Args:
@@ -97,17 +116,17 @@ def scores(
     Raises:
         LlmbenchError: this machine cannot judge so.
     """
-    table: dict[Cell, dict[str, float | None]] = {answer.cell: {} for _, answer in pairs}
+    table: dict[Place, dict[str, float | None]] = {answer.place: {} for _, answer in pairs}
     given = [(question, answer) for question, answer in pairs if answer.error is None]
     for metric in metrics:
         if metric.judge is not None:
             for _, answer in pairs:
-                table[answer.cell][metric.name] = None
+                table[answer.place][metric.name] = None
             try:
                 found = metric.judge(given, metric.spec, tools)
             except SandboxFailed as error:
                 raise LlmbenchError(f"{metric.name}: {error}. Leave it out of `metrics`; the answers are saved.") from error
             for (_, answer), value in zip(given, found, strict=True):
-                table[answer.cell][metric.name] = value
+                table[answer.place][metric.name] = value
         step()
     return table

@@ -32,6 +32,8 @@ class Tools:
     """The pattern of an answer that abstains."""
     sandbox: SandboxProcess
     """A confined process for patterns, schemas, queries and programs."""
+    asked: tuple[Question, ...] = ()
+    """Every question of the comparison, whether it was answered or not."""
     notes: list[str] = field(default_factory=list)
     """Sentences about the figures that a reader has to know; judging adds to them."""
 
