@@ -98,6 +98,11 @@ class CompareRecipe(Document):
         return list(self.variants) if self.variants else [variant for variant, _ in self.factors.cells()]
 
     @property
+    def metric_names(self) -> list[str]:
+        """What tables call the metrics, in order."""
+        return [one.name for one in self.metrics]
+
+    @property
     def names(self) -> list[str]:
         """Their names."""
         return [variant.name for variant in self.compared]
