@@ -149,7 +149,8 @@ OPTIONS = ["Paris", "London", "New York", "York"]
     [
         ("A", "A", 1), ("A", "(a)", 1), (0, "A.", 1), ("Paris", "A) Paris", 1), ("A", "The answer is A.", 1),
         ("B", "Answer: **B**", 1), ("B", r"\boxed{B}", 1), ("D", "It is New York.", 0), ("New York", "It is New York.", 1),
-        ("York", "York", 1), ("A", "Paris or London", 1), ("A", "Either London or Paris", 0), ("A", "A dog barks", 0), ("A", "", 0),
+        ("York", "York", 1), ("A", "Paris or London", 1), ("A", "Either London or Paris", 0), ("A", "A dog barks", 0), ("A",
+        "", 0),
         ("B", "The answer is not A but the answer is B", 1), ("E", "E", None), (["A", "B"], "B", 1), ("A", "I think so", 0),
     ],
 )  # fmt: skip
@@ -179,7 +180,8 @@ SCHEMA = {"type": "object", "required": ["city"], "properties": {"city": {"type"
 @pytest.mark.parametrize(
     ("asked", "right", "text", "expected"),
     [
-        ("json_valid", None, '{"a": 1}', 1), ("json_valid", None, '```json\n{"a": 1}\n```', 1), ("json_valid", None, "{'a': 1}", 0),
+        ("json_valid", None, '{"a": 1}', 1), ("json_valid", None, '```json\n{"a": 1}\n```', 1),
+        ("json_valid", None, "{'a': 1}", 0),
         ("json_valid", None, 'Here: {"a": 1}', 0), ("json_valid", None, "[NaN]", 0), ("json_valid", None, "", 0),
         ("json_valid", None, "[" * 100_000 + "]" * 100_000, 0), ("json_valid", None, "9" * 10_000, 0),
         ({"json_schema": {"schema": SCHEMA}}, None, 'Sure: {"city": "Rome", "n": 2} ok', 1),
@@ -226,7 +228,7 @@ CALL = {"name": "weather", "arguments": {"city": "Rome", "days": 2}}
         ({}, json.dumps({"name": "weather", "arguments": {"city": "Rome"}}), 0),
         ({}, json.dumps([CALL, CALL]), 0),
         ({"arguments": "names"}, '{"name": "weather"}', 1),
-        ({"arguments": "subset"}, json.dumps({"name": "weather", "arguments": {**CALL["arguments"], "x": 1}}), 1),  # type: ignore[dict-item]
+        ({"arguments": "subset"}, json.dumps({"name": "weather", "arguments": {**CALL["arguments"], "x": 1}}), 1),  # type: ignore[dict-item],
         ({}, "It is sunny in Rome.", 0),
         ({}, "", 0),
     ],
@@ -259,7 +261,8 @@ def test_citations_by_spans() -> None:
         judged("citation_recall", (about(spans=[{"source": "a.md", "start": 9, "end": 3}]), ""))
 
 
-def test_a_pattern_without_end_is_given_up_and_told() -> None:
+def test_a_pattern_without_end_is_given_up_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmbench.compare.metrics.texts.SECONDS", 0.3)
     notes: list[str] = []
     found = judged({"regex": {"pattern": BOMB, "as": "tail"}}, (about(), "a" * 40 + "b"), (about(), "aaa"), notes=notes)
     assert found == [None, 1]
