@@ -86,7 +86,7 @@ _ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 _KINDS: dict[str, _Kind] = {
     **{of.__name__: _grounding(of) for of in grounding.ALL},
     "contains": _Kind(texts.contains, applies=lambda q, spec: spec.texts is not None or has(q, spec)),
-    "regex": _Kind(texts.regex, applies=lambda q, spec: spec.group is None or has(q, spec)),
+    "regex": _Kind(texts.regex, applies=texts.has_pattern, prepare=texts.patterns_tried, columns=lambda spec: [spec.column]),
     "numeric": _Kind(numbers.numeric, applies=has, fault=numbers.fault),
     "choice": _Kind(choices.choice, applies=has, fault=choices.fault),
     "choice_probability": _Kind(choices.choice_probability, applies=has, fault=choices.fault),
@@ -158,9 +158,8 @@ def _metric(asked: MetricSpec) -> Metric:
     if settings := spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"called"}):
         told += " Settings: " + ", ".join(f"`{name}: {_short(value)}`" for name, value in settings.items()) + "."
     measure = replace(measures.renamed(measure, asked.name), definition=told)
-    reads = [*(kind.columns(spec) if kind.columns else ()), spec.expected if isinstance(spec, ReferenceMetric) else None]
-    if isinstance(spec, RegexMetric) and spec.group is None:
-        reads = []
+    compares = isinstance(spec, ReferenceMetric) and not (isinstance(spec, RegexMetric) and spec.group is None)
+    reads = [*(kind.columns(spec) if kind.columns else ()), spec.expected if compares else None]
     columns = tuple(one for one in reads if one is not None and one not in ("answer", "value", "question"))
     metric = Metric(measure, spec, kind.applies, kind.judge, kind.whole, prepare=kind.prepare, columns=columns)
     return replace(metric, fault=kind.fault) if kind.fault is not None else metric
