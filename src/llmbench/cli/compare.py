@@ -14,7 +14,8 @@ from llmbench.errors import LlmbenchError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from llmbench.compare import Comparison, Tally
+    from llmbench.compare import Comparison, Replay, Tally
+    from llmbench.recipe import CompareRecipe
 
 __all__ = ["register", "show"]
 
@@ -23,7 +24,10 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A comparison's name."
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verbs."""
-    cli.command(epilog="Example: `llmbench compare recipes/compare.yaml questions.limit=40`")(compare)
+    cli.command(
+        epilog="Examples: `llmbench compare recipes/compare.yaml questions.limit=40` · "
+        "`llmbench compare recipes/compare.yaml --replay`"
+    )(compare)
     epilog = "Examples: `llmbench comparisons` · `llmbench comparisons handbook` · `llmbench comparisons open handbook`"
     group = listing.group(comparisons, metavar="[NAME | COMMAND NAME]", epilog=epilog)
     group.command("show", epilog="Example: `llmbench comparisons handbook`")(show_one)
@@ -45,12 +49,16 @@ def compare(
     ] = None,
     as_json: Json = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over: ask every question again.")] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Ask again and say whether the same answers come. Nothing is written.")
+    ] = False,
 ) -> None:
     """Ask several variants the same questions and say, with statistics, which is better.
 
     After Ctrl-C, the same command continues where it stopped.
 
-    Exit code 0: compared; 2: an error, or a variant answered no question (the others are still compared); 130: Ctrl-C.
+    Exit code 0: compared, or with --replay the same answers came; 1: with --replay other answers came; 2: an error, or a
+    variant answered no question (the others are still compared); 130: Ctrl-C.
     """
     from llmbench import compare as comparing
     from llmbench import recipe as recipes
@@ -58,6 +66,11 @@ def compare(
 
     values = [*(overrides or ()), *([f"endpoint.base_url={url}"] if url is not None else ())]
     document = recipes.load(recipe, CompareRecipe, values)
+    if replay:
+        if fresh:
+            raise LlmbenchError("--replay asks for the answers that are there, and --fresh removes them. Choose one")
+        _replay(document, as_json)
+        return
     with _Bar() as bar:
         result = comparing.run(
             document, progress=bar.show, measuring=bar.measuring, fresh=fresh, starting=bar.starting, say=bar.say
@@ -66,6 +79,51 @@ def compare(
     _tell_trackers(result)
     if result.failed:  # The others are compared, but that is not all that was asked for.
         raise typer.Exit(2)
+
+
+def _replay(document: CompareRecipe, as_json: bool) -> None:
+    from llmbench import compare as comparing
+    from llmbench.cli import terminal
+
+    with _Bar("Answers are only compared: nothing was written.") as bar:
+        found = comparing.replay(document, watched=comparing.Watched(bar.show, bar.starting, bar.say))
+    if as_json:
+        terminal.print_json(found.to_json())
+    else:
+        _show_replay(found)
+    if not found.holds:
+        raise typer.Exit(1)
+
+
+def _show_replay(found: Replay) -> None:
+    """One line a variant, and the first difference of each."""
+    from llmbench.cli import terminal
+    from llmbench.shown import counted, printable
+
+    rows = [["variant", "same bits", "same tokens", "drifted", "failed", ""]]
+    for one in found.variants:
+        counts = (one.same_bits, one.same_tokens, one.drifted, one.failed)
+        rows.append([one.variant, *(f"{count:,}" for count in counts), one.state])
+    terminal.table(rows)
+    for one in found.variants:
+        for changed in one.changed:
+            print(f"{printable(one.variant)}: since then, {printable(changed)}")
+        if one.first is not None:
+            which = f"{one.first.id}, repeat {one.first.repeat + 1}" if one.first.repeat else one.first.id
+            where = f"first difference at character {one.first.at + 1} of the answer to {printable(which)}"
+            print(f"{printable(one.variant)}: {where}")
+            for word, said in (("before", one.first.before), ("now", one.first.now)):
+                print(f"  {word:6}  {printable(_around(said, one.first.at))}")
+    if not found.with_bits:
+        print("The same bits cannot be told from the same tokens: log-probabilities were not kept (logprobs: true keeps them).")
+    drifted = sum(one.drifted + one.failed for one in found.variants)
+    print("Every answer came again." if not drifted else f"{counted(drifted, 'answer')} came otherwise.")
+
+
+def _around(text: str, at: int, room: int = 60) -> str:
+    """A piece of a text from somewhat before a character on."""
+    start = max(0, at - room // 3)
+    return f"{'…' if start else ''}{text[start : start + room]}{'…' if start + room < len(text) else ''}"
 
 
 def _tell_trackers(comparison: Comparison) -> None:
@@ -169,7 +227,8 @@ def show(comparison: Comparison) -> None:
 class _Bar:
     """A bar on a terminal, a line for every tenth in a log."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopped: str = "") -> None:
+        """`stopped` is what Ctrl-C says in place of how many answers are saved."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -187,7 +246,7 @@ class _Bar:
         self._last: Tally | None = None
         self._tenths = -1
         self._measuring: TaskID | None = None
-        self._phase = ""
+        self._phase, self._stopped = "", stopped
 
     def __enter__(self) -> _Bar:
         self._bar.start()
@@ -197,7 +256,8 @@ class _Bar:
         self._bar.stop()
         last = self._last
         if kind is not None and issubclass(kind, KeyboardInterrupt) and last is not None:
-            print(f"{last.done} of {last.wanted} answers are saved. Run the same command again to continue.", file=sys.stderr)
+            saved = f"{last.done} of {last.wanted} answers are saved. Run the same command again to continue."
+            print(self._stopped or saved, file=sys.stderr)
 
     def show(self, tally: Tally) -> None:
         """Called after each answer."""
