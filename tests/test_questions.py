@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from llmbench import questions
-from llmbench.compare import metrics, statistics
+from llmbench.compare import statistics
 from llmbench.compare.answers import Answer, key_of
+from llmbench.compare.metrics import grounding as metrics
 from llmbench.compare.questions import read as compared
 from llmbench.errors import DataError
 from llmbench.questions import Question

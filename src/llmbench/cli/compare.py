@@ -192,7 +192,7 @@ def show(comparison: Comparison) -> None:
     """Prints the tables, the verdict and where the files are."""
     from llmbench.cli import terminal
     from llmbench.compare import table
-    from llmbench.compare.verdict import LABELS, promised
+    from llmbench.compare.verdict import promised
     from llmbench.shown import printable
 
     if comparison.grid is not None:
@@ -202,7 +202,7 @@ def show(comparison: Comparison) -> None:
     terminal.table(wide if terminal.fits(wide) else table.long_rows(comparison, names))
     pairs = table.pair_rows(comparison, comparison.headline)
     if pairs[1:]:
-        terminal.table([[LABELS[comparison.headline], *pairs[0][1:]], *pairs[1:]])
+        terminal.table([[comparison.measure(comparison.headline).label, *pairs[0][1:]], *pairs[1:]])
     for rows in (table.effect_rows(comparison, comparison.headline), table.noise_rows(comparison, comparison.headline)):
         if rows:
             terminal.table(rows)

@@ -34,7 +34,7 @@ class Answer:
     `repeat` counts from 0. `turns` are the answers to every turn of a question that has several; `text` is the last one.
     `tool_calls` are as OpenAI's API has them. `manifest` says what answered: base, adapter, prompt, engine, sampling, passages.
     Where log-probabilities were asked for, `logprob` is their sum over the answer's tokens, `bits` a hash of the tokens with
-    them, and `tokens` one of the tokens alone.
+    them, and `tokens` one of the tokens alone. `openings` is what could have been the first token -> its log-probability.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Answer:
     completion_tokens: int = 0
     finish_reason: str = ""
     error: str | None = None
+    openings: dict[str, float] = field(default_factory=dict)
     repeat: int = 0
     turns: tuple[str, ...] = ()
     tool_calls: tuple[dict[str, Any], ...] = ()
@@ -68,7 +69,7 @@ class Answer:
 
 
 _FIELDS = {one.name for one in fields(Answer)}
-_LATER = ("repeat", "turns", "tool_calls", "manifest", "bits", "tokens")
+_LATER = ("openings", "repeat", "turns", "tool_calls", "manifest", "bits", "tokens")
 """Fields that older files lack; what is empty is not written."""
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llmbench.compare import metrics
 from llmbench.compare.variants import Levels, levels
 from llmbench.recipe import CompareRecipe
 from llmbench.statistics import Effect, Kind, Noise
@@ -15,7 +14,7 @@ from llmbench.statistics import Effect, Kind, Noise
 if TYPE_CHECKING:
     from llmbench.compare.result import Row
 
-__all__ = ["Experiment", "experiment", "kind_of"]
+__all__ = ["Experiment", "experiment"]
 
 Table = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Metric -> variant -> question -> value, the mean over its repeats."""
@@ -156,10 +155,3 @@ def _alike(rows: Sequence[Row], recipe: CompareRecipe) -> list[bool]:
         if row.answer.error is None:
             texts.setdefault(row.answer.cell, set()).add(row.answer.text)
     return [len(one) == 1 for one in texts.values()]
-
-
-def kind_of(name: str, repeats: int) -> Kind:
-    """What one question gives of a metric: the mean over repeats of what is 0 or 1 is a score."""
-    if name in metrics.QUALITY:
-        return "share" if repeats == 1 else "score"
-    return "score" if name in metrics.GRADED else "amount"

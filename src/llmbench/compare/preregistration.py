@@ -12,6 +12,7 @@ from typing import Any
 
 from llmbench import workspace
 from llmbench.compare import metrics
+from llmbench.compare.measures import known
 from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe, Margin
@@ -41,7 +42,7 @@ def check(recipe: CompareRecipe) -> None:
     """
     if (spec := recipe.preregistration) is None:
         return
-    measured = [*recipe.metrics, *metrics.COST]
+    measured = {one.name: one.measure for one in (*metrics.chosen(recipe), *metrics.ALWAYS)}
     where = f"{recipe.source}: preregistration"
     if spec.metric not in measured:
         raise RecipeError(f"{where}.metric: {spec.metric} is not measured (measured are: {', '.join(measured)}).")
@@ -49,12 +50,13 @@ def check(recipe: CompareRecipe) -> None:
         if name is not None and name not in recipe.names:
             raise RecipeError(f"{where}: there is no variant {name} in the recipe (variants: {', '.join(recipe.names)}).")
     margin = Margin.parse(spec.margin)
-    if spec.metric not in metrics.COST and (margin.relative or margin.value >= 1):
+    measure = measured[spec.metric]
+    if not measure.is_amount and (margin.relative or margin.value >= 1):
         raise RecipeError(f"{where}.margin: {spec.metric} lies between 0 and 1. Write 0.02 for 2 points, not {spec.margin}.")
-    if spec.stop == "sequential" and spec.metric in metrics.COST:
+    if spec.stop == "sequential" and (measure.is_amount or measure.whole):
         raise RecipeError(
             f"{where}.stop: no bound is known for {spec.metric}, so that it cannot be looked at after each answer. "
-            "Choose a metric of 0 to 1, or stop: all."
+            "Choose a metric that gives each question 0 to 1, or stop: all."
         )
 
 
@@ -177,7 +179,7 @@ def deviations(
         for key, words in _SETTINGS.items()
         if now[key] != plan.get(key)
     ]
-    if headline != plan.get("metric") and plan.get("metric") not in metrics.COST:
+    if headline != plan.get("metric") and not known(str(plan.get("metric"))).is_amount:
         said.append(f"The verdict is about {headline}; registered was {plan.get('metric')}.")
     if abs(1 - recipe.statistics.confidence - now["alpha"]) > 1e-9:
         said.append(

@@ -18,7 +18,7 @@ from llmbench.compare.ask import Endpoint, Progress
 from llmbench.compare.asking import Asking, Starting, Watched
 from llmbench.compare.passages import FILE, freeze
 from llmbench.compare.result import Comparison, Row
-from llmbench.errors import DataError, LlmbenchError, MissingPackage
+from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe
 
@@ -183,11 +183,7 @@ def _promised(
 def _check(recipe: CompareRecipe, asked: Sequence[Question]) -> None:
     """Refuses questions that cannot be asked or measured, before anybody is asked."""
     prompts.check(asked, recipe.compared)
-    if not any(metrics.fits(name, question) for name in recipe.metrics for question in asked):
-        raise DataError(
-            f"{recipe.questions.path}: none of {', '.join(recipe.metrics)} can be measured on these questions. "
-            "Give them an `answer`, a `value` or a `source`, or add abstention to `metrics`."
-        )
+    metrics.check(metrics.chosen(recipe), asked, recipe.questions.path)
 
 
 def _write(comparison: Comparison, log: AnswerLog) -> None:

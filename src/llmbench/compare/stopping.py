@@ -41,6 +41,7 @@ class Stopping:
             pages.setdefault(page, []).append(question)
         self._pages = Random(f"pages-{recipe.statistics.seed}").sample(list(pages.values()), len(pages))
         self._largest = max(map(len, self._pages))
+        self._score = metrics.one_by_one(recipe, self._spec.metric, asked)
         self._limit = ln(2 / self._spec.alpha)
         self._evidence = PairedEvidence(-Margin.parse(self._spec.margin).value, self._largest)
         self._totals: list[tuple[float, int]] = []
@@ -82,7 +83,7 @@ class Stopping:
         for variant in (self._spec.candidate, self._spec.baseline):
             answer = self._log.answer((question.id, str(variant)))
             assert answer is not None
-            values.append(metrics.score(question, answer, [self._spec.metric], self._recipe.abstention)[self._spec.metric])
+            values.append(self._score(question, answer))
         candidate, baseline = values
         return None if candidate is None or baseline is None else candidate - baseline
 

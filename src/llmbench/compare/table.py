@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmbench.compare.result import Comparison
-from llmbench.compare.verdict import LABELS, amount, interval, signed
+from llmbench.compare.verdict import amount, interval, signed
 from llmbench.statistics import Difference, Effect, p_value
 
 __all__ = [
-    "SHARES",
     "Rows",
     "cell",
     "effect_name",
@@ -23,8 +22,6 @@ __all__ = [
     "shown_variants",
 ]
 
-SHARES = ("grounded", "contains_value", "value_retrieved", "citation", "abstention", "exact_match", "squad_em", "squad_f1")
-"""The metrics of 0 to 1 a question; the others are seconds and tokens."""
 MOST = 20
 """Variants, and pairs, of which a table for people shows more than a line."""
 Rows = list[list[str]]
@@ -34,7 +31,8 @@ Rows = list[list[str]]
 def cell(comparison: Comparison, metric: str, variant: str) -> str:
     """`85.0% [78.1, 90.2]`, or a dash where the metric was not measured."""
     one = comparison.estimates[metric].get(variant)
-    return f"{amount(metric, one.mean)} {interval(metric, one.low, one.high)}" if one else "-"
+    measure = comparison.measure(metric)
+    return f"{amount(measure, one.mean)} {interval(measure, one.low, one.high)}" if one else "-"
 
 
 def shown_variants(comparison: Comparison) -> tuple[str, ...]:
@@ -42,13 +40,14 @@ def shown_variants(comparison: Comparison) -> tuple[str, ...]:
     if len(comparison.variants) <= MOST:
         return comparison.variants
     of = comparison.estimates[comparison.headline]
-    return tuple(sorted(of, key=lambda variant: of[variant].mean, reverse=True)[:MOST])
+    less = comparison.measure(comparison.headline).less_is_better
+    return tuple(sorted(of, key=lambda variant: of[variant].mean, reverse=not less)[:MOST])
 
 
 def metric_rows(comparison: Comparison, names: Sequence[str]) -> Rows:
     """One row a metric, one column a variant."""
     variants = shown_variants(comparison)
-    rows = [[LABELS[metric], *(cell(comparison, metric, v) for v in variants)] for metric in names]
+    rows = [[comparison.measure(metric).label, *(cell(comparison, metric, v) for v in variants)] for metric in names]
     return [["", *variants], *rows]
 
 
@@ -56,10 +55,11 @@ def long_rows(comparison: Comparison, names: Sequence[str]) -> Rows:
     """One row a metric and variant, for terminals that are narrower than `metric_rows`."""
     rows: Rows = [["", "variant", "mean", "interval"]]
     for metric in names:
+        measure = comparison.measure(metric)
         for number, variant in enumerate(shown_variants(comparison)):
             one = comparison.estimates[metric].get(variant)
-            figures = [amount(metric, one.mean), interval(metric, one.low, one.high)] if one else ["-", ""]
-            rows.append([LABELS[metric] if number == 0 else "", variant, *figures])
+            figures = [amount(measure, one.mean), interval(measure, one.low, one.high)] if one else ["-", ""]
+            rows.append([measure.label if number == 0 else "", variant, *figures])
     return rows
 
 
@@ -68,7 +68,7 @@ def grid_rows(comparison: Comparison, metric: str) -> Rows:
     if comparison.grid is None:
         return []
     rows = [[label, *(cell(comparison, metric, v) for v in variants)] for label, variants in comparison.grid.rows]
-    return [[LABELS[metric], "without RAG", "with RAG"], *rows]
+    return [[comparison.measure(metric).label, "without RAG", "with RAG"], *rows]
 
 
 def pair_rows(comparison: Comparison, metric: str) -> Rows:
@@ -140,12 +140,12 @@ def _markdown(rows: Rows) -> list[str]:
 
 
 def _pair(one: Difference, comparison: Comparison) -> list[str]:
-    shown = one.p_holm < 1 - comparison.confidence
+    shown, measure = one.p_holm < 1 - comparison.confidence, comparison.measure(one.metric)
     return [
         f"{one.a} - {one.b}",
-        signed(one.metric, one.mean),
-        interval(one.metric, one.low, one.high),
+        signed(measure, one.mean),
+        interval(measure, one.low, one.high),
         p_value(one.p_holm).removeprefix("p ").removeprefix("= "),
-        f"{one.a_only}:{one.b_only}",
+        "-" if measure.whole else f"{one.a_only}:{one.b_only}",
         "yes" if shown else "no",
     ]

@@ -5,6 +5,7 @@ A fault in a document is one line with file, line number, dotted place and, wher
 
 from __future__ import annotations
 
+from llmbench.recipe import metric_settings
 from llmbench.recipe.adapter import (
     EvaSpec,
     FreezeSpec,
@@ -33,6 +34,7 @@ from llmbench.recipe.fields import Document
 from llmbench.recipe.guardrails import RAILS
 from llmbench.recipe.load import load, load_any, load_text
 from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec, TeacherSpec
+from llmbench.recipe.metrics import MetricSpec
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.observing import AccessLogSpec, CaptureSpec, TracesSpec
 from llmbench.recipe.optimization import TrainingSpec
@@ -102,6 +104,7 @@ __all__ = [
     "LoraSpec",
     "Margin",
     "Method",
+    "MetricSpec",
     "MmrSpec",
     "ModelSpec",
     "OFTSpec",
@@ -141,6 +144,7 @@ __all__ = [
     "load",
     "load_any",
     "load_text",
+    "metric_settings",
     "resolution",
     "schema",
     "servability",

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from llmbench.recipe.abstention import ABSTENTION
 from llmbench.recipe.experiment import ComparedVariant, FactorsSpec, PassagesSpec, Variants, grid_size
-from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Section, Seed, all_different
+from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Section, Seed
+from llmbench.recipe.metrics import Metrics
 from llmbench.recipe.preregistration import PreregistrationSpec
 from llmbench.recipe.serve import EngineSpec
 
-__all__ = ["ABSTENTION", "CompareRecipe", "EndpointSpec", "MetricName", "QuestionSource", "StatisticsSpec"]
-
-MetricName = Literal[
-    "grounded", "contains_value", "value_retrieved", "citation", "abstention", "exact_match", "squad_em", "squad_f1"
-]
+__all__ = ["ABSTENTION", "CompareRecipe", "EndpointSpec", "QuestionSource", "StatisticsSpec"]
 
 _SERVED = "a running endpoint has its own. Name one of its models in `model`, or set `engine: auto` to start engines here"
 
@@ -57,6 +54,9 @@ class StatisticsSpec(Section):
     """Of the order of the questions."""
 
 
+_USUAL: Any = ["grounded", "contains_value", "citation", "abstention", "exact_match"]
+
+
 class CompareRecipe(Document):
     """Questions, variants, metrics."""
 
@@ -78,10 +78,11 @@ class CompareRecipe(Document):
     """How often each question is put to each variant, each time with another seed."""
     logprobs: bool = False
     """Ask for log-probabilities, so that `--replay` can tell the same bits from the same tokens."""
-    metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(all_different)] = [
-        "grounded", "contains_value", "citation", "abstention", "exact_match",
-    ]  # fmt: skip
-    """The verdict is about the first one that fits the questions. Latency and tokens are always measured."""
+    metrics: Metrics = Field(default=_USUAL, validate_default=True)
+    """Names, or names with settings. The verdict is about the first one that fits the questions. Latency and tokens are always
+    measured."""
+    allow_code: bool = False
+    """Whether the metric `code` may run what models wrote, in a process that can neither write files nor reach a network."""
     abstention: Pattern = ABSTENTION
     """Regular expression (case-insensitive) that tells an answer which abstains."""
     max_tokens: Annotated[int, Field(gt=0)] = 64
