@@ -14,10 +14,9 @@ from llmbench.errors import LlmbenchError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from llmbench.compare import Comparison, Replay, Tally
-    from llmbench.recipe import CompareRecipe
+    from llmbench.compare import Comparison, Tally
 
-__all__ = ["register", "show"]
+__all__ = ["AskingBar", "register", "show"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A comparison's name.", autocompletion=completion.comparisons)]
 
@@ -62,6 +61,7 @@ def compare(
     """
     from llmbench import compare as comparing
     from llmbench import recipe as recipes
+    from llmbench.cli import replayed
     from llmbench.recipe import CompareRecipe
 
     values = [*(overrides or ()), *([f"endpoint.base_url={url}"] if url is not None else ())]
@@ -69,9 +69,9 @@ def compare(
     if replay:
         if fresh:
             raise LlmbenchError("--replay asks for the answers that are there, and --fresh removes them. Choose one")
-        _replay(document, as_json)
+        replayed.replay(document, as_json)
         return
-    with _Bar() as bar:
+    with AskingBar() as bar:
         result = comparing.run(
             document, progress=bar.show, measuring=bar.measuring, fresh=fresh, starting=bar.starting, say=bar.say
         )  # fmt: skip
@@ -79,51 +79,6 @@ def compare(
     _tell_trackers(result)
     if result.failed:  # The others are compared, but that is not all that was asked for.
         raise typer.Exit(2)
-
-
-def _replay(document: CompareRecipe, as_json: bool) -> None:
-    from llmbench import compare as comparing
-    from llmbench.cli import terminal
-
-    with _Bar("Answers are only compared: nothing was written.") as bar:
-        found = comparing.replay(document, watched=comparing.Watched(bar.show, bar.starting, bar.say))
-    if as_json:
-        terminal.print_json(found.to_json())
-    else:
-        _show_replay(found)
-    if not found.holds:
-        raise typer.Exit(1)
-
-
-def _show_replay(found: Replay) -> None:
-    """One line a variant, and the first difference of each."""
-    from llmbench.cli import terminal
-    from llmbench.shown import counted, printable
-
-    rows = [["variant", "same bits", "same tokens", "drifted", "failed", ""]]
-    for one in found.variants:
-        counts = (one.same_bits, one.same_tokens, one.drifted, one.failed)
-        rows.append([one.variant, *(f"{count:,}" for count in counts), one.state])
-    terminal.table(rows)
-    for one in found.variants:
-        for changed in one.changed:
-            print(f"{printable(one.variant)}: since then, {printable(changed)}")
-        if one.first is not None:
-            which = f"{one.first.id}, repeat {one.first.repeat + 1}" if one.first.repeat else one.first.id
-            where = f"first difference at character {one.first.at + 1} of the answer to {printable(which)}"
-            print(f"{printable(one.variant)}: {where}")
-            for word, said in (("before", one.first.before), ("now", one.first.now)):
-                print(f"  {word:6}  {printable(_around(said, one.first.at))}")
-    if not found.with_bits:
-        print("The same bits cannot be told from the same tokens: log-probabilities were not kept (logprobs: true keeps them).")
-    drifted = sum(one.drifted + one.failed for one in found.variants)
-    print("Every answer came again." if not drifted else f"{counted(drifted, 'answer')} came otherwise.")
-
-
-def _around(text: str, at: int, room: int = 60) -> str:
-    """A piece of a text from somewhat before a character on."""
-    start = max(0, at - room // 3)
-    return f"{'…' if start else ''}{text[start : start + room]}{'…' if start + room < len(text) else ''}"
 
 
 def _tell_trackers(comparison: Comparison) -> None:
@@ -224,7 +179,7 @@ def show(comparison: Comparison) -> None:
         print(f"{printable(variant)} answered no question: {printable(error)}", file=sys.stderr)
 
 
-class _Bar:
+class AskingBar:
     """A bar on a terminal, a line for every tenth in a log."""
 
     def __init__(self, stopped: str = "") -> None:
@@ -248,7 +203,7 @@ class _Bar:
         self._measuring: TaskID | None = None
         self._phase, self._stopped = "", stopped
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> AskingBar:
         self._bar.start()
         return self
 
