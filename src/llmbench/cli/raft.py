@@ -70,8 +70,8 @@ def raft(
     from rich.console import Console
     from rich.progress import track
 
+    from llmbench import interrupts, recipe, workspace
     from llmbench import raft as making
-    from llmbench import recipe, workspace
     from llmbench.compare.questions import read
     from llmbench.recipe import CompareRecipe, QuestionSource, RagRecipe
     from llmbench.retrieval import Retriever
@@ -79,7 +79,7 @@ def raft(
 
     document = recipe.load(pipeline, RagRecipe, overrides or [])
     asked = read(QuestionSource(path=questions, split=split, limit=limit))
-    with Retriever.open(document) as retriever:
+    with interrupts.between_locks(), Retriever.open(document) as retriever:
         produced = making.rows(
             retriever,
             asked,
