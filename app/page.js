@@ -116,10 +116,18 @@
     else if (id && !await hold(id)) [copy, id] = [own.id ?? null, null]; // another tab has it: this one is its duplicate
     if (!id) { id = fresh(); await hold(id); }
     const others = (from(() => localStorage, {}).conversations ?? []).filter((one) => one !== id);
-    const here = into(() => sessionStorage, { id, app: window.llmbenchApp });
-    addEventListener("pagehide", () => into(() => sessionStorage, { id, app: window.llmbenchApp, left: true }));
+    // Gradio may load a page twice while the app starts: one that goes before it has told of the restart leaves that to the next.
+    const restarted = Boolean(own.app) && own.app !== window.llmbenchApp;
+    let app = restarted ? own.app : window.llmbenchApp;
+    const told = restarted && setInterval(() => {
+      if (!document.querySelector(".notices .notice")) return;
+      clearInterval(told);
+      app = window.llmbenchApp;
+    }, 100);
+    const here = into(() => sessionStorage, { id, app });
+    addEventListener("pagehide", () => into(() => sessionStorage, { id, app, left: true }));
     const kept = into(() => localStorage, { conversations: [id, ...others].slice(0, 50) });
-    return [{ id, copy, kept: here || kept, restarted: Boolean(own.app) && own.app !== window.llmbenchApp }];
+    return [{ id, copy, kept: here || kept, restarted }];
   };
 
   // The address: a link to a run, a report or a passage, and the way back. A page says in data-address what it shows.
@@ -169,6 +177,14 @@
   window.llmbench = { identify, arrive };
   addEventListener("popstate", go);
   addEventListener("hashchange", go);
+
+  // Gradio notices that the app was restarted only where it waits for an answer of it at that moment.
+  const app_id = window.gradio_config?.app_id;
+  setInterval(async () => {
+    if (document.hidden || app_id === undefined) return;
+    const now = await fetch("gradio_api/app_id").then((answer) => answer.json()).catch(() => null);
+    if (now?.app_id !== undefined && now.app_id !== app_id) location.reload();
+  }, 4000);
 
   // Gradio's page has no landmarks, and its folds say nothing about themselves.
   const describe = () => {
