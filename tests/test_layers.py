@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
     {"confined"},
-    {"errors", "message", "rows", "shown", "turns", "statistics", "svg"},
+    {"errors", "interrupts", "message", "rows", "shown", "turns", "statistics", "svg"},
     {
         "assets",
         "page",
