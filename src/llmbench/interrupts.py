@@ -1,16 +1,16 @@
-"""Ctrl-C, at a moment that leaves the program whole."""
+"""Ctrl-C and SIGTERM: handed to a function, or at a moment that leaves the program whole."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from types import FrameType
 from typing import Any
 
-__all__ = ["between_locks"]
+__all__ = ["between_locks", "handed_to"]
 
 _AGAIN = 0.002
 """Seconds until the next try."""
@@ -19,6 +19,23 @@ _CALLED_BACK = ("weakref", "_weakrefset")
 """Modules that Python calls as objects end. What they raise it prints and forgets."""
 _INTERRUPTIBLE = {"wait", "join", "result", "_wait_for_tstate_lock", "get", "put"}
 """Functions of `_MODULES` that wait for other threads and may be left at any time."""
+
+
+@contextmanager
+def handed_to(take: Callable[[], None]) -> Iterator[None]:
+    """Calls a function for each Ctrl-C or SIGTERM, which then do nothing else.
+
+    Python gives signals to its main thread alone: in another one the block runs as it is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: take()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextmanager
