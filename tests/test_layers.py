@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
     {"confined"},
-    {"errors", "interrupts", "message", "rows", "shown", "turns", "statistics", "svg"},
+    {"errors", "interrupts", "message", "rows", "sandbox", "shown", "statistics", "svg", "turns"},
     {
         "assets",
         "page",
@@ -166,7 +166,7 @@ HOMES = {
     "peft": {"training", "exporting"},
     "bitsandbytes": {"training"},
     "accelerate": {"training"},
-    "jsonschema": {"training"},
+    "jsonschema": {"training", "sandbox"},
     "datasets": {"data"},
     "rensa": {"data", "retrieval"},
     "sentence_transformers": {"retrieval"},
@@ -414,6 +414,11 @@ def test_each_heavy_package_has_one_home() -> None:
 BANNED_CALLS = {"os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.load"}
 
 
+RUNS = {
+    ("src/llmbench/sandbox/programs.py", "exec()")
+}  # programs that models wrote, in a process that can do nothing but compute
+
+
 def banned(node: ast.AST) -> str | None:
     """What a node does that no code of this project may do."""
     match node:
@@ -437,7 +442,7 @@ def test_nothing_that_runs_foreign_code_is_used() -> None:
         f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', getattr(getattr(node, 'value', None), 'lineno', '?'))}: {what}"
         for path in sources()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if (what := banned(node))
+        if (what := banned(node)) and (path.relative_to(ROOT).as_posix(), what) not in RUNS
     ]
     assert wrong == []
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from llmbench import questions
-from llmbench.compare import metrics, statistics
+from llmbench.compare import statistics
 from llmbench.compare.answers import Answer, key_of
+from llmbench.compare.metrics import grounding as metrics
 from llmbench.compare.questions import read as compared
 from llmbench.errors import DataError
 from llmbench.questions import Question
@@ -194,6 +195,39 @@ def test_a_question_comes_back_from_a_summary() -> None:
         "split": None,
     }
     assert Question.from_json(old) == Question("q", "How heavy?", value="3", source="a.md")
+
+
+def test_keys_without_a_meaning_of_their_own_are_columns(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text(
+        '{"prompt": "def f():", "completion": " pass", "answer": 4, "test": "f()", "rows": [{"a": NaN}], "x": "\\ud83d"}\n'
+        '{"question": "Why?", "prompt": "short"}\n'
+    )
+    first, second = questions.read(path)
+    assert first.columns == {"answer": 4, "test": "f()", "rows": [{"a": None}], "x": "\ufffd"}
+    assert second.columns == {"prompt": "short"}
+    back = Question.from_json(json.loads(json.dumps(first.to_json(), allow_nan=False)))
+    assert back == first
+    assert back.columns == first.columns
+    assert back.place == ""
+    asked = [{"id": "a", "question": "How long?", "answers": []}]
+    squad = {"data": [{"paragraphs": [{"context": "Steep it for three minutes.", "qas": asked}]}]}
+    (path := tmp_path / "dev.json").write_text(json.dumps(squad))
+    assert questions.read(path)[0].columns == {"context": "Steep it for three minutes."}
+
+
+def test_columns_say_nothing_about_whether_a_question_is_another_one() -> None:
+    plain, more = Question("q", "Why?"), Question("q", "Why?", columns={"level": 3})
+    assert plain == more
+    assert hash(plain) == hash(more)
+    assert key_of(plain, {}, 8, "u") == key_of(more, {}, 8, "u"), "it is not asked again"
+
+
+def test_a_column_that_is_nested_without_end_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text('{"question": "Why?"}\n{"question": "How?", "note": ' + "[" * 101 + "]" * 101 + "}\n")
+    with pytest.raises(DataError, match=r"questions.jsonl:2: note is nested deeper than 100 levels"):
+        questions.read(path)
 
 
 def test_other_turns_before_a_question_are_another_question() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from llmbench import recipe as recipes
 from llmbench import retrieval
-from llmbench.compare import metrics
 from llmbench.compare.answers import Answer
+from llmbench.compare.metrics import grounding as metrics
 from llmbench.message import text_of
 from llmbench.questions import Question
 from llmbench.raft import ABSTENTION, Kind, Left, Row, rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -43,7 +43,9 @@ class Reply:
     `latency` and `first_token` are seconds from the request's start; `first_token` is None when nothing was streamed.
     `sources` are the passages of a RAG variant: dicts with `n`, `source`, `title`, `start`, `end`, `score`, `text`.
     `reasoning` is what the model thought first, where it says so; `text` is the answer without it.
-    `request_id` is what `HttpEndpoint.feedback` takes; empty where the server takes no feedback.
+    `request_id` is what `HttpEndpoint.feedback` takes; empty where the server takes no feedback. `tool_calls` are as OpenAI's
+    API has them. `logprobs` are (token, log-probability), where they were asked for. `fingerprint` is what the server says of
+    itself (`system_fingerprint`).
     """
 
     text: str
@@ -56,6 +58,9 @@ class Reply:
     sources: tuple[dict[str, Any], ...] = ()
     reasoning: str = ""
     request_id: str = ""
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    logprobs: tuple[tuple[str, float], ...] = ()
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -186,12 +191,30 @@ class HttpEndpoint:
         except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise self._problem(error) from error
 
-    async def stream(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> AsyncIterator[Delta]:
-        """The answer as it is written; pieces come the moment the server sends them."""
+    async def stream(
+        self,
+        messages: Sequence[Message],
+        model: str,
+        *,
+        max_tokens: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[Delta]:
+        """The answer as it is written; pieces come the moment the server sends them.
+
+        Args:
+            messages: the conversation.
+            model: the name to ask for.
+            max_tokens: most tokens of the answer; None is the variant's own.
+            options: further fields of the request, such as `temperature`, `tools` or `logprobs`.
+        """
         import httpx
 
-        body = _body(messages, model, max_tokens) | {"stream": True, "stream_options": {"include_usage": True}}
+        body = _body(messages, model, max_tokens) | dict(options or {})
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
         start, first, text, thought, finish = time.perf_counter(), None, "", "", ""
+        calls: dict[int, dict[str, Any]] = {}
+        logprobs: list[tuple[str, float]] = []
+        fingerprint = ""
         usage: dict[str, Any] = {}
         sources: tuple[dict[str, Any], ...] = ()
         ended = False
@@ -214,12 +237,16 @@ class HttpEndpoint:
                     if event.get("error"):
                         raise EndpointError(f"The model stopped mid-answer: {_message_of(event)} ({self.base_url})")
                     usage = event.get("usage") or usage
+                    fingerprint = str(event.get("system_fingerprint") or fingerprint)
                     if event.get("sources"):
                         sources = tuple(event["sources"])
                         yield Delta(sources=sources)
                     for choice in event.get("choices") or ():
                         finish = choice.get("finish_reason") or finish
                         delta = choice.get("delta") or {}
+                        logprobs += _logprobs_of(choice)
+                        for part in delta.get("tool_calls") or ():
+                            _join_call(calls, part)
                         piece, reasoning = delta.get("content") or "", _reasoning_of(delta)
                         if piece or reasoning:
                             first = first if first is not None else time.perf_counter() - start
@@ -244,6 +271,9 @@ class HttpEndpoint:
                 finish_reason=finish,
                 sources=sources,
                 request_id=request_id,
+                tool_calls=tuple(calls[place] for place in sorted(calls)),
+                logprobs=tuple(logprobs),
+                fingerprint=fingerprint,
             ),
         )
 
@@ -341,6 +371,22 @@ def _reasoning_of(message: dict[str, Any]) -> str:
     """What a server's reasoning parser found: `reasoning` in today's vLLM and OpenRouter, `reasoning_content` in others."""
     found = message.get("reasoning") or message.get("reasoning_content") or ""
     return found if isinstance(found, str) else ""
+
+
+def _logprobs_of(choice: dict[str, Any]) -> list[tuple[str, float]]:
+    """What a piece of an answer tells of its tokens, in their order."""
+    told = (choice.get("logprobs") or {}).get("content") or ()
+    return [(str(one["token"]), float(one["logprob"])) for one in told]
+
+
+def _join_call(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:
+    """Adds a piece of a tool call to what came of it before: names come whole, arguments in pieces."""
+    place = part.get("index", len(calls))
+    call = calls.setdefault(place, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+    call["id"] = part.get("id") or call["id"]
+    function = part.get("function") or {}
+    call["function"]["name"] = function.get("name") or call["function"]["name"]
+    call["function"]["arguments"] += function.get("arguments") or ""
 
 
 def _is_url(text: str) -> bool:

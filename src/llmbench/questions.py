@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,11 @@ from llmbench.errors import DataError
 __all__ = ["HALF", "Question", "of_split", "read", "spread"]
 
 _SHOWN_FAULTS = 10
+_DEEPEST = 100
+"""Lists and objects inside one another that a column may have."""
 _FORMS = '{"question": ..., "answer": ...} or {"prompt": ..., "completion": ...}'
+_KNOWN = frozenset({"id", "value", "source", "answerable", "split", "group"})
+"""The keys that mean something in every row, beside those of what is asked and answered."""
 HALF = re.compile("[\ud800-\udfff]")
 """Halves of surrogate pairs: JSON can write them, UTF-8 cannot."""
 
@@ -33,7 +37,8 @@ class Question:
     `others` are further wordings of the value that are as right, `other_sources` further pages that tell it. `answerable` says
     whether the documents tell the answer at all. `group` names what the question shares with others and no source names, such
     as an article. `no_value` says that the file has `value: null`: there is no such fact. `turns` are what is asked as it is
-    written, where that is more than one text without spaces around it. `place` is FILE:LINE.
+    written, where that is more than one text without spaces around it. `columns` are the row's other keys with their JSON
+    values, for metrics and prompts that name them; they are no part of what makes two questions equal. `place` is FILE:LINE.
     """
 
     id: str
@@ -47,6 +52,7 @@ class Question:
     group: str | None = None
     other_sources: tuple[str, ...] = ()
     turns: Turns = ()
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False)
     no_value: bool = field(default=False, compare=False)
     place: str = field(default="", compare=False)
 
@@ -72,13 +78,12 @@ class Question:
 
     def to_json(self) -> dict[str, Any]:
         """What a comparison's summary holds of it: all but where it was read."""
-        values = asdict(self)
-        del values["no_value"], values["place"]
-        return values
+        values = {name: value for name, value in vars(self).items() if name not in ("no_value", "place")}
+        return values | {"columns": dict(self.columns)}
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Question:
-        """The inverse of `to_json`. Summaries written before there were several wordings, sources or turns hold none."""
+        """The inverse of `to_json`. Summaries from before there were several wordings, sources, turns or columns hold none."""
         several = {name: tuple(values.get(name, ())) for name in ("others", "other_sources")}
         return Question(**{**values, **several, "turns": tuple((role, text) for role, text in values.get("turns", ()))})
 
@@ -177,6 +182,8 @@ def _squad(path: Path, text: str) -> Iterator[tuple[str, Any]]:
                         "question": asked.get("question"),
                         "answerable": not asked.get("is_impossible"),
                     }
+                    if "context" in paragraph:
+                        row["context"] = paragraph["context"]
                     values = {"value": [one.get("text") for one in answers]} if answers else {}
                     yield f"data[{i}].paragraphs[{j}].qas[{k}]", row | values
     except json.JSONDecodeError as error:
@@ -201,12 +208,14 @@ def _text_of(path: Path) -> str:
 
 
 def _question(row: Any, path: Path, place: str) -> Question:
-    """Checks one row. Keys that are not known are somebody else's notes and are left alone."""
+    """Checks one row. Keys that are not known are columns."""
     if not isinstance(row, dict):
         raise ValueError(f"a row is a JSON object, not {type(row).__name__}")
     answerable = row.get("answerable", True)
     if not isinstance(answerable, bool):
         raise ValueError(f"answerable must be true or false, not {answerable!r}")
+    if row.get("question") is None and "prompt" not in row and _is_talk(row.get("turns")):
+        row = row | {"question": "\n\n".join(row["turns"])}  # as MT-Bench has it
     asked, answered = ("prompt", "completion") if "prompt" in row and "question" not in row else ("question", "answer")
     if row.get(asked) is None:
         raise ValueError(f"a row is {_FORMS}: question is missing")
@@ -229,9 +238,47 @@ def _question(row: Any, path: Path, place: str) -> Question:
         group=_text(row, "group"),
         other_sources=tuple(other for other in other_sources if other is not None),
         turns=() if turns == (("user", text),) else turns,
+        columns=_columns({key: x for key, x in row.items() if key not in {*_KNOWN, asked, answered}}),
         no_value="value" in row and row["value"] is None,
         place=f"{path}:{place}",
     )
+
+
+def _is_talk(turns: Any) -> bool:
+    """Whether it is what a user says turn by turn: a list of texts."""
+    return isinstance(turns, list) and bool(turns) and all(isinstance(one, str) and one.strip() for one in turns)
+
+
+def _columns(row: dict[str, Any]) -> dict[str, Any]:
+    """The columns as they can be written again: a half of a character becomes U+FFFD, a number that is none (NaN) null."""
+    found = {}
+    for key, value in row.items():
+        if _is_deep(value):
+            raise ValueError(f"{key} is nested deeper than {_DEEPEST} levels")
+        found[HALF.sub("\ufffd", key)] = _writable(value)
+    return found
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [x for of in level if isinstance(of, dict | list) for x in (of.values() if isinstance(of, dict) else of)]
+        if not level:
+            return False
+    return True
+
+
+def _writable(value: Any) -> Any:
+    match value:
+        case str():
+            return HALF.sub("\ufffd", value)
+        case float():
+            return value if isfinite(value) else None
+        case dict():
+            return {HALF.sub("\ufffd", key): _writable(one) for key, one in value.items()}
+        case list():
+            return [_writable(one) for one in value]
+    return value
 
 
 def _turns(value: Any, key: str, role: str) -> Turns:

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmbench.compare.answers import Answer, AnswerLog, key_of, scored
-from llmbench.compare.ask import Tally, ask, entries
+from llmbench.compare.ask import Tally, Tallying, ask, entries
+from llmbench.compare.jobs import Way, jobs
 from llmbench.errors import EndpointError
 from llmbench.questions import Question
+from llmbench.recipe import CompareRecipe
 
 QUESTIONS = [Question(f"q{i}", f"How heavy is kettle {i}?") for i in range(8)]
 URL = "http://127.0.0.1:8000/v1"
@@ -20,11 +22,18 @@ URL = "http://127.0.0.1:8000/v1"
 def put(fake: Any, log: AnswerLog, questions: Sequence[Question] = QUESTIONS, **options: Any) -> list[Tally]:
     """Asks base and adapter; returns what the progress was told."""
     told: list[Tally] = []
-    given: dict[str, Any] = {"base_url": URL, "max_tokens": 64, "concurrency": 3} | options
+    given: dict[str, Any] = {"max_tokens": 64, "concurrency": 3, "seed": 0, "enough": None} | options
+    document = CompareRecipe.model_validate(
+        {"name": "x", "questions": {"path": __file__}, "variants": ["base", "adapter"], "endpoint": {"base_url": URL}}
+        | {"max_tokens": given["max_tokens"], "statistics": {"seed": given["seed"]}}
+    )
 
     async def work() -> None:
         listed = await entries(fake, ["base", "adapter"])
-        await ask(fake, questions, listed, log, progress=told.append, **given)
+        ways = [Way(one, one.name, listed[one.name]) for one in document.variants]
+        todo = jobs(document, questions, ways, drawn=given["enough"] is None)
+        tallying = Tallying(todo, log, told.append)
+        await ask(fake, todo, log, tallying, concurrency=given["concurrency"], enough=given["enough"])
 
     asyncio.run(work())
     return told
@@ -65,6 +74,23 @@ def test_variants_take_turns_in_an_order_that_the_seed_gives(fake: Any, tmp_path
     assert orders[0] == orders[1] != orders[2]
     assert all(orders[0][i][1] == orders[0][i + 1][1] for i in range(0, 16, 2))
     assert {variant for variant, _ in orders[0][::2]} == {"base", "adapter"}
+
+
+def test_asking_ends_before_a_question_once_it_is_enough(fake: Any, path: Path) -> None:
+    log = AnswerLog(path)
+
+    def enough(settled: Callable[[tuple[str, str]], bool]) -> bool:
+        return all(settled((id, variant)) for id in ("q0", "q1", "q2") for variant in ("base", "adapter"))
+
+    told = put(fake, log, concurrency=1, enough=enough)
+    assert {question for _, question in fake.asked} == {q.question for q in QUESTIONS[:3]}, "in the order given"
+    assert told[-1] == Tally(done=6, wanted=16, kept=0, failed=0)
+    fake.asked.clear()
+    put(fake, log, concurrency=3, enough=enough)
+    assert fake.asked == []
+    put(fake, log, concurrency=3, enough=lambda settled: len(fake.asked) > 2)
+    assert sorted(fake.asked).count(("base", QUESTIONS[3].question)) == 1
+    assert all((other, question) in fake.asked for _, question in fake.asked for other in ("base", "adapter"))
 
 
 def test_a_second_time_asks_nothing(fake: Any, path: Path) -> None:
@@ -176,13 +202,13 @@ def test_a_finished_log_has_one_line_a_cell_and_keeps_what_is_not_asked_this_tim
     put(flaky("kettle 3"), AnswerLog(path))
     log = AnswerLog(path)
     put(fake, log)
-    log.finish({("q1", "base"): {"grounded": 1.0}})
+    log.finish({("q1", "base", 0): {"grounded": 1.0}})
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 16
     assert rows[0]["id"] == "q1"
     assert rows[0]["scores"] == {"grounded": 1.0}
     assert [(answer.cell, scores) for answer, scores in scored(path)] == [(("q1", "base"), {"grounded": 1.0})]
-    log.finish({("q2", "base"): {"grounded": 0.0}})
+    log.finish({("q2", "base", 0): {"grounded": 0.0}})
     assert [answer.cell for answer, _ in scored(path)] == [("q2", "base")]
 
 

@@ -4,10 +4,14 @@ from typing import Any
 
 import pytest
 
-from llmbench.compare import metrics
 from llmbench.compare.answers import Answer
+from llmbench.compare.metrics import catalogue
+from llmbench.compare.metrics import grounding as metrics
+from llmbench.compare.metrics.scores import scores
+from llmbench.compare.metrics.values import Tools
 from llmbench.questions import Question
-from llmbench.recipe import CompareRecipe
+from llmbench.recipe import CompareRecipe, MetricSpec
+from llmbench.sandbox import SandboxProcess
 
 PATTERN = str(CompareRecipe.model_fields["abstention"].default)
 HEAVY = Question("q", "How heavy is the kettle?", "The kettle weighs 300 grams.", "300 grams", "products/kettle.md")
@@ -193,23 +197,29 @@ def test_grounded_asks_for_the_whole_job(question: Question, text: str, expected
     assert metrics.grounded(question, answer(text), PATTERN) == expected
 
 
+def judged(names: list[str], *answers: Answer) -> list[dict[str, float | None]]:
+    recipe = CompareRecipe.model_validate({"name": "x", "questions": {"path": __file__}, "variants": ["v"], "metrics": names})
+    chosen = [*catalogue.chosen(recipe), *catalogue.ALWAYS]
+    with SandboxProcess() as sandbox:
+        return [scores(chosen, [(HEAVY, one)], Tools(PATTERN, sandbox))[one.place] for one in answers]
+
+
 def test_cost_is_what_the_reply_told() -> None:
-    given = answer("Yes.")
-    found = metrics.score(HEAVY, given, list(metrics.COST), PATTERN)
-    assert found == {"latency": 1.0, "first_token": None, "prompt_tokens": 10.0, "completion_tokens": 3.0}
+    (found,) = judged(["abstention"], answer("Yes."))
+    assert found == {"abstention": 1, "latency": 1.0, "first_token": None, "prompt_tokens": 10.0, "completion_tokens": 3.0}
 
 
 def test_tokens_of_a_server_that_counts_none_are_not_measured() -> None:
-    silent = Answer("q", "v", "key", text="Yes.", latency=1.0)
-    assert metrics.score(HEAVY, silent, ["prompt_tokens", "completion_tokens"], PATTERN) == {
-        "prompt_tokens": None, "completion_tokens": None,
-    }  # fmt: skip
+    (found,) = judged(["abstention"], Answer("q", "v", "key", text="Yes.", latency=1.0))
+    assert (found["prompt_tokens"], found["completion_tokens"]) == (None, None)
 
 
 def test_an_answer_that_failed_has_no_scores() -> None:
-    failed = Answer("q", "v", "key", error="broke off")
-    assert set(metrics.score(HEAVY, failed, list(metrics.METRICS), PATTERN).values()) == {None}
+    (found,) = judged([of.__name__ for of in metrics.ALL], Answer("q", "v", "key", error="broke off"))
+    assert set(found.values()) == {None}
+    assert len(found) == 12
 
 
 def test_every_metric_has_a_definition_to_print() -> None:
-    assert all(len(metrics.definition(name)) > 40 for name in metrics.METRICS)
+    names = [*MetricSpec.model_fields, *(one.name for one in catalogue.ALWAYS)]
+    assert [name for name in names if len(catalogue.definition(name)) < 40] == []

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
     from llmbench.compare import Comparison, Tally
 
-__all__ = ["register", "show"]
+__all__ = ["AskingBar", "register", "show"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A comparison's name.", autocompletion=completion.comparisons)]
 
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verbs."""
-    cli.command(epilog="Example: `llmbench compare recipes/compare.yaml questions.limit=40`")(compare)
+    cli.command(
+        epilog="Examples: `llmbench compare recipes/compare.yaml questions.limit=40` · "
+        "`llmbench compare recipes/compare.yaml --replay`"
+    )(compare)
     epilog = "Examples: `llmbench comparisons` · `llmbench comparisons handbook` · `llmbench comparisons open handbook`"
     group = listing.group(comparisons, metavar="[NAME | COMMAND NAME]", epilog=epilog)
     group.command("show", epilog="Example: `llmbench comparisons handbook`")(show_one)
@@ -45,21 +48,33 @@ def compare(
     ] = None,
     as_json: Json = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over: ask every question again.")] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Ask again and say whether the same answers come. Nothing is written.")
+    ] = False,
 ) -> None:
     """Ask several variants the same questions and say, with statistics, which is better.
 
     After Ctrl-C, the same command continues where it stopped.
 
-    Exit code 0: compared; 2: an error, or a variant answered no question (the others are still compared); 130: Ctrl-C.
+    Exit code 0: compared, or with --replay the same answers came; 1: with --replay other answers came; 2: an error, or a
+    variant answered no question (the others are still compared); 130: Ctrl-C.
     """
     from llmbench import compare as comparing
     from llmbench import recipe as recipes
+    from llmbench.cli import replayed
     from llmbench.recipe import CompareRecipe
 
     values = [*(overrides or ()), *([f"endpoint.base_url={url}"] if url is not None else ())]
     document = recipes.load(recipe, CompareRecipe, values)
-    with _Bar() as bar:
-        result = comparing.run(document, progress=bar.show, measuring=bar.measuring, fresh=fresh)
+    if replay:
+        if fresh:
+            raise LlmbenchError("--replay asks for the answers that are there, and --fresh removes them. Choose one")
+        replayed.replay(document, as_json)
+        return
+    with AskingBar() as bar:
+        result = comparing.run(
+            document, progress=bar.show, measuring=bar.measuring, fresh=fresh, starting=bar.starting, say=bar.say
+        )  # fmt: skip
     listing.print_one(result, show, as_json)
     _tell_trackers(result)
     if result.failed:  # The others are compared, but that is not all that was asked for.
@@ -132,7 +147,7 @@ def show(comparison: Comparison) -> None:
     """Prints the tables, the verdict and where the files are."""
     from llmbench.cli import terminal
     from llmbench.compare import table
-    from llmbench.compare.verdict import LABELS
+    from llmbench.compare.verdict import promised
     from llmbench.shown import printable
 
     if comparison.grid is not None:
@@ -142,10 +157,16 @@ def show(comparison: Comparison) -> None:
     terminal.table(wide if terminal.fits(wide) else table.long_rows(comparison, names))
     pairs = table.pair_rows(comparison, comparison.headline)
     if pairs[1:]:
-        terminal.table([[LABELS[comparison.headline], *pairs[0][1:]], *pairs[1:]])
+        terminal.table([[comparison.measure(comparison.headline).label, *pairs[0][1:]], *pairs[1:]])
+    for rows in (table.effect_rows(comparison, comparison.headline), table.noise_rows(comparison, comparison.headline)):
+        if rows:
+            terminal.table(rows)
     terminal.paragraph(comparison.verdict)
-    for note in comparison.notes:
+    told = comparison.experiment
+    for note in [*comparison.notes, *([told.passages] if told.passages and told.levels else []), *told.notes]:
         terminal.paragraph(note)
+    for said in promised(comparison):
+        terminal.paragraph(printable(said))
     left = len(comparison.variants) - len(table.shown_variants(comparison))
     if left:
         print(f"{left:,} more variants and all pairs: see the report or summary.json.")
@@ -158,10 +179,11 @@ def show(comparison: Comparison) -> None:
         print(f"{printable(variant)} answered no question: {printable(error)}", file=sys.stderr)
 
 
-class _Bar:
+class AskingBar:
     """A bar on a terminal, a line for every tenth in a log."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopped: str = "") -> None:
+        """`stopped` is what Ctrl-C says in place of how many answers are saved."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -179,8 +201,9 @@ class _Bar:
         self._last: Tally | None = None
         self._tenths = -1
         self._measuring: TaskID | None = None
+        self._phase, self._stopped = "", stopped
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> AskingBar:
         self._bar.start()
         return self
 
@@ -188,11 +211,15 @@ class _Bar:
         self._bar.stop()
         last = self._last
         if kind is not None and issubclass(kind, KeyboardInterrupt) and last is not None:
-            print(f"{last.done} of {last.wanted} answers are saved. Run the same command again to continue.", file=sys.stderr)
+            saved = f"{last.done} of {last.wanted} answers are saved. Run the same command again to continue."
+            print(self._stopped or saved, file=sys.stderr)
 
     def show(self, tally: Tally) -> None:
         """Called after each answer."""
         self._last = tally
+        if self._phase:
+            self._phase = ""
+            self._bar.update(self._task, description="Asking")
         note = f"{tally.kept} reused" if tally.kept else ""
         note += f"{', ' if note else ''}{tally.failed} failed" if tally.failed else ""
         self._bar.update(self._task, completed=tally.done, total=tally.wanted, note=note)
@@ -200,6 +227,18 @@ class _Bar:
         if not self._terminal and tenths > self._tenths:
             self._tenths = tenths
             print(f"Asking: {tally.done} of {tally.wanted}{f' ({note})' if note else ''}", file=sys.stderr)
+
+    def starting(self, words: str, seconds: float) -> None:
+        """Called while an engine starts, with what it does; a log gets a line for each phase."""
+        if self._terminal:
+            self._bar.update(self._task, description=f"{words} ({seconds:.0f} s)")
+        elif words != self._phase:
+            print(f"{seconds:5.1f} s  {words}", file=sys.stderr)
+        self._phase = words
+
+    def say(self, line: str) -> None:
+        """A line that is worth knowing, above the bar."""
+        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def measuring(self, done: int, total: int) -> None:
         """Called while the answers are scored and compared; a log gets a line where there is much to do."""

@@ -8,6 +8,8 @@ outputs/comparisons/NAME/
 """
 
 from llmbench.compare.ask import Progress, Tally
+from llmbench.compare.asking import Watched
+from llmbench.compare.replay import Replay, replay
 from llmbench.compare.result import Comparison, Row
 from llmbench.compare.run import every, load, remove, run
 from llmbench.questions import Question
@@ -19,13 +21,16 @@ __all__ = [
     "Estimate",
     "Progress",
     "Question",
+    "Replay",
     "Row",
     "Tally",
+    "Watched",
     "every",
     "load",
     "metrics",
     "questions",
     "remove",
+    "replay",
     "run",
     "table",
     "verdict",

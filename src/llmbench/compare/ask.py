@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import hashlib
+import json
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from random import Random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from llmbench.compare.answers import Answer, AnswerLog, Cell, key_of
-from llmbench.endpoint import Delta, Message
+from llmbench.compare.answers import Answer, Cell
+from llmbench.compare.jobs import Job
+from llmbench.endpoint import Delta, Message, Reply
 from llmbench.errors import EndpointError
-from llmbench.questions import HALF, Question
+from llmbench.questions import HALF
 
-__all__ = ["Endpoint", "Progress", "Tally", "ask", "entries"]
+__all__ = ["Endpoint", "Enough", "Keeping", "Progress", "Tally", "Tallying", "ask", "entries"]
 
 _FAILURES_IN_A_ROW = 10
 """So many, of every variant some, and the endpoint is taken to be gone, rather than a few questions or a variant to be bad."""
 
 
 class Endpoint(Protocol):
-    """What a comparison needs of an endpoint; `endpoint.HttpEndpoint` has it."""
+    """What a comparison needs of an endpoint; `endpoint.HttpEndpoint` has it, and takes `options`, too."""
 
     async def listing(self) -> list[dict[str, Any]]:
         """One entry a model, with its `id`."""
@@ -30,6 +33,22 @@ class Endpoint(Protocol):
 
     def stream(self, messages: Sequence[Message], model: str, *, max_tokens: int | None = None) -> AsyncIterator[Delta]:
         """The answer piece by piece; the last piece carries the reply."""
+        ...
+
+
+class Keeping(Protocol):
+    """Where answers go: `AnswerLog`, or what a replay compares."""
+
+    def has(self, cell: Cell, key: str, repeat: int = 0) -> bool:
+        """Whether an answer of this key is there already."""
+        ...
+
+    def settled(self, cell: Cell, key: str, repeat: int = 0) -> bool:
+        """Whether an answer of this key, or an error in its place, is there."""
+        ...
+
+    def append(self, answer: Answer) -> None:
+        """Keeps one more."""
         ...
 
 
@@ -45,6 +64,8 @@ class Tally:
 
 Progress = Callable[[Tally], None]
 """Called at the start and after each answer."""
+Enough = Callable[[Callable[[Cell], bool]], bool]
+"""Called before each question with what tells whether a cell was asked, answered or failed: whether no more are needed."""
 
 
 async def entries(endpoint: Endpoint, variants: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -65,37 +86,69 @@ async def entries(endpoint: Endpoint, variants: Sequence[str]) -> dict[str, dict
     return {variant: listed[variant] for variant in variants}
 
 
+class Tallying:
+    """Counts answers and failures, over all engines of a comparison; the workers of one event loop share it."""
+
+    def __init__(self, jobs: Sequence[Job], log: Keeping, progress: Progress | None = None) -> None:
+        kept = sum(log.has(job.cell, job.key, job.repeat) for job in jobs)
+        self.tally, self._progress = Tally(done=kept, wanted=len(jobs), kept=kept, failed=0), progress
+        self._in_a_row: list[str] = []
+        if progress is not None:
+            progress(self.tally)
+
+    def begin(self) -> None:
+        """Another endpoint is asked now: what failed at the one before says nothing about it."""
+        self._in_a_row = []
+
+    def count(self, answer: Answer, variants: set[str]) -> None:
+        """Notes one answer, and gives up after too many failures in a row, of each of the variants some."""
+        t = self.tally
+        failed = answer.error is not None
+        self._in_a_row = [*self._in_a_row, answer.variant] if failed else []
+        self.tally = Tally(t.done + (not failed), t.wanted, t.kept, t.failed + failed)
+        if self._progress is not None:
+            self._progress(self.tally)
+        if len(self._in_a_row) >= _FAILURES_IN_A_ROW and variants <= set(self._in_a_row):
+            raise EndpointError(
+                f"{answer.error} ({len(self._in_a_row)} questions in a row failed; "
+                f"{self.tally.done} of {t.wanted} answers are saved: run the same command again to continue.)"
+            )
+
+
 async def ask(
     endpoint: Endpoint,
-    questions: Sequence[Question],
-    listed: Mapping[str, Mapping[str, Any]],
-    log: AnswerLog,
+    jobs: Sequence[Job],
+    log: Keeping,
+    tallying: Tallying,
     *,
-    base_url: str,
-    max_tokens: int,
     concurrency: int,
-    seed: int = 0,
-    progress: Progress | None = None,
+    enough: Enough | None = None,
 ) -> None:
-    """Asks what the log has no answer of yet; `listed` are the variants as `entries` gave them.
+    """Asks what the log has no answer of yet, in the order of the jobs.
 
-    A question that fails is recorded with its error and asked again next time.
+    A question that fails is recorded with its error and asked again next time. With `enough` questions are asked until it says
+    so; those that were begun are asked of every variant.
 
     Raises:
         EndpointError: ten failed one after another, of every variant some. What was answered before is kept.
     """
-    keys = {(q.id, variant): key_of(q, entry, max_tokens, base_url) for q in questions for variant, entry in listed.items()}
-    asked = {q.id: _messages(q) for q in questions}
-    todo = [cell for cell in _interleaved(questions, list(listed), seed) if not log.has(cell, keys[cell])]
-    kept = len(keys) - len(todo)
-    state = _State(Tally(done=kept, wanted=len(keys), kept=kept, failed=0), {variant for _, variant in todo}, progress)
-    waiting = iter(todo)
+    todo = [job for job in jobs if not log.has(job.cell, job.key, job.repeat)]
+    variants = {job.variant for job in todo}
+    wanted: dict[Cell, list[Job]] = {}
+    for job in jobs:
+        wanted.setdefault(job.cell, []).append(job)
+
+    def settled(cell: Cell) -> bool:
+        return cell in wanted and all(log.settled(job.cell, job.key, job.repeat) for job in wanted[cell])
+
+    waiting = iter(todo) if enough is None else _until(lambda: enough(settled), todo)
+    tallying.begin()
 
     async def worker() -> None:
-        for cell in waiting:
-            answer = await _one(endpoint, cell, asked[cell[0]], keys[cell], max_tokens)
+        for job in waiting:
+            answer = await _one(endpoint, job)
             log.append(answer)
-            state.count(answer)
+            tallying.count(answer, variants)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -103,59 +156,94 @@ async def ask(
                 group.create_task(worker())
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
+    if enough is not None:
+        enough(settled)  # of the answers that came last, or of those that were there before
 
 
-class _State:
-    """Counts answers and failures; the workers of one event loop share it."""
-
-    def __init__(self, tally: Tally, variants: set[str], progress: Progress | None) -> None:
-        self.tally, self._progress, self._variants = tally, progress, variants
-        self._in_a_row: list[str] = []
-        if progress is not None:
-            progress(tally)
-
-    def count(self, answer: Answer) -> None:
-        """Notes one answer, and gives up after too many failures in a row."""
-        t = self.tally
-        failed = answer.error is not None
-        self._in_a_row = [*self._in_a_row, answer.variant] if failed else []
-        self.tally = Tally(t.done + (not failed), t.wanted, t.kept, t.failed + failed)
-        if self._progress is not None:
-            self._progress(self.tally)
-        if len(self._in_a_row) >= _FAILURES_IN_A_ROW and self._variants <= set(self._in_a_row):
-            raise EndpointError(
-                f"{answer.error} ({len(self._in_a_row)} questions in a row failed; "
-                f"{self.tally.done} of {t.wanted} answers are saved: run the same command again to continue.)"
-            )
+def _until(enough: Callable[[], bool], todo: Sequence[Job]) -> Iterator[Job]:
+    """The jobs, those of a question one after another, until it is enough before a question is begun."""
+    begun = None
+    for job in todo:
+        if job.id != begun and enough():
+            return
+        begun = job.id
+        yield job
 
 
-def _messages(question: Question) -> list[Message]:
-    return [{"role": role, "content": text} for role, text in question.conversation]
-
-
-async def _one(endpoint: Endpoint, cell: Cell, asked: Sequence[Message], key: str, max_tokens: int) -> Answer:
+async def _one(endpoint: Endpoint, job: Job) -> Answer:
     """Asks one question of one variant; what goes wrong at the endpoint becomes part of the answer."""
-    id, variant = cell
-    reply = None
+    messages = list(job.asked.messages)
+    replies: list[Reply] = []
+    began = time.time()
     try:
-        async for delta in endpoint.stream(asked, variant, max_tokens=max_tokens):
-            reply = delta.reply or reply
-        if reply is None:
-            raise EndpointError("the stream ended without an answer")
+        for further in (None, *job.asked.further):
+            if further is not None:
+                messages += [{"role": "assistant", "content": replies[-1].text}, {"role": "user", "content": further}]
+            replies.append(await _reply(endpoint, job, messages))
     except EndpointError as error:
-        return Answer(id, variant, key, error=str(error))
-    return Answer(
-        id,
-        variant,
-        key,
-        text=_whole(reply.text),
-        sources=tuple(_whole(passage) for passage in reply.sources if isinstance(passage, dict)),
-        latency=reply.latency,
-        first_token=reply.first_token,
-        prompt_tokens=_count(reply.prompt_tokens),
-        completion_tokens=_count(reply.completion_tokens),
-        finish_reason=reply.finish_reason,
+        return Answer(job.id, job.variant, job.key, error=str(error), repeat=job.repeat)
+    return _answer(job, replies, messages, began)
+
+
+async def _reply(endpoint: Endpoint, job: Job, messages: Sequence[Message]) -> Reply:
+    reply = None
+    if job.options:
+        stream = endpoint.stream(messages, job.model, max_tokens=job.max_tokens, options=job.options)  # type: ignore[call-arg]
+    else:
+        stream = endpoint.stream(messages, job.model, max_tokens=job.max_tokens)
+    async for delta in stream:
+        reply = delta.reply or reply
+    if reply is None:
+        raise EndpointError("the stream ended without an answer")
+    return reply
+
+
+def _answer(job: Job, replies: Sequence[Reply], messages: Sequence[Message], began: float) -> Answer:
+    last = replies[-1]
+    sources = job.asked.sources or tuple(_whole(one) for one in last.sources if isinstance(one, dict))
+    logprobs = [one for reply in replies for one in reply.logprobs]
+    answer = Answer(
+        job.id,
+        job.variant,
+        job.key,
+        text=_whole(last.text),
+        sources=sources,
+        latency=sum(reply.latency for reply in replies),
+        first_token=replies[0].first_token,
+        prompt_tokens=sum(_count(reply.prompt_tokens) for reply in replies),
+        completion_tokens=sum(_count(reply.completion_tokens) for reply in replies),
+        finish_reason=last.finish_reason,
+        repeat=job.repeat,
+        turns=tuple(_whole(reply.text) for reply in replies) if len(replies) > 1 else (),
+        tool_calls=tuple(_whole(call) for call in last.tool_calls),
     )
+    if logprobs:
+        answer = replace(
+            answer,
+            logprob=math.fsum(value for _, value in logprobs),
+            bits=_hash(logprobs),
+            tokens=_hash([token for token, _ in logprobs]),
+        )
+    return replace(answer, manifest=_manifest(job, last, sources, messages, began))
+
+
+def _manifest(
+    job: Job, reply: Reply, sources: Sequence[Mapping[str, Any]], messages: Sequence[Message], began: float
+) -> dict[str, Any]:
+    """All by which an answer can be given again: what answered, how it was drawn, and hashes of what it was asked and given."""
+    told = {
+        "server": _whole(reply.fingerprint),
+        "sampling": {"max_tokens": job.max_tokens, **job.sampling},
+        "messages": _hash(list(messages)),
+        "passages": _hash([_whole(dict(one)) for one in sources]) if sources else "",
+        "at": round(began, 3),
+    }
+    return {**job.manifest, **{name: value for name, value in told.items() if value != ""}}
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _whole(value: Any) -> Any:
@@ -174,13 +262,3 @@ def _count(value: object) -> int:
     """Tokens as a server counted them; 0, which is not measured, for what is no count."""
     known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
     return int(value) if known and isinstance(value, int | float) else 0
-
-
-def _interleaved(questions: Sequence[Question], variants: Sequence[str], seed: int) -> list[Cell]:
-    """Questions in random order, and for each the variants in random order.
-
-    So every variant meets the same load, and none is measured on a warmer server than the others.
-    """
-    rng = Random(f"ask-{seed}")
-    order = rng.sample(list(questions), len(questions))
-    return [(q.id, variant) for q in order for variant in rng.sample(list(variants), len(variants))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from llmbench.compare.measures import Measure, known
 from llmbench.compare.verdict import amount, interval, signed
 from llmbench.page import text
 from llmbench.statistics import Difference, Estimate, p_value
@@ -15,7 +16,7 @@ from llmbench.svg.scale import ticks
 __all__ = ["curves", "dots", "forest", "meter", "name"]
 
 
-def dots(metric: str, of: Mapping[str, Estimate], colours: Mapping[str, int]) -> str:
+def dots(metric: str | Measure, of: Mapping[str, Estimate], colours: Mapping[str, int]) -> str:
     """One line a variant on a scale from 0 to 100%: a dot at the share, a bar for its interval."""
     scale = [0.0, 0.25, 0.5, 0.75, 1.0]
     rows = []
@@ -26,7 +27,7 @@ def dots(metric: str, of: Mapping[str, Estimate], colours: Mapping[str, int]) ->
     return f'<div class="plot">{"".join(rows)}{marks.axis([(x, f"{100 * x:.0f}%") for x in scale[::2]])}</div>'
 
 
-def forest(metric: str, pairs: Sequence[Difference], colours: Mapping[str, int], alpha: float) -> str:
+def forest(metric: str | Measure, pairs: Sequence[Difference], colours: Mapping[str, int], alpha: float) -> str:
     """One line a pair around the line of no difference: filled where the difference is shown, hollow where it is not."""
     low, high = min(0.0, *(one.low for one in pairs)), max(0.0, *(one.high for one in pairs))
     if high == low:  # Every pair is equal to the last digit: an axis of one point either way.
@@ -77,11 +78,10 @@ def name(variant: str, colours: Mapping[str, int]) -> str:
     return f'<span class="name"><i class="v{colours[variant]}"></i><bdi>{text(variant)}</bdi></span>'
 
 
-def _tick(metric: str, value: float) -> str:
-    if metric in ("latency", "first_token"):
-        return f"{_short(value)} s"
-    if metric in ("prompt_tokens", "completion_tokens"):
-        return _short(value)
+def _tick(metric: str | Measure, value: float) -> str:
+    measure = known(metric) if isinstance(metric, str) else metric
+    if measure.is_amount:
+        return f"{_short(value)} s" if measure.unit == "s" else _short(value)
     return f"{100 * value:+.0f}" if value else "0"
 
 

@@ -9,9 +9,10 @@ from importlib import resources
 from typing import Any
 
 from llmbench.compare import charts, metrics
+from llmbench.compare.measures import Measure
 from llmbench.compare.result import Comparison
-from llmbench.compare.table import SHARES, cell
-from llmbench.compare.verdict import LABELS, amount, interval, pair_sentence, signed
+from llmbench.compare.table import cell, effect_rows, noise_rows
+from llmbench.compare.verdict import amount, interval, pair_sentence, promised, signed
 from llmbench.page import document, facts, header, notes, section, table, text
 from llmbench.statistics import Estimate
 
@@ -47,6 +48,7 @@ def html(comparison: Comparison) -> str:
             _grid(comparison),
             _quality(comparison, colours),
             _pairs(comparison, colours) if len(comparison.variants) > 1 else "",
+            _experiment(comparison),
             _cost(comparison, colours),
             _definitions(comparison),
             _explorer(comparison),
@@ -81,6 +83,9 @@ def _head(c: Comparison) -> str:
         of = len(c.questions) * len(c.variants)
         left_out = f"{c.missing} of {of} answers failed and are left out. The same command asks them again."
         warnings.append(("warning", f"<p>{left_out}</p>"))
+    warnings += [
+        ("warning" if said.startswith("Deviation") else "note", f'<p dir="auto">{text(said)}</p>') for said in promised(c)
+    ]
     return header(
         _KIND,
         c.name,
@@ -101,17 +106,17 @@ def _grid(c: Comparison) -> str:
     best = max(of, key=lambda variant: of[variant].mean)
     rows = ""
     for label, variants in c.grid.rows:
-        cells = "".join(_square(c.headline, v, of[v], best=v == best) for v in variants)
+        cells = "".join(_square(c.measure(c.headline), v, of[v], best=v == best) for v in variants)
         rows += f'<tr><th scope="row">{label}</th>{cells}</tr>'
     square = (
         '<table class="square"><thead><tr><td></td><th scope="col">without RAG</th><th scope="col">with RAG</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )
     lead = f"Share of questions, with its {100 * c.confidence:g}% interval."
-    return section(LABELS[c.headline], square + _parts(c, of), lead=lead, place="grid")
+    return section(text(c.measure(c.headline).label), square + _parts(c, of), lead=lead, place="grid")
 
 
-def _square(metric: str, variant: str, one: Estimate, *, best: bool) -> str:
+def _square(metric: Measure, variant: str, one: Estimate, *, best: bool) -> str:
     return (
         f'<td class="{"best" if best else ""}" style="--share:{one.mean:.4f}">'
         f'<span class="variant" dir="auto">{text(variant)}</span>'
@@ -123,38 +128,39 @@ def _square(metric: str, variant: str, one: Estimate, *, best: bool) -> str:
 def _parts(c: Comparison, of: dict[str, Estimate]) -> str:
     """What RAG and the adapter bring alone and together, as a line of figures."""
     assert c.grid is not None
-    start = of[c.grid.base].mean
+    start, measure = of[c.grid.base].mean, c.measure(c.headline)
     steps = {"RAG alone": c.grid.base_rag, "Adapter alone": c.grid.adapter, "Both": c.grid.adapter_rag}
     items = "".join(
-        f"<div><dt>{label}</dt><dd>{signed(c.headline, of[variant].mean - start)}</dd></div>"
-        for label, variant in steps.items()
+        f"<div><dt>{label}</dt><dd>{signed(measure, of[variant].mean - start)}</dd></div>" for label, variant in steps.items()
     )
     extra = ""
     if c.interaction is not None:
         low, high = c.interaction.low, c.interaction.high
         sure = "" if low > 0 or high < 0 else ", which may be chance"
         extra = (
-            f"<div><dt>Interaction: gain beyond the sum of the two</dt><dd>{signed(c.headline, c.interaction.mean)} "
-            f"<span>{interval(c.headline, low, high, sign=True)}{sure}</span></dd></div>"
+            f"<div><dt>Interaction: gain beyond the sum of the two</dt><dd>{signed(measure, c.interaction.mean)} "
+            f"<span>{interval(measure, low, high, sign=True)}{sure}</span></dd></div>"
         )
     return f'<dl class="steps">{items}{extra}</dl>'
 
 
 def _quality(c: Comparison, colours: dict[str, int]) -> str:
     panels = ""
-    for metric in [name for name in c.estimates if name in SHARES]:
-        of = c.estimates[metric]
+    for metric in c.judging():
+        of, measure = c.estimates[metric], c.measure(metric)
+        less = ", less is better" if measure.less_is_better else ""
         n = max(one.n for one in of.values())
         wide = " wide" if metric == c.headline else ""
         panels += (
-            f'<figure class="panel card{wide}"><figcaption>{LABELS[metric]} <span>{n} questions</span></figcaption>'
-            f"{charts.dots(metric, of, colours)}</figure>"
+            f'<figure class="panel card{wide}"><figcaption>{text(measure.label)} <span>{n} questions{less}</span></figcaption>'
+            f"{charts.dots(measure, of, colours)}</figure>"
         )
+    headline = c.measure(c.headline)
     for kind, of in c.kinds.items():
         n = max(one.n for one in of.values())
         panels += (
-            f'<figure class="panel card"><figcaption>{LABELS[c.headline]}, {kind} <span>{n} questions</span></figcaption>'
-            f"{charts.dots(c.headline, of, colours)}</figure>"
+            f'<figure class="panel card"><figcaption>{text(headline.label)}, {kind} <span>{n} questions</span></figcaption>'
+            f"{charts.dots(headline, of, colours)}</figure>"
         )
     note = f"Dots are means over questions, bars their {100 * c.confidence:g}% intervals. Further right is better."
     return section("Quality", f'<div class="panels">{panels}</div>', lead=note, place="quality")
@@ -163,14 +169,14 @@ def _quality(c: Comparison, colours: dict[str, int]) -> str:
 def _pairs(c: Comparison, colours: dict[str, int]) -> str:
     alpha = 1 - c.confidence
     blocks = ""
-    for metric in [name for name in c.estimates if name in SHARES]:
-        pairs = c.pairs(metric)
+    for metric in c.judging():
+        pairs, measure = c.pairs(metric), c.measure(metric)
         if not pairs:
             continue
-        says = "".join(f"<li>{text(pair_sentence(one, alpha))}</li>" for one in pairs)
+        says = "".join(f"<li>{text(pair_sentence(one, alpha, measure))}</li>" for one in pairs)
         blocks += (
-            f'<details class="card"{" open" if metric == c.headline else ""}><summary>{LABELS[metric]}</summary>'
-            f'{charts.forest(metric, pairs, colours, alpha)}<ul class="says">{says}</ul></details>'
+            f'<details class="card"{" open" if metric == c.headline else ""}><summary>{text(measure.label)}</summary>'
+            f'{charts.forest(measure, pairs, colours, alpha)}<ul class="says">{says}</ul></details>'
         )
     note = (
         "Each pair on the questions that both answered, in points. A filled dot is a difference that this comparison shows "
@@ -180,14 +186,43 @@ def _pairs(c: Comparison, colours: dict[str, int]) -> str:
     return section("Differences", blocks, lead=note, place="pairs")
 
 
+def _experiment(c: Comparison) -> str:
+    """The effects of the factors, and what repeats of one variant differ by."""
+    told, blocks = c.experiment, ""
+    for metric in c.estimates:
+        effects, noise = effect_rows(c, metric), noise_rows(c, metric)
+        parts = "".join(table(rows[0], [[text(x) for x in row] for row in rows[1:]]) for rows in (effects, noise) if rows)
+        if parts:
+            opened = " open" if metric == c.headline else ""
+            blocks += f'<details class="card"{opened}><summary>{text(c.measure(metric).label)}</summary>{parts}</details>'
+    notes = [note for note in (told.passages, *told.notes) if note]
+    if told.engines:
+        notes.append(f"Answered by {', '.join(told.engines)}.")
+    if not blocks and not notes:
+        return ""
+    lead = ""
+    if told.levels:
+        lead = (
+            "An effect compares a level with the factor's first one, on average over the other factors; of two factors it is "
+            "what both levels bring beyond the sum of the two. Each interval is of its effect alone; shown is by Holm's "
+            "correction over all effects of the metric. "
+        )
+    if told.noise:
+        lead += (
+            f"Every question was put {told.repeats} times. Two runs of one and the same variant, each with as many repeats, "
+            "differ by no more than the figure in the third column in 95 of 100 cases: differences below it are noise. "
+        )
+    return section("Factors and noise", blocks, lead=lead + " ".join(map(text, notes)), place="experiment")
+
+
 def _cost(c: Comparison, colours: dict[str, int]) -> str:
     times: dict[str, list[float]] = {variant: [] for variant in c.variants if variant not in c.failed}
     for row in c.rows:
         if row.answer.error is None:
             times[row.answer.variant].append(row.answer.latency)
-    tokens = [name for name in ("prompt_tokens", "completion_tokens") if name in c.estimates]
-    means = [name for name in ("latency", *tokens) if name in c.estimates]
-    heads = ["Variant", "Median", "95th percentile", "First token, median", *(f"{LABELS[name]}, mean" for name in means)]
+    means = [name for name in c.estimates if c.measure(name).is_amount and name != "first_token"]
+    labels = [text(c.measure(name).label) for name in means]
+    heads = ["Variant", "Median", "95th percentile", "First token, median", *(f"{label}, mean" for label in labels)]
     rows = []
     for variant in c.variants:
         fast, first = (c.quantiles.get(name, {}).get(variant, {}) for name in ("latency", "first_token"))
@@ -205,7 +240,8 @@ def _cost(c: Comparison, colours: dict[str, int]) -> str:
 
 
 def _definitions(c: Comparison) -> str:
-    terms = {LABELS[m]: _code(metrics.definition(m)) for m in c.estimates}
+    measures = [c.measure(metric) for metric in c.estimates]
+    terms = {text(one.label): _code(one.definition or metrics.definition(one.name)) for one in measures}
     terms |= {name: meaning.format(percent=f"{100 * c.confidence:g}%") for name, meaning in _TERMS.items()}
     items = "".join(f"<div><dt>{name}</dt><dd>{meaning}</dd></div>" for name, meaning in terms.items())
     return section("What is measured", f'<dl class="definitions">{items}</dl>', place="definitions")
@@ -218,12 +254,13 @@ def _code(text: str) -> str:
 
 def _explorer(c: Comparison) -> str:
     variants = "".join(f'<option value="{i}">{text(v)}</option>' for i, v in enumerate(c.variants))
-    names = "".join(f'<option value="{m}">{LABELS[m]}</option>' for m in c.estimates if m in SHARES)
+    single = [name for name in c.judging() if not c.measure(name).whole]
+    names = "".join(f'<option value="{name}">{text(c.measure(name).label)}</option>' for name in single)
     inner = f"""<form class="tools" id="tools">
 <label class="grow">Search<input type="search" id="search" placeholder="question, answer or page"></label>
 <label>Judged by<select id="metric">{names}</select></label>
 <label>Variant<select id="variant"><option value="any">any</option><option value="all">every</option>{variants}</select></label>
-<label>Outcome<select id="outcome"><option value="">any</option><option value="1">right</option>
+<label>SandboxAnswer<select id="outcome"><option value="">any</option><option value="1">right</option>
 <option value="0">wrong</option><option value="split">variants disagree</option></select></label>
 <label>Questions<select id="kind"><option value="">all</option><option value="1">answerable</option>
 <option value="0">not answerable</option></select></label>
@@ -249,6 +286,8 @@ def _data(c: Comparison, colours: dict[str, int]) -> dict[str, Any]:
         for q in c.questions
     }
     for row in c.rows:
+        if row.answer.repeat:  # the first of several is shown; answers.jsonl has all
+            continue
         shown = [
             [s["n"], passages.setdefault((str(s["source"]), str(s.get("text", ""))), len(passages)),
              metrics.of_source(str(s["source"]), row.question)]
@@ -257,7 +296,7 @@ def _data(c: Comparison, colours: dict[str, int]) -> dict[str, Any]:
         cards[row.question.id]["of"][c.variants.index(row.answer.variant)] = {
             "t": row.answer.text,
             "s": shown,
-            "m": {name: value for name, value in row.scores.items() if name in SHARES},
+            "m": {name: value for name, value in row.scores.items() if not c.measure(name).is_amount},
             "sec": round(row.answer.latency, 2),
             "err": row.answer.error,
         }

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from llmbench.compare.answers import Answer
+from llmbench.compare.factors import Experiment
 from llmbench.compare.grid import Grid
+from llmbench.compare.measures import Measure, known
 from llmbench.questions import Question
 from llmbench.statistics import Difference, Estimate
 
@@ -59,6 +61,18 @@ class Comparison:
     """Variants that answered no question, each with the error of its first one; nothing is estimated for them."""
     notes: tuple[str, ...] = ()
     """Sentences about the figures that a reader has to know."""
+    measures: dict[str, Measure] = field(default_factory=dict)
+    """What is known about each metric; empty in summaries from before there were settings."""
+    preregistration: dict[str, Any] | None = None
+    """What was promised before the first answer, when, and its hash."""
+    deviations: tuple[str, ...] = ()
+    """What came otherwise than it was promised, a sentence each."""
+    excluded: dict[str, str] = field(default_factory=dict)
+    """Questions that were not asked, by id, and why."""
+    stopping: dict[str, Any] | None = None
+    """Of a sequential comparison: what was decided after how many questions, and the tokens that it saved."""
+    experiment: Experiment = field(default_factory=Experiment)
+    """How the variants differ, the effects of their factors, and what repeats show."""
 
     @property
     def name(self) -> str:
@@ -84,6 +98,14 @@ class Comparison:
         """The differences of one metric."""
         return [one for one in self.differences if one.metric == metric]
 
+    def measure(self, metric: str) -> Measure:
+        """What is known about a metric beside its figures."""
+        return self.measures.get(metric) or known(metric)
+
+    def judging(self) -> list[str]:
+        """The metrics of 0 to 1 that say how good the answers are, in order; the others are amounts."""
+        return [name for name in self.estimates if not self.measure(name).is_amount]
+
     def to_json(self) -> dict[str, Any]:
         """All but the rows, which answers.jsonl holds."""
         values = {key: value for key, value in vars(self).items() if key not in ("folder", "rows", "questions")}
@@ -91,9 +113,11 @@ class Comparison:
             "name": self.name,
             "differences": [asdict(one) for one in self.differences],
             "estimates": _plain(self.estimates),
+            "measures": {name: asdict(one) for name, one in self.measures.items()},
             "kinds": _plain(self.kinds),
             "grid": asdict(self.grid) if self.grid else None,
             "interaction": asdict(self.interaction) if self.interaction else None,
+            "experiment": self.experiment.to_json(),
             "questions": [question.to_json() for question in self.questions],
             "files": {"report": str(self.report), "answers": str(self.answers), "summary": str(self.summary)},
         }
@@ -114,6 +138,9 @@ class Comparison:
                 "grid": Grid(**values["grid"]) if values["grid"] else None,
                 "interaction": Estimate(**values["interaction"]) if values["interaction"] else None,
                 "notes": tuple(values.get("notes", ())),
+                "measures": {name: Measure(**one) for name, one in values.get("measures", {}).items()},
+                "experiment": Experiment.from_json(values["experiment"]) if "experiment" in values else Experiment(),
+                "deviations": tuple(values.get("deviations", ())),
             },
             folder=folder,
             rows=rows,

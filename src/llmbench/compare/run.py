@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING
 
 import yaml
 
 from llmbench import workspace, written
-from llmbench.compare import ask, metrics, questions
-from llmbench.compare.answers import AnswerLog, Scores, scored
+from llmbench.compare import metrics, preregistration, prompts, questions
+from llmbench.compare.answers import AnswerLog, Place, Scores, scored
 from llmbench.compare.ask import Endpoint, Progress
+from llmbench.compare.asking import Asking, Starting, Watched
+from llmbench.compare.passages import FILE, freeze
 from llmbench.compare.result import Comparison, Row
-from llmbench.endpoint import HttpEndpoint
-from llmbench.errors import DataError, LlmbenchError, MissingPackage
+from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe
 
+if TYPE_CHECKING:
+    from llmbench.compare.stopping import Stopping
+
 __all__ = ["every", "load", "remove", "run"]
 
-T = TypeVar("T")
-_FILES = ("answers.jsonl", "summary.json", "report.html")
+_FILES = ("answers.jsonl", "summary.json", "report.html", FILE)
 """What is made anew by `fresh`."""
 
 
@@ -38,6 +38,8 @@ def run(
     measuring: Callable[[int, int], None] = lambda done, total: None,
     fresh: bool = False,
     endpoint: Endpoint | None = None,
+    starting: Starting | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Asks what is not answered yet, measures, and writes the comparison's folder.
 
@@ -47,22 +49,25 @@ def run(
         measuring: called with steps done and in all while what was answered is measured.
         fresh: forget the answers of an earlier time.
         endpoint: another one than the recipe's URL, for tests.
+        starting: with `engine: auto` called while an engine starts, with what it does and for how many seconds.
+        say: told what is worth knowing of it, a line each.
 
     Raises:
         DataError: the question file cannot be used, or no wanted metric fits it.
         EndpointError: nobody answers, a variant is not served, or too many questions failed.
+        RecipeError, EngineError: with `engine: auto` a model, an adapter or an engine is not fit.
         LlmbenchError: another process is writing this comparison.
     """
     if find_spec("scipy") is None:  # Told before any question is asked, not after.
         raise MissingPackage("compare", "scipy", "compare")
     from llmbench.compare.measure import measure
+    from llmbench.compare.stopping import Stopping
 
-    asked = questions.read(recipe.questions)
-    if not any(metrics.fits(name, question) for name in recipe.metrics for question in asked):
-        raise DataError(
-            f"{recipe.questions.path}: none of {', '.join(recipe.metrics)} can be measured on these questions. "
-            "Give them an `answer`, a `value` or a `source`, or add abstention to `metrics`."
-        )
+    preregistration.check(recipe)
+    all_of_them = questions.read(recipe.questions)
+    left_out = preregistration.excluded(recipe, all_of_them)
+    asked = [question for question in all_of_them if question.id not in left_out]
+    _check(recipe, asked)
     folder = workspace.comparisons() / recipe.name
     known = written.shows(folder / "summary.json", "questions", "created")
     written.check_claim(folder, "comparison", known=known, by=recipe.origin)
@@ -71,13 +76,30 @@ def run(
             for name in _FILES:
                 (folder / name).unlink(missing_ok=True)
         resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        frozen = freeze(recipe.passages, asked, folder) if recipe.passages is not None else None
+
         # With the first answer and not before: an endpoint that is not there leaves nothing.
-        claim = partial(written.claim, folder, "comparison", known=known, by=recipe.origin)
+        def claim() -> None:
+            written.claim(folder, "comparison", known=known, by=recipe.origin)
+            if frozen is not None and frozen.lines:
+                workspace.write_text(folder / FILE, frozen.lines)
+
         log = AnswerLog(folder / "answers.jsonl", first=claim)
-        listed = _wait_for(_answers(recipe, asked, log, progress, endpoint))
+        stopping = Stopping(recipe, asked, log) if _sequential(recipe) else None
+
+        def promise() -> None:
+            if recipe.preregistration is not None:
+                claim()
+                there = sum(log.answer((question.id, name)) is not None for question in asked for name in recipe.names)
+                preregistration.register(folder, recipe, asked, left_out, there)
+
+        order, enough = (asked, None) if stopping is None else (stopping.order, stopping.enough)
+        asking = Asking(recipe, order, frozen, watched=Watched(progress, starting, say), endpoint=endpoint)
+        listed = asking.fill(log, promise=promise, enough=enough)
         claim()
         workspace.write_text(folder / "recipe.yaml", resolved)
-        comparison = measure(recipe, asked, log, listed, measuring)
+        put = asked if stopping is None else _as_listed(asked, stopping.asked())
+        comparison = _promised(measure(recipe, put, log, listed, measuring), recipe, asked, left_out, stopping)
         _write(comparison, log)
     return comparison
 
@@ -116,7 +138,7 @@ def remove(name: str) -> None:
         raise LlmbenchError(f"There is no comparison {name} (available: {', '.join(_names()) or 'none yet'}).")
     written.check_claim(folder, "comparison", known=written.shows(folder / "summary.json", "questions", "created"))
     with workspace.lock(folder, "comparison"):
-        ours = [*_FILES, "recipe.yaml", written.RECORD, ".lock"]
+        ours = [*_FILES, "recipe.yaml", preregistration.FILE, written.RECORD, ".lock"]
         written.refuse(folder, ours)
         written.remove(folder, ours)
 
@@ -134,41 +156,40 @@ def _names() -> list[str]:
     return sorted(path.parent.name for path in workspace.comparisons().glob("*/summary.json"))
 
 
-def _wait_for(work: Coroutine[Any, Any, T]) -> T:
-    """Runs it to its end; in a thread of its own where an event loop runs already, as in a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(asyncio.run, work).result()
+def _sequential(recipe: CompareRecipe) -> bool:
+    return recipe.preregistration is not None and recipe.preregistration.stop == "sequential"
 
 
-async def _answers(
-    recipe: CompareRecipe, asked: Sequence[Question], log: AnswerLog, progress: Progress | None, endpoint: Endpoint | None
-) -> dict[str, dict[str, Any]]:
-    """Fills the log, and returns what the endpoint lists about each variant."""
-    spec = recipe.endpoint
-    async with HttpEndpoint(spec.base_url, api_key=os.environ.get(spec.api_key_env), timeout=spec.timeout) as http:
-        listed = await ask.entries(endpoint or http, recipe.variants)
-        await ask.ask(
-            endpoint or http,
-            asked,
-            listed,
-            log,
-            base_url=spec.base_url,
-            max_tokens=recipe.max_tokens,
-            concurrency=recipe.concurrency,
-            seed=recipe.statistics.seed,
-            progress=progress,
-        )
-    return listed
+def _as_listed(asked: Sequence[Question], put: Sequence[Question]) -> list[Question]:
+    """The questions that were put, in the file's order."""
+    known = {question.id for question in put}
+    return [question for question in asked if question.id in known]
+
+
+def _promised(
+    comparison: Comparison,
+    recipe: CompareRecipe,
+    asked: Sequence[Question],
+    left_out: Mapping[str, str],
+    stopping: Stopping | None,
+) -> Comparison:
+    """The comparison with what was registered, what came otherwise, and when asking stopped."""
+    found = preregistration.read(comparison.folder)
+    said = preregistration.deviations(found, recipe, asked, left_out, comparison.headline, comparison.missing)
+    told = None if stopping is None else stopping.told()
+    return replace(comparison, preregistration=found, deviations=said, excluded=dict(left_out), stopping=told)
+
+
+def _check(recipe: CompareRecipe, asked: Sequence[Question]) -> None:
+    """Refuses questions that cannot be asked or measured, before anybody is asked."""
+    prompts.check(asked, recipe.compared)
+    metrics.check(metrics.chosen(recipe), asked, recipe.questions.path)
 
 
 def _write(comparison: Comparison, log: AnswerLog) -> None:
     from llmbench.compare.report import html
 
-    scores: dict[tuple[str, str], Scores] = {row.answer.cell: row.scores for row in comparison.rows}
+    scores: dict[Place, Scores] = {row.answer.place: row.scores for row in comparison.rows}
     log.finish(scores)
     workspace.write_text(comparison.report, html(comparison))
     workspace.write_json(comparison.summary, comparison.to_json())

@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from llmbench.questions import Question
 from llmbench.recipe import StatisticsSpec
-from llmbench.statistics import Difference, Estimate, Kind, paired
+from llmbench.statistics import Difference, Estimate, Kind, paired, resampling
 from llmbench.statistics.paired import Groups, Values, holm, quantile
+from llmbench.statistics.resampling import Addends
 
-__all__ = ["MANY", "difference", "differences", "estimate", "groups", "holm", "interaction", "quantile"]
+__all__ = [
+    "MANY", "difference", "differences", "estimate", "groups", "holm", "interaction", "quantile", "whole_differences",
+    "whole_estimate",
+]  # fmt: skip
 
 MANY = 20
 """Variants above which each is compared with the best one only, corrected for all pairs: 1,000 variants have 499,500."""
@@ -67,6 +71,24 @@ def difference(
 ) -> Difference | None:
     """One pair; None when fewer than two questions have a value for both."""
     return paired.difference(metric, a, b, of_a, of_b, _kind(binary, bounded), confidence=spec.confidence, groups=groups)
+
+
+def whole_estimate(of: Addends, spec: StatisticsSpec, groups: Groups) -> Estimate | None:
+    """A metric of all questions together, with its interval."""
+    return resampling.estimate(of, confidence=spec.confidence, groups=groups, seed=spec.seed)
+
+
+def whole_differences(
+    metric: str, of: Mapping[str, Addends], spec: StatisticsSpec, groups: Groups, best: str | None
+) -> list[Difference]:
+    """Every pair of variants in a metric of all questions together, or those with `best`, as `differences`."""
+    pairs, tests = None, 1
+    if len(of) > MANY:
+        first = best if best is not None and best in of else next(iter(of))
+        pairs, tests = [(first, other) for other in of if other != first], math.comb(len(of), 2)
+    return resampling.differences(
+        metric, of, confidence=spec.confidence, groups=groups, pairs=pairs, tests=tests, seed=spec.seed
+    )
 
 
 def interaction(

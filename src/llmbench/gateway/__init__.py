@@ -8,6 +8,6 @@ from llmbench.gateway.guard import Access
 from llmbench.gateway.server import Gateway, running, started
 
 __all__ = [
-    "Access", "Catalogue", "Gateway", "Grounded", "Grounder", "Grounding", "Served", "admin", "background", "build",
+    "Access", "Catalogue", "Gateway", "Grounded", "Grounder", "Grounding", "Served", "admin", "background", "build", "cards",
     "engine_started", "keys", "listen_address", "observing", "quota", "running", "started", "traffic",
 ]  # fmt: skip

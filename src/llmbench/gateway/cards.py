@@ -51,7 +51,8 @@ def fingerprint(recipe: ServeRecipe, variant: Variant, adapter: Adapter | None, 
     """Changes with whatever shapes a variant's answers, the pages of its index apart; clients may keep answers by it."""
     base = assets.model_folder(recipe.model.model_name_or_path)
     # Size and time of the weights, not their hash: hashing 100 GB would take longer than loading them.
-    files = [(path.name, path.stat()) for path in sorted(Path(base).glob("*.safetensors"))]
+    found = [*sorted(Path(base).glob("*.safetensors")), *sorted(Path(base).glob("*.onnx*"))]
+    files = [(path.name, path.stat()) for path in found]
     weights = [(name, about.st_size, about.st_mtime_ns) for name, about in files]
     spoken = variant.model_dump(mode="json", include={"system", "sampling"})
     searched = pipeline.model_dump(mode="json") if pipeline is not None else None

@@ -5,6 +5,7 @@ A fault in a document is one line with file, line number, dotted place and, wher
 
 from __future__ import annotations
 
+from llmbench.recipe import metric_settings
 from llmbench.recipe.adapter import (
     EvaSpec,
     FreezeSpec,
@@ -21,13 +22,23 @@ from llmbench.recipe.compare import ABSTENTION, CompareRecipe, EndpointSpec, Que
 from llmbench.recipe.data import DataSource, DataSpec, Format
 from llmbench.recipe.distributed import DistributedSpec
 from llmbench.recipe.evaluation import EvaluationSpec
+from llmbench.recipe.experiment import (
+    PLACEHOLDER,
+    AskedSampling,
+    ComparedVariant,
+    FactorsSpec,
+    PassagesSpec,
+    PromptSpec,
+)
 from llmbench.recipe.fields import Document
 from llmbench.recipe.guardrails import RAILS
 from llmbench.recipe.load import load, load_any, load_text
 from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec, TeacherSpec
+from llmbench.recipe.metrics import MetricSpec
 from llmbench.recipe.model import ModelSpec
 from llmbench.recipe.observing import AccessLogSpec, CaptureSpec, TracesSpec
 from llmbench.recipe.optimization import TrainingSpec
+from llmbench.recipe.preregistration import ExclusionSpec, Margin, PreregistrationSpec
 from llmbench.recipe.rag import (
     STDIN,
     ChunkingSpec,
@@ -44,7 +55,7 @@ from llmbench.recipe.rag import (
     Stage,
 )
 from llmbench.recipe.rewards import RewardFunction
-from llmbench.recipe.serve import MAX_STOPS, EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
+from llmbench.recipe.serve import MAX_STOPS, VLLM_ALONE, EngineSpec, GatewaySpec, Sampling, ServeRecipe, Variant
 from llmbench.recipe.sweep import ConfirmSpec, DimensionSpec, SweepRecipe
 from llmbench.recipe.tracking import Tracker, TrackingSpec
 from llmbench.recipe.traffic import Guardrails, RolloutSpec, RouteSpec, ShadowSpec, Sticky
@@ -54,13 +65,17 @@ from llmbench.recipe.vllm_options import vllm_option
 __all__ = [
     "ABSTENTION",
     "MAX_STOPS",
+    "PLACEHOLDER",
     "RAILS",
     "STDIN",
+    "VLLM_ALONE",
     "AccessLogSpec",
+    "AskedSampling",
     "CaptureSpec",
     "ChunkingSpec",
     "ColumnsSpec",
     "CompareRecipe",
+    "ComparedVariant",
     "ConfirmSpec",
     "ContextSpec",
     "DataSource",
@@ -75,7 +90,9 @@ __all__ = [
     "EngineSpec",
     "EvaSpec",
     "EvaluationSpec",
+    "ExclusionSpec",
     "ExpandSpec",
+    "FactorsSpec",
     "Format",
     "FreezeSpec",
     "GatewaySpec",
@@ -85,11 +102,16 @@ __all__ = [
     "KtoSpec",
     "LoftQSpec",
     "LoraSpec",
+    "Margin",
     "Method",
+    "MetricSpec",
     "MmrSpec",
     "ModelSpec",
     "OFTSpec",
     "OrpoSpec",
+    "PassagesSpec",
+    "PreregistrationSpec",
+    "PromptSpec",
     "PromptTuningSpec",
     "QuantizationSpec",
     "QuestionSource",
@@ -122,6 +144,7 @@ __all__ = [
     "load",
     "load_any",
     "load_text",
+    "metric_settings",
     "resolution",
     "schema",
     "servability",

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, model_validator
 
-from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Section, Seed, all_different
+from llmbench.recipe.abstention import ABSTENTION
+from llmbench.recipe.experiment import ComparedVariant, FactorsSpec, PassagesSpec, Variants, grid_size
+from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Section, Seed
+from llmbench.recipe.metrics import Metrics
+from llmbench.recipe.preregistration import PreregistrationSpec
+from llmbench.recipe.serve import EngineSpec
 
-__all__ = ["ABSTENTION", "CompareRecipe", "EndpointSpec", "MetricName", "QuestionSource", "StatisticsSpec"]
+__all__ = ["ABSTENTION", "CompareRecipe", "EndpointSpec", "QuestionSource", "StatisticsSpec"]
 
-MetricName = Literal[
-    "grounded", "contains_value", "value_retrieved", "citation", "abstention", "exact_match", "squad_em", "squad_f1"
-]
-ABSTENTION = (
-    r"\b(not (stated|told)|not in the (handbook|documents|passages|context)|(does|do) not say|(don.t|do not) know|"
-    r"not mentioned|cannot answer)\b"
-)
-"""Tells an answer that says it has none; comparisons and the gateway's counts share it. Case does not matter."""
+_SERVED = "a running endpoint has its own. Name one of its models in `model`, or set `engine: auto` to start engines here"
 
 
 class EndpointSpec(Section):
@@ -56,6 +54,9 @@ class StatisticsSpec(Section):
     """Of the order of the questions."""
 
 
+_USUAL: Any = ["grounded", "contains_value", "citation", "abstention", "exact_match"]
+
+
 class CompareRecipe(Document):
     """Questions, variants, metrics."""
 
@@ -63,15 +64,73 @@ class CompareRecipe(Document):
     """The comparison's name; its folder is outputs/comparisons/NAME."""
     endpoint: EndpointSpec = EndpointSpec()
     questions: QuestionSource
-    variants: Annotated[list[str], Field(min_length=1), AfterValidator(all_different)]
-    """Model ids that the endpoint lists."""
-    metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(all_different)] = [
-        "grounded", "contains_value", "citation", "abstention", "exact_match",
-    ]  # fmt: skip
-    """The verdict is about the first one that fits the questions. Latency and tokens are always measured."""
+    variants: Variants = []
+    """Model ids that the endpoint lists, or mappings with a `name` and what is asked of which model."""
+    factors: FactorsSpec = FactorsSpec()
+    """A grid in place of `variants`."""
+    engine: Literal["endpoint", "auto"] = "endpoint"
+    """`auto` asks no running endpoint: it starts an engine for each base model in turn, asks its variants, and stops it."""
+    engine_options: EngineSpec = EngineSpec()
+    """How `engine: auto` starts them; what is vLLM's alone is left out for exports in ONNX."""
+    passages: PassagesSpec | None = None
+    """Passages that all variants are given alike."""
+    repeats: Annotated[int, Field(gt=0, le=100)] = 1
+    """How often each question is put to each variant, each time with another seed."""
+    logprobs: bool = False
+    """Ask for log-probabilities, so that `--replay` can tell the same bits from the same tokens."""
+    metrics: Metrics = Field(default=_USUAL, validate_default=True)
+    """Names, or names with settings. The verdict is about the first one that fits the questions. Latency and tokens are always
+    measured."""
+    allow_code: bool = False
+    """Whether the metric `code` may run what models wrote, in a process that can neither write files nor reach a network."""
     abstention: Pattern = ABSTENTION
     """Regular expression (case-insensitive) that tells an answer which abstains."""
     max_tokens: Annotated[int, Field(gt=0)] = 64
     concurrency: Annotated[int, Field(gt=0)] = 8
     """Requests in flight at once."""
     statistics: StatisticsSpec = StatisticsSpec()
+    preregistration: PreregistrationSpec | None = None
+    """What is promised before the first answer; none promises nothing."""
+
+    @property
+    def compared(self) -> list[ComparedVariant]:
+        """The variants in the recipe's order: those that are listed, or those of the grid."""
+        return list(self.variants) if self.variants else [variant for variant, _ in self.factors.cells()]
+
+    @property
+    def names(self) -> list[str]:
+        """Their names."""
+        return [variant.name for variant in self.compared]
+
+    @model_validator(mode="after")
+    def _asks_somebody(self) -> Self:
+        grid = grid_size(self.factors)
+        if grid and self.variants:
+            raise ValueError("factors: the grid makes the variants. Leave out `factors` or `variants`")
+        if not grid and not self.variants:
+            raise ValueError("variants is missing. List model ids that the endpoint lists, or give `factors`")
+        return self
+
+    @model_validator(mode="after")
+    def _an_endpoint_serves_its_own(self) -> Self:
+        if self.engine == "auto":
+            if self.engine_options.urls:
+                raise ValueError("engine_options.urls: with `engine: auto` engines are started here. Leave it out")
+            return self
+        for i, variant in enumerate(self.variants):
+            for field in ("adapter", "pipeline"):
+                if getattr(variant, field) is not None:
+                    raise ValueError(f"variants[{i}].{field}: {_SERVED}")
+        for field in ("adapters", "pipelines"):
+            if getattr(self.factors, field):
+                raise ValueError(f"factors.{field}: {_SERVED}")
+        return self
+
+    @model_validator(mode="after")
+    def _passages_have_one_origin(self) -> Self:
+        searched = any(variant.pipeline for variant in self.variants) or any(one.pipeline for one in self.factors.pipelines)
+        if self.passages is not None and searched:
+            raise ValueError(
+                "passages: all variants are given the same ones, so that none has a pipeline of its own. Leave out one of them"
+            )
+        return self

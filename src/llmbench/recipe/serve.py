@@ -15,7 +15,7 @@ from llmbench.recipe.servability import MAX_RANK
 from llmbench.recipe.traffic import RouteSpec
 from llmbench.recipe.vllm_options import is_option
 
-__all__ = ["EngineSpec", "GatewaySpec", "Sampling", "ServeRecipe", "Variant"]
+__all__ = ["VLLM_ALONE", "EngineSpec", "GatewaySpec", "Sampling", "ServeRecipe", "Variant"]
 
 
 _CODE = "it loads code, which a recipe may not do"
@@ -88,7 +88,7 @@ def _engine_key(value: Any) -> Any:
 
 
 _PORTS = {"http": 80, "https": 443}
-_VLLM_ALONE = (
+VLLM_ALONE = (
     "python", "dtype", "max_loras", "max_adapters", "max_lora_rank", "tensor_parallel_size", "pipeline_parallel_size",
     "data_parallel_size", "gpu_memory_utilization", "cpu_kv_cache_gib", "tool_parser", "reasoning_parser", "extra_args",
 )  # fmt: skip
@@ -175,7 +175,7 @@ class EngineSpec(Section):
 
     @model_validator(mode="after")
     def _onnx_takes_none_of_vllm_s_options(self) -> Self:
-        given = [name for name in _VLLM_ALONE if name in self.model_fields_set and getattr(self, name) is not None]
+        given = [name for name in VLLM_ALONE if name in self.model_fields_set and getattr(self, name) is not None]
         if self.backend == "onnx" and given:
             raise ValueError(f"{given[0]} is vLLM's alone. Leave it out with backend: onnx")
         return self

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from llmbench.recipe.compare import ABSTENTION
+from llmbench.recipe.abstention import ABSTENTION
 from llmbench.recipe.fields import Name, Pattern, Positive, Section
 from llmbench.recipe.guardrails import RAILS
 

@@ -4,6 +4,9 @@ The values stand here, without numpy, so that what is finished can be read where
 made in `paired`, `intervals`, `flips`, `clusters`, `power` and, for what is looked at while it comes, `sequential`.
 """
 
-from llmbench.statistics.values import Difference, Estimate, Kind, p_value
+from llmbench.statistics.values import Difference, Effect, Estimate, Kind, Noise, p_value
 
-__all__ = ["Difference", "Estimate", "Kind", "clusters", "intervals", "p_value", "paired", "sequential", "words"]
+__all__ = [
+    "Difference", "Effect", "Estimate", "Kind", "Noise", "clusters", "effects", "intervals", "p_value", "paired", "resampling",
+    "sequential", "words",
+]  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from scipy import special
 from llmbench.statistics.clusters import Clusters, degrees, variance
 from llmbench.statistics.values import Kind
 
-__all__ = ["Contrast", "amount", "difference", "mean"]
+__all__ = ["Contrast", "against", "amount", "difference", "mean"]
 
 _PRIOR = 4.0
 """Questions' worth of the largest possible variance that a score's variance is mixed with (1.96^2, as Agresti and Coull add to
@@ -69,27 +69,53 @@ def mean(x: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float
 def difference(d: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float, reach: float = 1.0) -> Contrast:
     """Differences of shares and scores lie within -reach and reach and have Tango's (1998) score interval.
 
-    Its b and c are the sums of the positive and of the negative ones, and all is divided by the effect. Amounts have Hall's.
+    Its b and c are the sums of the positive and of the negative ones, and all is divided by the effect. Amounts have Hall's;
+    where all their differences are the same, which says nothing of how much others may differ, they count as scores do, with
+    the largest amount that was seen as `reach`.
     """
     if kind == "amount":
+        m, error, _ = _moments(d, groups)
+        if not error:
+            alike = difference(d, groups, "score", confidence, reach=_reach(d, reach))
+            return replace(alike, low=min(alike.low, m), high=max(alike.high, m))
         low, high = amount(d, groups, confidence)
-        error = _moments(d, groups)[1]
         return Contrast(low, high, _amount_p(d, groups), error, 1.0, _inflation(d, groups), groups.degrees)
     x = d / reach
     n, b, c = len(x), float(x[x > 0].sum()), float(-x[x < 0].sum())
     m = (b - c) / n
-    plain = ((b + c) / n - m * m) / n
-    # A contrast of more than two shares takes values between the whole ones, and is a score.
-    of: Kind = "share" if kind == "share" and reach == 1 else "score"
-    effect = _effect(x, groups, plain, of)
-    score, free = _tango(b / effect, c / effect, n / effect), _free(x, groups, of)
+    score, effect, free, of = _statistic(x, groups, kind, whole=reach == 1)
     z = _quantile(confidence, free)
     low, high = _root(score, z, -1.0, m), _root(score, -z, m, 1.0)
     p = 1.0 if b == c else min(1.0, 2 * _tail(abs(score(0.0)), free))
-    error = reach * math.sqrt(max(0.0, effect * plain))
+    error = reach * math.sqrt(max(0.0, effect * _plain(x)))
     return Contrast(
         reach * low, reach * high, p, error, effect, _design(x, groups, effect, of), min(groups.degrees, free)
     )  # fmt: skip
+
+
+def against(d: NDArray[np.float64], groups: Clusters, kind: Kind, null: float = 0.0, reach: float = 1.0) -> tuple[float, float]:
+    """One-sided p: of a mean of at most `null`, and of one of at least `null`; the interval of `difference` inverts both.
+
+    The lower limit at a confidence of 1 - alpha lies above `null` exactly where the first is below alpha / 2, and the upper
+    one below it where the second is.
+
+    Args:
+        d: paired differences, (n,).
+        groups: their clusters.
+        kind: what one question gives.
+        null: the difference in question, within -reach and reach for shares and scores.
+        reach: as for `difference`.
+    """
+    if kind == "amount":
+        error = _moments(d, groups)[1]
+        if error:
+            below = _amount_tail(d - null, groups)
+            return below, 1 - below
+        return against(d, groups, "score", null, max(_reach(d, reach), 2 * abs(null)))
+    x = d / reach
+    score, _, free, _ = _statistic(x, groups, kind, whole=reach == 1)
+    value = score(null / reach)
+    return _tail(value, free), _tail(-value, free)
 
 
 def amount(x: NDArray[np.float64], groups: Clusters, confidence: float) -> tuple[float, float]:
@@ -105,12 +131,26 @@ def amount(x: NDArray[np.float64], groups: Clusters, confidence: float) -> tuple
 
 
 def _amount_p(x: NDArray[np.float64], groups: Clusters) -> float:
-    m, error, skew = _moments(x, groups)
+    m, error, _ = _moments(x, groups)
     if not error:
         return 1.0 if m == 0 else 0.0
+    tail = _amount_tail(x, groups)
+    return min(1.0, 2 * min(tail, 1 - tail))
+
+
+def _amount_tail(x: NDArray[np.float64], groups: Clusters) -> float:
+    """The chance of a mean as large as this, or larger, if the true one is 0; by Hall's transform, which only rises."""
+    m, error, skew = _moments(x, groups)
+    if not error:
+        return 0.0 if m > 0 else 1.0
     t = m / error
     t = t + skew * t * t / 3 + skew * skew * t**3 / 27 + skew / 6
-    return min(1.0, 2 * float(special.stdtr(_degrees(groups), -abs(t))))
+    return float(special.stdtr(_degrees(groups), -t))
+
+
+def _reach(d: NDArray[np.float64], reach: float) -> float:
+    """The largest amount that is known of: at least that of the differences themselves, and never 0."""
+    return max(reach, float(np.abs(d).max(initial=0.0))) or 1.0
 
 
 def _moments(x: NDArray[np.float64], groups: Clusters) -> tuple[float, float, float]:
@@ -131,6 +171,23 @@ def _unskewed(z: float, skew: float) -> float:
     if abs(skew) < 1e-6:
         return z
     return 3 * (math.cbrt(1 + skew * (z - skew / 6)) - 1) / skew
+
+
+def _plain(x: NDArray[np.float64]) -> float:
+    """The variance of the mean if each of its values of -1 to 1 were one of -1, 0 and 1 independently."""
+    n, m = len(x), float(x.mean())
+    return (float(np.abs(x).sum()) / n - m * m) / n
+
+
+def _statistic(
+    x: NDArray[np.float64], groups: Clusters, kind: Kind, *, whole: bool
+) -> tuple[Callable[[float], float], float, float, Kind]:
+    """The score statistic by effective numbers, their effect, the degrees of freedom, and the kind that they were made for."""
+    # A contrast of more than two shares takes values between the whole ones, and is a score.
+    of: Kind = "share" if kind == "share" and whole else "score"
+    effect = _effect(x, groups, _plain(x), of)
+    b, c = float(x[x > 0].sum()), float(-x[x < 0].sum())
+    return _tango(b / effect, c / effect, len(x) / effect), effect, _free(x, groups, of), of
 
 
 def _tango(b: float, c: float, n: float) -> Callable[[float], float]:

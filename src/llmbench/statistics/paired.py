@@ -104,7 +104,8 @@ def difference(
         return None
     x, y = (np.array([of[id] for id in ids], dtype=np.float64) for of in (of_a, of_b))
     d, together = x - y, clusters(ids, groups)
-    found = intervals.difference(d, together, kind, confidence)
+    reach = float(max(np.abs(x).max(), np.abs(y).max())) if kind == "amount" else 1.0
+    found = intervals.difference(d, together, kind, confidence, reach)
     p, m = _p(d, together, found, 1 - confidence), float(d.mean())
     level, known = (1 - confidence) / tests, replace(together, degrees=min(together.degrees, found.degrees))
     match kind:

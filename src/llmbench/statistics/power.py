@@ -1,8 +1,11 @@
-"""The smallest true difference that a test of this size would find in four of five repetitions."""
+"""The smallest true difference that a test of this size would find in four of five repetitions, and how many questions it takes
+to show that one variant is not worse than another by a margin."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -11,9 +14,34 @@ from scipy import special, stats
 
 from llmbench.statistics.clusters import Clusters
 
-__all__ = ["amount", "score", "share"]
+__all__ = ["POWER", "Assumed", "amount", "fewest", "passes", "score", "share"]
 
 POWER = 0.8
+_MOST = 10_000_000
+"""Questions above which nobody asks."""
+_EXACT = 400.0
+"""Questions that differ, above which the normal distribution takes the place of the counts."""
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What is assumed of the questions to come, for the power of a gate.
+
+    `gain` and `loss` are what the candidate wins and loses a question: of shares the share of questions that it alone, or the
+    other alone, has right; `gain - loss` is the true difference. `spread` is the standard deviation of one question's
+    difference where it is not a share's. `deff` is the design effect, `size` the questions of a page.
+    """
+
+    gain: float
+    loss: float
+    spread: float | None = None
+    deff: float = 1.0
+    size: float = 1.0
+
+    @property
+    def difference(self) -> float:
+        """The true one: the candidate's less the baseline's, more being better."""
+        return self.gain - self.loss
 
 
 def share(a: NDArray[np.float64], b: NDArray[np.float64], groups: Clusters, deff: float, level: float) -> float | None:
@@ -57,6 +85,79 @@ def amount(error: float, groups: Clusters, level: float) -> float | None:
     if _signs_are_too_few(groups, level):
         return None
     return error * (_t(level, groups) + float(special.ndtri(POWER)))
+
+
+def passes(n: int, margin: float, alpha: float, of: Assumed) -> float:
+    """How often a gate passes that asks for the lower limit of n questions to lie above -margin.
+
+    Of shares by the distribution of the counts and Tango's statistic on n / deff questions, as the gate has it; where many
+    differ, and of means, by the normal distribution.
+
+    Args:
+        n: questions.
+        margin: by how much the candidate may be worse, 0 or more, in the metric's own unit.
+        alpha: of the two-sided interval, so that the gate errs in alpha / 2.
+        of: what is true.
+    """
+    count = n / of.deff
+    free = n / of.size - 1 if of.size > 1 or of.spread is not None else math.inf
+    if count < 1 or free < 1:
+        return 0.0
+    z = float(special.stdtrit(free, 1 - alpha / 2) if math.isfinite(free) else special.ndtri(1 - alpha / 2))
+    if of.spread is not None:
+        away = (of.difference + margin) * math.sqrt(count) / of.spread if of.spread else math.inf
+        return float(special.ndtr(away - z))
+    if count * (of.gain + of.loss) > _EXACT:
+        mean = _tango_at(count * of.gain, count * of.loss, count, -margin)
+        plain = of.gain + of.loss - of.difference**2
+        null = (of.difference + margin) * count / float(mean) if mean else 1.0
+        return float(special.ndtr((float(mean) - z) * null / math.sqrt(count * plain)))
+    return _counted(int(count), of.gain, of.loss, margin, z)
+
+
+def fewest(power: Callable[[int], float], wanted: float = POWER, least: int = 2) -> int | None:
+    """The fewest questions with this power; None where ten million do not have it."""
+    high = max(least, 2)
+    if power(high) >= wanted:
+        return high
+    while power(high) < wanted:
+        if high >= _MOST:
+            return None
+        high *= 2
+    low = high // 2
+    while high - low > max(1, high // 200):
+        middle = (low + high) // 2
+        low, high = (middle, high) if power(middle) < wanted else (low, middle)
+    return high
+
+
+def _counted(n: int, gain: float, loss: float, margin: float, z: float) -> float:
+    """The chance that Tango's statistic is above z, over all counts of n questions that are at all likely."""
+    b, c = (np.arange(int(n * p + 6 * math.sqrt(n * p * (1 - p)) + 8)) for p in (gain, loss))
+    b, c = b[b <= n], c[c <= n]
+    first = _binomial(b, n, gain)
+    left = np.maximum(n - b[:, None], 0)
+    second = np.where(c[None, :] <= left, _among(c[None, :], left, loss / (1 - gain) if gain < 1 else 0.0), 0.0)
+    above = _tango_at(b[:, None].astype(np.float64), c[None, :].astype(np.float64), n, -margin) > z
+    return float((first[:, None] * second * above).sum())
+
+
+def _tango_at(b: NDArray[np.float64] | float, c: NDArray[np.float64] | float, n: float, delta: float) -> NDArray[np.float64]:
+    """Tango's statistic of many counts at once: as `intervals._tango`."""
+    b, c = np.asarray(b, dtype=np.float64), np.asarray(c, dtype=np.float64)
+    p, q = -b - c + (2 * n - b + c) * delta, -c * delta * (1 - delta)
+    nuisance = (np.sqrt(np.maximum(0.0, p * p - 8 * n * q)) - p) / (4 * n)
+    spread = n * (2 * nuisance + delta * (1 - delta))
+    away = b - c - n * delta
+    sure = np.where(away > 0, np.inf, np.where(away < 0, -np.inf, 0.0))
+    return np.asarray(np.where(spread > 0, away / np.sqrt(np.where(spread > 0, spread, 1.0)), sure))
+
+
+def _among(k: NDArray[np.int_], n: NDArray[np.int_], p: float) -> NDArray[np.float64]:
+    """The chance of k among n, for arrays of both."""
+    n = np.maximum(n, k)
+    log = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1) + special.xlogy(k, p)
+    return np.asarray(np.exp(log + special.xlog1py(n - k, -min(p, 1.0))), dtype=np.float64)
 
 
 def _signs_are_too_few(groups: Clusters, level: float) -> bool:

@@ -13,6 +13,10 @@ than two sequences with half of alpha each whose bounds must lie apart.
 The same holds for means of values between 0 and 1, whatever their distribution, with their sum in the place of k. Each factor
 of the ratio is convex in the value and so at most what the line between its ends gives, whose mean is 1: the ratio can only
 fall on average. Values that vary little are bounded no closer than shares are.
+
+Two variants that answer the same questions are compared by their differences, of which most are 0. There the evidence is the
+wealth of who bets on each difference, mixed over sizes of the bet (Waudby-Smith and Ramdas 2024): it grows with how little the
+differences vary. The questions of a page are one bet, on their sum, so that they may depend on each other in any way.
 """
 
 from __future__ import annotations
@@ -28,10 +32,12 @@ from scipy import special
 
 __all__ = [
     "Bounds",
+    "PairedEvidence",
     "against_quantiles",
     "against_share",
     "against_shares",
     "difference_bounds",
+    "paired_bounds",
     "quantile_bounds",
     "share_bounds",
 ]
@@ -40,6 +46,8 @@ _PRIOR = 0.5
 """Jeffreys' prior: no share needs a variance to be estimated, and shares near 0 and 1, such as errors, are followed closely."""
 _STEPS = 60
 """Bisections: 2^-60 of the width."""
+_BETS = 0.98 * 2.0 ** (-np.arange(24) / 2)
+"""The bets, as parts of the largest that cannot be ruined: from nearly all of it down to a 3,000th."""
 _EDGE = 1e-12
 """How near to 0 and 1 shares are looked for."""
 
@@ -171,6 +179,69 @@ def difference_bounds(evidence: Callable[[float], float], estimate: float, alpha
 
     least = _edge(out, low, estimate) if out(low) else low
     return Bounds(least, _edge(out, high, estimate) if out(high) else high)
+
+
+class PairedEvidence:
+    """The evidence about a mean of paired differences between -1 and 1, page by page, for one mean in question.
+
+    `above` and `below` are the logarithms of two martingales: one that starts at 1 and is fair or worse if the mean is at most
+    `mean`, one likewise if it is at least `mean`. Each reaches -ln(alpha) with a chance of at most alpha.
+    """
+
+    def __init__(self, mean: float, largest: int) -> None:
+        """Args:
+        mean: the one in question, -1 to 1.
+        largest: the most questions of a page, known before the first; 1 where each question is alone.
+        """
+        if not -1 <= mean <= 1:
+            raise ValueError(f"{mean} is no mean of differences between -1 and 1")
+        self._mean, self._largest = mean, largest
+        self._up, self._down = np.zeros(len(_BETS)), np.zeros(len(_BETS))
+
+    def add(self, total: float, count: int) -> None:
+        """The sum of the differences of a page's questions, and their number.
+
+        Raises:
+            ValueError: the page has more questions than `largest`.
+        """
+        if count > self._largest:
+            raise ValueError(f"{count} questions of a page, where at most {self._largest} were said")
+        away = (total - self._mean * count) / self._largest
+        self._up += np.log1p(_BETS / max(1 + self._mean, _EDGE) * away)
+        self._down += np.log1p(_BETS / max(1 - self._mean, _EDGE) * -away)
+
+    @property
+    def above(self) -> float:
+        """Against a mean of at most the one in question."""
+        return float(special.logsumexp(self._up)) - log(len(_BETS))
+
+    @property
+    def below(self) -> float:
+        """Against a mean of at least the one in question."""
+        return float(special.logsumexp(self._down)) - log(len(_BETS))
+
+
+def paired_bounds(totals: NDArray[np.float64], counts: NDArray[np.float64], largest: int, alpha: float) -> Bounds:
+    """For a mean of paired differences between -1 and 1, of which the pages in the order in which they came are given.
+
+    Args:
+        totals: the sum of the differences of each page, (pages,).
+        counts: its questions, (pages,).
+        largest: as for `PairedEvidence`.
+        alpha: the chance that a bound is ever wrong, both sides together, half of it each.
+    """
+    if not len(totals):
+        return Bounds(-1.0, 1.0)
+    limit, mean = log(2 / alpha), float(totals.sum() / counts.sum())
+
+    def wealth(at: float, sign: int) -> float:
+        away = sign * (totals - at * counts) / largest
+        bets = _BETS[:, None] / max(1 + sign * at, _EDGE)
+        return float(special.logsumexp(np.log1p(bets * away).sum(axis=1))) - log(len(_BETS))
+
+    low = _edge(lambda at: wealth(at, 1) >= limit, -1.0, mean) if wealth(-1.0 + _EDGE, 1) >= limit else -1.0
+    high = -_edge(lambda at: wealth(-at, -1) >= limit, -1.0, -mean) if wealth(1.0 - _EDGE, -1) >= limit else 1.0
+    return Bounds(low, high)
 
 
 def _mixed(k: float, n: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Difference", "Estimate", "Kind", "p_value"]
+__all__ = ["Difference", "Effect", "Estimate", "Kind", "Noise", "p_value"]
 
 Kind = Literal["share", "score", "amount"]
 """What one question gives: a share is 0 or 1, a score between 0 and 1 (nDCG, F1), an amount any number (seconds, tokens)."""
@@ -50,6 +50,47 @@ class Difference:
     p_holm: float
     detectable: float | None
     deff: float = 1.0
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a factor's level does compared with the factor's first level, on average over the other factors; or, of two factors,
+    how much more both levels bring together than each alone.
+
+    `factors`, `levels` and `references` have one entry a factor. `p` is of this effect alone, and the interval excludes 0
+    exactly where it is below alpha; `p_holm` is corrected over all effects of the metric. `n` and `deff` as in `Difference`.
+    """
+
+    metric: str
+    factors: tuple[str, ...]
+    levels: tuple[str, ...]
+    references: tuple[str, ...]
+    mean: float
+    low: float
+    high: float
+    n: int
+    p: float
+    p_holm: float
+    deff: float = 1.0
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What repeats of the same questions show of one variant.
+
+    `question` and `sampling` are variances: of what questions have, and of what drawing the same question's answer again adds.
+    `share` is the part of the variance of the mean that is sampling, `floor` the difference that two runs of the same variant,
+    with as many repeats, stay within, and `flips` the part of pairs of repeats that differ. `n` questions were each repeated
+    `rounds` times (the harmonic mean).
+    """
+
+    question: float
+    sampling: float
+    share: float
+    floor: float
+    flips: float
+    n: int
+    rounds: float
 
 
 def p_value(p: float) -> str:

@@ -1,4 +1,4 @@
-"""What is measured about one answer. Each docstring is the definition that the report prints.
+"""Whether an answer tells what the documents tell, and cites where. Each docstring is the definition that the report prints.
 
 Every function is pure, takes a question, an answer and the pattern of an abstention, and returns a number, or None where
 the metric does not apply to that question.
@@ -14,25 +14,9 @@ from llmbench.compare.answers import Answer
 from llmbench.questions import Question
 
 __all__ = [
-    "COST",
-    "GRADED",
-    "METRICS",
-    "QUALITY",
-    "abstains",
-    "abstention",
-    "citation",
-    "contains_value",
-    "definition",
-    "exact_match",
-    "fits",
-    "grounded",
-    "of_source",
-    "same_page",
-    "score",
-    "squad_em",
-    "squad_f1",
-    "value_retrieved",
-]
+    "ALL", "Grounding", "abstains", "abstention", "citation", "contains_value", "exact_match", "grounded", "of_source",
+    "same_page", "squad_em", "squad_f1", "value_retrieved", "without_citations",
+]  # fmt: skip
 
 
 def grounded(question: Question, answer: Answer, pattern: str) -> float | None:
@@ -58,7 +42,7 @@ def contains_value(question: Question, answer: Answer, pattern: str) -> float | 
     """
     if not question.answerable or question.value is None:
         return None
-    known, text = f"{question.question} {question.answer or ''}", _without_citations(answer.text)
+    known, text = f"{question.question} {question.answer or ''}", without_citations(answer.text)
     return float(any(scoring.holds_value(text, value, known) for value in question.wordings))
 
 
@@ -104,7 +88,7 @@ def exact_match(question: Question, answer: Answer, pattern: str) -> float | Non
         return float(abstains(answer, pattern))
     if question.answer is None:
         return None
-    return float(scoring.same_sentence(_without_citations(answer.text), _without_citations(question.answer)))
+    return float(scoring.same_sentence(without_citations(answer.text), without_citations(question.answer)))
 
 
 def squad_em(question: Question, answer: Answer, pattern: str) -> float | None:
@@ -116,7 +100,7 @@ def squad_em(question: Question, answer: Answer, pattern: str) -> float | None:
         return float(abstains(answer, pattern))
     if question.value is None:
         return None
-    found = scoring.span_tokens(_without_citations(answer.text))
+    found = scoring.span_tokens(without_citations(answer.text))
     return float(any(found == scoring.span_tokens(value) for value in question.wordings))
 
 
@@ -131,59 +115,15 @@ def squad_f1(question: Question, answer: Answer, pattern: str) -> float | None:
         return float(abstains(answer, pattern))
     if question.value is None:
         return None
-    text = _without_citations(answer.text)
+    text = without_citations(answer.text)
     return max(scoring.token_f1(text, value) for value in question.wordings)
 
 
-def latency(question: Question, answer: Answer, pattern: str) -> float | None:
-    """Seconds from the request to the end of the answer, seen by the client, with other requests in flight."""
-    return answer.latency
+Grounding = Callable[[Question, Answer, str], float | None]
 
-
-def first_token(question: Question, answer: Answer, pattern: str) -> float | None:
-    """Seconds from the request to the first text of the answer, retrieval included."""
-    return answer.first_token
-
-
-def prompt_tokens(question: Question, answer: Answer, pattern: str) -> float | None:
-    """Tokens that the model read, retrieved passages included, as the server counted them."""
-    return float(answer.prompt_tokens) if answer.prompt_tokens else None
-
-
-def completion_tokens(question: Question, answer: Answer, pattern: str) -> float | None:
-    """Tokens that the model wrote, as the server counted them."""
-    return float(answer.completion_tokens) if answer.prompt_tokens else None
-
-
-Metric = Callable[[Question, Answer, str], float | None]
-
-QUALITY: dict[str, Metric] = {
-    f.__name__: f for f in (grounded, contains_value, value_retrieved, citation, abstention, exact_match, squad_em)
-}
-"""Shares of questions, 0 or 1 each; more is better."""
-GRADED: dict[str, Metric] = {squad_f1.__name__: squad_f1}
-"""Means of 0 to 1; more is better."""
-COST: dict[str, Metric] = {f.__name__: f for f in (latency, first_token, prompt_tokens, completion_tokens)}
-"""Seconds or tokens; less is better. Always measured."""
-METRICS: dict[str, Metric] = QUALITY | GRADED | COST
-
-
-def score(question: Question, answer: Answer, names: list[str], pattern: str) -> dict[str, float | None]:
-    """The named metrics of one answer; an answer that failed has none."""
-    if answer.error is not None:
-        return dict.fromkeys(names)
-    return {name: METRICS[name](question, answer, pattern) for name in names}
-
-
-def fits(name: str, question: Question) -> bool:
-    """Whether a metric can be measured on some answer to a question."""
-    passages = ({"n": 1, "source": question.source or "", "text": ""},)
-    return METRICS[name](question, Answer(question.id, "", "", sources=passages), "x^") is not None
-
-
-def definition(name: str) -> str:
-    """The metric's docstring as one paragraph."""
-    return " ".join((METRICS[name].__doc__ or "").split())
+ALL: tuple[Grounding, ...] = (
+    grounded, contains_value, value_retrieved, citation, abstention, exact_match, squad_em, squad_f1,
+)  # fmt: skip
 
 
 def abstains(answer: Answer, pattern: str) -> bool:
@@ -191,7 +131,8 @@ def abstains(answer: Answer, pattern: str) -> bool:
     return scoring.abstains(answer.text, pattern)
 
 
-def _without_citations(text: str) -> str:
+def without_citations(text: str) -> str:
+    """An answer's words alone."""
     return scoring.CITATION.sub(" ", text)
 
 
