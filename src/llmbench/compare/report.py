@@ -8,7 +8,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from llmbench.compare import charts, metrics
+from llmbench.compare import charts, classes_page, metrics
 from llmbench.compare.measures import Measure
 from llmbench.compare.result import Comparison
 from llmbench.compare.table import cell, effect_rows, noise_rows
@@ -48,6 +48,7 @@ def html(comparison: Comparison) -> str:
             _grid(comparison),
             _quality(comparison, colours),
             _pairs(comparison, colours) if len(comparison.variants) > 1 else "",
+            classes_page.html(comparison, colours),
             _experiment(comparison),
             _cost(comparison, colours),
             _definitions(comparison),

@@ -97,6 +97,17 @@ class CompareRecipe(Document):
         """The variants in the recipe's order: those that are listed, or those of the grid."""
         return list(self.variants) if self.variants else [variant for variant, _ in self.factors.cells()]
 
+    @model_validator(mode="after")
+    def _runs_code_only_if_allowed(self) -> Self:
+        if not self.allow_code and any(one.kind == "code" for one in self.metrics):
+            raise ValueError("metrics: code runs what models write. Say `allow_code: true` in the recipe if it may")
+        return self
+
+    @property
+    def metric_names(self) -> list[str]:
+        """What tables call the metrics, in order."""
+        return [one.name for one in self.metrics]
+
     @property
     def names(self) -> list[str]:
         """Their names."""

@@ -31,7 +31,7 @@ from llmbench.recipe import CompareRecipe, MetricSpec
 from llmbench.recipe.metric_settings import NamedMetric, ReferenceMetric, RegexMetric
 from llmbench.statistics import Kind
 
-__all__ = ["ALWAYS", "chosen", "definition"]
+__all__ = ["ALWAYS", "chosen", "definition", "measures_of"]
 
 
 def _any(question: Question, spec: Any) -> bool:
@@ -185,6 +185,11 @@ def _always() -> list[Metric]:
 
 ALWAYS = _always()
 """What every answer takes."""
+
+
+def measures_of(recipe: CompareRecipe) -> dict[str, Measure]:
+    """What is known about each metric of a recipe, those that are always measured last."""
+    return {one.name: one.measure for one in (*chosen(recipe), *ALWAYS)}
 
 
 def definition(name: str) -> str:
