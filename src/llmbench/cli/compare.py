@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from llmbench.compare import Comparison, Tally
 
-__all__ = ["register", "show"]
+__all__ = ["AskingBar", "register", "show"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A comparison's name.", autocompletion=completion.comparisons)]
 
@@ -58,7 +58,7 @@ def compare(
 
     values = [*(overrides or ()), *([f"endpoint.base_url={url}"] if url is not None else ())]
     document = recipes.load(recipe, CompareRecipe, values)
-    with _Bar() as bar:
+    with AskingBar() as bar:
         result = comparing.run(document, progress=bar.show, measuring=bar.measuring, fresh=fresh)
     listing.print_one(result, show, as_json)
     _tell_trackers(result)
@@ -160,7 +160,7 @@ def show(comparison: Comparison) -> None:
         print(f"{printable(variant)} answered no question: {printable(error)}", file=sys.stderr)
 
 
-class _Bar:
+class AskingBar:
     """A bar on a terminal, a line for every tenth in a log."""
 
     def __init__(self) -> None:
@@ -182,7 +182,7 @@ class _Bar:
         self._tenths = -1
         self._measuring: TaskID | None = None
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> AskingBar:
         self._bar.start()
         return self
 

@@ -24,9 +24,11 @@ __all__ = [
     "every",
     "load",
     "metrics",
+    "preregistration",
     "questions",
     "remove",
     "run",
+    "statistics",
     "table",
     "verdict",
 ]

@@ -14,7 +14,7 @@ from scipy import special, stats
 
 from llmbench.statistics.clusters import Clusters
 
-__all__ = ["POWER", "Assumed", "amount", "fewest", "passes", "score", "share"]
+__all__ = ["POWER", "Assumed", "amount", "fewest", "normal", "passes", "score", "share"]
 
 POWER = 0.8
 _MOST = 10_000_000
@@ -129,6 +129,11 @@ def fewest(power: Callable[[int], float], wanted: float = POWER, least: int = 2)
         middle = (low + high) // 2
         low, high = (middle, high) if power(middle) < wanted else (low, middle)
     return high
+
+
+def normal(level: float) -> float:
+    """The quantile of the normal distribution."""
+    return float(special.ndtri(level))
 
 
 def _counted(n: int, gain: float, loss: float, margin: float, z: float) -> float:
