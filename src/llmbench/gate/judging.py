@@ -126,7 +126,7 @@ def _judged(
         p=p if bounds is None else None,
         p_adjusted=p if bounds is None else None,
         outcome=outcome,
-        needed=contrast.needed(alpha / tests),
+        needed=contrast.needed(alpha / tests) if outcome == "undecided" or tests > 1 else None,
     )
 
 
