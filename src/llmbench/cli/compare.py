@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from llmbench.compare import Comparison, Tally
+    from llmbench.recipe import CompareRecipe
 
 __all__ = ["AskingBar", "register", "show"]
 
@@ -45,6 +46,9 @@ def compare(
     ] = None,
     as_json: Json = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over: ask every question again.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Ask nothing: say what so many questions can show, and how many tokens they take.")
+    ] = False,
 ) -> None:
     """Ask several variants the same questions and say, with statistics, which is better.
 
@@ -58,12 +62,45 @@ def compare(
 
     values = [*(overrides or ()), *([f"endpoint.base_url={url}"] if url is not None else ())]
     document = recipes.load(recipe, CompareRecipe, values)
+    if plan:
+        _say_plan(document, as_json)
+        return
     with AskingBar() as bar:
         result = comparing.run(document, progress=bar.show, measuring=bar.measuring, fresh=fresh)
     listing.print_one(result, show, as_json)
     _tell_trackers(result)
     if result.failed:  # The others are compared, but that is not all that was asked for.
         raise typer.Exit(2)
+
+
+def _say_plan(document: CompareRecipe, as_json: bool) -> None:
+    from importlib.util import find_spec
+
+    from llmbench.cli import terminal
+    from llmbench.errors import MissingPackage
+    from llmbench.shown import printable
+
+    if find_spec("scipy") is None:
+        raise MissingPackage("compare", "scipy", "compare")
+    from llmbench.compare import plan, table
+
+    found = plan.plan(document)
+    if as_json:
+        terminal.print_json(found.to_json())
+        return
+    asked = (
+        f"{found.questions:,} questions about {found.pages:,} pages"
+        if found.pages < found.questions
+        else (f"{found.questions:,} questions")
+    )
+    out = f" ({found.excluded:,} left out)" if found.excluded else ""
+    print(f"{asked}{out} x {found.variants:,} variants = {found.questions * found.variants:,} answers")
+    if found.rows:
+        terminal.table(table.plan_rows(found))
+    earlier = f"; {found.tokens['as_earlier']:,} as in the earlier comparison" if found.tokens["as_earlier"] else ""
+    print(f"Tokens: {found.tokens['read']:,} read, at most {found.tokens['written_at_most']:,} written{earlier}")
+    for note in found.notes:
+        terminal.paragraph(printable(note))
 
 
 def _tell_trackers(comparison: Comparison) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from llmbench.cli import completion
 from llmbench.cli.arguments import Json, Overrides
-from llmbench.errors import LlmbenchError
+from llmbench.errors import LlmbenchError, MissingPackage
 
 if TYPE_CHECKING:
     from llmbench.compare import Comparison
@@ -106,6 +106,10 @@ def gate(
     Exit code 0: shown; 1: shown to be worse; 2: it could not run; 3: undecided, with the number of questions that it takes;
     130: Ctrl-C.
     """
+    from importlib.util import find_spec
+
+    if find_spec("scipy") is None:
+        raise MissingPackage("gate", "scipy", "compare")
     from llmbench import gate as gating
     from llmbench import recipe as recipes
     from llmbench.recipe import CompareRecipe

@@ -24,6 +24,7 @@ __all__ = [
     "every",
     "load",
     "metrics",
+    "plan",
     "preregistration",
     "questions",
     "remove",

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from llmbench.compare.result import Comparison
 from llmbench.compare.verdict import LABELS, amount, interval, signed
 from llmbench.statistics import Difference, p_value
 
-__all__ = ["SHARES", "Rows", "cell", "grid_rows", "long_rows", "markdown", "metric_rows", "pair_rows", "shown_variants"]
+if TYPE_CHECKING:
+    from llmbench.compare.plan import ComparisonPlan
+
+__all__ = [
+    "SHARES", "Rows", "cell", "grid_rows", "long_rows", "markdown", "metric_rows", "pair_rows", "plan_rows", "shown_variants",
+]  # fmt: skip
 
 SHARES = ("grounded", "contains_value", "value_retrieved", "citation", "abstention", "exact_match", "squad_em", "squad_f1")
 """The metrics of 0 to 1 a question; the others are seconds and tokens."""
@@ -65,6 +71,17 @@ def pair_rows(comparison: Comparison, metric: str) -> Rows:
     """
     heading = ["pair", "difference", "interval", "p (Holm)", "wins", "shown"]
     return [heading, *(_pair(one, comparison) for one in _first(comparison.pairs(metric)))]
+
+
+def plan_rows(found: ComparisonPlan) -> Rows:
+    """One row a margin and assumption: how often the questions at hand show it, and how many it takes."""
+    rows: Rows = [[LABELS[found.metric], "margin", "differ", "design effect", f"power, n = {found.questions:,}", "n for 80%"]]
+    for one in found.rows:
+        margin = f"{100 * one.margin:g}%" if one.relative else signed(found.metric, one.margin).removeprefix("+")
+        differ = f"{100 * one.differ:.1f}%" if one.differ is not None else f"sd {one.spread:.2g}"
+        needed = f"{one.needed:,}" if one.needed is not None else "no number"
+        rows.append(["", margin, differ, f"{one.deff:.1f}", f"{100 * one.power:.0f}%", needed])
+    return rows
 
 
 def markdown(comparison: Comparison) -> str:
