@@ -69,9 +69,10 @@ def mean(x: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float
 def difference(d: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float, reach: float = 1.0) -> Contrast:
     """Differences of shares and scores lie within -reach and reach and have Tango's (1998) score interval.
 
-    Its b and c are the sums of the positive and of the negative ones, and all is divided by the effect. Amounts have Hall's;
-    where all their differences are the same, which says nothing of how much others may differ, they count as scores do, with
-    the largest amount that was seen as `reach`.
+    Its b and c are the sums of the positive and of the negative ones, and all is divided by the effect. Amounts have Hall's
+    and Student's together, the wider on each side: skewness that is estimated from values of which a few are far out does as
+    much harm as good. Where all their differences are the same, which says nothing of how much others may differ, they count
+    as scores do, with the largest amount that was seen as `reach`.
     """
     if kind == "amount":
         m, error, _ = _moments(d, groups)
@@ -79,7 +80,10 @@ def difference(d: NDArray[np.float64], groups: Clusters, kind: Kind, confidence:
             alike = difference(d, groups, "score", confidence, reach=_reach(d, reach))
             return replace(alike, low=min(alike.low, m), high=max(alike.high, m))
         low, high = amount(d, groups, confidence)
-        return Contrast(low, high, _amount_p(d, groups), error, 1.0, _inflation(d, groups), groups.degrees)
+        half = error * float(special.stdtrit(_degrees(groups), (1 + confidence) / 2))
+        return Contrast(
+            min(low, m - half), max(high, m + half), _amount_p(d, groups), error, 1.0, _inflation(d, groups), groups.degrees
+        )
     x = d / reach
     n, b, c = len(x), float(x[x > 0].sum()), float(-x[x < 0].sum())
     m = (b - c) / n
@@ -107,10 +111,8 @@ def against(d: NDArray[np.float64], groups: Clusters, kind: Kind, null: float = 
         reach: as for `difference`.
     """
     if kind == "amount":
-        error = _moments(d, groups)[1]
-        if error:
-            below = _amount_tail(d - null, groups)
-            return below, 1 - below
+        if _moments(d, groups)[1]:
+            return _amount_tail(d - null, groups), _amount_tail(null - d, groups)
         return against(d, groups, "score", null, max(_reach(d, reach), 2 * abs(null)))
     x = d / reach
     score, _, free, _ = _statistic(x, groups, kind, whole=reach == 1)
@@ -134,18 +136,17 @@ def _amount_p(x: NDArray[np.float64], groups: Clusters) -> float:
     m, error, _ = _moments(x, groups)
     if not error:
         return 1.0 if m == 0 else 0.0
-    tail = _amount_tail(x, groups)
-    return min(1.0, 2 * min(tail, 1 - tail))
+    return min(1.0, 2 * _amount_tail(x if m > 0 else -x, groups))
 
 
 def _amount_tail(x: NDArray[np.float64], groups: Clusters) -> float:
-    """The chance of a mean as large as this, or larger, if the true one is 0; by Hall's transform, which only rises."""
+    """The chance of a mean as large as this, or larger, if the true one is 0: Hall's or Student's, whichever is more."""
     m, error, skew = _moments(x, groups)
     if not error:
         return 0.0 if m > 0 else 1.0
     t = m / error
-    t = t + skew * t * t / 3 + skew * skew * t**3 / 27 + skew / 6
-    return float(special.stdtr(_degrees(groups), -t))
+    hall = t + skew * t * t / 3 + skew * skew * t**3 / 27 + skew / 6  # It only rises with t.
+    return float(special.stdtr(_degrees(groups), -min(t, hall)))
 
 
 def _reach(d: NDArray[np.float64], reach: float) -> float:
