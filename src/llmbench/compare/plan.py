@@ -17,7 +17,7 @@ from llmbench.compare.run import load
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe, Margin
 from llmbench.statistics import intervals, power
-from llmbench.statistics.clusters import clusters
+from llmbench.statistics.clusters import ALIKE, clusters
 
 __all__ = ["ComparisonPlan", "PlanRow", "plan"]
 
@@ -27,8 +27,6 @@ _DIFFER = (0.02, 0.05, 0.1, 0.2)
 """Shares of questions on which two variants differ, where nothing is known of them yet."""
 _SPREADS = (0.1, 0.2, 0.3)
 """Likewise, standard deviations of a difference of scores."""
-_ALIKE = 0.35
-"""The correlation inside pages that is assumed, as the intervals assume it (docs/decisions/009-statistics.md)."""
 _LETTERS = 4.0
 """Letters of a token, roughly."""
 
@@ -168,7 +166,7 @@ def _of_pair(
 
 
 def _guessed(metric: str, size: float) -> list[_Assumption]:
-    deff = 1 + (size - 1) * _ALIKE
+    deff = 1 + (size - 1) * ALIKE
     if metric in metrics.QUALITY:
         return [_Assumption(one, None, deff) for one in _DIFFER]
     if metric in metrics.GRADED:
@@ -220,7 +218,7 @@ def _notes(recipe: CompareRecipe, known: _Assumption | None, n: int, pages: int,
         about = f"{n:,} questions are about {pages:,} pages"
         said.append(
             f"{about}; more questions are taken to be about more pages of the same size."
-            + ("" if known is not None else f" Those of a page are assumed to be alike with a correlation of {_ALIKE:g}.")
+            + ("" if known is not None else f" Those of a page are assumed to be alike with a correlation of {ALIKE:g}.")
         )
     if recipe.preregistration is not None and recipe.preregistration.stop == "sequential":
         said.append("Asking ends as soon as a confidence sequence decides; where that is late, it takes more questions.")

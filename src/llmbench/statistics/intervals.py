@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from llmbench.statistics.clusters import Clusters, degrees, variance
+from llmbench.statistics.clusters import ALIKE, PAGES, Clusters, degrees, variance
 from llmbench.statistics.values import Kind
 
 __all__ = ["Contrast", "against", "amount", "difference", "mean"]
@@ -21,9 +21,6 @@ __all__ = ["Contrast", "against", "amount", "difference", "mean"]
 _PRIOR = 4.0
 """Questions' worth of the largest possible variance that a score's variance is mixed with (1.96^2, as Agresti and Coull add to
 shares): a few scores that happen to be alike must not look certain."""
-_ALIKE, _PAGES = 0.35, 2.0
-"""The correlation inside clusters that is assumed of shares, with the weight of so many clusters that tell of it: few differing
-answers show neither how alike those of a page are nor how well that is known. Chosen by simulation (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True)
@@ -220,17 +217,17 @@ def _root(score: Callable[[float], float], target: float, low: float, high: floa
 def _effect(x: NDArray[np.float64], groups: Clusters, plain: float, kind: Kind) -> float:
     """The variance of the mean over `plain`, what it would be if each question gave 0 or 1 independently.
 
-    Shares of independent questions have 1. Those of clusters are mixed with `_ALIKE`, the more the fewer differ, and have never
+    Shares of independent questions have 1. Those of clusters are mixed with `ALIKE`, the more the fewer differ, and have never
     less than 1: by chance they look less alike than they are.
     """
     if kind == "share":
         if not math.isfinite(groups.degrees):
             return 1.0
-        assumed = 1 + (len(x) / groups.effective - 1) * _ALIKE
+        assumed = 1 + (len(x) / groups.effective - 1) * ALIKE
         usual = np.median(x)
         told = min(len(groups.sizes), int(np.count_nonzero(x != usual))) if plain > 1e-15 else 0
         found = variance(x, groups) / plain if told else 1.0
-        return max(1.0, (told * found + _PAGES * assumed) / (told + _PAGES))
+        return max(1.0, (told * found + PAGES * assumed) / (told + PAGES))
     if plain <= 1e-15:
         return 1.0
     n = len(x)
@@ -254,7 +251,7 @@ def _free(x: NDArray[np.float64], groups: Clusters, kind: Kind) -> float:
     tells."""
     if math.isfinite(groups.degrees):
         known = degrees(x, groups)
-        return min(groups.degrees, known + _PAGES) if kind == "share" else known
+        return min(groups.degrees, known + PAGES) if kind == "share" else known
     return math.inf if kind == "share" else _degrees(groups)
 
 
