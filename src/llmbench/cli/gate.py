@@ -135,7 +135,7 @@ def gate(
     saved = save_baseline if save_baseline is not None and found.code == 0 else None
     if saved is not None:
         gating.save(saved, comparison, document, found.candidate)
-    _say(found, {"markdown": markdown, "junit": junit, "baseline": saved}, as_json)
+    _say(found, {"Markdown": markdown, "JUnit": junit, "Baseline": saved}, as_json)
     if found.code:
         raise typer.Exit(found.code)
 
@@ -240,7 +240,8 @@ def _say(found: Gate, files: dict[str, Path | None], as_json: bool) -> None:
 
     wrote = {name: str(path) for name, path in files.items() if path is not None}
     if as_json:
-        terminal.print_json(found.to_json() | {"sentence": sentences.sentence(found), "files": wrote})
+        named = {name.lower(): path for name, path in wrote.items()}
+        terminal.print_json(found.to_json() | {"sentence": sentences.sentence(found), "files": named})
         return
     table = [[printable(cell) for cell in row] for row in sentences.rows(found)]
     if terminal.fits(table):
@@ -253,4 +254,4 @@ def _say(found: Gate, files: dict[str, Path | None], as_json: bool) -> None:
         terminal.paragraph(printable(said))
     print(f"\nReport    {found.report}")
     for name, path in wrote.items():
-        print(f"{name.capitalize():<9} {path}")
+        print(f"{name:<9} {path}")

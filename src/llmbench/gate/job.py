@@ -212,7 +212,7 @@ def _whole(comparison: Comparison, variant: str) -> None:
     failed += [question.id for question in comparison.questions if question.id not in rows]
     if failed:
         named = ", ".join(failed[:_NAMED]) + (", ..." if len(failed) > _NAMED else "")
-        why = next((f" ({row.answer.error})" for row in rows.values() if row.answer.error is not None), "")
+        why = next((f" ({row.answer.error.rstrip('.')})" for row in rows.values() if row.answer.error is not None), "")
         raise EndpointError(
             f"{variant} did not answer {len(failed):,} of {len(comparison.questions):,} questions: {named}{why}. Run the same "
             "command again to ask them; what cannot be answered at all is left out by preregistration.exclude, with a reason."

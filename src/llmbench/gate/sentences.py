@@ -30,7 +30,10 @@ def sentence(gate: Gate) -> str:
     pair = gate.candidate, gate.baseline
     match gate.outcome:
         case "shown" if gate.superior:
-            return f"{pair[0]} is better than {pair[1]}: {figures}."
+            return f"{pair[0]} is better than {pair[1]}: {'; '.join(_figures(gate, one) for one in gate.metrics)}."
+        case "shown" if len(gate.metrics) > 1:
+            each = "; ".join(f"by {_by(one)} or more, {_figures(gate, one)}" for one in gate.metrics)
+            return f"{pair[0]} is not worse than {pair[1]} in any of {len(gate.metrics)} metrics: {each}."
         case "shown":
             return f"{pair[0]} is not worse than {pair[1]} by {_by(decisive)} or more: {figures}."
         case "worse":
