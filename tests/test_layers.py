@@ -42,7 +42,7 @@ LAYERS = [
     {"training", "retrieval", "engine"},
     {"diagnosis", "exporting", "gateway"},
     {"compare"},
-    {"ablation", "containers", "demo", "doctor", "raft", "rollout", "sweep"},
+    {"ablation", "containers", "demo", "doctor", "gate", "raft", "rollout", "sweep"},
     {"cli"},
     {"__main__"},
 ]

@@ -166,3 +166,34 @@ def test_few_wrong_answers_among_28_pages_are_not_all_there_is_to_know_of_these(
         widths.append(high - low)
     assert widths[0] > 0.06 and widths == sorted(widths), "all right: how alike a page's answers are is not seen, and assumed"
     assert max(widths) < 0.11, "0.16 where the page of the wrong answer alone tells the variance"
+
+
+@pytest.mark.parametrize("kind", ["share", "score", "amount"])
+@pytest.mark.parametrize("paged", [False, True])
+def test_the_one_sided_p_is_what_the_limits_invert(kind: Kind, paged: bool) -> None:
+    rng = np.random.default_rng(12)
+    draws = {
+        "share": rng.choice([-1.0, 0.0, 1.0], 80, p=[0.1, 0.8, 0.1]),
+        "score": rng.random(80) - 0.4,
+        "amount": rng.exponential(1, 80) - 0.7,
+    }
+    groups = clusters([str(i) for i in range(80)], {str(i): str(i // 4) for i in range(80)} if paged else None)
+    for d in (draws[kind], -draws[kind]):
+        found = intervals.difference(d, groups, kind, 0.95)
+        assert intervals.against(d, groups, kind, found.low)[0] == pytest.approx(0.025, abs=1e-6)
+        assert intervals.against(d, groups, kind, found.high)[1] == pytest.approx(0.025, abs=1e-6)
+        both = intervals.against(d, groups, kind, 0.0)
+        assert min(1.0, 2 * min(both)) == pytest.approx(found.p, abs=1e-9)
+
+
+def test_a_difference_of_amounts_has_the_wider_of_halls_and_students_limits() -> None:
+    d = np.random.default_rng(1).lognormal(0, 1.2, 40)
+    theirs, hall = stats.ttest_1samp(d, 0).confidence_interval(0.95), intervals.amount(d, ALONE, 0.95)
+    found = intervals.difference(d, ALONE, "amount", 0.95)
+    assert (found.low, found.high) == pytest.approx((theirs.low, hall[1])) and hall[0] > theirs.low
+
+
+@pytest.mark.parametrize("value", [0.0, 0.2, -3.0])
+def test_differences_of_amounts_that_are_all_the_same_are_not_certain(value: float) -> None:
+    found = difference("latency", "a", "b", ids([4.0 + value] * 12), ids([4.0] * 12), "amount")
+    assert found is not None and found.low < value - 0.3 and found.high > value + 0.3

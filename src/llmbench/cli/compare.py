@@ -51,6 +51,9 @@ def compare(
     replay: Annotated[
         bool, typer.Option("--replay", help="Ask again and say whether the same answers come. Nothing is written.")
     ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Ask nothing: say what so many questions can show, and how many tokens they take.")
+    ] = False,
 ) -> None:
     """Ask several variants the same questions and say, with statistics, which is better.
 
@@ -61,7 +64,7 @@ def compare(
     """
     from llmbench import compare as comparing
     from llmbench import recipe as recipes
-    from llmbench.cli import replayed
+    from llmbench.cli import planned, replayed
     from llmbench.recipe import CompareRecipe
 
     values = [*(overrides or ()), *([f"endpoint.base_url={url}"] if url is not None else ())]
@@ -70,6 +73,9 @@ def compare(
         if fresh:
             raise LlmbenchError("--replay asks for the answers that are there, and --fresh removes them. Choose one")
         replayed.replay(document, as_json)
+        return
+    if plan:
+        planned.plan(document, as_json)
         return
     with AskingBar() as bar:
         result = comparing.run(

@@ -28,10 +28,13 @@ __all__ = [
     "every",
     "load",
     "metrics",
+    "plan",
+    "preregistration",
     "questions",
     "remove",
     "replay",
     "run",
+    "statistics",
     "table",
     "verdict",
 ]
