@@ -203,7 +203,7 @@ def test_a_sequential_comparison_is_judged_by_its_own_bounds(run: Run) -> None:
         (FAR, "By how much may grounded be worse? Say so beforehand: --margin 0.02"),
         ([*FAR, "--margin", "-1"], "--margin: '-1' is no margin: write a number such as 0.02"),
         ([*FAR, "--margin", "2"], "margin of grounded: it lies between 0 and 1. Write 0.02 for 2 points, not 2."),
-        ([*FAR, "--metric", "bleu=0.1"], "bleu is not a metric (metrics: grounded,"),
+        ([*FAR, "--metric", "bleu=0.1"], "does not measure bleu (it does: grounded,"),
         ([*FAR, "--metric", "squad_f1=0.1"], "does not measure squad_f1 (it does: grounded,"),
         ([*FAR, "--metric", "grounded=0.1", "--metric", "latency"], "By how much may latency be worse? Say so beforehand"),
         ([*FAR, "--superior", "--margin", "0.1"], "--superior asks for better than the baseline: leave out the margins."),

@@ -160,7 +160,7 @@ def _asked(
     chosen = baseline or promised
     if chosen is None:
         raise LlmbenchError(
-            f"What is it compared with? Name one with --baseline: a variant ({', '.join(document.variants)}), or a file of "
+            f"What is it compared with? Name one with --baseline: a variant ({', '.join(document.names)}), or a file of "
             "--save-baseline."
         )
     if superior and (margin is not None or any("=" in one for one in metric)):
@@ -180,12 +180,12 @@ def _asked(
 def _baseline(document: CompareRecipe, chosen: str) -> str | Baseline:
     from llmbench import gate as gating
 
-    if chosen in document.variants:
+    if chosen in document.names:
         return chosen
     path = Path(chosen).expanduser()
     if not path.exists():
         raise LlmbenchError(
-            f"--baseline: {chosen} is neither a variant of the recipe ({', '.join(document.variants)}) nor a file. Save one: "
+            f"--baseline: {chosen} is neither a variant of the recipe ({', '.join(document.names)}) nor a file. Save one: "
             f"llmbench gate {document.source} --save-baseline FILE"
         )
     return gating.baseline.read(path)
@@ -218,7 +218,7 @@ def _check_files(markdown: Path | None, junit: Path | None, baseline: Path | Non
 
 def _compared(document: CompareRecipe) -> Comparison:
     from llmbench import compare as comparing
-    from llmbench.cli.compare import AskingBar
+    from llmbench.cli.asking import AskingBar
 
     with AskingBar() as bar:
         return comparing.run(document, progress=bar.show, measuring=bar.measuring)

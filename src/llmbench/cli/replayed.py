@@ -17,7 +17,7 @@ def replay(document: CompareRecipe, as_json: bool) -> None:
     """Asks again, and says whether the same answers came; ends with 1 where they did not."""
     from llmbench import compare as comparing
     from llmbench.cli import terminal
-    from llmbench.cli.compare import AskingBar
+    from llmbench.cli.asking import AskingBar
 
     with AskingBar("Answers are only compared: nothing was written.") as bar:
         found = comparing.replay(document, watched=comparing.Watched(bar.show, bar.starting, bar.say))
