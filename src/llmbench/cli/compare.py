@@ -9,6 +9,7 @@ import typer
 
 from llmbench.cli import completion, listing
 from llmbench.cli.arguments import Json, Overrides
+from llmbench.cli.asking_bar import AskingBar
 from llmbench.errors import LlmbenchError
 
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ def compare(
     from llmbench import compare as comparing
     from llmbench import recipe as recipes
     from llmbench.cli import planned, replayed
-    from llmbench.cli.asking import AskingBar
     from llmbench.recipe import CompareRecipe
 
     values = [*(overrides or ()), *([f"endpoint.base_url={url}"] if url is not None else ())]

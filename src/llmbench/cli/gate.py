@@ -218,7 +218,7 @@ def _check_files(markdown: Path | None, junit: Path | None, baseline: Path | Non
 
 def _compared(document: CompareRecipe) -> Comparison:
     from llmbench import compare as comparing
-    from llmbench.cli.asking import AskingBar
+    from llmbench.cli.asking_bar import AskingBar
 
     with AskingBar() as bar:
         return comparing.run(document, progress=bar.show, measuring=bar.measuring)

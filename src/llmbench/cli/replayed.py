@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from llmbench.cli.asking_bar import AskingBar
+
 if TYPE_CHECKING:
-    from llmbench.compare import Replay
+    from llmbench.compare import ComparisonReplay
     from llmbench.recipe import CompareRecipe
 
 __all__ = ["replay"]
@@ -17,10 +19,9 @@ def replay(document: CompareRecipe, as_json: bool) -> None:
     """Asks again, and says whether the same answers came; ends with 1 where they did not."""
     from llmbench import compare as comparing
     from llmbench.cli import terminal
-    from llmbench.cli.asking import AskingBar
 
     with AskingBar("Answers are only compared: nothing was written.") as bar:
-        found = comparing.replay(document, watched=comparing.Watched(bar.show, bar.starting, bar.say))
+        found = comparing.replay(document, watched=comparing.AskingWatch(bar.show, bar.starting, bar.say))
     if as_json:
         terminal.print_json(found.to_json())
     else:
@@ -29,7 +30,7 @@ def replay(document: CompareRecipe, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _show_replay(found: Replay) -> None:
+def _show_replay(found: ComparisonReplay) -> None:
     """One line a variant, and the first difference of each."""
     from llmbench.cli import terminal
     from llmbench.shown import counted, printable

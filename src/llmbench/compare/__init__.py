@@ -8,23 +8,23 @@ outputs/comparisons/NAME/
 """
 
 from llmbench.compare.ask import Progress, Tally
-from llmbench.compare.asking import Watched
-from llmbench.compare.replay import Replay, replay
+from llmbench.compare.asking import AskingWatch
+from llmbench.compare.replay import ComparisonReplay, replay
 from llmbench.compare.result import Comparison, Row
 from llmbench.compare.run import every, load, remove, run
 from llmbench.questions import Question
 from llmbench.statistics import Difference, Estimate
 
 __all__ = [
+    "AskingWatch",
     "Comparison",
+    "ComparisonReplay",
     "Difference",
     "Estimate",
     "Progress",
     "Question",
-    "Replay",
     "Row",
     "Tally",
-    "Watched",
     "every",
     "load",
     "metrics",

@@ -11,12 +11,12 @@ from llmbench import workspace
 from llmbench.compare import prompts, questions
 from llmbench.compare.answers import Answer, AnswerLog, Cell, Place
 from llmbench.compare.ask import Endpoint
-from llmbench.compare.asking import Asking, Watched
+from llmbench.compare.asking import Asking, AskingWatch
 from llmbench.compare.passages import freeze
 from llmbench.errors import LlmbenchError
 from llmbench.recipe import CompareRecipe
 
-__all__ = ["Drift", "Replay", "VariantReplay", "replay", "verdict_of"]
+__all__ = ["ComparisonReplay", "Drift", "VariantReplay", "replay", "verdict_of"]
 
 State = Literal["same bits", "same tokens", "drifted", "failed"]
 _MOMENTARY = ("at",)
@@ -61,7 +61,7 @@ class VariantReplay:
 
 
 @dataclass(frozen=True)
-class Replay:
+class ComparisonReplay:
     """The replay of one comparison."""
 
     name: str
@@ -79,7 +79,7 @@ class Replay:
         return asdict(self) | {"holds": self.holds}
 
 
-def replay(recipe: CompareRecipe, *, watched: Watched = Watched(), endpoint: Endpoint | None = None) -> Replay:  # noqa: B008
+def replay(recipe: CompareRecipe, *, watched: AskingWatch | None = None, endpoint: Endpoint | None = None) -> ComparisonReplay:
     """Asks again what the comparison has answers to, and compares. Nothing is written.
 
     Args:
@@ -105,9 +105,9 @@ def replay(recipe: CompareRecipe, *, watched: Watched = Watched(), endpoint: End
         again = recipe.model_copy(update={"logprobs": bits})
         frozen = freeze(recipe.passages, asked, folder) if recipe.passages is not None else None
         heard = _Heard(before.keys())
-        Asking(again, asked, frozen, watched=watched, endpoint=endpoint).fill(heard)
+        Asking(again, asked, frozen, watched=watched or AskingWatch(), endpoint=endpoint).fill(heard)
     found = tuple(_of_variant(name, before, heard.answers) for name in recipe.names)
-    return Replay(recipe.name, found, bits)
+    return ComparisonReplay(recipe.name, found, bits)
 
 
 class _Heard:

@@ -1,4 +1,4 @@
-"""How far the asking of a comparison is, on a terminal and in a log."""
+"""How far the asking of a comparison is."""
 
 from __future__ import annotations
 
