@@ -134,7 +134,7 @@ def test_numbers_of_json_columns_and_what_is_none() -> None:
     assert judged({"numeric": {"expected": "n"}}, (about(n=[1, 2.5]), "2.5"), (about(n=True and 1), "x")) == [1, 0]
     with pytest.raises(DataError, match=r"questions.jsonl:1: numeric: one number is expected, and '2 of 7' has 2"):
         judged("numeric", (about(answer="2 of 7"), "2"))
-    with pytest.raises(DataError, match="numeric: a number is expected, not true or false"):
+    with pytest.raises(DataError, match=r"numeric: a number is expected, not true or false"):
         judged({"numeric": {"expected": "n"}}, (about(n=False), "2"))
     with pytest.raises(DataError, match=r"questions.jsonl: numeric reads the column m, which no row has \(columns: n\)"):
         judged({"numeric": {"expected": "m"}}, (about(n=1), "2"))
@@ -157,7 +157,7 @@ OPTIONS = ["Paris", "London", "New York", "York"]
 def test_choices(right: Any, text: str, expected: float | None) -> None:
     question = about(options=OPTIONS, key=right)
     if expected is None:
-        with pytest.raises(DataError, match="the right answer 'E' is not one of A, B, C, D or its text"):
+        with pytest.raises(DataError, match=r"the right answer 'E' is not one of A, B, C, D or its text"):
             judged({"choice": {"expected": "key"}}, (question, text))
         return
     assert judged({"choice": {"expected": "key"}}, (question, text)) == [expected]
@@ -203,11 +203,11 @@ def test_json(asked: Any, right: Any, text: str, expected: float) -> None:
 
 
 def test_faults_of_json_are_told_with_their_place() -> None:
-    with pytest.raises(DataError, match="questions.jsonl:1: json_schema: not a JSON schema"):
+    with pytest.raises(DataError, match=r"questions.jsonl:1: json_schema: not a JSON schema"):
         judged({"json_schema": {"column": "form"}}, (about(form={"type": "objekt"}), "{}"))
-    with pytest.raises(DataError, match="questions.jsonl:1: json_equal: the right answer 'Rome' is not valid JSON"):
+    with pytest.raises(DataError, match=r"questions.jsonl:1: json_equal: the right answer 'Rome' is not valid JSON"):
         judged("json_equal", (about(answer="Rome"), "{}"))
-    with pytest.raises(DataError, match="json_fields: the right answer has no field b.c"):
+    with pytest.raises(DataError, match=r"json_fields: the right answer has no field b.c"):
         judged({"json_fields": {"fields": ["b.c"]}}, (about(answer='{"b": 1}'), "{}"))
 
 
@@ -257,7 +257,7 @@ def test_citations_by_spans() -> None:
         with SandboxProcess() as sandbox:
             found = metrics.scores(chosen, [(question, answer)], Tools("x", sandbox))[answer.place]
         assert (found["citation_recall"], found["citation_precision"]) == pytest.approx(expected)
-    with pytest.raises(DataError, match="citation_recall: spans must be a list of {source, start, end}"):
+    with pytest.raises(DataError, match=r"citation_recall: spans must be a list of {source, start, end}"):
         judged("citation_recall", (about(spans=[{"source": "a.md", "start": 9, "end": 3}]), ""))
 
 
@@ -282,9 +282,9 @@ def test_a_function_of_ones_own(tmp_path: Path) -> None:
     assert (measure.name, measure.label, len(measure.sha256 or "")) == ("near", "Near", 64)
     with pytest.raises(LlmbenchError, match=r"mine.py:4: broken failed on the answer of v to q \(KeyError: 'no'\)"):
         judged({"metric": "mine.py:broken"}, (about(level=3), "x"), folder=tmp_path)
-    with pytest.raises(LlmbenchError, match="wild returned 7 for the answer of v to q; it should return a number of 0 to 1"):
+    with pytest.raises(LlmbenchError, match=r"wild returned 7 for the answer of v to q; it should return a number of 0 to 1"):
         judged({"metric": "mine.py:wild"}, (about(level=3), "x"), folder=tmp_path)
-    with pytest.raises(RecipeError, match="mine.py defines no function nera"):
+    with pytest.raises(RecipeError, match=r"mine.py defines no function nera"):
         recipe({"metric": "mine.py:nera"}, folder=tmp_path)
 
 

@@ -58,7 +58,10 @@ def test_bleu_and_chrf_are_those_of_sacrebleu() -> None:
     sacrebleu = pytest.importorskip("sacrebleu")
     rng = random.Random(1)
     for _ in range(20):
-        words = [" ".join(rng.choices("a b c, d. e-1 2.5 f! (g) &quot;h".split(), k=rng.randint(0, 12))) for _ in range(12)]
+        words = [
+            " ".join(rng.choices(["a", "b", "c,", "d.", "e-1", "2.5", "f!", "(g)", "&quot;h"], k=rng.randint(0, 12)))
+            for _ in range(12)
+        ]
         said, one, two = words[:4], words[4:8], [text or "x" for text in words[8:]]
         pairs = texts([[a or "y", b] for a, b in zip(one, two, strict=True)], said)
         references = [[a or "y" for a in one], two]
@@ -78,7 +81,7 @@ def test_rouge_is_that_of_rouge_score() -> None:
     scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rouge1", "rouge2", "rougeL"])
     rng = random.Random(2)
     for _ in range(30):
-        said, right = (" ".join(rng.choices("a b c d e f".split(), k=rng.randint(1, 15))) for _ in range(2))
+        said, right = (" ".join(rng.choices(["a", "b", "c", "d", "e", "f"], k=rng.randint(1, 15))) for _ in range(2))
         for kind, found in scorer.score(right, said).items():
             assert judged({"rouge": {"type": kind}}, (about(answer=right), said)) == [pytest.approx(found.fmeasure)]
 
@@ -111,7 +114,7 @@ def test_labels_are_those_expected_anywhere_and_strange_ones_are_told() -> None:
     cases = [(about(answer="yes"), "Yes, no doubt"), (about(answer="no"), "maybe not, no"), (about(answer="maybe"), "maybe")]
     assert judged("label", *cases) == [0, 0, 1], "two labels in one answer are none"
     assert judged({"label": {"whole": True}}, (about(answer="yes"), "Yes!"), (about(answer="no"), "I say no")) == [1, 0]
-    with pytest.raises(DataError, match="questions.jsonl:1: label: the right answer 'perhaps' is none of the labels"):
+    with pytest.raises(DataError, match=r"questions.jsonl:1: label: the right answer 'perhaps' is none of the labels"):
         judged({"label": {"labels": ["yes", "no"]}}, (about(answer="perhaps"), "yes"))
 
 
@@ -182,7 +185,7 @@ def test_sql_on_a_database_file_that_stays_as_it_is(tmp_path: Path) -> None:
     assert judged({"sql": {"expected": "sql", "column": "db", "folder": "."}}, *cases, folder=tmp_path) == [1, 0]
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["cities.sqlite"]
-    with pytest.raises(DataError, match="sql: no database ../cities in "):
+    with pytest.raises(DataError, match=r"sql: no database ../cities in "):
         judged(
             {"sql": {"expected": "sql", "column": "db", "folder": "."}}, (about(sql="x", db="../cities"), ""), folder=tmp_path
         )
@@ -251,7 +254,7 @@ def test_programs_without_end_are_ended_and_the_next_one_is_judged() -> None:
 def test_code_runs_only_where_the_recipe_says_so() -> None:
     from llmbench.errors import RecipeError
 
-    with pytest.raises(RecipeError, match="code runs what models write. Say `allow_code: true` in the recipe"):
+    with pytest.raises(RecipeError, match=r"code runs what models write. Say `allow_code: true` in the recipe"):
         recipe("code")
     assert recipe("code", allow_code=True).metric_names == ["code"]
 

@@ -50,7 +50,7 @@ def measure(
         EndpointError: no variant answered anything.
         DataError: no wanted metric can be measured on the answers.
     """
-    spec, chosen = recipe.statistics, [*metrics.chosen(recipe), *metrics.ALWAYS]
+    spec, chosen = recipe.statistics, metrics.every(recipe)
     measures, wanted = {metric.name: metric.measure for metric in chosen}, recipe.names
     steps = _Steps(progress, 2 * len(chosen))
     rows, whole, told, notes = _scored(asked, log, recipe, chosen, steps)
