@@ -47,7 +47,10 @@ def compare(
     as_json: Json = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over: ask every question again.")] = False,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Ask nothing: say what so many questions can show, and how many tokens they take.")
+        bool,
+        typer.Option(
+            "--plan", help="Ask nothing: show the power of these questions, how many a margin needs, and their tokens."
+        ),
     ] = False,
 ) -> None:
     """Ask several variants the same questions and say, with statistics, which is better.
@@ -82,9 +85,12 @@ def _say_plan(document: CompareRecipe, as_json: bool) -> None:
 
     if find_spec("scipy") is None:
         raise MissingPackage("compare", "scipy", "compare")
+    from llmbench import compare as comparing
+    from llmbench import workspace
     from llmbench.compare import plan, table
 
-    found = plan.plan(document)
+    finished = (workspace.comparisons() / document.name / "summary.json").exists()
+    found = plan.plan(document, comparing.load(document.name) if finished else None)
     if as_json:
         terminal.print_json(found.to_json())
         return
