@@ -33,13 +33,13 @@ def test_without_an_earlier_comparison_several_rates_and_margins_are_looked_at(d
 
 
 def test_an_earlier_comparison_tells_how_often_two_differ(fake: Any, document: Doc) -> None:
-    run(document(), endpoint=fake)
-    found = plan.plan(document(PLAN))
+    earlier = run(document(), endpoint=fake)
+    found = plan.plan(document(PLAN), earlier)
     (row,) = found.rows
     assert found.known and (row.margin, row.differ) == (0.1, 1 / 12), "none differs, which is counted as one"
     assert found.tokens["as_earlier"] == 4 * 16 * 13
     assert "Assumed from the earlier comparison (adapter-rag and base-rag, 12 questions)" in " ".join(found.notes)
-    (row, *_) = plan.plan(document("metrics=[contains_value]")).rows
+    (row, *_) = plan.plan(document("metrics=[contains_value]"), earlier).rows
     assert row.differ == 1.0, "of all pairs the one that differs most"
 
 
@@ -48,8 +48,7 @@ def test_amounts_and_scores_have_their_own(fake: Any, document: Doc) -> None:
     latency = PLAN.replace("contains_value, margin: 0.1", "latency, margin: 10%")
     found = plan.plan(document(latency))
     assert found.rows == () and "latency varies is not known before the first comparison" in " ".join(found.notes)
-    run(document(), endpoint=fake)
-    (row,) = plan.plan(document(latency)).rows
+    (row,) = plan.plan(document(latency), run(document(), endpoint=fake)).rows
     assert row.relative and row.spread is not None
 
 

@@ -26,11 +26,29 @@ def pair(only_a: int, only_b: int, n: int) -> tuple[dict[str, float], dict[str, 
 
 
 def test_a_share_has_wilsons_interval() -> None:
-    # By hand for 8 of 10, z = 1.959964: centre (0.8 + z2/20) / (1 + z2/10) = 0.716740, half width 0.226577.
-    found = estimate(ids([1.0] * 8 + [0.0] * 2), "share")
+    # By hand for 6 of 10, z = 1.959964: centre (0.6 + z2/20) / (1 + z2/10) = 0.572245, half width 0.259572.
+    found = estimate(ids([1.0] * 6 + [0.0] * 4), "share")
     assert found is not None
-    assert (found.mean, found.n, found.deff) == (0.8, 10, 1.0)
-    assert (found.low, found.high) == pytest.approx((0.490162, 0.943317), abs=1e-5)
+    assert (found.mean, found.n, found.deff) == (0.6, 10, 1.0)
+    assert (found.low, found.high) == pytest.approx((0.312673, 0.831818), abs=1e-5)
+
+
+@pytest.mark.parametrize(("wrong", "limit"), [(1, 0.0512933), (2, 0.3553615), (3, 0.8176914)])
+def test_a_share_that_few_questions_keep_from_1_has_a_poisson_limit(wrong: int, limit: float) -> None:
+    # The mean of a Poisson distribution of which `wrong` or more are seen in 5 %, from tables.
+    found = estimate(ids([0.0] * wrong + [1.0] * (50 - wrong)), "share")
+    assert found is not None
+    assert found.high == pytest.approx(1 - limit / 50, abs=1e-6)
+    other = estimate(ids([1.0] * wrong + [0.0] * (50 - wrong)), "share")
+    assert other is not None and (other.low, other.high) == pytest.approx((1 - found.high, 1 - found.low))
+
+
+@pytest.mark.parametrize("n", [20, 50, 150, 1000])
+def test_single_shares_are_covered_within_two_points_or_more(n: int) -> None:
+    limits = [estimate(ids([1.0] * k + [0.0] * (n - k)), "share") for k in range(n + 1)]
+    for p in (0.02, 0.05, 0.1, 0.2, 0.5, 0.95, 0.99):
+        inside = [one is not None and one.low <= p <= one.high for one in limits]
+        assert float(stats.binom.pmf(np.arange(n + 1), n, p)[inside].sum()) >= 0.93
 
 
 @pytest.mark.parametrize("kind", ["share", "score"])

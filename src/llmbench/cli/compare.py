@@ -51,7 +51,10 @@ def compare(
         bool, typer.Option("--replay", help="Ask again and say whether the same answers come. Nothing is written.")
     ] = False,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Ask nothing: say what so many questions can show, and how many tokens they take.")
+        bool,
+        typer.Option(
+            "--plan", help="Ask nothing: show the power of these questions, how many a margin needs, and their tokens."
+        ),
     ] = False,
 ) -> None:
     """Ask several variants the same questions and say, with statistics, which is better.

@@ -21,9 +21,12 @@ def plan(document: CompareRecipe, as_json: bool) -> None:
 
     if find_spec("scipy") is None:
         raise MissingPackage("compare", "scipy", "compare")
+    from llmbench import compare as comparing
+    from llmbench import workspace
     from llmbench.compare import plan as planning
 
-    found = planning.plan(document)
+    finished = (workspace.comparisons() / document.name / "summary.json").exists()
+    found = planning.plan(document, comparing.load(document.name) if finished else None)
     if as_json:
         terminal.print_json(found.to_json())
         return

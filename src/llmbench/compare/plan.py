@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llmbench import workspace
 from llmbench.compare import metrics, preregistration, questions, statistics
 from llmbench.compare.measures import Measure
 from llmbench.compare.result import Comparison
-from llmbench.compare.run import load
 from llmbench.errors import RecipeError
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe, Margin
@@ -76,8 +73,12 @@ class ComparisonPlan:
         return asdict(self)
 
 
-def plan(recipe: CompareRecipe) -> ComparisonPlan:
+def plan(recipe: CompareRecipe, earlier: Comparison | None = None) -> ComparisonPlan:
     """Plans the recipe's comparison; asks nothing and needs no endpoint.
+
+    Args:
+        recipe: what is to be compared.
+        earlier: a finished comparison of the same questions or like ones, from which rates and tokens are taken.
 
     Raises:
         DataError: the question file cannot be used.
@@ -96,7 +97,6 @@ def plan(recipe: CompareRecipe) -> ComparisonPlan:
     groups = statistics.groups(asked, recipe.statistics)
     together = clusters([question.id for question in asked], groups)
     pages = len(together.sizes)
-    earlier = _earlier(recipe.name)
     known = None if earlier is None else _seen(earlier, recipe, measure, groups)
     assumed = [known] if known is not None else _guessed(measure, len(asked) / together.effective)
     mean = known.mean if known is not None else None
@@ -131,11 +131,6 @@ class _Assumption:
     mean: float | None = None
     pair: tuple[str, str] | None = None
     n: int = 0
-
-
-def _earlier(name: str) -> Comparison | None:
-    folder: Path = workspace.comparisons() / name
-    return load(name) if (folder / "summary.json").exists() else None
 
 
 def _seen(earlier: Comparison, recipe: CompareRecipe, measure: Measure, groups: Mapping[str, str]) -> _Assumption | None:

@@ -21,6 +21,8 @@ __all__ = ["Contrast", "against", "amount", "difference", "mean"]
 _PRIOR = 4.0
 """Questions' worth of the largest possible variance that a score's variance is mixed with (1.96^2, as Agresti and Coull add to
 shares): a few scores that happen to be alike must not look certain."""
+_RARE = 3
+"""Questions of one side up to which a single share has a limit from the Poisson distribution."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ def mean(x: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float
     """The interval of a mean and the design effect: (low, high, deff).
 
     Shares and scores have Wilson's (1927) on n / deff questions, amounts Hall's. Clusters bring Student's t with the degrees of
-    `clusters.degrees`, a share that one question alone keeps from 0 or 1 with those of all clusters.
+    `clusters.degrees`, a share that one question alone keeps from 0 or 1 with those of all clusters. One to three independent
+    questions that differ from all others have the limit on their side from the Poisson distribution (Brown, Cai and DasGupta
+    2001): by Wilson's alone, 20 questions cover a share of .04 in 85 %.
     """
     if kind == "amount":
         low, high = amount(x, groups, confidence)
@@ -60,7 +64,15 @@ def mean(x: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float
     # Exactly 0 and 1 at the ends, which rounding would miss.
     low = 0.0 if m <= 0 else (centre - half) / wide
     high = 1.0 if m >= 1 else (centre + half) / wide
+    if kind == "share" and not math.isfinite(groups.degrees):
+        low, high = min(low, _rare(m * len(x), len(x), confidence)), max(high, 1 - _rare((1 - m) * len(x), len(x), confidence))
     return low, high, _design(x, groups, effect, kind)
+
+
+def _rare(count: float, n: int, confidence: float) -> float:
+    """The lower limit of a share of which 1 to `_RARE` of n were seen; 1 for any other count, which has Wilson's."""
+    seen = round(count)
+    return float(special.chdtri(2 * seen, confidence)) / (2 * n) if 1 <= seen <= _RARE else 1.0
 
 
 def difference(d: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float, reach: float = 1.0) -> Contrast:
