@@ -6,4 +6,7 @@ made in `paired`, `intervals`, `flips`, `clusters`, `power` and, for what is loo
 
 from llmbench.statistics.values import Difference, Estimate, Kind, p_value
 
-__all__ = ["Difference", "Estimate", "Kind", "clusters", "intervals", "p_value", "paired", "sequential", "words"]
+__all__ = [
+    "Difference", "Estimate", "Kind", "agreement", "clusters", "intervals", "p_value", "paired", "rating", "ratings",
+    "sequential", "words",
+]  # fmt: skip
