@@ -116,7 +116,7 @@ APP = {
     "llmbench.assets", "llmbench.compare", "llmbench.diagnosis", "llmbench.endpoint", "llmbench.errors",
     "llmbench.gateway.background",
     "llmbench.questions", "llmbench.recipe", "llmbench.retrieval", "llmbench.retrieval.reading", "llmbench.runs",
-    "llmbench.svg.lines", "llmbench.workspace",
+    "llmbench.svg.lines", "llmbench.votes", "llmbench.workspace",
 }  # fmt: skip
 """What app/ may import of the library."""
 

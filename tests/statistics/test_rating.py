@@ -11,7 +11,7 @@ from scipy import optimize
 
 from llmbench.statistics.davidson import informations
 from llmbench.statistics.rating import gains, rate
-from llmbench.statistics.ratings import PairVote, points
+from llmbench.statistics.ratings import PairVote, Rating, points
 
 TRUE = {"a": 0.8, "b": 0.2, "c": -0.2, "d": -0.8}
 
@@ -39,8 +39,13 @@ def drawn(
     return made
 
 
-def of(rating: object, model: str) -> float:
-    return next(one.value for one in rating.strengths if one.model == model)  # type: ignore[attr-defined]
+def _won(i: int, voter: str, question: str) -> PairVote:
+    """A vote that a wins, on sides in turn."""
+    return PairVote("a", "b", 1, voter, question) if i % 2 else PairVote("b", "a", -1, voter, question)
+
+
+def of(rating: Rating, model: str) -> float:
+    return next(one.value for one in rating.strengths if one.model == model)
 
 
 def test_the_maximum_is_that_of_a_general_maximiser() -> None:
@@ -119,7 +124,7 @@ def test_length_held_equal_takes_away_what_length_alone_has_won() -> None:
 
 
 def test_a_lead_without_a_loss_has_no_upper_end() -> None:
-    votes = [PairVote(*("ab" if i % 2 else "ba"), 1 if i % 2 else -1, "v", f"q{i}") for i in range(30)]
+    votes = [_won(i, "v", f"q{i}") for i in range(30)]
     found = rate(votes)
     lead = found.leads[0]
     assert (found.separated, found.finite, found.strengths, lead.a) == (True, False, (), "a")
@@ -130,12 +135,12 @@ def test_a_lead_without_a_loss_has_no_upper_end() -> None:
 
 
 def test_few_unanimous_votes_show_nothing() -> None:
-    votes = [PairVote(*("ab" if i % 2 else "ba"), 1 if i % 2 else -1, "v", f"q{i}") for i in range(2)]
+    votes = [_won(i, "v", f"q{i}") for i in range(2)]
     assert rate(votes).leads[0].p_holm > 0.05
 
 
 def test_unanimous_votes_of_a_few_voters_count_less() -> None:
-    votes = [PairVote(*("ab" if i % 2 else "ba"), 1 if i % 2 else -1, f"v{i % 6}", f"q{i}") for i in range(60)]
+    votes = [_won(i, f"v{i % 6}", f"q{i}") for i in range(60)]
     alone, together = rate(votes, by=()).leads[0], rate(votes, by=("voter",)).leads[0]
     assert 0 < together.low < alone.low
 
@@ -169,7 +174,7 @@ def test_voters_with_tastes_widen_intervals() -> None:
         for i, one in enumerate(drawn(400, strengths={"a": 0.0, "b": 0.0}))
     ]
     by_voter, alone = rate(votes, by=("voter",)), rate(votes, by=())
-    assert (by_voter.degrees, by_voter.clustered) == (pytest.approx(19), ("voter",))
+    assert by_voter.degrees == pytest.approx(19) and by_voter.clustered == ("voter",)
     assert by_voter.leads[0].error > 4 * alone.leads[0].error
     assert by_voter.leads[0].p_holm > 0.05 > alone.leads[0].p_holm
 
@@ -207,7 +212,8 @@ def test_chosen_pairs_narrow_the_deciding_interval_faster_than_pairs_by_chance()
     strengths = {"a": 0.5, "b": 0.3, "c": -0.8, "d": -1.0, "e": -1.2, "f": -1.4}
 
     def error(choose: bool) -> float:
-        rng, votes = np.random.default_rng(5), []
+        rng = np.random.default_rng(5)
+        votes: list[PairVote] = []
         pairs = [(one, other) for one in strengths for other in strengths if one < other]
         for i in range(240):
             if choose and i % 6 == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -136,10 +137,7 @@ def test_a_comparison_that_was_made_anew_is_voted_on_anew(compared: Make, monkey
     booth = Booth("kettles", "ada", NO_CHECKS)
     while (round := booth.next()) is not None:
         booth.cast(round, "left")
-    from llmbench.votes.items import AnswerPair
-
-    old = booth.votable.items[0]
-    new = AnswerPair(**{**vars(old), "a": "another answer"})
+    new = replace(booth.votable.items[0], a="another answer")
     monkeypatch.setattr(booth, "votable", type(booth.votable)(**{**vars(booth.votable), "items": (new,)}))
     assert booth._left(ballots(booth)) == [new]
 

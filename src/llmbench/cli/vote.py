@@ -68,6 +68,7 @@ def vote(
     """
     from llmbench import votes as voting
     from llmbench.cli import voting as asking
+    from llmbench.cli import voting_screen
     from llmbench.votes.values import LATENCIES
 
     known = next((one for one in LATENCIES if one == latency), None)
@@ -76,7 +77,10 @@ def vote(
     booth = voting.Booth(name, rater, voting.Plan(overlap, checks, known))
     say = (lambda text: print(text, file=sys.stderr, flush=True)) if as_json else (lambda text: print(text, flush=True))
     try:
-        cast = asking.lines(booth, limit, source=sys.stdin, out=say)
+        if voting_screen.possible() and not plain and not as_json:
+            cast = voting_screen.screen(booth, limit)
+        else:
+            cast = asking.lines(booth, limit, source=sys.stdin, out=say)
     except KeyboardInterrupt:
         print(f"\n{_so_far(booth)}", file=sys.stderr)
         raise

@@ -4,6 +4,7 @@ outputs/votes/NAME/
 └── votes.sqlite    every vote with its question, both answers, sides, voter and time
 """
 
+from llmbench.votes import tables, values
 from llmbench.votes.booth import Booth, Plan, anonymous
 from llmbench.votes.result import VoteResult, result
 from llmbench.votes.store import names
