@@ -304,7 +304,12 @@ def libraries(rng: np.random.Generator, draws: int) -> None:
         first, second = ([pair[i] for pair in wins] for i in (0, 1))
         result = evalica.bradley_terry(first, second, [evalica.Winner.X] * len(wins), tolerance=1e-12)
         logs = {model: math.log(score) for model, score in result.scores.items()}
-        _row("evalica.bradley_terry", {model: logs[model] - np.mean(list(logs.values())) for model in MODELS}, ours_, began)
+        _row(
+            "evalica.bradley_terry",
+            {model: logs[model] - float(np.mean(list(logs.values()))) for model in MODELS},
+            ours_,
+            began,
+        )
     if find_spec("statsmodels"):
         import statsmodels.api as sm
 

@@ -61,6 +61,9 @@ def rate(
     of = [grouped([getattr(vote, one) for vote in kept]) for one in by]
     blocks = _blocks(cast)
     found = davidson.fit(cast)
+    while not found.arrived and named and len(set(blocks)) == 1:  # an effect has no finite estimate, strengths have
+        cast, named = replace(cast, extra=cast.extra[:, :-1]), named[:-1]
+        found = davidson.fit(cast)
     finite = found.arrived and len(set(blocks)) == 1
     if not finite:
         found = davidson.fit(cast, ridge=_WEAK)

@@ -101,10 +101,10 @@ class Rating:
     """What votes say of models. Strengths and leads are of votes shown on no side and, with styles, alike in style.
 
     `strengths` are empty where they have no finite estimate (`finite` is false): some model won, or lost, all that joins it to
-    the others (`separated`; leads over it are known from below), or every vote went to one side. `order` has every model,
-    strongest first. `effects` has `left`, the advantage of the left side, and styles; `untold` are those that cannot be told
-    from the models. `tie` is the share of ties between equals. `apart` are models that no vote joins to those that are rated.
-    `clustered` says what makes votes count together, `degrees` those of Student's t (None: normal).
+    the others (`separated`; leads over it are known from below). `order` has every model, strongest first. `effects` has
+    `left`, the advantage of the left side, and styles; `untold` are those that cannot be told from the models, or have no
+    finite estimate, and so are left out. `tie` is the share of ties between equals. `apart` are models that no vote joins to
+    those that are rated. `clustered` says what makes votes count together, `degrees` those of Student's t (None: normal).
     """
 
     strengths: tuple[Strength, ...]

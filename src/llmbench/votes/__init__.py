@@ -9,4 +9,6 @@ from llmbench.votes.booth import Booth, Plan, anonymous
 from llmbench.votes.result import VoteResult, result
 from llmbench.votes.store import names
 
-__all__ = ["Booth", "Plan", "VoteResult", "anonymous", "names", "result", "tables", "tally", "values"]
+__all__ = [
+    "Booth", "Plan", "VoteResult", "anonymous", "export", "imports", "names", "result", "store", "tables", "tally", "values",
+]  # fmt: skip

@@ -18,7 +18,7 @@ from llmbench.votes import tally
 from llmbench.votes.store import VoteStore, path
 from llmbench.votes.values import Ballot
 
-__all__ = ["VoteResult", "Voter", "result"]
+__all__ = ["VoteResult", "Voter", "current_answers", "result"]
 
 _ALPHA = 0.05
 _FEW = 0.4
@@ -155,6 +155,12 @@ def result(
     return VoteResult(**{**vars(found), "notes": tuple(_notes(found, by))})
 
 
+def current_answers(compared: str | None) -> set[tuple[str, str, str]] | None:
+    """Question, variant and hash of the answers of a comparison as they are now; None where it is gone or was never here."""
+    votable = _votable(compared)
+    return votable.current if votable else None
+
+
 def _check_packages() -> None:
     from importlib.util import find_spec
 
@@ -253,12 +259,15 @@ def _notes(found: VoteResult, by: Sequence[str]) -> list[str]:
                 "Some variant won, or lost, every vote that joins it to others, so its strength has no finite estimate: "
                 "leads over it are given from below."
             )
-        elif not rating.finite:
-            notes.append("Every decided vote went to one side, or with one style: that says next to nothing of the variants.")
         if "left" in rating.untold and rating.votes > 1:
-            notes.append("The advantage of a side cannot be told: sides were not recorded, or never swapped.")
+            notes.append(
+                "The advantage of a side cannot be told: sides were not recorded, never swapped, or decided every vote."
+            )
         if styles := [name for name in rating.untold if name != "left"]:
-            notes.append(f"{', '.join(styles)}: not held equal, since each variant nearly always has its own, or none has any.")
+            notes.append(
+                f"{', '.join(styles)}: not held equal, since the votes cannot tell it from the variants (each has its own, or "
+                "none has any)."
+            )
         elif "left" in rating.effects and rating.effects["left"].p < _ALPHA:
             side = "left" if rating.effects["left"].value > 0 else "right"
             notes.append(f"Voters favour the {side} side ({p_value(rating.effects['left'].p)}); the ratings are without it.")

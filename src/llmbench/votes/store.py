@@ -10,6 +10,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from llmbench.errors import LlmbenchError
 from llmbench.sqlite_file import SqliteFile
 from llmbench.votes.values import AnswerPair, Ballot
 
-__all__ = ["FILE", "VoteStore", "answer_hash", "names", "path"]
+__all__ = ["FILE", "VoteStore", "answer_hash", "names", "path", "remove"]
 
 FILE = "votes.sqlite"
 _VERSION = 1
@@ -63,6 +64,21 @@ def path(name: str) -> Path:
 def names() -> list[str]:
     """All that has votes in this workspace."""
     return sorted(found.parent.name for found in workspace.votes().glob(f"*/{FILE}"))
+
+
+def remove(name: str) -> None:
+    """Removes the votes of a name, and their folder where nothing else is in it.
+
+    Raises:
+        LlmbenchError: there are none, the file is another program's, or someone is writing it; nothing was removed.
+    """
+    file = path(name)
+    with VoteStore(file, new=False) as store, store.writing():  # nobody is in the middle of a vote
+        pass
+    for one in (file.with_name(f"{FILE}-wal"), file.with_name(f"{FILE}-shm"), file):
+        one.unlink(missing_ok=True)
+    with suppress(OSError):
+        file.parent.rmdir()
 
 
 def answer_hash(text: str) -> str:
