@@ -45,6 +45,7 @@ from llmbench.cli import (
     sweep,
     train,
     variants,
+    vote,
 )
 from llmbench.cli import app as app_verb
 from llmbench.cli.arguments import EARLIER
@@ -143,6 +144,7 @@ for verbs in (
     chat,
     compare,
     gate,
+    vote,
     app_verb,
     demo,
     new,
