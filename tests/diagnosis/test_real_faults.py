@@ -139,7 +139,7 @@ def test_the_same_rows_mixed_are_no_fault(fit: Fit, shuffled: bool) -> None:
     rows = two_kinds()
     if not shuffled:
         Random(1).shuffle(rows)
-    assert not alarms(fit(f"mixed-{shuffled}", rows, *IN_ORDER, *(["data.shuffle=true"] if shuffled else [])))
+    assert not alarms(fit("shuffled" if shuffled else "mixed", rows, *IN_ORDER, *(["data.shuffle=true"] if shuffled else [])))
 
 
 def test_epochs_that_go_up_and_down_alike(fit: Fit) -> None:

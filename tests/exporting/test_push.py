@@ -142,7 +142,8 @@ def test_a_proven_folder_arrives_whole_and_the_token_is_seen_by_the_hub_alone(hu
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["sent"] and found["address"] == f"{hub.url}/acme/bot/commit/{'0' * 40}"
-    wanted = {name: (folder / name).read_bytes() for name in ("model.safetensors", "config.json", "README.md", "proof.json")}
+    sent = ("model.safetensors", "config.json", "LICENSE", "README.md", "proof.json")
+    wanted = {name: (folder / name).read_bytes() for name in sent}
     assert hub.files == wanted
     assert hub.created[0]["name"] == "bot" and hub.created[0].get("private", hub.created[0].get("visibility")) in (
         True,
