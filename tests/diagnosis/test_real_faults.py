@@ -83,8 +83,9 @@ def test_answers_that_the_length_cuts_off(fit: Fit) -> None:
         for i in range(100)
     ]
     run = fit("cut", pairs, "data.max_length=48", "data.over_length=truncate")
-    one = alarms(run)["labels mostly masked"]
-    assert "40 of 100 rows have no learned token" in one.evidence and one.rows
+    one = alarms(run)["rows cut"]
+    assert "40 of 100 rows are not trained on" in one.evidence and one.rows[0].endswith("cut.jsonl:1")
+    assert int(one.change[0].partition("=")[2]) > 100
 
 
 # Copies
@@ -104,9 +105,8 @@ def test_copies_that_are_learned_by_heart(fit: Fit, home: Path) -> None:
         "training.max_steps=100", "training.eval_steps=20", "training.learning_rate=1e-2", f"data.eval=[{{path: {held}}}]",
     )  # fmt: skip
     found = alarms(fit("copies", codes([n for n in range(20) for _ in range(8)]), *settings))
-    assert (
-        "duplicates learned by heart" in found and "140 of 160 training rows" in found["duplicates learned by heart"].evidence
-    )
+    assert set(found) <= {"duplicates learned by heart", "overfitting"}
+    assert "140 of 160 training rows" in found["duplicates learned by heart"].evidence
 
 
 def test_some_copies_of_what_is_understood_are_no_fault(fit: Fit, home: Path) -> None:
@@ -149,7 +149,7 @@ def test_epochs_that_go_up_and_down_alike(fit: Fit) -> None:
     hard = [
         (asked, said if n < 24 else "".join(random.choice("⌘☂Ω§ÞЖ") for _ in range(8))) for n, (asked, said) in enumerate(rows)
     ]
-    found = alarms(fit("harder", hard, *IN_ORDER))
+    found = alarms(fit("harder", hard, *IN_ORDER, "data.max_length=96"))
     assert "data order" in found
 
 
@@ -234,22 +234,36 @@ def test_pairs_marked_by_chance(home: Path) -> None:
     assert set(alarms(judged(home, "chance", "dpo", wrong=0.5))) == {"accuracy at chance"}
 
 
-def test_chosen_answers_that_become_unlikely(home: Path) -> None:
-    found = alarms(judged(home, "collapse", "dpo", "training.learning_rate=5e-2", beta=0.01))
-    assert "chosen answers become unlikely" in found
+def test_chosen_answers_that_become_unlikely(home: Path, fit: Fit) -> None:
+    """A model that knows the answers, torn away from them."""
+    base = fit("base", last_two(160), "lora=null", "training.learning_rate=1e-3", "training.max_steps=60")
+    settings = (f"model.model_name_or_path={base.model}", "training.learning_rate=1e-2")
+    assert set(alarms(judged(home, "collapse", "dpo", *settings, beta=0.01))) == {"chosen answers become unlikely"}
 
 
-@pytest.mark.parametrize("method", ["orpo", "reward", "kto"])
-def test_other_judged_trainings_with_nothing_wrong(home: Path, method: str) -> None:
-    assert not alarms(judged(home, f"well-{method}", method))
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("orpo", ("training.learning_rate=1e-2", "training.max_steps=80")), ("reward", ()), ("kto", ())],
+    ids=["orpo", "reward", "kto"],
+)
+def test_other_judged_trainings_with_nothing_wrong(home: Path, method: str, settings: tuple[str, ...]) -> None:
+    assert not alarms(judged(home, f"well-{method}", method, *settings))
 
 
 def test_kto_that_drifts_from_its_reference(home: Path) -> None:
-    found = alarms(judged(home, "drift", "kto", "training.learning_rate=5e-2", beta=0.001))
-    assert "drift from the reference" in found
+    assert "drift from the reference" in alarms(judged(home, "drift", "kto", "training.learning_rate=2e-2", beta=0.1))
 
 
-DRAWN: dict[str, Any] = {"num_generations": 4, "max_completion_length": 6, "reward_functions": [{"length": {"target": 4}}]}
+def test_kto_whose_answers_all_become_unlikely(home: Path) -> None:
+    """Its divergence is 0 throughout: the answers that it is estimated on became as unlikely."""
+    run = judged(home, "sunk", "kto", "training.learning_rate=5e-2", beta=0.001)
+    assert set(alarms(run)) == {"chosen answers become unlikely"} and not any(row.get("kl") for row in run.metrics())
+
+
+DRAWN: dict[str, Any] = {
+    "num_generations": 4, "max_completion_length": 6,
+    "reward_functions": [{"regex": {"pattern": "[aeiou]n"}}, {"regex": {"pattern": "e"}}],
+}  # fmt: skip
 
 
 def test_answers_that_are_all_rewarded_alike(home: Path) -> None:
@@ -258,5 +272,5 @@ def test_answers_that_are_all_rewarded_alike(home: Path) -> None:
     assert "rewards all alike" in found and found["rewards all alike"].severity == "error"
 
 
-def test_answers_that_are_rewarded_by_their_length_are_no_fault(home: Path) -> None:
-    assert not alarms(judged(home, "lengths", "grpo", "training.max_steps=24", **DRAWN))
+def test_answers_of_which_some_are_rewarded_are_no_fault(home: Path) -> None:
+    assert not alarms(judged(home, "some", "grpo", "training.max_steps=24", **DRAWN))
