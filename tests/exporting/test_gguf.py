@@ -201,7 +201,7 @@ def pieces(folder: Path) -> Any:
     trained = json.loads(learned.to_str())["model"]
     plain = [token for token in trained["vocab"] if token not in special]
     every = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *plain]
-    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in trained["merges"]]
+    merges: Any = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in trained["merges"]]
     bpe = models.BPE(
         vocab={token: i for i, token in enumerate(every)}, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True
     )
@@ -209,7 +209,9 @@ def pieces(folder: Path) -> Any:
     whole.normalizer = spaced
     whole.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     whole.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
-    made = PreTrainedTokenizerFast(tokenizer_object=whole, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    made: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=whole, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
     made.save_pretrained(folder)
     return made
 

@@ -33,6 +33,7 @@ Formats and their precisions, the default first:
 - `gguf`: one file for llama.cpp, Ollama and LM Studio, and a Modelfile (q8_0, f16, q4_k_m)
 - `gguf-adapter`: a LoRA alone for llama.cpp and Ollama (f16, f32)
 - `onnx`: one graph for onnxruntime on any CPU, which `engine.backend: onnx` serves (float32, int8, int4)
+- `onnx-genai`: a graph and a configuration for programs with onnxruntime-genai (float32, int8, int4), by its own builder
 
 The folder is read back before it gets its name, as its users will read it, and compared with the trained model: token ids,
 logits at all positions of the probe texts, greedy answers, stop tokens, chat template, tied embeddings and size. `proof.json`

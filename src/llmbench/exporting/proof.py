@@ -129,9 +129,14 @@ def read(folder: Path) -> Proof:
 
 
 def changed(proof: Proof, folder: Path) -> list[str]:
-    """Files that are no longer those that a proof is about, or that came or went since; of the card only its head counts."""
-    found = _differ(proof.files, files_of(folder))
-    beside = _differ(proof.beside, beside_of(folder)) if proof.beside else []
+    """Files that are no longer those that a proof is about, or that came or went since.
+
+    Of the card only its head counts, and a card in somebody's own words may have none.
+    """
+    found, now = _differ(proof.files, files_of(folder)), beside_of(folder)
+    if now.get("README.md") == hashlib.sha256(b"").hexdigest():
+        now["README.md"] = proof.beside.get("README.md", "")
+    beside = _differ(proof.beside, now) if proof.beside else []
     return sorted([*found, *(f"{name} (its head)" if name == "README.md" else name for name in beside)])
 
 

@@ -54,7 +54,7 @@ class Judged(Together):
         """Evaluates; the time it takes is no part of the training's speed."""
         start = time.perf_counter()
         try:
-            return super().evaluate(*args, **kwargs)  # type: ignore[misc]
+            return super().evaluate(*args, **kwargs)
         finally:
             self.paused += time.perf_counter() - start
 

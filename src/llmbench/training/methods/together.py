@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import torch
 from accelerate.data_loader import prepare_data_loader  # type: ignore[import-untyped]
-from accelerate.utils import find_batch_size  # type: ignore[import-untyped]
 from torch.utils.data import DataLoader
 
 from llmbench.training.distributed import wrap
@@ -27,11 +26,14 @@ __all__ = ["Together", "counted"]
 _NOTHING = "a turn without rows"
 """What marks a batch that takes a turn where a step's batches do not go round; it is another row, and counts nothing."""
 
+_COUNT = "num_tokens"
+
 
 class Together(WholeCheckpoints):
     """Stands before one of TRL's trainers. With one process nothing is other than TRL's."""
 
     data_collator: Any
+    control: Any
     figures = "_metrics"
     """TRL's attribute with the figures of each batch since the last log, by `train` and `eval`."""
     filled = 1
@@ -95,7 +97,7 @@ class Together(WholeCheckpoints):
             if _NOTHING not in batch:
                 with self._apart():
                     loss = self.prediction_step(self.model, batch, prediction_loss_only=True)[0]  # type: ignore[attr-defined]
-                count = int(find_batch_size(batch))
+                count = next(len(one) for one in batch.values() if isinstance(one, torch.Tensor))  # in proportion to its rows
                 total, rows = total + float(loss) * count, rows + count
         total, every = self.ranks.total(total, rows)
         metrics = {f"{metric_key_prefix}_loss": total / every}
@@ -112,6 +114,8 @@ class Together(WholeCheckpoints):
             for one in every:
                 for name, values in one.items():
                     held[name] += values
+            if _COUNT in held:  # which TRL adds up by itself, those of a turn without rows too
+                held[_COUNT] = [self.state.num_input_tokens_seen]
         super().log(logs, *more)  # type: ignore[misc]
 
     def measured(self, logs: dict[str, float]) -> Literal["train", "eval"]:
@@ -122,6 +126,9 @@ class Together(WholeCheckpoints):
     def _apart(self) -> Iterator[None]:
         """TRL measures this process's own batch while the block runs."""
         names = ("gather", "gather_for_metrics")
+        if names[0] in vars(self.accelerator):  # an evaluation asks for a loss
+            yield
+            return
         for name in names:
             setattr(self.accelerator, name, lambda value, *_, **__: value)
         try:
