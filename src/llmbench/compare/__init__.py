@@ -27,6 +27,7 @@ __all__ = [
     "Tally",
     "every",
     "load",
+    "measures",
     "metrics",
     "plan",
     "preregistration",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from llmbench.compare.measures import Measure
+from llmbench.compare import measures
 from llmbench.recipe import Margin
 
 __all__ = ["Gate", "GatedMetric", "MetricVerdict", "Outcome", "QuestionsNeeded", "Several"]
@@ -21,7 +21,7 @@ _CODES = {"shown": 0, "worse": 1, "undecided": 3}
 class GatedMetric:
     """A metric, and by how much the candidate may be worse in it."""
 
-    measure: Measure
+    measure: measures.Measure
     margin: Margin
 
     @property
@@ -56,7 +56,7 @@ class MetricVerdict:
     """
 
     metric: str
-    measure: Measure
+    measure: measures.Measure
     margin: float
     relative: float | None
     less_is_better: bool
