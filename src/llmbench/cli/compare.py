@@ -15,7 +15,7 @@ from llmbench.errors import LlmbenchError
 if TYPE_CHECKING:
     from llmbench.compare import Comparison
 
-__all__ = ["AskingBar", "register", "show"]
+__all__ = ["register", "show"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A comparison's name.", autocompletion=completion.comparisons)]
 
@@ -50,6 +50,12 @@ def compare(
     replay: Annotated[
         bool, typer.Option("--replay", help="Ask again and say whether the same answers come. Nothing is written.")
     ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Ask nothing: show the power of these questions, how many a margin needs, and their tokens."
+        ),
+    ] = False,
 ) -> None:
     """Ask several variants the same questions and say, with statistics, which is better.
 
@@ -60,7 +66,7 @@ def compare(
     """
     from llmbench import compare as comparing
     from llmbench import recipe as recipes
-    from llmbench.cli import replayed
+    from llmbench.cli import planned, replayed
     from llmbench.recipe import CompareRecipe
 
     values = [*(overrides or ()), *([f"endpoint.base_url={url}"] if url is not None else ())]
@@ -69,6 +75,9 @@ def compare(
         if fresh:
             raise LlmbenchError("--replay asks for the answers that are there, and --fresh removes them. Choose one")
         replayed.replay(document, as_json)
+        return
+    if plan:
+        planned.plan(document, as_json)
         return
     with AskingBar() as bar:
         result = comparing.run(

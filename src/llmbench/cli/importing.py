@@ -29,6 +29,15 @@ class Peer(StrEnum):
     trl = "trl"
     unsloth = "unsloth"
     torchtune = "torchtune"
+    promptfoo = "promptfoo"
+    evals = "evals"
+
+
+class Kind(StrEnum):
+    """What is made of it."""
+
+    recipe = "recipe"
+    questions = "questions"
 
 
 _FATES = {
@@ -44,7 +53,7 @@ def register(cli: typer.Typer) -> None:
     cli.command(
         "import",
         epilog="Examples: `llmbench import qlora.yml -o my.yaml` · `llmbench import train.sh --from trl` · "
-        "`llmbench import notebook.ipynb --json`",
+        "`llmbench import promptfooconfig.yaml --to questions -o questions.jsonl`",
     )(import_)
 
 
@@ -54,12 +63,16 @@ def import_(
         typer.Argument(
             metavar="FILE",
             help="A configuration of LLaMA-Factory, axolotl, TRL, Unsloth or torchtune: YAML, JSON, a shell script, a Python "
-            "script or a notebook.",
+            "script or a notebook. With --to questions: promptfoo's tests (YAML, JSON, CSV) or OpenAI Evals' samples (JSONL).",
         ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="RECIPE", help="Write the recipe here; printed by default.", show_default=False),
+        typer.Option("--output", "-o", metavar="FILE", help="Write it here; printed by default.", show_default=False),
+    ] = None,
+    to: Annotated[
+        Kind | None,
+        typer.Option("--to", help="A training recipe (the default), or questions for a comparison.", show_default=False),
     ] = None,
     peer: Annotated[
         Peer | None,
@@ -78,13 +91,24 @@ def import_(
 
     Defaults of the other trainer that differ from llmbench's are written out. Nothing in the file is executed. Exit code 2:
     a setting that cannot be left out has no counterpart, so no recipe is written.
+
+    With --to questions, tests of another harness become a question file and the metrics that fit; what is not mapped is listed.
     """
     from llmbench import importing, workspace
+
+    harness = peer.value if peer is not None and peer.value in importing.HARNESSES else None
+    if to is Kind.questions and peer is not None and harness is None:
+        raise LlmbenchError(f"{peer.value} has no questions. Name one of {', '.join(importing.HARNESSES)} with --from.")
+    if to is Kind.recipe and harness is not None:
+        raise LlmbenchError(f"{importing.HARNESSES[harness]} has tests, not trainings. Use --to questions.")
 
     if output is not None and output.is_dir():
         raise LlmbenchError(f"{output} is a folder. Name a file: -o {output / (file.stem + '.yaml')}")
     if output is not None and (output.exists() or output.is_symlink()) and not overwrite:
         raise LlmbenchError(f"{output} already exists. Name another file, or overwrite it with --overwrite.")
+    if to is Kind.questions or harness is not None:
+        _questions(file, harness, output, as_json)
+        return
     with _folder_of(output):
         result = importing.convert(file, peer.value if peer else None, into=output, dataset_info_file=dataset_info)
         if result.recipe is not None and output is not None:
@@ -100,6 +124,29 @@ def import_(
         if as_json:
             raise typer.Exit(2)
         raise RecipeError("\n".join(result.unfit))
+
+
+def _questions(file: Path, harness: str | None, output: Path | None, as_json: bool) -> None:
+    """Makes questions of another harness's tests."""
+    from llmbench import importing, workspace
+    from llmbench.shown import printable
+
+    with _folder_of(output):
+        result = importing.questions(file, harness)
+        if output is not None:
+            workspace.write_text(output, result.jsonl)
+    if as_json:
+        print_json(result.as_json() | {"output": None if output is None else str(output)})
+        return
+    stream = sys.stderr if output is None else sys.stdout
+    for one in result.not_mapped:
+        print(f"Not mapped: {printable(one.where)}: {printable(one.what)} {printable(one.why)}", file=stream)
+    if output is None:
+        print(result.jsonl, end="")
+    count = f"{len(result.rows):,} questions" if len(result.rows) != 1 else "1 question"
+    print(f"{'Wrote' if output is not None else 'Made'} {count}{f' to {output}' if output is not None else ''}.", file=stream)
+    print("In the recipe of a comparison:\n", file=stream)
+    print(result.recipe("QUESTIONS.jsonl" if output is None else str(output.name)), end="", file=stream)
 
 
 @contextmanager

@@ -114,6 +114,11 @@ class AnswerLog:
         row = self._rows.get((*cell, repeat))
         return row is not None and row["key"] == key and row.get("error") is None
 
+    @property
+    def answered(self) -> int:
+        """How many answers there are, failures left out."""
+        return sum(row.get("error") is None for row in self._rows.values())
+
     def settled(self, cell: Cell, key: str, repeat: int = 0) -> bool:
         """Whether a cell was asked, and answered or failed, with this key."""
         row = self._rows.get((*cell, repeat))

@@ -10,6 +10,7 @@ from typing import Any
 from llmbench import workspace
 from llmbench.compare import grid, metrics, statistics
 from llmbench.compare.answers import AnswerLog
+from llmbench.compare.classes import classes
 from llmbench.compare.factors import experiment
 from llmbench.compare.measures import Measure
 from llmbench.compare.result import Comparison, Row
@@ -49,10 +50,10 @@ def measure(
         EndpointError: no variant answered anything.
         DataError: no wanted metric can be measured on the answers.
     """
-    spec, chosen = recipe.statistics, [*metrics.chosen(recipe), *metrics.ALWAYS]
+    spec, chosen = recipe.statistics, metrics.every(recipe)
     measures, wanted = {metric.name: metric.measure for metric in chosen}, recipe.names
     steps = _Steps(progress, 2 * len(chosen))
-    rows, whole, notes = _scored(asked, log, recipe, chosen, steps)
+    rows, whole, told, notes = _scored(asked, log, recipe, chosen, steps)
     failed = _failed(rows, wanted)
     table = _table(rows, [name for name, one in measures.items() if not one.whole], wanted)
     groups = statistics.groups(asked, spec)
@@ -97,6 +98,7 @@ def measure(
         experiment=experiment(recipe, rows, table, {name: measures[name].kind for name in table}, listed, groups),
         notes=(*notes, *clustering([question.id for question in asked], groups, pairs or list(estimates[headline].values()))),
         measures={name: measures[name] for name in estimates},
+        classes=told,
     )
 
 
@@ -150,10 +152,14 @@ def _figures(
 
 
 def _scored(
-    asked: Sequence[Question], log: AnswerLog, recipe: CompareRecipe, chosen: Sequence[metrics.Metric], step: Callable[[], None]
-) -> tuple[list[Row], dict[str, dict[str, Addends]], list[str]]:
-    """Every answer with its scores, question by question; what variants add to metrics of all questions together; and what a
-    reader has to know of the judging."""
+    asked: Sequence[Question],
+    log: AnswerLog,
+    recipe: CompareRecipe,
+    chosen: Sequence[metrics.Metric],
+    step: Callable[[], None],
+) -> tuple[list[Row], dict[str, dict[str, Addends]], dict[str, Any], list[str]]:
+    """Every answer with its scores, question by question; what variants add to metrics of all questions together; what of
+    labels was told; and what a reader has to know of the judging."""
     places = [(name, repeat) for name in recipe.names for repeat in range(recipe.repeats)]
     cells = [(question, log.answer((question.id, name), repeat)) for question in asked for name, repeat in places]
     pairs = [(question, answer) for question, answer in cells if answer is not None]
@@ -161,7 +167,8 @@ def _scored(
         tools = metrics.Tools(recipe.abstention, sandbox, tuple(asked))
         found = metrics.scores(chosen, pairs, tools, step)
         whole = {one.name: metrics.addends(one, pairs, tools) for one in chosen if one.measure.whole}
-    return [Row(question, answer, found[answer.place]) for question, answer in pairs], whole, tools.notes
+        told = classes(chosen, pairs, whole, tools)
+    return [Row(question, answer, found[answer.place]) for question, answer in pairs], whole, told, tools.notes
 
 
 def _failed(rows: Sequence[Row], variants: Sequence[str]) -> dict[str, str]:

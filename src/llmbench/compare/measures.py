@@ -95,7 +95,7 @@ _ALL = (
     Measure("first_token", "First token", "amount", "starts to answer later than", unit="s", less_is_better=True),
     Measure("prompt_tokens", "Prompt tokens", "amount", "reads more tokens than", unit="tokens", less_is_better=True),
     Measure("completion_tokens", "Answer tokens", "amount", "writes more tokens than", unit="tokens", less_is_better=True),
-    Measure("cost", "Cost", "amount", "costs more than", unit="money", less_is_better=True),
+    Measure("cost", "Cost of 1,000 answers", "amount", "costs more than", unit="money", less_is_better=True),
     Measure("energy", "Energy", "amount", "uses more energy than", unit="Wh", less_is_better=True),
 )
 KNOWN: Mapping[str, Measure] = {one.name: one for one in _ALL}

@@ -42,7 +42,7 @@ def check(recipe: CompareRecipe) -> None:
     """
     if (spec := recipe.preregistration) is None:
         return
-    measured = {one.name: one.measure for one in (*metrics.chosen(recipe), *metrics.ALWAYS)}
+    measured = metrics.measures_of(recipe)
     where = f"{recipe.source}: preregistration"
     if spec.metric not in measured:
         raise RecipeError(f"{where}.metric: {spec.metric} is not measured (measured are: {', '.join(measured)}).")

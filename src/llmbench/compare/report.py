@@ -8,7 +8,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from llmbench.compare import charts, metrics
+from llmbench.compare import charts, classes_page, metrics
 from llmbench.compare.measures import Measure
 from llmbench.compare.result import Comparison
 from llmbench.compare.table import cell, effect_rows, noise_rows
@@ -22,7 +22,8 @@ _KIND = "comparison"
 _COLOURS = 8
 _TERMS = {
     "Intervals": (
-        "{percent}: Wilson's for shares and scores, Tango's for their paired differences, Hall's for seconds and tokens. "
+        "{percent}: Wilson's for shares and scores, Tango's for their paired differences, Hall's for seconds and tokens (of "
+        "differences the wider of Hall's and Student's). "
         "Questions about one page count together: the intervals are those of n divided by the design effect. The interval of a "
         "difference includes 0 wherever p is not below alpha."
     ),
@@ -48,6 +49,7 @@ def html(comparison: Comparison) -> str:
             _grid(comparison),
             _quality(comparison, colours),
             _pairs(comparison, colours) if len(comparison.variants) > 1 else "",
+            classes_page.html(comparison, colours),
             _experiment(comparison),
             _cost(comparison, colours),
             _definitions(comparison),

@@ -63,6 +63,10 @@ class Comparison:
     """Sentences about the figures that a reader has to know."""
     measures: dict[str, Measure] = field(default_factory=dict)
     """What is known about each metric; empty in summaries from before there were settings."""
+    classes: dict[str, Any] = field(default_factory=dict)
+    """Of metrics of labels: what was told for what, and confidence against accuracy (`classes.classes`)."""
+    energy: dict[str, Any] = field(default_factory=dict)
+    """What this machine's GPUs used while asking, in Wh, where that was measured."""
     preregistration: dict[str, Any] | None = None
     """What was promised before the first answer, when, and its hash."""
     deviations: tuple[str, ...] = ()

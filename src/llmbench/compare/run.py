@@ -16,6 +16,7 @@ from llmbench.compare import metrics, preregistration, prompts, questions
 from llmbench.compare.answers import AnswerLog, Place, Scores, scored
 from llmbench.compare.ask import Endpoint, Progress
 from llmbench.compare.asking import Asking, AskingWatch, Starting
+from llmbench.compare.energy import EnergyMeter, NvmlMeter, used
 from llmbench.compare.passages import FILE, freeze
 from llmbench.compare.result import Comparison, Row
 from llmbench.errors import LlmbenchError, MissingPackage
@@ -38,6 +39,7 @@ def run(
     measuring: Callable[[int, int], None] = lambda done, total: None,
     fresh: bool = False,
     endpoint: Endpoint | None = None,
+    meter: EnergyMeter | None = None,
     starting: Starting | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Comparison:
@@ -49,6 +51,7 @@ def run(
         measuring: called with steps done and in all while what was answered is measured.
         fresh: forget the answers of an earlier time.
         endpoint: another one than the recipe's URL, for tests.
+        meter: another one than NVIDIA's, for tests.
         starting: with `engine: auto` called while an engine starts, with what it does and for how many seconds.
         say: told what is worth knowing of it, a line each.
 
@@ -95,11 +98,17 @@ def run(
 
         order, enough = (asked, None) if stopping is None else (stopping.order, stopping.enough)
         asking = Asking(recipe, order, frozen, watched=AskingWatch(progress, starting, say), endpoint=endpoint)
+        meter = (meter or NvmlMeter()) if recipe.energy else None
+        before, there = (meter.joules() if meter else None), log.answered
         listed = asking.fill(log, promise=promise, enough=enough)
+        after = meter.joules() if meter else None
         claim()
         workspace.write_text(folder / "recipe.yaml", resolved)
         put = asked if stopping is None else _as_listed(asked, stopping.asked())
         comparison = _promised(measure(recipe, put, log, listed, measuring), recipe, asked, left_out, stopping)
+        if meter is not None:
+            energy, words = used(before, after, log.answered - there, recipe.names)
+            comparison = replace(comparison, energy=energy, notes=(*comparison.notes, words))
         _write(comparison, log)
     return comparison
 

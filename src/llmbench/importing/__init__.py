@@ -6,5 +6,6 @@ alone, and of Python only literal keyword arguments.
 
 from llmbench.importing.convert import PEERS, Imported, convert
 from llmbench.importing.draft import Fate, Translation
+from llmbench.importing.harness import HARNESSES, ImportedQuestions, questions
 
-__all__ = ["PEERS", "Fate", "Imported", "Translation", "convert"]
+__all__ = ["HARNESSES", "PEERS", "Fate", "Imported", "ImportedQuestions", "Translation", "convert", "questions"]

@@ -11,6 +11,7 @@ from llmbench.recipe.experiment import ComparedVariant, FactorsSpec, PassagesSpe
 from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Section, Seed
 from llmbench.recipe.metrics import Metrics
 from llmbench.recipe.preregistration import PreregistrationSpec
+from llmbench.recipe.prices import PricesSpec
 from llmbench.recipe.serve import EngineSpec
 
 __all__ = ["ABSTENTION", "CompareRecipe", "EndpointSpec", "QuestionSource", "StatisticsSpec"]
@@ -83,6 +84,10 @@ class CompareRecipe(Document):
     measured."""
     allow_code: bool = False
     """Whether the metric `code` may run what models wrote, in a process that can neither write files nor reach a network."""
+    prices: PricesSpec | None = None
+    """What the variants cost; the report then has it."""
+    energy: bool = False
+    """Measure the energy that this machine's NVIDIA GPUs use while asking."""
     abstention: Pattern = ABSTENTION
     """Regular expression (case-insensitive) that tells an answer which abstains."""
     max_tokens: Annotated[int, Field(gt=0)] = 64
@@ -96,6 +101,24 @@ class CompareRecipe(Document):
     def compared(self) -> list[ComparedVariant]:
         """The variants in the recipe's order: those that are listed, or those of the grid."""
         return list(self.variants) if self.variants else [variant for variant, _ in self.factors.cells()]
+
+    @model_validator(mode="after")
+    def _runs_code_only_if_allowed(self) -> Self:
+        if not self.allow_code and any(one.kind == "code" for one in self.metrics):
+            raise ValueError("metrics: code runs what models write. Say `allow_code: true` in the recipe if it may")
+        return self
+
+    @model_validator(mode="after")
+    def _prices_of_its_variants(self) -> Self:
+        strange = [name for name in (self.prices.variants if self.prices else ()) if name not in ("*", *self.names)]
+        if strange:
+            raise ValueError(f"prices.variants: there is no variant {strange[0]} (variants: {', '.join(self.names)})")
+        return self
+
+    @property
+    def metric_names(self) -> list[str]:
+        """What tables call the metrics, in order."""
+        return [one.name for one in self.metrics]
 
     @property
     def names(self) -> list[str]:

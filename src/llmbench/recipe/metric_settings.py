@@ -54,13 +54,21 @@ class ContainsMetric(ReferenceMetric):
 class RegexMetric(ReferenceMetric):
     """Of `regex`."""
 
-    pattern: Pattern
+    pattern: Pattern | None = None
+    column: Column | None = None
+    """The column with each question's own pattern."""
     flags: Annotated[str, Field(pattern="^[aimsx]*$")] = ""
     """Of Python's: i (case), m (lines), s (dot matches line ends), x (verbose), a (ASCII)."""
     group: Annotated[int, Field(ge=0)] | None = None
     """Right is an answer in which this group of the last find is one of the `expected`."""
     absent: bool = False
     """Right is an answer in which the pattern is not found."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.pattern is None) == (self.column is None):
+            raise ValueError("give one of pattern and column")
+        return self
 
 
 class NumericMetric(ReferenceMetric):

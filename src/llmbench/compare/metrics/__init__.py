@@ -5,9 +5,12 @@ scores       judging all answers              grounding    against what document
 texts        an answer's text alone           costs        seconds and tokens
 """
 
-from llmbench.compare.metrics.catalogue import ALWAYS, chosen, definition
+from llmbench.compare.metrics.catalogue import ALWAYS, chosen, definition, every, measures_of
 from llmbench.compare.metrics.grounding import of_source
 from llmbench.compare.metrics.scores import addends, check, one_by_one, scores
 from llmbench.compare.metrics.values import Metric, Tools
 
-__all__ = ["ALWAYS", "Metric", "Tools", "addends", "check", "chosen", "definition", "of_source", "one_by_one", "scores"]
+__all__ = [
+    "ALWAYS", "Metric", "Tools", "addends", "check", "chosen", "definition", "every", "measures_of", "of_source", "one_by_one",
+    "scores",
+]  # fmt: skip

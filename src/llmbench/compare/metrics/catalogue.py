@@ -31,7 +31,7 @@ from llmbench.recipe import CompareRecipe, MetricSpec
 from llmbench.recipe.metric_settings import NamedMetric, ReferenceMetric, RegexMetric
 from llmbench.statistics import Kind
 
-__all__ = ["ALWAYS", "chosen", "definition"]
+__all__ = ["ALWAYS", "chosen", "definition", "every", "measures_of"]
 
 
 def _any(question: Question, spec: Any) -> bool:
@@ -86,7 +86,7 @@ _ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 _KINDS: dict[str, _Kind] = {
     **{of.__name__: _grounding(of) for of in grounding.ALL},
     "contains": _Kind(texts.contains, applies=lambda q, spec: spec.texts is not None or has(q, spec)),
-    "regex": _Kind(texts.regex, applies=lambda q, spec: spec.group is None or has(q, spec)),
+    "regex": _Kind(texts.regex, applies=texts.has_pattern, prepare=texts.patterns_tried, columns=lambda spec: [spec.column]),
     "numeric": _Kind(numbers.numeric, applies=has, fault=numbers.fault),
     "choice": _Kind(choices.choice, applies=has, fault=choices.fault),
     "choice_probability": _Kind(choices.choice_probability, applies=has, fault=choices.fault),
@@ -158,9 +158,9 @@ def _metric(asked: MetricSpec) -> Metric:
     if settings := spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"called"}):
         told += " Settings: " + ", ".join(f"`{name}: {_short(value)}`" for name, value in settings.items()) + "."
     measure = replace(measures.renamed(measure, asked.name), definition=told)
-    reads = [*(kind.columns(spec) if kind.columns else ()), spec.expected if isinstance(spec, ReferenceMetric) else None]
-    if isinstance(spec, RegexMetric) and spec.group is None:
-        reads = []
+    reads = [*(kind.columns(spec) if kind.columns else ())]
+    if isinstance(spec, ReferenceMetric) and not (isinstance(spec, RegexMetric) and spec.group is None):
+        reads.append(spec.expected)
     columns = tuple(one for one in reads if one is not None and one not in ("answer", "value", "question"))
     metric = Metric(measure, spec, kind.applies, kind.judge, kind.whole, prepare=kind.prepare, columns=columns)
     return replace(metric, fault=kind.fault) if kind.fault is not None else metric
@@ -185,6 +185,22 @@ def _always() -> list[Metric]:
 
 ALWAYS = _always()
 """What every answer takes."""
+
+
+def measures_of(recipe: CompareRecipe) -> dict[str, Measure]:
+    """What is known about each metric of a recipe, those that are always measured last."""
+    return {one.name: one.measure for one in every(recipe)}
+
+
+def every(recipe: CompareRecipe) -> list[Metric]:
+    """The chosen metrics, what is always measured, and the cost where there are prices."""
+    made = [*chosen(recipe), *ALWAYS]
+    if recipe.prices is not None:
+        judge = costs.cost(recipe)
+        told = " ".join((judge.__doc__ or "").split())
+        measure = replace(measures.KNOWN["cost"], definition=told, currency=recipe.prices.currency)
+        made.append(Metric(measure, NamedMetric(), _any, judge))
+    return made
 
 
 def definition(name: str) -> str:

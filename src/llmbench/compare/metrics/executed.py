@@ -57,6 +57,8 @@ def code(pairs: Sequence[Pair], spec: CodeMetric, tools: Tools) -> list[float | 
     ]
     found = iter(tools.sandbox.each("program", requests, spec.seconds))
     scores: list[float | None] = []
+    if requests:
+        tools.notes.append(f"{spec.called or 'code'}: {len(requests):,} programs that models wrote were run on this machine.")
     for question, _ in pairs:
         if not has_test(question, spec):
             scores.append(None)
@@ -101,7 +103,7 @@ def program(question: Question, text: str, spec: CodeMetric) -> str:
 
 def _prefix(question: Question, spec: CodeMetric) -> Any:
     if spec.prefix == "question":
-        return question.conversation[-1][1]
+        return question.turns[-1][1] if question.turns else question.question  # with the spaces around it
     return question.columns.get(spec.prefix or "")
 
 

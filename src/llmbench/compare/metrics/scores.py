@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbench.compare.answers import Answer, Place
-from llmbench.compare.metrics.catalogue import ALWAYS, chosen
+from llmbench.compare.metrics.catalogue import every
 from llmbench.compare.metrics.values import Metric, Pair, Tools
 from llmbench.errors import DataError, LlmbenchError
 from llmbench.questions import Question
@@ -53,7 +53,7 @@ def one_by_one(recipe: CompareRecipe, name: str, asked: Sequence[Question]) -> C
         name: of the metric, one that judges single answers.
         asked: every question that may be asked.
     """
-    metric = next(one for one in (*chosen(recipe), *ALWAYS) if one.name == name)
+    metric = next(one for one in every(recipe) if one.name == name)
     tools = Tools(recipe.abstention, SandboxProcess(), tuple(asked))
 
     def score(question: Question, answer: Answer) -> float | None:

@@ -18,8 +18,12 @@ from llmbench.recipe.metric_settings import (
     RegexMetric,
     RepetitionMetric,
 )
+from llmbench.sandbox import SandboxProcess
 
-__all__ = ["REFUSALS", "contains", "exact", "length", "length_within", "refusal", "regex", "repetition", "too_long"]
+__all__ = [
+    "REFUSALS", "contains", "exact", "has_pattern", "length", "length_within", "patterns_tried", "refusal", "regex",
+    "repetition", "too_long",
+]  # fmt: skip
 
 SECONDS = 2.0
 """Processor time for a pattern on one answer."""
@@ -60,10 +64,18 @@ def regex(pairs: Sequence[Pair], spec: RegexMetric, tools: Tools) -> list[float 
     """The pattern is found in the answer (with `absent`: it is not). With `group`, what that group of the last find holds is
     one of the right answers, apart from spaces around it. Patterns run in a confined process, for two seconds an answer at
     most; answers on which that is too little are not measured, and the report counts them."""
-    requests = [{"pattern": spec.pattern, "flags": spec.flags, "group": spec.group, "text": answer.text} for _, answer in pairs]
+    fitting = [pair for pair in pairs if has_pattern(pair[0], spec)]
+    requests = [
+        {"pattern": _pattern(q, spec), "flags": spec.flags, "group": spec.group, "text": answer.text} for q, answer in fitting
+    ]
+    answers = tools.sandbox.each("search", requests, SECONDS)
     scores: list[float | None] = []
     late = 0
-    for (question, _), found in zip(pairs, tools.sandbox.each("search", requests, SECONDS), strict=True):
+    for question, _ in pairs:
+        if not has_pattern(question, spec):
+            scores.append(None)
+            continue
+        found = next(answers)
         late += found.limit is not None
         if found.limit is not None:
             scores.append(None)
@@ -74,6 +86,24 @@ def regex(pairs: Sequence[Pair], spec: RegexMetric, tools: Tools) -> list[float 
             scores.append(float((found.value or "").strip() in right) if right else None)
     too_long(tools, spec.called or "regex", late)
     return scores
+
+
+def has_pattern(question: Question, spec: RegexMetric) -> bool:
+    """Whether there is a pattern for a question, and a right answer where one is needed."""
+    known = spec.column is None or question.columns.get(spec.column) is not None
+    return known and (spec.group is None or bool(expected(question, spec.expected)))
+
+
+def patterns_tried(asked: Sequence[Question], spec: RegexMetric, sandbox: SandboxProcess) -> list[str | None]:
+    """What is wrong with patterns of a column."""
+    requests = [
+        {"pattern": _pattern(question, spec), "flags": spec.flags, "group": spec.group, "text": ""} for question in asked
+    ]
+    return [one.fault for one in sandbox.each("search", requests, SECONDS)]
+
+
+def _pattern(question: Question, spec: RegexMetric) -> str:
+    return str(question.columns.get(spec.column)) if spec.column is not None else str(spec.pattern)
 
 
 def too_long(tools: Tools, name: str, count: int) -> None:
