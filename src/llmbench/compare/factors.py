@@ -10,7 +10,7 @@ from llmbench.compare.result import Row
 from llmbench.compare.told import Experiment
 from llmbench.compare.variants import Levels, levels
 from llmbench.recipe import CompareRecipe
-from llmbench.statistics import Effect, Kind, Noise
+from llmbench.statistics import FactorEffect, Kind, Noise
 
 __all__ = ["experiment"]
 
@@ -39,7 +39,7 @@ def experiment(
     from llmbench.statistics import effects
 
     spec, of = recipe.statistics, levels(recipe, listed)
-    found: list[Effect] = []
+    found: list[FactorEffect] = []
     if of:
         for name, values in table.items():
             found += effects.effects(name, values, of, kinds[name], confidence=spec.confidence, groups=groups)
@@ -91,7 +91,7 @@ def _engines(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _notes(recipe: CompareRecipe, rows: Sequence[Row], of: Levels, found: Sequence[Effect]) -> list[str]:
+def _notes(recipe: CompareRecipe, rows: Sequence[Row], of: Levels, found: Sequence[FactorEffect]) -> list[str]:
     notes = []
     models = {str(row.answer.manifest.get("base", "")) for row in rows}
     if recipe.engine == "auto" and len(models) > 1:

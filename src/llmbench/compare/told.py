@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from llmbench.statistics import Effect, Noise
+from llmbench.statistics import FactorEffect, Noise
 
 __all__ = ["Experiment"]
 
@@ -20,14 +20,14 @@ class Experiment:
     """
 
     levels: dict[str, dict[str, str]] = field(default_factory=dict)
-    effects: tuple[Effect, ...] = ()
+    effects: tuple[FactorEffect, ...] = ()
     noise: dict[str, dict[str, Noise]] = field(default_factory=dict)
     repeats: int = 1
     passages: str = ""
     engines: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def of(self, metric: str) -> list[Effect]:
+    def of(self, metric: str) -> list[FactorEffect]:
         """The effects on one metric."""
         return [one for one in self.effects if one.metric == metric]
 
@@ -40,7 +40,8 @@ class Experiment:
         """The inverse of `to_json`."""
         made = dict(values)
         made["effects"] = tuple(
-            Effect(**one | {key: tuple(one[key]) for key in ("factors", "levels", "references")}) for one in values["effects"]
+            FactorEffect(**one | {key: tuple(one[key]) for key in ("factors", "levels", "references")})
+            for one in values["effects"]
         )
         made["noise"] = {name: {v: Noise(**one) for v, one in of.items()} for name, of in values["noise"].items()}
         return Experiment(**made | {key: tuple(values[key]) for key in ("engines", "notes")})
