@@ -36,7 +36,9 @@ def plan(document: CompareRecipe, as_json: bool) -> None:
         else (f"{found.questions:,} questions")
     )
     out = f" ({found.excluded:,} left out)" if found.excluded else ""
-    print(f"{asked}{out} x {found.variants:,} variants = {found.questions * found.variants:,} answers")
+    times = f" x {found.repeats:,} repeats" if found.repeats > 1 else ""
+    answers = found.questions * found.variants * found.repeats
+    print(f"{asked}{out} x {found.variants:,} variants{times} = {answers:,} answers")
     if found.rows:
         terminal.table(_rows(found))
     earlier = f"; {found.tokens['as_earlier']:,} as in the earlier comparison" if found.tokens["as_earlier"] else ""

@@ -67,6 +67,7 @@ class ComparisonPlan:
     rows: tuple[PlanRow, ...]
     tokens: dict[str, int | None]
     notes: tuple[str, ...]
+    repeats: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """All of it, for programs."""
@@ -118,6 +119,7 @@ def plan(recipe: CompareRecipe, earlier: Comparison | None = None) -> Comparison
         rows=tuple(row for row in rows if row is not None),
         tokens=_tokens(asked, recipe, earlier),
         notes=_notes(recipe, known, len(asked), pages, measure),
+        repeats=recipe.repeats,
     )
 
 
@@ -191,7 +193,7 @@ def _row(one: _Assumption, margin: Margin, n: int, pages: int, alpha: float, mea
 
 def _tokens(asked: Sequence[Question], recipe: CompareRecipe, earlier: Comparison | None) -> dict[str, int | None]:
     letters = sum(len(text) for question in asked for _, text in question.conversation)
-    several = len(recipe.names)
+    several = len(recipe.names) * recipe.repeats
     found: dict[str, int | None] = {
         "read": round(several * letters / _LETTERS),
         "written_at_most": several * len(asked) * recipe.max_tokens,
