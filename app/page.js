@@ -116,14 +116,22 @@
     else if (id && !await hold(id)) [copy, id] = [own.id ?? null, null]; // another tab has it: this one is its duplicate
     if (!id) { id = fresh(); await hold(id); }
     const others = (from(() => localStorage, {}).conversations ?? []).filter((one) => one !== id);
-    const here = into(() => sessionStorage, { id, app: window.llmbenchApp });
-    addEventListener("pagehide", () => into(() => sessionStorage, { id, app: window.llmbenchApp, left: true }));
+    // Gradio may load a page twice while the app starts: one that goes before it has told of the restart leaves that to the next.
+    const restarted = Boolean(own.app) && own.app !== window.llmbenchApp;
+    let app = restarted ? own.app : window.llmbenchApp;
+    const told = restarted && setInterval(() => {
+      if (!document.querySelector(".notices .notice")) return;
+      clearInterval(told);
+      app = window.llmbenchApp;
+    }, 100);
+    const here = into(() => sessionStorage, { id, app });
+    addEventListener("pagehide", () => into(() => sessionStorage, { id, app, left: true }));
     const kept = into(() => localStorage, { conversations: [id, ...others].slice(0, 50) });
-    return [{ id, copy, kept: here || kept, restarted: Boolean(own.app) && own.app !== window.llmbenchApp }];
+    return [{ id, copy, kept: here || kept, restarted }];
   };
 
   // The address: a link to a run, a report or a passage, and the way back. A page says in data-address what it shows.
-  const TITLES = { compare: "Compare", documents: "Documents", runs: "Runs", reports: "Reports" };
+  const TITLES = { compare: "Compare", documents: "Documents", runs: "Runs", reports: "Reports", vote: "Vote" };
   const tabs = () => [...document.querySelectorAll(".pages .tab-container > button[role=tab]")];
   const current = () => {
     const chosen = tabs().find((tab) => tab.getAttribute("aria-selected") === "true");
@@ -170,6 +178,14 @@
   addEventListener("popstate", go);
   addEventListener("hashchange", go);
 
+  // Gradio notices that the app was restarted only where it waits for an answer of it at that moment.
+  const app_id = window.gradio_config?.app_id;
+  setInterval(async () => {
+    if (document.hidden || app_id === undefined) return;
+    const now = await fetch("gradio_api/app_id").then((answer) => answer.json()).catch(() => null);
+    if (now?.app_id !== undefined && now.app_id !== app_id) location.reload();
+  }, 4000);
+
   // Gradio's page has no landmarks, and its folds say nothing about themselves.
   const describe = () => {
     document.querySelector("main.contain")?.setAttribute("role", "presentation"); // it holds the head of the page too
@@ -177,7 +193,7 @@
     document.querySelector(".top")?.setAttribute("role", "banner");
     document.querySelector(".pages > .tab-wrapper")?.setAttribute("role", "navigation");
     document.querySelector(".pages > .tab-wrapper")?.setAttribute("aria-label", "Pages");
-    document.querySelector(".said")?.setAttribute("aria-live", "polite");
+    document.querySelectorAll(".said").forEach((one) => one.setAttribute("aria-live", "polite"));
     document.querySelectorAll(".picker input").forEach((box) => { if (box.title !== box.value) box.title = box.value; });
     document.querySelectorAll(".settings > button").forEach((button) => {
       const open = String(button.classList.contains("open"));

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from llmbench.statistics.paired import difference, differences, estimate
+from llmbench.statistics import intervals
+from llmbench.statistics.clusters import clusters
+from llmbench.statistics.paired import difference, differences, estimate, interaction
 from llmbench.statistics.values import Difference, Kind
 
 Draws = NDArray[np.float64]
@@ -25,7 +27,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--draws", type=int, default=2000)
     arguments.add_argument("--seed", type=int, default=0)
-    tables = {table.__name__: table for table in (pairs, gates, singles, pages, means, promises)}
+    tables = {table.__name__: table for table in (pairs, gates, singles, pages, means, sizes, promises)}
     arguments.add_argument("--only", choices=tables)
     options = arguments.parse_args()
     rng = np.random.default_rng(options.seed)
@@ -118,13 +120,74 @@ def means(rng: np.random.Generator, draws: int) -> None:
             1.45,
         ),
     ]
-    print("| mean of | n = 20 | 50 | 150 |\n| --- | --- | --- | --- |")
+    print("| mean of | n = 20 | 50 | 150 | 1000 |\n| --- | --- | --- | --- | --- |")
     for name, kind, draw, mean in made:
         cells = []
-        for n in (20, 50, 150):
+        for n in (20, 50, 150, 1000):
             found = [estimate(ids(draw(n)), kind) for _ in range(draws)]
             cells.append(f"{np.mean([one is not None and one.low <= mean <= one.high for one in found]):.3f}")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def sizes(rng: np.random.Generator, draws: int) -> None:
+    """What is left: single shares, every kind of paired difference, and the interaction, each question alone."""
+    kinds: list[tuple[str, Callable[[int], tuple[float, float]], float]] = [
+        *((f"share, {right:g}", lambda n, right=right: _single(rng, n, right), right) for right in (0.5, 0.8, 0.95, 0.99)),
+        *(
+            (f"difference of shares, {a:g}/{b:g}", lambda n, a=a, b=b: _limits(*shares(rng, n, a, b), "share"), a - b)
+            for a, b in ((0.02, 0.02), (0.1, 0.1), (0.1, 0.02), (0.25, 0.25))
+        ),
+        ("difference of scores", lambda n: _limits(*_harder(rng, n, 0.1), "score"), -0.05),
+        ("difference of scores, 90 % alike", lambda n: _limits(*_sparse(rng, n), "score"), -0.025),
+        ("difference of seconds, lognormal .5", lambda n: _limits(*_slower(rng, n, 0.5), "amount"), _gap(0.5)),
+        ("difference of seconds, lognormal 1", lambda n: _limits(*_slower(rng, n, 1.0), "amount"), _gap(1.0)),
+        ("interaction of 0", lambda n: _crossed(rng, n), 0.0),
+    ]
+    print("| interval of | n = 20 | 50 | 150 | 1000 |\n| --- | --- | --- | --- | --- |")
+    for name, draw, true in kinds:
+        cells = []
+        for n in (20, 50, 150, 1000):
+            found = [draw(n) for _ in range(draws)]
+            cells.append(f"{np.mean([low <= true <= high for low, high in found]):.3f}")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def _single(rng: np.random.Generator, n: int, right: float) -> tuple[float, float]:
+    found = estimate(ids((rng.random(n) < right).astype(float)), "share")
+    assert found is not None
+    return found.low, found.high
+
+
+def _limits(a: Draws, b: Draws, kind: Kind) -> tuple[float, float]:
+    """As the interval has it: the test extends it to 0 where it rejects nothing, which is no coverage of its own."""
+    found = intervals.difference(a - b, clusters([str(i) for i in range(len(a))], None), kind, 0.95)
+    return found.low, found.high
+
+
+def _harder(rng: np.random.Generator, n: int, by: float) -> tuple[Draws, Draws]:
+    easy = rng.random(n)
+    return (1 - by) * easy, easy
+
+
+def _sparse(rng: np.random.Generator, n: int) -> tuple[Draws, Draws]:
+    b = np.ones(n)
+    return np.where(rng.random(n) < 0.05, rng.random(n), b), b
+
+
+def _slower(rng: np.random.Generator, n: int, spread: float) -> tuple[Draws, Draws]:
+    long = rng.lognormal(0, spread, n)
+    return 1.1 * long * rng.lognormal(0, 0.2, n), long * rng.lognormal(0, 0.2, n)
+
+
+def _gap(spread: float) -> float:
+    return float(0.1 * np.exp(spread**2 / 2 + 0.02))
+
+
+def _crossed(rng: np.random.Generator, n: int) -> tuple[float, float]:
+    hard = rng.random(n)
+    found = interaction([ids((rng.random(n) < hard).astype(float)) for _ in range(4)], "share")
+    assert found is not None
+    return found.low, found.high
 
 
 def promises(rng: np.random.Generator, draws: int) -> None:

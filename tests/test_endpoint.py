@@ -64,6 +64,35 @@ async def test_a_stream_gives_its_pieces_then_the_whole_reply() -> None:
     assert 0 < reply.first_token <= reply.latency
 
 
+async def test_a_stream_asks_for_more_and_brings_tool_calls_and_log_probabilities() -> None:
+    def part(**function: str) -> dict[str, Any]:
+        return {"index": 0, "function": function}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        assert (body["temperature"], body["tools"], body["max_tokens"], body["stream"]) == (0.5, [{"type": "function"}], 9, True)
+        pieces = [
+            event(choices=[{"delta": {"tool_calls": [part(name="weigh", arguments="") | {"id": "c1"}]}}], system_fingerprint="v-1"),
+            event(choices=[{"delta": {"tool_calls": [part(arguments='{"of": ')]}}]),
+            event(choices=[{"delta": {"tool_calls": [part(arguments='"kettle"}')]}}]),
+            event(choices=[{"delta": {"tool_calls": [{"index": 1, "id": "c2", "function": {"name": "stop"}}]}}]),
+            event(choices=[{"delta": {"content": "Hi"}, "logprobs": {"content": [{"token": "Hi", "logprob": -0.5}]}}]),
+            event(choices=[{"delta": {}, "finish_reason": "tool_calls"}]),
+        ]
+        return httpx.Response(200, content=b"".join(pieces))
+
+    async with endpoint(answer) as client:
+        options = {"temperature": 0.5, "tools": [{"type": "function"}]}
+        deltas = [delta async for delta in client.stream(HI, "base", max_tokens=9, options=options)]
+    reply = deltas[-1].reply
+    assert reply is not None
+    assert [(call["id"], call["function"]) for call in reply.tool_calls] == [
+        ("c1", {"name": "weigh", "arguments": '{"of": "kettle"}'}),
+        ("c2", {"name": "stop", "arguments": ""}),
+    ]
+    assert (reply.logprobs, reply.fingerprint) == ((("Hi", -0.5),), "v-1")
+
+
 @pytest.mark.parametrize("variant", [True, False])
 async def test_only_an_answer_of_a_gateway_says_what_feedback_is_given_under(variant: bool) -> None:
     headers = {"x-request-id": "r1"} | ({"x-llmbench-variant": "base"} if variant else {})

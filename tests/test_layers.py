@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
     {"confined"},
-    {"errors", "message", "rows", "shown", "turns", "statistics", "svg", "sandbox"},
+    {"errors", "interrupts", "message", "rows", "sandbox", "shown", "statistics", "svg", "turns"},
     {
         "assets",
         "page",
@@ -35,14 +35,14 @@ LAYERS = [
         "borrowed",
         "onnx_model",
     },
-    {"written", "questions"},
+    {"written", "questions", "sqlite_file"},
     {"parity", "recipe"},
     {"data", "runs", "endpoint"},
     {"architecture", "estimate", "importing", "tracking"},
     {"training", "retrieval", "engine"},
     {"diagnosis", "exporting", "gateway"},
     {"compare"},
-    {"ablation", "containers", "demo", "doctor", "raft", "rollout", "sweep"},
+    {"ablation", "containers", "demo", "doctor", "gate", "raft", "rollout", "sweep", "votes"},
     {"cli"},
     {"__main__"},
 ]
@@ -116,7 +116,7 @@ APP = {
     "llmbench.assets", "llmbench.compare", "llmbench.diagnosis", "llmbench.endpoint", "llmbench.errors",
     "llmbench.gateway.background",
     "llmbench.questions", "llmbench.recipe", "llmbench.retrieval", "llmbench.retrieval.reading", "llmbench.runs",
-    "llmbench.svg.lines", "llmbench.workspace",
+    "llmbench.svg.lines", "llmbench.votes", "llmbench.workspace",
 }  # fmt: skip
 """What app/ may import of the library."""
 

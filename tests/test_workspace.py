@@ -216,3 +216,28 @@ def test_looking_at_a_lock_neither_takes_it_nor_keeps_others_from_it(tmp_path: P
         over.set()
         for watcher in watchers:
             watcher.join()
+
+
+def test_a_lock_names_its_machine(tmp_path: Path) -> None:
+    assert workspace.holder(tmp_path) is None
+    with workspace.lock(tmp_path, "run"):
+        found = workspace.holder(tmp_path)
+        assert found is not None and found.here and found.process == os.getpid()
+        (tmp_path / ".lock").write_text("77 node-7")
+        with pytest.raises(LlmbenchError, match="in use by process 77 on node-7"), workspace.lock(tmp_path, "run"):
+            pass
+    (tmp_path / ".lock").write_text("77")
+    assert workspace.holder(tmp_path) == workspace.LockHolder(77, os.uname().nodename)  # as earlier versions wrote it
+
+
+def test_of_each_kind_of_log_the_newest_stay(home: Path) -> None:
+    folder = home / "logs"
+    folder.mkdir(parents=True)
+    for day in range(1, 26):
+        (folder / f"engine-202601{day:02}-000000-1.log").touch()
+    (folder / "engine-notes.log").touch()
+    kept = workspace.new_log("compress", "llm-compressor's", task="ask")
+    assert kept.name.endswith("-ask.log") and len(list(folder.iterdir())) == 27
+    workspace.new_log("engine", "vLLM's")
+    names = sorted(path.name for path in folder.glob("engine-*"))
+    assert len(names) == 21 and names[0] == "engine-20260107-000000-1.log" and "engine-notes.log" in names

@@ -214,6 +214,8 @@ def _question(row: Any, path: Path, place: str) -> Question:
     answerable = row.get("answerable", True)
     if not isinstance(answerable, bool):
         raise ValueError(f"answerable must be true or false, not {answerable!r}")
+    if row.get("question") is None and "prompt" not in row and _is_talk(row.get("turns")):
+        row = row | {"question": "\n\n".join(row["turns"])}  # as MT-Bench has it
     asked, answered = ("prompt", "completion") if "prompt" in row and "question" not in row else ("question", "answer")
     if row.get(asked) is None:
         raise ValueError(f"a row is {_FORMS}: question is missing")
@@ -240,6 +242,11 @@ def _question(row: Any, path: Path, place: str) -> Question:
         no_value="value" in row and row["value"] is None,
         place=f"{path}:{place}",
     )
+
+
+def _is_talk(turns: Any) -> bool:
+    """Whether it is what a user says turn by turn: a list of texts."""
+    return isinstance(turns, list) and bool(turns) and all(isinstance(one, str) and one.strip() for one in turns)
 
 
 def _columns(row: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ LLMBENCH_HOME, else ./outputs
 ├── runs/NAME/          llmbench train
 ├── indexes/NAME/       llmbench index
 ├── comparisons/NAME/   llmbench compare
+├── votes/NAME/         llmbench vote
 ├── sweeps/NAME/        llmbench sweep
 ├── evaluations/NAME/   llmbench evaluate rag
 ├── ablations/NAME/     llmbench ablate
@@ -27,13 +28,15 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from llmbench.errors import LlmbenchError
 
 __all__ = [
+    "LockHolder",
     "atomic",
     "cache",
     "cached",
@@ -42,19 +45,24 @@ __all__ = [
     "evaluations",
     "exports",
     "held",
+    "holder",
     "home",
     "in_the_way",
     "indexes",
     "lock",
+    "new_log",
     "runs",
     "short_name",
     "sweeps",
+    "votes",
     "write_json",
     "write_text",
 ]
 
 _GLANCE_SECONDS = 0.3
 """How long a lock is tried for: longer than anybody takes to see whether it is held."""
+_KEPT_LOGS = 20
+"""Of each kind."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -95,6 +103,11 @@ def indexes() -> Path:
 def comparisons() -> Path:
     """The folder of all comparisons."""
     return home() / "comparisons"
+
+
+def votes() -> Path:
+    """The folder of people's votes."""
+    return home() / "votes"
 
 
 def sweeps() -> Path:
@@ -233,15 +246,37 @@ def lock(folder: Path, what: str, *, wait: float = 0) -> Iterator[None]:
                 if time.monotonic() < end:  # it may be somebody who only looks, in `held`
                     time.sleep(0.01)
                     continue
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
+                who = holder(folder)
+                words = "unknown" if who is None else f"{who.process}" + ("" if who.here else f" on {who.machine}")
                 raise LlmbenchError(
-                    f"{what} {folder.name} is in use by process {holder}. Wait for it, or stop it first."
+                    f"{what} {folder.name} is in use by process {words}. Wait for it, or stop it first."
                 ) from error
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} {os.uname().nodename}")
         file.flush()
         yield
+
+
+@dataclass(frozen=True)
+class LockHolder:
+    """Who wrote into a folder's lock."""
+
+    process: int
+    machine: str
+
+    @property
+    def here(self) -> bool:
+        """Whether it is a process of this machine."""
+        return self.machine == os.uname().nodename
+
+
+def holder(folder: Path) -> LockHolder | None:
+    """Who took a folder's lock last; None where that cannot be read. Locks of earlier versions name no machine: this one."""
+    try:
+        process, _, machine = (folder / ".lock").read_text(encoding="utf-8").strip().partition(" ")
+        return LockHolder(int(process), machine or os.uname().nodename)
+    except (OSError, ValueError):
+        return None
 
 
 def held(folder: Path) -> bool:
@@ -256,6 +291,32 @@ def held(folder: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+def new_log(kind: str, whose: str, *, task: str = "") -> Path:
+    """A fresh `KIND-TIME-PROCESS.log` in outputs/logs; the oldest ones of its kind go.
+
+    Args:
+        kind: `engine` or `compress`.
+        whose: whose log it is, for the message.
+        task: what else stands in its name.
+
+    Raises:
+        LlmbenchError: it cannot be written there.
+    """
+    folder = home() / "logs"
+    name = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}" + (f"-{task}" if task else "")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{name}.log"
+        path.touch()
+    except OSError as error:
+        raise LlmbenchError(f"{folder}: {whose} log cannot be written there ({error.strerror}). Set LLMBENCH_HOME") from error
+    own = [path for path in folder.glob(f"{kind}-*.log") if re.fullmatch(rf"{kind}-\d{{8}}-\d{{6}}-\d+(-\w+)?", path.stem)]
+    for old in sorted(own)[:-_KEPT_LOGS]:
+        with suppress(OSError):
+            old.unlink()
+    return path
 
 
 def _unwritable(path: Path, error: OSError) -> LlmbenchError:

@@ -30,7 +30,11 @@ def opened(context: BrowserContext, address: str) -> Page:
 
 
 def ask(page: Page, question: str) -> None:
-    page.fill("#prompt textarea", question)
+    for _ in range(20):  # on a busy machine Gradio sets a field that has just opened to its old value for a moment more
+        page.fill("#prompt textarea", question)
+        page.wait_for_timeout(250)
+        if page.input_value("#prompt textarea") == question:
+            break
     page.press("#prompt textarea", "Enter")
     page.wait_for_function(
         """(question) => [...document.querySelectorAll('.side .live .turn[data-state=done]')].filter(

@@ -42,7 +42,7 @@ def test_a_run_is_asked_to_stop_once(program: ModuleType, tmp_path: Path, monkey
     assert "not training" in stop(pressed)
     with subprocess.Popen([sys.executable, "-c", _TRAINS], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "trains\n"
-        assert run.holder == process.pid
+        assert run.holder is not None and run.holder.process == process.pid
         card = importlib.import_module("llmbench_app.cards").card(run, "line-1")
         assert 'data-stop="live"' in card
         assert "asked to stop" in stop(pressed)

@@ -176,3 +176,18 @@ def test_at_80_columns_no_figure_is_broken(
     for heading in ("difference", "interval", "p (Holm)", "wins", "shown", "variant", "mean"):
         assert any(heading in line.split("  ") or f" {heading} " in line for line in lines), heading
     assert all(line.count("[") == line.count("]") for line in lines if "points" in line or "%" in line)
+
+
+def test_a_replay_says_whether_the_same_answers_come(here: Run, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = ("variants=[base, adapter]", "questions.limit=4")
+    here(*few)
+    code, out, _ = here(*few, "--replay")
+    assert (code, out.splitlines()[-1]) == (0, "Every answer came again.")
+    assert "log-probabilities were not kept (logprobs: true keeps them)" in out
+    monkeypatch.setattr("tests.compare.conftest.say", lambda variant, question: "It weighs 8 grams [1].")
+    code, out, _ = here(*few, "--replay")
+    assert (code, out.splitlines()[-1]) == (1, "8 answers came otherwise.")
+    assert "base: first difference at character 11 of the answer to q0" in out
+    code, out, _ = here(*few, "--replay", "--json")
+    assert (code, json.loads(out)["holds"]) == (1, False)
+    assert here(*few, "--replay", "--fresh")[0] == 2

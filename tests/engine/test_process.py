@@ -18,7 +18,7 @@ import pytest
 from llmbench.engine import Engine, Progress, inspect
 from llmbench.engine import supervisor as supervisor_module
 from llmbench.engine.process import _environment
-from llmbench.errors import EngineError
+from llmbench.errors import EngineError, LlmbenchError
 from llmbench.recipe import ServeRecipe
 
 SUPERVISOR = str(Path(supervisor_module.__file__))
@@ -232,7 +232,7 @@ def test_a_start_that_cannot_begin_leaves_no_folder(
     (tmp_path / "home" / "logs").write_text("mine")
     monkeypatch.setenv("LLMBENCH_HOME", str(tmp_path / "home"))
     document = ServeRecipe.model_validate({"variants": [{"name": "base"}], "engine": {"python": str(stand_in(""))}})
-    with pytest.raises(EngineError, match=r"vLLM's log cannot be written there \(File exists\)"), Engine(document, {}):
+    with pytest.raises(LlmbenchError, match=r"vLLM's log cannot be written there \(File exists\)"), Engine(document, {}):
         pass
     assert list((tmp_path / "temporary").iterdir()) == []
 

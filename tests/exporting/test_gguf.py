@@ -151,3 +151,95 @@ def test_architectures_that_are_not_written_are_named(values: dict[str, Any], sa
     from llmbench.exporting.llama import writer
 
     assert said in str(writer.refusal(values))
+
+
+LLAMA_3: dict[str, Any] = {
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 128,
+}  # fmt: skip
+
+
+def test_llama_3_s_scaling_is_in_the_file_as_transformers_computes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three kinds of waves: kept, slowed in part, and slowed by the whole factor. What reads the file leaves it out."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from llmbench.exporting.llama import rotation, writer
+
+    tokenizer = AutoTokenizer.from_pretrained(assets.model_folder(assets.TINY))
+    config = AutoConfig.for_model("llama", **{**WIDTHS, "head_dim": 32, "rope_parameters": LLAMA_3})
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(tmp_path / "model")  # type: ignore[no-untyped-call]
+    tokenizer.save_pretrained(tmp_path / "model")
+    values = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert writer.refusal(values) is None
+    path = tmp_path / "model.gguf"
+    given: dict[str, Any] = {"name": "x", "pre": "smollm", "kind": "f16"}
+    writer.write(tmp_path / "model", path, tokenizer, frozenset({2}), **given)
+    [check] = rotation.compared(path, values)
+    assert check.holds and "16 frequencies" in check.found
+    assert rotation.compared(path, values | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}) == ()
+    monkeypatch.setattr(writer, "_llama3", lambda rope, theta, width: torch.full((width // 2,), 8.0))
+    writer.write(tmp_path / "model", path, tokenizer, frozenset({2}), **given)
+    assert rotation.compared(path, values)[0].holds is False
+    monkeypatch.setattr(writer, "_computed", lambda found: iter(()))
+    writer.write(tmp_path / "model", path, tokenizer, frozenset({2}), **given)
+    assert rotation.compared(path, values)[0].found == "Llama 3's scaling is missing in the file"
+
+
+def pieces(folder: Path) -> Any:
+    """A tokenizer as Llama 2 and Mistral have: SentencePiece's pieces joined by merges, with a byte for whatever is unknown."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    text = (Path(__file__).parents[2] / "docs" / "guide" / "ground.md").read_text(encoding="utf-8")
+    learned = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    spaced = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    learned.normalizer = spaced
+    special = ["<unk>", "<s>", "</s>"]
+    # words apart, or merges would go over spaces that SentencePiece's never do
+    learned.train_from_iterator(text.split(), trainers.BpeTrainer(vocab_size=700, special_tokens=special))
+    trained = json.loads(learned.to_str())["model"]
+    plain = [token for token in trained["vocab"] if token not in special]
+    every = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *plain]
+    merges: Any = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in trained["merges"]]
+    bpe = models.BPE(
+        vocab={token: i for i, token in enumerate(every)}, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True
+    )
+    whole = Tokenizer(bpe)
+    whole.normalizer = spaced
+    whole.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    whole.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    made: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=whole, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    made.save_pretrained(folder)
+    return made
+
+
+def test_pieces_of_sentencepiece_are_read_alike(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from llmbench.exporting.llama import reading, vocabulary, writer
+    from llmbench.exporting.material import probes_of
+
+    tokenizer = pieces(tmp_path / "model")
+    config = AutoConfig.for_model("llama", **{**WIDTHS, "vocab_size": len(tokenizer)})
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(tmp_path / "model")  # type: ignore[no-untyped-call]
+    assert vocabulary.of(tokenizer, tmp_path / "model", 0).model == "llama"
+    asked = probes_of(tokenizer, [[5, 6, 7]], [[8]], {})
+    path = tmp_path / "model.gguf"
+    writer.write(tmp_path / "model", path, tokenizer, frozenset({2}), name="x", pre="default", kind="f16")
+    heard, ends = reading.ask(path, asked)
+    differ = [
+        (one.text, one.ids, found) for one, found in zip(asked.texts, heard.tokens, strict=True) if found != list(one.ids)
+    ]
+    assert not differ and ends == {2}
+
+
+def test_pieces_with_likelihoods_are_refused(tmp_path: Path) -> None:
+    """SentencePiece's other kind, as T5 and XLNet have it."""
+    from llmbench.exporting.llama import vocabulary
+
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"type": "Unigram", "vocab": [["a", -1.0]]}}))
+    assert "of the kind Unigram, and only BPE ones" in str(vocabulary.refusal(tmp_path))

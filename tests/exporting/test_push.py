@@ -30,9 +30,13 @@ def exported(folder: Path, *, holds: bool = True) -> Path:
     part = written.begin(folder.parent / f".{folder.name}.part")
     (part / "model.safetensors").write_bytes(bytes(range(256)) * 8)
     (part / "config.json").write_text("{}")
-    found = Proof("merged", "bfloat16", {"run": "lora"}, {}, (Compared("logits", holds, "KL 0"),), {}, proof.files_of(part))
-    proof.write(found, part)
     (part / "README.md").write_text("---\nlicense: apache-2.0\n---\n\n# lora\n")
+    (part / "LICENSE").write_text("Apache License")
+    found = Proof(
+        "merged", "bfloat16", {"run": "lora"}, {}, (Compared("logits", holds, "KL 0"),), {}, proof.files_of(part),
+        beside=proof.beside_of(part),
+    )  # fmt: skip
+    proof.write(found, part)
     written.publish(part, folder)
     return folder
 
@@ -138,7 +142,8 @@ def test_a_proven_folder_arrives_whole_and_the_token_is_seen_by_the_hub_alone(hu
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["sent"] and found["address"] == f"{hub.url}/acme/bot/commit/{'0' * 40}"
-    wanted = {name: (folder / name).read_bytes() for name in ("model.safetensors", "config.json", "README.md", "proof.json")}
+    sent = ("model.safetensors", "config.json", "LICENSE", "README.md", "proof.json")
+    wanted = {name: (folder / name).read_bytes() for name in sent}
     assert hub.files == wanted
     assert hub.created[0]["name"] == "bot" and hub.created[0].get("private", hub.created[0].get("visibility")) in (
         True,
@@ -192,6 +197,8 @@ def test_what_is_not_proven_is_not_sent(tmp_path: Path, monkeypatch: pytest.Monk
     exported(exports / "lora-other")
     with pytest.raises(LlmbenchError, match=r"several exports. Name one: lora-merged-bfloat16, lora-other"):
         push.parcel("lora")
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n\n# lora\n\nOf our own words.\n")
+    assert push.parcel("lora-other").folder == exports / "lora-other" and push.parcel(folder.name).folder == folder
     (folder / "config.json").write_text('{"changed": true}')
     with pytest.raises(LlmbenchError, match=r"config\.json changed since it was proven"):
         push.parcel(str(folder))
@@ -222,3 +229,30 @@ def test_a_damaged_proof_is_one_line(tmp_path: Path) -> None:
 def test_a_name_that_is_no_folder_s_is_one_line(home: Path, name: str, said: str) -> None:
     with pytest.raises(LlmbenchError, match=said):
         push.parcel(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("LICENSE", "MIT License", "LICENSE"),
+        ("LICENSE", None, "LICENSE"),
+        ("NOTICE.txt", "of somebody's", "NOTICE.txt"),
+        ("README.md", "---\nlicense: mit\n---\n\n# lora\n", r"README\.md \(its head\)"),
+    ],
+)
+def test_another_licence_than_that_of_the_export_is_not_sent(tmp_path: Path, name: str, text: str | None, said: str) -> None:
+    folder = exported(tmp_path / "mine")
+    if text is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(text)
+    with pytest.raises(LlmbenchError, match=rf"{said} changed since it was proven"):
+        push.parcel(str(folder))
+
+
+def test_an_export_of_an_earlier_version_is_sent_as_before(tmp_path: Path) -> None:
+    folder = exported(tmp_path / "mine")
+    path = folder / proof.FILE
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "beside"}))
+    (folder / "LICENSE").write_text("MIT License")
+    assert push.parcel(str(folder)).proof.beside == {}

@@ -131,6 +131,8 @@ class Vllm:
                 gateway = headers.get(GATEWAY)
                 if self.leases is not None and gateway and not self.leases.release(gateway, body["lora_name"]):
                     return await self._say(writer, 409, {"error": {"message": "Another gateway uses it."}})
+                if body["lora_name"] not in self.loaded:  # two gateways may find at once that nobody uses it
+                    return await self._say(writer, 404, {"error": {"message": "The lora adapter cannot be found."}})
                 if self.leases is not None:
                     self.leases.unloaded(body["lora_name"])
                 self.loaded.discard(body["lora_name"])

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from llmbench.statistics import intervals, power
+from llmbench.statistics.clusters import clusters
 from llmbench.statistics.paired import difference, differences, estimate
 from llmbench.statistics.values import Kind
 
@@ -134,3 +136,26 @@ def test_a_share_over_pages_whose_answers_are_much_alike_is_covered(count: int, 
         assert found is not None
         covered += found.low <= right <= found.high
     assert covered >= 0.925 * 400  # 95 %, and 2.3 standard errors; 86 to 92 % where nothing is assumed
+
+
+def test_a_gate_of_seconds_at_its_boundary_passes_at_most_its_level() -> None:
+    rng, passed = np.random.default_rng(13), 0
+    alone = clusters([str(i) for i in range(50)], None)
+    for _ in range(600):
+        long = rng.lognormal(0, 1, 50)  # some questions take very long, which makes skewness a guess
+        d = 1.1 * long * rng.lognormal(0, 0.2, 50) - 1.1 * long * rng.lognormal(0, 0.2, 50)
+        passed += intervals.against(d, alone, "amount")[0] < 0.025
+    assert passed <= 0.042 * 600  # 2.5 %, and 2.5 standard errors; 5 % by Hall's limits alone
+
+
+@pytest.mark.parametrize(("n", "differ", "margin", "size"), [(150, 0.04, 0.05, 1), (60, 0.2, 0.1, 1), (600, 0.2, 0.08, 4)])
+def test_the_power_of_a_gate_is_foretold(n: int, differ: float, margin: float, size: int) -> None:
+    rng, passed = np.random.default_rng(14), 0
+    groups = clusters([f"q{i:04}" for i in range(n)], {f"q{i:04}": str(i // size) for i in range(n)} if size > 1 else None)
+    for _ in range(600):
+        page = np.repeat(rng.random(n // size), size)
+        u = np.where(rng.random(n) < np.sqrt(0.3), page, rng.random(n)) if size > 1 else rng.random(n)
+        d = np.where(u < differ / 2, 1.0, np.where(u < differ, -1.0, 0.0))
+        passed += intervals.against(d, groups, "share", -margin)[0] < 0.025
+    said = power.passes(n, margin, 0.05, power.Assumed(differ / 2, differ / 2, deff=1 + (size - 1) * 0.3, size=size))
+    assert abs(passed / 600 - said) < 0.08

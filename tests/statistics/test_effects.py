@@ -35,9 +35,9 @@ def drawn(levels: dict[str, dict[str, str]], *, seed: int = 0, shares: bool = Fa
 def by_least_squares(
     values: dict[str, dict[str, float]], levels: dict[str, dict[str, str]], terms: list[tuple[str, ...]]
 ) -> tuple[dict[tuple[tuple[str, ...], tuple[str, ...]], float], dict[tuple[tuple[str, ...], tuple[str, ...]], float]]:
-    """Every value of every question in one regression, with a dummy for each question: effects and clustered errors.
+    """Every value of every question in one regression, a dummy for each question: effects and clustered errors.
 
-    Liang and Zeger's sandwich with the factor C / (C - 1). Codes sum to zero; an effect is a level's code minus the first one's.
+    Liang and Zeger's sandwich with the factor C / (C - 1). Codes sum to zero; an effect is a level's code minus the first's.
     """
     of = {factor: list(dict.fromkeys(one[factor] for one in levels.values())) for factor in next(iter(levels.values()))}
 

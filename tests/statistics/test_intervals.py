@@ -26,11 +26,29 @@ def pair(only_a: int, only_b: int, n: int) -> tuple[dict[str, float], dict[str, 
 
 
 def test_a_share_has_wilsons_interval() -> None:
-    # By hand for 8 of 10, z = 1.959964: centre (0.8 + z2/20) / (1 + z2/10) = 0.716740, half width 0.226577.
-    found = estimate(ids([1.0] * 8 + [0.0] * 2), "share")
+    # By hand for 6 of 10, z = 1.959964: centre (0.6 + z2/20) / (1 + z2/10) = 0.572245, half width 0.259572.
+    found = estimate(ids([1.0] * 6 + [0.0] * 4), "share")
     assert found is not None
-    assert (found.mean, found.n, found.deff) == (0.8, 10, 1.0)
-    assert (found.low, found.high) == pytest.approx((0.490162, 0.943317), abs=1e-5)
+    assert (found.mean, found.n, found.deff) == (0.6, 10, 1.0)
+    assert (found.low, found.high) == pytest.approx((0.312673, 0.831818), abs=1e-5)
+
+
+@pytest.mark.parametrize(("wrong", "limit"), [(1, 0.0512933), (2, 0.3553615), (3, 0.8176914)])
+def test_a_share_that_few_questions_keep_from_1_has_a_poisson_limit(wrong: int, limit: float) -> None:
+    # The mean of a Poisson distribution of which `wrong` or more are seen in 5 %, from tables.
+    found = estimate(ids([0.0] * wrong + [1.0] * (50 - wrong)), "share")
+    assert found is not None
+    assert found.high == pytest.approx(1 - limit / 50, abs=1e-6)
+    other = estimate(ids([1.0] * wrong + [0.0] * (50 - wrong)), "share")
+    assert other is not None and (other.low, other.high) == pytest.approx((1 - found.high, 1 - found.low))
+
+
+@pytest.mark.parametrize("n", [20, 50, 150, 1000])
+def test_single_shares_are_covered_within_two_points_or_more(n: int) -> None:
+    limits = [estimate(ids([1.0] * k + [0.0] * (n - k)), "share") for k in range(n + 1)]
+    for p in (0.02, 0.05, 0.1, 0.2, 0.5, 0.95, 0.99):
+        inside = [one is not None and one.low <= p <= one.high for one in limits]
+        assert float(stats.binom.pmf(np.arange(n + 1), n, p)[inside].sum()) >= 0.93
 
 
 @pytest.mark.parametrize("kind", ["share", "score"])
@@ -166,3 +184,34 @@ def test_few_wrong_answers_among_28_pages_are_not_all_there_is_to_know_of_these(
         widths.append(high - low)
     assert widths[0] > 0.06 and widths == sorted(widths), "all right: how alike a page's answers are is not seen, and assumed"
     assert max(widths) < 0.11, "0.16 where the page of the wrong answer alone tells the variance"
+
+
+@pytest.mark.parametrize("kind", ["share", "score", "amount"])
+@pytest.mark.parametrize("paged", [False, True])
+def test_the_one_sided_p_is_what_the_limits_invert(kind: Kind, paged: bool) -> None:
+    rng = np.random.default_rng(12)
+    draws = {
+        "share": rng.choice([-1.0, 0.0, 1.0], 80, p=[0.1, 0.8, 0.1]),
+        "score": rng.random(80) - 0.4,
+        "amount": rng.exponential(1, 80) - 0.7,
+    }
+    groups = clusters([str(i) for i in range(80)], {str(i): str(i // 4) for i in range(80)} if paged else None)
+    for d in (draws[kind], -draws[kind]):
+        found = intervals.difference(d, groups, kind, 0.95)
+        assert intervals.against(d, groups, kind, found.low)[0] == pytest.approx(0.025, abs=1e-6)
+        assert intervals.against(d, groups, kind, found.high)[1] == pytest.approx(0.025, abs=1e-6)
+        both = intervals.against(d, groups, kind, 0.0)
+        assert min(1.0, 2 * min(both)) == pytest.approx(found.p, abs=1e-9)
+
+
+def test_a_difference_of_amounts_has_the_wider_of_halls_and_students_limits() -> None:
+    d = np.random.default_rng(1).lognormal(0, 1.2, 40)
+    theirs, hall = stats.ttest_1samp(d, 0).confidence_interval(0.95), intervals.amount(d, ALONE, 0.95)
+    found = intervals.difference(d, ALONE, "amount", 0.95)
+    assert (found.low, found.high) == pytest.approx((theirs.low, hall[1])) and hall[0] > theirs.low
+
+
+@pytest.mark.parametrize("value", [0.0, 0.2, -3.0])
+def test_differences_of_amounts_that_are_all_the_same_are_not_certain(value: float) -> None:
+    found = difference("latency", "a", "b", ids([4.0 + value] * 12), ids([4.0] * 12), "amount")
+    assert found is not None and found.low < value - 0.3 and found.high > value + 0.3

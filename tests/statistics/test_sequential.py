@@ -11,10 +11,12 @@ from scipy import special
 
 from llmbench.statistics.sequential import (
     Bounds,
+    PairedEvidence,
     against_quantiles,
     against_share,
     against_shares,
     difference_bounds,
+    paired_bounds,
     quantile_bounds,
     share_bounds,
 )
@@ -170,3 +172,53 @@ def test_looking_often_a_ratio_of_quantiles_is_missed_in_five_percent_at_most() 
         seen = [against_quantiles(sorted(new[:n]), sorted(control[:n]), 0.95, 0.5) for n in range(10, 301, 10)]
         missed += max(seen) >= math.log(20)
     assert missed / 200 <= 0.05
+
+
+def test_the_evidence_of_pairs_is_the_mean_wealth_of_bets_by_its_definition() -> None:
+    seen = [(1.0, 1), (0.0, 1), (-1.0, 1), (1.5, 2), (0.0, 2)]
+    found = PairedEvidence(-0.1, 2)
+    for total, count in seen:
+        found.add(total, count)
+    for sign, told in ((1, found.above), (-1, found.below)):
+        wealth = []
+        for half in range(24):
+            bet = 0.98 * 2 ** (-half / 2) / (1 + sign * -0.1)
+            wealth.append(math.prod(1 + bet * sign * (total + 0.1 * count) / 2 for total, count in seen))
+        assert told == pytest.approx(math.log(sum(wealth) / 24))
+    with pytest.raises(ValueError, match="3 questions of a page, where at most 2 were said"):
+        found.add(0.0, 3)
+    with pytest.raises(ValueError, match="no mean of differences"):
+        PairedEvidence(1.5, 1)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_the_bounds_of_pairs_are_where_the_evidence_is_two_in_alpha(size: int) -> None:
+    rng = np.random.default_rng(3)
+    totals = rng.choice([-1.0, 0.0, 1.0], 200 * size, p=[0.1, 0.7, 0.2]).reshape(-1, size).sum(axis=1)
+    bounds = paired_bounds(totals, np.full(200, float(size)), size, 0.05)
+    low, high = PairedEvidence(bounds.low, size), PairedEvidence(bounds.high, size)
+    for total in totals:
+        low.add(float(total), size)
+        high.add(float(total), size)
+    assert (low.above, high.below) == pytest.approx((math.log(40), math.log(40)))
+    assert bounds.low < totals.mean() / size < bounds.high
+    assert paired_bounds(np.zeros(0), np.zeros(0), 1, 0.05) == Bounds(-1.0, 1.0)
+    one = paired_bounds(np.ones(1), np.ones(1), 1, 0.05)
+    assert one.low < -0.9 and one.high == 1.0
+    flipped = paired_bounds(-totals, np.full(200, float(size)), size, 0.05)
+    assert (flipped.low, flipped.high) == pytest.approx((-bounds.high, -bounds.low))
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_looking_after_each_page_a_candidate_at_the_margin_is_passed_in_two_and_a_half_percent_at_most(size: int) -> None:
+    rng, passed = np.random.default_rng(9), 0
+    for _ in range(120):
+        evidence = PairedEvidence(-0.05, size)
+        page = rng.random(60)
+        for shared in page:
+            u = np.where(rng.random(size) < 0.55, shared, rng.random(size)) if size > 1 else rng.random(size)
+            evidence.add(float((u < 0.05).sum() - ((u >= 0.05) & (u < 0.15)).sum()), size)
+            if evidence.above >= math.log(40):
+                passed += 1
+                break
+    assert passed <= 0.06 * 120  # 2.5 %, and 2.5 standard errors

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.sweep.conftest import Make
@@ -71,21 +72,34 @@ def test_sweeps_are_listed_shown_opened_and_removed(make: Make, say: Said, home:
 
 
 @pytest.mark.slow
+def test_a_real_training_from_the_bundled_sweep(tmp_path: Path) -> None:
+    """A trial of the bundled model, a few steps."""
+    found = _really(tmp_path, "trials=1", "confirm=null", "space.training.learning_rate=[0.003]", "space.lora.r=[16]")
+    (trial,) = found["trials"]
+    assert trial["state"] == "finished" and 0 < trial["value"] < 20 and trial["tokens"] > 0
+    assert (tmp_path / "outputs" / "runs" / "sweep-0000" / "adapter" / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_real_trainings_from_the_bundled_sweep(tmp_path: Path) -> None:
     """Two trials and a confirmation of the bundled model, a few steps each."""
-    fields = [
-        "trials=2", "pruner=none", "confirm.seeds=1", "overrides.training.max_steps=4", "overrides.training.eval_steps=2",
-        "overrides.evaluation.limit=8", "overrides.data.train.0.limit=200", "space.training.learning_rate=[0.003,0.006]",
-        "confirm.rows=0.02", "objective=eval_loss",
-    ]  # fmt: skip
-    command = [sys.executable, "-m", "llmbench", "sweep", "recipes/sweep.yaml", *fields, "--json"]
-    environment = os.environ | {"LLMBENCH_HOME": str(tmp_path / "outputs")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=580)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = _really(tmp_path, "trials=2", "confirm.seeds=1", "confirm.rows=0.02", "space.training.learning_rate=[0.003,0.006]")
     assert [one["state"] for one in found["trials"]] == ["finished", "finished"]
     assert all(0 < one["value"] < 20 and one["tokens"] > 0 for one in found["trials"])
     assert found["trials"][0]["params"] == {"training.learning_rate": 0.003, "lora.r": 16, "lora.use_rslora": False}
     adapter = tmp_path / "outputs" / "runs" / f"sweep-{found['best']:04}" / "adapter" / "adapter_model.safetensors"
     assert adapter.exists()
+
+
+def _really(folder: Path, *fields: str) -> Any:
+    """What the program prints of the bundled sweep, cut down."""
+    small = (
+        "pruner=none", "overrides.training.max_steps=4", "overrides.training.eval_steps=2", "overrides.evaluation.limit=8",
+        "overrides.data.train.0.limit=200", "objective=eval_loss",
+    )  # fmt: skip
+    command = [sys.executable, "-m", "llmbench", "sweep", "recipes/sweep.yaml", *small, *fields, "--json"]
+    environment = os.environ | {"LLMBENCH_HOME": str(folder / "outputs")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=580)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -221,6 +221,7 @@ def test_what_matters_may_not_change_and_what_does_not_may(again: TrainRecipe, w
     run = go_on(longer)
     assert run.status["step"] == 14
     assert run.lock["changed"] == [{"step": 9, "recipe": ["training.logging_steps: 1 -> 2", "training.max_steps: 12 -> 14"]}]
+    assert [row["step"] for row in run.metrics() if row["step"] > 9 and "loss" in row] == [10, 12, 14]
     assert Run(run.folder).recipe["training"]["max_steps"] == 14
 
 

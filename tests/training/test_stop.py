@@ -73,6 +73,30 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(write: Write, home: Path, 
     assert [row["step"] for row in run.metrics()] == list(range(1, step + 1))
 
 
+def test_a_run_of_another_machine_is_stopped_by_a_word_in_its_folder(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmbench import workspace
+    from llmbench.errors import RunError
+    from llmbench.training.loop import record
+
+    monkeypatch.setattr(record, "_STATE_SECONDS", 0.0)
+    document = write("afar", "training.save_steps=100")
+    run, seen = runs.create(document), []
+
+    def elsewhere(done: int, total: int, figures: str) -> None:
+        """At step 3 the folder is as another machine's training has it, and somebody here stops that."""
+        if done == 3:
+            (run.folder / ".lock").write_text("1 node-7")
+            monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("a process of this machine was signalled"))
+            seen.append(run.stop())
+            with pytest.raises(RunError, match="already asked"):
+                run.stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(document, run, progress=elsewhere)
+    assert seen == [workspace.LockHolder(1, "node-7")]
+    assert run.state == "stopped" and run.status["step"] == 3 and (run.checkpoints / "checkpoint-3").is_dir()
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_checkpoint(write: Write, home: Path) -> None:
     document = write("killed", *LONG)

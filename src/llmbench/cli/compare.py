@@ -9,12 +9,11 @@ import typer
 
 from llmbench.cli import completion, listing
 from llmbench.cli.arguments import Json, Overrides
+from llmbench.cli.asking_bar import AskingBar
 from llmbench.errors import LlmbenchError
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
-    from llmbench.compare import Comparison, Tally
+    from llmbench.compare import Comparison
 
 __all__ = ["register", "show"]
 
@@ -23,7 +22,10 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A comparison's name."
 
 def register(cli: typer.Typer) -> None:
     """Adds this job's verbs."""
-    cli.command(epilog="Example: `llmbench compare recipes/compare.yaml questions.limit=40`")(compare)
+    cli.command(
+        epilog="Examples: `llmbench compare recipes/compare.yaml questions.limit=40` · "
+        "`llmbench compare recipes/compare.yaml --replay`"
+    )(compare)
     epilog = "Examples: `llmbench comparisons` · `llmbench comparisons handbook` · `llmbench comparisons open handbook`"
     group = listing.group(comparisons, metavar="[NAME | COMMAND NAME]", epilog=epilog)
     group.command("show", epilog="Example: `llmbench comparisons handbook`")(show_one)
@@ -45,20 +47,39 @@ def compare(
     ] = None,
     as_json: Json = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over: ask every question again.")] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Ask again and say whether the same answers come. Nothing is written.")
+    ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Ask nothing: show the power of these questions, how many a margin needs, and their tokens."
+        ),
+    ] = False,
 ) -> None:
     """Ask several variants the same questions and say, with statistics, which is better.
 
     After Ctrl-C, the same command continues where it stopped.
 
-    Exit code 0: compared; 2: an error, or a variant answered no question (the others are still compared); 130: Ctrl-C.
+    Exit code 0: compared, or with --replay the same answers came; 1: with --replay other answers came; 2: an error, or a
+    variant answered no question (the others are still compared); 130: Ctrl-C.
     """
     from llmbench import compare as comparing
     from llmbench import recipe as recipes
+    from llmbench.cli import planned, replayed
     from llmbench.recipe import CompareRecipe
 
     values = [*(overrides or ()), *([f"endpoint.base_url={url}"] if url is not None else ())]
     document = recipes.load(recipe, CompareRecipe, values)
-    with _Bar() as bar:
+    if replay:
+        if fresh:
+            raise LlmbenchError("--replay asks for the answers that are there, and --fresh removes them. Choose one")
+        replayed.replay(document, as_json)
+        return
+    if plan:
+        planned.plan(document, as_json)
+        return
+    with AskingBar() as bar:
         result = comparing.run(
             document, progress=bar.show, measuring=bar.measuring, fresh=fresh, starting=bar.starting, say=bar.say
         )  # fmt: skip
@@ -164,71 +185,3 @@ def show(comparison: Comparison) -> None:
     sys.stdout.flush()
     for variant, error in comparison.failed.items():
         print(f"{printable(variant)} answered no question: {printable(error)}", file=sys.stderr)
-
-
-class _Bar:
-    """A bar on a terminal, a line for every tenth in a log."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._terminal = sys.stderr.isatty()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not self._terminal,
-        )
-        self._task = self._bar.add_task("Asking", note="", total=None)
-        self._last: Tally | None = None
-        self._tenths = -1
-        self._measuring: TaskID | None = None
-        self._phase = ""
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._bar.stop()
-        last = self._last
-        if kind is not None and issubclass(kind, KeyboardInterrupt) and last is not None:
-            print(f"{last.done} of {last.wanted} answers are saved. Run the same command again to continue.", file=sys.stderr)
-
-    def show(self, tally: Tally) -> None:
-        """Called after each answer."""
-        self._last = tally
-        if self._phase:
-            self._phase = ""
-            self._bar.update(self._task, description="Asking")
-        note = f"{tally.kept} reused" if tally.kept else ""
-        note += f"{', ' if note else ''}{tally.failed} failed" if tally.failed else ""
-        self._bar.update(self._task, completed=tally.done, total=tally.wanted, note=note)
-        tenths = 10 * tally.done // max(1, tally.wanted)
-        if not self._terminal and tenths > self._tenths:
-            self._tenths = tenths
-            print(f"Asking: {tally.done} of {tally.wanted}{f' ({note})' if note else ''}", file=sys.stderr)
-
-    def starting(self, words: str, seconds: float) -> None:
-        """Called while an engine starts, with what it does; a log gets a line for each phase."""
-        if self._terminal:
-            self._bar.update(self._task, description=f"{words} ({seconds:.0f} s)")
-        elif words != self._phase:
-            print(f"{seconds:5.1f} s  {words}", file=sys.stderr)
-        self._phase = words
-
-    def say(self, line: str) -> None:
-        """A line that is worth knowing, above the bar."""
-        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    def measuring(self, done: int, total: int) -> None:
-        """Called while the answers are scored and compared; a log gets a line where there is much to do."""
-        if self._measuring is None:
-            self._measuring = self._bar.add_task("Measuring", note="", total=total)
-            if not self._terminal and total > 1_000:
-                print(f"Measuring {total:,} steps", file=sys.stderr)
-        self._bar.update(self._measuring, completed=done)

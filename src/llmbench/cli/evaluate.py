@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from llmbench import interrupts
 from llmbench.cli.arguments import Json, Overrides, Pipeline
 from llmbench.cli.terminal import print_json
 
@@ -25,9 +27,18 @@ __all__ = ["register"]
 _EPILOG = "Example: `llmbench evaluate rag rag/handbook.yaml --data rag/questions.jsonl --split test`"
 
 
+class _Measuring(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Embedding has threads, which Ctrl-C is to end in order."""
+        with interrupts.between_locks():
+            return super().invoke(ctx)
+
+
 def register(cli: typer.Typer) -> None:
     """Adds this job's verbs."""
-    group = typer.Typer(no_args_is_help=True, help="Measure retrieval quality, with confidence intervals.", epilog=_EPILOG)
+    group = typer.Typer(
+        cls=_Measuring, no_args_is_help=True, help="Measure retrieval quality, with confidence intervals.", epilog=_EPILOG
+    )
     group.command("rag", epilog=_EPILOG)(rag)
     cli.add_typer(group, name="evaluate")
 

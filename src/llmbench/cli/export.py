@@ -33,6 +33,7 @@ Formats and their precisions, the default first:
 - `gguf`: one file for llama.cpp, Ollama and LM Studio, and a Modelfile (q8_0, f16, q4_k_m)
 - `gguf-adapter`: a LoRA alone for llama.cpp and Ollama (f16, f32)
 - `onnx`: one graph for onnxruntime on any CPU, which `engine.backend: onnx` serves (float32, int8, int4)
+- `onnx-genai`: a graph and a configuration for programs with onnxruntime-genai (float32, int8, int4), by its own builder
 
 The folder is read back before it gets its name, as its users will read it, and compared with the trained model: token ids,
 logits at all positions of the probe texts, greedy answers, stop tokens, chat template, tied embeddings and size. `proof.json`
@@ -52,53 +53,59 @@ def register(cli: typer.Typer) -> None:
     )(export)
 
 
+_Format = Annotated[
+    str, typer.Option("--format", "-f", metavar="FORMAT", help="What to write.", autocompletion=completion.formats)
+]
+_Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="PRECISION",
+        help="Of the weights; the format's first by default.",
+        autocompletion=completion.precisions,
+    ),
+]
+_Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint", metavar="best|last|STEP", help="A checkpoint, in place of what the training left.", show_default=False
+    ),
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FOLDER", help="Where to write; exports/RUN-FORMAT-PRECISION by default.", show_default=False
+    ),
+]
+_Compressor = Annotated[
+    Path | None,
+    typer.Option(
+        "--compressor",
+        metavar="PYTHON",
+        show_default=False,
+        help="The Python that has llm-compressor; LLMBENCH_COMPRESSOR, or .venv-compress next to the outputs, by default.",
+    ),
+]
+_Rows = Annotated[
+    int | None,
+    typer.Option(
+        "--calibration-rows", metavar="N", min=1, show_default=False,
+        help="Training rows that int8, w4a16 and awq are calibrated with; 128 by default.",
+    ),
+]  # fmt: skip
+
+
 def export(
     run: Name,
-    format_: Annotated[
-        str, typer.Option("--format", "-f", metavar="FORMAT", help="What to write.", autocompletion=completion.formats)
-    ],
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            "--precision",
-            metavar="PRECISION",
-            help="Of the weights; the format's first by default.",
-            autocompletion=completion.precisions,
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--checkpoint",
-            metavar="best|last|STEP",
-            help="A checkpoint, in place of what the training left.",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FOLDER", help="Where to write; exports/RUN-FORMAT-PRECISION by default.",
-            show_default=False,
-        ),
-    ] = None,
+    format_: _Format,
+    precision: _Precision = None,
+    checkpoint: _Checkpoint = None,
+    output: _Output = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
-    compressor: Annotated[
-        Path | None,
-        typer.Option(
-            "--compressor", metavar="PYTHON", show_default=False,
-            help="The Python that has llm-compressor; LLMBENCH_COMPRESSOR, or .venv-compress next to the outputs, by default.",
-        ),
-    ] = None,
-    calibration_rows: Annotated[
-        int | None,
-        typer.Option(
-            "--calibration-rows", metavar="N", min=1, show_default=False,
-            help="Training rows that int8, w4a16 and awq are calibrated with; 128 by default.",
-        ),
-    ] = None,
+    compressor: _Compressor = None,
+    calibration_rows: _Rows = None,
     as_json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Export, print the proof, and end with 3 where it failed."""
     from rich.console import Console
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llmbench import assets
+from llmbench import assets, interrupts
 from llmbench.cli import index_flags
 from llmbench.cli.arguments import Json, Overrides, Pipeline
 from llmbench.cli.listing import Listing
@@ -41,6 +41,11 @@ class _Index(Listing):
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
             args = [self.default, *args] if ctx.resilient_parsing else index_flags.translated(self._spelled(args))
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Reading and embedding have threads, which Ctrl-C is to end in order."""
+        with interrupts.between_locks():
+            return super().invoke(ctx)
 
     def _spelled(self, args: list[str]) -> list[str]:
         """Raises where the first word is no file and almost a command."""

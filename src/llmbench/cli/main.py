@@ -26,6 +26,7 @@ from llmbench.cli import (
     doctor,
     evaluate,
     export,
+    gate,
     importing,
     index,
     keys,
@@ -44,6 +45,7 @@ from llmbench.cli import (
     sweep,
     train,
     variants,
+    vote,
 )
 from llmbench.cli import app as app_verb
 from llmbench.cli.arguments import EARLIER
@@ -93,8 +95,8 @@ cli = typer.Typer(
     },
     help="Fine-tune open language models, serve them, ground them in documents, and measure whether it helped.",
     epilog="Start here: `llmbench demo` runs the whole workbench on a bundled model, `llmbench doctor` checks the machine.\n\n"
-    "Exit codes: 0 done; 1 a check failed; 2 an error, printed on one line; 3 an export is not what was trained; "
-    "130 stopped with Ctrl-C.",
+    "Exit codes: 0 done; 1 a check failed; 2 an error, printed on one line; 3 an export is not what was trained, or a gate "
+    "is undecided; 130 stopped with Ctrl-C.",
 )
 
 
@@ -141,6 +143,8 @@ for verbs in (
     capture,
     chat,
     compare,
+    gate,
+    vote,
     app_verb,
     demo,
     new,

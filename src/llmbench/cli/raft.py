@@ -70,8 +70,8 @@ def raft(
     from rich.console import Console
     from rich.progress import track
 
+    from llmbench import interrupts, recipe, workspace
     from llmbench import raft as making
-    from llmbench import recipe, workspace
     from llmbench.compare.questions import read
     from llmbench.recipe import CompareRecipe, QuestionSource, RagRecipe
     from llmbench.retrieval import Retriever
@@ -79,7 +79,7 @@ def raft(
 
     document = recipe.load(pipeline, RagRecipe, overrides or [])
     asked = read(QuestionSource(path=questions, split=split, limit=limit))
-    with Retriever.open(document) as retriever:
+    with interrupts.between_locks(), Retriever.open(document) as retriever:
         produced = making.rows(
             retriever,
             asked,
@@ -101,9 +101,7 @@ def raft(
         withhold=withhold, seed=seed,
     )  # fmt: skip
     if as_json:
-        kinds = {kind: sum(row.kind == kind for row in rows) for kind in _KINDS}
-        reasons = [{"id": one.id, "reason": one.reason} for one in left]
-        print_json({"file": str(output), "rows": len(rows), "kinds": kinds, "left_out": reasons})
+        _print(output, rows, left)
         return
     _tell(output, rows, left, split)
     pattern = str(CompareRecipe.model_fields["abstention"].default)
@@ -122,6 +120,12 @@ def _look_at(questions: Path, out: Path, abstention: str | None, overwrite: bool
         raise LlmbenchError(f"--output {out} is the question file itself. Name another file.")
     if not questions.exists():
         raise DataError(f"{questions}: no such file. Name a question file.")
+
+
+def _print(out: Path, rows: list[Row], left: list[Left]) -> None:
+    kinds = {kind: sum(row.kind == kind for row in rows) for kind in _KINDS}
+    reasons = [{"id": one.id, "reason": one.reason} for one in left]
+    print_json({"file": str(out), "rows": len(rows), "kinds": kinds, "left_out": reasons})
 
 
 def _tell(out: Path, rows: list[Row], left: list[Left], split: str | None) -> None:

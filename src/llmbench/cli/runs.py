@@ -125,11 +125,12 @@ def stop(name: Name, as_json: Json = False) -> None:
     from llmbench import runs
 
     run = runs.open_run(name)
-    process = run.stop()
+    holder = run.stop()
     if as_json:
-        print_json({"name": name, "process": process})
+        print_json({"name": name, "process": holder.process, "machine": holder.machine})
     else:
-        print(f"{name} was asked to stop. It saves a checkpoint after its current step and ends.")
+        where = "" if holder.here else f" on {holder.machine}, within seconds"
+        print(f"{name} was asked to stop{where}. It saves a checkpoint after its current step and ends.")
 
 
 def rm(names: Names, yes: listing.Yes = False, as_json: Json = False) -> None:

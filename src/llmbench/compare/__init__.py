@@ -8,13 +8,17 @@ outputs/comparisons/NAME/
 """
 
 from llmbench.compare.ask import Progress, Tally
+from llmbench.compare.asking import AskingWatch
+from llmbench.compare.replay import ComparisonReplay, replay
 from llmbench.compare.result import Comparison, Row
 from llmbench.compare.run import every, load, remove, run
 from llmbench.questions import Question
 from llmbench.statistics import Difference, Estimate
 
 __all__ = [
+    "AskingWatch",
     "Comparison",
+    "ComparisonReplay",
     "Difference",
     "Estimate",
     "Progress",
@@ -23,10 +27,15 @@ __all__ = [
     "Tally",
     "every",
     "load",
+    "measures",
     "metrics",
+    "plan",
+    "preregistration",
     "questions",
     "remove",
+    "replay",
     "run",
+    "statistics",
     "table",
     "verdict",
 ]

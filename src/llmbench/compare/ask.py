@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from llmbench.compare.answers import Answer, Cell
-from llmbench.compare.jobs import Job
+from llmbench.compare.jobs import AnswerJob
 from llmbench.endpoint import Delta, Message, Reply
 from llmbench.errors import EndpointError
 from llmbench.questions import HALF
@@ -89,7 +89,7 @@ async def entries(endpoint: Endpoint, variants: Sequence[str]) -> dict[str, dict
 class Tallying:
     """Counts answers and failures, over all engines of a comparison; the workers of one event loop share it."""
 
-    def __init__(self, jobs: Sequence[Job], log: Keeping, progress: Progress | None = None) -> None:
+    def __init__(self, jobs: Sequence[AnswerJob], log: Keeping, progress: Progress | None = None) -> None:
         kept = sum(log.has(job.cell, job.key, job.repeat) for job in jobs)
         self.tally, self._progress = Tally(done=kept, wanted=len(jobs), kept=kept, failed=0), progress
         self._in_a_row: list[str] = []
@@ -117,7 +117,7 @@ class Tallying:
 
 async def ask(
     endpoint: Endpoint,
-    jobs: Sequence[Job],
+    jobs: Sequence[AnswerJob],
     log: Keeping,
     tallying: Tallying,
     *,
@@ -134,7 +134,7 @@ async def ask(
     """
     todo = [job for job in jobs if not log.has(job.cell, job.key, job.repeat)]
     variants = {job.variant for job in todo}
-    wanted: dict[Cell, list[Job]] = {}
+    wanted: dict[Cell, list[AnswerJob]] = {}
     for job in jobs:
         wanted.setdefault(job.cell, []).append(job)
 
@@ -160,7 +160,7 @@ async def ask(
         enough(settled)  # of the answers that came last, or of those that were there before
 
 
-def _until(enough: Callable[[], bool], todo: Sequence[Job]) -> Iterator[Job]:
+def _until(enough: Callable[[], bool], todo: Sequence[AnswerJob]) -> Iterator[AnswerJob]:
     """The jobs, those of a question one after another, until it is enough before a question is begun."""
     begun = None
     for job in todo:
@@ -170,7 +170,7 @@ def _until(enough: Callable[[], bool], todo: Sequence[Job]) -> Iterator[Job]:
         yield job
 
 
-async def _one(endpoint: Endpoint, job: Job) -> Answer:
+async def _one(endpoint: Endpoint, job: AnswerJob) -> Answer:
     """Asks one question of one variant; what goes wrong at the endpoint becomes part of the answer."""
     messages = list(job.asked.messages)
     replies: list[Reply] = []
@@ -185,7 +185,7 @@ async def _one(endpoint: Endpoint, job: Job) -> Answer:
     return _answer(job, replies, messages, began)
 
 
-async def _reply(endpoint: Endpoint, job: Job, messages: Sequence[Message]) -> Reply:
+async def _reply(endpoint: Endpoint, job: AnswerJob, messages: Sequence[Message]) -> Reply:
     reply = None
     if job.options:
         stream = endpoint.stream(messages, job.model, max_tokens=job.max_tokens, options=job.options)  # type: ignore[call-arg]
@@ -198,7 +198,7 @@ async def _reply(endpoint: Endpoint, job: Job, messages: Sequence[Message]) -> R
     return reply
 
 
-def _answer(job: Job, replies: Sequence[Reply], messages: Sequence[Message], began: float) -> Answer:
+def _answer(job: AnswerJob, replies: Sequence[Reply], messages: Sequence[Message], began: float) -> Answer:
     last = replies[-1]
     sources = job.asked.sources or tuple(_whole(one) for one in last.sources if isinstance(one, dict))
     logprobs = [one for reply in replies for one in reply.logprobs]
@@ -228,7 +228,7 @@ def _answer(job: Job, replies: Sequence[Reply], messages: Sequence[Message], beg
 
 
 def _manifest(
-    job: Job, reply: Reply, sources: Sequence[Mapping[str, Any]], messages: Sequence[Message], began: float
+    job: AnswerJob, reply: Reply, sources: Sequence[Mapping[str, Any]], messages: Sequence[Message], began: float
 ) -> dict[str, Any]:
     """All by which an answer can be given again: what answered, how it was drawn, and hashes of what it was asked and given."""
     told = {

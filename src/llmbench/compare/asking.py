@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 from llmbench.compare import ask, engines
 from llmbench.compare.ask import Endpoint, Enough, Keeping, Progress, Tallying
-from llmbench.compare.jobs import Job, Way, jobs
+from llmbench.compare.jobs import AnswerJob, Way, jobs
 from llmbench.compare.passages import Frozen
 from llmbench.endpoint import Delta, HttpEndpoint, Message
 from llmbench.errors import RecipeError
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe
 
-__all__ = ["Asking", "Starting", "Watched"]
+__all__ = ["Asking", "AskingWatch", "Starting"]
 
 T = TypeVar("T")
 Starting = Callable[[str, float], None]
@@ -26,7 +26,7 @@ Starting = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Watched:
+class AskingWatch:
     """Who is told how far it is: called after each answer, while an engine starts, and with lines about engines."""
 
     progress: Progress | None = None
@@ -51,7 +51,7 @@ class Asking:
         asked: Sequence[Question],
         frozen: Frozen | None = None,
         *,
-        watched: Watched = Watched(),
+        watched: AskingWatch = AskingWatch(),
         endpoint: Endpoint | None = None,
     ) -> None:
         self._recipe, self._asked, self._frozen = recipe, asked, frozen
@@ -111,12 +111,12 @@ class Asking:
         return {name: entries[name] for name in self._recipe.names}
 
     async def _of_one(
-        self, base_url: str, todo: Sequence[Job], log: Keeping, tallying: Tallying, enough: Enough | None
+        self, base_url: str, todo: Sequence[AnswerJob], log: Keeping, tallying: Tallying, enough: Enough | None
     ) -> None:
         async with HttpEndpoint(base_url, timeout=self._recipe.endpoint.timeout) as endpoint:
             await ask.ask(endpoint, todo, log, tallying, concurrency=self._recipe.concurrency, enough=enough)
 
-    def _jobs(self, ways: Sequence[Way], base_url: str | None, enough: Enough | None) -> list[Job]:
+    def _jobs(self, ways: Sequence[Way], base_url: str | None, enough: Enough | None) -> list[AnswerJob]:
         return jobs(self._recipe, self._asked, ways, self._frozen, base_url=base_url, drawn=enough is None)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +103,8 @@ def _started(recipe: CompareRecipe, model: str, variants: Sequence[ComparedVaria
         "gateway": {"port": 0},
     }
     made = _validated(recipe, document, variants)
-    entries, known = _entries(made), _known(made)
+    names = {served[variant.adapter, variant.pipeline]: variant.name for variant in reversed(variants)}
+    entries, known = _entries(made, names), _known(made)
     ways = []
     for variant in variants:
         entry = entries[served[variant.adapter, variant.pipeline]]
@@ -127,11 +128,15 @@ def _validated(recipe: CompareRecipe, document: dict[str, Any], variants: Sequen
     return made
 
 
-def _entries(document: ServeRecipe) -> dict[str, dict[str, Any]]:
-    """What the gateway would list about each served variant."""
+def _entries(document: ServeRecipe, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What the gateway would list about each served variant; `names` are what the recipe calls the first that asks each."""
     from llmbench.gateway import cards
 
-    adapters = engine.admit_all(document)
+    adapters = {
+        one.adapter: engine.admit_variant(document, names[one.name], one.adapter)
+        for one in document.variants
+        if one.adapter is not None
+    }
     pipelines = {variant.rag: load(variant.rag, RagRecipe) for variant in document.variants if variant.rag is not None}
     found = {}
     for variant in document.variants:

@@ -1,58 +1,21 @@
-"""What a comparison says of itself as an experiment: factors and their effects, repeats and their noise, whose passages."""
+"""The figures of a comparison as an experiment: the effects of its factors, the noise of its repeats."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from llmbench.compare.result import Row
+from llmbench.compare.told import Experiment
 from llmbench.compare.variants import Levels, levels
 from llmbench.recipe import CompareRecipe
-from llmbench.statistics import Effect, Kind, Noise
+from llmbench.statistics import FactorEffect, Kind, Noise
 
-if TYPE_CHECKING:
-    from llmbench.compare.result import Row
-
-__all__ = ["Experiment", "experiment"]
+__all__ = ["experiment"]
 
 Table = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Metric -> variant -> question -> value, the mean over its repeats."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """How the variants differ, and what of the figures is theirs.
-
-    `levels` is variant -> factor -> level, empty where they make no grid. `noise` is metric -> variant -> what repeats show.
-    `passages` says whose passages were given, `engines` what answered, such as `vllm 0.32.0`.
-    """
-
-    levels: Levels = field(default_factory=dict)
-    effects: tuple[Effect, ...] = ()
-    noise: dict[str, dict[str, Noise]] = field(default_factory=dict)
-    repeats: int = 1
-    passages: str = ""
-    engines: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def of(self, metric: str) -> list[Effect]:
-        """The effects on one metric."""
-        return [one for one in self.effects if one.metric == metric]
-
-    def to_json(self) -> dict[str, Any]:
-        """For summary.json."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Experiment:
-        """The inverse of `to_json`."""
-        made = dict(values)
-        made["effects"] = tuple(
-            Effect(**one | {key: tuple(one[key]) for key in ("factors", "levels", "references")}) for one in values["effects"]
-        )
-        made["noise"] = {name: {v: Noise(**one) for v, one in of.items()} for name, of in values["noise"].items()}
-        return Experiment(**made | {key: tuple(values[key]) for key in ("engines", "notes")})
 
 
 def experiment(
@@ -76,7 +39,7 @@ def experiment(
     from llmbench.statistics import effects
 
     spec, of = recipe.statistics, levels(recipe, listed)
-    found: list[Effect] = []
+    found: list[FactorEffect] = []
     if of:
         for name, values in table.items():
             found += effects.effects(name, values, of, kinds[name], confidence=spec.confidence, groups=groups)
@@ -128,7 +91,7 @@ def _engines(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _notes(recipe: CompareRecipe, rows: Sequence[Row], of: Levels, found: Sequence[Effect]) -> list[str]:
+def _notes(recipe: CompareRecipe, rows: Sequence[Row], of: Levels, found: Sequence[FactorEffect]) -> list[str]:
     notes = []
     models = {str(row.answer.manifest.get("base", "")) for row in rows}
     if recipe.engine == "auto" and len(models) > 1:

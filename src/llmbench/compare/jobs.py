@@ -10,11 +10,11 @@ from typing import Any
 
 from llmbench.compare.answers import Cell, Place, key_of
 from llmbench.compare.passages import Frozen
-from llmbench.compare.prompts import Asked, given, prompted
+from llmbench.compare.prompts import AskedTurns, given, prompted
 from llmbench.questions import Question
 from llmbench.recipe import ComparedVariant, CompareRecipe, PromptSpec
 
-__all__ = ["Job", "Way", "jobs"]
+__all__ = ["AnswerJob", "Way", "jobs"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Job:
+class AnswerJob:
     """One answer that is wanted: question, variant and repeat, and all that the request says."""
 
     id: str
@@ -40,7 +40,7 @@ class Job:
     repeat: int
     key: str
     model: str
-    asked: Asked
+    asked: AskedTurns
     max_tokens: int
     sampling: Mapping[str, Any]
     options: Mapping[str, Any]
@@ -66,7 +66,7 @@ def jobs(
     *,
     base_url: str | None = None,
     drawn: bool = True,
-) -> list[Job]:
+) -> list[AnswerJob]:
     """Every answer that is wanted of these variants.
 
     Questions come in random order, those with the same passages one after another, since an engine computes what prompts begin
@@ -102,7 +102,7 @@ def _ordered(questions: Sequence[Question], frozen: Frozen | None, rng: Random) 
     return [question for group in groups.values() for question in group]
 
 
-def _repeats(recipe: CompareRecipe, question: Question, way: Way, asked: Asked, where: str) -> list[Job]:
+def _repeats(recipe: CompareRecipe, question: Question, way: Way, asked: AskedTurns, where: str) -> list[AnswerJob]:
     spec = way.variant.sampling
     most = spec.max_tokens or recipe.max_tokens
     sampling = spec.model_dump(exclude={"max_tokens"}, exclude_defaults=True)
@@ -117,7 +117,7 @@ def _repeats(recipe: CompareRecipe, question: Question, way: Way, asked: Asked, 
             more["asked"] = [asked.messages, asked.further, asked.options]
         told = {"logprobs": True} if recipe.logprobs else {}
         found.append(
-            Job(
+            AnswerJob(
                 id=question.id, variant=way.variant.name, repeat=repeat,
                 key=key_of(question, way.entry, most, where, more), model=way.model, asked=asked, max_tokens=most,
                 sampling=sampling, options={**sampling, **asked.options, **told}, manifest=way.known,

@@ -14,7 +14,7 @@ from llmbench.message import text_of, with_text
 from llmbench.questions import Question
 from llmbench.recipe import PLACEHOLDER, ComparedVariant, PromptSpec
 
-__all__ = ["OFFERED", "Asked", "check", "given", "prompted"]
+__all__ = ["OFFERED", "AskedTurns", "check", "given", "prompted"]
 
 _SHOWN = 10
 OFFERED = ("tools", "tool_choice", "response_format", "json_schema")
@@ -22,7 +22,7 @@ OFFERED = ("tools", "tool_choice", "response_format", "json_schema")
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedTurns:
     """What one question is to a variant: the first turn, the user's turns after it, and what the request says besides."""
 
     messages: tuple[Message, ...]
@@ -32,7 +32,7 @@ class Asked:
     """The passages in it, where all variants are given the same."""
 
 
-def prompted(question: Question, spec: PromptSpec) -> Asked:
+def prompted(question: Question, spec: PromptSpec) -> AskedTurns:
     """A question in a variant's words.
 
     A question with the column `turns`, a list of texts as MT-Bench has it, is asked turn by turn, each with the answers before
@@ -46,10 +46,10 @@ def prompted(question: Question, spec: PromptSpec) -> Asked:
         messages[last] = with_text(messages[last], _filled(spec.template, question, said))
     if spec.system is not None:
         messages = _with_system(messages, spec.system)
-    return Asked(tuple(messages), tuple(text for turns in further for _, text in turns), _options(question))
+    return AskedTurns(tuple(messages), tuple(text for turns in further for _, text in turns), _options(question))
 
 
-def given(asked: Asked, frozen: Frozen, id: str) -> Asked:
+def given(asked: AskedTurns, frozen: Frozen, id: str) -> AskedTurns:
     """The same with the question's passages in the first turn."""
     messages = list(asked.messages)
     last = _last_user(messages)

@@ -22,7 +22,8 @@ _KIND = "comparison"
 _COLOURS = 8
 _TERMS = {
     "Intervals": (
-        "{percent}: Wilson's for shares and scores, Tango's for their paired differences, Hall's for seconds and tokens. "
+        "{percent}: Wilson's for shares and scores, Tango's for their paired differences, Hall's for seconds and tokens (of "
+        "differences the wider of Hall's and Student's). "
         "Questions about one page count together: the intervals are those of n divided by the design effect. The interval of a "
         "difference includes 0 wherever p is not below alpha."
     ),

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from llmbench.compare.answers import Answer
-from llmbench.compare.factors import Experiment
 from llmbench.compare.grid import Grid
 from llmbench.compare.measures import Measure, known
+from llmbench.compare.told import Experiment
 from llmbench.questions import Question
 from llmbench.statistics import Difference, Estimate
 

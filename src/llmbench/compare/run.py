@@ -15,7 +15,7 @@ from llmbench import workspace, written
 from llmbench.compare import metrics, preregistration, prompts, questions
 from llmbench.compare.answers import AnswerLog, Place, Scores, scored
 from llmbench.compare.ask import Endpoint, Progress
-from llmbench.compare.asking import Asking, Starting, Watched
+from llmbench.compare.asking import Asking, AskingWatch, Starting
 from llmbench.compare.energy import EnergyMeter, NvmlMeter, used
 from llmbench.compare.passages import FILE, freeze
 from llmbench.compare.result import Comparison, Row
@@ -97,7 +97,7 @@ def run(
                 preregistration.register(folder, recipe, asked, left_out, there)
 
         order, enough = (asked, None) if stopping is None else (stopping.order, stopping.enough)
-        asking = Asking(recipe, order, frozen, watched=Watched(progress, starting, say), endpoint=endpoint)
+        asking = Asking(recipe, order, frozen, watched=AskingWatch(progress, starting, say), endpoint=endpoint)
         meter = (meter or NvmlMeter()) if recipe.energy else None
         before, there = (meter.joules() if meter else None), log.answered
         listed = asking.fill(log, promise=promise, enough=enough)

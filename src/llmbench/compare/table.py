@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from llmbench.compare.result import Comparison
 from llmbench.compare.verdict import amount, interval, signed
-from llmbench.statistics import Difference, Effect, p_value
+from llmbench.statistics import Difference, FactorEffect, p_value
 
 __all__ = [
     "Rows",
@@ -94,7 +94,7 @@ def effect_rows(comparison: Comparison, metric: str) -> Rows:
     return rows if rows[1:] else []
 
 
-def effect_name(one: Effect) -> str:
+def effect_name(one: FactorEffect) -> str:
     """`adapter: sft-lora - none`, or `adapter x prompt: sft-lora, brief` for what both bring beyond the sum of the two."""
     if len(one.factors) == 1:
         return f"{one.factors[0]}: {one.levels[0]} - {one.references[0]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ def levels(recipe: CompareRecipe, listed: Mapping[str, Mapping[str, Any]]) -> Le
         listed: what is known of each variant: those without `adapter` and `rag` say nothing of themselves.
 
     Returns:
-        Empty where fewer than two factors vary: then the pairs say all.
+        Empty where fewer than two factors vary, or listed variants are no whole grid: then the pairs say all.
     """
     if not recipe.variants:
         found = {variant.name: of for variant, of in recipe.factors.cells()}
@@ -45,6 +46,8 @@ def levels(recipe: CompareRecipe, listed: Mapping[str, Mapping[str, Any]]) -> Le
     varying = {factor for factor in next(iter(found.values()), {}) if len({of[factor] for of in found.values()}) > 1}
     if len(varying) < 2:
         return {}
+    if recipe.variants and len(found) < math.prod(len({of[factor] for of in found.values()}) for factor in varying):
+        return {}  # a list that is no grid was not made to tell its factors apart
     return {name: {factor: level for factor, level in of.items() if factor in varying} for name, of in found.items()}
 
 

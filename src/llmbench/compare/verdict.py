@@ -123,7 +123,7 @@ def stopped(stop: Mapping[str, Any]) -> str:
         "worse": f"{stop['candidate']} is worse than {stop['baseline']} by more than {stop['margin']}",
         None: f"they do not decide about a margin of {stop['margin']}",
     }[stop["decided"]]
-    saved = f" {100 * stop['saved']:.0f} % of the tokens were saved." if stop["asked"] < stop["planned"] else ""
+    saved = f" {100 * stop['saved']:.0f}% of the tokens were saved." if stop["asked"] < stop["planned"] else ""
     return (
         f"{ended}. Bounds that hold at every moment: {figures}: {decided}.{saved} The other intervals hold for a number of "
         "questions that is fixed beforehand."

@@ -23,6 +23,8 @@ KINDS = {
 _LEARNED, _UNTRAINED = 0.01, 0.2
 """Share of the tokens that are learned, and of rows with none that is. Long prompts with short answers have 2 to 10 %."""
 _SAME, _LEAKED, _CUT = 0.2, 0.05, 0.1
+_NOTHING_LEFT = "nothing to train within max_length"
+"""As the data report says it."""
 _ALIKE, _SURE = 0.6, 5.0
 """Correlation of the loss at the same place of two epochs, after the trend is taken away, and its Student's t."""
 _PLACES = 24
@@ -34,6 +36,7 @@ def found(of: Traces) -> Iterator[Finding]:
     yield from _masked(of, train)
     yield from _order(of)
     yield from _twice(of, train)
+    yield from _left_out(of, train)
     limit = train.get("cut_turns") or 0
     if train.get("rows") and limit / train["rows"] > _CUT:
         yield Finding(
@@ -43,6 +46,21 @@ def found(of: Traces) -> Iterator[Finding]:
             "the model learns answers without their end.",
             "Raise data.max_length, or drop such rows.", ("data.over_length=drop",),
             figures={"cut": limit, "rows": train["rows"]},
+        )  # fmt: skip
+
+
+def _left_out(of: Traces, train: dict[str, Any]) -> Iterator[Finding]:
+    """Rows of which truncation leaves nothing to learn, so that they are not trained on at all."""
+    found = [one for one in train.get("skipped") or () if one.get("reason") == _NOTHING_LEFT]
+    rows, every = sum(int(one["rows"]) for one in found), train.get("rows_in") or 0
+    if every and rows / every > _CUT:
+        size = of.recipe["data"]["max_length"]
+        yield Finding(
+            "rows cut", "warning",
+            f"{rows:,} of {every:,} rows are not trained on: within data.max_length={size} there is nothing of them to learn.",
+            "Raise data.max_length.", (f"data.max_length={int((train.get('limit') or {}).get('fits_all') or 2 * size)}",),
+            rows=tuple(place for one in found for place in one.get("places", ()))[:16],
+            figures={"left_out": rows, "rows": every},
         )  # fmt: skip
 
 

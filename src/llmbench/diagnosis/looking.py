@@ -64,7 +64,7 @@ _FOLLOWS: dict[str, tuple[str, ...]] = {
     "learning rate too low": ("no progress", "plateau"),
     "data order": ("divergence", "learning rate too high"),
     "exploding gradients": ("clipped throughout", "gradient spike"),
-    "overfitting": ("memorisation", "duplicates learned by heart"),
+    "overfitting": ("memorisation",),
     "duplicates learned by heart": ("memorisation",),
 }  # fmt: skip
 """Findings that another one explains."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -41,7 +40,6 @@ _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _GRACE = 5.0
 _POLL = 0.2
 _RECOVERY = 15.0
-_KEPT_LOGS = 20
 _BINDING_PAYS_FROM = 9
 """From this many cores on vLLM's own binding of threads to cores is worth its slower start."""
 
@@ -136,7 +134,7 @@ class Engine:
         self.device = interpreter.device if interpreter else "cpu"
         self._folder = Path(tempfile.mkdtemp(prefix="llmbench-"))  # mode 0700: nobody else reaches the socket
         self.socket = self._folder / "vllm.sock"
-        self.log = _new_log()
+        self.log = workspace.new_log("engine", "vLLM's")
         at = self._listen or self.socket
         argv = onnx_command(self._recipe, at) if interpreter is None else command(
             self._recipe, self.adapters, at,
@@ -345,25 +343,6 @@ def _kill_session(leader: int) -> None:
                 session = int((entry / "stat").read_bytes().rsplit(b") ", 1)[1].split()[3])
                 if session == leader:
                     os.kill(int(entry.name), signal.SIGKILL)
-
-
-def _new_log() -> Path:
-    """A fresh log file in outputs/logs; the oldest ones go.
-
-    Raises:
-        EngineError: it cannot be written there.
-    """
-    folder = workspace.home() / "logs"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"engine-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-        path.touch()
-    except OSError as error:
-        raise EngineError(f"{folder}: vLLM's log cannot be written there ({error.strerror}). Set LLMBENCH_HOME") from error
-    own = [path for path in folder.glob("engine-*.log") if re.fullmatch(r"engine-\d{8}-\d{6}-\d+", path.stem)]
-    for old in sorted(own)[:-_KEPT_LOGS]:
-        old.unlink(missing_ok=True)
-    return path
 
 
 def _environment(recipe: ServeRecipe, folder: Path, device: Device) -> dict[str, str]:

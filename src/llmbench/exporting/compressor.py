@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -30,7 +29,6 @@ _PROGRAM = Path(__file__).with_name("compressor_program.py")
 _SUPERVISOR = Path(engine.__file__).with_name("supervisor.py")
 _GRACE = "3"
 _POLL = 0.2
-_KEPT_LOGS = 20
 _STEP = re.compile(r"llmbench: (.+)|\((\d+)/(\d+)\): (?:Calibrating|Propagating)")
 _PROBE = "import importlib.metadata as m, json; print(json.dumps({n: m.version(n) for n in ('llmcompressor', 'torch')}))"
 
@@ -95,7 +93,7 @@ def run(there: Compressor, task: str, request: dict[str, Any], work: Path, say: 
     """
     asked = work / f"{task}.json"
     workspace.write_json(asked, request)
-    log = _new_log(task)
+    log = workspace.new_log("compress", "llm-compressor's", task=task)
     temporary = tempfile.mkdtemp(prefix="llmbench-")  # the supervisor removes it
     watch = [sys.executable, "-I", "-S", str(_SUPERVISOR), temporary, _GRACE]
     with log.open("wb") as file:
@@ -159,19 +157,3 @@ def _environment(temporary: str) -> dict[str, str]:
         "TMPDIR": temporary,
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def _new_log(task: str) -> Path:
-    """A fresh log file in outputs/logs; the oldest ones go."""
-    folder = workspace.home() / "logs"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"compress-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{task}.log"
-        path.touch()
-    except OSError as error:
-        raise LlmbenchError(f"{folder}: a log cannot be written there ({error.strerror}). Set LLMBENCH_HOME") from error
-    own = [path for path in folder.glob("compress-*.log") if re.fullmatch(r"compress-\d{8}-\d{6}-\d+-\w+", path.stem)]
-    for old in sorted(own)[:-_KEPT_LOGS]:
-        with contextlib.suppress(OSError):
-            old.unlink()
-    return path

@@ -73,6 +73,10 @@ FORMATS: dict[str, FormatEntry] = {
             "onnx", "ONNX graph, for onnxruntime on a CPU", ("float32", "int8", "int4"), "onnx_format", "OnnxFormat",
             (("onnxscript", "onnx"), ("onnxruntime", "onnx")),
         ),
+        FormatEntry(
+            "onnx-genai", "ONNX graph and configuration for onnxruntime-genai", ("float32", "int8", "int4"), "genai_format",
+            "GenaiFormat", (("onnxruntime_genai", "onnx-genai"), ("onnx_ir", "onnx-genai")),
+        ),
     )
 }  # fmt: skip
 """Each format by its name, in the order of the help. A new one is one more `FormatEntry`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -78,24 +78,19 @@ def export(
     quiet.libraries()
     part, work = (target.parent / f".{target.name}.{end}" for end in ("part", "work"))
     try:
-        written.begin(part)
-        material = Material(found, written.begin(work), say, certify=entry.served)
-        done = _written(made, chosen, material, part, say)
-        say("Writing the card")
-        proof.write(done, part)
-        if material.certificate is not None:
-            parity.write(material.certificate, part)
-        card.write(_subject(found, entry, made, target.name, chosen), done, part)
-        sync(part)
-        folder = target if done.holds else target.with_name(target.name + proof.FAILED)
-        written.publish(part, folder)
-    except BaseException as error:
-        written.drop(part)
-        if isinstance(error, Exception) and save.is_full(error):
-            raise LlmbenchError(
-                f"{target}: cannot be written (disk full). Free some space, or choose another disk with --output"
-            ) from error
-        raise
+        with save.whole(part, target):
+            written.begin(part)
+            material = Material(found, written.begin(work), say, certify=entry.served)
+            done = _written(made, chosen, material, part, say)
+            say("Writing the card")
+            if material.certificate is not None:
+                parity.write(material.certificate, part)
+            card.write(_subject(found, entry, made, target.name, chosen), done, part)
+            done = replace(done, beside=proof.beside_of(part))
+            proof.write(done, part)
+            sync(part)
+            folder = target if done.holds else target.with_name(target.name + proof.FAILED)
+            written.publish(part, folder)
     finally:
         written.drop(work)
     return Exported(folder, done)

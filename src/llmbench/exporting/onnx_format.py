@@ -18,15 +18,15 @@ from llmbench.onnx_model import GRAPH, OnnxModel
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["OnnxFormat"]
+__all__ = ["ALLOWED", "BITS", "OnnxFormat", "own_code"]
 
-_ALLOWED = {
+ALLOWED = {
     "float32": Allowance(1e-5, 0.01, 0.99),
     "int8": Allowance(2e-2, 1.5, 0.93),
     "int4": Allowance(0.25, 8.0, 0.75),
 }
 """float32: other orders of the same sums. int8 and int4: what rounding in blocks of 32 may do to a small model."""
-_BITS = {"float32": 32, "int8": 8, "int4": 4}
+BITS = {"float32": 32, "int8": 8, "int4": 4}
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
@@ -38,11 +38,7 @@ class OnnxFormat:
     def refuse(self, source: Exportable, precision: str) -> None:
         """Prompt tuning, and models of which transformers would run code of their own."""
         prompt_tuning(source)
-        if source.spec.trust_remote_code:
-            raise LlmbenchError(
-                f"{source.spec.model_name_or_path} needs code of its own (trust_remote_code), which is not exported to ONNX. "
-                "Use --format merged"
-            )
+        own_code(source)
 
     def room(self, source: Exportable, precision: str) -> int:
         """The weights in float32, which a graph in fewer bits is made from."""
@@ -52,7 +48,7 @@ class OnnxFormat:
         """The graph, its weights, and the model's files but for its own weights."""
         made = material.model("float32")
         onnx_graph.write(made, folder / GRAPH)
-        if (bits := _BITS[precision]) < 32:
+        if (bits := BITS[precision]) < 32:
             onnx_graph.fewer_bits(folder / GRAPH, bits)
         for path in sorted(made.iterdir()):
             if path.is_file() and not path.name.endswith(_WEIGHTS):
@@ -87,7 +83,7 @@ class OnnxFormat:
         config = json.loads((material.model("float32") / "config.json").read_text(encoding="utf-8"))
         embedding = int(config["vocab_size"]) * int(config["hidden_size"])
         products = material.parameters - embedding
-        return 4 * embedding + products * _BITS[precision] // 8 + 4 * products // onnx_graph.BLOCK
+        return 4 * embedding + products * BITS[precision] // 8 + 4 * products // onnx_graph.BLOCK
 
     def weight_files(self, folder: Path) -> list[Path]:
         """The file beside the graph."""
@@ -95,7 +91,7 @@ class OnnxFormat:
 
     def tolerance(self, precision: str) -> Allowance:
         """See the table."""
-        return _ALLOWED[precision]
+        return ALLOWED[precision]
 
     def usage(self, name: str, precision: str) -> str:
         """Both ways to ask it."""
@@ -104,6 +100,15 @@ class OnnxFormat:
             f"```python\nfrom pathlib import Path\nfrom llmbench.onnx_model import OnnxModel\n\n"
             f'model = OnnxModel(Path("{name}"))\nlogits, cache = model.read([1, 2, 3], model.start())\n```\n\n'
             "The graph has Optimum's inputs and outputs, so that `optimum.onnxruntime.ORTModelForCausalLM` loads it too."
+        )
+
+
+def own_code(source: Exportable) -> None:
+    """Raises LlmbenchError for a model of which transformers would run code of its own."""
+    if source.spec.trust_remote_code:
+        raise LlmbenchError(
+            f"{source.spec.model_name_or_path} needs code of its own (trust_remote_code), which is not exported to ONNX. "
+            "Use --format merged"
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 from llmbench import provenance, workspace
 from llmbench.errors import LlmbenchError
 
-__all__ = ["FAILED", "FILE", "Compared", "Proof", "changed", "files_of", "lines", "read", "write"]
+__all__ = ["FAILED", "FILE", "Compared", "Proof", "beside_of", "changed", "files_of", "lines", "read", "write"]
 
 FILE = "proof.json"
 FAILED = ".failed-proof"
@@ -55,6 +57,8 @@ class Proof:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Bytes and sha256 of each file, by its path in the folder."""
     versions: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, str] = field(default_factory=dict)
+    """sha256 of the licence, the lineage, the certificate and the head of the card; of exports of earlier versions nothing."""
 
     @property
     def holds(self) -> bool:
@@ -81,6 +85,22 @@ def files_of(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+def beside_of(folder: Path) -> dict[str, str]:
+    """sha256 of each file that lies beside those of the proof. A card's text is for a person to edit, its head is not."""
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        name: hashlib.sha256(_head(path)).hexdigest() if name == "README.md" else provenance.file_hash(path)
+        for name, path in found.items()
+        if name not in (FILE, ".llmbench.json") and any(fnmatch(name, pattern) for pattern in _BESIDE)
+    }
+
+
+def _head(path: Path) -> bytes:
+    """What stands between the two lines of dashes: licence, base, tags and results as a hub reads them."""
+    parts = path.read_bytes().split(b"---\n", 2)
+    return parts[1] if len(parts) == 3 and not parts[0] else b""
+
+
 def write(proof: Proof, folder: Path) -> None:
     """Writes it into the folder that it is about."""
     workspace.write_json(folder / FILE, proof.as_json())
@@ -100,7 +120,8 @@ def read(folder: Path) -> Proof:
         values = {key: found[key] for key in ("format", "precision", *_OBJECTS)}
         if wrong := next((key for key in _OBJECTS if not isinstance(values[key], dict)), None):
             raise ValueError(f"{wrong} is not an object")
-        return Proof(**values, checks=tuple(Compared(**check) for check in found["checks"]))
+        beside = {str(name): str(sha) for name, sha in dict(found.get("beside") or {}).items()}
+        return Proof(**values, checks=tuple(Compared(**check) for check in found["checks"]), beside=beside)
     except FileNotFoundError as error:
         raise LlmbenchError(f"{folder} has no {FILE}, so it is not known whether it is what was trained") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -108,9 +129,19 @@ def read(folder: Path) -> Proof:
 
 
 def changed(proof: Proof, folder: Path) -> list[str]:
-    """Files that are no longer those that a proof is about, or that came or went since."""
-    now = files_of(folder)
-    return sorted(name for name in proof.files.keys() | now.keys() if proof.files.get(name) != now.get(name))
+    """Files that are no longer those that a proof is about, or that came or went since.
+
+    Of the card only its head counts, and a card in somebody's own words may have none.
+    """
+    found, now = _differ(proof.files, files_of(folder)), beside_of(folder)
+    if now.get("README.md") == hashlib.sha256(b"").hexdigest():
+        now["README.md"] = proof.beside.get("README.md", "")
+    beside = _differ(proof.beside, now) if proof.beside else []
+    return sorted([*found, *(f"{name} (its head)" if name == "README.md" else name for name in beside)])
+
+
+def _differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
 
 
 def lines(proof: Proof) -> list[str]:

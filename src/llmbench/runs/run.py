@@ -219,15 +219,22 @@ class Run:
             self.mark("finished")
 
     @property
-    def holder(self) -> int | None:
+    def holder(self) -> workspace.LockHolder | None:
         """The process that trains it; None where none does, or it does not say which it is."""
-        try:
-            return int((self.folder / ".lock").read_text(encoding="utf-8")) if self._is_held() else None
-        except (OSError, ValueError):
-            return None
+        return workspace.holder(self.folder) if self._is_held() else None
 
-    def stop(self) -> int:
-        """Asks the process that trains it to stop, as Ctrl-C in its terminal does, and gives that process's id.
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether somebody asked whoever holds it now to stop."""
+        try:
+            return (self.folder / _ASKED).read_text(encoding="utf-8") == _named(workspace.holder(self.folder))
+        except OSError:
+            return False
+
+    def stop(self) -> workspace.LockHolder:
+        """Asks the process that trains it to stop, as Ctrl-C in its terminal does, and says which it is.
+
+        One of another machine, which sees the same folder, looks at what is written there every two seconds.
 
         It ends after its step with a checkpoint to resume from. A second signal would end it at once, with nothing saved, so
         whoever asks again is refused.
@@ -238,12 +245,12 @@ class Run:
         holder = self.holder
         if holder is None:
             raise RunError(f"Run {self.name} is not training.")
-        asked = self.folder / _ASKED
-        if asked.exists() and asked.read_text(encoding="utf-8") == str(holder):
+        if self.asked_to_stop:
             raise RunError(f"Run {self.name} was already asked to stop. It ends after its current step.")
         try:
-            os.kill(holder, signal.SIGINT)
-            asked.write_text(str(holder), encoding="utf-8")
+            if holder.here:
+                os.kill(holder.process, signal.SIGINT)
+            (self.folder / _ASKED).write_text(_named(holder), encoding="utf-8")
         except OSError as error:
             raise RunError(
                 f"Run {self.name} cannot be stopped from here: {error.strerror}. Press Ctrl-C where it runs."
@@ -252,6 +259,10 @@ class Run:
 
     def _is_held(self) -> bool:
         return workspace.held(self.folder)
+
+
+def _named(holder: workspace.LockHolder | None) -> str:
+    return "" if holder is None else f"{holder.process} {holder.machine}"
 
 
 def check(recipe: TrainRecipe, *, overwrite: bool = False) -> Run:

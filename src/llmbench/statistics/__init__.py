@@ -4,9 +4,24 @@ The values stand here, without numpy, so that what is finished can be read where
 made in `paired`, `intervals`, `flips`, `clusters`, `power` and, for what is looked at while it comes, `sequential`.
 """
 
-from llmbench.statistics.values import Difference, Effect, Estimate, Kind, Noise, p_value
+from llmbench.statistics.values import Difference, Estimate, FactorEffect, Kind, Noise, p_value
 
 __all__ = [
-    "Difference", "Effect", "Estimate", "Kind", "Noise", "clusters", "effects", "intervals", "p_value", "paired", "resampling",
-    "sequential", "words",
+    "Difference",
+    "Estimate",
+    "FactorEffect",
+    "Kind",
+    "Noise",
+    "agreement",
+    "clusters",
+    "effects",
+    "intervals",
+    "p_value",
+    "paired",
+    "power",
+    "rating",
+    "ratings",
+    "resampling",
+    "sequential",
+    "words",
 ]  # fmt: skip

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FEWEST", "SIGNS", "Clusters", "clusters", "degrees", "variance"]
+__all__ = ["ALIKE", "FEWEST", "PAGES", "SIGNS", "Clusters", "clusters", "degrees", "variance"]
 
 FEWEST = 5
 """Effective clusters below which questions count as independent: a variance estimated from fewer is worth little."""
 SIGNS = 6
 """Clusters that a difference needs to be shown at 95 %: with five of one sign p is 2 * 0.5^5 = 0.06."""
+
+ALIKE, PAGES = 0.35, 2.0
+"""The correlation inside clusters that is assumed of shares, with the weight of so many clusters that tell of it: few differing
+answers show neither how alike those of a page are nor how well that is known. Chosen by simulation (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from llmbench.statistics import intervals
 from llmbench.statistics.clusters import clusters
 from llmbench.statistics.flips import flips
 from llmbench.statistics.paired import Groups, Values, holm
-from llmbench.statistics.values import Effect, Kind, Noise
+from llmbench.statistics.values import FactorEffect, Kind, Noise
 
 __all__ = ["Contrasts", "contrasts", "effects", "noise"]
 
@@ -65,7 +65,7 @@ def contrasts(levels: Levels) -> Contrasts:
 
 def effects(
     metric: str, values: Mapping[str, Values], levels: Levels, kind: Kind, *, confidence: float = 0.95, groups: Groups = None
-) -> list[Effect]:
+) -> list[FactorEffect]:
     """Each effect with its interval, over the questions that all variants answered; none for fewer than two of them.
 
     Args:
@@ -95,7 +95,7 @@ def effects(
         low, high = min(one.low, m), max(one.high, m)
         if p >= 1 - confidence:
             low, high = min(low, 0.0), max(high, 0.0)
-        found.append(Effect(metric, factors, to, start, m, low, high, len(ids), p, p, one.deff))
+        found.append(FactorEffect(metric, factors, to, start, m, low, high, len(ids), p, p, one.deff))
     return [replace(one, p_holm=p) for one, p in zip(found, holm([one.p for one in found]), strict=True)]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from llmbench.statistics.clusters import Clusters, degrees, variance
+from llmbench.statistics.clusters import ALIKE, PAGES, Clusters, degrees, variance
 from llmbench.statistics.values import Kind
 
 __all__ = ["Contrast", "against", "amount", "difference", "mean"]
@@ -21,9 +21,8 @@ __all__ = ["Contrast", "against", "amount", "difference", "mean"]
 _PRIOR = 4.0
 """Questions' worth of the largest possible variance that a score's variance is mixed with (1.96^2, as Agresti and Coull add to
 shares): a few scores that happen to be alike must not look certain."""
-_ALIKE, _PAGES = 0.35, 2.0
-"""The correlation inside clusters that is assumed of shares, with the weight of so many clusters that tell of it: few differing
-answers show neither how alike those of a page are nor how well that is known. Chosen by simulation (docs/benchmarks.md)."""
+_RARE = 3
+"""Questions of one side up to which a single share has a limit from the Poisson distribution."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,9 @@ def mean(x: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float
     """The interval of a mean and the design effect: (low, high, deff).
 
     Shares and scores have Wilson's (1927) on n / deff questions, amounts Hall's. Clusters bring Student's t with the degrees of
-    `clusters.degrees`, a share that one question alone keeps from 0 or 1 with those of all clusters.
+    `clusters.degrees`, a share that one question alone keeps from 0 or 1 with those of all clusters. One to three independent
+    questions that differ from all others have the limit on their side from the Poisson distribution (Brown, Cai and DasGupta
+    2001): by Wilson's alone, 20 questions cover a share of .04 in 85 %.
     """
     if kind == "amount":
         low, high = amount(x, groups, confidence)
@@ -63,15 +64,24 @@ def mean(x: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float
     # Exactly 0 and 1 at the ends, which rounding would miss.
     low = 0.0 if m <= 0 else (centre - half) / wide
     high = 1.0 if m >= 1 else (centre + half) / wide
+    if kind == "share" and not math.isfinite(groups.degrees):
+        low, high = min(low, _rare(m * len(x), len(x), confidence)), max(high, 1 - _rare((1 - m) * len(x), len(x), confidence))
     return low, high, _design(x, groups, effect, kind)
+
+
+def _rare(count: float, n: int, confidence: float) -> float:
+    """The lower limit of a share of which 1 to `_RARE` of n were seen; 1 for any other count, which has Wilson's."""
+    seen = round(count)
+    return float(special.chdtri(2 * seen, confidence)) / (2 * n) if 1 <= seen <= _RARE else 1.0
 
 
 def difference(d: NDArray[np.float64], groups: Clusters, kind: Kind, confidence: float, reach: float = 1.0) -> Contrast:
     """Differences of shares and scores lie within -reach and reach and have Tango's (1998) score interval.
 
-    Its b and c are the sums of the positive and of the negative ones, and all is divided by the effect. Amounts have Hall's;
-    where all their differences are the same, which says nothing of how much others may differ, they count as scores do, with
-    the largest amount that was seen as `reach`.
+    Its b and c are the sums of the positive and of the negative ones, and all is divided by the effect. Amounts have Hall's
+    and Student's together, the wider on each side: skewness that is estimated from values of which a few are far out does as
+    much harm as good. Where all their differences are the same, which says nothing of how much others may differ, they count
+    as scores do, with the largest amount that was seen as `reach`.
     """
     if kind == "amount":
         m, error, _ = _moments(d, groups)
@@ -79,7 +89,10 @@ def difference(d: NDArray[np.float64], groups: Clusters, kind: Kind, confidence:
             alike = difference(d, groups, "score", confidence, reach=_reach(d, reach))
             return replace(alike, low=min(alike.low, m), high=max(alike.high, m))
         low, high = amount(d, groups, confidence)
-        return Contrast(low, high, _amount_p(d, groups), error, 1.0, _inflation(d, groups), groups.degrees)
+        half = error * float(special.stdtrit(_degrees(groups), (1 + confidence) / 2))
+        return Contrast(
+            min(low, m - half), max(high, m + half), _amount_p(d, groups), error, 1.0, _inflation(d, groups), groups.degrees
+        )
     x = d / reach
     n, b, c = len(x), float(x[x > 0].sum()), float(-x[x < 0].sum())
     m = (b - c) / n
@@ -107,10 +120,8 @@ def against(d: NDArray[np.float64], groups: Clusters, kind: Kind, null: float = 
         reach: as for `difference`.
     """
     if kind == "amount":
-        error = _moments(d, groups)[1]
-        if error:
-            below = _amount_tail(d - null, groups)
-            return below, 1 - below
+        if _moments(d, groups)[1]:
+            return _amount_tail(d - null, groups), _amount_tail(null - d, groups)
         return against(d, groups, "score", null, max(_reach(d, reach), 2 * abs(null)))
     x = d / reach
     score, _, free, _ = _statistic(x, groups, kind, whole=reach == 1)
@@ -134,18 +145,17 @@ def _amount_p(x: NDArray[np.float64], groups: Clusters) -> float:
     m, error, _ = _moments(x, groups)
     if not error:
         return 1.0 if m == 0 else 0.0
-    tail = _amount_tail(x, groups)
-    return min(1.0, 2 * min(tail, 1 - tail))
+    return min(1.0, 2 * _amount_tail(x if m > 0 else -x, groups))
 
 
 def _amount_tail(x: NDArray[np.float64], groups: Clusters) -> float:
-    """The chance of a mean as large as this, or larger, if the true one is 0; by Hall's transform, which only rises."""
+    """The chance of a mean as large as this, or larger, if the true one is 0: Hall's or Student's, whichever is more."""
     m, error, skew = _moments(x, groups)
     if not error:
         return 0.0 if m > 0 else 1.0
     t = m / error
-    t = t + skew * t * t / 3 + skew * skew * t**3 / 27 + skew / 6
-    return float(special.stdtr(_degrees(groups), -t))
+    hall = t + skew * t * t / 3 + skew * skew * t**3 / 27 + skew / 6  # It only rises with t.
+    return float(special.stdtr(_degrees(groups), -min(t, hall)))
 
 
 def _reach(d: NDArray[np.float64], reach: float) -> float:
@@ -219,17 +229,17 @@ def _root(score: Callable[[float], float], target: float, low: float, high: floa
 def _effect(x: NDArray[np.float64], groups: Clusters, plain: float, kind: Kind) -> float:
     """The variance of the mean over `plain`, what it would be if each question gave 0 or 1 independently.
 
-    Shares of independent questions have 1. Those of clusters are mixed with `_ALIKE`, the more the fewer differ, and have never
+    Shares of independent questions have 1. Those of clusters are mixed with `ALIKE`, the more the fewer differ, and have never
     less than 1: by chance they look less alike than they are.
     """
     if kind == "share":
         if not math.isfinite(groups.degrees):
             return 1.0
-        assumed = 1 + (len(x) / groups.effective - 1) * _ALIKE
+        assumed = 1 + (len(x) / groups.effective - 1) * ALIKE
         usual = np.median(x)
         told = min(len(groups.sizes), int(np.count_nonzero(x != usual))) if plain > 1e-15 else 0
         found = variance(x, groups) / plain if told else 1.0
-        return max(1.0, (told * found + _PAGES * assumed) / (told + _PAGES))
+        return max(1.0, (told * found + PAGES * assumed) / (told + PAGES))
     if plain <= 1e-15:
         return 1.0
     n = len(x)
@@ -253,7 +263,7 @@ def _free(x: NDArray[np.float64], groups: Clusters, kind: Kind) -> float:
     tells."""
     if math.isfinite(groups.degrees):
         known = degrees(x, groups)
-        return min(groups.degrees, known + _PAGES) if kind == "share" else known
+        return min(groups.degrees, known + PAGES) if kind == "share" else known
     return math.inf if kind == "share" else _degrees(groups)
 
 

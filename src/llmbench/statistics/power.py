@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from llmbench.statistics.clusters import Clusters
+from llmbench.statistics.clusters import ALIKE, PAGES, Clusters
 
-__all__ = ["POWER", "Assumed", "amount", "fewest", "passes", "score", "share"]
+__all__ = ["POWER", "Assumed", "amount", "fewest", "normal", "passes", "score", "share"]
 
 POWER = 0.8
 _MOST = 10_000_000
@@ -99,8 +99,8 @@ def passes(n: int, margin: float, alpha: float, of: Assumed) -> float:
         alpha: of the two-sided interval, so that the gate errs in alpha / 2.
         of: what is true.
     """
-    count = n / of.deff
-    free = n / of.size - 1 if of.size > 1 or of.spread is not None else math.inf
+    deff, free = _clustered(n, of)
+    count = n / deff
     if count < 1 or free < 1:
         return 0.0
     z = float(special.stdtrit(free, 1 - alpha / 2) if math.isfinite(free) else special.ndtri(1 - alpha / 2))
@@ -129,6 +129,26 @@ def fewest(power: Callable[[int], float], wanted: float = POWER, least: int = 2)
         middle = (low + high) // 2
         low, high = (middle, high) if power(middle) < wanted else (low, middle)
     return high
+
+
+def _clustered(n: int, of: Assumed) -> tuple[float, float]:
+    """The design effect and the degrees of freedom that the intervals have with so many questions.
+
+    Of shares they mix in what they assume of pages, the more the fewer pages tell of it, and go by the pages that differ.
+    """
+    pages = n / of.size
+    if of.spread is not None:
+        return of.deff, pages - 1
+    if of.size <= 1:
+        return of.deff, math.inf
+    told = min(pages, n * (of.gain + of.loss))
+    deff = (told * of.deff + PAGES * (1 + (of.size - 1) * ALIKE)) / (told + PAGES)
+    return max(1.0, deff), min(pages - 1, 1.5 * told + PAGES)
+
+
+def normal(level: float) -> float:
+    """The quantile of the normal distribution."""
+    return float(special.ndtri(level))
 
 
 def _counted(n: int, gain: float, loss: float, margin: float, z: float) -> float:

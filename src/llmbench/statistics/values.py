@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Difference", "Effect", "Estimate", "Kind", "Noise", "p_value"]
+__all__ = ["Difference", "Estimate", "FactorEffect", "Kind", "Noise", "p_value"]
 
 Kind = Literal["share", "score", "amount"]
 """What one question gives: a share is 0 or 1, a score between 0 and 1 (nDCG, F1), an amount any number (seconds, tokens)."""
@@ -53,7 +53,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Effect:
+class FactorEffect:
     """What a factor's level does compared with the factor's first level, on average over the other factors; or, of two factors,
     how much more both levels bring together than each alone.
 

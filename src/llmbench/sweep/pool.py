@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
-from llmbench import workspace
+from llmbench import interrupts, workspace
 from llmbench.errors import LlmbenchError
 from llmbench.runs import Run
 from llmbench.runs.best import Goal
@@ -61,21 +58,12 @@ class Interruption:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Takes SIGINT and SIGTERM while the block runs."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-        def ask(number: int, frame: FrameType | None) -> None:
+        def ask() -> None:
             self.times += 1
 
-        for number in before:
-            signal.signal(number, ask)
-        try:
+        with interrupts.handed_to(ask):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @dataclass

@@ -25,7 +25,7 @@ from llmbench.training.loop.checkpoint import sync
 if TYPE_CHECKING:
     from llmbench.training.job import Job
 
-__all__ = ["disk_errors", "is_full", "result"]
+__all__ = ["disk_errors", "is_full", "result", "whole"]
 
 
 def result(model: Any, job: Job, run: Run, *, whole: dict[str, torch.Tensor] | None = None) -> str:
@@ -148,6 +148,24 @@ def disk_errors(run: Run) -> Iterator[None]:
         if is_full(error):
             raise LlmbenchError(
                 f"{run.folder}: cannot be written (disk full). Free some space, then continue with --resume."
+            ) from error
+        raise
+
+
+@contextmanager
+def whole(part: Path, target: Path) -> Iterator[None]:
+    """Writes a folder under a name for the time being; whatever goes wrong meanwhile, nothing of it stays.
+
+    Raises:
+        LlmbenchError: the disk is full.
+    """
+    try:
+        yield
+    except BaseException as error:
+        written.drop(part)
+        if isinstance(error, Exception) and is_full(error):
+            raise LlmbenchError(
+                f"{target}: cannot be written (disk full). Free some space, or choose another disk with --output"
             ) from error
         raise
 

@@ -66,8 +66,6 @@ def prepare(recipe: TrainRecipe, *, progress: Callable[[int], None] | None = Non
     eva.initialise(recipe, loaded, rows.train)
     if recipe.training.fused_lora:
         fused_lora.install(loaded.model)
-    if not here.first:
-        set_seed((recipe.training.seed + 7919 * here.rank) % 2**32)  # dropout of its own; what is drawn before is the same
     return job
 
 
@@ -123,11 +121,7 @@ def train(
         progress = progress if here.first else _nobody
         recorder = Recorder(run, stop, progress, stop_after=stop_after, log_at=log_at, rates=rates)
         with fused_head.scoring(job.loaded.model):
-            trainer = methods.of(job.recipe.method).trainer(job, run, recorder)
-            recorder.trainer, trainer.run = trainer, run
-            if recipe.evaluation is not None:
-                batch_size = recipe.training.per_device_eval_batch_size
-                trainer.exam = Exam(recipe.evaluation, job.questions, job.loaded.tokenizer, batch_size, run)
+            trainer = _trainer(job, run, recorder)
             compiling = compilation.compiling() if recipe.training.torch_compile else nullcontext()
             followed.opened()
             with recorder.showing(), _diverging(run), _library_faults(job, trainer), compiling:
@@ -154,6 +148,20 @@ def train(
         many: dict[str, Any] = {} if here.alone else {"processes": here.world, "strategy": recipe.distributed.called}
         run.mark("finished", step=step, steps=steps, stopped_early=trainer.stopped_early(), **figures, **many)
         _drop_checkpoints(job, run, kept)  # after the mark: a kill in between leaves a finished run
+
+
+def _trainer(job: Job, run: Run, recorder: Recorder) -> Any:
+    """The method's trainer, which knows its run and the recipe's questions."""
+    recipe = job.recipe
+    trainer = methods.of(recipe.method).trainer(job, run, recorder)
+    recorder.trainer, trainer.run = trainer, run
+    if recipe.evaluation is not None:
+        batch_size = recipe.training.per_device_eval_batch_size
+        trainer.exam = Exam(recipe.evaluation, job.questions, job.loaded.tokenizer, batch_size, run)
+    here = ranks.current()
+    if not here.first:  # dropout of its own; TRL has set the seed, so that what is drawn before is the same
+        set_seed((recipe.training.seed + 7919 * here.rank) % 2**32)
+    return trainer
 
 
 def _nobody(done: int, steps: int, figures: str) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from llmbench.errors import LlmbenchError
-from llmbench.exporting.llama import modelfile, reading, vocabulary, writer
+from llmbench.exporting.llama import modelfile, reading, rotation, vocabulary, writer
 from llmbench.exporting.material import Material
 from llmbench.exporting.merged import ALLOWED, prompt_tuning
 from llmbench.exporting.source import Exportable
@@ -59,8 +59,9 @@ class GgufFormat:
         template, names = fields(folder / "model.gguf")
         wanted = material.reference().heard.stops
         return dataclasses.replace(
-            heard, stops=ends & wanted, also_stops=ends - wanted, template=template, tied="output.weight" not in names
-        )
+            heard, stops=ends & wanted, also_stops=ends - wanted, template=template, tied="output.weight" not in names,
+            further=rotation.compared(folder / "model.gguf", material.source.config),
+        )  # fmt: skip
 
     def expected_bytes(self, material: Material, precision: str) -> int:
         """By the bits of each parameter."""

@@ -8,7 +8,11 @@ from llmbench.recipe import TrainRecipe
 __all__ = ["check", "words"]
 
 _DEALT = ("sft", "pretrain")
-"""Methods whose rows are dealt; the others' trainers draw their own."""
+"""Methods whose rows have a loader of our own."""
+_JUDGED = ("dpo", "kto", "orpo", "reward")
+"""Methods whose batches are drawn by TRL's trainers, and dealt."""
+_BY_BATCH = ("kto", "orpo")
+"""Of these, those whose loss is not a mean over rows: KTO's KL is of a batch, and so are ORPO's tokens."""
 
 
 def check(recipe: TrainRecipe, world: int) -> None:
@@ -24,14 +28,23 @@ def check(recipe: TrainRecipe, world: int) -> None:
                 "--processes, or leave it out."
             )
         return
-    if recipe.method not in _DEALT:
-        raise RecipeError(f"method: {recipe.method} trains with one process; --processes is for {' and '.join(_DEALT)}.")
+    if recipe.method not in (*_DEALT, *_JUDGED):
+        raise RecipeError(
+            f"method: {recipe.method} trains with one process: that several train what one trains is not proven for it. "
+            f"--processes is for {', '.join((*_DEALT, *_JUDGED))}."
+        )
+    if recipe.method in _JUDGED and recipe.distributed.strategy != "ddp":
+        raise RecipeError(
+            f"distributed.strategy: {recipe.distributed.strategy} is for {' and '.join(_DEALT)}: with method: {recipe.method} "
+            "a model in parts is not proven to learn what a whole one learns. Use ddp."
+        )
     spec = recipe.training
     if spec.gradient_accumulation_steps % world == 0:
         return
     whole = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
     fits = f"training.gradient_accumulation_steps={world * -(-spec.gradient_accumulation_steps // world)}"
-    if spec.max_tokens_per_batch is None and not spec.packing and whole % world == 0:
+    whole_rows = spec.max_tokens_per_batch is None and not spec.packing and recipe.method not in _BY_BATCH
+    if whole_rows and whole % world == 0:
         fits = f"training.per_device_train_batch_size={whole // world} training.gradient_accumulation_steps={world}"
         fits += f" (the same {whole} rows a step)"
     raise RecipeError(

@@ -18,10 +18,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
-from llmbench import hardware
+from llmbench import hardware, interrupts
 from llmbench.errors import LlmbenchError
 from llmbench.shown import printable
 from llmbench.training.distributed import ranks, report
@@ -123,12 +122,12 @@ def _environment(where: Nodes, place: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _handing_on(child: subprocess.Popen[bytes], place: Path) -> Iterator[list[int]]:
-    """Hands Ctrl-C and SIGTERM on to the processes while the block runs; gives the list of what came."""
-    came: list[int] = []
+def _handing_on(child: subprocess.Popen[bytes], place: Path) -> Iterator[list[float]]:
+    """Hands Ctrl-C and SIGTERM on to the processes while the block runs; gives the times at which they came."""
+    came: list[float] = []
 
-    def hand_on(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+    def hand_on() -> None:
+        came.append(time.monotonic())
         there = report.processes(place)
         if len(came) == 1 and there:
             for process in there.values():
@@ -137,12 +136,8 @@ def _handing_on(child: subprocess.Popen[bytes], place: Path) -> Iterator[list[in
         else:
             child.terminate()  # torch's agent ends them all
 
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with interrupts.handed_to(hand_on):
         yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _waited(child: subprocess.Popen[bytes]) -> int:
@@ -155,7 +150,7 @@ def _waited(child: subprocess.Popen[bytes]) -> int:
         raise
 
 
-def _outcome(place: Path, code: int, world: int, *, asked: list[int]) -> Ended:
+def _outcome(place: Path, code: int, world: int, *, asked: list[float]) -> Ended:
     there = report.processes(place)
     if code == 0:
         return Ended(stopped=(place / "stopped").exists(), first=0 in there)

@@ -60,13 +60,26 @@ _PREPARED = {
     )
     for name, kind in (("dpo", "DPOTrainer"), ("kto", "KTOTrainer"), ("reward", "RewardTrainer"))
 }  # fmt: skip
+_MEASURED = {
+    name: _trl(
+        owner, held, "attribute", "replaced", "figures of several processes are means over the batches of all",
+        "figures of several processes would be those of one", required=True,
+    )
+    for name, owner, held in (
+        ("dpo", "trl.trainer.dpo_trainer:DPOTrainer", "_metrics"),
+        ("kto", "trl.trainer.kto_trainer:KTOTrainer", "_metrics"),
+        ("reward", "trl.trainer.reward_trainer:RewardTrainer", "_metrics"),
+        ("orpo", "trl.experimental.orpo.orpo_trainer:ORPOTrainer", "_stored_metrics"),
+    )
+}  # fmt: skip
 ORPO_ROW = _trl(
     "trl.experimental.orpo.orpo_trainer:ORPOTrainer", "tokenize_row", "(self, feature, model=...)", "overridden",
     "rows that are tokenised already", "TRL would tokenise the rows again", required=True,
 )  # fmt: skip
-ORPO_TOKENS = _transformers(
+TOKENS = _transformers(
     "transformers.trainer:Trainer", "_track_num_input_tokens", "(self, inputs)", "overridden",
-    "counts the tokens of both answers of a pair", "the tokens of a run cannot be counted", required=True,
+    "counts the tokens of both answers of a pair, and none of a turn without rows", "the tokens of a run cannot be counted",
+    required=True,
 )  # fmt: skip
 ORPO_FORWARD = _trl(
     "trl.experimental.orpo.orpo_trainer:ORPOTrainer", "concatenated_forward", "(self, model, batch)", "overridden",
@@ -137,8 +150,8 @@ TRAINER = (
 """What every trainer overrides; `prepare` makes sure of these."""
 
 METHODS: dict[str, tuple[Patch, ...]] = {
-    **{name: (row,) for name, row in _PREPARED.items()},
-    "orpo": (ORPO_ROW, ORPO_TOKENS, ORPO_FORWARD),
+    **{name: (row, TOKENS, _MEASURED[name]) for name, row in _PREPARED.items()},
+    "orpo": (ORPO_ROW, TOKENS, ORPO_FORWARD, _MEASURED["orpo"]),
 }
 """What the trainer of one method overrides besides."""
 
@@ -199,7 +212,7 @@ _CALLED = (
 
 ROWS = (
     LEARNED_ONLY, LOG_PROBS, FUSED_HEAD, HAS_VLLM, REFERENCE, DRAWN_BY, *TRAINER,
-    *(row for rows in METHODS.values() for row in rows), COMPILATIONS, LORA_FORWARD, LITERAL_NAMES, ATTENTION, SHARED_MEMORY,
-    *_CALLED,
+    *dict.fromkeys(row for rows in METHODS.values() for row in rows), COMPILATIONS, LORA_FORWARD, LITERAL_NAMES, ATTENTION,
+    SHARED_MEMORY, *_CALLED,
 )  # fmt: skip
 """All of them."""

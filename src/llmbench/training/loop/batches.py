@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 from llmbench.recipe import TrainRecipe
 from llmbench.training.distributed.ranks import ALONE, Ranks
 
-__all__ = ["Batches", "Collator", "lengths", "packed"]
+__all__ = ["Batches", "Collator", "Dealt", "lengths", "packed"]
 
 _WINDOW = 4096
 
@@ -56,22 +56,13 @@ class Batches(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._dealt(self._batches()))
+        return len(_dealt(self._batches(), self.a_step, self.ranks))
 
     def __iter__(self) -> Iterator[list[int]]:
         batches = self._batches()
         if self.shuffle and self.grouped:
             Random(f"batches {self.seed} {self.epoch}").shuffle(batches)
-        return iter(self._dealt(batches))
-
-    def _dealt(self, batches: list[list[int]]) -> list[list[int]]:
-        """This process's share of each step's batches."""
-        rank, world = self.ranks.rank, self.ranks.world
-        if world == 1:
-            return batches
-        steps = (batches[start : start + self.a_step] for start in range(0, len(batches), self.a_step))
-        padded_steps = (step + [[]] * (-len(step) % world) for step in steps)
-        return [batch for step in padded_steps for batch in step[rank::world]]
+        return iter(_dealt(batches, self.a_step, self.ranks))
 
     def _batches(self) -> list[list[int]]:
         order = self.order
@@ -103,6 +94,41 @@ class Batches(Sampler[list[int]]):
         if self.shuffle:
             Random(f"bins {self.seed} {self.epoch}").shuffle(bins)
         return [list(chain.from_iterable(bins[i : i + self.rows])) for i in range(0, len(bins), self.rows)]
+
+
+class Dealt(Sampler[list[int]]):
+    """A process's share of the batches that another sampler draws, dealt as those of `Batches` are."""
+
+    def __init__(self, whole: Any, a_step: int, ranks: Ranks) -> None:
+        """As above.
+
+        Args:
+            whole: a BatchSampler, the same in each process.
+            a_step: its batches of a step.
+            ranks: this process.
+        """
+        self.whole, self.a_step, self.ranks = whole, a_step, ranks
+        self.batch_size = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of an epoch."""
+        if hasattr(self.whole.sampler, "set_epoch"):
+            self.whole.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(_dealt([[]] * len(self.whole), self.a_step, self.ranks))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(_dealt([list(batch) for batch in self.whole], self.a_step, self.ranks))
+
+
+def _dealt(batches: list[list[int]], a_step: int, ranks: Ranks) -> list[list[int]]:
+    """A process's share of each step's batches; empty ones stand in where these do not go round."""
+    if ranks.alone:
+        return batches
+    steps = (batches[start : start + a_step] for start in range(0, len(batches), a_step))
+    padded_steps = (step + [[]] * (-len(step) % ranks.world) for step in steps)
+    return [batch for step in padded_steps for batch in step[ranks.rank :: ranks.world]]
 
 
 def packed(lengths: Sequence[int], size: int) -> list[list[int]]:

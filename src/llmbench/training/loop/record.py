@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from types import FrameType
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from rich import progress as rich_progress
 from rich.console import Console
 from transformers import TrainerCallback
 
+from llmbench import interrupts
 from llmbench.runs import Run
 from llmbench.shown import clock
 from llmbench.training.distributed import ranks, verify
@@ -42,14 +41,8 @@ class Stop:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Takes SIGINT and SIGTERM while the block runs."""
-        import threading
 
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def ask(number: int, frame: FrameType | None) -> None:
+        def ask() -> None:
             if self.asked:
                 raise KeyboardInterrupt
             self.asked = True
@@ -58,13 +51,8 @@ class Stop:
                 file=sys.stderr,
             )
 
-        for number in before:
-            signal.signal(number, ask)
-        try:
+        with interrupts.handed_to(ask):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 class Recorder(TrainerCallback):
@@ -102,6 +90,7 @@ class Recorder(TrainerCallback):
         """Evaluates the base where the recipe wants it, and starts the clocks."""
         if not self.ranks.alone:
             verify.check(self.trainer)
+        state.compute_steps(args, state.max_steps)  # a checkpoint brings its own, and the recipe may say others by now
         if self.trainer.recipe.training.eval_on_start and state.global_step == 0:
             self.trainer.measure()
         self.began = self.since = self.printed = time.perf_counter()
@@ -127,6 +116,8 @@ class Recorder(TrainerCallback):
         self.idle.step(self.trainer)
         if state.global_step == self.stop_after:
             self.stop.asked = True
+        if time.perf_counter() - self.told > _STATE_SECONDS and self.ranks.first:
+            self.stop.asked |= self.run.asked_to_stop  # from a machine whose signals do not come here
         self.stop.asked = bool(self.ranks.most(self.stop.asked)[0])  # a signal may have reached one process alone
         if state.global_step in self.log_at:
             control.should_log = True

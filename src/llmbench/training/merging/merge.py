@@ -99,7 +99,7 @@ def merge(
         model = weights.merged(model, plan.dtype)
     part = target.parent / f".{target.name}.part"
     written.begin(part)
-    try:
+    with save.whole(part, target):
         weights.write(model, plan, part)
         del model
         gc.collect()
@@ -116,13 +116,6 @@ def merge(
         parity.write(replace(certified, files=Certificate.files_of(part), base={}), part)
         sync(part)
         written.publish(part, target)
-    except BaseException as error:
-        written.drop(part)
-        if isinstance(error, Exception) and save.is_full(error):
-            raise LlmbenchError(
-                f"{target}: cannot be written (disk full). Free some space, or choose another disk with --output"
-            ) from error
-        raise
     return result
 
 

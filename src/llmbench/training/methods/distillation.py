@@ -47,7 +47,7 @@ class Trainer(Judged, GKDTrainer):
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """The divergence from the teacher per learned token, over all batches of a step together."""
-        found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
+        found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if num_items_in_batch is None:
             return found
         return found * self.accelerator.num_processes

@@ -14,10 +14,10 @@ from llmbench.recipe import TrainRecipe
 from llmbench.runs import Run
 from llmbench.training.kernels import packed_rows
 from llmbench.training.loading.adapter import keep_precision
-from llmbench.training.loop.checkpoint import WholeCheckpoints
 from llmbench.training.loop.optimizer import own_optimizer
 from llmbench.training.loop.record import Recorder
 from llmbench.training.methods.arguments import arguments
+from llmbench.training.methods.together import Together
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Judged", "against", "parts", "rate", "reference", "settings"]
 
 
-class Judged(WholeCheckpoints):
+class Judged(Together):
     """Stands before one of TRL's trainers and keeps it from preparing, cutting or casting anything."""
 
     model: Any
@@ -54,7 +54,7 @@ class Judged(WholeCheckpoints):
         """Evaluates; the time it takes is no part of the training's speed."""
         start = time.perf_counter()
         try:
-            return super().evaluate(*args, **kwargs)  # type: ignore[misc]
+            return super().evaluate(*args, **kwargs)
         finally:
             self.paused += time.perf_counter() - start
 

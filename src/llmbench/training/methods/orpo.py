@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import PrinterCallback
@@ -16,6 +16,7 @@ from llmbench.training.loop.record import Recorder
 from llmbench.training.methods.arguments import one_gpu
 from llmbench.training.methods.judged import Judged, parts, rate, settings
 from llmbench.training.methods.method import Method, judged_rows, rows_by_batch
+from llmbench.training.methods.together import counted
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # it may change in another version; ours is pinned
@@ -31,6 +32,11 @@ class Trainer(Judged, ORPOTrainer):
     """TRL's ORPOTrainer on our rows."""
 
     accelerator: Any
+    figures = "_stored_metrics"
+
+    def measured(self, logs: dict[str, float]) -> Literal["train", "eval"]:
+        """Which figures TRL is about to log."""
+        return "train" if "loss" in logs else "eval"
 
     def install_heads(self) -> None:
         """TRL gives no fused head to a model that ORPO trains."""
@@ -72,6 +78,7 @@ class Trainer(Judged, ORPOTrainer):
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
         """Both answers with their prompts count; transformers looks for one `input_ids`."""
+        inputs = counted(inputs)
         tokens = inputs["chosen_attention_mask"].sum() + inputs["rejected_attention_mask"].sum()
         self.state.num_input_tokens_seen += int(self.accelerator.gather(tokens).sum())
 
