@@ -11,7 +11,9 @@ import pytest
 
 from llmbench import compare, recipe
 from llmbench.compare import table
+from llmbench.compare.jobs import Way, jobs
 from llmbench.errors import DataError, RecipeError
+from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe
 
 QUESTIONS: list[dict[str, Any]] = [
@@ -193,3 +195,33 @@ def test_repeats_that_draw_nothing_are_told(fake: Any, load: Load) -> None:
     fake_with_options.stream = stream  # type: ignore[method-assign]
     result = compare.run(load("variants: [base]\nrepeats: 3\n"), endpoint=fake_with_options)
     assert any("gave the same answer: at temperature 0 nothing is drawn" in note for note in result.experiment.notes)
+
+
+def test_keys_of_what_older_recipes_ask_are_what_they_were() -> None:
+    entry = {"id": "base", "adapter": None, "rag": None, "fingerprint": "f1", "created": 5}
+    document = CompareRecipe.model_validate(
+        {"name": "x", "questions": {"path": __file__}, "variants": ["base", "gpt"], "repeats": 1}
+        | {"endpoint": {"base_url": "http://h/v1"}, "max_tokens": 32}
+    )
+    turns = (("system", "Short."), ("user", "How heavy is it?"))
+    asked = [Question("q", "How heavy is it?", columns={"topic": "kettles"}), Question("t", "How heavy is it?", turns=turns)]
+    ways = [Way(document.compared[0], "base", entry), Way(document.compared[1], "gpt", {"id": "gpt"})]
+    keys = {(job.id, job.variant): job.key for job in jobs(document.model_copy(update={"max_tokens": 64}), asked, ways)}
+    assert keys["q", "base"] == "9be10ff5ce56814b8882e51fd2681c38", "as the first version made it"
+    keys = {(job.id, job.variant): job.key for job in jobs(document, asked, ways)}
+    assert keys["t", "gpt"] == "e422eb589ccd2c0fd55d94f04d7fc4f9"
+
+
+def test_older_answers_and_summaries_still_load(fake: Any, load: Load) -> None:
+    result = compare.run(load("variants: [base, adapter]\n"), endpoint=fake)
+    lines = [json.loads(line) for line in result.answers.read_text(encoding="utf-8").splitlines()]
+    old = [{key: value for key, value in line.items() if key != "manifest"} for line in lines]
+    result.answers.write_text("".join(json.dumps(line) + "\n" for line in old), encoding="utf-8")
+    summary = json.loads(result.summary.read_text(encoding="utf-8"))
+    del summary["experiment"]
+    result.summary.write_text(json.dumps(summary), encoding="utf-8")
+    loaded = compare.load("grid")
+    assert (loaded.estimates, loaded.experiment.repeats, loaded.rows[0].answer.manifest) == (result.estimates, 1, {})
+    fake.asked.clear()
+    compare.run(load("variants: [base, adapter]\n"), endpoint=fake)
+    assert fake.asked == []

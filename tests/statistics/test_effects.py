@@ -130,7 +130,7 @@ def test_an_effect_is_judged_over_the_questions_that_all_variants_answered() -> 
 
 def test_error_rates_of_effects_are_at_most_nominal() -> None:
     levels = {f"{a}{b}": {"x": a, "y": b} for a, b in product("01", "01")}
-    rng, wrong, runs = np.random.default_rng(7), 0, 400
+    rng, wrong, runs = np.random.default_rng(7), 0, 200
     for _ in range(runs):
         page = rng.normal(0, 0.3, 20)[np.arange(60) // 3]
         values = {n: dict(zip(IDS, (rng.random(60) < 0.6 + page).astype(float).tolist(), strict=True)) for n in levels}
@@ -151,7 +151,7 @@ def test_variance_is_split_into_questions_and_sampling() -> None:
 
 
 def test_two_runs_of_one_variant_stay_within_the_floor_as_often_as_said() -> None:
-    rng, inside, runs = np.random.default_rng(5), 0, 500
+    rng, inside, runs = np.random.default_rng(5), 0, 400
     for _ in range(runs):
         chance = rng.random(200)
         first, second = ((rng.random((200, 3)) < chance[:, None]).astype(float) for _ in range(2))

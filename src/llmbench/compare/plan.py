@@ -194,9 +194,10 @@ def _row(one: _Assumption, margin: Margin, n: int, pages: int, alpha: float, mea
 def _tokens(asked: Sequence[Question], recipe: CompareRecipe, earlier: Comparison | None) -> dict[str, int | None]:
     letters = sum(len(text) for question in asked for _, text in question.conversation)
     several = len(recipe.names) * recipe.repeats
+    most = sum(variant.sampling.max_tokens or recipe.max_tokens for variant in recipe.compared)
     found: dict[str, int | None] = {
         "read": round(several * letters / _LETTERS),
-        "written_at_most": several * len(asked) * recipe.max_tokens,
+        "written_at_most": len(asked) * recipe.repeats * most,
         "as_earlier": None,
     }
     if earlier is not None:

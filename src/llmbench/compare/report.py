@@ -82,7 +82,7 @@ def _head(c: Comparison) -> str:
         for variant, error in c.failed.items()
     ]
     if c.missing:
-        of = len(c.questions) * len(c.variants)
+        of = len(c.questions) * len(c.variants) * c.experiment.repeats
         left_out = f"{c.missing} of {of} answers failed and are left out. The same command asks them again."
         warnings.append(("warning", f"<p>{left_out}</p>"))
     warnings += [
