@@ -48,9 +48,7 @@ def compare(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over: ask every question again.")] = False,
     plan: Annotated[
         bool,
-        typer.Option(
-            "--plan", help="Ask nothing: show the power of these questions, how many a margin needs, and their tokens."
-        ),
+        typer.Option("--plan", help="Ask nothing: show the power of these questions, and their tokens."),
     ] = False,
 ) -> None:
     """Ask several variants the same questions and say, with statistics, which is better.
