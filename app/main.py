@@ -15,7 +15,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 import gradio as gr
 from starlette.middleware import Middleware
 
-from . import compare, documents, reports, runs
+from . import compare, documents, reports, runs, vote
+from .ballot import Desk
 from .conversation import Session
 from .door import Door
 from .settings import Settings
@@ -57,10 +58,12 @@ def build(settings: Settings) -> gr.Blocks:
                 trained = runs.build(tab)
             with gr.Tab("Reports", id="reports", elem_id="page-reports") as tab:
                 compared = reports.build(tab)
+            with gr.Tab("Vote", id="vote", elem_id="page-vote") as tab:
+                polled = vote.build(tab)
         compare.link(talk, shelf, tabs)
         router = html('<span class="router"></span>', "router-box", js_on_load=_ROUTE)
 
-        def go(session: Session, event: gr.EventData) -> Iterator[dict[Any, Any]]:
+        def go(session: Session, desk: Desk, event: gr.EventData) -> Iterator[dict[Any, Any]]:
             """Shows what an address names: a tab, and in it a run, a report or a passage."""
             page, *rest = [unquote(part) for part in str((event._data or {}).get("address")).split("/")]
             match page, rest:
@@ -71,13 +74,15 @@ def build(settings: Settings) -> gr.Blocks:
                 case "documents", [pipeline, query, *position]:
                     for first in shelf.go(pipeline, query, position):
                         yield {tabs: gr.Tabs(selected="documents")} | first
-                case "compare" | "documents" | "runs" | "reports", _:
+                case "vote", [name]:
+                    yield {tabs: gr.Tabs(selected="vote")} | polled.show(name, desk)
+                case "compare" | "documents" | "runs" | "reports" | "vote", _:
                     yield {tabs: gr.Tabs(selected=page)}
                 case _:
                     yield {tabs: gr.skip()}
 
-        outputs = [tabs, *trained.outputs, *compared.outputs, *shelf.outputs]
-        router.click(go, talk.session, outputs, **documents.DRAWING, trigger_mode="always_last")
+        outputs = [tabs, *trained.outputs, *compared.outputs, *shelf.outputs, *polled.outputs]
+        router.click(go, [talk.session, polled.desk], outputs, **documents.DRAWING, trigger_mode="always_last")
     return blocks
 
 

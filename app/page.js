@@ -123,7 +123,7 @@
   };
 
   // The address: a link to a run, a report or a passage, and the way back. A page says in data-address what it shows.
-  const TITLES = { compare: "Compare", documents: "Documents", runs: "Runs", reports: "Reports" };
+  const TITLES = { compare: "Compare", documents: "Documents", runs: "Runs", reports: "Reports", vote: "Vote" };
   const tabs = () => [...document.querySelectorAll(".pages .tab-container > button[role=tab]")];
   const current = () => {
     const chosen = tabs().find((tab) => tab.getAttribute("aria-selected") === "true");
@@ -177,7 +177,7 @@
     document.querySelector(".top")?.setAttribute("role", "banner");
     document.querySelector(".pages > .tab-wrapper")?.setAttribute("role", "navigation");
     document.querySelector(".pages > .tab-wrapper")?.setAttribute("aria-label", "Pages");
-    document.querySelector(".said")?.setAttribute("aria-live", "polite");
+    document.querySelectorAll(".said").forEach((one) => one.setAttribute("aria-live", "polite"));
     document.querySelectorAll(".picker input").forEach((box) => { if (box.title !== box.value) box.title = box.value; });
     document.querySelectorAll(".settings > button").forEach((button) => {
       const open = String(button.classList.contains("open"));

@@ -35,14 +35,14 @@ LAYERS = [
         "borrowed",
         "onnx_model",
     },
-    {"written", "questions"},
+    {"written", "questions", "sqlite_file"},
     {"parity", "recipe"},
     {"data", "runs", "endpoint"},
     {"architecture", "estimate", "importing", "tracking"},
     {"training", "retrieval", "engine"},
     {"diagnosis", "exporting", "gateway"},
     {"compare"},
-    {"ablation", "containers", "demo", "doctor", "raft", "rollout", "sweep"},
+    {"ablation", "containers", "demo", "doctor", "raft", "rollout", "sweep", "votes"},
     {"cli"},
     {"__main__"},
 ]
@@ -116,7 +116,7 @@ APP = {
     "llmbench.assets", "llmbench.compare", "llmbench.diagnosis", "llmbench.endpoint", "llmbench.errors",
     "llmbench.gateway.background",
     "llmbench.questions", "llmbench.recipe", "llmbench.retrieval", "llmbench.retrieval.reading", "llmbench.runs",
-    "llmbench.svg.lines", "llmbench.workspace",
+    "llmbench.svg.lines", "llmbench.votes", "llmbench.workspace",
 }  # fmt: skip
 """What app/ may import of the library."""
 
@@ -137,6 +137,7 @@ SHARED = {
     # One is the other's as its room sees it.
     "Contract": "an index's holds the embedder's",
     "Endpoint": "what a comparison needs of one, and one",
+    "Effect": "of a factor on a metric, and of a side or a style on votes",
     "Grounded": "as a client sees it, and as retrieval does",
     "Group": "of duplicates, by number and as reported",
     "Hashes": "of files, and as reported",

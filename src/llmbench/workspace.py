@@ -4,6 +4,7 @@ LLMBENCH_HOME, else ./outputs
 ├── runs/NAME/          llmbench train
 ├── indexes/NAME/       llmbench index
 ├── comparisons/NAME/   llmbench compare
+├── votes/NAME/         llmbench vote
 ├── sweeps/NAME/        llmbench sweep
 ├── evaluations/NAME/   llmbench evaluate rag
 ├── ablations/NAME/     llmbench ablate
@@ -49,6 +50,7 @@ __all__ = [
     "runs",
     "short_name",
     "sweeps",
+    "votes",
     "write_json",
     "write_text",
 ]
@@ -95,6 +97,11 @@ def indexes() -> Path:
 def comparisons() -> Path:
     """The folder of all comparisons."""
     return home() / "comparisons"
+
+
+def votes() -> Path:
+    """The folder of people's votes."""
+    return home() / "votes"
 
 
 def sweeps() -> Path:

@@ -17,7 +17,8 @@ import pytest
 from starlette.applications import Starlette
 from tests.gateway.redis_server import Server
 
-from llmbench.gateway import Catalogue, Served, build, sqlite_file
+from llmbench import sqlite_file
+from llmbench.gateway import Catalogue, Served, build
 from llmbench.gateway import ledger as ledgers
 from llmbench.gateway.charge import Charge, Waiting
 from llmbench.gateway.keys import Key, KeyStore

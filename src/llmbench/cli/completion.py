@@ -11,7 +11,7 @@ from llmbench import assets
 
 __all__ = [
     "comparisons", "documents", "exports", "formats", "pipelines", "precisions", "recipes", "register", "routes", "runs",
-    "sweeps", "variants",
+    "sweeps", "variants", "votes",
 ]  # fmt: skip
 
 
@@ -64,6 +64,13 @@ def sweeps(incomplete: str) -> list[str]:
     from llmbench import workspace
 
     return sorted(path.parent.name for path in workspace.sweeps().glob(f"{glob.escape(incomplete)}*/plan.json"))
+
+
+def votes(incomplete: str) -> list[str]:
+    """What was voted on in this workspace."""
+    from llmbench import workspace
+
+    return sorted(path.parent.name for path in workspace.votes().glob(f"{glob.escape(incomplete)}*/votes.sqlite"))
 
 
 def formats(incomplete: str) -> list[str]:

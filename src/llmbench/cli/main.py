@@ -44,6 +44,7 @@ from llmbench.cli import (
     sweep,
     train,
     variants,
+    vote,
 )
 from llmbench.cli import app as app_verb
 from llmbench.cli.arguments import EARLIER
@@ -141,6 +142,7 @@ for verbs in (
     capture,
     chat,
     compare,
+    vote,
     app_verb,
     demo,
     new,

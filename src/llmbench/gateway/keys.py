@@ -25,7 +25,7 @@ from llmbench import workspace
 from llmbench.errors import LlmbenchError
 from llmbench.gateway.quota import NO_LIMITS, Account, Limits
 from llmbench.gateway.refusal import Refusal
-from llmbench.gateway.sqlite_file import SqliteFile
+from llmbench.sqlite_file import SqliteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

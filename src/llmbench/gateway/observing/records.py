@@ -19,7 +19,7 @@ from typing import Any
 from llmbench import workspace
 from llmbench.errors import LlmbenchError
 from llmbench.gateway.api.feedback import METRICS, Metric
-from llmbench.gateway.sqlite_file import SqliteFile
+from llmbench.sqlite_file import SqliteFile
 
 __all__ = ["CaptureStore", "CapturedRequest", "default_path"]
 

@@ -53,10 +53,15 @@ class SqliteFile:
             raise LlmbenchError(f"{path}: cannot be written ({error.strerror}). Name another file.") from error
         with self.explained():
             self.db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-            for pragma in ("journal_mode = WAL", *pragmas):
-                self.db.execute(f"PRAGMA {pragma}")
-            with self.writing():
-                self._prepare(schema, table, version, earlier or {})
+            try:
+                self._known(table, version, earlier or {})  # before the journal of another program's file is changed
+                for pragma in ("journal_mode = WAL", *pragmas):
+                    self.db.execute(f"PRAGMA {pragma}")
+                with self.writing():
+                    self._prepare(schema, table, version, earlier or {})
+            except BaseException:
+                self.db.close()
+                raise
 
     def close(self) -> None:
         """Closes the file."""
@@ -92,11 +97,16 @@ class SqliteFile:
         return f"it cannot be used {self.purpose} ({text}). Move it away, or name another file."
 
     def _prepare(self, schema: Sequence[str], table: str, version: int, earlier: Mapping[int, Sequence[str]]) -> None:
-        found = self.db.execute("PRAGMA user_version").fetchone()[0]
-        tables = {name for (name,) in self.db.execute("SELECT name FROM sqlite_master")}
-        if (found == 0 and not tables) or (found in earlier and table in tables):
+        found = self._known(table, version, earlier)
+        if found != version:
             for statement in earlier.get(found, schema):
                 self.db.execute(statement)
             self.db.execute(f"PRAGMA user_version = {version}")
-        elif found != version or table not in tables:
-            raise sqlite3.DatabaseError("it is another program's, or of another version of llmbench")
+
+    def _known(self, table: str, version: int, earlier: Mapping[int, Sequence[str]]) -> int:
+        """The version that the file is of; 0 for an empty one."""
+        found: int = self.db.execute("PRAGMA user_version").fetchone()[0]
+        tables = {name for (name,) in self.db.execute("SELECT name FROM sqlite_master")}
+        if (found == 0 and not tables) or (found in (version, *earlier) and table in tables):
+            return found
+        raise sqlite3.DatabaseError("it is another program's, or of another version of llmbench")
