@@ -53,6 +53,7 @@ class MetricSpec(Section):
     language: of.LanguageMetric | None = None
     repetition: of.RepetitionMetric | None = None
     metric: of.OwnMetric | None = None
+    judge: of.NamedMetric | None = None
 
     @property
     def kind(self) -> str:

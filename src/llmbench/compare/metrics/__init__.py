@@ -10,4 +10,16 @@ from llmbench.compare.metrics.grounding import of_source
 from llmbench.compare.metrics.scores import addends, check, one_by_one, scores
 from llmbench.compare.metrics.values import Metric, Tools
 
-__all__ = ["ALWAYS", "Metric", "Tools", "addends", "check", "chosen", "definition", "measures_of", "of_source", "one_by_one", "scores"]
+__all__ = [
+    "ALWAYS",
+    "Metric",
+    "Tools",
+    "addends",
+    "check",
+    "chosen",
+    "definition",
+    "measures_of",
+    "of_source",
+    "one_by_one",
+    "scores",
+]
