@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.compare.judging_server import Judging, World, parts, serving
+from tests.compare.judging_server import Judging, World, chance, parts, serving, worth
 
 from llmbench import compare, recipe
+from llmbench.cli.main import main
 from llmbench.compare import Comparison
 from llmbench.endpoint import Reply
 from llmbench.errors import EndpointError, LlmbenchError, RecipeError
@@ -215,12 +217,12 @@ def test_a_judge_of_a_variants_own_model_is_told(load: Callable[..., CompareReci
 def test_a_panel_of_three_is_weighed(load: Callable[..., CompareRecipe], world: World) -> None:
     world.judges = {"judge": Judging(), "second": Judging(errs=0.2), "wild": Judging(errs=1.0)}
     panel = [{"model": "second"}, {"model": "wild"}]
-    found = compare.run(load(60, judge={"model": "judge", "panel": panel, "combine": "dawid-skene"}))
+    found = compare.run(load(40, judge={"model": "judge", "panel": panel, "combine": "dawid-skene"}))
     assert found.judges is not None
     tables = found.judges["weighed"]["tables"]
     assert tables["judge"]["first"]["first"] > tables["wild"]["first"]["first"] + 0.2
     assert found.judges["weighed"]["arrived"]
-    most = compare.run(load(60, judge={"model": "judge", "panel": panel}))
+    most = compare.run(load(40, judge={"model": "judge", "panel": panel}))
     assert most.judges is not None
     assert most.judges["weighed"] is None
 
@@ -241,3 +243,144 @@ def test_a_recipe_that_cannot_judge_is_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=fault):
         load(**sections)
+
+
+def labelled(found: Comparison, path: Path, count: int, errs: float = 0.0) -> Path:
+    """People who see qualities as they are, and err in some."""
+    texts = {(row.answer.id, row.answer.variant): row.answer.text for row in found.rows}
+    rows = []
+    for i in range(count):
+        a, b = worth(texts[f"q{i}", "good"]), worth(texts[f"q{i}", "bad"])
+        winner = "a" if a > b else "b" if b > a else "tie"
+        if chance("people", i) < errs:
+            winner = "b" if winner == "a" else "a"
+        rows.append({"question": f"q{i}", "a": "good", "b": "bad", "winner": winner, "rater": f"r{i % 3}"})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def calibrated(name: str, path: Path) -> Comparison:
+    from llmbench.compare.calibrate import calibrate
+    from llmbench.compare.judging import labels
+
+    return calibrate(name, lambda comparison: labels.read(path, comparison))
+
+
+def test_labels_and_judgements_take_the_place_of_the_opinion(
+    load: Callable[..., CompareRecipe], world: World, tmp_path: Path
+) -> None:
+    world.judges["judge"] = Judging(errs=0.3)
+    before = compare.run(load(80))
+    asked = len(world.prompts)
+    found = calibrated("judged", labelled(before, tmp_path / "labels.jsonl", 40))
+    assert len(world.prompts) == asked
+    assert found.verdict.startswith("By 40 labels of people and 80 verdicts of the judge, good is preferred to bad: +")
+    assert found.judges is not None
+    told = found.judges["calibration"]
+    assert told["of"]["judge"]["kappa"]["value"] > 0.3
+    assert set(told["of"]["judge"]["classes"]) <= {"first", "second", "tie"}
+    one = told["intervals"]["good"]
+    assert found.estimates["judge"]["good"].low == one["low"]
+    assert found.estimates["judge"]["good"] != before.estimates["judge"]["good"]
+    (pair,) = found.pairs("judge")
+    assert pair.mean == pytest.approx(2 * one["value"] - 1)
+    page = found.report.read_text(encoding="utf-8")
+    assert "unchecked" not in page.split("<script")[0]
+    assert "Labels and judge" in page
+    again = compare.run(load(80))  # the labels are known, and count again
+    assert again.verdict == found.verdict
+    assert len(world.prompts) == asked
+
+
+def test_a_judge_that_guesses_is_said_to_buy_nothing(load: Callable[..., CompareRecipe], world: World, tmp_path: Path) -> None:
+    world.judges["judge"] = Judging(errs=1.0)
+    found = calibrated("judged", labelled(compare.run(load(60)), tmp_path / "labels.jsonl", 40))
+    assert found.judges is not None
+    notes = found.judges["calibration"]["notes"]
+    assert any("kappa is below 0.4" in note for note in notes)
+    assert any("not shown to be more than choosing the longer answer" in note for note in notes)
+
+
+def test_labels_of_answers_that_changed_do_not_count(load: Callable[..., CompareRecipe], world: World, tmp_path: Path) -> None:
+    first = compare.run(load(30))
+    calibrated("judged", labelled(first, tmp_path / "labels.jsonl", 30))
+    path = first.folder / "answers.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        if row["id"] in [f"q{i}" for i in range(25)]:
+            row["text"] += " And more."
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = compare.run(load(30))
+    assert found.judges is not None
+    assert found.judges["calibration"] is None
+    assert any("People's labels are known, and no longer fit" in note for note in found.judges["notes"])
+    assert "unchecked" in found.verdict
+
+
+UNUSABLE = [
+    ('{"question": "q1", "a": "good", "b": "bad", "winner": "best"}', r"labels.jsonl:1: winner is 'best'; write a, b or tie"),
+    ('{"question": "q99", "a": "good", "b": "bad", "winner": "a"}', "question 'q99' is none of the comparison's"),
+    ('{"question": "q1", "a": "good", "b": "good", "winner": "a"}', "a and b are both good"),
+    ('{"question": "q1", "a": "good", "winner": "a"}', "b is missing"),
+    ("nonsense", "labels.jsonl:1: not valid JSON"),
+    ("[" * 9000, "labels.jsonl:1: not valid JSON"),
+    ("", "no labels in it"),
+    ('{"question": "q1", "a": "good", "b": "bad", "winner": "a"}', "1 label of bad against good is of answers"),
+]
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
+    monkeypatch.setattr(sys, "argv", ["llmbench", *words])
+    try:
+        main()
+    except SystemExit as ended:
+        return ended.code
+    return 0
+
+
+def test_labels_that_cannot_be_used_change_nothing(
+    load: Callable[..., CompareRecipe], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = compare.run(load(12))
+    before, path = found.summary.read_bytes(), tmp_path / "labels.jsonl"
+    for line, fault in UNUSABLE:
+        path.write_text(line + "\n", encoding="utf-8")
+        assert command(monkeypatch, "judge", "calibrate", "judged", "--labels", str(path)) == 2
+        assert fault in capsys.readouterr().err
+    for words, fault in (
+        ((), "Give either --labels FILE or --votes"),
+        (("--labels", "none.jsonl"), "none.jsonl cannot be read"),
+    ):
+        assert command(monkeypatch, "judge", "calibrate", "judged", *words) == 2
+        assert fault in capsys.readouterr().err
+    assert found.summary.read_bytes() == before
+    assert not (found.folder / "labels.jsonl").exists()
+
+
+def test_ratings_of_people_check_a_rubric(load: Callable[..., CompareRecipe], tmp_path: Path) -> None:
+    found = compare.run(load(30, judge={"model": "judge", "kind": "rubric"}))
+    rows = [
+        {"question": row.answer.id, "variant": row.answer.variant, "label": 1 + worth(row.answer.text) // 2}
+        for row in found.rows
+        if int(row.answer.id[1:]) < 15
+    ]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    told = (calibrated("judged", tmp_path / "labels.jsonl").judges or {})["calibration"]
+    assert told["of"]["judge"]["kappa"]["value"] == 1
+    assert told["intervals"]["good - bad"]["value"] > 0
+
+
+def test_votes_are_labels(
+    load: Callable[..., CompareRecipe], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmbench.votes import Booth, Plan
+
+    found = compare.run(load(24))
+    booth = Booth("judged", "ada", Plan(0, 0, "hidden"))
+    while (item := booth.next()) is not None:
+        a, b = worth(item.left), worth(item.right)
+        booth.cast(item, "left" if a > b else "right" if b > a else "tie", seconds=1.0)
+    assert command(monkeypatch, "judge", "calibrate", "judged", "--votes") == 0
+    out = capsys.readouterr().out
+    assert "judge and people: Cohen's kappa 1.00" in out
+    assert found.folder.joinpath("labels.jsonl").exists()

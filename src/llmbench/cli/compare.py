@@ -135,6 +135,7 @@ def show(comparison: Comparison) -> None:
     """Prints the tables, the verdict and where the files are."""
     from llmbench.cli import terminal
     from llmbench.compare import table
+    from llmbench.compare.judging import page
     from llmbench.compare.verdict import promised
     from llmbench.shown import printable
 
@@ -146,7 +147,10 @@ def show(comparison: Comparison) -> None:
     pairs = table.pair_rows(comparison, comparison.headline)
     if pairs[1:]:
         terminal.table([[comparison.measure(comparison.headline).label, *pairs[0][1:]], *pairs[1:]])
-    for rows in (table.effect_rows(comparison, comparison.headline), table.noise_rows(comparison, comparison.headline)):
+    judges = (page.calibration_rows(comparison), page.habit_rows(comparison), page.controlled_rows(comparison))
+    for rows in (
+        table.effect_rows(comparison, comparison.headline), table.noise_rows(comparison, comparison.headline), *judges
+    ):  # fmt: skip
         if rows:
             terminal.table(rows)
     terminal.paragraph(comparison.verdict)
@@ -155,6 +159,8 @@ def show(comparison: Comparison) -> None:
         terminal.paragraph(note)
     for said in promised(comparison):
         terminal.paragraph(printable(said))
+    for note in table.judge_notes(comparison):
+        terminal.paragraph(printable(note))
     left = len(comparison.variants) - len(table.shown_variants(comparison))
     if left:
         print(f"{left:,} more variants and all pairs: see the report or summary.json.")

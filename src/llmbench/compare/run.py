@@ -145,7 +145,7 @@ def remove(name: str) -> None:
         raise LlmbenchError(f"There is no comparison {name} (available: {', '.join(_names()) or 'none yet'}).")
     written.check_claim(folder, "comparison", known=written.shows(folder / "summary.json", "questions", "created"))
     with workspace.lock(folder, "comparison"):
-        ours = [*_FILES, "recipe.yaml", preregistration.FILE, written.RECORD, ".lock"]
+        ours = [*_FILES, judging.LABELS, "recipe.yaml", preregistration.FILE, written.RECORD, ".lock"]
         written.refuse(folder, ours)
         written.remove(folder, ours)
 

@@ -25,8 +25,9 @@ Of = Mapping[str, float]
 """Question -> value."""
 FEWEST = 10
 """Labels below which an interval of this kind is not worth printing."""
-_PRIOR = 4.0
-"""As `intervals` has it for scores: a few labels that happen to agree with the judge must not look certain."""
+_PRIOR = 2.0
+"""As `intervals` has it for scores, by half: a few labels that happen to agree with the judge must not look certain. Chosen by
+simulation (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True)

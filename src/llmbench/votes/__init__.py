@@ -7,6 +7,6 @@ outputs/votes/NAME/
 from llmbench.votes import tables, values
 from llmbench.votes.booth import Booth, Plan, anonymous
 from llmbench.votes.result import VoteResult, result
-from llmbench.votes.store import names
+from llmbench.votes.store import ballots, names
 
-__all__ = ["Booth", "Plan", "VoteResult", "anonymous", "names", "result", "tables", "tally", "values"]
+__all__ = ["Booth", "Plan", "VoteResult", "anonymous", "ballots", "names", "result", "tables", "tally", "values"]

@@ -12,15 +12,17 @@ from llmbench.compare.ask import Progress
 from llmbench.compare.asking import wait_for
 from llmbench.compare.judging import asking, prompts
 from llmbench.compare.judging.judgements import FILE, Judgement, JudgementLog, counted
+from llmbench.compare.judging.labels import kept
 from llmbench.compare.judging.verdicts import Verdicts, joined, per_judge, places, same_answers
 from llmbench.compare.result import Comparison
+from llmbench.errors import DataError
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe
 
 if TYPE_CHECKING:
     from llmbench.compare.judging.figures import Sure
 
-__all__ = ["Judged", "again", "judge", "told"]
+__all__ = ["Judged", "again", "judge", "opined", "told"]
 
 _UNCHECKED = "In the judge's opinion, unchecked, "
 _PANEL = "In the judges' opinion, unchecked, "
@@ -61,10 +63,10 @@ def judge(
     found = [(question, log.answer((question.id, name), i)) for question, name, i in repeats]
     pairs = [(question, answer) for question, answer in found if answer is not None and answer.error is None]
     cases = asking.wanted(recipe.judge, pairs, recipe.statistics.seed)
-    kept = JudgementLog(folder / FILE)
-    seats, entries = wait_for(asking.fill(recipe, cases, kept, progress))
-    kept.finish(seats)
-    judgements = [one for seat in seats if (one := kept.of(seat)) is not None]
+    there = JudgementLog(folder / FILE)
+    seats, entries = wait_for(asking.fill(recipe, cases, there, progress))
+    there.finish(seats)
+    judgements = [one for seat in seats if (one := there.of(seat)) is not None]
     alike = same_answers([answer for _, answer in pairs], recipe.names) if recipe.judge.kind == "pairwise" else []
     return _joined(judgements, recipe.names, recipe.judge.kind == "pairwise", recipe.judge.combine, alike, entries)
 
@@ -94,6 +96,7 @@ def told(comparison: Comparison, judged: Judged, recipe: CompareRecipe, before: 
     assert spec is not None
     groups = statistics.groups(comparison.questions, recipe.statistics)
     told: dict[str, Any] = {
+        "metric": _name(recipe),
         "kind": spec.kind,
         "combine": spec.combine,
         "judges": [{"name": one.called, "listing": dict(judged.entries[one.called])} for one in spec.judges],
@@ -107,7 +110,26 @@ def told(comparison: Comparison, judged: Judged, recipe: CompareRecipe, before: 
     verdict = comparison.verdict
     if comparison.measure(comparison.headline).name == _name(recipe):
         verdict = (_PANEL if spec.panel else _UNCHECKED) + _lower(verdict)
-    return replace(comparison, judges=told, verdict=verdict, opinions=_opinions(judged))
+    return _checked(opined(replace(comparison, judges=told, verdict=verdict), judged), judged)
+
+
+def opined(comparison: Comparison, judged: Judged) -> Comparison:
+    """The comparison with what judges said of each question, for the report."""
+    return replace(comparison, opinions=_opinions(judged))
+
+
+def _checked(comparison: Comparison, judged: Judged) -> Comparison:
+    """With the labels that an earlier calibration kept, as far as they are of the answers as they are now."""
+    assert comparison.judges is not None
+    if not (labels := kept(comparison.folder)):
+        return comparison
+    from llmbench.compare.judging.calibration import calibrated
+
+    try:
+        return calibrated(comparison, judged, labels, comparison.judges["metric"])
+    except DataError as error:
+        note = f"People's labels are known, and no longer fit: {error}"
+        return replace(comparison, judges=comparison.judges | {"notes": [*comparison.judges["notes"], note]})
 
 
 def sure_of(comparison: Comparison, groups: Mapping[str, str]) -> Sure:
