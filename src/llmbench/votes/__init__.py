@@ -10,5 +10,6 @@ from llmbench.votes.result import VoteResult, result
 from llmbench.votes.store import ballots, names
 
 __all__ = [
-    "Booth", "Plan", "VoteResult", "anonymous", "ballots", "export", "imports", "names", "result", "store", "tables", "tally", "values",
+    "Booth", "Plan", "VoteResult", "anonymous", "ballots", "export",
+    "imports", "names", "result", "store", "tables", "tally", "values",
 ]  # fmt: skip
