@@ -33,17 +33,17 @@ def test_it_is_written_before_the_first_answer_and_never_again(tmp_path: Path, f
 
     fake.answer = answer
     found = run(document(PLAN), endpoint=fake)
-    assert found.deviations == ()
+    assert found.deviations == () and promised(found)[1:] == ["No deviation from it."]
     written = json.loads(file(tmp_path).read_text(encoding="utf-8"))
     assert (written["plan"]["metric"], written["plan"]["margin"], written["answers"]) == ("grounded", "0.1", 0)
     assert len(written["plan"]["questions"]) == 16 and len(written["hash"]) == 64
     assert found.preregistration == written
     before = file(tmp_path).read_bytes()
     run(document(PLAN.replace("0.1", "0.2")), endpoint=fake)
-    run(document(PLAN), endpoint=fake, fresh=True)
+    again = run(document(PLAN), endpoint=fake, fresh=True)
+    assert again.deviations == ("It was started over once (--fresh), and 64 answers were thrown away.",)
     assert file(tmp_path).read_bytes() == before
-    assert load("kettles").preregistration == written
-    assert promised(load("kettles"))[1:] == ["No deviation from it."]
+    assert load("kettles").preregistration == written | {"restarts": [64]}
     remove("kettles")
     assert not file(tmp_path).parent.exists()
 

@@ -83,7 +83,8 @@ def test_less_is_better_for_seconds_and_tokens() -> None:
     assert (slow.part_low, slow.part_high) == pytest.approx((0.3, 0.3), abs=1e-6)
     noisy = one(list(rng.lognormal(0, 1.2, 40)), list(rng.lognormal(0, 1.2, 40)), "5%", "latency")
     assert noisy.outcome == "undecided" and noisy.needed is not None
-    assert one(list(b + 0.02), list(b), "0.1", "latency").outcome == "shown"
+    assert one(list(b + 0.02 + 0.001 * rng.random(120)), list(b), "0.1", "latency").outcome == "shown"
+    assert one(list(b + 0.02), list(b), "0.1", "latency").outcome == "undecided", "always exactly the same"
 
 
 def test_parts_of_the_mean_are_bounded_as_fieller_has_it() -> None:

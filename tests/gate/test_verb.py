@@ -93,7 +93,7 @@ def test_a_finished_comparison_is_judged_without_an_endpoint(tmp_path: Path, ser
     assert run(*FAR, "--margin", "0.02", "--finished", gone)[0] == 0
     for change, other in (
         ("questions.limit=8", "questions"), ("max_tokens=9", "max_tokens"), ("variants=[adapter,adapter-rag]", "variants"),
-        ("metrics=[squad_f1]", "metrics (squad_f1 not measured)"),
+        ("metrics=[squad_f1]", "metrics (squad_f1 not measured)"), ("abstention=Ada", "abstention"),
     ):  # fmt: skip
         code, _, err = run(*FAR, "--margin", "0.02", "--finished", gone, change)
         assert code == 2 and f"the finished comparison has other {other} than" in err
@@ -115,7 +115,8 @@ def test_a_saved_baseline_stands_for_a_variant(tmp_path: Path, server: Any, run:
     assert json.loads((tmp_path / "main.json").read_text(encoding="utf-8"))["variant"] == "adapter-rag"
     assert run("--baseline", "main.json", "--candidate", "base", "--margin", "0.02", "--save-baseline", "main.json")[0] == 1
     assert json.loads((tmp_path / "main.json").read_text(encoding="utf-8"))["variant"] == "adapter-rag", "worse saves nothing"
-    assert "no more pages" not in out
+    out = run("--baseline", "main.json", "--candidate", "adapter-rag", "--margin", "0.02")[1]
+    assert "Baseline and candidate are the same model with the same adapter and the same documents." in out
 
 
 STALE: list[tuple[Callable[[Any], dict[str, Any]], list[str], str]] = [
@@ -126,6 +127,15 @@ STALE: list[tuple[Callable[[Any], dict[str, Any]], list[str], str]] = [
     (lambda s: {}, ["max_tokens=32"], "max_tokens was 64 and is 32"),
     (lambda s: {}, ["concurrency=3", "--metric", "latency=10%"], "concurrency was 8 and is 3"),
     (lambda s: {}, ["metrics=[grounded,squad_f1]", "--metric", "squad_f1"], "it has no squad_f1"),
+]
+DAMAGED: list[tuple[Callable[[Any], dict[str, Any]], str]] = [
+    (lambda s: {"values": s["values"] | {"grounded": {"q1": 3.0}}}, "grounded has values that it cannot have"),
+    (lambda s: {"values": s["values"] | {"latency": {"q1": float("nan")}}}, "latency has values that it cannot have"),
+    (lambda s: {"values": s["values"] | {"grounded": {"q99": 1.0}}}, "values of questions that it does not name"),
+    (lambda s: {"values": {}}, "no values in it"),
+    (lambda s: {"definitions": {}}, "has no definition"),
+    (lambda s: {"more": 1}, "not a baseline of llmbench"),
+    (lambda s: {"llmbench_baseline": 9}, "a baseline of format 9, and this llmbench reads 1. Update llmbench."),
 ]
 
 
@@ -141,6 +151,10 @@ def test_a_stale_baseline_is_told_in_one_line_and_refused_before_anything_is_ask
         (error,) = err.splitlines()
         assert (code, out) == (2, "") and "main.json is stale: " in error and told in error
         assert "--candidate adapter --save-baseline main.json" in error, "it says how it is saved again"
+    for change, told in DAMAGED:
+        (tmp_path / "main.json").write_text(json.dumps(fresh | change(fresh)), encoding="utf-8")
+        code, out, err = run("--baseline", "main.json", "--candidate", "adapter-rag", "--margin", "0.02")
+        assert (code, out, len(err.splitlines())) == (2, "", 1) and told in err
     assert server.handler.asked == []
 
 

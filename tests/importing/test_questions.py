@@ -141,7 +141,7 @@ def test_samples_of_evals(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("a.yaml", "prompts: [x]\n", "it has no tests. Name a promptfoo configuration with `tests`, or a list of tests."),
-        ("a.yaml", "tests: file://tests.js\n", "tests: file://tests.js is not a YAML, JSON or CSV file beside it, and code is"),
+        ("a.yaml", "tests: file://tests.js\n", "tests: file://tests.js is not a YAML, JSON or CSV file, and code is"),
         ("a.yaml", "tests: [{vars: {x: 1}}]\n", "no question can be made of it (vars: do not say what is asked"),
         ("a.yaml", "tests: !!python/object/apply:os.system ['true']\n", "the tag !!python/object/apply:os.system is not read"),
         ("a.jsonl", '{"input": "x"}\n[1]\n', "a.jsonl:2: a sample is a JSON object, not list"),

@@ -181,8 +181,8 @@ def test_voters_with_tastes_widen_intervals() -> None:
 
 def test_draws_of_voters_give_intervals_like_the_closed_form() -> None:
     votes = drawn(600, voters=30)
-    closed, by_draws = rate(votes, by=("voter",)), rate(votes, by=("voter",), bootstrap=300)
-    assert by_draws.bootstrap == 300
+    closed, by_draws = rate(votes, by=("voter",)), rate(votes, by=("voter",), bootstrap=150)
+    assert by_draws.bootstrap == 150
     for one, other in zip(closed.strengths, by_draws.strengths, strict=True):
         assert (other.high - other.low) == pytest.approx(one.high - one.low, rel=0.3)
 
@@ -237,3 +237,61 @@ def test_the_scale_of_points_is_that_of_elo() -> None:
 def test_no_votes_are_an_error() -> None:
     with pytest.raises(ValueError, match="no votes"):
         rate([])
+
+
+WINS = {
+    "ab": 13, "ba": 7, "ac": 16, "ca": 5, "bc": 9, "cb": 8, "cd": 11, "dc": 6, "ad": 14, "da": 3, "bd": 6, "db": 5,
+}  # fmt: skip
+"""Winner and loser -> votes; what other libraries make of them was recorded with the calls named below."""
+
+
+def recorded(sided: bool) -> list[PairVote]:
+    """Every second winner stood on the left; seven voters in turn."""
+    wins = [pair for pair, count in WINS.items() for _ in range(count)]
+    return [
+        PairVote(*(winner if i % 2 == 0 else winner[::-1]), 1 if i % 2 == 0 else -1, f"v{i % 7}", f"q{i}", sided)
+        for i, winner in enumerate(wins)
+    ]
+
+
+def test_strengths_are_those_of_choix_and_evalica() -> None:
+    """choix 0.4.1 opt_pairwise(alpha=0) and evalica 0.4.2 bradley_terry(tolerance=1e-13), logs about their mean."""
+    found = rate(recorded(False), by=())
+    assert [of(found, model) for model in "abcd"] == pytest.approx([0.813910, -0.042425, -0.168720, -0.602766], abs=2e-6)
+
+
+def test_strengths_side_and_clustered_errors_are_those_of_statsmodels() -> None:
+    """statsmodels 0.15.0 Logit, cov_type="cluster", use_correction=False, with a column of ones for the side."""
+    from llmbench.statistics import davidson, rating, sandwich
+
+    votes = recorded(True)
+    found = rate(votes, by=())
+    assert [of(found, model) for model in "abcd"] == pytest.approx([0.813819, -0.042210, -0.168872, -0.602737], abs=2e-6)
+    assert found.effects["left"].value == pytest.approx(0.003688, abs=2e-6)
+    assert found.log == pytest.approx(-63.225927, abs=2e-6)
+    cast, _ = rating._cast(votes, list("abcd"), ())
+    fitted = davidson.fit(cast)
+    groups = sandwich.grouped([one.voter for one in votes])
+    sums = davidson.scores(cast, fitted.b, groups.of, 7)
+    held = fitted.information.copy()
+    held[:4, :4] += 1.0
+    covariance = np.linalg.inv(held) @ (sums.T @ sums) @ np.linalg.inv(held)
+    assert math.sqrt(covariance[0, 0] + covariance[3, 3] - 2 * covariance[0, 3]) == pytest.approx(0.103633, abs=2e-6)
+    assert math.sqrt(covariance[4, 4]) == pytest.approx(0.093795, abs=2e-6)
+
+
+@pytest.mark.parametrize(("voters", "by"), [(6, ("voter",)), (20, ("voter", "question"))])
+def test_intervals_of_voters_with_tastes_cover(voters: int, by: tuple[str, ...]) -> None:
+    """A small seeded version of benchmarks/ratings.py: two models, tastes of 0.7 logits a model, 240 votes."""
+    rng, held = np.random.default_rng(11), 0
+    # The mean of the taste differences is 0, and so is what the votes of very many voters would give.
+    for _ in range(80):
+        tastes = rng.normal(0, 0.7 * math.sqrt(2), voters)
+        votes = []
+        for i in range(240):
+            taste, turned = tastes[i % voters], rng.random() < 0.5
+            eta = (-taste if turned else taste) + 0.4
+            outcome = 1 if rng.random() < 1 / (1 + math.exp(-eta)) else -1
+            votes.append(PairVote(*("ba" if turned else "ab"), outcome, f"v{i % voters}", f"q{i // 3}"))
+        held += rate(votes, by=by).leads[0].p >= 0.05
+    assert held >= 0.889 * 80  # 95 % less two and a half standard errors

@@ -49,7 +49,7 @@ def test_questions_and_answers_are_kept_beside_the_votes(tmp_path: Path) -> None
     question = {"id": "q1", "conversation": [["user", "Why?"]], "cluster": "page.md", "split": "train"}
     with VoteStore(tmp_path / "votes.sqlite") as store:
         store.keep([question], ["yes", "no", "yes"], {"base": {"adapter": None}})
-        assert store.questions()["q1"] == question | {"answer": None, "value": None}
+        assert store.questions()["q1"] == question | {"answer": None, "value": None, "answerable": None}
         assert store.answers() == {answer_hash("yes"): "yes", answer_hash("no"): "no"}
         assert store.variants() == {"base": {"adapter": None}}
 

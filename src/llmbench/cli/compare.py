@@ -52,9 +52,7 @@ def compare(
     ] = False,
     plan: Annotated[
         bool,
-        typer.Option(
-            "--plan", help="Ask nothing: show the power of these questions, how many a margin needs, and their tokens."
-        ),
+        typer.Option("--plan", help="Ask nothing: show the power of these questions, and their tokens."),
     ] = False,
 ) -> None:
     """Ask several variants the same questions and say, with statistics, which is better.

@@ -85,7 +85,7 @@ _ALL = (
     _share("sql", "SQL", "queries right more often than", "queries right in"),
     _share("code", "Code", "writes code that passes more often than", "writes code that passes in"),
     _score("citation_recall", "Citation recall", "cites more of the evidence than"),
-    _score("citation_precision", "Citation precision", "cites less beside the evidence than"),
+    _score("citation_precision", "Citation precision", "cites less that is no evidence than"),
     Measure("length", "Length", "amount", "writes more than", unit="words", less_is_better=True),
     _share("length_within", "Length kept", "keeps the length more often than", "keeps the length in"),
     replace(_share("refusal", "Refusal", "refuses more often than", "refuses in"), less_is_better=True),

@@ -17,10 +17,12 @@ from llmbench.errors import LlmbenchError, RecipeError
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe, Margin
 
-__all__ = ["FILE", "check", "deviations", "excluded", "question_hash", "read", "register"]
+__all__ = ["FILE", "RESTARTS", "check", "deviations", "excluded", "question_hash", "read", "register", "restarted"]
 
 FILE = "preregistration.json"
 """In the comparison's folder; written once and never again."""
+RESTARTS = "restarts.json"
+"""Beside it: how many answers were thrown away to start over, each time."""
 _NAMED = 3
 """Ids that a message lists."""
 _SETTINGS = {
@@ -123,6 +125,20 @@ def register(folder: Path, recipe: CompareRecipe, asked: Sequence[Question], lef
     )
 
 
+def restarted(folder: Path, answers: int) -> None:
+    """Notes that answers are about to be thrown away although something was promised about them."""
+    if answers and (folder / FILE).exists():
+        workspace.write_json(folder / RESTARTS, [*_restarts(folder), answers])
+
+
+def _restarts(folder: Path) -> list[int]:
+    try:
+        found = json.loads((folder / RESTARTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [one for one in found if isinstance(one, int)] if isinstance(found, list) else []
+
+
 def read(folder: Path) -> dict[str, Any] | None:
     """What was promised; None where nothing was.
 
@@ -141,7 +157,7 @@ def read(folder: Path) -> dict[str, Any] | None:
             f"{path} cannot be read ({type(error).__name__}: {error}). It was written before the first answer: restore it, or "
             "give the comparison another name."
         ) from error
-    return dict(found)
+    return dict(found) | ({"restarts": again} if (again := _restarts(folder)) else {})
 
 
 def deviations(
@@ -169,6 +185,9 @@ def deviations(
     if found["answers"]:
         were = "1 answer was" if found["answers"] == 1 else f"{found['answers']:,} answers were"
         said.append(f"It was registered when {were} there already.")
+    if again := found.get("restarts"):
+        times = "once" if len(again) == 1 else f"{len(again):,} times"
+        said.append(f"It was started over {times} (--fresh), and {sum(again):,} answers were thrown away.")
     if _hash(plan) != found["hash"]:
         said.append(f"{FILE} was edited after it was written: its hash is another.")
     if recipe.preregistration is None:

@@ -76,6 +76,7 @@ def run(
     written.check_claim(folder, "comparison", known=known, by=recipe.origin)
     with workspace.lock(folder, "comparison"):
         if fresh:
+            preregistration.restarted(folder, len(scored(folder / "answers.jsonl")))
             for name in _FILES:
                 (folder / name).unlink(missing_ok=True)
         resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -147,7 +148,7 @@ def remove(name: str) -> None:
         raise LlmbenchError(f"There is no comparison {name} (available: {', '.join(_names()) or 'none yet'}).")
     written.check_claim(folder, "comparison", known=written.shows(folder / "summary.json", "questions", "created"))
     with workspace.lock(folder, "comparison"):
-        ours = [*_FILES, "recipe.yaml", preregistration.FILE, written.RECORD, ".lock"]
+        ours = [*_FILES, "recipe.yaml", preregistration.FILE, preregistration.RESTARTS, written.RECORD, ".lock"]
         written.refuse(folder, ours)
         written.remove(folder, ours)
 

@@ -119,8 +119,11 @@ def read(path: Path) -> Baseline:
             raise DataError(f"{path}: a baseline of format {form}, and this llmbench reads {_FORMAT}. Update llmbench.")
         found = Baseline(**values)
         for metric, of_questions in found.values.items():
-            if not all(type(value) in (int, float) for value in of_questions.values()) or metric not in found.definitions:
-                raise ValueError(f"{metric} has values that are no numbers, or no definition")
+            least, most = (0.0, math.inf) if metric in metrics.COST else (0.0, 1.0)
+            if not all(type(one) in (int, float) and least <= one <= most and one < math.inf for one in of_questions.values()):
+                raise ValueError(f"{metric} has values that it cannot have")
+            if metric not in found.definitions:
+                raise ValueError(f"{metric} has no definition")
         if not all(isinstance(one, str) for one in (found.variant, found.saved)) or not found.values:
             raise ValueError("no values in it")
         if any(not of_questions.keys() <= found.questions.keys() for of_questions in found.values.values()):

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import yaml
+
 from llmbench import compare
 from llmbench.compare import Comparison, metrics, preregistration, questions, statistics
 from llmbench.errors import DataError, EndpointError, LlmbenchError, RecipeError
@@ -56,6 +58,8 @@ def finished(recipe: CompareRecipe) -> Comparison:
         other.append("variants")
     if recipe.max_tokens != found.max_tokens:
         other.append("max_tokens")
+    if _pattern_of(found) not in (None, recipe.abstention):
+        other.append("abstention")
     if missing := [one.name for one in recipe.metrics if not any(one.name in row.scores for row in found.rows)]:
         other.append(f"metrics ({', '.join(missing)} not measured)")
     if other:
@@ -64,6 +68,15 @@ def finished(recipe: CompareRecipe) -> Comparison:
             "Leave out --finished to ask what is missing."
         )
     return found
+
+
+def _pattern_of(comparison: Comparison) -> str | None:
+    """The pattern that its answers were scored with; None where its recipe cannot be read."""
+    try:
+        resolved = yaml.safe_load((comparison.folder / "recipe.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return str(resolved.get("abstention")) if isinstance(resolved, dict) else None
 
 
 def candidate_of(recipe: CompareRecipe, baseline: str | None, given: str | None) -> str:

@@ -90,7 +90,7 @@ def _tests(file: Path, values: Mapping[str, Any], made: DraftedQuestions) -> Seq
     if isinstance(given, str):
         inner = file.parent / given.removeprefix("file://")
         if not given.startswith("file://") or inner.suffix.lower() not in (".yaml", ".yml", ".json", ".csv"):
-            raise RecipeError(f"{file}: tests: {given} is not a YAML, JSON or CSV file beside it, and code is not run.")
+            raise RecipeError(f"{file}: tests: {given} is not a YAML, JSON or CSV file, and code is not run.")
         read = _rows_of_csv(inner) if inner.suffix.lower() == ".csv" else _read(inner).values
         return _tests(inner, read, made) if not isinstance(read.get("tests"), str) else []
     if not isinstance(given, list) or not given:

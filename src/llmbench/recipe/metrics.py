@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_serializer
@@ -11,6 +12,23 @@ from llmbench.recipe import metric_settings as of
 from llmbench.recipe.fields import Section
 
 __all__ = ["MetricSpec", "Metrics"]
+
+
+def _short(name: str) -> Callable[[Any], Any]:
+    """A text in place of a section stands for the setting that says most: `regex: '^\\d+$'`."""
+    return lambda value: {name: value} if isinstance(value, str) else value
+
+
+_Regex = Annotated[
+    of.RegexMetric | None, BeforeValidator(_short("pattern"), json_schema_input_type=of.RegexMetric | str | None)
+]
+_Schema = Annotated[
+    of.SchemaMetric | None, BeforeValidator(_short("path"), json_schema_input_type=of.SchemaMetric | str | None)
+]
+_Language = Annotated[
+    of.LanguageMetric | None, BeforeValidator(_short("language"), json_schema_input_type=of.LanguageMetric | str | None)
+]
+_Own = Annotated[of.OwnMetric | None, BeforeValidator(_short("function"), json_schema_input_type=of.OwnMetric | str | None)]
 
 
 class MetricSpec(Section):
@@ -25,7 +43,7 @@ class MetricSpec(Section):
     squad_em: of.NamedMetric | None = None
     squad_f1: of.NamedMetric | None = None
     contains: of.ContainsMetric | None = None
-    regex: of.RegexMetric | None = None
+    regex: _Regex = None
     numeric: of.NumericMetric | None = None
     choice: of.ChoiceMetric | None = None
     choice_probability: of.ChoiceMetric | None = None
@@ -35,7 +53,7 @@ class MetricSpec(Section):
     ece: of.CalibrationMetric | None = None
     brier: of.CalibrationMetric | None = None
     json_valid: of.NamedMetric | None = None
-    json_schema: of.SchemaMetric | None = None
+    json_schema: _Schema = None
     json_equal: of.FieldsMetric | None = None
     json_fields: of.FieldsMetric | None = None
     rouge: of.RougeMetric | None = None
@@ -50,9 +68,9 @@ class MetricSpec(Section):
     length: of.LengthMetric | None = None
     length_within: of.LengthMetric | None = None
     refusal: of.RefusalMetric | None = None
-    language: of.LanguageMetric | None = None
+    language: _Language = None
     repetition: of.RepetitionMetric | None = None
-    metric: of.OwnMetric | None = None
+    metric: _Own = None
 
     @property
     def kind(self) -> str:
@@ -81,8 +99,9 @@ class MetricSpec(Section):
 
 
 _ALWAYS = ("latency", "first_token", "prompt_tokens", "completion_tokens", "cost", "energy")
-_SHORT = {"regex": "pattern", "metric": "function", "json_schema": "path", "language": "language"}
-"""The setting that a metric's value stands for where it is no section: `regex: '^\\d+$'`."""
+
+
+_Name = Annotated[str, Field(json_schema_extra={"enum": list(MetricSpec.model_fields)})]
 
 
 def _spec(value: Any) -> Any:
@@ -98,9 +117,7 @@ def _spec(value: Any) -> Any:
     if not isinstance(value, dict) or len(value) != 1:
         raise ValueError("a metric is a name, or one name with its settings: regex: {pattern: ...}")
     ((kind, settings),) = value.items()
-    if settings is None:
-        return {kind: {}}
-    return {kind: {_SHORT[kind]: settings}} if kind in _SHORT and isinstance(settings, str) else value
+    return {kind: {}} if settings is None else value
 
 
 def _list(names: list[str]) -> str:
@@ -118,5 +135,9 @@ def _named_apart(metrics: list[MetricSpec]) -> list[MetricSpec]:
     return metrics
 
 
-Metrics = Annotated[list[Annotated[MetricSpec, BeforeValidator(_spec)]], Field(min_length=1), AfterValidator(_named_apart)]
+Metrics = Annotated[
+    list[Annotated[MetricSpec, BeforeValidator(_spec, json_schema_input_type=_Name | MetricSpec)]],
+    Field(min_length=1),
+    AfterValidator(_named_apart),
+]
 """The metrics of a comparison, each of another name."""

@@ -18,9 +18,10 @@ from llmbench.statistics.values import Kind
 
 __all__ = ["Contrast", "against", "amount", "difference", "mean"]
 
-_PRIOR = 4.0
-"""Questions' worth of the largest possible variance that a score's variance is mixed with (1.96^2, as Agresti and Coull add to
-shares): a few scores that happen to be alike must not look certain."""
+_PRIOR = 2.0
+"""Questions' worth of the largest possible variance that a score's variance is mixed with: a few scores that happen to be alike
+must not look certain. Only the questions that differ from the usual score tell otherwise: one small score among 50 that are 0
+does not say that all are small. Chosen by simulation (docs/benchmarks.md)."""
 _RARE = 3
 """Questions of one side up to which a single share has a limit from the Poisson distribution."""
 
@@ -242,8 +243,8 @@ def _effect(x: NDArray[np.float64], groups: Clusters, plain: float, kind: Kind) 
         return max(1.0, (told * found + PAGES * assumed) / (told + PAGES))
     if plain <= 1e-15:
         return 1.0
-    n = len(x)
-    return (variance(x, groups) / plain * n + _PRIOR) / (n + _PRIOR)
+    told = int(np.count_nonzero(np.abs(x - np.median(x)) > 1e-12))
+    return (variance(x, groups) / plain * told + _PRIOR) / (told + _PRIOR)
 
 
 def _design(x: NDArray[np.float64], groups: Clusters, effect: float, kind: Kind) -> float:

@@ -26,6 +26,8 @@ _WEAK = 0.01
 """Information of the prior on strengths that have no finite estimate: normal, ten logits wide."""
 _OWN = 0.01
 """Share of an effect's variance that nothing else may explain, from which it is estimated."""
+_DECIDED = 4.0
+"""Standard errors at which a lead needs no more votes: votes of one voter are alike, which these errors do not count."""
 _POWER = 0.841621
 """The normal quantile of 80 %."""
 _DRAWS = 20_000
@@ -105,7 +107,7 @@ def gains(votes: Sequence[PairVote], models: Sequence[str]) -> dict[tuple[str, s
     for one, other in pairwise(order):
         c = _contrast(cast.size, int(one), int(other))
         sure.append((abs(b[one] - b[other]) / math.sqrt(c @ inverse @ c), c))
-    best = sure[0] if sure[0][0] < 2.8 else min(sure, key=lambda each: each[0])
+    best = sure[0] if sure[0][0] < _DECIDED else min(sure, key=lambda each: each[0])
     variance = best[1] @ inverse @ best[1]
     told = {}
     for i, j in combinations(range(k), 2):
@@ -193,6 +195,7 @@ def _leads(
     """Every pair, the stronger one first."""
     made = []
     t = _quantile(confidence, known.degrees)
+    effect = _alike(cast, of, np.array(blocks))
     for one, other in combinations(range(len(models)), 2):
         i, j = (one, other) if found.b[one] >= found.b[other] else (other, one)
         value = float(found.b[i] - found.b[j])
@@ -200,7 +203,7 @@ def _leads(
             error = known.error(_contrast(cast.size, i, j))
             low, high, p = value - t * error, value + t * error, _p(value, error, known.degrees)
         else:
-            low, p = _from_below(cast, i, j, t, known.degrees, assumed(len(cast.left), of))
+            low, p = _from_below(cast, i, j, t, known.degrees, effect)
             error, high = math.inf, math.inf
         wins, losses, ties = _met(cast, i, j)
         made.append(Lead(models[i], models[j], value, low, high, p, p, wins, losses, ties, error))
@@ -219,6 +222,12 @@ def _more(lead: Lead, votes: int, needed: float) -> int | None:
     if not lead.value or not math.isfinite(lead.error):
         return None
     return max(1, math.ceil(votes * (needed * lead.error / lead.value) ** 2) - votes)
+
+
+def _alike(cast: Cast, of: Sequence[Clusters], blocks: NDArray[np.intp]) -> float:
+    """The design effect that is assumed of the votes between blocks, which all went one way."""
+    between = blocks[cast.left] != blocks[cast.right]
+    return assumed([np.bincount(one.of[between]).astype(np.float64) for one in of if len(one.sizes) < len(one.of)])
 
 
 def _met(cast: Cast, i: int, j: int) -> tuple[int, int, int]:

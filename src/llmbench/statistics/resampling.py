@@ -48,7 +48,8 @@ def estimate(
 ) -> Estimate | None:
     """The figure with its interval; None without answers.
 
-    Bias-corrected and accelerated (BCa; Efron 1987), over clusters. Where no resample differs, Wilson's interval of as many
+    Bias-corrected and accelerated (BCa; Efron 1987), over clusters, with levels widened for few of them.
+    Where no resample differs, Wilson's interval of as many
     questions as there are clusters: answers that are all right do not show that every answer is.
 
     Args:
@@ -169,10 +170,11 @@ class _Spread:
         return float(np.sqrt((count - 1) / count * ((self.without - self.without.mean()) ** 2).sum())) if count > 1 else 0.0
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """BCa's interval."""
-        tail = (1 - confidence) / 2
-        ends = [float(np.quantile(self.resampled, self._level(float(special.ndtri(q))))) for q in (tail, 1 - tail)]
-        return ends[0], ends[1]
+        """BCa's interval, its levels widened for few clusters (Hesterberg 2015): sqrt(n / (n - 1)) t in place of z."""
+        tail, wide = (1 - confidence) / 2, self._wide
+        z = [wide * float(special.stdtrit(max(1, len(self.without) - 1), q)) for q in (tail, 1 - tail)]
+        low, high = (float(np.quantile(self.resampled, self._level(one))) for one in z)
+        return low, high
 
     @property
     def p(self) -> float:
@@ -183,7 +185,12 @@ class _Spread:
         below = (np.count_nonzero(self.resampled < 0) + np.count_nonzero(self.resampled == 0) / 2 + 0.5) / (RESAMPLES + 1)
         w = float(special.ndtri(below)) - bias
         z = w / (1 + skew * w) - bias if 1 + skew * w > 0 else np.copysign(8.0, w)
-        return float(min(1.0, 2 * special.ndtr(-abs(z))))
+        return float(min(1.0, 2 * special.stdtr(max(1, len(self.without) - 1), -abs(z) / self._wide)))
+
+    @property
+    def _wide(self) -> float:
+        count = max(2, len(self.without))
+        return float(np.sqrt(count / (count - 1)))
 
     @property
     def _shape(self) -> tuple[float, float]:

@@ -56,9 +56,10 @@ def grouped(names: Sequence[Hashable]) -> Clusters:
     return clusters(ids, {id: number.setdefault(name, str(len(number))) for id, name in zip(ids, names, strict=True)})
 
 
-def assumed(votes: int, of: Sequence[Clusters]) -> float:
-    """The design effect that is assumed where votes are unanimous, and so show none."""
-    return max([1.0, *(1 + (votes / one.effective - 1) * _ALIKE for one in of if one.effective)])
+def assumed(sizes: Sequence[Floats]) -> float:
+    """The design effect that is assumed where votes are unanimous, and so show none; `sizes` are those of clusters."""
+    effects = [1 + (float(one @ one) / float(one.sum()) - 1) * _ALIKE for one in sizes if one.sum()]
+    return max([1.0, *effects])
 
 
 def spread(cast: Cast, found: Fit, of: Sequence[Clusters]) -> Spread:

@@ -203,7 +203,9 @@ def _question(question: Mapping[str, Any]) -> dict[str, Any]:
     """A question as a question file has it."""
     turns = question["conversation"]
     text = turns[0][1] if len(turns) == 1 else [{"role": role, "content": text} for role, text in turns]
-    known = {key: question[key] for key in ("answer", "value") if question.get(key)}
+    known: dict[str, Any] = {key: question[key] for key in ("answer", "value") if question.get(key)}
+    if question.get("answerable") == 0:
+        known["answerable"] = False
     return {"id": question["id"], "question": text, **known, "group": question["cluster"], "split": "held-out"}
 
 

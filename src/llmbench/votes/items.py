@@ -94,7 +94,7 @@ def _item(question: Question, a: str, b: str, text_a: str, text_b: str) -> Answe
 def _kept(question: Question, group: str) -> dict[str, Any]:
     return {
         "id": question.id, "conversation": [list(turn) for turn in question.conversation], "answer": question.answer,
-        "value": question.value, "split": question.split, "cluster": group,
+        "value": question.value, "split": question.split, "answerable": question.answerable, "cluster": group,
     }  # fmt: skip
 
 

@@ -23,6 +23,10 @@ __all__ = ["VoteResult", "Voter", "current_answers", "result"]
 _ALPHA = 0.05
 _FEW = 0.4
 """Alpha below which voters are said to agree little (Landis and Koch's `fair`)."""
+_MOST = 0.75
+"""Share of pairs of votes that agree from which a low alpha says only that nearly all votes are alike."""
+_NAMED = 4
+"""Voters up to which each two are compared."""
 _LOOKS = 3
 """Looks at a voter from which half of them failed is worth a word."""
 
@@ -47,7 +51,7 @@ class VoteResult:
     """What the votes on a comparison, or of an imported file, say.
 
     `rating` is None before the first vote that counts. `agreement` has `fleiss` and `alpha` where items have several voters,
-    and Cohen's kappa for each two voters that share twenty items or more. `reasons` is winner -> reason -> votes. `stale`
+    and of up to four voters, Cohen's kappa of each two that share twenty items. `reasons` is winner -> reason -> votes. `stale`
     counts votes on answers that have been replaced since, which do not count; `alike` pairs of answers that are word for word
     the same.
     """
@@ -189,7 +193,7 @@ def _agreement(counting: Sequence[Ballot], confidence: float) -> dict[str, Agree
         "alpha": agreement.alpha(labels, confidence=confidence),
     }
     voters = sorted({one.voter for one in counting})
-    for a, b in combinations(voters, 2) if len(voters) <= 12 else ():
+    for a, b in combinations(voters, 2) if len(voters) <= _NAMED else ():
         if sum(a in of and b in of for of in labels.values()) >= 20:
             found[f"{a} and {b}"] = agreement.cohen(labels, a, b, confidence=confidence)
     return {name: one for name, one in found.items() if one is not None}
@@ -271,7 +275,8 @@ def _notes(found: VoteResult, by: Sequence[str]) -> list[str]:
         elif "left" in rating.effects and rating.effects["left"].p < _ALPHA:
             side = "left" if rating.effects["left"].value > 0 else "right"
             notes.append(f"Voters favour the {side} side ({p_value(rating.effects['left'].p)}); the ratings are without it.")
-    if (kappa := found.agreement.get("alpha")) is not None and kappa.high < _FEW:
+    kappa = found.agreement.get("alpha")
+    if kappa is not None and kappa.high < _FEW and kappa.observed < _MOST:
         notes.append(f"Voters agree little (alpha {kappa.value:.2f}): ask a plainer question, or name what counts.")
     for one in found.voters:
         if one.passed + one.failed >= _LOOKS and one.failed * 2 >= one.passed + one.failed:

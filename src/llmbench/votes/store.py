@@ -27,7 +27,8 @@ _VERSION = 1
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE questions (
-    id TEXT PRIMARY KEY, conversation TEXT NOT NULL, answer TEXT, value TEXT, split TEXT, cluster TEXT NOT NULL
+    id TEXT PRIMARY KEY, conversation TEXT NOT NULL, answer TEXT, value TEXT, split TEXT, answerable INTEGER,
+    cluster TEXT NOT NULL
 );
 CREATE TABLE answers (hash TEXT PRIMARY KEY, text TEXT NOT NULL);
 CREATE TABLE variants (name TEXT PRIMARY KEY, listing TEXT NOT NULL);
@@ -53,6 +54,8 @@ CREATE TABLE votes (
 );
 CREATE INDEX votes_of_voters ON votes (voter, id)
 """
+_KNOWN = ("answer", "value", "split", "answerable")
+"""What may be known of a question."""
 _CAST = "INSERT INTO votes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -133,7 +136,7 @@ class VoteStore(SqliteFile):
         """Keeps what is voted on; what is there already stays, but for questions and variants, which may have been corrected.
 
         Args:
-            questions: `id`, `conversation` (role and text of each turn), `cluster`; `answer`, `value`, `split` if known.
+            questions: `id`, `conversation` (role and text of each turn), `cluster`; of `_KNOWN` what is known.
             answers: their texts.
             variants: name -> what the endpoint listed about it.
         """
@@ -141,14 +144,14 @@ class VoteStore(SqliteFile):
             (
                 q["id"],
                 json.dumps(q["conversation"], ensure_ascii=False),
-                *map(q.get, ("answer", "value", "split")),
+                *map(q.get, _KNOWN),
                 q["cluster"],
             )
             for q in questions
         ]
         listed = [(name, json.dumps(dict(one), ensure_ascii=False)) for name, one in (variants or {}).items()]
         with self.writing():
-            self.db.executemany("INSERT OR REPLACE INTO questions VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self.db.executemany("INSERT OR REPLACE INTO questions VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             self.db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", [(answer_hash(text), text) for text in answers])
             self.db.executemany("INSERT OR REPLACE INTO variants VALUES (?, ?)", listed)
 
@@ -191,8 +194,8 @@ class VoteStore(SqliteFile):
     def questions(self) -> dict[str, dict[str, Any]]:
         """Id -> what is known about each question."""
         with self.explained():
-            rows = self.db.execute("SELECT id, conversation, answer, value, split, cluster FROM questions").fetchall()
-        keys = ("id", "conversation", "answer", "value", "split", "cluster")
+            rows = self.db.execute("SELECT * FROM questions").fetchall()
+        keys = ("id", "conversation", *_KNOWN, "cluster")
         return {row[0]: dict(zip(keys, (row[0], json.loads(row[1]), *row[2:]), strict=True)) for row in rows}
 
     def variants(self) -> dict[str, dict[str, Any]]:

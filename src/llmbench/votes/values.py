@@ -91,7 +91,10 @@ class Ballot:
 
     @property
     def passed(self) -> bool | None:
-        """Of a look at the voter, whether it was answered as who reads would; None for a vote and for a skip."""
+        """Of a look at the voter, whether it was answered as who reads would; None for a vote and for a skip.
+
+        Beside shuffled words a real answer is better, or, where it is wrong, both are bad.
+        """
         if self.kind == "vote" or self.winner == "skip":
             return None
-        return self.winner in (("tie", "both_bad") if self.kind == "same" else ("model_a",))
+        return self.winner in (("tie", "both_bad") if self.kind == "same" else ("model_a", "both_bad"))
