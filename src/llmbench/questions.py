@@ -215,7 +215,7 @@ def _question(row: Any, path: Path, place: str) -> Question:
     if not isinstance(answerable, bool):
         raise ValueError(f"answerable must be true or false, not {answerable!r}")
     if row.get("question") is None and "prompt" not in row and _is_talk(row.get("turns")):
-        row = row | {"question": "\n\n".join(row["turns"])}  # as MT-Bench has it
+        row = {"id": row.get("question_id")} | row | {"question": "\n\n".join(row["turns"])}  # as MT-Bench has it
     asked, answered = ("prompt", "completion") if "prompt" in row and "question" not in row else ("question", "answer")
     if row.get(asked) is None:
         raise ValueError(f"a row is {_FORMS}: question is missing")

@@ -76,7 +76,8 @@ def test_columns_of_mt_bench_are_kept(listening: Any, load: Load) -> None:
     row = {"question_id": 101, "category": "reasoning", "turns": ["You overtake the second. Which place?", "And the last?"],
            "reference": ["Second.", "You cannot."]}  # fmt: skip
     document = load([row])
-    assert compare.questions.read(document.questions)[0].columns["reference"] == ["Second.", "You cannot."]
+    question = compare.questions.read(document.questions)[0]
+    assert (question.id, question.columns["reference"]) == ("101", ["Second.", "You cannot."])
 
 
 def test_tools_and_forms_of_answers_go_into_the_request_and_calls_are_kept(listening: Any, load: Load) -> None:
