@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import pytest
 from tests import warm
-from tests.conftest import Served
 
 from llmbench import assets, compare, recipe, votes
-from llmbench.cli.main import main
-from llmbench.recipe import CompareRecipe
+from llmbench.gateway import running
+from llmbench.recipe import CompareRecipe, ServeRecipe
 from llmbench.votes import Booth, Plan
 from llmbench.votes.export import export
 from llmbench.votes.values import Choice, Round
+
+pytestmark = pytest.mark.slow
 
 QUESTIONS = assets.bundle() / "rag" / "questions.jsonl"
 
@@ -29,7 +29,7 @@ def honest(text: str) -> bool:
 
 
 def voted(name: str, count: int) -> None:
-    """Five people, who slip once in twenty votes."""
+    """Six people, who slip once in twenty votes."""
     for number, who in enumerate(("ada", "bob", "cy", "di", "ed", "flo")):
         booth, rng = Booth(name, who, Plan(overlap=0.2)), Random(number)
         for _ in range(count):
@@ -53,20 +53,20 @@ def trained(recipe_name: str, name: str, rows: Path, *more: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def served(endpoint: Served, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["llmbench", "variants", "add", name, "--adapter", name, "--socket", str(endpoint.socket)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
-
-
-def compared(home: Path, endpoint: Served, name: str, questions: Path, split: str | None, variants: Sequence[str]) -> None:
-    document = {
-        "name": name, "endpoint": {"base_url": endpoint.base_url}, "questions": {"path": str(questions), "split": split},
-        "variants": list(variants), "metrics": ["contains_value"], "max_tokens": 48,
+def compared(home: Path, name: str, questions: Path, split: str | None, variants: Sequence[str]) -> None:
+    """Serves the base and adapters of these names, and asks them."""
+    serving = {
+        "variants": [{"name": one, "adapter": None if one == "base" else one} for one in variants],
+        "engine": {"dtype": "float32", "cpu_kv_cache_gib": 0.25}, "gateway": {"port": 0},
     }  # fmt: skip
-    (home / f"{name}.yaml").write_text(json.dumps(document), encoding="utf-8")
-    compare.run(recipe.load(home / f"{name}.yaml", CompareRecipe))
+    (home / "serve.yaml").write_text(json.dumps(serving), encoding="utf-8")
+    with running(recipe.load(home / "serve.yaml", ServeRecipe)) as url:
+        document = {
+            "name": name, "endpoint": {"base_url": url}, "questions": {"path": str(questions), "split": split},
+            "variants": list(variants), "metrics": ["contains_value"], "max_tokens": 48,
+        }  # fmt: skip
+        (home / f"{name}.yaml").write_text(json.dumps(document), encoding="utf-8")
+        compare.run(recipe.load(home / f"{name}.yaml", CompareRecipe))
 
 
 def cautious_rows(file: Path) -> Path:
@@ -82,23 +82,19 @@ def cautious_rows(file: Path) -> Path:
     return file
 
 
-def test_a_variant_trained_on_votes_wins_the_next_blind_comparison(
-    endpoint: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_variant_trained_on_votes_wins_the_next_blind_comparison(tmp_path: Path) -> None:
     trained(
         "sft-lora.yaml", "cautious", cautious_rows(tmp_path / "cautious.jsonl"), "data.eval_fraction=0",
         "training.num_train_epochs=12", "training.max_tokens_per_batch=512", "training.learning_rate=2e-3",
     )  # fmt: skip
-    served(endpoint, "cautious", monkeypatch)
-    compared(tmp_path, endpoint, "first", QUESTIONS, "train", ("base", "cautious"))
+    compared(tmp_path, "first", QUESTIONS, "train", ("base", "cautious"))
     voted("first", 35)
     made = export("first", "dpo", hold_out=0.4)
     pairs, held = tmp_path / "pairs.jsonl", tmp_path / "held.jsonl"
     pairs.write_text("".join(json.dumps(row) + "\n" for row in made.rows), encoding="utf-8")
     held.write_text("".join(json.dumps(row) + "\n" for row in made.questions), encoding="utf-8")
     trained("dpo.yaml", "voted", pairs, "training.num_train_epochs=6", "training.learning_rate=1e-3")
-    served(endpoint, "voted", monkeypatch)
-    compared(tmp_path, endpoint, "next", held, None, ("base", "voted"))
+    compared(tmp_path, "next", held, None, ("base", "voted"))
     voted("next", 30)
     found = votes.result("next")
     lead = found.rating.decisive if found.rating else None
