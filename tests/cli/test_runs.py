@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -237,7 +238,8 @@ def test_a_run_that_is_training_is_neither_removed_nor_stopped_twice(made: runs.
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "trains\n"
         assert "Stop it first: llmbench runs stop mine" in str(rm(made, "--yes").exception)
-        assert json.loads(run(workspace.home(), "stop", "mine", "--json").stdout) == {"name": "mine", "process": process.pid}
+        asked = json.loads(run(workspace.home(), "stop", "mine", "--json").stdout)
+        assert asked == {"name": "mine", "process": process.pid, "machine": os.uname().nodename}
         assert "already asked" in str(run(workspace.home(), "stop", "mine").exception)
         process.kill()
     assert "not training" in str(run(workspace.home(), "stop", "mine").exception)
