@@ -118,8 +118,7 @@ def ours(*by: str) -> Way:
 def _inverse(made: davidson.Cast, found: davidson.Fit) -> Floats:
     held = found.information + 1e-9 * np.eye(made.size)
     held[: made.models, : made.models] += 1.0
-    inverse: Floats = np.linalg.inv(held)
-    return inverse
+    return np.asarray(np.linalg.inv(held), dtype=np.float64)
 
 
 def covered(votes: Sequence[PairVote], ways: Sequence[Way], true: Sequence[float]) -> tuple[Floats, Floats]:

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from llmbench import compare
-from llmbench.recipe import CompareRecipe, EndpointSpec, QuestionSource
+from llmbench.recipe import CompareRecipe
 
 
 def main() -> None:
@@ -24,15 +24,14 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8000/v1")
     given = parser.parse_args()
 
-    comparison = compare.run(
-        CompareRecipe(
-            name="-vs-".join(given.variants),
-            endpoint=EndpointSpec(base_url=given.url),
-            questions=QuestionSource(path=given.questions),
-            variants=given.variants,
-            metrics=["contains_value"],
-        )
-    )
+    recipe = {
+        "name": "-vs-".join(given.variants),
+        "endpoint": {"base_url": given.url},
+        "questions": {"path": given.questions},
+        "variants": given.variants,
+        "metrics": ["contains_value"],
+    }
+    comparison = compare.run(CompareRecipe.model_validate(recipe))
     for variant, share in comparison.estimates[comparison.headline].items():
         print(f"{variant}: {share.mean:.1%} of {share.n} answers have the value [{share.low:.1%}, {share.high:.1%}]")
     print(comparison.verdict)

@@ -45,7 +45,8 @@ class Reply:
     `reasoning` is what the model thought first, where it says so; `text` is the answer without it.
     `request_id` is what `HttpEndpoint.feedback` takes; empty where the server takes no feedback. `tool_calls` are as OpenAI's
     API has them. `logprobs` are (token, log-probability), where they were asked for. `fingerprint` is what the server says of
-    itself (`system_fingerprint`).
+    itself (`system_fingerprint`). `openings` is what could have been the first token -> its log-probability, where
+    `top_logprobs` was asked for.
     """
 
     text: str
@@ -61,6 +62,7 @@ class Reply:
     tool_calls: tuple[dict[str, Any], ...] = ()
     logprobs: tuple[tuple[str, float], ...] = ()
     fingerprint: str = ""
+    openings: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,7 @@ class HttpEndpoint:
         start, first, text, thought, finish = time.perf_counter(), None, "", "", ""
         calls: dict[int, dict[str, Any]] = {}
         logprobs: list[tuple[str, float]] = []
+        openings: dict[str, float] = {}
         fingerprint = ""
         usage: dict[str, Any] = {}
         sources: tuple[dict[str, Any], ...] = ()
@@ -244,6 +247,7 @@ class HttpEndpoint:
                     for choice in event.get("choices") or ():
                         finish = choice.get("finish_reason") or finish
                         delta = choice.get("delta") or {}
+                        openings = openings or ({} if logprobs else _openings_of(choice))
                         logprobs += _logprobs_of(choice)
                         for part in delta.get("tool_calls") or ():
                             _join_call(calls, part)
@@ -274,6 +278,7 @@ class HttpEndpoint:
                 tool_calls=tuple(calls[place] for place in sorted(calls)),
                 logprobs=tuple(logprobs),
                 fingerprint=fingerprint,
+                openings=openings,
             ),
         )
 
@@ -377,6 +382,12 @@ def _logprobs_of(choice: dict[str, Any]) -> list[tuple[str, float]]:
     """What a piece of an answer tells of its tokens, in their order."""
     told = (choice.get("logprobs") or {}).get("content") or ()
     return [(str(one["token"]), float(one["logprob"])) for one in told]
+
+
+def _openings_of(choice: dict[str, Any]) -> dict[str, float]:
+    """What could have stood in place of the first of these tokens."""
+    told = (choice.get("logprobs") or {}).get("content") or ()
+    return {str(one["token"]): float(one["logprob"]) for one in (told[0].get("top_logprobs") or ())} if told else {}
 
 
 def _join_call(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:

@@ -188,6 +188,20 @@ def test_rows_that_were_cut() -> None:
     assert "rows cut" in named(recorded(report={"train": {"rows": 100, "cut_turns": 30}}))
 
 
+def test_rows_of_which_nothing_is_left_to_learn() -> None:
+    skipped = [{"reason": "nothing to train within max_length", "rows": 40, "places": ["a.jsonl:1"]}]
+    train = {"rows_in": 100, "rows": 60, "skipped": skipped, "limit": {"fits_all": 900}}
+    one = named(recorded(report={"train": train}))["rows cut"]
+    assert one.rows == ("a.jsonl:1",) and one.change == ("data.max_length=900",) and one.figures["left_out"] == 40
+    assert not named(recorded(report={"train": train | {"skipped": [skipped[0] | {"rows": 9}]}}))
+
+
+def test_copies_are_named_beside_the_overfitting_that_they_make() -> None:
+    report = {"train": {"rows": 100}, "duplicates": {"exact_rows": 80}}
+    of = recorded(lambda x: 0.2 + math.exp(-8 * x), epochs=5.0, evaluations=[1.4, 1.2, 1.25, 1.32, 1.4], report=report)
+    assert set(named(of)) == {"overfitting", "duplicates learned by heart"}
+
+
 def test_precision() -> None:
     of = recorded()
     assert named(changed(of, skipped=3))["skipped steps"].figures["skipped"] == 60
@@ -202,6 +216,9 @@ def test_judged_answers() -> None:
     assert named(changed(dpo, **{"rewards/accuracies": 0.8})) == {}
     fallen = [row | {"logps/chosen": -40.0 - row["step"], "rewards/accuracies": 0.9} for row in dpo.metrics]
     assert set(named(replace(dpo, metrics=fallen))) == {"chosen answers become unlikely"}
+    kto = [row | {"logps/chosen": -40.0 - row["step"], "kl": 0.0} for row in dpo.metrics]
+    one = named(recorded(method="kto", metrics=kto))["chosen answers become unlikely"]
+    assert one.next.endswith("or raise kto.beta.")
     grpo = recorded(method="grpo")
     assert set(named(changed(grpo, frac_reward_zero_std=0.9))) == {"rewards all alike"}
     assert set(named(changed(grpo, kl=30.0))) == {"drift from the reference"}

@@ -82,7 +82,7 @@ def test_answers_that_the_length_cuts_off(fit: Fit) -> None:
         (f"{' '.join(random.choice(WORDS) for _ in range(40 if i % 5 < 2 else 4))}, please.", f"{random.choice(WORDS)} it is")
         for i in range(100)
     ]
-    run = fit("cut", pairs, "data.max_length=48", "data.over_length=truncate")
+    run = fit("cut", pairs, "data.max_length=48", "data.over_length=truncate", "training.max_steps=8")
     one = alarms(run)["rows cut"]
     assert "40 of 100 rows are not trained on" in one.evidence and one.rows[0].endswith("cut.jsonl:1")
     assert int(one.change[0].partition("=")[2]) > 100

@@ -249,7 +249,7 @@ def recorded(sided: bool) -> list[PairVote]:
     """Every second winner stood on the left; seven voters in turn."""
     wins = [pair for pair, count in WINS.items() for _ in range(count)]
     return [
-        PairVote(*(winner if i % 2 == 0 else winner[::-1]), 1 if i % 2 == 0 else -1, f"v{i % 7}", f"q{i}", sided)
+        PairVote(winner[i % 2], winner[1 - i % 2], 1 if i % 2 == 0 else -1, f"v{i % 7}", f"q{i}", sided)
         for i, winner in enumerate(wins)
     ]
 
@@ -292,6 +292,6 @@ def test_intervals_of_voters_with_tastes_cover(voters: int, by: tuple[str, ...])
             taste, turned = tastes[i % voters], rng.random() < 0.5
             eta = (-taste if turned else taste) + 0.4
             outcome = 1 if rng.random() < 1 / (1 + math.exp(-eta)) else -1
-            votes.append(PairVote(*("ba" if turned else "ab"), outcome, f"v{i % voters}", f"q{i // 3}"))
+            votes.append(PairVote("ab"[turned], "ba"[turned], outcome, f"v{i % voters}", f"q{i // 3}"))
         held += rate(votes, by=by).leads[0].p >= 0.05
     assert held >= 0.889 * 80  # 95 % less two and a half standard errors

@@ -35,6 +35,7 @@ class AskingBar:
         self._last: Tally | None = None
         self._tenths = -1
         self._measuring: TaskID | None = None
+        self._judging: TaskID | None = None
         self._phase, self._stopped = "", stopped
 
     def __enter__(self) -> AskingBar:
@@ -73,6 +74,19 @@ class AskingBar:
     def say(self, line: str) -> None:
         """A line that is worth knowing, above the bar."""
         self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def judging(self, tally: Tally) -> None:
+        """Called after each judgement."""
+        if self._judging is None:
+            self._judging = self._bar.add_task("Judging", note="", total=tally.wanted)
+            self._tenths = -1
+        note = f"{tally.kept} reused" if tally.kept else ""
+        note += f"{', ' if note else ''}{tally.failed} failed" if tally.failed else ""
+        self._bar.update(self._judging, completed=tally.done, total=tally.wanted, note=note)
+        tenths = 10 * tally.done // max(1, tally.wanted)
+        if not self._terminal and tenths > self._tenths:
+            self._tenths = tenths
+            print(f"Judging: {tally.done} of {tally.wanted}{f' ({note})' if note else ''}", file=sys.stderr)
 
     def measuring(self, done: int, total: int) -> None:
         """Called while the answers are scored and compared; a log gets a line where there is much to do."""

@@ -79,7 +79,8 @@ def compare(
         return
     with AskingBar() as bar:
         result = comparing.run(
-            document, progress=bar.show, measuring=bar.measuring, fresh=fresh, starting=bar.starting, say=bar.say
+            document, progress=bar.show, measuring=bar.measuring, fresh=fresh, starting=bar.starting, say=bar.say,
+            judged=bar.judging,
         )  # fmt: skip
     listing.print_one(result, show, as_json)
     _tell_trackers(result)
@@ -154,6 +155,7 @@ def show(comparison: Comparison) -> None:
     """Prints the tables, the verdict and where the files are."""
     from llmbench.cli import terminal
     from llmbench.compare import table
+    from llmbench.compare.judging import page
     from llmbench.compare.verdict import promised
     from llmbench.shown import printable
 
@@ -165,7 +167,10 @@ def show(comparison: Comparison) -> None:
     pairs = table.pair_rows(comparison, comparison.headline)
     if pairs[1:]:
         terminal.table([[comparison.measure(comparison.headline).label, *pairs[0][1:]], *pairs[1:]])
-    for rows in (table.effect_rows(comparison, comparison.headline), table.noise_rows(comparison, comparison.headline)):
+    judges = (page.calibration_rows(comparison), page.habit_rows(comparison), page.controlled_rows(comparison))
+    for rows in (
+        table.effect_rows(comparison, comparison.headline), table.noise_rows(comparison, comparison.headline), *judges
+    ):  # fmt: skip
         if rows:
             terminal.table(rows)
     terminal.paragraph(comparison.verdict)
@@ -174,6 +179,8 @@ def show(comparison: Comparison) -> None:
         terminal.paragraph(note)
     for said in promised(comparison):
         terminal.paragraph(printable(said))
+    for note in table.judge_notes(comparison):
+        terminal.paragraph(printable(note))
     left = len(comparison.variants) - len(table.shown_variants(comparison))
     if left:
         print(f"{left:,} more variants and all pairs: see the report or summary.json.")

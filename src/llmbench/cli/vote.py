@@ -18,7 +18,7 @@ from llmbench.shown import counted, printable
 
 if TYPE_CHECKING:
     from llmbench.votes import VoteResult
-    from llmbench.votes.export import Exported
+    from llmbench.votes.export import ExportedVotes
 
 __all__ = ["register", "show"]
 
@@ -172,9 +172,7 @@ def export(
     ] = "dpo",
     hold_out: Annotated[
         float,
-        typer.Option(
-            min=0, max=0.9, help="Share of questions to keep out of training, written beside FILE to compare on next."
-        ),
+        typer.Option(min=0, max=0.9, help="Share of questions to keep out of training, written next to FILE, to compare on."),
     ] = 0.0,
     least: Annotated[int, typer.Option(min=1, metavar="N", help="Only pairs that N voters decided.")] = 1,
     without: Annotated[
@@ -224,7 +222,7 @@ def _write(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     workspace.write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def _tell(made: Exported, format_: str, to: Path, beside: Path) -> None:
+def _tell(made: ExportedVotes, format_: str, to: Path, beside: Path) -> None:
     print(f"{to}: {counted(len(made.rows), 'row')} from {counted(made.trained, 'question')}.")
     for reason, count in made.left.items():
         print(f"  {counted(count, 'pair')} left out: {reason}")
@@ -242,7 +240,7 @@ def _tell(made: Exported, format_: str, to: Path, beside: Path) -> None:
 
 def import_(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="Votes: .jsonl, .json, .csv or .parquet.")],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the votes are called here.")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="The name of these votes in this workspace.")],
     left: Annotated[
         str | None,
         typer.Option(

@@ -3,6 +3,7 @@
 outputs/comparisons/NAME/
 ├── recipe.yaml     the recipe as resolved, every default written out
 ├── answers.jsonl   every answer with its scores
+├── judgements.jsonl    what judges said of them, where the recipe has a judge; labels.jsonl what people said
 ├── summary.json    the figures, for programs
 └── report.html     the figures, for people
 """
@@ -25,7 +26,9 @@ __all__ = [
     "Question",
     "Row",
     "Tally",
+    "calibrate",
     "every",
+    "judging",
     "load",
     "measures",
     "metrics",

@@ -18,7 +18,7 @@ from llmbench.errors import RecipeError
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe
 
-__all__ = ["Asking", "AskingWatch", "Starting"]
+__all__ = ["Asking", "AskingWatch", "Starting", "wait_for"]
 
 T = TypeVar("T")
 Starting = Callable[[str, float], None]
@@ -73,7 +73,7 @@ class Asking:
         """
         if self._recipe.engine == "auto":
             return self._of_engines(log, promise, enough)
-        return _wait_for(self._of_endpoint(log, promise, enough))
+        return wait_for(self._of_endpoint(log, promise, enough))
 
     async def _of_endpoint(self, log: Keeping, promise: Callable[[], None], enough: Enough | None) -> dict[str, dict[str, Any]]:
         spec, wanted = self._recipe.endpoint, self._recipe.compared
@@ -103,10 +103,10 @@ class Asking:
         tallying = Tallying([job for todo in of for job in todo], log, self._watched.progress)
         for one, todo in zip(found, of, strict=True):
             if all(log.has(job.cell, job.key, job.repeat) for job in todo):
-                _wait_for(ask.ask(_Nobody(), todo, log, tallying, concurrency=1, enough=enough))
+                wait_for(ask.ask(_Nobody(), todo, log, tallying, concurrency=1, enough=enough))
                 continue
             with engines.running(one, self._watched.starting, self._watched.say) as base_url:
-                _wait_for(self._of_one(base_url, todo, log, tallying, enough))
+                wait_for(self._of_one(base_url, todo, log, tallying, enough))
         entries = {way.variant.name: dict(way.entry) for one in found for way in one.ways}
         return {name: entries[name] for name in self._recipe.names}
 
@@ -137,7 +137,7 @@ def _about(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _wait_for(work: Coroutine[Any, Any, T]) -> T:
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
     """Runs it to its end; in a thread of its own where an event loop runs already, as in a notebook."""
     try:
         asyncio.get_running_loop()

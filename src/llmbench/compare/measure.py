@@ -9,7 +9,7 @@ from typing import Any
 
 from llmbench import workspace
 from llmbench.compare import grid, metrics, statistics
-from llmbench.compare.answers import AnswerLog
+from llmbench.compare.answers import AnswerLog, Place
 from llmbench.compare.classes import classes
 from llmbench.compare.factors import experiment
 from llmbench.compare.measures import Measure
@@ -36,6 +36,7 @@ def measure(
     log: AnswerLog,
     listed: Mapping[str, Mapping[str, Any]],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    judged: Mapping[Place, float] | None = None,
 ) -> Comparison:
     """Scores what the log holds of these questions and variants, and compares the variants.
 
@@ -45,6 +46,7 @@ def measure(
         log: their answers.
         listed: what the endpoint lists about each variant.
         progress: called with steps done and in all, two a metric.
+        judged: what judging models made of each answer.
 
     Raises:
         EndpointError: no variant answered anything.
@@ -53,7 +55,7 @@ def measure(
     spec, chosen = recipe.statistics, metrics.every(recipe)
     measures, wanted = {metric.name: metric.measure for metric in chosen}, recipe.names
     steps = _Steps(progress, 2 * len(chosen))
-    rows, whole, told, notes = _scored(asked, log, recipe, chosen, steps)
+    rows, whole, told, notes = _scored(asked, log, recipe, chosen, steps, judged or {})
     failed = _failed(rows, wanted)
     table = _table(rows, [name for name, one in measures.items() if not one.whole], wanted)
     groups = statistics.groups(asked, spec)
@@ -61,6 +63,11 @@ def measure(
     promised = recipe.preregistration.metric if recipe.preregistration is not None else None
     judging = [name for name in estimates if not measures[name].is_amount]
     headline = next(iter(sorted(judging, key=lambda name: name != promised)), None)
+    if headline is None and [one.kind for one in recipe.metrics] == ["judge"]:
+        raise DataError(
+            f"{recipe.source}: nothing that the judge replied could be read, or all of it failed: see judgements.jsonl in "
+            f"{workspace.comparisons() / recipe.name}. The answers are saved."
+        )
     if headline is None:
         raise DataError(
             f"{recipe.questions.path}: none of {', '.join(one.name for one in recipe.metrics)} can be measured on these "
@@ -157,6 +164,7 @@ def _scored(
     recipe: CompareRecipe,
     chosen: Sequence[metrics.Metric],
     step: Callable[[], None],
+    judged: Mapping[Place, float],
 ) -> tuple[list[Row], dict[str, dict[str, Addends]], dict[str, Any], list[str]]:
     """Every answer with its scores, question by question; what variants add to metrics of all questions together; what of
     labels was told; and what a reader has to know of the judging."""
@@ -164,7 +172,7 @@ def _scored(
     cells = [(question, log.answer((question.id, name), repeat)) for question in asked for name, repeat in places]
     pairs = [(question, answer) for question, answer in cells if answer is not None]
     with SandboxProcess() as sandbox:
-        tools = metrics.Tools(recipe.abstention, sandbox, tuple(asked))
+        tools = metrics.Tools(recipe.abstention, sandbox, tuple(asked), judged=judged)
         found = metrics.scores(chosen, pairs, tools, step)
         whole = {one.name: metrics.addends(one, pairs, tools) for one in chosen if one.measure.whole}
         told = classes(chosen, pairs, whole, tools)

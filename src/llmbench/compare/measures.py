@@ -91,6 +91,7 @@ _ALL = (
     replace(_share("refusal", "Refusal", "refuses more often than", "refuses in"), less_is_better=True),
     _share("language", "Language", "answers in the right language more often than", "answers in the right language in"),
     _score("repetition", "Repetition", "repeats itself more than", less_is_better=True),
+    _score("judge", "Judge", "is preferred to"),
     Measure("latency", "Latency", "amount", "takes longer than", unit="s", less_is_better=True),
     Measure("first_token", "First token", "amount", "starts to answer later than", unit="s", less_is_better=True),
     Measure("prompt_tokens", "Prompt tokens", "amount", "reads more tokens than", unit="tokens", less_is_better=True),

@@ -77,12 +77,24 @@ function answer(question, i, metric) {
   return box;
 }
 
+// What judges said of these answers, in the order in which they were shown.
+function opinions(said) {
+  if (!said.length) return null;
+  const list = make("details", "", make("summary", "", said.length === 1 ? "1 judgement" : `${said.length} judgements`));
+  for (const [judge, shown, label, reason] of said) {
+    const names = shown.map((i) => data.variants[i][0]);
+    const won = { first: names[0], second: names[1] }[label] || label;
+    list.append(written("p", "passage", written("b", "", `${judge} on ${names.join(", then ")}: ${won}`), reason ? ` ${reason}` : ""));
+  }
+  return list;
+}
+
 function card(question, metric) {
   const expected = question.told ? question.a || question.v || "" : question.a || "not in the documents";
   const page = question.page ? ` (${question.page})` : question.told ? "" : " (not in the documents)";
   const answers = make("div", "answers", ...data.variants.map((_, i) => answer(question, i, metric)));
   const line = expected ? `${question.id}: expected \u201c${expected}\u201d${page}` : question.id;
-  return make("article", "card", written("h3", "", question.q), written("p", "expected", line), answers);
+  return make("article", "card", written("h3", "", question.q), written("p", "expected", line), answers, opinions(question.j || []));
 }
 
 function matches(question) {

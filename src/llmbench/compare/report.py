@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from llmbench.compare import charts, classes_page, metrics
+from llmbench.compare.judging.page import judges_section
 from llmbench.compare.measures import Measure
 from llmbench.compare.result import Comparison
 from llmbench.compare.table import cell, effect_rows, noise_rows
@@ -51,6 +52,7 @@ def html(comparison: Comparison) -> str:
             _pairs(comparison, colours) if len(comparison.variants) > 1 else "",
             classes_page.html(comparison, colours),
             _experiment(comparison),
+            judges_section(comparison),
             _cost(comparison, colours),
             _definitions(comparison),
             _explorer(comparison),
@@ -284,6 +286,10 @@ def _data(c: Comparison, colours: dict[str, int]) -> dict[str, Any]:
             "page": ", ".join(q.sources) or None,
             "told": q.answerable,
             "of": {},
+            "j": [
+                [one["judge"], [c.variants.index(name) for name in one["shown"]], one["label"], one["reason"]]
+                for one in c.opinions.get(q.id, ())
+            ],
         }
         for q in c.questions
     }

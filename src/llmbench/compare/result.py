@@ -77,6 +77,10 @@ class Comparison:
     """Of a sequential comparison: what was decided after how many questions, and the tokens that it saved."""
     experiment: Experiment = field(default_factory=Experiment)
     """How the variants differ, the effects of their factors, and what repeats show."""
+    judges: dict[str, Any] | None = None
+    """Of a comparison with a judge: who judged and how, and what labels of people say of it."""
+    opinions: dict[str, list[dict[str, Any]]] = field(default_factory=dict, compare=False)
+    """Question -> what judges said of its answers; judgements.jsonl has it."""
 
     @property
     def name(self) -> str:
@@ -112,7 +116,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """All but the rows, which answers.jsonl holds."""
-        values = {key: value for key, value in vars(self).items() if key not in ("folder", "rows", "questions")}
+        values = {key: value for key, value in vars(self).items() if key not in ("folder", "rows", "questions", "opinions")}
         values |= {
             "name": self.name,
             "differences": [asdict(one) for one in self.differences],

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from llmbench import workspace, written
-from llmbench.compare import metrics, preregistration, prompts, questions
+from llmbench.compare import judging, metrics, preregistration, prompts, questions
 from llmbench.compare.answers import AnswerLog, Place, Scores, scored
 from llmbench.compare.ask import Endpoint, Progress
 from llmbench.compare.asking import Asking, AskingWatch, Starting
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["every", "load", "remove", "run"]
 
-_FILES = ("answers.jsonl", "summary.json", "report.html", FILE)
+_FILES = ("answers.jsonl", "summary.json", "report.html", FILE, judging.FILE)
 """What is made anew by `fresh`."""
 
 
@@ -42,6 +43,7 @@ def run(
     meter: EnergyMeter | None = None,
     starting: Starting | None = None,
     say: Callable[[str], None] | None = None,
+    judged: Progress | None = None,
 ) -> Comparison:
     """Asks what is not answered yet, measures, and writes the comparison's folder.
 
@@ -54,6 +56,7 @@ def run(
         meter: another one than NVIDIA's, for tests.
         starting: with `engine: auto` called while an engine starts, with what it does and for how many seconds.
         say: told what is worth knowing of it, a line each.
+        judged: called at the start and after each judgement, where the recipe has a judge.
 
     Raises:
         DataError: the question file cannot be used, or no wanted metric fits it.
@@ -106,7 +109,11 @@ def run(
         claim()
         workspace.write_text(folder / "recipe.yaml", resolved)
         put = asked if stopping is None else _as_listed(asked, stopping.asked())
-        comparison = _promised(measure(recipe, put, log, listed, measuring), recipe, asked, left_out, stopping)
+        found = judging.judge(recipe, put, log, folder, judged) if recipe.judge is not None else None
+        comparison = measure(recipe, put, log, listed, measuring, found.places if found is not None else None)
+        if found is not None:
+            comparison = judging.told(comparison, found, recipe, _judging_before(folder))
+        comparison = _promised(comparison, recipe, asked, left_out, stopping)
         if meter is not None:
             energy, words = used(before, after, log.answered - there, recipe.names)
             comparison = replace(comparison, energy=energy, notes=(*comparison.notes, words))
@@ -148,7 +155,7 @@ def remove(name: str) -> None:
         raise LlmbenchError(f"There is no comparison {name} (available: {', '.join(_names()) or 'none yet'}).")
     written.check_claim(folder, "comparison", known=written.shows(folder / "summary.json", "questions", "created"))
     with workspace.lock(folder, "comparison"):
-        ours = [*_FILES, "recipe.yaml", preregistration.FILE, preregistration.RESTARTS, written.RECORD, ".lock"]
+        ours = [*_FILES, judging.LABELS, "recipe.yaml", preregistration.FILE, preregistration.RESTARTS, written.RECORD, ".lock"]
         written.refuse(folder, ours)
         written.remove(folder, ours)
 
@@ -168,6 +175,15 @@ def _names() -> list[str]:
 
 def _sequential(recipe: CompareRecipe) -> bool:
     return recipe.preregistration is not None and recipe.preregistration.stop == "sequential"
+
+
+def _judging_before(folder: Path) -> Mapping[str, Any] | None:
+    """What an earlier time told of the judges; None where there was none."""
+    try:
+        found = json.loads((folder / "summary.json").read_text(encoding="utf-8")).get("judges")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _as_listed(asked: Sequence[Question], put: Sequence[Question]) -> list[Question]:

@@ -14,6 +14,7 @@ __all__ = [
     "effect_name",
     "effect_rows",
     "grid_rows",
+    "judge_notes",
     "long_rows",
     "markdown",
     "metric_rows",
@@ -110,6 +111,14 @@ def noise_rows(comparison: Comparison, metric: str) -> Rows:
     return rows if of else []
 
 
+def judge_notes(comparison: Comparison) -> list[str]:
+    """Sentences about the judges that a reader has to know; those that labels tell first."""
+    told = comparison.judges
+    if told is None:
+        return []
+    return [*(told["calibration"]["notes"] if told["calibration"] else ()), *told["notes"]]
+
+
 def markdown(comparison: Comparison) -> str:
     """The verdict, the 2x2 table of the headline metric if there is one, all metrics, and the pairs, as Markdown."""
     lines = [f"**{comparison.verdict}**", ""]
@@ -122,7 +131,7 @@ def markdown(comparison: Comparison) -> str:
     percent = f"{100 * comparison.confidence:g}%"
     n = len(comparison.questions)
     says = f"{n} questions. Brackets are {percent} intervals. Differences are paired by question."
-    told = [comparison.experiment.passages, *comparison.experiment.notes]
+    told = [comparison.experiment.passages, *comparison.experiment.notes, *judge_notes(comparison)]
     return "\n".join([*lines, " ".join([says, *comparison.notes, *(note for note in told if note)])])
 
 

@@ -75,7 +75,7 @@ class GenaiFormat:
         try:
             model = onnxruntime_genai.Model(str(folder))
             own = onnxruntime_genai.Tokenizer(model)
-            template = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).chat_template
+            template = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False).chat_template
             tokens = [_tokens(own, one.text, begins=one.begins) for one in probes.texts]
             logits = [_in_two(onnxruntime_genai, model, ids) for ids in probes.sequences]
             asked = zip(probes.sequences, probes.prompts, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench import workspace, written
-from llmbench.compare import Comparison, metrics, preregistration
+from llmbench.compare import Comparison, measures, metrics, preregistration
 from llmbench.errors import DataError
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe
@@ -119,8 +120,9 @@ def read(path: Path) -> Baseline:
             raise DataError(f"{path}: a baseline of format {form}, and this llmbench reads {_FORMAT}. Update llmbench.")
         found = Baseline(**values)
         for metric, of_questions in found.values.items():
-            least, most = (0.0, math.inf) if metric in metrics.COST else (0.0, 1.0)
-            if not all(type(one) in (int, float) and least <= one <= most and one < math.inf for one in of_questions.values()):
+            kind = measures.KNOWN.get(metric)
+            most = 1.0 if kind is not None and not kind.is_amount else sys.float_info.max
+            if not all(type(one) in (int, float) and 0 <= one <= most for one in of_questions.values()):
                 raise ValueError(f"{metric} has values that it cannot have")
             if metric not in found.definitions:
                 raise ValueError(f"{metric} has no definition")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -58,10 +59,13 @@ def finished(recipe: CompareRecipe) -> Comparison:
         other.append("variants")
     if recipe.max_tokens != found.max_tokens:
         other.append("max_tokens")
-    if _pattern_of(found) not in (None, recipe.abstention):
+    scored, now_scored = _scored_by(found), recipe.model_dump(mode="json")
+    if scored.get("abstention", recipe.abstention) != recipe.abstention:
         other.append("abstention")
     if missing := [one.name for one in recipe.metrics if not any(one.name in row.scores for row in found.rows)]:
         other.append(f"metrics ({', '.join(missing)} not measured)")
+    elif any(one not in scored.get("metrics", now_scored["metrics"]) for one in now_scored["metrics"]):
+        other.append("settings of metrics")
     if other:
         raise LlmbenchError(
             f"{found.folder}: the finished comparison has other {' and '.join(other)} than {recipe.source}. "
@@ -70,13 +74,13 @@ def finished(recipe: CompareRecipe) -> Comparison:
     return found
 
 
-def _pattern_of(comparison: Comparison) -> str | None:
-    """The pattern that its answers were scored with; None where its recipe cannot be read."""
+def _scored_by(comparison: Comparison) -> dict[str, Any]:
+    """The recipe that its answers were scored by; nothing where it cannot be read."""
     try:
         resolved = yaml.safe_load((comparison.folder / "recipe.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
-        return None
-    return str(resolved.get("abstention")) if isinstance(resolved, dict) else None
+        return {}
+    return resolved if isinstance(resolved, dict) else {}
 
 
 def candidate_of(recipe: CompareRecipe, baseline: str | None, given: str | None) -> str:

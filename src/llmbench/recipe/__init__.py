@@ -32,6 +32,7 @@ from llmbench.recipe.experiment import (
 )
 from llmbench.recipe.fields import Document
 from llmbench.recipe.guardrails import RAILS
+from llmbench.recipe.judge import JudgeModel, JudgeSpec
 from llmbench.recipe.load import load, load_any, load_text
 from llmbench.recipe.methods import DistillationSpec, DpoSpec, GrpoSpec, KtoSpec, Method, OrpoSpec, RewardSpec, TeacherSpec
 from llmbench.recipe.metrics import MetricSpec
@@ -99,6 +100,8 @@ __all__ = [
     "GrpoSpec",
     "Guardrails",
     "IA3Spec",
+    "JudgeModel",
+    "JudgeSpec",
     "KtoSpec",
     "LoftQSpec",
     "LoraSpec",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from llmbench.recipe.abstention import ABSTENTION
 from llmbench.recipe.experiment import ComparedVariant, FactorsSpec, PassagesSpec, Variants, grid_size
 from llmbench.recipe.fields import Document, ExistingPath, Name, Pattern, Section, Seed
+from llmbench.recipe.judge import JudgeSpec
 from llmbench.recipe.metrics import Metrics
 from llmbench.recipe.preregistration import PreregistrationSpec
 from llmbench.recipe.prices import PricesSpec
@@ -96,6 +97,9 @@ class CompareRecipe(Document):
     statistics: StatisticsSpec = StatisticsSpec()
     preregistration: PreregistrationSpec | None = None
     """What is promised before the first answer; none promises nothing."""
+    judge: JudgeSpec | None = None
+    """A model, or several, that judges the answers. Its figures are the metric `judge`, which comes first where `metrics` are not
+    given, and last where they are given without it."""
 
     @property
     def compared(self) -> list[ComparedVariant]:
@@ -124,6 +128,38 @@ class CompareRecipe(Document):
     def names(self) -> list[str]:
         """Their names."""
         return [variant.name for variant in self.compared]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judged(cls, values: Any) -> Any:
+        """A judge's figures are among the metrics."""
+        if not isinstance(values, dict) or values.get("judge") is None:
+            return values
+        listed = values.get("metrics")
+        if listed is None:
+            return {**values, "metrics": ["judge", *_USUAL]}
+        named = isinstance(listed, list) and any(one == "judge" or (isinstance(one, dict) and "judge" in one) for one in listed)
+        return values if named or not isinstance(listed, list) else {**values, "metrics": [*listed, "judge"]}
+
+    @model_validator(mode="after")
+    def _judge_is_told(self) -> Self:
+        judging = [one.name for one in self.metrics if one.kind == "judge"]
+        if self.judge is None:
+            if judging:
+                raise ValueError(f"metrics: {judging[0]} needs a `judge`: judge: {{model: ...}}")
+            return self
+        if len(judging) > 1:
+            raise ValueError("metrics: there is one judge; leave `judge` there once")
+        if len(self.names) < 2 and self.judge.kind == "pairwise":
+            raise ValueError("judge.kind: pairwise compares two variants. List another, or use kind: rubric")
+        if self.engine == "auto" and (nowhere := next((one for one in self.judge.judges if one.base_url is None), None)):
+            raise ValueError(f"judge: with `engine: auto` no endpoint is left to ask {nowhere.model} at. Give its `base_url`")
+        plan = self.preregistration
+        if plan is not None and plan.stop == "sequential" and plan.metric in judging:
+            raise ValueError(
+                "preregistration.stop: sequential decides while answers come, and a judge is asked after them. Use stop: all"
+            )
+        return self
 
     @model_validator(mode="after")
     def _asks_somebody(self) -> Self:

@@ -71,6 +71,7 @@ class MetricSpec(Section):
     language: _Language = None
     repetition: of.RepetitionMetric | None = None
     metric: _Own = None
+    judge: of.NamedMetric | None = None
 
     @property
     def kind(self) -> str:

@@ -7,8 +7,9 @@ outputs/votes/NAME/
 from llmbench.votes import tables, values
 from llmbench.votes.booth import Booth, Plan, anonymous
 from llmbench.votes.result import VoteResult, result
-from llmbench.votes.store import names
+from llmbench.votes.store import ballots, names
 
 __all__ = [
-    "Booth", "Plan", "VoteResult", "anonymous", "export", "imports", "names", "result", "store", "tables", "tally", "values",
+    "Booth", "Plan", "VoteResult", "anonymous", "ballots", "export",
+    "imports", "names", "result", "store", "tables", "tally", "values",
 ]  # fmt: skip

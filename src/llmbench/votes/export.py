@@ -22,7 +22,7 @@ from llmbench.votes.result import current_answers
 from llmbench.votes.store import VoteStore, path
 from llmbench.votes.values import AnswerPair, Ballot
 
-__all__ = ["FORMATS", "Exported", "Format", "export"]
+__all__ = ["FORMATS", "ExportedVotes", "Format", "export"]
 
 Format = Literal["dpo", "kto", "sft"]
 FORMATS: tuple[Format, ...] = ("dpo", "kto", "sft")
@@ -34,7 +34,7 @@ _PARTS = 10_000
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedVotes:
     """Rows to train on, and the questions that were set apart to compare on next.
 
     `left` is reason -> pairs that make no row. `trained` and `held` count questions; no page is in both.
@@ -59,7 +59,7 @@ class _Said:
 
 def export(
     name: str, format_: Format, *, hold_out: float = 0.0, without: Collection[str] = (), least: int = 1, named: bool = False
-) -> Exported:
+) -> ExportedVotes:
     """The rows.
 
     Args:
@@ -97,7 +97,7 @@ def export(
         raise DataError(f"{name}: no vote makes a row for {format_}{_why(left)}. Vote more: llmbench vote {name}")
     trained = {row["question_id"] for row in rows}
     kept = tuple(_question(questions[id]) for id in sorted(held))
-    return Exported(tuple(rows), kept, dict(left), len(trained), len(held))
+    return ExportedVotes(tuple(rows), kept, dict(left), len(trained), len(held))
 
 
 def _refuse_tests(name: str, counting: Sequence[Ballot], questions: Mapping[str, Mapping[str, Any]], hold_out: float) -> None:

@@ -20,7 +20,7 @@ from llmbench.errors import LlmbenchError
 from llmbench.sqlite_file import SqliteFile
 from llmbench.votes.values import AnswerPair, Ballot
 
-__all__ = ["FILE", "VoteStore", "answer_hash", "names", "path", "remove"]
+__all__ = ["FILE", "VoteStore", "answer_hash", "ballots", "names", "path", "remove"]
 
 FILE = "votes.sqlite"
 _VERSION = 1
@@ -202,6 +202,16 @@ class VoteStore(SqliteFile):
         """Name -> what the endpoint listed about each variant."""
         with self.explained():
             return {name: json.loads(listing) for name, listing in self.db.execute("SELECT name, listing FROM variants")}
+
+
+def ballots(name: str) -> list[Ballot]:
+    """Every vote there is on a comparison.
+
+    Raises:
+        LlmbenchError: there are none, or the file cannot be read.
+    """
+    with VoteStore(path(name), new=False) as store:
+        return store.ballots()
 
 
 def _ballot(row: Sequence[Any]) -> Ballot:

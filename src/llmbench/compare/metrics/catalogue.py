@@ -82,6 +82,12 @@ def _length(measure: Measure, spec: Any) -> Measure:
     return replace(measure, unit=spec.unit)
 
 
+def _judged(pairs: Sequence[Pair], spec: NamedMetric, tools: Tools) -> list[float | None]:
+    """A judging model's opinion, from 0 to 1: of pairs the share that is won, ties half, over all other variants; of a rubric of
+    1 to 5 the rating less 1 over 4; of a checklist the share of items that are met."""
+    return [tools.judged.get(answer.place) for _, answer in pairs]
+
+
 _ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 _KINDS: dict[str, _Kind] = {
     **{of.__name__: _grounding(of) for of in grounding.ALL},
@@ -132,6 +138,7 @@ _KINDS: dict[str, _Kind] = {
     "length_within": _Kind(texts.length_within),
     "refusal": _Kind(texts.refusal),
     "repetition": _Kind(texts.repetition),
+    "judge": _Kind(_judged),
 }
 _COSTS = {"latency": costs.latency, "first_token": costs.first_token, "prompt_tokens": costs.prompt_tokens,
           "completion_tokens": costs.completion_tokens}  # fmt: skip

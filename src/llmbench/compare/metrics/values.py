@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from llmbench.compare.answers import Answer
+from llmbench.compare.answers import Answer, Place
 from llmbench.compare.measures import Measure
 from llmbench.questions import Question
 from llmbench.recipe.metric_settings import NamedMetric
@@ -36,6 +36,8 @@ class Tools:
     """Every question of the comparison, whether it was answered or not."""
     notes: list[str] = field(default_factory=list)
     """Sentences about the figures that a reader has to know; judging adds to them."""
+    judged: Mapping[Place, float] = field(default_factory=dict)
+    """What judging models made of each answer, 0 to 1."""
 
 
 Judge = Callable[[Sequence[Pair], Any, Tools], list[float | None]]

@@ -17,7 +17,7 @@ from llmbench.training.loading.adapter import keep_precision
 from llmbench.training.loop.optimizer import own_optimizer
 from llmbench.training.loop.record import Recorder
 from llmbench.training.methods.arguments import arguments
-from llmbench.training.methods.together import Together
+from llmbench.training.methods.together import Among
 
 if TYPE_CHECKING:
     from llmbench.training.job import Job
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Judged", "against", "parts", "rate", "reference", "settings"]
 
 
-class Judged(Together):
+class Judged(Among):
     """Stands before one of TRL's trainers and keeps it from preparing, cutting or casting anything."""
 
     model: Any

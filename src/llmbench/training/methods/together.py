@@ -21,7 +21,7 @@ from llmbench.training.distributed.ranks import Ranks, current
 from llmbench.training.loop.batches import Dealt
 from llmbench.training.loop.checkpoint import WholeCheckpoints
 
-__all__ = ["Together", "counted"]
+__all__ = ["Among", "counted"]
 
 _NOTHING = "a turn without rows"
 """What marks a batch that takes a turn where a step's batches do not go round; it is another row, and counts nothing."""
@@ -29,7 +29,7 @@ _NOTHING = "a turn without rows"
 _COUNT = "num_tokens"
 
 
-class Together(WholeCheckpoints):
+class Among(WholeCheckpoints):
     """Stands before one of TRL's trainers. With one process nothing is other than TRL's."""
 
     data_collator: Any
