@@ -98,6 +98,10 @@ FAULTS = {
     "factor": (GRID + "  only: [{prompt: brief}]\n", "only[0]: prompt is no factor. Factors: models, adapters, prompts"),
     "twice": ("factors: {models: [base, base]}\n", "two levels are named base: give one of them another `name`"),
     "field": ("variants: [{name: a, promt: {}}]\n", "variants[0].promt is not a field. Did you mean prompt?"),
+    "key": ("engine: auto\nengine_options: {api_key: k}\nvariants: [a]\n", "engine_options.api_key: with `engine: auto`"),
+    "passages": ("variants: [a]\npassages: {}\n", "passages: give either column or pipeline"),
+    "places": ("variants: [a]\npassages: {column: c, template: x}\n", "it needs {passages} and {question}"),
+    "repeats": ("variants: [a]\nrepeats: 0\n", "repeats should be greater than 0, not 0"),
     "many": (f"factors: {{models: {list('abcdefghijklmnopqrstuvwxyz')}, sampling: {[{'name': str(i)} for i in range(50)]}}}\n",
              "the grid has 1,300 variants, and at most 1,000 are asked"),
 }  # fmt: skip

@@ -76,7 +76,7 @@ def test_a_comparison_tells_the_trackers_of_a_run_how_its_adapter_did(made: Made
         confidence=0.95,
         concurrency=1,
         max_tokens=1,
-        listing={"base": {"adapter": None}, "mine": {"adapter": "one"}},
+        listing={"base": {"adapter": None}, "mine": {"adapter": {"name": "one", "id": "a1"}}},
         versions={},
     )
     compare._tell_trackers(found)

@@ -94,7 +94,8 @@ def _tell_trackers(comparison: Comparison) -> None:
 
     known = {run.name: run for run in runs.every()}
     for variant in comparison.variants:
-        run = known.get(str(comparison.listing.get(variant, {}).get("adapter")))
+        adapter = comparison.listing.get(variant, {}).get("adapter")
+        run = known.get(str(adapter.get("name") if isinstance(adapter, dict) else adapter))
         if run is None or variant in comparison.failed:
             continue
         place = f"compare/{comparison.name}/{variant}"

@@ -173,8 +173,9 @@ class CompareRecipe(Document):
     @model_validator(mode="after")
     def _an_endpoint_serves_its_own(self) -> Self:
         if self.engine == "auto":
-            if self.engine_options.urls:
-                raise ValueError("engine_options.urls: with `engine: auto` engines are started here. Leave it out")
+            for field in ("urls", "api_key"):
+                if getattr(self.engine_options, field):
+                    raise ValueError(f"engine_options.{field}: with `engine: auto` engines are started here. Leave it out")
             return self
         for i, variant in enumerate(self.variants):
             for field in ("adapter", "pipeline"):
