@@ -163,5 +163,5 @@ def test_votes_on_answers_that_were_replaced_do_not_count(compared: Make) -> Non
         store.cast([type(old)(**{**vars(old), "item": item})])
     found = votes.result("kettles")
     assert (found.counted, found.stale) == (10, 1)
-    assert "1 votes are on answers that have been replaced since" in " ".join(found.notes)
+    assert "1 vote on answers that have been replaced since" in " ".join(found.notes)
     assert len(export("kettles", "dpo").rows) == 10

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -101,3 +102,31 @@ def test_a_voter_can_be_left_out(here: Run) -> None:
     assert json.loads(here("votes", "kettles", "--json", "--without", "bob")[1])["counted"] == 4
     code, _, err = here("votes", "kettles", "--without", "eve")
     assert code == 2 and "--without eve: nobody of that name voted on kettles (voters: ada, bob)." in err
+
+
+def test_votes_are_exported_next_to_the_questions_held_out(here: Run, tmp_path: Path) -> None:
+    here("vote", "kettles", "--checks", "0", "--limit", "20", typed="left\n" * 20)
+    rows = tmp_path / "pairs.jsonl"
+    code, out, _ = here("votes", "export", "kettles", "--to", str(rows), "--hold-out", "0.4")
+    assert code == 0 and f"{rows}: " in out and "Train on it: llmbench train recipes/dpo.yaml" in out
+    held = (tmp_path / "pairs.questions.jsonl").read_text(encoding="utf-8")
+    assert "of which nothing is trained on" in out and held.count("\n") >= 1
+    assert here("votes", "export", "kettles", "--to", str(rows))[0] == 2
+    code, out, _ = here("votes", "export", "kettles", "--to", str(rows), "--format", "kto", "--overwrite", "--json")
+    assert (code, json.loads(out)["rows"]) == (0, 40)
+    code, _, err = here("votes", "export", "kettles", "--to", str(rows), "--format", "x", "--overwrite")
+    assert code == 2 and "--format 'x': choose one of dpo, kto, sft." in err
+
+
+def test_votes_are_imported_and_removed(here: Run, tmp_path: Path) -> None:
+    row = {"question_id": 1, "model_a": "x", "model_b": "y", "winner": "model_b", "judge": "ada"}
+    file = tmp_path / "human.jsonl"
+    file.write_text(json.dumps(row) + "\n" + json.dumps(row | {"winner": "?"}) + "\n", encoding="utf-8")
+    code, out, _ = here("votes", "import", str(file), "--name", "theirs", "--left", "a")
+    assert code == 0 and "theirs: 1 vote on 2 models by 1 voter, 1 question." in out and "1 row left out: winner is none" in out
+    assert "1 vote of 1 person" in here("votes", "theirs")[1]
+    assert here("votes", "import", str(file), "--name", "theirs")[0] == 2
+    code, _, err = here("votes", "rm", "theirs")
+    assert code == 2 and "Add --yes" in err
+    assert here("votes", "rm", "theirs", "--yes")[1] == "Removed the votes on theirs.\n"
+    assert "There are no votes on theirs" in here("votes", "theirs")[2]

@@ -9,10 +9,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from random import Random
 
 from llmbench import compare
-from llmbench.errors import LlmbenchError
+from llmbench.errors import LlmbenchError, MissingPackage
 from llmbench.votes import items as making
 from llmbench.votes.store import VoteStore, answer_hash, path
 from llmbench.votes.tally import pair_votes
@@ -71,6 +72,7 @@ class Booth:
     Raises:
         LlmbenchError: there is no finished comparison of this name, nothing in it can be voted on, or the voter's name is not
             allowed.
+        MissingPackage: of several pairs the next is chosen with numpy, which is not installed.
     """
 
     def __init__(self, name: str, voter: str | None = None, plan: Plan = Plan()) -> None:
@@ -78,6 +80,8 @@ class Booth:
         self.plan = plan
         self.comparison = compare.load(name)
         self.votable = making.votable(self.comparison)
+        if len(self.votable.models) > 2 and find_spec("scipy") is None:  # told before the first vote, not after
+            raise MissingPackage("vote", "scipy", "compare")
         self.file = path(name)
         with VoteStore(self.file) as store:
             self._salt = str(store.fact("salt"))

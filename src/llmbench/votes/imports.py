@@ -27,7 +27,7 @@ from llmbench.errors import DataError, LlmbenchError, MissingPackage
 from llmbench.votes.store import VoteStore, answer_hash, path
 from llmbench.votes.values import AnswerPair, Ballot, Winner
 
-__all__ = ["Imported", "import_votes"]
+__all__ = ["ImportedVotes", "import_votes"]
 
 _WINNERS: dict[str, Winner] = {
     "model_a": "model_a", "a": "model_a", "left": "model_a", "model_b": "model_b", "b": "model_b", "right": "model_b",
@@ -40,7 +40,7 @@ _LONGEST_FIELD = 10_000_000
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedVotes:
     """What was read. `left` is reason -> rows that are no votes."""
 
     name: str
@@ -52,7 +52,7 @@ class Imported:
     file: str
 
 
-def import_votes(source: Path, name: str, *, left: Literal["a", "b"] | None = None, limit: int | None = None) -> Imported:
+def import_votes(source: Path, name: str, *, left: Literal["a", "b"] | None = None, limit: int | None = None) -> ImportedVotes:
     """Reads a file into votes of the name, which must have none yet: all of it, or nothing.
 
     Args:
@@ -67,7 +67,7 @@ def import_votes(source: Path, name: str, *, left: Literal["a", "b"] | None = No
     """
     workspace.check_name(name, "--name")
     if path(name).exists():
-        raise LlmbenchError(f"There are votes on {name} already ({path(name)}). Name others: --name NAME")
+        raise LlmbenchError(f"There are votes on {name} already ({path(name)}). Choose another name: --name OTHER")
     ballots, questions, texts, skipped, faults = _read(source, left, limit)
     if faults and not ballots:
         raise DataError("\n".join(faults))
@@ -77,7 +77,7 @@ def import_votes(source: Path, name: str, *, left: Literal["a", "b"] | None = No
         store.note({"source": str(source.absolute())})
         store.keep(questions.values(), texts, {model: {} for one in ballots for model in (one.item.model_a, one.item.model_b)})
         store.cast(ballots)
-    return Imported(
+    return ImportedVotes(
         name=name,
         votes=len(ballots),
         models=len({model for one in ballots for model in (one.item.model_a, one.item.model_b)}),

@@ -11,6 +11,7 @@ from typing import Any
 
 from llmbench import compare
 from llmbench.errors import LlmbenchError, MissingPackage
+from llmbench.shown import counted
 from llmbench.statistics import p_value
 from llmbench.statistics.ratings import Agreement, Rating
 from llmbench.votes import items as making
@@ -89,7 +90,7 @@ class VoteResult:
         if self.rating is None or lead is None:
             return f"No vote on {self.name} counts yet."
         share, low, high = (100 * x for x in lead.share)
-        who = f"{self.counted:,} votes of {_people(self.voters)}"
+        who = f"{counted(self.counted, 'vote')} of {_people(self.voters)}"
         if math.isinf(lead.high):
             figures = f"it lost no vote that would bound its lead: at least {low:.0f}% of decided votes, {p_value(lead.p_holm)}"
         else:
@@ -285,9 +286,9 @@ def _notes(found: VoteResult, by: Sequence[str]) -> list[str]:
                 f"Look at the votes, or leave them out: --without {one.name}"
             )
     if found.stale:
-        notes.append(f"{found.stale:,} votes are on answers that have been replaced since, and do not count.")
+        notes.append(f"{counted(found.stale, 'vote')} on answers that have been replaced since do not count.")
     if found.alike:
-        notes.append(f"{found.alike:,} pairs of answers are word for word the same and are not voted on.")
+        notes.append(f"{counted(found.alike, 'pair')} of answers word for word the same: not voted on.")
     return notes
 
 
