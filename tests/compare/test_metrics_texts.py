@@ -30,7 +30,8 @@ def judged(asked: Any, *cases: tuple[Question, str], notes: list[str] | None = N
     """One metric's scores of answers, checked as a comparison checks its questions."""
     made = recipe(asked, **more)
     chosen = metrics.chosen(made)
-    metrics.check(chosen, [question for question, _ in cases], Path("questions.jsonl"))
+    if not chosen[0].measure.is_amount:  # which no comparison has alone
+        metrics.check(chosen, [question for question, _ in cases], Path("questions.jsonl"))
     pairs = [(question, Answer(str(i), "v", "", text=text)) for i, (question, text) in enumerate(cases)]
     with SandboxProcess() as sandbox:
         tools = Tools(made.abstention, sandbox, tuple(question for question, _ in cases))
@@ -286,6 +287,30 @@ def test_a_function_of_ones_own(tmp_path: Path) -> None:
         judged({"metric": "mine.py:wild"}, (about(level=3), "x"), folder=tmp_path)
     with pytest.raises(RecipeError, match=r"mine.py defines no function nera"):
         recipe({"metric": "mine.py:nera"}, folder=tmp_path)
+
+
+def test_a_function_that_was_changed_is_told(fake: Any, document: Any, tmp_path: Path) -> None:
+    from llmbench import compare
+
+    (tmp_path / "mine.py").write_text("def near(answer, known):\n    return 1.0\n")
+    asked = f"metrics=[{{metric: '{tmp_path}/mine.py:near'}}]"
+    assert not any("changed" in note for note in compare.run(document(asked), endpoint=fake).notes)
+    assert not any("changed" in note for note in compare.run(document(asked), endpoint=fake).notes)
+    (tmp_path / "mine.py").write_text("def near(answer, known):\n    return 0.5\n")
+    fake.asked.clear()
+    result = compare.run(document(asked), endpoint=fake)
+    assert result.estimates["near"]["base"].mean == 0.5
+    assert fake.asked == []
+    told = "near was changed since this comparison was last measured: its file is another one now."
+    assert [note for note in result.notes if "changed" in note] == [told]
+
+
+def test_a_comparison_that_could_judge_nothing_asks_nothing(fake: Any, document: Any) -> None:
+    from llmbench import compare
+
+    with pytest.raises(DataError, match=r"length says nothing of right or wrong. Add a metric that does"):
+        compare.run(document("metrics=[length]"), endpoint=fake)
+    assert fake.asked == []
 
 
 @pytest.mark.parametrize(

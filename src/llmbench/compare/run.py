@@ -114,6 +114,7 @@ def run(
         if found is not None:
             comparison = judging.told(comparison, found, recipe, _judging_before(folder))
         comparison = _promised(comparison, recipe, asked, left_out, stopping)
+        comparison = replace(comparison, notes=(*comparison.notes, *_changed(folder, comparison)))
         if meter is not None:
             energy, words = used(before, after, log.answered - there, recipe.names)
             comparison = replace(comparison, energy=energy, notes=(*comparison.notes, words))
@@ -210,6 +211,17 @@ def _check(recipe: CompareRecipe, asked: Sequence[Question]) -> None:
     """Refuses questions that cannot be asked or measured, before anybody is asked."""
     prompts.check(asked, recipe.compared)
     metrics.check(metrics.chosen(recipe), asked, recipe.questions.path)
+
+
+def _changed(folder: Path, comparison: Comparison) -> list[str]:
+    """Which metrics of the user's own are others than when this comparison was last measured."""
+    try:
+        earlier = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["measures"]
+        known = {name: one["sha256"] for name, one in earlier.items() if one["sha256"] is not None}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # there is none, or one of another version
+    changed = [name for name, one in comparison.measures.items() if one.sha256 != known.get(name, one.sha256)]
+    return [f"{name} was changed since this comparison was last measured: its file is another one now." for name in changed]
 
 
 def _write(comparison: Comparison, log: AnswerLog) -> None:

@@ -70,7 +70,8 @@ def estimate(
     if found.is_still:
         low, high = _wilson(middle, span, len(sums), confidence)
     low, high = max(span[0], min(low, middle)), min(span[1], max(high, middle))
-    return Estimate(middle, low, high, len(of.ids), _deff(of, together, found))
+    single = of.value(of.rows.sum(axis=0) - of.rows) if len(sums) < len(of.ids) else None
+    return Estimate(middle, low, high, len(of.ids), 1.0 if single is None else _effect(found, single))
 
 
 def differences(
@@ -97,9 +98,8 @@ def differences(
     names = list(of)
     wanted = [(a, b) for i, b in enumerate(names) for a in names[i + 1 :]] if pairs is None else list(pairs)
     many = max(len(wanted), tests)
-    made = [
-        difference(metric, a, b, of[a], of[b], confidence=confidence, groups=groups, seed=seed, tests=many) for a, b in wanted
-    ]
+    looks: _Looks = {}
+    made = [_pair(metric, pair, of, looks, confidence=confidence, groups=groups, seed=seed, tests=many) for pair in wanted]
     found = [one for one in made if one is not None]
     p_values = [one.p for one in found]
     adjusted = holm(p_values) if many <= len(found) else [min(1.0, many * p) for p in p_values]
@@ -123,30 +123,62 @@ def difference(
     `p` is the larger of two: of the exchange of the two variants' answers, cluster by cluster (approximate randomisation,
     Noreen 1989), and of the level at which the interval would touch 0.
     """
-    ids = sorted(set(of_a.ids) & set(of_b.ids))
+    return _pair(metric, (a, b), {a: of_a, b: of_b}, {}, confidence=confidence, groups=groups, seed=seed, tests=tests)
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """One variant's answers to some questions: sums of clusters, resamples, and what is left without each cluster."""
+
+    sums: Floats
+    middle: float
+    resampled: Floats
+    without: Floats
+
+
+_Looks = dict[tuple[str, tuple[str, ...]], _Looked]
+"""Variant and questions -> what is taken of them once, however many pairs it is in."""
+
+
+def _looked(variant: str, of: Addends, together: Clusters, seed: int, looks: _Looks) -> _Looked:
+    key = variant, of.ids
+    if key not in looks:
+        sums = _sums(of.rows, together)
+        total = sums.sum(axis=0)
+        looks[key] = _Looked(sums, float(of.value(total)), _resampled(sums, of.value, seed), of.value(total - sums))
+    return looks[key]
+
+
+def _pair(
+    metric: str,
+    names: tuple[str, str],
+    of: Mapping[str, Addends],
+    looks: _Looks,
+    *,
+    confidence: float,
+    groups: Groups,
+    seed: int,
+    tests: int,
+) -> Difference | None:
+    a, b = names
+    ids = sorted(set(of[a].ids) & set(of[b].ids))
     if len(ids) < 2:
         return None
-    one, other, value = of_a.of(ids), of_b.of(ids), of_a.value
+    one, other = of[a].of(ids), of[b].of(ids)
     together = clusters(ids, groups)
-    x, y = _sums(one.rows, together), _sums(other.rows, together)
-    both = np.concatenate([x, y], axis=1)
-    width = x.shape[1]
-
-    def apart(sums: Floats) -> Floats:
-        return value(sums[..., :width]) - value(sums[..., width:])
-
-    total = both.sum(axis=0)
-    middle = float(apart(total))
-    found = _Spread(middle, _resampled(both, apart, seed), apart(total - both))
+    x, y = _looked(a, one, together, seed, looks), _looked(b, other, together, seed, looks)
+    middle = x.middle - y.middle
+    found = _Spread(middle, x.resampled - y.resampled, x.without - y.without)
     low, high = found.interval(confidence)
-    p = max(_exchanged(x, y, value, middle, seed), found.p)
+    p = max(_exchanged(x.sums, y.sums, one.value, middle, seed), found.p)
     if found.is_still:
-        least = _still(len(x), confidence)
+        least = _still(len(x.sums), confidence)
         low, high = middle - least, middle + least
     least_shown = power.amount(found.error, together, (1 - confidence) / tests) if found.error else None
+    single = (each.value(each.rows.sum(axis=0) - each.rows) for each in (one, other)) if len(x.sums) < len(ids) else None
+    deff = 1.0 if single is None else _effect(found, next(single) - next(single))
     return Difference(
-        metric, a, b, middle, max(-1.0, min(low, middle)), min(1.0, max(high, middle)), len(ids), 0, 0, p, p, least_shown,
-        _deff(replace(one, rows=np.concatenate([one.rows, other.rows], axis=1), value=apart), together, found),
+        metric, a, b, middle, max(-1.0, min(low, middle)), min(1.0, max(high, middle)), len(ids), 0, 0, p, p, least_shown, deff,
     )  # fmt: skip
 
 
@@ -226,11 +258,14 @@ def _resampled(sums: Floats, value: Value, seed: int) -> Floats:
 def _exchanged(x: Floats, y: Floats, value: Value, middle: float, seed: int) -> float:
     """Two-sided p: how often the exchange of two variants' answers in random clusters brings them as far apart as they are."""
     total_x, total_y, apart = x.sum(axis=0), y.sum(axis=0), y - x
+    apart = apart[apart.any(axis=1)]  # exchanging what is alike changes nothing
+    if not len(apart):
+        return 1.0
     rng = np.random.default_rng((seed, len(x), 1))
     as_far, done = 0, 0
     while done < RESAMPLES:
-        count = min(_block(len(x)), RESAMPLES - done)
-        moved = rng.integers(0, 2, size=(count, len(x))).astype(np.float64) @ apart
+        count = min(_block(len(apart)), RESAMPLES - done)
+        moved = rng.integers(0, 2, size=(count, len(apart)), dtype=np.int8).astype(np.float64) @ apart
         far = np.abs(value(total_x + moved) - value(total_y - moved)) >= abs(middle) - 1e-12
         as_far, done = as_far + int(np.count_nonzero(far)), done + count
     return (1 + as_far) / (1 + RESAMPLES)
@@ -248,11 +283,9 @@ def _weights(count: int, start: int, many: int, seed: int) -> Floats:
     return np.bincount(drawn.ravel(), minlength=many * count).reshape(many, count).astype(np.float64)
 
 
-def _deff(of: Addends, together: Clusters, found: _Spread) -> float:
-    """The variance over that of as many independent questions, both by the jackknife."""
-    if len(together.sizes) == len(of.ids):
-        return 1.0
-    single = _Spread(found.middle, found.resampled, of.value(of.rows.sum(axis=0) - of.rows)).error
+def _effect(found: _Spread, without: Floats) -> float:
+    """The variance over that of as many independent questions, both by the jackknife; `without` leaves out single questions."""
+    single = _Spread(found.middle, found.resampled, without).error
     return (found.error / single) ** 2 if single else 1.0
 
 

@@ -132,7 +132,7 @@ _KINDS: dict[str, _Kind] = {
     "citation_precision": _Kind(
         spans.citation_precision, applies=spans.has_spans, fault=spans.fault, columns=lambda spec: [spec.spans]
     ),
-    "language": _Kind(languages.language, fault=languages.fault, columns=lambda spec: [spec.column]),
+    "language": _Kind(languages.language, fault=languages.fault, prepare=languages.tried, columns=lambda spec: [spec.column]),
     "metric": _Kind(own.own, measured=_own),
     "length": _Kind(texts.length, measured=_length),
     "length_within": _Kind(texts.length_within),

@@ -8,8 +8,9 @@ from llmbench.compare.metrics.values import Pair, Tools
 from llmbench.errors import MissingPackage
 from llmbench.questions import Question
 from llmbench.recipe.metric_settings import LanguageMetric
+from llmbench.sandbox import SandboxProcess
 
-__all__ = ["fault", "language"]
+__all__ = ["fault", "language", "tried"]
 
 _SHORTEST = 20
 _LONGEST = 10_000
@@ -19,10 +20,7 @@ def language(pairs: Sequence[Pair], spec: LanguageMetric, tools: Tools) -> list[
     """The answer is in the right language: that of the settings, of a column, or else the one of its question, as py3langid
     tells it. Answers of fewer than 20 characters say too little and are not measured; nor are such questions, where they
     decide."""
-    try:
-        import py3langid
-    except ImportError as error:
-        raise MissingPackage("compare", "py3langid", "compare") from error
+    import py3langid
 
     def told(text: str) -> str | None:
         found: str = py3langid.classify(text[:_LONGEST])[0]
@@ -36,6 +34,15 @@ def language(pairs: Sequence[Pair], spec: LanguageMetric, tools: Tools) -> list[
         wanted, found = asked[question.id], told(answer.text)
         scores.append(None if wanted is None or found is None else float(found == wanted))
     return scores
+
+
+def tried(asked: Sequence[Question], spec: LanguageMetric, sandbox: SandboxProcess) -> list[str | None]:
+    """Makes sure that languages can be told, before anything is asked."""
+    try:
+        import py3langid  # noqa: F401
+    except ImportError as error:
+        raise MissingPackage("compare", "py3langid", "compare") from error
+    return [None] * len(asked)
 
 
 def fault(question: Question, spec: LanguageMetric) -> str | None:

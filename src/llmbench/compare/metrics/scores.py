@@ -39,6 +39,8 @@ def check(metrics: Sequence[Metric], asked: Sequence[Question], path: Path) -> N
             f"{path}: none of {', '.join(one.name for one in metrics)} can be measured on these questions. "
             "Give them an `answer`, a `value` or a `source`, or add abstention to `metrics`."
         )
+    if all(metric.measure.is_amount for metric in metrics):
+        raise DataError(f"{', '.join(one.name for one in metrics)} says nothing of right or wrong. Add a metric that does.")
     faults = [line for metric in metrics for line in _faults(metric, asked)]
     if faults:
         more = [f"... and {len(faults) - _SHOWN} more faults"] if len(faults) > _SHOWN else []

@@ -6,11 +6,13 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from llmbench.compare.answers import Answer
 from llmbench.compare.metrics.texts import SECONDS, too_long
 from llmbench.compare.metrics.values import Pair, Tools, each, expected
+from llmbench.errors import MissingPackage
 from llmbench.questions import Question
 from llmbench.recipe.metric_settings import FieldsMetric, NamedMetric, SchemaMetric
 from llmbench.sandbox import SandboxProcess
@@ -117,6 +119,8 @@ def schema_fault(question: Question, spec: SchemaMetric) -> str | None:
 
 def schema_tried(asked: Sequence[Question], spec: SchemaMetric, sandbox: SandboxProcess) -> list[str | None]:
     """What is wrong with schemas, as their own rules have it."""
+    if find_spec("jsonschema") is None:
+        raise MissingPackage("compare", "jsonschema", "compare")
     found = sandbox.each("schema", ({"schema": _schema(question, spec)} for question in asked), SECONDS)
     return [one.fault or one.limit for one in found]
 
