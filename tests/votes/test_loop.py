@@ -82,6 +82,7 @@ def cautious_rows(file: Path) -> Path:
     return file
 
 
+@pytest.mark.timeout(1500)  # two trainings and two starts of vLLM
 def test_a_variant_trained_on_votes_wins_the_next_blind_comparison(tmp_path: Path) -> None:
     trained(
         "sft-lora.yaml", "cautious", cautious_rows(tmp_path / "cautious.jsonl"), "data.eval_fraction=0",
