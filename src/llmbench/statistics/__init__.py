@@ -7,6 +7,6 @@ made in `paired`, `intervals`, `flips`, `clusters`, `power` and, for what is loo
 from llmbench.statistics.values import Difference, Effect, Estimate, Kind, Noise, p_value
 
 __all__ = [
-    "Difference", "Effect", "Estimate", "Kind", "Noise", "agreement", "clusters", "effects", "intervals", "p_value", "paired",
-    "rating", "ratings", "resampling", "sequential", "words",
+    "Difference", "Effect", "Estimate", "Kind", "Noise", "agreement", "clusters", "dawid_skene", "effects", "intervals",
+    "logit", "p_value", "paired", "ppi", "rating", "ratings", "resampling", "sequential", "words",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from llmbench.compare.judging.judgements import Judgement
+from llmbench.compare.judging.judgements import Ruling
 from llmbench.compare.judging.verdicts import Case, Verdicts
 from llmbench.statistics import Estimate, paired
 from llmbench.statistics.clusters import clusters
@@ -33,7 +33,7 @@ class Sure:
     groups: Mapping[str, str]
 
 
-def habits(judgements: Iterable[Judgement], verdicts: Verdicts, lengths: Lengths, sure: Sure) -> dict[str, Any]:
+def habits(judgements: Iterable[Ruling], verdicts: Verdicts, lengths: Lengths, sure: Sure) -> dict[str, Any]:
     """What one judge does. Every figure is a share with its interval, over questions, or None where there is nothing to tell.
 
     `orders`: pairs of which both orders name the same. `first`: of single judgements that name one, those that name the answer
