@@ -156,7 +156,12 @@ def _figures(comparison: Comparison, judged: JudgedAnswers, groups: Mapping[str,
         "controlled": figures.controlled(judged.together, lengths, comparison.variants, sure),
         "own": whose,
         "kin": figures.kin(judged.of, whose, sure),
-        "weighed": None if weighed is None else {name: value for name, value in asdict(weighed).items() if name != "chances"},
+        "weighed": None
+        if weighed is None
+        else {
+            **{name: value for name, value in asdict(weighed).items() if name != "chances"},
+            "faults": list(weighed.faults),
+        },
     }
 
 
@@ -172,7 +177,9 @@ def _notes(told: Mapping[str, Any], before: Mapping[str, Any] | None, judged: Ju
     unread = [one for one in judged.judgements if one.error is None and one.value is None]
     if unread:
         where = f"such as {unread[0].text[:80]!r}" if unread[0].text else "all empty"
-        said.append(f"{len(unread):,} of {told['judgements']:,} judgements could not be read, {where}; they are left out.")
+        said.append(
+            f"{len(unread):,} of {told['judgements']:,} judgements could not be read, {where}; they are left out. A reply that was cut needs a higher judge.max_tokens."
+        )
     if told["alike"]:
         said.append(f"{told['alike']:,} pairs of answers are word for word the same: ties, without being judged.")
     for name, habit in told["habits"].items():
@@ -186,6 +193,12 @@ def _notes(told: Mapping[str, Any], before: Mapping[str, Any] | None, judged: Ju
 def _habit_notes(name: str, habit: Mapping[str, Any]) -> list[str]:
     said = []
     first, longer, orders = habit.get("first"), habit.get("longer"), habit.get("orders")
+    form = habit.get("in_form")
+    if form is not None and form["mean"] < 0.5:
+        said.append(
+            f"{name} gives only {100 * form['mean']:.1f}% of its probability to the letters that it was asked for: it hardly "
+            "understood what to do."
+        )
     if orders is not None and orders["mean"] < 0.5:
         said.append(
             f"{name} contradicts itself in {100 * (1 - orders['mean']):.0f}% of pairs when the two answers change places."

@@ -12,7 +12,7 @@ __all__ = ["calibration_rows", "controlled_rows", "habit_rows", "judges_section"
 
 _HABITS = {
     "orders": "Both orders agree", "first": "Chose the first shown", "longer": "Chose the longer", "ties": "Ties",
-    "unreadable": "Not readable",
+    "unreadable": "Not readable", "in_form": "Probability of a letter",
 }  # fmt: skip
 
 _HOW = {

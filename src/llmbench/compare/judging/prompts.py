@@ -72,7 +72,8 @@ class Opinion:
 
     `value` is from 0 to 1: of a pair 1 where the first answer shown is better, 0 where the second is; of one answer how good it
     is; None where nothing can be read. `label` is `first`, `second` or `tie`, a rating, or an item's `y` or `n` each.
-    `probabilities` are label -> probability, where the endpoint gave them.
+    `probabilities` are label -> probability as the first token, where the endpoint gave them; what is missing to 1 is that of
+    words in no form that was asked for.
     """
 
     value: float | None
@@ -196,11 +197,10 @@ def _by_letter(kind: str, text: str, openings: Mapping[str, float]) -> Opinion:
             odds[letter] += math.exp(logprob)
     total = sum(odds.values())
     name = (lambda letter: _NAMES[letter]) if kind == "pairwise" else str
-    # Where the letters have little of the probability, the model did not answer in this form.
-    if total >= 0.05:
+    if total:  # How much of the whole it is, `probabilities` keep: the figures tell where it is little.
         shares = {letter: odd / total for letter, odd in odds.items()}
         likely = max(shares, key=lambda letter: shares[letter])
         value = sum(letters[letter] * share for letter, share in shares.items())
-        return Opinion(value, name(likely), probabilities={name(letter): share for letter, share in shares.items()})
+        return Opinion(value, name(likely), probabilities={name(letter): odd for letter, odd in odds.items()})
     letter = text.rstrip(".")
     return Opinion(letters[letter], name(letter)) if letter in letters else Opinion(None)
