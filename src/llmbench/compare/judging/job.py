@@ -178,7 +178,8 @@ def _notes(told: Mapping[str, Any], before: Mapping[str, Any] | None, judged: Ju
     if unread:
         where = f"such as {unread[0].text[:80]!r}" if unread[0].text else "all empty"
         said.append(
-            f"{len(unread):,} of {told['judgements']:,} judgements could not be read, {where}; they are left out. A reply that was cut needs a higher judge.max_tokens."
+            f"{len(unread):,} of {told['judgements']:,} judgements could not be read, {where}; they are left out. "
+            "A reply that was cut needs a higher judge.max_tokens."
         )
     if told["alike"]:
         said.append(f"{told['alike']:,} pairs of answers are word for word the same: ties, without being judged.")
