@@ -292,6 +292,7 @@ def test_labels_and_judgements_take_the_place_of_the_opinion(
     page = found.report.read_text(encoding="utf-8")
     assert "unchecked" not in page.split("<script")[0]
     assert "Labels and judge" in page
+    assert "<b>points</b>" not in page  # a judge's reason is as inert as an answer
     again = compare.run(load(80))  # the labels are known, and count again
     assert again.verdict == found.verdict
     assert len(world.prompts) == asked

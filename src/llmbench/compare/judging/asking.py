@@ -103,6 +103,7 @@ async def fill(
 class _Tallying:
     def __init__(self, total: int, progress: Progress | None) -> None:
         self.tally, self._tell, self._in_a_row = Tally(0, total, 0, 0), progress or (lambda tally: None), 0
+        self._tell(self.tally)
 
     def kept(self) -> None:
         """One is there from an earlier time."""
