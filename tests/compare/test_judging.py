@@ -390,3 +390,13 @@ def test_votes_are_labels(
     out = capsys.readouterr().out
     assert "judge and people: Cohen's kappa 1.00" in out
     assert found.folder.joinpath("labels.jsonl").exists()
+
+
+def test_self_preference_is_measured_against_people(load: Callable[..., CompareRecipe], world: World, tmp_path: Path) -> None:
+    world.judges = {"good": Judging(length=4)}  # `good` writes longer answers, and likes them
+    found = calibrated("judged", labelled(compare.run(load(40, judge={"model": "good"})), tmp_path / "labels.jsonl", 40))
+    assert found.judges is not None
+    (one,) = found.judges["calibration"]["kin"]
+    assert one["variants"] == ["good"]
+    assert one["more"]["mean"] > 0
+    assert any("lets its own model (good) win +" in note for note in found.judges["calibration"]["notes"])

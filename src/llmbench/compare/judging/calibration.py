@@ -178,14 +178,16 @@ def _agreements(
     clusters = {repr(one.case): groups.get(one.id, one.id) for one in labels}
     among = agreement.alpha(every, confidence=level, clusters=clusters)
     whose = (comparison.judges or {}).get("own", {})
-    beside = {**judged.of, "people": Verdicts({case: value for case, (value, _) in people.items()}, {})}
-    return {
-        "of": of,
-        "people": _plain(among),
-        "kin": [
-            one for one in kin(beside, whose, Sure(comparison.confidence, groups)) if one["more"] is not None
-        ] if whose else [],
-    }  # fmt: skip
+    said = Verdicts({case: value for case, (value, _) in people.items()}, {})
+    sure = Sure(level, groups)
+    beside = [
+        one
+        for name, variants in whose.items()
+        if name in judged.of
+        for one in kin({name: judged.of[name], "people": said}, {name: variants}, sure)
+        if one["more"] is not None
+    ]
+    return {"of": of, "people": _plain(among), "kin": beside}
 
 
 def _agreement(
