@@ -3,7 +3,7 @@
     python benchmarks/judging.py [--runs 2000] [--seed 0] [--only means]
 
 Prints Markdown tables. A share of 2,000 runs near 95 % has a standard error of 0.5 points. Labels are of n questions drawn at
-random among N that are judged; a judge says what people say, or errs with other chances for either verdict, so that its own mean
+random among N that are judged; a judge says what people say, or errs with other chances for either verdict, so that its mean
 is off.
 """
 
@@ -110,7 +110,8 @@ def means(rng: np.random.Generator, runs: int) -> None:
         worth = (x["labels width"] / x["ppi width"]) ** 2
         print(
             f"| {cell.n}, {cell.judged} | {cell.truth} | {cell.agreement:.2f}, {cell.kappa:.2f} | {x['ppi covers']:.3f} / "
-            f"{x['labels covers']:.3f} / {x['judge covers']:.3f} | {x['ppi width']:.3f} / {x['labels width']:.3f} | {worth:.2f} |",
+            f"{x['labels covers']:.3f} / {x['judge covers']:.3f} | "
+            f"{x['ppi width']:.3f} / {x['labels width']:.3f} | {worth:.2f} |",
             flush=True,
         )
 

@@ -70,9 +70,16 @@ async def test_a_stream_asks_for_more_and_brings_tool_calls_and_log_probabilitie
 
     def answer(request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)
-        assert (body["temperature"], body["tools"], body["max_tokens"], body["stream"]) == (0.5, [{"type": "function"}], 9, True)
+        assert (body["temperature"], body["tools"], body["max_tokens"], body["stream"]) == (
+            0.5,
+            [{"type": "function"}],
+            9,
+            True,
+        )
         pieces = [
-            event(choices=[{"delta": {"tool_calls": [part(name="weigh", arguments="") | {"id": "c1"}]}}], system_fingerprint="v-1"),
+            event(
+                choices=[{"delta": {"tool_calls": [part(name="weigh", arguments="") | {"id": "c1"}]}}], system_fingerprint="v-1"
+            ),
             event(choices=[{"delta": {"tool_calls": [part(arguments='{"of": ')]}}]),
             event(choices=[{"delta": {"tool_calls": [part(arguments='"kettle"}')]}}]),
             event(choices=[{"delta": {"tool_calls": [{"index": 1, "id": "c2", "function": {"name": "stop"}}]}}]),

@@ -11,6 +11,7 @@ import pytest
 
 from llmbench import compare, recipe
 from llmbench.endpoint import HttpEndpoint
+from llmbench.errors import LlmbenchError
 from llmbench.message import Message
 from llmbench.recipe import CompareRecipe
 
@@ -74,3 +75,40 @@ def test_the_second_time_no_model_is_asked(document: CompareRecipe) -> None:
     assert again.rows == first.rows
     assert again.estimates == first.estimates
     assert again.differences == first.differences
+
+
+@pytest.mark.parametrize("kind", ["letters", "reasons", "rubric"])
+def test_a_real_model_judges_and_labels_say_how_poorly(tmp_path: Path, endpoint: Any, kind: str) -> None:
+    from llmbench.compare.calibrate import calibrate
+    from llmbench.compare.judging import labels
+
+    rows = [{"id": f"q{i}", "question": f"How much does kettle {i} weigh?", "value": f"{300 + i} grams"} for i in range(12)]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    how = {"letters": {"reasons": False}, "reasons": {"max_tokens": 60}, "rubric": {"kind": "rubric", "reasons": False}}[kind]
+    written = {
+        "name": "really", "questions": {"path": "questions.jsonl"}, "variants": ["base", "adapter"], "max_tokens": 24,
+        "endpoint": {"base_url": endpoint.base_url}, "judge": {"model": "base", **how}, "metrics": ["judge", "length"],
+    }  # fmt: skip
+    (tmp_path / "compare.yaml").write_text(json.dumps(written), encoding="utf-8")
+    if kind == "reasons":  # The bundled model never comes to the end of its reason.
+        with pytest.raises(LlmbenchError, match="nothing that the judge replied could be read"):
+            compare.run(recipe.load(tmp_path / "compare.yaml", CompareRecipe))
+        return
+    found = compare.run(recipe.load(tmp_path / "compare.yaml", CompareRecipe))
+    assert found.judges is not None
+    assert found.judges["failed"] == 0
+    assert found.judges["own"] == {"base": ["base"]}
+    if kind == "letters":
+        assert found.judges["by_probability"] > 0
+    assert found.verdict.startswith("In the judge's opinion, unchecked, ")
+    people = tmp_path / "labels.jsonl"
+    pairs = [{"question": row["id"], "a": "base", "b": "adapter", "winner": "ab"[i % 2]} for i, row in enumerate(rows)]
+    single = [
+        {"question": row["id"], "variant": v, "label": 1 + i % 5} for i, row in enumerate(rows) for v in ("base", "adapter")
+    ]
+    people.write_text("\n".join(map(json.dumps, single if kind == "rubric" else pairs)), encoding="utf-8")
+    checked = calibrate("really", lambda comparison: labels.read(people, comparison))
+    assert checked.judges is not None
+    notes = checked.judges["calibration"]["notes"]
+    assert any("kappa is below 0.4" in note for note in notes)
+    assert checked.verdict.startswith("By ")

@@ -63,7 +63,7 @@ def measure(
     promised = recipe.preregistration.metric if recipe.preregistration is not None else None
     judging = [name for name in estimates if not measures[name].is_amount]
     headline = next(iter(sorted(judging, key=lambda name: name != promised)), None)
-    if headline is None and [one.kind for one in recipe.metrics] == ["judge"]:
+    if headline is None and recipe.judge is not None:
         raise DataError(
             f"{recipe.source}: nothing that the judge replied could be read, or all of it failed: see judgements.jsonl in "
             f"{workspace.comparisons() / recipe.name}. The answers are saved."

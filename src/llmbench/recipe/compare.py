@@ -98,8 +98,8 @@ class CompareRecipe(Document):
     preregistration: PreregistrationSpec | None = None
     """What is promised before the first answer; none promises nothing."""
     judge: JudgeSpec | None = None
-    """A model, or several, that judges the answers. Its figures are the metric `judge`, which comes first where `metrics` are not
-    given, and last where they are given without it."""
+    """A model, or several, that judges the answers. Its figures are the metric `judge`, which comes first where `metrics` are
+    not given, and last where they are given without it."""
 
     @property
     def compared(self) -> list[ComparedVariant]:

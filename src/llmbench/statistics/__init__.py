@@ -7,6 +7,6 @@ made in `paired`, `intervals`, `flips`, `clusters`, `power` and, for what is loo
 from llmbench.statistics.values import Difference, Estimate, FactorEffect, Kind, Noise, p_value
 
 __all__ = [
-    "Difference", "Estimate", "FactorEffect", "Kind", "Noise", "agreement", "clusters", "effects", "intervals", "p_value",
-    "paired", "power", "rating", "ratings", "resampling", "sequential", "words",
+    "Difference", "Estimate", "FactorEffect", "Kind", "Noise", "agreement", "clusters", "dawid_skene", "effects", "intervals",
+    "logit", "p_value", "paired", "power", "ppi", "rating", "ratings", "resampling", "sequential", "words",
 ]  # fmt: skip

@@ -1,9 +1,9 @@
 """Prediction-powered inference: a few labels of people and many judgements of a model in one interval.
 
-The judge says what the mean looks like over all questions; the labels say how far the judge is off. However wrong the judge, the
-interval holds, since labels correct it; the better it agrees, the narrower the interval. Angelopoulos, Bates, Fannjiang, Jordan
-and Zrnic (2023), "Prediction-powered inference", Science 382; the weight of the judge is that of Angelopoulos, Duchi and Zrnic
-(2023), "PPI++: efficient prediction-powered inference", arXiv 2311.01453, section 4. Labelled questions must be drawn at random.
+The judge says what the mean looks like over all questions; the labels say how far the judge is off. However wrong the judge,
+the interval holds, since labels correct it; the better it agrees, the narrower the interval. Angelopoulos, Bates, Fannjiang,
+Jordan and Zrnic (2023), "Prediction-powered inference", Science 382; the weight of the judge is that of Angelopoulos, Duchi and
+Zrnic (2023), "PPI++: efficient prediction-powered inference", arXiv 2311.01453. Labelled questions must be drawn at random.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Corrected:
     """A mean over questions as labels and judgements together have it.
 
     `weight` is lambda, from 0 (labels alone) to 1. `labelled` and `judged` are what each question with a label, and each one
-    that is only judged, adds to the mean beyond it: the mean's error is that of their sums. `people` is the same by labels alone.
+    that is only judged, adds to the mean beyond it: the mean's error is that of their sums. `people` is the mean by labels
+    alone, and `alone` what they add to that.
     """
 
     value: float
@@ -51,8 +52,8 @@ class Powered:
     """A mean, or a contrast of means, with its interval. `p` is two-sided, of a contrast of 0.
 
     `n` is how many questions have a label, `judged` how many are only judged. `people` is the mean by labels alone, with the
-    interval from `people_low` to `people_high`; `worth` is how many times as many labels would give an interval of the width that
-    the judge's help gives. `degrees` are those of Student's t.
+    interval from `people_low` to `people_high`; `worth` is how many times as many labels would give an interval of the width
+    that the judge's help gives. `degrees` are those of Student's t.
     """
 
     value: float
@@ -111,9 +112,9 @@ def combined(
 ) -> Powered:
     """The sum of several corrected means times a factor each, plus a constant, with its interval.
 
-    The error is that of a normal sum; the interval is Wilson's (1927) on as many questions as would have this error, which keeps
-    it inside the bounds and right near them, with Student's t. Its degrees are the number of labelled clusters less two, the mean
-    and the weight; clusters of questions add up before they are squared, as in `clusters.variance`.
+    The error is that of a normal sum; the interval is Wilson's (1927) on as many questions as would have this error, which
+    keeps it inside the bounds and right near them, with Student's t. Its degrees are the number of labelled clusters less two,
+    the mean and the weight; clusters of questions add up before they are squared, as in `clusters.variance`.
 
     Args:
         parts: factors with what they multiply.
@@ -189,7 +190,7 @@ def difference(
     confidence: float = 0.95,
     groups: Mapping[str, str] | None = None,
 ) -> Powered:
-    """The paired difference of two means, a less b, over the questions that are judged for both and, of labels, labelled for both."""
+    """The paired difference of two means, a less b, over the questions that are judged, or labelled, for both."""
     judged, labels = (
         {id: one[id] - other[id] for id in one if id in other} for one, other in ((judged_a, judged_b), (labels_a, labels_b))
     )
@@ -233,5 +234,5 @@ def _effective(part: Of, groups: Mapping[str, str] | None, together: Clusters) -
     return (
         own.effective
         if math.isfinite(own.degrees)
-        else float(len(set(groups[id] if groups and id in groups else id for id in part)))
+        else float(len({groups[id] if groups and id in groups else id for id in part}))
     )

@@ -17,13 +17,13 @@ from llmbench.compare import ask
 from llmbench.compare.answers import Answer
 from llmbench.compare.ask import Progress, Tally
 from llmbench.compare.judging import prompts
-from llmbench.compare.judging.judgements import Judgement, JudgementLog, Seat
+from llmbench.compare.judging.judgements import JudgementLog, Ruling, Seat
 from llmbench.endpoint import HttpEndpoint, Reply
 from llmbench.errors import EndpointError
 from llmbench.questions import HALF, Question
 from llmbench.recipe import CompareRecipe, JudgeModel, JudgeSpec
 
-__all__ = ["Asked", "fill", "wanted"]
+__all__ = ["Hearing", "fill", "wanted"]
 
 _FAILURES_IN_A_ROW = 10
 """So many, and the judge's endpoint is taken to be gone, or not to know what it is asked for."""
@@ -32,7 +32,7 @@ _VOLATILE = ("created", "permission")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Hearing:
     """What is put before every judge: one answer, or two in one order. `texts` are what the variants `shown` answered."""
 
     question: Question
@@ -41,7 +41,7 @@ class Asked:
     repeat: int
 
 
-def wanted(spec: JudgeSpec, pairs: Sequence[tuple[Question, Answer]], seed: int) -> list[Asked]:
+def wanted(spec: JudgeSpec, pairs: Sequence[tuple[Question, Answer]], seed: int) -> list[Hearing]:
     """All that is judged, in random order: of pairs every two variants whose answers differ, in both orders.
 
     Args:
@@ -59,15 +59,15 @@ def wanted(spec: JudgeSpec, pairs: Sequence[tuple[Question, Answer]], seed: int)
         if spec.kind == "pairwise":
             for a, b in combinations(texts, 2):
                 if texts[a].strip() != texts[b].strip():
-                    found += [Asked(question, (a, b), (texts[a], texts[b]), repeat)]
-                    found += [Asked(question, (b, a), (texts[b], texts[a]), repeat)]
+                    found += [Hearing(question, (a, b), (texts[a], texts[b]), repeat)]
+                    found += [Hearing(question, (b, a), (texts[b], texts[a]), repeat)]
         else:
-            found += [Asked(question, (variant,), (text,), repeat) for variant, text in texts.items()]
+            found += [Hearing(question, (variant,), (text,), repeat) for variant, text in texts.items()]
     return Random(f"judge-{seed}").sample(found, len(found))
 
 
 async def fill(
-    recipe: CompareRecipe, asked: Sequence[Asked], log: JudgementLog, progress: Progress | None = None
+    recipe: CompareRecipe, asked: Sequence[Hearing], log: JudgementLog, progress: Progress | None = None
 ) -> tuple[list[Seat], dict[str, dict[str, Any]]]:
     """Asks the judges for what the log lacks.
 
@@ -103,13 +103,14 @@ async def fill(
 class _Tallying:
     def __init__(self, total: int, progress: Progress | None) -> None:
         self.tally, self._tell, self._in_a_row = Tally(0, total, 0, 0), progress or (lambda tally: None), 0
+        self._tell(self.tally)
 
     def kept(self) -> None:
         """One is there from an earlier time."""
         self.tally = Tally(self.tally.done + 1, self.tally.wanted, self.tally.kept + 1, 0)
         self._tell(self.tally)
 
-    def count(self, one: Judgement) -> None:
+    def count(self, one: Ruling) -> None:
         """Notes one more, and gives up after too many failures in a row."""
         t, failed = self.tally, one.error is not None
         self._in_a_row = self._in_a_row + 1 if failed else 0
@@ -134,11 +135,11 @@ async def _of_one(
     http: HttpEndpoint,
     judge: JudgeModel,
     spec: JudgeSpec,
-    todo: Sequence[tuple[Asked, str]],
+    todo: Sequence[tuple[Hearing, str]],
     log: JudgementLog,
     tallying: _Tallying,
 ) -> None:
-    waiting: Iterator[tuple[Asked, str]] = iter(todo)
+    waiting: Iterator[tuple[Hearing, str]] = iter(todo)
 
     async def worker() -> None:
         for one, key in waiting:
@@ -154,7 +155,7 @@ async def _of_one(
         raise several.exceptions[0] from None
 
 
-async def _judged(http: HttpEndpoint, judge: JudgeModel, spec: JudgeSpec, one: Asked, key: str) -> Judgement:
+async def _judged(http: HttpEndpoint, judge: JudgeModel, spec: JudgeSpec, one: Hearing, key: str) -> Ruling:
     place: dict[str, Any] = {"id": one.question.id, "shown": one.shown, "judge": judge.called, "key": key, "repeat": one.repeat}
     said = prompts.prompt(spec, one.question, one.texts, secrets.token_hex(8))
     reply: Reply | None = None
@@ -166,9 +167,9 @@ async def _judged(http: HttpEndpoint, judge: JudgeModel, spec: JudgeSpec, one: A
             raise EndpointError("the stream ended without an answer")
     except EndpointError as error:
         hint = " If it knows no `response_format`, set judge.structured to false." if error.status in (400, 422) else ""
-        return Judgement(**place, error=f"{error}{hint}")
+        return Ruling(**place, error=f"{error}{hint}")
     found = prompts.read(spec, reply)
-    return Judgement(
+    return Ruling(
         **place,
         value=found.value,
         label=found.label,
@@ -181,7 +182,7 @@ async def _judged(http: HttpEndpoint, judge: JudgeModel, spec: JudgeSpec, one: A
     )
 
 
-def _key(spec: JudgeSpec, entry: Mapping[str, Any], base_url: str, one: Asked) -> str:
+def _key(spec: JudgeSpec, entry: Mapping[str, Any], base_url: str, one: Hearing) -> str:
     """The hash of all that a judgement depends on, apart from the word of the markers."""
     known = {name: value for name, value in entry.items() if name not in _VOLATILE}
     where = "" if {"adapter", "rag"} <= known.keys() else base_url

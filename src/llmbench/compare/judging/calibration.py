@@ -12,10 +12,9 @@ from typing import Any
 
 from scipy import special
 
-from llmbench.compare.judging.figures import kin
-from llmbench.compare.judging.job import Judged, sure_of
+from llmbench.compare.judging.figures import Sure, kin
 from llmbench.compare.judging.labels import Label, current
-from llmbench.compare.judging.verdicts import Case, Verdicts
+from llmbench.compare.judging.verdicts import Case, JudgedAnswers, Verdicts
 from llmbench.compare.result import Comparison
 from llmbench.compare.verdict import verdict
 from llmbench.errors import DataError
@@ -33,7 +32,7 @@ _POWER = 0.841621
 _People = dict[Case, tuple[float, str]]
 
 
-def calibrated(comparison: Comparison, judged: Judged, labels: Sequence[Label], metric: str) -> Comparison:
+def calibrated(comparison: Comparison, judged: JudgedAnswers, labels: Sequence[Label], metric: str) -> Comparison:
     """The comparison with labels and judgements joined in place of the judge's opinion alone.
 
     Args:
@@ -103,8 +102,8 @@ def _cells(verdicts: Verdicts, people: _People, comparison: Comparison) -> dict[
         count = sum(id in means for id in said[variants])
         if count < ppi.FEWEST:
             raise DataError(
-                f"{comparison.name}: {counted(count, 'label')} of {' against '.join(variants)} {'is' if count == 1 else 'are'} of "
-                f"answers that were judged; it takes at least {ppi.FEWEST}. Label more, of questions drawn at random."
+                f"{comparison.name}: {counted(count, 'label')} of {' against '.join(variants)} {'is' if count == 1 else 'are'} "
+                f"of answers that were judged; it takes at least {ppi.FEWEST}. Label more, of questions drawn at random."
             )
         made[variants] = ppi.correct(means, said[variants])
     return made
@@ -167,7 +166,7 @@ def _difference(
 
 
 def _agreements(
-    comparison: Comparison, judged: Judged, people: _People, labels: Sequence[Label], groups: Mapping[str, str]
+    comparison: Comparison, judged: JudgedAnswers, people: _People, labels: Sequence[Label], groups: Mapping[str, str]
 ) -> dict[str, Any]:
     level = comparison.confidence
     named = {"all judges": judged.together, **judged.of} if len(judged.of) > 1 else judged.of
@@ -179,14 +178,16 @@ def _agreements(
     clusters = {repr(one.case): groups.get(one.id, one.id) for one in labels}
     among = agreement.alpha(every, confidence=level, clusters=clusters)
     whose = (comparison.judges or {}).get("own", {})
-    beside = {**judged.of, "people": Verdicts({case: value for case, (value, _) in people.items()}, {})}
-    return {
-        "of": of,
-        "people": _plain(among),
-        "kin": [
-            one for one in kin(beside, whose, sure_of(comparison, groups)) if one["more"] is not None
-        ] if whose else [],
-    }  # fmt: skip
+    said = Verdicts({case: value for case, (value, _) in people.items()}, {})
+    sure = Sure(level, groups)
+    beside = [
+        one
+        for name, variants in whose.items()
+        if name in judged.of
+        for one in kin({name: judged.of[name], "people": said}, {name: variants}, sure)
+        if one["more"] is not None
+    ]
+    return {"of": of, "people": _plain(among), "kin": beside}
 
 
 def _agreement(
@@ -248,7 +249,7 @@ def _notes(told: Mapping[str, Any], comparison: Comparison) -> list[str]:
         said.append(f"{name} and people: Cohen's kappa {_interval(kappa)} over {of['n']:,} labels.")
         if kappa["value"] is None or kappa["value"] < WEAK:
             said.append(
-                f"{name}'s kappa is below {WEAK}: it buys next to nothing beside labels alone, and alone it is not to be trusted."
+                f"{name}'s kappa is below {WEAK}: it adds next to nothing to labels, and without them it is not to be trusted."
             )
         longest = of["longest"]
         if longest is not None:
@@ -268,8 +269,8 @@ def _notes(told: Mapping[str, Any], comparison: Comparison) -> list[str]:
     worth = [one["worth"] for name, one in told["intervals"].items()]
     if worth:
         said.append(
-            f"With the judge, labels are worth {min(worth):.2f} to {max(worth):.2f} times as many alone (PPI++). The intervals hold "
-            "whatever the judge does, if the labelled questions were drawn at random."
+            f"With the judge, labels are worth {min(worth):.2f} to {max(worth):.2f} times as many alone (PPI++). The intervals "
+            "hold whatever the judge does, if the labelled questions were drawn at random."
         )
     return said
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from llmbench.compare.judging.judgements import Judgement
+from llmbench.compare.judging.judgements import Ruling
 from llmbench.compare.judging.verdicts import Case, Verdicts
 from llmbench.statistics import Estimate, paired
 from llmbench.statistics.clusters import clusters
@@ -33,17 +33,19 @@ class Sure:
     groups: Mapping[str, str]
 
 
-def habits(judgements: Iterable[Judgement], verdicts: Verdicts, lengths: Lengths, sure: Sure) -> dict[str, Any]:
+def habits(judgements: Iterable[Ruling], verdicts: Verdicts, lengths: Lengths, sure: Sure) -> dict[str, Any]:
     """What one judge does. Every figure is a share with its interval, over questions, or None where there is nothing to tell.
 
     `orders`: pairs of which both orders name the same. `first`: of single judgements that name one, those that name the answer
     shown first (half without a side). `longer`: of decided pairs, those that the longer answer won. `ties`: of pairs.
-    `unreadable`: of replies.
+    `unreadable`: of replies. `in_form`: of judgements by probabilities, what all letters have together.
     """
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     said: dict[tuple[str, frozenset[str], int], list[tuple[str, str]]] = defaultdict(list)
     for one in judgements:
         found["unreadable"][one.id].append(float(one.value is None))
+        if one.probabilities:
+            found["in_form"][one.id].append(min(1.0, sum(one.probabilities.values())))
         if one.value is None or len(one.shown) < 2:
             continue
         named = {"first": one.shown[0], "second": one.shown[1]}.get(one.label, "")
@@ -60,8 +62,8 @@ def habits(judgements: Iterable[Judgement], verdicts: Verdicts, lengths: Lengths
         a, b = (lengths.get((id, variant, repeat), 0) for variant in variants)
         if label != "tie" and a != b:
             found["longer"][id].append(float((a > b) == (label == "first")))
-    names = ("orders", "first", "longer", "ties", "unreadable")
-    return {name: _share(found[name], sure) for name in names if name == "unreadable" or said}
+    names = ("orders", "first", "longer", "ties", "unreadable", "in_form")
+    return {name: _share(found[name], sure) for name in names if name in ("unreadable", "in_form") or said}
 
 
 def controlled(verdicts: Verdicts, lengths: Lengths, variants: Sequence[str], sure: Sure) -> list[dict[str, Any]]:

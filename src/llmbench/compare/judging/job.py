@@ -3,49 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from llmbench.compare.answers import AnswerLog, Place
+from llmbench.compare.answers import AnswerLog
 from llmbench.compare.ask import Progress
 from llmbench.compare.asking import wait_for
 from llmbench.compare.judging import asking, prompts
-from llmbench.compare.judging.judgements import FILE, Judgement, JudgementLog, counted
+from llmbench.compare.judging.judgements import FILE, JudgementLog, Ruling, counted
 from llmbench.compare.judging.labels import kept
-from llmbench.compare.judging.verdicts import Verdicts, joined, per_judge, places, same_answers
+from llmbench.compare.judging.verdicts import JudgedAnswers, joined, per_judge, same_answers
 from llmbench.compare.result import Comparison
 from llmbench.errors import DataError
 from llmbench.questions import Question
 from llmbench.recipe import CompareRecipe
 
-if TYPE_CHECKING:
-    from llmbench.compare.judging.figures import Sure
-
-__all__ = ["Judged", "again", "judge", "opined", "told"]
+__all__ = ["again", "judge", "opined", "told"]
 
 _UNCHECKED = "In the judge's opinion, unchecked, "
 _PANEL = "In the judges' opinion, unchecked, "
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What judges made of a comparison's answers: all judgements that count, each judge's verdicts, and those of all together."""
-
-    judgements: tuple[Judgement, ...]
-    of: Mapping[str, Verdicts]
-    together: Verdicts
-    entries: Mapping[str, Mapping[str, Any]]
-
-    @property
-    def places(self) -> dict[Place, float]:
-        """Each answer's value, 0 to 1."""
-        return places(self.together)
-
-
 def judge(
     recipe: CompareRecipe, asked: Sequence[Question], log: AnswerLog, folder: Path, progress: Progress | None = None
-) -> Judged:
+) -> JudgedAnswers:
     """Asks the recipe's judges what is not judged yet.
 
     Args:
@@ -71,7 +53,7 @@ def judge(
     return _joined(judgements, recipe.names, recipe.judge.kind == "pairwise", recipe.judge.combine, alike, entries)
 
 
-def again(comparison: Comparison) -> Judged:
+def again(comparison: Comparison) -> JudgedAnswers:
     """The same of a finished comparison, from its files; nobody is asked."""
     assert comparison.judges is not None
     told = comparison.judges
@@ -81,7 +63,7 @@ def again(comparison: Comparison) -> Judged:
     return _joined(counted(comparison.folder / FILE), comparison.variants, pairs, told["combine"], alike, entries)
 
 
-def told(comparison: Comparison, judged: Judged, recipe: CompareRecipe, before: Mapping[str, Any] | None) -> Comparison:
+def told(comparison: Comparison, judged: JudgedAnswers, recipe: CompareRecipe, before: Mapping[str, Any] | None) -> Comparison:
     """The comparison with all that is known about its judges, and a headline that says whose opinion it is.
 
     Args:
@@ -113,12 +95,12 @@ def told(comparison: Comparison, judged: Judged, recipe: CompareRecipe, before: 
     return _checked(opined(replace(comparison, judges=told, verdict=verdict), judged), judged)
 
 
-def opined(comparison: Comparison, judged: Judged) -> Comparison:
+def opined(comparison: Comparison, judged: JudgedAnswers) -> Comparison:
     """The comparison with what judges said of each question, for the report."""
     return replace(comparison, opinions=_opinions(judged))
 
 
-def _checked(comparison: Comparison, judged: Judged) -> Comparison:
+def _checked(comparison: Comparison, judged: JudgedAnswers) -> Comparison:
     """With the labels that an earlier calibration kept, as far as they are of the answers as they are now."""
     assert comparison.judges is not None
     if not (labels := kept(comparison.folder)):
@@ -132,13 +114,6 @@ def _checked(comparison: Comparison, judged: Judged) -> Comparison:
         return replace(comparison, judges=comparison.judges | {"notes": [*comparison.judges["notes"], note]})
 
 
-def sure_of(comparison: Comparison, groups: Mapping[str, str]) -> Sure:
-    """How sure its figures are said to be."""
-    from llmbench.compare.judging.figures import Sure
-
-    return Sure(comparison.confidence, groups)
-
-
 def _name(recipe: CompareRecipe) -> str:
     return next(one.name for one in recipe.metrics if one.kind == "judge")
 
@@ -148,21 +123,21 @@ def _lower(sentence: str) -> str:
 
 
 def _joined(
-    judgements: Sequence[Judgement],
+    judgements: Sequence[Ruling],
     variants: Sequence[str],
     pairs: bool,
     combine: str,
     alike: Sequence[Any],
     entries: Mapping[str, Mapping[str, Any]],
-) -> Judged:
+) -> JudgedAnswers:
     of = per_judge(judgements, variants)
-    return Judged(tuple(judgements), of, joined(of, pairs, combine, alike), entries)
+    return JudgedAnswers(tuple(judgements), of, joined(of, pairs, combine, alike), entries)
 
 
-def _figures(comparison: Comparison, judged: Judged, groups: Mapping[str, str]) -> dict[str, Any]:
+def _figures(comparison: Comparison, judged: JudgedAnswers, groups: Mapping[str, str]) -> dict[str, Any]:
     from llmbench.compare.judging import figures
 
-    sure = sure_of(comparison, groups)
+    sure = figures.Sure(comparison.confidence, groups)
     lengths = {row.answer.place: len(row.answer.text) for row in comparison.rows if row.answer.error is None}
     habits = {}
     for name, verdicts in judged.of.items():
@@ -181,23 +156,31 @@ def _figures(comparison: Comparison, judged: Judged, groups: Mapping[str, str]) 
         "controlled": figures.controlled(judged.together, lengths, comparison.variants, sure),
         "own": whose,
         "kin": figures.kin(judged.of, whose, sure),
-        "weighed": None if weighed is None else {name: value for name, value in asdict(weighed).items() if name != "chances"},
+        "weighed": None
+        if weighed is None
+        else {
+            **{name: value for name, value in asdict(weighed).items() if name != "chances"},
+            "faults": list(weighed.faults),
+        },
     }
 
 
-def _notes(told: Mapping[str, Any], before: Mapping[str, Any] | None, judged: Judged) -> list[str]:
+def _notes(told: Mapping[str, Any], before: Mapping[str, Any] | None, judged: JudgedAnswers) -> list[str]:
     """Sentences that a reader has to know."""
     said = []
     earlier = (before or {}).get("prompt", {}).get("sha256")
     if earlier is not None and earlier != told["prompt"]["sha256"]:
         now = told["prompt"]["sha256"]
-        said.append(f"The judge's prompt is another than last time ({earlier} became {now}); everything was judged anew.")
+        said.append(f"The judge's prompt is another than last time ({earlier} became {now}); everything was judged again.")
     if told["failed"]:
         said.append(f"{told['failed']:,} judgements failed and are left out. The same command asks for them again.")
     unread = [one for one in judged.judgements if one.error is None and one.value is None]
     if unread:
         where = f"such as {unread[0].text[:80]!r}" if unread[0].text else "all empty"
-        said.append(f"{len(unread):,} of {told['judgements']:,} judgements could not be read, {where}; they are left out.")
+        said.append(
+            f"{len(unread):,} of {told['judgements']:,} judgements could not be read, {where}; they are left out. "
+            "A reply that was cut needs a higher judge.max_tokens."
+        )
     if told["alike"]:
         said.append(f"{told['alike']:,} pairs of answers are word for word the same: ties, without being judged.")
     for name, habit in told["habits"].items():
@@ -211,6 +194,12 @@ def _notes(told: Mapping[str, Any], before: Mapping[str, Any] | None, judged: Ju
 def _habit_notes(name: str, habit: Mapping[str, Any]) -> list[str]:
     said = []
     first, longer, orders = habit.get("first"), habit.get("longer"), habit.get("orders")
+    form = habit.get("in_form")
+    if form is not None and form["mean"] < 0.5:
+        said.append(
+            f"{name} gives only {100 * form['mean']:.1f}% of its probability to the letters that it was asked for: it hardly "
+            "understood what to do."
+        )
     if orders is not None and orders["mean"] < 0.5:
         said.append(
             f"{name} contradicts itself in {100 * (1 - orders['mean']):.0f}% of pairs when the two answers change places."
@@ -219,15 +208,15 @@ def _habit_notes(name: str, habit: Mapping[str, Any]) -> list[str]:
         side = "first" if first["mean"] > 0.5 else "second"
         share = max(first["mean"], 1 - first["mean"])
         said.append(
-            f"{name} prefers the answer shown {side}: {100 * share:.0f}% of its choices. Both orders are asked, so that this makes "
-            "ties, not winners."
+            f"{name} prefers the answer shown {side}: {100 * share:.0f}% of its choices. Both orders are asked, so that this "
+            "makes ties, not winners."
         )
     if longer is not None and not longer["low"] <= 0.5 <= longer["high"]:
         word = "longer" if longer["mean"] > 0.5 else "shorter"
         share = max(longer["mean"], 1 - longer["mean"])
         said.append(
-            f"{name} chose the {word} answer in {100 * share:.0f}% of the pairs that it decided. Whether that is a bias, labels "
-            "tell; the win rate at equal length is beside the other."
+            f"{name} chose the {word} answer in {100 * share:.0f}% of the pairs that it decided. Labels tell whether that is a "
+            "bias; the win rate at equal length is given, too."
         )
     return said
 
@@ -240,8 +229,8 @@ def _kin_note(one: Mapping[str, Any]) -> str:
     figures = f"{100 * wins['mean']:.0f}% [{100 * wins['low']:.0f}, {100 * wins['high']:.0f}]"
     if one["more"] is None:
         return (
-            f"{one['judge']} is the model behind {whose} and lets it win {figures} of its comparisons with others. Labels, or a "
-            "judge of another model, would tell how much of it is self-preference."
+            f"{one['judge']} is the model behind {whose} and lets it win {figures} of its comparisons with others. Labels, or "
+            "a judge of another model, would tell how much of it is self-preference."
         )
     more = one["more"]
     return (
@@ -251,7 +240,7 @@ def _kin_note(one: Mapping[str, Any]) -> str:
     )
 
 
-def _opinions(judged: Judged) -> dict[str, list[dict[str, Any]]]:
+def _opinions(judged: JudgedAnswers) -> dict[str, list[dict[str, Any]]]:
     """Question -> what judges said of it, for the report."""
     found: dict[str, list[dict[str, Any]]] = {}
     for one in judged.judgements:

@@ -12,7 +12,7 @@ from typing import Any
 from llmbench import workspace
 from llmbench.errors import LlmbenchError
 
-__all__ = ["FILE", "Judgement", "JudgementLog", "Seat", "answer_hash", "counted"]
+__all__ = ["FILE", "JudgementLog", "Ruling", "Seat", "answer_hash", "counted"]
 
 FILE = "judgements.jsonl"
 Seat = tuple[str, tuple[str, ...], int, str]
@@ -20,12 +20,12 @@ Seat = tuple[str, tuple[str, ...], int, str]
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Ruling:
     """What one judge said of one answer, or of two in one order; or the error that came instead.
 
     `key` is the hash of all that it depends on. `shown` are the variants in the order in which their answers were shown.
-    `value`, `label`, `reason` and `probabilities` are as in `prompts.Opinion`; `value` is None where the reply (`text`) could not
-    be read. `latency` is in seconds.
+    `value`, `label`, `reason` and `probabilities` are as in `prompts.Opinion`; `value` is None where the reply (`text`) could
+    not be read. `latency` is in seconds.
     """
 
     id: str
@@ -49,7 +49,7 @@ class Judgement:
         return self.id, self.shown, self.repeat, self.judge
 
 
-_FIELDS = {one.name for one in fields(Judgement)}
+_FIELDS = {one.name for one in fields(Ruling)}
 
 
 def answer_hash(text: str) -> str:
@@ -71,12 +71,12 @@ class JudgementLog:
         row = self._rows.get(seat)
         return row is not None and row["key"] == key and row.get("error") is None
 
-    def of(self, seat: Seat) -> Judgement | None:
+    def of(self, seat: Seat) -> Ruling | None:
         """The latest of a seat, failed ones included."""
         row = self._rows.get(seat)
         return None if row is None else _judgement(row)
 
-    def append(self, one: Judgement) -> None:
+    def append(self, one: Ruling) -> None:
         """Adds one, on disk when this returns."""
         row = {name: value for name, value in asdict(one).items() if value not in (None, "", {}) or name in ("id", "key")}
         line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
@@ -92,7 +92,7 @@ class JudgementLog:
         self._rows[one.seat] = row
 
     def finish(self, seats: Collection[Seat]) -> None:
-        """Rewrites the file: one line a seat, and those that count this time say so. Others stay, for when they are wanted again."""
+        """Rewrites the file: one line a seat, and those that count this time say so. Others stay, to be wanted again."""
         wanted = set(seats)
         for seat, row in self._rows.items():
             row.pop("counts", None)
@@ -102,7 +102,7 @@ class JudgementLog:
         workspace.write_text(self.path, text)
 
 
-def counted(path: Path) -> list[Judgement]:
+def counted(path: Path) -> list[Ruling]:
     """Those that count, as the comparison was last finished."""
     return [_judgement(row) for row in _rows(path) if row.get("counts") is True]
 
@@ -123,6 +123,6 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _judgement(row: Mapping[str, Any]) -> Judgement:
+def _judgement(row: Mapping[str, Any]) -> Ruling:
     known = {name: value for name, value in row.items() if name in _FIELDS}
-    return Judgement(**{**known, "shown": tuple(row["shown"])})
+    return Ruling(**{**known, "shown": tuple(row["shown"])})

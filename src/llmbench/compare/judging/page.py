@@ -12,8 +12,14 @@ __all__ = ["calibration_rows", "controlled_rows", "habit_rows", "judges_section"
 
 _HABITS = {
     "orders": "Both orders agree", "first": "Chose the first shown", "longer": "Chose the longer", "ties": "Ties",
-    "unreadable": "Not readable",
+    "unreadable": "Not readable", "in_form": "Probability of a letter",
 }  # fmt: skip
+
+_HOW = {
+    "pairwise": "of two answers the better one, in both orders, where they disagree a tie",
+    "rubric": "a rating from 1 to 5",
+    "checklist": "yes or no to each item of a list",
+}
 
 
 def habit_rows(c: Comparison) -> list[list[str]]:
@@ -56,14 +62,13 @@ def judges_section(c: Comparison) -> str:
         if rows:
             blocks += table([text(head) for head in rows[0]], [[text(cell) for cell in row] for row in rows[1:]])
     checked = told["calibration"]
-    notes = [*(checked["notes"] if checked else ["These are the judge's opinions, unchecked: no labels of people are known."])]
+    notes = checked["notes"] if checked else ["These are the judge's opinions, unchecked: no labels of people are known."]
     items = "".join(f'<li dir="auto">{text(note)}</li>' for note in [*notes, *told["notes"]])
-    how = {"pairwise": "of two answers the better one, in both orders, where they disagree a tie", "rubric": "a rating from 1 to 5",
-           "checklist": "yes or no to each item of a list"}[told["kind"]]  # fmt: skip
     who = ", ".join(one["name"] for one in told["judges"])
+    tokens = told["prompt_tokens"] + told["completion_tokens"]
     lead = (
-        f"{text(who)} judged: {how}. {told['judgements']:,} judgements, {told['prompt_tokens'] + told['completion_tokens']:,} tokens, "
-        f"prompt {text(told['prompt']['sha256'])}. Every figure has its interval."
+        f"{text(who)} judged: {_HOW[told['kind']]}. {told['judgements']:,} judgements, {tokens:,} tokens, prompt "
+        f"{text(told['prompt']['sha256'])}. Every figure has its interval."
     )
     return section("Judges", f'{blocks}<ul class="says">{items}</ul>', lead=lead, place="judges")
 

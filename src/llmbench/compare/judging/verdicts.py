@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmbench.compare.answers import Answer, Place
-from llmbench.compare.judging.judgements import Judgement
+from llmbench.compare.judging.judgements import Ruling
 
 if TYPE_CHECKING:
     from llmbench.statistics.dawid_skene import Joined
 
-__all__ = ["KINDS", "Case", "Verdicts", "joined", "per_judge", "places", "same_answers"]
+__all__ = ["KINDS", "Case", "JudgedAnswers", "Verdicts", "joined", "per_judge", "places", "same_answers"]
 
 Case = tuple[str, tuple[str, ...], int]
 """A question's id, one variant or two in the order of the recipe, and the number of the repeat."""
@@ -26,9 +26,9 @@ _TURNED = {"first": "second", "second": "first", "tie": "tie"}
 
 @dataclass(frozen=True)
 class Verdicts:
-    """`values` is case -> 0 to 1, of a pair how far the first variant is the better one; `labels` in one word. `alike` are pairs
-    whose answers are word for word the same, which are ties without being judged. `weighed` is what Dawid and Skene's model
-    found."""
+    """`values` is case -> 0 to 1, of a pair how far the first variant is the better one; `labels` in one word. `alike` are
+    pairs whose answers are word for word the same, which are ties without being judged. `weighed` is what Dawid and Skene's
+    model found."""
 
     values: Mapping[Case, float]
     labels: Mapping[Case, str]
@@ -36,7 +36,23 @@ class Verdicts:
     weighed: Joined | None = None
 
 
-def per_judge(judgements: Iterable[Judgement], variants: Sequence[str]) -> dict[str, Verdicts]:
+@dataclass(frozen=True)
+class JudgedAnswers:
+    """What judges made of a comparison's answers: all that they said and counts, each judge's verdicts, and those of all
+    together; `entries` is what is listed about each judge."""
+
+    judgements: tuple[Ruling, ...]
+    of: Mapping[str, Verdicts]
+    together: Verdicts
+    entries: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def places(self) -> dict[Place, float]:
+        """Each answer's value, 0 to 1."""
+        return places(self.together)
+
+
+def per_judge(judgements: Iterable[Ruling], variants: Sequence[str]) -> dict[str, Verdicts]:
     """What each judge says, both orders of a pair joined: where they disagree it is a tie.
 
     Where probabilities are known and both orders agree, the value is the mean of both. A pair of which an order is missing, or

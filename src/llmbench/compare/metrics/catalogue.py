@@ -83,8 +83,8 @@ def _length(measure: Measure, spec: Any) -> Measure:
 
 
 def _judged(pairs: Sequence[Pair], spec: NamedMetric, tools: Tools) -> list[float | None]:
-    """A judging model's opinion, from 0 to 1: of pairs the share that is won, ties half, over all other variants; of a rubric of
-    1 to 5 the rating less 1 over 4; of a checklist the share of items that are met."""
+    """A judging model's opinion, from 0 to 1: of pairs the share that is won, ties half, over all other variants; of a rubric
+    of 1 to 5 the rating less 1 over 4; of a checklist the share of items that are met."""
     return [tools.judged.get(answer.place) for _, answer in pairs]
 
 
