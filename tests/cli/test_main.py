@@ -261,6 +261,7 @@ def test_commands_that_are_shown_have_options_that_are_there(path: Path) -> None
     }
     known = {path: {name for one in verb.params for name in (*one.opts, *one.secondary_opts)} for path, verb in every.items()}
     known["index"] |= known["index build"]  # what it is short for
+    known["votes"] |= known["votes show"]  # likewise
     wrong = []
     for line in path.read_text(encoding="utf-8").splitlines():
         for shown in re.findall(r"(?:^[\s#$]*|[`;&(]\s*)llmbench ([a-z]+[^`]*)", line):
