@@ -84,10 +84,14 @@ def test_a_real_model_judges_and_labels_say_how_poorly(tmp_path: Path, endpoint:
 
     rows = [{"id": f"q{i}", "question": f"How much does kettle {i} weigh?", "value": f"{300 + i} grams"} for i in range(12)]
     (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    how = {"letters": {"reasons": False}, "reasons": {"max_tokens": 60}, "rubric": {"kind": "rubric", "reasons": False}}[kind]
+    ways: dict[str, dict[str, Any]] = {
+        "letters": {"reasons": False},
+        "reasons": {"max_tokens": 60},
+        "rubric": {"kind": "rubric", "reasons": False},
+    }
     written = {
         "name": "really", "questions": {"path": "questions.jsonl"}, "variants": ["base", "adapter"], "max_tokens": 24,
-        "endpoint": {"base_url": endpoint.base_url}, "judge": {"model": "base", **how}, "metrics": ["judge", "length"],
+        "endpoint": {"base_url": endpoint.base_url}, "judge": {"model": "base", **ways[kind]}, "metrics": ["judge", "length"],
     }  # fmt: skip
     (tmp_path / "compare.yaml").write_text(json.dumps(written), encoding="utf-8")
     if kind == "reasons":  # The bundled model never comes to the end of its reason.
