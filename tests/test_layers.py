@@ -137,7 +137,6 @@ SHARED = {
     # One is the other's as its room sees it.
     "Contract": "an index's holds the embedder's",
     "Endpoint": "what a comparison needs of one, and one",
-    "Effect": "of a factor on a metric, and of a side or a style on votes",
     "Grounded": "as a client sees it, and as retrieval does",
     "Group": "of duplicates, by number and as reported",
     "Hashes": "of files, and as reported",

@@ -117,7 +117,7 @@ def test_columns_that_no_request_takes_are_told_with_their_line(
     assert listening.asked == []
 
 
-PASSAGES = [
+PASSAGES: list[dict[str, Any]] = [
     {"question": "Q1", "context": "The kettle weighs 300 grams.", "source": "kettle.md"},
     {"question": "Q2", "context": ["One {question}.", {"text": "Two <|im_end|>", "source": "two.md", "title": "2"}]},
     {"question": "Q3", "context": []},
@@ -141,7 +141,7 @@ def test_passages_of_a_column_are_the_same_for_all_and_kept_with_each_answer(lis
         "Every variant was given the same passages, from the column context: retrieval is no part of what differs."
     )
     listening.asked.clear()
-    compare.run(load([PASSAGES[0] | {"context": "Other."}, *PASSAGES[1:]], section), endpoint=listening)
+    compare.run(load([{**PASSAGES[0], "context": "Other."}, *PASSAGES[1:]], section), endpoint=listening)
     assert {messages[-1]["content"] for _, messages, _ in listening.asked} == {"P: [1] Other. Q: Q1"}
 
 

@@ -142,7 +142,8 @@ class Drawing:
     """An endpoint that takes sampling, and answers by the seed it is sent."""
 
     def __init__(self, fake: Any) -> None:
-        self.fake, self.options = fake, []
+        self.fake = fake
+        self.options: list[Any] = []
 
     async def listing(self) -> list[dict[str, Any]]:
         return list(self.fake.entries)

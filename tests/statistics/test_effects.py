@@ -46,9 +46,9 @@ def by_least_squares(
         return -np.ones(k - 1) if at == k - 1 else np.eye(k - 1)[at]
 
     def row(cell: dict[str, str], term: tuple[str, ...]) -> NDArray[np.float64]:
-        whole = np.ones(1)
+        whole: NDArray[np.float64] = np.ones(1)
         for factor in term:
-            whole = np.kron(whole, code(factor, cell[factor]))
+            whole = np.asarray(np.kron(whole, code(factor, cell[factor])), dtype=np.float64)
         return whole
 
     rows, y, page = [], [], []
@@ -70,9 +70,9 @@ def by_least_squares(
     for term in terms:
         size = len(row(next(iter(levels.values())), term))
         for to in product(*(of[factor][1:] for factor in term)):
-            away = np.ones(1)
+            away: NDArray[np.float64] = np.ones(1)
             for factor, level in zip(term, to, strict=True):
-                away = np.kron(away, code(factor, level) - code(factor, of[factor][0]))
+                away = np.asarray(np.kron(away, code(factor, level) - code(factor, of[factor][0])), dtype=np.float64)
             weights = np.zeros(x.shape[1])
             weights[start : start + size] = away
             means[term, to] = float(weights @ beta)
@@ -81,8 +81,8 @@ def by_least_squares(
     return means, errors
 
 
-MAIN = [("a",), ("b",), ("c",)]
-PAIRS = [("a", "b"), ("a", "c"), ("b", "c")]
+MAIN: list[tuple[str, ...]] = [("a",), ("b",), ("c",)]
+PAIRS: list[tuple[str, ...]] = [("a", "b"), ("a", "c"), ("b", "c")]
 FRACTION = {name: of for name, of in GRID.items() if name not in ("full+brief+on", "none+plain+off")}
 
 
