@@ -111,8 +111,8 @@ def test_dawid_and_skene_find_who_errs_and_what_is_right() -> None:
     for name, rate in rates.items():
         right = sum(found.prevalence[kind] * found.tables[name][kind][kind] for kind in kinds)
         assert right == pytest.approx(rate, abs=0.07)
-    chances = [dict(found.chances[str(i)]) for i in range(len(truth))]
-    best = [max(of, key=lambda kind: of[kind]) == kinds[right] for of, right in zip(chances, truth, strict=True)]
+    each = [dict(found.chances[str(i)]) for i in range(len(truth))]
+    best = [max(of, key=lambda kind: of[kind]) == kinds[right] for of, right in zip(each, truth, strict=True)]
     votes = [stats.mode([kinds.index(x) for x in labels[str(i)].values()]).mode == of for i, of in enumerate(truth)]
     assert np.mean(best) > np.mean(votes) + 0.01
     assert found.faults == ("wild is right no more often than one who always gives the most frequent verdict.",)

@@ -21,6 +21,8 @@ _HOW = {
     "checklist": "yes or no to each item of a list",
 }
 
+_SAY = {"first": "prefer the variant listed first", "second": "prefer the one listed later", "tie": "see a tie"}
+
 
 def habit_rows(c: Comparison) -> list[list[str]]:
     """What each judge does, a row a judge; empty without one that could be read."""
@@ -82,7 +84,15 @@ def _class_rows(told: Mapping[str, Any]) -> list[list[str]]:
         [name, _kappa(of.get("kappa")), _kappa(of.get("alpha")), *(_share(of.get("classes", {}).get(kind)) for kind in kinds)]
         for name, of in checked["of"].items()
     ]
-    return [["Against people", "Cohen's kappa", "Krippendorff's alpha", *(f"Right where people say {x}" for x in kinds)], *rows]
+    return [
+        [
+            "Against people",
+            "Cohen's kappa",
+            "Krippendorff's alpha",
+            *(f"Right where people {_SAY.get(x, f'say {x}')}" for x in kinds),
+        ],
+        *rows,
+    ]
 
 
 def _weight_rows(told: Mapping[str, Any]) -> list[list[str]]:
