@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ def load(reference: str) -> tuple[Callable[..., Any], Path]:
         LlmbenchError: the file fails; the message has the line.
     """
     path, name = file(reference), reference.rpartition(":")[2]
-    spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
+    loader = _FromSource(f"own_{path.stem}", str(path))
+    spec = importlib.util.spec_from_file_location(loader.name, path, loader=loader)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
@@ -34,6 +36,14 @@ def load(reference: str) -> tuple[Callable[..., Any], Path]:
         raise LlmbenchError(f"{line(error, path)}: cannot be loaded ({type(error).__name__}: {error}).") from error
     function: Callable[..., Any] = getattr(module, name)
     return function, path
+
+
+class _FromSource(SourceFileLoader):
+    """Compiles the file as it is now: what Python keeps in __pycache__ is known by second and size alone."""
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        """Says that nothing is known, upon which nothing is read from there, or kept."""
+        raise OSError
 
 
 def line(error: BaseException, path: Path) -> str:

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from llmbench.errors import LlmbenchError, MissingPackage
-from llmbench.exporting import genai_format
-from llmbench.exporting.genai_format import GenaiFormat
 
 from .conftest import Make
 
@@ -42,6 +40,9 @@ def test_what_the_builder_said_last_is_the_reason(tmp_path: Path, monkeypatch: p
     """A builder that stands in for its own: it loads what it loads, and ends with an error."""
     (tmp_path / "stands_in.py").write_text("raise NotImplementedError('The MambaForCausalLM model is not supported')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    from llmbench.exporting import genai_format
+    from llmbench.exporting.genai_format import GenaiFormat
+
     monkeypatch.setattr(genai_format, "_BUILDER", "stands_in")
     material: Any = SimpleNamespace(work=tmp_path, model=lambda dtype: tmp_path)
     with pytest.raises(LlmbenchError, match=r"failed \(NotImplementedError: The Mamba.*\)\. Its log: .*Use --format onnx"):

@@ -208,8 +208,8 @@ def test_a_batch_that_does_not_go_round_is_refused_with_one_that_does(write: Wri
     )
     with pytest.raises(RecipeError, match="gradient_accumulation_steps=6"):
         deal.check(write("budget", "training.max_tokens_per_batch=900", "training.gradient_accumulation_steps=4"), 3)
-    with pytest.raises(RecipeError, match="dpo trains with one process"):
-        deal.check(write("dpo").model_copy(update={"method": "dpo"}), 2)
+    with pytest.raises(RecipeError, match="grpo trains with one process"):
+        deal.check(write("grpo").model_copy(update={"method": "grpo"}), 2)
 
 
 def test_the_batch_of_a_step_is_told_over_all_processes(write: Write) -> None:

@@ -99,7 +99,7 @@ def _values(section: BaseModel, place: Place, found: Opened, written: dict[str, 
         value, here = getattr(section, name), (*place, name)
         if isinstance(value, BaseModel):
             yield from _values(value, here, found, written)
-        elif isinstance(value, list) and value and all(isinstance(one, BaseModel) for one in value):
+        elif isinstance(value, list) and value and all(map(_has_parts, value)):
             for i, one in enumerate(value):
                 yield from _values(one, (*here, i), found, written)
         else:
@@ -108,6 +108,11 @@ def _values(section: BaseModel, place: Place, found: Opened, written: dict[str, 
             default = None if field.is_required() else field.get_default(call_default_factory=True)
             origin, where = _origin(here, value, default, field.is_required(), found, written)
             yield Resolved(here, shown, origin, where)
+
+
+def _has_parts(value: Any) -> bool:
+    """Whether it is a section whose fields stand in the document as they are; one with a form of its own is a value."""
+    return isinstance(value, BaseModel) and not type(value).__pydantic_decorators__.model_serializers
 
 
 def _origin(

@@ -267,6 +267,6 @@ def _parquet(source: Path) -> Iterator[tuple[int, Any]]:
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise MissingPackage("votes import", "pyarrow", "train") from error
+        raise MissingPackage("votes import", "datasets", "train") from error
     with pq.ParquetFile(source) as file:
         yield from reading.unpacked(file.iter_batches(1000))
