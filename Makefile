@@ -27,7 +27,7 @@ help:
 	@echo
 	@echo "  make demo    install (2 to 5 minutes, once), then the whole workbench on a bundled model (6 minutes on two cores)"
 	@echo "  make app     open the app with the demo's results (half a minute to start; Ctrl-C ends it)"
-	@echo "  make test    install, then every check and all but the long tests, with real vLLM and a real browser (18 minutes)"
+	@echo "  make test    install, then every check and all but the long tests, with real vLLM and a real browser (21 minutes)"
 	@echo "  make test-all  the same with the long tests, which repeat at length what others check (half an hour)"
 	@echo "  make check   ruff, mypy and the quick tests that a change may concern (a minute at most)"
 	@echo "  make docs    write docs/cli.md again after a change of the command line (a second)"
@@ -50,7 +50,7 @@ app: install
 	@$(BIN)/llmbench app --serve recipes/serve.yaml
 
 test: TESTS = -m "not long"
-test: SAY = all but the long tests with real vLLM, embedder and browser (18 minutes on two cores)
+test: SAY = all but the long tests with real vLLM, embedder and browser (21 minutes on two cores)
 test-all: SAY = all tests with real vLLM, embedder and browser (half an hour on two cores)
 test test-all: install-dev
 	@echo "Testing: ruff, mypy, then $(SAY)"
