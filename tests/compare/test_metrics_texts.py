@@ -245,6 +245,23 @@ def test_an_answer_that_should_call_no_tool() -> None:
         judged("tool_calls", (about(tool_calls=[{"nom": "x"}]), ""))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(json.dumps(CALL["arguments"]), 1.0), ('{"city": "Rome"}', 0.0), ('{"city": "Ro', 0.0)],
+    ids=["right", "one is missing", "cut off"],
+)
+def test_calls_that_the_endpoint_gives_are_the_ones_that_count(arguments: str, expected: float) -> None:
+    made = recipe("tool_calls")
+    given = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": arguments}}
+    question, answer = (
+        about(tool_calls=[CALL]),
+        Answer("q", "v", "", text=json.dumps(CALL | {"name": "no"}), tool_calls=(given,)),
+    )
+    with SandboxProcess() as sandbox:
+        found = metrics.scores(metrics.chosen(made), [(question, answer)], Tools(made.abstention, sandbox, (question,)))
+    assert found[answer.place]["tool_calls"] == expected
+
+
 def test_citations_by_spans() -> None:
     question = about(spans=[{"source": "a.md", "start": 0, "end": 10}, {"source": "b.md", "start": 5, "end": 9}])
     passages = (

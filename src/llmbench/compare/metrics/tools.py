@@ -29,14 +29,17 @@ def tool_calls(question: Question, answer: Answer, spec: ToolsMetric) -> float |
     """The answer calls the right tools with the right arguments, and no other ones. An empty list of right calls asks for an
     answer that calls none.
 
-    Calls are read from the answer's text: JSON {name, arguments}, a list of them, what the OpenAI API calls tool calls, or
-    <tool_call> tags. Their order counts with `ordered` only. `arguments: subset` allows further arguments, `names` any at
+    The answer's tool calls as the endpoint gives them; where it gives none, those in its text: JSON {name, arguments}, a list
+    of them, what the OpenAI API calls tool calls, or <tool_call> tags. Their order counts with `ordered` only. `arguments: subset` allows further arguments, `names` any at
     all.
     """
     right = _calls(question.columns.get(spec.expected or "tool_calls"))
     if right is None:
         return None
-    given = _given(answer.text)
+    if answer.tool_calls:
+        given: Sequence[_Call] = _calls(list(answer.tool_calls)) or [_Call("", {})] * len(answer.tool_calls)
+    else:
+        given = _given(answer.text)
     if len(given) != len(right):
         return 0.0
     if spec.ordered:
