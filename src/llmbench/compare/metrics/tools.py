@@ -30,8 +30,8 @@ def tool_calls(question: Question, answer: Answer, spec: ToolsMetric) -> float |
     answer that calls none.
 
     The answer's tool calls as the endpoint gives them; where it gives none, those in its text: JSON {name, arguments}, a list
-    of them, what the OpenAI API calls tool calls, or <tool_call> tags. Their order counts with `ordered` only. `arguments: subset` allows further arguments, `names` any at
-    all.
+    of them, what the OpenAI API calls tool calls, or <tool_call> tags. Their order counts with `ordered` only. `arguments:
+    subset` allows further arguments, `names` any at all.
     """
     right = _calls(question.columns.get(spec.expected or "tool_calls"))
     if right is None:
