@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmbench.endpoint import Delta, Message, Reply, reasoning_apart
+from llmbench.endpoint import Delta, Message, Reply
+from llmbench.reasoning import reasoning_apart
 
 __all__ = ["LETTERS", "MAX_SIDES", "Passage", "Session", "Side", "Turn", "unseen"]
 

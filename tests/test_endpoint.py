@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from llmbench.endpoint import Delta, HttpEndpoint, reasoning_apart
+from llmbench.endpoint import Delta, HttpEndpoint
 from llmbench.errors import EndpointError
 from llmbench.message import ImagePart, Message, images_of, text_of, with_text
+from llmbench.reasoning import reasoning_apart
 
 Answer = Callable[[httpx.Request], httpx.Response]
 HI: list[Message] = [{"role": "user", "content": "Hi"}]

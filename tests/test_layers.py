@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "llmbench"
 
 LAYERS = [
     {"confined"},
-    {"errors", "interrupts", "message", "rows", "sandbox", "shown", "statistics", "svg", "turns"},
+    {"errors", "interrupts", "message", "reasoning", "rows", "sandbox", "shown", "statistics", "svg", "turns"},
     {
         "assets",
         "page",
@@ -116,7 +116,7 @@ APP = {
     "llmbench.assets", "llmbench.compare", "llmbench.diagnosis", "llmbench.endpoint", "llmbench.errors",
     "llmbench.gateway.background",
     "llmbench.questions", "llmbench.recipe", "llmbench.retrieval", "llmbench.retrieval.reading", "llmbench.runs",
-    "llmbench.svg.lines", "llmbench.votes", "llmbench.workspace",
+    "llmbench.svg.lines", "llmbench.votes", "llmbench.workspace", "llmbench.reasoning",
 }  # fmt: skip
 """What app/ may import of the library."""
 

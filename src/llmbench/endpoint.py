@@ -6,19 +6,19 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from llmbench.errors import EndpointError
 from llmbench.message import Message
+from llmbench.reasoning import reasoning_apart
 
 if TYPE_CHECKING:
     import httpx  # a quarter of a second, which a search without an endpoint need not wait for
 
-__all__ = ["KEY_HINT", "Budget", "Delta", "Endpoint", "HttpEndpoint", "Message", "Reply", "reasoning_apart"]
+__all__ = ["KEY_HINT", "Budget", "Delta", "Endpoint", "HttpEndpoint", "Message", "Reply"]
 
 KEY_HINT = " Check the key in OPENAI_API_KEY."
 """What a refused request says last."""
@@ -213,13 +213,7 @@ class HttpEndpoint:
 
         body = _body(messages, model, max_tokens) | dict(options or {})
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-        start, first, text, thought, finish = time.perf_counter(), None, "", "", ""
-        calls: dict[int, dict[str, Any]] = {}
-        logprobs: list[tuple[str, float]] = []
-        openings: dict[str, float] = {}
-        fingerprint = ""
-        usage: dict[str, Any] = {}
-        sources: tuple[dict[str, Any], ...] = ()
+        heard, request_id = _Heard(time.perf_counter()), ""
         ended = False
         try:
             async with self._client.stream("POST", f"{self.base_url}/chat/completions", json=body) as response:
@@ -239,48 +233,13 @@ class HttpEndpoint:
                     event = json.loads(line[5:])
                     if event.get("error"):
                         raise EndpointError(f"The model stopped mid-answer: {_message_of(event)} ({self.base_url})")
-                    usage = event.get("usage") or usage
-                    fingerprint = str(event.get("system_fingerprint") or fingerprint)
-                    if event.get("sources"):
-                        sources = tuple(event["sources"])
-                        yield Delta(sources=sources)
-                    for choice in event.get("choices") or ():
-                        finish = choice.get("finish_reason") or finish
-                        delta = choice.get("delta") or {}
-                        openings = openings or ({} if logprobs else _openings_of(choice))
-                        logprobs += _logprobs_of(choice)
-                        for part in delta.get("tool_calls") or ():
-                            _join_call(calls, part)
-                        piece, reasoning = delta.get("content") or "", _reasoning_of(delta)
-                        if piece or reasoning:
-                            first = first if first is not None else time.perf_counter() - start
-                            text += piece
-                            thought += reasoning
-                            yield Delta(text=piece, reasoning=reasoning)
+                    for piece in heard.event(event):
+                        yield piece
         except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._problem(error) from error
-        if not ended and not finish:
+        if not ended and not heard.finish:
             raise EndpointError(f"The model stopped mid-answer: the stream ended without its end ({self.base_url}).")
-        tagged, text = reasoning_apart(text)
-        yield Delta(
-            sources=sources,
-            reply=Reply(
-                text=text,
-                reasoning="\n\n".join(part for part in (thought, tagged) if part),
-                model=model,
-                latency=time.perf_counter() - start,
-                first_token=first,
-                prompt_tokens=usage.get("prompt_tokens") or 0,
-                completion_tokens=usage.get("completion_tokens") or 0,
-                finish_reason=finish,
-                sources=sources,
-                request_id=request_id,
-                tool_calls=tuple(calls[place] for place in sorted(calls)),
-                logprobs=tuple(logprobs),
-                fingerprint=fingerprint,
-                openings=openings,
-            ),
-        )
+        yield Delta(sources=heard.sources, reply=heard.reply(model, request_id))
 
     async def feedback(
         self, request_id: str, value: bool | float, *, metric: Literal["vote", "judge"] = "vote", comment: str | None = None
@@ -326,50 +285,59 @@ class HttpEndpoint:
                 return EndpointError(f"{self.base_url} does not speak the OpenAI API ({type(error).__name__}: {error}).")
 
 
-def reasoning_apart(text: str) -> tuple[str, str]:
-    """What a model thought, and what it answered.
+class _Heard:
+    """What came of a streamed answer so far, which began at `start` by `time.perf_counter`."""
 
-    Reasoning stands between tags at the start of a line outside fenced code (`<think>`, `<thinking>`, `[THINK]`, gpt-oss's
-    channels, ...), or before a lone closing tag: many chat templates put the opening one into the prompt. A tag that is still
-    open takes the rest.
-    """
-    thoughts: list[str] = []
-    lone = _LONE.match(text)
-    if lone is not None and not _OPENING.search(text, 0, lone.start("close")) and "```" not in lone["thought"]:
-        thoughts.append(lone["thought"])
-        text = text[lone.end() :]
-    kept, at = [], 0
-    for found in _OPENING.finditer(text):
-        if found.start() < at or text.count("```", 0, found.start()) % 2:
-            continue
-        close = re.compile(_CLOSING[found.lastgroup or ""].format(name=re.escape(found["name"] or "")), re.IGNORECASE)
-        end = close.search(text, found.end())
-        kept.append(text[at : found.start()])
-        thoughts.append(text[found.end() : end.start() if end else len(text)])
-        at = end.end() if end else len(text)
-    answer = "".join([*kept, text[at:]]) if at else text
-    if not thoughts:
-        return "", answer
-    return "\n\n".join(part.strip() for part in thoughts if part.strip()), answer.strip()
+    def __init__(self, start: float) -> None:
+        self.finish, self.sources = "", tuple[dict[str, Any], ...]()
+        self._start = start
+        self._first: float | None = None
+        self._text = self._thought = self._fingerprint = ""
+        self._usage: dict[str, Any] = {}
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._logprobs: list[tuple[str, float]] = []
+        self._openings: dict[str, float] = {}
 
+    def event(self, event: Mapping[str, Any]) -> Iterator[Delta]:
+        """Takes the next event; gives what of it is new to whoever reads along."""
+        self._usage = event.get("usage") or self._usage
+        self._fingerprint = str(event.get("system_fingerprint") or self._fingerprint)
+        if event.get("sources"):
+            self.sources = tuple(event["sources"])
+            yield Delta(sources=self.sources)
+        for choice in event.get("choices") or ():
+            self.finish = choice.get("finish_reason") or self.finish
+            delta = choice.get("delta") or {}
+            self._openings = self._openings or ({} if self._logprobs else _openings_of(choice))
+            self._logprobs += _logprobs_of(choice)
+            for part in delta.get("tool_calls") or ():
+                _join_call(self._calls, part)
+            piece, reasoning = delta.get("content") or "", _reasoning_of(delta)
+            if piece or reasoning:
+                self._first = self._first if self._first is not None else time.perf_counter() - self._start
+                self._text += piece
+                self._thought += reasoning
+                yield Delta(text=piece, reasoning=reasoning)
 
-_TAGS = "think|thinking|thought|reasoning|reason|seed:think|analysis"
-_OPENING = re.compile(
-    rf"^[ \t]*(?:<(?P<name>{_TAGS})>(?P<xml>)|\[THINK\](?P<square>)"
-    r"|<\|begin_of_thought\|>(?P<thought>)|<\|channel\|>analysis<\|message\|>(?P<channel>))",
-    re.IGNORECASE | re.MULTILINE,
-)
-_CLOSING = {
-    "xml": r"</{name}>",
-    "square": r"\[/THINK\]",
-    "thought": r"<\|end_of_thought\|>",
-    "channel": r"<\|end\|>(?:<\|start\|>assistant)?(?:<\|channel\|>final<\|message\|>)?",
-}
-_LONE = re.compile(
-    rf"(?P<thought>.*?)(?P<close>(?:^[ \t]*(?:</(?:{_TAGS})>|\[/THINK\]))|(?:</(?:{_TAGS})>|\[/THINK\])(?=[ \t]*\n))",
-    re.IGNORECASE | re.DOTALL | re.MULTILINE,
-)
-"""The tag ends or begins its line: a sentence that speaks about the tag does neither."""
+    def reply(self, model: str, request_id: str) -> Reply:
+        """The whole answer, now that it has ended."""
+        tagged, text = reasoning_apart(self._text)
+        return Reply(
+            text=text,
+            reasoning="\n\n".join(part for part in (self._thought, tagged) if part),
+            model=model,
+            latency=time.perf_counter() - self._start,
+            first_token=self._first,
+            prompt_tokens=self._usage.get("prompt_tokens") or 0,
+            completion_tokens=self._usage.get("completion_tokens") or 0,
+            finish_reason=self.finish,
+            sources=self.sources,
+            request_id=request_id,
+            tool_calls=tuple(self._calls[place] for place in sorted(self._calls)),
+            logprobs=tuple(self._logprobs),
+            fingerprint=self._fingerprint,
+            openings=self._openings,
+        )
 
 
 def _reasoning_of(message: dict[str, Any]) -> str:

@@ -116,3 +116,17 @@ def test_a_real_model_judges_and_labels_say_how_poorly(tmp_path: Path, endpoint:
     notes = checked.judges["calibration"]["notes"]
     assert any("kappa is below 0.4" in note for note in notes)
     assert checked.verdict.startswith("By ")
+
+
+def test_the_probability_of_a_choice_is_asked_for(tmp_path: Path, endpoint: Any) -> None:
+    row = {"id": "q", "question": "Which letter comes first?", "options": ["A", "B", "The"], "answer": "A"}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    written = {
+        "name": "choices", "questions": {"path": "questions.jsonl"}, "variants": ["base", "base-rag"], "max_tokens": 4,
+        "endpoint": {"base_url": endpoint.base_url}, "metrics": ["choice", "choice_probability"],
+    }  # fmt: skip
+    (tmp_path / "compare.yaml").write_text(json.dumps(written), encoding="utf-8")
+    for one in compare.run(recipe.load(tmp_path / "compare.yaml", CompareRecipe)).rows:
+        assert len(one.answer.openings) >= 20 and all(value <= 0 for value in one.answer.openings.values())
+        found = one.scores["choice_probability"]
+        assert found is not None and 0 <= found <= 1

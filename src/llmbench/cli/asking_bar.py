@@ -55,13 +55,7 @@ class AskingBar:
         if self._phase:
             self._phase = ""
             self._bar.update(self._task, description="Asking")
-        note = f"{tally.kept} reused" if tally.kept else ""
-        note += f"{', ' if note else ''}{tally.failed} failed" if tally.failed else ""
-        self._bar.update(self._task, completed=tally.done, total=tally.wanted, note=note)
-        tenths = 10 * tally.done // max(1, tally.wanted)
-        if not self._terminal and tenths > self._tenths:
-            self._tenths = tenths
-            print(f"Asking: {tally.done} of {tally.wanted}{f' ({note})' if note else ''}", file=sys.stderr)
+        self._count("Asking", self._task, tally)
 
     def starting(self, words: str, seconds: float) -> None:
         """Called while an engine starts, with what it does; a log gets a line for each phase."""
@@ -80,13 +74,7 @@ class AskingBar:
         if self._judging is None:
             self._judging = self._bar.add_task("Judging", note="", total=tally.wanted)
             self._tenths = -1
-        note = f"{tally.kept} reused" if tally.kept else ""
-        note += f"{', ' if note else ''}{tally.failed} failed" if tally.failed else ""
-        self._bar.update(self._judging, completed=tally.done, total=tally.wanted, note=note)
-        tenths = 10 * tally.done // max(1, tally.wanted)
-        if not self._terminal and tenths > self._tenths:
-            self._tenths = tenths
-            print(f"Judging: {tally.done} of {tally.wanted}{f' ({note})' if note else ''}", file=sys.stderr)
+        self._count("Judging", self._judging, tally)
 
     def measuring(self, done: int, total: int) -> None:
         """Called while the answers are scored and compared; a log gets a line where there is much to do."""
@@ -95,3 +83,12 @@ class AskingBar:
             if not self._terminal and total > 1_000:
                 print(f"Measuring {total:,} steps", file=sys.stderr)
         self._bar.update(self._measuring, completed=done)
+
+    def _count(self, doing: str, task: TaskID, tally: Tally) -> None:
+        note = f"{tally.kept} reused" if tally.kept else ""
+        note += f"{', ' if note else ''}{tally.failed} failed" if tally.failed else ""
+        self._bar.update(task, completed=tally.done, total=tally.wanted, note=note)
+        tenths = 10 * tally.done // max(1, tally.wanted)
+        if not self._terminal and tenths > self._tenths:
+            self._tenths = tenths
+            print(f"{doing}: {tally.done} of {tally.wanted}{f' ({note})' if note else ''}", file=sys.stderr)

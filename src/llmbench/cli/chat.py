@@ -139,7 +139,7 @@ class _Answer:
 
     async def take(self, endpoint: Endpoint, history: list[Message], model: str, max_tokens: int | None) -> None:
         """Asks, prints the answer while it is written, and keeps it."""
-        from llmbench.endpoint import reasoning_apart
+        from llmbench.reasoning import reasoning_apart
 
         came = ""
         async for delta in endpoint.stream(history, model, max_tokens=max_tokens):

@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from llmbench import workspace
-from llmbench.errors import LlmbenchError
+from llmbench.compare import json_lines
 from llmbench.questions import Question
 
 __all__ = ["Answer", "AnswerLog", "Cell", "Place", "Scores", "key_of", "scored"]
@@ -129,18 +129,10 @@ class AnswerLog:
         row = {
             name: value for name, value in asdict(answer).items() if value is not None and (value or name not in _LATER)
         }  # fmt: skip
-        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
         if self._first is not None:
             self._first()
             self._first = None
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a+b") as file:
-                if file.tell() and not _ends_in_newline(file):
-                    line = b"\n" + line
-                file.write(line)
-        except OSError as error:
-            raise LlmbenchError(f"{self.path}: cannot be written ({error.strerror}). The answers so far are saved.") from error
+        json_lines.append(self.path, row, "answers")
         self._rows[answer.place] = row
 
     def finish(self, scores: Mapping[Place, Scores]) -> None:
@@ -162,18 +154,9 @@ def scored(path: Path) -> list[tuple[Answer, dict[str, float | None]]]:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole line. A line that a kill cut off is left out."""
-    # Not splitlines(): JSON strings may hold U+2028, which it would cut at.
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if (
-            isinstance(row, dict)
-            and all(isinstance(row.get(key), str) for key in ("id", "variant", "key"))
-            and type(row.get("repeat", 0)) is int
-        ):
+    """Those that are answers."""
+    for row in json_lines.read(path):
+        if all(isinstance(row.get(key), str) for key in ("id", "variant", "key")) and type(row.get("repeat", 0)) is int:
             yield row
 
 
@@ -184,9 +167,3 @@ def _place(row: Mapping[str, Any]) -> Place:
 def _answer(row: dict[str, Any]) -> Answer:
     known = {name: value for name, value in row.items() if name in _FIELDS}
     return Answer(**known | {name: tuple(row.get(name, ())) for name in ("sources", "turns", "tool_calls")})
-
-
-def _ends_in_newline(file: IO[bytes]) -> bool:
-    """False when a kill cut the last line off; the next one must not run on from it."""
-    file.seek(-1, 2)
-    return file.read(1) == b"\n"

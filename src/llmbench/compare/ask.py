@@ -216,6 +216,7 @@ def _answer(job: AnswerJob, replies: Sequence[Reply], messages: Sequence[Message
         repeat=job.repeat,
         turns=tuple(_whole(reply.text) for reply in replies) if len(replies) > 1 else (),
         tool_calls=tuple(_whole(call) for call in last.tool_calls),
+        openings={_whole(token): value for token, value in last.openings.items()},
     )
     if logprobs:
         answer = replace(

@@ -102,6 +102,10 @@ def _ordered(questions: Sequence[Question], frozen: Frozen | None, rng: Random) 
     return [question for group in groups.values() for question in group]
 
 
+_OPENINGS = 20
+"""First tokens whose log-probabilities are asked for: OpenAI's most, and vLLM's unless it is told otherwise."""
+
+
 def _repeats(recipe: CompareRecipe, question: Question, way: Way, asked: AskedTurns, where: str) -> list[AnswerJob]:
     spec = way.variant.sampling
     most = spec.max_tokens or recipe.max_tokens
@@ -115,7 +119,9 @@ def _repeats(recipe: CompareRecipe, question: Question, way: Way, asked: AskedTu
         more: dict[str, Any] = {"sampling": sampling} if sampling else {}
         if (asked.messages, asked.further, asked.options) != (plain.messages, (), {}):
             more["asked"] = [asked.messages, asked.further, asked.options]
-        told = {"logprobs": True} if recipe.logprobs else {}
+        told: dict[str, Any] = {"logprobs": True} if recipe.logprobs else {}
+        if any(one.kind == "choice_probability" for one in recipe.metrics):
+            told = more["told"] = {"logprobs": True, "top_logprobs": _OPENINGS}
         found.append(
             AnswerJob(
                 id=question.id, variant=way.variant.name, repeat=repeat,

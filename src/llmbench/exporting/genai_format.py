@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any
 from llmbench import workspace
 from llmbench.errors import LlmbenchError
 from llmbench.exporting.material import Material
-from llmbench.exporting.merged import prompt_tuning
-from llmbench.exporting.onnx_format import ALLOWED, BITS, own_code
-from llmbench.exporting.source import Exportable
-from llmbench.exporting.values import Allowance, Heard, Probes
+from llmbench.exporting.onnx_format import BITS, OnnxFormat
+from llmbench.exporting.values import Heard, Probes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,19 +32,10 @@ _SECONDS = 6 * 3600
 _BLOCK = 32
 
 
-class GenaiFormat:
-    """See the module."""
+class GenaiFormat(OnnxFormat):
+    """See the module. What it refuses and the room that it takes are those of `onnx`."""
 
     name = "onnx-genai"
-
-    def refuse(self, source: Exportable, precision: str) -> None:
-        """As `onnx` does; which architectures there are the builder says."""
-        prompt_tuning(source)
-        own_code(source)
-
-    def room(self, source: Exportable, precision: str) -> int:
-        """The weights in float32, twice where a graph in fewer bits is made from them."""
-        return source.parameters * 4 * (1 if precision == "float32" else 2)
 
     def write(self, material: Material, folder: Path, precision: str) -> None:
         """The graph, its weights, genai_config.json, and the tokenizer's files, all by the builder."""
@@ -98,10 +87,6 @@ class GenaiFormat:
     def weight_files(self, folder: Path) -> list[Path]:
         """The file beside the graph."""
         return [folder / _WEIGHTS]
-
-    def tolerance(self, precision: str) -> Allowance:
-        """As of `onnx`: the same precisions, by the same operations."""
-        return ALLOWED[precision]
 
     def usage(self, name: str, precision: str) -> str:
         """Its own Python package."""

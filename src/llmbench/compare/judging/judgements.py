@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench import workspace
-from llmbench.errors import LlmbenchError
+from llmbench.compare import json_lines
 
 __all__ = ["FILE", "JudgementLog", "Ruling", "Seat", "answer_hash", "counted"]
 
@@ -79,16 +79,7 @@ class JudgementLog:
     def append(self, one: Ruling) -> None:
         """Adds one, on disk when this returns."""
         row = {name: value for name, value in asdict(one).items() if value not in (None, "", {}) or name in ("id", "key")}
-        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
-        try:
-            with self.path.open("a+b") as file:
-                if file.tell():
-                    file.seek(-1, 2)
-                    line = line if file.read(1) == b"\n" else b"\n" + line
-                file.write(line)
-        except OSError as error:
-            said = f"{self.path}: cannot be written ({error.strerror}). The judgements so far are saved."
-            raise LlmbenchError(said) from error
+        json_lines.append(self.path, row, "judgements")
         self._rows[one.seat] = row
 
     def finish(self, seats: Collection[Seat]) -> None:
@@ -108,15 +99,10 @@ def counted(path: Path) -> list[Ruling]:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole line; one that a kill cut off is left out."""
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
+    """Those that are judgements."""
+    for row in json_lines.read(path):
         if (
-            isinstance(row, dict)
-            and all(isinstance(row.get(name), str) for name in ("id", "judge", "key"))
+            all(isinstance(row.get(name), str) for name in ("id", "judge", "key"))
             and isinstance(row.get("shown"), list)
             and all(isinstance(name, str) for name in row["shown"])
         ):
