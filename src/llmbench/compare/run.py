@@ -66,14 +66,9 @@ def run(
     """
     if find_spec("scipy") is None:  # Told before any question is asked, not after.
         raise MissingPackage("compare", "scipy", "compare")
-    from llmbench.compare.measure import measure
     from llmbench.compare.stopping import Stopping
 
-    preregistration.check(recipe)
-    all_of_them = questions.read(recipe.questions)
-    left_out = preregistration.excluded(recipe, all_of_them)
-    asked = [question for question in all_of_them if question.id not in left_out]
-    _check(recipe, asked)
+    asked, left_out = _chosen(recipe)
     folder = workspace.comparisons() / recipe.name
     known = written.shows(folder / "summary.json", "questions", "created")
     written.check_claim(folder, "comparison", known=known, by=recipe.origin)
@@ -109,10 +104,7 @@ def run(
         claim()
         workspace.write_text(folder / "recipe.yaml", resolved)
         put = asked if stopping is None else _as_listed(asked, stopping.asked())
-        found = judging.judge(recipe, put, log, folder, judged) if recipe.judge is not None else None
-        comparison = measure(recipe, put, log, listed, measuring, found.places if found is not None else None)
-        if found is not None:
-            comparison = judging.told(comparison, found, recipe, _judging_before(folder))
+        comparison = _measured(recipe, put, log, listed, measuring, judged)
         comparison = _promised(comparison, recipe, asked, left_out, stopping)
         comparison = replace(comparison, notes=(*comparison.notes, *_changed(folder, comparison)))
         if meter is not None:
@@ -120,6 +112,35 @@ def run(
             comparison = replace(comparison, energy=energy, notes=(*comparison.notes, words))
         _write(comparison, log)
     return comparison
+
+
+def _chosen(recipe: CompareRecipe) -> tuple[list[Question], dict[str, str]]:
+    """The questions that are asked, and those that are left out with the reason; refuses what cannot be asked or measured."""
+    preregistration.check(recipe)
+    every_one = questions.read(recipe.questions)
+    left_out = preregistration.excluded(recipe, every_one)
+    asked = [question for question in every_one if question.id not in left_out]
+    _check(recipe, asked)
+    return asked, left_out
+
+
+def _measured(
+    recipe: CompareRecipe,
+    put: Sequence[Question],
+    log: AnswerLog,
+    listed: Mapping[str, Mapping[str, Any]],
+    measuring: Callable[[int, int], None],
+    judged: Progress | None,
+) -> Comparison:
+    """Judges, where the recipe has a judge, and measures."""
+    from llmbench.compare.measure import measure
+
+    if recipe.judge is None:
+        return measure(recipe, put, log, listed, measuring)
+    folder = workspace.comparisons() / recipe.name
+    found = judging.judge(recipe, put, log, folder, judged)
+    comparison = measure(recipe, put, log, listed, measuring, found.places)
+    return judging.told(comparison, found, recipe, _judging_before(folder))
 
 
 def load(name: str) -> Comparison:
