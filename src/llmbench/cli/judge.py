@@ -44,9 +44,9 @@ def calibrate(
     votes: Annotated[bool, typer.Option("--votes", help="The votes that people cast on this comparison.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure how far a judge agrees with people, and join both in one interval that holds whatever the judge does.
+    """Measure how far a judge agrees with people, and combine both in one interval that holds however good the judge is.
 
-    Needs 10 labels of every pair of variants (of rubric and checklist: of every variant), on questions drawn at random. Both
+    Needs 10 labels for every pair of variants (for rubric and checklist: for every variant), on questions drawn at random. Both
     the report and the figures are rewritten; the same labels count again when the comparison is run again.
 
     Exit code 0: calibrated; 2: an error, and nothing was changed.

@@ -67,7 +67,7 @@ def vote(
     plain: Annotated[bool, typer.Option("--plain", help="Type words in place of keys: for screen readers and pipes.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Vote on the answers of a comparison: two at a time, without names, on sides by chance.
+    """Vote on the answers of a comparison: two at a time, without names, on random sides.
 
     Each vote is saved at once. Stop with q, and the same command continues.
 
