@@ -30,7 +30,7 @@ _ESCAPES = {
 }  # fmt: skip
 _KEYS = "1/← left  2/→ right  3 tie  4 both bad  5 skip  u undo  r reasons  n note  ↑↓ scroll  ? help  q quit"
 _HELP = [
-    "Two answers to one question, of variants that are not named, on sides by chance. Which is better?",
+    "Two answers to one question, from variants that are not named, on random sides. Which is better?",
     "",
     "1 or ←      the left answer is better",
     "2 or →      the right answer is better",

@@ -270,7 +270,7 @@ def _notes(told: Mapping[str, Any], comparison: Comparison) -> list[str]:
     if worth:
         said.append(
             f"With the judge, labels are worth {min(worth):.2f} to {max(worth):.2f} times as many alone (PPI++). The intervals "
-            "hold whatever the judge does, if the labelled questions were drawn at random."
+            "hold however good the judge is, if the labelled questions were drawn at random."
         )
     return said
 
